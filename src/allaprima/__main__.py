@@ -1,0 +1,5 @@
+"""`python -m allaprima` is `allaprima`."""
+
+from allaprima.cli import main
+
+main()

@@ -1,0 +1,1 @@
+"""HTTP, asynchronous, never a tensor: the dialects of the API over the use cases."""

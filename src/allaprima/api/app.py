@@ -1,0 +1,60 @@
+"""The application: routes, middleware, errors, in one readable place."""
+
+from pathlib import Path
+
+from fastapi import FastAPI, Request
+from fastapi.openapi.docs import get_swagger_ui_html
+from fastapi.responses import HTMLResponse
+from starlette.middleware.cors import CORSMiddleware
+from starlette.staticfiles import StaticFiles
+
+from allaprima import __version__
+from allaprima.api import catalog, files, images
+from allaprima.api.errors import add_error_handlers
+from allaprima.api.tracing import EXPOSED_HEADERS, TracingMiddleware
+from allaprima.service.service import Service
+from allaprima.settings import ServerSettings
+
+DOCS_FOLDER = Path(__file__).parent / "docs"
+DESCRIPTION = (
+    "Text to image in the manner of the hosted flux/schnell endpoint. Send the key as `Authorization: Bearer`."
+)
+
+
+def create_app(settings: ServerSettings, service: Service) -> FastAPI:
+    """Return the application over a running service."""
+    app = FastAPI(
+        title="allaprima",
+        version=__version__,
+        description=DESCRIPTION,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    app.state.settings = settings
+    app.state.service = service
+    for router in (images.router, files.router, catalog.router):
+        app.include_router(router)
+    app.add_route("/docs", _docs, include_in_schema=False)
+    app.mount("/docs/assets", StaticFiles(directory=DOCS_FOLDER), name="docs-assets")
+    add_error_handlers(app)
+    app.add_middleware(
+        CORSMiddleware,
+        allow_origins=settings.cors_origins,
+        allow_methods=["*"],
+        allow_headers=["*"],
+        expose_headers=EXPOSED_HEADERS,
+    )
+    app.add_middleware(TracingMiddleware)
+    return app
+
+
+async def _docs(_request: Request) -> HTMLResponse:
+    """The API's reference, with assets of our own."""
+    return get_swagger_ui_html(
+        openapi_url="/openapi.json",
+        title="allaprima API",
+        swagger_js_url="/docs/assets/swagger-ui-bundle.js",
+        swagger_css_url="/docs/assets/swagger-ui.css",
+        swagger_favicon_url="/docs/assets/favicon.svg",
+    )

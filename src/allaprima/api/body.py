@@ -1,0 +1,76 @@
+"""A request body to a JSON object, refusing what JSON readers usually let pass: duplicate keys, NaN, deep nesting."""
+
+import json
+from typing import Any
+
+from fastapi import Request
+from starlette.exceptions import HTTPException
+
+from allaprima.errors import FieldProblem, InvalidRequest
+
+#: Shown as the field when the fault is the body's own.
+BODY = "body"
+
+
+async def read_object(request: Request, max_bytes: int) -> dict[str, Any]:
+    """Return the body as a JSON object.
+
+    Raises `InvalidRequest` for a body that is not one, and the framework's 413 and 415 for size and media type.
+    """
+    media_type = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
+    if media_type != "application/json":
+        raise HTTPException(415, "send the body as application/json")
+    return parse_object(await _read(request, max_bytes))
+
+
+async def _read(request: Request, max_bytes: int) -> bytes:
+    declared = request.headers.get("content-length", "0")
+    too_large = HTTPException(413, f"the body may have at most {max_bytes} bytes")
+    if declared.isdigit() and int(declared) > max_bytes:
+        raise too_large
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > max_bytes:
+            raise too_large
+    return bytes(body)
+
+
+def parse_object(body: bytes) -> dict[str, Any]:
+    """Return a JSON object. Raises `InvalidRequest` naming what is wrong with the text."""
+    if not body.strip():
+        raise _invalid("must be a JSON object; it is empty")
+    try:
+        value = json.loads(body.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_refuse_constant)
+    except UnicodeDecodeError as exc:
+        raise _invalid("must be UTF-8") from exc
+    except RecursionError as exc:
+        raise _invalid("is nested too deeply") from exc
+    except ValueError as exc:
+        raise _invalid(f"must be valid JSON: {exc}") from exc
+    if not isinstance(value, dict):
+        raise _invalid(f"must be a JSON object; it is {json_type(value)}")
+    return value
+
+
+def _invalid(message: str) -> InvalidRequest:
+    return InvalidRequest(FieldProblem(BODY, message))
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise InvalidRequest(FieldProblem(twice, "is given more than once"))
+    return values
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not a JSON number")
+
+
+def json_type(value: Any) -> str:
+    """Return what JSON calls a value's type, with its article."""
+    names = {dict: "an object", list: "a list", str: "a string", bool: "a boolean", int: "a number", float: "a number"}
+    return names.get(type(value), "null")

@@ -1,0 +1,50 @@
+"""What a route finds on its request: the service, the settings, the identity of the exchange, the caller's key."""
+
+import re
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from allaprima.errors import Unauthorized
+from allaprima.service.service import Service
+from allaprima.settings import ServerSettings
+from allaprima.store.keys import KeyRow
+
+_CREDENTIAL = re.compile(r"(?P<scheme>bearer|key)\s+(?P<credential>\S+)\s*", re.IGNORECASE)
+
+
+def get_service(request: Request) -> Service:
+    """The running service."""
+    service: Service = request.app.state.service
+    return service
+
+
+def get_settings(request: Request) -> ServerSettings:
+    """The settings of the HTTP side."""
+    settings: ServerSettings = request.app.state.settings
+    return settings
+
+
+def get_inference_id(request: Request) -> str:
+    """The id of this exchange, which is also the job's id when one is made."""
+    inference_id: str = request.scope["allaprima.inference_id"]
+    return inference_id
+
+
+async def get_key(request: Request, service: Annotated[Service, Depends(get_service)]) -> KeyRow:
+    """The caller's key, from `Authorization: Bearer k`, `Key k` or `Key id:secret` (the secret is the key; the id
+    is the client's own affair). Raises `Unauthorized`.
+    """
+    found = _CREDENTIAL.fullmatch(request.headers.get("authorization", ""))
+    if found is None:
+        raise Unauthorized
+    credential = found["credential"]
+    if found["scheme"].lower() == "key":
+        credential = credential.rpartition(":")[2]
+    return await service.keys.authenticate(credential)
+
+
+ServiceDep = Annotated[Service, Depends(get_service)]
+SettingsDep = Annotated[ServerSettings, Depends(get_settings)]
+InferenceId = Annotated[str, Depends(get_inference_id)]
+CallerKey = Annotated[KeyRow, Depends(get_key)]

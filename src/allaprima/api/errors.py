@@ -1,0 +1,148 @@
+"""Errors to HTTP: the only table of statuses, and the body that every error has.
+
+The body is the hosted platform's five members, and beside them the `error` object that OpenAI's clients read.
+"""
+
+import logging
+import math
+from datetime import UTC, datetime
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, Field
+from starlette.exceptions import HTTPException
+
+from allaprima import errors
+from allaprima.api.context import get_inference_id
+
+logger = logging.getLogger(__name__)
+
+#: Error class to status. A class that is not named has its nearest ancestor's.
+STATUS: dict[type[errors.Error], int] = {
+    errors.Error: 500,
+    errors.InvalidRequest: 400,
+    errors.Unauthorized: 401,
+    errors.NotFound: 404,
+    errors.Busy: 503,
+    errors.QueueFull: 429,
+    errors.GenerationTimeout: 504,
+    errors.GenerationFailed: 500,
+    errors.Cancelled: 409,
+}
+
+#: Status to the type that OpenAI's clients know, for errors of the web framework too.
+OPENAI_TYPES = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    404: "not_found_error",
+    429: "rate_limit_error",
+}
+
+#: The platform's words for what the framework refuses.
+FRAMEWORK_MESSAGES = {
+    404: "Not Found: there is nothing at this path",
+    405: "Method Not Allowed",
+    413: "Payload Too Large",
+    415: "Unsupported Media Type",
+}
+
+
+class ErrorObject(BaseModel):
+    """What OpenAI's clients read."""
+
+    message: str
+    type: str
+    param: str | None = Field(description="The first field at fault, as the client named it.")
+    code: str
+
+
+class ErrorBody(BaseModel):
+    """The body of every error."""
+
+    requestId: str = Field(description="The exchange's id, also in the header x-inference-id.")
+    statusCode: int
+    timestamp: str = Field(description="ISO 8601, milliseconds, UTC.")
+    path: str
+    message: str
+    error: ErrorObject
+
+
+def status_of(error: errors.Error) -> int:
+    """Return the HTTP status of an error."""
+    return next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)
+
+
+def answer(
+    request: Request,
+    status: int,
+    message: str,
+    code: str,
+    *,
+    param: str | None = None,
+    headers: dict[str, str] | None = None,
+    extra: dict[str, Any] | None = None,
+) -> JSONResponse:
+    """Return an error as every client of ours expects it."""
+    now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    kind = OPENAI_TYPES.get(status, "invalid_request_error" if status < 500 else "server_error")
+    content = {
+        "requestId": get_inference_id(request),
+        "statusCode": status,
+        "timestamp": now,
+        "path": printable(request.url.path),
+        "message": printable(message),
+        "error": {"message": printable(message), "type": kind, "param": param, "code": code},
+    }
+    return JSONResponse(content | (extra or {}), status, headers)
+
+
+def printable(text: str) -> str:
+    """Return text with what no UTF-8 answer can carry (lone surrogates) written as escapes."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+async def _our_error(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, errors.Error)
+    status = status_of(error)
+    headers: dict[str, str] = {}
+    extra: dict[str, Any] = {}
+    message, param = error.message, None
+    if isinstance(error, errors.InvalidRequest):
+        message = f"Body validation error! {message}"
+        param = printable(error.problems[0].field) if error.problems else None
+    if isinstance(error, errors.Unauthorized):
+        headers["www-authenticate"] = "Bearer"
+    if isinstance(error, errors.Busy):
+        headers["retry-after"] = str(max(1, math.ceil(error.retry_after_s)))
+        headers["retry-after-ms"] = str(max(1, math.ceil(error.retry_after_s * 1000)))
+    if isinstance(error, errors.GenerationTimeout):
+        message = "Generation timeout"
+        extra["job_id"] = error.job_id
+    return answer(request, status, message, error.code, param=param, headers=headers, extra=extra)
+
+
+async def _framework_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    status = error.status_code
+    if status == 405 and request.method == "OPTIONS":
+        # The framework answers only a browser's own preflights; anyone may ask what a path takes.
+        allow = (error.headers or {}).get("Allow", "")
+        return Response(status_code=204, headers={"allow": f"{allow}, OPTIONS"})
+    message = FRAMEWORK_MESSAGES.get(status, str(error.detail))
+    if status in (413, 415) and error.detail:
+        message = f"{message}: {error.detail}"
+    code = FRAMEWORK_MESSAGES.get(status, "http_error").partition(":")[0].lower().replace(" ", "_")
+    return answer(request, status, message, code, headers=dict(error.headers or {}))
+
+
+async def _unforeseen(request: Request, error: Exception) -> JSONResponse:
+    logger.error("unforeseen error at %s", request.url.path, exc_info=error)
+    return answer(request, 500, "Internal server error", "internal_error")
+
+
+def add_error_handlers(app: FastAPI) -> None:
+    """Let every error of the application leave in our body."""
+    app.add_exception_handler(errors.Error, _our_error)
+    app.add_exception_handler(HTTPException, _framework_error)
+    app.add_exception_handler(Exception, _unforeseen)

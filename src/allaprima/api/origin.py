@@ -1,0 +1,39 @@
+"""What links in an answer start with: the public URL, else what the client called this server."""
+
+import ipaddress
+
+from fastapi import Request
+
+from allaprima.errors import FieldProblem, InvalidRequest
+from allaprima.settings import ServerSettings
+
+
+def base_url(request: Request, settings: ServerSettings) -> str:
+    """Return scheme and host, without a slash at the end.
+
+    X-Forwarded headers count only when a trusted proxy sent them. Raises `InvalidRequest` for a host that is not
+    among the allowed ones.
+    """
+    if settings.public_url:
+        return settings.public_url
+    scheme, host = request.url.scheme, request.headers.get("host", "")
+    if request.client and _is_trusted(request.client.host, settings.trusted_proxies):
+        scheme = _first(request.headers.get("x-forwarded-proto")) or scheme
+        host = _first(request.headers.get("x-forwarded-host")) or host
+    name = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() else host
+    is_sound = bool(host) and not set(host) & set("/\\@?# <>\"'") and scheme in ("http", "https")
+    if not is_sound or not ("*" in settings.allowed_hosts or name in settings.allowed_hosts):
+        raise InvalidRequest(FieldProblem("Host", f"{host!a} is not a host name that this server answers to"))
+    return f"{scheme}://{host}"
+
+
+def _first(value: str | None) -> str:
+    return (value or "").partition(",")[0].strip()
+
+
+def _is_trusted(address: str, proxies: tuple[str, ...]) -> bool:
+    try:
+        ip = ipaddress.ip_address(address)
+    except ValueError:
+        return False
+    return any(ip in ipaddress.ip_network(proxy, strict=False) for proxy in proxies)

@@ -1,0 +1,48 @@
+"""An id for every exchange, and the client's own id back: `x-inference-id`, `x-request-id`, `x-client-request-id`."""
+
+import re
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uuid_utils import uuid7
+
+#: What a client may call its request; anything else is dropped.
+CLIENT_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+
+#: Headers that pages of other origins may read.
+EXPOSED_HEADERS = (
+    "x-inference-id",
+    "x-request-id",
+    "x-client-request-id",
+    "x-aimlapi-credits-used",
+    "x-aimlapi-usd-spent",
+    "x-model",
+    "x-ignored-fields",
+    "retry-after",
+    "retry-after-ms",
+)
+
+
+class TracingMiddleware:
+    """Gives each exchange its id and writes the tracing headers on the answer."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one exchange."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        inference_id = scope["allaprima.inference_id"] = str(uuid7())
+        client_id = Headers(scope=scope).get("x-client-request-id", "")
+
+        async def send_traced(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                headers["x-inference-id"] = headers["x-request-id"] = inference_id
+                if CLIENT_ID.fullmatch(client_id):
+                    headers["x-client-request-id"] = client_id
+            await send(message)
+
+        await self._app(scope, receive, send_traced)

@@ -1,0 +1,206 @@
+"""The command line: parse, call, print. Whatever is heavy is imported inside the command that needs it."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from allaprima import __version__
+from allaprima.errors import Error, InvalidRequest
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    help="Text to image in the manner of the hosted flux/schnell endpoint, on your own machine.",
+)
+keys_app = typer.Typer(no_args_is_help=True, help="Make, list and revoke API keys, also while a server runs.")
+app.add_typer(keys_app, name="keys")
+
+#: Words go to stderr, so that stdout carries results alone.
+words = Console(stderr=True, highlight=False, soft_wrap=True)
+
+#: Exit status of a user's mistake or of files that can't be used.
+EXIT_REFUSED = 2
+
+DataDir = Annotated[Path | None, typer.Option(help="Folder of the database, the images and the secrets.")]
+ModelFolders = Annotated[list[Path] | None, typer.Option("--model", help="A model folder to load; may be repeated.")]
+
+
+@contextmanager
+def _refusals() -> Iterator[None]:
+    """Say an error of ours in a sentence and exit with 2; no traceback for a user's mistake."""
+    try:
+        yield
+    except Error as exc:
+        problems = exc.problems if isinstance(exc, InvalidRequest) and exc.problems else (exc.message,)
+        for problem in problems:
+            words.print(f"[red]error:[/red] {str(problem).replace('[', chr(92) + '[')}")
+        raise typer.Exit(EXIT_REFUSED) from exc
+
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+def _settings(data_dir: Path | None = None, models: list[Path] | None = None, **server: Any) -> Any:
+    """Return the settings with what the command line says laid over them."""
+    from allaprima.settings import load_settings
+
+    groups: dict[str, dict[str, Any]] = {}
+    if data_dir is not None:
+        groups["store"] = {"data_dir": data_dir}
+    engine = {"models": tuple(map(str, models))} if models else {}
+    if server.pop("stand_in", True) is False:
+        engine["has_stand_in"] = False  # type: ignore[assignment]
+    if engine:
+        groups["engine"] = engine
+    if given := {name: value for name, value in server.items() if value is not None}:
+        groups["server"] = given
+    return load_settings(**groups)
+
+
+@app.command(
+    epilog='Examples: [bold]allaprima generate "a t-rex on a beach" -o trex.png[/bold] · '
+    '[bold]allaprima generate "a pizza, yellow background" -o pizza.png --size 512x512 --seed 7[/bold]'
+)
+def generate(
+    prompt: Annotated[str, typer.Argument(help="What to paint.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="File to write: .png, .jpg or .webp.")] = Path(
+        "image.png"
+    ),
+    size: Annotated[str, typer.Option(help="WIDTHxHEIGHT, each a multiple of 32 from 64 to 1536.")] = "1024x768",
+    steps: Annotated[int, typer.Option(help="Steps of the flow, 1 to 12.")] = 4,
+    seed: Annotated[int | None, typer.Option(help="Seed of the first image; drawn if absent.")] = None,
+    count: Annotated[int, typer.Option(help="Number of images, 1 to 4; image i has seed + i.")] = 1,
+    model: Annotated[str, typer.Option(help="Model folder, or the built-in model's name.")] = "sketch",
+    show: Annotated[bool, typer.Option("--show/--no-show", help="Also draw the picture in the terminal.")] = True,
+) -> None:
+    """Paint a picture here and now, without a server."""
+    with _refusals():
+        from allaprima.cli.generate import Job, paint
+
+        job = Job.parse(prompt, output=output, size=size, steps=steps, seed=seed, count=count)
+        written = paint(job, model, words)
+        for path in written:
+            typer.echo(path)
+        if show and sys.stdout.isatty():
+            from allaprima.cli.terminal import draw
+
+            draw(written[0], Console())
+
+
+@app.command(
+    epilog="Examples: [bold]allaprima serve[/bold] · [bold]allaprima serve --host 0.0.0.0 --port 80 "
+    "--public-url https://paint.example.org[/bold]"
+)
+def serve(
+    host: Annotated[str | None, typer.Option(help="Address to listen on.", show_default="127.0.0.1")] = None,
+    port: Annotated[int | None, typer.Option(help="Port; 0 picks a free one.", show_default="8000")] = None,
+    data_dir: DataDir = None,
+    model: ModelFolders = None,
+    public_url: Annotated[str | None, typer.Option(help="What image links start with.")] = None,
+    stand_in: Annotated[
+        bool, typer.Option("--stand-in/--no-stand-in", help="Let the built-in model paint for flux/schnell.")
+    ] = True,
+) -> None:
+    """Serve the API."""
+    with _refusals():
+        from allaprima.cli.serve import run
+
+        run(_settings(data_dir, model, host=host, port=port, public_url=public_url, stand_in=stand_in), words)
+
+
+@keys_app.command("create")
+def keys_create(
+    data_dir: DataDir = None, name: Annotated[str | None, typer.Option(help="What to call the key.")] = None
+) -> None:
+    """Make a key; it alone is printed on stdout, and never again."""
+    with _refusals():
+        from allaprima.cli.operator import open_operator
+
+        with open_operator(_settings(data_dir)) as operator:
+            made = operator.create_key(name)
+    words.print(f"made the key {made['prefix']}; it is shown only now:")
+    typer.echo(made["key"])
+
+
+@keys_app.command("list")
+def keys_list(data_dir: DataDir = None) -> None:
+    """List all keys, oldest first."""
+    with _refusals():
+        from datetime import UTC, datetime
+
+        from allaprima.cli.operator import open_operator
+
+        with open_operator(_settings(data_dir)) as operator:
+            rows = operator.list_keys()
+    table = Table("prefix", "name", "created", "state")
+    for row in rows:
+        created = datetime.fromtimestamp(row["created_at"], UTC).strftime("%Y-%m-%d %H:%M UTC")
+        table.add_row(row["prefix"], row["name"] or "", created, "revoked" if row["revoked_at"] else "good")
+    Console().print(table)
+
+
+@keys_app.command("revoke")
+def keys_revoke(
+    prefix: Annotated[str, typer.Argument(help="The key's 8-character prefix.")], data_dir: DataDir = None
+) -> None:
+    """Make a key useless from the next request on."""
+    with _refusals():
+        from allaprima.cli.operator import open_operator
+
+        with open_operator(_settings(data_dir)) as operator:
+            operator.revoke_key(prefix)
+    words.print(f"revoked the key {prefix}")
+
+
+@app.command()
+def models() -> None:
+    """List the models that allaprima knows, and which of them are here."""
+    with _refusals():
+        from allaprima.weights.catalog import CATALOG, SKETCH_ID
+
+        table = Table("id", "also called", "what", "weights")
+        for entry in CATALOG:
+            here = "in the package" if entry.id == SKETCH_ID else "not here; sketch stands in"
+            table.add_row(entry.id, ", ".join(entry.aliases), entry.description, here)
+        Console().print(table)
+
+
+@app.command()
+def doctor() -> None:
+    """Say what hardware and models are here, and what is missing, in words."""
+    with _refusals():
+        from allaprima.cli.doctor import examine
+
+        findings = examine()
+        for finding in findings:
+            mark = "[green]ok[/green]     " if finding.is_good else "[red]missing[/red]"
+            Console(highlight=False, soft_wrap=True).print(f"{mark} [bold]{finding.name}[/bold]: {finding.words}")
+    if not all(finding.is_good for finding in findings if finding.is_needed):
+        raise typer.Exit(1)
+
+
+def main() -> None:
+    """Run the command line."""
+    try:
+        app()
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None

@@ -1,0 +1,108 @@
+"""`allaprima generate`: paint in this process and write files."""
+
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from allaprima.engine.painter import Painter
+from allaprima.engine.pipeline import Pipeline
+from allaprima.engine.safety import DEFAULT_THRESHOLD, SafetyChecker
+from allaprima.errors import FieldProblem, InvalidRequest
+from allaprima.flux import no_check
+from allaprima.request import RANDOM_SEED_BOUND, ImageFormat, ImageRequest, StepDone
+from allaprima.weights.catalog import SKETCH_ID, find, sketch_folder
+from allaprima.weights.model import open_model
+
+SUFFIXES = {
+    ".png": ImageFormat.PNG,
+    ".jpg": ImageFormat.JPEG,
+    ".jpeg": ImageFormat.JPEG,
+    ".webp": ImageFormat.WEBP,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What to paint and where to write it."""
+
+    request: ImageRequest
+    output: Path
+
+    @classmethod
+    def parse(cls, prompt: str, *, output: Path, size: str, steps: int, seed: int | None, count: int) -> "Job":
+        """Return the job of a command line. Raises `InvalidRequest` naming every option at fault."""
+        problems = []
+        image_format = SUFFIXES.get(output.suffix.lower())
+        if image_format is None:
+            problems.append(FieldProblem("--output", f"must end in {', '.join(SUFFIXES)}; it is {output.name}"))
+        width, _, height = size.lower().partition("x")
+        if not (width.isdecimal() and height.isdecimal()):
+            problems.append(FieldProblem("--size", f"must look like 1024x768; it is {size}"))
+            width, height = "1024", "768"
+        try:
+            request = ImageRequest(
+                prompt=prompt,
+                seed=secrets.randbelow(RANDOM_SEED_BOUND) if seed is None else seed,
+                model=SKETCH_ID,
+                width=int(width),
+                height=int(height),
+                steps=steps,
+                count=count,
+                image_format=image_format or ImageFormat.PNG,
+            )
+        except InvalidRequest as exc:
+            raise InvalidRequest(*problems, *exc.problems) from exc
+        if problems:
+            raise InvalidRequest(*problems)
+        return cls(request, output)
+
+    def path(self, place: int) -> Path:
+        """Return the file of image `place`: the output itself, or numbered when there are several."""
+        if self.request.count == 1:
+            return self.output
+        return self.output.with_stem(f"{self.output.stem}-{place}")
+
+
+def find_folder(model: str) -> Path:
+    """Return the folder of a model given by name or folder. Raises `InvalidRequest` for a name without weights."""
+    entry = find(model)
+    if entry is not None and entry.id == SKETCH_ID:
+        return sketch_folder()
+    if entry is not None and not Path(model).exists():
+        raise InvalidRequest(FieldProblem("--model", f"{entry.id} has no weights here; give a model folder, or sketch"))
+    return Path(model)
+
+
+def paint(job: Job, model: str, words: Console) -> list[Path]:
+    """Paint with a progress bar and write the files; return their paths.
+
+    Raises `WeightsError` for a model folder that can't be used, `InvalidRequest` for one that is not known.
+    """
+    loaded = open_model(find_folder(model)).load()
+    painter = Painter(Pipeline(loaded, "cpu"), SafetyChecker.load(), DEFAULT_THRESHOLD)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=words, transient=True) as progress:
+        task = progress.add_task("painting", total=job.request.steps)
+
+        def on_step(done: StepDone) -> None:
+            progress.update(task, completed=done.step)
+
+        painting = painter.paint(job.request, no_check, on_step)
+    for warning in painting.warnings:
+        words.print(f"note: {warning}", markup=False)
+    written = []
+    for place, image in enumerate(painting.images):
+        path = job.path(place)
+        try:
+            path.write_bytes(image.data)
+        except OSError as exc:
+            raise InvalidRequest(FieldProblem("--output", f"{path} can't be written: {exc.strerror}")) from exc
+        if image.is_flagged:
+            words.print(f"note: {path} is black, since the safety checker withheld the picture", markup=False)
+        written.append(path)
+    seeds = ", ".join(str(image.seed) for image in painting.images)
+    words.print(f"painted by {painting.model} in {painting.timings.inference:.2f} s, seed {seeds}", markup=False)
+    return written

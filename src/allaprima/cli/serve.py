@@ -1,0 +1,133 @@
+"""`allaprima serve`: the API on a TCP socket and the operator's door on a socket in the data folder, in one loop."""
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+from collections.abc import AsyncIterator, Generator
+from contextlib import asynccontextmanager, contextmanager, nullcontext
+from pathlib import Path
+
+import uvicorn
+from fastapi import FastAPI
+from rich.console import Console
+
+from allaprima.api.admin import create_admin_app
+from allaprima.api.app import create_app
+from allaprima.cli.operator import socket_path
+from allaprima.engine.runner import Engine
+from allaprima.errors import SettingsError
+from allaprima.service.service import Service
+from allaprima.settings import ServerSettings, Settings
+from allaprima.wiring import build_engine, open_service
+
+#: Seconds that open requests get when the server stops.
+GRACE_S = 20
+BACKLOG = 2048
+
+
+class _Server(uvicorn.Server):
+    """A uvicorn server that leaves the signals to `run`, which has two of them to stop."""
+
+    @contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        with nullcontext():
+            yield
+
+
+def run(settings: Settings, words: Console) -> None:
+    """Serve until a signal comes. Raises `Error`s that keep the server from starting or end it."""
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    engine = build_engine(settings.engine)
+    listener = _bind(settings.server)
+    with listener:
+        asyncio.run(_serve(settings, engine, listener, words))
+
+
+def _bind(settings: ServerSettings) -> socket.socket:
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    listener = socket.socket(family)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((settings.host, settings.port))
+    except OSError as exc:
+        listener.close()
+        where = f"{settings.host}:{settings.port}"
+        raise SettingsError(f"can't listen on {where}: {exc.strerror}; choose another with --port or --host") from exc
+    return listener
+
+
+async def _serve(settings: Settings, engine: Engine, listener: socket.socket, words: Console) -> None:
+    async with open_service(settings, engine=engine) as service:
+        main = _server(create_app(settings.server, service))
+        loop = asyncio.get_running_loop()
+
+        def stop() -> None:
+            # A second signal does not wait for open requests.
+            main.force_exit = main.should_exit
+            main.should_exit = True
+
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, stop)
+        engine.ready.add_done_callback(
+            lambda ready: None if ready.exception() is None else loop.call_soon_threadsafe(stop)
+        )
+        async with _admin(settings, service):
+            _greet(settings, service, listener, words)
+            await main.serve(sockets=[listener])
+    if engine.ready.done():
+        engine.ready.result()
+
+
+def _server(app: FastAPI) -> _Server:
+    return _Server(
+        uvicorn.Config(
+            app,
+            lifespan="off",
+            log_level="warning",
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+            timeout_graceful_shutdown=GRACE_S,
+            backlog=BACKLOG,
+        )
+    )
+
+
+@asynccontextmanager
+async def _admin(settings: Settings, service: Service) -> AsyncIterator[None]:
+    """Serve the operator's door while the context lasts."""
+    path = socket_path(settings.store.data_dir)
+    path.unlink(missing_ok=True)
+    with socket.socket(socket.AF_UNIX) as door:
+        _bind_private(door, path)
+        server = _server(create_admin_app(service.keys))
+        serving = asyncio.create_task(server.serve(sockets=[door]))
+        try:
+            yield
+        finally:
+            server.should_exit = True
+            await serving
+            path.unlink(missing_ok=True)
+
+
+def _bind_private(door: socket.socket, path: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        door.bind(str(path))
+    finally:
+        os.umask(before)
+
+
+def _greet(settings: Settings, service: Service, listener: socket.socket, words: Console) -> None:
+    host, port = listener.getsockname()[:2]
+    shown = f"[{host}]" if ":" in host else host
+    words.print(f"allaprima serves at http://{shown}:{port} (reference at /docs)", markup=False)
+    for model in service.models.served():
+        painter = f" - painted by {model.painted_by.id}: its own weights are not here" if model.is_stand_in else ""
+        words.print(f"  model {model.id}{painter}", markup=False)
+    words.print(f"  data in {settings.store.data_dir.resolve()}", markup=False)
+    if service.first_key:
+        words.print(f"  key {service.first_key} (shown only now; more with `allaprima keys create`)", markup=False)

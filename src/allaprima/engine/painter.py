@@ -1,0 +1,79 @@
+"""One request to finished files, with every phase timed: text, steps, decode, safety, encode."""
+
+import time
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+from allaprima.engine.image import PaintingInfo, encode
+from allaprima.engine.pipeline import Pipeline, Pixels
+from allaprima.engine.safety import SafetyChecker
+from allaprima.flux import Check
+from allaprima.request import ImageRequest, PaintedImage, Painting, StepDone, Timings
+
+
+class Stopwatch:
+    """Seconds since the last lap."""
+
+    def __init__(self) -> None:
+        self._last = time.perf_counter()
+
+    def lap(self) -> float:
+        """Return the seconds since the last call, or since the start."""
+        now = time.perf_counter()
+        seconds, self._last = now - self._last, now
+        return seconds
+
+
+class Painter:
+    """Paints requests with one model, looks at what it painted, and encodes it."""
+
+    def __init__(self, pipeline: Pipeline, safety: SafetyChecker, threshold: float) -> None:
+        """threshold: the score from 0 to 1 from which a picture is withheld."""
+        self.model = pipeline.model
+        self._pipeline = pipeline
+        self._safety = safety
+        self._threshold = threshold
+
+    @torch.inference_mode()
+    def paint(self, request: ImageRequest, check: Check, on_step: Callable[[StepDone], None]) -> Painting:
+        """Return the finished painting. `check` is asked before every block and may raise to stop it.
+
+        Raises `GenerationFailed` when the model gives values that are not finite, and whatever `check` raises.
+        """
+        watch = Stopwatch()
+        conditioning = self._pipeline.encode(request.prompt, check)
+        text_s = watch.lap()
+        canvas = self._pipeline.prepare(request)
+        steps_s = []
+        for progress in self._pipeline.denoise(canvas, conditioning, request.steps, check):
+            steps_s.append(watch.lap())
+            on_step(StepDone(progress.step, request.steps))
+        pictures = self._pipeline.decode(canvas, request.width, request.height, check)
+        decode_s = watch.lap()
+        scores = [self._score(picture) if request.check_safety else None for picture in pictures]
+        safety_s = watch.lap()
+        images = tuple(
+            self._finish(request, i, picture, score)
+            for i, (picture, score) in enumerate(zip(pictures, scores, strict=True))
+        )
+        timings = Timings(text_s, tuple(steps_s), decode_s, safety_s, encode=watch.lap())
+        return Painting(self.model.id, self.model.revision, images, timings, conditioning.warnings)
+
+    def _score(self, picture: Pixels) -> float:
+        return self._safety.score(torch.from_numpy(picture))
+
+    def _finish(self, request: ImageRequest, index: int, picture: Pixels, score: float | None) -> PaintedImage:
+        is_flagged = score is not None and score >= self._threshold
+        info = PaintingInfo(
+            prompt=request.prompt,
+            seed=request.seed + index,
+            steps=request.steps,
+            width=request.width,
+            height=request.height,
+            model=self.model.id,
+            revision=self.model.revision,
+        )
+        shown = np.zeros_like(picture) if is_flagged else picture
+        return PaintedImage(encode(shown, info, request.image_format), info.seed, score, is_flagged)

@@ -1,0 +1,124 @@
+"""One request to pixels with one model: read the prompt, denoise step by step, decode.
+
+Every image is painted by itself (a batch of one), in an order and with shapes that depend on nothing but the request:
+so its bits can't depend on what else is being painted. Its latents and the Euler steps are float32 whatever the
+weights are.
+
+Dimension key: L image tokens, T text tokens, C latent values per token.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from allaprima.errors import GenerationFailed
+from allaprima.flux import Check
+from allaprima.flux.latents import image_ids, noise, pack, text_ids, token_grid, unpack
+from allaprima.flux.sampler import euler_step, schedule, times
+from allaprima.request import ImageRequest
+from allaprima.weights.model import Model
+
+Pixels = NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class Conditioning:
+    """A prompt as the transformer reads it."""
+
+    #: (1, T, context_in_dim)
+    txt: Tensor
+    #: (1, vec_in_dim)
+    vec: Tensor
+    #: What the client should know about how the prompt was read, a sentence each.
+    warnings: tuple[str, ...]
+
+
+@dataclass(slots=True)
+class Canvas:
+    """The latents of one request between two steps."""
+
+    rows: int
+    columns: int
+    #: One (1, L, C) per image, float32.
+    images: list[Tensor]
+    #: Steps done so far.
+    step: int = 0
+
+
+class Pipeline:
+    """Paints requests with one loaded model. Holds no state between two calls."""
+
+    def __init__(self, model: Model, device: str) -> None:
+        self.model = model
+        self._device = torch.device(device)
+
+    def encode(self, prompt: str, check: Check) -> Conditioning:
+        """Read a prompt with both text encoders."""
+        networks = self.model.networks
+        t5_tokens = self.model.t5_tokenizer.encode(prompt)
+        clip_tokens = self.model.clip_tokenizer.encode(prompt)
+        warnings = []
+        if t5_tokens.unknown_words:
+            warnings.append(f"the model does not know these words: {', '.join(t5_tokens.unknown_words)}")
+        if t5_tokens.is_truncated:
+            warnings.append(
+                f"the prompt is longer than {self.model.config.t5.length - 1} tokens; the rest was not read"
+            )
+        txt = networks.t5(torch.tensor([t5_tokens.ids], device=self._device), check)
+        vec = networks.clip(torch.tensor([clip_tokens.ids], device=self._device), check)
+        return Conditioning(txt, vec, tuple(warnings))
+
+    def prepare(self, request: ImageRequest) -> Canvas:
+        """Return the canvas of a request: pure noise, image i from seed + i."""
+        config = self.model.config
+        rows, columns = token_grid(request.width, request.height, config.token_px, config.canvas_tokens)
+        channels = config.autoencoder.z_channels
+        images = [
+            pack(noise(request.seed + i, channels, rows, columns)[None]).to(self._device) for i in range(request.count)
+        ]
+        return Canvas(rows, columns, images)
+
+    def denoise(self, canvas: Canvas, conditioning: Conditioning, steps: int, check: Check) -> Iterator[Canvas]:
+        """Move the canvas from noise to image, yielding it after each step.
+
+        Raises `GenerationFailed` when a step gives values that are not finite.
+        """
+        ids = image_ids(canvas.rows, canvas.columns).to(self._device)
+        txt_ids = text_ids(conditioning.txt.shape[1]).to(self._device)
+        plan = schedule(steps)
+        for t, t_next in pairwise(plan):
+            for i, image in enumerate(canvas.images):
+                velocity = self.model.networks.transformer(
+                    image, ids, conditioning.txt, txt_ids, times(t, 1, self._device), conditioning.vec, check
+                )  # (1, L, C)
+                canvas.images[i] = euler_step(image, velocity, t, t_next)
+                if not torch.isfinite(canvas.images[i]).all():
+                    raise GenerationFailed(f"the model gave values that are not finite at step {canvas.step + 1}")
+            canvas.step += 1
+            yield canvas
+
+    def decode(self, canvas: Canvas, width: int, height: int, check: Check) -> list[Pixels]:
+        """Return the pictures of a finished canvas: (height, width, 3), uint8, one per image."""
+        pictures = []
+        for image in canvas.images:
+            z = unpack(image, canvas.rows, canvas.columns)
+            dtype = self.model.networks.autoencoder.decoder.conv_in.weight.dtype
+            pixels = to_pixels(self.model.networks.autoencoder.decode(z.to(dtype), check))
+            if pixels.shape[:2] != (height, width):
+                resized = Image.fromarray(pixels).resize((width, height), Image.Resampling.LANCZOS)
+                pixels = np.array(resized)
+            pictures.append(pixels)
+        return pictures
+
+
+def to_pixels(picture: Tensor) -> Pixels:
+    """(1, 3, Y, X), about [-1, 1] -> (Y, X, 3), uint8, rounded. Source: diffusers `VaeImageProcessor`."""
+    scaled = ((picture[0].float() / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8)
+    pixels: Pixels = scaled.permute(1, 2, 0).contiguous().cpu().numpy()
+    return pixels

@@ -1,0 +1,119 @@
+"""The thread that owns the device. Everything else talks to it through `submit`, `cancel` and Futures.
+
+It loads the models, then takes one request at a time: on the devices served today a request already fills the device,
+so painting strangers together would only delay the first of them.
+"""
+
+import logging
+import queue
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+
+from allaprima.engine.painter import Painter
+from allaprima.errors import Cancelled, Draining, Error, GenerationFailed
+from allaprima.request import ImageRequest, ModelInfo, Painting, StepDone
+
+logger = logging.getLogger(__name__)
+
+#: Makes the painters by model id; called once, in the engine's thread.
+LoadPainters = Callable[[], Mapping[str, Painter]]
+
+
+@dataclass(slots=True)
+class Ticket:
+    """A request inside the engine."""
+
+    job_id: str
+    request: ImageRequest
+    on_step: Callable[[StepDone], None]
+    future: Future[Painting] = field(default_factory=Future)
+    cancelled: threading.Event = field(default_factory=threading.Event)
+
+
+class Engine:
+    """Paints requests in the order they come, in a thread of its own."""
+
+    def __init__(self, models: tuple[ModelInfo, ...], load: LoadPainters) -> None:
+        """models: what will be loaded, without revisions. load: loads them; may raise `WeightsError`."""
+        self._models = models
+        self._load = load
+        self._painters: Mapping[str, Painter] = {}
+        self._inbox: queue.SimpleQueue[Ticket | None] = queue.SimpleQueue()
+        self._tickets: dict[str, Ticket] = {}
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+        #: Done when all models are loaded; fails with the `WeightsError` when one can't be.
+        self.ready: Future[None] = Future()
+
+    @property
+    def models(self) -> tuple[ModelInfo, ...]:
+        """The models that are loaded or loading."""
+        return self._models
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether every model is loaded."""
+        return self.ready.done() and self.ready.exception() is None
+
+    def start(self) -> None:
+        """Start the thread and the loading. Requests may be submitted at once; they wait."""
+        self._thread.start()
+
+    def submit(self, job_id: str, request: ImageRequest, on_step: Callable[[StepDone], None]) -> Future[Painting]:
+        """Queue a request. The Future fails with `Cancelled`, `Draining` or `GenerationFailed`.
+
+        `on_step` is called in the engine's thread after each step and must be quick.
+        """
+        ticket = Ticket(job_id, request, on_step)
+        self._tickets[job_id] = ticket
+        ticket.future.add_done_callback(lambda _: self._tickets.pop(job_id, None))
+        self._inbox.put(ticket)
+        return ticket.future
+
+    def cancel(self, job_id: str) -> None:
+        """Stop a request at its next block, or before it begins. Unknown ids are none of the engine's business."""
+        if ticket := self._tickets.get(job_id):
+            ticket.cancelled.set()
+
+    def close(self) -> None:
+        """Stop at the next block; what runs or waits fails with `Draining`. Returns when the thread is gone."""
+        self._closing.set()
+        self._inbox.put(None)
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            self._painters = self._load()
+        except Error as exc:
+            self.ready.set_exception(exc)
+            return
+        revisions = {model_id: painter.model.revision for model_id, painter in self._painters.items()}
+        self._models = tuple(
+            ModelInfo(info.id, revisions[info.id], info.name, info.description) for info in self._models
+        )
+        self.ready.set_result(None)
+        while ticket := self._inbox.get():
+            self._step(ticket)
+
+    def _step(self, ticket: Ticket) -> None:
+        def check() -> None:
+            if ticket.cancelled.is_set():
+                raise Cancelled
+            if self._closing.is_set():
+                raise Draining(retry_after_s=5)
+
+        try:
+            check()
+            painting = self._painters[ticket.request.model].paint(ticket.request, check, ticket.on_step)
+        except Error as exc:
+            ticket.future.set_exception(exc)
+        # Whatever a request does to the engine, the next one is painted.
+        except Exception as exc:
+            logger.exception("job %s failed", ticket.job_id)
+            failure = GenerationFailed(f"the engine failed with {type(exc).__name__}")
+            ticket.future.set_exception(failure)
+        else:
+            ticket.future.set_result(painting)

@@ -1,0 +1,185 @@
+"""Every error that allaprima raises on purpose, in one tree. It knows no HTTP: `api.errors` maps classes to statuses.
+
+Error:
+    ├── InvalidRequest          fields that can't be done as asked, all of them
+    ├── Unauthorized            no key, or not one of ours
+    ├── NotFound
+    │   ├── JobNotFound
+    │   ├── ImageNotFound
+    │   └── KeyNotFound
+    ├── Busy                    carries the seconds after which to try again
+    │   ├── QueueFull
+    │   ├── Loading
+    │   └── Draining
+    ├── GenerationTimeout       the wait is over, the job goes on; carries its id
+    ├── GenerationFailed        the job ended without a picture
+    ├── Cancelled               the job was stopped
+    ├── WeightsError
+    │   ├── WeightsMissing
+    │   └── WeightsCorrupt
+    ├── SettingsError           a setting that can't be used
+    └── StoreError
+        ├── StoreLocked         another server works on the same data folder
+        └── StoreUnreachable    no server answers, and the data folder can't be opened
+
+The docstring of a class is its default message; `code` is its stable name for programs.
+
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+
+@dataclass(frozen=True, slots=True)
+class FieldProblem:
+    """One field of a request that can't be done as asked."""
+
+    #: The field as the client named it, such as `image_size.width`.
+    field: str
+    #: What is wrong and what would be right, a clause without a full stop.
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.field}: {self.message}"
+
+
+class Error(Exception):
+    """Something went wrong."""
+
+    code: ClassVar[str] = "error"
+
+    def __init__(self, message: str | None = None) -> None:
+        self.message = message or (type(self).__doc__ or "").strip()
+        super().__init__(self.message)
+
+
+class InvalidRequest(Error):
+    """The request can't be done as asked."""
+
+    code = "invalid_request"
+
+    def __init__(self, *problems: FieldProblem) -> None:
+        self.problems = problems
+        super().__init__("; ".join(map(str, problems)) or None)
+
+
+class Unauthorized(Error):
+    """This request requires a valid API key. You can create one with `allaprima keys create`."""  # noqa: D404 - the platform's words
+
+    code = "invalid_api_key"
+
+
+class NotFound(Error):
+    """There is nothing here."""
+
+    code = "not_found"
+
+
+class JobNotFound(NotFound):
+    """There is no such job."""
+
+    code = "job_not_found"
+
+
+class ImageNotFound(NotFound):
+    """There is no such image, or its time is over."""
+
+    code = "image_not_found"
+
+
+class KeyNotFound(NotFound):
+    """There is no key with this prefix."""
+
+    code = "key_not_found"
+
+
+class Busy(Error):
+    """The server can't take this request now. Try again later."""
+
+    code = "busy"
+
+    def __init__(self, message: str | None = None, *, retry_after_s: float) -> None:
+        self.retry_after_s = retry_after_s
+        super().__init__(message)
+
+
+class QueueFull(Busy):
+    """Too Many Requests: the queue is full."""
+
+    code = "queue_full"
+
+
+class Loading(Busy):
+    """Service unavailable: the model is still loading."""
+
+    code = "loading"
+
+
+class Draining(Busy):
+    """Service unavailable: the server is stopping."""
+
+    code = "draining"
+
+
+class GenerationTimeout(Error):
+    """Generation timeout"""
+
+    code = "generation_timeout"
+
+    def __init__(self, job_id: str) -> None:
+        self.job_id = job_id
+        super().__init__(f"Generation timeout: job {job_id} goes on")
+
+
+class GenerationFailed(Error):
+    """The picture could not be painted."""
+
+    code = "generation_failed"
+
+
+class Cancelled(Error):
+    """The job was cancelled."""
+
+    code = "cancelled"
+
+
+class WeightsError(Error):
+    """The model's files can't be used."""
+
+    code = "weights_error"
+
+
+class WeightsMissing(WeightsError):
+    """A file of the model is missing."""
+
+    code = "weights_missing"
+
+
+class WeightsCorrupt(WeightsError):
+    """A file of the model is damaged or is something else."""
+
+    code = "weights_corrupt"
+
+
+class SettingsError(Error):
+    """A setting can't be used."""
+
+    code = "settings_error"
+
+
+class StoreError(Error):
+    """The data folder can't be used."""
+
+    code = "store_error"
+
+
+class StoreLocked(StoreError):
+    """Another server works on this data folder."""
+
+    code = "store_locked"
+
+
+class StoreUnreachable(StoreError):
+    """A server holds this data folder but does not answer."""
+
+    code = "store_unreachable"

@@ -1,0 +1,32 @@
+"""FLUX.1's networks as pure model code: tensors in, tensors out, and the names of the published checkpoints."""
+
+from allaprima.flux.autoencoder import Autoencoder
+from allaprima.flux.check import Check, no_check
+from allaprima.flux.clip import CLIPTextEncoder
+from allaprima.flux.config import (
+    SCHNELL,
+    SKETCH,
+    AutoencoderConfig,
+    CLIPConfig,
+    ModelConfig,
+    T5Config,
+    TransformerConfig,
+)
+from allaprima.flux.t5 import T5Encoder
+from allaprima.flux.transformer import Flux
+
+__all__ = [
+    "SCHNELL",
+    "SKETCH",
+    "Autoencoder",
+    "AutoencoderConfig",
+    "CLIPConfig",
+    "CLIPTextEncoder",
+    "Check",
+    "Flux",
+    "ModelConfig",
+    "T5Config",
+    "T5Encoder",
+    "TransformerConfig",
+    "no_check",
+]

@@ -1,0 +1,216 @@
+"""The convolutional autoencoder: pictures to latents and back.
+
+Residual blocks with group norm, one attention in the middle, nearest-neighbour upsampling. A `patch` above 1 folds
+that many pixels per side into channels first (and unfolds them last), which FLUX does not and `sketch` does.
+Source: Rombach et al. 2022 (2112.10752); black-forest-labs/flux `modules/autoencoder.py`; its names.
+
+Dimension key: B batch, C channels, Y rows, X columns.
+"""
+
+from collections.abc import Iterator
+
+from torch import Tensor, nn
+
+from allaprima.flux.check import Check, no_check
+from allaprima.flux.config import AutoencoderConfig
+from allaprima.kernels import attention
+
+
+def norm(channels: int, groups: int) -> nn.GroupNorm:
+    """The group norm used throughout: eps 1e-6, affine."""
+    return nn.GroupNorm(groups, channels, eps=1e-6)
+
+
+class ResnetBlock(nn.Module):
+    """Two norm-SiLU-convolution rounds and a residual."""
+
+    def __init__(self, in_channels: int, out_channels: int, groups: int) -> None:
+        super().__init__()
+        self.norm1 = norm(in_channels, groups)
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
+        self.norm2 = norm(out_channels, groups)
+        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
+        self.nin_shortcut = nn.Conv2d(in_channels, out_channels, 1) if in_channels != out_channels else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, Y, X) -> (B, out_channels, Y, X)."""
+        hidden = self.conv1(nn.functional.silu(self.norm1(x)))
+        hidden = self.conv2(nn.functional.silu(self.norm2(hidden)))
+        return hidden + (x if self.nin_shortcut is None else self.nin_shortcut(x))
+
+
+class AttnBlock(nn.Module):
+    """Single-head attention over all positions, with a residual."""
+
+    def __init__(self, channels: int, groups: int) -> None:
+        super().__init__()
+        self.norm = norm(channels, groups)
+        self.q = nn.Conv2d(channels, channels, 1)
+        self.k = nn.Conv2d(channels, channels, 1)
+        self.v = nn.Conv2d(channels, channels, 1)
+        self.proj_out = nn.Conv2d(channels, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, Y, X) -> the same shape."""
+        normed = self.norm(x)
+        q, k, v = (conv(normed).flatten(2).transpose(1, 2)[:, None] for conv in (self.q, self.k, self.v))
+        out = attention(q, k, v)[:, 0].transpose(1, 2).reshape(x.shape)  # (B, C, Y, X)
+        return x + self.proj_out(out)
+
+
+class Downsample(nn.Module):
+    """A stride-2 convolution, padded at the right and bottom only."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, stride=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, Y, X) -> (B, C, Y/2, X/2)."""
+        return self.conv(nn.functional.pad(x, (0, 1, 0, 1)))
+
+
+class Upsample(nn.Module):
+    """Nearest-neighbour doubling, then a convolution."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, Y, X) -> (B, C, 2 Y, 2 X)."""
+        return self.conv(nn.functional.interpolate(x, scale_factor=2.0, mode="nearest"))
+
+
+class Middle(nn.Module):
+    """The blocks at the lowest resolution: residual, attention, residual."""
+
+    def __init__(self, channels: int, groups: int) -> None:
+        super().__init__()
+        self.block_1 = ResnetBlock(channels, channels, groups)
+        self.attn_1 = AttnBlock(channels, groups)
+        self.block_2 = ResnetBlock(channels, channels, groups)
+
+    def stages(self) -> Iterator[nn.Module]:
+        """The stages in order."""
+        yield from (self.block_1, self.attn_1, self.block_2)
+
+
+class Level(nn.Module):
+    """One resolution: its residual blocks, and the change of resolution behind them where there is one."""
+
+    def __init__(
+        self, blocks: list[ResnetBlock], *, down: Downsample | None = None, up: Upsample | None = None
+    ) -> None:
+        super().__init__()
+        self.block = nn.ModuleList(blocks)
+        if down is not None:
+            self.downsample = down
+        if up is not None:
+            self.upsample = up
+
+    def stages(self) -> Iterator[nn.Module]:
+        """The stages in order."""
+        yield from self.block
+        for name in ("downsample", "upsample"):
+            if name in self._modules:
+                yield getattr(self, name)
+
+
+class Encoder(nn.Module):
+    """Pixels to the mean and log variance of the latents."""
+
+    def __init__(self, config: AutoencoderConfig) -> None:
+        super().__init__()
+        groups = config.groups
+        self.patch = config.patch
+        self.conv_in = nn.Conv2d(3 * config.patch**2, config.ch, 3, padding=1)
+        widths = [config.ch * mult for mult in config.ch_mult]
+        self.down = nn.ModuleList()
+        channels = config.ch
+        for i, width in enumerate(widths):
+            blocks = [ResnetBlock(channels if j == 0 else width, width, groups) for j in range(config.num_res_blocks)]
+            self.down.append(Level(blocks, down=Downsample(width) if i < len(widths) - 1 else None))
+            channels = width
+        self.mid = Middle(channels, groups)
+        self.norm_out = norm(channels, groups)
+        self.conv_out = nn.Conv2d(channels, 2 * config.z_channels, 3, padding=1)
+
+    def levels(self) -> Iterator["Level | Middle"]:
+        """The resolutions, highest first."""
+        for level in self.down:
+            assert isinstance(level, Level)
+            yield level
+        yield self.mid
+
+    def forward(self, x: Tensor, check: Check) -> Tensor:
+        """(B, 3, Y, X) -> (B, 2 z_channels, Y / downscale, X / downscale), mean before log variance."""
+        x = self.conv_in(nn.functional.pixel_unshuffle(x, self.patch) if self.patch > 1 else x)
+        for stages in self.levels():
+            for stage in stages.stages():
+                check()
+                x = stage(x)
+        return self.conv_out(nn.functional.silu(self.norm_out(x)))
+
+
+class Decoder(nn.Module):
+    """Latents to pixels."""
+
+    def __init__(self, config: AutoencoderConfig) -> None:
+        super().__init__()
+        groups = config.groups
+        self.patch = config.patch
+        widths = [config.ch * mult for mult in config.ch_mult]
+        channels = widths[-1]
+        self.conv_in = nn.Conv2d(config.z_channels, channels, 3, padding=1)
+        self.mid = Middle(channels, groups)
+        levels = []
+        for i, width in reversed(list(enumerate(widths))):
+            blocks = [
+                ResnetBlock(channels if j == 0 else width, width, groups) for j in range(config.num_res_blocks + 1)
+            ]
+            levels.append(Level(blocks, up=Upsample(width) if i > 0 else None))
+            channels = width
+        # The checkpoint counts levels from the highest resolution; painting goes the other way.
+        self.up = nn.ModuleList(reversed(levels))
+        self.norm_out = norm(channels, groups)
+        self.conv_out = nn.Conv2d(channels, 3 * config.patch**2, 3, padding=1)
+
+    def levels(self) -> Iterator["Level | Middle"]:
+        """The resolutions, lowest first."""
+        yield self.mid
+        for level in reversed(self.up):
+            assert isinstance(level, Level)
+            yield level
+
+    def forward(self, z: Tensor, check: Check) -> Tensor:
+        """(B, z_channels, Y, X) -> (B, 3, downscale Y, downscale X)."""
+        x = self.conv_in(z)
+        for stages in self.levels():
+            for stage in stages.stages():
+                check()
+                x = stage(x)
+        x = self.conv_out(nn.functional.silu(self.norm_out(x)))
+        return nn.functional.pixel_shuffle(x, self.patch) if self.patch > 1 else x
+
+
+class Autoencoder(nn.Module):
+    """Encoder and decoder, with the latents' scale and shift between them."""
+
+    def __init__(self, config: AutoencoderConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = Encoder(config)
+        self.decoder = Decoder(config)
+
+    def encode(self, pixels: Tensor, check: Check = no_check) -> Tensor:
+        """Return the mean latents of pictures, scaled for the transformer.
+
+        pixels: (B, 3, Y, X) in [-1, 1], sides a multiple of `downscale`. Returns (B, z_channels, Y/d, X/d).
+        """
+        mean, _log_variance = self.encoder(pixels, check).chunk(2, dim=1)
+        return (mean - self.config.shift_factor) * self.config.scale_factor
+
+    def decode(self, z: Tensor, check: Check = no_check) -> Tensor:
+        """Return the pictures of scaled latents, about [-1, 1] (not clamped). Inverse shapes of `encode`."""
+        return self.decoder(z / self.config.scale_factor + self.config.shift_factor, check)

@@ -1,0 +1,122 @@
+"""CLIP's text encoder, down to the one pooled vector that FLUX uses.
+
+Layer norm before each layer, a causal mask, quick GELU, learned positions. The pooled vector is the last norm's
+output at the first end token; there is no projection.
+Source: Radford et al. 2021 (2103.00020); names of the Hugging Face checkpoint, `text_model.` included.
+
+Dimension key: B batch, T tokens, W hidden width, H heads.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from allaprima.flux.check import Check, no_check
+from allaprima.flux.config import CLIPConfig
+
+
+class CLIPAttention(nn.Module):
+    """Causal multi-head self-attention."""
+
+    def __init__(self, config: CLIPConfig) -> None:
+        super().__init__()
+        width = config.hidden_size
+        self.num_heads = config.num_heads
+        self.q_proj = nn.Linear(width, width)
+        self.k_proj = nn.Linear(width, width)
+        self.v_proj = nn.Linear(width, width)
+        self.out_proj = nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, T, W) -> (B, T, W)."""
+        q, k, v = (
+            proj(x).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+            for proj in (self.q_proj, self.k_proj, self.v_proj)
+        )
+        return self.out_proj(
+            nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).flatten(2)
+        )
+
+
+class CLIPMLP(nn.Module):
+    """Linear, quick GELU (x times sigmoid of 1.702 x), linear."""
+
+    def __init__(self, config: CLIPConfig) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(config.hidden_size, config.intermediate_size)
+        self.fc2 = nn.Linear(config.intermediate_size, config.hidden_size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, T, W) -> (B, T, W)."""
+        hidden = self.fc1(x)
+        return self.fc2(hidden * torch.sigmoid(1.702 * hidden))
+
+
+class CLIPEncoderLayer(nn.Module):
+    """Attention and MLP, each after its norm and with a residual."""
+
+    def __init__(self, config: CLIPConfig) -> None:
+        super().__init__()
+        self.self_attn = CLIPAttention(config)
+        self.layer_norm1 = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.mlp = CLIPMLP(config)
+        self.layer_norm2 = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, T, W) -> (B, T, W)."""
+        x = x + self.self_attn(self.layer_norm1(x))
+        return x + self.mlp(self.layer_norm2(x))
+
+
+class CLIPEmbeddings(nn.Module):
+    """Token plus position."""
+
+    def __init__(self, config: CLIPConfig) -> None:
+        super().__init__()
+        self.token_embedding = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.position_embedding = nn.Embedding(config.length, config.hidden_size)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """(B, T) -> (B, T, W)."""
+        return self.token_embedding(ids) + self.position_embedding.weight[: ids.shape[1]]
+
+
+class CLIPStack(nn.Module):
+    """The encoder's layers."""
+
+    def __init__(self, config: CLIPConfig) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(CLIPEncoderLayer(config) for _ in range(config.num_layers))
+
+
+class CLIPTextTransformer(nn.Module):
+    """Embeddings, layers, last norm."""
+
+    def __init__(self, config: CLIPConfig) -> None:
+        super().__init__()
+        self.embeddings = CLIPEmbeddings(config)
+        self.encoder = CLIPStack(config)
+        self.final_layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+
+    def forward(self, ids: Tensor, check: Check) -> Tensor:
+        """(B, T) -> (B, T, W). Calls `check` before every layer."""
+        x = self.embeddings(ids)
+        for layer in self.encoder.layers:
+            check()
+            x = layer(x)
+        return self.final_layer_norm(x)
+
+
+class CLIPTextEncoder(nn.Module):
+    """Token ids in, one pooled vector per prompt out."""
+
+    def __init__(self, config: CLIPConfig) -> None:
+        super().__init__()
+        self.text_model = CLIPTextTransformer(config)
+
+    def forward(self, ids: Tensor, check: Check = no_check) -> Tensor:
+        """ids: (B, T), int64; the end token is the largest id of each row, and its first place is pooled.
+
+        Returns (B, W).
+        """
+        hidden = self.text_model(ids, check)
+        return hidden[torch.arange(ids.shape[0], device=ids.device), ids.argmax(dim=-1)]

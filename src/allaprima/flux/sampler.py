@@ -1,0 +1,27 @@
+"""The flow sampler: from noise to image in a few Euler steps, each of which can be watched and stopped.
+
+Source: Liu et al. 2022 (2209.03003), eq. 1; black-forest-labs/flux `sampling.py`, `get_schedule` and `denoise`.
+
+Dimension key: B batch, L image tokens, C latent values per token.
+"""
+
+import torch
+from torch import Tensor
+
+
+def schedule(steps: int) -> list[float]:
+    """Return the steps + 1 times of the flow, evenly spaced from 1 (noise) down to 0 (image). schnell has no shift."""
+    return [1.0 - i / steps for i in range(steps)] + [0.0]
+
+
+def euler_step(img: Tensor, velocity: Tensor, t: float, t_next: float) -> Tensor:
+    """Move the latents along the flow from time t down to t_next, in float32.
+
+    img, velocity: (B, L, C). Returns (B, L, C), float32.
+    """
+    return img.float() + (t_next - t) * velocity.float()
+
+
+def times(t: float, batch: int, device: torch.device) -> Tensor:
+    """Return one time per sample: (B,), float32."""
+    return torch.full((batch,), t, dtype=torch.float32, device=device)

@@ -1,0 +1,162 @@
+"""The T5 v1.1 encoder: token ids in, one vector per token out.
+
+RMS norms before each layer, relative position biases from block 0 used by all blocks, no attention scaling, a gated
+GELU, no biases, **no mask**: FLUX was trained with padding taking part.
+Source: Raffel et al. 2020 (1910.10683) and Shazeer 2020 (2002.05202); names of the Hugging Face checkpoint.
+
+Dimension key: B batch, T tokens, W d_model, H heads, D d_kv.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from allaprima.flux.check import Check, no_check
+from allaprima.flux.config import T5Config
+
+
+class T5LayerNorm(nn.Module):
+    """RMS norm: no mean, no bias."""
+
+    def __init__(self, width: int, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., W) -> (..., W)."""
+        return nn.functional.rms_norm(x, self.weight.shape, self.weight, self.eps)
+
+
+def relative_position_bucket(distance: Tensor, num_buckets: int, max_distance: int) -> Tensor:
+    """Return the bucket of each key-minus-query distance.
+
+    Half of the buckets are for keys to the right. Of each half, one half holds single distances and the other grows
+    logarithmically up to `max_distance`. distance: any shape, int64. Returns the same shape, int64.
+    """
+    half = num_buckets // 2
+    exact = half // 2
+    bucket = (distance > 0).long() * half
+    size = distance.abs()
+    ratio = torch.log(size.float().clamp(min=1) / exact) / math.log(max_distance / exact)
+    large = (exact + (ratio * (half - exact)).long()).clamp(max=half - 1)
+    return bucket + torch.where(size < exact, size, large)
+
+
+class T5Attention(nn.Module):
+    """Multi-head attention with an additive position bias and no scaling."""
+
+    def __init__(self, config: T5Config, has_relative_bias: bool) -> None:
+        super().__init__()
+        inner = config.num_heads * config.d_kv
+        self.num_heads = config.num_heads
+        self.q = nn.Linear(config.d_model, inner, bias=False)
+        self.k = nn.Linear(config.d_model, inner, bias=False)
+        self.v = nn.Linear(config.d_model, inner, bias=False)
+        self.o = nn.Linear(inner, config.d_model, bias=False)
+        if has_relative_bias:
+            self.relative_attention_bias = nn.Embedding(config.relative_attention_num_buckets, config.num_heads)
+
+    def forward(self, x: Tensor, bias: Tensor) -> Tensor:
+        """x: (B, T, W); bias: (1, H, T, T). Returns (B, T, W)."""
+        q, k, v = (
+            proj(x).unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for proj in (self.q, self.k, self.v)
+        )  # (B, H, T, D)
+        weights = torch.softmax((q @ k.transpose(-2, -1) + bias).float(), dim=-1).to(v.dtype)
+        return self.o((weights @ v).transpose(1, 2).flatten(2))
+
+
+class T5LayerSelfAttention(nn.Module):
+    """Norm, attention, residual."""
+
+    def __init__(self, config: T5Config, has_relative_bias: bool) -> None:
+        super().__init__()
+        self.SelfAttention = T5Attention(config, has_relative_bias)
+        self.layer_norm = T5LayerNorm(config.d_model, config.layer_norm_epsilon)
+
+    def forward(self, x: Tensor, bias: Tensor) -> Tensor:
+        """(B, T, W) -> (B, T, W)."""
+        return x + self.SelfAttention(self.layer_norm(x), bias)
+
+
+class T5DenseGatedActDense(nn.Module):
+    """wo(gelu(wi_0 x) * wi_1 x)."""
+
+    def __init__(self, config: T5Config) -> None:
+        super().__init__()
+        self.wi_0 = nn.Linear(config.d_model, config.d_ff, bias=False)
+        self.wi_1 = nn.Linear(config.d_model, config.d_ff, bias=False)
+        self.wo = nn.Linear(config.d_ff, config.d_model, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, T, W) -> (B, T, W)."""
+        return self.wo(nn.functional.gelu(self.wi_0(x), approximate="tanh") * self.wi_1(x))
+
+
+class T5LayerFF(nn.Module):
+    """Norm, gated MLP, residual."""
+
+    def __init__(self, config: T5Config) -> None:
+        super().__init__()
+        self.DenseReluDense = T5DenseGatedActDense(config)
+        self.layer_norm = T5LayerNorm(config.d_model, config.layer_norm_epsilon)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, T, W) -> (B, T, W)."""
+        return x + self.DenseReluDense(self.layer_norm(x))
+
+
+class T5Block(nn.Module):
+    """Self-attention, then the gated MLP."""
+
+    def __init__(self, config: T5Config, has_relative_bias: bool) -> None:
+        super().__init__()
+        self.layer = nn.ModuleList((T5LayerSelfAttention(config, has_relative_bias), T5LayerFF(config)))
+
+    def forward(self, x: Tensor, bias: Tensor) -> Tensor:
+        """(B, T, W) -> (B, T, W)."""
+        return self.layer[1](self.layer[0](x, bias))
+
+
+class T5Stack(nn.Module):
+    """All blocks and the last norm."""
+
+    def __init__(self, config: T5Config) -> None:
+        super().__init__()
+        self.config = config
+        self.block = nn.ModuleList(T5Block(config, has_relative_bias=i == 0) for i in range(config.num_layers))
+        self.final_layer_norm = T5LayerNorm(config.d_model, config.layer_norm_epsilon)
+
+    def position_bias(self, length: int) -> Tensor:
+        """Return block 0's bias for every pair of positions: (1, H, T, T)."""
+        table = self.get_submodule("block.0.layer.0.SelfAttention.relative_attention_bias")
+        assert isinstance(table, nn.Embedding)
+        place = torch.arange(length, device=table.weight.device)
+        buckets = relative_position_bucket(
+            place[None, :] - place[:, None],
+            self.config.relative_attention_num_buckets,
+            self.config.relative_attention_max_distance,
+        )
+        return table(buckets).permute(2, 0, 1)[None]
+
+    def forward(self, x: Tensor, check: Check) -> Tensor:
+        """(B, T, W) -> (B, T, W). Calls `check` before every block."""
+        bias = self.position_bias(x.shape[1])
+        for block in self.block:
+            check()
+            x = block(x, bias)
+        return self.final_layer_norm(x)
+
+
+class T5Encoder(nn.Module):
+    """Embed token ids and run the stack."""
+
+    def __init__(self, config: T5Config) -> None:
+        super().__init__()
+        self.shared = nn.Embedding(config.vocab_size, config.d_model)
+        self.encoder = T5Stack(config)
+
+    def forward(self, ids: Tensor, check: Check = no_check) -> Tensor:
+        """ids: (B, T), int64, padded. Returns (B, T, d_model); every position counts, padding too."""
+        return self.encoder(self.shared(ids), check)

@@ -1,0 +1,237 @@
+"""The way of a job: submitted, leased to the engine, stored, waited for.
+
+A job is a row before it is acknowledged. The dispatcher leases jobs from the database, never more than one beyond
+what the engine works on; the engine's thread and the event loop meet in a Future. When a painting comes back, its
+files are written and flushed first, then one transaction makes the job succeeded with its images and its usage.
+"""
+
+import asyncio
+import hashlib
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+from uuid_utils import uuid7
+
+from allaprima.errors import (
+    Cancelled,
+    Draining,
+    Error,
+    GenerationFailed,
+    GenerationTimeout,
+    JobNotFound,
+    QueueFull,
+)
+from allaprima.request import ImageRequest, Painting, StepDone
+from allaprima.service.ports import Clock, Engine
+from allaprima.store.images import Images
+from allaprima.store.jobs import ImageRow, Job, Jobs, UsageRow
+from allaprima.store.keys import KeyRow
+from allaprima.store.schema import JobState
+
+logger = logging.getLogger(__name__)
+
+#: Jobs handed to the engine at a time: the one it paints, and the next.
+AHEAD = 2
+#: A job that took the server down this often is not tried again.
+MAX_ATTEMPTS = 3
+#: Seconds a job is thought to take before any was measured.
+FIRST_GUESS_S = 2.0
+
+
+def new_job_id() -> str:
+    """Return a new id; ids sort by time."""
+    return str(uuid7())
+
+
+class JobService:
+    """Submits jobs, carries them through the engine into the store, and waits for them."""
+
+    def __init__(
+        self,
+        jobs: Jobs,
+        images: Images,
+        engine: Engine,
+        clock: Clock,
+        *,
+        queue_size: int,
+        image_ttl_s: float,
+        sweep_every_s: float,
+    ) -> None:
+        self._jobs = jobs
+        self._images = images
+        self._engine = engine
+        self._clock = clock
+        self._queue_size = queue_size
+        self._image_ttl_s = image_ttl_s
+        self._sweep_every_s = sweep_every_s
+        self._finished: dict[str, asyncio.Event] = {}
+        self._wake = asyncio.Event()
+        self._job_s = FIRST_GUESS_S
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Carry jobs while the context lasts; what is not finished then waits for the next start."""
+        if left := await self._jobs.requeue_all(MAX_ATTEMPTS, self._clock()):
+            logger.info("%d jobs of an earlier run wait again", left)
+        self._engine.start()
+        tasks = [asyncio.create_task(self._dispatch()), asyncio.create_task(self._sweep())]
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.to_thread(self._engine.close)
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def submit(self, key: KeyRow, request: ImageRequest, job_id: str) -> Job:
+        """Store a job; from here on it can't be lost. Raises `QueueFull`."""
+        waiting = await self._jobs.count_waiting()
+        if waiting >= self._queue_size:
+            raise QueueFull(retry_after_s=self._job_s)
+        job = Job(
+            id=job_id,
+            account_id=key.account_id,
+            key_id=key.id,
+            state=JobState.QUEUED,
+            request=request,
+            created_at=self._clock(),
+            started_at=None,
+            finished_at=None,
+            attempt=0,
+            error_code=None,
+            error_message=None,
+            result=None,
+        )
+        await self._jobs.add(job)
+        self._wake.set()
+        return job
+
+    async def wait(self, job_id: str, timeout_s: float) -> Job:
+        """Return the job once it is finished.
+
+        Raises `GenerationTimeout` when it is not finished in time (it goes on), `JobNotFound` for an unknown id.
+        """
+        event = self._finished.setdefault(job_id, asyncio.Event())
+        try:
+            job = await self._get(job_id)
+            if not job.is_finished:
+                async with asyncio.timeout(timeout_s):
+                    await event.wait()
+                job = await self._get(job_id)
+        except TimeoutError as exc:
+            raise GenerationTimeout(job_id) from exc
+        finally:
+            self._finished.pop(job_id, None)
+        return job
+
+    async def images_of(self, job: Job) -> list[ImageRow]:
+        """Return a succeeded job's pictures in order."""
+        return await self._jobs.images_of(job.id)
+
+    async def read_image(self, image_id: str) -> tuple[ImageRow, bytes] | None:
+        """Return a picture that has not expired, row and file."""
+        return await self._images.get(image_id, self._clock())
+
+    async def read_object(self, image: ImageRow) -> bytes:
+        """Return a stored picture's file. Raises `GenerationFailed` when it is gone."""
+        found = await self.read_image(image.id)
+        if found is None:
+            raise GenerationFailed("the picture is no longer in the store")
+        return found[1]
+
+    async def _get(self, job_id: str) -> Job:
+        job = await self._jobs.get(job_id)
+        if job is None:
+            raise JobNotFound
+        return job
+
+    # Carrying ---------------------------------------------------------------------------------------------------
+
+    async def _dispatch(self) -> None:
+        """Lease queued jobs in order, at most `AHEAD` at a time."""
+        slots = asyncio.Semaphore(AHEAD)
+        async with asyncio.TaskGroup() as carried:
+            while True:
+                await slots.acquire()
+                job = await self._next_job()
+                carried.create_task(self._carry(job, slots.release))
+
+    async def _next_job(self) -> Job:
+        while True:
+            self._wake.clear()
+            if job := await self._jobs.lease(self._clock()):
+                return job
+            await self._wake.wait()
+
+    async def _carry(self, job: Job, release: Callable[[], None]) -> None:
+        """Bring one leased job to its end, whatever the end is."""
+        try:
+            painting = await asyncio.wrap_future(self._engine.submit(job.id, job.request, _ignore))
+            await asyncio.shield(self._store(job, painting))
+            self._job_s = 0.8 * self._job_s + 0.2 * (painting.timings.inference + painting.timings.encode)
+        except Cancelled:
+            await self._jobs.cancel(job, self._clock())
+        except Draining:
+            await self._jobs.requeue(job)
+        except Error as exc:
+            await self._jobs.fail(job, self._clock(), exc.code, exc.message)
+        except OSError as exc:
+            logger.exception("job %s could not be stored", job.id)
+            message = f"the picture could not be stored: {exc.strerror or type(exc).__name__}"
+            await self._jobs.fail(job, self._clock(), GenerationFailed.code, message)
+        finally:
+            release()
+            if event := self._finished.get(job.id):
+                event.set()
+
+    async def _store(self, job: Job, painting: Painting) -> None:
+        now = self._clock()
+        rows = []
+        for place, image in enumerate(painting.images):
+            image_id = new_job_id()
+            suffix = job.request.image_format.value
+            row = ImageRow(
+                id=image_id,
+                job_id=job.id,
+                place=place,
+                object_name=f"{image_id}.{suffix}",
+                content_type=job.request.image_format.content_type,
+                size_bytes=len(image.data),
+                sha256=hashlib.sha256(image.data).hexdigest(),
+                seed=image.seed,
+                nsfw_score=image.nsfw_score,
+                is_flagged=image.is_flagged,
+                created_at=now,
+                expires_at=now + self._image_ttl_s,
+            )
+            await self._images.put(row.object_name, image.data)
+            rows.append(row)
+        charged = sum(not image.is_flagged for image in painting.images)
+        pixels = job.request.width * job.request.height * charged
+        result = {
+            "model": painting.model,
+            "revision": painting.revision,
+            "warnings": list(painting.warnings),
+            "timings": {
+                "inference": painting.timings.inference,
+                "text": painting.timings.text,
+                "steps": list(painting.timings.steps),
+                "decode": painting.timings.decode,
+                "safety": painting.timings.safety,
+                "encode": painting.timings.encode,
+            },
+        }
+        charge = UsageRow(painting.model, charged, pixels / 1e6, credits=0)
+        if not await self._jobs.succeed(job, now, result, rows, charge):
+            logger.warning("job %s: a result of an old attempt was refused", job.id)
+
+    async def _sweep(self) -> None:
+        while True:
+            if gone := await self._images.sweep(self._clock()):
+                logger.info("removed %d pictures whose time was over", gone)
+            await asyncio.sleep(self._sweep_every_s)
+
+
+def _ignore(_step: StepDone) -> None:
+    """Nobody watches the steps of a job yet."""

@@ -1,0 +1,38 @@
+"""What the use cases need from the world, as protocols: the engine and the clock."""
+
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Protocol
+
+from allaprima.request import ImageRequest, ModelInfo, Painting, StepDone
+
+
+class Engine(Protocol):
+    """Paints requests, one Future each."""
+
+    @property
+    def models(self) -> tuple[ModelInfo, ...]:
+        """The models that are loaded or loading."""
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether every model is loaded."""
+
+    def start(self) -> None:
+        """Begin to load and then to paint."""
+
+    def submit(self, job_id: str, request: ImageRequest, on_step: Callable[[StepDone], None]) -> Future[Painting]:
+        """Queue a request; the Future fails with `Cancelled`, `Draining` or `GenerationFailed`."""
+
+    def cancel(self, job_id: str) -> None:
+        """Stop a request as soon as possible."""
+
+    def close(self) -> None:
+        """Stop painting; what was not finished fails with `Draining`."""
+
+
+class Clock(Protocol):
+    """Tells the time."""
+
+    def __call__(self) -> float:
+        """Return the unix time in seconds."""

@@ -1,0 +1,97 @@
+"""Configuration: small frozen models, composed. Environment over default; the command line over both.
+
+Every field is read from `ALLAPRIMA_<GROUP>__<FIELD>`, such as `ALLAPRIMA_SERVER__PORT`; lists are JSON. A variable
+that names no field is refused, so that a typing error can't pass for a setting. Nothing else reads the environment.
+"""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from allaprima.errors import SettingsError
+
+PREFIX = "ALLAPRIMA_"
+
+
+class _Group(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ServerSettings(_Group):
+    """The HTTP side."""
+
+    host: str = Field("127.0.0.1", description="Address to listen on.")
+    port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 picks a free one.")
+    public_url: str | None = Field(None, description="What image URLs start with; else the request's own host.")
+    allowed_hosts: tuple[str, ...] = Field(("*",), description="Host names that image URLs may be built on.")
+    trusted_proxies: tuple[str, ...] = Field((), description="Addresses whose X-Forwarded headers are believed.")
+    cors_origins: tuple[str, ...] = Field(("*",), description="Origins whose pages may call the API.")
+    max_body_bytes: int = Field(1024 * 1024, ge=1024, description="Largest request body.")
+    wait_s: float = Field(280.0, gt=0, description="Longest wait of a synchronous request, in seconds.")
+
+    @field_validator("public_url")
+    @classmethod
+    def _is_url(cls, value: str | None) -> str | None:
+        if value is not None and not value.startswith(("http://", "https://")):
+            raise ValueError("must start with http:// or https://")
+        return value.rstrip("/") if value else value
+
+
+class StoreSettings(_Group):
+    """What survives a restart."""
+
+    data_dir: Path = Field(Path("data"), description="Folder of the database, the images and the secrets.")
+    image_ttl_s: float = Field(7 * 86400.0, gt=0, description="Seconds an image is kept.")
+    sweep_every_s: float = Field(600.0, gt=0, description="Seconds between removals of expired images.")
+
+
+class EngineSettings(_Group):
+    """The model side."""
+
+    models: tuple[str, ...] = Field((), description="Model folders to load beside the built-in one.")
+    has_stand_in: bool = Field(default=True, description="Whether the built-in model paints for known models not here.")
+    device: str = Field("cpu", description="Where the models run: cpu or cuda.")
+    threads: int | None = Field(None, ge=1, description="CPU threads of the engine; default: all cores.")
+    safety_threshold: float = Field(0.8, ge=0, le=1, description="Score from which a picture is withheld.")
+    queue_size: int = Field(256, ge=1, description="Jobs that may wait before requests are refused.")
+
+
+class Settings(BaseSettings):
+    """The whole configuration."""
+
+    model_config = SettingsConfigDict(
+        frozen=True,
+        extra="forbid",
+        env_prefix=PREFIX,
+        env_nested_delimiter="__",
+        nested_model_default_partial_update=True,
+    )
+
+    server: ServerSettings = ServerSettings()
+    store: StoreSettings = StoreSettings()
+    engine: EngineSettings = EngineSettings()
+
+
+def load_settings(**groups: dict[str, Any]) -> Settings:
+    """Return the settings: the given values by group over the environment over the defaults.
+
+    Raises `SettingsError` naming every key and value that can't be used.
+    """
+    known = {
+        f"{PREFIX}{group}__{name}".upper()
+        for group, info in Settings.model_fields.items()
+        for name in (info.annotation.model_fields if info.annotation else ())
+    }
+    stray = [name for name in os.environ if name.upper().startswith(PREFIX) and name.upper() not in known]
+    # A client's key may lie in the environment beside the server's settings.
+    stray = [name for name in stray if name.upper() != f"{PREFIX}KEY"]
+    if stray:
+        raise SettingsError(f"unknown setting {', '.join(sorted(stray))}; known are {', '.join(sorted(known))}")
+    try:
+        return Settings(**groups)  # type: ignore[arg-type]
+    except ValidationError as exc:
+        lines = [f"{'.'.join(map(str, error['loc']))} = {error['input']!r}: {error['msg']}" for error in exc.errors()]
+        raise SettingsError("; ".join(lines)) from exc

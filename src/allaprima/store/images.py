@@ -1,0 +1,82 @@
+"""Pictures: their files in an object store, their rows in the database.
+
+Files are written first and removed last, so a row always has its file; a file without a row is an orphan that
+`sweep` removes. The object store is obstore's: a local folder by default.
+"""
+
+import asyncio
+import os
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from obstore.exceptions import NotFoundError
+from obstore.store import LocalStore
+from sqlalchemy import delete, select
+
+from allaprima.store.database import Database
+from allaprima.store.jobs import ImageRow, image_from_row
+from allaprima.store.schema import images
+
+#: A file without a row is an orphan when it is older than this: its job can't be about to commit any more.
+ORPHAN_AGE = timedelta(hours=1)
+
+
+class Images:
+    """The pictures of all jobs."""
+
+    def __init__(self, database: Database, folder: Path) -> None:
+        """folder: where the files go; made if need be."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self._database = database
+        self._folder = folder
+        self._objects = LocalStore(folder)
+
+    async def put(self, object_name: str, data: bytes) -> None:
+        """Write a file and wait until it is on the disk."""
+        await self._objects.put_async(object_name, data)
+        await asyncio.to_thread(self._sync, object_name)
+
+    def _sync(self, object_name: str) -> None:
+        """Flush the file and its folder's entry; the object store does neither."""
+        path = self._folder / object_name
+        for target in (path, path.parent):
+            descriptor = os.open(target, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+
+    async def get(self, image_id: str, now: float) -> tuple[ImageRow, bytes] | None:
+        """Return a picture that is not expired, row and file."""
+        async with self._database.read() as connection:
+            wanted = select(images).where(images.c.id == image_id, images.c.expires_at > now)
+            row = (await connection.execute(wanted)).first()
+        if row is None:
+            return None
+        picture = image_from_row(row)
+        try:
+            found = await self._objects.get_async(picture.object_name)
+            return picture, bytes(await found.bytes_async())
+        except (NotFoundError, FileNotFoundError):
+            return None
+
+    async def sweep(self, now: float) -> int:
+        """Remove expired pictures and orphaned files; return how many files went."""
+        async with self._database.write() as connection:
+            expired = images.c.expires_at <= now
+            names = list((await connection.execute(select(images.c.object_name).where(expired))).scalars())
+            await connection.execute(delete(images).where(expired))
+        names += await self._orphans(now)
+        for name in names:
+            try:
+                await self._objects.delete_async(name)
+            except (NotFoundError, FileNotFoundError):
+                continue
+        return len(names)
+
+    async def _orphans(self, now: float) -> list[str]:
+        before = datetime.fromtimestamp(now, UTC) - ORPHAN_AGE
+        async with self._database.read() as connection:
+            known = set((await connection.execute(select(images.c.object_name))).scalars())
+        listed = await asyncio.to_thread(lambda: [meta for page in self._objects.list() for meta in page])
+        return [meta["path"] for meta in listed if meta["path"] not in known and meta["last_modified"] < before]

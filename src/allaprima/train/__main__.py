@@ -1,0 +1,62 @@
+"""`python -m allaprima.train`: from nothing to the shipped model, in three fits that can each be stopped and resumed.
+
+Every fit is given minutes and keeps its state in the work folder, so the same command goes on where the last run
+stopped. Documented in `docs/training.md`.
+"""
+
+import argparse
+from pathlib import Path
+
+import torch
+
+from allaprima.flux import SKETCH, Autoencoder
+from allaprima.train.art import Art
+from allaprima.train.autoencoder import fit_autoencoder
+from allaprima.train.flow import FlowNetworks, fit_flow
+from allaprima.train.polish import polish_decoder
+from allaprima.train.scenes import words
+from allaprima.weights.catalog import SKETCH_ID, sketch_folder
+from allaprima.weights.model import Networks, save_model
+from allaprima.weights.tokenizer import word_tokenizer
+
+
+def main() -> None:
+    """Fit what the arguments ask for and write the model."""
+    parser = argparse.ArgumentParser(prog="python -m allaprima.train", description=__doc__)
+    parser.add_argument("--work", type=Path, default=Path("build/train"), help="folder of checkpoints")
+    parser.add_argument("--art", type=Path, default=Path("build/art"), help="folder of the art package")
+    parser.add_argument("--out", type=Path, default=sketch_folder(), help="folder of the model to write")
+    parser.add_argument("--autoencoder-minutes", type=float, default=22)
+    parser.add_argument("--flow-minutes", type=float, default=75)
+    parser.add_argument("--polish-minutes", type=float, default=10)
+    parser.add_argument("--scenes", type=int, default=16000, help="scenes whose latents the flow is fitted to")
+    options = parser.parse_args()
+    options.work.mkdir(parents=True, exist_ok=True)
+    art = Art(options.art)
+    autoencoder = _fitted_autoencoder(options.work, art, options.autoencoder_minutes)
+    flow = fit_flow(options.work, autoencoder, art, options.flow_minutes, options.scenes)
+    polish_decoder(options.work, autoencoder, art, options.polish_minutes)
+    export(options.out, flow, autoencoder)
+
+
+def _fitted_autoencoder(work: Path, art: Art, minutes: float) -> Autoencoder:
+    """Return the autoencoder of the work folder, fitting it first if need be."""
+    kept = work / "autoencoder.pt"
+    if not kept.exists():
+        torch.save(fit_autoencoder(work, art, minutes).state_dict(), kept)
+    autoencoder = Autoencoder(SKETCH.autoencoder)
+    autoencoder.load_state_dict(torch.load(kept, weights_only=True))
+    return autoencoder.eval()
+
+
+def export(folder: Path, flow: FlowNetworks, autoencoder: Autoencoder) -> None:
+    """Write the fitted networks as a model folder."""
+    with torch.device("meta"):
+        networks = Networks(SKETCH)
+    networks.transformer, networks.t5, networks.clip = flow.transformer, flow.t5, flow.clip
+    networks.autoencoder = autoencoder
+    save_model(folder, SKETCH_ID, SKETCH, networks, word_tokenizer(words()))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,110 @@
+"""Fit the autoencoder of `sketch` to scenes.
+
+Random crops of drawn scenes; the loss is L1 on pixels and on their differences to the neighbours (which keeps edges),
+a small penalty on large latents, and noise on the latents while decoding, which makes the decoder forgive what the
+flow gets slightly wrong. At the end the latents' spread is folded into the convolutions on both sides, so that the
+model's latents have unit variance and its configuration needs no measured constants.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from allaprima.flux import SKETCH, Autoencoder
+from allaprima.train.art import Art
+from allaprima.train.progress import Progress
+from allaprima.train.scenes import compose, draw
+
+CROP = 128
+BATCH = 16
+LATENT_NOISE = 0.05
+LATENT_PENALTY = 1e-3
+#: Scenes drawn up front; crops are taken from all of them.
+POOL = 3000
+HELD_OUT_SEED = 10_000_000
+
+
+def scene_pixels(seeds: range, art: Art, width: int = 256, height: int = 256) -> Tensor:
+    """Return drawn scenes: (len(seeds), 3, height, width), uint8."""
+    pictures = [np.round(draw(compose(seed, width, height), art) * 255).astype(np.uint8) for seed in seeds]
+    return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).contiguous()
+
+
+def to_signed(pixels: Tensor) -> Tensor:
+    """uint8 -> float32 in [-1, 1], same shape."""
+    return pixels.float() / 127.5 - 1
+
+
+def fit_autoencoder(folder: Path, art: Art, minutes: float) -> Autoencoder:
+    """Fit for that many minutes (over all runs), with checkpoints in `folder`; return the fitted autoencoder."""
+    torch.manual_seed(0)
+    model = Autoencoder(SKETCH.autoencoder).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3, betas=(0.9, 0.99), weight_decay=0.01)
+    progress = Progress(minutes)
+    checkpoint = folder / "autoencoder.ckpt"
+    progress.resume(checkpoint, {"autoencoder": model}, [optimizer])
+    pool = scene_pixels(range(POOL), art)
+    held_out = scene_pixels(range(HELD_OUT_SEED, HELD_OUT_SEED + 24), art)
+    for step in progress.steps():
+        for group in optimizer.param_groups:
+            group["lr"] = 2e-3 * progress.rate
+        loss = _loss(model, _crops(pool))
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        if step % 100 == 0:
+            psnr = score_psnr(model, held_out) if step % 300 == 0 else float("nan")
+            print(
+                f"autoencoder {progress.share:6.1%} step {step} loss {loss.item():.4f} psnr {psnr:.2f} dB", flush=True
+            )
+        if progress.is_checkpoint_due():
+            progress.save(checkpoint, {"autoencoder": model}, [optimizer])
+    progress.save(checkpoint, {"autoencoder": model}, [optimizer])
+    print(f"autoencoder done: {score_psnr(model, held_out):.2f} dB on held-out scenes", flush=True)
+    _fold_spread(model, to_signed(pool[:256]))
+    return model
+
+
+def _crops(pool: Tensor) -> Tensor:
+    picks = torch.randint(len(pool), (BATCH,))
+    ys, xs = torch.randint(256 - CROP + 1, (2, BATCH))
+    crops = [pool[i, :, y : y + CROP, x : x + CROP] for i, y, x in zip(picks, ys, xs, strict=True)]
+    return to_signed(torch.stack(crops)).contiguous(memory_format=torch.channels_last)
+
+
+def _loss(model: Autoencoder, pixels: Tensor) -> Tensor:
+    with torch.autocast("cpu", torch.bfloat16):
+        z = model.encode(pixels)
+        painted = model.decode(z + LATENT_NOISE * torch.randn_like(z))
+    return picture_loss(painted.float() - pixels) + LATENT_PENALTY * z.float().square().mean()
+
+
+def picture_loss(error: Tensor) -> Tensor:
+    """Return the mean size of an error (B, 3, Y, X) and of its differences to the right and downwards."""
+    edges = (error[..., 1:] - error[..., :-1]).abs().mean() + (error[..., 1:, :] - error[..., :-1, :]).abs().mean()
+    return error.abs().mean() + edges
+
+
+@torch.no_grad()
+def score_psnr(model: Autoencoder, pixels: Tensor) -> float:
+    """Return the peak signal-to-noise ratio in dB of encoding and decoding whole pictures; uint8 in."""
+    signed = to_signed(pixels)
+    painted = torch.cat([model.decode(model.encode(one[None])) for one in signed]).clamp(-1, 1)
+    error = F.mse_loss(painted, signed, reduction="none").flatten(1).mean(1)
+    return (10 * torch.log10(4 / error)).mean().item()
+
+
+@torch.no_grad()
+def _fold_spread(model: Autoencoder, signed: Tensor) -> None:
+    """Divide each latent channel by its standard deviation in the encoder and multiply by it in the decoder."""
+    z = torch.cat([model.encode(part) for part in signed.split(16)])
+    spread = z.std(dim=(0, 2, 3))
+    channels = model.config.z_channels
+    model.encoder.conv_out.weight[:channels] /= spread[:, None, None, None]
+    assert model.encoder.conv_out.bias is not None
+    model.encoder.conv_out.bias[:channels] /= spread
+    model.decoder.conv_in.weight *= spread[None, :, None, None]

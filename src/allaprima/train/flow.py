@@ -1,0 +1,178 @@
+"""Fit the transformer of `sketch` and its two text encoders, together, as a rectified flow on scenes' latents.
+
+The latents of a set of scenes are computed once; captions are worded anew at every visit. Times are drawn from a
+logit-normal (Esser et al. 2024, 2403.03206, section 3.1), one in eight from the whole range, so that the first step
+at t = 1 is known as well. Matrices of the blocks are moved by Muon (Jordan et al. 2024), all else by AdamW.
+
+Dimension key: B batch, L image tokens, C latent values per token.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from allaprima.flux import SKETCH, Autoencoder, CLIPTextEncoder, Flux, T5Encoder
+from allaprima.flux.latents import image_ids, pack, text_ids, token_grid
+from allaprima.train.art import Art
+from allaprima.train.autoencoder import scene_pixels, to_signed
+from allaprima.train.progress import Progress
+from allaprima.train.scenes import Scene, caption, compose, words
+from allaprima.weights.tokenizer import PromptTokenizer, word_tokenizer, word_tokenizers
+
+BATCH = 32
+MUON_RATE = 0.02
+ADAM_RATE = 1e-3
+#: Sizes that the fit sees, with their share of the scenes.
+SIZES: dict[tuple[int, int], float] = {
+    (512, 512): 0.34,
+    (1024, 768): 0.2,
+    (768, 1024): 0.08,
+    (1024, 576): 0.1,
+    (576, 1024): 0.06,
+    (1440, 512): 0.16,
+    (512, 1440): 0.06,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Bucket:
+    """Scenes of one grid, with their latents."""
+
+    rows: int
+    columns: int
+    scenes: list[Scene]
+    #: (number of scenes, L, C), bfloat16.
+    latents: Tensor
+
+
+class FlowNetworks(nn.Module):
+    """The three networks that are fitted together."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.transformer = Flux(SKETCH.transformer)
+        self.t5 = T5Encoder(SKETCH.t5)
+        self.clip = CLIPTextEncoder(SKETCH.clip)
+        for module in self.modules():
+            if isinstance(module, nn.Embedding):
+                nn.init.normal_(module.weight, std=0.3)
+        # The flow starts from a zero velocity and untouched residuals.
+        for name, parameter in self.transformer.named_parameters():
+            if "mod" in name.lower() or name.startswith("final_layer"):
+                nn.init.zeros_(parameter)
+
+
+def tokenizers() -> tuple[PromptTokenizer, PromptTokenizer]:
+    """Return the T5 and CLIP tokenizers over the captions' words."""
+    return word_tokenizers(word_tokenizer(words()), SKETCH.t5.length, SKETCH.clip.length, SKETCH.t5.vocab_size)
+
+
+@torch.no_grad()
+def make_buckets(autoencoder: Autoencoder, art: Art, count: int, folder: Path) -> list[Bucket]:
+    """Draw `count` scenes in all and encode them; the latents are kept in `folder` for the next run."""
+    buckets = []
+    first = 0
+    for (width, height), share in SIZES.items():
+        rows, columns = token_grid(width, height, SKETCH.token_px, SKETCH.canvas_tokens)
+        seeds = range(first, first + round(count * share))
+        first = seeds.stop
+        size = (columns * SKETCH.token_px, rows * SKETCH.token_px)
+        kept = folder / f"latents-{rows}x{columns}-{seeds.start}-{seeds.stop}.pt"
+        if kept.exists():
+            latents = torch.load(kept, weights_only=True)
+        else:
+            latents = _encode(autoencoder, art, seeds, size)
+            torch.save(latents, kept)
+        buckets.append(Bucket(rows, columns, [compose(seed, *size) for seed in seeds], latents))
+        print(f"latents {rows}x{columns}: {len(seeds)}", flush=True)
+    return buckets
+
+
+def _encode(autoencoder: Autoencoder, art: Art, seeds: range, size: tuple[int, int]) -> Tensor:
+    parts = []
+    for start in range(seeds.start, seeds.stop, 32):
+        pixels = scene_pixels(range(start, min(start + 32, seeds.stop)), art, *size)
+        with torch.autocast("cpu", torch.bfloat16):
+            z = autoencoder.encode(to_signed(pixels).contiguous(memory_format=torch.channels_last))
+        parts.append(pack(z).bfloat16())
+    return torch.cat(parts)
+
+
+def make_optimizers(networks: FlowNetworks) -> list[torch.optim.Optimizer]:
+    """Return Muon for the blocks' matrices and AdamW for the rest."""
+    matrices: list[nn.Parameter] = []
+    rest: list[nn.Parameter] = []
+    for name, parameter in networks.named_parameters():
+        in_block = "blocks" in name or ".block." in name or ".layers." in name
+        is_matrix = parameter.ndim == 2 and in_block and "mod" not in name and "relative" not in name
+        (matrices if is_matrix else rest).append(parameter)
+    return [
+        torch.optim.Muon(matrices, lr=MUON_RATE, momentum=0.95, weight_decay=0.01),
+        torch.optim.AdamW(rest, lr=ADAM_RATE, betas=(0.9, 0.98), weight_decay=0.0),
+    ]
+
+
+def draw_times(count: int) -> Tensor:
+    """Return times in [0, 1]: (count,). Seven in eight logit-normal (mean 0.2, scale 1.2), one in eight uniform."""
+    times = torch.sigmoid(0.2 + 1.2 * torch.randn(count))
+    return torch.where(torch.rand(count) < 0.125, torch.rand(count), times)
+
+
+def fit_flow(folder: Path, autoencoder: Autoencoder, art: Art, minutes: float, scenes: int) -> FlowNetworks:
+    """Fit for that many minutes (over all runs), with checkpoints in `folder`; return the fitted networks."""
+    torch.manual_seed(1)
+    buckets = make_buckets(autoencoder, art, scenes, folder)
+    t5_tokenizer, clip_tokenizer = tokenizers()
+    networks = FlowNetworks()
+    optimizers = make_optimizers(networks)
+    base_rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in optimizers]
+    progress = Progress(minutes)
+    checkpoint = folder / "flow.ckpt"
+    progress.resume(checkpoint, {"flow": networks}, optimizers)
+    rng = np.random.default_rng((2, progress.step))
+    weights = np.array([len(bucket.scenes) for bucket in buckets], dtype=float)
+    smooth = 1.0
+    for step in progress.steps():
+        for optimizer, rates in zip(optimizers, base_rates, strict=True):
+            for group, rate in zip(optimizer.param_groups, rates, strict=True):
+                group["lr"] = rate * progress.rate
+        bucket = buckets[rng.choice(len(buckets), p=weights / weights.sum())]
+        picks = rng.integers(len(bucket.scenes), size=BATCH)
+        prompts = [caption(bucket.scenes[i], rng) for i in picks]
+        t5_ids = torch.tensor([t5_tokenizer.encode(prompt).ids for prompt in prompts])
+        clip_ids = torch.tensor([clip_tokenizer.encode(prompt).ids for prompt in prompts])
+        loss = flow_loss(networks, bucket, torch.from_numpy(picks), t5_ids, clip_ids)
+        for optimizer in optimizers:
+            optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(networks.parameters(), 1.0)
+        for optimizer in optimizers:
+            optimizer.step()
+        smooth = 0.99 * smooth + 0.01 * loss.item()
+        if step % 100 == 0:
+            print(f"flow {progress.share:6.1%} step {step} loss {smooth:.4f}", flush=True)
+        if progress.is_checkpoint_due():
+            progress.save(checkpoint, {"flow": networks}, optimizers)
+    progress.save(checkpoint, {"flow": networks}, optimizers)
+    return networks
+
+
+def flow_loss(networks: FlowNetworks, bucket: Bucket, picks: Tensor, t5_ids: Tensor, clip_ids: Tensor) -> Tensor:
+    """Return the mean squared error of the velocity, noise minus image, at random times. picks: (B,)."""
+    image = bucket.latents[picks].float()  # (B, L, C)
+    noise = torch.randn_like(image)
+    t = draw_times(len(picks))
+    mixed = torch.lerp(image, noise, t[:, None, None])
+    with torch.autocast("cpu", torch.bfloat16):
+        velocity = networks.transformer(
+            mixed,
+            image_ids(bucket.rows, bucket.columns).expand(len(picks), -1, -1),
+            networks.t5(t5_ids),
+            text_ids(t5_ids.shape[1]).expand(len(picks), -1, -1),
+            t,
+            networks.clip(clip_ids),
+        )
+    return (velocity.float() - (noise - image)).square().mean()

@@ -1,0 +1,285 @@
+"""Captioned scenes: a background, one or two things on it, and sentences that say so.
+
+A scene is drawn by number: the same seed gives the same scene for ever, so a set of scenes is a range of seeds.
+Pictures are float32 RGB in [0, 1]; positions and sizes are fractions of the canvas.
+"""
+
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+from numpy.random import Generator
+from numpy.typing import NDArray
+
+from allaprima.train.art import BY_ICON, THINGS, Art, Thing, shrink
+
+Picture = NDArray[np.float32]
+
+#: Plain backgrounds by the word that asks for them; RGB, 0 to 255.
+COLOURS: dict[str, tuple[int, int, int]] = {
+    "red": (214, 48, 49),
+    "orange": (240, 147, 43),
+    "yellow": (246, 211, 66),
+    "green": (76, 175, 80),
+    "blue": (52, 110, 219),
+    "purple": (126, 87, 194),
+    "pink": (247, 168, 200),
+    "brown": (121, 85, 61),
+    "black": (24, 24, 28),
+    "white": (248, 248, 248),
+    "gray": (150, 154, 160),
+}
+
+#: Other words for a colour.
+COLOUR_WORDS = {"gray": ("gray", "grey"), "purple": ("purple", "violet")}
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A background with a horizon: sky above, ground below, each a gradient from top to bottom."""
+
+    #: What captions call it, preposition included.
+    wordings: tuple[str, ...]
+    sky: tuple[tuple[int, int, int], tuple[int, int, int]]
+    ground: tuple[tuple[int, int, int], tuple[int, int, int]]
+    #: Height of the horizon from the top, a fraction.
+    horizon: float
+    #: A band between sky and ground (the sea behind a beach) and its share of the height.
+    band: tuple[tuple[int, int, int], float] | None = None
+    has_stars: bool = False
+
+
+PLACES: dict[str, Place] = {
+    "beach": Place(
+        ("on a beach", "on the beach", "at the beach", "by the seaside"),
+        ((112, 190, 245), (196, 230, 250)),
+        ((240, 214, 160), (226, 190, 128)),
+        0.62,
+        band=((40, 130, 190), 0.17),
+    ),
+    "night": Place(
+        ("at night", "in the night", "under the stars", "under a night sky"),
+        ((10, 12, 40), (34, 38, 84)),
+        ((14, 18, 34), (8, 10, 20)),
+        0.8,
+        has_stars=True,
+    ),
+    "meadow": Place(
+        ("in a meadow", "on the grass", "on a green meadow", "in a field"),
+        ((126, 200, 246), (206, 234, 250)),
+        ((112, 190, 80), (72, 150, 58)),
+        0.6,
+    ),
+    "desert": Place(
+        ("in the desert", "in a desert", "on sand dunes"),
+        ((250, 190, 120), (252, 222, 170)),
+        ((206, 150, 88), (172, 116, 62)),
+        0.6,
+    ),
+    "snow": Place(
+        ("in the snow", "on snow", "in winter"),
+        ((168, 190, 220), (212, 224, 240)),
+        ((246, 250, 255), (222, 232, 246)),
+        0.6,
+    ),
+    "sea": Place(
+        ("on the sea", "at sea", "on the ocean", "on the water"),
+        ((120, 196, 248), (204, 234, 252)),
+        ((28, 96, 170), (14, 60, 120)),
+        0.52,
+    ),
+    "sunset": Place(
+        ("at sunset", "in the evening", "at dusk"),
+        ((110, 60, 130), (252, 150, 90)),
+        ((86, 48, 84), (52, 30, 60)),
+        0.66,
+    ),
+    "forest": Place(
+        ("in a forest", "in the forest", "in the woods"),
+        ((30, 84, 58), (64, 124, 76)),
+        ((70, 60, 36), (46, 40, 26)),
+        0.72,
+    ),
+}
+
+BACKGROUNDS: tuple[str, ...] = (*COLOURS, *PLACES)
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A thing in a scene: centre and side as fractions of width, height and the shorter side."""
+
+    icon: str
+    x: float
+    y: float
+    side: float
+    wears_sunglasses: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """What is to be drawn."""
+
+    background: str
+    things: tuple[Placed, ...]
+    #: Canvas in pixels.
+    width: int
+    height: int
+    #: Decides the small changes of the background.
+    seed: int
+
+
+def compose(seed: int, width: int, height: int) -> Scene:
+    """Return the scene of that number for that canvas: seven in ten hold one thing, the rest two."""
+    rng = np.random.default_rng(seed)
+    background = BACKGROUNDS[rng.integers(len(BACKGROUNDS))]
+    if rng.random() < 0.45:
+        background = list(PLACES)[rng.integers(len(PLACES))]
+    return Scene(background, _place(rng, width, height), width, height, seed)
+
+
+def _place(rng: Generator, width: int, height: int) -> tuple[Placed, ...]:
+    ratio = width / height
+    if rng.random() < 0.7:
+        thing = THINGS[rng.integers(len(THINGS))]
+        wears = thing.eyes is not None and rng.random() < 0.35
+        side = rng.uniform(0.66, 0.84)
+        across = rng.uniform(0.42, 0.58) if rng.random() < 0.7 or ratio < 1.4 else rng.uniform(0.25, 0.75)
+        return (Placed(thing.icon, across, rng.uniform(0.5, 0.56), side, wears),)
+    first, second = (THINGS[i].icon for i in rng.choice(len(THINGS), 2, replace=False))
+    # Side by side where the canvas allows, above one another on a tall one; halves of the longer side.
+    long = max(ratio, 1 / ratio)
+    sides = [min(rng.uniform(0.42, 0.48) * long, rng.uniform(0.66, 0.8)) for _ in range(2)]
+    near, far = rng.uniform(0.24, 0.28), rng.uniform(0.72, 0.76)
+    if ratio >= 0.8:
+        return (
+            Placed(first, near, rng.uniform(0.48, 0.58), sides[0]),
+            Placed(second, far, rng.uniform(0.48, 0.58), sides[1]),
+        )
+    return (
+        Placed(first, rng.uniform(0.45, 0.55), near, sides[0]),
+        Placed(second, rng.uniform(0.45, 0.55), far, sides[1]),
+    )
+
+
+def draw(scene: Scene, art: Art) -> Picture:
+    """Return the scene's picture: (height, width, 3)."""
+    picture = background(scene.background, scene.width, scene.height, scene.seed)
+    short = min(scene.width, scene.height)
+    for placed in scene.things:
+        side = placed.side * short
+        x, y = placed.x * scene.width, placed.y * scene.height
+        paste(picture, art.sprite(placed.icon), x, y, side)
+        eyes = BY_ICON[placed.icon].eyes
+        if placed.wears_sunglasses and eyes is not None:
+            at_x, at_y, share = eyes
+            paste(picture, art.sprite("sunglasses"), x + (at_x - 0.5) * side, y + (at_y - 0.5) * side, share * side)
+    return picture
+
+
+def paste(picture: Picture, sprite: Picture, x: float, y: float, side: float) -> None:
+    """Lay a sprite over the picture in place, its centre at (x, y) pixels; what sticks out is cut off."""
+    px = max(1, round(side))
+    small = shrink(sprite, px)
+    left, top = round(x - px / 2), round(y - px / 2)
+    height, width, _ = picture.shape
+    rows = slice(max(0, top), min(height, top + px))
+    columns = slice(max(0, left), min(width, left + px))
+    part = small[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
+    picture[rows, columns] = picture[rows, columns] * (1 - part[..., 3:]) + part[..., :3]
+
+
+def background(name: str, width: int, height: int, seed: int) -> Picture:
+    """Return a background alone: (height, width, 3). The seed moves the horizon and the light a little."""
+    rng = np.random.default_rng((seed, 1))
+    light = np.float32(rng.uniform(-0.02, 0.02))
+    rows = np.linspace(0, 1, height, dtype=np.float32)[:, None]
+    if name in COLOURS:
+        colour = np.array(COLOURS[name], dtype=np.float32)[None] / 255
+        column = colour * (1.02 - 0.06 * rows)
+    else:
+        column = _horizon_column(PLACES[name], height, float(rng.uniform(-0.03, 0.03)))
+    picture = np.repeat((column + light)[:, None], width, axis=1).clip(0, 1)
+    if name in PLACES and PLACES[name].has_stars:
+        count = width * height // 1500
+        ys = (rng.random(count) * height * 0.75).astype(int)
+        xs = (rng.random(count) * (width - 1)).astype(int)
+        picture[ys, xs] = picture[ys, xs + 1] = 0.85
+    return picture
+
+
+def _horizon_column(place: Place, height: int, shift: float) -> NDArray[np.float32]:
+    edge = round((place.horizon + shift) * height)
+    column = np.empty((height, 3), dtype=np.float32)
+    for part, (top, bottom) in ((slice(0, edge), place.sky), (slice(edge, height), place.ground)):
+        t = np.linspace(0, 1, part.stop - part.start, dtype=np.float32)[:, None]
+        column[part] = (1 - t) * np.array(top, np.float32) + t * np.array(bottom, np.float32)
+    if place.band is not None:
+        colour, share = place.band
+        column[round(edge - share * height) : edge] = colour
+    return column / np.float32(255)
+
+
+# Captions -------------------------------------------------------------------------------------------------------
+
+_ARTICLES = ("a", "a", "the", "one", "")
+_OPENERS = ("", "", "", "", "a picture of", "an image of", "a drawing of", "a painting of", "an illustration of")
+_ACTS = ("", "", "", "", "standing", "sitting", "relaxing", "lying", "sitting still")
+_WORN = ("wearing sunglasses", "with sunglasses", "wearing a pair of sunglasses", "in sunglasses")
+
+
+@cache
+def _ground_words(name: str) -> tuple[str, ...]:
+    if name in PLACES:
+        return PLACES[name].wordings
+    words = COLOUR_WORDS.get(name, (name,))
+    forms = ("on a {} background", "{} background", "on {}", "with a {} background", "in front of a {} wall")
+    return tuple(form.format(word) for word in words for form in forms)
+
+
+def _pick(rng: Generator, words: tuple[str, ...]) -> str:
+    return words[int(rng.integers(len(words)))]
+
+
+def _named(rng: Generator, thing: Thing) -> str:
+    wording = thing.wordings[0] if rng.random() < 0.6 else _pick(rng, thing.wordings)
+    return f"{_pick(rng, _ARTICLES)} {wording}".strip()
+
+
+def caption(scene: Scene, rng: Generator) -> str:
+    """Return one of the sentences that describe a scene; the generator picks the wording."""
+    ground = _pick(rng, _ground_words(scene.background))
+    names = [_named(rng, BY_ICON[placed.icon]) for placed in scene.things]
+    if len(names) == 1:
+        parts = [names[0], _pick(rng, _ACTS)]
+        worn = _pick(rng, _WORN) if scene.things[0].wears_sunglasses else ""
+        ending = [ground, worn] if rng.random() < 0.5 else [worn, ground]
+        if worn and rng.random() < 0.5:
+            ending = [ground, _pick(rng, _ACTS), "and", worn]
+        parts += ending
+    else:
+        parts = [_relation(rng, scene, names), ground]
+    parts = [_pick(rng, _OPENERS), *parts]
+    if rng.random() < 0.15:
+        parts = [ground, *[part for part in parts if part != ground]]
+    return " ".join(part for part in parts if part)
+
+
+def _relation(rng: Generator, scene: Scene, names: list[str]) -> str:
+    first, second = names
+    side_by_side = scene.things[0].y + 0.2 > scene.things[1].y
+    forms: tuple[str, ...] = (
+        ("{0} and {1}", "{0} next to {1}", "{0} beside {1}", "{0} left of {1}", "{0} to the left of {1}",
+         "{1} right of {0}", "{1} to the right of {0}")
+        if side_by_side
+        else ("{0} and {1}", "{0} above {1}", "{1} below {0}", "{1} under {0}")
+    )  # fmt: skip
+    return _pick(rng, forms).format(first, second)
+
+
+def words() -> list[str]:
+    """Return every word that a caption can hold, in order of the alphabet: the built-in model's vocabulary."""
+    sentences = [*_ARTICLES, *_OPENERS, *_ACTS, *_WORN, "and next to beside left right of the above below under"]
+    sentences += [wording for thing in THINGS for wording in thing.wordings]
+    sentences += [wording for name in BACKGROUNDS for wording in _ground_words(name)]
+    return sorted({word for sentence in sentences for word in sentence.replace("-", " ").split()})

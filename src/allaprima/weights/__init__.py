@@ -1,0 +1,1 @@
+"""From files on disk to networks in memory: the catalog of known models, model folders, tokenizers."""

@@ -1,0 +1,174 @@
+"""A model folder to networks in memory, and back.
+
+A folder holds `model.safetensors` (the four networks' tensors under `transformer.`, `t5.`, `clip.` and
+`autoencoder.`, and in its header the model's id and configuration as JSON) and `tokenizer.json` (a word list).
+Reading is strict: every tensor that the configuration asks for, in its shape and finite, and no other.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from tokenizers import Tokenizer
+from torch import Tensor, nn
+
+from allaprima.errors import WeightsCorrupt, WeightsMissing
+from allaprima.flux import (
+    Autoencoder,
+    AutoencoderConfig,
+    CLIPConfig,
+    CLIPTextEncoder,
+    Flux,
+    ModelConfig,
+    T5Config,
+    T5Encoder,
+    TransformerConfig,
+)
+from allaprima.weights.tokenizer import PromptTokenizer, word_tokenizers
+
+WEIGHTS_FILE = "model.safetensors"
+TOKENIZER_FILE = "tokenizer.json"
+FORMAT = "allaprima-1"
+
+
+class Networks(nn.Module):
+    """The four networks of one model."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.transformer = Flux(config.transformer)
+        self.t5 = T5Encoder(config.t5)
+        self.clip = CLIPTextEncoder(config.clip)
+        self.autoencoder = Autoencoder(config.autoencoder)
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """Everything the engine needs to paint with one model."""
+
+    id: str
+    #: First 16 hex digits of the SHA-256 over all tensors, by name.
+    revision: str
+    config: ModelConfig
+    networks: Networks
+    t5_tokenizer: PromptTokenizer
+    clip_tokenizer: PromptTokenizer
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFiles:
+    """A model folder whose files are there and whose header has been read."""
+
+    folder: Path
+    id: str
+    config: ModelConfig
+
+    def load(self, device: str = "cpu") -> Model:
+        """Read the networks, in float32 on a CPU and bfloat16 elsewhere.
+
+        Raises `WeightsCorrupt` naming the file and the tensor at fault.
+        """
+        path = self.folder / WEIGHTS_FILE
+        tensors = _read_tensors(path)
+        with torch.device("meta"):
+            networks = Networks(self.config)
+        _check_tensors(path, networks.state_dict(), tensors)
+        revision = _revision(tensors)
+        dtype = torch.float32 if device == "cpu" else torch.bfloat16
+        networks.load_state_dict({name: tensor.to(device, dtype) for name, tensor in tensors.items()}, assign=True)
+        networks.requires_grad_(requires_grad=False).eval()
+        t5, clip = word_tokenizers(
+            _read_tokenizer(self.folder / TOKENIZER_FILE),
+            self.config.t5.length,
+            self.config.clip.length,
+            self.config.clip.vocab_size,
+        )
+        return Model(self.id, revision, self.config, networks, t5, clip)
+
+
+def open_model(folder: Path) -> ModelFiles:
+    """Look at a model folder without reading its tensors.
+
+    Raises `WeightsMissing` or `WeightsCorrupt`, naming the file.
+    """
+    for name in (WEIGHTS_FILE, TOKENIZER_FILE):
+        if not (folder / name).is_file():
+            raise WeightsMissing(f"the model folder {folder} has no file {name}")
+    path = folder / WEIGHTS_FILE
+    try:
+        with safe_open(path, "pt") as opened:
+            header = opened.metadata() or {}
+    except (SafetensorError, OSError) as exc:
+        raise WeightsCorrupt(f"{path} is not a readable safetensors file: {exc}") from exc
+    if header.get("format") != FORMAT:
+        raise WeightsCorrupt(f"{path} was not written by allaprima: its header lacks format {FORMAT}")
+    try:
+        return ModelFiles(folder, header["id"], _config_from_json(json.loads(header["config"])))
+    except (KeyError, TypeError, ValueError) as exc:
+        raise WeightsCorrupt(f"{path} has a header that can't be used: {exc}") from exc
+
+
+def save_model(folder: Path, model_id: str, config: ModelConfig, networks: Networks, tokenizer: Tokenizer) -> None:
+    """Write a model folder; the tensors are stored in bfloat16."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {name: tensor.bfloat16().contiguous() for name, tensor in networks.state_dict().items()}
+    header = {"format": FORMAT, "id": model_id, "config": json.dumps(asdict(config))}
+    save_file(tensors, folder / WEIGHTS_FILE, header)
+    tokenizer.save(str(folder / TOKENIZER_FILE))
+
+
+def _config_from_json(values: dict[str, Any]) -> ModelConfig:
+    tuples = {key: tuple(value) for key, value in values["transformer"].items() if isinstance(value, list)}
+    mults = {"ch_mult": tuple(values["autoencoder"]["ch_mult"])}
+    return ModelConfig(
+        TransformerConfig(**values["transformer"] | tuples),
+        T5Config(**values["t5"]),
+        CLIPConfig(**values["clip"]),
+        AutoencoderConfig(**values["autoencoder"] | mults),
+        values["canvas_tokens"],
+    )
+
+
+def _read_tensors(path: Path) -> dict[str, Tensor]:
+    try:
+        with safe_open(path, "pt") as opened:
+            return {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - not a dict
+    except (SafetensorError, OSError) as exc:
+        raise WeightsCorrupt(f"{path} is not a readable safetensors file: {exc}") from exc
+
+
+def _check_tensors(path: Path, wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
+    if missing := wanted.keys() - found.keys():
+        raise WeightsCorrupt(f"{path} lacks the tensor {min(missing)} ({len(missing)} in all)")
+    if unexpected := found.keys() - wanted.keys():
+        raise WeightsCorrupt(f"{path} has the unexpected tensor {min(unexpected)} ({len(unexpected)} in all)")
+    for name, tensor in found.items():
+        if tensor.shape != wanted[name].shape:
+            raise WeightsCorrupt(
+                f"{path}: the tensor {name} has the shape {tuple(tensor.shape)}, not {tuple(wanted[name].shape)}"
+            )
+        if not torch.isfinite(tensor).all():
+            raise WeightsCorrupt(f"{path}: the tensor {name} holds values that are not finite")
+
+
+def _revision(tensors: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.contiguous().view(torch.uint8).numpy().data)
+    return digest.hexdigest()[:16]
+
+
+def _read_tokenizer(path: Path) -> Tokenizer:
+    try:
+        return Tokenizer.from_file(str(path))
+    # The library raises bare Exception for a file that it can't read.
+    except Exception as exc:
+        raise WeightsCorrupt(f"{path} is not a readable tokenizer: {exc}") from exc

@@ -1,0 +1,82 @@
+"""Prompts to token ids, for T5 and for CLIP, on the `tokenizers` library.
+
+T5: content, end token, padding. CLIP: begin token, content, end token, padding with the end token. What does not fit
+is cut off before the end token, and the caller is told. The built-in model's vocabulary is a list of words; words that
+are not in it say nothing to the model, so they are left out and the caller is told which they were.
+"""
+
+from dataclasses import dataclass
+
+from tokenizers import Tokenizer
+
+#: The built-in model's special tokens and their ids, for both of its encoders.
+PAD, END, UNKNOWN = 0, 1, 2
+#: CLIP pools at its largest id, so its end token is the vocabulary's last.
+SPECIAL_TOKENS = {"<pad>": PAD, "</s>": END, "<unk>": UNKNOWN}
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """One tokenized prompt."""
+
+    #: Exactly the encoder's length.
+    ids: tuple[int, ...]
+    #: Words that the vocabulary lacks, as written, each once, in order.
+    unknown_words: tuple[str, ...]
+    #: Whether content was cut off.
+    is_truncated: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PromptTokenizer:
+    """A tokenizer with an encoder's special tokens and length."""
+
+    tokenizer: Tokenizer
+    length: int
+    end_id: int
+    pad_id: int
+    begin_id: int | None = None
+    #: Leave tokens with this id out and report their words; None keeps all.
+    drop_id: int | None = None
+
+    def encode(self, prompt: str) -> Tokens:
+        """Return the ids of a prompt, padded or cut to `length`."""
+        encoding = self.tokenizer.encode(prompt, add_special_tokens=False)
+        content = [token for token in encoding.ids if token != self.drop_id]
+        unknown = {
+            prompt[start:end]: None
+            for token, (start, end) in zip(encoding.ids, encoding.offsets, strict=True)
+            if token == self.drop_id
+        }
+        begin = [] if self.begin_id is None else [self.begin_id]
+        room = self.length - len(begin) - 1
+        ids = [*begin, *content[:room], self.end_id]
+        ids += [self.pad_id] * (self.length - len(ids))
+        return Tokens(tuple(ids), tuple(unknown), len(content) > room)
+
+
+def word_tokenizer(words: list[str]) -> Tokenizer:
+    """Return the built-in model's tokenizer: lower-cased words, split at whatever is not a letter or digit."""
+    from tokenizers import Regex, models, normalizers, pre_tokenizers
+
+    vocabulary = SPECIAL_TOKENS | {word: len(SPECIAL_TOKENS) + i for i, word in enumerate(words)}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))  # noqa: S106 - a token of text
+    tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[^\p{L}\p{N}]+"), behavior="removed")
+    return tokenizer
+
+
+def word_tokenizers(
+    tokenizer: Tokenizer, t5_length: int, clip_length: int, vocab_size: int
+) -> tuple[PromptTokenizer, PromptTokenizer]:
+    """Return the built-in model's T5 and CLIP tokenizers over one word list; CLIP's specials are the last two ids."""
+    t5 = PromptTokenizer(tokenizer, t5_length, end_id=END, pad_id=PAD, drop_id=UNKNOWN)
+    clip = PromptTokenizer(
+        tokenizer,
+        clip_length,
+        end_id=vocab_size - 1,
+        pad_id=vocab_size - 1,
+        begin_id=vocab_size - 2,
+        drop_id=UNKNOWN,
+    )
+    return t5, clip

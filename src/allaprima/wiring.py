@@ -1,0 +1,113 @@
+"""The composition root: settings to a running service. The only place that chooses implementations."""
+
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import torch
+
+from allaprima.engine.painter import Painter
+from allaprima.engine.pipeline import Pipeline
+from allaprima.engine.runner import Engine as LocalEngine
+from allaprima.engine.safety import SafetyChecker
+from allaprima.errors import SettingsError
+from allaprima.request import ModelInfo
+from allaprima.service.jobs import JobService
+from allaprima.service.keys import KeyRing
+from allaprima.service.links import Links
+from allaprima.service.models import Models
+from allaprima.service.ports import Clock, Engine
+from allaprima.service.service import Service
+from allaprima.settings import EngineSettings, Settings
+from allaprima.store.database import open_database
+from allaprima.store.images import Images
+from allaprima.store.jobs import Jobs
+from allaprima.store.keys import Keys
+from allaprima.store.secret import read_secret
+from allaprima.weights.catalog import find, sketch_folder
+from allaprima.weights.model import ModelFiles, open_model
+
+IMAGES_FOLDER = "images"
+
+
+def build_engine(settings: EngineSettings) -> LocalEngine:
+    """Return an engine that will load the built-in model and the configured folders.
+
+    Raises `WeightsError` when a folder's files are missing or are something else, `SettingsError` for a device that
+    is not here.
+    """
+    if settings.device != "cpu" and not torch.cuda.is_available():
+        raise SettingsError(f"engine.device = {settings.device!r}: this machine has no such device; use cpu")
+    opened = open_models(settings)
+
+    def load() -> Mapping[str, Painter]:
+        if settings.threads:
+            torch.set_num_threads(settings.threads)
+        safety = SafetyChecker.load()
+        return {
+            files.id: Painter(Pipeline(files.load(settings.device), settings.device), safety, settings.safety_threshold)
+            for files in opened
+        }
+
+    return LocalEngine(tuple(_info(files) for files in opened), load)
+
+
+def open_models(settings: EngineSettings) -> list[ModelFiles]:
+    """Return the built-in model's files and those of the configured folders, none read yet. Raises `WeightsError`."""
+    opened = [open_model(folder) for folder in (sketch_folder(), *map(Path, settings.models))]
+    ids = [files.id for files in opened]
+    if twice := {model_id for model_id in ids if ids.count(model_id) > 1}:
+        raise SettingsError(f"engine.models: more than one folder holds the model {', '.join(sorted(twice))}")
+    return opened
+
+
+def _info(files: ModelFiles) -> ModelInfo:
+    entry = find(files.id)
+    return ModelInfo(files.id, "", entry.name if entry else files.id, entry.description if entry else "")
+
+
+@asynccontextmanager
+async def open_service(
+    settings: Settings, *, engine: Engine | None = None, clock: Clock = time.time
+) -> AsyncIterator[Service]:
+    """Open the data folder and run the service while the context lasts.
+
+    engine: another than the local one. Raises `StoreLocked`, `WeightsError` or `SettingsError`.
+    """
+    engine = engine or build_engine(settings.engine)
+    database = await open_database(settings.store.data_dir)
+    try:
+        images = Images(database, settings.store.data_dir / IMAGES_FOLDER)
+        keys = KeyRing(Keys(database), clock)
+        jobs = JobService(
+            Jobs(database),
+            images,
+            engine,
+            clock,
+            queue_size=settings.engine.queue_size,
+            image_ttl_s=settings.store.image_ttl_s,
+            sweep_every_s=settings.store.sweep_every_s,
+        )
+        async with jobs.running():
+            yield Service(
+                keys=keys,
+                jobs=jobs,
+                models=Models(engine, has_stand_in=settings.engine.has_stand_in),
+                links=Links(read_secret(settings.store.data_dir)),
+                engine=engine,
+                clock=clock,
+                first_key=await keys.create_first(),
+            )
+    finally:
+        await database.close()
+
+
+@asynccontextmanager
+async def open_keys(settings: Settings, *, clock: Clock = time.time) -> AsyncIterator[KeyRing]:
+    """Open the data folder for its keys alone, without an engine. Raises `StoreLocked` when a server has it."""
+    database = await open_database(settings.store.data_dir)
+    try:
+        yield KeyRing(Keys(database), clock)
+    finally:
+        await database.close()

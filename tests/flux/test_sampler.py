@@ -1,0 +1,63 @@
+"""The sampler against diffusers' FlowMatchEulerDiscreteScheduler without shift."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from oracles import relative_error, scheduler_oracle
+
+from allaprima.flux.sampler import euler_step, schedule, times
+
+STEPS = range(1, 13)
+
+
+@pytest.mark.parametrize("steps", STEPS)
+def test_schedule_equals_diffusers(steps: int) -> None:
+    scheduler = scheduler_oracle()
+    scheduler.set_timesteps(sigmas=np.linspace(1.0, 1 / steps, steps))
+    assert schedule(steps) == pytest.approx(scheduler.sigmas.tolist(), abs=1e-7)
+    assert schedule(steps)[:-1] == pytest.approx((scheduler.timesteps / 1000).tolist(), abs=1e-7)
+
+
+@pytest.mark.parametrize("steps", STEPS)
+def test_euler_steps_equal_diffusers(steps: int) -> None:
+    generator = torch.Generator().manual_seed(steps)
+    scheduler = scheduler_oracle()
+    scheduler.set_timesteps(sigmas=np.linspace(1.0, 1 / steps, steps))
+    path = schedule(steps)
+    ours = theirs = torch.randn(2, 6, 16, generator=generator)
+    for i, timestep in enumerate(scheduler.timesteps):
+        velocity = torch.randn(ours.shape, generator=generator)
+        ours = euler_step(ours, velocity, path[i], path[i + 1])
+        theirs = scheduler.step(velocity, timestep, theirs, return_dict=False)[0]
+        assert relative_error(ours, theirs) < 1e-6
+
+
+@pytest.mark.parametrize("steps", STEPS)
+def test_schedule_falls_evenly_from_noise_to_image(steps: int) -> None:
+    path = schedule(steps)
+    assert (path[0], path[-1], len(path)) == (1.0, 0.0, steps + 1)
+    assert [a - b for a, b in pairwise(path)] == pytest.approx([1 / steps] * steps)
+
+
+def test_true_velocity_leads_from_noise_to_image_in_any_number_of_steps() -> None:
+    noise, image = torch.randn(2, 1, 5, 8, generator=torch.Generator().manual_seed(1))
+    for steps in STEPS:
+        x, path = noise, schedule(steps)
+        for t, t_next in pairwise(path):
+            x = euler_step(x, noise - image, t, t_next)
+        assert relative_error(x, image) < 1e-6
+
+
+def test_latents_stay_in_float32_under_a_coarser_velocity() -> None:
+    x = torch.full((1, 1, 1), 1.001, dtype=torch.float32)
+    stepped = euler_step(x, torch.ones(1, 1, 1, dtype=torch.bfloat16), 0.75, 0.5)
+    assert stepped.dtype == torch.float32
+    assert stepped.item() == pytest.approx(0.751, abs=1e-6)
+
+
+def test_each_sample_gets_the_same_time() -> None:
+    t = times(0.75, 3, torch.device("cpu"))
+    assert t.dtype == torch.float32
+    assert t.tolist() == [0.75, 0.75, 0.75]

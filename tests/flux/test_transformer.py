@@ -1,0 +1,105 @@
+"""The transformer against diffusers' FluxTransformer2DModel, with the same random weights."""
+
+import pytest
+import torch
+from oracles import fade, randomize, relative_error, transformer_oracle
+from torch import Tensor
+
+from allaprima.flux import Flux, TransformerConfig
+from allaprima.flux.latents import image_ids, text_ids
+
+NARROW = TransformerConfig(
+    in_channels=16,
+    vec_in_dim=12,
+    context_in_dim=20,
+    hidden_size=48,
+    mlp_ratio=4.0,
+    num_heads=2,
+    depth=2,
+    depth_single_blocks=3,
+    axes_dim=(4, 8, 12),
+)
+WIDE = TransformerConfig(
+    in_channels=64,
+    vec_in_dim=24,
+    context_in_dim=40,
+    hidden_size=160,
+    mlp_ratio=4.0,
+    num_heads=5,
+    depth=1,
+    depth_single_blocks=2,
+    axes_dim=(8, 12, 12),
+)
+GRIDS = [(4, 9), (11, 3)]
+LENGTH = 7
+
+
+def random_flux(config: TransformerConfig) -> Flux:
+    flux = Flux(config)
+    randomize(flux, seed=1)
+    return flux
+
+
+def inputs(config: TransformerConfig, rows: int, columns: int) -> dict[str, Tensor]:
+    """Two samples, each at a time of its own."""
+    generator = torch.Generator().manual_seed(2)
+    return {
+        "img": torch.randn(2, rows * columns, config.in_channels, generator=generator),
+        "img_ids": image_ids(rows, columns).expand(2, -1, -1),
+        "txt": torch.randn(2, LENGTH, config.context_in_dim, generator=generator),
+        "txt_ids": text_ids(LENGTH).expand(2, -1, -1),
+        "timesteps": torch.tensor([0.75, 0.19]),
+        "y": torch.randn(2, config.vec_in_dim, generator=generator),
+    }
+
+
+def velocity_of_diffusers(flux: Flux, given: dict[str, Tensor]) -> Tensor:
+    return transformer_oracle(flux)(
+        hidden_states=given["img"],
+        encoder_hidden_states=given["txt"],
+        pooled_projections=given["y"],
+        timestep=given["timesteps"],
+        img_ids=given["img_ids"][0],
+        txt_ids=given["txt_ids"][0],
+        return_dict=False,
+    )[0]
+
+
+@pytest.mark.parametrize(("rows", "columns"), GRIDS)
+@pytest.mark.parametrize("config", [NARROW, WIDE], ids=["narrow", "wide"])
+def test_velocity_equals_diffusers_at_two_ratios(config: TransformerConfig, rows: int, columns: int) -> None:
+    flux = random_flux(config)
+    given = inputs(config, rows, columns)
+    assert relative_error(flux(**given), velocity_of_diffusers(flux, given)) < 1e-5
+
+
+def test_epsilons_of_the_norms_equal_diffusers() -> None:
+    flux = random_flux(NARROW)
+    fade(flux, ("img_in", "txt_in", "qkv", "linear1"))
+    given = inputs(NARROW, 4, 9)
+    assert relative_error(flux(**given), velocity_of_diffusers(flux, given)) < 1e-5
+
+
+def test_every_weight_and_every_input_changes_the_velocity() -> None:
+    flux = random_flux(NARROW)
+    given = {name: value.clone().requires_grad_() for name, value in inputs(NARROW, 4, 9).items()}
+    with torch.enable_grad():
+        flux(**given).square().mean().backward()
+    idle = [name for name, value in (*flux.named_parameters(), *given.items()) if not value.grad.abs().max() > 0]
+    assert idle == []
+
+
+def test_samples_of_a_batch_do_not_see_each_other() -> None:
+    flux = random_flux(NARROW)
+    given = inputs(NARROW, 4, 9)
+    alone = [flux(**{name: value[i : i + 1] for name, value in given.items()}) for i in range(2)]
+    assert relative_error(torch.cat(alone), flux(**given)) < 1e-5
+
+
+def test_velocity_has_the_dtype_of_the_weights() -> None:
+    flux = random_flux(NARROW)
+    given = inputs(NARROW, 4, 9)
+    exact = flux(**given)
+    rough = flux.to(torch.bfloat16)(**given)
+    assert rough.dtype == torch.bfloat16
+    assert relative_error(rough, exact) < 0.1
