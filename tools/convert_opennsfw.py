@@ -10,8 +10,6 @@ float32: they are a thousandth of the tensors, and rounding them as well moved s
 `tests/engine/test_safety.py` compares with the original.
 """
 
-# ruff: noqa: INP001
-
 import argparse
 import json
 import re

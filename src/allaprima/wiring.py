@@ -3,7 +3,6 @@
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 import torch
 
@@ -25,7 +24,7 @@ from allaprima.store.images import Images
 from allaprima.store.jobs import Jobs
 from allaprima.store.keys import Keys
 from allaprima.store.secret import read_secret
-from allaprima.weights.catalog import find, sketch_folder
+from allaprima.weights.catalog import find, find_folder, sketch_folder
 from allaprima.weights.model import ModelFiles, open_model
 
 IMAGES_FOLDER = "images"
@@ -55,7 +54,8 @@ def build_engine(settings: EngineSettings) -> LocalEngine:
 
 def open_models(settings: EngineSettings) -> list[ModelFiles]:
     """Return the built-in model's files and those of the configured folders, none read yet. Raises `WeightsError`."""
-    opened = [open_model(folder) for folder in (sketch_folder(), *map(Path, settings.models))]
+    folders = {folder.resolve(): None for folder in (sketch_folder(), *map(find_folder, settings.models))}
+    opened = [open_model(folder) for folder in folders]
     ids = [files.id for files in opened]
     if twice := {model_id for model_id in ids if ids.count(model_id) > 1}:
         raise SettingsError(f"engine.models: more than one folder holds the model {', '.join(sorted(twice))}")

@@ -12,7 +12,8 @@ router = APIRouter(tags=["files"])
 _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
 
 
-@router.api_route("/files/{token}/{name}", methods=["GET", "HEAD"], summary="Fetch a picture by its link")
+@router.head("/files/{token}/{name}", include_in_schema=False)
+@router.get("/files/{token}/{name}", response_class=Response, summary="Fetch a picture by its link")
 async def fetch(request: Request, token: str, name: str, service: ServiceDep) -> Response:
     """Return the picture, a part of it, or 304 when the client has it."""
     now = service.clock()

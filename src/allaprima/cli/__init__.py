@@ -29,7 +29,9 @@ words = Console(stderr=True, highlight=False, soft_wrap=True)
 EXIT_REFUSED = 2
 
 DataDir = Annotated[Path | None, typer.Option(help="Folder of the database, the images and the secrets.")]
-ModelFolders = Annotated[list[Path] | None, typer.Option("--model", help="A model folder to load; may be repeated.")]
+ModelFolders = Annotated[
+    list[Path] | None, typer.Option("--model", help="A model folder to load beside sketch; may be repeated.")
+]
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from allaprima.engine.safety import DEFAULT_THRESHOLD, SafetyChecker
 from allaprima.errors import FieldProblem, InvalidRequest
 from allaprima.flux import no_check
 from allaprima.request import RANDOM_SEED_BOUND, ImageFormat, ImageRequest, StepDone
-from allaprima.weights.catalog import SKETCH_ID, find, sketch_folder
+from allaprima.weights.catalog import SKETCH_ID, find_folder
 from allaprima.weights.model import open_model
 
 SUFFIXES = {
@@ -66,20 +66,10 @@ class Job:
         return self.output.with_stem(f"{self.output.stem}-{place}")
 
 
-def find_folder(model: str) -> Path:
-    """Return the folder of a model given by name or folder. Raises `InvalidRequest` for a name without weights."""
-    entry = find(model)
-    if entry is not None and entry.id == SKETCH_ID:
-        return sketch_folder()
-    if entry is not None and not Path(model).exists():
-        raise InvalidRequest(FieldProblem("--model", f"{entry.id} has no weights here; give a model folder, or sketch"))
-    return Path(model)
-
-
 def paint(job: Job, model: str, words: Console) -> list[Path]:
     """Paint with a progress bar and write the files; return their paths.
 
-    Raises `WeightsError` for a model folder that can't be used, `InvalidRequest` for one that is not known.
+    Raises `WeightsError` for a model that can't be used.
     """
     loaded = open_model(find_folder(model)).load()
     painter = Painter(Pipeline(loaded, "cpu"), SafetyChecker.load(), DEFAULT_THRESHOLD)

@@ -105,6 +105,8 @@ class Engine:
             if self._closing.is_set():
                 raise Draining(retry_after_s=5)
 
+        if not ticket.future.set_running_or_notify_cancel():
+            return
         try:
             check()
             painting = self._painters[ticket.request.model].paint(ticket.request, check, ticket.on_step)

@@ -66,6 +66,7 @@ class JobService:
         self._image_ttl_s = image_ttl_s
         self._sweep_every_s = sweep_every_s
         self._finished: dict[str, asyncio.Event] = {}
+        self._carried: set[asyncio.Task[None]] = set()
         self._wake = asyncio.Event()
         self._job_s = FIRST_GUESS_S
 
@@ -81,8 +82,10 @@ class JobService:
         finally:
             for task in tasks:
                 task.cancel()
-            await asyncio.to_thread(self._engine.close)
             await asyncio.gather(*tasks, return_exceptions=True)
+            # Closing the engine ends every job it holds; each is then put back into the queue by its own task.
+            await asyncio.to_thread(self._engine.close)
+            await asyncio.gather(*self._carried)
 
     async def submit(self, key: KeyRow, request: ImageRequest, job_id: str) -> Job:
         """Store a job; from here on it can't be lost. Raises `QueueFull`."""
@@ -151,11 +154,12 @@ class JobService:
     async def _dispatch(self) -> None:
         """Lease queued jobs in order, at most `AHEAD` at a time."""
         slots = asyncio.Semaphore(AHEAD)
-        async with asyncio.TaskGroup() as carried:
-            while True:
-                await slots.acquire()
-                job = await self._next_job()
-                carried.create_task(self._carry(job, slots.release))
+        while True:
+            await slots.acquire()
+            job = await self._next_job()
+            task = asyncio.create_task(self._carry(job, slots.release))
+            self._carried.add(task)
+            task.add_done_callback(self._carried.discard)
 
     async def _next_job(self) -> Job:
         while True:
@@ -168,7 +172,7 @@ class JobService:
         """Bring one leased job to its end, whatever the end is."""
         try:
             painting = await asyncio.wrap_future(self._engine.submit(job.id, job.request, _ignore))
-            await asyncio.shield(self._store(job, painting))
+            await self._store(job, painting)
             self._job_s = 0.8 * self._job_s + 0.2 * (painting.timings.inference + painting.timings.encode)
         except Cancelled:
             await self._jobs.cancel(job, self._clock())
@@ -176,10 +180,6 @@ class JobService:
             await self._jobs.requeue(job)
         except Error as exc:
             await self._jobs.fail(job, self._clock(), exc.code, exc.message)
-        except OSError as exc:
-            logger.exception("job %s could not be stored", job.id)
-            message = f"the picture could not be stored: {exc.strerror or type(exc).__name__}"
-            await self._jobs.fail(job, self._clock(), GenerationFailed.code, message)
         finally:
             release()
             if event := self._finished.get(job.id):

@@ -5,17 +5,21 @@ Files are written first and removed last, so a row always has its file; a file w
 """
 
 import asyncio
+import logging
 import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from obstore.exceptions import NotFoundError
+from obstore.exceptions import BaseError, NotFoundError
 from obstore.store import LocalStore
 from sqlalchemy import delete, select
 
+from allaprima.errors import StoreError
 from allaprima.store.database import Database
 from allaprima.store.jobs import ImageRow, image_from_row
 from allaprima.store.schema import images
+
+logger = logging.getLogger(__name__)
 
 #: A file without a row is an orphan when it is older than this: its job can't be about to commit any more.
 ORPHAN_AGE = timedelta(hours=1)
@@ -32,9 +36,13 @@ class Images:
         self._objects = LocalStore(folder)
 
     async def put(self, object_name: str, data: bytes) -> None:
-        """Write a file and wait until it is on the disk."""
-        await self._objects.put_async(object_name, data)
-        await asyncio.to_thread(self._sync, object_name)
+        """Write a file and wait until it is on the disk. Raises `StoreError` when that can't be done."""
+        try:
+            await self._objects.put_async(object_name, data)
+            await asyncio.to_thread(self._sync, object_name)
+        except (BaseError, OSError) as exc:
+            logger.exception("could not write %s", object_name)
+            raise StoreError("the picture could not be written to the image store") from exc
 
     def _sync(self, object_name: str) -> None:
         """Flush the file and its folder's entry; the object store does neither."""

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
+from allaprima.errors import WeightsMissing
+
 SKETCH_ID = "allaprima/sketch"
 SCHNELL_ID = "flux/schnell"
 
@@ -53,3 +55,13 @@ def find(name: str) -> CatalogEntry | None:
 def sketch_folder() -> Path:
     """Return the folder of the built-in model's files inside the package."""
     return Path(str(files("allaprima.weights") / "sketch"))
+
+
+def find_folder(model: str) -> Path:
+    """Return the folder of a model given by name or by folder. Raises `WeightsMissing` for a name without weights."""
+    entry = find(model)
+    if entry is not None and entry.id == SKETCH_ID:
+        return sketch_folder()
+    if entry is not None and not Path(model).exists():
+        raise WeightsMissing(f"{entry.id} has no weights here, and this version can't load them; use sketch")
+    return Path(model)

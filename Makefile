@@ -1,0 +1,56 @@
+# The one front door. `make help` lists what is behind it.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+DATA ?= data
+PORT ?= 8000
+
+.DEFAULT_GOAL := help
+.PHONY: help install run test check format bench sketch sketch-suite sheet clean
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
+
+$(VENV)/.run: pyproject.toml
+	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet -e .
+	touch $@
+
+$(VENV)/.dev: pyproject.toml
+	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet -e '.[test,check,train]'
+	touch $@ $(VENV)/.run
+
+install: $(VENV)/.run ## set up what running needs
+
+run: $(VENV)/.run ## serve, and paint the first picture through the API
+	$(BIN)/python tools/first_picture.py --data-dir $(DATA) --port $(PORT)
+
+test: $(VENV)/.dev check ## check the code, then run every test
+	$(BIN)/pytest
+
+check: $(VENV)/.dev ## style, types, floors
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+
+format: $(VENV)/.dev ## put the code in its form
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+bench: $(VENV)/.dev ## measure speed, overhead and memory on this machine
+	$(BIN)/python bench/service.py
+
+sketch: $(VENV)/.dev ## train the built-in model (about two hours on two cores)
+	$(BIN)/python -m allaprima.train
+
+sketch-suite: $(VENV)/.dev ## score the built-in model on the 100 committed prompts
+	$(BIN)/python -m allaprima.train.score
+
+sheet: $(VENV)/.dev ## paint the README's picture grid
+	$(BIN)/python tools/sheet.py
+
+clean: ## remove what was built and installed
+	rm -rf $(VENV) build dist src/*.egg-info
