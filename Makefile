@@ -35,6 +35,7 @@ check: $(VENV)/.dev ## style, types, floors
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
+	$(BIN)/python tools/settings_table.py --check
 
 format: $(VENV)/.dev ## put the code in its form
 	$(BIN)/ruff check --fix

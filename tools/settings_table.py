@@ -1,0 +1,47 @@
+"""Write docs/settings.md from the settings' own fields; with --check, fail when the page is stale."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from allaprima.settings import PREFIX, Settings
+
+PAGE = Path(__file__).parent.parent / "docs" / "settings.md"
+HEAD = """# Settings
+
+Read from the environment; the command line's options lie over them. A variable that starts with `ALLAPRIMA_` and is not in
+this table is refused. Lists are JSON, such as `["10.0.0.0/8"]`. (Written by `python tools/settings_table.py`.)
+"""
+
+
+def as_text(value: object) -> str:
+    """Return a default as it would stand in the environment."""
+    return json.dumps(value) if isinstance(value, tuple | bool) else str(value)
+
+
+def page() -> str:
+    """Return the page's text."""
+    lines = [HEAD]
+    for group, field in Settings.model_fields.items():
+        model = type(field.default)
+        lines += [f"## {group}", "", "| variable | default | what |", "|---|---|---|"]
+        for name, value in model.model_fields.items():
+            shown = "none" if value.default is None else f"`{as_text(value.default)}`"
+            lines.append(f"| `{PREFIX}{group.upper()}__{name.upper()}` | {shown} | {value.description} |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def main() -> int:
+    """Write or check the page; return the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true")
+    if parser.parse_args().check:
+        return 0 if PAGE.read_text() == page() else 1
+    PAGE.write_text(page())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
