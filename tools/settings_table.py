@@ -10,8 +10,8 @@ from allaprima.settings import PREFIX, Settings
 PAGE = Path(__file__).parent.parent / "docs" / "settings.md"
 HEAD = """# Settings
 
-Read from the environment; the command line's options lie over them. A variable that starts with `ALLAPRIMA_` and is not in
-this table is refused. Lists are JSON, such as `["10.0.0.0/8"]`. (Written by `python tools/settings_table.py`.)
+Read from the environment; the command line's options lie over them. A variable that starts with `ALLAPRIMA_` and is not
+in this table is refused. Lists are JSON, such as `["10.0.0.0/8"]`. (Written by `python tools/settings_table.py`.)
 """
 
 
