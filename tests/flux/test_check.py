@@ -39,7 +39,7 @@ AUTOENCODER = AutoencoderConfig(
 )
 
 
-class Stop(Exception):  # noqa: N818 - it is no error
+class Stop(Exception):
     """Stop the pass."""
 
 

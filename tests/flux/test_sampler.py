@@ -50,11 +50,12 @@ def test_true_velocity_leads_from_noise_to_image_in_any_number_of_steps() -> Non
         assert relative_error(x, image) < 1e-6
 
 
-def test_latents_stay_in_float32_under_a_coarser_velocity() -> None:
-    x = torch.full((1, 1, 1), 1.001, dtype=torch.float32)
-    stepped = euler_step(x, torch.ones(1, 1, 1, dtype=torch.bfloat16), 0.75, 0.5)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_step_is_taken_in_float32_under_a_coarse_velocity(dtype: torch.dtype) -> None:
+    x, velocity = torch.randn(2, 1, 5, 8, generator=torch.Generator().manual_seed(1)).bfloat16()
+    stepped = euler_step(x.to(dtype), velocity, 1.0, 2 / 3)
     assert stepped.dtype == torch.float32
-    assert stepped.item() == pytest.approx(0.751, abs=1e-6)
+    assert relative_error(stepped, x.double() - velocity.double() / 3) < 1e-6
 
 
 def test_each_sample_gets_the_same_time() -> None:

@@ -32,8 +32,6 @@ DataDir = Annotated[Path | None, typer.Option(help="Folder of the database, the 
 ModelFolders = Annotated[
     list[Path] | None, typer.Option("--model", help="A model folder to load beside sketch; may be repeated.")
 ]
-    list[Path] | None, typer.Option("--model", help="A model folder to load beside sketch; may be repeated.")
-]
 
 
 @contextmanager

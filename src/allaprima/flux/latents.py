@@ -51,8 +51,7 @@ def token_grid(width: int, height: int, token_px: int, canvas_tokens: int | None
     """Return the (rows, columns) of tokens to paint for a picture of width x height pixels.
 
     Without a canvas the picture itself, a token per `token_px` pixels. With one, the grid of about `canvas_tokens`
-    tokens (within an eighth) whose ratio is nearest to the picture's; the picture is resized from it. A strip so
-    thin that no such grid exists is painted in one row or column.
+    tokens (within an eighth) whose ratio is nearest to the picture's; the picture is resized from it.
     """
     if canvas_tokens is None:
         return height // token_px, width // token_px

@@ -24,7 +24,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         return torch.nn.functional.scaled_dot_product_attention(q, k, v)
     batch, heads, length, width = q.shape
     scale = width**-0.5
-    if heads * length * k.shape[2] <= BAND_LOGITS:
+    if batch * heads * length * k.shape[2] <= BAND_LOGITS:
         return torch.softmax((q * scale) @ k.transpose(-2, -1), dim=-1) @ v  # (B, H, L, D)
     out = torch.empty_like(q)
     band = max(1, BAND_LOGITS // k.shape[2])

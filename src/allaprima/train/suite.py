@@ -7,6 +7,7 @@ scenes, which no fit has seen. Pictures are (H, W, 3) of any size, float32 in [0
 Dimension key: V variants, K kernel channels, S side of a template, H and W the size at which a picture is judged.
 """
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
@@ -23,6 +24,8 @@ from allaprima.train.art import SPRITE_PX, THINGS, Art, Thing, shrink
 from allaprima.train.scenes import BACKGROUNDS, Picture, Scene
 
 AnyPicture = NDArray[np.float32] | NDArray[np.uint8]
+#: Given a prompt and a seed, returns a picture: uint8 (H, W, 3) of any size.
+Paint = Callable[[str, int], NDArray[np.uint8]]
 
 #: The answer of `thing_of` where the bare background comes nearest.
 NOTHING = "nothing"
@@ -167,10 +170,8 @@ def _search(art: Art, evidence: Tensor) -> list[list[float]]:
         # Beyond the picture there is no evidence either way.
         explained = F.conv2d(F.pad(evidence, (pad,) * 4)[None], _kernels(art, px))[0]
         values, places = explained.flatten(1).max(1)
-        columns = explained.shape[2]
-        tried.append(
-            torch.stack([values, torch.full_like(values, px), places // columns - pad, places % columns - pad])
-        )
+        tops, lefts = places // explained.shape[2] - pad, places % explained.shape[2] - pad
+        tried.append(torch.stack([values, torch.full_like(values, px), tops, lefts]))
     table = torch.stack(tried)  # (sides, 4, V)
     best: list[list[float]] = table[table[:, 0].argmax(0), :, torch.arange(table.shape[2])].tolist()
     return best
@@ -213,14 +214,9 @@ def thing_of(picture: AnyPicture, background: str, art: Art) -> str:
 
 
 def true_scenes(count: int) -> Iterator[Scene]:
-    """Yield the first `count` held-out scenes, square, that hold one thing."""
-    seed = FIRST_HELD_OUT
-    while count:
-        scene = scenes.compose(seed, SCENE_PX, SCENE_PX)
-        seed += 1
-        if len(scene.things) == 1:
-            count -= 1
-            yield scene
+    """Return the first `count` held-out scenes, square, that hold one thing."""
+    composed = (scenes.compose(seed, SCENE_PX, SCENE_PX) for seed in itertools.count(FIRST_HELD_OUT))
+    return itertools.islice((scene for scene in composed if len(scene.things) == 1), count)
 
 
 def error_rate(art: Art, count: int, blur_px: int = 1) -> tuple[float, float]:
@@ -240,35 +236,25 @@ def error_rate(art: Art, count: int, blur_px: int = 1) -> tuple[float, float]:
     return rates
 
 
-def score(
-    paint: Callable[[str, int], NDArray[np.uint8]],
-    art: Art,
-    seeds: Sequence[int] = (0, 1),
-    asked: Sequence[Prompt] | None = None,
-) -> Score:
-    """Paint every prompt with every seed, judge the pictures, print a table by background and the misses, and return
+def score(paint: Paint, art: Art, seeds: Sequence[int] = (0, 1), asked: Sequence[Prompt] | None = None) -> Score:
+    """Paint every prompt with every seed, judge the pictures, print the misses and a table by background, and return
     the shares that show what was asked for.
 
-    paint: given a prompt and a seed, returns its picture, (H, W, 3) of any size. asked: other prompts than the
-    committed ones.
+    asked: the committed prompts unless others are given.
     """
-    rows: dict[str, list[tuple[bool, bool]]] = {name: [] for name in BACKGROUNDS}
-    for prompt, seed in ((prompt, seed) for prompt in (prompts() if asked is None else asked) for seed in seeds):
+    rows: dict[str, list[tuple[bool, bool, bool]]] = {name: [] for name in BACKGROUNDS}
+    for prompt, seed in itertools.product(prompts() if asked is None else asked, seeds):
         picture = paint(prompt.text, seed)
         seen = background_of(picture)
         thing = thing_of(picture, seen, art)
-        rows[prompt.background].append((seen == prompt.background, thing == prompt.icon))
-        if (thing, seen) != (prompt.icon, prompt.background):
+        right = seen == prompt.background, thing == prompt.icon
+        rows[prompt.background].append((*right, all(right)))
+        if not all(right):
             print(f"missed with seed {seed}: {prompt.icon} / {prompt.background}, got {thing} / {seen}: {prompt.text}")
-    print(f"{'':12}{'pictures':>10}{'background':>12}{'thing':>8}{'both':>8}")
     rows["all"] = [right for group in rows.values() for right in group]
+    print(f"{'':12}{'pictures':>10}{'background':>12}{'thing':>8}{'both':>8}")
     for name, group in rows.items():
         if group:
-            share = _shares(group)
-            print(f"{name:12}{len(group):10}{share.background:12.1%}{share.thing:8.1%}{share.both:8.1%}")
-    return _shares(rows["all"])
-
-
-def _shares(rights: Sequence[tuple[bool, bool]]) -> Score:
-    backgrounds, things, both = np.array([(*right, all(right)) for right in rights]).mean(0).tolist()
-    return Score(backgrounds, things, both)
+            shares = Score(*np.mean(group, axis=0).tolist())
+            print(f"{name:12}{len(group):10}{shares.background:12.1%}{shares.thing:8.1%}{shares.both:8.1%}")
+    return shares
