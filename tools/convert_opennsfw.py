@@ -5,7 +5,7 @@
 
 Both packages are needed for this conversion only; allaprima ships its result. The ONNX graph has its batch norms folded
 into its convolutions already, so the tensors are renamed, the last one is transposed, and the weights are rounded to
-float16. That halves the file and moved the score by less than 2e-3 on each of 300 drawn pictures. The biases stay
+float16. That halves the file and moved the score by less than 2e-3 on each of 300 synthetic pictures. The biases stay
 float32: they are a thousandth of the tensors, and rounding them as well moved scores by up to 3e-3.
 `tests/engine/test_safety.py` compares with the original.
 """

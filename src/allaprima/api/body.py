@@ -58,11 +58,11 @@ def _invalid(message: str) -> InvalidRequest:
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    values = dict(pairs)
-    if len(values) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise InvalidRequest(FieldProblem(twice, "is given more than once"))
+    values: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in values:
+            raise InvalidRequest(FieldProblem(name, "is given more than once"))
+        values[name] = value
     return values
 
 

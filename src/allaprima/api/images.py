@@ -168,7 +168,8 @@ def _call_warnings(call: ImagesCall, served: ServedModel) -> list[str]:
 
 def _shown(name: str) -> str:
     """A client's field name as text that a header can carry."""
-    return name[:60].encode("ascii", "backslashreplace").decode().replace("\r", "\\r").replace("\n", "\\n")
+    text = name[:60].encode("ascii", "backslashreplace").decode().replace("\r", "\\r").replace("\n", "\\n")
+    return text[:60].strip()
 
 
 def _headers(body: answers.ImagesAnswer, call: ImagesCall) -> dict[str, str]:

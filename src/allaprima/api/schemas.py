@@ -35,8 +35,8 @@ ALIASES: dict[str, tuple[str, ...]] = {
 
 
 def _refuse(message: str) -> PydanticCustomError:
-    # The message is a template to pydantic; braces in it are meant as they stand.
-    return PydanticCustomError("allaprima", message.replace("{", "{{").replace("}", "}}"))
+    # Without a context pydantic takes the template as it stands, braces and all.
+    return PydanticCustomError("allaprima", message)  # type: ignore[arg-type]  # a template wants a literal
 
 
 def _integral(problem: Callable[[int], str | None]) -> Callable[[Any], int]:

@@ -99,7 +99,7 @@ def generate(
         from allaprima.cli.generate import Job, paint
 
         job = Job.parse(prompt, output=output, size=size, steps=steps, seed=seed, count=count)
-        written = paint(job, model, words)
+        written = paint(job, model, words, threshold=_settings().engine.safety_threshold)
         for path in written:
             typer.echo(path)
         if show and sys.stdout.isatty():

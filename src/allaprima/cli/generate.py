@@ -9,7 +9,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from allaprima.engine.painter import Painter
 from allaprima.engine.pipeline import Pipeline
-from allaprima.engine.safety import DEFAULT_THRESHOLD, SafetyChecker
+from allaprima.engine.safety import SafetyChecker
 from allaprima.errors import FieldProblem, InvalidRequest
 from allaprima.flux import no_check
 from allaprima.request import RANDOM_SEED_BOUND, ImageFormat, ImageRequest, StepDone
@@ -66,13 +66,14 @@ class Job:
         return self.output.with_stem(f"{self.output.stem}-{place}")
 
 
-def paint(job: Job, model: str, words: Console) -> list[Path]:
+def paint(job: Job, model: str, words: Console, *, threshold: float) -> list[Path]:
     """Paint with a progress bar and write the files; return their paths.
 
+    threshold: the safety score from which a picture is withheld.
     Raises `WeightsError` for a model that can't be used.
     """
     loaded = open_model(find_folder(model)).load()
-    painter = Painter(Pipeline(loaded, "cpu"), SafetyChecker.load(), DEFAULT_THRESHOLD)
+    painter = Painter(Pipeline(loaded, "cpu"), SafetyChecker.load(), threshold)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=words, transient=True) as progress:
         task = progress.add_task("painting", total=job.request.steps)

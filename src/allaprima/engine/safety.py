@@ -20,11 +20,6 @@ from torch import Tensor, nn
 
 from allaprima.errors import WeightsCorrupt, WeightsMissing
 
-#: A picture is flagged when its score is at least this. The authors call a score above 0.8 highly probable to be
-#: pornographic, one below 0.2 very likely safe, and leave those between to the user (yahoo/open_nsfw, README.md).
-#: Between lie many harmless pictures: of 150 of nothing but skin-coloured ellipses, 0.8 flags 3, and 0.5 flags 14.
-DEFAULT_THRESHOLD = 0.8
-
 #: Of the shipped weights, beside this module.
 WEIGHTS_FILE = "opennsfw.safetensors"
 
