@@ -4,9 +4,11 @@ Every field is read from `ALLAPRIMA_<GROUP>__<FIELD>`, such as `ALLAPRIMA_SERVER
 that names no field is refused, so that a typing error can't pass for a setting. Nothing else reads the environment.
 """
 
+import json
 import os
+from ipaddress import ip_network
 from pathlib import Path
-from typing import Any
+from typing import Any, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -22,7 +24,7 @@ DEFAULT_SAFETY_THRESHOLD = 0.8
 
 
 class _Group(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class ServerSettings(_Group):
@@ -43,6 +45,16 @@ class ServerSettings(_Group):
         if value is not None and not value.startswith(("http://", "https://")):
             raise ValueError("must start with http:// or https://")
         return value.rstrip("/") if value else value
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _are_networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for proxy in value:
+            try:
+                ip_network(proxy, strict=False)
+            except ValueError as exc:
+                raise ValueError(f"{proxy!r} is no IP address or network, such as 10.0.0.7 or 10.0.0.0/8") from exc
+        return value
 
 
 class StoreSettings(_Group):
@@ -88,17 +100,28 @@ def load_settings(**groups: dict[str, Any]) -> Settings:
     Raises `SettingsError` naming every key and value that can't be used.
     """
     known = {
-        f"{PREFIX}{group}__{name}".upper()
+        f"{PREFIX}{group}__{name}".upper(): field.annotation
         for group, info in Settings.model_fields.items()
-        for name in (info.annotation.model_fields if info.annotation else ())
+        for name, field in (info.annotation.model_fields if info.annotation else {}).items()
     }
     stray = [name for name in os.environ if name.upper().startswith(PREFIX) and name.upper() not in known]
     # A client's key may lie in the environment beside the server's settings.
     stray = [name for name in stray if name.upper() != f"{PREFIX}KEY"]
     if stray:
         raise SettingsError(f"unknown setting {', '.join(sorted(stray))}; known are {', '.join(sorted(known))}")
+    lists = {name: value for name, value in os.environ.items() if get_origin(known.get(name.upper())) is tuple}
+    if unread := [f"{name} = {value!r}" for name, value in lists.items() if not _is_json(value)]:
+        raise SettingsError(f'{"; ".join(unread)}: must be a JSON list, such as ["a", "b"]')
     try:
         return Settings(**groups)  # type: ignore[arg-type]
     except ValidationError as exc:
         lines = [f"{'.'.join(map(str, error['loc']))} = {error['input']!r}: {error['msg']}" for error in exc.errors()]
         raise SettingsError("; ".join(lines)) from exc
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except ValueError:
+        return False
+    return True

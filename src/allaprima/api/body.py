@@ -26,7 +26,7 @@ async def read_object(request: Request, max_bytes: int) -> dict[str, Any]:
 async def _read(request: Request, max_bytes: int) -> bytes:
     declared = request.headers.get("content-length", "0")
     too_large = HTTPException(413, f"the body may have at most {max_bytes} bytes")
-    if declared.isdigit() and int(declared) > max_bytes:
+    if declared.isascii() and declared.isdigit() and int(declared) > max_bytes:
         raise too_large
     body = bytearray()
     async for chunk in request.stream():

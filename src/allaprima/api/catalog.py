@@ -52,7 +52,13 @@ async def health() -> Health:
     return Health(status="ok")
 
 
-@router.get("/ready", tags=["operation"], response_model=Health, summary="Say whether the models are loaded")
+@router.get(
+    "/ready",
+    tags=["operation"],
+    response_model=Health,
+    responses={503: {"model": Health, "description": "The models are still loading; see Retry-After."}},
+    summary="Say whether the models are loaded",
+)
 async def ready(service: ServiceDep) -> Response:
     """Answer 200 when every model is loaded, 503 before; jobs are accepted meanwhile and wait."""
     if service.engine.is_ready:

@@ -1,9 +1,10 @@
 """What a route finds on its request: the service, the settings, the identity of the exchange, the caller's key."""
 
 import re
-from typing import Annotated
+from typing import Annotated, Any
 
-from fastapi import Depends, Request
+from fastapi import Depends, Request, Security
+from fastapi.security import HTTPBearer
 
 from allaprima.errors import Unauthorized
 from allaprima.service.service import Service
@@ -31,7 +32,13 @@ def get_inference_id(request: Request) -> str:
     return inference_id
 
 
-async def get_key(request: Request, service: Annotated[Service, Depends(get_service)]) -> KeyRow:
+#: Only to document that a key is needed, and how: `get_key` reads the header itself.
+_BEARER = HTTPBearer(auto_error=False, description="A key of this server.")
+
+
+async def get_key(
+    request: Request, service: Annotated[Service, Depends(get_service)], _documented: Annotated[Any, Security(_BEARER)]
+) -> KeyRow:
     """The caller's key, from `Authorization: Bearer k`, `Key k` or `Key id:secret` (the secret is the key; the id
     is the client's own affair). Raises `Unauthorized`.
     """

@@ -12,6 +12,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from allaprima import errors
 from allaprima.api.context import get_inference_id
@@ -136,13 +137,36 @@ async def _framework_error(request: Request, error: Exception) -> Response:
     return answer(request, status, message, code, headers=dict(error.headers or {}))
 
 
-async def _unforeseen(request: Request, error: Exception) -> JSONResponse:
-    logger.error("unforeseen error at %s", request.url.path, exc_info=error)
-    return answer(request, 500, "Internal server error", "internal_error")
+class UnforeseenMiddleware:
+    """Answers what nobody foresaw. The framework's own handler would do so outside of all other middleware, where
+    the answer gets neither the tracing headers nor those that let a page read it.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one exchange."""
+        has_started = False
+
+        async def send_noting(message: Message) -> None:
+            nonlocal has_started
+            has_started = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_noting)
+        except Exception as exc:
+            if has_started or scope["type"] != "http":
+                raise
+            request = Request(scope)
+            logger.exception("unforeseen error at %s", request.url.path, exc_info=exc)
+            response = answer(request, 500, "Internal server error", "internal_error")
+            await response(scope, receive, send)
 
 
 def add_error_handlers(app: FastAPI) -> None:
-    """Let every error of the application leave in our body."""
+    """Let every error of the application leave in our body. To be called before other middleware is added."""
     app.add_exception_handler(errors.Error, _our_error)
     app.add_exception_handler(HTTPException, _framework_error)
-    app.add_exception_handler(Exception, _unforeseen)
+    app.add_middleware(UnforeseenMiddleware)

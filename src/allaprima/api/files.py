@@ -1,19 +1,31 @@
 """`GET /files/...`: the pictures behind signed links. No key; any page may show them; ranges and ETags as in HTTP."""
 
 import re
+from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
 from allaprima.api.context import ServiceDep
+from allaprima.api.errors import ErrorBody
 from allaprima.errors import ImageNotFound
 
 router = APIRouter(tags=["files"])
 
 _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
 
+_PICTURE: dict[str, Any] = {"content": {f"image/{name}": {} for name in ("png", "jpeg", "webp")}}
+_ANSWERS: dict[int | str, dict[str, Any]] = {
+    200: {"description": "The picture."} | _PICTURE,
+    206: {"description": "The range that was asked for."} | _PICTURE,
+    304: {"description": "The client has the picture."},
+    416: {"description": "The range lies beyond the file."},
+    # The whole class, or the framework would add a 422 that is never answered.
+    "4XX": {"model": ErrorBody, "description": "404: the link is not ours, or its time is over."},
+}
+
 
 @router.head("/files/{token}/{name}", include_in_schema=False)
-@router.get("/files/{token}/{name}", response_class=Response, summary="Fetch a picture by its link")
+@router.get("/files/{token}/{name}", response_class=Response, responses=_ANSWERS, summary="Fetch a picture by its link")
 async def fetch(request: Request, token: str, name: str, service: ServiceDep) -> Response:
     """Return the picture, a part of it, or 304 when the client has it."""
     now = service.clock()

@@ -13,7 +13,7 @@ from allaprima.api.context import CallerKey, InferenceId, ServiceDep, SettingsDe
 from allaprima.api.errors import ErrorBody
 from allaprima.api.origin import base_url
 from allaprima.api.schemas import ImagesBody, ImagesCall, read_images_body
-from allaprima.errors import Cancelled, FieldProblem, GenerationFailed, InvalidRequest
+from allaprima.errors import Cancelled, GenerationFailed
 from allaprima.request import RANDOM_SEED_BOUND, ImageRequest
 from allaprima.service.models import ServedModel
 from allaprima.service.service import Service
@@ -48,9 +48,10 @@ _BODY = {
 }
 
 
-async def read_call(request: Request, _key: CallerKey, settings: SettingsDep) -> ImagesCall:
+async def read_call(request: Request, _key: CallerKey, service: ServiceDep, settings: SettingsDep) -> ImagesCall:
     """Parse the body, after the key has been found good."""
-    return read_images_body(await read_object(request, settings.max_body_bytes))
+    values = await read_object(request, settings.max_body_bytes)
+    return read_images_body(values, lambda name: _model_problem(service, name))
 
 
 @router.post(
@@ -70,7 +71,8 @@ async def create(
     inference_id: InferenceId,
 ) -> Response:
     """Paint and answer with links to the pictures (or the pictures themselves, where asked)."""
-    served = _served(service, call.model)
+    served = service.models.find(call.model)
+    assert served is not None  # `read_call` refuses unknown models
     origin = base_url(request, settings)
     job = await service.jobs.submit(key, _image_request(call, served), inference_id)
     job = await service.jobs.wait(job.id, settings.wait_s)
@@ -85,12 +87,11 @@ for _path in OTHER_PATHS:
         router.add_api_route(_path, create, methods=["POST"], include_in_schema=False)
 
 
-def _served(service: Service, name: str) -> ServedModel:
-    served = service.models.find(name)
-    if served is None:
-        loaded = ", ".join(f"'{model.id}'" for model in service.models.served())
-        raise InvalidRequest(FieldProblem("model", f"there is no model {name[:80]!a} here; loaded are {loaded}"))
-    return served
+def _model_problem(service: Service, name: str) -> str | None:
+    if service.models.find(name):
+        return None
+    loaded = ", ".join(f"'{model.id}'" for model in service.models.served())
+    return f"there is no model {name[:80]!a} here; loaded are {loaded}"
 
 
 def _image_request(call: ImagesCall, served: ServedModel) -> ImageRequest:
@@ -180,6 +181,6 @@ def _headers(body: answers.ImagesAnswer, call: ImagesCall) -> dict[str, str]:
         "x-aimlapi-usd-spent": f"{usage.usd_spent:.9f}",
     }
     if call.ignored:
-        names = [name for name in map(_shown, call.ignored[:32]) if name.isprintable()]
+        names = [name for name in map(_shown, call.ignored[:32]) if name and name.isprintable()]
         headers["x-ignored-fields"] = ", ".join(names)
     return headers

@@ -22,7 +22,8 @@ def base_url(request: Request, settings: ServerSettings) -> str:
         host = _first(request.headers.get("x-forwarded-host")) or host
     name = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() else host
     is_sound = bool(host) and not set(host) & set("/\\@?# <>\"'") and scheme in ("http", "https")
-    if not is_sound or not ("*" in settings.allowed_hosts or name in settings.allowed_hosts):
+    allowed = {allowed.lower() for allowed in settings.allowed_hosts}
+    if not is_sound or not ("*" in allowed or name.lower() in allowed):
         raise InvalidRequest(FieldProblem("Host", f"{host!a} is not a host name that this server answers to"))
     return f"{scheme}://{host}"
 

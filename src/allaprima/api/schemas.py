@@ -36,7 +36,7 @@ ALIASES: dict[str, tuple[str, ...]] = {
 
 def _refuse(message: str) -> PydanticCustomError:
     # Without a context pydantic takes the template as it stands, braces and all.
-    return PydanticCustomError("allaprima", message)  # type: ignore[arg-type]  # a template wants a literal
+    return PydanticCustomError("allaprima", message)
 
 
 def _integral(problem: Callable[[int], str | None]) -> Callable[[Any], int]:
@@ -85,9 +85,8 @@ def _choice(*allowed: str) -> Callable[[Any], str]:
     return check
 
 
-def _integer_schema(low: int, high: int, default: int | None = None) -> WithJsonSchema:
-    schema: dict[str, Any] = {"type": "integer", "minimum": low, "maximum": high}
-    return WithJsonSchema(schema | ({} if default is None else {"default": default}))
+def _integer_schema(low: int, high: int, default: int) -> WithJsonSchema:
+    return WithJsonSchema({"type": "integer", "minimum": low, "maximum": high, "default": default})
 
 
 _SIDE_SCHEMA = {
@@ -106,7 +105,9 @@ Steps = Annotated[
     BeforeValidator(_integral(limits.steps_problem)),
     _integer_schema(1, limits.MAX_STEPS, limits.DEFAULT_STEPS),
 ]
-Seed = Annotated[int, BeforeValidator(_integral(limits.seed_problem)), _integer_schema(0, limits.MAX_SEED)]
+# A bound of the document is a floating-point number, which can say 2**63 exactly but not 2**63 - 1.
+_SEED_SCHEMA = {"type": "integer", "minimum": 0, "exclusiveMaximum": limits.MAX_SEED + 1}
+Seed = Annotated[int, BeforeValidator(_integral(limits.seed_problem)), WithJsonSchema(_SEED_SCHEMA)]
 Flag = Annotated[bool, BeforeValidator(_boolean), WithJsonSchema({"type": "boolean"})]
 OUTPUT_FORMATS = ("png", "jpeg", "webp", "url", "b64_json")
 RESPONSE_FORMATS = ("url", "b64_json")
@@ -213,8 +214,11 @@ class ImagesCall:
     ignored: tuple[str, ...]
 
 
-def read_images_body(values: dict[str, Any]) -> ImagesCall:
-    """Return the call that a JSON object makes. Raises `InvalidRequest` with every problem in it."""
+def read_images_body(values: dict[str, Any], model_problem: Callable[[str], str | None]) -> ImagesCall:
+    """Return the call that a JSON object makes. Raises `InvalidRequest` with every problem in it.
+
+    model_problem: says what is wrong with a model's name, if anything.
+    """
     problems = [FieldProblem(name, "must not be null") for name in NOT_NULL if name in values and values[name] is None]
     given = {name: value for name, value in values.items() if value is not None}
     problems += _disagreements(given)
@@ -227,10 +231,9 @@ def read_images_body(values: dict[str, Any]) -> ImagesCall:
     if given.get("stream") is True:
         problems = [problem for problem in problems if problem.field != "stream"]
         problems.append(FieldProblem("stream", "streaming is not offered yet; leave it out or send false"))
-    if body is not None:
-        seed_name, count = "seed", body.num_images or body.n or 1
-        if body.seed is not None and (message := limits.seed_problem(body.seed, count)):
-            problems.append(FieldProblem(seed_name, message))
+    problems += _last_seed(given)
+    if isinstance(name := given.get("model"), str) and (message := model_problem(name)):
+        problems.append(FieldProblem("model", message))
     if problems or body is None:
         raise InvalidRequest(*problems)
     return _call(body, values)
@@ -273,6 +276,17 @@ def _disagreements(given: dict[str, Any]) -> list[FieldProblem]:
     if formats[0] in RESPONSE_FORMATS and formats[1] is not None and formats[0] != formats[1]:
         problems.append(FieldProblem("output_format", "contradicts response_format; send png, jpeg or webp here"))
     return problems
+
+
+def _last_seed(given: dict[str, Any]) -> list[FieldProblem]:
+    """Name a seed that is legal by itself but leaves no room for all the images."""
+    try:
+        seed = _integral(limits.seed_problem)(given["seed"])
+        count = _integral(limits.count_problem)(given.get("num_images", given.get("n", 1)))
+    except (KeyError, PydanticCustomError):
+        return []
+    message = limits.seed_problem(seed, count)
+    return [FieldProblem("seed", message)] if message else []
 
 
 def _meaning(value: Any) -> Any:

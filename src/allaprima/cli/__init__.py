@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from allaprima import __version__
 from allaprima.errors import Error, InvalidRequest
@@ -156,7 +157,7 @@ def keys_list(data_dir: DataDir = None) -> None:
     table = Table("prefix", "name", "created", "state")
     for row in rows:
         created = datetime.fromtimestamp(row["created_at"], UTC).strftime("%Y-%m-%d %H:%M UTC")
-        table.add_row(row["prefix"], row["name"] or "", created, "revoked" if row["revoked_at"] else "good")
+        table.add_row(row["prefix"], Text(row["name"] or ""), created, "revoked" if row["revoked_at"] else "good")
     Console().print(table)
 
 

@@ -23,6 +23,9 @@ SUFFIXES = {
     ".webp": ImageFormat.WEBP,
 }
 
+#: Longest text that is read as a size; Python reads no numbers of thousands of digits.
+MAX_SIZE_CHARACTERS = 40
+
 
 @dataclass(frozen=True, slots=True)
 class Job:
@@ -39,8 +42,8 @@ class Job:
         if image_format is None:
             problems.append(FieldProblem("--output", f"must end in {', '.join(SUFFIXES)}; it is {output.name}"))
         width, _, height = size.lower().partition("x")
-        if not (width.isdecimal() and height.isdecimal()):
-            problems.append(FieldProblem("--size", f"must look like 1024x768; it is {size}"))
+        if not (width.isdecimal() and height.isdecimal() and len(size) <= MAX_SIZE_CHARACTERS):
+            problems.append(FieldProblem("--size", f"must look like 1024x768; it is {size[:MAX_SIZE_CHARACTERS]}"))
             width, height = "1024", "768"
         try:
             request = ImageRequest(

@@ -104,12 +104,18 @@ class Pipeline:
             yield canvas
 
     def decode(self, canvas: Canvas, width: int, height: int, check: Check) -> list[Pixels]:
-        """Return the pictures of a finished canvas: (height, width, 3), uint8, one per image."""
+        """Return the pictures of a finished canvas: (height, width, 3), uint8, one per image.
+
+        Raises `GenerationFailed` when the autoencoder gives values that are not finite.
+        """
         pictures = []
         for image in canvas.images:
             z = unpack(image, canvas.rows, canvas.columns)
             dtype = self.model.networks.autoencoder.decoder.conv_in.weight.dtype
-            pixels = to_pixels(self.model.networks.autoencoder.decode(z.to(dtype), check))
+            picture = self.model.networks.autoencoder.decode(z.to(dtype), check)
+            if not torch.isfinite(picture).all():
+                raise GenerationFailed("the model gave values that are not finite in the finished picture")
+            pixels = to_pixels(picture)
             if pixels.shape[:2] != (height, width):
                 resized = Image.fromarray(pixels).resize((width, height), Image.Resampling.LANCZOS)
                 pixels = np.array(resized)

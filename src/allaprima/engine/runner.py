@@ -87,16 +87,24 @@ class Engine:
     def _run(self) -> None:
         try:
             self._painters = self._load()
-        except Error as exc:
+        # Whatever keeps the models from loading, those who wait for `ready` hear of it.
+        except Exception as exc:
+            logger.debug("the models could not be loaded", exc_info=exc)
             self.ready.set_exception(exc)
-            return
+            # What was submitted waits for `close`, which gives it back.
+            self._closing.wait()
+        else:
+            self._announce()
+        while ticket := self._inbox.get():
+            self._step(ticket)
+
+    def _announce(self) -> None:
+        """Tell the revisions of the loaded models, and that the engine is ready."""
         revisions = {model_id: painter.model.revision for model_id, painter in self._painters.items()}
         self._models = tuple(
             ModelInfo(info.id, revisions[info.id], info.name, info.description) for info in self._models
         )
         self.ready.set_result(None)
-        while ticket := self._inbox.get():
-            self._step(ticket)
 
     def _step(self, ticket: Ticket) -> None:
         def check() -> None:

@@ -142,7 +142,7 @@ SKETCH = ModelConfig(
         depth_single_blocks=6,
         axes_dim=(8, 28, 28),
     ),
-    t5=T5Config(vocab_size=768, d_model=192, d_kv=48, d_ff=384, num_heads=4, num_layers=2, length=32),
+    t5=T5Config(vocab_size=768, d_model=192, d_kv=48, d_ff=384, num_heads=4, num_layers=2, length=24),
     clip=CLIPConfig(vocab_size=768, hidden_size=128, intermediate_size=256, num_heads=4, num_layers=1, length=32),
     autoencoder=AutoencoderConfig(
         ch=64,

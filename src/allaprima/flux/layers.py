@@ -89,7 +89,7 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., width) -> (..., width)."""
-        return nn.functional.rms_norm(x, self.scale.shape, self.scale, eps=1e-6)
+        return nn.functional.rms_norm(x, self.scale.shape, self.scale.to(x.dtype), eps=1e-6)
 
 
 class QKNorm(nn.Module):

@@ -9,7 +9,8 @@ import asyncio
 import hashlib
 import logging
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from weakref import WeakValueDictionary
 
 from uuid_utils import uuid7
 
@@ -37,6 +38,8 @@ AHEAD = 2
 MAX_ATTEMPTS = 3
 #: Seconds a job is thought to take before any was measured.
 FIRST_GUESS_S = 2.0
+#: Seconds after which a stopping server is thought to be back.
+RESTART_S = 5.0
 
 
 def new_job_id() -> str:
@@ -65,9 +68,12 @@ class JobService:
         self._queue_size = queue_size
         self._image_ttl_s = image_ttl_s
         self._sweep_every_s = sweep_every_s
-        self._finished: dict[str, asyncio.Event] = {}
+        # Kept alive by those who wait; a job that nobody waits for has no event.
+        self._finished: WeakValueDictionary[str, asyncio.Event] = WeakValueDictionary()
         self._carried: set[asyncio.Task[None]] = set()
         self._wake = asyncio.Event()
+        self._stopping = asyncio.Event()
+        self._submitting = asyncio.Lock()
         self._job_s = FIRST_GUESS_S
 
     @asynccontextmanager
@@ -80,18 +86,18 @@ class JobService:
         try:
             yield
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            # No task is cut off in the middle of a transaction; each sees that it is to stop.
+            self._stopping.set()
+            self._wake.set()
+            for event in list(self._finished.values()):
+                event.set()
             # Closing the engine ends every job it holds; each is then put back into the queue by its own task.
             await asyncio.to_thread(self._engine.close)
+            await asyncio.gather(*tasks, return_exceptions=True)
             await asyncio.gather(*self._carried)
 
     async def submit(self, key: KeyRow, request: ImageRequest, job_id: str) -> Job:
-        """Store a job; from here on it can't be lost. Raises `QueueFull`."""
-        waiting = await self._jobs.count_waiting()
-        if waiting >= self._queue_size:
-            raise QueueFull(retry_after_s=self._job_s)
+        """Store a job; from here on it can't be lost. Raises `QueueFull` or `Draining`."""
         job = Job(
             id=job_id,
             account_id=key.account_id,
@@ -106,27 +112,35 @@ class JobService:
             error_message=None,
             result=None,
         )
-        await self._jobs.add(job)
+        # One at a time, so that the queue's limit holds exactly.
+        async with self._submitting:
+            if self._stopping.is_set():
+                raise Draining(retry_after_s=RESTART_S)
+            if await self._jobs.count_waiting() >= self._queue_size:
+                raise QueueFull(retry_after_s=self._job_s)
+            await self._jobs.add(job)
         self._wake.set()
         return job
 
     async def wait(self, job_id: str, timeout_s: float) -> Job:
         """Return the job once it is finished.
 
-        Raises `GenerationTimeout` when it is not finished in time (it goes on), `JobNotFound` for an unknown id.
+        Raises `GenerationTimeout` when it is not finished in time (it goes on), `Draining` when the server stops
+        before (the job waits for the next start), `JobNotFound` for an unknown id.
         """
         event = self._finished.setdefault(job_id, asyncio.Event())
-        try:
-            job = await self._get(job_id)
-            if not job.is_finished:
+        job = await self._get(job_id)
+        if job.is_finished:
+            return job
+        if not self._stopping.is_set():
+            try:
                 async with asyncio.timeout(timeout_s):
                     await event.wait()
-                job = await self._get(job_id)
-        except TimeoutError as exc:
-            raise GenerationTimeout(job_id) from exc
-        finally:
-            self._finished.pop(job_id, None)
-        return job
+            except TimeoutError as exc:
+                raise GenerationTimeout(job_id) from exc
+        if self._stopping.is_set():
+            raise Draining(retry_after_s=RESTART_S)
+        return await self._get(job_id)
 
     async def images_of(self, job: Job) -> list[ImageRow]:
         """Return a succeeded job's pictures in order."""
@@ -152,25 +166,30 @@ class JobService:
     # Carrying ---------------------------------------------------------------------------------------------------
 
     async def _dispatch(self) -> None:
-        """Lease queued jobs in order, at most `AHEAD` at a time."""
+        """Lease queued jobs in order, at most `AHEAD` at a time, until the server stops."""
         slots = asyncio.Semaphore(AHEAD)
         while True:
             await slots.acquire()
             job = await self._next_job()
+            if job is None:
+                return
             task = asyncio.create_task(self._carry(job, slots.release))
             self._carried.add(task)
             task.add_done_callback(self._carried.discard)
 
-    async def _next_job(self) -> Job:
-        while True:
+    async def _next_job(self) -> Job | None:
+        while not self._stopping.is_set():
             self._wake.clear()
             if job := await self._jobs.lease(self._clock()):
                 return job
             await self._wake.wait()
+        return None
 
     async def _carry(self, job: Job, release: Callable[[], None]) -> None:
         """Bring one leased job to its end, whatever the end is."""
         try:
+            if self._stopping.is_set():
+                raise Draining(retry_after_s=RESTART_S)  # noqa: TRY301 - as the engine would
             painting = await asyncio.wrap_future(self._engine.submit(job.id, job.request, _ignore))
             await self._store(job, painting)
             self._job_s = 0.8 * self._job_s + 0.2 * (painting.timings.inference + painting.timings.encode)
@@ -227,10 +246,12 @@ class JobService:
             logger.warning("job %s: a result of an old attempt was refused", job.id)
 
     async def _sweep(self) -> None:
-        while True:
+        while not self._stopping.is_set():
             if gone := await self._images.sweep(self._clock()):
                 logger.info("removed %d pictures whose time was over", gone)
-            await asyncio.sleep(self._sweep_every_s)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._sweep_every_s):
+                    await self._stopping.wait()
 
 
 def _ignore(_step: StepDone) -> None:

@@ -72,9 +72,9 @@ class Images:
         """Remove expired pictures and orphaned files; return how many files went."""
         async with self._database.write() as connection:
             expired = images.c.expires_at <= now
-            names = list((await connection.execute(select(images.c.object_name).where(expired))).scalars())
+            names = set((await connection.execute(select(images.c.object_name).where(expired))).scalars())
             await connection.execute(delete(images).where(expired))
-        names += await self._orphans(now)
+        names.update(await self._orphans(now))
         for name in names:
             try:
                 await self._objects.delete_async(name)

@@ -184,13 +184,13 @@ def _refine(art: Art, evidence: Tensor, variant: int, coarse: Sequence[float]) -
     _, side, top, left = (round(scale * value) for value in coarse)
     # Room for the largest overhang and the reach around it.
     room = FINE_PX // 4
-    padded = F.pad(evidence, (room,) * 4)[None]
+    padded = F.pad(evidence, (room,) * 4)
     best = -np.inf
     for px in range(side - reach, side + reach + 1):
         y, x = (edge + (side - px) // 2 - reach + room for edge in (top, left))
-        window = padded[..., y : y + px + 2 * reach, x : x + px + 2 * reach]
+        windows = padded[:, y : y + px + 2 * reach, x : x + px + 2 * reach].unfold(1, px, 1).unfold(2, px, 1)
         # As a product: conv2d is slow for a single kernel of this size.
-        explained = _kernels(art, px)[variant].flatten() @ F.unfold(window, px)[0]
+        explained = windows.permute(1, 2, 0, 3, 4).flatten(2) @ _kernels(art, px)[variant].flatten()
         best = max(best, float(explained.max()))
     return best
 

@@ -35,6 +35,8 @@ from allaprima.weights.tokenizer import PromptTokenizer, word_tokenizers
 WEIGHTS_FILE = "model.safetensors"
 TOKENIZER_FILE = "tokenizer.json"
 FORMAT = "allaprima-1"
+#: What a tensor's values may be stored in.
+FLOATS = (torch.bfloat16, torch.float16, torch.float32, torch.float64)
 
 
 class Networks(nn.Module):
@@ -83,12 +85,9 @@ class ModelFiles:
         dtype = torch.float32 if device == "cpu" else torch.bfloat16
         networks.load_state_dict({name: tensor.to(device, dtype) for name, tensor in tensors.items()}, assign=True)
         networks.requires_grad_(requires_grad=False).eval()
-        t5, clip = word_tokenizers(
-            _read_tokenizer(self.folder / TOKENIZER_FILE),
-            self.config.t5.length,
-            self.config.clip.length,
-            self.config.clip.vocab_size,
-        )
+        vocab_size = self.config.clip.vocab_size
+        tokenizer = _read_tokenizer(self.folder / TOKENIZER_FILE, min(self.config.t5.vocab_size, vocab_size - 2))
+        t5, clip = word_tokenizers(tokenizer, self.config.t5.length, self.config.clip.length, vocab_size)
         return Model(self.id, revision, self.config, networks, t5, clip)
 
 
@@ -110,7 +109,7 @@ def open_model(folder: Path) -> ModelFiles:
         raise WeightsCorrupt(f"{path} was not written by allaprima: its header lacks format {FORMAT}")
     try:
         return ModelFiles(folder, header["id"], _config_from_json(json.loads(header["config"])))
-    except (KeyError, TypeError, ValueError) as exc:
+    except (AttributeError, LookupError, RecursionError, TypeError, ValueError) as exc:
         raise WeightsCorrupt(f"{path} has a header that can't be used: {exc}") from exc
 
 
@@ -153,6 +152,8 @@ def _check_tensors(path: Path, wanted: Mapping[str, Tensor], found: Mapping[str,
             raise WeightsCorrupt(
                 f"{path}: the tensor {name} has the shape {tuple(tensor.shape)}, not {tuple(wanted[name].shape)}"
             )
+        if tensor.dtype not in FLOATS:
+            raise WeightsCorrupt(f"{path}: the tensor {name} is stored in {tensor.dtype}, which holds no weights")
         if not torch.isfinite(tensor).all():
             raise WeightsCorrupt(f"{path}: the tensor {name} holds values that are not finite")
 
@@ -166,9 +167,13 @@ def _revision(tensors: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()[:16]
 
 
-def _read_tokenizer(path: Path) -> Tokenizer:
+def _read_tokenizer(path: Path, room: int) -> Tokenizer:
+    """Return the word list at `path`, whose ids must be below `room`: the encoders know no others."""
     try:
-        return Tokenizer.from_file(str(path))
+        tokenizer = Tokenizer.from_file(str(path))
     # The library raises bare Exception for a file that it can't read.
     except Exception as exc:
         raise WeightsCorrupt(f"{path} is not a readable tokenizer: {exc}") from exc
+    if (largest := max(tokenizer.get_vocab().values(), default=0)) >= room:
+        raise WeightsCorrupt(f"{path} has words up to the id {largest}, where the model knows {room}")
+    return tokenizer

@@ -1,0 +1,52 @@
+"""One server for all tests that leave it as it is, and a factory for those that stop, kill or configure theirs."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from acceptance.processes import Server
+
+Serve = Callable[..., Server]
+
+
+@contextmanager
+def servers() -> Iterator[Serve]:
+    """A factory of servers, all of which are gone at the end; those still running then must stop without a fault."""
+    started: list[Server] = []
+
+    def serve(data_dir: Path, *arguments: object, **settings: str) -> Server:
+        started.append(Server(data_dir, *arguments, **settings))
+        return started[-1]
+
+    try:
+        yield serve
+        running = [server for server in started if server.is_running]
+        for server in running:
+            assert server.stop() == 0, server.words
+            assert "Traceback" not in server.words
+    finally:
+        for server in started:
+            server.kill()
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server on a data folder that was empty when it started."""
+    with servers() as serve:
+        yield serve(tmp_path_factory.mktemp("server") / "data")
+
+
+@pytest.fixture
+def serve() -> Iterator[Serve]:
+    """Start further servers: `serve(data_dir, *arguments, **environment)`."""
+    with servers() as factory:
+        yield factory
+
+
+@pytest.fixture(scope="module")
+def serve_module() -> Iterator[Serve]:
+    """The same, for servers that the tests of one file share."""
+    with servers() as factory:
+        yield factory

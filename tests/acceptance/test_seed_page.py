@@ -1,0 +1,94 @@
+"""The hosted endpoint's own example programs work with their base URL and key changed, and nothing else."""
+
+import ast
+import io
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx2
+import pytest
+from PIL import Image
+
+from acceptance.processes import LIMIT_S, Server, environment
+
+pytestmark = pytest.mark.timeout(900)
+
+PROGRAMS = Path(__file__).parent / "programs"
+PROMPT = "A T-Rex relaxing on a beach, lying on a sun lounger and wearing sunglasses."
+
+
+def run_program(name: str, interpreter: str, server: Server, folder: Path) -> str:
+    """Run a program of the page against a server; return what it printed."""
+    program = (PROGRAMS / name).read_text()
+    assert program.count("https://api.aimlapi.com") == 1
+    changed = program.replace("https://api.aimlapi.com", server.url).replace("<YOUR_AIMLAPI_KEY>", server.key)
+    (folder / name).write_text(changed)
+    done = subprocess.run(
+        [interpreter, folder / name],
+        cwd=folder,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
+def check_picture(url: str) -> None:
+    """Download a picture as anyone would, without a key."""
+    answer = httpx2.get(url, timeout=LIMIT_S)
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "image/png")
+    with Image.open(io.BytesIO(answer.content)) as picture:
+        picture.load()
+        assert (picture.format, picture.size) == ("PNG", (1440, 512))
+
+
+def test_the_pages_python_program_gets_its_picture_and_every_documented_member(server: Server, tmp_path: Path) -> None:
+    printed = run_program("seed_page.py", sys.executable, server, tmp_path)
+
+    assert printed.startswith("Generation: ")
+    answer = ast.literal_eval(printed.removeprefix("Generation: "))
+    assert {"images", "timings", "seed", "has_nsfw_concepts", "prompt"} <= answer.keys()
+    [image] = answer["images"]
+    assert {"url", "width", "height", "content_type"} <= image.keys()
+    assert (image["width"], image["height"], image["content_type"]) == (1440, 512, "image/png")
+    assert isinstance(answer["timings"]["inference"], float)
+    assert answer["timings"]["inference"] > 0
+    assert isinstance(answer["seed"], int)
+    [is_flagged] = answer["has_nsfw_concepts"]
+    assert isinstance(is_flagged, bool)
+    assert answer["prompt"] == PROMPT
+    check_picture(image["url"])
+
+
+@pytest.mark.node
+def test_the_pages_javascript_program_gets_its_picture_and_every_documented_member(
+    server: Server, tmp_path: Path
+) -> None:
+    node = shutil.which("node")
+    if node is None:
+        pytest.skip("there is no `node` on the PATH, which runs the page's JavaScript program")
+
+    printed = run_program("seed_page.mjs", node, server, tmp_path)
+
+    assert printed.startswith("Generation: {")
+    for member in (
+        r"images: \[",
+        r"url: 'http://[^']+\.png'",
+        "width: 1440",
+        "height: 512",
+        "content_type: 'image/png'",
+        r"timings: \{",
+        r"inference: \d+\.\d+",
+        r"seed: \d+",
+        r"has_nsfw_concepts: \[ (true|false) \]",
+        f"prompt: '{re.escape(PROMPT)}'",
+    ):
+        assert re.search(rf"\b{member}", printed), f"{member} is not in {printed}"
+    [url, *_] = re.findall(r"\burl: '([^']+)'", printed)
+    check_picture(url)

@@ -1,0 +1,255 @@
+"""`allaprima serve` as an operator meets it: starts, stops, keys beside a running server, refusals, a power cut."""
+
+import hashlib
+import io
+import json
+import re
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+from PIL import Image
+
+from acceptance.conftest import Serve
+from acceptance.processes import LIMIT_S, Server, allaprima, until
+from allaprima.weights.catalog import sketch_folder
+
+pytestmark = pytest.mark.timeout(900)
+
+SMALL = {"model": "flux/schnell", "prompt": "a red apple", "image_size": "256x256", "num_inference_steps": 1}
+
+
+@dataclass(frozen=True)
+class Restarted:
+    """A server that painted, stopped, and was started again on the same data folder."""
+
+    first: Server
+    second: Server
+    answer: dict[str, Any]
+    #: Of the first server.
+    exit_status: int
+
+
+@pytest.fixture(scope="module")
+def restarted(serve_module: Serve, tmp_path_factory: pytest.TempPathFactory) -> Restarted:
+    data_dir = tmp_path_factory.mktemp("restarted") / "not yet there" / "data"
+    data_dir.parent.mkdir()
+    first = serve_module(data_dir)
+    answer = first.post(first.key, **SMALL).raise_for_status().json()
+    exit_status = first.stop()
+    return Restarted(first, serve_module(data_dir), answer, exit_status)
+
+
+def refused(result: Any) -> list[str]:
+    """Return the lines that a refused command said, which were sentences."""
+    assert result.returncode == 2, result.stderr
+    assert result.stdout == ""
+    assert "Traceback" not in result.stderr
+    return result.stderr.splitlines()
+
+
+# Starting and stopping
+
+
+def test_the_first_serve_on_an_empty_folder_prints_one_key_which_is_good(restarted: Restarted) -> None:
+    assert len(restarted.first.keys) == 1
+    assert len(restarted.answer["images"]) == 1
+
+
+def test_the_greeting_says_what_paints_and_where_the_data_is(restarted: Restarted) -> None:
+    words = restarted.first.words
+
+    assert "model flux/schnell - painted by allaprima/sketch: its own weights are not here" in words
+    assert "model allaprima/sketch\n" in words
+    assert f"data in {restarted.first.data_dir}\n" in words
+
+
+def test_a_server_told_to_stop_ends_with_0_and_says_nothing_of_it(restarted: Restarted) -> None:
+    assert restarted.exit_status == 0
+    assert "Traceback" not in restarted.first.words
+    assert "rror" not in restarted.first.words
+
+
+def test_a_later_serve_prints_no_key_and_the_first_is_still_good(restarted: Restarted) -> None:
+    assert restarted.second.keys == []
+    assert restarted.second.post(restarted.first.key).status_code == 400
+
+
+def test_pictures_survive_a_restart_under_the_same_path(restarted: Restarted) -> None:
+    [image] = restarted.answer["images"]
+    path = image["url"].removeprefix(restarted.first.url)
+
+    answer = httpx2.get(f"{restarted.second.url}{path}", timeout=LIMIT_S)
+
+    assert answer.status_code == 200
+    assert hashlib.sha256(answer.content).hexdigest() == image["sha256"]
+
+
+def test_equal_requests_give_equal_files_before_and_after_a_restart(restarted: Restarted) -> None:
+    [image] = restarted.answer["images"]
+
+    again = restarted.second.post(restarted.first.key, **SMALL, seed=image["seed"]).raise_for_status().json()
+
+    assert again["images"][0]["sha256"] == image["sha256"]
+
+
+def test_only_its_owner_can_read_the_secret_and_the_operators_door(server: Server) -> None:
+    for name in ("secret", "admin.sock"):
+        assert (server.data_dir / name).stat().st_mode & 0o077 == 0
+
+
+# Refusals
+
+
+def test_a_second_server_on_the_same_folder_is_refused_in_a_sentence(server: Server, tmp_path: Path) -> None:
+    result = allaprima("serve", "--port", 0, "--data-dir", server.data_dir, folder=tmp_path)
+
+    [line] = refused(result)
+    assert line == f"error: another server works on the data folder {server.data_dir}"
+    assert httpx2.get(f"{server.url}/ready", timeout=LIMIT_S).status_code == 200
+
+
+def test_a_port_in_use_is_refused_in_a_sentence(server: Server, tmp_path: Path) -> None:
+    result = allaprima("serve", "--port", server.port, "--data-dir", tmp_path / "data", folder=tmp_path)
+
+    [line] = refused(result)
+    assert f"can't listen on 127.0.0.1:{server.port}" in line
+    assert "--port" in line
+
+
+@pytest.mark.parametrize(
+    ("file", "data"), [("model.safetensors", None), ("model.safetensors", b"garbage"), ("tokenizer.json", None)]
+)
+def test_a_model_folder_with_a_bad_file_is_refused_by_file_before_anything_is_made(
+    tmp_path: Path, file: str, data: bytes | None
+) -> None:
+    folder = copied_model(tmp_path)
+    (folder / file).unlink()
+    if data is not None:
+        (folder / file).write_bytes(data)
+
+    result = allaprima("serve", "--port", 0, "--data-dir", tmp_path / "data", "--model", folder, folder=tmp_path)
+
+    [line] = refused(result)
+    assert str(folder) in line
+    assert file in line
+    assert not (tmp_path / "data").exists()
+
+
+def test_a_model_that_turns_out_bad_while_it_loads_ends_the_server_by_file(tmp_path: Path) -> None:
+    folder = copied_model(tmp_path)
+    (folder / "tokenizer.json").write_bytes(b"garbage")
+
+    result = allaprima("serve", "--port", 0, "--data-dir", tmp_path / "data", "--model", folder, folder=tmp_path)
+
+    last = refused(result)[-1]
+    assert last.startswith(f"error: {folder / 'tokenizer.json'} ")
+
+
+def copied_model(folder: Path) -> Path:
+    """Return a copy of the built-in model under another id."""
+    from safetensors import safe_open
+    from safetensors.torch import load_file, save_file
+
+    copy = folder / "model"
+    copy.mkdir()
+    shutil.copy(sketch_folder() / "tokenizer.json", copy)
+    with safe_open(sketch_folder() / "model.safetensors", "pt") as opened:
+        header = opened.metadata() | {"id": "mine/own"}
+    save_file(load_file(sketch_folder() / "model.safetensors"), copy / "model.safetensors", header)
+    return copy
+
+
+# Keys
+
+
+def test_keys_are_made_listed_and_revoked_beside_a_running_server(server: Server, tmp_path: Path) -> None:
+    def keys(command: str, *arguments: object) -> Any:
+        result = allaprima("keys", command, *arguments, "--data-dir", server.data_dir, folder=tmp_path)
+        assert result.returncode == 0, result.stderr
+        return result
+
+    made = keys("create", "--name", "for a friend")
+    assert re.fullmatch(r"ap_[0-9A-Za-z]{36}\n", made.stdout)
+    key = made.stdout.strip()
+    prefix = key[3:11]
+    assert prefix in made.stderr
+    # A body that can't be painted: a good key gets as far as that.
+    assert server.post(key).status_code == 400
+
+    assert keys("revoke", prefix).stdout == ""
+
+    assert server.post(key).status_code == 401
+    assert server.post(server.key).status_code == 400
+    rows = [line for line in keys("list").stdout.splitlines() if "UTC" in line]
+    assert [("good" in row, "revoked" in row) for row in rows] == [(True, False), (False, True)]
+    assert server.key[3:11] in rows[0]
+    assert prefix in rows[1]
+    assert "for a friend" in rows[1]
+
+
+def test_a_key_made_before_the_first_serve_is_good_and_flux_needs_a_stand_in(serve: Serve, tmp_path: Path) -> None:
+    data_dir = tmp_path / "data"
+    key = allaprima("keys", "create", "--data-dir", data_dir, folder=tmp_path).stdout.strip()
+
+    server = serve(data_dir, "--no-stand-in")
+
+    assert server.keys == []
+    assert "flux/schnell" not in server.words
+    refusal = server.post(key, **SMALL)
+    assert refusal.status_code == 400
+    assert refusal.json()["error"]["param"] == "model"
+    assert "'flux/schnell'" in refusal.json()["message"]
+    assert "loaded are 'allaprima/sketch'" in refusal.json()["message"]
+    listed = httpx2.get(f"{server.url}/v1/models", timeout=LIMIT_S).json()
+    assert [model["id"] for model in listed["data"]] == ["allaprima/sketch"]
+
+
+# A power cut
+
+
+def test_a_job_killed_in_the_middle_is_painted_once_after_the_restart(serve: Serve, tmp_path: Path) -> None:
+    data_dir = tmp_path / "data"
+    first = serve(data_dir)
+    key = first.key
+    body = {
+        "model": "flux/schnell",
+        "prompt": "a red apple",
+        "image_size": {"width": 1536, "height": 1536},
+        "num_inference_steps": 12,
+        "num_images": 4,
+        "seed": 3,
+        "enable_safety_checker": False,
+    }
+
+    with ThreadPoolExecutor() as pool:
+        asked = pool.submit(first.post, key, **body)
+        until(lambda: first.query("SELECT id FROM jobs WHERE state = 'running'") or None, "a lease", every_s=0.005)
+        first.kill()
+        assert isinstance(asked.exception(LIMIT_S), httpx2.TransportError)
+
+    [[job_id, state]] = first.query("SELECT id, state FROM jobs")
+    assert state == "running"
+    assert first.query("SELECT * FROM usage") == first.query("SELECT * FROM images") == []
+
+    second = serve(data_dir)
+    final = "('succeeded', 'failed', 'cancelled')"
+    [[attempt, state, request]] = until(
+        lambda: second.query(f"SELECT attempt, state, request FROM jobs WHERE state IN {final}") or None,  # noqa: S608
+        "the job's end",
+    )
+
+    assert (attempt, state) == (2, "succeeded")
+    assert json.loads(request)["prompt"] == "a red apple"
+    assert second.query("SELECT job_id, images FROM usage") == [(job_id, 4)]
+    rows = second.query("SELECT job_id, place, seed, object_name, sha256 FROM images ORDER BY place")
+    assert [row[:3] for row in rows] == [(job_id, place, str(3 + place)) for place in range(4)]
+    for *_, object_name, sha256 in rows:
+        data = (data_dir / "images" / object_name).read_bytes()
+        assert hashlib.sha256(data).hexdigest() == sha256
+        with Image.open(io.BytesIO(data)) as picture:
+            assert picture.size == (1536, 1536)

@@ -1,0 +1,512 @@
+"""What can't be done as asked is refused, in words, with every field named, and costs nothing."""
+
+import json
+import re
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import httpx2
+import pytest
+import pytest_asyncio
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from allaprima.api.images import PATH
+from fakes import FakeClock, FakeEngine, client_of, open_service
+
+# Nothing here leaves a trace, so all tests share one service.
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+BODY: dict[str, Any] = {"model": "flux/schnell", "prompt": "a lighthouse at dusk"}
+MIB = 1024 * 1024
+
+
+def raw(number: str) -> str:
+    """Return what `to_json` writes as this number as it stands, beyond what JSON writers write."""
+    return f"number {number}"
+
+
+def to_json(value: Any) -> str:
+    return re.sub(r'"number ([^"]+)"', r"\1", json.dumps(value))
+
+
+@pytest.fixture(scope="module")
+def engine() -> FakeEngine:
+    return FakeEngine()
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def client(engine: FakeEngine, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[httpx2.AsyncClient]:
+    async with (
+        open_service(tmp_path_factory.mktemp("data"), engine, FakeClock()) as service,
+        client_of(service, key=service.first_key) as opened,
+    ):
+        yield opened
+
+
+async def refuse(client: httpx2.AsyncClient, *fields: str, **changes: Any) -> str:
+    """Post the body with changes; return the message of the refusal, which names these fields and no other."""
+    answer = await client.post(PATH, content=to_json(BODY | changes))
+    return words_of(answer, *fields)
+
+
+def words_of(answer: httpx2.Response, *fields: str) -> str:
+    assert answer.status_code == 400, answer.text[:500]
+    body = answer.json()
+    assert body["error"]["param"] == fields[0]
+    start = "Body validation error! "
+    assert body["message"].startswith(start)
+    named = [problem.partition(": ")[0] for problem in body["message"].removeprefix(start).split("; ")]
+    assert [name for name in named if name in fields] == list(fields)
+    return body["message"]
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_painted(engine: FakeEngine, request: pytest.FixtureRequest) -> Iterator[None]:
+    before = len(engine.requests)
+    yield
+    if "may_paint" not in request.fixturenames:
+        assert len(engine.requests) == before
+
+
+@pytest.fixture
+def may_paint() -> None:
+    """For the tests whose requests, or some of them, are legal."""
+
+
+# Sizes --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["width", "height"])
+@pytest.mark.parametrize(
+    ("value", "nearest"),
+    [
+        (0, 64),
+        (-1, 64),
+        (1, 64),
+        (17, 64),
+        (31, 64),
+        (32, 64),
+        (63, 64),
+        (65, 64),
+        (1000, 992),
+        (1023, 1024),
+        (1025.0, 1024),
+        (1537, 1536),
+        (1568, 1536),
+        (10**9, 1536),
+        (-(10**9), 64),
+        (2**63, 1536),
+        (1e308, 1536),
+        (10**400, 1536),
+        (-(10**400), 64),
+    ],
+)
+async def test_a_side_out_of_the_grid_is_refused_with_the_nearest_legal_one(
+    client: httpx2.AsyncClient, name: str, value: float, nearest: int
+) -> None:
+    words = await refuse(client, f"image_size.{name}", image_size={name: value})
+    assert f"is {nearest}" in words
+    assert "multiple of 32 from 64 to 1536" in words
+
+
+@pytest.mark.parametrize("name", ["width", "height"])
+@pytest.mark.parametrize(
+    "value", ["large", "512", "", 1024.5, None, True, False, [512], {"px": 512}, raw("1e309"), raw("-1e309")]
+)
+async def test_a_side_is_an_integer(client: httpx2.AsyncClient, name: str, value: Any) -> None:
+    assert "must be an integer" in await refuse(client, f"image_size.{name}", image_size={name: value})
+
+
+@pytest.mark.parametrize(
+    ("value", "fields"),
+    [
+        ("17x512", ("size.width",)),
+        ("512x0", ("size.height",)),
+        ("1537x31", ("size.width", "size.height")),
+        ("999999999x64", ("size.width",)),
+    ],
+)
+async def test_a_size_in_words_has_the_same_limits(
+    client: httpx2.AsyncClient, value: str, fields: tuple[str, ...]
+) -> None:
+    await refuse(client, *fields, size=value)
+
+
+@pytest.mark.parametrize("name", ["image_size", "size"])
+@pytest.mark.parametrize(
+    "value",
+    [
+        "large", "", "x", "512", "512x", "x512", "512x512x512", "-512x512", "512 x 512", "5e2x512", "\u0665\u0661x512",
+        "\u00b2x512", "1" * 5000 + "x1", "SQUARE", "{width}x{height}", "\ud800", 512, 512.5, True, [], [512, 512],
+    ],
+)  # fmt: skip
+async def test_a_size_is_an_object_a_preset_or_two_numbers(client: httpx2.AsyncClient, name: str, value: Any) -> None:
+    words = await refuse(client, name, **{name: value})
+    assert "object" in words
+    assert "preset" in words or "'landscape_4_3'" in words
+    assert "{{" not in words
+    assert len(words) < 500
+
+
+# Seeds, counts, steps -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "value", [-1, -1.0, 2**63, 2**64, 1e19, 10**400, -(10**400), raw("1e309"), raw("-1e309"), 0.5, "x", "7", True, []]
+)
+async def test_a_seed_is_from_0_to_the_largest_of_63_bits(client: httpx2.AsyncClient, value: Any) -> None:
+    await refuse(client, "seed", seed=value)
+
+
+@pytest.mark.parametrize("name", ["num_images", "n"])
+async def test_the_last_image_needs_a_legal_seed_too(client: httpx2.AsyncClient, name: str) -> None:
+    assert "room for 2 images" in await refuse(client, "seed", seed=2**63 - 1, **{name: 2})
+
+
+@pytest.mark.usefixtures("may_paint")
+async def test_the_largest_seed_is_legal_for_one_image(client: httpx2.AsyncClient) -> None:
+    answer = await client.post(PATH, json=BODY | {"seed": 2**63 - 1, "num_images": 1, "size": "64x64"})
+    assert answer.status_code == 200
+    assert answer.json()["seed"] == 2**63 - 1
+
+
+@pytest.mark.parametrize("name", ["num_images", "n"])
+@pytest.mark.parametrize("value", [0, 5, -1, 10**9, -(10**400), 5.0])
+async def test_there_are_1_to_4_images(client: httpx2.AsyncClient, name: str, value: Any) -> None:
+    assert "must be from 1 to 4" in await refuse(client, name, **{name: value})
+
+
+@pytest.mark.parametrize("name", ["num_inference_steps", "steps"])
+@pytest.mark.parametrize("value", [0, 13, -1, 10**9, -(10**400), 13.0])
+async def test_there_are_1_to_12_steps(client: httpx2.AsyncClient, name: str, value: Any) -> None:
+    assert "must be from 1 to 12" in await refuse(client, name, **{name: value})
+
+
+@pytest.mark.parametrize("name", ["num_images", "n", "num_inference_steps", "steps", "seed"])
+@pytest.mark.parametrize("value", [True, False, "2", "", [2], {"a": 2}, 1.5, raw("1e999")])
+async def test_a_number_is_a_whole_json_number(client: httpx2.AsyncClient, name: str, value: Any) -> None:
+    assert "must be an integer" in await refuse(client, name, **{name: value})
+
+
+# Prompts and models -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("prompt", "words"),
+    [
+        ("", "empty"),
+        (" \t\r\n\u00a0\u2003", "empty"),
+        ("x" * 4001, "at most 4000 characters; it has 4001"),
+        ("\U0001f98a" * 4001, "at most 4000 characters; it has 4001"),
+        ("e" + "\u0301" * 100_000, "at most 4000"),
+        ("a\x00b", "NUL"),
+        ("\x00", "NUL"),
+        ("\ud800", "surrogate"),
+        ("a \udfff b", "surrogate"),
+        ("\udc00\ud800", "surrogate"),
+        (5, "must be a string; it is a number"),
+        (True, "must be a string; it is a boolean"),
+        ([], "must be a string; it is a list"),
+        ({"text": "x"}, "must be a string; it is an object"),
+    ],
+)
+async def test_a_prompt_is_1_to_4000_characters_of_text(client: httpx2.AsyncClient, prompt: Any, words: str) -> None:
+    assert words in await refuse(client, "prompt", prompt=prompt)
+
+
+@pytest.mark.usefixtures("may_paint")
+@pytest.mark.parametrize(
+    "prompt", ["x" * 4000, "\U0001f98a" * 4000, "\u202eright to left\u202c", "e\u0301" * 2000, "\x01\x1b[31m", "\ufeff"]
+)
+async def test_any_text_of_up_to_4000_characters_is_painted(client: httpx2.AsyncClient, prompt: str) -> None:
+    answer = await client.post(PATH, content=to_json(BODY | {"prompt": prompt, "size": "64x64"}))
+    assert answer.status_code == 200
+    assert answer.json()["prompt"] == prompt
+
+
+@pytest.mark.parametrize("name", ["prompt", "model"])
+async def test_prompt_and_model_are_required(client: httpx2.AsyncClient, name: str) -> None:
+    answer = await client.post(PATH, json={other: value for other, value in BODY.items() if other != name})
+    assert words_of(answer, name) == f"Body validation error! {name}: is required"
+
+
+@pytest.mark.parametrize("name", ["prompt", "model"])
+async def test_null_is_no_prompt_and_no_model(client: httpx2.AsyncClient, name: str) -> None:
+    assert await refuse(client, name, **{name: None}) == f"Body validation error! {name}: must not be null"
+
+
+@pytest.mark.parametrize("value", [5, True, [], {"id": "flux/schnell"}])
+async def test_a_model_is_a_name(client: httpx2.AsyncClient, value: Any) -> None:
+    assert "must be a string" in await refuse(client, "model", model=value)
+
+
+@pytest.mark.parametrize("name", ["", "flux/dev", "\x00", "caf\u00e9", "x" * 100_000, "\ud800", "{model}"])
+async def test_an_unknown_model_is_refused_with_those_that_are_here(client: httpx2.AsyncClient, name: str) -> None:
+    words = await refuse(client, "model", model=name)
+    assert "'flux/schnell', 'allaprima/sketch'" in words
+    assert len(words) < 500
+
+
+# Choices ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["enable_safety_checker", "sync_mode", "stream"])
+@pytest.mark.parametrize("value", [0, 1, 1.0, "true", "false", "", [], {}])
+async def test_only_booleans_are_booleans(client: httpx2.AsyncClient, name: str, value: Any) -> None:
+    assert "must be true or false" in await refuse(client, name, **{name: value})
+
+
+async def test_streaming_is_refused_by_name(client: httpx2.AsyncClient) -> None:
+    assert "streaming is not offered" in await refuse(client, "stream", stream=True)
+
+
+@pytest.mark.parametrize("name", ["output_format", "response_format"])
+@pytest.mark.parametrize("value", ["gif", "", "PNG", "}{", "{0}", "\ud800", 1, True, [], {"a": 1}])
+async def test_any_other_format_is_refused_with_the_known_ones(
+    client: httpx2.AsyncClient, name: str, value: Any
+) -> None:
+    words = await refuse(client, name, **{name: value})
+    assert "Invalid enum value. Expected '" in words
+    assert "'url' | 'b64_json', received" in words
+    if isinstance(value, str):
+        assert words.endswith(f"received {json.dumps(value)}")
+
+
+async def test_a_file_format_is_no_response_format(client: httpx2.AsyncClient) -> None:
+    await refuse(client, "response_format", response_format="png")
+
+
+@pytest.mark.parametrize(
+    ("fields", "named"),
+    [
+        ({"n": 1, "num_images": 2}, "n"),
+        ({"steps": 1, "num_inference_steps": 2}, "steps"),
+        ({"size": "512x512", "image_size": "square_hd"}, "size"),
+        ({"size": "512x512", "image_size": {"width": 512, "height": 544}}, "size"),
+        ({"output_format": "b64_json", "response_format": "url"}, "output_format"),
+        ({"output_format": "url", "response_format": "b64_json"}, "output_format"),
+    ],
+)
+async def test_one_field_with_two_values_is_refused(
+    client: httpx2.AsyncClient, fields: dict[str, Any], named: str
+) -> None:
+    assert "contradicts" in await refuse(client, named, **fields)
+
+
+# All at once --------------------------------------------------------------------------------------------------------
+
+
+async def test_every_bad_field_is_named_at_once(client: httpx2.AsyncClient) -> None:
+    bad = {
+        "prompt": "",
+        "image_size": {"width": 17, "height": 10**9},
+        "num_images": 5,
+        "num_inference_steps": 0,
+        "seed": -1,
+        "enable_safety_checker": "yes",
+        "sync_mode": 1,
+        "output_format": "gif",
+        "response_format": "png",
+        "size": 5,
+        "n": 0,
+        "steps": 13,
+        "stream": True,
+    }
+    words = await refuse(client, "n", **bad)
+    for name in (*bad, "image_size.width", "image_size.height"):
+        assert f"{name}: " in words or name == "image_size"
+
+
+@pytest.mark.parametrize(
+    ("bad", "names"),
+    [
+        ({"model": "flux/dev", "num_images": 5}, ("num_images", "model")),
+        ({"model": "flux/dev", "prompt": ""}, ("prompt", "model")),
+        ({"seed": 2**63 - 1, "num_images": 2, "steps": 13}, ("steps", "seed")),
+        ({"seed": 2**63 - 1, "n": 2, "stream": True}, ("stream", "seed")),
+        ({"model": None, "prompt": None, "seed": "x"}, ("model", "prompt", "seed")),
+    ],
+)
+async def test_what_holds_between_fields_is_named_with_the_rest(
+    client: httpx2.AsyncClient, bad: dict[str, Any], names: tuple[str, ...]
+) -> None:
+    answer = await client.post(PATH, json=BODY | bad)
+    assert answer.status_code == 400
+    for name in names:
+        assert f"{name}: " in answer.json()["message"]
+
+
+# Bodies -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"[]", b'[{"model": "flux/schnell", "prompt": "x"}]', b'"text"', b"5", b"null", b"true", b"", b" \n", b"{",
+        b'{"model": "flux/schnell", "prompt": "x"', b'{"prompt": "x",}', b"{'prompt': 'x'}", b"{} {}", b"\x00",
+        b'{"prompt": "line\nbreak"}', b'{"prompt": "\\x"}', b'{"seed": 01}', b'{"seed": .5}', b'{"seed": +1}',
+        b'{"seed": ' + b"9" * 5000 + b"}",
+        b'{"prompt": "\xff"}', b'\xff\xfe{\x00"\x00', '{"prompt": "x"}'.encode("utf-16"), b"\xef\xbb\xbf{}",
+        b'{"prompt": "\xed\xa0\x80"}', b'{"prompt": "\xc0\xaf"}',
+        b'{"seed": NaN}', b'{"seed": Infinity}', b'{"seed": -Infinity}', b'{"extra": [NaN]}',
+    ],
+)  # fmt: skip
+async def test_a_body_is_one_json_object_in_utf_8(client: httpx2.AsyncClient, body: bytes) -> None:
+    answer = await client.post(PATH, content=body, headers={"content-type": "application/json"})
+    words_of(answer, "body")
+    assert len(answer.text) < 1000
+
+
+@pytest.mark.parametrize(
+    ("body", "named"),
+    [
+        ('{"model": "flux/schnell", "prompt": "x", "prompt": "y"}', "prompt"),
+        ('{"model": "flux/schnell", "prompt": "x", "prompt": "x"}', "prompt"),
+        ('{"model": "flux/schnell", "prompt": "x", "image_size": {"width": 64, "width": 96}}', "width"),
+        ('{"model": "flux/schnell", "prompt": "x", "unknown": [{"a": 1, "b": 2, "a": 3}]}', "a"),
+        ('{"a": 1, "\\u0061": 2}', "a"),
+        ('{"\\ud800": 1, "\\ud800": 2}', "\\ud800"),
+    ],
+)
+async def test_a_name_stands_once_in_an_object(client: httpx2.AsyncClient, body: str, named: str) -> None:
+    answer = await client.post(PATH, content=body)
+    assert "is given more than once" in words_of(answer, named)
+
+
+@pytest.mark.timeout(20)
+async def test_a_late_duplicate_among_many_names_is_found_quickly(client: httpx2.AsyncClient) -> None:
+    names = [f'"{number:x}":1' for number in range(90_000)]
+    words_of(await client.post(PATH, content="{" + ",".join([*names, names[-1]]) + "}"), "15f8f")
+
+
+@pytest.mark.parametrize("name", ["\ud800", "x\udfff"])
+@pytest.mark.parametrize("place", ["body", "image_size"])
+async def test_a_field_name_that_is_no_unicode_is_refused(client: httpx2.AsyncClient, name: str, place: str) -> None:
+    await refuse(client, place, **({name: 1} if place == "body" else {"image_size": {name: 1}}))
+
+
+@pytest.mark.parametrize(("opening", "closing"), [("[", "]"), ('{"a":', "}")])
+@pytest.mark.parametrize("depth", [100_000])
+async def test_nesting_without_end_is_refused(
+    client: httpx2.AsyncClient, opening: str, closing: str, depth: int
+) -> None:
+    nested = opening * depth + "1" + closing * depth
+    words_of(await client.post(PATH, content=f'{{"model": "sketch", "prompt": {nested}}}'), "body")
+    words_of(await client.post(PATH, content=opening * depth), "body")
+
+
+async def test_no_depth_of_nesting_is_an_error_of_the_server(client: httpx2.AsyncClient) -> None:
+    for depth in range(700, 1000):
+        nested = "[" * depth + "]" * depth
+        answer = await client.post(PATH, content=f'{{"n": {nested}, "num_images": {nested}, "prompt": {nested}}}')
+        assert answer.status_code == 400
+
+
+async def test_no_body_at_all_is_refused(client: httpx2.AsyncClient) -> None:
+    assert "it is empty" in words_of(await client.post(PATH), "body")
+
+
+@pytest.mark.parametrize(
+    "media_type",
+    [
+        "text/plain",
+        "application/x-www-form-urlencoded",
+        "multipart/form-data; boundary=x",
+        "application/jsonx",
+        "x",
+        "",
+    ],
+)
+async def test_only_json_is_read(client: httpx2.AsyncClient, media_type: str) -> None:
+    answer = await client.post(PATH, content=to_json(BODY), headers={"content-type": media_type})
+    assert answer.status_code == 415
+    assert answer.json()["message"] == "Unsupported Media Type: send the body as application/json"
+
+
+@pytest.mark.usefixtures("may_paint")
+@pytest.mark.parametrize("media_type", ["application/json", "APPLICATION/JSON; charset=utf-8", None])
+async def test_json_by_any_spelling_is_read(client: httpx2.AsyncClient, media_type: str | None) -> None:
+    headers = {"content-type": media_type} if media_type else {}
+    answer = await client.post(PATH, content=to_json(BODY | {"size": "64x64"}), headers=headers)
+    assert answer.status_code == 200
+
+
+async def chunks(size: int) -> AsyncIterator[bytes]:
+    for _ in range(size // 65536):
+        yield b" " * 65536
+
+
+async def test_a_body_over_the_limit_is_refused(client: httpx2.AsyncClient) -> None:
+    answer = await client.post(PATH, json=BODY | {"prompt": "x" * (12 * MIB)})
+    assert answer.status_code == 413
+    assert answer.json()["message"] == f"Payload Too Large: the body may have at most {MIB} bytes"
+
+
+@pytest.mark.parametrize("headers", [{}, {"content-length": "10"}, {"content-length": "-1"}, {"content-length": "x"}])
+async def test_a_body_that_hides_its_size_is_refused_too(client: httpx2.AsyncClient, headers: dict[str, str]) -> None:
+    answer = await client.post(PATH, content=chunks(2 * MIB), headers=headers)
+    assert answer.status_code == 413
+
+
+async def test_an_endless_body_is_not_read_to_its_end(client: httpx2.AsyncClient) -> None:
+    sent = 0
+
+    async def endless() -> AsyncIterator[bytes]:
+        nonlocal sent
+        while True:
+            sent += 65536
+            yield b" " * 65536
+
+    assert (await client.post(PATH, content=endless())).status_code == 413
+    assert sent <= MIB + 2 * 65536
+
+
+async def test_a_length_in_strange_digits_is_no_error_of_the_server(client: httpx2.AsyncClient) -> None:
+    headers = {b"content-length": "\u00b2".encode("latin-1")}
+    answer = await client.post(PATH, content=chunks(2 * MIB), headers=headers)
+    assert answer.status_code == 413
+
+
+# Whatever comes -----------------------------------------------------------------------------------------------------
+
+NAMES = (
+    "model", "prompt", "image_size", "num_images", "num_inference_steps", "seed", "enable_safety_checker", "sync_mode",
+    "output_format", "response_format", "stream", "n", "size", "steps",
+)  # fmt: skip
+ANY_TEXT = st.text(st.characters(exclude_categories=()), max_size=20)
+LEGAL = st.sampled_from(
+    ["flux/schnell", "sketch", "a boat", "square", "64x64", "png", "url", "b64_json", "auto", {"width": 64}, 1, 2, 1.0]
+)
+NUMBERS = st.integers() | st.sampled_from([2**63, 10**30, -(10**30), 10**400, -(10**400), raw("1e999"), raw("-0.0")])
+LEAVES = st.none() | st.booleans() | NUMBERS | st.floats(allow_nan=False, allow_infinity=False) | ANY_TEXT | LEGAL
+ANYTHING = st.recursive(
+    LEAVES,
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(ANY_TEXT | st.sampled_from(["width", "height"]), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+BODIES = st.fixed_dictionaries(
+    {"model": st.just("sketch") | ANYTHING, "prompt": st.just("a boat") | ANYTHING},
+    optional=dict.fromkeys(NAMES[2:], ANYTHING),
+)
+
+
+@pytest.mark.usefixtures("may_paint")
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(body=BODIES, extra=st.dictionaries(ANY_TEXT, ANYTHING, max_size=2))
+async def test_no_json_object_is_an_error_of_the_server(
+    client: httpx2.AsyncClient, body: dict[str, Any], extra: dict[str, Any]
+) -> None:
+    answer = await client.post(PATH, content=to_json(extra | body))
+    assert answer.status_code in (200, 400)
+    if answer.status_code == 400:
+        assert answer.json()["message"].startswith("Body validation error! ")
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(body=st.binary(max_size=200))
+async def test_no_bytes_are_an_error_of_the_server(client: httpx2.AsyncClient, body: bytes) -> None:
+    assert (await client.post(PATH, content=body)).status_code == 400

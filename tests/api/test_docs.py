@@ -1,0 +1,193 @@
+"""The reference at /docs works without the internet, and the OpenAPI document says what the server does."""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import httpx2
+import pytest
+
+from allaprima.api.images import PATH
+from allaprima.api.schemas import ImagesBody
+
+
+@pytest.fixture
+async def document(anonymous: httpx2.AsyncClient) -> dict[str, Any]:
+    answer = await anonymous.get("/openapi.json")
+    assert answer.status_code == 200
+    return answer.json()
+
+
+@pytest.fixture
+async def post(document: dict[str, Any]) -> dict[str, Any]:
+    return document["paths"][PATH]["post"]
+
+
+def references(value: Any) -> Iterator[str]:
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            if name == "$ref":
+                yield inner
+            yield from references(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from references(inner)
+
+
+def resolve(document: dict[str, Any], value: Any) -> Any:
+    while isinstance(value, dict) and "$ref" in value:
+        found = document
+        start, *steps = value["$ref"].split("/")
+        assert start == "#"
+        for step in steps:
+            found = found[step]
+        value = found
+    return value
+
+
+# The page -----------------------------------------------------------------------------------------------------------
+
+
+async def test_the_page_refers_to_no_other_host(anonymous: httpx2.AsyncClient) -> None:
+    page = await anonymous.get("/docs")
+    assert page.status_code == 200
+    assert page.headers["content-type"].startswith("text/html")
+    links = re.findall(r"""(?:href|src|url)\s*[=:]\s*["']([^"']+)["']""", page.text)
+    assert len(links) == 4
+    assert all(re.match(r"/[^/]", link) for link in links)
+    assert "://" not in page.text
+
+
+async def test_everything_that_the_page_loads_is_served(anonymous: httpx2.AsyncClient) -> None:
+    page = await anonymous.get("/docs")
+    types = {".js": "javascript", ".css": "text/css", ".svg": "image/svg", ".json": "application/json"}
+    for link in re.findall(r"""(?:href|src|url)\s*[=:]\s*["']([^"']+)["']""", page.text):
+        answer = await anonymous.get(link)
+        assert answer.status_code == 200, link
+        assert len(answer.content) > 100
+        assert types["." + link.rpartition(".")[2]] in answer.headers["content-type"]
+
+
+async def test_the_styles_load_nothing_from_elsewhere(anonymous: httpx2.AsyncClient) -> None:
+    styles = (await anonymous.get("/docs/assets/swagger-ui.css")).text
+    targets = re.findall(r"url\(([^)]{0,20})", styles)
+    assert all(target.strip("\"'").startswith(("data:", "#")) for target in targets)
+    assert "@import" not in styles
+
+
+@pytest.mark.parametrize("path", ["/docs/assets/../app.py", "/docs/assets/%2e%2e/app.py", "/docs/assets/..%2fapp.py"])
+async def test_nothing_beside_the_assets_is_served(anonymous: httpx2.AsyncClient, path: str) -> None:
+    assert (await anonymous.get(path)).status_code == 404
+
+
+# The document -------------------------------------------------------------------------------------------------------
+
+
+async def test_every_reference_resolves(document: dict[str, Any]) -> None:
+    found = list(references(document))
+    assert found
+    for reference in found:
+        assert isinstance(resolve(document, {"$ref": reference}), dict)
+
+
+async def test_the_documented_routes_are_the_served_ones(
+    document: dict[str, Any], anonymous: httpx2.AsyncClient
+) -> None:
+    assert {path: set(methods) for path, methods in document["paths"].items()} == {
+        PATH: {"post"},
+        "/files/{token}/{name}": {"get"},
+        "/v1/models": {"get"},
+        "/health": {"get"},
+        "/ready": {"get"},
+    }
+
+
+async def test_the_request_schema_is_that_of_the_body(post: dict[str, Any]) -> None:
+    assert post["requestBody"]["required"] is True
+    assert set(post["requestBody"]["content"]) == {"application/json"}
+    schema = post["requestBody"]["content"]["application/json"]["schema"]
+    assert set(schema["properties"]) == set(ImagesBody.model_fields)
+    assert sorted(schema["required"]) == ["model", "prompt"]
+    assert schema["additionalProperties"] is True
+    assert "parameters" not in post
+
+
+async def test_the_limits_in_the_document_are_the_servers(post: dict[str, Any]) -> None:
+    schema = post["requestBody"]["content"]["application/json"]["schema"]["properties"]
+
+    def first(name: str) -> dict[str, Any]:
+        return schema[name]["anyOf"][0]
+
+    assert (schema["prompt"]["minLength"], schema["prompt"]["maxLength"]) == (1, 4000)
+    assert (first("num_images")["minimum"], first("num_images")["maximum"]) == (1, 4)
+    assert (first("num_inference_steps")["minimum"], first("num_inference_steps")["maximum"]) == (1, 12)
+    assert first("n") == first("num_images")
+    assert first("steps") == first("num_inference_steps")
+    for side in ("width", "height"):
+        limits = first("image_size")["properties"][side]
+        assert (limits["minimum"], limits["maximum"], limits["multipleOf"]) == (64, 1536, 32)
+    assert schema["size"]["anyOf"] == schema["image_size"]["anyOf"]
+    assert first("seed")["minimum"] == 0
+
+
+async def test_the_largest_seed_in_the_document_is_a_legal_seed(post: dict[str, Any]) -> None:
+    seed = post["requestBody"]["content"]["application/json"]["schema"]["properties"]["seed"]["anyOf"][0]
+    assert int(seed.get("maximum", seed.get("exclusiveMaximum", 0) - 1)) <= 2**63 - 1 or (
+        seed.get("exclusiveMaximum") == 2**63 and "maximum" not in seed
+    )
+
+
+async def test_the_answer_schema_is_that_of_the_answer(
+    document: dict[str, Any], post: dict[str, Any], client: httpx2.AsyncClient
+) -> None:
+    body = (await client.post(PATH, json={"model": "sketch", "prompt": "a boat", "size": "64x64"})).json()
+    schema = resolve(document, post["responses"]["200"]["content"]["application/json"]["schema"])
+
+    def check(schema: dict[str, Any], value: Any) -> None:
+        schema = resolve(document, schema)
+        if schema.get("type") == "object":
+            assert set(schema.get("required", ())) <= set(value) <= set(schema["properties"])
+            for name, inner in value.items():
+                check(schema["properties"][name], inner)
+        if schema.get("type") == "array":
+            for inner in value:
+                check(schema["items"], inner)
+
+    check(schema, body)
+
+
+async def test_every_status_of_a_refusal_is_documented_with_the_body(
+    document: dict[str, Any], post: dict[str, Any], client: httpx2.AsyncClient
+) -> None:
+    assert set(post["responses"]) >= {"200", "400", "401", "413", "415", "429", "500", "503", "504"}
+    refused = (await client.post(PATH, json={})).json()
+    for status, response in post["responses"].items():
+        if status != "200":
+            schema = resolve(document, response["content"]["application/json"]["schema"])
+            assert set(schema["properties"]) >= set(refused)
+            error = resolve(document, schema["properties"]["error"])
+            assert set(error["properties"]) == set(refused["error"])
+
+
+async def test_nothing_is_documented_that_is_never_answered(document: dict[str, Any]) -> None:
+    for path, methods in document["paths"].items():
+        for operation in methods.values():
+            assert "422" not in operation["responses"], path
+
+
+async def test_a_pictures_answers_are_documented(document: dict[str, Any]) -> None:
+    responses = document["paths"]["/files/{token}/{name}"]["get"]["responses"]
+    assert {"200", "206", "304", "416"} <= set(responses)
+    assert "404" in responses or "4XX" in responses
+    assert set(responses["200"]["content"]) == {"image/png", "image/jpeg", "image/webp"}
+
+
+async def test_the_key_is_documented_where_it_is_needed(document: dict[str, Any]) -> None:
+    schemes = document["components"]["securitySchemes"]
+    needed = {
+        path: [name for requirement in operation.get("security", []) for name in requirement]
+        for path, methods in document["paths"].items()
+        for operation in methods.values()
+    }
+    assert [path for path, names in needed.items() if names] == [PATH]
+    assert [(schemes[name]["type"], schemes[name]["scheme"].lower()) for name in needed[PATH]] == [("http", "bearer")]

@@ -1,0 +1,448 @@
+"""What a legal request gets: the documented answer, in every variant that clients in the field use."""
+
+import base64
+import hashlib
+import io
+import re
+from typing import Any
+
+import httpx2
+import pytest
+from PIL import Image
+
+from allaprima.api.images import OTHER_PATHS, PATH
+from allaprima.api.schemas import PRESETS
+from allaprima.request import ImageFormat
+from allaprima.service.service import Service
+from allaprima.settings import ServerSettings
+from allaprima.store.schema import JobState
+from fakes import SCHNELL, FakeClock, FakeEngine, client_of, open_service
+
+BODY: dict[str, Any] = {"model": "flux/schnell", "prompt": "a lighthouse at dusk"}
+
+
+async def paint(client: httpx2.AsyncClient, **fields: Any) -> dict[str, Any]:
+    answer = await client.post(PATH, json=BODY | fields)
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+def asked(engine: FakeEngine) -> Any:
+    """Return the last request that reached the engine."""
+    return list(engine.requests.values())[-1]
+
+
+# The answer ---------------------------------------------------------------------------------------------------------
+
+
+async def test_the_answer_has_every_documented_member_and_no_other(client: httpx2.AsyncClient) -> None:
+    body = await paint(client, num_images=2)
+    assert set(body) == {"created", "images", "data", "timings", "seed", "has_nsfw_concepts", "prompt", "meta"}
+    for image in body["images"]:
+        assert set(image) == {
+            "url", "width", "height", "content_type", "seed", "sha256", "nsfw_score", "expires_at",
+        }  # fmt: skip
+    assert [set(item) for item in body["data"]] == [{"url"}, {"url"}]
+    assert set(body["timings"]) == {"inference", "text", "steps", "decode", "safety", "encode"}
+    assert set(body["meta"]) == {"model", "revision", "usage", "warnings"}
+    assert set(body["meta"]["usage"]) == {"credits_used", "usd_spent"}
+
+
+async def test_every_member_has_exactly_its_type(client: httpx2.AsyncClient) -> None:
+    body = await paint(client, num_images=2)
+    kinds = {name: type(value) for name, value in body.items()}
+    assert kinds == {
+        "created": int,
+        "images": list,
+        "data": list,
+        "timings": dict,
+        "seed": int,
+        "has_nsfw_concepts": list,
+        "prompt": str,
+        "meta": dict,
+    }
+    assert {name: type(value) for name, value in body["images"][0].items()} == {
+        "url": str,
+        "width": int,
+        "height": int,
+        "content_type": str,
+        "seed": int,
+        "sha256": str,
+        "nsfw_score": float,
+        "expires_at": int,
+    }
+    assert all(type(flag) is bool for flag in body["has_nsfw_concepts"])
+    timings = body["timings"]
+    assert all(type(timings[name]) is float for name in ("inference", "text", "decode", "safety", "encode"))
+    assert all(type(step) is float for step in timings["steps"])
+    assert type(body["meta"]["model"]) is type(body["meta"]["revision"]) is str
+    assert all(type(warning) is str for warning in body["meta"]["warnings"])
+
+
+async def test_the_answer_tells_what_was_painted(client: httpx2.AsyncClient, clock: FakeClock) -> None:
+    body = await paint(client, seed=454423425, image_size={"width": 1440, "height": 512}, model="sketch")
+    assert body["created"] == int(clock.now)
+    assert body["seed"] == 454423425
+    assert body["prompt"] == "a lighthouse at dusk"
+    assert body["has_nsfw_concepts"] == [False]
+    assert body["meta"]["usage"] == {"credits_used": 0, "usd_spent": 0}
+    assert body["meta"]["warnings"] == []
+    image = body["images"][0]
+    assert (image["width"], image["height"], image["content_type"]) == (1440, 512, "image/png")
+    assert image["expires_at"] == int(clock.now + 7 * 86400)
+    assert image["nsfw_score"] == 0.01
+
+
+async def test_timings_are_the_engines_own(client: httpx2.AsyncClient) -> None:
+    timings = (await paint(client, num_inference_steps=2))["timings"]
+    assert timings == {
+        "inference": 0.25 + 2 * 0.125 + 0.5 + 0.0625,
+        "text": 0.25,
+        "steps": [0.125, 0.125],
+        "decode": 0.5,
+        "safety": 0.0625,
+        "encode": 0.03125,
+    }
+
+
+async def test_the_link_gives_the_picture_to_anyone(client: httpx2.AsyncClient, anonymous: httpx2.AsyncClient) -> None:
+    image = (await paint(client, image_size="square"))["images"][0]
+    assert re.fullmatch(r"http://paint\.test/files/[^/]+/[^/]+\.png", image["url"])
+    file = await anonymous.get(image["url"])
+    assert file.status_code == 200
+    assert hashlib.sha256(file.content).hexdigest() == image["sha256"]
+    assert Image.open(io.BytesIO(file.content)).size == (512, 512)
+
+
+async def test_tracing_and_cost_headers_are_on_every_picture(client: httpx2.AsyncClient) -> None:
+    answer = await client.post(PATH, json=BODY)
+    assert answer.headers["content-type"] == "application/json"
+    assert answer.headers["x-aimlapi-credits-used"] == "0"
+    assert answer.headers["x-aimlapi-usd-spent"] == "0.000000000"
+    assert re.fullmatch(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", answer.headers["x-inference-id"])
+    assert answer.headers["x-request-id"] == answer.headers["x-inference-id"]
+    assert "x-client-request-id" not in answer.headers
+    assert "x-ignored-fields" not in answer.headers
+
+
+async def test_the_inference_id_is_the_jobs_id(client: httpx2.AsyncClient, engine: FakeEngine) -> None:
+    answer = await client.post(PATH, json=BODY)
+    assert list(engine.requests) == [answer.headers["x-inference-id"]]
+
+
+@pytest.mark.parametrize("client_id", ["a", "A-1_b.c:d", "x" * 128])
+async def test_a_legal_client_id_is_echoed(client: httpx2.AsyncClient, client_id: str) -> None:
+    answer = await client.get("/health", headers={"X-Client-Request-Id": client_id})
+    assert answer.headers["x-client-request-id"] == client_id
+
+
+@pytest.mark.parametrize("client_id", ["", "x" * 129, "a b", "a/b", "caf\u00e9", "a\tb", "a;b"])
+async def test_any_other_client_id_is_dropped_without_an_error(client: httpx2.AsyncClient, client_id: str) -> None:
+    answer = await client.get("/health", headers={b"X-Client-Request-Id": client_id.encode()})
+    assert answer.status_code == 200
+    assert "x-client-request-id" not in answer.headers
+
+
+# Where and with what key -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", OTHER_PATHS)
+async def test_every_published_form_of_the_path_answers(client: httpx2.AsyncClient, path: str) -> None:
+    answer = await client.post(path, json=BODY | {"image_size": "square"})
+    assert answer.status_code == 200
+    assert answer.json()["images"][0]["width"] == 512
+
+
+def test_the_forms_are_with_and_without_v1_slash_and_with_url() -> None:
+    assert len(OTHER_PATHS) == 8
+    assert {PATH, f"{PATH}/", "/images/generations", "/images/generations/", f"{PATH}/with-url"} <= set(OTHER_PATHS)
+
+
+@pytest.mark.parametrize("form", ["Bearer {}", "bearer {}", "BEARER  {}", "Key {}", "key {}", "Key my-id:{}"])
+async def test_every_form_of_the_key_is_accepted(anonymous: httpx2.AsyncClient, key: str, form: str) -> None:
+    answer = await anonymous.post(PATH, json=BODY, headers={"authorization": form.format(key)})
+    assert answer.status_code == 200
+
+
+@pytest.mark.parametrize("form", ["{}", "Basic {}", "Bearer", "Bearer ", "Bearer {} x", "Bearer id:{}", "Bearer {}x"])
+async def test_any_other_form_is_refused(anonymous: httpx2.AsyncClient, key: str, form: str) -> None:
+    answer = await anonymous.post(PATH, json=BODY, headers={"authorization": form.format(key)})
+    assert answer.status_code == 401
+    assert answer.headers["www-authenticate"] == "Bearer"
+    assert answer.json()["message"].startswith("This request requires a valid API key.")
+
+
+async def test_no_key_is_refused(anonymous: httpx2.AsyncClient, engine: FakeEngine) -> None:
+    assert (await anonymous.post(PATH, json=BODY)).status_code == 401
+    assert not engine.requests
+
+
+# Fields -------------------------------------------------------------------------------------------------------------
+
+
+async def test_defaults_are_one_picture_of_1024_by_768_in_four_steps(
+    client: httpx2.AsyncClient, engine: FakeEngine
+) -> None:
+    await paint(client)
+    request = asked(engine)
+    assert (request.width, request.height, request.steps, request.count) == (1024, 768, 4, 1)
+    assert request.check_safety
+    assert request.image_format is ImageFormat.PNG
+
+
+async def test_presets_mean_their_pixels(client: httpx2.AsyncClient, engine: FakeEngine) -> None:
+    assert PRESETS == {
+        "square_hd": (1024, 1024),
+        "square": (512, 512),
+        "portrait_4_3": (768, 1024),
+        "portrait_16_9": (576, 1024),
+        "landscape_4_3": (1024, 768),
+        "landscape_16_9": (1024, 576),
+    }
+    for preset, size in PRESETS.items():
+        image = (await paint(client, image_size=preset))["images"][0]
+        assert (image["width"], image["height"]) == size == (asked(engine).width, asked(engine).height)
+
+
+SIZES: list[tuple[dict[str, Any], tuple[int, int]]] = [
+    ({"size": "512x512"}, (512, 512)),
+    ({"size": "1536X64"}, (1536, 64)),
+    ({"size": "auto"}, (1024, 768)),
+    ({"size": "square"}, (512, 512)),
+    ({"size": {"width": 64, "height": 96}}, (64, 96)),
+    ({"image_size": "640x480"}, (640, 480)),
+    ({"image_size": {"width": 512}}, (512, 768)),
+    ({"image_size": {"height": 512}}, (1024, 512)),
+    ({"image_size": {}}, (1024, 768)),
+    ({"image_size": {"width": 512.0, "height": 512.0}}, (512, 512)),
+    ({"image_size": None}, (1024, 768)),
+    ({"image_size": {"width": 512, "height": 512}, "size": "512x512"}, (512, 512)),
+    ({"image_size": {"width": 1024}, "size": "1024x768"}, (1024, 768)),
+    ({"image_size": "landscape_4_3", "size": "auto"}, (1024, 768)),
+    ({"image_size": None, "size": "512x512"}, (512, 512)),
+]
+
+
+async def test_every_spelling_of_a_size_is_understood(client: httpx2.AsyncClient, engine: FakeEngine) -> None:
+    for fields, size in SIZES:
+        image = (await paint(client, **fields))["images"][0]
+        assert (image["width"], image["height"]) == size == (asked(engine).width, asked(engine).height), fields
+
+
+async def test_n_is_num_images_and_steps_is_num_inference_steps(client: httpx2.AsyncClient, engine: FakeEngine) -> None:
+    body = await paint(client, n=3, steps=12, size="64x64")
+    assert (asked(engine).count, asked(engine).steps) == (3, 12)
+    assert len(body["images"]) == len(body["data"]) == len(body["has_nsfw_concepts"]) == 3
+
+
+async def test_a_field_under_two_names_with_one_value_is_accepted(
+    client: httpx2.AsyncClient, engine: FakeEngine
+) -> None:
+    await paint(client, n=2, num_images=2.0, steps=1, num_inference_steps=1)
+    assert (asked(engine).count, asked(engine).steps) == (2, 1)
+
+
+async def test_integral_floats_are_integers(client: httpx2.AsyncClient, engine: FakeEngine) -> None:
+    body = await paint(client, num_images=2.0, num_inference_steps=3.0, seed=7.0)
+    assert (asked(engine).count, asked(engine).steps, asked(engine).seed) == (2, 3, 7)
+    assert type(body["seed"]) is int
+
+
+async def test_null_means_absent(client: httpx2.AsyncClient, engine: FakeEngine) -> None:
+    names = (
+        "image_size", "num_images", "num_inference_steps", "seed", "enable_safety_checker", "sync_mode",
+        "output_format", "response_format", "stream", "n", "size", "steps",
+    )  # fmt: skip
+    body = await paint(client, **dict.fromkeys(names))
+    request = asked(engine)
+    assert (request.width, request.height, request.steps, request.count) == (1024, 768, 4, 1)
+    assert request.check_safety
+    assert body["images"][0]["content_type"] == "image/png"
+
+
+# Seeds --------------------------------------------------------------------------------------------------------------
+
+
+async def test_image_i_has_seed_plus_i(client: httpx2.AsyncClient, engine: FakeEngine) -> None:
+    body = await paint(client, seed=41, num_images=4)
+    assert [image["seed"] for image in body["images"]] == [41, 42, 43, 44]
+    assert body["seed"] == asked(engine).seed == 41
+    pictures = [await client.get(image["url"]) for image in body["images"]]
+    colours = [Image.open(io.BytesIO(picture.content)).getpixel((0, 0)) for picture in pictures]
+    assert colours == [(255, 41, 0), (255, 42, 0), (255, 43, 0), (255, 44, 0)]
+
+
+async def test_the_largest_seed_is_done_exactly(client: httpx2.AsyncClient, engine: FakeEngine) -> None:
+    body = await paint(client, seed=2**63 - 1)
+    assert body["seed"] == body["images"][0]["seed"] == asked(engine).seed == 2**63 - 1
+
+
+async def test_seed_zero_is_a_seed(client: httpx2.AsyncClient, engine: FakeEngine) -> None:
+    assert (await paint(client, seed=0))["seed"] == asked(engine).seed == 0
+
+
+async def test_a_random_seed_is_below_two_to_the_32_and_returned(
+    client: httpx2.AsyncClient, engine: FakeEngine
+) -> None:
+    seeds = [(await paint(client, size="64x64"))["seed"] for _ in range(5)]
+    assert seeds == [request.seed for request in engine.requests.values()]
+    assert all(0 <= seed < 2**32 for seed in seeds)
+    assert len(set(seeds)) > 1
+
+
+# Formats and delivery -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["png", "jpeg", "webp"])
+async def test_the_output_format_is_the_files_format(client: httpx2.AsyncClient, name: str) -> None:
+    image = (await paint(client, output_format=name, size="64x64"))["images"][0]
+    assert image["content_type"] == f"image/{name}"
+    file = await client.get(image["url"])
+    assert file.headers["content-type"] == f"image/{name}"
+    assert Image.open(io.BytesIO(file.content)).format == name.upper()
+
+
+@pytest.mark.parametrize("fields", [{"response_format": "b64_json"}, {"output_format": "b64_json"}])
+async def test_base64_stands_in_data_without_a_url_beside_it(
+    client: httpx2.AsyncClient, fields: dict[str, str]
+) -> None:
+    body = await paint(client, **fields, n=2, size="64x64")
+    assert [set(item) for item in body["data"]] == [{"b64_json"}, {"b64_json"}]
+    for item, image in zip(body["data"], body["images"], strict=True):
+        assert hashlib.sha256(base64.b64decode(item["b64_json"], validate=True)).hexdigest() == image["sha256"]
+        assert image["url"].startswith("http://paint.test/files/")
+
+
+@pytest.mark.parametrize("fields", [{"response_format": "url"}, {"output_format": "url"}, {}])
+async def test_links_stand_in_data_without_base64_beside_them(
+    client: httpx2.AsyncClient, fields: dict[str, str]
+) -> None:
+    body = await paint(client, **fields, size="64x64")
+    assert body["data"] == [{"url": body["images"][0]["url"]}]
+
+
+async def test_file_format_and_delivery_go_together(client: httpx2.AsyncClient) -> None:
+    body = await paint(client, output_format="jpeg", response_format="b64_json", size="64x64")
+    picture = Image.open(io.BytesIO(base64.b64decode(body["data"][0]["b64_json"])))
+    assert picture.format == "JPEG"
+
+
+async def test_sync_mode_puts_the_picture_into_the_link(client: httpx2.AsyncClient) -> None:
+    body = await paint(client, sync_mode=True, output_format="webp", size="64x64")
+    start, _, text = body["images"][0]["url"].partition(",")
+    assert start == "data:image/webp;base64"
+    assert hashlib.sha256(base64.b64decode(text, validate=True)).hexdigest() == body["images"][0]["sha256"]
+
+
+async def test_no_streaming_may_be_asked_for(client: httpx2.AsyncClient) -> None:
+    await paint(client, stream=False)
+
+
+# Safety -------------------------------------------------------------------------------------------------------------
+
+
+async def test_a_withheld_picture_is_reported_in_its_place(client: httpx2.AsyncClient, engine: FakeEngine) -> None:
+    engine.flagged = frozenset({1})
+    body = await paint(client, num_images=3, size="64x64")
+    assert body["has_nsfw_concepts"] == [False, True, False]
+    assert [image["nsfw_score"] for image in body["images"]] == [0.01, 0.99, 0.01]
+    picture = await client.get(body["images"][1]["url"])
+    assert Image.open(io.BytesIO(picture.content)).getpixel((0, 0)) == (0, 0, 0)
+
+
+async def test_without_the_safety_checker_there_is_no_score(client: httpx2.AsyncClient, engine: FakeEngine) -> None:
+    body = await paint(client, enable_safety_checker=False)
+    assert asked(engine).check_safety is False
+    assert body["images"][0]["nsfw_score"] is None
+    assert body["has_nsfw_concepts"] == [False]
+
+
+async def test_what_the_engine_warns_of_is_passed_on(client: httpx2.AsyncClient, engine: FakeEngine) -> None:
+    engine.warnings = ("the prompt was cut",)
+    assert (await paint(client, model="sketch"))["meta"]["warnings"] == ["the prompt was cut"]
+
+
+# Models -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["flux/schnell", "flux-schnell", "FLUX.1-schnell", "black-forest-labs/FLUX.1-schnell"])
+async def test_a_stand_in_is_named(client: httpx2.AsyncClient, name: str) -> None:
+    answer = await client.post(PATH, json=BODY | {"model": name})
+    assert answer.headers["x-model"] == "allaprima/sketch"
+    meta = answer.json()["meta"]
+    assert meta["model"] == "allaprima/sketch"
+    assert meta["revision"] == "5" * 40
+    assert meta["warnings"] == ["flux/schnell has no weights here; allaprima/sketch painted in its stead"]
+
+
+async def test_a_loaded_model_paints_for_itself(tmp_path: Any, clock: FakeClock) -> None:
+    async with (
+        open_service(tmp_path, FakeEngine(SCHNELL), clock) as service,
+        client_of(service, key=service.first_key) as client,
+    ):
+        answer = await client.post(PATH, json=BODY)
+        assert answer.headers["x-model"] == "flux/schnell"
+        assert answer.json()["meta"]["warnings"] == []
+
+
+async def test_without_stand_in_the_loaded_models_are_named(
+    tmp_path: Any, engine: FakeEngine, clock: FakeClock
+) -> None:
+    async with (
+        open_service(tmp_path, engine, clock, has_stand_in=False) as service,
+        client_of(service, key=service.first_key) as client,
+    ):
+        answer = await client.post(PATH, json=BODY)
+        assert answer.status_code == 400
+        assert answer.json()["error"]["param"] == "model"
+        assert "loaded are 'allaprima/sketch'" in answer.json()["message"]
+
+
+# Fields without effect ----------------------------------------------------------------------------------------------
+
+
+async def test_fields_without_effect_are_named(client: httpx2.AsyncClient) -> None:
+    inert = {"guidance_scale": 3.5, "acceleration": "none", "user": None, "quality": "hd"}
+    answer = await client.post(PATH, json=BODY | {"model": "sketch", "image_size": {"width": 512, "depth": 2}} | inert)
+    assert answer.status_code == 200
+    assert answer.headers["x-ignored-fields"] == "guidance_scale, acceleration, user, quality, image_size.depth"
+    assert answer.json()["meta"]["warnings"] == [
+        "fields without effect: guidance_scale, acceleration, user, quality, image_size.depth"
+    ]
+
+
+NASTY_NAMES = [
+    "a\r\nset-cookie: taken=1", "\n", "\x00", "\x7f", "caf\u00e9", "\U0001f98a" * 60, "", " ", " a ", "a, b", "{name}",
+    "__proto__", "model_config", "model_fields", "model_dump", "__class__", "x" * 999, "self", "model_extra", "copy",
+]  # fmt: skip
+
+
+async def test_a_nasty_field_name_neither_breaks_nor_forges_the_answer(client: httpx2.AsyncClient) -> None:
+    for name in NASTY_NAMES:
+        for extra in ({name: 1}, {"image_size": {"width": 64, "height": 64, name: 1}}):
+            answer = await client.post(PATH, json=BODY | extra)
+            assert answer.status_code == 200, name
+            assert re.fullmatch(r"[\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?|", answer.headers["x-ignored-fields"]), name
+            assert "set-cookie" not in answer.headers
+            assert answer.json()["meta"]["warnings"][-1].startswith("fields without effect: ")
+
+
+async def test_many_nasty_field_names_make_no_header_that_clients_refuse(client: httpx2.AsyncClient) -> None:
+    answer = await client.post(PATH, json=BODY | {"\U0001f98a" * 60 + str(number): 1 for number in range(2000)})
+    assert answer.status_code == 200
+    assert len(answer.headers["x-ignored-fields"]) < 4096
+
+
+# The end of the wait ------------------------------------------------------------------------------------------------
+
+
+async def test_when_the_wait_is_over_the_job_goes_on(service: Service, key: str, engine: FakeEngine) -> None:
+    engine.hold()
+    async with client_of(service, ServerSettings(wait_s=0.05), key=key) as client:
+        answer = await client.post(PATH, json=BODY)
+    assert answer.status_code == 504
+    body = answer.json()
+    assert body["message"] == "Generation timeout"
+    assert body["job_id"] == answer.headers["x-inference-id"]
+    engine.release()
+    assert (await service.jobs.wait(body["job_id"], 30)).state is JobState.SUCCEEDED

@@ -1,0 +1,95 @@
+"""The small commands: what they print, where, and with which exit status."""
+
+import re
+
+import pytest
+
+from allaprima import __version__
+from allaprima.cli.doctor import examine
+from cli.conftest import Run
+
+
+def plain(text: str) -> str:
+    """Return a help page without frames and line breaks."""
+    return " ".join(re.sub(r"\x1b\[[0-9;]*m|[│╭╮╰╯─]", " ", text).split())
+
+
+def test_the_version_alone_is_printed(run: Run) -> None:
+    result = run("--version")
+
+    assert (result.exit_code, result.stdout, result.stderr) == (0, f"{__version__}\n", "")
+
+
+def test_help_names_every_command(run: Run) -> None:
+    result = run("--help")
+
+    assert result.exit_code == 0
+    for command in ("generate", "serve", "keys", "models", "doctor"):
+        assert command in plain(result.stdout)
+
+
+@pytest.mark.parametrize(
+    ("command", "example"),
+    [
+        ("generate", 'allaprima generate "a t-rex on a beach" -o trex.png'),
+        ("serve", "allaprima serve --host 0.0.0.0 --port 80 --public-url https://paint.example.org"),
+    ],
+)
+def test_help_shows_examples(run: Run, command: str, example: str) -> None:
+    result = run(command, "--help")
+
+    assert result.exit_code == 0
+    assert "Examples:" in plain(result.stdout)
+    assert example in plain(result.stdout)
+
+
+@pytest.mark.parametrize("arguments", [(), ("keys",)], ids=str)
+def test_without_a_command_the_help_is_shown(run: Run, arguments: tuple[str, ...]) -> None:
+    result = run(*arguments)
+
+    assert result.exit_code == 2
+    assert "Usage:" in plain(result.stdout + result.stderr)
+
+
+def test_an_unknown_command_is_refused(run: Run) -> None:
+    result = run("pint")
+
+    assert result.exit_code == 2
+    assert "pint" in result.stderr
+
+
+def test_models_says_which_are_here(run: Run) -> None:
+    result = run("models")
+
+    assert result.exit_code == 0
+    for words in ("allaprima/sketch", "flux/schnell", "in the package", "not here; sketch stands in"):
+        assert words in plain(result.stdout)
+
+
+def test_doctor_finds_everything_that_painting_needs_and_says_what_else_is_missing(run: Run) -> None:
+    result = run("doctor")
+
+    assert result.exit_code == 0
+    lines = result.stdout.splitlines()
+    for name in ("processor", "memory", "disk", "torch", "GPU", "allaprima/sketch", "safety checker", "flux/schnell"):
+        assert sum(f" {name}: " in line for line in lines) == 1
+    assert all(re.match(r"(ok|missing) +\S", line) for line in lines)
+    assert "missing flux/schnell" in result.stdout
+    assert all(finding.is_good for finding in examine() if finding.is_needed)
+
+
+def test_a_setting_that_does_not_exist_is_refused_by_name(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALLAPRIMA_SERVER__PROT", "80")
+
+    result = run("serve", "--port", 0)
+
+    assert result.exit_code == 2
+    assert "ALLAPRIMA_SERVER__PROT" in result.stderr
+
+
+def test_a_value_that_a_setting_can_not_have_is_refused_with_the_setting(run: Run) -> None:
+    result = run("serve", "--port", 70000, "--public-url", "paint.example.org")
+
+    assert result.exit_code == 2
+    assert "server.port = 70000" in result.stderr
+    assert "server.public_url = 'paint.example.org'" in result.stderr

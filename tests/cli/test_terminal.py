@@ -1,0 +1,49 @@
+"""A picture in the terminal: two pixels a character where there are colours, nothing where there are none."""
+
+import io
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from rich.console import Console
+
+from allaprima.cli.terminal import MAX_COLUMNS, UPPER_HALF, draw
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> Path:
+    path = tmp_path / "picture.png"
+    image = Image.new("RGB", (64, 64), (255, 0, 0))
+    image.paste((0, 0, 255), (0, 32, 64, 64))
+    image.save(path)
+    return path
+
+
+def drawn(path: Path, columns: int, color_system: str | None) -> str:
+    file = io.StringIO()
+    draw(path, Console(file=file, force_terminal=True, width=columns, color_system=color_system))
+    return file.getvalue()
+
+
+def test_a_square_picture_has_half_as_many_lines_as_columns(picture: Path) -> None:
+    lines = drawn(picture, 20, "truecolor").splitlines()
+
+    assert [line.count(UPPER_HALF) for line in lines] == [20] * 10
+
+
+def test_the_upper_half_stays_above_the_lower(picture: Path) -> None:
+    lines = drawn(picture, 20, "truecolor").splitlines()
+
+    assert "38;2;255;0;0;48;2;255;0;0" in lines[0]
+    assert "38;2;0;0;255;48;2;0;0;255" in lines[-1]
+
+
+def test_a_wide_terminal_is_not_filled(picture: Path) -> None:
+    lines = drawn(picture, 300, "truecolor").splitlines()
+
+    assert lines[0].count(UPPER_HALF) == MAX_COLUMNS
+
+
+def test_nothing_is_drawn_without_colours(picture: Path) -> None:
+    assert drawn(picture, 20, None) == ""
+    assert drawn(picture, 20, "standard") == ""

@@ -1,0 +1,158 @@
+"""The determinism contract, bit for bit: what a request paints depends on the request and the model alone.
+
+Whole PNG files are compared, so the text inside them has to agree as well as every pixel.
+"""
+
+import io
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from uuid_utils import uuid7
+
+from allaprima.engine.painter import Painter
+from allaprima.engine.pipeline import Pipeline
+from allaprima.engine.runner import Engine
+from allaprima.engine.safety import SafetyChecker
+from allaprima.request import ImageRequest, ModelInfo, StepDone
+from allaprima.settings import DEFAULT_SAFETY_THRESHOLD
+from allaprima.weights.catalog import SKETCH_ID, sketch_folder
+from allaprima.weights.model import open_model
+
+pytestmark = pytest.mark.timeout(600)
+
+#: Longest wait for a picture, in seconds.
+LIMIT_S = 300
+
+REQUESTS = {
+    "square": ImageRequest("a red apple, blue background", 11, SKETCH_ID, 256, 256, steps=2),
+    "wide": ImageRequest("a t-rex on a beach", 2**40 + 5, SKETCH_ID, 384, 128, steps=2),
+}
+STRANGERS = (
+    ImageRequest("a rocket at night", 0, SKETCH_ID, 64, 320, steps=1, count=2),
+    ImageRequest("a palm tree in the desert", 11, SKETCH_ID, 256, 256, steps=3),
+    ImageRequest("a red apple, blue background", 12, SKETCH_ID, 288, 256, steps=1),
+    ImageRequest("a pizza", 2**63 - 1, SKETCH_ID, 64, 64, steps=2),
+)
+
+
+def new_engine() -> Engine:
+    """Return a started engine that reads the model from the disk."""
+
+    def load() -> dict[str, Painter]:
+        model = open_model(sketch_folder()).load()
+        return {model.id: Painter(Pipeline(model, "cpu"), SafetyChecker.load(), DEFAULT_SAFETY_THRESHOLD)}
+
+    engine = Engine((ModelInfo(SKETCH_ID, "", "sketch", ""),), load)
+    engine.start()
+    return engine
+
+
+def ignore(_step: StepDone) -> None:
+    pass
+
+
+def paint(engine: Engine, *requests: ImageRequest) -> list[list[bytes]]:
+    """Submit all requests at once; return the files of each."""
+    futures = [engine.submit(str(uuid7()), request, ignore) for request in requests]
+    return [[image.data for image in future.result(LIMIT_S).images] for future in futures]
+
+
+def pixels(data: bytes) -> np.ndarray:
+    with Image.open(io.BytesIO(data)) as picture:
+        return np.asarray(picture)
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[Engine]:
+    opened = new_engine()
+    yield opened
+    opened.close()
+
+
+@pytest.fixture(params=REQUESTS)
+def request_(request: pytest.FixtureRequest) -> ImageRequest:
+    return REQUESTS[request.param]
+
+
+@pytest.fixture
+def alone(request_: ImageRequest, engine: Engine, painted: dict[ImageRequest, bytes]) -> bytes:
+    """The picture painted with nothing beside it."""
+    if request_ not in painted:
+        [[painted[request_]]] = paint(engine, request_)
+    return painted[request_]
+
+
+@pytest.fixture(scope="module")
+def painted() -> dict[ImageRequest, bytes]:
+    return {}
+
+
+def test_a_request_paints_the_same_bytes_again(engine: Engine, request_: ImageRequest, alone: bytes) -> None:
+    assert paint(engine, request_) == [[alone]]
+
+
+def test_image_3_of_4_is_the_image_of_its_own_seed(engine: Engine, request_: ImageRequest, alone: bytes) -> None:
+    [images] = paint(engine, replace(request_, seed=request_.seed - 2, count=4))
+
+    assert images[2] == alone
+    assert len(set(images)) == 4
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_the_number_of_images_does_not_change_the_first(
+    engine: Engine, request_: ImageRequest, alone: bytes, count: int
+) -> None:
+    [images] = paint(engine, replace(request_, count=count))
+
+    assert images[0] == alone
+
+
+def test_strangers_before_and_after_do_not_change_a_bit(engine: Engine, request_: ImageRequest, alone: bytes) -> None:
+    painted = paint(engine, *STRANGERS[:2], request_, *STRANGERS[2:], request_)
+
+    assert painted[2] == painted[-1] == [alone]
+
+
+def test_other_sizes_painted_before_do_not_change_a_bit(engine: Engine, request_: ImageRequest, alone: bytes) -> None:
+    for width, height in ((64, 64), (512, 64), (64, 512), (256, 512)):
+        paint(engine, replace(request_, width=width, height=height, steps=1))
+
+    assert paint(engine, request_) == [[alone]]
+
+
+def test_looking_at_the_picture_does_not_change_it(engine: Engine, request_: ImageRequest) -> None:
+    assert paint(engine, replace(request_, check_safety=False)) == paint(engine, request_)
+
+
+def test_an_engine_that_read_the_model_anew_paints_the_same_bytes(request_: ImageRequest, alone: bytes) -> None:
+    fresh = new_engine()
+    try:
+        assert paint(fresh, request_) == [[alone]]
+    finally:
+        fresh.close()
+
+
+def test_another_process_paints_the_same_bytes(request_: ImageRequest, alone: bytes, tmp_path: Path) -> None:
+    output = tmp_path / "image.png"
+    options = [f"--size={request_.width}x{request_.height}", f"--steps={request_.steps}", f"--seed={request_.seed}"]
+
+    subprocess.run(
+        [sys.executable, "-m", "allaprima", "generate", request_.prompt, "-o", str(output), *options],
+        check=True,
+        capture_output=True,
+        timeout=LIMIT_S,
+    )
+
+    assert output.read_bytes() == alone
+
+
+def test_another_seed_paints_other_pixels(engine: Engine, request_: ImageRequest, alone: bytes) -> None:
+    [[other]] = paint(engine, replace(request_, seed=request_.seed + 1))
+
+    assert not np.array_equal(pixels(other), pixels(alone))

@@ -1,0 +1,258 @@
+"""The engine's thread: order, cancelling, closing and failing, with a painter whose every move the test decides.
+
+The last tests cancel a picture of the built-in model.
+"""
+
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError
+from concurrent.futures import wait as wait_for
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+
+from allaprima.engine.painter import Painter
+from allaprima.engine.runner import Engine, LoadPainters
+from allaprima.errors import Cancelled, Draining, GenerationFailed, WeightsCorrupt
+from allaprima.flux import Check
+from allaprima.request import ImageRequest, ModelInfo, PaintedImage, Painting, StepDone, Timings
+from allaprima.weights.catalog import SKETCH_ID
+
+#: Longest wait for anything here, in seconds.
+LIMIT_S = 120
+
+MODELS = (ModelInfo(SKETCH_ID, "", "sketch", "The built-in model."),)
+REQUEST = ImageRequest("paint", 1, SKETCH_ID, 64, 64, steps=3)
+CRASH = replace(REQUEST, prompt="crash")
+REFUSE = replace(REQUEST, prompt="refuse")
+
+
+class ScriptedPainter(Painter):
+    """Paints the prompt's own bytes; "crash" is a bug of ours and "refuse" an error of ours."""
+
+    def __init__(self) -> None:
+        self.model = SimpleNamespace(id=SKETCH_ID, revision="r1")
+        #: The prompts that were begun, in order.
+        self.begun: list[str] = []
+
+    def paint(self, request: ImageRequest, check: Check, on_step: Callable[[StepDone], None]) -> Painting:
+        self.begun.append(request.prompt)
+        if request.prompt == "crash":
+            raise ZeroDivisionError("a bug")
+        if request.prompt == "refuse":
+            raise GenerationFailed("no")
+        for step in range(1, request.steps + 1):
+            check()
+            on_step(StepDone(step, request.steps))
+        check()
+        image = PaintedImage(request.prompt.encode(), request.seed, None, is_flagged=False)
+        timings = Timings(0.0, (0.0,) * request.steps, 0.0, 0.0, 0.0)
+        return Painting(SKETCH_ID, "r1", (image,), timings, ())
+
+
+class Gate:
+    """An `on_step` that stops the engine's thread at the first step until it is opened."""
+
+    def __init__(self) -> None:
+        self.reached = threading.Event()
+        self.opened = threading.Event()
+        self.seen: list[StepDone] = []
+
+    def __call__(self, done: StepDone) -> None:
+        self.seen.append(done)
+        self.reached.set()
+        assert self.opened.wait(LIMIT_S)
+
+
+def ignore(_step: StepDone) -> None:
+    pass
+
+
+@pytest.fixture
+def scripted() -> ScriptedPainter:
+    return ScriptedPainter()
+
+
+@pytest.fixture
+def engine(scripted: ScriptedPainter) -> Iterator[Engine]:
+    yield from running(lambda: {SKETCH_ID: scripted})
+
+
+@pytest.fixture
+def sketch_engine(painter: Painter) -> Iterator[Engine]:
+    yield from running(lambda: {SKETCH_ID: painter})
+
+
+def running(load: LoadPainters) -> Iterator[Engine]:
+    opened = Engine(MODELS, load)
+    opened.start()
+    yield opened
+    opened.close()
+
+
+def test_an_engine_is_ready_and_knows_revisions_once_its_models_are_loaded(scripted: ScriptedPainter) -> None:
+    may_load = threading.Event()
+
+    def load() -> dict[str, Painter]:
+        assert may_load.wait(LIMIT_S)
+        return {SKETCH_ID: scripted}
+
+    engine = Engine(MODELS, load)
+    engine.start()
+    future = engine.submit("early", REQUEST, ignore)
+    assert not engine.is_ready
+    assert engine.models == MODELS
+
+    may_load.set()
+    engine.ready.result(LIMIT_S)
+
+    assert engine.is_ready
+    assert engine.models == (replace(MODELS[0], revision="r1"),)
+    assert future.result(LIMIT_S).images[0].data == b"paint"
+    engine.close()
+
+
+@pytest.mark.parametrize("error", [WeightsCorrupt("bad file"), MemoryError()], ids=["ours", "unforeseen"])
+def test_an_engine_that_can_not_load_says_so_and_gives_back_what_waits(error: Exception) -> None:
+    def load() -> dict[str, Painter]:
+        raise error
+
+    engine = Engine(MODELS, load)
+    engine.start()
+    waiting = engine.submit("waiting", REQUEST, ignore)
+
+    assert engine.ready.exception(LIMIT_S) is error
+    assert not engine.is_ready
+    engine.close()
+
+    assert isinstance(waiting.exception(LIMIT_S), Draining)
+
+
+def test_requests_are_painted_in_the_order_they_come(engine: Engine, scripted: ScriptedPainter) -> None:
+    prompts = [f"picture {number}" for number in range(8)]
+
+    futures = [engine.submit(prompt, replace(REQUEST, prompt=prompt), ignore) for prompt in prompts]
+
+    assert [future.result(LIMIT_S).images[0].data.decode() for future in futures] == prompts
+    assert scripted.begun == prompts
+
+
+def test_steps_are_told_in_order(engine: Engine) -> None:
+    seen: list[StepDone] = []
+
+    engine.submit("steps", REQUEST, seen.append).result(LIMIT_S)
+
+    assert seen == [StepDone(1, 3), StepDone(2, 3), StepDone(3, 3)]
+
+
+def test_a_request_cancelled_before_it_starts_is_never_begun(engine: Engine, scripted: ScriptedPainter) -> None:
+    gate = Gate()
+    first = engine.submit("first", REQUEST, gate)
+    assert gate.reached.wait(LIMIT_S)
+    waiting = engine.submit("waiting", replace(REQUEST, prompt="never"), ignore)
+
+    engine.cancel("waiting")
+    gate.opened.set()
+
+    assert isinstance(waiting.exception(LIMIT_S), Cancelled)
+    assert first.result(LIMIT_S).images
+    assert "never" not in scripted.begun
+
+
+def test_a_request_cancelled_in_the_middle_stops_and_the_next_is_painted(engine: Engine) -> None:
+    gate = Gate()
+    running = engine.submit("running", REQUEST, gate)
+    following = engine.submit("following", REQUEST, ignore)
+    assert gate.reached.wait(LIMIT_S)
+
+    engine.cancel("running")
+    gate.opened.set()
+
+    assert isinstance(running.exception(LIMIT_S), Cancelled)
+    assert gate.seen == [StepDone(1, 3)]
+    assert following.result(LIMIT_S).images
+
+
+def test_cancelling_what_is_finished_or_unknown_does_nothing(engine: Engine) -> None:
+    engine.submit("done", REQUEST, ignore).result(LIMIT_S)
+
+    engine.cancel("done")
+    engine.cancel("never heard of")
+
+    assert engine.submit("done", REQUEST, ignore).result(LIMIT_S).images
+
+
+def test_a_future_that_its_owner_gave_up_does_not_stop_the_engine(engine: Engine) -> None:
+    gate = Gate()
+    engine.submit("first", REQUEST, gate)
+    assert gate.reached.wait(LIMIT_S)
+    given_up = engine.submit("given up", REQUEST, ignore)
+    following = engine.submit("following", REQUEST, ignore)
+
+    assert given_up.cancel()
+    gate.opened.set()
+
+    assert following.result(LIMIT_S).images
+    with pytest.raises(CancelledError):
+        given_up.result(LIMIT_S)
+
+
+def test_closing_gives_back_what_runs_and_what_waits(engine: Engine, scripted: ScriptedPainter) -> None:
+    gate = Gate()
+    futures = [engine.submit("running", REQUEST, gate)]
+    assert gate.reached.wait(LIMIT_S)
+    futures += [engine.submit(f"waiting {n}", replace(REQUEST, prompt="never"), ignore) for n in range(3)]
+    closing = threading.Thread(target=engine.close)
+
+    closing.start()
+    gate.opened.set()
+    closing.join(LIMIT_S)
+
+    assert not closing.is_alive()
+    assert not wait_for(futures, LIMIT_S).not_done
+    failures = [future.exception() for future in futures]
+    assert all(isinstance(failure, Draining) and failure.retry_after_s > 0 for failure in failures)
+    assert "never" not in scripted.begun
+
+
+def test_closing_twice_is_as_good_as_once(engine: Engine) -> None:
+    engine.close()
+    engine.close()
+
+
+def test_a_bug_while_painting_fails_that_request_alone(engine: Engine, caplog: pytest.LogCaptureFixture) -> None:
+    futures = [engine.submit(str(number), request, ignore) for number, request in enumerate((REQUEST, CRASH, REQUEST))]
+
+    failure = futures[1].exception(LIMIT_S)
+
+    assert isinstance(failure, GenerationFailed)
+    assert failure.message == "the engine failed with ZeroDivisionError"
+    assert futures[0].result(LIMIT_S) == futures[2].result(LIMIT_S)
+    assert [record.exc_info[0] for record in caplog.records if record.exc_info] == [ZeroDivisionError]
+
+
+def test_an_error_of_the_model_reaches_its_own_request_as_it_is(engine: Engine) -> None:
+    refused, painted = (engine.submit(str(number), request, ignore) for number, request in enumerate((REFUSE, REQUEST)))
+
+    failure = refused.exception(LIMIT_S)
+
+    assert isinstance(failure, GenerationFailed)
+    assert failure.message == "no"
+    assert painted.result(LIMIT_S).images
+
+
+@pytest.mark.timeout(600)
+def test_a_real_picture_cancelled_in_the_middle_stops_and_the_next_is_painted(sketch_engine: Engine) -> None:
+    gate = Gate()
+    request = replace(REQUEST, prompt="a red apple", steps=12, count=4)
+    running = sketch_engine.submit("running", request, gate)
+    following = sketch_engine.submit("following", replace(request, steps=1, count=1), ignore)
+    assert gate.reached.wait(LIMIT_S)
+
+    sketch_engine.cancel("running")
+    gate.opened.set()
+
+    assert isinstance(running.exception(LIMIT_S), Cancelled)
+    assert gate.seen == [StepDone(1, 12)]
+    assert len(following.result(LIMIT_S).images) == 1

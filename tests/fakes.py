@@ -1,0 +1,210 @@
+"""Stand-ins for what the service needs from the world, typed by its protocols, and the real service over them.
+
+The engine here paints a plain colour at once; it can be told to hold, to fail and to flag. Nothing in it needs torch.
+"""
+
+import asyncio
+import io
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import Future
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+
+import httpx2
+from PIL import Image
+
+from allaprima.api.app import create_app
+from allaprima.errors import Cancelled, Draining, Error
+from allaprima.request import ImageFormat, ImageRequest, ModelInfo, PaintedImage, Painting, StepDone, Timings
+from allaprima.service.jobs import JobService
+from allaprima.service.keys import KeyRing
+from allaprima.service.links import Links
+from allaprima.service.models import Models
+from allaprima.service.ports import Clock, Engine
+from allaprima.service.service import Service
+from allaprima.settings import ServerSettings
+from allaprima.store.database import open_database
+from allaprima.store.images import Images
+from allaprima.store.jobs import Jobs
+from allaprima.store.keys import Keys
+from allaprima.store.secret import read_secret
+
+NOON = 1_800_000_000.0
+SKETCH = ModelInfo("allaprima/sketch", "5" * 40, "sketch", "The built-in model.")
+SCHNELL = ModelInfo("flux/schnell", "7" * 40, "FLUX.1 [schnell]", "Four steps.")
+LOCAL = ModelInfo("mine/own", "9" * 40, "own", "A folder of the user's.")
+
+
+class FakeClock(Clock):
+    """A clock that stands still until it is set."""
+
+    def __init__(self, now: float = NOON) -> None:
+        self.now = now
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@lru_cache(maxsize=256)
+def plain_picture(width: int, height: int, colour: tuple[int, int, int], image_format: ImageFormat) -> bytes:
+    """Return the file of a picture of one colour."""
+    file = io.BytesIO()
+    Image.new("RGB", (width, height), colour).save(file, image_format.value)
+    return file.getvalue()
+
+
+class FakeEngine(Engine):
+    """Paints every request in its seed's colour, at once unless told to hold."""
+
+    def __init__(self, *models: ModelInfo, is_ready: bool = True) -> None:
+        self._models = models or (SKETCH,)
+        self._is_ready = is_ready
+        self._is_holding = False
+        self._is_closed = False
+        self._held: dict[str, Future[Painting]] = {}
+        self._arrival = asyncio.Event()
+        #: What was asked, by job id, in the order it came.
+        self.requests: dict[str, ImageRequest] = {}
+        #: Raised instead of painting, while it is set.
+        self.failure: Error | None = None
+        #: The places of each request's images that are withheld.
+        self.flagged: frozenset[int] = frozenset()
+        self.warnings: tuple[str, ...] = ()
+
+    @property
+    def models(self) -> tuple[ModelInfo, ...]:
+        return self._models
+
+    @property
+    def is_ready(self) -> bool:
+        return self._is_ready
+
+    @property
+    def held(self) -> tuple[str, ...]:
+        """The ids of the jobs in its hands."""
+        return tuple(self._held)
+
+    def start(self) -> None:
+        assert not self._is_closed
+
+    def become_ready(self) -> None:
+        self._is_ready = True
+
+    def hold(self) -> None:
+        """Take requests without painting them."""
+        self._is_holding = True
+
+    def release(self) -> None:
+        """Paint what is held, and paint at once from now on."""
+        self._is_holding = False
+        for job_id in tuple(self._held):
+            self.finish(job_id)
+
+    def submit(self, job_id: str, request: ImageRequest, on_step: Callable[[StepDone], None]) -> Future[Painting]:
+        assert not self._is_closed, "a closed engine is given no requests"
+        self.requests[job_id] = request
+        self._held[job_id] = future = Future()
+        self._arrival.set()
+        if not self._is_holding:
+            for step in range(request.steps):
+                on_step(StepDone(step + 1, request.steps))
+            self.finish(job_id)
+        return future
+
+    async def until_held(self, count: int = 1) -> None:
+        """Wait until that many jobs are in its hands."""
+        while len(self._held) < count:
+            self._arrival.clear()
+            await self._arrival.wait()
+
+    def finish(self, job_id: str) -> None:
+        """Paint one held request, or fail it."""
+        future = self._held.pop(job_id)
+        if self.failure:
+            future.set_exception(self.failure)
+        else:
+            future.set_result(self.paint(self.requests[job_id]))
+
+    def cancel(self, job_id: str) -> None:
+        if future := self._held.pop(job_id, None):
+            future.set_exception(Cancelled())
+
+    def close(self) -> None:
+        self._is_closed = True
+        while self._held:
+            _, future = self._held.popitem()
+            future.set_exception(Draining(retry_after_s=5))
+
+    def paint(self, request: ImageRequest) -> Painting:
+        model = next(info for info in self._models if info.id == request.model)
+        images = []
+        for place in range(request.count):
+            seed = request.seed + place
+            is_flagged = request.check_safety and place in self.flagged
+            colour = (0, 0, 0) if is_flagged else (255, seed % 251, seed // 251 % 251)
+            data = plain_picture(request.width, request.height, colour, request.image_format)
+            score = (0.99 if is_flagged else 0.01) if request.check_safety else None
+            images.append(PaintedImage(data, seed, score, is_flagged))
+        timings = Timings(text=0.25, steps=(0.125,) * request.steps, decode=0.5, safety=0.0625, encode=0.03125)
+        return Painting(model.id, model.revision, tuple(images), timings, self.warnings)
+
+
+@asynccontextmanager
+async def open_service(
+    folder: Path,
+    engine: Engine,
+    clock: Clock,
+    *,
+    queue_size: int = 256,
+    image_ttl_s: float = 7 * 86400.0,
+    has_stand_in: bool = True,
+) -> AsyncIterator[Service]:
+    """Run the real service over a data folder and the given engine while the context lasts."""
+    database = await open_database(folder)
+    try:
+        jobs = JobService(
+            Jobs(database),
+            Images(database, folder / "images"),
+            engine,
+            clock,
+            queue_size=queue_size,
+            image_ttl_s=image_ttl_s,
+            sweep_every_s=600,
+        )
+        keys = KeyRing(Keys(database), clock)
+        async with jobs.running():
+            yield Service(
+                keys=keys,
+                jobs=jobs,
+                models=Models(engine, has_stand_in=has_stand_in),
+                links=Links(read_secret(folder)),
+                engine=engine,
+                clock=clock,
+                first_key=await keys.create_first(),
+            )
+    finally:
+        await database.close()
+
+
+def client_of(
+    service: Service,
+    settings: ServerSettings | None = None,
+    *,
+    key: str | None = None,
+    address: str = "127.0.0.1",
+) -> httpx2.AsyncClient:
+    """Return a client of the API over a service, without sockets.
+
+    key: sent with every request. address: where the client seems to be.
+    """
+    app = create_app(settings or ServerSettings(), service)
+    transport = httpx2.ASGITransport(app, client=(address, 40000))
+    headers = {"authorization": f"Bearer {key}"} if key else {}
+    return httpx2.AsyncClient(transport=transport, base_url="http://paint.test", headers=headers)
+
+
+def with_clock(service: Service, clock: Clock) -> Service:
+    """Return the same service with another clock at its door."""
+    return replace(service, clock=clock)

@@ -1,0 +1,229 @@
+"""The database: one writer that loses nothing, readers that can't write, one server, and a schema that is migrated."""
+
+import asyncio
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, create_engine, insert, inspect, select
+from sqlalchemy.exc import IntegrityError, OperationalError
+
+from allaprima.errors import StoreLocked
+from allaprima.store.database import DATABASE_FILE, Database, migrate, open_database
+from allaprima.store.schema import accounts, keys, metadata
+
+
+async def pragma(connection: Any, name: str) -> Any:
+    return (await connection.exec_driver_sql(f"PRAGMA {name}")).scalar_one()
+
+
+async def add(database: Database, name: str) -> None:
+    async with database.write() as connection:
+        await connection.execute(insert(accounts).values(id=name, name=name, created_at=1.0))
+
+
+async def names(database: Database) -> list[str]:
+    async with database.read() as connection:
+        return list((await connection.execute(select(accounts.c.name).order_by(accounts.c.name))).scalars())
+
+
+# Connections --------------------------------------------------------------------------------------------------------
+
+
+async def test_the_writer_keeps_a_commit_through_a_power_cut(database: Database) -> None:
+    async with database.write() as connection:
+        assert await pragma(connection, "journal_mode") == "wal"
+        assert await pragma(connection, "synchronous") == 2  # FULL
+        assert await pragma(connection, "foreign_keys") == 1
+
+
+async def test_a_reader_can_not_write(database: Database) -> None:
+    async with database.read() as connection:
+        assert await pragma(connection, "query_only") == 1
+        with pytest.raises(OperationalError, match="readonly"):
+            await connection.execute(insert(accounts).values(id="a", name="a", created_at=1.0))
+    assert await names(database) == []
+
+
+async def test_a_reader_never_checkpoints(database: Database) -> None:
+    async with database.read() as connection:
+        assert await pragma(connection, "wal_autocheckpoint") == 0
+
+
+async def test_what_is_committed_is_read_at_once(database: Database) -> None:
+    await add(database, "a")
+    assert await names(database) == ["a"]
+
+
+async def test_a_failed_transaction_leaves_nothing(database: Database) -> None:
+    async def fail() -> None:
+        async with database.write() as connection:
+            await connection.execute(insert(accounts).values(id="a", name="a", created_at=1.0))
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        await fail()
+    assert await names(database) == []
+    await add(database, "b")
+    assert await names(database) == ["b"]
+
+
+async def test_a_reader_sees_no_unfinished_transaction(database: Database) -> None:
+    async with database.write() as connection:
+        await connection.execute(insert(accounts).values(id="a", name="a", created_at=1.0))
+        assert await names(database) == []
+    assert await names(database) == ["a"]
+
+
+async def test_writers_take_turns_and_none_is_refused(database: Database) -> None:
+    wanted = [f"{number:02}" for number in range(40)]
+    await asyncio.gather(*(add(database, name) for name in wanted))
+    assert await names(database) == wanted
+
+
+async def test_more_readers_than_connections_wait(database: Database) -> None:
+    await add(database, "a")
+    assert await asyncio.gather(*(names(database) for _ in range(40))) == [["a"]] * 40
+
+
+async def test_a_row_of_nobody_is_refused(database: Database) -> None:
+    async with database.write() as connection:
+        orphan = insert(keys).values(id="k", account_id="nobody", prefix="p", hash="h", created_at=1.0)
+        with pytest.raises(IntegrityError):
+            await connection.execute(orphan)
+
+
+# The folder ---------------------------------------------------------------------------------------------------------
+
+
+async def test_a_data_folder_is_made_and_kept(tmp_path: Path) -> None:
+    folder = tmp_path / "deep" / "data"
+    database = await open_database(folder)
+    await add(database, "a")
+    await database.close()
+    again = await open_database(folder)
+    assert await names(again) == ["a"]
+    await again.close()
+
+
+async def test_a_second_server_is_refused_by_name_of_the_folder(database: Database, tmp_path: Path) -> None:
+    with pytest.raises(StoreLocked, match=str(tmp_path)):
+        await open_database(tmp_path)
+    assert await names(database) == []
+
+
+async def test_a_closed_folder_is_free(tmp_path: Path) -> None:
+    for _ in range(3):
+        await (await open_database(tmp_path)).close()
+
+
+async def test_a_folder_that_could_not_be_opened_is_free(tmp_path: Path) -> None:
+    path = tmp_path / DATABASE_FILE
+    path.write_bytes(b"this is no database, " * 100)
+    with pytest.raises(Exception, match="not a database"):
+        await open_database(tmp_path)
+    path.unlink()
+    await (await open_database(tmp_path)).close()
+
+
+# Migrations ---------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def connected(path: Path) -> Iterator[Connection]:
+    engine = create_engine(f"sqlite:///{path}")
+    with engine.begin() as connection:
+        yield connection
+    engine.dispose()
+
+
+def config_for(connection: Connection) -> Config:
+    config = Config()
+    config.set_main_option("script_location", "allaprima.store:migrations")
+    config.set_main_option("path_separator", "os")
+    config.attributes["connection"] = connection
+    return config
+
+
+def described(connection: Connection) -> dict[str, Any]:
+    """Return everything about the tables that a statement could notice."""
+    looked = inspect(connection)
+    return {
+        table: {
+            "columns": [
+                (column["name"], str(column["type"]), column["nullable"], column["default"])
+                for column in looked.get_columns(table)
+            ],
+            "primary": looked.get_pk_constraint(table),
+            "foreign": sorted(looked.get_foreign_keys(table), key=str),
+            "unique": sorted(looked.get_unique_constraints(table), key=str),
+            "indexes": sorted(looked.get_indexes(table), key=str),
+        }
+        for table in looked.get_table_names()
+        if table != "alembic_version"
+    }
+
+
+def test_migrations_lead_from_nothing_to_the_schema(tmp_path: Path) -> None:
+    migrate(tmp_path / "a.db")
+    with connected(tmp_path / "a.db") as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True, "compare_server_default": True})
+        assert compare_metadata(context, metadata) == []
+        migrated = described(connection)
+    with connected(tmp_path / "b.db") as connection:
+        metadata.create_all(connection)
+        assert described(connection) == migrated
+    assert set(migrated) == {"accounts", "keys", "jobs", "images", "usage"}
+
+
+def test_migrating_twice_changes_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    migrate(path)
+    with connected(path) as connection:
+        connection.execute(insert(accounts).values(id="a", name="a", created_at=1.0))
+        before = described(connection)
+    migrate(path)
+    with connected(path) as connection:
+        assert described(connection) == before
+        assert connection.execute(select(accounts.c.id)).scalars().all() == ["a"]
+
+
+def test_the_schema_can_be_taken_down_and_built_again(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    migrate(path)
+    with connected(path) as connection:
+        before = described(connection)
+    with connected(path) as connection:
+        command.downgrade(config_for(connection), "base")
+    with connected(path) as connection:
+        assert described(connection) == {}
+    migrate(path)
+    with connected(path) as connection:
+        assert described(connection) == before
+
+
+def test_revisions_form_one_line() -> None:
+    with connected(Path(":memory:")) as connection:
+        script = ScriptDirectory.from_config(config_for(connection))
+    assert len(script.get_heads()) == len(script.get_bases()) == 1
+    assert all(revision.doc for revision in script.walk_revisions())
+
+
+async def test_the_database_is_sound_after_use(tmp_path: Path) -> None:
+    database = await open_database(tmp_path)
+    await asyncio.gather(*(add(database, str(number)) for number in range(10)))
+    await database.close()
+    raw = sqlite3.connect(tmp_path / DATABASE_FILE)
+    try:
+        assert raw.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        assert raw.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    finally:
+        raw.close()

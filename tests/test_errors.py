@@ -1,0 +1,106 @@
+"""The tree of errors: drawn, worded, named for programs, and mapped to HTTP, without a gap."""
+
+import inspect
+import re
+
+import pytest
+
+from allaprima import errors
+from allaprima.api.errors import STATUS, status_of
+from allaprima.errors import (
+    Busy,
+    Error,
+    FieldProblem,
+    GenerationTimeout,
+    InvalidRequest,
+    JobNotFound,
+    QueueFull,
+)
+
+CLASSES = [value for value in vars(errors).values() if inspect.isclass(value) and issubclass(value, Error)]
+STATUSES = {
+    "Error": 500,
+    "InvalidRequest": 400,
+    "Unauthorized": 401,
+    "NotFound": 404,
+    "JobNotFound": 404,
+    "ImageNotFound": 404,
+    "KeyNotFound": 404,
+    "Busy": 503,
+    "QueueFull": 429,
+    "Loading": 503,
+    "Draining": 503,
+    "GenerationTimeout": 504,
+    "GenerationFailed": 500,
+    "Cancelled": 409,
+    "WeightsError": 500,
+    "WeightsMissing": 500,
+    "WeightsCorrupt": 500,
+    "SettingsError": 500,
+    "StoreError": 500,
+    "StoreLocked": 500,
+    "StoreUnreachable": 500,
+}
+
+
+def make(kind: type[Error]) -> Error:
+    """Return an error of that class with its default message."""
+    if issubclass(kind, Busy):
+        return kind(retry_after_s=3)
+    if issubclass(kind, GenerationTimeout):
+        return kind("0190")
+    return kind()
+
+
+@pytest.mark.parametrize("kind", CLASSES)
+def test_every_class_says_what_happened(kind: type[Error]) -> None:
+    assert "__doc__" in vars(kind)
+    assert kind.__doc__
+    if not issubclass(kind, GenerationTimeout):
+        assert str(make(kind)) == make(kind).message == kind.__doc__
+
+
+@pytest.mark.parametrize("kind", CLASSES)
+def test_every_class_has_a_code_of_its_own(kind: type[Error]) -> None:
+    assert re.fullmatch(r"[a-z]+(_[a-z]+)*", vars(kind)["code"])
+    assert [other for other in CLASSES if other.code == kind.code] == [kind]
+
+
+def test_every_class_has_its_status() -> None:
+    assert {kind.__name__: status_of(make(kind)) for kind in CLASSES} == STATUSES
+
+
+def test_the_table_of_statuses_names_only_classes_of_the_tree() -> None:
+    assert set(STATUS) <= set(CLASSES)
+
+
+def test_the_drawing_shows_every_class_under_its_parent() -> None:
+    assert errors.__doc__
+    parents: list[str] = []
+    drawn = {}
+    for line in errors.__doc__.splitlines():
+        found = re.match(r"^(Error):$|^([ │]*)[├└]── (\w+)", line)
+        if found:
+            depth = 0 if found[1] else len(found[2]) // 4
+            name = found[1] or found[3]
+            parents[depth:] = [name]
+            drawn[name] = parents[depth - 1] if depth else None
+    actual = {kind.__name__: kind.__base__.__name__ if kind is not Error else None for kind in CLASSES}
+    assert drawn == actual
+
+
+def test_an_error_is_raised_with_words_of_its_own() -> None:
+    assert str(JobNotFound("no job 7")) == "no job 7"
+    assert JobNotFound("no job 7").message == "no job 7"
+
+
+def test_a_bad_request_names_every_field() -> None:
+    error = InvalidRequest(FieldProblem("n", "must be from 1 to 4"), FieldProblem("size.width", "must be an integer"))
+    assert str(error) == "n: must be from 1 to 4; size.width: must be an integer"
+    assert [problem.field for problem in error.problems] == ["n", "size.width"]
+
+
+def test_what_a_client_needs_is_carried() -> None:
+    assert QueueFull(retry_after_s=2.5).retry_after_s == 2.5
+    assert GenerationTimeout("0190").job_id == "0190"
+    assert "0190" in str(GenerationTimeout("0190"))

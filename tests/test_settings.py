@@ -1,0 +1,172 @@
+"""Settings come from the environment, are refused by name when they can't be used, and never pass unread."""
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from allaprima.errors import SettingsError
+from allaprima.settings import Settings, load_settings
+
+
+def test_without_an_environment_there_are_defaults() -> None:
+    settings = load_settings()
+    assert settings == Settings()
+    assert (settings.server.host, settings.server.port) == ("127.0.0.1", 8000)
+    assert settings.store.data_dir == Path("data")
+    assert settings.engine.has_stand_in
+
+
+def test_every_field_is_read_from_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    variables = {
+        "SERVER__HOST": "0.0.0.0",  # noqa: S104 - only read
+        "SERVER__PORT": "9000",
+        "SERVER__PUBLIC_URL": "https://paint.example/",
+        "SERVER__ALLOWED_HOSTS": '["paint.example"]',
+        "SERVER__TRUSTED_PROXIES": '["10.0.0.0/8", "::1"]',
+        "SERVER__CORS_ORIGINS": "[]",
+        "SERVER__MAX_BODY_BYTES": "2048",
+        "SERVER__WAIT_S": "1.5",
+        "STORE__DATA_DIR": "/tmp/elsewhere",  # noqa: S108 - only read
+        "STORE__IMAGE_TTL_S": "60",
+        "STORE__SWEEP_EVERY_S": "5",
+        "ENGINE__MODELS": '["/models/schnell"]',
+        "ENGINE__HAS_STAND_IN": "false",
+        "ENGINE__DEVICE": "cuda",
+        "ENGINE__THREADS": "2",
+        "ENGINE__SAFETY_THRESHOLD": "0.5",
+        "ENGINE__QUEUE_SIZE": "7",
+    }
+    for name, value in variables.items():
+        monkeypatch.setenv(f"ALLAPRIMA_{name}", value)
+    settings = load_settings()
+    assert settings.server.model_dump() == {
+        "host": "0.0.0.0",  # noqa: S104 - only read
+        "port": 9000,
+        "public_url": "https://paint.example",
+        "allowed_hosts": ("paint.example",),
+        "trusted_proxies": ("10.0.0.0/8", "::1"),
+        "cors_origins": (),
+        "max_body_bytes": 2048,
+        "wait_s": 1.5,
+    }
+    assert settings.store.model_dump() == {
+        "data_dir": Path("/tmp/elsewhere"),  # noqa: S108 - only read
+        "image_ttl_s": 60,
+        "sweep_every_s": 5,
+    }
+    assert settings.engine.model_dump() == {
+        "models": ("/models/schnell",),
+        "has_stand_in": False,
+        "device": "cuda",
+        "threads": 2,
+        "safety_threshold": 0.5,
+        "queue_size": 7,
+    }
+    read = {f"{group}__{name}".upper() for group, fields in settings.model_dump().items() for name in fields}
+    assert read == set(variables)
+
+
+def test_one_variable_leaves_its_groups_other_fields_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALLAPRIMA_SERVER__PORT", "0")
+    assert load_settings().server == Settings().server.model_copy(update={"port": 0})
+
+
+def test_what_is_given_goes_before_the_environment_field_by_field(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALLAPRIMA_SERVER__PORT", "9000")
+    monkeypatch.setenv("ALLAPRIMA_SERVER__HOST", "192.0.2.1")
+    settings = load_settings(server={"port": 9001})
+    assert (settings.server.port, settings.server.host) == (9001, "192.0.2.1")
+
+
+def test_names_are_read_in_any_letter_case(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("allaprima_server__port", "9000")
+    assert load_settings().server.port == 9000
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "ALLAPRIMA_PORT", "ALLAPRIMA_SERVER_PORT", "ALLAPRIMA_SERVER__PROT", "ALLAPRIMA_SERVER", "ALLAPRIMA_SERVER__",
+        "ALLAPRIMA_SERVER__PORT__X", "allaprima_serve__port", "ALLAPRIMA_", "ALLAPRIMA_KEYS",
+    ],
+)  # fmt: skip
+def test_an_unknown_variable_is_refused_by_name_with_the_known_ones(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv(name, "1")
+    with pytest.raises(SettingsError) as caught:
+        load_settings()
+    assert f"unknown setting {name};" in str(caught.value)
+    assert "ALLAPRIMA_SERVER__PORT" in str(caught.value)
+
+
+def test_every_unknown_variable_is_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALLAPRIMA_B", "1")
+    monkeypatch.setenv("ALLAPRIMA_A", "1")
+    with pytest.raises(SettingsError, match="unknown setting ALLAPRIMA_A, ALLAPRIMA_B;"):
+        load_settings()
+
+
+def test_a_clients_key_may_lie_beside_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALLAPRIMA_KEY", "ap_" + "0" * 36)
+    assert load_settings() == Settings()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "key", "allowed"),
+    [
+        ("SERVER__PORT", "70000", "server.port = '70000'", "65535"),
+        ("SERVER__PORT", "-1", "server.port = '-1'", "0"),
+        ("SERVER__PORT", "http", "server.port = 'http'", "integer"),
+        ("SERVER__PUBLIC_URL", "paint.example", "server.public_url = 'paint.example'", "http:// or https://"),
+        ("SERVER__WAIT_S", "0", "server.wait_s = '0'", "greater than 0"),
+        ("SERVER__WAIT_S", "inf", "server.wait_s = 'inf'", "finite"),
+        ("SERVER__WAIT_S", "nan", "server.wait_s = 'nan'", "finite"),
+        ("SERVER__MAX_BODY_BYTES", "10", "server.max_body_bytes = '10'", "1024"),
+        ("SERVER__TRUSTED_PROXIES", '["localhost"]', "server.trusted_proxies = ['localhost']", "address"),
+        ("SERVER__TRUSTED_PROXIES", '["10.0.0.0/99"]', "server.trusted_proxies = ['10.0.0.0/99']", "address"),
+        ("SERVER__CORS_ORIGINS", "*", "ALLAPRIMA_SERVER__CORS_ORIGINS = '*'", "a JSON list"),
+        ("STORE__IMAGE_TTL_S", "inf", "store.image_ttl_s = 'inf'", "finite"),
+        ("STORE__IMAGE_TTL_S", "-5", "store.image_ttl_s = '-5'", "greater than 0"),
+        ("ENGINE__HAS_STAND_IN", "perhaps", "engine.has_stand_in = 'perhaps'", "boolean"),
+        ("ENGINE__THREADS", "0", "engine.threads = '0'", "greater than or equal to 1"),
+        ("ENGINE__SAFETY_THRESHOLD", "1.5", "engine.safety_threshold = '1.5'", "less than or equal to 1"),
+        ("ENGINE__MODELS", "/a", "ALLAPRIMA_ENGINE__MODELS = '/a'", "a JSON list"),
+        ("ENGINE__MODELS", "5", "engine.models = 5", "tuple"),
+    ],
+)
+def test_a_bad_value_is_refused_with_its_key_and_what_is_allowed(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, key: str, allowed: str
+) -> None:
+    monkeypatch.setenv(f"ALLAPRIMA_{name}", value)
+    with pytest.raises(SettingsError) as caught:
+        load_settings()
+    assert key in str(caught.value)
+    assert allowed in str(caught.value)
+
+
+def test_every_bad_value_is_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALLAPRIMA_SERVER__PORT", "x")
+    monkeypatch.setenv("ALLAPRIMA_ENGINE__QUEUE_SIZE", "0")
+    with pytest.raises(SettingsError) as caught:
+        load_settings(store={"sweep_every_s": 0})
+    for key in ("server.port", "engine.queue_size", "store.sweep_every_s"):
+        assert key in str(caught.value)
+
+
+def test_an_unknown_field_is_refused() -> None:
+    with pytest.raises(SettingsError, match=r"server\.prot"):
+        load_settings(server={"prot": 1})
+
+
+def test_settings_can_not_be_changed() -> None:
+    settings = load_settings()
+    with pytest.raises(ValidationError):
+        settings.server.port = 1
+
+
+def test_every_field_says_what_it_is() -> None:
+    for info in Settings.model_fields.values():
+        assert info.annotation
+        for name, field in info.annotation.model_fields.items():
+            assert field.description, name
+            assert field.description.endswith(".")

@@ -1,0 +1,60 @@
+"""A model so small that reading and writing it takes no time, with every network's every kind of layer."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from tokenizers import Tokenizer
+
+from allaprima.flux import AutoencoderConfig, CLIPConfig, ModelConfig, T5Config, TransformerConfig
+from allaprima.weights.model import Networks, save_model
+from allaprima.weights.tokenizer import word_tokenizer
+
+WORDS = ["a", "apple", "beach", "on", "red", "rex", "t", "the"]
+TINY = ModelConfig(
+    transformer=TransformerConfig(
+        in_channels=16,
+        vec_in_dim=8,
+        context_in_dim=8,
+        hidden_size=16,
+        mlp_ratio=2.0,
+        num_heads=2,
+        depth=1,
+        depth_single_blocks=1,
+        axes_dim=(2, 2, 4),
+    ),
+    t5=T5Config(vocab_size=16, d_model=8, d_kv=4, d_ff=16, num_heads=2, num_layers=1, length=8),
+    clip=CLIPConfig(vocab_size=16, hidden_size=8, intermediate_size=16, num_heads=2, num_layers=1, length=8),
+    autoencoder=AutoencoderConfig(
+        ch=8, ch_mult=(1, 2), num_res_blocks=1, z_channels=4, scale_factor=0.5, shift_factor=0.25, groups=4
+    ),
+    canvas_tokens=16,
+)
+
+
+@pytest.fixture
+def networks() -> Networks:
+    """Random weights that bfloat16 holds exactly."""
+    generator = torch.Generator().manual_seed(0)
+    made = Networks(TINY).requires_grad_(requires_grad=False)
+    for tensor in made.state_dict().values():
+        tensor.copy_(torch.randn(tensor.shape, generator=generator).bfloat16())
+    return made
+
+
+@pytest.fixture
+def tokenizer() -> Tokenizer:
+    return word_tokenizer(WORDS)
+
+
+@pytest.fixture
+def config() -> ModelConfig:
+    return TINY
+
+
+@pytest.fixture
+def folder(tmp_path: Path, networks: Networks, tokenizer: Tokenizer) -> Path:
+    """The folder of a sound model."""
+    made = tmp_path / "tiny"
+    save_model(made, "tests/tiny", TINY, networks, tokenizer)
+    return made

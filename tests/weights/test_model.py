@@ -1,0 +1,289 @@
+"""A model folder reads back as it was written, and every damage to it is refused by file and tensor."""
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer
+
+from allaprima.errors import WeightsCorrupt, WeightsMissing
+from allaprima.flux import ModelConfig
+from allaprima.weights.catalog import SKETCH_ID, sketch_folder
+from allaprima.weights.model import TOKENIZER_FILE, WEIGHTS_FILE, Networks, open_model, save_model
+from allaprima.weights.tokenizer import word_tokenizer
+
+Tensors = dict[str, torch.Tensor]
+TENSOR = "transformer.img_in.weight"
+
+
+def read(folder: Path) -> tuple[Tensors, dict[str, str]]:
+    with safe_open(folder / WEIGHTS_FILE, "pt") as opened:
+        header = opened.metadata()
+    return load_file(folder / WEIGHTS_FILE), header
+
+
+def rewrite(folder: Path, change: Callable[[Tensors], object]) -> None:
+    """Change the tensors of a folder in place."""
+    tensors, header = read(folder)
+    change(tensors)
+    save_file(tensors, folder / WEIGHTS_FILE, header)
+
+
+def rewrite_header(folder: Path, **values: str | None) -> None:
+    """Change the header of a folder; None removes an entry."""
+    tensors, header = read(folder)
+    header = {name: value for name, value in (header | values).items() if value is not None}
+    save_file(tensors, folder / WEIGHTS_FILE, header)
+
+
+def revision(folder: Path) -> str:
+    return open_model(folder).load().revision
+
+
+def test_a_model_reads_back_as_it_was_written(folder: Path, networks: Networks, config: ModelConfig) -> None:
+    files = open_model(folder)
+    model = files.load()
+
+    assert (files.id, files.config) == (model.id, model.config) == ("tests/tiny", config)
+    read_back, written = model.networks.state_dict(), networks.state_dict()
+    assert read_back.keys() == written.keys()
+    assert all(torch.equal(read_back[name], written[name]) for name in written)
+
+
+def test_a_loaded_model_is_ready_to_paint_on_a_cpu(folder: Path) -> None:
+    networks = open_model(folder).load().networks
+
+    assert not networks.training
+    assert all(tensor.dtype == torch.float32 and not tensor.requires_grad for tensor in networks.parameters())
+    assert not any(tensor.is_meta for tensor in networks.state_dict().values())
+
+
+def test_tensors_are_stored_in_two_bytes_each(folder: Path) -> None:
+    tensors, _ = read(folder)
+
+    assert {tensor.dtype for tensor in tensors.values()} == {torch.bfloat16}
+
+
+def test_both_tokenizers_come_back_with_the_lengths_of_their_encoders(folder: Path, config: ModelConfig) -> None:
+    model = open_model(folder).load()
+
+    assert len(model.t5_tokenizer.encode("a red apple").ids) == config.t5.length
+    assert len(model.clip_tokenizer.encode("a red apple").ids) == config.clip.length
+
+
+def test_a_model_saved_again_has_the_same_revision(folder: Path, tmp_path: Path, tokenizer: Tokenizer) -> None:
+    model = open_model(folder).load()
+
+    save_model(tmp_path / "deep" / "again", model.id, model.config, model.networks, tokenizer)
+
+    assert revision(tmp_path / "deep" / "again") == model.revision
+
+
+def test_the_folders_name_does_not_change_the_revision(folder: Path, tmp_path: Path) -> None:
+    before = revision(folder)
+
+    shutil.move(folder, tmp_path / "another name")
+
+    assert revision(tmp_path / "another name") == before
+
+
+def test_any_value_of_any_tensor_changes_the_revision(folder: Path) -> None:
+    tensors, header = read(folder)
+    seen = {revision(folder)}
+
+    for name in tensors:
+        changed = tensors | {name: tensors[name].clone()}
+        changed[name].view(-1)[-1] += 1
+        save_file(changed, folder / WEIGHTS_FILE, header)
+        seen.add(revision(folder))
+
+    assert len(seen) == 1 + len(tensors)
+
+
+def test_a_revision_is_16_hexadecimal_digits(folder: Path) -> None:
+    digits = revision(folder)
+
+    assert len(digits) == 16
+    assert set(digits) <= set("0123456789abcdef")
+
+
+@pytest.mark.parametrize("name", [WEIGHTS_FILE, TOKENIZER_FILE])
+def test_a_missing_file_is_named_with_its_folder(folder: Path, name: str) -> None:
+    (folder / name).unlink()
+
+    with pytest.raises(WeightsMissing) as caught:
+        open_model(folder)
+
+    assert name in caught.value.message
+    assert str(folder) in caught.value.message
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(WeightsMissing, match="nowhere"):
+        open_model(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("part", [0.0, 0.001, 0.5, 0.999], ids=str)
+def test_a_truncated_file_is_refused_by_name(folder: Path, part: float) -> None:
+    data = (folder / WEIGHTS_FILE).read_bytes()
+    (folder / WEIGHTS_FILE).write_bytes(data[: int(len(data) * part)])
+
+    with pytest.raises(WeightsCorrupt) as caught:
+        open_model(folder).load()
+
+    assert str(folder / WEIGHTS_FILE) in caught.value.message
+
+
+@pytest.mark.parametrize("data", [b"garbage", b"\xff" * 4096, b"\0" * 4096, b"PK\x03\x04" + b"x" * 100])
+def test_garbage_weights_are_refused_by_name(folder: Path, data: bytes) -> None:
+    (folder / WEIGHTS_FILE).write_bytes(data)
+
+    with pytest.raises(WeightsCorrupt) as caught:
+        open_model(folder)
+
+    assert str(folder / WEIGHTS_FILE) in caught.value.message
+
+
+@pytest.mark.parametrize("data", [b"", b"garbage", b"{}", b"\xff\xfe", b'{"model": {"type": "Unheard"}}'])
+def test_a_garbage_word_list_is_refused_by_name(folder: Path, data: bytes) -> None:
+    (folder / TOKENIZER_FILE).write_bytes(data)
+
+    with pytest.raises(WeightsCorrupt) as caught:
+        open_model(folder).load()
+
+    assert str(folder / TOKENIZER_FILE) in caught.value.message
+
+
+def test_a_word_list_longer_than_the_networks_know_is_refused_by_name(folder: Path, config: ModelConfig) -> None:
+    # 3 special tokens at its begin, 2 of CLIP's at its end.
+    room = config.clip.vocab_size - 5
+    word_tokenizer([f"word{number}" for number in range(room)]).save(str(folder / TOKENIZER_FILE))
+    open_model(folder).load()
+    word_tokenizer([f"word{number}" for number in range(room + 1)]).save(str(folder / TOKENIZER_FILE))
+
+    with pytest.raises(WeightsCorrupt) as caught:
+        open_model(folder).load()
+
+    assert str(folder / TOKENIZER_FILE) in caught.value.message
+
+
+def flawed(name: str, value: float) -> Callable[[Tensors], object]:
+    def change(tensors: Tensors) -> None:
+        tensors[name].view(-1)[3] = value
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda tensors: tensors.pop(TENSOR), f"lacks the tensor {TENSOR} (1 in all)"),
+        (lambda tensors: tensors.update({"more": torch.zeros(1)}), "the unexpected tensor more (1 in all)"),
+        (lambda tensors: tensors.update({TENSOR: tensors[TENSOR].T.contiguous()[:-1]}), f"the tensor {TENSOR} has the"),
+        (lambda tensors: tensors.update({TENSOR: tensors[TENSOR].reshape(-1)}), f"the tensor {TENSOR} has the shape"),
+        (lambda tensors: tensors.update({TENSOR: torch.zeros(())}), f"the tensor {TENSOR} has the shape ()"),
+        (flawed(TENSOR, float("nan")), f"the tensor {TENSOR} holds values that are not finite"),
+        (flawed("clip.text_model.final_layer_norm.bias", float("inf")), "final_layer_norm.bias holds values that are"),
+    ],
+    ids=["missing", "unexpected", "transposed", "flat", "scalar", "NaN", "infinite"],
+)
+def test_a_tensor_at_fault_is_named_with_its_file(
+    folder: Path, change: Callable[[Tensors], object], words: str
+) -> None:
+    rewrite(folder, change)
+
+    with pytest.raises(WeightsCorrupt) as caught:
+        open_model(folder).load()
+
+    assert str(folder / WEIGHTS_FILE) in caught.value.message
+    assert words in caught.value.message
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.bool, torch.complex64, torch.float8_e4m3fn], ids=str)
+def test_a_tensor_of_a_type_that_holds_no_weights_is_refused_by_name(folder: Path, dtype: torch.dtype) -> None:
+    rewrite(folder, lambda tensors: tensors.update({TENSOR: tensors[TENSOR].to(dtype)}))
+
+    with pytest.raises(WeightsCorrupt) as caught:
+        open_model(folder).load()
+
+    assert str(folder / WEIGHTS_FILE) in caught.value.message
+    assert TENSOR in caught.value.message
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
+def test_other_floating_types_are_read_to_the_value(folder: Path, dtype: torch.dtype) -> None:
+    before, _ = read(folder)
+
+    rewrite(folder, lambda tensors: tensors.update({TENSOR: tensors[TENSOR].to(dtype)}))
+
+    assert torch.equal(open_model(folder).load().networks.state_dict()[TENSOR], before[TENSOR].to(dtype).float())
+
+
+def test_a_file_of_another_program_is_refused_by_name(folder: Path) -> None:
+    rewrite_header(folder, format=None)
+
+    with pytest.raises(WeightsCorrupt, match="was not written by allaprima") as caught:
+        open_model(folder)
+
+    assert str(folder / WEIGHTS_FILE) in caught.value.message
+
+
+def changed_config(config: ModelConfig, network: str, **values: object) -> str:
+    sizes = asdict(config)
+    return json.dumps(sizes | {network: sizes[network] | values})
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "not JSON", "null", "[]", "7", "{}", '{"transformer": []}', '{"transformer": {}}', "[" * 5000, None],
+    ids=["empty", "no JSON", "null", "a list", "a number", "nothing", "lists", "no sizes", "too deep", "absent"],
+)
+def test_a_header_without_a_usable_configuration_is_refused_by_name(folder: Path, text: str | None) -> None:
+    rewrite_header(folder, config=text)
+
+    with pytest.raises(WeightsCorrupt, match="header") as caught:
+        open_model(folder)
+
+    assert str(folder / WEIGHTS_FILE) in caught.value.message
+
+
+def test_a_configuration_with_a_size_too_many_is_refused(folder: Path, config: ModelConfig) -> None:
+    rewrite_header(folder, config=changed_config(config, "t5", more=1))
+
+    with pytest.raises(WeightsCorrupt, match="header"):
+        open_model(folder)
+
+
+def test_tensors_of_another_configuration_are_refused(folder: Path, config: ModelConfig) -> None:
+    rewrite_header(folder, config=changed_config(config, "t5", d_ff=24))
+
+    with pytest.raises(WeightsCorrupt, match=r"the tensor t5\..* has the shape"):
+        open_model(folder).load()
+
+
+def test_a_header_without_an_id_is_refused(folder: Path) -> None:
+    rewrite_header(folder, id=None)
+
+    with pytest.raises(WeightsCorrupt, match="header"):
+        open_model(folder)
+
+
+def test_the_model_may_be_of_any_configuration(tmp_path: Path, config: ModelConfig, tokenizer: Tokenizer) -> None:
+    whole = replace(config, canvas_tokens=None)
+
+    save_model(tmp_path, "mine/own", whole, Networks(whole), tokenizer)
+
+    assert open_model(tmp_path).config == whole
+
+
+def test_the_built_in_model_is_whole() -> None:
+    files = open_model(sketch_folder())
+
+    assert files.id == SKETCH_ID
+    assert files.load().id == SKETCH_ID
