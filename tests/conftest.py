@@ -1,14 +1,23 @@
-"""What every test may ask for: a clean environment, and the real service and API over a fake engine and clock."""
+"""What every test may ask for: a clean environment, and the real service and API over a fake engine and clock.
+
+The fixtures import what they need when they are asked for, so that tests of the networks need no web framework.
+"""
+
+from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator
-from pathlib import Path
+from typing import TYPE_CHECKING
 
-import httpx2
 import pytest
 
-from allaprima.service.service import Service
-from fakes import FakeClock, FakeEngine, client_of, open_service
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    import httpx2
+
+    from allaprima.service.service import Service
+    from fakes import FakeClock, FakeEngine
 
 
 @pytest.fixture(autouse=True)
@@ -20,22 +29,29 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def clock() -> FakeClock:
+    from fakes import FakeClock
+
     return FakeClock()
 
 
 @pytest.fixture
 def engine() -> FakeEngine:
+    from fakes import FakeEngine
+
     return FakeEngine()
 
 
 @pytest.fixture
 async def service(tmp_path: Path, engine: FakeEngine, clock: FakeClock) -> AsyncIterator[Service]:
+    from fakes import open_service
+
     async with open_service(tmp_path, engine, clock) as opened:
         yield opened
 
 
 @pytest.fixture
 async def key(service: Service) -> str:
+    """The first key, which is good."""
     assert service.first_key is not None
     return service.first_key
 
@@ -43,6 +59,8 @@ async def key(service: Service) -> str:
 @pytest.fixture
 async def client(service: Service, key: str) -> AsyncIterator[httpx2.AsyncClient]:
     """A client with a good key."""
+    from fakes import client_of
+
     async with client_of(service, key=key) as opened:
         yield opened
 
@@ -50,5 +68,7 @@ async def client(service: Service, key: str) -> AsyncIterator[httpx2.AsyncClient
 @pytest.fixture
 async def anonymous(service: Service) -> AsyncIterator[httpx2.AsyncClient]:
     """A client without a key."""
+    from fakes import client_of
+
     async with client_of(service) as opened:
         yield opened

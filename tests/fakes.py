@@ -89,8 +89,10 @@ class FakeEngine(Engine):
     def start(self) -> None:
         assert not self._is_closed
 
-    def become_ready(self) -> None:
+    def become_ready(self, *models: ModelInfo) -> None:
+        """Be loaded, and know the models' revisions."""
         self._is_ready = True
+        self._models = models or self._models
 
     def hold(self) -> None:
         """Take requests without painting them."""

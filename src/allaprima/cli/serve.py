@@ -52,6 +52,8 @@ def _bind(settings: ServerSettings) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((settings.host, settings.port))
+        # From here on the port is ours, and whoever reads the greeting is not refused.
+        listener.listen(BACKLOG)
     except OSError as exc:
         listener.close()
         where = f"{settings.host}:{settings.port}"

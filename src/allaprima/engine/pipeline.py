@@ -90,7 +90,9 @@ class Pipeline:
         Raises `GenerationFailed` when a step gives values that are not finite.
         """
         ids = image_ids(canvas.rows, canvas.columns).to(self._device)
-        txt_ids = text_ids(conditioning.txt.shape[1]).to(self._device)
+        txt_ids = text_ids(conditioning.txt.shape[1], self.model.config.text_anchors, canvas.rows, canvas.columns).to(
+            self._device
+        )
         plan = schedule(steps)
         for t, t_next in pairwise(plan):
             for i, image in enumerate(canvas.images):

@@ -99,6 +99,8 @@ class ModelConfig:
     #: Image tokens the model is at its best with; it paints that many at the asked ratio, and the picture is resized
     #: to the asked size. None: the model paints the asked size itself.
     canvas_tokens: int | None = None
+    #: Text tokens, the last ones, that are spread over the canvas as marks of place (`latents.text_ids`); 0 for FLUX.
+    text_anchors: int = 0
 
     @property
     def token_px(self) -> int:
@@ -154,4 +156,5 @@ SKETCH = ModelConfig(
         patch=4,
     ),
     canvas_tokens=64,
+    text_anchors=12,
 )

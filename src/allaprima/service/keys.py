@@ -41,7 +41,7 @@ def checksum(body: str) -> str:
 def is_well_formed(key: str) -> bool:
     """Whether this could be a key of ours, by its shape and checksum alone."""
     body, check = key[len(KEY_START) : -CHECK_CHARACTERS], key[-CHECK_CHARACTERS:]
-    if not key.startswith(KEY_START) or len(body) != RANDOM_CHARACTERS or not body.isascii():
+    if not key.startswith(KEY_START) or len(body) != RANDOM_CHARACTERS or not key.isascii():
         return False
     return secrets.compare_digest(check.encode(), checksum(body).encode())
 

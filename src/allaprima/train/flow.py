@@ -142,7 +142,7 @@ def fit_flow(folder: Path, autoencoder: Autoencoder, art: Art, minutes: float, s
     checkpoint = folder / "flow.ckpt"
     progress.resume(checkpoint, {"flow": networks}, optimizers)
     rng = np.random.default_rng((2, progress.step))
-    weights = np.array([len(bucket.scenes) for bucket in buckets], dtype=float)
+    weights = np.array([len(bucket.scenes) for bucket in buckets], dtype=float) ** 1.3
     smooth = 1.0
     for step in progress.steps():
         for optimizer, rates in zip(optimizers, base_rates, strict=True):
@@ -180,7 +180,7 @@ def flow_loss(networks: FlowNetworks, bucket: Bucket, picks: Tensor, t5_ids: Ten
             mixed,
             image_ids(bucket.rows, bucket.columns).expand(len(picks), -1, -1),
             networks.t5(t5_ids),
-            text_ids(t5_ids.shape[1]).expand(len(picks), -1, -1),
+            text_ids(t5_ids.shape[1], SKETCH.text_anchors, bucket.rows, bucket.columns).expand(len(picks), -1, -1),
             t,
             networks.clip(clip_ids),
         )

@@ -147,16 +147,19 @@ PAIR_CELLS = 4
 
 def _place(rng: Generator, width: int, height: int) -> tuple[Placed, ...]:
     """Place things on the cells of the model's canvas, a token each: so that a thing looks the same to the model
-    wherever it stands, which a small one learns many times faster than things at any place."""
+    wherever it stands, which a small one learns many times faster than things at any place.
+    """
     rows, columns = token_grid(width, height, SKETCH.token_px, SKETCH.canvas_tokens)
+
+    cell = min(width / columns, height / rows)
 
     def placed(icon: str, row: int, column: int, cells: int, *, wears: bool = False) -> Placed:
         across, down = (column + cells / 2) / columns, (row + cells / 2) / rows
-        return Placed(icon, across, down, cells / min(rows, columns), wears)
+        return Placed(icon, across, down, cells * cell / min(width, height), wears)
 
     if rng.random() < 0.8:
         thing = THINGS[rng.integers(len(THINGS))]
-        cells = SINGLE_CELLS.get(min(rows, columns), min(rows, columns))
+        cells = SINGLE_CELLS.get(min(rows, columns), max(1, min(rows, columns) - 1))
         row = _near_middle(rng, rows - cells, (0.0, 0.75, 0.25))
         column = _near_middle(rng, columns - cells, (0.25, 0.5, 0.25))
         return (placed(thing.icon, row, column, cells, wears=thing.eyes is not None and rng.random() < 0.35),)
@@ -196,8 +199,8 @@ def paste(picture: Picture, sprite: Picture, x: float, y: float, side: float) ->
     small = shrink(sprite, px)
     left, top = round(x - px / 2), round(y - px / 2)
     height, width, _ = picture.shape
-    rows = slice(max(0, top), min(height, top + px))
-    columns = slice(max(0, left), min(width, left + px))
+    rows = slice(max(0, top), max(0, min(height, top + px)))
+    columns = slice(max(0, left), max(0, min(width, left + px)))
     part = small[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
     picture[rows, columns] = picture[rows, columns] * (1 - part[..., 3:]) + part[..., :3]
 

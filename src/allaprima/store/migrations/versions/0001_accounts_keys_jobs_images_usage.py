@@ -93,7 +93,6 @@ def upgrade() -> None:
         batch_op.create_index(batch_op.f("ix_usage_account_id_created_at"), ["account_id", "created_at"], unique=False)
 
 
-
 def downgrade() -> None:
     with op.batch_alter_table("usage", schema=None) as batch_op:
         batch_op.drop_index(batch_op.f("ix_usage_account_id_created_at"))

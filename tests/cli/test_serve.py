@@ -1,0 +1,75 @@
+"""`allaprima serve` that can't begin: it says why in a sentence, and leaves nothing behind."""
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from cli.conftest import Run
+
+FILES = ("model.safetensors", "tokenizer.json")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with the names of a model's files, and garbage in them."""
+    made = tmp_path / "model"
+    made.mkdir()
+    for name in FILES:
+        (made / name).write_bytes(b"garbage")
+    return made
+
+
+@pytest.mark.parametrize("missing", FILES)
+def test_a_model_folder_without_a_file_is_refused_by_file(run: Run, folder: Path, tmp_path: Path, missing: str) -> None:
+    (folder / missing).unlink()
+
+    result = run("serve", "--port", 0, "--data-dir", tmp_path / "data", "--model", folder)
+
+    assert result.exit_code == 2
+    assert result.stderr == f"error: the model folder {folder} has no file {missing}\n"
+    assert not (tmp_path / "data").exists()
+
+
+def test_a_model_folder_with_garbage_is_refused_by_file(run: Run, folder: Path, tmp_path: Path) -> None:
+    result = run("serve", "--port", 0, "--data-dir", tmp_path / "data", "--model", folder)
+
+    assert result.exit_code == 2
+    assert result.stderr.startswith(f"error: {folder / 'model.safetensors'} is not a readable safetensors file: ")
+    assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize("name", ["nowhere", "flux/schnell"])
+def test_a_model_that_is_not_here_is_refused_by_name(run: Run, tmp_path: Path, name: str) -> None:
+    result = run("serve", "--port", 0, "--data-dir", tmp_path / "data", "--model", name)
+
+    assert result.exit_code == 2
+    assert name in result.stderr
+    assert not (tmp_path / "data").exists()
+
+
+def test_an_address_that_is_not_ours_is_refused_by_name(run: Run, tmp_path: Path) -> None:
+    result = run("serve", "--host", "192.0.2.1", "--port", 8000, "--data-dir", tmp_path / "data")
+
+    assert result.exit_code == 2
+    assert "can't listen on 192.0.2.1:8000" in result.stderr
+    assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_a_port_that_another_program_listens_on_is_refused_by_name(run: Run, tmp_path: Path, host: str) -> None:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as other:
+        try:
+            other.bind((host, 0))
+        except OSError:
+            pytest.skip(f"this machine has no address {host}")
+        other.listen()
+        port = other.getsockname()[1]
+
+        result = run("serve", "--host", host, "--port", port, "--data-dir", tmp_path / "data")
+
+    assert result.exit_code == 2
+    assert f"can't listen on {host}:{port}" in result.stderr
+    assert "--port" in result.stderr
+    assert not (tmp_path / "data").exists()

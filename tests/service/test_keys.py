@@ -1,0 +1,154 @@
+"""Keys: their shape can be checked by anyone, their worth by this server alone, and their text is stored nowhere."""
+
+import re
+import zlib
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from allaprima.errors import KeyNotFound, Unauthorized
+from allaprima.service.keys import BASE62, checksum, hash_key, is_well_formed, make_key
+from allaprima.service.service import Service
+from fakes import FakeClock, FakeEngine, open_service
+
+BODIES = st.text(BASE62, min_size=30, max_size=30)
+
+
+def test_a_key_is_its_start_30_random_characters_and_6_of_checksum() -> None:
+    key = make_key()
+    assert re.fullmatch(r"ap_[0-9A-Za-z]{36}", key)
+    assert is_well_formed(key)
+    assert len({make_key() for _ in range(100)}) == 100
+
+
+def test_the_checksum_is_the_crc32_in_base62() -> None:
+    for _ in range(20):
+        body, check = (key := make_key())[3:33], key[33:]
+        number = 0
+        for digit in check:
+            number = number * 62 + BASE62.index(digit)
+        assert number == zlib.crc32(body.encode())
+
+
+def test_a_known_key_stays_well_formed_for_ever() -> None:
+    body = "0123456789ABCDEFGHIJabcdefghij"
+    assert checksum(body) == "4Us3aw"
+    assert is_well_formed(f"ap_{body}4Us3aw")
+
+
+@given(body=BODIES, place=st.integers(0, 35), other=st.sampled_from(BASE62))
+def test_a_key_with_one_wrong_character_is_not_well_formed(body: str, place: int, other: str) -> None:
+    text = body + checksum(body)
+    changed = text[:place] + other + text[place + 1 :]
+    assert is_well_formed(f"ap_{changed}") == (changed == text)
+
+
+ANY_TEXT = st.text(st.characters(exclude_categories=()), max_size=60)
+
+
+@given(ANY_TEXT | ANY_TEXT.map("ap_{}".format) | BODIES.map("ap_{}".format) | BODIES.map("ap_{0}{0:.6}".format))
+def test_no_other_text_is_well_formed(text: str) -> None:
+    assert not is_well_formed(text)
+
+
+@pytest.mark.parametrize("change", ["{}x", "x{}", " {}", "{} ", "{}\n", "AP_{0:.0}", "{0:.38}", "{0:.3}"])
+def test_a_key_with_more_or_less_is_not_well_formed(change: str) -> None:
+    assert not is_well_formed(change.format(make_key()))
+
+
+# The ring -----------------------------------------------------------------------------------------------------------
+
+
+async def test_an_empty_store_gets_its_first_key_once(tmp_path: Path, clock: FakeClock) -> None:
+    async with open_service(tmp_path, FakeEngine(), clock) as service:
+        first = service.first_key
+        assert first is not None
+        assert is_well_formed(first)
+    async with open_service(tmp_path, FakeEngine(), clock) as service:
+        assert service.first_key is None
+        assert (await service.keys.authenticate(first)).name == "first"
+
+
+async def test_no_second_first_key_is_made_after_all_are_revoked(tmp_path: Path, clock: FakeClock) -> None:
+    async with open_service(tmp_path, FakeEngine(), clock) as service:
+        assert service.first_key is not None
+        await service.keys.revoke(service.first_key[3:11])
+    async with open_service(tmp_path, FakeEngine(), clock) as service:
+        assert service.first_key is None
+
+
+async def test_a_key_is_recognised_as_the_row_it_was_made_with(service: Service, clock: FakeClock) -> None:
+    clock.now += 7
+    row, key = await service.keys.create("ci")
+    assert (row.name, row.prefix, row.created_at, row.revoked_at) == ("ci", key[3:11], clock.now, None)
+    assert await service.keys.authenticate(key) == row
+
+
+async def test_all_keys_belong_to_the_first_account(service: Service, key: str) -> None:
+    first = await service.keys.authenticate(key)
+    row, _ = await service.keys.create()
+    assert row.account_id == first.account_id
+    assert row.id != first.id
+
+
+async def test_any_other_text_is_refused(service: Service, key: str) -> None:
+    row = await service.keys.authenticate(key)
+    near = [key[:-1], key + "0", key.upper(), key[3:], key[:-6] + "\ud800" * 6, key[:-6] + "\u00fc" * 6]
+    for other in (*near, "", "ap_", "\ud800", make_key(), hash_key(key), row.prefix, row.id):
+        with pytest.raises(Unauthorized):
+            await service.keys.authenticate(other)
+
+
+async def test_a_revoked_key_is_refused_at_once(service: Service, key: str, clock: FakeClock) -> None:
+    await service.keys.authenticate(key)
+    clock.now += 7
+    await service.keys.revoke(key[3:11])
+    with pytest.raises(Unauthorized):
+        await service.keys.authenticate(key)
+    assert [row.revoked_at for row in await service.keys.all()] == [clock.now]
+
+
+async def test_other_keys_outlive_a_revoked_one(service: Service, key: str) -> None:
+    _, other = await service.keys.create("other")
+    await service.keys.revoke(key[3:11])
+    assert (await service.keys.authenticate(other)).name == "other"
+
+
+async def test_a_revoked_key_stays_revoked_after_a_restart(tmp_path: Path, clock: FakeClock) -> None:
+    async with open_service(tmp_path, FakeEngine(), clock) as service:
+        key = service.first_key
+        assert key is not None
+        await service.keys.revoke(key[3:11])
+    async with open_service(tmp_path, FakeEngine(), clock) as service:
+        with pytest.raises(Unauthorized):
+            await service.keys.authenticate(key)
+
+
+async def test_a_prefix_without_a_good_key_can_not_be_revoked(service: Service, key: str) -> None:
+    await service.keys.revoke(key[3:11])
+    for prefix in (key[3:11], "00000000", "", key):
+        with pytest.raises(KeyNotFound, match="no good key with the prefix"):
+            await service.keys.revoke(prefix)
+
+
+async def test_the_text_of_a_key_is_stored_nowhere(tmp_path: Path, clock: FakeClock) -> None:
+    async with open_service(tmp_path, FakeEngine(), clock) as service:
+        _, second = await service.keys.create("ci")
+        await service.keys.authenticate(second)
+        made = [service.first_key, second]
+        open_files = stored(tmp_path)
+    for data in (open_files, stored(tmp_path)):
+        for key in made:
+            assert key is not None
+            assert hash_key(key).encode() in data
+            assert key[3:11].encode() in data
+            for length in (9, 30):
+                assert key[3 : 3 + length].encode() not in data
+            assert key[11:].encode() not in data
+
+
+def stored(folder: Path) -> bytes:
+    """Return every byte of a data folder."""
+    return b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())

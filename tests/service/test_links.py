@@ -1,0 +1,123 @@
+"""Links can't be guessed, forged or turned to another picture, and end with the picture."""
+
+import base64
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from allaprima.errors import ImageNotFound
+from allaprima.service.links import Links
+from allaprima.store.jobs import ImageRow
+from allaprima.store.secret import SECRET_BYTES, SECRET_FILE, read_secret
+from fakes import NOON
+
+IMAGE = ImageRow(
+    id="01890a5d-ac96-774b-bcce-b302099a8057",
+    job_id="job",
+    place=0,
+    object_name="01890a5d-ac96-774b-bcce-b302099a8057.png",
+    content_type="image/png",
+    size_bytes=100,
+    sha256="0" * 64,
+    seed=1,
+    nsfw_score=None,
+    is_flagged=False,
+    created_at=NOON,
+    expires_at=NOON + 60.5,
+)
+LINKS = Links(b"s" * 32)
+
+
+def parts(path: str) -> tuple[str, str]:
+    start, files, token, name = path.split("/")
+    assert (start, files) == ("", "files")
+    return token, name
+
+
+TOKEN, NAME = parts(LINKS.path(IMAGE))
+EXPIRES, _, SIGNATURE = TOKEN.partition("-")
+
+
+def test_a_link_leads_to_its_picture() -> None:
+    assert LINKS.read(TOKEN, NAME, NOON) == IMAGE.id
+    assert IMAGE.object_name == NAME
+
+
+def test_a_link_is_always_the_same() -> None:
+    assert LINKS.path(IMAGE) == Links(b"s" * 32).path(IMAGE)
+
+
+def test_a_signature_has_192_bits() -> None:
+    assert len(base64.urlsafe_b64decode(SIGNATURE)) == 24
+
+
+def test_a_link_ends_with_the_picture_and_not_a_moment_later() -> None:
+    assert LINKS.read(TOKEN, NAME, NOON + 59.9) == IMAGE.id
+    for now in (NOON + 60, NOON + 60.5, NOON + 10**9):
+        with pytest.raises(ImageNotFound):
+            LINKS.read(TOKEN, NAME, now)
+
+
+def test_a_link_does_not_lead_to_another_picture() -> None:
+    for name in ("other.png", NAME.upper(), NAME + "x", NAME.replace("png", "webp"), IMAGE.id, "", f"x/{NAME}"):
+        with pytest.raises(ImageNotFound):
+            LINKS.read(TOKEN, name, NOON)
+
+
+def test_the_end_of_a_link_can_not_be_moved() -> None:
+    for expires in (str(int(EXPIRES) + 1), "9" * 15, "9" * 400, "", "-1", f"{EXPIRES}.0", f" {EXPIRES}", "\u00b2"):
+        with pytest.raises(ImageNotFound):
+            LINKS.read(f"{expires}-{SIGNATURE}", NAME, NOON)
+
+
+def test_a_link_of_another_secret_is_refused() -> None:
+    for secret in (b"", b"t" * 32, b"s" * 31):
+        with pytest.raises(ImageNotFound):
+            Links(secret).read(TOKEN, NAME, NOON)
+
+
+def test_every_single_change_of_the_signature_is_refused() -> None:
+    alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+    for place, right in enumerate(SIGNATURE):
+        for wrong in {*alphabet, "=", "\u00fc"} - {right}:
+            forged = SIGNATURE[:place] + wrong + SIGNATURE[place + 1 :]
+            with pytest.raises(ImageNotFound):
+                LINKS.read(f"{EXPIRES}-{forged}", NAME, NOON)
+
+
+def test_two_pictures_have_two_signatures() -> None:
+    other = replace(IMAGE, id="x", object_name="x.png")
+    assert parts(LINKS.path(other))[0] != TOKEN
+
+
+@given(token=st.text(), name=st.text(), now=st.floats(allow_nan=False))
+def test_no_random_link_leads_anywhere(token: str, name: str, now: float) -> None:
+    with pytest.raises(ImageNotFound):
+        LINKS.read(token, name, now)
+
+
+SIGNATURES = st.binary(min_size=24, max_size=24).map(base64.urlsafe_b64encode).map(bytes.decode)
+
+
+@given(
+    expires=st.integers(0, 10**16).map(str) | st.text(max_size=20),
+    signature=st.text(max_size=40) | SIGNATURES,
+    name=st.just(NAME) | st.text(st.characters(exclude_categories=()), max_size=40),
+)
+def test_no_forged_link_leads_anywhere(expires: str, signature: str, name: str) -> None:
+    with pytest.raises(ImageNotFound):
+        LINKS.read(f"{expires}-{signature}", name, 0)
+
+
+def test_the_secret_is_made_once_and_is_the_owners_alone(tmp_path: Path) -> None:
+    secret = read_secret(tmp_path)
+    assert len(secret) == SECRET_BYTES
+    assert read_secret(tmp_path) == secret
+    assert (tmp_path / SECRET_FILE).stat().st_mode & 0o777 == 0o600
+
+
+def test_two_data_folders_have_two_secrets(tmp_path_factory: pytest.TempPathFactory) -> None:
+    assert read_secret(tmp_path_factory.mktemp("a")) != read_secret(tmp_path_factory.mktemp("b"))
