@@ -12,11 +12,12 @@ import torch
 from allaprima.flux import SKETCH, Autoencoder
 from allaprima.train.art import Art
 from allaprima.train.autoencoder import fit_autoencoder
-from allaprima.train.flow import FlowNetworks, fit_flow
+from allaprima.train.flow import FLOW_CHECKPOINT, FlowNetworks, fit_flow, make_optimizers
 from allaprima.train.polish import polish_decoder
+from allaprima.train.progress import Progress
 from allaprima.train.scenes import words
 from allaprima.weights.catalog import SKETCH_ID, sketch_folder
-from allaprima.weights.model import Networks, save_model
+from allaprima.weights.model import Networks, open_model, save_model
 from allaprima.weights.tokenizer import word_tokenizer
 
 
@@ -30,8 +31,11 @@ def main() -> None:
     parser.add_argument("--flow-minutes", type=float, default=75)
     parser.add_argument("--polish-minutes", type=float, default=10)
     parser.add_argument("--scenes", type=int, default=16000, help="scenes whose latents the flow is fitted to")
+    parser.add_argument("--warm-start", type=Path, help="model folder to begin from where the work folder is empty")
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
+    if options.warm_start:
+        warm_start(options.work, options.warm_start)
     art = Art(options.art)
     autoencoder = _fitted_autoencoder(options.work, art, options.autoencoder_minutes)
     flow = fit_flow(options.work, autoencoder, art, options.flow_minutes, options.scenes)
@@ -47,6 +51,18 @@ def _fitted_autoencoder(work: Path, art: Art, minutes: float) -> Autoencoder:
     autoencoder = Autoencoder(SKETCH.autoencoder)
     autoencoder.load_state_dict(torch.load(kept, weights_only=True))
     return autoencoder.eval()
+
+
+def warm_start(work: Path, folder: Path) -> None:
+    """Begin from a model folder's weights: its autoencoder as it is, its other networks as the flow's first state."""
+    networks = open_model(folder).load().networks
+    if not (work / "autoencoder.pt").exists():
+        torch.save(networks.autoencoder.state_dict(), work / "autoencoder.pt")
+    if not (work / FLOW_CHECKPOINT).exists():
+        flow = FlowNetworks()
+        flow.transformer, flow.t5, flow.clip = networks.transformer, networks.t5, networks.clip
+        flow.requires_grad_()
+        Progress(minutes=1.0).save(work / FLOW_CHECKPOINT, {"flow": flow}, make_optimizers(flow))
 
 
 def export(folder: Path, flow: FlowNetworks, autoencoder: Autoencoder) -> None:

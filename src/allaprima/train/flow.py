@@ -22,6 +22,7 @@ from allaprima.train.progress import Progress
 from allaprima.train.scenes import Scene, caption, compose, words
 from allaprima.weights.tokenizer import PromptTokenizer, word_tokenizer, word_tokenizers
 
+FLOW_CHECKPOINT = "flow.ckpt"
 BATCH = 24
 MUON_RATE = 0.014
 ADAM_RATE = 1e-3
@@ -139,7 +140,7 @@ def fit_flow(folder: Path, autoencoder: Autoencoder, art: Art, minutes: float, s
     optimizers = make_optimizers(networks)
     base_rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in optimizers]
     progress = Progress(minutes)
-    checkpoint = folder / "flow.ckpt"
+    checkpoint = folder / FLOW_CHECKPOINT
     progress.resume(checkpoint, {"flow": networks}, optimizers)
     rng = np.random.default_rng((2, progress.step))
     weights = np.array([len(bucket.scenes) for bucket in buckets], dtype=float) ** 1.3
