@@ -7,12 +7,12 @@ from typing import Any
 
 import httpx2
 import pytest
-import pytest_asyncio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from allaprima.api.images import PATH
-from fakes import FakeClock, FakeEngine, client_of, open_service
+from allaprima.service.service import Service
+from fakes import FakeEngine
 
 # Nothing here leaves a trace, so all tests share one service.
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -30,18 +30,9 @@ def to_json(value: Any) -> str:
     return re.sub(r'"number ([^"]+)"', r"\1", json.dumps(value))
 
 
-@pytest.fixture(scope="module")
-def engine() -> FakeEngine:
-    return FakeEngine()
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def client(engine: FakeEngine, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[httpx2.AsyncClient]:
-    async with (
-        open_service(tmp_path_factory.mktemp("data"), engine, FakeClock()) as service,
-        client_of(service, key=service.first_key) as opened,
-    ):
-        yield opened
+@pytest.fixture
+def client(shared_client: httpx2.AsyncClient) -> httpx2.AsyncClient:
+    return shared_client
 
 
 async def refuse(client: httpx2.AsyncClient, *fields: str, **changes: Any) -> str:
@@ -62,7 +53,9 @@ def words_of(answer: httpx2.Response, *fields: str) -> str:
 
 
 @pytest.fixture(autouse=True)
-def _nothing_is_painted(engine: FakeEngine, request: pytest.FixtureRequest) -> Iterator[None]:
+def _nothing_is_painted(shared: Service, request: pytest.FixtureRequest) -> Iterator[None]:
+    engine = shared.engine
+    assert isinstance(engine, FakeEngine)
     before = len(engine.requests)
     yield
     if "may_paint" not in request.fixturenames:
@@ -397,7 +390,7 @@ async def test_nesting_without_end_is_refused(
 
 
 async def test_no_depth_of_nesting_is_an_error_of_the_server(client: httpx2.AsyncClient) -> None:
-    for depth in range(700, 1000):
+    for depth in range(800, 1000, 2):
         nested = "[" * depth + "]" * depth
         answer = await client.post(PATH, content=f'{{"n": {nested}, "num_images": {nested}, "prompt": {nested}}}')
         assert answer.status_code == 400
@@ -495,7 +488,7 @@ BODIES = st.fixed_dictionaries(
 
 
 @pytest.mark.usefixtures("may_paint")
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(body=BODIES, extra=st.dictionaries(ANY_TEXT, ANYTHING, max_size=2))
 async def test_no_json_object_is_an_error_of_the_server(
     client: httpx2.AsyncClient, body: dict[str, Any], extra: dict[str, Any]

@@ -6,12 +6,26 @@ from typing import Any
 
 import httpx2
 import pytest
+import pytest_asyncio
 
 from allaprima.api.images import PATH
 from allaprima.api.schemas import ImagesBody
 
+# Nothing here leaves a trace, so all tests share one service.
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
 
 @pytest.fixture
+def anonymous(shared_anonymous: httpx2.AsyncClient) -> httpx2.AsyncClient:
+    return shared_anonymous
+
+
+@pytest.fixture
+def client(shared_client: httpx2.AsyncClient) -> httpx2.AsyncClient:
+    return shared_client
+
+
+@pytest_asyncio.fixture(loop_scope="module")
 async def document(anonymous: httpx2.AsyncClient) -> dict[str, Any]:
     answer = await anonymous.get("/openapi.json")
     assert answer.status_code == 200
@@ -19,7 +33,7 @@ async def document(anonymous: httpx2.AsyncClient) -> dict[str, Any]:
 
 
 @pytest.fixture
-async def post(document: dict[str, Any]) -> dict[str, Any]:
+def post(document: dict[str, Any]) -> dict[str, Any]:
     return document["paths"][PATH]["post"]
 
 

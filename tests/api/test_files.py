@@ -1,28 +1,46 @@
 """Pictures behind their links: for anyone who has the link, for as long as the picture lives, and for no one else."""
 
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 import httpx2
 import pytest
+import pytest_asyncio
 
 from allaprima.api.images import PATH
 from allaprima.service.service import Service
 from allaprima.settings import ServerSettings
 from fakes import FakeClock, FakeEngine, client_of, open_service
 
+# Nothing here leaves a trace, so all tests share one service.
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
 
 @pytest.fixture
-async def link(client: httpx2.AsyncClient) -> str:
+def anonymous(shared_anonymous: httpx2.AsyncClient) -> httpx2.AsyncClient:
+    return shared_anonymous
+
+
+@pytest.fixture
+def clock(shared: Service) -> Iterator[FakeClock]:
+    """The service's clock, set back after each test."""
+    assert isinstance(shared.clock, FakeClock)
+    before = shared.clock.now
+    yield shared.clock
+    shared.clock.now = before
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def link(shared_client: httpx2.AsyncClient) -> str:
     """The path of a picture's link."""
-    answer = await client.post(PATH, json={"model": "sketch", "prompt": "a boat", "size": "64x64"})
+    answer = await shared_client.post(PATH, json={"model": "sketch", "prompt": "a boat", "size": "64x64"})
     return answer.json()["images"][0]["url"].removeprefix("http://paint.test")
 
 
-@pytest.fixture
-async def data(anonymous: httpx2.AsyncClient, link: str) -> bytes:
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def data(shared_anonymous: httpx2.AsyncClient, link: str) -> bytes:
     """The picture's file."""
-    return (await anonymous.get(link)).content
+    return (await shared_anonymous.get(link)).content
 
 
 async def test_a_picture_comes_without_a_key_with_its_type_and_length(anonymous: httpx2.AsyncClient, link: str) -> None:
@@ -152,9 +170,9 @@ async def test_any_page_may_show_a_picture(anonymous: httpx2.AsyncClient, link: 
         assert answer.headers["cross-origin-resource-policy"] == "cross-origin"
 
 
-async def test_pages_that_may_not_call_the_api_may_show_a_picture(service: Service, link: str) -> None:
+async def test_pages_that_may_not_call_the_api_may_show_a_picture(shared: Service, link: str) -> None:
     settings = ServerSettings(cors_origins=("https://ours.example",))
-    async with client_of(service, settings) as client:
+    async with client_of(shared, settings) as client:
         answer = await client.get(link, headers={"origin": "https://page.example"})
         assert answer.headers.get_list("access-control-allow-origin") == ["*"]
 
@@ -220,7 +238,7 @@ async def test_nothing_under_files_can_be_listed(anonymous: httpx2.AsyncClient, 
         assert (await anonymous.get(path)).status_code == 404
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="module")
 async def elsewhere(tmp_path_factory: pytest.TempPathFactory, clock: FakeClock) -> AsyncIterator[Service]:
     """The service of another data folder."""
     async with open_service(tmp_path_factory.mktemp("elsewhere"), FakeEngine(), clock) as opened:

@@ -130,17 +130,17 @@ async def test_the_inference_id_is_the_jobs_id(client: httpx2.AsyncClient, engin
     assert list(engine.requests) == [answer.headers["x-inference-id"]]
 
 
-@pytest.mark.parametrize("client_id", ["a", "A-1_b.c:d", "x" * 128])
-async def test_a_legal_client_id_is_echoed(client: httpx2.AsyncClient, client_id: str) -> None:
-    answer = await client.get("/health", headers={"X-Client-Request-Id": client_id})
-    assert answer.headers["x-client-request-id"] == client_id
+async def test_a_legal_client_id_is_echoed(client: httpx2.AsyncClient) -> None:
+    for client_id in ("a", "A-1_b.c:d", "x" * 128):
+        answer = await client.get("/health", headers={"X-Client-Request-Id": client_id})
+        assert answer.headers["x-client-request-id"] == client_id
 
 
-@pytest.mark.parametrize("client_id", ["", "x" * 129, "a b", "a/b", "caf\u00e9", "a\tb", "a;b"])
-async def test_any_other_client_id_is_dropped_without_an_error(client: httpx2.AsyncClient, client_id: str) -> None:
-    answer = await client.get("/health", headers={b"X-Client-Request-Id": client_id.encode()})
-    assert answer.status_code == 200
-    assert "x-client-request-id" not in answer.headers
+async def test_any_other_client_id_is_dropped_without_an_error(client: httpx2.AsyncClient) -> None:
+    for client_id in ("", "x" * 129, "a b", "a/b", "caf\u00e9", "a\tb", "a;b"):
+        answer = await client.get("/health", headers={b"X-Client-Request-Id": client_id.encode()})
+        assert answer.status_code == 200
+        assert "x-client-request-id" not in answer.headers
 
 
 # Where and with what key -------------------------------------------------------------------------------------------
@@ -158,18 +158,18 @@ def test_the_forms_are_with_and_without_v1_slash_and_with_url() -> None:
     assert {PATH, f"{PATH}/", "/images/generations", "/images/generations/", f"{PATH}/with-url"} <= set(OTHER_PATHS)
 
 
-@pytest.mark.parametrize("form", ["Bearer {}", "bearer {}", "BEARER  {}", "Key {}", "key {}", "Key my-id:{}"])
-async def test_every_form_of_the_key_is_accepted(anonymous: httpx2.AsyncClient, key: str, form: str) -> None:
-    answer = await anonymous.post(PATH, json=BODY, headers={"authorization": form.format(key)})
-    assert answer.status_code == 200
+async def test_every_form_of_the_key_is_accepted(anonymous: httpx2.AsyncClient, key: str) -> None:
+    for form in ("Bearer {}", "bearer {}", "BEARER  {}", "Key {}", "key {}", "Key my-id:{}"):
+        answer = await anonymous.post(PATH, json=BODY, headers={"authorization": form.format(key)})
+        assert answer.status_code == 200, form
 
 
-@pytest.mark.parametrize("form", ["{}", "Basic {}", "Bearer", "Bearer ", "Bearer {} x", "Bearer id:{}", "Bearer {}x"])
-async def test_any_other_form_is_refused(anonymous: httpx2.AsyncClient, key: str, form: str) -> None:
-    answer = await anonymous.post(PATH, json=BODY, headers={"authorization": form.format(key)})
-    assert answer.status_code == 401
-    assert answer.headers["www-authenticate"] == "Bearer"
-    assert answer.json()["message"].startswith("This request requires a valid API key.")
+async def test_any_other_form_is_refused(anonymous: httpx2.AsyncClient, key: str) -> None:
+    for form in ("{}", "Basic {}", "Bearer", "Bearer ", "Bearer {} x", "Bearer id:{}", "Bearer {}x"):
+        answer = await anonymous.post(PATH, json=BODY, headers={"authorization": form.format(key)})
+        assert answer.status_code == 401, form
+        assert answer.headers["www-authenticate"] == "Bearer"
+        assert answer.json()["message"].startswith("This request requires a valid API key.")
 
 
 async def test_no_key_is_refused(anonymous: httpx2.AsyncClient, engine: FakeEngine) -> None:

@@ -8,8 +8,22 @@ from allaprima.service.service import Service
 from allaprima.settings import ServerSettings
 from fakes import client_of
 
+# Nothing here leaves a trace, so all tests share one service.
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
 BODY = {"model": "sketch", "prompt": "a boat", "size": "64x64"}
 FORWARDED = {"x-forwarded-proto": "https", "x-forwarded-host": "paint.example"}
+
+
+@pytest.fixture
+def service(shared: Service) -> Service:
+    return shared
+
+
+@pytest.fixture
+def key(shared: Service) -> str:
+    assert shared.first_key
+    return shared.first_key
 
 
 async def ask(

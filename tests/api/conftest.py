@@ -1,0 +1,33 @@
+"""One service for all tests of a module, for modules whose tests leave nothing behind that another would notice.
+
+Such a module runs in one loop: `pytestmark = pytest.mark.asyncio(loop_scope="module")`.
+"""
+
+from collections.abc import AsyncIterator
+
+import httpx2
+import pytest
+import pytest_asyncio
+
+from allaprima.service.service import Service
+from fakes import FakeClock, FakeEngine, client_of, open_service
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def shared(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Service]:
+    async with open_service(tmp_path_factory.mktemp("shared"), FakeEngine(), FakeClock()) as opened:
+        yield opened
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def shared_client(shared: Service) -> AsyncIterator[httpx2.AsyncClient]:
+    """A client with a good key."""
+    async with client_of(shared, key=shared.first_key) as opened:
+        yield opened
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def shared_anonymous(shared: Service) -> AsyncIterator[httpx2.AsyncClient]:
+    """A client without a key."""
+    async with client_of(shared) as opened:
+        yield opened
