@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from allaprima.errors import Draining, GenerationFailed, GenerationTimeout, JobNotFound, QueueFull
+from allaprima.errors import Draining, GenerationFailed, GenerationTimeout, JobNotFound, QueueFull, StoreError
 from allaprima.request import ImageFormat, ImageRequest
 from allaprima.service.jobs import AHEAD, MAX_ATTEMPTS, new_job_id
 from allaprima.service.service import Service
@@ -414,3 +414,13 @@ async def test_expired_pictures_are_swept_at_start(tmp_path: Path, clock: FakeCl
     async with open_service(tmp_path, FakeEngine(), clock, image_ttl_s=60) as service:
         fresh = await service.jobs.images_of(await finish(service, await submit(service)))
     assert {path.name for path in (tmp_path / "images").iterdir()} == {fresh[0].object_name}
+
+
+async def test_jobs_go_on_when_a_failing_database_works_again(service: Service, tmp_path: Path) -> None:
+    owner = (await service.keys.all())[0]
+    with closing(sqlite3.connect(tmp_path / DATABASE_FILE)) as other:
+        other.execute("ALTER TABLE jobs RENAME TO lost")
+        with pytest.raises(StoreError):
+            await submit(service, owner)
+        other.execute("ALTER TABLE lost RENAME TO jobs")
+    assert (await finish(service, await submit(service, owner))).state == JobState.SUCCEEDED

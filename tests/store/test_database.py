@@ -16,7 +16,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, create_engine, insert, inspect, select
 from sqlalchemy.exc import IntegrityError, OperationalError
 
-from allaprima.errors import StoreLocked
+from allaprima.errors import StoreError, StoreLocked
 from allaprima.store.database import DATABASE_FILE, Database, migrate, open_database
 from allaprima.store.schema import accounts, keys, metadata
 
@@ -227,3 +227,9 @@ async def test_the_database_is_sound_after_use(tmp_path: Path) -> None:
         assert raw.execute("PRAGMA journal_mode").fetchone() == ("wal",)
     finally:
         raw.close()
+
+
+async def test_a_database_that_fails_is_a_store_error_without_its_own_words(database: Database) -> None:
+    with pytest.raises(StoreError, match="the database can't do its work"):
+        async with database.write() as connection:
+            await connection.exec_driver_sql("SELECT * FROM nowhere")

@@ -22,6 +22,7 @@ from allaprima.errors import (
     GenerationTimeout,
     JobNotFound,
     QueueFull,
+    StoreError,
 )
 from allaprima.request import ImageRequest, Painting, StepDone
 from allaprima.service.ports import Clock, Engine
@@ -40,6 +41,8 @@ MAX_ATTEMPTS = 3
 FIRST_GUESS_S = 2.0
 #: Seconds after which a stopping server is thought to be back.
 RESTART_S = 5.0
+#: Seconds between two tries to lease from a store that fails.
+RETRY_S = 1.0
 
 
 def new_job_id() -> str:
@@ -94,7 +97,7 @@ class JobService:
             # Closing the engine ends every job it holds; each is then put back into the queue by its own task.
             await asyncio.to_thread(self._engine.close)
             await asyncio.gather(*tasks, return_exceptions=True)
-            await asyncio.gather(*self._carried)
+            await asyncio.gather(*self._carried, return_exceptions=True)
 
     async def submit(self, key: KeyRow, request: ImageRequest, job_id: str) -> Job:
         """Store a job; from here on it can't be lost. Raises `QueueFull` or `Draining`."""
@@ -175,15 +178,31 @@ class JobService:
                 return
             task = asyncio.create_task(self._carry(job, slots.release))
             self._carried.add(task)
-            task.add_done_callback(self._carried.discard)
+            task.add_done_callback(self._end)
+
+    def _end(self, task: "asyncio.Task[None]") -> None:
+        self._carried.discard(task)
+        if not task.cancelled() and (error := task.exception()):
+            logger.error("a job could not be brought to its end; it is taken up at the next start", exc_info=error)
 
     async def _next_job(self) -> Job | None:
         while not self._stopping.is_set():
             self._wake.clear()
-            if job := await self._jobs.lease(self._clock()):
-                return job
+            try:
+                if job := await self._jobs.lease(self._clock()):
+                    return job
+            except StoreError:
+                # The store has logged why; a full disk may be emptied.
+                await self._pause(RETRY_S)
+                continue
             await self._wake.wait()
         return None
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait, or less when the server stops."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._stopping.wait()
 
     async def _carry(self, job: Job, release: Callable[[], None]) -> None:
         """Bring one leased job to its end, whatever the end is."""
@@ -247,11 +266,11 @@ class JobService:
 
     async def _sweep(self) -> None:
         while not self._stopping.is_set():
-            if gone := await self._images.sweep(self._clock()):
-                logger.info("removed %d pictures whose time was over", gone)
-            with suppress(TimeoutError):
-                async with asyncio.timeout(self._sweep_every_s):
-                    await self._stopping.wait()
+            # The store has logged what failed; the next round may do better.
+            with suppress(StoreError):
+                if gone := await self._images.sweep(self._clock()):
+                    logger.info("removed %d pictures whose time was over", gone)
+            await self._pause(self._sweep_every_s)
 
 
 def _ignore(_step: StepDone) -> None:

@@ -8,8 +8,8 @@ power cut. Source: sqlite.org/wal.html.
 import asyncio
 import logging
 import sqlite3
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,10 @@ from alembic import command
 from alembic.config import Config
 from filelock import FileLock, Timeout
 from sqlalchemy import create_engine, event
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
-from allaprima.errors import StoreLocked
+from allaprima.errors import StoreError, StoreLocked
 
 logger = logging.getLogger(__name__)
 
@@ -42,21 +43,36 @@ class Database:
 
     @asynccontextmanager
     async def write(self) -> AsyncIterator[AsyncConnection]:
-        """A transaction that may write; commits at the end, or not at all."""
-        async with self._turn, self._writer.begin() as connection:
-            yield connection
+        """A transaction that may write; commits at the end, or not at all.
+
+        Raises `StoreError` when the database can't do its work: a full disk, a damaged file.
+        """
+        with _translated():
+            async with self._turn, self._writer.begin() as connection:
+                yield connection
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:
-        """A connection that only reads."""
-        async with self._readers.connect() as connection:
-            yield connection
+        """A connection that only reads. Raises `StoreError` when the database can't be read."""
+        with _translated():
+            async with self._readers.connect() as connection:
+                yield connection
 
     async def close(self) -> None:
         """Close all connections and give the data folder free."""
         await self._readers.dispose()
         await self._writer.dispose()
         self._lock.release()
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """Turn the database's own failures (not our mistakes in a statement) into `StoreError`."""
+    try:
+        yield
+    except OperationalError as exc:
+        logger.exception("the database failed")
+        raise StoreError("the database can't do its work") from exc
 
 
 async def open_database(folder: Path) -> Database:
