@@ -43,6 +43,7 @@ format: $(VENV)/.dev ## put the code in its form
 
 bench: $(VENV)/.dev ## measure speed, overhead and memory on this machine
 	$(BIN)/python bench/service.py
+	$(BIN)/python bench/picture.py
 
 sketch: $(VENV)/.dev ## train the built-in model (about two hours on two cores)
 	$(BIN)/python -m allaprima.train
