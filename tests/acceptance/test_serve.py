@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import re
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -130,34 +131,51 @@ def test_only_its_owner_can_read_the_secret_and_the_operators_door(server: Serve
 # Refusals
 
 
-def test_a_second_server_on_the_same_folder_is_refused_in_a_sentence(server: Server, tmp_path: Path) -> None:
-    result = allaprima("serve", "--port", 0, "--data-dir", server.data_dir, folder=tmp_path)
+@pytest.fixture(scope="module")
+def bad_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model folder whose header is right and whose tensors are missing."""
+    folder = tmp_path_factory.mktemp("bad model")
+    with safe_open(sketch_folder() / "model.safetensors", "pt") as opened:
+        header = opened.metadata()
+    save_file({"alone": torch.zeros(1)}, folder / "model.safetensors", header | {"id": "mine/own"})
+    shutil.copy(sketch_folder() / "tokenizer.json", folder)
+    return folder
 
-    [line] = refused(result)
+
+@pytest.fixture(scope="module")
+def refusals(server: Server, bad_model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What three commands said that can't serve, run side by side."""
+    folder = tmp_path_factory.mktemp("refused")
+    options = {
+        "folder": ("--port", 0, "--data-dir", server.data_dir),
+        "port": ("--port", server.port, "--data-dir", folder / "port"),
+        "model": ("--port", 0, "--data-dir", folder / "model", "--model", bad_model),
+    }
+    with ThreadPoolExecutor() as pool:
+        running = {
+            name: pool.submit(allaprima, "serve", *arguments, folder=folder) for name, arguments in options.items()
+        }
+        return {name: future.result() for name, future in running.items()}
+
+
+def test_a_second_server_on_the_same_folder_is_refused_in_a_sentence(server: Server, refusals: dict[str, Any]) -> None:
+    [line] = refused(refusals["folder"])
     assert line == f"error: another server works on the data folder {server.data_dir}"
     assert httpx2.get(f"{server.url}/ready", timeout=LIMIT_S).status_code == 200
 
 
-def test_a_port_in_use_is_refused_in_a_sentence(server: Server, tmp_path: Path) -> None:
-    result = allaprima("serve", "--port", server.port, "--data-dir", tmp_path / "data", folder=tmp_path)
-
-    [line] = refused(result)
+def test_a_port_in_use_is_refused_in_a_sentence(server: Server, refusals: dict[str, Any]) -> None:
+    [line] = refused(refusals["port"])
     assert f"can't listen on 127.0.0.1:{server.port}" in line
     assert "--port" in line
 
 
-def test_a_model_that_turns_out_bad_while_it_loads_ends_the_server_by_file(tmp_path: Path) -> None:
-    folder = tmp_path / "model"
-    folder.mkdir()
-    with safe_open(sketch_folder() / "model.safetensors", "pt") as opened:
-        header = opened.metadata()
-    save_file({"alone": torch.zeros(1)}, folder / "model.safetensors", header | {"id": "mine/own"})
-    (folder / "tokenizer.json").write_bytes(b"garbage")
+def test_a_model_that_turns_out_bad_while_it_loads_ends_the_server_by_file(
+    bad_model: Path, refusals: dict[str, Any]
+) -> None:
+    last = refused(refusals["model"])[-1]
 
-    result = allaprima("serve", "--port", 0, "--data-dir", tmp_path / "data", "--model", folder, folder=tmp_path)
-
-    last = refused(result)[-1]
-    assert last.startswith(f"error: {folder / 'model.safetensors'} lacks the tensor ")
+    assert last.startswith(f"error: {bad_model / 'model.safetensors'} lacks the tensor ")
 
 
 # Keys

@@ -4,6 +4,7 @@ Whole PNG files are compared, so the text inside them has to agree as well as ev
 """
 
 import io
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -138,18 +139,28 @@ def test_an_engine_that_read_the_model_anew_paints_the_same_bytes(request_: Imag
         fresh.close()
 
 
-def test_another_process_paints_the_same_bytes(request_: ImageRequest, alone: bytes, tmp_path: Path) -> None:
-    output = tmp_path / "image.png"
-    options = [f"--size={request_.width}x{request_.height}", f"--steps={request_.steps}", f"--seed={request_.seed}"]
-
-    subprocess.run(
-        [sys.executable, "-m", "allaprima", "generate", request_.prompt, "-o", str(output), *options],
-        check=True,
-        capture_output=True,
-        timeout=LIMIT_S,
+@pytest.fixture(scope="module")
+def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> dict[ImageRequest, Path]:
+    """The file that another process painted for each request."""
+    folder = tmp_path_factory.mktemp("elsewhere")
+    files = {request: folder / f"{name}.png" for name, request in REQUESTS.items()}
+    commands = [
+        ["generate", request.prompt, "-o", str(file), f"--size={request.width}x{request.height}"]
+        + [f"--steps={request.steps}", f"--seed={request.seed}"]
+        for request, file in files.items()
+    ]
+    program = (
+        "import json, sys; from allaprima.cli import app\n"
+        "for command in json.loads(sys.argv[1]): app(command, standalone_mode=False)"
     )
+    subprocess.run([sys.executable, "-c", program, json.dumps(commands)], check=True, timeout=LIMIT_S)
+    return files
 
-    assert output.read_bytes() == alone
+
+def test_another_process_paints_the_same_bytes(
+    request_: ImageRequest, alone: bytes, elsewhere: dict[ImageRequest, Path]
+) -> None:
+    assert elsewhere[request_].read_bytes() == alone
 
 
 def test_another_seed_paints_other_pixels(engine: Engine, request_: ImageRequest, alone: bytes) -> None:
