@@ -142,7 +142,10 @@ SKETCH = ModelConfig(
         num_heads=3,
         depth=2,
         depth_single_blocks=6,
-        axes_dim=(8, 28, 28),
+        # Prompts and small canvases: a third of each head reads without regard to place, and no angle is wasted on
+        # distances that a canvas of a dozen tokens a side never has.
+        axes_dim=(24, 20, 20),
+        theta=100,
     ),
     t5=T5Config(vocab_size=768, d_model=192, d_kv=48, d_ff=384, num_heads=4, num_layers=2, length=24),
     clip=CLIPConfig(vocab_size=768, hidden_size=128, intermediate_size=256, num_heads=4, num_layers=1, length=32),

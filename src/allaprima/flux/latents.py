@@ -4,6 +4,7 @@ Dimension key: B batch, C latent channels, Y rows and X columns of tokens.
 """
 
 import math
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -64,6 +65,7 @@ def _near_square(count: int, *, tall: bool) -> tuple[int, int]:
     return (count // small, small) if tall else (small, count // small)
 
 
+@lru_cache(maxsize=1024)
 def token_grid(width: int, height: int, token_px: int, canvas_tokens: int | None) -> tuple[int, int]:
     """Return the (rows, columns) of tokens to paint for a picture of width x height pixels.
 

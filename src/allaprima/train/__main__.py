@@ -1,4 +1,4 @@
-"""`python -m allaprima.train`: from nothing to the shipped model, in three fits that can each be stopped and resumed.
+"""`python -m allaprima.train`: from nothing to the shipped model, in four fits that can each be stopped and resumed.
 
 Every fit is given minutes and keeps its state in the work folder, so the same command goes on where the last run
 stopped. Documented in `docs/training.md`.
@@ -15,6 +15,7 @@ from allaprima.train.autoencoder import fit_autoencoder
 from allaprima.train.flow import FLOW_CHECKPOINT, FlowNetworks, fit_flow, make_optimizers
 from allaprima.train.polish import polish_decoder
 from allaprima.train.progress import Progress
+from allaprima.train.reading import teach_reading
 from allaprima.train.scenes import words
 from allaprima.weights.catalog import SKETCH_ID, sketch_folder
 from allaprima.weights.model import Networks, open_model, save_model
@@ -28,9 +29,10 @@ def main() -> None:
     parser.add_argument("--art", type=Path, default=Path("build/art"), help="folder of the art package")
     parser.add_argument("--out", type=Path, default=sketch_folder(), help="folder of the model to write")
     parser.add_argument("--autoencoder-minutes", type=float, default=22)
-    parser.add_argument("--flow-minutes", type=float, default=75)
+    parser.add_argument("--reading-minutes", type=float, default=3)
+    parser.add_argument("--flow-minutes", type=float, default=90)
     parser.add_argument("--polish-minutes", type=float, default=10)
-    parser.add_argument("--scenes", type=int, default=16000, help="scenes whose latents the flow is fitted to")
+    parser.add_argument("--scenes", type=int, default=20000, help="scenes whose latents the flow is fitted to")
     parser.add_argument("--warm-start", type=Path, help="model folder to begin from where the work folder is empty")
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
@@ -38,7 +40,10 @@ def main() -> None:
         warm_start(options.work, options.warm_start)
     art = Art(options.art)
     autoencoder = _fitted_autoencoder(options.work, art, options.autoencoder_minutes)
-    flow = fit_flow(options.work, autoencoder, art, options.flow_minutes, options.scenes)
+    flow = FlowNetworks()
+    if not (options.work / FLOW_CHECKPOINT).exists():
+        teach_reading(options.work, flow.t5, flow.clip, options.reading_minutes)
+    fit_flow(options.work, flow, autoencoder, art, options.flow_minutes, options.scenes)
     polish_decoder(options.work, autoencoder, art, options.polish_minutes)
     export(options.out, flow, autoencoder)
 

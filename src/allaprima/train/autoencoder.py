@@ -1,9 +1,10 @@
 """Fit the autoencoder of `sketch` to scenes.
 
-Random crops of drawn scenes; the loss is L1 on pixels and on their differences to the neighbours (which keeps edges),
-a small penalty on large latents, and noise on the latents while decoding, which makes the decoder forgive what the
-flow gets slightly wrong. At the end the latents' spread is folded into the convolutions on both sides, so that the
-model's latents have unit variance and its configuration needs no measured constants.
+Crops of drawn scenes, cut along the canvas's cells, since that is how the model will ever see them; the loss is L1 on
+pixels and on their differences to the neighbours (which keeps edges), a small penalty on large latents, and noise on
+the latents while decoding, which makes the decoder forgive what the flow gets slightly wrong. At the end the latents'
+spread is folded into the convolutions on both sides, so that the model's latents have unit variance and its
+configuration needs no measured constants.
 """
 
 from pathlib import Path
@@ -14,13 +15,16 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from allaprima.flux import SKETCH, Autoencoder
+from allaprima.flux.latents import token_grid
 from allaprima.train.art import Art
 from allaprima.train.progress import Progress
-from allaprima.train.scenes import compose, draw
+from allaprima.train.scenes import SIZES, compose, draw
 
-CROP = 128
-BATCH = 16
-LATENT_NOISE = 0.05
+#: Side of a crop in pixels: five cells, the shorter side of the narrowest canvas.
+CROP = 160
+BATCH = 10
+RATE = 1.5e-3
+LATENT_NOISE = 0.12
 LATENT_PENALTY = 1e-3
 #: Scenes drawn up front; crops are taken from all of them.
 POOL = 3000
@@ -33,6 +37,12 @@ def scene_pixels(seeds: range, art: Art, width: int = 256, height: int = 256) ->
     return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).contiguous()
 
 
+def canvas_px(width: int, height: int) -> tuple[int, int]:
+    """Return the width and height in pixels of the canvas on which the model paints a picture of that size."""
+    rows, columns = token_grid(width, height, SKETCH.token_px, SKETCH.canvas_tokens)
+    return columns * SKETCH.token_px, rows * SKETCH.token_px
+
+
 def to_signed(pixels: Tensor) -> Tensor:
     """uint8 -> float32 in [-1, 1], same shape."""
     return pixels.float() / 127.5 - 1
@@ -42,15 +52,15 @@ def fit_autoencoder(folder: Path, art: Art, minutes: float) -> Autoencoder:
     """Fit for that many minutes (over all runs), with checkpoints in `folder`; return the fitted autoencoder."""
     torch.manual_seed(0)
     model = Autoencoder(SKETCH.autoencoder).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3, betas=(0.9, 0.99), weight_decay=0.01)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, betas=(0.9, 0.99), weight_decay=0.01)
     progress = Progress(minutes)
     checkpoint = folder / "autoencoder.ckpt"
     progress.resume(checkpoint, {"autoencoder": model}, [optimizer])
-    pool = scene_pixels(range(POOL), art)
+    pool = _pool(art)
     held_out = scene_pixels(range(HELD_OUT_SEED, HELD_OUT_SEED + 24), art)
     for step in progress.steps():
         for group in optimizer.param_groups:
-            group["lr"] = 2e-3 * progress.rate
+            group["lr"] = RATE * progress.rate
         loss = _loss(model, _crops(pool))
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -65,14 +75,29 @@ def fit_autoencoder(folder: Path, art: Art, minutes: float) -> Autoencoder:
             progress.save(checkpoint, {"autoencoder": model}, [optimizer])
     progress.save(checkpoint, {"autoencoder": model}, [optimizer])
     print(f"autoencoder done: {score_psnr(model, held_out):.2f} dB on held-out scenes", flush=True)
-    _fold_spread(model, to_signed(pool[:256]))
+    _fold_spread(model, to_signed(scene_pixels(range(256), art)))
     return model
 
 
-def _crops(pool: Tensor) -> Tensor:
-    picks = torch.randint(len(pool), (BATCH,))
-    ys, xs = torch.randint(256 - CROP + 1, (2, BATCH))
-    crops = [pool[i, :, y : y + CROP, x : x + CROP] for i, y, x in zip(picks, ys, xs, strict=True)]
+def _pool(art: Art) -> list[Tensor]:
+    """Return drawn scenes of every canvas: uint8, (scenes, 3, height, width) each."""
+    pool, first = [], 0
+    for size, share in SIZES.items():
+        seeds = range(first, first + round(POOL * share))
+        first = seeds.stop
+        pool.append(scene_pixels(seeds, art, *canvas_px(*size)))
+    return pool
+
+
+def _crops(pool: list[Tensor]) -> Tensor:
+    """Return crops of scenes that all share a canvas: (BATCH, 3, CROP, CROP), in [-1, 1]."""
+    scenes = pool[int(torch.multinomial(torch.tensor([float(len(part)) for part in pool]), 1))]
+    picks = torch.randint(len(scenes), (BATCH,))
+    ys, xs = (torch.randint((side - CROP) // SKETCH.token_px + 1, (BATCH,)) for side in scenes.shape[2:])
+    crops = [
+        scenes[i, :, y : y + CROP, x : x + CROP]
+        for i, y, x in zip(picks, ys * SKETCH.token_px, xs * SKETCH.token_px, strict=True)
+    ]
     return to_signed(torch.stack(crops)).contiguous(memory_format=torch.channels_last)
 
 

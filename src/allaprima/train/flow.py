@@ -1,8 +1,9 @@
 """Fit the transformer of `sketch` and its two text encoders, together, as a rectified flow on scenes' latents.
 
-The latents of a set of scenes are computed once; captions are worded anew at every visit. Times are drawn from a
-logit-normal (Esser et al. 2024, 2403.03206, section 3.1), one in eight from the whole range, so that the first step
-at t = 1 is known as well. Matrices of the blocks are moved by Muon (Jordan et al. 2024), all else by AdamW.
+The text encoders can read already (`reading`), and go on learning slowly. The latents of a set of scenes are computed
+once; captions are worded anew at every visit. Times are drawn from a logit-normal (Esser et al. 2024, 2403.03206,
+section 3.1), one in eight from the whole range, so that the first step at t = 1 is known as well. Matrices of the
+blocks are moved by Muon (Jordan et al. 2024), all else by AdamW.
 
 Dimension key: B batch, L image tokens, C latent values per token.
 """
@@ -15,28 +16,18 @@ import torch
 from torch import Tensor, nn
 
 from allaprima.flux import SKETCH, Autoencoder, CLIPTextEncoder, Flux, T5Encoder
-from allaprima.flux.latents import image_ids, pack, text_ids, token_grid
+from allaprima.flux.latents import image_ids, pack, text_ids
 from allaprima.train.art import Art
-from allaprima.train.autoencoder import scene_pixels, to_signed
+from allaprima.train.autoencoder import canvas_px, scene_pixels, to_signed
 from allaprima.train.progress import Progress
-from allaprima.train.scenes import Scene, caption, compose, words
-from allaprima.weights.tokenizer import PromptTokenizer, word_tokenizer, word_tokenizers
+from allaprima.train.reading import Captions
+from allaprima.train.scenes import SIZES, Scene, compose
 
 FLOW_CHECKPOINT = "flow.ckpt"
 BATCH = 24
-MUON_RATE = 0.014
+MUON_RATE = 0.02
 ADAM_RATE = 1e-3
-EMBEDDING_RATE = 4e-3
-#: Sizes that the fit sees, with their share of the scenes.
-SIZES: dict[tuple[int, int], float] = {
-    (512, 512): 0.46,
-    (1024, 768): 0.2,
-    (768, 1024): 0.05,
-    (1024, 576): 0.06,
-    (576, 1024): 0.04,
-    (1440, 512): 0.15,
-    (512, 1440): 0.04,
-}
+ENCODER_RATE = 3e-4
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,21 +58,16 @@ class FlowNetworks(nn.Module):
                 nn.init.zeros_(parameter)
 
 
-def tokenizers() -> tuple[PromptTokenizer, PromptTokenizer]:
-    """Return the T5 and CLIP tokenizers over the captions' words."""
-    return word_tokenizers(word_tokenizer(words()), SKETCH.t5.length, SKETCH.clip.length, SKETCH.t5.vocab_size)
-
-
 @torch.no_grad()
 def make_buckets(autoencoder: Autoencoder, art: Art, count: int, folder: Path) -> list[Bucket]:
     """Draw `count` scenes in all and encode them; the latents are kept in `folder` for the next run."""
     buckets = []
     first = 0
     for (width, height), share in SIZES.items():
-        rows, columns = token_grid(width, height, SKETCH.token_px, SKETCH.canvas_tokens)
+        size = canvas_px(width, height)
+        columns, rows = (side // SKETCH.token_px for side in size)
         seeds = range(first, first + round(count * share))
         first = seeds.stop
-        size = (columns * SKETCH.token_px, rows * SKETCH.token_px)
         kept = folder / f"latents-{rows}x{columns}-{seeds.start}-{seeds.stop}.pt"
         if kept.exists():
             latents = torch.load(kept, weights_only=True)
@@ -110,15 +96,15 @@ def make_optimizers(networks: FlowNetworks) -> list[torch.optim.Optimizer]:
     mostly noise in a small batch, that is a random walk that the words' meanings do not survive.
     """
     matrices: list[nn.Parameter] = []
-    embeddings: list[nn.Parameter] = []
+    encoders: list[nn.Parameter] = []
     rest: list[nn.Parameter] = []
     for name, parameter in networks.named_parameters():
         in_block = name.startswith(("transformer.double_blocks", "transformer.single_blocks"))
         if in_block and parameter.ndim == 2 and "mod" not in name:
             matrices.append(parameter)
         else:
-            (embeddings if name.endswith(("shared.weight", "token_embedding.weight")) else rest).append(parameter)
-    groups = [{"params": rest, "lr": ADAM_RATE}, {"params": embeddings, "lr": EMBEDDING_RATE}]
+            (rest if name.startswith("transformer.") else encoders).append(parameter)
+    groups = [{"params": rest, "lr": ADAM_RATE}, {"params": encoders, "lr": ENCODER_RATE}]
     return [
         torch.optim.Muon(matrices, lr=MUON_RATE, momentum=0.95, weight_decay=0.01),
         torch.optim.AdamW(groups, betas=(0.9, 0.98), weight_decay=0.0),
@@ -131,12 +117,13 @@ def draw_times(count: int) -> Tensor:
     return torch.where(torch.rand(count) < 0.125, torch.rand(count), times)
 
 
-def fit_flow(folder: Path, autoencoder: Autoencoder, art: Art, minutes: float, scenes: int) -> FlowNetworks:
-    """Fit for that many minutes (over all runs), with checkpoints in `folder`; return the fitted networks."""
+def fit_flow(
+    folder: Path, networks: FlowNetworks, autoencoder: Autoencoder, art: Art, minutes: float, scenes: int
+) -> None:
+    """Fit in place for that many minutes (over all runs), with checkpoints in `folder`."""
     torch.manual_seed(1)
     buckets = make_buckets(autoencoder, art, scenes, folder)
-    t5_tokenizer, clip_tokenizer = tokenizers()
-    networks = FlowNetworks()
+    captions = Captions()
     optimizers = make_optimizers(networks)
     base_rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in optimizers]
     progress = Progress(minutes)
@@ -151,9 +138,7 @@ def fit_flow(folder: Path, autoencoder: Autoencoder, art: Art, minutes: float, s
                 group["lr"] = rate * progress.rate
         bucket = buckets[rng.choice(len(buckets), p=weights / weights.sum())]
         picks = rng.integers(len(bucket.scenes), size=BATCH)
-        prompts = [caption(bucket.scenes[i], rng) for i in picks]
-        t5_ids = torch.tensor([t5_tokenizer.encode(prompt).ids for prompt in prompts])
-        clip_ids = torch.tensor([clip_tokenizer.encode(prompt).ids for prompt in prompts])
+        t5_ids, clip_ids = captions.ids([bucket.scenes[i] for i in picks], rng)
         loss = flow_loss(networks, bucket, torch.from_numpy(picks), t5_ids, clip_ids)
         for optimizer in optimizers:
             optimizer.zero_grad(set_to_none=True)
@@ -167,7 +152,6 @@ def fit_flow(folder: Path, autoencoder: Autoencoder, art: Art, minutes: float, s
         if progress.is_checkpoint_due():
             progress.save(checkpoint, {"flow": networks}, optimizers)
     progress.save(checkpoint, {"flow": networks}, optimizers)
-    return networks
 
 
 def flow_loss(networks: FlowNetworks, bucket: Bucket, picks: Tensor, t5_ids: Tensor, clip_ids: Tensor) -> Tensor:

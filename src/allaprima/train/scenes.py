@@ -107,6 +107,18 @@ PLACES: dict[str, Place] = {
 BACKGROUNDS: tuple[str, ...] = (*COLOURS, *PLACES)
 
 
+#: Sizes of pictures that the fits see, with their share of the scenes.
+SIZES: dict[tuple[int, int], float] = {
+    (512, 512): 0.46,
+    (1024, 768): 0.2,
+    (768, 1024): 0.05,
+    (1024, 576): 0.06,
+    (576, 1024): 0.04,
+    (1440, 512): 0.15,
+    (512, 1440): 0.04,
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Placed:
     """A thing in a scene: centre and side as fractions of width, height and the shorter side."""
@@ -160,8 +172,8 @@ def _place(rng: Generator, width: int, height: int) -> tuple[Placed, ...]:
     if rng.random() < 0.8:
         thing = THINGS[rng.integers(len(THINGS))]
         cells = SINGLE_CELLS.get(min(rows, columns), max(1, min(rows, columns) - 1))
-        row = _near_middle(rng, rows - cells, (0.0, 0.75, 0.25))
-        column = _near_middle(rng, columns - cells, (0.25, 0.5, 0.25))
+        row = _near_middle(rng, rows - cells, (0.0, 0.8, 0.2))
+        column = _near_middle(rng, columns - cells, (0.2, 0.6, 0.2))
         return (placed(thing.icon, row, column, cells, wears=thing.eyes is not None and rng.random() < 0.35),)
     first, second = (THINGS[i].icon for i in rng.choice(len(THINGS), 2, replace=False))
     cells = min(PAIR_CELLS, rows, columns)
@@ -240,7 +252,8 @@ def _horizon_column(place: Place, height: int, shift: float) -> NDArray[np.float
 
 _ARTICLES = ("a", "a", "the", "one", "")
 _OPENERS = ("", "", "", "", "a picture of", "an image of", "a drawing of", "a painting of", "an illustration of")
-_ACTS = ("", "", "", "", "standing", "sitting", "relaxing", "lying", "sitting still")
+_ACTS = ("", "", "", "", "standing", "sitting", "relaxing", "lying", "lying on a sun lounger", "sitting still")
+_SMALL_WORDS = frozenset(("a", "the", "one", "of", "in", "on", "at", "with", "and", "background"))
 _WORN = ("wearing sunglasses", "with sunglasses", "wearing a pair of sunglasses", "in sunglasses")
 
 
@@ -278,7 +291,13 @@ def caption(scene: Scene, rng: Generator) -> str:
     parts = [_pick(rng, _OPENERS), *parts]
     if rng.random() < 0.15:
         parts = [ground, *[part for part in parts if part != ground]]
-    return " ".join(part for part in parts if part)
+    sentence = " ".join(part for part in parts if part)
+    return _terse(rng, sentence) if rng.random() < 0.25 else sentence
+
+
+def _terse(rng: Generator, sentence: str) -> str:
+    """Leave out about half of a sentence's small words, as people in a hurry do."""
+    return " ".join(word for word in sentence.split() if word not in _SMALL_WORDS or rng.random() < 0.5)
 
 
 def _relation(rng: Generator, scene: Scene, names: list[str]) -> str:
