@@ -23,6 +23,7 @@ from allaprima.service.keys import KeyRing
 from allaprima.service.links import Links
 from allaprima.service.models import Models
 from allaprima.service.ports import Clock, Engine
+from allaprima.service.rates import Rates
 from allaprima.service.service import Service
 from allaprima.settings import ServerSettings
 from allaprima.store.database import open_database
@@ -162,6 +163,7 @@ async def open_service(
     queue_size: int = 256,
     image_ttl_s: float = 7 * 86400.0,
     has_stand_in: bool = True,
+    requests_per_minute: int | None = None,
 ) -> AsyncIterator[Service]:
     """Run the real service over a data folder and the given engine while the context lasts."""
     database = await open_database(folder)
@@ -182,6 +184,7 @@ async def open_service(
                 jobs=jobs,
                 models=Models(engine, has_stand_in=has_stand_in),
                 links=Links(read_secret(folder)),
+                rates=Rates(clock, requests_per_minute),
                 engine=engine,
                 clock=clock,
                 first_key=await keys.create_first(),

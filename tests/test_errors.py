@@ -15,6 +15,7 @@ from allaprima.errors import (
     InvalidRequest,
     JobNotFound,
     QueueFull,
+    RateLimited,
 )
 
 CLASSES = [value for value in vars(errors).values() if inspect.isclass(value) and issubclass(value, Error)]
@@ -28,7 +29,7 @@ STATUSES = {
     "KeyNotFound": 404,
     "Busy": 503,
     "QueueFull": 429,
-    "Loading": 503,
+    "RateLimited": 429,
     "Draining": 503,
     "GenerationTimeout": 504,
     "GenerationFailed": 500,
@@ -45,6 +46,8 @@ STATUSES = {
 
 def make(kind: type[Error]) -> Error:
     """Return an error of that class with its default message."""
+    if issubclass(kind, RateLimited):
+        return kind(5, retry_after_s=3)
     if issubclass(kind, Busy):
         return kind(retry_after_s=3)
     if issubclass(kind, GenerationTimeout):
@@ -56,7 +59,7 @@ def make(kind: type[Error]) -> Error:
 def test_every_class_says_what_happened(kind: type[Error]) -> None:
     assert "__doc__" in vars(kind)
     assert kind.__doc__
-    if not issubclass(kind, GenerationTimeout):
+    if not issubclass(kind, GenerationTimeout | RateLimited):
         assert str(make(kind)) == make(kind).message == kind.__doc__
 
 

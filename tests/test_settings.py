@@ -26,6 +26,7 @@ def test_every_field_is_read_from_its_variable(monkeypatch: pytest.MonkeyPatch) 
         "SERVER__TRUSTED_PROXIES": '["10.0.0.0/8", "::1"]',
         "SERVER__CORS_ORIGINS": "[]",
         "SERVER__MAX_BODY_BYTES": "2048",
+        "SERVER__REQUESTS_PER_MINUTE": "600",
         "SERVER__WAIT_S": "1.5",
         "STORE__DATA_DIR": "/tmp/elsewhere",  # noqa: S108 - only read
         "STORE__IMAGE_TTL_S": "60",
@@ -48,6 +49,7 @@ def test_every_field_is_read_from_its_variable(monkeypatch: pytest.MonkeyPatch) 
         "trusted_proxies": ("10.0.0.0/8", "::1"),
         "cors_origins": (),
         "max_body_bytes": 2048,
+        "requests_per_minute": 600,
         "wait_s": 1.5,
     }
     assert settings.store.model_dump() == {

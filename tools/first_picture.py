@@ -4,11 +4,12 @@ With CI=true in the environment it stops after the picture.
 """
 
 import argparse
-import contextlib
 import os
+import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -28,12 +29,11 @@ def main() -> int:
     parser.add_argument("--port", type=int, default=8000)
     options = parser.parse_args()
     allaprima = [sys.executable, "-m", "allaprima"]
-    command = [*allaprima, "serve", "--port", str(options.port), "--data-dir", options.data_dir]
-    server = subprocess.Popen(command)
+    server = Server([*allaprima, "serve", "--port", str(options.port), "--data-dir", options.data_dir])
     try:
-        address = f"http://127.0.0.1:{options.port}"
-        if not wait_ready(server, address):
-            return server.wait()
+        address = server.wait_ready()
+        if address is None:
+            return server.process.wait() if server.process.poll() is not None else 1
         made = subprocess.run(
             [*allaprima, "keys", "create", "--name", "make run", "--data-dir", options.data_dir],
             check=True,
@@ -44,7 +44,8 @@ def main() -> int:
         key = made.stdout.strip()
         answer = paint(address, key)
         image = answer["images"][0]
-        PICTURE.write_bytes(httpx2.get(image["url"]).raise_for_status().content)
+        with client() as http:
+            PICTURE.write_bytes(http.get(image["url"]).raise_for_status().content)
         print(f"\nprompt   {PROMPT}")
         print(f"picture  {PICTURE.resolve()} ({image['width']}x{image['height']}, painted by {answer['meta']['model']}")
         print(f"         in {answer['timings']['inference']:.2f} s, seed {answer['seed']})")
@@ -54,37 +55,61 @@ def main() -> int:
         if os.environ.get("CI") == "true":
             return 0
         print("serving; stop with Ctrl+C", flush=True)
-        return server.wait()
+        return server.process.wait()
     except KeyboardInterrupt:
         return 0
     finally:
-        stop(server)
+        server.stop()
 
 
-def wait_ready(server: "subprocess.Popen[bytes]", address: str) -> bool:
-    """Wait until the server paints; False when it ended instead."""
-    deadline = time.monotonic() + READY_WITHIN_S
-    while time.monotonic() < deadline and server.poll() is None:
-        with contextlib.suppress(httpx2.TransportError):
-            if httpx2.get(f"{address}/ready").status_code == httpx2.codes.OK:
-                return True
-        time.sleep(0.1)
-    return False
+class Server:
+    """The server as a child process, whose words are passed on as it says them."""
+
+    def __init__(self, command: list[str]) -> None:
+        self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        self._address: str | None = None
+        threading.Thread(target=self._pass_on, daemon=True).start()
+
+    def _pass_on(self) -> None:
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            sys.stderr.write(line)
+            # Asked of the child itself: another server may answer at the same address.
+            if found := re.match(r"allaprima serves at (http://\S+)", line):
+                self._address = found[1]
+
+    def wait_ready(self) -> str | None:
+        """Return the address once the server paints; None when it ended instead, or took too long."""
+        deadline = time.monotonic() + READY_WITHIN_S
+        while time.monotonic() < deadline and self.process.poll() is None:
+            if self._address is not None:
+                with client() as http:
+                    if http.get(f"{self._address}/ready").status_code == httpx2.codes.OK:
+                        return self._address
+            time.sleep(0.1)
+        if self.process.poll() is None:
+            print(f"the server is not ready after {READY_WITHIN_S} s", file=sys.stderr)
+        return None
+
+    def stop(self) -> None:
+        """End it and wait for it."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            self.process.wait(timeout=60)
+
+
+def client() -> httpx2.Client:
+    """Return a client that asks this machine itself, whatever proxy the environment names."""
+    return httpx2.Client(trust_env=False, timeout=300)
 
 
 def paint(address: str, key: str) -> dict[str, Any]:
     """Ask for the picture as a program written for the hosted endpoint would."""
     headers = {"Authorization": f"Bearer {key}"}
-    response = httpx2.post(f"{address}/v1/images/generations", headers=headers, json=BODY, timeout=300)
+    with client() as http:
+        response = http.post(f"{address}/v1/images/generations", headers=headers, json=BODY)
     answer: dict[str, Any] = response.raise_for_status().json()
     return answer
-
-
-def stop(server: "subprocess.Popen[bytes]") -> None:
-    """End the server and wait for it."""
-    if server.poll() is None:
-        server.send_signal(signal.SIGTERM)
-        server.wait(timeout=60)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ Error:
     │   └── KeyNotFound
     ├── Busy                    carries the seconds after which to try again
     │   ├── QueueFull
-    │   ├── Loading
+    │   ├── RateLimited
     │   └── Draining
     ├── GenerationTimeout       the wait is over, the job goes on; carries its id
     ├── GenerationFailed        the job ended without a picture
@@ -109,10 +109,14 @@ class QueueFull(Busy):
     code = "queue_full"
 
 
-class Loading(Busy):
-    """Service unavailable: the model is still loading."""
+class RateLimited(Busy):
+    """Too Many Requests: this key's limit is reached."""
 
-    code = "loading"
+    code = "rate_limit_exceeded"
+
+    def __init__(self, limit: int, *, retry_after_s: float) -> None:
+        self.limit = limit
+        super().__init__(f"Too Many Requests: this key may make {limit} requests a minute", retry_after_s=retry_after_s)
 
 
 class Draining(Busy):

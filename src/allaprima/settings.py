@@ -8,7 +8,7 @@ import json
 import os
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Any, get_origin
+from typing import Any, Literal, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -37,6 +37,9 @@ class ServerSettings(_Group):
     trusted_proxies: tuple[str, ...] = Field((), description="Addresses whose X-Forwarded headers are believed.")
     cors_origins: tuple[str, ...] = Field(("*",), description="Origins whose pages may call the API.")
     max_body_bytes: int = Field(1024 * 1024, ge=1024, description="Largest request body.")
+    requests_per_minute: int | None = Field(
+        None, ge=1, le=1_000_000, description="Requests for pictures that a key may make in a minute; default: any."
+    )
     wait_s: float = Field(280.0, gt=0, description="Longest wait of a synchronous request, in seconds.")
 
     @field_validator("public_url")
@@ -70,7 +73,7 @@ class EngineSettings(_Group):
 
     models: tuple[str, ...] = Field((), description="Model folders to load beside the built-in one.")
     has_stand_in: bool = Field(default=True, description="Whether the built-in model paints for known models not here.")
-    device: str = Field("cpu", description="Where the models run: cpu or cuda.")
+    device: Literal["cpu", "cuda"] = Field("cpu", description="Where the models run: cpu or cuda.")
     threads: int | None = Field(None, ge=1, description="CPU threads of the engine; default: all cores.")
     safety_threshold: float = Field(
         DEFAULT_SAFETY_THRESHOLD, ge=0, le=1, description="Score from which a picture is withheld."

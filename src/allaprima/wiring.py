@@ -17,6 +17,7 @@ from allaprima.service.keys import KeyRing
 from allaprima.service.links import Links
 from allaprima.service.models import Models
 from allaprima.service.ports import Clock, Engine
+from allaprima.service.rates import Rates
 from allaprima.service.service import Service
 from allaprima.settings import EngineSettings, Settings
 from allaprima.store.database import open_database
@@ -36,13 +37,10 @@ def build_engine(settings: EngineSettings) -> LocalEngine:
     Raises `WeightsError` when a folder's files are missing or are something else, `SettingsError` for a device that
     is not here.
     """
-    if settings.device != "cpu" and not torch.cuda.is_available():
-        raise SettingsError(f"engine.device = {settings.device!r}: this machine has no such device; use cpu")
+    prepare_device(settings)
     opened = open_models(settings)
 
     def load() -> Mapping[str, Painter]:
-        if settings.threads:
-            torch.set_num_threads(settings.threads)
         safety = SafetyChecker.load()
         return {
             files.id: Painter(Pipeline(files.load(settings.device), settings.device), safety, settings.safety_threshold)
@@ -50,6 +48,14 @@ def build_engine(settings: EngineSettings) -> LocalEngine:
         }
 
     return LocalEngine(tuple(_info(files) for files in opened), load)
+
+
+def prepare_device(settings: EngineSettings) -> None:
+    """Look whether the device is here, and give the CPU its threads. Raises `SettingsError`."""
+    if settings.device == "cuda" and not torch.cuda.is_available():
+        raise SettingsError(f"engine.device = {settings.device!r}: this machine has no such device; use cpu")
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
 
 
 def open_models(settings: EngineSettings) -> list[ModelFiles]:
@@ -95,6 +101,7 @@ async def open_service(
                 jobs=jobs,
                 models=Models(engine, has_stand_in=settings.engine.has_stand_in),
                 links=Links(read_secret(settings.store.data_dir)),
+                rates=Rates(clock, settings.server.requests_per_minute),
                 engine=engine,
                 clock=clock,
                 first_key=await keys.create_first(),

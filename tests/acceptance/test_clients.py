@@ -3,7 +3,6 @@
 import base64
 import io
 import json
-import shutil
 import subprocess
 from collections.abc import Iterator
 
@@ -13,6 +12,7 @@ from openai import AuthenticationError, BadRequestError, OpenAI
 from PIL import Image
 
 from acceptance.processes import LIMIT_S, Server, environment
+from programs import need
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -82,10 +82,7 @@ def test_the_openai_sdk_lists_the_models(client: OpenAI) -> None:
 
 
 def curl(*arguments: str) -> bytes:
-    program = shutil.which("curl")
-    if program is None:
-        pytest.skip("there is no `curl` on the PATH")
-    command = [program, "--silent", "--show-error", "--noproxy", "*", *arguments]
+    command = [need("curl", "is the client"), "--silent", "--show-error", "--noproxy", "*", *arguments]
     return subprocess.run(command, env=environment(), capture_output=True, timeout=LIMIT_S, check=True).stdout
 
 

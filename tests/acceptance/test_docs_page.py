@@ -1,11 +1,10 @@
 """The reference at /docs in a real browser: it shows the API, without an error and without asking another host."""
 
-import shutil
-
 import pytest
 from playwright.sync_api import ConsoleMessage, Error, Request, sync_playwright
 
 from acceptance.processes import LIMIT_S, Server
+from programs import need
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(900)]
 
@@ -13,9 +12,7 @@ PATH = "/v1/images/generations"
 
 
 def test_the_reference_shows_the_operation_without_errors_or_foreign_hosts(server: Server) -> None:
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        pytest.skip("there is no `chromium` on the PATH, which shows the reference")
+    chromium = need("chromium", "shows the reference")
     faults: list[str] = []
     requests: list[str] = []
 

@@ -3,7 +3,6 @@
 import ast
 import io
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +12,7 @@ import pytest
 from PIL import Image
 
 from acceptance.processes import LIMIT_S, Server, environment
+from programs import need
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -70,11 +70,7 @@ def test_the_pages_python_program_gets_its_picture_and_every_documented_member(s
 def test_the_pages_javascript_program_gets_its_picture_and_every_documented_member(
     server: Server, tmp_path: Path
 ) -> None:
-    node = shutil.which("node")
-    if node is None:
-        pytest.skip("there is no `node` on the PATH, which runs the page's JavaScript program")
-
-    printed = run_program("seed_page.mjs", node, server, tmp_path)
+    printed = run_program("seed_page.mjs", need("node", "runs the page's JavaScript program"), server, tmp_path)
 
     assert printed.startswith("Generation: {")
     for member in (

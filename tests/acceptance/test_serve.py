@@ -249,3 +249,31 @@ def test_a_job_killed_in_the_middle_is_painted_once_after_the_restart(serve: Ser
         assert hashlib.sha256(data).hexdigest() == sha256
         with Image.open(io.BytesIO(data)) as picture:
             assert picture.size == (1536, 1536)
+
+
+def test_a_server_told_twice_to_stop_gives_open_requests_back_and_the_next_paints_them(
+    tmp_path: Path, serve: Serve
+) -> None:
+    first = serve(tmp_path / "data")
+    body = SMALL | {"image_size": "1536x1536", "num_inference_steps": 12, "num_images": 4}
+    with ThreadPoolExecutor() as pool:
+        asked = [pool.submit(first.post, first.key, **body, seed=seed) for seed in range(0, 24, 4)]
+        until(lambda: len(first.query("SELECT id FROM jobs")) == 6 or None, "the jobs")
+        assert first.stop(signals=2) == 0, first.words
+        answers = [future.result(LIMIT_S) for future in asked]
+
+    given_back = [answer for answer in answers if answer.status_code != 200]
+    assert given_back
+    for answer in given_back:
+        problem = answer.json()
+        assert (answer.status_code, problem["statusCode"]) == (503, 503)
+        assert problem["error"]["code"] == "draining"
+        assert {"requestId", "timestamp", "path", "message"} < set(problem)
+        assert int(answer.headers["retry-after"]) >= 1
+    assert "Traceback" not in first.words
+
+    second = serve(tmp_path / "data")
+    waiting = "SELECT id FROM jobs WHERE state IN ('queued', 'running')"
+    until(lambda: second.query(waiting) == [] or None, "the jobs' ends")
+    assert second.query("SELECT state FROM jobs") == [("succeeded",)] * 6
+    assert second.query("SELECT count(DISTINCT job_id), sum(images) FROM usage") == [(6, 24)]

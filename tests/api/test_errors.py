@@ -101,6 +101,30 @@ async def test_a_full_queue_is_429_with_the_time_to_come_back(
         assert (await first).status_code == 200
 
 
+async def test_a_key_over_its_rate_is_429_and_every_answer_says_where_it_stands(
+    tmp_path: Path, engine: FakeEngine, clock: FakeClock
+) -> None:
+    async with (
+        open_service(tmp_path, engine, clock, requests_per_minute=2) as service,
+        client_of(service, key=service.first_key) as client,
+    ):
+        assert (await client.post(PATH, json=BODY | {"seed": -1})).status_code == 400
+        answers = [await client.post(PATH, json=BODY) for _ in range(3)]
+        assert [answer.status_code for answer in answers] == [200, 200, 429]
+        body = check_body(answers[2], 429, "rate_limit_error", "rate_limit_exceeded")
+        assert body["message"] == "Too Many Requests: this key may make 2 requests a minute"
+        assert answers[2].headers["retry-after"] == "30"
+        names = [f"x-ratelimit-{name}-requests" for name in ("limit", "remaining", "reset")]
+        assert [[answer.headers[name] for name in names] for answer in answers] == [
+            ["2", "1", "30.000s"],
+            ["2", "0", "60.000s"],
+            ["2", "0", "30.000s"],
+        ]
+        clock.now += 30
+        assert (await client.post(PATH, json=BODY)).status_code == 200
+    assert len(engine.requests) == 3
+
+
 async def test_a_failed_job_is_500_with_its_reason(client: httpx2.AsyncClient, engine: FakeEngine) -> None:
     engine.failure = GenerationFailed("the colours ran out")
     body = check_body(await client.post(PATH, json=BODY), 500, "server_error", "generation_failed")
@@ -112,7 +136,9 @@ async def test_a_cancelled_job_is_409(client: httpx2.AsyncClient, engine: FakeEn
     waiting = asyncio.create_task(client.post(PATH, json=BODY))
     await engine.until_held()
     engine.cancel(engine.held[0])
-    check_body(await waiting, 409, "invalid_request_error", "cancelled")
+    answer = await waiting
+    check_body(answer, 409, "invalid_request_error", "cancelled")
+    assert answer.headers["x-should-retry"] == "false"
 
 
 async def test_a_client_of_a_stopping_server_is_told_to_come_back(
@@ -135,6 +161,8 @@ async def test_the_end_of_the_wait_is_504_with_the_jobs_id(service: Service, key
     body = check_body(answer, 504, "server_error", "generation_timeout")
     assert body["message"] == "Generation timeout"
     assert body["job_id"] == answer.headers["x-inference-id"]
+    # OpenAI's client would ask again, and be painted for twice.
+    assert answer.headers["x-should-retry"] == "false"
 
 
 class BrokenClock(FakeClock):
@@ -248,8 +276,9 @@ async def test_a_preflight_answers_on_every_documented_route(anonymous: httpx2.A
 
 async def test_pages_may_read_the_tracing_and_cost_headers(client: httpx2.AsyncClient) -> None:
     wanted = {
-        "x-inference-id", "x-request-id", "x-client-request-id", "x-aimlapi-credits-used", "x-aimlapi-usd-spent",
-        "x-model", "x-ignored-fields", "retry-after", "retry-after-ms",
+        "x-inference-id", "x-request-id", "x-fal-request-id", "x-client-request-id", "x-aimlapi-credits-used",
+        "x-aimlapi-usd-spent", "x-model", "x-ignored-fields", "retry-after", "retry-after-ms", "x-should-retry",
+        "x-ratelimit-limit-requests", "x-ratelimit-remaining-requests", "x-ratelimit-reset-requests",
     }  # fmt: skip
     assert wanted <= set(EXPOSED_HEADERS)
     for answer in (

@@ -120,7 +120,7 @@ async def test_tracing_and_cost_headers_are_on_every_picture(client: httpx2.Asyn
     assert answer.headers["x-aimlapi-credits-used"] == "0"
     assert answer.headers["x-aimlapi-usd-spent"] == "0.000000000"
     assert re.fullmatch(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", answer.headers["x-inference-id"])
-    assert answer.headers["x-request-id"] == answer.headers["x-inference-id"]
+    assert answer.headers["x-request-id"] == answer.headers["x-inference-id"] == answer.headers["x-fal-request-id"]
     assert "x-client-request-id" not in answer.headers
     assert "x-ignored-fields" not in answer.headers
 
@@ -332,6 +332,13 @@ async def test_sync_mode_puts_the_picture_into_the_link(client: httpx2.AsyncClie
     start, _, text = body["images"][0]["url"].partition(",")
     assert start == "data:image/webp;base64"
     assert hashlib.sha256(base64.b64decode(text, validate=True)).hexdigest() == body["images"][0]["sha256"]
+
+
+async def test_sync_mode_and_base64_are_each_done_as_asked(client: httpx2.AsyncClient) -> None:
+    body = await paint(client, sync_mode=True, response_format="b64_json", size="64x64")
+    start, _, text = body["images"][0]["url"].partition(",")
+    assert start == "data:image/png;base64"
+    assert body["data"] == [{"b64_json": text}]
 
 
 async def test_no_streaming_may_be_asked_for(client: httpx2.AsyncClient) -> None:

@@ -1,6 +1,7 @@
 """The small commands: what they print, where, and with which exit status."""
 
 import re
+from pathlib import Path
 
 import pytest
 
@@ -93,3 +94,25 @@ def test_a_value_that_a_setting_can_not_have_is_refused_with_the_setting(run: Ru
     assert result.exit_code == 2
     assert "server.port = 70000" in result.stderr
     assert "server.public_url = 'paint.example.org'" in result.stderr
+
+
+@pytest.mark.parametrize("command", [("serve", "--port", 0), ("keys", "create"), ("keys", "list")])
+def test_a_data_folder_that_can_not_be_one_is_refused_by_name(
+    run: Run, tmp_path: Path, command: tuple[object, ...]
+) -> None:
+    (tmp_path / "file").write_text("not a folder")
+
+    result = run(*command, "--data-dir", tmp_path / "file")
+
+    assert result.exit_code == 2
+    assert f"error: the data folder {tmp_path / 'file'} can't be used" in plain(result.stderr)
+
+
+def test_a_database_that_is_something_else_is_refused_by_name(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "allaprima.db").write_bytes(b"this is no database, " * 100)
+
+    result = run("keys", "list", "--data-dir", tmp_path / "data")
+
+    assert result.exit_code == 2
+    assert f"error: {tmp_path / 'data' / 'allaprima.db'} is not a database" in plain(result.stderr)

@@ -145,8 +145,10 @@ def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> dict[ImageRequest, Pa
     folder = tmp_path_factory.mktemp("elsewhere")
     files = {request: folder / f"{name}.png" for name, request in REQUESTS.items()}
     commands = [
-        ["generate", request.prompt, "-o", str(file), f"--size={request.width}x{request.height}"]
-        + [f"--steps={request.steps}", f"--seed={request.seed}"]
+        [
+            *("generate", request.prompt, "-o", str(file), f"--size={request.width}x{request.height}"),
+            *(f"--steps={request.steps}", f"--seed={request.seed}"),
+        ]
         for request, file in files.items()
     ]
     program = (

@@ -50,13 +50,13 @@ def test_a_known_and_short_prompt_gives_no_warnings(pipeline: Pipeline, sketch: 
 
 
 def test_unknown_words_and_a_prompt_that_is_too_long_are_both_said(pipeline: Pipeline, sketch: Model) -> None:
-    length = sketch.config.t5.length
+    room = sketch.t5_tokenizer.room
 
-    warnings = pipeline.encode("Qwertz " + "apple " * length + "asdfgh", no_check).warnings
+    warnings = pipeline.encode("Qwertz " + "apple " * room + "asdfgh", no_check).warnings
 
     assert warnings == (
         "the model does not know these words: Qwertz, asdfgh",
-        f"the prompt is longer than {length - 1} tokens; the rest was not read",
+        f"the prompt is longer than {room} tokens; the rest was not read",
     )
 
 

@@ -242,6 +242,13 @@ def test_an_error_of_the_model_reaches_its_own_request_as_it_is(engine: Engine) 
     assert painted.result(LIMIT_S).images
 
 
+def test_a_job_of_a_model_that_is_no_longer_loaded_says_so(engine: Engine) -> None:
+    failure = engine.submit("old", replace(REQUEST, model="mine/own"), ignore).exception(LIMIT_S)
+
+    assert isinstance(failure, GenerationFailed)
+    assert failure.message == "the model mine/own is no longer loaded; start the server with it again"
+
+
 @pytest.mark.timeout(600)
 def test_a_real_picture_cancelled_in_the_middle_stops_and_the_next_is_painted(sketch_engine: Engine) -> None:
     gate = Gate()

@@ -4,7 +4,8 @@ import asyncio
 import hashlib
 import json
 import sqlite3
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,11 @@ import pytest
 
 from allaprima.errors import Draining, GenerationFailed, GenerationTimeout, JobNotFound, QueueFull, StoreError
 from allaprima.request import ImageFormat, ImageRequest
-from allaprima.service.jobs import AHEAD, MAX_ATTEMPTS, new_job_id
+from allaprima.service.jobs import AHEAD, MAX_CRASHES, JobService, new_job_id
 from allaprima.service.service import Service
-from allaprima.store.database import DATABASE_FILE
-from allaprima.store.jobs import Job
+from allaprima.store.database import DATABASE_FILE, open_database
+from allaprima.store.images import Images
+from allaprima.store.jobs import Job, Jobs
 from allaprima.store.keys import KeyRow
 from allaprima.store.schema import JobState
 from fakes import FakeClock, FakeEngine, open_service
@@ -327,16 +329,28 @@ async def test_what_the_engine_holds_when_the_server_stops_is_queued_again(
     assert rows(tmp_path, "SELECT count(*), count(DISTINCT job_id) FROM usage") == [(4, 4)]
 
 
+async def stop_while_it_runs(folder: Path, clock: FakeClock) -> None:
+    """Start a server, let it begin the waiting job, and stop it in good order."""
+    engine = FakeEngine()
+    engine.hold()
+    async with open_service(folder, engine, clock):
+        await engine.until_held()
+
+
 async def test_orderly_stops_never_use_up_a_jobs_attempts(tmp_path: Path, clock: FakeClock) -> None:
-    for _ in range(MAX_ATTEMPTS + 2):
-        engine = FakeEngine()
-        engine.hold()
-        async with open_service(tmp_path, engine, clock) as service:
-            if not states(tmp_path):
-                job = await submit(service)
-            await engine.until_held()
+    engine = FakeEngine()
+    engine.hold()
+    async with open_service(tmp_path, engine, clock) as service:
+        job = await submit(service)
+        await engine.until_held()
+    for _ in range(MAX_CRASHES - 1):
+        await stop_while_it_runs(tmp_path, clock)
+        crash(tmp_path)
+        await stop_while_it_runs(tmp_path, clock)
     async with open_service(tmp_path, FakeEngine(), clock) as service:
-        assert (await finish(service, job)).state is JobState.SUCCEEDED
+        done = await finish(service, job)
+    assert (done.state, done.crashes) == (JobState.SUCCEEDED, MAX_CRASHES - 1)
+    assert done.attempt > MAX_CRASHES
 
 
 async def test_those_who_wait_hear_that_the_server_stops(tmp_path: Path, engine: FakeEngine, clock: FakeClock) -> None:
@@ -372,10 +386,10 @@ async def test_a_server_may_stop_at_any_moment_of_its_jobs(tmp_path: Path, clock
     assert rows(tmp_path, "SELECT count(*), count(DISTINCT job_id) FROM usage") == [(len(jobs), len(jobs))]
 
 
-def crash(folder: Path, attempt: int = 1) -> None:
+def crash(folder: Path) -> None:
     """Leave the rows as a server does that dies with its jobs running."""
     with closing(sqlite3.connect(folder / DATABASE_FILE)) as raw, raw:
-        raw.execute("UPDATE jobs SET state = 'running', started_at = created_at, attempt = ?", (attempt,))
+        raw.execute("UPDATE jobs SET state = 'running', started_at = created_at, attempt = attempt + 1")
 
 
 async def test_a_job_that_ran_when_the_server_died_is_finished_by_the_next(
@@ -397,12 +411,15 @@ async def test_a_job_that_took_every_server_down_is_not_tried_again(
     engine.hold()
     async with open_service(tmp_path, engine, clock) as service:
         job = await submit(service)
-    crash(tmp_path, MAX_ATTEMPTS)
+    for _ in range(MAX_CRASHES - 1):
+        crash(tmp_path)
+        await stop_while_it_runs(tmp_path, clock)
+    crash(tmp_path)
     last = FakeEngine()
     async with open_service(tmp_path, last, clock) as service:
         failed = await finish(service, job)
         assert (failed.state, failed.error_code) == (JobState.FAILED, "generation_failed")
-        assert failed.error_message == f"the server stopped during each of {MAX_ATTEMPTS} attempts"
+        assert failed.error_message == f"the server died {MAX_CRASHES} times while it painted this"
     assert not last.requests
 
 
@@ -416,11 +433,65 @@ async def test_expired_pictures_are_swept_at_start(tmp_path: Path, clock: FakeCl
     assert {path.name for path in (tmp_path / "images").iterdir()} == {fresh[0].object_name}
 
 
-async def test_jobs_go_on_when_a_failing_database_works_again(service: Service, tmp_path: Path) -> None:
+@contextmanager
+def broken(folder: Path) -> Iterator[None]:
+    """Take the jobs table away while the context lasts."""
+    with closing(sqlite3.connect(folder / DATABASE_FILE)) as raw:
+        raw.execute("ALTER TABLE jobs RENAME TO lost")
+        yield
+        raw.execute("ALTER TABLE lost RENAME TO jobs")
+
+
+async def test_a_failing_database_accepts_nothing(service: Service, tmp_path: Path) -> None:
     owner = (await service.keys.all())[0]
-    with closing(sqlite3.connect(tmp_path / DATABASE_FILE)) as other:
-        other.execute("ALTER TABLE jobs RENAME TO lost")
-        with pytest.raises(StoreError):
-            await submit(service, owner)
-        other.execute("ALTER TABLE lost RENAME TO jobs")
+    with broken(tmp_path), pytest.raises(StoreError):
+        await submit(service, owner)
     assert (await finish(service, await submit(service, owner))).state == JobState.SUCCEEDED
+
+
+async def test_jobs_that_wait_are_leased_when_a_failing_database_works_again(
+    service: Service, engine: FakeEngine, tmp_path: Path
+) -> None:
+    owner = (await service.keys.all())[0]
+    engine.hold()
+    waiting = [await submit(service, owner) for _ in range(AHEAD + 1)]
+    await engine.until_held(AHEAD)
+    with broken(tmp_path):
+        engine.release()
+        # Neither the ends of those that are painted nor the lease of the next can be written.
+        await asyncio.sleep(0.3)
+        assert len(engine.requests) == AHEAD
+    ends = [(await finish(service, job)).state for job in waiting]
+    assert ends == [JobState.FAILED, JobState.FAILED, JobState.SUCCEEDED]
+
+
+async def test_a_job_that_this_version_can_not_read_fails_and_the_next_is_painted(
+    tmp_path: Path, engine: FakeEngine, clock: FakeClock
+) -> None:
+    engine.hold()
+    async with open_service(tmp_path, engine, clock) as service:
+        unreadable, good = [await submit(service) for _ in range(2)]
+    with closing(sqlite3.connect(tmp_path / DATABASE_FILE)) as raw, raw:
+        raw.execute("UPDATE jobs SET request = ? WHERE id = ?", ('{"colour": "mauve"}', unreadable.id))
+    async with open_service(tmp_path, FakeEngine(), clock) as service:
+        assert (await finish(service, good)).state is JobState.SUCCEEDED
+    [(state, message)] = rows(tmp_path, f"SELECT state, error_message FROM jobs WHERE id = '{unreadable.id}'")  # noqa: S608
+    assert (state, message) == ("failed", "the stored request can't be read by this version of the server")
+
+
+async def test_a_fault_of_the_dispatcher_ends_the_service(tmp_path: Path, clock: FakeClock) -> None:
+    class Dispatching(Jobs):
+        async def lease(self, now: float) -> Job | None:
+            raise KeyError("a fault of ours")
+
+    database = await open_database(tmp_path)
+    try:
+        images = Images(database, tmp_path / "images")
+        service = JobService(
+            Dispatching(database), images, FakeEngine(), clock, queue_size=1, image_ttl_s=1, sweep_every_s=1
+        )
+        with pytest.raises(KeyError, match="a fault of ours"):
+            async with asyncio.timeout(LONG), service.running():
+                await asyncio.Event().wait()
+    finally:
+        await database.close()

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from allaprima.errors import ImageNotFound
+from allaprima.errors import ImageNotFound, StoreError
 from allaprima.service.links import Links
 from allaprima.store.jobs import ImageRow
 from allaprima.store.secret import SECRET_BYTES, SECRET_FILE, read_secret
@@ -121,3 +121,22 @@ def test_the_secret_is_made_once_and_is_the_owners_alone(tmp_path: Path) -> None
 
 def test_two_data_folders_have_two_secrets(tmp_path_factory: pytest.TempPathFactory) -> None:
     assert read_secret(tmp_path_factory.mktemp("a")) != read_secret(tmp_path_factory.mktemp("b"))
+
+
+@pytest.mark.parametrize("size", [0, 31, 33])
+def test_a_secret_of_another_length_is_refused_by_file(tmp_path: Path, size: int) -> None:
+    (tmp_path / SECRET_FILE).write_bytes(b"s" * size)
+    with pytest.raises(StoreError, match=f"{tmp_path / SECRET_FILE} holds {size} bytes, not 32"):
+        read_secret(tmp_path)
+
+
+def test_a_secret_that_a_crash_cut_short_is_made_anew(tmp_path: Path) -> None:
+    (tmp_path / SECRET_FILE).with_suffix(".new").write_bytes(b"half of i")
+    assert len(read_secret(tmp_path)) == SECRET_BYTES
+    assert [path.name for path in tmp_path.iterdir()] == [SECRET_FILE]
+
+
+def test_a_secret_that_can_not_be_read_is_refused_by_file(tmp_path: Path) -> None:
+    (tmp_path / SECRET_FILE).mkdir()
+    with pytest.raises(StoreError, match=f"{tmp_path / SECRET_FILE} can't be used"):
+        read_secret(tmp_path)

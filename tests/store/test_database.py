@@ -3,7 +3,7 @@
 import asyncio
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -128,10 +128,25 @@ async def test_a_closed_folder_is_free(tmp_path: Path) -> None:
 async def test_a_folder_that_could_not_be_opened_is_free(tmp_path: Path) -> None:
     path = tmp_path / DATABASE_FILE
     path.write_bytes(b"this is no database, " * 100)
-    with pytest.raises(Exception, match="not a database"):
+    with pytest.raises(StoreError, match=rf"{DATABASE_FILE} is not a database that .*: file is not a database"):
         await open_database(tmp_path)
     path.unlink()
     await (await open_database(tmp_path)).close()
+
+
+async def test_a_folder_that_can_not_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    for folder in (tmp_path / "file", tmp_path / "file" / "data"):
+        with pytest.raises(StoreError, match=f"the data folder {folder} can't be used: "):
+            await open_database(folder)
+
+
+async def test_a_newer_versions_database_is_refused(tmp_path: Path) -> None:
+    await (await open_database(tmp_path)).close()
+    with closing(sqlite3.connect(tmp_path / DATABASE_FILE)) as raw, raw:
+        raw.execute("UPDATE alembic_version SET version_num = 'from the future'")
+    with pytest.raises(StoreError, match="not a database that this version can use"):
+        await open_database(tmp_path)
 
 
 # Migrations ---------------------------------------------------------------------------------------------------------

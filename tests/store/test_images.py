@@ -39,7 +39,7 @@ async def keep(database: Database, pictures: Images, owner: KeyRow) -> Keep:
         await jobs.add(
             Job(
                 f"job-{name}", owner.account_id, owner.id, JobState.QUEUED, request, NOON,
-                None, None, 0, None, None, None,
+                None, None, 0, 0, None, None, None,
             )
         )  # fmt: skip
         job = await jobs.lease(NOON)
@@ -118,6 +118,20 @@ async def test_a_file_that_can_not_be_written_is_an_error_of_the_store(pictures:
     block(folder)
     with pytest.raises(StoreError, match="could not be written"):
         await pictures.put("a.png", b"picture")
+
+
+async def test_a_file_that_can_not_be_read_is_an_error_of_the_store(pictures: Images, folder: Path, keep: Keep) -> None:
+    await keep("a")
+    (folder / "a.png").unlink()
+    (folder / "a.png").symlink_to(folder / "a.png")
+    with pytest.raises(StoreError, match="could not be read"):
+        await pictures.get("a", NOON)
+
+
+def test_a_folder_that_can_not_be_made_is_named(database: Database, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(StoreError, match=f"the image folder {tmp_path / 'file' / 'images'} can't be used"):
+        Images(database, tmp_path / "file" / "images")
 
 
 # Sweeping -----------------------------------------------------------------------------------------------------------

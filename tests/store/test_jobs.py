@@ -35,7 +35,7 @@ def add(jobs: Jobs, owner: KeyRow) -> Callable[..., Awaitable[Job]]:
         request = ImageRequest(**{"prompt": "a boat", "seed": 2**63 - 1, "model": "allaprima/sketch"} | fields)
         job = Job(
             f"job-{next(numbers):06}", owner.account_id, owner.id, JobState.QUEUED, request, created_at,
-            None, None, 0, None, None, None,
+            None, None, 0, 0, None, None, None,
         )  # fmt: skip
         await jobs.add(job)
         return job
@@ -272,5 +272,5 @@ async def test_a_job_that_took_every_server_down_fails_with_the_reason(jobs: Job
     assert await jobs.requeue_all(3, NOON + 9) == 0
     failed = await jobs.get(job.id)
     assert (failed.state, failed.finished_at, failed.error_code) == (JobState.FAILED, NOON + 9, "generation_failed")
-    assert "3 attempts" in failed.error_message
+    assert "died 3 times" in failed.error_message
     assert await jobs.lease(NOON) is None

@@ -1,7 +1,6 @@
 """The scorer: the judge against scenes whose truth is known, the committed prompts, and the score's arithmetic."""
 
 import re
-import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -24,6 +23,7 @@ from allaprima.train.scenes import (
     draw,
     words,
 )
+from programs import need
 
 #: One prompt for every background, and more.
 SOME = suite.prompts()[::5]
@@ -42,8 +42,8 @@ def _one_thread():
 def art():
     """The art, kept between runs where git does not look."""
     folder = Path(__file__).parents[2] / "build" / "art"
-    if not (folder / TARBALL).exists() and shutil.which("npm") is None:
-        pytest.skip("fetching the art needs Node's npm")
+    if not (folder / TARBALL).exists():
+        need("npm", "fetches the art")
     return Art(folder)
 
 

@@ -27,6 +27,7 @@ STATUS: dict[type[errors.Error], int] = {
     errors.NotFound: 404,
     errors.Busy: 503,
     errors.QueueFull: 429,
+    errors.RateLimited: 429,
     errors.GenerationTimeout: 504,
     errors.GenerationFailed: 500,
     errors.Cancelled: 409,
@@ -67,6 +68,7 @@ class ErrorBody(BaseModel):
     path: str
     message: str
     error: ErrorObject
+    job_id: str | None = Field(None, description="With 504: the job that goes on.")
 
 
 def status_of(error: errors.Error) -> int:
@@ -103,6 +105,15 @@ def printable(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
+def rate_headers(limit: int, remaining: int, reset_s: float) -> dict[str, str]:
+    """Return a rate limit as OpenAI's clients read it; seconds are written as in `1.5s`."""
+    return {
+        "x-ratelimit-limit-requests": str(limit),
+        "x-ratelimit-remaining-requests": str(remaining),
+        "x-ratelimit-reset-requests": f"{reset_s:.3f}s",
+    }
+
+
 async def _our_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, errors.Error)
     status = status_of(error)
@@ -117,6 +128,11 @@ async def _our_error(request: Request, error: Exception) -> JSONResponse:
     if isinstance(error, errors.Busy):
         headers["retry-after"] = str(max(1, math.ceil(error.retry_after_s)))
         headers["retry-after-ms"] = str(max(1, math.ceil(error.retry_after_s * 1000)))
+    if isinstance(error, errors.RateLimited):
+        headers |= rate_headers(error.limit, 0, error.retry_after_s)
+    if isinstance(error, errors.GenerationTimeout | errors.Cancelled):
+        # Clients repeat 409 and 504 unless told not to, and would be painted for twice.
+        headers["x-should-retry"] = "false"
     if isinstance(error, errors.GenerationTimeout):
         message = "Generation timeout"
         extra["job_id"] = error.job_id

@@ -10,12 +10,13 @@ from fastapi.responses import JSONResponse
 from allaprima.api import answers
 from allaprima.api.body import read_object
 from allaprima.api.context import CallerKey, InferenceId, ServiceDep, SettingsDep
-from allaprima.api.errors import ErrorBody
+from allaprima.api.errors import ErrorBody, rate_headers
 from allaprima.api.origin import base_url
 from allaprima.api.schemas import ImagesBody, ImagesCall, read_images_body
 from allaprima.errors import Cancelled, GenerationFailed
 from allaprima.request import RANDOM_SEED_BOUND, ImageRequest
 from allaprima.service.models import ServedModel
+from allaprima.service.rates import Rate
 from allaprima.service.service import Service
 from allaprima.store.jobs import ImageRow, Job
 from allaprima.store.schema import JobState
@@ -33,7 +34,7 @@ _PROBLEMS: dict[int | str, dict[str, Any]] = {
     401: {"model": ErrorBody, "description": "No good key."},
     413: {"model": ErrorBody, "description": "The body is too large."},
     415: {"model": ErrorBody, "description": "The body is not application/json."},
-    429: {"model": ErrorBody, "description": "The queue is full; see Retry-After."},
+    429: {"model": ErrorBody, "description": "The queue is full, or the key's limit is reached; see Retry-After."},
     500: {"model": ErrorBody, "description": "The job failed."},
     503: {"model": ErrorBody, "description": "The server is stopping; see Retry-After."},
     504: {"model": ErrorBody, "description": "The wait is over; the job goes on."},
@@ -74,12 +75,13 @@ async def create(
     served = service.models.find(call.model)
     assert served is not None  # `read_call` refuses unknown models
     origin = base_url(request, settings)
+    rate = service.rates.take(key.id)
     job = await service.jobs.submit(key, _image_request(call, served), inference_id)
     job = await service.jobs.wait(job.id, settings.wait_s)
     _raise_if_unpainted(job)
     images = await service.jobs.images_of(job)
     body = await _answer(service, call, served, job, images, origin)
-    return JSONResponse(body.model_dump(exclude_unset=True), headers=_headers(body, call))
+    return JSONResponse(body.model_dump(exclude_unset=True), headers=_headers(body, call, rate))
 
 
 for _path in OTHER_PATHS:
@@ -120,12 +122,12 @@ async def _answer(
 ) -> answers.ImagesAnswer:
     result = job.result or {}
     warnings = [*_call_warnings(call, served), *result["warnings"]]
-    files = [b"" if call.delivery == "url" else await service.jobs.read_object(image) for image in images]
+    is_inline = call.in_base64 or call.as_data_uri
+    files = [await service.jobs.read_object(image) if is_inline else b"" for image in images]
     encoded = [base64.b64encode(data).decode() for data in files]
     links = [f"{origin}{service.links.path(image)}" for image in images]
-    if call.delivery == "data_uri":
+    if call.as_data_uri:
         links = [f"data:{image.content_type};base64,{text}" for image, text in zip(images, encoded, strict=True)]
-    in_base64 = call.delivery == "b64_json"
     return answers.ImagesAnswer(
         created=int(job.created_at),
         images=[
@@ -142,7 +144,7 @@ async def _answer(
             for image, link in zip(images, links, strict=True)
         ],
         data=[
-            answers.AnswerData(b64_json=text) if in_base64 else answers.AnswerData(url=link)
+            answers.AnswerData(b64_json=text) if call.in_base64 else answers.AnswerData(url=link)
             for text, link in zip(encoded, links, strict=True)
         ],
         timings=answers.AnswerTimings(**result["timings"]),
@@ -173,13 +175,15 @@ def _shown(name: str) -> str:
     return text[:60].strip()
 
 
-def _headers(body: answers.ImagesAnswer, call: ImagesCall) -> dict[str, str]:
+def _headers(body: answers.ImagesAnswer, call: ImagesCall, rate: Rate | None) -> dict[str, str]:
     usage = body.meta.usage
     headers = {
         "x-model": body.meta.model,
         "x-aimlapi-credits-used": str(usage.credits_used),
         "x-aimlapi-usd-spent": f"{usage.usd_spent:.9f}",
     }
+    if rate is not None:
+        headers |= rate_headers(rate.limit, rate.remaining, rate.reset_s)
     if call.ignored:
         names = [name for name in map(_shown, call.ignored[:32]) if name and name.isprintable()]
         headers["x-ignored-fields"] = ", ".join(names)

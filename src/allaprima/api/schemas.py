@@ -208,8 +208,10 @@ class ImagesCall:
     seed: int | None
     check_safety: bool
     image_format: ImageFormat
-    #: How pictures are given: links, base64 in `data`, or data URIs in `images`.
-    delivery: Literal["url", "b64_json", "data_uri"]
+    #: Whether `data` gives pictures in base64 instead of links.
+    in_base64: bool
+    #: Whether `images` gives pictures as data URIs instead of links.
+    as_data_uri: bool
     #: Members without effect, in the client's order.
     ignored: tuple[str, ...]
 
@@ -243,7 +245,6 @@ def _call(body: ImagesBody, values: dict[str, Any]) -> ImagesCall:
     size = body.image_size or body.size or SizeObject()
     is_format = body.output_format in list(ImageFormat)
     response_format = body.response_format or (None if is_format else body.output_format) or "url"
-    delivery: Literal["url", "b64_json", "data_uri"] = "b64_json" if response_format == "b64_json" else "url"
     ignored = [name for name in values if name not in ImagesBody.model_fields]
     ignored += [f"{name}.{extra}" for name in ("image_size", "size") for extra in _extras(getattr(body, name))]
     return ImagesCall(
@@ -256,7 +257,8 @@ def _call(body: ImagesBody, values: dict[str, Any]) -> ImagesCall:
         seed=body.seed,
         check_safety=body.enable_safety_checker is not False,
         image_format=ImageFormat(body.output_format) if is_format and body.output_format else ImageFormat.PNG,
-        delivery="data_uri" if body.sync_mode and delivery == "url" else delivery,
+        in_base64=response_format == "b64_json",
+        as_data_uri=body.sync_mode is True,
         ignored=tuple(ignored),
     )
 

@@ -1,4 +1,4 @@
-"""An id for every exchange, and the client's own id back: `x-inference-id`, `x-request-id`, `x-client-request-id`."""
+"""An id for every exchange, under the names that the platforms' clients read, and the client's own id back."""
 
 import re
 
@@ -13,6 +13,7 @@ CLIENT_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 EXPOSED_HEADERS = (
     "x-inference-id",
     "x-request-id",
+    "x-fal-request-id",
     "x-client-request-id",
     "x-aimlapi-credits-used",
     "x-aimlapi-usd-spent",
@@ -20,7 +21,14 @@ EXPOSED_HEADERS = (
     "x-ignored-fields",
     "retry-after",
     "retry-after-ms",
+    "x-should-retry",
+    "x-ratelimit-limit-requests",
+    "x-ratelimit-remaining-requests",
+    "x-ratelimit-reset-requests",
 )
+
+#: The headers that carry an exchange's id.
+ID_HEADERS = ("x-inference-id", "x-request-id", "x-fal-request-id")
 
 
 class TracingMiddleware:
@@ -40,7 +48,8 @@ class TracingMiddleware:
         async def send_traced(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
-                headers["x-inference-id"] = headers["x-request-id"] = inference_id
+                for name in ID_HEADERS:
+                    headers[name] = inference_id
                 if CLIENT_ID.fullmatch(client_id):
                     headers["x-client-request-id"] = client_id
             await send(message)

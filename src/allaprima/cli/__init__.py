@@ -69,9 +69,9 @@ def _settings(data_dir: Path | None = None, models: list[Path] | None = None, **
     groups: dict[str, dict[str, Any]] = {}
     if data_dir is not None:
         groups["store"] = {"data_dir": data_dir}
-    engine = {"models": tuple(map(str, models))} if models else {}
-    if server.pop("stand_in", True) is False:
-        engine["has_stand_in"] = False  # type: ignore[assignment]
+    engine: dict[str, Any] = {"models": tuple(map(str, models))} if models else {}
+    if (stand_in := server.pop("stand_in", None)) is not None:
+        engine["has_stand_in"] = stand_in
     if engine:
         groups["engine"] = engine
     if given := {name: value for name, value in server.items() if value is not None}:
@@ -100,7 +100,7 @@ def generate(
         from allaprima.cli.generate import Job, paint
 
         job = Job.parse(prompt, output=output, size=size, steps=steps, seed=seed, count=count)
-        written = paint(job, model, words, threshold=_settings().engine.safety_threshold)
+        written = paint(job, model, words, _settings().engine)
         for path in written:
             typer.echo(path)
         if show and sys.stdout.isatty():
@@ -120,8 +120,11 @@ def serve(
     model: ModelFolders = None,
     public_url: Annotated[str | None, typer.Option(help="What image links start with.")] = None,
     stand_in: Annotated[
-        bool, typer.Option("--stand-in/--no-stand-in", help="Let the built-in model paint for flux/schnell.")
-    ] = True,
+        bool | None,
+        typer.Option(
+            "--stand-in/--no-stand-in", help="Let the built-in model paint for flux/schnell.", show_default="--stand-in"
+        ),
+    ] = None,
 ) -> None:
     """Serve the API."""
     with _refusals():

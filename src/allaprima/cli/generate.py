@@ -13,8 +13,10 @@ from allaprima.engine.safety import SafetyChecker
 from allaprima.errors import FieldProblem, InvalidRequest
 from allaprima.flux import no_check
 from allaprima.request import RANDOM_SEED_BOUND, ImageFormat, ImageRequest, StepDone
+from allaprima.settings import EngineSettings
 from allaprima.weights.catalog import SKETCH_ID, find_folder
 from allaprima.weights.model import open_model
+from allaprima.wiring import prepare_device
 
 SUFFIXES = {
     ".png": ImageFormat.PNG,
@@ -69,14 +71,14 @@ class Job:
         return self.output.with_stem(f"{self.output.stem}-{place}")
 
 
-def paint(job: Job, model: str, words: Console, *, threshold: float) -> list[Path]:
+def paint(job: Job, model: str, words: Console, settings: EngineSettings) -> list[Path]:
     """Paint with a progress bar and write the files; return their paths.
 
-    threshold: the safety score from which a picture is withheld.
-    Raises `WeightsError` for a model that can't be used.
+    Raises `WeightsError` for a model that can't be used, `SettingsError` for a device that is not here.
     """
-    loaded = open_model(find_folder(model)).load()
-    painter = Painter(Pipeline(loaded, "cpu"), SafetyChecker.load(), threshold)
+    prepare_device(settings)
+    loaded = open_model(find_folder(model)).load(settings.device)
+    painter = Painter(Pipeline(loaded, settings.device), SafetyChecker.load(), settings.safety_threshold)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=words, transient=True) as progress:
         task = progress.add_task("painting", total=job.request.steps)

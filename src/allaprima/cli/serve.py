@@ -22,8 +22,8 @@ from allaprima.service.service import Service
 from allaprima.settings import ServerSettings, Settings
 from allaprima.wiring import build_engine, open_service
 
-#: Seconds that open requests get when the server stops.
-GRACE_S = 20
+#: Seconds that open requests get when the server stops: to be painted, and then to hear that they were not.
+PAINT_S, GRACE_S = 18, 20
 BACKLOG = 2048
 
 
@@ -68,8 +68,11 @@ async def _serve(settings: Settings, engine: Engine, listener: socket.socket, wo
         loop = asyncio.get_running_loop()
 
         def stop() -> None:
-            # A second signal does not wait for open requests.
-            main.force_exit = main.should_exit
+            """First signal: let open requests be painted. Second: give them back. Third: wait for nobody."""
+            main.force_exit = service.jobs.is_draining
+            if main.should_exit:
+                service.jobs.drain()
+            loop.call_later(PAINT_S, service.jobs.drain)
             main.should_exit = True
 
         for number in (signal.SIGINT, signal.SIGTERM):

@@ -67,9 +67,8 @@ class Pipeline:
         if t5_tokens.unknown_words:
             warnings.append(f"the model does not know these words: {', '.join(t5_tokens.unknown_words)}")
         if t5_tokens.is_truncated:
-            warnings.append(
-                f"the prompt is longer than {self.model.config.t5.length - 1} tokens; the rest was not read"
-            )
+            room = self.model.t5_tokenizer.room
+            warnings.append(f"the prompt is longer than {room} tokens; the rest was not read")
         txt = networks.t5(torch.tensor([t5_tokens.ids], device=self._device), check)
         vec = networks.clip(torch.tensor([clip_tokens.ids], device=self._device), check)
         return Conditioning(txt, vec, tuple(warnings))

@@ -106,6 +106,11 @@ class Engine:
         )
         self.ready.set_result(None)
 
+    def _painter(self, model_id: str) -> Painter:
+        if model_id not in self._painters:
+            raise GenerationFailed(f"the model {model_id} is no longer loaded; start the server with it again")
+        return self._painters[model_id]
+
     def _step(self, ticket: Ticket) -> None:
         def check() -> None:
             if ticket.cancelled.is_set():
@@ -117,7 +122,7 @@ class Engine:
             return
         try:
             check()
-            painting = self._painters[ticket.request.model].paint(ticket.request, check, ticket.on_step)
+            painting = self._painter(ticket.request.model).paint(ticket.request, check, ticket.on_step)
         except Error as exc:
             ticket.future.set_exception(exc)
         # Whatever a request does to the engine, the next one is painted.

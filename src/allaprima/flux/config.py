@@ -99,7 +99,8 @@ class ModelConfig:
     #: Image tokens the model is at its best with; it paints that many at the asked ratio, and the picture is resized
     #: to the asked size. None: the model paints the asked size itself.
     canvas_tokens: int | None = None
-    #: Text tokens, the last ones, that are spread over the canvas as marks of place (`latents.text_ids`); 0 for FLUX.
+    #: Text tokens, the last ones, that are spread over the canvas as marks of place (`latents.text_ids`), each with a
+    #: token id of its own; 0 for FLUX.
     text_anchors: int = 0
 
     @property
@@ -147,7 +148,7 @@ SKETCH = ModelConfig(
         axes_dim=(24, 20, 20),
         theta=100,
     ),
-    t5=T5Config(vocab_size=768, d_model=192, d_kv=48, d_ff=384, num_heads=4, num_layers=2, length=24),
+    t5=T5Config(vocab_size=768, d_model=192, d_kv=48, d_ff=384, num_heads=4, num_layers=2, length=34),
     clip=CLIPConfig(vocab_size=768, hidden_size=128, intermediate_size=256, num_heads=4, num_layers=1, length=32),
     autoencoder=AutoencoderConfig(
         ch=64,

@@ -8,8 +8,9 @@ files are written and flushed first, then one transaction makes the job succeede
 import asyncio
 import hashlib
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
+from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
 from uuid_utils import uuid7
@@ -33,15 +34,17 @@ from allaprima.store.schema import JobState
 
 logger = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 #: Jobs handed to the engine at a time: the one it paints, and the next.
 AHEAD = 2
 #: A job that took the server down this often is not tried again.
-MAX_ATTEMPTS = 3
+MAX_CRASHES = 3
 #: Seconds a job is thought to take before any was measured.
 FIRST_GUESS_S = 2.0
 #: Seconds after which a stopping server is thought to be back.
 RESTART_S = 5.0
-#: Seconds between two tries to lease from a store that fails.
+#: Seconds between two tries at what a failing store must do.
 RETRY_S = 1.0
 
 
@@ -81,23 +84,48 @@ class JobService:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Carry jobs while the context lasts; what is not finished then waits for the next start."""
-        if left := await self._jobs.requeue_all(MAX_ATTEMPTS, self._clock()):
+        """Carry jobs while the context lasts; what is not finished then waits for the next start.
+
+        A fault of ours in the dispatcher or the sweeper ends the context, rather than leave a server that accepts jobs
+        and paints none.
+        """
+        if left := await self._jobs.requeue_all(MAX_CRASHES, self._clock()):
             logger.info("%d jobs of an earlier run wait again", left)
         self._engine.start()
         tasks = [asyncio.create_task(self._dispatch()), asyncio.create_task(self._sweep())]
+        owner = asyncio.current_task()
+        for task in tasks:
+            task.add_done_callback(lambda task: self._end_with(task, owner))
         try:
             yield
         finally:
             # No task is cut off in the middle of a transaction; each sees that it is to stop.
-            self._stopping.set()
-            self._wake.set()
-            for event in list(self._finished.values()):
-                event.set()
+            self.drain()
             # Closing the engine ends every job it holds; each is then put back into the queue by its own task.
             await asyncio.to_thread(self._engine.close)
-            await asyncio.gather(*tasks, return_exceptions=True)
+            ends = await asyncio.gather(*tasks, return_exceptions=True)
             await asyncio.gather(*self._carried, return_exceptions=True)
+            for fault in ends:
+                if fault is not None:
+                    raise fault
+
+    def _end_with(self, task: "asyncio.Task[None]", owner: "asyncio.Task[Any] | None") -> None:
+        """Cancel the owner of the service's context when a task of it ends before it was told to."""
+        if not self._stopping.is_set() and owner is not None:
+            logger.critical("the server can't go on", exc_info=task.exception())
+            owner.cancel()
+
+    def drain(self) -> None:
+        """Take no more jobs, lease no more, and let those who wait know; jobs that are not finished keep their rows."""
+        self._stopping.set()
+        self._wake.set()
+        for event in list(self._finished.values()):
+            event.set()
+
+    @property
+    def is_draining(self) -> bool:
+        """Whether no more jobs are taken."""
+        return self._stopping.is_set()
 
     async def submit(self, key: KeyRow, request: ImageRequest, job_id: str) -> Job:
         """Store a job; from here on it can't be lost. Raises `QueueFull` or `Draining`."""
@@ -111,6 +139,7 @@ class JobService:
             started_at=None,
             finished_at=None,
             attempt=0,
+            crashes=0,
             error_code=None,
             error_message=None,
             result=None,
@@ -213,15 +242,26 @@ class JobService:
             await self._store(job, painting)
             self._job_s = 0.8 * self._job_s + 0.2 * (painting.timings.inference + painting.timings.encode)
         except Cancelled:
-            await self._jobs.cancel(job, self._clock())
+            await self._insist(lambda: self._jobs.cancel(job, self._clock()))
         except Draining:
-            await self._jobs.requeue(job)
+            await self._insist(lambda: self._jobs.requeue(job))
         except Error as exc:
-            await self._jobs.fail(job, self._clock(), exc.code, exc.message)
+            code, message = exc.code, exc.message
+            await self._insist(lambda: self._jobs.fail(job, self._clock(), code, message))
         finally:
             release()
             if event := self._finished.get(job.id):
                 event.set()
+
+    async def _insist(self, write: Callable[[], Awaitable[T]]) -> T:
+        """Try a write until the store does it. Raises `StoreError` when it fails while the server stops."""
+        while True:
+            try:
+                return await write()
+            except StoreError:
+                if self._stopping.is_set():
+                    raise
+                await self._pause(RETRY_S)
 
     async def _store(self, job: Job, painting: Painting) -> None:
         now = self._clock()

@@ -7,6 +7,7 @@ from allaprima.service.keys import KeyRing
 from allaprima.service.links import Links
 from allaprima.service.models import Models
 from allaprima.service.ports import Clock, Engine
+from allaprima.service.rates import Rates
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +18,7 @@ class Service:
     jobs: JobService
     models: Models
     links: Links
+    rates: Rates
     engine: Engine
     clock: Clock
     #: The key made because the store was empty; shown once by whoever opened the service.

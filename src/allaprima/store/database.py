@@ -15,9 +15,10 @@ from typing import Any
 
 from alembic import command
 from alembic.config import Config
+from alembic.util import CommandError
 from filelock import FileLock, Timeout
 from sqlalchemy import create_engine, event
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError, IntegrityError, ProgrammingError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from allaprima.errors import StoreError, StoreLocked
@@ -27,8 +28,9 @@ logger = logging.getLogger(__name__)
 DATABASE_FILE = "allaprima.db"
 LOCK_FILE = "allaprima.lock"
 READERS = 4
-#: The first release with the fix; distributors may carry it under an older number.
+#: The first release with the fix, and older ones that carry it.
 FIXED_SQLITE = (3, 51, 3)
+PATCHED_SQLITE = ((3, 44, 6), (3, 50, 7))
 
 
 class Database:
@@ -70,7 +72,9 @@ def _translated() -> Iterator[None]:
     """Turn the database's own failures (not our mistakes in a statement) into `StoreError`."""
     try:
         yield
-    except OperationalError as exc:
+    except (IntegrityError, ProgrammingError):
+        raise
+    except DBAPIError as exc:
         logger.exception("the database failed")
         raise StoreError("the database can't do its work") from exc
 
@@ -78,19 +82,26 @@ def _translated() -> Iterator[None]:
 async def open_database(folder: Path) -> Database:
     """Lock the data folder, bring the schema up to date and connect.
 
-    Raises `StoreLocked` when another process holds the folder.
+    Raises `StoreLocked` when another process holds the folder, `StoreError` when it can't be made or written, or holds
+    something else under the database's name.
     """
-    await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
     lock = FileLock(folder / LOCK_FILE)
     try:
+        await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
         lock.acquire(timeout=0)
     except Timeout as exc:
         raise StoreLocked(f"another server works on the data folder {folder}") from exc
+    except OSError as exc:
+        raise StoreError(f"the data folder {folder} can't be used: {exc.strerror}") from exc
     path = folder / DATABASE_FILE
     try:
-        if sqlite3.sqlite_version_info < FIXED_SQLITE:
+        version = sqlite3.sqlite_version_info
+        if version < FIXED_SQLITE and version not in PATCHED_SQLITE:
             logger.debug("SQLite %s may have the WAL-reset bug; one writer avoids it", sqlite3.sqlite_version)
-        await asyncio.to_thread(migrate, path)
+        try:
+            await asyncio.to_thread(migrate, path)
+        except (DBAPIError, CommandError) as exc:
+            raise StoreError(f"{path} is not a database that this version can use: {_reason(exc)}") from exc
         writer = create_async_engine(f"sqlite+aiosqlite:///{path}", pool_size=1, max_overflow=0)
         readers = create_async_engine(f"sqlite+aiosqlite:///{path}", pool_size=READERS, max_overflow=0)
         event.listen(writer.sync_engine, "connect", _prepare_writer)
@@ -102,16 +113,23 @@ async def open_database(folder: Path) -> Database:
     return Database(writer, readers, lock)
 
 
+def _reason(exc: DBAPIError | CommandError) -> str:
+    """Return what went wrong, without the statement that it befell."""
+    return str(exc.orig if isinstance(exc, DBAPIError) else exc)
+
+
 def migrate(path: Path) -> None:
     """Bring the schema at `path` to the newest revision, making the file if need be."""
     config = Config()
     config.set_main_option("script_location", "allaprima.store:migrations")
     config.set_main_option("path_separator", "os")
     engine = create_engine(f"sqlite:///{path}")
-    with engine.begin() as connection:
-        config.attributes["connection"] = connection
-        command.upgrade(config, "head")
-    engine.dispose()
+    try:
+        with engine.begin() as connection:
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
+    finally:
+        engine.dispose()
 
 
 def _pragmas(connection: Any, *pragmas: str) -> None:

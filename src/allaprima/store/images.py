@@ -7,6 +7,7 @@ Files are written first and removed last, so a row always has its file; a file w
 import asyncio
 import logging
 import os
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -29,8 +30,11 @@ class Images:
     """The pictures of all jobs."""
 
     def __init__(self, database: Database, folder: Path) -> None:
-        """folder: where the files go; made if need be."""
-        folder.mkdir(parents=True, exist_ok=True)
+        """folder: where the files go; made if need be. Raises `StoreError` when it can't be."""
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as exc:
+            raise StoreError(f"the image folder {folder} can't be used: {exc.strerror}") from exc
         self._database = database
         self._folder = folder
         self._objects = LocalStore(folder)
@@ -55,7 +59,7 @@ class Images:
                 os.close(descriptor)
 
     async def get(self, image_id: str, now: float) -> tuple[ImageRow, bytes] | None:
-        """Return a picture that is not expired, row and file."""
+        """Return a picture that is not expired, row and file. Raises `StoreError` when its file can't be read."""
         async with self._database.read() as connection:
             wanted = select(images).where(images.c.id == image_id, images.c.expires_at > now)
             row = (await connection.execute(wanted)).first()
@@ -67,19 +71,27 @@ class Images:
             return picture, bytes(await found.bytes_async())
         except (NotFoundError, FileNotFoundError):
             return None
+        except (BaseError, OSError) as exc:
+            logger.exception("could not read %s", picture.object_name)
+            raise StoreError("the picture could not be read from the image store") from exc
 
     async def sweep(self, now: float) -> int:
-        """Remove expired pictures and orphaned files; return how many files went."""
+        """Remove expired pictures and orphaned files; return how many files went.
+
+        Raises `StoreError` when the store can't do its work; what is left is an orphan of the next sweep.
+        """
         async with self._database.write() as connection:
             expired = images.c.expires_at <= now
             names = set((await connection.execute(select(images.c.object_name).where(expired))).scalars())
             await connection.execute(delete(images).where(expired))
-        names.update(await self._orphans(now))
-        for name in names:
-            try:
-                await self._objects.delete_async(name)
-            except (NotFoundError, FileNotFoundError):
-                continue
+        try:
+            names.update(await self._orphans(now))
+            for name in names:
+                with suppress(NotFoundError, FileNotFoundError):
+                    await self._objects.delete_async(name)
+        except (BaseError, OSError) as exc:
+            logger.exception("could not sweep the image store")
+            raise StoreError("the image store can't be swept") from exc
         return len(names)
 
     async def _orphans(self, now: float) -> list[str]:

@@ -2,14 +2,18 @@
 transaction with what belongs to it; the states are drawn in `schema.JobState`.
 """
 
+import logging
 from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Row, func, insert, select, update
 
+from allaprima.errors import Error
 from allaprima.request import ImageRequest
 from allaprima.store.database import Database
 from allaprima.store.schema import JobState, images, jobs, usage
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +30,8 @@ class Job:
     finished_at: float | None
     #: How often it was leased; the fencing token of a result.
     attempt: int
+    #: How often the server died while it ran.
+    crashes: int
     error_code: str | None
     error_message: str | None
     result: dict[str, Any] | None
@@ -119,7 +125,10 @@ class Jobs:
             return (await connection.execute(select(func.count()).where(waiting))).scalar_one()
 
     async def lease(self, now: float) -> Job | None:
-        """queued -> running: take the oldest queued job, if there is one, and count the attempt."""
+        """queued -> running: take the oldest queued job, if there is one, and count the attempt.
+
+        A job whose request this version can't read (an older or newer one wrote it) fails on the way: queued -> failed.
+        """
         oldest = (
             select(jobs.c.id)
             .where(jobs.c.state == JobState.QUEUED.value)
@@ -134,28 +143,43 @@ class Jobs:
             .returning(*jobs.c)
         )
         async with self._database.write() as connection:
-            row = (await connection.execute(taken)).first()
-        return _job(row) if row else None
+            while row := (await connection.execute(taken)).first():
+                try:
+                    return _job(row)
+                except (Error, LookupError, TypeError, ValueError) as exc:
+                    logger.warning("job %s: its stored request can't be read: %s", row.id, exc)
+                    await connection.execute(
+                        update(jobs)
+                        .where(jobs.c.id == row.id)
+                        .values(
+                            state=JobState.FAILED.value,
+                            finished_at=now,
+                            error_code="generation_failed",
+                            error_message="the stored request can't be read by this version of the server",
+                        )
+                    )
+        return None
 
     async def requeue(self, job: Job) -> None:
         """running -> queued, for a job whose attempt was interrupted by the server itself."""
         await self._leave_running(job, state=JobState.QUEUED.value, started_at=None)
 
-    async def requeue_all(self, max_attempts: int, now: float) -> int:
-        """At start: running -> queued for what a dead server left, or failed after too many attempts.
+    async def requeue_all(self, max_crashes: int, now: float) -> int:
+        """At start: running -> queued for what a dead server left, or failed after too many crashes.
 
         Returns how many jobs wait again.
         """
         left = jobs.c.state == JobState.RUNNING.value
         async with self._database.write() as connection:
+            await connection.execute(update(jobs).where(left).values(crashes=jobs.c.crashes + 1))
             await connection.execute(
                 update(jobs)
-                .where(left, jobs.c.attempt >= max_attempts)
+                .where(left, jobs.c.crashes >= max_crashes)
                 .values(
                     state=JobState.FAILED.value,
                     finished_at=now,
                     error_code="generation_failed",
-                    error_message=f"the server stopped during each of {max_attempts} attempts",
+                    error_message=f"the server died {max_crashes} times while it painted this",
                 )
             )
             again = await connection.execute(

@@ -8,8 +8,8 @@ from sqlalchemy import JSON, Column, Float, ForeignKey, Index, Integer, MetaData
 class JobState(StrEnum):
     """Where a job stands.
 
-    queued -> running (leased), running -> queued (the server stopped or died), running -> succeeded | failed |
-    cancelled, queued -> cancelled | failed. The last three are final.
+    queued -> running (leased), queued -> failed (its request can't be read), running -> queued (the server stopped or
+    died), running -> succeeded | failed | cancelled. The last three are final.
     """
 
     #: Accepted and waiting.
@@ -74,6 +74,8 @@ jobs = Table(
     Column("error_message", String),
     #: Model, revision, timings and warnings of the painting.
     Column("result", JSON),
+    #: How often the server died, rather than stopped, while the job was running.
+    Column("crashes", Integer, nullable=False, server_default=text("0")),
     Index(None, "state", "created_at"),
     Index(None, "account_id", "created_at"),
 )

@@ -34,7 +34,7 @@ _NUMBER = {thing.icon: i for i, thing in enumerate(THINGS)}
 
 def tokenizers() -> tuple[PromptTokenizer, PromptTokenizer]:
     """Return the T5 and CLIP tokenizers over the captions' words."""
-    return word_tokenizers(word_tokenizer(words()), SKETCH.t5.length, SKETCH.clip.length, SKETCH.t5.vocab_size)
+    return word_tokenizers(word_tokenizer(words()), SKETCH)
 
 
 class Captions:

@@ -30,7 +30,7 @@ from allaprima.flux import (
     T5Encoder,
     TransformerConfig,
 )
-from allaprima.weights.tokenizer import PromptTokenizer, word_tokenizers
+from allaprima.weights.tokenizer import PromptTokenizer, word_room, word_tokenizers
 
 WEIGHTS_FILE = "model.safetensors"
 TOKENIZER_FILE = "tokenizer.json"
@@ -85,9 +85,8 @@ class ModelFiles:
         dtype = torch.float32 if device == "cpu" else torch.bfloat16
         networks.load_state_dict({name: tensor.to(device, dtype) for name, tensor in tensors.items()}, assign=True)
         networks.requires_grad_(requires_grad=False).eval()
-        vocab_size = self.config.clip.vocab_size
-        tokenizer = _read_tokenizer(self.folder / TOKENIZER_FILE, min(self.config.t5.vocab_size, vocab_size - 2))
-        t5, clip = word_tokenizers(tokenizer, self.config.t5.length, self.config.clip.length, vocab_size)
+        tokenizer = _read_tokenizer(self.folder / TOKENIZER_FILE, word_room(self.config))
+        t5, clip = word_tokenizers(tokenizer, self.config)
         return Model(self.id, revision, self.config, networks, t5, clip)
 
 

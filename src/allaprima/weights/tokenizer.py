@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 from tokenizers import Tokenizer
 
+from allaprima.flux import ModelConfig
+
 #: The built-in model's special tokens and their ids, for both of its encoders.
 PAD, END, UNKNOWN = 0, 1, 2
 #: CLIP pools at its largest id, so its end token is the vocabulary's last.
@@ -38,9 +40,16 @@ class PromptTokenizer:
     begin_id: int | None = None
     #: Leave tokens with this id out and report their words; None keeps all.
     drop_id: int | None = None
+    #: Ids that end every sequence, whatever the prompt: the built-in model's marks of place (`latents.text_ids`).
+    marks: tuple[int, ...] = ()
+
+    @property
+    def room(self) -> int:
+        """How many tokens of a prompt are read."""
+        return self.length - (self.begin_id is not None) - 1 - len(self.marks)
 
     def encode(self, prompt: str) -> Tokens:
-        """Return the ids of a prompt, padded or cut to `length`."""
+        """Return the ids of a prompt, padded or cut to `length`, marks included."""
         encoding = self.tokenizer.encode(prompt, add_special_tokens=False)
         content = [token for token in encoding.ids if token != self.drop_id]
         unknown = {
@@ -49,10 +58,10 @@ class PromptTokenizer:
             if token == self.drop_id
         }
         begin = [] if self.begin_id is None else [self.begin_id]
-        room = self.length - len(begin) - 1
-        ids = [*begin, *content[:room], self.end_id]
-        ids += [self.pad_id] * (self.length - len(ids))
-        return Tokens(tuple(ids), tuple(unknown), len(content) > room)
+        ids = [*begin, *content[: self.room], self.end_id]
+        ids += [self.pad_id] * (self.length - len(self.marks) - len(ids))
+        ids += self.marks
+        return Tokens(tuple(ids), tuple(unknown), len(content) > self.room)
 
 
 def word_tokenizer(words: list[str]) -> Tokenizer:
@@ -66,17 +75,21 @@ def word_tokenizer(words: list[str]) -> Tokenizer:
     return tokenizer
 
 
-def word_tokenizers(
-    tokenizer: Tokenizer, t5_length: int, clip_length: int, vocab_size: int
-) -> tuple[PromptTokenizer, PromptTokenizer]:
-    """Return the built-in model's T5 and CLIP tokenizers over one word list; CLIP's specials are the last two ids."""
-    t5 = PromptTokenizer(tokenizer, t5_length, end_id=END, pad_id=PAD, drop_id=UNKNOWN)
+def word_tokenizers(tokenizer: Tokenizer, config: ModelConfig) -> tuple[PromptTokenizer, PromptTokenizer]:
+    """Return the built-in model's T5 and CLIP tokenizers over one word list.
+
+    The last ids of each vocabulary are no words: CLIP's begin and end token, and T5's marks of place, which are counted
+    down from the end as T5's sentinels are.
+    """
+    marks = tuple(config.t5.vocab_size - 1 - mark for mark in range(config.text_anchors))
+    t5 = PromptTokenizer(tokenizer, config.t5.length, end_id=END, pad_id=PAD, drop_id=UNKNOWN, marks=marks)
+    clip_end = config.clip.vocab_size - 1
     clip = PromptTokenizer(
-        tokenizer,
-        clip_length,
-        end_id=vocab_size - 1,
-        pad_id=vocab_size - 1,
-        begin_id=vocab_size - 2,
-        drop_id=UNKNOWN,
+        tokenizer, config.clip.length, end_id=clip_end, pad_id=clip_end, begin_id=clip_end - 1, drop_id=UNKNOWN
     )
     return t5, clip
+
+
+def word_room(config: ModelConfig) -> int:
+    """Return how many ids both encoders of a model have for words and for `SPECIAL_TOKENS`."""
+    return min(config.t5.vocab_size - config.text_anchors, config.clip.vocab_size - 2)

@@ -1,0 +1,17 @@
+"""Programs beside Python that some tests need."""
+
+import os
+import shutil
+
+import pytest
+
+
+def need(name: str, why: str) -> str:
+    """Return the path of a program; where it is missing skip the test, or, in CI, which installs it, fail."""
+    path = shutil.which(name)
+    if path is None:
+        missing = f"there is no `{name}` on the PATH, which {why}"
+        if os.environ.get("CI") == "true":
+            pytest.fail(missing)
+        pytest.skip(missing)
+    return path
