@@ -7,7 +7,7 @@ import pytest
 import torch
 from oracles import relative_error, scheduler_oracle
 
-from allaprima.flux.sampler import euler_step, schedule, times
+from allaprima.flux.sampler import euler_step, schedule, times, velocity_to
 
 STEPS = range(1, 13)
 
@@ -48,6 +48,18 @@ def test_true_velocity_leads_from_noise_to_image_in_any_number_of_steps() -> Non
         for t, t_next in pairwise(path):
             x = euler_step(x, noise - image, t, t_next)
         assert relative_error(x, image) < 1e-6
+
+
+def test_a_true_image_gives_the_true_velocity_at_every_time_of_the_way() -> None:
+    noise, image = torch.randn(2, 1, 5, 8, generator=torch.Generator().manual_seed(2))
+    for steps in STEPS:
+        for t in schedule(steps)[:-1]:
+            assert relative_error(velocity_to(image, torch.lerp(image, noise, t), t), noise - image) < 1e-5
+
+
+def test_the_last_step_ends_in_the_predicted_image() -> None:
+    img, finished = torch.randn(2, 1, 5, 8, generator=torch.Generator().manual_seed(3))
+    assert relative_error(euler_step(img, velocity_to(finished.bfloat16(), img, 0.25), 0.25, 0.0), finished) < 1e-2
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

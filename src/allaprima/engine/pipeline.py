@@ -20,7 +20,7 @@ from torch import Tensor
 from allaprima.errors import GenerationFailed
 from allaprima.flux import Check
 from allaprima.flux.latents import image_ids, noise, pack, text_ids, token_grid, unpack
-from allaprima.flux.sampler import euler_step, schedule, times
+from allaprima.flux.sampler import euler_step, schedule, times, velocity_to
 from allaprima.request import ImageRequest
 from allaprima.weights.model import Model
 
@@ -95,9 +95,10 @@ class Pipeline:
         plan = schedule(steps)
         for t, t_next in pairwise(plan):
             for i, image in enumerate(canvas.images):
-                velocity = self.model.networks.transformer(
+                output = self.model.networks.transformer(
                     image, ids, conditioning.txt, txt_ids, times(t, 1, self._device), conditioning.vec, check
                 )  # (1, L, C)
+                velocity = output if self.model.config.predicts == "velocity" else velocity_to(output, image, t)
                 canvas.images[i] = euler_step(image, velocity, t, t_next)
                 if not torch.isfinite(canvas.images[i]).all():
                     raise GenerationFailed(f"the model gave values that are not finite at step {canvas.step + 1}")

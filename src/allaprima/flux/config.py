@@ -5,6 +5,7 @@ Source of SCHNELL: black-forest-labs/flux `util.py`; the Hugging Face configurat
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +103,9 @@ class ModelConfig:
     #: Text tokens, the last ones, that are spread over the canvas as marks of place (`latents.text_ids`), each with a
     #: token id of its own; 0 for FLUX.
     text_anchors: int = 0
+    #: What the transformer puts out: the flow's velocity, as FLUX's does, or the finished image, from which the
+    #: velocity follows (`sampler.velocity_to`).
+    predicts: Literal["velocity", "image"] = "velocity"
 
     @property
     def token_px(self) -> int:
@@ -161,4 +165,6 @@ SKETCH = ModelConfig(
     ),
     canvas_tokens=64,
     text_anchors=12,
+    # A velocity holds the noise: 128 values a token, which a stream of 192 would have to carry beside everything else.
+    predicts="image",
 )

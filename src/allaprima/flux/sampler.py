@@ -25,3 +25,13 @@ def euler_step(img: Tensor, velocity: Tensor, t: float, t_next: float) -> Tensor
 def times(t: float, batch: int, device: torch.device) -> Tensor:
     """Return one time per sample: (B,), float32."""
     return torch.full((batch,), t, dtype=torch.float32, device=device)
+
+
+def velocity_to(finished: Tensor, img: Tensor, t: float) -> Tensor:
+    """Return the velocity at `img`, whose time is t, of the straight way that ends in `finished` at time 0.
+
+    finished, img: (B, L, C); t: above 0, up to 1. Returns (B, L, C), float32. On the way img = (1 - t) finished +
+    t noise, so noise - finished = (img - finished) / t. Source: Li and He 2025 (2511.13720), who show why a network
+    narrower than its tokens should predict what has no noise in it.
+    """
+    return (img.float() - finished.float()) / t

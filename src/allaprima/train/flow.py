@@ -28,6 +28,8 @@ BATCH = 24
 MUON_RATE = 0.02
 ADAM_RATE = 1e-3
 ENCODER_RATE = 3e-4
+#: Times below this weigh as this one: there is little left to tell of the image there.
+NEAREST = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,13 +157,13 @@ def fit_flow(
 
 
 def flow_loss(networks: FlowNetworks, bucket: Bucket, picks: Tensor, t5_ids: Tensor, clip_ids: Tensor) -> Tensor:
-    """Return the mean squared error of the velocity, noise minus image, at random times. picks: (B,)."""
+    """Return the mean squared error of the velocity at random times, those near 0 weighed less. picks: (B,)."""
     image = bucket.latents[picks].float()  # (B, L, C)
     noise = torch.randn_like(image)
     t = draw_times(len(picks))
     mixed = torch.lerp(image, noise, t[:, None, None])
     with torch.autocast("cpu", torch.bfloat16):
-        velocity = networks.transformer(
+        predicted = networks.transformer(
             mixed,
             image_ids(bucket.rows, bucket.columns).expand(len(picks), -1, -1),
             networks.t5(t5_ids),
@@ -169,4 +171,6 @@ def flow_loss(networks: FlowNetworks, bucket: Bucket, picks: Tensor, t5_ids: Ten
             t,
             networks.clip(clip_ids),
         )
-    return (velocity.float() - (noise - image)).square().mean()
+    # The error of the velocity that follows from a predicted image is that image's, over t.
+    errors = (predicted.float() - image) / t.clamp(min=NEAREST)[:, None, None]
+    return errors.square().mean()

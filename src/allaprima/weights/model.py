@@ -131,6 +131,7 @@ def _config_from_json(values: dict[str, Any]) -> ModelConfig:
         AutoencoderConfig(**values["autoencoder"] | mults),
         values["canvas_tokens"],
         values["text_anchors"],
+        values["predicts"],
     )
 
 
