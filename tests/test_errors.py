@@ -37,6 +37,8 @@ STATUSES = {
     "WeightsError": 500,
     "WeightsMissing": 500,
     "WeightsCorrupt": 500,
+    "WeightsUnsafe": 500,
+    "WeightsTooLarge": 500,
     "SettingsError": 500,
     "StoreError": 500,
     "StoreLocked": 500,

@@ -16,7 +16,9 @@ Error:
     ├── Cancelled               the job was stopped
     ├── WeightsError
     │   ├── WeightsMissing
-    │   └── WeightsCorrupt
+    │   ├── WeightsCorrupt
+    │   ├── WeightsUnsafe       a format that runs code when it is opened
+    │   └── WeightsTooLarge     more than the memory that is free
     ├── SettingsError           a setting that can't be used
     └── StoreError
         ├── StoreLocked         another server works on the same data folder
@@ -163,6 +165,18 @@ class WeightsCorrupt(WeightsError):
     """A file of the model is damaged or is something else."""
 
     code = "weights_corrupt"
+
+
+class WeightsUnsafe(WeightsError):
+    """The model's files are in a format that runs code when it is opened."""
+
+    code = "weights_unsafe"
+
+
+class WeightsTooLarge(WeightsError):
+    """The model needs more memory than is free."""
+
+    code = "weights_too_large"
 
 
 class SettingsError(Error):

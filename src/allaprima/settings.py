@@ -71,7 +71,10 @@ class StoreSettings(_Group):
 class EngineSettings(_Group):
     """The model side."""
 
-    models: tuple[str, ...] = Field((), description="Model folders to load beside the built-in one.")
+    models: tuple[str, ...] = Field((), description="Folders or files of models to load beside the built-in one.")
+    tokenizer_dir: Path | None = Field(
+        None, description="Folder of FLUX's tokenizers, for models whose files bring none."
+    )
     has_stand_in: bool = Field(default=True, description="Whether the built-in model paints for known models not here.")
     device: Literal["cpu", "cuda"] = Field("cpu", description="Where the models run: cpu or cuda.")
     threads: int | None = Field(None, ge=1, description="CPU threads of the engine; default: all cores.")

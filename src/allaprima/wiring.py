@@ -25,8 +25,9 @@ from allaprima.store.images import Images
 from allaprima.store.jobs import Jobs
 from allaprima.store.keys import Keys
 from allaprima.store.secret import read_secret
-from allaprima.weights.catalog import find, find_folder, sketch_folder
-from allaprima.weights.model import ModelFiles, open_model
+from allaprima.weights.catalog import find, find_path, sketch_folder
+from allaprima.weights.model import open_model
+from allaprima.weights.networks import ModelFiles
 
 IMAGES_FOLDER = "images"
 
@@ -59,12 +60,12 @@ def prepare_device(settings: EngineSettings) -> None:
 
 
 def open_models(settings: EngineSettings) -> list[ModelFiles]:
-    """Return the built-in model's files and those of the configured folders, none read yet. Raises `WeightsError`."""
-    folders = {folder.resolve(): None for folder in (sketch_folder(), *map(find_folder, settings.models))}
-    opened = [open_model(folder) for folder in folders]
+    """Return the built-in model's files and those of the configured ones, none read yet. Raises `WeightsError`."""
+    paths = {path.resolve(): None for path in (sketch_folder(), *map(find_path, settings.models))}
+    opened = [open_model(path, settings.tokenizer_dir) for path in paths]
     ids = [files.id for files in opened]
     if twice := {model_id for model_id in ids if ids.count(model_id) > 1}:
-        raise SettingsError(f"engine.models: more than one folder holds the model {', '.join(sorted(twice))}")
+        raise SettingsError(f"engine.models: more than one path holds the model {', '.join(sorted(twice))}")
     return opened
 
 

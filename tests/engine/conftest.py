@@ -7,7 +7,8 @@ from allaprima.engine.pipeline import Pipeline
 from allaprima.engine.safety import SafetyChecker
 from allaprima.settings import DEFAULT_SAFETY_THRESHOLD
 from allaprima.weights.catalog import sketch_folder
-from allaprima.weights.model import Model, open_model
+from allaprima.weights.model import open_model
+from allaprima.weights.networks import Model
 
 
 @pytest.fixture(scope="session")

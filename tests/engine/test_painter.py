@@ -16,7 +16,7 @@ from allaprima.errors import Cancelled, GenerationFailed
 from allaprima.flux import no_check
 from allaprima.request import ImageFormat, ImageRequest, Painting, StepDone
 from allaprima.weights.catalog import SKETCH_ID
-from allaprima.weights.model import Model
+from allaprima.weights.networks import Model
 
 REQUEST = ImageRequest("a red apple", 5, SKETCH_ID, 256, 256, steps=1)
 

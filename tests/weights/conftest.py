@@ -1,14 +1,21 @@
 """A model so small that reading and writing it takes no time, with every network's every kind of layer."""
 
+from __future__ import annotations
+
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
 from tokenizers import Tokenizer
 
 from allaprima.flux import AutoencoderConfig, CLIPConfig, ModelConfig, T5Config, TransformerConfig
-from allaprima.weights.model import Networks, save_model
+from allaprima.weights.folder import save_model
+from allaprima.weights.networks import Networks
 from allaprima.weights.tokenizer import word_tokenizer
+
+if TYPE_CHECKING:
+    from weights.published import Published
 
 WORDS = ["a", "apple", "beach", "on", "red", "rex", "t", "the"]
 TINY = ModelConfig(
@@ -58,3 +65,13 @@ def folder(tmp_path: Path, networks: Networks, tokenizer: Tokenizer) -> Path:
     made = tmp_path / "tiny"
     save_model(made, "tests/tiny", TINY, networks, tokenizer)
     return made
+
+
+@pytest.fixture(scope="session")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Published:
+    """A small FLUX.1 [schnell] to be written in every layout."""
+    from weights.published import Published, make_networks, write_tokenizers
+
+    folder = tmp_path_factory.mktemp("tokenizers")
+    write_tokenizers(folder)
+    return Published(make_networks(), folder)

@@ -15,7 +15,9 @@ from tokenizers import Tokenizer
 from allaprima.errors import WeightsCorrupt, WeightsMissing
 from allaprima.flux import ModelConfig
 from allaprima.weights.catalog import SKETCH_ID, sketch_folder
-from allaprima.weights.model import TOKENIZER_FILE, WEIGHTS_FILE, Networks, open_model, save_model
+from allaprima.weights.folder import TOKENIZER_FILE, WEIGHTS_FILE, save_model
+from allaprima.weights.model import open_model
+from allaprima.weights.networks import Networks
 from allaprima.weights.tokenizer import word_tokenizer
 
 Tensors = dict[str, torch.Tensor]

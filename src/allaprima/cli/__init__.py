@@ -30,8 +30,12 @@ words = Console(stderr=True, highlight=False, soft_wrap=True)
 EXIT_REFUSED = 2
 
 DataDir = Annotated[Path | None, typer.Option(help="Folder of the database, the images and the secrets.")]
-ModelFolders = Annotated[
-    list[Path] | None, typer.Option("--model", help="A model folder to load beside sketch; may be repeated.")
+ModelPaths = Annotated[
+    list[Path] | None,
+    typer.Option("--model", help="Folder or file of a model to load beside sketch; may be repeated."),
+]
+TokenizerDir = Annotated[
+    Path | None, typer.Option("--tokenizer", help="Folder of FLUX's tokenizers, for files that bring none.")
 ]
 
 
@@ -62,20 +66,28 @@ def _root(
     pass
 
 
-def _settings(data_dir: Path | None = None, models: list[Path] | None = None, **server: Any) -> Any:
+def _settings(
+    data_dir: Path | None = None,
+    models: list[Path] | None = None,
+    tokenizer_dir: Path | None = None,
+    stand_in: bool | None = None,
+    **server: Any,
+) -> Any:
     """Return the settings with what the command line says laid over them."""
     from allaprima.settings import load_settings
 
     groups: dict[str, dict[str, Any]] = {}
     if data_dir is not None:
         groups["store"] = {"data_dir": data_dir}
-    engine: dict[str, Any] = {"models": tuple(map(str, models))} if models else {}
-    if (stand_in := server.pop("stand_in", None)) is not None:
-        engine["has_stand_in"] = stand_in
-    if engine:
+    given = {
+        "models": tuple(map(str, models)) if models else None,
+        "tokenizer_dir": tokenizer_dir,
+        "has_stand_in": stand_in,
+    }
+    if engine := {name: value for name, value in given.items() if value is not None}:
         groups["engine"] = engine
-    if given := {name: value for name, value in server.items() if value is not None}:
-        groups["server"] = given
+    if chosen := {name: value for name, value in server.items() if value is not None}:
+        groups["server"] = chosen
     return load_settings(**groups)
 
 
@@ -92,7 +104,8 @@ def generate(
     steps: Annotated[int, typer.Option(help="Steps of the flow, 1 to 12.")] = 4,
     seed: Annotated[int | None, typer.Option(help="Seed of the first image; drawn if absent.")] = None,
     count: Annotated[int, typer.Option(help="Number of images, 1 to 4; image i has seed + i.")] = 1,
-    model: Annotated[str, typer.Option(help="Model folder, or the built-in model's name.")] = "sketch",
+    model: Annotated[str, typer.Option(help="Folder or file of a model, or the built-in model's name.")] = "sketch",
+    tokenizer: TokenizerDir = None,
     show: Annotated[bool, typer.Option("--show/--no-show", help="Also draw the picture in the terminal.")] = True,
 ) -> None:
     """Paint a picture here and now, without a server."""
@@ -100,7 +113,7 @@ def generate(
         from allaprima.cli.generate import Job, paint
 
         job = Job.parse(prompt, output=output, size=size, steps=steps, seed=seed, count=count)
-        written = paint(job, model, words, _settings().engine)
+        written = paint(job, model, words, _settings(tokenizer_dir=tokenizer).engine)
         for path in written:
             typer.echo(path)
         if show and sys.stdout.isatty():
@@ -117,7 +130,8 @@ def serve(
     host: Annotated[str | None, typer.Option(help="Address to listen on.", show_default="127.0.0.1")] = None,
     port: Annotated[int | None, typer.Option(help="Port; 0 picks a free one.", show_default="8000")] = None,
     data_dir: DataDir = None,
-    model: ModelFolders = None,
+    model: ModelPaths = None,
+    tokenizer: TokenizerDir = None,
     public_url: Annotated[str | None, typer.Option(help="What image links start with.")] = None,
     stand_in: Annotated[
         bool | None,
@@ -130,7 +144,7 @@ def serve(
     with _refusals():
         from allaprima.cli.serve import run
 
-        run(_settings(data_dir, model, host=host, port=port, public_url=public_url, stand_in=stand_in), words)
+        run(_settings(data_dir, model, tokenizer, stand_in, host=host, port=port, public_url=public_url), words)
 
 
 @keys_app.command("create")

@@ -11,11 +11,12 @@ import torch
 from allaprima.engine.safety import SafetyChecker
 from allaprima.errors import WeightsError
 from allaprima.weights.catalog import SCHNELL_ID, SKETCH_ID, sketch_folder
+from allaprima.weights.memory import available_bytes
 from allaprima.weights.model import open_model
 
 GIB = 2**30
-#: Bytes of FLUX.1 [schnell] with its encoders: bfloat16, and 8-bit transformer and T5.
-SCHNELL_BF16_BYTES, SCHNELL_INT8_BYTES = 34 * GIB, 17 * GIB
+#: Bytes of FLUX.1 [schnell] with its encoders in bfloat16, and of what painting takes beside them.
+SCHNELL_BYTES = 34 * GIB
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,10 +84,11 @@ def _safety() -> Finding:
 
 
 def _schnell() -> Finding:
-    total = _total_memory()
-    fits = "bfloat16" if total > SCHNELL_BF16_BYTES else "8 bits" if total > SCHNELL_INT8_BYTES else "no precision"
+    free = available_bytes("cpu") or _total_memory()
+    fits = "would fit" if free > SCHNELL_BYTES else "does not fit"
     return Finding(
         SCHNELL_ID,
-        f"its checkpoints can't be loaded yet; {SKETCH_ID} stands in for it (by size, {fits} would fit this memory)",
+        f"{SKETCH_ID} stands in for it until its files are named with --model; in bfloat16 it needs "
+        f"{SCHNELL_BYTES / GIB:.0f} GiB, which {fits} here ({free / GIB:.1f} GiB are free)",
         is_good=False,
     )

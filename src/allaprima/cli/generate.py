@@ -14,7 +14,7 @@ from allaprima.errors import FieldProblem, InvalidRequest
 from allaprima.flux import no_check
 from allaprima.request import RANDOM_SEED_BOUND, ImageFormat, ImageRequest, StepDone
 from allaprima.settings import EngineSettings
-from allaprima.weights.catalog import SKETCH_ID, find_folder
+from allaprima.weights.catalog import SKETCH_ID, find_path
 from allaprima.weights.model import open_model
 from allaprima.wiring import prepare_device
 
@@ -77,7 +77,7 @@ def paint(job: Job, model: str, words: Console, settings: EngineSettings) -> lis
     Raises `WeightsError` for a model that can't be used, `SettingsError` for a device that is not here.
     """
     prepare_device(settings)
-    loaded = open_model(find_folder(model)).load(settings.device)
+    loaded = open_model(find_path(model), settings.tokenizer_dir).load(settings.device)
     painter = Painter(Pipeline(loaded, settings.device), SafetyChecker.load(), settings.safety_threshold)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=words, transient=True) as progress:

@@ -22,7 +22,7 @@ from allaprima.flux import Check
 from allaprima.flux.latents import image_ids, noise, pack, text_ids, token_grid, unpack
 from allaprima.flux.sampler import euler_step, schedule, times, velocity_to
 from allaprima.request import ImageRequest
-from allaprima.weights.model import Model
+from allaprima.weights.networks import Model
 
 Pixels = NDArray[np.uint8]
 

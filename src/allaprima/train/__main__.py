@@ -18,7 +18,9 @@ from allaprima.train.progress import Progress
 from allaprima.train.reading import teach_reading
 from allaprima.train.scenes import words
 from allaprima.weights.catalog import SKETCH_ID, sketch_folder
-from allaprima.weights.model import Networks, open_model, save_model
+from allaprima.weights.folder import save_model
+from allaprima.weights.model import open_model
+from allaprima.weights.networks import Networks
 from allaprima.weights.tokenizer import word_tokenizer
 
 
@@ -32,7 +34,7 @@ def main() -> None:
     parser.add_argument("--reading-minutes", type=float, default=3)
     parser.add_argument("--flow-minutes", type=float, default=90)
     parser.add_argument("--polish-minutes", type=float, default=10)
-    parser.add_argument("--scenes", type=int, default=20000, help="scenes whose latents the flow is fitted to")
+    parser.add_argument("--scenes", type=int, default=16000, help="scenes whose latents the flow is fitted to")
     parser.add_argument("--warm-start", type=Path, help="model folder to begin from where the work folder is empty")
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)

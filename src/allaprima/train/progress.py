@@ -15,7 +15,7 @@ from torch import nn
 #: Seconds between checkpoints.
 CHECKPOINT_S = 60.0
 #: The learning rate stays up to this progress, then falls linearly to nothing.
-DECAY_FROM = 0.55
+DECAY_FROM = 0.3
 
 
 @dataclass

@@ -158,8 +158,8 @@ PAIR_CELLS = 4
 
 
 def _place(rng: Generator, width: int, height: int) -> tuple[Placed, ...]:
-    """Place things on the cells of the model's canvas, a token each: so that a thing looks the same to the model
-    wherever it stands, which a small one learns many times faster than things at any place.
+    """Place things on the cells of the model's canvas, a token each, where the caption's words put them and nowhere
+    else: the first of a few steps knows only the words, and what they leave open is a blur of all that it could be.
     """
     rows, columns = token_grid(width, height, SKETCH.token_px, SKETCH.canvas_tokens)
 
@@ -172,8 +172,7 @@ def _place(rng: Generator, width: int, height: int) -> tuple[Placed, ...]:
     if rng.random() < 0.8:
         thing = THINGS[rng.integers(len(THINGS))]
         cells = SINGLE_CELLS.get(min(rows, columns), max(1, min(rows, columns) - 1))
-        row = _near_middle(rng, rows - cells, (0.0, 0.8, 0.2))
-        column = _near_middle(rng, columns - cells, (0.2, 0.6, 0.2))
+        row, column = (rows - cells + 1) // 2, (columns - cells) // 2
         return (placed(thing.icon, row, column, cells, wears=thing.eyes is not None and rng.random() < 0.35),)
     first, second = (THINGS[i].icon for i in rng.choice(len(THINGS), 2, replace=False))
     cells = min(PAIR_CELLS, rows, columns)
@@ -183,11 +182,6 @@ def _place(rng: Generator, width: int, height: int) -> tuple[Placed, ...]:
         return placed(first, row, gap, cells), placed(second, row, columns - cells - gap, cells)
     column, gap = (columns - cells) // 2, (rows - 2 * cells) // 3
     return placed(first, gap, column, cells), placed(second, rows - cells - gap, column, cells)
-
-
-def _near_middle(rng: Generator, room: int, chances: tuple[float, float, float]) -> int:
-    """Return an offset from 0 to room: one before the middle, the middle, or one behind it, by chance."""
-    return int(np.clip(room // 2 + rng.choice((-1, 0, 1), p=chances), 0, room))
 
 
 def draw(scene: Scene, art: Art) -> Picture:

@@ -57,11 +57,11 @@ def sketch_folder() -> Path:
     return Path(str(files("allaprima.weights") / "sketch"))
 
 
-def find_folder(model: str) -> Path:
-    """Return the folder of a model given by name or by folder. Raises `WeightsMissing` for a name without weights."""
+def find_path(model: str) -> Path:
+    """Return where a model lies, given by name or by path. Raises `WeightsMissing` for a name without weights."""
     entry = find(model)
     if entry is not None and entry.id == SKETCH_ID:
         return sketch_folder()
     if entry is not None and not Path(model).exists():
-        raise WeightsMissing(f"{entry.id} has no weights here, and this version can't load them; use sketch")
+        raise WeightsMissing(f"{entry.id} has no weights here; name the folder or file that has them with --model")
     return Path(model)

@@ -5,10 +5,14 @@ is cut off before the end token, and the caller is told. The built-in model's vo
 are not in it say nothing to the model, so they are left out and the caller is told which they were.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from tokenizers import Tokenizer
 
+from allaprima.errors import WeightsCorrupt, WeightsMissing
 from allaprima.flux import ModelConfig
 
 #: The built-in model's special tokens and their ids, for both of its encoders.
@@ -93,3 +97,78 @@ def word_tokenizers(tokenizer: Tokenizer, config: ModelConfig) -> tuple[PromptTo
 def word_room(config: ModelConfig) -> int:
     """Return how many ids both encoders of a model have for words and for `SPECIAL_TOKENS`."""
     return min(config.t5.vocab_size - config.text_anchors, config.clip.vocab_size - 2)
+
+
+def published_tokenizers(
+    checkpoint: Path, folder: Path | None, config: ModelConfig
+) -> tuple[PromptTokenizer, PromptTokenizer]:
+    """Return the T5 and CLIP tokenizers of a published checkpoint.
+
+    They are looked for in `folder` where it is given, else in the checkpoint's own folder: `tokenizer_2/tokenizer.json`
+    for T5, and `tokenizer/tokenizer.json` or `tokenizer/vocab.json` with `merges.txt` for CLIP, as diffusers has them.
+    Raises `WeightsMissing` with what to do where they are not, `WeightsCorrupt` for files that can't be read.
+    """
+    home = folder or (checkpoint if checkpoint.is_dir() else checkpoint.parent)
+    t5_file, clip_folder = home / "tokenizer_2" / "tokenizer.json", home / "tokenizer"
+    clip_files = [clip_folder / name for name in ("tokenizer.json", "vocab.json", "merges.txt")]
+    if not t5_file.is_file() or not (clip_files[0].is_file() or all(file.is_file() for file in clip_files[1:])):
+        raise WeightsMissing(
+            f"{home} holds no tokenizers, which only FLUX.1 [schnell]'s diffusers folder brings: copy its folders "
+            "tokenizer and tokenizer_2 there, or name the folder that has both with --tokenizer"
+        )
+    t5 = _plain(_read(t5_file, Tokenizer.from_file, str(t5_file)))
+    if clip_files[0].is_file():
+        clip = _plain(_read(clip_files[0], Tokenizer.from_file, str(clip_files[0])))
+    else:
+        clip = _read(clip_folder, clip_tokenizer, *clip_files[1:])
+    clip_begin, clip_end = (_special(clip_folder, clip, text) for text in ("<|startoftext|>", "<|endoftext|>"))
+    t5_pad, t5_end = (_special(t5_file, t5, text) for text in ("<pad>", "</s>"))
+    return (
+        PromptTokenizer(t5, config.t5.length, end_id=t5_end, pad_id=t5_pad),
+        PromptTokenizer(clip, config.clip.length, end_id=clip_end, pad_id=clip_end, begin_id=clip_begin),
+    )
+
+
+def clip_tokenizer(vocabulary: Path, merges: Path) -> Tokenizer:
+    """Return CLIP's byte-level BPE of lower-cased words out of the two files of OpenAI's release.
+
+    Source: Radford et al. 2021 (2103.00020), section 2.4; huggingface/transformers `convert_slow_tokenizer.py`.
+    """
+    from tokenizers import Regex, models, normalizers, pre_tokenizers
+
+    end = "<|endoftext|>"
+    model = models.BPE.from_file(str(vocabulary), str(merges), unk_token=end, end_of_word_suffix="</w>")
+    tokenizer = Tokenizer(model)
+    tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()]
+    )
+    pieces = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(pieces), behavior="removed", invert=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False),
+        ]
+    )
+    return tokenizer
+
+
+def _plain(tokenizer: Tokenizer) -> Tokenizer:
+    """Return a tokenizer that neither pads nor cuts: `PromptTokenizer` does."""
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    return tokenizer
+
+
+def _read(path: Path, read: Callable[..., Tokenizer], *files: Any) -> Tokenizer:
+    try:
+        return read(*files)
+    # The library raises bare Exception for a file that it can't read.
+    except Exception as exc:
+        raise WeightsCorrupt(f"{path} is not a readable tokenizer: {exc}") from exc
+
+
+def _special(path: Path, tokenizer: Tokenizer, text: str) -> int:
+    number = tokenizer.token_to_id(text)
+    if number is None:
+        raise WeightsCorrupt(f"{path} is not FLUX's tokenizer: it has no token {text}")
+    return int(number)

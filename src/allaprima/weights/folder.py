@@ -1,0 +1,150 @@
+"""The built-in model's own form on the disk: a folder, to networks in memory and back.
+
+A folder holds `model.safetensors` (the four networks' tensors under `transformer.`, `t5.`, `clip.` and
+`autoencoder.`, and in its header the model's id and configuration as JSON) and `tokenizer.json` (a word list).
+Reading is strict: every tensor that the configuration asks for, in its shape and finite, and no other.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from allaprima.errors import WeightsCorrupt, WeightsMissing
+from allaprima.flux import AutoencoderConfig, CLIPConfig, ModelConfig, T5Config, TransformerConfig
+from allaprima.weights.networks import Model, Networks, Revision
+from allaprima.weights.tokenizer import word_room, word_tokenizers
+
+WEIGHTS_FILE = "model.safetensors"
+TOKENIZER_FILE = "tokenizer.json"
+FORMAT = "allaprima-1"
+#: What a tensor's values may be stored in.
+FLOATS = (torch.bfloat16, torch.float16, torch.float32, torch.float64)
+
+
+@dataclass(frozen=True, slots=True)
+class FolderFiles:
+    """A model folder whose files are there and whose header has been read."""
+
+    folder: Path
+    id: str
+    config: ModelConfig
+
+    def load(self, device: str = "cpu") -> Model:
+        """Read the networks, in float32 on a CPU and bfloat16 elsewhere.
+
+        Raises `WeightsCorrupt` naming the file and the tensor at fault.
+        """
+        path = self.folder / WEIGHTS_FILE
+        tensors = _read_tensors(path)
+        with torch.device("meta"):
+            networks = Networks(self.config)
+        _check_tensors(path, networks.state_dict(), tensors)
+        revision = Revision()
+        for name in sorted(tensors):
+            revision.add(name, tensors[name])
+        dtype = torch.float32 if device == "cpu" else torch.bfloat16
+        networks.load_state_dict({name: tensor.to(device, dtype) for name, tensor in tensors.items()}, assign=True)
+        networks.requires_grad_(requires_grad=False).eval()
+        tokenizer = _read_tokenizer(self.folder / TOKENIZER_FILE, word_room(self.config))
+        t5, clip = word_tokenizers(tokenizer, self.config)
+        return Model(self.id, revision.digest(), self.config, networks, t5, clip)
+
+
+def open_folder(folder: Path) -> FolderFiles:
+    """Look at a model folder without reading its tensors.
+
+    Raises `WeightsMissing` or `WeightsCorrupt`, naming the file.
+    """
+    for name in (WEIGHTS_FILE, TOKENIZER_FILE):
+        if not (folder / name).is_file():
+            raise WeightsMissing(f"the model folder {folder} has no file {name}")
+    path = folder / WEIGHTS_FILE
+    try:
+        with safe_open(path, "pt") as opened:
+            header = opened.metadata() or {}
+    except (SafetensorError, OSError) as exc:
+        raise WeightsCorrupt(f"{path} is not a readable safetensors file: {exc}") from exc
+    if header.get("format") != FORMAT:
+        raise WeightsCorrupt(f"{path} was not written by allaprima: its header lacks format {FORMAT}")
+    try:
+        return FolderFiles(folder, header["id"], _config_from_json(json.loads(header["config"])))
+    except (AttributeError, LookupError, RecursionError, TypeError, ValueError) as exc:
+        raise WeightsCorrupt(f"{path} has a header that can't be used: {exc}") from exc
+
+
+def is_own_folder(path: Path) -> bool:
+    """Say whether a path is a folder in this form, be it whole or not."""
+    if (path / TOKENIZER_FILE).is_file():
+        return True
+    try:
+        with safe_open(path / WEIGHTS_FILE, "pt") as opened:
+            return bool((opened.metadata() or {}).get("format") == FORMAT)
+    except (SafetensorError, OSError):
+        return False
+
+
+def save_model(folder: Path, model_id: str, config: ModelConfig, networks: Networks, tokenizer: Tokenizer) -> None:
+    """Write a model folder; the tensors are stored in bfloat16."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {name: tensor.bfloat16().contiguous() for name, tensor in networks.state_dict().items()}
+    header = {"format": FORMAT, "id": model_id, "config": json.dumps(asdict(config))}
+    save_file(tensors, folder / WEIGHTS_FILE, header)
+    tokenizer.save(str(folder / TOKENIZER_FILE))
+
+
+def _config_from_json(values: dict[str, Any]) -> ModelConfig:
+    tuples = {key: tuple(value) for key, value in values["transformer"].items() if isinstance(value, list)}
+    mults = {"ch_mult": tuple(values["autoencoder"]["ch_mult"])}
+    return ModelConfig(
+        TransformerConfig(**values["transformer"] | tuples),
+        T5Config(**values["t5"]),
+        CLIPConfig(**values["clip"]),
+        AutoencoderConfig(**values["autoencoder"] | mults),
+        values["canvas_tokens"],
+        values["text_anchors"],
+        values["predicts"],
+    )
+
+
+def _read_tensors(path: Path) -> dict[str, Tensor]:
+    try:
+        with safe_open(path, "pt") as opened:
+            return {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - not a dict
+    except (SafetensorError, OSError) as exc:
+        raise WeightsCorrupt(f"{path} is not a readable safetensors file: {exc}") from exc
+
+
+def _check_tensors(path: Path, wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
+    if missing := wanted.keys() - found.keys():
+        raise WeightsCorrupt(f"{path} lacks the tensor {min(missing)} ({len(missing)} in all)")
+    if unexpected := found.keys() - wanted.keys():
+        raise WeightsCorrupt(f"{path} has the unexpected tensor {min(unexpected)} ({len(unexpected)} in all)")
+    for name, tensor in found.items():
+        if tensor.shape != wanted[name].shape:
+            raise WeightsCorrupt(
+                f"{path}: the tensor {name} has the shape {tuple(tensor.shape)}, not {tuple(wanted[name].shape)}"
+            )
+        if tensor.dtype not in FLOATS:
+            raise WeightsCorrupt(f"{path}: the tensor {name} is stored in {tensor.dtype}, which holds no weights")
+        if not torch.isfinite(tensor).all():
+            raise WeightsCorrupt(f"{path}: the tensor {name} holds values that are not finite")
+
+
+def _read_tokenizer(path: Path, room: int) -> Tokenizer:
+    """Return the word list at `path`, whose ids must be below `room`: the encoders know no others."""
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    # The library raises bare Exception for a file that it can't read.
+    except Exception as exc:
+        raise WeightsCorrupt(f"{path} is not a readable tokenizer: {exc}") from exc
+    if (largest := max(tokenizer.get_vocab().values(), default=0)) >= room:
+        raise WeightsCorrupt(f"{path} has words up to the id {largest}, where the model knows {room}")
+    return tokenizer

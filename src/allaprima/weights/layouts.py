@@ -1,0 +1,219 @@
+"""The names under which people publish FLUX.1's tensors, and ours.
+
+A layout is recognised by one tensor that only it has, whatever the file is called and whatever prefix its names carry.
+It tells for each of its tensors which of ours it is, or which rows of ours. Our names are BFL's for the transformer and
+the autoencoder, and Hugging Face's for the text encoders.
+
+Sources: black-forest-labs/flux `modules`; huggingface/diffusers `scripts/convert_flux_to_diffusers.py` and
+`loaders/single_file_utils.py`; city96/ComfyUI-GGUF `loader.py`.
+"""
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Part(StrEnum):
+    """One of a model's four networks; the value is its attribute in `Networks`."""
+
+    TRANSFORMER = "transformer"
+    T5 = "t5"
+    CLIP = "clip"
+    AUTOENCODER = "autoencoder"
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where a file's tensor belongs."""
+
+    #: Our tensor.
+    name: str
+    #: Its place among the tensors whose rows, joined, are ours; there are `of` of them.
+    place: int = 0
+    of: int = 1
+    #: Whether the two halves of its rows stand in the other order than ours.
+    swaps_halves: bool = False
+    #: Whether the file may hold our tensor a second time under this name.
+    is_copy: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """A way to name one network's tensors."""
+
+    part: Part
+    #: The tensor that only this layout has.
+    mark: str
+    #: Where a tensor belongs, by its name without the prefix; None: nowhere.
+    target: Callable[[str], Target | None]
+    #: Tensors that such files carry and FLUX does not use.
+    unused: frozenset[str] = frozenset()
+    #: A prefix with which the same tensor is another layout's.
+    other_prefix: str | None = None
+
+    def prefix_in(self, names: Iterable[str]) -> str | None:
+        """Return what stands before this layout's names in a file; None when the file does not have it."""
+        for name in names:
+            prefix = name.removesuffix(self.mark)
+            if prefix == name or (prefix and not prefix.endswith(".")):
+                continue
+            if self.other_prefix is None or not prefix.endswith(self.other_prefix):
+                return prefix
+        return None
+
+
+def _same(name: str) -> Target:
+    return Target(name)
+
+
+# The transformer in diffusers' names ----------------------------------------------------------------------------------
+
+#: Their layer, ours, place, of. `N` is the block's number.
+_DIFFUSERS_LAYERS: tuple[tuple[str, str, int, int], ...] = (
+    ("x_embedder", "img_in", 0, 1),
+    ("context_embedder", "txt_in", 0, 1),
+    ("time_text_embed.timestep_embedder.linear_1", "time_in.in_layer", 0, 1),
+    ("time_text_embed.timestep_embedder.linear_2", "time_in.out_layer", 0, 1),
+    ("time_text_embed.text_embedder.linear_1", "vector_in.in_layer", 0, 1),
+    ("time_text_embed.text_embedder.linear_2", "vector_in.out_layer", 0, 1),
+    ("time_text_embed.guidance_embedder.linear_1", "guidance_in.in_layer", 0, 1),
+    ("time_text_embed.guidance_embedder.linear_2", "guidance_in.out_layer", 0, 1),
+    ("norm_out.linear", "final_layer.adaLN_modulation.1", 0, 1),
+    ("proj_out", "final_layer.linear", 0, 1),
+    ("transformer_blocks.N.norm1.linear", "double_blocks.N.img_mod.lin", 0, 1),
+    ("transformer_blocks.N.attn.to_q", "double_blocks.N.img_attn.qkv", 0, 3),
+    ("transformer_blocks.N.attn.to_k", "double_blocks.N.img_attn.qkv", 1, 3),
+    ("transformer_blocks.N.attn.to_v", "double_blocks.N.img_attn.qkv", 2, 3),
+    ("transformer_blocks.N.attn.norm_q", "double_blocks.N.img_attn.norm.query_norm", 0, 1),
+    ("transformer_blocks.N.attn.norm_k", "double_blocks.N.img_attn.norm.key_norm", 0, 1),
+    ("transformer_blocks.N.attn.to_out.0", "double_blocks.N.img_attn.proj", 0, 1),
+    ("transformer_blocks.N.ff.net.0.proj", "double_blocks.N.img_mlp.0", 0, 1),
+    ("transformer_blocks.N.ff.net.2", "double_blocks.N.img_mlp.2", 0, 1),
+    ("transformer_blocks.N.norm1_context.linear", "double_blocks.N.txt_mod.lin", 0, 1),
+    ("transformer_blocks.N.attn.add_q_proj", "double_blocks.N.txt_attn.qkv", 0, 3),
+    ("transformer_blocks.N.attn.add_k_proj", "double_blocks.N.txt_attn.qkv", 1, 3),
+    ("transformer_blocks.N.attn.add_v_proj", "double_blocks.N.txt_attn.qkv", 2, 3),
+    ("transformer_blocks.N.attn.norm_added_q", "double_blocks.N.txt_attn.norm.query_norm", 0, 1),
+    ("transformer_blocks.N.attn.norm_added_k", "double_blocks.N.txt_attn.norm.key_norm", 0, 1),
+    ("transformer_blocks.N.attn.to_add_out", "double_blocks.N.txt_attn.proj", 0, 1),
+    ("transformer_blocks.N.ff_context.net.0.proj", "double_blocks.N.txt_mlp.0", 0, 1),
+    ("transformer_blocks.N.ff_context.net.2", "double_blocks.N.txt_mlp.2", 0, 1),
+    ("single_transformer_blocks.N.norm.linear", "single_blocks.N.modulation.lin", 0, 1),
+    ("single_transformer_blocks.N.attn.to_q", "single_blocks.N.linear1", 0, 4),
+    ("single_transformer_blocks.N.attn.to_k", "single_blocks.N.linear1", 1, 4),
+    ("single_transformer_blocks.N.attn.to_v", "single_blocks.N.linear1", 2, 4),
+    ("single_transformer_blocks.N.proj_mlp", "single_blocks.N.linear1", 3, 4),
+    ("single_transformer_blocks.N.attn.norm_q", "single_blocks.N.norm.query_norm", 0, 1),
+    ("single_transformer_blocks.N.attn.norm_k", "single_blocks.N.norm.key_norm", 0, 1),
+    ("single_transformer_blocks.N.proj_out", "single_blocks.N.linear2", 0, 1),
+)
+_DIFFUSERS = {theirs: (ours, place, of) for theirs, ours, place, of in _DIFFUSERS_LAYERS}
+_BLOCK_NUMBER = re.compile(r"(?<=_blocks\.)\d+")
+
+
+def _diffusers_transformer(name: str) -> Target | None:
+    layer, _, kind = name.rpartition(".")
+    number = _BLOCK_NUMBER.search(layer)
+    found = _DIFFUSERS.get(_BLOCK_NUMBER.sub("N", layer))
+    if found is None or kind not in ("weight", "bias"):
+        return None
+    ours, place, of = found
+    if number:
+        ours = ours.replace("N", number[0])
+    kind = "scale" if ours.endswith("_norm") else kind
+    # BFL's last modulation gives the shift before the scale, diffusers' the scale before the shift.
+    return Target(f"{ours}.{kind}", place, of, swaps_halves=layer == "norm_out.linear")
+
+
+# The autoencoder in diffusers' names ----------------------------------------------------------------------------------
+
+#: Patterns in their names -> ours, applied in turn. A level of the decoder is counted from the other end: see `LEVEL`.
+_AUTOENCODER_RULES = (
+    (r"\.down_blocks\.(\d+)\.", r".down.\1."),
+    (r"\.up_blocks\.(\d+)\.", r".up.-\1."),
+    (r"\.mid_block\.resnets\.0\.", r".mid.block_1."),
+    (r"\.mid_block\.resnets\.1\.", r".mid.block_2."),
+    (r"\.mid_block\.attentions\.0\.", r".mid.attn_1."),
+    (r"\.resnets\.(\d+)\.", r".block.\1."),
+    (r"\.(down|up)samplers\.0\.", r".\1sample."),
+    (r"\.attn_1\.group_norm\.", r".attn_1.norm."),
+    (r"\.attn_1\.(to_q|query)\.", r".attn_1.q."),
+    (r"\.attn_1\.(to_k|key)\.", r".attn_1.k."),
+    (r"\.attn_1\.(to_v|value)\.", r".attn_1.v."),
+    (r"\.attn_1\.(to_out\.0|proj_attn)\.", r".attn_1.proj_out."),
+    (r"\.conv_shortcut\.", r".nin_shortcut."),
+    (r"\.conv_norm_out\.", r".norm_out."),
+)
+#: A level counted from the lowest resolution, as `up.-1`.
+LEVEL = re.compile(r"(?<=\.up\.)-(\d+)")
+
+
+def _diffusers_autoencoder(name: str) -> Target:
+    for pattern, ours in _AUTOENCODER_RULES:
+        name = re.sub(pattern, ours, name)
+    return Target(name)
+
+
+# Text encoders --------------------------------------------------------------------------------------------------------
+
+
+def _t5(name: str) -> Target:
+    if name == "encoder.embed_tokens.weight":
+        return Target("shared.weight", is_copy=True)
+    return Target(name)
+
+
+def _clip_alone(name: str) -> Target:
+    """transformers 5 writes the text model without the name that the whole CLIP has for it."""
+    return Target(f"text_model.{name}")
+
+
+_GGUF_T5 = {
+    "token_embd.weight": "shared.weight",
+    "enc.output_norm.weight": "encoder.final_layer_norm.weight",
+}
+_GGUF_T5_LAYERS = {
+    "attn_q": "layer.0.SelfAttention.q",
+    "attn_k": "layer.0.SelfAttention.k",
+    "attn_v": "layer.0.SelfAttention.v",
+    "attn_o": "layer.0.SelfAttention.o",
+    "attn_norm": "layer.0.layer_norm",
+    "attn_rel_b": "layer.0.SelfAttention.relative_attention_bias",
+    "ffn_gate": "layer.1.DenseReluDense.wi_0",
+    "ffn_up": "layer.1.DenseReluDense.wi_1",
+    "ffn_down": "layer.1.DenseReluDense.wo",
+    "ffn_norm": "layer.1.layer_norm",
+}
+
+
+def _gguf_t5(name: str) -> Target | None:
+    if name in _GGUF_T5:
+        return Target(_GGUF_T5[name])
+    found = re.fullmatch(r"enc\.blk\.(\d+)\.(\w+)\.weight", name)
+    if found is None or found[2] not in _GGUF_T5_LAYERS:
+        return None
+    return Target(f"encoder.block.{found[1]}.{_GGUF_T5_LAYERS[found[2]]}.weight")
+
+
+LAYOUTS: tuple[Layout, ...] = (
+    Layout(Part.TRANSFORMER, "double_blocks.0.img_attn.norm.key_norm.scale", _same),
+    Layout(Part.TRANSFORMER, "transformer_blocks.0.attn.norm_added_k.weight", _diffusers_transformer),
+    Layout(Part.T5, "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight", _t5),
+    Layout(Part.T5, "enc.blk.0.attn_rel_b.weight", _gguf_t5),
+    Layout(
+        Part.CLIP,
+        "text_model.encoder.layers.0.self_attn.q_proj.weight",
+        _same,
+        frozenset(("text_projection.weight", "logit_scale", "text_model.embeddings.position_ids")),
+    ),
+    Layout(
+        Part.CLIP,
+        "encoder.layers.0.self_attn.q_proj.weight",
+        _clip_alone,
+        frozenset(("embeddings.position_ids",)),
+        other_prefix="text_model.",
+    ),
+    Layout(Part.AUTOENCODER, "decoder.mid.block_1.norm1.weight", _same),
+    Layout(Part.AUTOENCODER, "decoder.mid_block.resnets.0.norm1.weight", _diffusers_autoencoder),
+)

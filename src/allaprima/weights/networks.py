@@ -1,0 +1,66 @@
+"""A model in memory: its four networks, how its prompts are read, and the hash that tells its weights apart."""
+
+import hashlib
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from allaprima.flux import Autoencoder, CLIPTextEncoder, Flux, ModelConfig, T5Encoder
+from allaprima.weights.tokenizer import PromptTokenizer
+
+
+class Networks(nn.Module):
+    """The four networks of one model."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.transformer = Flux(config.transformer)
+        self.t5 = T5Encoder(config.t5)
+        self.clip = CLIPTextEncoder(config.clip)
+        self.autoencoder = Autoencoder(config.autoencoder)
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """Everything the engine needs to paint with one model."""
+
+    id: str
+    #: First 16 hex digits of the SHA-256 over all tensors, by name.
+    revision: str
+    config: ModelConfig
+    networks: Networks
+    t5_tokenizer: PromptTokenizer
+    clip_tokenizer: PromptTokenizer
+
+
+class ModelFiles(Protocol):
+    """A model on the disk that has been looked at, and not read."""
+
+    @property
+    def id(self) -> str:
+        """The model's id."""
+
+    @property
+    def config(self) -> ModelConfig:
+        """Its sizes."""
+
+    def load(self, device: str = "cpu") -> Model:
+        """Read the networks to a device. Raises `WeightsError` naming the file at fault."""
+
+
+class Revision:
+    """Hashes a model's tensors one by one, in a fixed order."""
+
+    def __init__(self) -> None:
+        self._digest = hashlib.sha256()
+
+    def add(self, name: str, tensor: Tensor) -> None:
+        """Take in one tensor: its name, dtype, shape and numbers."""
+        self._digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        self._digest.update(tensor.contiguous().view(-1).view(torch.uint8).numpy().data)
+
+    def digest(self) -> str:
+        """Return the first 16 hex digits."""
+        return self._digest.hexdigest()[:16]

@@ -1,0 +1,97 @@
+"""A model's configuration, read off the shapes of its tensors: what a file holds is what it is, whatever it is called.
+
+What shapes can't tell is the same in every published FLUX.1 [schnell]: the widths of the rotary axes follow the width
+of a head, CLIP's heads are 64 wide, T5 reads 256 tokens, and the autoencoder has its scale, its shift and 32 groups.
+"""
+
+import re
+from collections.abc import Mapping
+
+from allaprima.flux import SCHNELL, AutoencoderConfig, CLIPConfig, ModelConfig, T5Config, TransformerConfig
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+_CLIP_HEAD = SCHNELL.clip.hidden_size // SCHNELL.clip.num_heads
+
+
+class Unsized(Exception):
+    """A tensor that the sizes are read off is missing or has too few axes; carries its name."""
+
+
+def read_config(transformer: Shapes, t5: Shapes, clip: Shapes, autoencoder: Shapes) -> ModelConfig:
+    """Return the configuration of four networks, each given as our names and shapes.
+
+    Raises `Unsized`, and `ValueError` for sizes that don't go together.
+    """
+    return ModelConfig(_transformer(transformer), _t5(t5), _clip(clip), _autoencoder(autoencoder))
+
+
+def _size(shapes: Shapes, name: str, axis: int) -> int:
+    try:
+        return shapes[name][axis]
+    except (KeyError, IndexError) as exc:
+        raise Unsized(name) from exc
+
+
+def _count(shapes: Shapes, pattern: str) -> int:
+    """Return one more than the largest number that the pattern finds in the names; 0 when it finds none."""
+    found = [int(match[1]) for name in shapes if (match := re.match(pattern, name))]
+    return max(found, default=-1) + 1
+
+
+def _transformer(shapes: Shapes) -> TransformerConfig:
+    hidden = _size(shapes, "img_in.weight", 0)
+    head = _size(shapes, "double_blocks.0.img_attn.norm.key_norm.scale", 0)
+    index = head // 8
+    return TransformerConfig(
+        in_channels=_size(shapes, "img_in.weight", 1),
+        vec_in_dim=_size(shapes, "vector_in.in_layer.weight", 1),
+        context_in_dim=_size(shapes, "txt_in.weight", 1),
+        hidden_size=hidden,
+        mlp_ratio=_size(shapes, "double_blocks.0.img_mlp.0.weight", 0) / max(1, hidden),
+        num_heads=hidden // max(1, head),
+        depth=_count(shapes, r"double_blocks\.(\d+)\."),
+        depth_single_blocks=_count(shapes, r"single_blocks\.(\d+)\."),
+        axes_dim=(index, (head - index) // 2, (head - index) // 2),
+    )
+
+
+def _t5(shapes: Shapes) -> T5Config:
+    attention = "encoder.block.0.layer.0.SelfAttention"
+    heads = _size(shapes, f"{attention}.relative_attention_bias.weight", 1)
+    return T5Config(
+        vocab_size=_size(shapes, "shared.weight", 0),
+        d_model=_size(shapes, "shared.weight", 1),
+        d_kv=_size(shapes, f"{attention}.q.weight", 0) // max(1, heads),
+        d_ff=_size(shapes, "encoder.block.0.layer.1.DenseReluDense.wi_0.weight", 0),
+        num_heads=heads,
+        num_layers=_count(shapes, r"encoder\.block\.(\d+)\."),
+        length=SCHNELL.t5.length,
+        relative_attention_num_buckets=_size(shapes, f"{attention}.relative_attention_bias.weight", 0),
+    )
+
+
+def _clip(shapes: Shapes) -> CLIPConfig:
+    hidden = _size(shapes, "text_model.embeddings.token_embedding.weight", 1)
+    return CLIPConfig(
+        vocab_size=_size(shapes, "text_model.embeddings.token_embedding.weight", 0),
+        hidden_size=hidden,
+        intermediate_size=_size(shapes, "text_model.encoder.layers.0.mlp.fc1.weight", 0),
+        num_heads=max(1, hidden // _CLIP_HEAD),
+        num_layers=_count(shapes, r"text_model\.encoder\.layers\.(\d+)\."),
+        length=_size(shapes, "text_model.embeddings.position_embedding.weight", 0),
+    )
+
+
+def _autoencoder(shapes: Shapes) -> AutoencoderConfig:
+    ch = _size(shapes, "encoder.conv_in.weight", 0)
+    levels = _count(shapes, r"encoder\.down\.(\d+)\.")
+    widths = [_size(shapes, f"encoder.down.{level}.block.0.conv1.weight", 0) for level in range(levels)]
+    return AutoencoderConfig(
+        ch=ch,
+        ch_mult=tuple(width // max(1, ch) for width in widths),
+        num_res_blocks=_count(shapes, r"encoder\.down\.0\.block\.(\d+)\."),
+        z_channels=_size(shapes, "decoder.conv_in.weight", 1),
+        scale_factor=SCHNELL.autoencoder.scale_factor,
+        shift_factor=SCHNELL.autoencoder.shift_factor,
+    )

@@ -1,0 +1,220 @@
+"""A FLUX.1 [schnell] of the smallest sizes, and writers of every layout that people publish it in."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import gguf
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+from torch import Tensor
+
+from allaprima.flux import AutoencoderConfig, CLIPConfig, ModelConfig, T5Config, TransformerConfig
+from allaprima.weights.networks import Networks
+from allaprima.weights.tokenizer import clip_tokenizer
+from flux.oracles import autoencoder_oracle, clip_oracle, randomize, t5_oracle, transformer_oracle
+from weights.prompts import PROMPTS
+
+#: Room for every piece that either tokenizer may learn.
+VOCABULARY = 540
+CONFIG = ModelConfig(
+    transformer=TransformerConfig(
+        in_channels=16,
+        vec_in_dim=64,
+        context_in_dim=32,
+        hidden_size=64,
+        mlp_ratio=4.0,
+        num_heads=2,
+        depth=2,
+        depth_single_blocks=2,
+        axes_dim=(4, 14, 14),
+    ),
+    t5=T5Config(VOCABULARY, d_model=32, d_kv=8, d_ff=64, num_heads=4, num_layers=2, length=256),
+    clip=CLIPConfig(VOCABULARY, hidden_size=64, intermediate_size=96, num_heads=1, num_layers=2, length=77),
+    autoencoder=AutoencoderConfig(
+        ch=32, ch_mult=(1, 2), num_res_blocks=1, z_channels=4, scale_factor=0.3611, shift_factor=0.1159
+    ),
+)
+Tensors = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Published:
+    """The weights, all of which bfloat16 holds exactly, and a folder of the tokenizers."""
+
+    networks: Networks
+    tokenizers: Path
+
+    def tensors(self, part: str) -> Tensors:
+        """One network's tensors in bfloat16, under our names."""
+        return {name: tensor.bfloat16() for name, tensor in self.networks.get_submodule(part).state_dict().items()}
+
+
+def make_networks() -> Networks:
+    networks = Networks(CONFIG).requires_grad_(requires_grad=False)
+    for seed, network in enumerate(networks.children()):
+        randomize(network, seed)
+        for tensor in network.state_dict().values():
+            tensor.copy_(tensor.bfloat16())
+    return networks.eval()
+
+
+# Tokenizers -----------------------------------------------------------------------------------------------------------
+
+
+def write_tokenizers(folder: Path) -> None:
+    """Train both tokenizers small, on the prompts, and write them as the diffusers folder has them."""
+    t5 = Tokenizer(models.Unigram())
+    t5.normalizer = normalizers.Sequence([normalizers.Nmt(), normalizers.NFKC()])
+    t5.pre_tokenizer = pre_tokenizers.Metaspace()
+    special = ["<pad>", "</s>", "<unk>"]
+    t5.train_from_iterator(
+        PROMPTS, trainers.UnigramTrainer(vocab_size=300, special_tokens=special, unk_token="<unk>", show_progress=False)
+    )
+    (folder / "tokenizer_2").mkdir(parents=True)
+    t5.save(str(folder / "tokenizer_2" / "tokenizer.json"))
+    (folder / "tokenizer").mkdir()
+    files = folder / "tokenizer" / "vocab.json", folder / "tokenizer" / "merges.txt"
+    characters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    start = {text: i for i, text in enumerate([*characters, *(f"{one}</w>" for one in characters)])}
+    pieces = [("r", "e"), ("re", "d</w>"), ("a", "p"), ("ap", "p"), ("l", "e</w>"), ("app", "le</w>"), ("t", "h")]
+    vocabulary = start | {a + b: len(start) + i for i, (a, b) in enumerate(pieces)}
+    for text in ("<|startoftext|>", "<|endoftext|>"):
+        vocabulary[text] = len(vocabulary)
+    files[0].write_text(json.dumps(vocabulary))
+    files[1].write_text("#version: 0.2\n" + "".join(f"{a} {b}\n" for a, b in pieces))
+    assert clip_tokenizer(*files).get_vocab_size() == len(vocabulary)
+
+
+# Layouts --------------------------------------------------------------------------------------------------------------
+
+
+def write_diffusers(folder: Path, published: Published) -> None:
+    """By diffusers' and transformers' own hands, the large parts in shards."""
+    networks = published.networks
+    parts = {
+        "transformer": transformer_oracle(networks.transformer),
+        "vae": autoencoder_oracle(networks.autoencoder),
+        "text_encoder": clip_oracle(networks.clip, CONFIG.clip),
+        "text_encoder_2": t5_oracle(networks.t5, CONFIG.t5),
+    }
+    for name, part in parts.items():
+        part.bfloat16().save_pretrained(folder / name, max_shard_size="100KB" if name == "transformer" else "10GB")
+    (folder / "model_index.json").write_text(json.dumps({"_class_name": "FluxPipeline"}))
+
+
+def write_bfl(folder: Path, published: Published) -> None:
+    """Transformer and autoencoder as Black Forest Labs publish them, the text encoders as ComfyUI's users have them."""
+    folder.mkdir(exist_ok=True)
+    save_file(published.tensors("transformer"), folder / "flux1-schnell.safetensors")
+    in_float32 = {name: tensor.float() for name, tensor in published.tensors("autoencoder").items()}
+    save_file(in_float32, folder / "ae.safetensors")
+    write_text_encoders(folder, published)
+
+
+def write_text_encoders(folder: Path, published: Published) -> None:
+    t5 = published.tensors("t5")
+    save_file(t5 | {"encoder.embed_tokens.weight": t5["shared.weight"].clone()}, folder / "t5xxl_fp16.safetensors")
+    beside = {"text_projection.weight": torch.ones(4, 4), "logit_scale": torch.ones(())}
+    save_file(published.tensors("clip") | beside, folder / "clip_l.safetensors")
+
+
+def write_bundle(folder: Path, published: Published, change: Callable[[Tensors], Tensors] = dict) -> None:
+    """Everything in one file, in the manner of ComfyUI. change: made to the transformer's and T5's tensors."""
+    folder.mkdir(exist_ok=True)
+    prefixes = {
+        "transformer": "model.diffusion_model.",
+        "t5": "text_encoders.t5xxl.transformer.",
+        "clip": "text_encoders.clip_l.transformer.",
+        "autoencoder": "vae.",
+    }
+    bundle: Tensors = {"text_encoders.clip_l.transformer.logit_scale": torch.ones(())}
+    for part, prefix in prefixes.items():
+        tensors = published.tensors(part)
+        changed = change(tensors) if part in ("transformer", "t5") else tensors
+        bundle |= {prefix + name: tensor for name, tensor in changed.items()}
+    save_file(bundle, folder / "flux1-schnell-fp8.safetensors")
+
+
+GGUF_T5 = (
+    ("encoder.final_layer_norm", "enc.output_norm"),
+    ("encoder.block.", "enc.blk."),
+    ("shared", "token_embd"),
+    ("layer.0.SelfAttention.relative_attention_bias", "attn_rel_b"),
+    ("layer.0.SelfAttention.", "attn_"),
+    ("layer.0.layer_norm", "attn_norm"),
+    ("layer.1.DenseReluDense.wi_0", "ffn_gate"),
+    ("layer.1.DenseReluDense.wi_1", "ffn_up"),
+    ("layer.1.DenseReluDense.wo", "ffn_down"),
+    ("layer.1.layer_norm", "ffn_norm"),
+)
+
+
+def gguf_t5_name(name: str) -> str:
+    for ours, theirs in GGUF_T5:
+        name = name.replace(ours, theirs)
+    return name
+
+
+def write_gguf(
+    path: Path,
+    tensors: Tensors,
+    kind: gguf.GGMLQuantizationType = gguf.GGMLQuantizationType.BF16,
+    architecture: str | None = "flux",
+) -> None:
+    """Matrices in blocks of a kind and all else in float32, as city96's converter does; without an architecture, as
+    leejet's does.
+    """
+    writer = gguf.GGUFWriter(path, architecture or "", use_temp_file=False)
+    if architecture is None:
+        writer.kv_data[0].clear()
+    for name, tensor in tensors.items():
+        values = tensor.float().numpy()
+        as_kind = kind if tensor.ndim == 2 and values.shape[-1] % 32 == 0 else gguf.GGMLQuantizationType.F32
+        packed = values if as_kind == gguf.GGMLQuantizationType.F32 else gguf.quantize(values, as_kind)
+        writer.add_tensor(name, np.ascontiguousarray(packed), raw_dtype=as_kind)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def write_ggufs(folder: Path, published: Published) -> None:
+    """The transformer and T5 as GGUF, the rest beside them."""
+    write_bfl(folder, published)
+    (folder / "flux1-schnell.safetensors").unlink()
+    (folder / "t5xxl_fp16.safetensors").unlink()
+    write_gguf(folder / "flux1-schnell-BF16.gguf", published.tensors("transformer"))
+    t5 = {gguf_t5_name(name): tensor for name, tensor in published.tensors("t5").items()}
+    write_gguf(folder / "t5-v1_1-xxl-encoder-BF16.gguf", t5, architecture="t5encoder")
+
+
+def write_leejet(folder: Path, published: Published) -> None:
+    """A GGUF without an architecture, its names behind a prefix."""
+    write_bfl(folder, published)
+    (folder / "flux1-schnell.safetensors").unlink()
+    prefixed = {f"model.diffusion_model.{name}": tensor for name, tensor in published.tensors("transformer").items()}
+    write_gguf(folder / "flux1-schnell.gguf", prefixed, architecture=None)
+
+
+def write_mixture(folder: Path, published: Published) -> None:
+    """Parts of different layouts in one folder, under names that say nothing."""
+    folder.mkdir(exist_ok=True)
+    write_gguf(folder / "one.gguf", published.tensors("transformer"))
+    save_file(published.tensors("t5"), folder / "two.safetensors")
+    save_file(published.tensors("clip"), folder / "three.safetensors")
+    autoencoder_oracle(published.networks.autoencoder).bfloat16().save_pretrained(folder / "vae")
+    (folder / "vae" / "diffusion_pytorch_model.safetensors").rename(folder / "four.sft")
+
+
+LOSSLESS = {
+    "diffusers": write_diffusers,
+    "bfl": write_bfl,
+    "bundle": write_bundle,
+    "gguf": write_ggufs,
+    "leejet": write_leejet,
+    "mixture": write_mixture,
+}

@@ -1,0 +1,61 @@
+"""FLUX's tokenizers against transformers' own, over files in the same formats."""
+
+from pathlib import Path
+
+import pytest
+from transformers import CLIPTokenizer, T5TokenizerFast
+
+from allaprima.errors import WeightsCorrupt, WeightsMissing
+from allaprima.weights.tokenizer import PromptTokenizer, published_tokenizers
+from weights.prompts import PROMPTS
+from weights.published import CONFIG, Published
+
+
+@pytest.fixture(scope="module")
+def pair(published: Published) -> tuple[PromptTokenizer, PromptTokenizer]:
+    return published_tokenizers(published.tokenizers, None, CONFIG)
+
+
+def test_there_are_a_thousand_prompts() -> None:
+    assert len(set(PROMPTS)) == 1000
+
+
+def test_t5_reads_as_transformers_does(published: Published, pair: tuple[PromptTokenizer, PromptTokenizer]) -> None:
+    file = published.tokenizers / "tokenizer_2" / "tokenizer.json"
+    theirs = T5TokenizerFast(tokenizer_file=str(file), extra_ids=0)
+    long = " ".join(PROMPTS[:60])
+
+    for prompt in (*PROMPTS, "", long):
+        wanted = theirs(prompt, padding="max_length", max_length=256, truncation=True).input_ids
+        assert list(pair[0].encode(prompt).ids) == wanted, prompt
+    assert pair[0].encode(long).is_truncated
+    assert not pair[0].encode(PROMPTS[0]).is_truncated
+
+
+def test_clip_reads_as_transformers_does(published: Published, pair: tuple[PromptTokenizer, PromptTokenizer]) -> None:
+    folder = published.tokenizers / "tokenizer"
+    theirs = CLIPTokenizer(str(folder / "vocab.json"), str(folder / "merges.txt"))
+
+    for prompt in (*PROMPTS, ""):
+        wanted = theirs(prompt, padding="max_length", max_length=77, truncation=True).input_ids
+        assert list(pair[1].encode(prompt).ids) == wanted, prompt
+
+
+def test_a_checkpoint_without_tokenizers_says_what_to_do(tmp_path: Path, published: Published) -> None:
+    for home in (tmp_path, tmp_path / "flux1-schnell.safetensors"):
+        with pytest.raises(WeightsMissing, match=f"{tmp_path} holds no tokenizers, .* with --tokenizer"):
+            published_tokenizers(home, None, CONFIG)
+    assert published_tokenizers(tmp_path, published.tokenizers, CONFIG)[0].encode("red").ids
+
+
+def test_a_tokenizer_that_is_something_else_is_refused_by_name(tmp_path: Path, published: Published) -> None:
+    for name in ("tokenizer", "tokenizer_2"):
+        (tmp_path / name).mkdir()
+        for file in (published.tokenizers / name).iterdir():
+            (tmp_path / name / file.name).write_bytes(file.read_bytes())
+    (tmp_path / "tokenizer" / "merges.txt").write_text("no merges here")
+    with pytest.raises(WeightsCorrupt, match=f"{tmp_path / 'tokenizer'} is not a readable tokenizer"):
+        published_tokenizers(tmp_path, None, CONFIG)
+    (tmp_path / "tokenizer_2" / "tokenizer.json").write_text("{}")
+    with pytest.raises(WeightsCorrupt, match=r"tokenizer.json is not a readable tokenizer"):
+        published_tokenizers(tmp_path, None, CONFIG)
