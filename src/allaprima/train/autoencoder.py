@@ -9,16 +9,14 @@ configuration needs no measured constants.
 
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from allaprima.flux import SKETCH, Autoencoder
-from allaprima.flux.latents import token_grid
 from allaprima.train.art import Art
+from allaprima.train.pictures import draw_pool, pick_canvas, scene_pixels, to_signed
 from allaprima.train.progress import Progress
-from allaprima.train.scenes import SIZES, compose, draw
 
 #: Side of a crop in pixels: five cells, the shorter side of the narrowest canvas.
 CROP = 160
@@ -31,23 +29,6 @@ POOL = 3000
 HELD_OUT_SEED = 10_000_000
 
 
-def scene_pixels(seeds: range, art: Art, width: int = 256, height: int = 256) -> Tensor:
-    """Return drawn scenes: (len(seeds), 3, height, width), uint8."""
-    pictures = [np.round(draw(compose(seed, width, height), art) * 255).astype(np.uint8) for seed in seeds]
-    return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).contiguous()
-
-
-def canvas_px(width: int, height: int) -> tuple[int, int]:
-    """Return the width and height in pixels of the canvas on which the model paints a picture of that size."""
-    rows, columns = token_grid(width, height, SKETCH.token_px, SKETCH.canvas_tokens)
-    return columns * SKETCH.token_px, rows * SKETCH.token_px
-
-
-def to_signed(pixels: Tensor) -> Tensor:
-    """uint8 -> float32 in [-1, 1], same shape."""
-    return pixels.float() / 127.5 - 1
-
-
 def fit_autoencoder(folder: Path, art: Art, minutes: float) -> Autoencoder:
     """Fit for that many minutes (over all runs), with checkpoints in `folder`; return the fitted autoencoder."""
     torch.manual_seed(0)
@@ -56,7 +37,7 @@ def fit_autoencoder(folder: Path, art: Art, minutes: float) -> Autoencoder:
     progress = Progress(minutes)
     checkpoint = folder / "autoencoder.ckpt"
     progress.resume(checkpoint, {"autoencoder": model}, [optimizer])
-    pool = _pool(art)
+    pool = draw_pool(art, POOL)
     held_out = scene_pixels(range(HELD_OUT_SEED, HELD_OUT_SEED + 24), art)
     for step in progress.steps():
         for group in optimizer.param_groups:
@@ -79,19 +60,9 @@ def fit_autoencoder(folder: Path, art: Art, minutes: float) -> Autoencoder:
     return model
 
 
-def _pool(art: Art) -> list[Tensor]:
-    """Return drawn scenes of every canvas: uint8, (scenes, 3, height, width) each."""
-    pool, first = [], 0
-    for size, share in SIZES.items():
-        seeds = range(first, first + round(POOL * share))
-        first = seeds.stop
-        pool.append(scene_pixels(seeds, art, *canvas_px(*size)))
-    return pool
-
-
 def _crops(pool: list[Tensor]) -> Tensor:
     """Return crops of scenes that all share a canvas: (BATCH, 3, CROP, CROP), in [-1, 1]."""
-    scenes = pool[int(torch.multinomial(torch.tensor([float(len(part)) for part in pool]), 1))]
+    scenes = pick_canvas(pool)
     picks = torch.randint(len(scenes), (BATCH,))
     ys, xs = (torch.randint((side - CROP) // SKETCH.token_px + 1, (BATCH,)) for side in scenes.shape[2:])
     crops = [

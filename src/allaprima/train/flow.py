@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from allaprima.flux import SKETCH, Autoencoder, CLIPTextEncoder, Flux, T5Encoder
 from allaprima.flux.latents import image_ids, pack, text_ids
 from allaprima.train.art import Art
-from allaprima.train.autoencoder import canvas_px, scene_pixels, to_signed
+from allaprima.train.pictures import canvas_px, scene_pixels, to_signed
 from allaprima.train.progress import Progress
 from allaprima.train.reading import Captions
 from allaprima.train.scenes import SIZES, Scene, compose

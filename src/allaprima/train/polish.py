@@ -1,7 +1,8 @@
 """Polish the decoder of `sketch` with the encoder as it is, on whole scenes.
 
 The transformer was fitted to the encoder's latents, so the encoder must not move any more; the decoder may, and gains
-from larger pictures, a little noise on its latents, and a falling learning rate.
+from whole canvases of every ratio, whose norms see what they will see when it paints, and from noise on its latents, up
+to more than the flow leaves, so that it makes something clean of what is not quite right.
 """
 
 from pathlib import Path
@@ -10,13 +11,16 @@ import torch
 
 from allaprima.flux import Autoencoder
 from allaprima.train.art import Art
-from allaprima.train.autoencoder import HELD_OUT_SEED, LATENT_NOISE, picture_loss, scene_pixels, score_psnr, to_signed
+from allaprima.train.autoencoder import HELD_OUT_SEED, picture_loss, score_psnr
+from allaprima.train.pictures import draw_pool, pick_canvas, scene_pixels, to_signed
 from allaprima.train.progress import Progress
 
 BATCH = 4
 RATE = 1e-3
-#: Scenes drawn up front, apart from those that the encoder was fitted to.
-POOL_SEEDS = range(50_000, 51_500)
+#: Scenes drawn up front, and the first one's number: apart from those that the encoder was fitted to.
+POOL, FIRST_SEED = 1500, 50_000
+#: The largest deviation of the noise on a latent, of which the deviation itself is about one.
+MOST_NOISE = 0.4
 
 
 def polish_decoder(folder: Path, autoencoder: Autoencoder, art: Art, minutes: float) -> None:
@@ -27,16 +31,19 @@ def polish_decoder(folder: Path, autoencoder: Autoencoder, art: Art, minutes: fl
     progress = Progress(minutes)
     checkpoint = folder / "polish.ckpt"
     progress.resume(checkpoint, {"decoder": decoder}, [optimizer])
-    pool = scene_pixels(POOL_SEEDS, art)
+    pool = draw_pool(art, POOL, FIRST_SEED)
     held_out = scene_pixels(range(HELD_OUT_SEED, HELD_OUT_SEED + 24), art)
     for step in progress.steps():
         for group in optimizer.param_groups:
             group["lr"] = RATE * progress.rate
-        pixels = to_signed(pool[torch.randint(len(pool), (BATCH,))]).contiguous(memory_format=torch.channels_last)
+        scenes = pick_canvas(pool)
+        picks = torch.randint(len(scenes), (BATCH,))
+        pixels = to_signed(scenes[picks]).contiguous(memory_format=torch.channels_last)
+        deviations = MOST_NOISE * torch.rand(BATCH, 1, 1, 1)
         with torch.autocast("cpu", torch.bfloat16):
             with torch.no_grad():
                 z = autoencoder.encode(pixels)
-            painted = autoencoder.decode(z + LATENT_NOISE * torch.randn_like(z))
+            painted = autoencoder.decode(z + deviations * torch.randn_like(z))
         loss = picture_loss(painted.float() - pixels)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()

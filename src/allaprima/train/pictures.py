@@ -1,0 +1,42 @@
+"""Drawn scenes as tensors: what the autoencoder's fits look at, and what the flow's latents are made of."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from allaprima.flux import SKETCH
+from allaprima.flux.latents import token_grid
+from allaprima.train.art import Art
+from allaprima.train.scenes import SIZES, compose, draw
+
+
+def canvas_px(width: int, height: int) -> tuple[int, int]:
+    """Return the width and height in pixels of the canvas on which the model paints a picture of that size."""
+    rows, columns = token_grid(width, height, SKETCH.token_px, SKETCH.canvas_tokens)
+    return columns * SKETCH.token_px, rows * SKETCH.token_px
+
+
+def scene_pixels(seeds: range, art: Art, width: int = 256, height: int = 256) -> Tensor:
+    """Return drawn scenes: (len(seeds), 3, height, width), uint8."""
+    pictures = [np.round(draw(compose(seed, width, height), art) * 255).astype(np.uint8) for seed in seeds]
+    return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).contiguous()
+
+
+def draw_pool(art: Art, count: int, first: int = 0) -> list[Tensor]:
+    """Return about `count` drawn scenes, from number `first` on, by canvas: uint8, (scenes, 3, height, width) each."""
+    pool = []
+    for size, share in SIZES.items():
+        seeds = range(first, first + round(count * share))
+        first = seeds.stop
+        pool.append(scene_pixels(seeds, art, *canvas_px(*size)))
+    return pool
+
+
+def pick_canvas(pool: list[Tensor]) -> Tensor:
+    """Return one canvas's scenes, each canvas as often as it has scenes."""
+    return pool[int(torch.multinomial(torch.tensor([float(len(scenes)) for scenes in pool]), 1))]
+
+
+def to_signed(pixels: Tensor) -> Tensor:
+    """uint8 -> float32 in [-1, 1], same shape."""
+    return pixels.float() / 127.5 - 1
