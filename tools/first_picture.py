@@ -4,6 +4,7 @@ With CI=true in the environment it stops after the picture.
 """
 
 import argparse
+import contextlib
 import os
 import re
 import signal
@@ -83,7 +84,7 @@ class Server:
         deadline = time.monotonic() + READY_WITHIN_S
         while time.monotonic() < deadline and self.process.poll() is None:
             if self._address is not None:
-                with client() as http:
+                with contextlib.suppress(httpx2.TransportError), client() as http:
                     if http.get(f"{self._address}/ready").status_code == httpx2.codes.OK:
                         return self._address
             time.sleep(0.1)

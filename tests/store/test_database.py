@@ -248,3 +248,17 @@ async def test_a_database_that_fails_is_a_store_error_without_its_own_words(data
     with pytest.raises(StoreError, match="the database can't do its work"):
         async with database.write() as connection:
             await connection.exec_driver_sql("SELECT * FROM nowhere")
+
+
+async def test_a_migration_that_does_not_come_to_its_end_leaves_the_old_schema(tmp_path: Path) -> None:
+    with connected(tmp_path / DATABASE_FILE) as connection:
+        command.upgrade(config_for(connection), "0001")
+        connection.exec_driver_sql(
+            "CREATE TRIGGER stop BEFORE UPDATE ON alembic_version BEGIN SELECT RAISE(ABORT, 'the power went'); END"
+        )
+    with pytest.raises(StoreError, match="the power went"):
+        await open_database(tmp_path)
+    with connected(tmp_path / DATABASE_FILE) as connection:
+        assert "crashes" not in {column["name"] for column in inspect(connection).get_columns("jobs")}
+        connection.exec_driver_sql("DROP TRIGGER stop")
+    await (await open_database(tmp_path)).close()

@@ -261,6 +261,8 @@ async def test_after_a_crash_what_ran_waits_again_and_the_rest_stands(jobs: Jobs
     assert states == [JobState.SUCCEEDED, JobState.QUEUED, JobState.QUEUED, JobState.QUEUED]
     again = [await jobs.lease(NOON + 9) for _ in range(3)]
     assert [(job.id, job.attempt) for job in again] == [(added[1].id, 2), (added[2].id, 2), (added[3].id, 1)]
+    # Only the first was being painted; the other waited behind it.
+    assert [job.crashes for job in again] == [1, 0, 0]
 
 
 async def test_a_job_that_took_every_server_down_fails_with_the_reason(jobs: Jobs, add: Any) -> None:

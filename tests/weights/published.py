@@ -53,8 +53,8 @@ class Published:
         return {name: tensor.bfloat16() for name, tensor in self.networks.get_submodule(part).state_dict().items()}
 
 
-def make_networks() -> Networks:
-    networks = Networks(CONFIG).requires_grad_(requires_grad=False)
+def make_networks(config: ModelConfig = CONFIG) -> Networks:
+    networks = Networks(config).requires_grad_(requires_grad=False)
     for seed, network in enumerate(networks.children()):
         randomize(network, seed)
         for tensor in network.state_dict().values():
@@ -131,7 +131,7 @@ def write_bundle(folder: Path, published: Published, change: Callable[[Tensors],
         "clip": "text_encoders.clip_l.transformer.",
         "autoencoder": "vae.",
     }
-    bundle: Tensors = {"text_encoders.clip_l.transformer.logit_scale": torch.ones(())}
+    bundle: Tensors = {f"text_encoders.{name}.logit_scale": torch.ones(()) for name in ("clip_l", "t5xxl")}
     for part, prefix in prefixes.items():
         tensors = published.tensors(part)
         changed = change(tensors) if part in ("transformer", "t5") else tensors

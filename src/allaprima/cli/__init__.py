@@ -196,10 +196,13 @@ def models() -> None:
     """List the models that allaprima knows, and which of them are here."""
     with _refusals():
         from allaprima.weights.catalog import CATALOG, SKETCH_ID
+        from allaprima.wiring import open_models
 
+        here_ids = {files.id for files in open_models(_settings().engine)}
         table = Table("id", "also called", "what", "weights")
         for entry in CATALOG:
-            here = "in the package" if entry.id == SKETCH_ID else "not here; sketch stands in"
+            is_here = "here" if entry.id in here_ids else "not here; sketch stands in"
+            here = "in the package" if entry.id == SKETCH_ID else is_here
             table.add_row(entry.id, ", ".join(entry.aliases), entry.description, here)
         Console().print(table)
 

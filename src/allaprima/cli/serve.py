@@ -68,7 +68,7 @@ async def _serve(settings: Settings, engine: Engine, listener: socket.socket, wo
         loop = asyncio.get_running_loop()
 
         def stop() -> None:
-            """First signal: let open requests be painted. Second: give them back. Third: wait for nobody."""
+            """First signal: let open requests be painted. Second: give them back. Third: cut them off."""
             main.force_exit = service.jobs.is_draining
             if main.should_exit:
                 service.jobs.drain()
@@ -77,8 +77,14 @@ async def _serve(settings: Settings, engine: Engine, listener: socket.socket, wo
 
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, stop)
+
+        def give_up() -> None:
+            """No model, no pictures: nobody need wait for them."""
+            stop()
+            service.jobs.drain()
+
         engine.ready.add_done_callback(
-            lambda ready: None if ready.exception() is None else loop.call_soon_threadsafe(stop)
+            lambda ready: None if ready.exception() is None else loop.call_soon_threadsafe(give_up)
         )
         async with _admin(settings, service):
             _greet(settings, service, listener, words)

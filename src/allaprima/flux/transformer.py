@@ -51,7 +51,8 @@ class Flux(nn.Module):
         y: Tensor,
         check: Check = no_check,
     ) -> Tensor:
-        """Return the velocity d img / d t at the given times, in the dtype of the weights.
+        """Return the velocity d img / d t at the given times, in the dtype of the weights; or the finished image, where
+        the weights were fitted to that (`ModelConfig.predicts`).
 
         img: (B, L, C), packed latents; img_ids: (B, L, 3); txt: (B, T, context_in_dim); txt_ids: (B, T, 3);
         timesteps: (B,), in [0, 1], 1 is noise; y: (B, vec_in_dim). Calls `check` before every block.

@@ -170,9 +170,10 @@ class JobService:
                     await event.wait()
             except TimeoutError as exc:
                 raise GenerationTimeout(job_id) from exc
-        if self._stopping.is_set():
+        job = await self._get(job_id)
+        if not job.is_finished:
             raise Draining(retry_after_s=RESTART_S)
-        return await self._get(job_id)
+        return job
 
     async def images_of(self, job: Job) -> list[ImageRow]:
         """Return a succeeded job's pictures in order."""
@@ -301,7 +302,7 @@ class JobService:
             },
         }
         charge = UsageRow(painting.model, charged, pixels / 1e6, credits=0)
-        if not await self._jobs.succeed(job, now, result, rows, charge):
+        if not await self._insist(lambda: self._jobs.succeed(job, now, result, rows, charge)):
             logger.warning("job %s: a result of an old attempt was refused", job.id)
 
     async def _sweep(self) -> None:

@@ -49,9 +49,9 @@ class Rates:
             return None
         now = self._clock()
         share_s = WINDOW_S / self._limit
-        horizon = max(now, self._horizons.get(key_id, now)) + share_s
         # A clock that was set back must not lock a key out for longer than the window.
-        ahead_s = min(horizon - now, WINDOW_S + share_s)
+        before = self._horizons[key_id] = min(max(now, self._horizons.get(key_id, now)), now + WINDOW_S)
+        ahead_s = before - now + share_s
         if ahead_s > WINDOW_S * (1 + 1e-9):
             raise RateLimited(self._limit, retry_after_s=ahead_s - WINDOW_S)
         if len(self._horizons) >= MANY_KEYS:

@@ -124,6 +124,9 @@ def migrate(path: Path) -> None:
     config.set_main_option("script_location", "allaprima.store:migrations")
     config.set_main_option("path_separator", "os")
     engine = create_engine(f"sqlite:///{path}")
+    # One transaction, so that a crash leaves the old schema or the new one: the driver by itself begins none for DDL.
+    event.listen(engine, "connect", _prepare_writer)
+    event.listen(engine, "begin", _begin_immediate)
     try:
         with engine.begin() as connection:
             config.attributes["connection"] = connection

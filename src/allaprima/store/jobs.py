@@ -30,7 +30,7 @@ class Job:
     finished_at: float | None
     #: How often it was leased; the fencing token of a result.
     attempt: int
-    #: How often the server died while it ran.
+    #: How often the server died while it was painted.
     crashes: int
     error_code: str | None
     error_message: str | None
@@ -171,7 +171,11 @@ class Jobs:
         """
         left = jobs.c.state == JobState.RUNNING.value
         async with self._database.write() as connection:
-            await connection.execute(update(jobs).where(left).values(crashes=jobs.c.crashes + 1))
+            # The engine paints in the order of the leases; the others only waited there.
+            painted = select(jobs.c.id).where(left).order_by(jobs.c.started_at, jobs.c.created_at, jobs.c.id).limit(1)
+            await connection.execute(
+                update(jobs).where(jobs.c.id == painted.scalar_subquery()).values(crashes=jobs.c.crashes + 1)
+            )
             await connection.execute(
                 update(jobs)
                 .where(left, jobs.c.crashes >= max_crashes)

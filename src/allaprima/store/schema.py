@@ -74,7 +74,7 @@ jobs = Table(
     Column("error_message", String),
     #: Model, revision, timings and warnings of the painting.
     Column("result", JSON),
-    #: How often the server died, rather than stopped, while the job was running.
+    #: How often the server died, rather than stopped, while the job was painted.
     Column("crashes", Integer, nullable=False, server_default=text("0")),
     Index(None, "state", "created_at"),
     Index(None, "account_id", "created_at"),

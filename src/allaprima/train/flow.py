@@ -28,8 +28,8 @@ BATCH = 24
 MUON_RATE = 0.02
 ADAM_RATE = 1e-3
 ENCODER_RATE = 3e-4
-#: Times below this weigh as this one: there is little left to tell of the image there.
-NEAREST = 0.2
+#: Times below this weigh as this one: what is wrong with the image there is too little to be seen.
+NEAREST = 0.6
 
 
 @dataclass(frozen=True, slots=True)

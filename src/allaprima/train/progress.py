@@ -1,4 +1,4 @@
-"""What both fits share: a clock-bound schedule, and checkpoints that a later run resumes from.
+"""What all fits share: a clock-bound schedule, and checkpoints that a later run resumes from.
 
 A fit is given minutes, not steps; progress is the share of them that has been used, over all runs.
 """

@@ -1,8 +1,9 @@
 """A checkpoint of FLUX.1 [schnell] as people have it: one file, or a folder of files in any mixture of layouts.
 
-A folder with a `model_index.json` is a diffusers folder, whose parts lie in its subfolders; any other is looked through
-as it is. Files are told apart by their tensors (`layouts`). Everything is looked at before anything large is read, and
-reading is strict: every tensor that the networks ask for, in its shape and finite, and no other.
+A folder with a `model_index.json` is a diffusers folder, whose parts lie in its subfolders, and what they lack beside
+them; any other is looked through as it is. Files are told apart by their tensors (`layouts`). Everything is looked at
+before anything large is read, and reading is strict: every tensor that the networks ask for, in its shape and finite,
+and no other.
 """
 
 import json
@@ -70,7 +71,7 @@ class CheckpointFiles:
             tensors = {}
             network = networks.get_submodule(part.value)
             for name in network.state_dict():
-                tensor = _finite(self.parts[part], name, self.parts[part].read(name).to(DTYPE))
+                tensor = _sound(self.parts[part], name, self.parts[part].read(name)).to(DTYPE)
                 revision.add(f"{part}.{name}", tensor)
                 tensors[name] = tensor.to(device)
             network.load_state_dict(tensors, assign=True)
@@ -86,7 +87,18 @@ def open_checkpoint(path: Path, tokenizers: Path | None = None) -> CheckpointFil
     that runs code, `WeightsCorrupt` naming file and tensor.
     """
     parts: dict[Part, PartFile] = {}
-    for container in _containers(path):
+    for containers in _containers(path):
+        parts = _parts_in(path, containers) | parts
+    if missing := [words for part, words in PART_NAMES.items() if part not in parts]:
+        raise WeightsMissing(f"{path} holds no {', no '.join(missing)}; put the missing files into one folder with it")
+    config = _config(path, parts)
+    return CheckpointFiles(path, config, parts, published_tokenizers(path, tokenizers, config))
+
+
+def _parts_in(path: Path, containers: list[Container]) -> dict[Part, PartFile]:
+    """Return the parts that files hold, each of which must be there once."""
+    parts: dict[Part, PartFile] = {}
+    for container in containers:
         for part_file in parts_of(container):
             if (other := parts.get(part_file.part)) is not None:
                 raise WeightsCorrupt(
@@ -94,22 +106,22 @@ def open_checkpoint(path: Path, tokenizers: Path | None = None) -> CheckpointFil
                     "leave one of them there"
                 )
             parts[part_file.part] = part_file
-    if missing := [words for part, words in PART_NAMES.items() if part not in parts]:
-        raise WeightsMissing(f"{path} holds no {', no '.join(missing)}; put the missing files into one folder with it")
-    config = _config(path, parts)
-    return CheckpointFiles(path, config, parts, published_tokenizers(path, tokenizers, config))
+    return parts
 
 
-def _containers(path: Path) -> list[Container]:
+def _containers(path: Path) -> list[list[Container]]:
+    """Return the files of a checkpoint in groups, the first of which comes before the next where both have a part."""
     if path.is_file():
-        return [open_container(path)]
+        return [[open_container(path)]]
     if not path.is_dir():
         raise WeightsMissing(f"there is no file or folder {path}")
     folders = [path]
+    found = []
     if (path / DIFFUSERS_INDEX).is_file():
-        folders = sorted(folder for folder in path.iterdir() if folder.is_dir())
-    found = [container for folder in folders for container in _in_folder(folder)]
-    if not found:
+        folders += sorted(folder for folder in path.iterdir() if folder.is_dir())
+        found.append([container for folder in folders[1:] for container in _in_folder(folder)])
+    found.append(_in_folder(path))
+    if not any(found):
         pickles = sorted(file for folder in folders for file in folder.iterdir() if file.suffix in PICKLES)
         if pickles:
             raise WeightsUnsafe(f"{pickles[0]} is a pickle, which runs code when it is opened; {path} has nothing else")
@@ -131,7 +143,7 @@ def _shards(index: Path) -> list[Path]:
     try:
         names = sorted(set(json.loads(index.read_bytes())["weight_map"].values()))
         shards = [index.parent / Path(name).name for name in names]
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as exc:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as exc:
         raise WeightsCorrupt(f"{index} is not a readable index of shards") from exc
     for shard in shards:
         if not shard.is_file():
@@ -171,7 +183,13 @@ def _check_shapes(part_file: PartFile, network: nn.Module) -> None:
             raise WeightsCorrupt(f"{path}: the tensor {name} has the shape {shape}, not {wanted[name]}")
 
 
-def _finite(part_file: PartFile, name: str, tensor: Tensor) -> Tensor:
+def _sound(part_file: PartFile, name: str, tensor: Tensor) -> Tensor:
+    if not tensor.is_floating_point():
+        raise WeightsCorrupt(
+            f"{part_file.container.path}: the tensor {name} is stored in {tensor.dtype}, which holds no weights"
+        )
+    # fp8 has no test of its own.
+    tensor = tensor.float() if tensor.dtype.itemsize == 1 else tensor
     if not torch.isfinite(tensor).all():
         raise WeightsCorrupt(f"{part_file.container.path}: the tensor {name} holds values that are not finite")
     return tensor

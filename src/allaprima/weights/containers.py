@@ -96,7 +96,7 @@ class ShardedContainer:
     def __init__(self, path: Path, shards: Sequence[Container]) -> None:
         """path: the index. Raises `WeightsCorrupt` when two shards hold one tensor."""
         self.path = path
-        self.metadata: Mapping[str, str] = {}
+        self.metadata: Mapping[str, str] = {name: told for shard in shards for name, told in shard.metadata.items()}
         self._homes: dict[str, Container] = {}
         for shard in shards:
             if twice := self._homes.keys() & shard.shapes.keys():
@@ -118,12 +118,11 @@ class GGUFContainer:
         try:
             reader = _BoundedReader(path)
             self._tensors = {tensor.name: tensor for tensor in reader.tensors}
-            self.metadata: Mapping[str, str] = {
-                name: str(field.contents()) for name, field in reader.fields.items() if name.startswith("general.")
-            }
         # The library checks little of what it reads, so that nonsense ends it in many ways.
-        except (ValueError, LookupError, OSError, OverflowError, TypeError, ArithmeticError) as exc:
+        except (ValueError, LookupError, OSError, OverflowError, TypeError, ArithmeticError, RecursionError) as exc:
             raise WeightsCorrupt(f"{path} is not a readable GGUF file: {exc}") from exc
+        #: Nothing that a GGUF file says beside its tensors is needed to read them.
+        self.metadata: Mapping[str, str] = {}
         self.shapes: Mapping[str, tuple[int, ...]] = {
             name: tuple(int(side) for side in reversed(tensor.shape.tolist())) for name, tensor in self._tensors.items()
         }

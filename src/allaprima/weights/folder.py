@@ -81,9 +81,7 @@ def open_folder(folder: Path) -> FolderFiles:
 
 
 def is_own_folder(path: Path) -> bool:
-    """Say whether a path is a folder in this form, be it whole or not."""
-    if (path / TOKENIZER_FILE).is_file():
-        return True
+    """Say whether a path is a folder in this form, by the header of its weights."""
     try:
         with safe_open(path / WEIGHTS_FILE, "pt") as opened:
             return bool((opened.metadata() or {}).get("format") == FORMAT)

@@ -121,7 +121,8 @@ def _diffusers_transformer(name: str) -> Target | None:
     ours, place, of = found
     if number:
         ours = ours.replace("N", number[0])
-    kind = "scale" if ours.endswith("_norm") else kind
+    if ours.endswith("_norm"):
+        return Target(f"{ours}.scale") if kind == "weight" else None
     # BFL's last modulation gives the shift before the scale, diffusers' the scale before the shift.
     return Target(f"{ours}.{kind}", place, of, swaps_halves=layer == "norm_out.linear")
 
@@ -205,7 +206,7 @@ LAYOUTS: tuple[Layout, ...] = (
         Part.CLIP,
         "text_model.encoder.layers.0.self_attn.q_proj.weight",
         _same,
-        frozenset(("text_projection.weight", "logit_scale", "text_model.embeddings.position_ids")),
+        frozenset(("text_projection.weight", "text_model.embeddings.position_ids")),
     ),
     Layout(
         Part.CLIP,

@@ -5,6 +5,8 @@ from pathlib import Path
 import torch
 
 _MEMINFO = Path("/proc/meminfo")
+#: A container's own limit and use, where there is one.
+_LIMIT, _USED = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
 
 
 def available_bytes(device: str) -> int | None:
@@ -15,9 +17,19 @@ def available_bytes(device: str) -> int | None:
     if device != "cpu":
         free, _total = torch.cuda.mem_get_info()
         return int(free)
+    told = [_machine_bytes(), _container_bytes()]
+    return min((free for free in told if free is not None), default=None)
+
+
+def _machine_bytes() -> int | None:
     if not _MEMINFO.exists():
         return None
-    for line in _MEMINFO.read_text("ascii").splitlines():
-        if line.startswith("MemAvailable:"):
-            return int(line.split()[1]) * 1024
-    return None
+    lines = dict(line.split(":", 1) for line in _MEMINFO.read_text("ascii").splitlines() if ":" in line)
+    return int(lines["MemAvailable"].split()[0]) * 1024 if "MemAvailable" in lines else None
+
+
+def _container_bytes() -> int | None:
+    if not (_LIMIT.exists() and _USED.exists()):
+        return None
+    limit = _LIMIT.read_text("ascii").strip()
+    return None if limit == "max" else max(0, int(limit) - int(_USED.read_text("ascii")))

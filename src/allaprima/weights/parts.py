@@ -21,7 +21,9 @@ from allaprima.weights.layouts import LAYOUTS, LEVEL, Layout, Part, Target
 #: What a layer's factor is called, and what else stands beside quantised layers without being needed to read them.
 _SCALES = (".scale_weight", ".weight_scale")
 _BESIDE = (*_SCALES, ".scale_input", ".input_scale", ".comfy_quant")
-_MARKER = "scaled_fp8"
+#: Tensors outside of any layer that say nothing about FLUX's networks: ComfyUI's mark of scaled files, and what was
+#: left of a whole CLIP or T5 when its encoder was taken out.
+_ALONE = ("scaled_fp8", "logit_scale")
 _READABLE_FORMATS = ("float8_e4m3fn",)
 #: Our 1x1 convolutions, which diffusers stores as linears.
 _POINTWISE = re.compile(r"\.attn_1\.(q|k|v|proj_out)\.weight$")
@@ -64,8 +66,12 @@ class PartFile:
         tensor = self.container.read(self._prefix + theirs)
         layer = theirs.removesuffix(".weight")
         for suffix in _SCALES:
-            if layer + suffix != theirs and self._prefix + layer + suffix in self.container.shapes:
-                return tensor.float() * self.container.read(self._prefix + layer + suffix).float()
+            name = self._prefix + layer + suffix
+            if name in self.container.shapes:
+                scale = self.container.read(name)
+                if scale.numel() != 1:
+                    raise WeightsCorrupt(f"{self.container.path}: {name} is not one factor but {tuple(scale.shape)}")
+                return tensor.float() * scale.float()
         return tensor
 
     def _shape(self, name: str, source: _Source) -> Shape:
@@ -92,7 +98,7 @@ def parts_of(container: Container) -> list[PartFile]:
         return []
     _check_formats(container)
     parts = []
-    left = names - {name for name in names if name.rpartition(".")[2] == _MARKER}
+    left = {name for name in names if name.rpartition(".")[2] not in _ALONE}
     # The longest prefix first: one without any takes what is left.
     for layout, prefix in sorted(found, key=lambda one: -len(one[1])):
         own = sorted(name.removeprefix(prefix) for name in left if name.startswith(prefix))
@@ -107,19 +113,29 @@ def _sources(container: Container, layout: Layout, prefix: str, names: list[str]
     sources: dict[str, _Source] = {}
     copies: dict[str, str] = {}
     for theirs in names:
-        if theirs in layout.unused or theirs.endswith(_BESIDE):
+        if theirs in layout.unused or _stands_beside(theirs, prefix, container):
             continue
         target = layout.target(theirs)
-        if target is None:
-            raise WeightsCorrupt(f"{container.path} has the unexpected tensor {prefix}{theirs}")
-        if target.is_copy:
+        if target is not None and target.is_copy:
             copies[target.name] = theirs
             continue
-        source = sources.setdefault(_place_level(target, names), _Source([None] * target.of, target.swaps_halves))
+        source = target and sources.setdefault(
+            _place_level(target, names), _Source([None] * target.of, target.swaps_halves)
+        )
+        if target is None or source is None or source.names[target.place] is not None:
+            raise WeightsCorrupt(f"{container.path} has the unexpected tensor {prefix}{theirs}")
         source.names[target.place] = theirs
     for name, theirs in copies.items():
-        sources.setdefault(name, _Source([theirs], swaps_halves=False))
+        first = sources.setdefault(name, _Source([theirs], swaps_halves=False)).names[0]
+        if container.shapes[f"{prefix}{first}"] != container.shapes[prefix + theirs]:
+            raise WeightsCorrupt(f"{container.path}: {prefix}{theirs} is not the copy of {first} that it should be")
     return sources
+
+
+def _stands_beside(theirs: str, prefix: str, container: Container) -> bool:
+    """Say whether a tensor tells of a quantised layer that the file has."""
+    layer = next((theirs.removesuffix(suffix) for suffix in _BESIDE if theirs.endswith(suffix)), None)
+    return layer is not None and f"{prefix}{layer}.weight" in container.shapes
 
 
 def _place_level(target: Target, names: list[str]) -> str:
@@ -127,7 +143,8 @@ def _place_level(target: Target, names: list[str]) -> str:
     found = LEVEL.search(target.name)
     if found is None:
         return target.name
-    last = max(int(number) for name in names for number in re.findall(r"^decoder\.up_blocks\.(\d+)\.", name))
+    levels = [int(number) for name in names for number in re.findall(r"^decoder\.up_blocks\.(\d{1,6})\.", name)]
+    last = max(levels, default=0)
     return LEVEL.sub(str(last - int(found[1])), target.name)
 
 
@@ -140,7 +157,7 @@ def _check_formats(container: Container) -> None:
         for name in container.shapes:
             if name.endswith(".comfy_quant"):
                 formats[name] = json.loads(bytes(container.read(name).tolist()))["format"]
-    except (ValueError, LookupError, TypeError, AttributeError) as exc:
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as exc:
         raise WeightsCorrupt(f"{container.path} describes its number formats in a way that can't be read") from exc
     for name, told in formats.items():
         if told not in _READABLE_FORMATS:

@@ -23,7 +23,15 @@ def read_config(transformer: Shapes, t5: Shapes, clip: Shapes, autoencoder: Shap
 
     Raises `Unsized`, and `ValueError` for sizes that don't go together.
     """
-    return ModelConfig(_transformer(transformer), _t5(t5), _clip(clip), _autoencoder(autoencoder))
+    config = ModelConfig(_transformer(transformer), _t5(t5), _clip(clip), _autoencoder(autoencoder))
+    for name, reads, gives in (
+        ("a T5 token", config.transformer.context_in_dim, config.t5.d_model),
+        ("CLIP's vector", config.transformer.vec_in_dim, config.clip.hidden_size),
+        ("an image token", config.transformer.in_channels, 4 * config.autoencoder.z_channels),
+    ):
+        if reads != gives:
+            raise ValueError(f"the transformer reads {name} of {reads} values, and is given {gives}")
+    return config
 
 
 def _size(shapes: Shapes, name: str, axis: int) -> int:
@@ -33,10 +41,13 @@ def _size(shapes: Shapes, name: str, axis: int) -> int:
         raise Unsized(name) from exc
 
 
-def _count(shapes: Shapes, pattern: str) -> int:
-    """Return one more than the largest number that the pattern finds in the names; 0 when it finds none."""
-    found = [int(match[1]) for name in shapes if (match := re.match(pattern, name))]
-    return max(found, default=-1) + 1
+def _count(shapes: Shapes, start: str) -> int:
+    """Return how many numbers follow `start` in the names. Raises `Unsized` when they are not 0, 1, 2 and so on."""
+    follows = re.compile(rf"{re.escape(start)}(\d{{1,6}})\.")
+    found = {int(match[1]) for name in shapes if (match := follows.match(name))}
+    if missing := set(range(len(found))) - found:
+        raise Unsized(f"{start}{min(missing)}")
+    return len(found)
 
 
 def _transformer(shapes: Shapes) -> TransformerConfig:
@@ -50,8 +61,8 @@ def _transformer(shapes: Shapes) -> TransformerConfig:
         hidden_size=hidden,
         mlp_ratio=_size(shapes, "double_blocks.0.img_mlp.0.weight", 0) / max(1, hidden),
         num_heads=hidden // max(1, head),
-        depth=_count(shapes, r"double_blocks\.(\d+)\."),
-        depth_single_blocks=_count(shapes, r"single_blocks\.(\d+)\."),
+        depth=_count(shapes, "double_blocks."),
+        depth_single_blocks=_count(shapes, "single_blocks."),
         axes_dim=(index, (head - index) // 2, (head - index) // 2),
     )
 
@@ -65,7 +76,7 @@ def _t5(shapes: Shapes) -> T5Config:
         d_kv=_size(shapes, f"{attention}.q.weight", 0) // max(1, heads),
         d_ff=_size(shapes, "encoder.block.0.layer.1.DenseReluDense.wi_0.weight", 0),
         num_heads=heads,
-        num_layers=_count(shapes, r"encoder\.block\.(\d+)\."),
+        num_layers=_count(shapes, "encoder.block."),
         length=SCHNELL.t5.length,
         relative_attention_num_buckets=_size(shapes, f"{attention}.relative_attention_bias.weight", 0),
     )
@@ -78,19 +89,19 @@ def _clip(shapes: Shapes) -> CLIPConfig:
         hidden_size=hidden,
         intermediate_size=_size(shapes, "text_model.encoder.layers.0.mlp.fc1.weight", 0),
         num_heads=max(1, hidden // _CLIP_HEAD),
-        num_layers=_count(shapes, r"text_model\.encoder\.layers\.(\d+)\."),
+        num_layers=_count(shapes, "text_model.encoder.layers."),
         length=_size(shapes, "text_model.embeddings.position_embedding.weight", 0),
     )
 
 
 def _autoencoder(shapes: Shapes) -> AutoencoderConfig:
     ch = _size(shapes, "encoder.conv_in.weight", 0)
-    levels = _count(shapes, r"encoder\.down\.(\d+)\.")
+    levels = _count(shapes, "encoder.down.")
     widths = [_size(shapes, f"encoder.down.{level}.block.0.conv1.weight", 0) for level in range(levels)]
     return AutoencoderConfig(
         ch=ch,
         ch_mult=tuple(width // max(1, ch) for width in widths),
-        num_res_blocks=_count(shapes, r"encoder\.down\.0\.block\.(\d+)\."),
+        num_res_blocks=_count(shapes, "encoder.down.0.block."),
         z_channels=_size(shapes, "decoder.conv_in.weight", 1),
         scale_factor=SCHNELL.autoencoder.scale_factor,
         shift_factor=SCHNELL.autoencoder.shift_factor,

@@ -121,6 +121,9 @@ def published_tokenizers(
         clip = _plain(_read(clip_files[0], Tokenizer.from_file, str(clip_files[0])))
     else:
         clip = _read(clip_folder, clip_tokenizer, *clip_files[1:])
+    for file, tokenizer, rows in ((t5_file, t5, config.t5.vocab_size), (clip_folder, clip, config.clip.vocab_size)):
+        if (largest := max(tokenizer.get_vocab().values(), default=0)) >= rows:
+            raise WeightsCorrupt(f"{file} has pieces up to the id {largest}, where the encoder knows {rows}")
     clip_begin, clip_end = (_special(clip_folder, clip, text) for text in ("<|startoftext|>", "<|endoftext|>"))
     t5_pad, t5_end = (_special(t5_file, t5, text) for text in ("<pad>", "</s>"))
     return (
