@@ -115,15 +115,16 @@ def _sources(container: Container, layout: Layout, prefix: str, names: list[str]
     for theirs in names:
         if theirs in layout.unused or _stands_beside(theirs, prefix, container):
             continue
+        unexpected = WeightsCorrupt(f"{container.path} has the unexpected tensor {prefix}{theirs}")
         target = layout.target(theirs)
-        if target is not None and target.is_copy:
+        if target is None:
+            raise unexpected
+        if target.is_copy:
             copies[target.name] = theirs
             continue
-        source = target and sources.setdefault(
-            _place_level(target, names), _Source([None] * target.of, target.swaps_halves)
-        )
-        if target is None or source is None or source.names[target.place] is not None:
-            raise WeightsCorrupt(f"{container.path} has the unexpected tensor {prefix}{theirs}")
+        source = sources.setdefault(_place_level(target, names), _Source([None] * target.of, target.swaps_halves))
+        if source.names[target.place] is not None:
+            raise unexpected
         source.names[target.place] = theirs
     for name, theirs in copies.items():
         first = sources.setdefault(name, _Source([theirs], swaps_halves=False)).names[0]
