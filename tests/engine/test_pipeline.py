@@ -45,14 +45,14 @@ def test_a_known_and_short_prompt_gives_no_warnings(pipeline: Pipeline, sketch: 
     conditioning = pipeline.encode("a red apple", no_check)
 
     assert conditioning.warnings == ()
-    assert conditioning.txt.shape == (1, sketch.config.t5.length, sketch.config.transformer.context_in_dim)
-    assert conditioning.vec.shape == (1, sketch.config.transformer.vec_in_dim)
+    assert conditioning.embeddings.txt.shape == (1, sketch.config.t5.length, sketch.config.transformer.context_in_dim)
+    assert conditioning.embeddings.vec.shape == (1, sketch.config.transformer.vec_in_dim)
 
 
 def test_unknown_words_and_a_prompt_that_is_too_long_are_both_said(pipeline: Pipeline, sketch: Model) -> None:
     room = sketch.t5_tokenizer.room
 
-    warnings = pipeline.encode("Qwertz " + "apple " * room + "asdfgh", no_check).warnings
+    warnings = pipeline.encode("Qwertz " + "apple " * (room + 1) + "asdfgh", no_check).warnings
 
     assert warnings == (
         "the model does not know these words: Qwertz, asdfgh",
@@ -63,8 +63,31 @@ def test_unknown_words_and_a_prompt_that_is_too_long_are_both_said(pipeline: Pip
 def test_unknown_words_leave_no_trace_in_the_conditioning(pipeline: Pipeline) -> None:
     plain, padded = (pipeline.encode(prompt, no_check) for prompt in ("a red apple", "a qwertz red apple asdfgh"))
 
-    assert torch.equal(plain.txt, padded.txt)
-    assert torch.equal(plain.vec, padded.vec)
+    assert torch.equal(plain.embeddings.txt, padded.embeddings.txt)
+    assert torch.equal(plain.embeddings.vec, padded.embeddings.vec)
+
+
+def test_a_prompt_is_read_once_however_it_is_written(sketch: Model) -> None:
+    pipeline = Pipeline(sketch, "cpu")
+
+    first = pipeline.encode("a red apple", no_check)
+    again = pipeline.encode("A RED apple, qwertz", no_check)
+    other = pipeline.encode("a red car", no_check)
+
+    assert again.embeddings is first.embeddings
+    assert (first.warnings, again.warnings) == ((), ("the model does not know these words: qwertz",))
+    assert other.embeddings is not first.embeddings
+    assert (pipeline.prompts.hits, pipeline.prompts.misses) == (1, 2)
+
+
+def test_a_prompt_whose_reading_was_stopped_is_read_anew(sketch: Model) -> None:
+    pipeline = Pipeline(sketch, "cpu")
+
+    with pytest.raises(Cancelled):
+        pipeline.encode("a red apple", Countdown(2))
+
+    pipeline.encode("a red apple", no_check)
+    assert (pipeline.prompts.hits, pipeline.prompts.misses) == (0, 2)
 
 
 def test_the_noise_of_an_image_does_not_depend_on_the_number_of_images_or_steps(pipeline: Pipeline) -> None:
@@ -113,7 +136,8 @@ def test_a_model_without_a_canvas_paints_the_size_itself(sketch: Model) -> None:
 
 
 @pytest.mark.parametrize("calls", [1, 2, 3])
-def test_reading_and_decoding_stop_at_any_of_their_checks(pipeline: Pipeline, calls: int) -> None:
+def test_reading_and_decoding_stop_at_any_of_their_checks(sketch: Model, calls: int) -> None:
+    pipeline = Pipeline(sketch, "cpu")
     canvas = pipeline.prepare(REQUEST)
 
     with pytest.raises(Cancelled):

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from allaprima.engine.prompts import Embeddings, PromptCache
 from allaprima.errors import GenerationFailed
 from allaprima.flux import Check
 from allaprima.flux.latents import image_ids, noise, pack, text_ids, token_grid, unpack
@@ -27,14 +28,15 @@ from allaprima.weights.networks import Model
 Pixels = NDArray[np.uint8]
 
 
+#: Bytes of read prompts that a pipeline keeps: 30 of FLUX's, all that anyone asks of the built-in model.
+PROMPT_CACHE_BYTES = 64 * 2**20
+
+
 @dataclass(frozen=True, slots=True)
 class Conditioning:
-    """A prompt as the transformer reads it."""
+    """A prompt, read."""
 
-    #: (1, T, context_in_dim)
-    txt: Tensor
-    #: (1, vec_in_dim)
-    vec: Tensor
+    embeddings: Embeddings
     #: What the client should know about how the prompt was read, a sentence each.
     warnings: tuple[str, ...]
 
@@ -52,15 +54,18 @@ class Canvas:
 
 
 class Pipeline:
-    """Paints requests with one loaded model. Holds no state between two calls."""
+    """Paints requests with one loaded model. Between two calls it holds nothing but what it read last, which changes no
+    pixel.
+    """
 
     def __init__(self, model: Model, device: str) -> None:
         self.model = model
+        #: The model's alone, so that its revision and precision need not be part of a prompt's key.
+        self.prompts = PromptCache(PROMPT_CACHE_BYTES)
         self._device = torch.device(device)
 
     def encode(self, prompt: str, check: Check) -> Conditioning:
-        """Read a prompt with both text encoders."""
-        networks = self.model.networks
+        """Read a prompt with both text encoders, or remember what they made of it."""
         t5_tokens = self.model.t5_tokenizer.encode(prompt)
         clip_tokens = self.model.clip_tokenizer.encode(prompt)
         warnings = []
@@ -69,9 +74,19 @@ class Pipeline:
         if t5_tokens.is_truncated:
             room = self.model.t5_tokenizer.room
             warnings.append(f"the prompt is longer than {room} tokens; the rest was not read")
-        txt = networks.t5(torch.tensor([t5_tokens.ids], device=self._device), check)
-        vec = networks.clip(torch.tensor([clip_tokens.ids], device=self._device), check)
-        return Conditioning(txt, vec, tuple(warnings))
+        key = t5_tokens.ids, clip_tokens.ids
+        embeddings = self.prompts.get(key)
+        if embeddings is None:
+            embeddings = self._read(*key, check)
+            self.prompts.put(key, embeddings)
+        return Conditioning(embeddings, tuple(warnings))
+
+    def _read(self, t5_ids: tuple[int, ...], clip_ids: tuple[int, ...], check: Check) -> Embeddings:
+        networks = self.model.networks
+        return Embeddings(
+            networks.t5(torch.tensor([t5_ids], device=self._device), check),
+            networks.clip(torch.tensor([clip_ids], device=self._device), check),
+        )
 
     def prepare(self, request: ImageRequest) -> Canvas:
         """Return the canvas of a request: pure noise, image i from seed + i."""
@@ -89,14 +104,13 @@ class Pipeline:
         Raises `GenerationFailed` when a step gives values that are not finite.
         """
         ids = image_ids(canvas.rows, canvas.columns).to(self._device)
-        txt_ids = text_ids(conditioning.txt.shape[1], self.model.config.text_anchors, canvas.rows, canvas.columns).to(
-            self._device
-        )
+        txt, vec = conditioning.embeddings.txt, conditioning.embeddings.vec
+        txt_ids = text_ids(txt.shape[1], self.model.config.text_anchors, canvas.rows, canvas.columns).to(self._device)
         plan = schedule(steps)
         for t, t_next in pairwise(plan):
             for i, image in enumerate(canvas.images):
                 output = self.model.networks.transformer(
-                    image, ids, conditioning.txt, txt_ids, times(t, 1, self._device), conditioning.vec, check
+                    image, ids, txt, txt_ids, times(t, 1, self._device), vec, check
                 )  # (1, L, C)
                 velocity = output if self.model.config.predicts == "velocity" else velocity_to(output, image, t)
                 canvas.images[i] = euler_step(image, velocity, t, t_next)

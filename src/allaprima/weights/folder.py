@@ -81,12 +81,22 @@ def open_folder(folder: Path) -> FolderFiles:
 
 
 def is_own_folder(path: Path) -> bool:
-    """Say whether a path is a folder in this form, by the header of its weights."""
+    """Say whether a path is a folder in this form, whole or not: by the header of its weights, or by a word list beside
+    which no other weights lie.
+    """
+    if (path / TOKENIZER_FILE).is_file() and not _has_other_weights(path):
+        return True
     try:
         with safe_open(path / WEIGHTS_FILE, "pt") as opened:
             return bool((opened.metadata() or {}).get("format") == FORMAT)
     except (SafetensorError, OSError):
         return False
+
+
+def _has_other_weights(folder: Path) -> bool:
+    return any(
+        file.suffix in (".safetensors", ".sft", ".gguf") and file.name != WEIGHTS_FILE for file in folder.iterdir()
+    )
 
 
 def save_model(folder: Path, model_id: str, config: ModelConfig, networks: Networks, tokenizer: Tokenizer) -> None:
