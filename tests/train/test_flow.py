@@ -1,0 +1,77 @@
+"""The flow's fit: which times it sees, what its loss says, and that a fit goes on where it stopped."""
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("resvg_py", reason="scenes need resvg-py: install the `train` extra")
+
+from allaprima.flux import SKETCH
+from allaprima.train.flow import NEAREST, Bucket, FlowNetworks, draw_times, flow_loss, make_optimizers
+from allaprima.train.progress import DECAY_FROM, Progress
+from allaprima.train.reading import Captions
+from allaprima.train.scenes import compose
+
+CHANNELS = SKETCH.transformer.in_channels
+
+
+@pytest.fixture(autouse=True)
+def _seeded():
+    torch.manual_seed(0)
+
+
+def test_times_are_of_the_whole_way_and_often_of_its_beginning():
+    times = draw_times(20_000)
+
+    assert 0 <= float(times.min()) < 0.02
+    assert float((times == 1).float().mean()) == pytest.approx(0.3, abs=0.02)
+    assert float(((times > 0.3) & (times < 0.7)).float().mean()) > 0.2
+
+
+def test_a_fit_begins_with_no_opinion_so_that_its_loss_is_the_images_own_size():
+    networks = FlowNetworks()
+    latents = torch.randn(8, 64, CHANNELS).bfloat16()
+    scenes = [compose(seed, 512, 512) for seed in range(8)]
+    t5_ids, clip_ids = Captions().ids(scenes, np.random.default_rng(0))
+
+    loss = flow_loss(networks, Bucket(8, 8, scenes, latents), torch.arange(8), t5_ids, clip_ids)
+
+    size = float(latents.float().square().mean())
+    assert size <= loss.item() <= size / NEAREST**2
+
+
+def test_every_parameter_is_moved_by_one_optimizer():
+    networks = FlowNetworks()
+
+    groups = [group for optimizer in make_optimizers(networks) for group in optimizer.param_groups]
+    moved = [id(parameter) for group in groups for parameter in group["params"]]
+
+    assert sorted(moved) == sorted(id(parameter) for parameter in networks.parameters())
+
+
+def test_rates_rise_then_stay_then_fall_to_nothing():
+    def rate(share, step=1000):
+        return Progress(minutes=1.0, step=step, elapsed_s=60.0 * share).rate
+
+    assert rate(0.1, step=0) < 0.02
+    assert rate(0.1) == rate(DECAY_FROM - 0.01) == 1.0
+    assert 1.0 > rate(0.5) > rate(0.9) > 0
+    assert rate(1.0) == 0
+
+
+def test_a_checkpoint_brings_back_networks_optimizers_and_the_time_that_was_used(tmp_path):
+    network = torch.nn.Linear(2, 2)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=0.1)
+    network(torch.ones(1, 2)).sum().backward()
+    optimizer.step()
+    Progress(minutes=1.0, step=7, elapsed_s=30.0).save(tmp_path / "fit.ckpt", {"n": network}, [optimizer])
+
+    fresh = torch.nn.Linear(2, 2)
+    again = torch.optim.AdamW(fresh.parameters(), lr=0.1)
+    progress = Progress(minutes=1.0)
+    progress.resume(tmp_path / "fit.ckpt", {"n": fresh}, [again])
+
+    assert progress.step == 7
+    assert progress.share == pytest.approx(0.5, abs=0.05)
+    assert torch.equal(fresh.weight, network.weight)
+    assert again.state_dict()["state"].keys() == optimizer.state_dict()["state"].keys()
