@@ -9,7 +9,6 @@ import torch
 
 from allaprima.engine.pipeline import Pipeline
 from allaprima.engine.safety import SafetyChecker
-from allaprima.flux import no_check
 from allaprima.request import ImageRequest
 from allaprima.settings import DEFAULT_SAFETY_THRESHOLD
 from allaprima.train.suite import prompts
@@ -29,11 +28,7 @@ def main() -> None:
     scores = []
     for number in range(options.pictures):
         prompt = asked[number % len(asked)].text
-        request = ImageRequest(prompt, number // len(asked), SKETCH_ID, 512, 512)
-        canvas = pipeline.prepare(request)
-        for _ in pipeline.denoise(canvas, pipeline.encode(prompt, no_check), request.steps, no_check):
-            continue
-        (pixels,) = pipeline.decode(canvas, request.width, request.height, no_check)
+        (pixels,) = pipeline.paint(ImageRequest(prompt, number // len(asked), SKETCH_ID, 512, 512))
         scores.append(checker.score(torch.from_numpy(pixels)))
     flagged = sum(score >= DEFAULT_SAFETY_THRESHOLD for score in scores)
     print(f"{flagged} of {len(scores)} flagged at {DEFAULT_SAFETY_THRESHOLD}; highest score {max(scores):.3f}")

@@ -2,11 +2,9 @@
 
 from pathlib import Path
 
-import torch
 from PIL import Image, ImageDraw
 
 from allaprima.engine.pipeline import Pipeline
-from allaprima.flux import no_check
 from allaprima.request import ImageRequest
 from allaprima.weights.catalog import SKETCH_ID, sketch_folder
 from allaprima.weights.model import open_model
@@ -44,15 +42,9 @@ def main() -> None:
     print(path)
 
 
-@torch.inference_mode()
 def paint(pipeline: Pipeline, prompt: str) -> Image.Image:
     """Return one picture of the prompt, seed 0."""
-    request = ImageRequest(prompt=prompt, seed=0, model=SKETCH_ID, width=2 * SIDE, height=2 * SIDE)
-    canvas = pipeline.prepare(request)
-    conditioning = pipeline.encode(prompt, no_check)
-    for _ in pipeline.denoise(canvas, conditioning, request.steps, no_check):
-        pass
-    (pixels,) = pipeline.decode(canvas, request.width, request.height, no_check)
+    (pixels,) = pipeline.paint(ImageRequest(prompt=prompt, seed=0, model=SKETCH_ID, width=2 * SIDE, height=2 * SIDE))
     return Image.fromarray(pixels).resize((SIDE, SIDE), Image.Resampling.LANCZOS)
 
 

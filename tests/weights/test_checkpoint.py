@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from allaprima.engine.pipeline import Pipeline
 from allaprima.errors import WeightsCorrupt, WeightsMissing, WeightsTooLarge, WeightsUnsafe
-from allaprima.flux import SCHNELL, no_check
+from allaprima.flux import SCHNELL
 from allaprima.request import ImageRequest
 from allaprima.weights import checkpoint
 from allaprima.weights.checkpoint import CheckpointFiles, open_checkpoint
@@ -44,15 +44,10 @@ def opened(path: Path, published: Published) -> CheckpointFiles:
     return open_checkpoint(path, published.tokenizers)
 
 
-@torch.inference_mode()
 def paint(path: Path, published: Published) -> tuple[str, bytes]:
     """Return the revision and the pixels of a checkpoint's picture."""
     model = opened(path, published).load()
-    pipeline = Pipeline(model, "cpu")
-    canvas = pipeline.prepare(REQUEST)
-    for _ in pipeline.denoise(canvas, pipeline.encode(REQUEST.prompt, no_check), REQUEST.steps, no_check):
-        continue
-    return model.revision, pipeline.decode(canvas, REQUEST.width, REQUEST.height, no_check)[0].tobytes()
+    return model.revision, Pipeline(model, "cpu").paint(REQUEST)[0].tobytes()
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from allaprima.engine.prompts import Embeddings, PromptCache
 from allaprima.errors import GenerationFailed
-from allaprima.flux import Check
+from allaprima.flux import Check, no_check
 from allaprima.flux.latents import image_ids, noise, pack, text_ids, token_grid, unpack
 from allaprima.flux.sampler import euler_step, schedule, times, velocity_to
 from allaprima.request import ImageRequest
@@ -63,6 +63,14 @@ class Pipeline:
         #: The model's alone, so that its revision and precision need not be part of a prompt's key.
         self.prompts = PromptCache(PROMPT_CACHE_BYTES)
         self._device = torch.device(device)
+
+    @torch.inference_mode()
+    def paint(self, request: ImageRequest) -> list[Pixels]:
+        """Return a request's pictures, for those who want neither progress nor timings: `Painter` has both."""
+        canvas = self.prepare(request)
+        for _ in self.denoise(canvas, self.encode(request.prompt, no_check), request.steps, no_check):
+            continue
+        return self.decode(canvas, request.width, request.height, no_check)
 
     def encode(self, prompt: str, check: Check) -> Conditioning:
         """Read a prompt with both text encoders, or remember what they made of it."""

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from allaprima.flux import SKETCH, Autoencoder, CLIPTextEncoder, Flux, T5Encoder
@@ -41,6 +42,14 @@ class Bucket:
     scenes: list[Scene]
     #: (number of scenes, L, C), bfloat16.
     latents: Tensor
+
+    def chances(self) -> NDArray[np.float64]:
+        """Return how likely each scene is to be picked: one that is harder to read, with two things or with sunglasses
+        worn, twice as likely as another.
+        """
+        is_hard = [len(scene.things) > 1 or scene.things[0].wears_sunglasses for scene in self.scenes]
+        weights = 1.0 + np.array(is_hard, dtype=float)
+        return weights / weights.sum()
 
 
 class FlowNetworks(nn.Module):
@@ -135,14 +144,16 @@ def fit_flow(
     checkpoint = folder / FLOW_CHECKPOINT
     progress.resume(checkpoint, {"flow": networks}, optimizers)
     rng = np.random.default_rng((2, progress.step))
+    chances = [bucket.chances() for bucket in buckets]
     weights = np.array([len(bucket.scenes) for bucket in buckets], dtype=float) ** 1.3
     smooth = 1.0
     for step in progress.steps():
         for optimizer, rates in zip(optimizers, base_rates, strict=True):
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
                 group["lr"] = rate * progress.rate
-        bucket = buckets[rng.choice(len(buckets), p=weights / weights.sum())]
-        picks = rng.integers(len(bucket.scenes), size=BATCH)
+        which = rng.choice(len(buckets), p=weights / weights.sum())
+        bucket = buckets[which]
+        picks = rng.choice(len(bucket.scenes), size=BATCH, p=chances[which])
         t5_ids, clip_ids = captions.ids([bucket.scenes[i] for i in picks], rng)
         loss = flow_loss(networks, bucket, torch.from_numpy(picks), t5_ids, clip_ids)
         for optimizer in optimizers:

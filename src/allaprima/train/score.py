@@ -7,11 +7,9 @@ import argparse
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from allaprima.engine.pipeline import Pipeline
-from allaprima.flux import no_check
 from allaprima.request import ImageRequest
 from allaprima.train.art import Art
 from allaprima.train.suite import error_rate, score
@@ -34,13 +32,8 @@ def main() -> None:
     print(f"the judge's own error on {TRUE_SCENES} true scenes: background {background:.1%}, thing {thing:.1%}")
     pipeline = Pipeline(open_model(options.model).load(), "cpu")
 
-    @torch.inference_mode()
     def paint(prompt: str, seed: int) -> NDArray[np.uint8]:
-        request = ImageRequest(prompt, seed, SKETCH_ID, 512, 512, options.steps)
-        canvas = pipeline.prepare(request)
-        for _ in pipeline.denoise(canvas, pipeline.encode(prompt, no_check), request.steps, no_check):
-            continue
-        return pipeline.decode(canvas, 512, 512, no_check)[0]
+        return pipeline.paint(ImageRequest(prompt, seed, SKETCH_ID, 512, 512, options.steps))[0]
 
     result = score(paint, art, options.seeds)
     print(f"revision {pipeline.model.revision}, {options.steps} steps, seeds {options.seeds}")
