@@ -145,7 +145,7 @@ def fit_flow(
     progress.resume(checkpoint, {"flow": networks}, optimizers)
     rng = np.random.default_rng((2, progress.step))
     chances = [bucket.chances() for bucket in buckets]
-    weights = np.array([len(bucket.scenes) for bucket in buckets], dtype=float) ** 1.3
+    weights = np.array([len(bucket.scenes) for bucket in buckets], dtype=float) ** 0.8
     smooth = 1.0
     for step in progress.steps():
         for optimizer, rates in zip(optimizers, base_rates, strict=True):
