@@ -32,6 +32,7 @@ def test_every_field_is_read_from_its_variable(monkeypatch: pytest.MonkeyPatch) 
         "STORE__IMAGE_TTL_S": "60",
         "STORE__SWEEP_EVERY_S": "5",
         "ENGINE__MODELS": '["/models/schnell"]',
+        "ENGINE__TOKENIZER_DIR": "/models/tokenizers",
         "ENGINE__HAS_STAND_IN": "false",
         "ENGINE__DEVICE": "cuda",
         "ENGINE__THREADS": "2",
@@ -59,6 +60,7 @@ def test_every_field_is_read_from_its_variable(monkeypatch: pytest.MonkeyPatch) 
     }
     assert settings.engine.model_dump() == {
         "models": ("/models/schnell",),
+        "tokenizer_dir": Path("/models/tokenizers"),
         "has_stand_in": False,
         "device": "cuda",
         "threads": 2,

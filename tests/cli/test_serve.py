@@ -1,10 +1,12 @@
 """`allaprima serve` that can't begin: it says why in a sentence, and leaves nothing behind."""
 
+import shutil
 import socket
 from pathlib import Path
 
 import pytest
 
+from allaprima.weights.catalog import sketch_folder
 from cli.conftest import Run
 
 FILES = ("model.safetensors", "tokenizer.json")
@@ -22,6 +24,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("missing", FILES)
 def test_a_model_folder_without_a_file_is_refused_by_file(run: Run, folder: Path, tmp_path: Path, missing: str) -> None:
+    shutil.copy(sketch_folder() / "model.safetensors", folder)
     (folder / missing).unlink()
 
     result = run("serve", "--port", 0, "--data-dir", tmp_path / "data", "--model", folder)
