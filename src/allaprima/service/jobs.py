@@ -111,7 +111,7 @@ class JobService:
 
     def _end_with(self, task: "asyncio.Task[None]", owner: "asyncio.Task[Any] | None") -> None:
         """Cancel the owner of the service's context when a task of it ends before it was told to."""
-        if not self._stopping.is_set() and owner is not None:
+        if not self._stopping.is_set() and not task.cancelled() and owner is not None:
             logger.critical("the server can't go on", exc_info=task.exception())
             owner.cancel()
 
