@@ -29,6 +29,8 @@ BATCH = 24
 MUON_RATE = 0.02
 ADAM_RATE = 1e-3
 ENCODER_RATE = 3e-4
+#: A canvas is picked by the number of its scenes to this power, so a rare one more often than its share.
+EVENNESS = 0.8
 #: Times below this weigh as this one: what is wrong with the image there is too little to be seen.
 NEAREST = 0.6
 
@@ -145,7 +147,7 @@ def fit_flow(
     progress.resume(checkpoint, {"flow": networks}, optimizers)
     rng = np.random.default_rng((2, progress.step))
     chances = [bucket.chances() for bucket in buckets]
-    weights = np.array([len(bucket.scenes) for bucket in buckets], dtype=float) ** 0.8
+    weights = np.array([len(bucket.scenes) for bucket in buckets], dtype=float) ** EVENNESS
     smooth = 1.0
     for step in progress.steps():
         for optimizer, rates in zip(optimizers, base_rates, strict=True):

@@ -12,17 +12,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from allaprima.errors import WeightsCorrupt, WeightsMissing, WeightsTooLarge, WeightsUnsafe
 from allaprima.flux import ModelConfig
 from allaprima.weights.catalog import SCHNELL_ID
-from allaprima.weights.containers import Container, ShardedContainer, open_container
+from allaprima.weights.containers import ENDINGS, Container, ShardedContainer, open_container
 from allaprima.weights.layouts import Part
 from allaprima.weights.memory import available_bytes
 from allaprima.weights.networks import Model, Networks, Revision
 from allaprima.weights.parts import PartFile, parts_of
 from allaprima.weights.sizes import Unsized, read_config
+from allaprima.weights.strict import check_numbers, check_shapes
 from allaprima.weights.tokenizer import PromptTokenizer, published_tokenizers
 
 #: What each part is called to people, and a file that has it.
@@ -34,8 +35,6 @@ PART_NAMES = {
 }
 DIFFUSERS_INDEX = "model_index.json"
 SHARDS_INDEX = ".safetensors.index.json"
-#: Endings of files that may hold tensors; what is in them decides.
-ENDINGS = (".safetensors", ".sft", ".gguf")
 PICKLES = (".pt", ".pth", ".ckpt", ".bin", ".pt2")
 #: What dtype the numbers are kept in.
 DTYPE = torch.bfloat16
@@ -71,7 +70,9 @@ class CheckpointFiles:
             tensors = {}
             network = networks.get_submodule(part.value)
             for name in network.state_dict():
-                tensor = _sound(self.parts[part], name, self.parts[part].read(name)).to(DTYPE)
+                stored = self.parts[part].read(name)
+                check_numbers(self.parts[part].container.path, name, stored)
+                tensor = stored.to(DTYPE)
                 revision.add(f"{part}.{name}", tensor)
                 tensors[name] = tensor.to(device)
             network.load_state_dict(tensors, assign=True)
@@ -167,32 +168,8 @@ def _config(path: Path, parts: Mapping[Part, PartFile]) -> ModelConfig:
     except (ValueError, RuntimeError, ZeroDivisionError) as exc:
         raise WeightsCorrupt(f"{path} has tensors whose sizes don't go together: {exc}") from exc
     for part in Part:
-        _check_shapes(parts[part], networks.get_submodule(part.value))
+        check_shapes(parts[part].container.path, networks.get_submodule(part.value), parts[part].shapes)
     return config
-
-
-def _check_shapes(part_file: PartFile, network: nn.Module) -> None:
-    wanted = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
-    path = part_file.container.path
-    if missing := wanted.keys() - part_file.shapes.keys():
-        raise WeightsCorrupt(f"{path} lacks the tensor {min(missing)} ({len(missing)} in all)")
-    if unexpected := part_file.shapes.keys() - wanted.keys():
-        raise WeightsCorrupt(f"{path} has the unexpected tensor {min(unexpected)} ({len(unexpected)} in all)")
-    for name, shape in part_file.shapes.items():
-        if shape != wanted[name]:
-            raise WeightsCorrupt(f"{path}: the tensor {name} has the shape {shape}, not {wanted[name]}")
-
-
-def _sound(part_file: PartFile, name: str, tensor: Tensor) -> Tensor:
-    if not tensor.is_floating_point():
-        raise WeightsCorrupt(
-            f"{part_file.container.path}: the tensor {name} is stored in {tensor.dtype}, which holds no weights"
-        )
-    # fp8 has no test of its own.
-    tensor = tensor.float() if tensor.dtype.itemsize == 1 else tensor
-    if not torch.isfinite(tensor).all():
-        raise WeightsCorrupt(f"{part_file.container.path}: the tensor {name} holds values that are not finite")
-    return tensor
 
 
 def _check_memory(path: Path, networks: nn.Module, device: str) -> None:

@@ -19,6 +19,8 @@ from torch import Tensor
 
 from allaprima.errors import WeightsCorrupt, WeightsMissing, WeightsUnsafe
 
+#: Endings of files that may hold tensors; what is in them decides.
+ENDINGS = (".safetensors", ".sft", ".gguf")
 #: What files that Python unpickles begin with: a zip archive (`torch.save`, `.pt2`), or pickle protocols 2 to 5.
 _PICKLES = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 _GGUF = b"GGUF"

@@ -6,7 +6,6 @@ Reading is strict: every tensor that the configuration asks for, in its shape an
 """
 
 import json
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,14 +18,14 @@ from torch import Tensor
 
 from allaprima.errors import WeightsCorrupt, WeightsMissing
 from allaprima.flux import AutoencoderConfig, CLIPConfig, ModelConfig, T5Config, TransformerConfig
+from allaprima.weights.containers import ENDINGS
 from allaprima.weights.networks import Model, Networks, Revision
+from allaprima.weights.strict import check_numbers, check_shapes
 from allaprima.weights.tokenizer import word_room, word_tokenizers
 
 WEIGHTS_FILE = "model.safetensors"
 TOKENIZER_FILE = "tokenizer.json"
 FORMAT = "allaprima-1"
-#: What a tensor's values may be stored in.
-FLOATS = (torch.bfloat16, torch.float16, torch.float32, torch.float64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +45,10 @@ class FolderFiles:
         tensors = _read_tensors(path)
         with torch.device("meta"):
             networks = Networks(self.config)
-        _check_tensors(path, networks.state_dict(), tensors)
+        check_shapes(path, networks, {name: tuple(tensor.shape) for name, tensor in tensors.items()})
         revision = Revision()
         for name in sorted(tensors):
+            check_numbers(path, name, tensors[name])
             revision.add(name, tensors[name])
         dtype = torch.float32 if device == "cpu" else torch.bfloat16
         networks.load_state_dict({name: tensor.to(device, dtype) for name, tensor in tensors.items()}, assign=True)
@@ -94,9 +94,7 @@ def is_own_folder(path: Path) -> bool:
 
 
 def _has_other_weights(folder: Path) -> bool:
-    return any(
-        file.suffix in (".safetensors", ".sft", ".gguf") and file.name != WEIGHTS_FILE for file in folder.iterdir()
-    )
+    return any(file.name.lower().endswith(ENDINGS) and file.name != WEIGHTS_FILE for file in folder.iterdir())
 
 
 def save_model(folder: Path, model_id: str, config: ModelConfig, networks: Networks, tokenizer: Tokenizer) -> None:
@@ -128,22 +126,6 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
             return {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - not a dict
     except (SafetensorError, OSError) as exc:
         raise WeightsCorrupt(f"{path} is not a readable safetensors file: {exc}") from exc
-
-
-def _check_tensors(path: Path, wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
-    if missing := wanted.keys() - found.keys():
-        raise WeightsCorrupt(f"{path} lacks the tensor {min(missing)} ({len(missing)} in all)")
-    if unexpected := found.keys() - wanted.keys():
-        raise WeightsCorrupt(f"{path} has the unexpected tensor {min(unexpected)} ({len(unexpected)} in all)")
-    for name, tensor in found.items():
-        if tensor.shape != wanted[name].shape:
-            raise WeightsCorrupt(
-                f"{path}: the tensor {name} has the shape {tuple(tensor.shape)}, not {tuple(wanted[name].shape)}"
-            )
-        if tensor.dtype not in FLOATS:
-            raise WeightsCorrupt(f"{path}: the tensor {name} is stored in {tensor.dtype}, which holds no weights")
-        if not torch.isfinite(tensor).all():
-            raise WeightsCorrupt(f"{path}: the tensor {name} holds values that are not finite")
 
 
 def _read_tokenizer(path: Path, room: int) -> Tokenizer:
