@@ -151,7 +151,7 @@ def test_denoising_stops_in_the_middle_of_a_step(pipeline: Pipeline, sketch: Mod
     blocks = sketch.config.transformer.depth + sketch.config.transformer.depth_single_blocks
 
     with pytest.raises(Cancelled):
-        list(pipeline.denoise(canvas, conditioning, 4, Countdown(blocks + 2)))
+        list(pipeline.denoise(canvas, conditioning, 4, Countdown(2 * blocks + 2)))
 
     assert canvas.step == 1
 
@@ -182,3 +182,11 @@ def test_pixels_are_clamped_and_rounded_to_the_nearest() -> None:
 
     assert pixels.shape == (1, 6, 3)
     assert pixels[0, :, 0].tolist() == [0, 0, 128, 255, 255, 128]
+
+
+def test_a_prompt_read_before_is_not_modulated_again_for_the_same_number_of_steps(sketch: Model) -> None:
+    pipeline = Pipeline(sketch, "cpu")
+    for seed, steps in ((1, 2), (2, 2), (3, 3)):
+        pipeline.paint(replace(REQUEST, seed=seed, steps=steps))
+
+    assert (pipeline.modulations.hits, pipeline.modulations.misses) == (1, 2)

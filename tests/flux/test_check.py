@@ -70,14 +70,20 @@ class Pass:
     run: Callable[[Check], object]
 
 
-def flux_pass() -> Pass:
+def modulations_pass() -> Pass:
     flux = Flux(TRANSFORMER)
-    inputs = (torch.zeros(1, 6, 8), image_ids(2, 3), torch.zeros(1, 5, 10), text_ids(5), torch.ones(1))
+    stages = [*(block.img_mod for block in flux.double_blocks), *(block.modulation for block in flux.single_blocks)]
+    count = TRANSFORMER.depth + TRANSFORMER.depth_single_blocks
+    return Pass(stages, count, lambda check: flux.modulations(torch.ones(2), torch.zeros(1, 6), check))
 
-    def run(check: Check) -> object:
-        return flux(*inputs, torch.zeros(1, 6), check)
 
-    return Pass([*flux.double_blocks, *flux.single_blocks], TRANSFORMER.depth + TRANSFORMER.depth_single_blocks, run)
+def velocity_pass() -> Pass:
+    flux = Flux(TRANSFORMER)
+    inputs = (torch.zeros(1, 6, 8), image_ids(2, 3), torch.zeros(1, 5, 10), text_ids(5))
+    modulations = flux.modulations(torch.ones(1), torch.zeros(1, 6))
+    count = TRANSFORMER.depth + TRANSFORMER.depth_single_blocks
+    stages = [*flux.double_blocks, *flux.single_blocks]
+    return Pass(stages, count, lambda check: flux.velocity(*inputs, modulations, check))
 
 
 def t5_pass() -> Pass:
@@ -109,7 +115,9 @@ def decode_pass() -> Pass:
     return Pass(stages, 3 + 3 * 2 + 2, lambda check: autoencoder.decode(torch.zeros(1, 2, 2, 2), check))
 
 
-PASSES = pytest.mark.parametrize("make", [flux_pass, t5_pass, clip_pass, encode_pass, decode_pass])
+PASSES = pytest.mark.parametrize(
+    "make", [modulations_pass, velocity_pass, t5_pass, clip_pass, encode_pass, decode_pass]
+)
 
 
 @PASSES

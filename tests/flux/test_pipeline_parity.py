@@ -22,7 +22,7 @@ from allaprima.flux import (
     TransformerConfig,
 )
 from allaprima.flux.latents import image_ids, noise, pack, text_ids, token_grid, unpack
-from allaprima.flux.sampler import euler_step, schedule, times
+from allaprima.flux.sampler import euler_step, schedule
 
 CONFIG = ModelConfig(
     transformer=TransformerConfig(
@@ -90,7 +90,7 @@ def paint(networks: Networks, asked: Prompt, width: int, height: int) -> np.ndar
     }
     path = schedule(STEPS)
     for t, t_next in pairwise(path):
-        x = euler_step(x, networks.flux(img=x, timesteps=times(t, 1, x.device), **condition), t, t_next)
+        x = euler_step(x, networks.flux(img=x, timesteps=torch.tensor([t]), **condition), t, t_next)
     picture = networks.autoencoder.decode(unpack(x, rows, columns))[0]
     return ((picture / 2 + 0.5).clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from oracles import relative_error, scheduler_oracle
 
-from allaprima.flux.sampler import euler_step, schedule, times, velocity_to
+from allaprima.flux.sampler import euler_step, schedule, velocity_to
 
 STEPS = range(1, 13)
 
@@ -68,9 +68,3 @@ def test_step_is_taken_in_float32_under_a_coarse_velocity(dtype: torch.dtype) ->
     stepped = euler_step(x.to(dtype), velocity, 1.0, 2 / 3)
     assert stepped.dtype == torch.float32
     assert relative_error(stepped, x.double() - velocity.double() / 3) < 1e-6
-
-
-def test_each_sample_gets_the_same_time() -> None:
-    t = times(0.75, 3, torch.device("cpu"))
-    assert t.dtype == torch.float32
-    assert t.tolist() == [0.75, 0.75, 0.75]

@@ -103,3 +103,18 @@ def test_velocity_has_the_dtype_of_the_weights() -> None:
     rough = flux.to(torch.bfloat16)(**given)
     assert rough.dtype == torch.bfloat16
     assert relative_error(rough, exact) < 0.1
+
+
+def test_the_modulations_of_all_steps_at_once_paint_as_those_of_each_step_do() -> None:
+    flux, given = random_flux(NARROW), inputs(NARROW, 4, 9)
+    y, times = given["y"][:1], torch.tensor([1.0, 0.75, 0.5, 0.25])
+    rest = [given[name][:1] for name in ("img", "img_ids", "txt", "txt_ids")]
+
+    together = flux.modulations(times, y)
+
+    for step in range(len(times)):
+        row = together.row(step)
+        alone = flux(*rest, times[step : step + 1], y)
+        assert row.nbytes * len(times) == together.nbytes
+        assert relative_error(flux.velocity(*rest, row), alone) < 1e-6
+        assert relative_error(flux.velocity(*rest, together.row((step + 1) % len(times))), alone) > 1e-3

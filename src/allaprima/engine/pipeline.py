@@ -17,25 +17,45 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from allaprima.engine.prompts import Embeddings, PromptCache
+from allaprima.engine.cache import ByteCache
 from allaprima.errors import GenerationFailed
-from allaprima.flux import Check, no_check
+from allaprima.flux import Check, Modulations, no_check
 from allaprima.flux.latents import image_ids, noise, pack, text_ids, token_grid, unpack
-from allaprima.flux.sampler import euler_step, schedule, times, velocity_to
+from allaprima.flux.sampler import euler_step, schedule, velocity_to
 from allaprima.request import ImageRequest
 from allaprima.weights.networks import Model
 
 Pixels = NDArray[np.uint8]
-
+#: The token ids of T5 and of CLIP: prompts that give the same are the same to the model.
+PromptKey = tuple[tuple[int, ...], tuple[int, ...]]
 
 #: Bytes of read prompts that a pipeline keeps: 30 of FLUX's, all that anyone asks of the built-in model.
 PROMPT_CACHE_BYTES = 64 * 2**20
+#: Bytes of modulations that it keeps: those of 15 prompts at FLUX's four steps.
+MODULATION_CACHE_BYTES = 128 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Embeddings:
+    """A prompt as the transformer reads it."""
+
+    #: (1, T, context_in_dim)
+    txt: Tensor
+    #: (1, vec_in_dim)
+    vec: Tensor
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of both."""
+        return self.txt.nbytes + self.vec.nbytes
 
 
 @dataclass(frozen=True, slots=True)
 class Conditioning:
     """A prompt, read."""
 
+    #: What it was read from.
+    key: PromptKey
     embeddings: Embeddings
     #: What the client should know about how the prompt was read, a sentence each.
     warnings: tuple[str, ...]
@@ -61,7 +81,9 @@ class Pipeline:
     def __init__(self, model: Model, device: str) -> None:
         self.model = model
         #: The model's alone, so that its revision and precision need not be part of a prompt's key.
-        self.prompts = PromptCache(PROMPT_CACHE_BYTES)
+        self.prompts: ByteCache[PromptKey, Embeddings] = ByteCache(PROMPT_CACHE_BYTES)
+        #: By prompt and number of steps.
+        self.modulations: ByteCache[tuple[PromptKey, int], Modulations] = ByteCache(MODULATION_CACHE_BYTES)
         self._device = torch.device(device)
 
     @torch.inference_mode()
@@ -87,7 +109,7 @@ class Pipeline:
         if embeddings is None:
             embeddings = self._read(*key, check)
             self.prompts.put(key, embeddings)
-        return Conditioning(embeddings, tuple(warnings))
+        return Conditioning(key, embeddings, tuple(warnings))
 
     def _read(self, t5_ids: tuple[int, ...], clip_ids: tuple[int, ...], check: Check) -> Embeddings:
         networks = self.model.networks
@@ -112,13 +134,13 @@ class Pipeline:
         Raises `GenerationFailed` when a step gives values that are not finite.
         """
         ids = image_ids(canvas.rows, canvas.columns).to(self._device)
-        txt, vec = conditioning.embeddings.txt, conditioning.embeddings.vec
+        txt = conditioning.embeddings.txt
         txt_ids = text_ids(txt.shape[1], self.model.config.text_anchors, canvas.rows, canvas.columns).to(self._device)
-        plan = schedule(steps)
-        for t, t_next in pairwise(plan):
+        modulations = self._modulate(conditioning, steps, check)
+        for step, (t, t_next) in enumerate(pairwise(schedule(steps))):
             for i, image in enumerate(canvas.images):
-                output = self.model.networks.transformer(
-                    image, ids, txt, txt_ids, times(t, 1, self._device), vec, check
+                output = self.model.networks.transformer.velocity(
+                    image, ids, txt, txt_ids, modulations.row(step), check
                 )  # (1, L, C)
                 velocity = output if self.model.config.predicts == "velocity" else velocity_to(output, image, t)
                 canvas.images[i] = euler_step(image, velocity, t, t_next)
@@ -126,6 +148,16 @@ class Pipeline:
                     raise GenerationFailed(f"the model gave values that are not finite at step {canvas.step + 1}")
             canvas.step += 1
             yield canvas
+
+    def _modulate(self, conditioning: Conditioning, steps: int, check: Check) -> Modulations:
+        """Return the modulations of all steps, a row each."""
+        key = conditioning.key, steps
+        modulations = self.modulations.get(key)
+        if modulations is None:
+            times = torch.tensor(schedule(steps)[:-1], device=self._device)
+            modulations = self.model.networks.transformer.modulations(times, conditioning.embeddings.vec, check)
+            self.modulations.put(key, modulations)
+        return modulations
 
     def decode(self, canvas: Canvas, width: int, height: int, check: Check) -> list[Pixels]:
         """Return the pictures of a finished canvas: (height, width, 3), uint8, one per image.

@@ -13,7 +13,7 @@ from allaprima.flux.config import (
     TransformerConfig,
 )
 from allaprima.flux.t5 import T5Encoder
-from allaprima.flux.transformer import Flux
+from allaprima.flux.transformer import Flux, Modulations
 
 __all__ = [
     "SCHNELL",
@@ -25,6 +25,7 @@ __all__ = [
     "Check",
     "Flux",
     "ModelConfig",
+    "Modulations",
     "T5Config",
     "T5Encoder",
     "TransformerConfig",

@@ -138,13 +138,17 @@ class Modulation(nn.Module):
 
     def __init__(self, hidden_size: int, branches: int) -> None:
         super().__init__()
-        self.branches = branches
         self.lin = nn.Linear(hidden_size, 3 * branches * hidden_size)
 
-    def forward(self, vec: Tensor) -> list[Modulated]:
-        """vec: (B, W). Returns one `Modulated` per residual branch, attention before MLP."""
-        parts = self.lin(nn.functional.silu(vec))[:, None].chunk(3 * self.branches, dim=-1)
-        return [Modulated(*parts[3 * i : 3 * i + 3]) for i in range(self.branches)]
+    def forward(self, vec: Tensor) -> Tensor:
+        """vec: (B, W). Returns (B, 3 * branches * W): shift, scale and gate of attention, then those of the MLP."""
+        return self.lin(nn.functional.silu(vec))
+
+
+def branches(modulation: Tensor, width: int) -> list[Modulated]:
+    """Take a `Modulation`'s values apart: (B, 3 * branches * W) -> one `Modulated` per residual branch."""
+    parts = modulation[:, None].split(width, dim=-1)
+    return [Modulated(*parts[i : i + 3]) for i in range(0, len(parts), 3)]
 
 
 def modulate(x: Tensor, mod: Modulated) -> Tensor:
@@ -172,10 +176,15 @@ class DoubleStreamBlock(nn.Module):
         self.txt_attn = SelfAttention(hidden_size, num_heads)
         self.txt_mlp = mlp(hidden_size, mlp_hidden)
 
-    def forward(self, img: Tensor, txt: Tensor, vec: Tensor, pe: Rotation) -> tuple[Tensor, Tensor]:
-        """img: (B, L, W); txt: (B, T, W); vec: (B, W). Returns img and txt."""
-        img_attn_mod, img_mlp_mod = self.img_mod(vec)
-        txt_attn_mod, txt_mlp_mod = self.txt_mod(vec)
+    def forward(
+        self, img: Tensor, txt: Tensor, img_mod: Tensor, txt_mod: Tensor, pe: Rotation
+    ) -> tuple[Tensor, Tensor]:
+        """img: (B, L, W); txt: (B, T, W); img_mod, txt_mod: (B, 6 W), what the block's modulations gave.
+
+        Returns img and txt.
+        """
+        img_attn_mod, img_mlp_mod = branches(img_mod, img.shape[-1])
+        txt_attn_mod, txt_mlp_mod = branches(txt_mod, txt.shape[-1])
         img_qkv = self.img_attn.project(modulate(img, img_attn_mod))
         txt_qkv = self.txt_attn.project(modulate(txt, txt_attn_mod))
         q, k, v = (torch.cat((t, i), dim=2) for t, i in zip(txt_qkv, img_qkv, strict=True))  # (B, H, S, D)
@@ -200,9 +209,9 @@ class SingleStreamBlock(nn.Module):
         self.norm = QKNorm(hidden_size // num_heads)
         self.modulation = Modulation(hidden_size, branches=1)
 
-    def forward(self, x: Tensor, vec: Tensor, pe: Rotation) -> Tensor:
-        """x: (B, S, W), text before image; vec: (B, W). Returns x."""
-        (mod,) = self.modulation(vec)
+    def forward(self, x: Tensor, modulation: Tensor, pe: Rotation) -> Tensor:
+        """x: (B, S, W), text before image; modulation: (B, 3 W), what the block's modulation gave. Returns x."""
+        (mod,) = branches(modulation, x.shape[-1])
         qkv, hidden = self.linear1(modulate(x, mod)).split(
             (self.linear1.out_features - self.mlp_hidden, self.mlp_hidden), dim=-1
         )
@@ -221,7 +230,7 @@ class LastLayer(nn.Module):
         self.linear = nn.Linear(hidden_size, out_channels)
         self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(hidden_size, 2 * hidden_size))
 
-    def forward(self, x: Tensor, vec: Tensor) -> Tensor:
-        """(B, L, W), (B, W) -> (B, L, out_channels)."""
-        shift, scale = self.adaLN_modulation(vec)[:, None].chunk(2, dim=-1)
+    def forward(self, x: Tensor, modulation: Tensor) -> Tensor:
+        """x: (B, L, W); modulation: (B, 2 W), what `adaLN_modulation` gave. Returns (B, L, out_channels)."""
+        shift, scale = modulation[:, None].chunk(2, dim=-1)
         return self.linear(modulate(x, Modulated(shift, scale, scale)))

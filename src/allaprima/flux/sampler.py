@@ -5,7 +5,6 @@ Source: Liu et al. 2022 (2209.03003), eq. 1; black-forest-labs/flux `sampling.py
 Dimension key: B batch, L image tokens, C latent values per token.
 """
 
-import torch
 from torch import Tensor
 
 
@@ -20,11 +19,6 @@ def euler_step(img: Tensor, velocity: Tensor, t: float, t_next: float) -> Tensor
     img, velocity: (B, L, C). Returns (B, L, C), float32.
     """
     return img.float() + (t_next - t) * velocity.float()
-
-
-def times(t: float, batch: int, device: torch.device) -> Tensor:
-    """Return one time per sample: (B,), float32."""
-    return torch.full((batch,), t, dtype=torch.float32, device=device)
 
 
 def velocity_to(finished: Tensor, img: Tensor, t: float) -> Tensor:

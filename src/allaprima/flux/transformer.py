@@ -5,6 +5,8 @@ Source: black-forest-labs/flux `model.py` (commit 802fb47); parameter names are 
 Dimension key: B batch, L image tokens, T text tokens, C latent values per token, W hidden width.
 """
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 
@@ -23,8 +25,43 @@ from allaprima.flux.layers import (
 TIME_WIDTH = 256
 
 
+@dataclass(frozen=True, slots=True)
+class Modulations:
+    """What time and pooled vector say to every block: all that the transformer needs of either.
+
+    One row per sample, in the dtype of the weights.
+    """
+
+    #: Of each double block: image and text, each (B, 6 W).
+    double: tuple[tuple[Tensor, Tensor], ...]
+    #: Of each single block: (B, 3 W).
+    single: tuple[Tensor, ...]
+    #: (B, 2 W)
+    final: Tensor
+
+    def row(self, index: int) -> "Modulations":
+        """Return those of one sample, B = 1."""
+        rows = slice(index, index + 1)
+        return Modulations(
+            tuple((img[rows], txt[rows]) for img, txt in self.double),
+            tuple(single[rows] for single in self.single),
+            self.final[rows],
+        )
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all of them."""
+        return sum(
+            tensor.nbytes for tensor in (*(one for pair in self.double for one in pair), *self.single, self.final)
+        )
+
+
 class Flux(nn.Module):
-    """Predict the velocity of the flow from noise to image, for one time per sample."""
+    """Predict the velocity of the flow from noise to image, for one time per sample.
+
+    `modulations` does what depends on time and pooled vector, `velocity` the rest. Where an image is painted in several
+    steps, the first is done once for all of them: in FLUX.1 its linears are 27 % of the weights, and see but a vector.
+    """
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
@@ -41,6 +78,52 @@ class Flux(nn.Module):
         )
         self.final_layer = LastLayer(width, config.in_channels)
 
+    def modulations(self, timesteps: Tensor, y: Tensor, check: Check = no_check) -> Modulations:
+        """Return the modulations at the given times. Calls `check` before every block.
+
+        timesteps: (B,), in [0, 1], 1 is noise; y: (B, vec_in_dim), or (1, vec_in_dim) for all.
+        """
+        dtype = self.img_in.weight.dtype
+        vec = self.time_in(timestep_embedding(timesteps, TIME_WIDTH).to(dtype)) + self.vector_in(y.to(dtype))
+        double, single = [], []
+        for block in self.double_blocks:
+            check()
+            assert isinstance(block, DoubleStreamBlock)
+            double.append((block.img_mod(vec), block.txt_mod(vec)))
+        for block in self.single_blocks:
+            check()
+            assert isinstance(block, SingleStreamBlock)
+            single.append(block.modulation(vec))
+        return Modulations(tuple(double), tuple(single), self.final_layer.adaLN_modulation(vec))
+
+    def velocity(
+        self,
+        img: Tensor,
+        img_ids: Tensor,
+        txt: Tensor,
+        txt_ids: Tensor,
+        modulations: Modulations,
+        check: Check = no_check,
+    ) -> Tensor:
+        """Return the velocity d img / d t, in the dtype of the weights; or the finished image, where the weights were
+        fitted to that (`ModelConfig.predicts`).
+
+        img: (B, L, C), packed latents; img_ids: (B, L, 3); txt: (B, T, context_in_dim); txt_ids: (B, T, 3).
+        Calls `check` before every block.
+        """
+        dtype = self.img_in.weight.dtype
+        pe = rotary(torch.cat((txt_ids, img_ids), dim=1), self.config.axes_dim, self.config.theta)
+        img = self.img_in(img.to(dtype))  # (B, L, W)
+        txt = self.txt_in(txt.to(dtype))  # (B, T, W)
+        for block, (img_mod, txt_mod) in zip(self.double_blocks, modulations.double, strict=True):
+            check()
+            img, txt = block(img, txt, img_mod, txt_mod, pe)
+        x = torch.cat((txt, img), dim=1)  # (B, T + L, W)
+        for block, modulation in zip(self.single_blocks, modulations.single, strict=True):
+            check()
+            x = block(x, modulation, pe)
+        return self.final_layer(x[:, txt.shape[1] :], modulations.final)  # (B, L, C)
+
     def forward(
         self,
         img: Tensor,
@@ -51,22 +134,5 @@ class Flux(nn.Module):
         y: Tensor,
         check: Check = no_check,
     ) -> Tensor:
-        """Return the velocity d img / d t at the given times, in the dtype of the weights; or the finished image, where
-        the weights were fitted to that (`ModelConfig.predicts`).
-
-        img: (B, L, C), packed latents; img_ids: (B, L, 3); txt: (B, T, context_in_dim); txt_ids: (B, T, 3);
-        timesteps: (B,), in [0, 1], 1 is noise; y: (B, vec_in_dim). Calls `check` before every block.
-        """
-        dtype = self.img_in.weight.dtype
-        pe = rotary(torch.cat((txt_ids, img_ids), dim=1), self.config.axes_dim, self.config.theta)
-        vec = self.time_in(timestep_embedding(timesteps, TIME_WIDTH).to(dtype)) + self.vector_in(y.to(dtype))
-        img = self.img_in(img.to(dtype))  # (B, L, W)
-        txt = self.txt_in(txt.to(dtype))  # (B, T, W)
-        for block in self.double_blocks:
-            check()
-            img, txt = block(img, txt, vec, pe)
-        x = torch.cat((txt, img), dim=1)  # (B, T + L, W)
-        for block in self.single_blocks:
-            check()
-            x = block(x, vec, pe)
-        return self.final_layer(x[:, txt.shape[1] :], vec)  # (B, L, C)
+        """Return what `velocity` returns, with the modulations at (B,) times for (B, vec_in_dim) pooled vectors."""
+        return self.velocity(img, img_ids, txt, txt_ids, self.modulations(timesteps, y, check), check)

@@ -1,8 +1,9 @@
-"""The cache of read prompts: bounded in bytes, the longest unused gone first."""
+"""The cache: bounded in bytes, the longest unused gone first."""
 
 import torch
 
-from allaprima.engine.prompts import Embeddings, PromptCache, PromptKey
+from allaprima.engine.cache import ByteCache
+from allaprima.engine.pipeline import Embeddings, PromptKey
 
 
 def embeddings(width: int = 10) -> Embeddings:
@@ -10,12 +11,16 @@ def embeddings(width: int = 10) -> Embeddings:
     return Embeddings(torch.zeros(1, 1, width), torch.zeros(1, width))
 
 
+def cache_of(limit_bytes: int) -> ByteCache[PromptKey, Embeddings]:
+    return ByteCache(limit_bytes)
+
+
 def key(number: int) -> PromptKey:
     return (number,), (number, 0)
 
 
 def test_what_was_put_is_found_and_counted() -> None:
-    cache, kept = PromptCache(1000), embeddings()
+    cache, kept = cache_of(1000), embeddings()
 
     assert cache.get(key(1)) is None
     cache.put(key(1), kept)
@@ -26,7 +31,7 @@ def test_what_was_put_is_found_and_counted() -> None:
 
 
 def test_the_longest_unused_goes_when_the_bytes_are_used_up() -> None:
-    cache = PromptCache(3 * embeddings().nbytes)
+    cache = cache_of(3 * embeddings().nbytes)
     for number in (1, 2, 3):
         cache.put(key(number), embeddings())
     cache.get(key(1))
@@ -37,7 +42,7 @@ def test_the_longest_unused_goes_when_the_bytes_are_used_up() -> None:
 
 
 def test_putting_again_takes_no_more_room() -> None:
-    cache = PromptCache(2 * embeddings().nbytes)
+    cache = cache_of(2 * embeddings().nbytes)
     cache.put(key(1), embeddings())
     for _ in range(10):
         cache.put(key(2), embeddings())
@@ -47,7 +52,7 @@ def test_putting_again_takes_no_more_room() -> None:
 
 
 def test_what_is_over_the_limit_alone_is_not_kept_and_drives_nothing_out() -> None:
-    cache = PromptCache(embeddings(10).nbytes)
+    cache = cache_of(embeddings(10).nbytes)
     cache.put(key(1), embeddings(10))
 
     cache.put(key(2), embeddings(11))
