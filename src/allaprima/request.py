@@ -35,6 +35,21 @@ class ImageFormat(StrEnum):
         return f"image/{self.value}"
 
 
+class Precision(StrEnum):
+    """How a model's numbers are kept. Below 16 bits only the linears of the blocks, which are nearly all of FLUX."""
+
+    FP32 = "fp32"
+    BF16 = "bf16"
+    #: float8 weights and activations, on GPUs that multiply them.
+    FP8 = "fp8"
+    #: int8 weights and activations.
+    INT8 = "int8"
+    #: int8 weights.
+    INT8WO = "int8wo"
+    #: Four-bit weights.
+    INT4WO = "int4wo"
+
+
 def prompt_problem(prompt: str) -> str | None:
     """Say what is wrong with a prompt, if anything."""
     if not prompt.strip():

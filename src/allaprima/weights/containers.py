@@ -6,13 +6,15 @@ in blocks come out as float32, all others as they are stored. Formats that run c
 Sources: huggingface/safetensors `README.md`; ggml-org/ggml `docs/gguf.md`.
 """
 
+import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 import numpy as np
 import torch
-from gguf import GGMLQuantizationType, GGUFReader, dequantize
+from gguf import GGMLQuantizationType, GGUFReader, ReaderTensor, dequantize
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
@@ -34,6 +36,10 @@ class Container(Protocol):
     @property
     def path(self) -> Path:
         """Where the file is."""
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Every file that it reads: `path`, or those that an index at `path` names."""
 
     @property
     def metadata(self) -> Mapping[str, str]:
@@ -72,24 +78,58 @@ class SafetensorsContainer:
     def __init__(self, path: Path) -> None:
         """Raises `WeightsCorrupt` when the file is not safetensors, is cut short or has a header that can't be true."""
         self.path = path
+        self.files = (path,)
         try:
-            # The library has no annotations.
-            self._file = cast("Any", safe_open(path, "pt"))
-            self.metadata: Mapping[str, str] = self._file.metadata() or {}
-            self.shapes: Mapping[str, tuple[int, ...]] = {
-                name: tuple(self._file.get_slice(name).get_shape())
-                for name in self._file.keys()  # noqa: SIM118
-            }
-        except (SafetensorError, OSError, ValueError, OverflowError) as exc:
+            # The library proves the header; as numpy's, since for torch it asks the system for the whole file's size.
+            with safe_open(path, "np") as opened:
+                self.metadata: Mapping[str, str] = opened.metadata() or {}
+            self._start, self._entries = _read_header(path)
+        except (SafetensorError, OSError, ValueError, LookupError, OverflowError) as exc:
             raise WeightsCorrupt(f"{path} is not a readable safetensors file: {exc}") from exc
+        self.shapes: Mapping[str, tuple[int, ...]] = {
+            name: tuple(entry["shape"]) for name, entry in self._entries.items()
+        }
 
     def read(self, name: str) -> Tensor:
-        """Return one tensor, mapped from the file."""
+        """Return one tensor as stored. It is read rather than mapped, so that the file takes no memory beside it."""
+        entry = self._entries[name]
+        begin, end = entry["data_offsets"]
+        dtype = _DTYPES.get(entry["dtype"])
+        if dtype is None:
+            raise WeightsCorrupt(f"{self.path}: the tensor {name} is stored as {entry['dtype']}, which can't be read")
         try:
-            tensor: Tensor = self._file.get_tensor(name)
-        except (SafetensorError, OSError) as exc:
+            data = np.fromfile(self.path, np.uint8, end - begin, offset=self._start + begin)
+        except OSError as exc:
             raise WeightsCorrupt(f"{self.path}: the tensor {name} can't be read: {exc}") from exc
-        return tensor
+        if data.size != end - begin:
+            raise WeightsCorrupt(f"{self.path}: the tensor {name} is cut short")
+        return torch.from_numpy(data).view(dtype).reshape(entry["shape"])
+
+
+#: The format's names of numbers that weights may be stored in.
+_DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+
+
+def _read_header(path: Path) -> tuple[int, dict[str, Any]]:
+    """Return where a sound file's numbers begin, and its tensors' entries by name."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        entries: dict[str, Any] = json.loads(file.read(length))
+    entries.pop("__metadata__", None)
+    return 8 + length, entries
 
 
 class ShardedContainer:
@@ -98,6 +138,7 @@ class ShardedContainer:
     def __init__(self, path: Path, shards: Sequence[Container]) -> None:
         """path: the index. Raises `WeightsCorrupt` when two shards hold one tensor."""
         self.path = path
+        self.files = tuple(file for shard in shards for file in shard.files)
         self.metadata: Mapping[str, str] = {name: told for shard in shards for name, told in shard.metadata.items()}
         self._homes: dict[str, Container] = {}
         for shard in shards:
@@ -117,33 +158,53 @@ class GGUFContainer:
     def __init__(self, path: Path) -> None:
         """Raises `WeightsCorrupt` when the file is cut short or its header can't be true."""
         self.path = path
+        self.files = (path,)
         try:
             reader = _BoundedReader(path)
-            self._tensors = {tensor.name: tensor for tensor in reader.tensors}
+            self._tensors = {tensor.name: _Packed.of(tensor) for tensor in reader.tensors}
         # The library checks little of what it reads, so that nonsense ends it in many ways.
         except (ValueError, LookupError, OSError, OverflowError, TypeError, ArithmeticError, RecursionError) as exc:
             raise WeightsCorrupt(f"{path} is not a readable GGUF file: {exc}") from exc
         #: Nothing that a GGUF file says beside its tensors is needed to read them.
         self.metadata: Mapping[str, str] = {}
-        self.shapes: Mapping[str, tuple[int, ...]] = {
-            name: tuple(int(side) for side in reversed(tensor.shape.tolist())) for name, tensor in self._tensors.items()
-        }
+        self.shapes: Mapping[str, tuple[int, ...]] = {name: packed.shape for name, packed in self._tensors.items()}
 
     def read(self, name: str) -> Tensor:
         """Return one tensor: float16, float32 or bfloat16 as stored, all else unpacked to float32."""
-        packed, shape = self._tensors[name], self.shapes[name]
-        data: NDArray[Any] = packed.data
-        match packed.tensor_type:
-            case GGMLQuantizationType.F32 | GGMLQuantizationType.F16:
-                return torch.from_numpy(np.array(data)).reshape(shape)
+        packed = self._tensors[name]
+        # Mapped anew each time: the pages of what was read are given back with it.
+        data = np.memmap(self.path, np.uint8, "r", packed.offset, packed.nbytes)
+        match packed.kind:
+            case GGMLQuantizationType.F32:
+                return torch.from_numpy(np.array(data)).view(torch.float32).reshape(packed.shape)
+            case GGMLQuantizationType.F16:
+                return torch.from_numpy(np.array(data)).view(torch.float16).reshape(packed.shape)
             case GGMLQuantizationType.BF16:
-                return torch.from_numpy(np.array(data).reshape(-1)).view(torch.bfloat16).reshape(shape)
+                return torch.from_numpy(np.array(data)).view(torch.bfloat16).reshape(packed.shape)
         try:
-            return torch.from_numpy(dequantize(data, packed.tensor_type)).reshape(shape)
+            rows = data.reshape(*packed.shape[:-1], -1)
+            return torch.from_numpy(dequantize(rows, packed.kind)).reshape(packed.shape)
         except (NotImplementedError, ValueError) as exc:
             raise WeightsCorrupt(
-                f"{self.path}: the tensor {name} is stored as {packed.tensor_type.name}, which can't be unpacked"
+                f"{self.path}: the tensor {name} is stored as {packed.kind.name}, which can't be unpacked"
             ) from exc
+
+
+@dataclass(frozen=True, slots=True)
+class _Packed:
+    """Where a GGUF file holds a tensor, and how."""
+
+    offset: int
+    nbytes: int
+    kind: GGMLQuantizationType
+    #: Outermost axis first.
+    shape: tuple[int, ...]
+
+    @classmethod
+    def of(cls, tensor: ReaderTensor) -> "_Packed":
+        """Return what the library's reader says of a tensor."""
+        shape = tuple(int(side) for side in reversed(tensor.shape.tolist()))
+        return cls(int(tensor.data_offset), int(tensor.n_bytes), tensor.tensor_type, shape)
 
 
 class _BoundedReader(GGUFReader):
