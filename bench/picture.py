@@ -19,7 +19,7 @@ def main() -> None:
     field = np.stack([np.sin(3 * x + y), np.cos(2 * y - x), np.sin(x * y)], axis=-1)
     noise = np.random.default_rng(0).normal(0, 5, field.shape)
     pixels = (127 + 100 * field + noise).clip(0, 255).astype(np.uint8)
-    info = PaintingInfo("a field", 7, 4, 1024, 768, "allaprima/sketch", "0" * 16)
+    info = PaintingInfo("a field", 7, 4, 1024, 768, "allaprima/sketch", "0" * 16, "fp32")
     checker = SafetyChecker.load()
     print(f"PNG 1024x768: {median_ms(lambda: encode(pixels, info)):.1f} ms, median of {RUNS}")
     with torch.inference_mode():

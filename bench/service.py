@@ -72,9 +72,9 @@ def cold_generate(folder: Path) -> float:
 
 
 @contextmanager
-def server(data_dir: Path) -> Iterator[tuple[str, str, "subprocess.Popen[str]"]]:
-    """Run a server; give its address, a key and its process."""
-    command = (*ALLAPRIMA, "serve", "--port", "0", "--data-dir", str(data_dir))
+def server(data_dir: Path, *options: str) -> Iterator[tuple[str, str, "subprocess.Popen[str]"]]:
+    """Run a server with more options; give its address, a key and its process, once its models are loaded."""
+    command = (*ALLAPRIMA, "serve", "--port", "0", "--data-dir", str(data_dir), *options)
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
     try:
@@ -85,7 +85,7 @@ def server(data_dir: Path) -> Iterator[tuple[str, str, "subprocess.Popen[str]"]]
                 raise RuntimeError("the server did not start")
             address = found[0] if (found := re.search(r"http://[\d.]+:\d+", line)) else address
             key = found[0] if (found := re.search(r"ap_\w+", line)) else key
-        while httpx2.get(f"{address}/health").status_code != 200 or httpx2.get(f"{address}/ready").status_code != 200:
+        while httpx2.get(f"{address}/ready", timeout=60).status_code != 200:
             time.sleep(0.05)
         yield address, key, process
     finally:

@@ -17,7 +17,7 @@ from PIL import Image
 
 from allaprima.api.app import create_app
 from allaprima.errors import Cancelled, Draining, Error
-from allaprima.request import ImageFormat, ImageRequest, ModelInfo, PaintedImage, Painting, StepDone, Timings
+from allaprima.request import ImageFormat, ImageRequest, ModelInfo, PaintedImage, Painting, Precision, StepDone, Timings
 from allaprima.service.jobs import JobService
 from allaprima.service.keys import KeyRing
 from allaprima.service.links import Links
@@ -151,7 +151,7 @@ class FakeEngine(Engine):
             score = (0.99 if is_flagged else 0.01) if request.check_safety else None
             images.append(PaintedImage(data, seed, score, is_flagged))
         timings = Timings(text=0.25, steps=(0.125,) * request.steps, decode=0.5, safety=0.0625, encode=0.03125)
-        return Painting(model.id, model.revision, tuple(images), timings, self.warnings)
+        return Painting(model.id, model.revision, Precision.FP32, tuple(images), timings, self.warnings)
 
 
 @asynccontextmanager

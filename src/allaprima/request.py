@@ -154,6 +154,8 @@ class ModelInfo:
     #: Shown to people.
     name: str
     description: str
+    #: How its numbers are kept. None while it loads.
+    precision: Precision | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,6 +196,7 @@ class Painting:
 
     model: str
     revision: str
+    precision: Precision
     images: tuple[PaintedImage, ...]
     timings: Timings
     #: What the client should know, a sentence each.

@@ -11,7 +11,7 @@ from allaprima.engine.pipeline import Pipeline
 from allaprima.engine.runner import Engine as LocalEngine
 from allaprima.engine.safety import SafetyChecker
 from allaprima.errors import SettingsError
-from allaprima.request import ModelInfo
+from allaprima.request import ModelInfo, Precision
 from allaprima.service.jobs import JobService
 from allaprima.service.keys import KeyRing
 from allaprima.service.links import Links
@@ -43,26 +43,39 @@ def build_engine(settings: EngineSettings) -> LocalEngine:
 
     def load() -> Mapping[str, Painter]:
         safety = SafetyChecker.load()
-        return {
-            files.id: Painter(Pipeline(files.load(settings.device), settings.device), safety, settings.safety_threshold)
-            for files in opened
-        }
+        return {files.id: build_painter(files, safety, settings) for files in opened}
 
     return LocalEngine(tuple(_info(files) for files in opened), load)
 
 
+def build_painter(files: ModelFiles, safety: SafetyChecker, settings: EngineSettings) -> Painter:
+    """Read a model and return what paints with it. Raises `WeightsError`."""
+    precision = Precision(settings.precision) if settings.precision else None
+    pipeline = Pipeline(files.load(settings.device, precision), settings.device)
+    return Painter(pipeline, safety, settings.safety_threshold)
+
+
 def prepare_device(settings: EngineSettings) -> None:
-    """Look whether the device is here, and give the CPU its threads. Raises `SettingsError`."""
+    """Look whether the device is here and can what is asked, and give the CPU its threads. Raises `SettingsError`."""
     if settings.device == "cuda" and not torch.cuda.is_available():
         raise SettingsError(f"engine.device = {settings.device!r}: this machine has no such device; use cpu")
+    if settings.precision == "fp8" and not _multiplies_float8(settings.device):
+        raise SettingsError(
+            f"engine.precision = {settings.precision!r} needs a GPU that multiplies float8 (compute capability 8.9 or "
+            f"more), which engine.device = {settings.device!r} is not; use int8"
+        )
     if settings.threads:
         torch.set_num_threads(settings.threads)
+
+
+def _multiplies_float8(device: str) -> bool:
+    return device == "cuda" and torch.cuda.get_device_capability() >= (8, 9)
 
 
 def open_models(settings: EngineSettings) -> list[ModelFiles]:
     """Return the built-in model's files and those of the configured ones, none read yet. Raises `WeightsError`."""
     paths = {path.resolve(): None for path in (sketch_folder(), *map(find_path, settings.models))}
-    opened = [open_model(path, settings.tokenizer_dir) for path in paths]
+    opened = [open_model(path, settings.tokenizer_dir, settings.weights_dir) for path in paths]
     ids = [files.id for files in opened]
     if twice := {model_id for model_id in ids if ids.count(model_id) > 1}:
         raise SettingsError(f"engine.models: more than one path holds the model {', '.join(sorted(twice))}")

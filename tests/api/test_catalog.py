@@ -23,7 +23,7 @@ async def test_a_model_has_the_platforms_and_openais_members(anonymous: httpx2.A
     for model in (await anonymous.get("/v1/models")).json()["data"]:
         assert set(model) == {
             "id", "object", "created", "owned_by", "aliases", "type", "info", "modalities", "capabilities", "pricing",
-            "painted_by", "revision",
+            "painted_by", "revision", "precision",
         }  # fmt: skip
         assert model["object"] == "model"
         assert type(model["created"]) is int

@@ -23,6 +23,7 @@ INFO = PaintingInfo(
     height=512,
     model="allaprima/sketch",
     revision="0123456789abcdef0123456789abcdef01234567",
+    precision="fp32",
 )
 SETTINGS = "Steps: 4, Sampler: Euler, Seed: 7, Size: 512x512, Model hash: 0123456789, Model: allaprima/sketch"
 LOSSY = [ImageFormat.JPEG, ImageFormat.WEBP]

@@ -16,7 +16,7 @@ from allaprima.engine.painter import Painter
 from allaprima.engine.runner import Engine, LoadPainters
 from allaprima.errors import Cancelled, Draining, GenerationFailed, WeightsCorrupt
 from allaprima.flux import Check
-from allaprima.request import ImageRequest, ModelInfo, PaintedImage, Painting, StepDone, Timings
+from allaprima.request import ImageRequest, ModelInfo, PaintedImage, Painting, Precision, StepDone, Timings
 from allaprima.weights.catalog import SKETCH_ID
 
 #: Longest wait for anything here, in seconds.
@@ -48,7 +48,7 @@ class ScriptedPainter(Painter):
         check()
         image = PaintedImage(request.prompt.encode(), request.seed, None, is_flagged=False)
         timings = Timings(0.0, (0.0,) * request.steps, 0.0, 0.0, 0.0)
-        return Painting(SKETCH_ID, "r1", (image,), timings, ())
+        return Painting(SKETCH_ID, "r1", Precision.FP32, (image,), timings, ())
 
 
 class Gate:

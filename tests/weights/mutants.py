@@ -14,6 +14,7 @@ from pathlib import Path
 
 from allaprima.errors import WeightsError
 from allaprima.weights.checkpoint import open_checkpoint
+from allaprima.weights.shelf import Shelf
 
 COUNT = 200
 LIES = (0, 1, 10**6, 10**8, 2**31, 2**60, 2**63, 2**64 - 1)
@@ -42,7 +43,7 @@ def main(folder: Path, tokenizers: Path) -> None:
             mutate(data, number, rng)
         place.write_bytes(data)
         try:
-            open_checkpoint(place.parent, tokenizers).load()
+            open_checkpoint(place.parent, Shelf(place.parent.with_name("shelf")), tokenizers).load()
             ends.append("loaded")
         except WeightsError as exc:
             ends.append(exc.message)

@@ -24,6 +24,7 @@ from allaprima.weights.containers import open_container
 from allaprima.weights.layouts import Part
 from allaprima.weights.model import open_model
 from allaprima.weights.networks import Networks
+from allaprima.weights.shelf import Shelf
 from allaprima.weights.sizes import read_config
 from weights.published import (
     CONFIG,
@@ -41,7 +42,7 @@ REQUEST = ImageRequest("a red apple on a beach", 7, "flux/schnell", 64, 96, step
 
 
 def opened(path: Path, published: Published) -> CheckpointFiles:
-    return open_checkpoint(path, published.tokenizers)
+    return open_checkpoint(path, Shelf(path.with_name(f"{path.name}-shelf")), published.tokenizers)
 
 
 def paint(path: Path, published: Published) -> tuple[str, bytes]:
@@ -283,7 +284,7 @@ def test_more_than_the_free_memory_is_refused_before_anything_is_read(
 ) -> None:
     write_bfl(tmp_path, published)
     monkeypatch.setattr(checkpoint, "WORKING_BYTES", 2**60)
-    with pytest.raises(WeightsTooLarge, match=r"needs 1073741824.\d GiB of memory in bfloat16, and .* free on cpu"):
+    with pytest.raises(WeightsTooLarge, match=r"needs 1073741824.\d GiB of memory in int8, and .* free on cpu"):
         opened(tmp_path, published).load()
 
 

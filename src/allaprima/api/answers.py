@@ -46,6 +46,7 @@ class AnswerMeta(BaseModel):
 
     model: str = Field(description="The model that painted.")
     revision: str = Field(description="Hash of its weights.")
+    precision: str | None = Field(description="How its numbers are kept, such as int8; null for old jobs.")
     usage: AnswerUsage
     warnings: list[str]
 

@@ -43,6 +43,7 @@ def _entry(model: ServedModel) -> dict[str, Any]:
         },
         "painted_by": model.painted_by.id,
         "revision": model.painted_by.revision,
+        "precision": model.painted_by.precision,
     }
 
 

@@ -154,6 +154,7 @@ async def _answer(
         meta=answers.AnswerMeta(
             model=result["model"],
             revision=result["revision"],
+            precision=result.get("precision"),
             usage=answers.AnswerUsage(credits_used=0, usd_spent=0.0),
             warnings=warnings,
         ),

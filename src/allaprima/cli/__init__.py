@@ -39,6 +39,16 @@ TokenizerDir = Annotated[
 ]
 
 
+PrecisionName = Annotated[
+    str | None,
+    typer.Option(
+        "--precision",
+        help="How the numbers are kept: fp32, bf16, fp8, int8, int8wo or int4wo.",
+        show_default="bf16 where it fits, else int8",
+    ),
+]
+
+
 @contextmanager
 def _refusals() -> Iterator[None]:
     """Say an error of ours in a sentence and exit with 2; no traceback for a user's mistake."""
@@ -71,6 +81,7 @@ def _settings(
     models: list[Path] | None = None,
     tokenizer_dir: Path | None = None,
     stand_in: bool | None = None,
+    precision: str | None = None,
     **server: Any,
 ) -> Any:
     """Return the settings with what the command line says laid over them."""
@@ -83,6 +94,7 @@ def _settings(
         "models": tuple(map(str, models)) if models else None,
         "tokenizer_dir": tokenizer_dir,
         "has_stand_in": stand_in,
+        "precision": precision,
     }
     if engine := {name: value for name, value in given.items() if value is not None}:
         groups["engine"] = engine
@@ -106,6 +118,7 @@ def generate(
     count: Annotated[int, typer.Option(help="Number of images, 1 to 4; image i has seed + i.")] = 1,
     model: Annotated[str, typer.Option(help="Folder or file of a model, or the built-in model's name.")] = "sketch",
     tokenizer: TokenizerDir = None,
+    precision: PrecisionName = None,
     show: Annotated[bool, typer.Option("--show/--no-show", help="Also draw the picture in the terminal.")] = True,
 ) -> None:
     """Paint a picture here and now, without a server."""
@@ -113,7 +126,7 @@ def generate(
         from allaprima.cli.generate import Job, paint
 
         job = Job.parse(prompt, output=output, size=size, steps=steps, seed=seed, count=count)
-        written = paint(job, model, words, _settings(tokenizer_dir=tokenizer).engine)
+        written = paint(job, model, words, _settings(tokenizer_dir=tokenizer, precision=precision).engine)
         for path in written:
             typer.echo(path)
         if show and sys.stdout.isatty():
@@ -132,6 +145,7 @@ def serve(
     data_dir: DataDir = None,
     model: ModelPaths = None,
     tokenizer: TokenizerDir = None,
+    precision: PrecisionName = None,
     public_url: Annotated[str | None, typer.Option(help="What image links start with.")] = None,
     stand_in: Annotated[
         bool | None,
@@ -144,7 +158,8 @@ def serve(
     with _refusals():
         from allaprima.cli.serve import run
 
-        run(_settings(data_dir, model, tokenizer, stand_in, host=host, port=port, public_url=public_url), words)
+        chosen = _settings(data_dir, model, tokenizer, stand_in, precision, host=host, port=port, public_url=public_url)
+        run(chosen, words)
 
 
 @keys_app.command("create")

@@ -7,8 +7,6 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from allaprima.engine.painter import Painter
-from allaprima.engine.pipeline import Pipeline
 from allaprima.engine.safety import SafetyChecker
 from allaprima.errors import FieldProblem, InvalidRequest
 from allaprima.flux import no_check
@@ -16,7 +14,7 @@ from allaprima.request import RANDOM_SEED_BOUND, ImageFormat, ImageRequest, Step
 from allaprima.settings import EngineSettings
 from allaprima.weights.catalog import SKETCH_ID, find_path
 from allaprima.weights.model import open_model
-from allaprima.wiring import prepare_device
+from allaprima.wiring import build_painter, prepare_device
 
 SUFFIXES = {
     ".png": ImageFormat.PNG,
@@ -77,8 +75,8 @@ def paint(job: Job, model: str, words: Console, settings: EngineSettings) -> lis
     Raises `WeightsError` for a model that can't be used, `SettingsError` for a device that is not here.
     """
     prepare_device(settings)
-    loaded = open_model(find_path(model), settings.tokenizer_dir).load(settings.device)
-    painter = Painter(Pipeline(loaded, settings.device), SafetyChecker.load(), settings.safety_threshold)
+    files = open_model(find_path(model), settings.tokenizer_dir, settings.weights_dir)
+    painter = build_painter(files, SafetyChecker.load(), settings)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=words, transient=True) as progress:
         task = progress.add_task("painting", total=job.request.steps)

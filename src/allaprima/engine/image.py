@@ -35,7 +35,7 @@ class PaintingInfo:
     """What decides the pixels of one picture, and nothing else: no time, no host.
 
     prompt: any text. seed: the image's own. steps: Euler steps. width, height: in pixels. model: its id, such as
-    "allaprima/sketch". revision: the version of its weights.
+    "allaprima/sketch". revision: the version of its weights. precision: how their numbers are kept, such as "int8".
     """
 
     prompt: str
@@ -45,6 +45,7 @@ class PaintingInfo:
     height: int
     model: str
     revision: str
+    precision: str
 
 
 def encode(pixels: NDArray[np.uint8], info: PaintingInfo | None, image_format: ImageFormat = ImageFormat.PNG) -> bytes:

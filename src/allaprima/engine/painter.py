@@ -59,7 +59,9 @@ class Painter:
             for i, (picture, score) in enumerate(zip(pictures, scores, strict=True))
         )
         timings = Timings(text_s, tuple(steps_s), decode_s, safety_s, encode=watch.lap())
-        return Painting(self.model.id, self.model.revision, images, timings, conditioning.warnings)
+        return Painting(
+            self.model.id, self.model.revision, self.model.precision, images, timings, conditioning.warnings
+        )
 
     def _score(self, picture: Pixels) -> float:
         return self._safety.score(torch.from_numpy(picture))
@@ -74,6 +76,7 @@ class Painter:
             height=request.height,
             model=self.model.id,
             revision=self.model.revision,
+            precision=self.model.precision.value,
         )
         shown = np.zeros_like(picture) if is_flagged else picture
         return PaintedImage(encode(shown, info, request.image_format), info.seed, score, is_flagged)

@@ -23,7 +23,7 @@ from allaprima.flux import Check, Modulations, no_check
 from allaprima.flux.latents import image_ids, noise, pack, text_ids, token_grid, unpack
 from allaprima.flux.sampler import euler_step, schedule, velocity_to
 from allaprima.request import ImageRequest
-from allaprima.weights.networks import Model
+from allaprima.weights.networks import Loan, Model
 
 Pixels = NDArray[np.uint8]
 #: The token ids of T5 and of CLIP: prompts that give the same are the same to the model.
@@ -113,10 +113,9 @@ class Pipeline:
 
     def _read(self, t5_ids: tuple[int, ...], clip_ids: tuple[int, ...], check: Check) -> Embeddings:
         networks = self.model.networks
-        return Embeddings(
-            networks.t5(torch.tensor([t5_ids], device=self._device), check),
-            networks.clip(torch.tensor([clip_ids], device=self._device), check),
-        )
+        with self.model.borrow(Loan.TEXT):
+            txt = networks.t5(torch.tensor([t5_ids], device=self._device), check)
+        return Embeddings(txt, networks.clip(torch.tensor([clip_ids], device=self._device), check))
 
     def prepare(self, request: ImageRequest) -> Canvas:
         """Return the canvas of a request: pure noise, image i from seed + i."""
@@ -155,7 +154,8 @@ class Pipeline:
         modulations = self.modulations.get(key)
         if modulations is None:
             times = torch.tensor(schedule(steps)[:-1], device=self._device)
-            modulations = self.model.networks.transformer.modulations(times, conditioning.embeddings.vec, check)
+            with self.model.borrow(Loan.MODULATION):
+                modulations = self.model.networks.transformer.modulations(times, conditioning.embeddings.vec, check)
             self.modulations.put(key, modulations)
         return modulations
 

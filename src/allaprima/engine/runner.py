@@ -9,7 +9,7 @@ import queue
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from allaprima.engine.painter import Painter
 from allaprima.errors import Cancelled, Draining, Error, GenerationFailed
@@ -99,10 +99,11 @@ class Engine:
             self._step(ticket)
 
     def _announce(self) -> None:
-        """Tell the revisions of the loaded models, and that the engine is ready."""
-        revisions = {model_id: painter.model.revision for model_id, painter in self._painters.items()}
+        """Tell the revisions and precisions of the loaded models, and that the engine is ready."""
+        loaded = {model_id: painter.model for model_id, painter in self._painters.items()}
         self._models = tuple(
-            ModelInfo(info.id, revisions[info.id], info.name, info.description) for info in self._models
+            replace(info, revision=loaded[info.id].revision, precision=loaded[info.id].precision)
+            for info in self._models
         )
         self.ready.set_result(None)
 

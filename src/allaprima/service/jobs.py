@@ -291,6 +291,7 @@ class JobService:
         result = {
             "model": painting.model,
             "revision": painting.revision,
+            "precision": painting.precision,
             "warnings": list(painting.warnings),
             "timings": {
                 "inference": painting.timings.inference,

@@ -7,24 +7,29 @@ and no other.
 """
 
 import json
-from collections.abc import Mapping
+import logging
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor
 
-from allaprima.errors import WeightsCorrupt, WeightsMissing, WeightsTooLarge, WeightsUnsafe
+from allaprima.errors import WeightsCorrupt, WeightsMissing, WeightsUnsafe
 from allaprima.flux import ModelConfig
+from allaprima.request import Precision
 from allaprima.weights.catalog import SCHNELL_ID
 from allaprima.weights.containers import ENDINGS, Container, ShardedContainer, open_container
 from allaprima.weights.layouts import Part
-from allaprima.weights.memory import available_bytes
-from allaprima.weights.networks import Model, Networks, Revision
+from allaprima.weights.networks import Model, Networks, Revision, all_at_hand
 from allaprima.weights.parts import PartFile, parts_of
+from allaprima.weights.precision import LINEARS, build_networks, choose_precision, pack
+from allaprima.weights.shelf import PackedForm, Place, Shelf, lend
 from allaprima.weights.sizes import Unsized, read_config
 from allaprima.weights.strict import check_numbers, check_shapes
 from allaprima.weights.tokenizer import PromptTokenizer, published_tokenizers
+
+logger = logging.getLogger(__name__)
 
 #: What each part is called to people, and a file that has it.
 PART_NAMES = {
@@ -36,10 +41,8 @@ PART_NAMES = {
 DIFFUSERS_INDEX = "model_index.json"
 SHARDS_INDEX = ".safetensors.index.json"
 PICKLES = (".pt", ".pth", ".ckpt", ".bin", ".pt2")
-#: What dtype the numbers are kept in.
+#: What dtype the numbers are read in.
 DTYPE = torch.bfloat16
-#: Memory beside the weights that painting takes, at least.
-WORKING_BYTES = 2 * 2**30
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,42 +53,77 @@ class CheckpointFiles:
     config: ModelConfig
     parts: Mapping[Part, PartFile]
     tokenizers: tuple[PromptTokenizer, PromptTokenizer]
+    #: Where its revision and its packed forms are kept.
+    shelf: Shelf
 
     @property
     def id(self) -> str:
         """The model's id."""
         return SCHNELL_ID
 
-    def load(self, device: str = "cpu") -> Model:
-        """Read the networks in bfloat16, a tensor at a time.
+    def load(self, device: str = "cpu", precision: Precision | None = None) -> Model:
+        """Read the networks a tensor at a time, or map them where they were packed before.
 
-        Raises `WeightsCorrupt` naming the file and the tensor at fault, `WeightsTooLarge` when the memory that is free
-        would not hold them.
+        precision: None chooses the widest of `PREFERRED` that fits. Raises `WeightsCorrupt` naming the file and the
+        tensor at fault, `WeightsTooLarge` when the memory or the disk that is free would not hold them.
         """
-        with torch.device("meta"):
-            networks = Networks(self.config)
-        _check_memory(self.path, networks, device)
+        precision = choose_precision(str(self.path), self.config, precision, device)
+        place = self.shelf.place({file for part in self.parts.values() for file in part.container.files})
+        networks = build_networks(self.config, precision)
+        if precision in LINEARS:
+            form = place.packed(precision) or self._pack(networks, place, precision)
+            borrow = lend(networks, form, device)
+        else:
+            self._read_into(networks, place, device)
+            borrow = all_at_hand
+        revision = place.revision
+        assert revision is not None
+        return Model(self.id, revision, precision, self.config, networks, *self.tokenizers, borrow)
+
+    def _read_into(self, networks: Networks, place: Place, device: str) -> None:
+        state: dict[str, Tensor] = {}
+        for name, tensor in self._tensors(place):
+            state |= {kept: numbers.to(device) for kept, numbers in pack(networks, name, tensor).items()}
+        networks.load_state_dict(state, assign=True)
+
+    def _pack(self, networks: Networks, place: Place, precision: Precision) -> PackedForm:
+        nbytes = sum(tensor.nbytes for tensor in networks.state_dict().values())
+        logger.info("packing %s as %s into %s, once: this takes minutes", self.path, precision, place.folder)
+        with place.packing(precision, nbytes) as packer:
+            if packer is not None:
+                for name, tensor in self._tensors(place):
+                    packer.add(pack(networks, name, tensor))
+        form = place.packed(precision)
+        assert form is not None
+        return form
+
+    def _tensors(self, place: Place) -> Iterator[tuple[str, Tensor]]:
+        """Read every tensor in bfloat16, by its name in `Networks`; the first time, check them and keep the revision.
+
+        Raises `WeightsCorrupt` naming file and tensor.
+        """
+        is_known = place.revision is not None
         revision = Revision()
         for part in Part:
-            tensors = {}
-            network = networks.get_submodule(part.value)
-            for name in network.state_dict():
-                stored = self.parts[part].read(name)
-                check_numbers(self.parts[part].container.path, name, stored)
+            source = self.parts[part]
+            # In our order: the files' own differs with the layout.
+            for name in build_networks(self.config, Precision.BF16).get_submodule(part).state_dict():
+                stored = source.read(name)
                 tensor = stored.to(DTYPE)
-                revision.add(f"{part}.{name}", tensor)
-                tensors[name] = tensor.to(device)
-            network.load_state_dict(tensors, assign=True)
-        networks.requires_grad_(requires_grad=False).eval()
-        return Model(self.id, revision.digest(), self.config, networks, *self.tokenizers)
+                if not is_known:
+                    check_numbers(source.container.path, name, stored)
+                    revision.add(f"{part}.{name}", tensor)
+                yield f"{part}.{name}", tensor
+        if not is_known:
+            place.keep_revision(revision.digest())
 
 
-def open_checkpoint(path: Path, tokenizers: Path | None = None) -> CheckpointFiles:
+def open_checkpoint(path: Path, shelf: Shelf, tokenizers: Path | None = None) -> CheckpointFiles:
     """Look at a checkpoint without reading its weights.
 
-    tokenizers: folder of the two tokenizers, for a checkpoint that brings none.
-    Raises `WeightsMissing` for a part or a tokenizer that is not there, `WeightsUnsafe` where there is only a format
-    that runs code, `WeightsCorrupt` naming file and tensor.
+    shelf: where what is worked out from it is kept. tokenizers: folder of the two tokenizers, for a checkpoint that
+    brings none. Raises `WeightsMissing` for a part or a tokenizer that is not there, `WeightsUnsafe` where there is
+    only a format that runs code, `WeightsCorrupt` naming file and tensor.
     """
     parts: dict[Part, PartFile] = {}
     for containers in _containers(path):
@@ -93,7 +131,7 @@ def open_checkpoint(path: Path, tokenizers: Path | None = None) -> CheckpointFil
     if missing := [words for part, words in PART_NAMES.items() if part not in parts]:
         raise WeightsMissing(f"{path} holds no {', no '.join(missing)}; put the missing files into one folder with it")
     config = _config(path, parts)
-    return CheckpointFiles(path, config, parts, published_tokenizers(path, tokenizers, config))
+    return CheckpointFiles(path, config, parts, published_tokenizers(path, tokenizers, config), shelf)
 
 
 def _parts_in(path: Path, containers: list[Container]) -> dict[Part, PartFile]:
@@ -170,13 +208,3 @@ def _config(path: Path, parts: Mapping[Part, PartFile]) -> ModelConfig:
     for part in Part:
         check_shapes(parts[part].container.path, networks.get_submodule(part.value), parts[part].shapes)
     return config
-
-
-def _check_memory(path: Path, networks: nn.Module, device: str) -> None:
-    needed = sum(tensor.numel() for tensor in networks.state_dict().values()) * DTYPE.itemsize + WORKING_BYTES
-    free = available_bytes(device)
-    if free is not None and needed > free:
-        raise WeightsTooLarge(
-            f"{path} needs {needed / 2**30:.1f} GiB of memory in bfloat16, "
-            f"and {free / 2**30:.1f} GiB are free on {device}"
-        )

@@ -18,8 +18,10 @@ from torch import Tensor
 
 from allaprima.errors import WeightsCorrupt, WeightsMissing
 from allaprima.flux import AutoencoderConfig, CLIPConfig, ModelConfig, T5Config, TransformerConfig
+from allaprima.request import Precision
 from allaprima.weights.containers import ENDINGS
 from allaprima.weights.networks import Model, Networks, Revision
+from allaprima.weights.precision import build_networks, pack
 from allaprima.weights.strict import check_numbers, check_shapes
 from allaprima.weights.tokenizer import word_room, word_tokenizers
 
@@ -36,26 +38,28 @@ class FolderFiles:
     id: str
     config: ModelConfig
 
-    def load(self, device: str = "cpu") -> Model:
-        """Read the networks, in float32 on a CPU and bfloat16 elsewhere.
+    def load(self, device: str = "cpu", precision: Precision | None = None) -> Model:
+        """Read the networks, unless told otherwise in float32 on a CPU and in bfloat16 elsewhere.
 
         Raises `WeightsCorrupt` naming the file and the tensor at fault.
         """
         path = self.folder / WEIGHTS_FILE
         tensors = _read_tensors(path)
+        precision = precision or (Precision.FP32 if device == "cpu" else Precision.BF16)
+        networks = build_networks(self.config, precision)
         with torch.device("meta"):
-            networks = Networks(self.config)
-        check_shapes(path, networks, {name: tuple(tensor.shape) for name, tensor in tensors.items()})
+            plain = Networks(self.config)
+        check_shapes(path, plain, {name: tuple(tensor.shape) for name, tensor in tensors.items()})
         revision = Revision()
+        state: dict[str, Tensor] = {}
         for name in sorted(tensors):
             check_numbers(path, name, tensors[name])
             revision.add(name, tensors[name])
-        dtype = torch.float32 if device == "cpu" else torch.bfloat16
-        networks.load_state_dict({name: tensor.to(device, dtype) for name, tensor in tensors.items()}, assign=True)
-        networks.requires_grad_(requires_grad=False).eval()
+            state |= pack(networks, name, tensors[name])
+        networks.load_state_dict({name: tensor.to(device) for name, tensor in state.items()}, assign=True)
         tokenizer = _read_tokenizer(self.folder / TOKENIZER_FILE, word_room(self.config))
         t5, clip = word_tokenizers(tokenizer, self.config)
-        return Model(self.id, revision.digest(), self.config, networks, t5, clip)
+        return Model(self.id, revision.digest(), precision, self.config, networks, t5, clip)
 
 
 def open_folder(folder: Path) -> FolderFiles:

@@ -1,0 +1,265 @@
+"""A full-size FLUX.1 [schnell] on this machine: seconds and peak memory of loading it and of painting four pictures.
+
+The checkpoint is made here, of random numbers in the published sizes, tensor by tensor, in the layout that is asked
+for; it shows what a real one takes, and paints nothing. Then `allaprima serve --model` loads it in a fresh process, in
+int8, and paints four new prompts through the API; a second server starts from what the first one packed. Prints a table
+in Markdown with machine and date. Takes about a quarter of an hour, and the disk that it says.
+"""
+
+import argparse
+import datetime as dt
+import json
+import os
+import shutil
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import gguf
+import httpx2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tokenizers import Tokenizer, models, pre_tokenizers
+
+from allaprima.flux import SCHNELL
+from allaprima.request import Precision
+from allaprima.weights.precision import build_networks, footprint
+from service import cpu_name, peak_mib, server
+
+PROMPTS = ("a t-rex on a beach", "a red boat at dawn", "an owl that reads", "a pizza on the moon")
+STEPS = 4
+PHASES = {
+    "text": "text",
+    "first": "first step, modulations included",
+    "step": "further step",
+    "decode": "decode",
+    "whole": "whole picture",
+}
+GIB = 2**30
+Shape = tuple[int, ...]
+#: Values at the middles of 256 equally likely parts of the normal distribution: a random byte picks one.
+NORMAL = torch.erfinv((2 * torch.arange(256) + 1) / 256 - 1) * 2**0.5
+RNG = np.random.Generator(np.random.SFC64(0))
+
+
+def main() -> None:
+    """Make the checkpoint, measure, and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--layout", choices=sorted(LAYOUTS), required=True)
+    parser.add_argument("--folder", type=Path, default=Path("build/full-size"), help="where to make it")
+    parser.add_argument("--size", default="512x512", help="of the pictures")
+    parser.add_argument("--precision", choices=["int8", "int8wo", "int4wo"], default="int8")
+    parser.add_argument("--keep", action="store_true", help="leave the checkpoint and its packed form there")
+    options = parser.parse_args()
+    folder: Path = options.folder / options.layout
+    write, nbytes = LAYOUTS[options.layout]
+    precision = Precision(options.precision)
+    if not (folder / "done").exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        check_disk(folder, nbytes + footprint(SCHNELL, precision).whole)
+        with said(f"making {nbytes / GIB:.1f} GiB of {options.layout}"):
+            write(folder)
+            write_tokenizers(folder)
+        (folder / "done").touch()
+    print(f"{cpu_name()}, {os.cpu_count()} cores, torch {torch.__version__}, {dt.datetime.now(dt.UTC):%Y-%m-%d}")
+    print(f"\n{options.layout} read as {precision}, {options.size}, {STEPS} steps\n\n| figure | value |\n|---|---|")
+    measure(folder, precision, options.size)
+    if not options.keep:
+        shutil.rmtree(folder)
+
+
+def check_disk(folder: Path, needed: int) -> None:
+    """Refuse in words when the disk is too small."""
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise SystemExit(f"{folder} has {free / GIB:.1f} GiB free; checkpoint and packed form take {needed / GIB:.1f}")
+
+
+@contextmanager
+def said(what: str) -> Iterator[None]:
+    """Say what is being done, and how long it took."""
+    started = time.perf_counter()
+    yield
+    print(f"{what}: {time.perf_counter() - started:.0f} s\n")
+
+
+# Measuring ------------------------------------------------------------------------------------------------------------
+
+
+def measure(folder: Path, precision: Precision, size: str) -> None:
+    """Start the server twice and print what it took."""
+    os.environ |= {"ALLAPRIMA_SERVER__WAIT_S": "3600", "ALLAPRIMA_ENGINE__WEIGHTS_DIR": str(folder / "weights")}
+    options = ("--model", str(folder), "--precision", precision)
+    started = time.perf_counter()
+    with server(folder / "data", *options) as (address, key, process):
+        print(f"| first start: read, check and pack, s | {time.perf_counter() - started:.0f} |")
+        print(f"| peak memory so far, GB | {peak_gb(process.pid):.1f} |", flush=True)
+        client = httpx2.Client(base_url=address, headers={"authorization": f"Bearer {key}"}, timeout=3600)
+        answers = [paint(client, prompt, size, seed) for seed, prompt in enumerate(PROMPTS)]
+        for name in ("text", "first", "step", "decode", "whole"):
+            seconds = statistics.median(answer[name] for answer in answers)
+            print(f"| {PHASES[name]}, s, median of {len(PROMPTS)} new prompts | {seconds:.1f} |")
+        again = paint(client, PROMPTS[0], size, 77)
+        print(f"| whole picture of a prompt that was read before, s | {again['whole']:.1f} |")
+        print(f"| peak memory from load to the last picture, GB | {peak_gb(process.pid):.1f} |", flush=True)
+    started = time.perf_counter()
+    with server(folder / "data", *options) as (_, _, process):
+        print(f"| second start, s | {time.perf_counter() - started:.1f} |", flush=True)
+
+
+def paint(client: httpx2.Client, prompt: str, size: str, seed: int) -> dict[str, float]:
+    """Paint one picture; return the seconds of its phases."""
+    width, height = map(int, size.split("x"))
+    body = {"prompt": prompt, "model": "flux/schnell", "image_size": {"width": width, "height": height}, "seed": seed}
+    started = time.perf_counter()
+    response = client.post("/v1/images/generations", json=body | {"num_inference_steps": STEPS})
+    whole = time.perf_counter() - started
+    answer: dict[str, Any] = response.raise_for_status().json()
+    if answer["meta"]["model"] != "flux/schnell":
+        raise SystemExit(f"painted by {answer['meta']['model']}, not by the checkpoint")
+    timings = answer["timings"]
+    first, *steps = timings["steps"]
+    return {"whole": whole, "first": first, "step": statistics.median(steps)} | {
+        name: timings[name] for name in ("text", "decode")
+    }
+
+
+def peak_gb(pid: int) -> float:
+    """Return the largest resident memory of a process so far, mapped files included, in GB (10^9 bytes)."""
+    return peak_mib(pid) * 2**20 / 1e9
+
+
+# Making ---------------------------------------------------------------------------------------------------------------
+
+
+def shapes_of(part: str) -> dict[str, Shape]:
+    """Return one network's tensors under our names."""
+    network = build_networks(SCHNELL, Precision.BF16).get_submodule(part)
+    return {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+
+
+def spread(name: str, shape: Shape) -> tuple[float, float]:
+    """Return mean and standard deviation that keep activations finite through all blocks."""
+    if len(shape) > 1:
+        return 0.0, (shape[0] if "relative_attention_bias" in name else np.prod(shape[1:])) ** -0.5
+    return (1.0 if "norm" in name and not name.endswith("bias") else 0.0), 0.01
+
+
+def random(name: str, shape: Shape, dtype: torch.dtype) -> NDArray[Any]:
+    """Return random numbers of a dtype, as bytes or as pairs of bytes."""
+    mean, deviation = spread(name, shape)
+    table = (NORMAL * deviation + mean).to(dtype)
+    raw = table.view({1: torch.uint8, 2: torch.int16, 4: torch.int32}[dtype.itemsize]).numpy()
+    count = int(np.prod(shape))
+    return raw.take(np.frombuffer(RNG.bytes(count), np.uint8))
+
+
+def write_safetensors(path: Path, tensors: dict[str, Shape], dtype_of: Callable[[str], torch.dtype]) -> None:
+    """Write random tensors one after another: the library's own writer wants them all in memory.
+
+    dtype_of: in which dtype a tensor is stored, by its name.
+    """
+    names = {torch.float8_e4m3fn: "F8_E4M3", torch.bfloat16: "BF16", torch.float32: "F32", torch.float16: "F16"}
+    header, end = {}, 0
+    for name, shape in tensors.items():
+        begin, end = end, end + int(np.prod(shape)) * dtype_of(name).itemsize
+        header[name] = {"dtype": names[dtype_of(name)], "shape": shape, "data_offsets": (begin, end)}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with path.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for name, shape in tensors.items():
+            file.write(random(name, shape, dtype_of(name)).data)
+
+
+def write_bf16(folder: Path) -> None:
+    """The transformer and the autoencoder as Black Forest Labs publish them, the text encoders beside them."""
+    write_safetensors(folder / "flux1-schnell.safetensors", shapes_of("transformer"), lambda _: torch.bfloat16)
+    write_safetensors(folder / "t5xxl_bf16.safetensors", shapes_of("t5"), lambda _: torch.bfloat16)
+    write_small(folder)
+
+
+def write_small(folder: Path) -> None:
+    """CLIP and the autoencoder."""
+    write_safetensors(folder / "clip_l.safetensors", shapes_of("clip"), lambda _: torch.float16)
+    write_safetensors(folder / "ae.safetensors", shapes_of("autoencoder"), lambda _: torch.float32)
+
+
+def write_fp8(folder: Path) -> None:
+    """Everything in one file in the manner of ComfyUI: the transformer and T5 in float8 without scales."""
+    prefixes = {
+        "transformer": "model.diffusion_model.",
+        "t5": "text_encoders.t5xxl.transformer.",
+        "clip": "text_encoders.clip_l.transformer.",
+        "autoencoder": "vae.",
+    }
+    tensors = {prefix + name: shape for part, prefix in prefixes.items() for name, shape in shapes_of(part).items()}
+
+    def dtype_of(name: str) -> torch.dtype:
+        if name.startswith((prefixes["transformer"], prefixes["t5"])):
+            return torch.float8_e4m3fn
+        return torch.float16 if name.startswith(prefixes["clip"]) else torch.float32
+
+    write_safetensors(folder / "flux1-schnell-fp8.safetensors", tensors, dtype_of)
+
+
+def write_gguf(folder: Path) -> None:
+    """The transformer as Q8_0, kept where city96's converter keeps it; T5 in bfloat16, CLIP and the autoencoder."""
+    kept = ("txt_in.", "img_in.", "time_in.", "vector_in.", "final_layer.")
+    shapes = shapes_of("transformer")
+    writer = gguf.GGUFWriter(folder / "flux1-schnell-Q8_0.gguf", "flux")
+    for name, shape in shapes.items():
+        packs = len(shape) == 2 and not name.startswith(kept)
+        kind = gguf.GGMLQuantizationType.Q8_0 if packs else gguf.GGMLQuantizationType.F32
+        stored = (shape[0], shape[1] // 32 * 34) if packs else shape
+        nbytes = int(np.prod(stored)) * (1 if packs else 4)
+        writer.add_tensor_info(name, stored, np.dtype(np.uint8 if packs else np.float32), nbytes, kind)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_ti_data_to_file()
+    for name, shape in shapes.items():
+        packs = len(shape) == 2 and not name.startswith(kept)
+        writer.write_tensor_data(q8_0(name, shape) if packs else random(name, shape, torch.float32))
+    writer.close()
+    write_safetensors(folder / "t5xxl_bf16.safetensors", shapes_of("t5"), lambda _: torch.bfloat16)
+    write_small(folder)
+
+
+def q8_0(name: str, shape: Shape) -> NDArray[np.uint8]:
+    """Return random blocks of 32 numbers: a float16 scale and 32 int8."""
+    _, deviation = spread(name, shape)
+    count = int(np.prod(shape))
+    blocks = np.frombuffer(bytearray(RNG.bytes(count // 32 * 34)), np.uint8).reshape(-1, 34)
+    # A random int8 has a standard deviation of 74.
+    blocks[:, :2] = np.array([deviation / 74], np.float16).view(np.uint8)
+    return blocks
+
+
+def write_tokenizers(folder: Path) -> None:
+    """Tokenizers of a few words in the places where the published ones lie."""
+    special = {"tokenizer_2": ["<pad>", "</s>", "<unk>"], "tokenizer": ["<unk>", "<|startoftext|>", "<|endoftext|>"]}
+    words = sorted({word for prompt in PROMPTS for word in prompt.split()})
+    for name, tokens in special.items():
+        # CLIP pools at its largest id.
+        texts = [*words, *tokens] if name == "tokenizer" else [*tokens, *words]
+        model = models.WordLevel({text: i for i, text in enumerate(texts)}, unk_token="<unk>")  # noqa: S106
+        tokenizer = Tokenizer(model)
+        tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+        (folder / name).mkdir()
+        tokenizer.save(str(folder / name / "tokenizer.json"))
+
+
+#: How each layout is written, and its bytes.
+LAYOUTS: dict[str, tuple[Callable[[Path], None], int]] = {
+    "bf16": (write_bf16, 33_890_000_000),
+    "fp8": (write_fp8, 17_240_000_000),
+    "gguf-q8": (write_gguf, 22_790_000_000),
+}
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,221 @@
+"""What is kept of a checkpoint between starts: its revision and its packed forms; and the weights that are lent."""
+
+import contextlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from allaprima.engine.pipeline import Pipeline
+from allaprima.errors import Cancelled, WeightsCorrupt, WeightsTooLarge
+from allaprima.flux import no_check
+from allaprima.request import ImageRequest, Precision
+from allaprima.weights import shelf as shelves
+from allaprima.weights.checkpoint import open_checkpoint
+from allaprima.weights.networks import Loan, Model, loan_of
+from allaprima.weights.precision import LINEARS, build_networks, pack
+from allaprima.weights.shelf import Shelf
+from weights.published import Published, write_bfl
+
+REQUEST = ImageRequest("a red apple on a beach", 7, "flux/schnell", 64, 96, steps=2)
+PACKED = pytest.mark.parametrize("precision", [Precision.INT8, Precision.INT8WO, Precision.INT4WO, Precision.FP8])
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path, published: Published) -> Path:
+    folder = tmp_path / "checkpoint"
+    write_bfl(folder, published)
+    return folder
+
+
+@pytest.fixture
+def shelf(tmp_path: Path) -> Shelf:
+    return Shelf(tmp_path / "shelf")
+
+
+def load(checkpoint: Path, shelf: Shelf, published: Published, precision: Precision | None = None) -> Model:
+    return open_checkpoint(checkpoint, shelf, published.tokenizers).load("cpu", precision)
+
+
+def spoil(checkpoint: Path) -> None:
+    """Change a number, and neither size nor time."""
+    file = checkpoint / "flux1-schnell.safetensors"
+    before = file.stat()
+    content = bytearray(file.read_bytes())
+    content[-1:] = bytes([content[-1] ^ 1])
+    file.write_bytes(content)
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def form_of(shelf: Shelf, precision: Precision = Precision.INT8) -> Path:
+    (found,) = shelf.folder.glob(f"packed/*/{precision}-*/")
+    return found
+
+
+def test_the_revision_is_the_same_in_every_precision(checkpoint: Path, shelf: Shelf, published: Published) -> None:
+    revisions = set()
+    for number, precision in enumerate(Precision):
+        model = load(checkpoint, Shelf(shelf.folder / str(number)), published, precision)
+        assert model.precision == precision
+        revisions.add(model.revision)
+    assert len(revisions) == 1
+    assert re.fullmatch(r"[0-9a-f]{16}", revisions.pop())
+
+
+def test_the_revision_is_worked_out_once_and_again_when_a_file_has_changed(
+    checkpoint: Path, shelf: Shelf, published: Published
+) -> None:
+    first = load(checkpoint, shelf, published).revision
+
+    spoil(checkpoint)
+    assert load(checkpoint, shelf, published).revision == first
+
+    (checkpoint / "flux1-schnell.safetensors").touch()
+    assert load(checkpoint, shelf, published).revision != first
+
+
+def test_a_checkpoint_that_was_refused_is_refused_again(checkpoint: Path, shelf: Shelf, published: Published) -> None:
+    from safetensors.torch import load_file, save_file
+
+    tensors = load_file(checkpoint / "ae.safetensors")
+    tensors["decoder.conv_out.bias"][0] = torch.nan
+    save_file(tensors, checkpoint / "ae.safetensors")
+
+    for precision in (Precision.INT8, Precision.INT8, Precision.BF16):
+        with pytest.raises(WeightsCorrupt, match=r"decoder\.conv_out\.bias holds values that are not finite"):
+            load(checkpoint, shelf, published, precision)
+
+
+@PACKED
+def test_the_packed_form_holds_what_packing_in_memory_gives(
+    checkpoint: Path, shelf: Shelf, published: Published, precision: Precision
+) -> None:
+    model = load(checkpoint, shelf, published, precision)
+
+    wanted: dict[str, Tensor] = {}
+    networks = build_networks(model.config, precision)
+    for name, tensor in published.networks.state_dict().items():
+        wanted |= pack(networks, name, tensor.bfloat16())
+    with model.borrow(Loan.TEXT), model.borrow(Loan.MODULATION):
+        found = model.networks.state_dict()
+    assert found.keys() == wanted.keys()
+    for name, tensor in wanted.items():
+        assert found[name].dtype == tensor.dtype
+        assert found[name].view(torch.uint8).equal(tensor.view(torch.uint8)), name
+    kinds = {type(module) for module in model.networks.modules()}
+    assert LINEARS[precision] in kinds
+
+
+def test_the_second_start_reads_none_of_the_checkpoints_numbers(
+    checkpoint: Path, shelf: Shelf, published: Published
+) -> None:
+    first = load(checkpoint, shelf, published, Precision.INT8)
+    pixels = Pipeline(first, "cpu").paint(REQUEST)[0]
+    before = {file: file.stat().st_mtime_ns for file in form_of(shelf).iterdir()}
+
+    spoil(checkpoint)
+    second = load(checkpoint, shelf, published, Precision.INT8)
+
+    assert {file: file.stat().st_mtime_ns for file in form_of(shelf).iterdir()} == before
+    assert second.revision == first.revision
+    assert (Pipeline(second, "cpu").paint(REQUEST)[0] == pixels).all()
+    assert len(set(pixels.tobytes())) > 50
+
+
+def test_what_is_lent_has_no_numbers_outside_of_the_loan(checkpoint: Path, shelf: Shelf, published: Published) -> None:
+    model = load(checkpoint, shelf, published, Precision.INT8)
+
+    def loans_without_numbers() -> set[Loan | None]:
+        return {loan_of(name) for name, tensor in model.networks.state_dict().items() if tensor.is_meta}
+
+    assert loans_without_numbers() == {Loan.TEXT, Loan.MODULATION}
+    with model.borrow(Loan.TEXT):
+        assert loans_without_numbers() == {Loan.MODULATION}
+    with contextlib.suppress(Cancelled), model.borrow(Loan.MODULATION):
+        assert loans_without_numbers() == {Loan.TEXT}
+        raise Cancelled
+    assert loans_without_numbers() == {Loan.TEXT, Loan.MODULATION}
+
+
+def test_files_of_a_loan_are_unmapped_when_it_is_over(checkpoint: Path, shelf: Shelf, published: Published) -> None:
+    model = load(checkpoint, shelf, published, Precision.INT8)
+    pipeline = Pipeline(model, "cpu")
+
+    def mapped() -> set[str]:
+        text = Path("/proc/self/maps").read_text()
+        return set(re.findall(rf"{re.escape(str(form_of(shelf)))}/\S+?\.(always|text|modulation)\.", text))
+
+    if not Path("/proc/self/maps").exists():
+        pytest.skip("this system does not tell what is mapped")
+    assert mapped() == {"always"}
+    with model.borrow(Loan.TEXT):
+        assert mapped() == {"always", "text"}
+    pipeline.encode("a red apple", no_check)
+    pipeline.paint(REQUEST)
+    assert mapped() == {"always"}
+
+
+def test_a_packing_that_broke_off_is_begun_anew(checkpoint: Path, shelf: Shelf, published: Published) -> None:
+    place = shelf.place(checkpoint.glob("*.safetensors"))
+    with contextlib.suppress(Cancelled), place.packing(Precision.INT8, 0) as packer:
+        assert packer is not None
+        packer.add({"clip.a": torch.ones(3)})
+        packer.add({"t5.a": torch.ones(3)})
+        raise Cancelled
+    assert place.packed(Precision.INT8) is None
+
+    model = load(checkpoint, shelf, published, Precision.INT8)
+
+    assert place.packed(Precision.INT8) is not None
+    assert len(set(Pipeline(model, "cpu").paint(REQUEST)[0].tobytes())) > 50
+
+
+def test_two_processes_that_pack_at_once_both_get_the_whole_form(
+    checkpoint: Path, shelf: Shelf, published: Published
+) -> None:
+    script = (
+        "import sys; from pathlib import Path; from allaprima.weights.checkpoint import open_checkpoint; "
+        "from allaprima.weights.shelf import Shelf; from allaprima.request import Precision; "
+        "a, b, c = map(Path, sys.argv[1:]); print(open_checkpoint(a, Shelf(b), c).load('cpu', Precision.INT8).revision)"
+    )
+    command = (sys.executable, "-c", script, str(checkpoint), str(shelf.folder), str(published.tokenizers))
+    both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    told = [process.communicate(timeout=120)[0] for process in both]
+    assert told[0] == told[1] == load(checkpoint, shelf, published, Precision.INT8).revision + "\n"
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda form: (form / "index.json").write_text("[]"),
+        lambda form: (form / "clip.text_model.always.safetensors").write_bytes(b"junk"),
+        lambda form: (form / "t5.shared.text.safetensors").unlink(),
+        lambda form: shutil.copy(form / "t5.shared.text.safetensors", form / "clip.text_model.always.safetensors"),
+    ],
+)  # fmt: skip
+def test_a_damaged_packed_form_is_refused_with_what_to_do(
+    checkpoint: Path, shelf: Shelf, published: Published, damage: object
+) -> None:
+    load(checkpoint, shelf, published, Precision.INT8)
+    damage(form_of(shelf))
+
+    with pytest.raises(WeightsCorrupt, match=r"remove (the|that) folder.* and it will be made anew") as refused:
+        Pipeline(load(checkpoint, shelf, published, Precision.INT8), "cpu").paint(REQUEST)
+    assert str(form_of(shelf)) in str(refused.value)
+
+
+def test_a_disk_that_is_too_small_is_refused_before_anything_is_read(
+    checkpoint: Path, shelf: Shelf, published: Published, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = shutil.disk_usage(checkpoint)._replace(free=1000)
+    monkeypatch.setattr(shelves.shutil, "disk_usage", lambda _: usage)
+
+    with pytest.raises(WeightsTooLarge, match=r"takes 0\.0 GiB of disk.*ALLAPRIMA_ENGINE__WEIGHTS_DIR"):
+        load(checkpoint, shelf, published, Precision.INT8)
+    assert not list(shelf.folder.rglob("*.safetensors"))
