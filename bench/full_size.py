@@ -108,7 +108,7 @@ def measure(folder: Path, precision: Precision, size: str) -> None:
         print(f"| whole picture of a prompt that was read before, s | {again['whole']:.1f} |")
         print(f"| peak memory from load to the last picture, GB | {peak_gb(process.pid):.1f} |", flush=True)
     started = time.perf_counter()
-    with server(folder / "data", *options) as (_, _, process):
+    with server(folder / "again", *options):
         print(f"| second start, s | {time.perf_counter() - started:.1f} |", flush=True)
 
 

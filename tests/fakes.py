@@ -87,6 +87,10 @@ class FakeEngine(Engine):
         """The ids of the jobs in its hands."""
         return tuple(self._held)
 
+    def tokens_over(self, request: ImageRequest) -> int:
+        """A token a word, of which it reads ten."""
+        return max(0, len(request.prompt.split()) - 10)
+
     def start(self) -> None:
         assert not self._is_closed
 

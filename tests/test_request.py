@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from allaprima import request as limits
 from allaprima.errors import InvalidRequest
-from allaprima.request import ImageFormat, ImageRequest, PaintedImage, Timings, nearest_side, side_problem
+from allaprima.request import ImageFormat, ImageRequest, LongPrompt, PaintedImage, Timings, nearest_side, side_problem
 
 LEGAL_SIDES = range(64, 1537, 32)
 LEGAL: dict[str, Any] = {"prompt": "a boat", "seed": 7, "model": "allaprima/sketch"}
@@ -32,6 +32,7 @@ def test_defaults_are_one_checked_png_of_1024_by_768_in_four_steps() -> None:
         "count": 1,
         "check_safety": True,
         "image_format": ImageFormat.PNG,
+        "on_long_prompt": LongPrompt.TRUNCATE,
     }
 
 
@@ -110,6 +111,7 @@ def test_the_nearest_side_is_legal_and_none_is_nearer(px: float) -> None:
     count=st.integers(1, 4),
     check_safety=st.booleans(),
     image_format=st.sampled_from(ImageFormat),
+    on_long_prompt=st.sampled_from(LongPrompt),
 )
 def test_a_request_comes_back_from_json_as_it_was(**fields: Any) -> None:
     request = ImageRequest(model="allaprima/sketch", **fields)

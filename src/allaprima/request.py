@@ -35,6 +35,14 @@ class ImageFormat(StrEnum):
         return f"image/{self.value}"
 
 
+class LongPrompt(StrEnum):
+    """What becomes of a prompt of more tokens than the model reads."""
+
+    #: The rest is not read, and a warning says so.
+    TRUNCATE = "truncate"
+    REFUSE = "refuse"
+
+
 class Precision(StrEnum):
     """How a model's numbers are kept. Below 16 bits only the linears of the blocks, which are nearly all of FLUX."""
 
@@ -120,6 +128,7 @@ class ImageRequest:
     count: int = 1
     check_safety: bool = True
     image_format: ImageFormat = ImageFormat.PNG
+    on_long_prompt: LongPrompt = LongPrompt.TRUNCATE
 
     def __post_init__(self) -> None:
         found = {
@@ -136,12 +145,14 @@ class ImageRequest:
 
     def to_json(self) -> dict[str, Any]:
         """Return the request as plain values, for a job's row."""
-        return asdict(self) | {"image_format": self.image_format.value}
+        return asdict(self) | {"image_format": self.image_format.value, "on_long_prompt": self.on_long_prompt.value}
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "ImageRequest":
         """Undo `to_json`."""
-        return cls(**values | {"image_format": ImageFormat(values["image_format"])})
+        # Jobs of earlier versions know no long prompts.
+        on_long_prompt = LongPrompt(values.get("on_long_prompt", LongPrompt.TRUNCATE))
+        return cls(**values | {"image_format": ImageFormat(values["image_format"]), "on_long_prompt": on_long_prompt})
 
 
 @dataclass(frozen=True, slots=True)

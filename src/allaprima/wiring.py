@@ -45,7 +45,8 @@ def build_engine(settings: EngineSettings) -> LocalEngine:
         safety = SafetyChecker.load()
         return {files.id: build_painter(files, safety, settings) for files in opened}
 
-    return LocalEngine(tuple(_info(files) for files in opened), load)
+    tokenizers = {files.id: files.tokenizers[0] for files in opened}
+    return LocalEngine(tuple(_info(files) for files in opened), load, tokenizers)
 
 
 def build_painter(files: ModelFiles, safety: SafetyChecker, settings: EngineSettings) -> Painter:

@@ -44,7 +44,7 @@ async def test_the_answer_has_every_documented_member_and_no_other(client: httpx
         }  # fmt: skip
     assert [set(item) for item in body["data"]] == [{"url"}, {"url"}]
     assert set(body["timings"]) == {"inference", "text", "steps", "decode", "safety", "encode"}
-    assert set(body["meta"]) == {"model", "revision", "usage", "warnings"}
+    assert set(body["meta"]) == {"model", "revision", "precision", "usage", "warnings"}
     assert set(body["meta"]["usage"]) == {"credits_used", "usd_spent"}
 
 
@@ -367,6 +367,31 @@ async def test_without_the_safety_checker_there_is_no_score(client: httpx2.Async
 async def test_what_the_engine_warns_of_is_passed_on(client: httpx2.AsyncClient, engine: FakeEngine) -> None:
     engine.warnings = ("the prompt was cut",)
     assert (await paint(client, model="sketch"))["meta"]["warnings"] == ["the prompt was cut"]
+
+
+LONG = " ".join(["apple"] * 13)
+
+
+async def test_a_prompt_that_is_too_long_is_refused_where_the_request_says_so(
+    client: httpx2.AsyncClient, engine: FakeEngine
+) -> None:
+    answer = await client.post(PATH, json=BODY | {"prompt": LONG, "on_long_prompt": "refuse"})
+
+    assert answer.status_code == 400
+    assert "prompt: has 3 tokens more than the model reads; shorten it" in answer.text
+    assert not engine.requests
+
+
+@pytest.mark.parametrize(("prompt", "choice"), [(LONG, "truncate"), (LONG, None), ("an apple", "refuse")])
+async def test_any_other_prompt_is_painted(client: httpx2.AsyncClient, prompt: str, choice: str | None) -> None:
+    answer = await client.post(PATH, json=BODY | {"prompt": prompt, "on_long_prompt": choice})
+    assert answer.status_code == 200
+
+
+async def test_another_choice_for_long_prompts_is_refused_by_name(client: httpx2.AsyncClient) -> None:
+    answer = await client.post(PATH, json=BODY | {"on_long_prompt": "shorten"})
+    assert answer.status_code == 400
+    assert "on_long_prompt: Invalid enum value. Expected 'truncate' | 'refuse', received" in answer.text
 
 
 # Models -------------------------------------------------------------------------------------------------------------

@@ -49,7 +49,7 @@ def new_engine() -> Engine:
         model = open_model(sketch_folder()).load()
         return {model.id: Painter(Pipeline(model, "cpu"), SafetyChecker.load(), DEFAULT_SAFETY_THRESHOLD)}
 
-    engine = Engine((ModelInfo(SKETCH_ID, "", "sketch", ""),), load)
+    engine = Engine((ModelInfo(SKETCH_ID, "", "sketch", ""),), load, {})
     engine.start()
     return engine
 

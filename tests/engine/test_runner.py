@@ -32,7 +32,7 @@ class ScriptedPainter(Painter):
     """Paints the prompt's own bytes; "crash" is a bug of ours and "refuse" an error of ours."""
 
     def __init__(self) -> None:
-        self.model = SimpleNamespace(id=SKETCH_ID, revision="r1")
+        self.model = SimpleNamespace(id=SKETCH_ID, revision="r1", precision=Precision.FP32)
         #: The prompts that were begun, in order.
         self.begun: list[str] = []
 
@@ -85,7 +85,7 @@ def sketch_engine(painter: Painter) -> Iterator[Engine]:
 
 
 def running(load: LoadPainters) -> Iterator[Engine]:
-    opened = Engine(MODELS, load)
+    opened = Engine(MODELS, load, {})
     opened.start()
     yield opened
     opened.close()
@@ -98,7 +98,7 @@ def test_an_engine_is_ready_and_knows_revisions_once_its_models_are_loaded(scrip
         assert may_load.wait(LIMIT_S)
         return {SKETCH_ID: scripted}
 
-    engine = Engine(MODELS, load)
+    engine = Engine(MODELS, load, {})
     engine.start()
     future = engine.submit("early", REQUEST, ignore)
     assert not engine.is_ready
@@ -108,7 +108,7 @@ def test_an_engine_is_ready_and_knows_revisions_once_its_models_are_loaded(scrip
     engine.ready.result(LIMIT_S)
 
     assert engine.is_ready
-    assert engine.models == (replace(MODELS[0], revision="r1"),)
+    assert engine.models == (replace(MODELS[0], revision="r1", precision=Precision.FP32),)
     assert future.result(LIMIT_S).images[0].data == b"paint"
     engine.close()
 
@@ -118,7 +118,7 @@ def test_an_engine_that_can_not_load_says_so_and_gives_back_what_waits(error: Ex
     def load() -> dict[str, Painter]:
         raise error
 
-    engine = Engine(MODELS, load)
+    engine = Engine(MODELS, load, {})
     engine.start()
     waiting = engine.submit("waiting", REQUEST, ignore)
 

@@ -112,7 +112,7 @@ def encode_pass() -> Pass:
 def decode_pass() -> Pass:
     autoencoder = Autoencoder(AUTOENCODER)
     stages = [*stages_of(autoencoder.decoder.up, autoencoder.decoder.mid)]
-    return Pass(stages, 3 + 3 * 2 + 2, lambda check: autoencoder.decode(torch.zeros(1, 2, 2, 2), check))
+    return Pass(stages, 3 + 3 * 2 + 2, lambda check: autoencoder.decoder(torch.zeros(1, 2, 2, 2), check))
 
 
 PASSES = pytest.mark.parametrize(

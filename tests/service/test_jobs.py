@@ -78,6 +78,7 @@ async def test_a_job_ends_with_its_pictures(
     assert done.result == {
         "model": "allaprima/sketch",
         "revision": "5" * 40,
+        "precision": "fp32",
         "warnings": ["the prompt was cut"],
         "timings": {
             "inference": 0.25 + 4 * 0.125 + 0.5 + 0.0625,

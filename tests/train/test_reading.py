@@ -44,7 +44,7 @@ def test_no_caption_is_longer_than_the_encoders_read():
     captions = [caption(compose(seed, 512, 512), rng) for seed in range(1000)]
 
     for tokenizer in tokenizers():
-        assert not any(tokenizer.encode(text).is_truncated for text in captions)
+        assert not any(tokenizer.encode(text).over for text in captions)
 
 
 def test_a_fit_goes_on_where_it_stopped_and_ends_when_its_minutes_are_used(tmp_path, capsys):

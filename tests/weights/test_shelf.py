@@ -14,12 +14,13 @@ from torch import Tensor
 
 from allaprima.engine.pipeline import Pipeline
 from allaprima.errors import Cancelled, WeightsCorrupt, WeightsTooLarge
-from allaprima.flux import no_check
+from allaprima.kernels import QuantizedLinear
 from allaprima.request import ImageRequest, Precision
+from allaprima.weights import checkpoint as checkpoints
 from allaprima.weights import shelf as shelves
 from allaprima.weights.checkpoint import open_checkpoint
-from allaprima.weights.networks import Loan, Model, loan_of
-from allaprima.weights.precision import LINEARS, build_networks, pack
+from allaprima.weights.networks import Model
+from allaprima.weights.precision import LINEARS, build_networks, is_modulation, is_text, pack
 from allaprima.weights.shelf import Shelf
 from weights.published import Published, write_bfl
 
@@ -97,13 +98,19 @@ def test_the_packed_form_holds_what_packing_in_memory_gives(
     checkpoint: Path, shelf: Shelf, published: Published, precision: Precision
 ) -> None:
     model = load(checkpoint, shelf, published, precision)
+    lent: dict[str, Tensor] = {}
+    for name, module in model.networks.named_modules():
+        if is_modulation(name) and isinstance(module, QuantizedLinear):
+            module.register_forward_pre_hook(
+                lambda module, _, name=name: lent.update({f"{name}.{k}": t for k, t in module.state_dict().items()})
+            )
+    model.networks.transformer.modulations(torch.ones(1), torch.ones(1, model.config.transformer.vec_in_dim))
 
     wanted: dict[str, Tensor] = {}
     networks = build_networks(model.config, precision)
     for name, tensor in published.networks.state_dict().items():
         wanted |= pack(networks, name, tensor.bfloat16())
-    with model.borrow(Loan.TEXT), model.borrow(Loan.MODULATION):
-        found = model.networks.state_dict()
+    found = model.networks.state_dict() | lent
     assert found.keys() == wanted.keys()
     for name, tensor in wanted.items():
         assert found[name].dtype == tensor.dtype
@@ -128,37 +135,64 @@ def test_the_second_start_reads_none_of_the_checkpoints_numbers(
     assert len(set(pixels.tobytes())) > 50
 
 
-def test_what_is_lent_has_no_numbers_outside_of_the_loan(checkpoint: Path, shelf: Shelf, published: Published) -> None:
+def without_numbers(model: Model) -> set[str]:
+    return {name for name, tensor in model.networks.state_dict().items() if tensor.is_meta}
+
+
+@pytest.mark.parametrize("is_memory_short", [False, True])
+def test_what_is_lent_has_numbers_during_its_pass_alone(
+    checkpoint: Path, shelf: Shelf, published: Published, monkeypatch: pytest.MonkeyPatch, is_memory_short: bool
+) -> None:
+    monkeypatch.setattr(checkpoints, "is_short", lambda *_: is_memory_short)
     model = load(checkpoint, shelf, published, Precision.INT8)
+    linears = {n: m for n, m in model.networks.named_modules() if isinstance(m, QuantizedLinear)}
+    lent = {n: m for n, m in linears.items() if is_modulation(n) or (is_memory_short and is_text(n))}
+    given: list[tuple[str, bool]] = []
+    for name, module in lent.items():
+        module.register_forward_pre_hook(lambda module, _, name=name: given.append((name, module.weight.is_meta)))
+    idle = without_numbers(model)
+    assert {name.rpartition(".")[0] for name in idle} == lent.keys()
 
-    def loans_without_numbers() -> set[Loan | None]:
-        return {loan_of(name) for name, tensor in model.networks.state_dict().items() if tensor.is_meta}
+    pixels = Pipeline(model, "cpu").paint(REQUEST)[0]
 
-    assert loans_without_numbers() == {Loan.TEXT, Loan.MODULATION}
-    with model.borrow(Loan.TEXT):
-        assert loans_without_numbers() == {Loan.MODULATION}
-    with contextlib.suppress(Cancelled), model.borrow(Loan.MODULATION):
-        assert loans_without_numbers() == {Loan.TEXT}
-        raise Cancelled
-    assert loans_without_numbers() == {Loan.TEXT, Loan.MODULATION}
+    assert dict(given) == dict.fromkeys(lent, False)
+    assert without_numbers(model) == idle
+    assert len(set(pixels.tobytes())) > 50
 
 
-def test_files_of_a_loan_are_unmapped_when_it_is_over(checkpoint: Path, shelf: Shelf, published: Published) -> None:
+def test_a_pass_that_fails_gives_back_what_it_was_lent(checkpoint: Path, shelf: Shelf, published: Published) -> None:
     model = load(checkpoint, shelf, published, Precision.INT8)
-    pipeline = Pipeline(model, "cpu")
+    idle = without_numbers(model)
+    modulation = model.networks.transformer.single_blocks[0].modulation
+    with pytest.raises(RuntimeError):
+        modulation(torch.ones(1, 3))
+    assert without_numbers(model) == idle
 
-    def mapped() -> set[str]:
-        text = Path("/proc/self/maps").read_text()
-        return set(re.findall(rf"{re.escape(str(form_of(shelf)))}/\S+?\.(always|text|modulation)\.", text))
 
+def test_files_of_what_is_lent_are_unmapped_after_its_pass(
+    checkpoint: Path, shelf: Shelf, published: Published, monkeypatch: pytest.MonkeyPatch
+) -> None:
     if not Path("/proc/self/maps").exists():
         pytest.skip("this system does not tell what is mapped")
-    assert mapped() == {"always"}
-    with model.borrow(Loan.TEXT):
-        assert mapped() == {"always", "text"}
-    pipeline.encode("a red apple", no_check)
-    pipeline.paint(REQUEST)
-    assert mapped() == {"always"}
+    monkeypatch.setattr(checkpoints, "is_short", lambda *_: True)
+    model = load(checkpoint, shelf, published, Precision.INT8)
+    form = form_of(shelf)
+
+    def mapped() -> set[str]:
+        return set(re.findall(rf"{re.escape(str(form))}/(\S+)", Path("/proc/self/maps").read_text()))
+
+    seen: set[str] = set()
+    for name, module in model.networks.named_modules():
+        if is_modulation(name) and isinstance(module, QuantizedLinear):
+            module.register_forward_pre_hook(lambda *_: seen.update(mapped()))
+    before = mapped()
+    Pipeline(model, "cpu").paint(REQUEST)
+
+    modulations = {file.name for file in form.glob("*.modulation.safetensors")}
+    assert modulations
+    assert not modulations & before
+    assert modulations <= seen
+    assert mapped() == before
 
 
 def test_a_packing_that_broke_off_is_begun_anew(checkpoint: Path, shelf: Shelf, published: Published) -> None:
@@ -194,9 +228,9 @@ def test_two_processes_that_pack_at_once_both_get_the_whole_form(
     "damage",
     [
         lambda form: (form / "index.json").write_text("[]"),
-        lambda form: (form / "clip.text_model.always.safetensors").write_bytes(b"junk"),
-        lambda form: (form / "t5.shared.text.safetensors").unlink(),
-        lambda form: shutil.copy(form / "t5.shared.text.safetensors", form / "clip.text_model.always.safetensors"),
+        lambda form: (form / "clip.text_model.safetensors").write_bytes(b"junk"),
+        lambda form: (form / "t5.shared.safetensors").unlink(),
+        lambda form: shutil.copy(form / "t5.shared.safetensors", form / "clip.text_model.safetensors"),
     ],
 )  # fmt: skip
 def test_a_damaged_packed_form_is_refused_with_what_to_do(

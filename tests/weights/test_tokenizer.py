@@ -41,14 +41,14 @@ def test_t5_reads_words_then_the_end_then_padding(t5: PromptTokenizer, ids: dict
     tokens = t5.encode("a red apple")
 
     assert tokens.ids == (ids["a"], ids["red"], ids["apple"], END, PAD, PAD, PAD, PAD)
-    assert not tokens.is_truncated
+    assert not tokens.over
 
 
 def test_clip_reads_its_begin_then_words_then_its_end_to_the_last(clip: PromptTokenizer, ids: dict[str, int]) -> None:
     tokens = clip.encode("a red apple")
 
     assert tokens.ids == (BEGIN_CLIP, ids["a"], ids["red"], ids["apple"], *[END_CLIP] * 4)
-    assert not tokens.is_truncated
+    assert not tokens.over
 
 
 def test_clips_end_is_the_largest_id_so_that_it_pools_there(clip: PromptTokenizer, ids: dict[str, int]) -> None:
@@ -66,7 +66,7 @@ def test_marks_of_place_end_every_t5_row_and_leave_the_rest_for_words(
 
     assert t5.encode("red apple").ids == (ids["red"], ids["apple"], END, PAD, PAD, *marks)
     assert t5.encode("red " * 9).ids == (*[ids["red"]] * 4, END, *marks)
-    assert [t5.encode("red " * count).is_truncated for count in (4, 5)] == [False, True]
+    assert [t5.encode("red " * count).over for count in (4, 5, 7)] == [0, 1, 3]
     assert (t5.room, clip.room) == (4, LENGTH - 2)
     assert clip.encode("red").ids == (BEGIN_CLIP, ids["red"], *[END_CLIP] * 6)
 
@@ -87,7 +87,7 @@ def test_t5_says_when_it_cut_and_keeps_the_end(
 ) -> None:
     tokens = t5.encode("red " * words)
 
-    assert tokens.is_truncated is is_truncated
+    assert (tokens.over > 0) is is_truncated
     assert len(tokens.ids) == LENGTH
     assert tokens.ids[: min(words, 7)] == (ids["red"],) * min(words, 7)
     assert tokens.ids[min(words, 7)] == END
@@ -97,7 +97,7 @@ def test_t5_says_when_it_cut_and_keeps_the_end(
 def test_clip_says_when_it_cut_and_keeps_begin_and_end(clip: PromptTokenizer, words: int, is_truncated: bool) -> None:
     tokens = clip.encode("red " * words)
 
-    assert tokens.is_truncated is is_truncated
+    assert (tokens.over > 0) is is_truncated
     assert len(tokens.ids) == LENGTH
     assert (tokens.ids[0], tokens.ids[-1]) == (BEGIN_CLIP, END_CLIP)
 
@@ -115,7 +115,7 @@ def test_unknown_words_are_left_out_and_told_once_as_written_in_order(
 
 
 def test_unknown_words_take_no_room(t5: PromptTokenizer) -> None:
-    assert not t5.encode("zebra " * 50 + "red apple").is_truncated
+    assert not t5.encode("zebra " * 50 + "red apple").over
 
 
 def test_a_t_rex_is_read_as_its_two_words(t5: PromptTokenizer, ids: dict[str, int]) -> None:

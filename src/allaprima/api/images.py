@@ -107,6 +107,7 @@ def _image_request(call: ImagesCall, served: ServedModel) -> ImageRequest:
         count=call.count,
         check_safety=call.check_safety,
         image_format=call.image_format,
+        on_long_prompt=call.on_long_prompt,
     )
 
 

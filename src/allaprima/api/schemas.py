@@ -15,7 +15,7 @@ from pydantic_core import PydanticCustomError
 from allaprima import request as limits
 from allaprima.api.body import json_type
 from allaprima.errors import FieldProblem, InvalidRequest
-from allaprima.request import ImageFormat
+from allaprima.request import ImageFormat, LongPrompt
 
 PRESETS: dict[str, tuple[int, int]] = {
     "square_hd": (1024, 1024),
@@ -183,6 +183,9 @@ class ImagesBody(BaseModel):
         Annotated[str, BeforeValidator(_choice(*RESPONSE_FORMATS)), WithJsonSchema({"enum": list(RESPONSE_FORMATS)})]
         | None
     ) = Field(None, description="Give images as links (default) or in base64.")
+    on_long_prompt: (
+        Annotated[str, BeforeValidator(_choice(*LongPrompt)), WithJsonSchema({"enum": list(LongPrompt)})] | None
+    ) = Field(None, description="What to do with more tokens than the model reads; truncate, the default, warns.")
     stream: Annotated[Literal[False], BeforeValidator(_boolean)] | None = Field(
         None, description="Streaming is not offered yet: true is refused."
     )
@@ -208,6 +211,7 @@ class ImagesCall:
     seed: int | None
     check_safety: bool
     image_format: ImageFormat
+    on_long_prompt: LongPrompt
     #: Whether `data` gives pictures in base64 instead of links.
     in_base64: bool
     #: Whether `images` gives pictures as data URIs instead of links.
@@ -257,6 +261,7 @@ def _call(body: ImagesBody, values: dict[str, Any]) -> ImagesCall:
         seed=body.seed,
         check_safety=body.enable_safety_checker is not False,
         image_format=ImageFormat(body.output_format) if is_format and body.output_format else ImageFormat.PNG,
+        on_long_prompt=LongPrompt(body.on_long_prompt or LongPrompt.TRUNCATE),
         in_base64=response_format == "b64_json",
         as_data_uri=body.sync_mode is True,
         ignored=tuple(ignored),

@@ -23,7 +23,7 @@ from allaprima.flux import Check, Modulations, no_check
 from allaprima.flux.latents import image_ids, noise, pack, text_ids, token_grid, unpack
 from allaprima.flux.sampler import euler_step, schedule, velocity_to
 from allaprima.request import ImageRequest
-from allaprima.weights.networks import Loan, Model
+from allaprima.weights.networks import Model
 
 Pixels = NDArray[np.uint8]
 #: The token ids of T5 and of CLIP: prompts that give the same are the same to the model.
@@ -101,7 +101,7 @@ class Pipeline:
         warnings = []
         if t5_tokens.unknown_words:
             warnings.append(f"the model does not know these words: {', '.join(t5_tokens.unknown_words)}")
-        if t5_tokens.is_truncated:
+        if t5_tokens.over:
             room = self.model.t5_tokenizer.room
             warnings.append(f"the prompt is longer than {room} tokens; the rest was not read")
         key = t5_tokens.ids, clip_tokens.ids
@@ -113,9 +113,10 @@ class Pipeline:
 
     def _read(self, t5_ids: tuple[int, ...], clip_ids: tuple[int, ...], check: Check) -> Embeddings:
         networks = self.model.networks
-        with self.model.borrow(Loan.TEXT):
-            txt = networks.t5(torch.tensor([t5_ids], device=self._device), check)
-        return Embeddings(txt, networks.clip(torch.tensor([clip_ids], device=self._device), check))
+        return Embeddings(
+            networks.t5(torch.tensor([t5_ids], device=self._device), check),
+            networks.clip(torch.tensor([clip_ids], device=self._device), check),
+        )
 
     def prepare(self, request: ImageRequest) -> Canvas:
         """Return the canvas of a request: pure noise, image i from seed + i."""
@@ -154,8 +155,7 @@ class Pipeline:
         modulations = self.modulations.get(key)
         if modulations is None:
             times = torch.tensor(schedule(steps)[:-1], device=self._device)
-            with self.model.borrow(Loan.MODULATION):
-                modulations = self.model.networks.transformer.modulations(times, conditioning.embeddings.vec, check)
+            modulations = self.model.networks.transformer.modulations(times, conditioning.embeddings.vec, check)
             self.modulations.put(key, modulations)
         return modulations
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from allaprima.engine.painter import Painter
 from allaprima.errors import Cancelled, Draining, Error, GenerationFailed
 from allaprima.request import ImageRequest, ModelInfo, Painting, StepDone
+from allaprima.weights.tokenizer import PromptTokenizer
 
 logger = logging.getLogger(__name__)
 
@@ -35,10 +36,15 @@ class Ticket:
 class Engine:
     """Paints requests in the order they come, in a thread of its own."""
 
-    def __init__(self, models: tuple[ModelInfo, ...], load: LoadPainters) -> None:
-        """models: what will be loaded, without revisions. load: loads them; may raise `WeightsError`."""
+    def __init__(
+        self, models: tuple[ModelInfo, ...], load: LoadPainters, tokenizers: Mapping[str, PromptTokenizer]
+    ) -> None:
+        """models: what will be loaded, without revisions. load: loads them; may raise `WeightsError`. tokenizers: T5's,
+        by model id.
+        """
         self._models = models
         self._load = load
+        self._tokenizers = tokenizers
         self._painters: Mapping[str, Painter] = {}
         self._inbox: queue.SimpleQueue[Ticket | None] = queue.SimpleQueue()
         self._tickets: dict[str, Ticket] = {}
@@ -56,6 +62,10 @@ class Engine:
     def is_ready(self) -> bool:
         """Whether every model is loaded."""
         return self.ready.done() and self.ready.exception() is None
+
+    def tokens_over(self, request: ImageRequest) -> int:
+        """Return how many tokens a prompt has more than its model reads."""
+        return self._tokenizers[request.model].encode(request.prompt).over
 
     def start(self) -> None:
         """Start the thread and the loading. Requests may be submitted at once; they wait."""

@@ -9,8 +9,10 @@ Dimension key: B batch, C channels, Y rows, X columns.
 
 from collections.abc import Iterator
 
+import torch
 from torch import Tensor, nn
 
+from allaprima.flux.bands import banded_head, banded_resnet, banded_upsample
 from allaprima.flux.check import Check, no_check
 from allaprima.flux.config import AutoencoderConfig
 from allaprima.kernels import attention
@@ -193,6 +195,24 @@ class Decoder(nn.Module):
         x = self.conv_out(nn.functional.silu(self.norm_out(x)))
         return nn.functional.pixel_shuffle(x, self.patch) if self.patch > 1 else x
 
+    @torch.no_grad()
+    def by_bands(self, z: Tensor, check: Check) -> Tensor:
+        """Return what `forward` returns, in memory that is bounded beside two activations of the largest level."""
+        x = self.conv_in(z)
+        for stage in self.mid.stages():
+            check()
+            x = stage(x)
+        for level in reversed(self.up):
+            assert isinstance(level, Level)
+            for stage in level.stages():
+                if isinstance(stage, Upsample):
+                    x = banded_upsample(stage.conv, x, check)
+                else:
+                    assert isinstance(stage, ResnetBlock)
+                    x = banded_resnet(stage, x, check)
+        x = banded_head(self.norm_out, self.conv_out, x, check)
+        return nn.functional.pixel_shuffle(x, self.patch) if self.patch > 1 else x
+
 
 class Autoencoder(nn.Module):
     """Encoder and decoder, with the latents' scale and shift between them."""
@@ -212,5 +232,9 @@ class Autoencoder(nn.Module):
         return (mean - self.config.shift_factor) * self.config.scale_factor
 
     def decode(self, z: Tensor, check: Check = no_check) -> Tensor:
-        """Return the pictures of scaled latents, about [-1, 1] (not clamped). Inverse shapes of `encode`."""
-        return self.decoder(z / self.config.scale_factor + self.config.shift_factor, check)
+        """Return the pictures of scaled latents, about [-1, 1] (not clamped). Inverse shapes of `encode`.
+
+        Without gradients they are decoded a band of rows at a time (`bands`), where the size asks for more than one.
+        """
+        z = z / self.config.scale_factor + self.config.shift_factor
+        return self.decoder(z, check) if torch.is_grad_enabled() else self.decoder.by_bands(z, check)

@@ -19,13 +19,15 @@ from allaprima.errors import (
     Cancelled,
     Draining,
     Error,
+    FieldProblem,
     GenerationFailed,
     GenerationTimeout,
+    InvalidRequest,
     JobNotFound,
     QueueFull,
     StoreError,
 )
-from allaprima.request import ImageRequest, Painting, StepDone
+from allaprima.request import ImageRequest, LongPrompt, Painting, StepDone
 from allaprima.service.ports import Clock, Engine
 from allaprima.store.images import Images
 from allaprima.store.jobs import ImageRow, Job, Jobs, UsageRow
@@ -128,7 +130,12 @@ class JobService:
         return self._stopping.is_set()
 
     async def submit(self, key: KeyRow, request: ImageRequest, job_id: str) -> Job:
-        """Store a job; from here on it can't be lost. Raises `QueueFull` or `Draining`."""
+        """Store a job; from here on it can't be lost.
+
+        Raises `InvalidRequest` for a prompt that is longer than the request lets it be, `QueueFull` or `Draining`.
+        """
+        if request.on_long_prompt == LongPrompt.REFUSE and (over := self._engine.tokens_over(request)):
+            raise InvalidRequest(FieldProblem("prompt", f"has {over} tokens more than the model reads; shorten it"))
         job = Job(
             id=job_id,
             account_id=key.account_id,

@@ -18,6 +18,9 @@ class Engine(Protocol):
     def is_ready(self) -> bool:
         """Whether every model is loaded."""
 
+    def tokens_over(self, request: ImageRequest) -> int:
+        """Return how many tokens a prompt has more than its model reads."""
+
     def start(self) -> None:
         """Begin to load and then to paint."""
 

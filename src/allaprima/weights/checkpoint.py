@@ -21,10 +21,10 @@ from allaprima.request import Precision
 from allaprima.weights.catalog import SCHNELL_ID
 from allaprima.weights.containers import ENDINGS, Container, ShardedContainer, open_container
 from allaprima.weights.layouts import Part
-from allaprima.weights.networks import Model, Networks, Revision, all_at_hand
+from allaprima.weights.networks import Model, Networks, Revision
 from allaprima.weights.parts import PartFile, parts_of
-from allaprima.weights.precision import LINEARS, build_networks, choose_precision, pack
-from allaprima.weights.shelf import PackedForm, Place, Shelf, lend
+from allaprima.weights.precision import LINEARS, build_networks, choose_precision, is_short, pack
+from allaprima.weights.shelf import PackedForm, Place, Shelf, put_form
 from allaprima.weights.sizes import Unsized, read_config
 from allaprima.weights.strict import check_numbers, check_shapes
 from allaprima.weights.tokenizer import PromptTokenizer, published_tokenizers
@@ -72,13 +72,12 @@ class CheckpointFiles:
         networks = build_networks(self.config, precision)
         if precision in LINEARS:
             form = place.packed(precision) or self._pack(networks, place, precision)
-            borrow = lend(networks, form, device)
+            put_form(networks, form, device, lends_text=is_short(self.config, precision, device))
         else:
             self._read_into(networks, place, device)
-            borrow = all_at_hand
         revision = place.revision
         assert revision is not None
-        return Model(self.id, revision, precision, self.config, networks, *self.tokenizers, borrow)
+        return Model(self.id, revision, precision, self.config, networks, *self.tokenizers)
 
     def _read_into(self, networks: Networks, place: Place, device: str) -> None:
         state: dict[str, Tensor] = {}

@@ -23,7 +23,7 @@ from allaprima.weights.containers import ENDINGS
 from allaprima.weights.networks import Model, Networks, Revision
 from allaprima.weights.precision import build_networks, pack
 from allaprima.weights.strict import check_numbers, check_shapes
-from allaprima.weights.tokenizer import word_room, word_tokenizers
+from allaprima.weights.tokenizer import PromptTokenizer, word_room, word_tokenizers
 
 WEIGHTS_FILE = "model.safetensors"
 TOKENIZER_FILE = "tokenizer.json"
@@ -37,6 +37,7 @@ class FolderFiles:
     folder: Path
     id: str
     config: ModelConfig
+    tokenizers: tuple[PromptTokenizer, PromptTokenizer]
 
     def load(self, device: str = "cpu", precision: Precision | None = None) -> Model:
         """Read the networks, unless told otherwise in float32 on a CPU and in bfloat16 elsewhere.
@@ -57,9 +58,7 @@ class FolderFiles:
             revision.add(name, tensors[name])
             state |= pack(networks, name, tensors[name])
         networks.load_state_dict({name: tensor.to(device) for name, tensor in state.items()}, assign=True)
-        tokenizer = _read_tokenizer(self.folder / TOKENIZER_FILE, word_room(self.config))
-        t5, clip = word_tokenizers(tokenizer, self.config)
-        return Model(self.id, revision.digest(), precision, self.config, networks, t5, clip)
+        return Model(self.id, revision.digest(), precision, self.config, networks, *self.tokenizers)
 
 
 def open_folder(folder: Path) -> FolderFiles:
@@ -79,9 +78,12 @@ def open_folder(folder: Path) -> FolderFiles:
     if header.get("format") != FORMAT:
         raise WeightsCorrupt(f"{path} was not written by allaprima: its header lacks format {FORMAT}")
     try:
-        return FolderFiles(folder, header["id"], _config_from_json(json.loads(header["config"])))
+        config = _config_from_json(json.loads(header["config"]))
+        model_id = header["id"]
     except (AttributeError, LookupError, RecursionError, TypeError, ValueError) as exc:
         raise WeightsCorrupt(f"{path} has a header that can't be used: {exc}") from exc
+    tokenizer = _read_tokenizer(folder / TOKENIZER_FILE, word_room(config))
+    return FolderFiles(folder, model_id, config, word_tokenizers(tokenizer, config))
 
 
 def is_own_folder(path: Path) -> bool:

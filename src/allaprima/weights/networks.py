@@ -1,11 +1,7 @@
 """A model in memory: its four networks, how its prompts are read, and the hash that tells its weights apart."""
 
 import hashlib
-import re
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Protocol
 
 import torch
@@ -27,34 +23,6 @@ class Networks(nn.Module):
         self.autoencoder = Autoencoder(config.autoencoder)
 
 
-class Loan(StrEnum):
-    """Weights that are needed now and then, and may be given back in between."""
-
-    #: T5, which reads a prompt that is new.
-    TEXT = "text"
-    #: The linears of the blocks' modulations, which are asked once for all steps of a prompt.
-    MODULATION = "modulation"
-
-
-_MODULATION = re.compile(r"transformer\..*\.(img_mod|txt_mod|modulation)\.")
-
-
-def loan_of(name: str) -> Loan | None:
-    """Return the loan that a tensor of `Networks` belongs to; None for what is always needed."""
-    if name.startswith("t5."):
-        return Loan.TEXT
-    return Loan.MODULATION if _MODULATION.match(name) else None
-
-
-#: Has the weights of a loan at hand while the context lasts.
-Borrow = Callable[[Loan], AbstractContextManager[None]]
-
-
-def all_at_hand(_loan: Loan) -> AbstractContextManager[None]:
-    """Borrow from a model whose weights are all in memory."""
-    return nullcontext()
-
-
 @dataclass(frozen=True, slots=True)
 class Model:
     """Everything the engine needs to paint with one model."""
@@ -67,8 +35,6 @@ class Model:
     networks: Networks
     t5_tokenizer: PromptTokenizer
     clip_tokenizer: PromptTokenizer
-    #: Of T5 and of the modulations, outside of this context, there may be no weights.
-    borrow: Borrow = all_at_hand
 
 
 class ModelFiles(Protocol):
@@ -81,6 +47,10 @@ class ModelFiles(Protocol):
     @property
     def config(self) -> ModelConfig:
         """Its sizes."""
+
+    @property
+    def tokenizers(self) -> tuple[PromptTokenizer, PromptTokenizer]:
+        """T5's and CLIP's."""
 
     def load(self, device: str = "cpu", precision: Precision | None = None) -> Model:
         """Read the networks to a device, in the asked precision or in the model's own choice.

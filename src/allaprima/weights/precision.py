@@ -16,7 +16,7 @@ from allaprima.flux import ModelConfig
 from allaprima.kernels import Float8Linear, Int4WeightLinear, Int8Linear, Int8WeightLinear, QuantizedLinear
 from allaprima.request import Precision
 from allaprima.weights.memory import available_bytes
-from allaprima.weights.networks import Loan, Networks, loan_of
+from allaprima.weights.networks import Networks
 
 #: What replaces a linear in each precision that packs.
 LINEARS: Mapping[Precision, type[QuantizedLinear]] = {
@@ -29,6 +29,7 @@ LINEARS: Mapping[Precision, type[QuantizedLinear]] = {
 PREFERRED = (Precision.BF16, Precision.INT8)
 #: Memory beside the weights that painting takes, at least.
 WORKING_BYTES = 2 * 2**30
+_MODULATION = re.compile(r"transformer\..*\.(img_mod|txt_mod|modulation)(\.|$)")
 _PACKED = re.compile(r"(transformer\.(double_blocks|single_blocks)|t5\.encoder\.block)\.")
 
 
@@ -67,22 +68,43 @@ class Footprint:
 
     #: All of them, which is also what a packed form takes on the disk.
     whole: int
-    #: The most that are needed at a time, where those that are needed now and then are given back in between.
-    lending: int
+    #: Those of T5, which reads a prompt that is new.
+    text: int
+    #: Those of the linears of the blocks' modulations, which are asked once for all steps of a prompt.
+    modulation: int
 
 
 def footprint(config: ModelConfig, precision: Precision) -> Footprint:
     """Return the bytes that a model's weights take."""
-    sizes = dict.fromkeys((None, *Loan), 0)
-    for name, tensor in build_networks(config, precision).state_dict().items():
-        sizes[loan_of(name)] += tensor.nbytes
-    return Footprint(sum(sizes.values()), sizes[None] + max(sizes[loan] for loan in Loan))
+    sizes = {name: tensor.nbytes for name, tensor in build_networks(config, precision).state_dict().items()}
+    return Footprint(
+        sum(sizes.values()),
+        sum(size for name, size in sizes.items() if is_text(name)),
+        sum(size for name, size in sizes.items() if is_modulation(name)),
+    )
+
+
+def is_text(name: str) -> bool:
+    """Say whether a tensor or module of `Networks` is T5's."""
+    return name.startswith("t5.")
+
+
+def is_modulation(name: str) -> bool:
+    """Say whether a tensor or module of `Networks` is, or is part of, a block's modulation."""
+    return bool(_MODULATION.match(name))
 
 
 def needed_bytes(config: ModelConfig, precision: Precision, device: str) -> int:
     """Return the bytes of memory that painting takes at least, weights included."""
     found = footprint(config, precision)
-    return WORKING_BYTES + (found.lending if device == "cpu" and precision in LINEARS else found.whole)
+    is_lent = device == "cpu" and precision in LINEARS
+    return WORKING_BYTES + found.whole - (found.text + found.modulation if is_lent else 0)
+
+
+def is_short(config: ModelConfig, precision: Precision, device: str) -> bool:
+    """Say whether memory is too short for T5 to stay in it between two prompts."""
+    free = available_bytes(device)
+    return free is not None and needed_bytes(config, precision, device) + footprint(config, precision).text > free
 
 
 def choose_precision(name: str, config: ModelConfig, asked: Precision | None, device: str) -> Precision:

@@ -11,21 +11,21 @@ import json
 import logging
 import re
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-import torch
 from filelock import FileLock
 from platformdirs import user_cache_path
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from allaprima.errors import WeightsCorrupt, WeightsTooLarge
-from allaprima.kernels import LAYOUT
+from allaprima.kernels import LAYOUT, QuantizedLinear
 from allaprima.request import Precision
-from allaprima.weights.networks import Borrow, Loan, Networks, all_at_hand, loan_of
+from allaprima.weights.networks import Networks
+from allaprima.weights.precision import is_modulation, is_text
 
 logger = logging.getLogger(__name__)
 
@@ -112,7 +112,7 @@ class Packer:
         self._folder = folder
         self._section = ""
         self._pending: dict[str, dict[str, Tensor]] = {}
-        self._loans: dict[str, Loan | None] = {}
+        self._names: dict[str, str] = {}
 
     def add(self, tensors: dict[str, Tensor]) -> None:
         """Take in what the networks keep of one tensor; no more than one block's are held at a time."""
@@ -121,21 +121,18 @@ class Packer:
             if section != self._section:
                 self._write()
                 self._section = section
-            loan = loan_of(name)
-            file = f"{section}.{loan or 'always'}.safetensors"
-            self._loans[file] = loan
+            file = f"{section}{'.modulation' if is_modulation(name) else ''}.safetensors"
+            self._names[name] = file
             self._pending.setdefault(file, {})[name] = tensor.contiguous()
 
     def finish(self) -> None:
-        """Write what is still held, and the list of the files."""
+        """Write what is still held, and which file has which tensor."""
         self._write()
-        (self._folder / INDEX_FILE).write_text(json.dumps(self._loans, indent=1))
+        (self._folder / INDEX_FILE).write_text(json.dumps(self._names, indent=1))
 
     def _write(self) -> None:
         for file, tensors in self._pending.items():
             save_file(tensors, self._folder / file)
-        if self._pending:
-            logger.debug("packed %s", self._section)
         self._pending = {}
 
 
@@ -143,95 +140,71 @@ class PackedForm:
     """A packed form that is all there."""
 
     def __init__(self, folder: Path) -> None:
-        """Raises `WeightsCorrupt` naming a file that is not as it was written."""
+        """Raises `WeightsCorrupt` when its index is not as it was written."""
         self.folder = folder
         try:
-            index: dict[str, str | None] = json.loads((folder / INDEX_FILE).read_bytes())
-            self._files = {file: loan and Loan(loan) for file, loan in index.items()}
-        except (OSError, ValueError, AttributeError) as exc:
-            raise self._damaged(INDEX_FILE, exc) from exc
+            self._homes: dict[str, str] = dict(json.loads((folder / INDEX_FILE).read_bytes()))
+        except (OSError, ValueError, TypeError) as exc:
+            raise self._damaged(INDEX_FILE, str(exc)) from exc
 
-    def read(self, loan: Loan | None) -> dict[str, Tensor]:
-        """Return the tensors of a loan, or those that are always needed; mapped, and let go with the last of them."""
-        return {
-            name: tensor
-            for file, belongs_to in self._files.items()
-            if belongs_to == loan
-            for name, tensor in self._read_file(file).items()
-        }
+    def read(self, wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return tensors by name, mapped, and let go with the last of each file.
 
-    def _read_file(self, file: str) -> dict[str, Tensor]:
+        wanted: tensors of the same shapes and dtypes. Raises `WeightsCorrupt` where the form has others.
+        """
+        tensors: dict[str, Tensor] = {}
+        for file in sorted({self._homes.get(name, INDEX_FILE) for name in wanted}):
+            tensors |= self._read(file)
+        for name, like in wanted.items():
+            if name not in tensors or (tensors[name].shape, tensors[name].dtype) != (like.shape, like.dtype):
+                raise self._damaged(self._homes.get(name, INDEX_FILE), f"{name} is not what its model has")
+        return {name: tensors[name] for name in wanted}
+
+    def _read(self, file: str) -> dict[str, Tensor]:
         try:
             with safe_open(self.folder / file, "pt") as opened:
                 return {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - not a dict
         except (SafetensorError, OSError) as exc:
-            raise self._damaged(file, exc) from exc
+            raise self._damaged(file, str(exc)) from exc
 
-    def _damaged(self, file: str, exc: Exception) -> WeightsCorrupt:
+    def _damaged(self, file: str, why: str) -> WeightsCorrupt:
         return WeightsCorrupt(
-            f"{self.folder / file} is not as it was written ({exc}); remove the folder {self.folder}, "
+            f"{self.folder / file} is not as it was written ({why}); remove the folder {self.folder}, "
             "and it will be made anew"
         )
 
 
-def lend(networks: Networks, form: PackedForm, device: str) -> Borrow:
-    """Put a packed form's tensors into networks that have none yet; return how to borrow those that are lent.
+def put_form(networks: Networks, form: PackedForm, device: str, *, lends_text: bool) -> None:
+    """Put a packed form into networks that have no numbers yet.
 
-    On a GPU nothing is lent: what is there is there to be used, and what comes and goes would come over a narrow bus.
+    On a CPU the modulations' linears are lent: mapped by each of them when it is asked, and let go with its answer.
+    With `lends_text` so are T5's. What is let go stays in the system's file cache for as long as nobody else needs the
+    room: asking again costs little where memory is plenty, and memory is there where it is not.
+    Raises `WeightsCorrupt` for a form that was damaged.
     """
-    lender = Lender(networks, form)
-    place_tensors(networks, form, None, device)
-    if device == "cpu":
-        return lender
-    for loan in Loan:
-        place_tensors(networks, form, loan, device)
-    return all_at_hand
+    wanted = networks.state_dict()
+    for name, module in networks.named_modules():
+        is_lent = is_modulation(name) or (lends_text and is_text(name))
+        if device == "cpu" and is_lent and isinstance(module, QuantizedLinear):
+            _lend(module, name, form)
+            wanted = {other: tensor for other, tensor in wanted.items() if not other.startswith(f"{name}.")}
+    tensors = {name: tensor.to(device) for name, tensor in form.read(wanted).items()}
+    networks.load_state_dict(tensors, strict=False, assign=True)
 
 
-class Lender:
-    """Maps the weights of a loan while they are borrowed, and lets them go afterwards.
+def _lend(module: QuantizedLinear, name: str, form: PackedForm) -> None:
+    """Have a linear's numbers mapped before each of its passes, and let go after."""
+    empty = dict(module.state_dict())
 
-    What is let go stays in the system's file cache as long as nobody else needs the room, so that borrowing again
-    costs little where memory is plenty, and memory is there where it is not.
-    """
+    def take(*_: object) -> None:
+        tensors = form.read({f"{name}.{leaf}": tensor for leaf, tensor in empty.items()})
+        module.load_state_dict({leaf: tensors[f"{name}.{leaf}"] for leaf in empty}, assign=True)
 
-    def __init__(self, networks: Networks, form: PackedForm) -> None:
-        """networks: whose lent tensors are on the meta device."""
-        self._networks = networks
-        self._form = form
-        self._empty = {
-            loan: {name: tensor for name, tensor in networks.state_dict().items() if loan_of(name) == loan}
-            for loan in Loan
-        }
+    def let_go(*_: object) -> None:
+        module.load_state_dict(empty, assign=True)
 
-    @contextmanager
-    def __call__(self, loan: Loan) -> Iterator[None]:
-        """Have the weights of a loan at hand while the context lasts."""
-        place_tensors(self._networks, self._form, loan, "cpu")
-        try:
-            yield
-        finally:
-            self._networks.load_state_dict(self._empty[loan], strict=False, assign=True)
-
-
-def place_tensors(networks: nn.Module, form: PackedForm, loan: Loan | None, device: str) -> None:
-    """Put a packed form's tensors of a loan into networks that have none yet.
-
-    Raises `WeightsCorrupt` where the form has others than the networks ask for.
-    """
-    tensors = form.read(loan)
-    wanted = {name: tensor for name, tensor in networks.state_dict().items() if loan_of(name) == loan}
-    if {name: _kind(tensor) for name, tensor in tensors.items()} != {
-        name: _kind(tensor) for name, tensor in wanted.items()
-    }:
-        raise WeightsCorrupt(
-            f"{form.folder} holds other tensors than its model has; remove that folder, and it will be made anew"
-        )
-    networks.load_state_dict({name: tensor.to(device) for name, tensor in tensors.items()}, strict=False, assign=True)
-
-
-def _kind(tensor: Tensor) -> tuple[torch.Size, torch.dtype]:
-    return tensor.shape, tensor.dtype
+    module.register_forward_pre_hook(take)
+    module.register_forward_hook(let_go, always_call=True)
 
 
 def _section(name: str) -> str:

@@ -29,8 +29,8 @@ class Tokens:
     ids: tuple[int, ...]
     #: Words that the vocabulary lacks, as written, each once, in order.
     unknown_words: tuple[str, ...]
-    #: Whether content was cut off.
-    is_truncated: bool
+    #: How many tokens were cut off.
+    over: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ class PromptTokenizer:
         ids = [*begin, *content[: self.room], self.end_id]
         ids += [self.pad_id] * (self.length - len(self.marks) - len(ids))
         ids += self.marks
-        return Tokens(tuple(ids), tuple(unknown), len(content) > self.room)
+        return Tokens(tuple(ids), tuple(unknown), max(0, len(content) - self.room))
 
 
 def word_tokenizer(words: list[str]) -> Tokenizer:
