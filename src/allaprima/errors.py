@@ -18,7 +18,8 @@ Error:
     │   ├── WeightsMissing
     │   ├── WeightsCorrupt
     │   ├── WeightsUnsafe       a format that runs code when it is opened
-    │   └── WeightsTooLarge     more than the memory that is free
+    │   ├── WeightsTooLarge     more than the memory or the disk that is free
+    │   └── PullFailed          the hub does not give them
     ├── SettingsError           a setting that can't be used
     └── StoreError
         ├── StoreLocked         another server works on the same data folder
@@ -174,9 +175,15 @@ class WeightsUnsafe(WeightsError):
 
 
 class WeightsTooLarge(WeightsError):
-    """The model needs more memory than is free."""
+    """The model needs more memory or disk than is free."""
 
     code = "weights_too_large"
+
+
+class PullFailed(WeightsError):
+    """The model's files could not be pulled."""
+
+    code = "pull_failed"
 
 
 class SettingsError(Error):

@@ -28,6 +28,7 @@ from allaprima.store.secret import read_secret
 from allaprima.weights.catalog import find, find_path, sketch_folder
 from allaprima.weights.model import open_model
 from allaprima.weights.networks import ModelFiles
+from allaprima.weights.pulled import default_folder
 
 IMAGES_FOLDER = "images"
 
@@ -75,8 +76,10 @@ def _multiplies_float8(device: str) -> bool:
 
 def open_models(settings: EngineSettings) -> list[ModelFiles]:
     """Return the built-in model's files and those of the configured ones, none read yet. Raises `WeightsError`."""
-    paths = {path.resolve(): None for path in (sketch_folder(), *map(find_path, settings.models))}
-    opened = [open_model(path, settings.tokenizer_dir, settings.weights_dir) for path in paths]
+    weights_dir = settings.weights_dir or default_folder()
+    named = (find_path(model, weights_dir) for model in settings.models)
+    paths = {path.resolve(): None for path in (sketch_folder(), *named)}
+    opened = [open_model(path, settings.tokenizer_dir, weights_dir) for path in paths]
     ids = [files.id for files in opened]
     if twice := {model_id for model_id in ids if ids.count(model_id) > 1}:
         raise SettingsError(f"engine.models: more than one path holds the model {', '.join(sorted(twice))}")

@@ -13,7 +13,7 @@ from weights.published import CONFIG, Published
 
 @pytest.fixture(scope="module")
 def pair(published: Published) -> tuple[PromptTokenizer, PromptTokenizer]:
-    return published_tokenizers(published.tokenizers, None, CONFIG)
+    return published_tokenizers((published.tokenizers,), CONFIG)
 
 
 def test_there_are_a_thousand_prompts() -> None:
@@ -42,10 +42,9 @@ def test_clip_reads_as_transformers_does(published: Published, pair: tuple[Promp
 
 
 def test_a_checkpoint_without_tokenizers_says_what_to_do(tmp_path: Path, published: Published) -> None:
-    for home in (tmp_path, tmp_path / "flux1-schnell.safetensors"):
-        with pytest.raises(WeightsMissing, match=f"{tmp_path} holds no tokenizers, .* with --tokenizer"):
-            published_tokenizers(home, None, CONFIG)
-    assert published_tokenizers(tmp_path, published.tokenizers, CONFIG)[0].encode("red").ids
+    with pytest.raises(WeightsMissing, match=f"{tmp_path} holds no tokenizers, .* with --tokenizer"):
+        published_tokenizers((tmp_path,), CONFIG)
+    assert published_tokenizers((tmp_path, published.tokenizers), CONFIG)[0].encode("red").ids
 
 
 def test_a_tokenizer_that_is_something_else_is_refused_by_name(tmp_path: Path, published: Published) -> None:
@@ -55,7 +54,7 @@ def test_a_tokenizer_that_is_something_else_is_refused_by_name(tmp_path: Path, p
             (tmp_path / name / file.name).write_bytes(file.read_bytes())
     (tmp_path / "tokenizer" / "merges.txt").write_text("no merges here")
     with pytest.raises(WeightsCorrupt, match=f"{tmp_path / 'tokenizer'} is not a readable tokenizer"):
-        published_tokenizers(tmp_path, None, CONFIG)
+        published_tokenizers((tmp_path,), CONFIG)
     (tmp_path / "tokenizer_2" / "tokenizer.json").write_text("{}")
     with pytest.raises(WeightsCorrupt, match=r"tokenizer.json is not a readable tokenizer"):
-        published_tokenizers(tmp_path, None, CONFIG)
+        published_tokenizers((tmp_path,), CONFIG)

@@ -206,6 +206,20 @@ def keys_revoke(
     words.print(f"revoked the key {prefix}")
 
 
+@app.command(
+    epilog="Examples: [bold]allaprima pull flux/schnell[/bold] · [bold]allaprima pull flux/schnell --layout bf16[/bold]"
+)
+def pull(
+    model: Annotated[str, typer.Argument(help="The model's name: flux/schnell.")] = "flux/schnell",
+    layout: Annotated[str, typer.Option(help="bf16 (as published), fp8, gguf-q8 or gguf-q4.")] = "gguf-q8",
+) -> None:
+    """Fetch the files of flux/schnell from the hub; what was broken off goes on."""
+    with _refusals():
+        from allaprima.cli.pull import pull_model
+
+        typer.echo(pull_model(model, layout, _settings().engine, words))
+
+
 @app.command()
 def models() -> None:
     """List the models that allaprima knows, and which of them are here."""

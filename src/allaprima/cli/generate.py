@@ -14,6 +14,7 @@ from allaprima.request import RANDOM_SEED_BOUND, ImageFormat, ImageRequest, Step
 from allaprima.settings import EngineSettings
 from allaprima.weights.catalog import SKETCH_ID, find_path
 from allaprima.weights.model import open_model
+from allaprima.weights.pulled import default_folder
 from allaprima.wiring import build_painter, prepare_device
 
 SUFFIXES = {
@@ -75,7 +76,8 @@ def paint(job: Job, model: str, words: Console, settings: EngineSettings) -> lis
     Raises `WeightsError` for a model that can't be used, `SettingsError` for a device that is not here.
     """
     prepare_device(settings)
-    files = open_model(find_path(model), settings.tokenizer_dir, settings.weights_dir)
+    weights_dir = settings.weights_dir or default_folder()
+    files = open_model(find_path(model, weights_dir), settings.tokenizer_dir, weights_dir)
     painter = build_painter(files, SafetyChecker.load(), settings)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=words, transient=True) as progress:

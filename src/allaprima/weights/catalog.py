@@ -5,6 +5,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from allaprima.errors import WeightsMissing
+from allaprima.weights.pulled import pulled_folders
 
 SKETCH_ID = "allaprima/sketch"
 SCHNELL_ID = "flux/schnell"
@@ -57,11 +58,19 @@ def sketch_folder() -> Path:
     return Path(str(files("allaprima.weights") / "sketch"))
 
 
-def find_path(model: str) -> Path:
-    """Return where a model lies, given by name or by path. Raises `WeightsMissing` for a name without weights."""
+def find_path(model: str, weights_dir: Path) -> Path:
+    """Return where a model lies, given by path or by name: then it is the built-in one, or what was pulled last.
+
+    Raises `WeightsMissing` for a name without weights.
+    """
     entry = find(model)
-    if entry is not None and entry.id == SKETCH_ID:
+    if entry is None or Path(model).exists():
+        return Path(model)
+    if entry.id == SKETCH_ID:
         return sketch_folder()
-    if entry is not None and not Path(model).exists():
-        raise WeightsMissing(f"{entry.id} has no weights here; name the folder or file that has them with --model")
-    return Path(model)
+    if pulled := pulled_folders(weights_dir, entry.id):
+        return pulled[0]
+    raise WeightsMissing(
+        f"{entry.id} has no weights here; fetch them with `allaprima pull {entry.id}`, or name the folder or file that "
+        "has them with --model"
+    )

@@ -24,6 +24,7 @@ from allaprima.weights.layouts import Part
 from allaprima.weights.networks import Model, Networks, Revision
 from allaprima.weights.parts import PartFile, parts_of
 from allaprima.weights.precision import LINEARS, build_networks, choose_precision, is_short, pack
+from allaprima.weights.pulled import pulled_folders
 from allaprima.weights.shelf import PackedForm, Place, Shelf, put_form
 from allaprima.weights.sizes import Unsized, read_config
 from allaprima.weights.strict import check_numbers, check_shapes
@@ -121,8 +122,8 @@ def open_checkpoint(path: Path, shelf: Shelf, tokenizers: Path | None = None) ->
     """Look at a checkpoint without reading its weights.
 
     shelf: where what is worked out from it is kept. tokenizers: folder of the two tokenizers, for a checkpoint that
-    brings none. Raises `WeightsMissing` for a part or a tokenizer that is not there, `WeightsUnsafe` where there is
-    only a format that runs code, `WeightsCorrupt` naming file and tensor.
+    brings none; else those of an earlier pull do. Raises `WeightsMissing` for a part or a tokenizer that is not there,
+    `WeightsUnsafe` where there is only a format that runs code, `WeightsCorrupt` naming file and tensor.
     """
     parts: dict[Part, PartFile] = {}
     for containers in _containers(path):
@@ -130,7 +131,9 @@ def open_checkpoint(path: Path, shelf: Shelf, tokenizers: Path | None = None) ->
     if missing := [words for part, words in PART_NAMES.items() if part not in parts]:
         raise WeightsMissing(f"{path} holds no {', no '.join(missing)}; put the missing files into one folder with it")
     config = _config(path, parts)
-    return CheckpointFiles(path, config, parts, published_tokenizers(path, tokenizers, config), shelf)
+    own = path if path.is_dir() else path.parent
+    folders = (tokenizers,) if tokenizers else (own, *pulled_folders(shelf.folder, SCHNELL_ID))
+    return CheckpointFiles(path, config, parts, published_tokenizers(folders, config), shelf)
 
 
 def _parts_in(path: Path, containers: list[Container]) -> dict[Part, PartFile]:

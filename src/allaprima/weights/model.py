@@ -5,7 +5,8 @@ from pathlib import Path
 from allaprima.weights.checkpoint import open_checkpoint
 from allaprima.weights.folder import is_own_folder, open_folder
 from allaprima.weights.networks import ModelFiles
-from allaprima.weights.shelf import Shelf, default_folder
+from allaprima.weights.pulled import default_folder
+from allaprima.weights.shelf import Shelf
 
 
 def open_model(path: Path, tokenizers: Path | None = None, weights_dir: Path | None = None) -> ModelFiles:

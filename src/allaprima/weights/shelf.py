@@ -16,7 +16,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import FileLock
-from platformdirs import user_cache_path
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -33,11 +32,6 @@ SOURCES_FILE, REVISION_FILE, INDEX_FILE = "sources.json", "revision", "index.jso
 #: A packed form's files are written into a folder of this ending until they are all there.
 UNFINISHED = ".part"
 _BLOCK = re.compile(r"transformer\.(double|single)_blocks\.\d+|t5\.encoder\.block\.\d+")
-
-
-def default_folder() -> Path:
-    """Return the folder of pulled models and of shelves where the settings name none."""
-    return user_cache_path("allaprima")
 
 
 class Shelf:

@@ -5,7 +5,7 @@ is cut off before the end token, and the caller is told. The built-in model's vo
 are not in it say nothing to the model, so they are left out and the caller is told which they were.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,10 @@ from allaprima.flux import ModelConfig
 PAD, END, UNKNOWN = 0, 1, 2
 #: CLIP pools at its largest id, so its end token is the vocabulary's last.
 SPECIAL_TOKENS = {"<pad>": PAD, "</s>": END, "<unk>": UNKNOWN}
+
+#: Where a published checkpoint has its tokenizers: T5's file, and CLIP's folder with the first file or both others.
+T5_FILE, CLIP_FOLDER = Path("tokenizer_2", "tokenizer.json"), "tokenizer"
+CLIP_FILES = ("tokenizer.json", "vocab.json", "merges.txt")
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,23 +103,22 @@ def word_room(config: ModelConfig) -> int:
     return min(config.t5.vocab_size - config.text_anchors, config.clip.vocab_size - 2)
 
 
-def published_tokenizers(
-    checkpoint: Path, folder: Path | None, config: ModelConfig
-) -> tuple[PromptTokenizer, PromptTokenizer]:
+def published_tokenizers(folders: Sequence[Path], config: ModelConfig) -> tuple[PromptTokenizer, PromptTokenizer]:
     """Return the T5 and CLIP tokenizers of a published checkpoint.
 
-    They are looked for in `folder` where it is given, else in the checkpoint's own folder: `tokenizer_2/tokenizer.json`
-    for T5, and `tokenizer/tokenizer.json` or `tokenizer/vocab.json` with `merges.txt` for CLIP, as diffusers has them.
-    Raises `WeightsMissing` with what to do where they are not, `WeightsCorrupt` for files that can't be read.
+    They are taken from the first of the folders that has both: `tokenizer_2/tokenizer.json` for T5, and
+    `tokenizer/tokenizer.json` or `tokenizer/vocab.json` with `merges.txt` for CLIP, as diffusers has them.
+    Raises `WeightsMissing` with what to do where none has, `WeightsCorrupt` for files that can't be read.
     """
-    home = folder or (checkpoint if checkpoint.is_dir() else checkpoint.parent)
-    t5_file, clip_folder = home / "tokenizer_2" / "tokenizer.json", home / "tokenizer"
-    clip_files = [clip_folder / name for name in ("tokenizer.json", "vocab.json", "merges.txt")]
-    if not t5_file.is_file() or not (clip_files[0].is_file() or all(file.is_file() for file in clip_files[1:])):
+    home = next((folder for folder in folders if _has_tokenizers(folder)), None)
+    if home is None:
         raise WeightsMissing(
-            f"{home} holds no tokenizers, which only FLUX.1 [schnell]'s diffusers folder brings: copy its folders "
-            "tokenizer and tokenizer_2 there, or name the folder that has both with --tokenizer"
+            f"{folders[0]} holds no tokenizers, which only FLUX.1 [schnell]'s diffusers folder brings: copy its "
+            "folders tokenizer and tokenizer_2 there, name the folder that has both with --tokenizer, or let "
+            "`allaprima pull flux/schnell` fetch them"
         )
+    t5_file, clip_folder = home / T5_FILE, home / CLIP_FOLDER
+    clip_files = [clip_folder / name for name in CLIP_FILES]
     t5 = _plain(_read(t5_file, Tokenizer.from_file, str(t5_file)))
     if clip_files[0].is_file():
         clip = _plain(_read(clip_files[0], Tokenizer.from_file, str(clip_files[0])))
@@ -130,6 +133,11 @@ def published_tokenizers(
         PromptTokenizer(t5, config.t5.length, end_id=t5_end, pad_id=t5_pad),
         PromptTokenizer(clip, config.clip.length, end_id=clip_end, pad_id=clip_end, begin_id=clip_begin),
     )
+
+
+def _has_tokenizers(folder: Path) -> bool:
+    whole, *pieces = (folder / CLIP_FOLDER / name for name in CLIP_FILES)
+    return (folder / T5_FILE).is_file() and (whole.is_file() or all(file.is_file() for file in pieces))
 
 
 def clip_tokenizer(vocabulary: Path, merges: Path) -> Tokenizer:

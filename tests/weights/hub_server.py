@@ -1,0 +1,145 @@
+"""A small hub on loopback: repositories of files, told and served the way huggingface_hub asks for them."""
+
+import hashlib
+import json
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import unquote, urlparse
+
+COMMIT = "c" * 40
+#: From this size on a file is kept as the hub keeps large ones, by its SHA-256.
+LARGE = 1000
+
+
+@dataclass
+class Hub:
+    """What the server has and how it behaves; may be changed while it runs."""
+
+    #: Content by repository and name.
+    repos: dict[str, dict[str, bytes]] = field(default_factory=dict)
+    #: Repositories that ask for this token.
+    gated: dict[str, str] = field(default_factory=dict)
+    #: Served instead of what was told, by name.
+    swapped: dict[str, bytes] = field(default_factory=dict)
+    #: Bytes of a file after which the connection breaks off, once each, by name.
+    breaks: dict[str, int] = field(default_factory=dict)
+    #: Seconds to wait after each 64 KiB.
+    pause_s: float = 0.0
+    #: Every download that was asked for: name, and the byte it began at.
+    downloads: list[tuple[str, int]] = field(default_factory=list)
+    address: str = ""
+
+    def add_folder(self, repo: str, folder: Path) -> None:
+        """Publish a folder's files."""
+        files = {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+        self.repos.setdefault(repo, {}).update(files)
+
+
+def digest(content: bytes) -> str:
+    """Return a file's SHA-256, or git's name of it for a small one."""
+    if len(content) >= LARGE:
+        return hashlib.sha256(content).hexdigest()
+    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
+
+
+@contextmanager
+def serve_hub() -> Iterator[Hub]:
+    """Run a hub while the context lasts."""
+    hub = Hub()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": hub}))
+    server.daemon_threads = True
+    hub.address = f"http://127.0.0.1:{server.server_address[1]}"
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    try:
+        yield hub
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    hub: Hub
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+    def do_HEAD(self) -> None:
+        self._answer(with_body=False)
+
+    def do_GET(self) -> None:
+        self._answer(with_body=True)
+
+    def _answer(self, *, with_body: bool) -> None:
+        parts = unquote(urlparse(self.path).path).strip("/").split("/")
+        is_api = parts[:2] == ["api", "models"]
+        repo = "/".join(parts[2:4] if is_api else parts[:2])
+        if repo not in self.hub.repos:
+            self._refuse(404, "RepoNotFound")
+        elif self.headers.get("authorization") != f"Bearer {self.hub.gated[repo]}" if repo in self.hub.gated else False:
+            self._refuse(401, "GatedRepo")
+        elif is_api:
+            self._send(json.dumps(self._info(repo)).encode())
+        else:
+            self._file(repo, "/".join(parts[4:]), with_body=with_body)
+
+    def _refuse(self, status: int, code: str) -> None:
+        self.send_response(status)
+        self.send_header("X-Error-Code", code)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def _send(self, body: bytes) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def _info(self, repo: str) -> dict[str, object]:
+        siblings = []
+        for name, content in self.hub.repos[repo].items():
+            entry: dict[str, object] = {"rfilename": name, "size": len(content), "blobId": "b" * 40}
+            if len(content) >= LARGE:
+                entry["lfs"] = {"sha256": digest(content), "size": len(content), "pointerSize": 130}
+            else:
+                entry["blobId"] = digest(content)
+            siblings.append(entry)
+        return {"id": repo, "sha": COMMIT, "siblings": siblings, "cardData": {"license": "apache-2.0"}, "tags": []}
+
+    def _file(self, repo: str, name: str, *, with_body: bool) -> None:
+        told = self.hub.repos[repo].get(name)
+        if told is None:
+            self._refuse(404, "EntryNotFound")
+            return
+        content = self.hub.swapped.get(name, told)
+        asked = self.headers.get("range", "bytes=0-").removeprefix("bytes=").split("-")[0]
+        start = int(asked)
+        self.send_response(206 if "range" in self.headers else 200)
+        self.send_header("ETag", f'"{digest(told)}"')
+        self.send_header("X-Repo-Commit", COMMIT)
+        self.send_header("Content-Length", str(len(content) - start))
+        if "range" in self.headers:
+            self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
+        self.end_headers()
+        if with_body:
+            self.hub.downloads.append((name, start))
+            self._stream(content, start, self.hub.breaks.pop(name, len(content)))
+
+    def _stream(self, content: bytes, start: int, stop: int) -> None:
+        try:
+            for place in range(start, stop, 2**16):
+                self.wfile.write(content[place : min(stop, place + 2**16)])
+                time.sleep(self.hub.pause_s)
+        except OSError:
+            self.close_connection = True
+        if stop < len(content):
+            self.close_connection = True
+            self.connection.close()

@@ -1,0 +1,280 @@
+"""Pulling from a hub on loopback: whole, broken off and gone on with, spoiled, gated, and out of room."""
+
+import contextlib
+import json
+import os
+import pty
+import shutil
+import signal
+import subprocess
+import sys
+import termios
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from allaprima.weights import hub as hubs
+from allaprima.weights.hub import LAYOUTS, ORIGINAL
+from weights.hub_server import Hub, serve_hub
+from weights.published import Published, write_bfl, write_bundle, write_diffusers, write_gguf
+
+LIMIT_S = 120
+FP8 = "Comfy-Org/flux1-schnell"
+
+
+@pytest.fixture
+def hub() -> Iterator[Hub]:
+    with serve_hub() as served:
+        yield served
+
+
+@pytest.fixture
+def whole_hub(hub: Hub, published: Published, tmp_path: Path) -> Hub:
+    """A hub with every repository that a layout needs, all small."""
+    original = tmp_path / "original"
+    write_diffusers(original, published)
+    shutil.copytree(published.tokenizers, original, dirs_exist_ok=True)
+    (original / "transformer" / "optimizer.bin").write_bytes(b"a pickle that nobody asked for")
+    bfl = tmp_path / "bfl"
+    write_bfl(bfl, published)
+    shutil.copy(bfl / "ae.safetensors", original)
+    hub.add_folder(ORIGINAL, original)
+    write_bundle(tmp_path / "bundle", published)
+    hub.add_folder(FP8, tmp_path / "bundle")
+    quantised = tmp_path / "gguf"
+    quantised.mkdir()
+    for name in ("flux1-schnell-Q8_0.gguf", "flux1-schnell-Q4_K_S.gguf"):
+        write_gguf(quantised / name, published.tensors("transformer"))
+    hub.add_folder("city96/FLUX.1-schnell-gguf", quantised)
+    encoders = tmp_path / "encoders"
+    encoders.mkdir()
+    for name in ("t5-v1_1-xxl-encoder-Q8_0.gguf", "t5-v1_1-xxl-encoder-Q4_K_M.gguf"):
+        write_gguf(encoders / name, published.tensors("t5"), architecture="t5encoder")
+    hub.add_folder("city96/t5-v1_1-xxl-encoder-gguf", encoders)
+    hub.repos["comfyanonymous/flux_text_encoders"] = {"clip_l.safetensors": (bfl / "clip_l.safetensors").read_bytes()}
+    return hub
+
+
+def environment(hub: Hub, tmp_path: Path, **more: str) -> dict[str, str]:
+    return dict(os.environ) | {
+        "HF_ENDPOINT": hub.address,
+        "HF_HOME": str(tmp_path / "hf"),
+        "ALLAPRIMA_ENGINE__WEIGHTS_DIR": str(tmp_path / "weights"),
+        **more,
+    }
+
+
+def command(*arguments: str) -> tuple[str, ...]:
+    return (sys.executable, "-m", "allaprima", *arguments)
+
+
+def pull(hub: Hub, tmp_path: Path, layout: str, **more: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        command("pull", "flux/schnell", "--layout", layout),
+        env=environment(hub, tmp_path, **more),
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_every_layout_is_pulled_whole_and_paints_by_its_name(whole_hub: Hub, tmp_path: Path, layout: str) -> None:
+    done = pull(whole_hub, tmp_path, layout)
+
+    assert done.returncode == 0, done.stderr
+    folder = Path(done.stdout.strip())
+    assert folder == tmp_path / "weights" / "models" / "flux-schnell" / layout
+    assert not list(folder.rglob("*.bin"))
+    assert json.loads((folder / "pulled.json").read_text())["layout"] == layout
+    painted = subprocess.run(
+        command("generate", "a red apple", "--model", "flux/schnell", "--size", "64x64", "-o", str(tmp_path / "a.png")),
+        env=environment(whole_hub, tmp_path),
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
+        check=False,
+    )
+    assert painted.returncode == 0, painted.stderr
+    assert "painted by flux/schnell" in painted.stderr
+
+
+def test_licence_and_size_are_shown_before_anything_is_fetched(whole_hub: Hub, tmp_path: Path) -> None:
+    words = pull(whole_hub, tmp_path, "fp8").stderr
+
+    assert "apache-2.0" in words
+    assert words.index("apache-2.0") < words.index("GB in all") < words.index("flux1-schnell-fp8.safetensors")
+
+
+def test_a_terminal_sees_how_far_each_file_is(whole_hub: Hub, tmp_path: Path) -> None:
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (30, 120))
+    with os.fdopen(ours, "rb", buffering=0) as screen:
+        process = subprocess.Popen(
+            command("pull", "flux/schnell", "--layout", "fp8"),
+            env=environment(whole_hub, tmp_path),
+            stdout=subprocess.DEVNULL,
+            stderr=theirs,
+        )
+        os.close(theirs)
+        shown = b""
+        # The terminal's end is an error to read from, once the process is gone.
+        with contextlib.suppress(OSError):
+            while seen := screen.read(4096):
+                shown += seen
+    assert process.wait(LIMIT_S) == 0
+    assert b"flux1-schnell-fp8.safetensors: 100%" in shown
+
+
+def test_a_second_pull_fetches_nothing(whole_hub: Hub, tmp_path: Path) -> None:
+    pull(whole_hub, tmp_path, "fp8")
+    before = len(whole_hub.downloads)
+
+    done = pull(whole_hub, tmp_path, "fp8")
+
+    assert done.returncode == 0
+    assert "0.00 GB to fetch" in done.stderr
+    assert len(whole_hub.downloads) == before
+
+
+def test_a_connection_that_breaks_in_the_middle_goes_on_from_there(whole_hub: Hub, tmp_path: Path) -> None:
+    name = "flux1-schnell-fp8.safetensors"
+    content = whole_hub.repos[FP8][name] = os.urandom(30 * 2**20)
+    whole_hub.breaks[name] = 25 * 2**20
+
+    done = pull(whole_hub, tmp_path, "fp8")
+
+    assert done.returncode == 0, done.stderr
+    starts = [start for file, start in whole_hub.downloads if file == name]
+    assert starts[0] == 0
+    assert 10 * 2**20 <= starts[1] <= 25 * 2**20
+    assert (Path(done.stdout.strip()) / name).read_bytes() == content
+
+
+def test_a_pull_that_was_killed_in_the_middle_goes_on_from_there(whole_hub: Hub, tmp_path: Path) -> None:
+    name = "flux1-schnell-fp8.safetensors"
+    content = whole_hub.repos[FP8][name] = os.urandom(30 * 2**20)
+    whole_hub.pause_s = 0.02
+    killed = subprocess.Popen(
+        command("pull", "flux/schnell", "--layout", "fp8"),
+        env=environment(whole_hub, tmp_path),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    folder = tmp_path / "weights" / "models" / "flux-schnell" / "fp8"
+    deadline = time.monotonic() + LIMIT_S
+    while not any(file.stat().st_size >= 2**20 for file in folder.rglob("*.part")):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    killed.send_signal(signal.SIGKILL)
+    killed.wait(LIMIT_S)
+    whole_hub.pause_s = 0.0
+    assert not (folder / "pulled.json").exists()
+
+    done = pull(whole_hub, tmp_path, "fp8")
+
+    assert done.returncode == 0, done.stderr
+    assert (folder / name).read_bytes() == content
+    starts = [start for file, start in whole_hub.downloads if file == name]
+    assert starts[0] == 0
+    assert starts[1] >= 2**20
+    assert not list(folder.rglob("*.part"))
+
+
+@pytest.mark.parametrize("name", ["flux1-schnell-fp8.safetensors", "tokenizer/merges.txt"])
+def test_a_file_with_another_hash_is_refused_and_removed(whole_hub: Hub, tmp_path: Path, name: str) -> None:
+    repo = FP8 if name.startswith("flux") else ORIGINAL
+    told = whole_hub.repos[repo][name]
+    whole_hub.swapped[name] = told[:-1] + bytes([told[-1] ^ 1])
+
+    done = pull(whole_hub, tmp_path, "fp8")
+
+    assert done.returncode == 2
+    assert f"{name} of {repo} has the hash" in done.stderr.replace("\n", "")
+    folder = tmp_path / "weights" / "models" / "flux-schnell" / "fp8"
+    assert not (folder / name).exists()
+    assert not (folder / "pulled.json").exists()
+    whole_hub.swapped.clear()
+    assert pull(whole_hub, tmp_path, "fp8").returncode == 0
+
+
+def test_a_gated_repository_is_refused_with_what_to_do_and_opens_to_a_token(whole_hub: Hub, tmp_path: Path) -> None:
+    whole_hub.gated[ORIGINAL] = "hf_secret"
+
+    refused = pull(whole_hub, tmp_path, "fp8")
+
+    assert refused.returncode == 2
+    assert f"accept them at https://huggingface.co/{ORIGINAL}" in refused.stderr.replace("\n", "")
+    assert "HF_TOKEN" in refused.stderr
+    assert "Traceback" not in refused.stderr
+    assert pull(whole_hub, tmp_path, "fp8", HF_TOKEN="hf_secret").returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("sketch",), "MODEL: must be flux/schnell"),
+        (("flux/schnell", "--layout", "fp4"), "--layout: must be one of bf16, fp8, gguf-q8, gguf-q4; it is fp4"),
+    ],
+)
+def test_what_can_not_be_pulled_is_named(hub: Hub, tmp_path: Path, arguments: tuple[str, ...], words: str) -> None:
+    done = subprocess.run(
+        command("pull", *arguments),
+        env=environment(hub, tmp_path),
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert words in done.stderr
+
+
+def test_repositories_and_files_that_are_not_there_are_named(hub: Hub, tmp_path: Path) -> None:
+    assert f"the hub has no repository {FP8}" in pull(hub, tmp_path, "fp8").stderr
+    hub.repos[FP8] = {"README.md": b"nothing"}
+    assert f"{FP8} has no file flux1-schnell-fp8.safetensors" in pull(hub, tmp_path, "fp8").stderr
+
+
+def test_a_hub_that_does_not_answer_is_named(tmp_path: Path) -> None:
+    with serve_hub() as gone:
+        pass
+    done = pull(gone, tmp_path, "fp8")
+    assert done.returncode == 2
+    assert f"{FP8} could not be fetched" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_disk_that_is_too_small_is_refused_before_anything_is_fetched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from allaprima.errors import WeightsTooLarge
+    from allaprima.weights.hub import Plan, RemoteFile, pull
+
+    free = shutil.disk_usage(tmp_path)._replace(free=10**9)
+    monkeypatch.setattr(hubs.shutil, "disk_usage", lambda _: free)
+    file = RemoteFile("a/b", "c" * 40, "large.safetensors", 5 * 10**9, "0" * 64)
+
+    with pytest.raises(WeightsTooLarge, match=r"takes 5\.0 GB more, and .* has 1\.0 GB free"):
+        pull(Plan("bf16", tmp_path / "to", (file,), {"a/b": "mit"}), lambda _: None)
+
+
+def test_a_pull_brings_the_tokenizers_that_other_files_lack(
+    whole_hub: Hub, tmp_path: Path, published: Published
+) -> None:
+    from allaprima.errors import WeightsMissing
+    from allaprima.weights.checkpoint import open_checkpoint
+    from allaprima.weights.shelf import Shelf
+
+    own = tmp_path / "own"
+    write_bfl(own, published)
+    shelf = Shelf(tmp_path / "weights")
+    with pytest.raises(WeightsMissing, match=r"let `allaprima pull flux/schnell` fetch them"):
+        open_checkpoint(own, shelf)
+
+    pull(whole_hub, tmp_path, "fp8")
+
+    assert open_checkpoint(own, shelf).tokenizers[0].encode("a red apple").ids
