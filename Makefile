@@ -7,7 +7,7 @@ DATA ?= data
 PORT ?= 8000
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test check format bench sketch sketch-suite sheet clean
+.PHONY: help install run test check format bench bench-precisions bench-full-size sketch sketch-suite sheet clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -19,7 +19,7 @@ $(VENV)/.run: pyproject.toml
 
 $(VENV)/.dev: pyproject.toml
 	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet -e '.[test,check,train]'
+	$(BIN)/pip install --quiet -e '.[test,check,train,bench]'
 	touch $@ $(VENV)/.run
 
 install: $(VENV)/.run ## set up what running needs
@@ -44,6 +44,14 @@ format: $(VENV)/.dev ## put the code in its form
 bench: $(VENV)/.dev ## measure speed, overhead and memory on this machine
 	$(BIN)/python bench/service.py
 	$(BIN)/python bench/picture.py
+
+bench-precisions: $(VENV)/.dev ## measure what each precision costs in quality
+	$(BIN)/python bench/precisions.py
+
+bench-full-size: $(VENV)/.dev ## load and paint with FLUX.1's sizes: 51 GB of disk, half an hour
+	$(BIN)/python bench/full_size.py --layout bf16
+	$(BIN)/python bench/full_size.py --layout fp8
+	$(BIN)/python bench/decode.py
 
 sketch: $(VENV)/.dev ## train the built-in model (about two hours on two cores)
 	$(BIN)/python -m allaprima.train

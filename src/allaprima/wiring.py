@@ -1,5 +1,6 @@
 """The composition root: settings to a running service. The only place that chooses implementations."""
 
+import logging
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -30,6 +31,8 @@ from allaprima.weights.model import open_model
 from allaprima.weights.networks import ModelFiles
 from allaprima.weights.pulled import default_folder
 
+logger = logging.getLogger(__name__)
+
 IMAGES_FOLDER = "images"
 
 
@@ -53,15 +56,16 @@ def build_engine(settings: EngineSettings) -> LocalEngine:
 def build_painter(files: ModelFiles, safety: SafetyChecker, settings: EngineSettings) -> Painter:
     """Read a model and return what paints with it. Raises `WeightsError`."""
     precision = Precision(settings.precision) if settings.precision else None
-    pipeline = Pipeline(files.load(settings.device, precision), settings.device)
-    return Painter(pipeline, safety, settings.safety_threshold)
+    model = files.load(settings.device, precision)
+    logger.info("%s is loaded in %s, revision %s", model.id, model.precision, model.revision)
+    return Painter(Pipeline(model, settings.device), safety, settings.safety_threshold)
 
 
 def prepare_device(settings: EngineSettings) -> None:
     """Look whether the device is here and can what is asked, and give the CPU its threads. Raises `SettingsError`."""
     if settings.device == "cuda" and not torch.cuda.is_available():
         raise SettingsError(f"engine.device = {settings.device!r}: this machine has no such device; use cpu")
-    if settings.precision == "fp8" and not _multiplies_float8(settings.device):
+    if settings.precision == "fp8" and not multiplies_float8(settings.device):
         raise SettingsError(
             f"engine.precision = {settings.precision!r} needs a GPU that multiplies float8 (compute capability 8.9 or "
             f"more), which engine.device = {settings.device!r} is not; use int8"
@@ -70,7 +74,8 @@ def prepare_device(settings: EngineSettings) -> None:
         torch.set_num_threads(settings.threads)
 
 
-def _multiplies_float8(device: str) -> bool:
+def multiplies_float8(device: str) -> bool:
+    """Say whether a device is a GPU that multiplies float8 numbers."""
     return device == "cuda" and torch.cuda.get_device_capability() >= (8, 9)
 
 

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from allaprima import __version__
-from allaprima.cli.doctor import examine
+from allaprima.cli.doctor import examine, precision_rows
+from allaprima.request import Precision
 from cli.conftest import Run
 
 
@@ -25,7 +26,7 @@ def test_help_names_every_command(run: Run) -> None:
     result = run("--help")
 
     assert result.exit_code == 0
-    for command in ("generate", "serve", "keys", "models", "doctor"):
+    for command in ("generate", "serve", "keys", "pull", "models", "doctor"):
         assert command in plain(result.stdout)
 
 
@@ -33,6 +34,7 @@ def test_help_names_every_command(run: Run) -> None:
     ("command", "example"),
     [
         ("generate", 'allaprima generate "a t-rex on a beach" -o trex.png'),
+        ("pull", "allaprima pull flux/schnell --layout bf16"),
         ("serve", "allaprima serve --host 0.0.0.0 --port 80 --public-url https://paint.example.org"),
     ],
 )
@@ -74,9 +76,33 @@ def test_doctor_finds_everything_that_painting_needs_and_says_what_else_is_missi
     lines = result.stdout.splitlines()
     for name in ("processor", "memory", "disk", "torch", "GPU", "allaprima/sketch", "safety checker", "flux/schnell"):
         assert sum(f" {name}: " in line for line in lines) == 1
-    assert all(re.match(r"(ok|missing) +\S", line) for line in lines)
+    table = next(place for place, line in enumerate(lines) if "flux/schnell on cpu" in line)
+    assert all(re.match(r"(ok|missing) +\S", line) for line in lines[:table])
     assert "missing flux/schnell" in result.stdout
-    assert all(finding.is_good for finding in examine() if finding.is_needed)
+    assert all(finding.is_good for finding in examine(Path("nowhere")) if finding.is_needed)
+
+
+def test_doctor_tells_what_each_precision_takes_and_what_fits(run: Run) -> None:
+    rows = {row.precision: row for row in precision_rows("cpu")}
+
+    shown = run("doctor").stdout
+
+    assert list(rows) == list(Precision)
+    for row in rows.values():
+        assert re.search(rf"{row.precision} .* {row.weights / 2**30:.1f} .* {row.memory / 2**30:.1f} ", shown)
+    assert rows[Precision.INT8].weights < rows[Precision.BF16].weights < rows[Precision.FP32].weights
+    assert rows[Precision.INT4WO].memory < rows[Precision.INT8].memory < 12 * 2**30
+    assert not rows[Precision.FP8].fits
+    assert all(row.fits == (row.words == "fits") for row in rows.values())
+
+
+def test_doctor_finds_what_was_pulled(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALLAPRIMA_ENGINE__WEIGHTS_DIR", str(tmp_path))
+    folder = tmp_path / "models" / "flux-schnell" / "fp8"
+    folder.mkdir(parents=True)
+    assert "missing flux/schnell" in run("doctor").stdout
+    (folder / "pulled.json").touch()
+    assert f"flux/schnell: pulled into {folder}" in run("doctor").stdout.replace("\n", "")
 
 
 def test_a_setting_that_does_not_exist_is_refused_by_name(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -240,12 +240,18 @@ def models() -> None:
 def doctor() -> None:
     """Say what hardware and models are here, and what is missing, in words."""
     with _refusals():
-        from allaprima.cli.doctor import examine
+        from allaprima.cli.doctor import GIB, examine, precision_rows
+        from allaprima.weights.pulled import default_folder
 
-        findings = examine()
+        engine = _settings().engine
+        findings = examine(engine.weights_dir or default_folder())
         for finding in findings:
             mark = "[green]ok[/green]     " if finding.is_good else "[red]missing[/red]"
             Console(highlight=False, soft_wrap=True).print(f"{mark} [bold]{finding.name}[/bold]: {finding.words}")
+        table = Table("precision", "weights, GiB", "memory, GiB", "here", title=f"flux/schnell on {engine.device}")
+        for row in precision_rows(engine.device):
+            table.add_row(row.precision, f"{row.weights / GIB:.1f}", f"{row.memory / GIB:.1f}", row.words)
+        Console().print(table)
     if not all(finding.is_good for finding in findings if finding.is_needed):
         raise typer.Exit(1)
 

@@ -10,13 +10,16 @@ import torch
 
 from allaprima.engine.safety import SafetyChecker
 from allaprima.errors import WeightsError
+from allaprima.flux import SCHNELL
+from allaprima.request import Precision
 from allaprima.weights.catalog import SCHNELL_ID, SKETCH_ID, sketch_folder
 from allaprima.weights.memory import available_bytes
 from allaprima.weights.model import open_model
+from allaprima.weights.precision import footprint, needed_bytes
+from allaprima.weights.pulled import pulled_folders
+from allaprima.wiring import multiplies_float8
 
 GIB = 2**30
-#: Bytes of FLUX.1 [schnell] with its encoders in bfloat16, and of what painting takes beside them.
-SCHNELL_BYTES = 34 * GIB
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +33,9 @@ class Finding:
     is_needed: bool = False
 
 
-def examine() -> list[Finding]:
-    """Look at the machine and the package."""
-    return [_processor(), _memory(), _disk(), _torch(), _gpu(), _sketch(), _safety(), _schnell()]
+def examine(weights_dir: Path) -> list[Finding]:
+    """Look at the machine, the package and the pulled models."""
+    return [_processor(), _memory(), _disk(), _torch(), _gpu(), _sketch(), _safety(), _schnell(weights_dir)]
 
 
 def _processor() -> Finding:
@@ -83,12 +86,38 @@ def _safety() -> Finding:
     return Finding("safety checker", "OpenNSFW is whole", is_needed=True)
 
 
-def _schnell() -> Finding:
-    free = available_bytes("cpu") or _total_memory()
-    fits = "would fit" if free > SCHNELL_BYTES else "does not fit"
+def _schnell(weights_dir: Path) -> Finding:
+    if pulled := pulled_folders(weights_dir, SCHNELL_ID):
+        return Finding(SCHNELL_ID, f"pulled into {pulled[0]}")
     return Finding(
         SCHNELL_ID,
-        f"{SKETCH_ID} stands in for it until its files are named with --model; in bfloat16 it needs "
-        f"{SCHNELL_BYTES / GIB:.0f} GiB, which {fits} here ({free / GIB:.1f} GiB are free)",
+        f"{SKETCH_ID} stands in for it; fetch its files with `allaprima pull {SCHNELL_ID}`, or name those that you "
+        "have with --model",
         is_good=False,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class PrecisionRow:
+    """What FLUX.1 [schnell] takes in one precision, in bytes, and whether this machine has that."""
+
+    precision: Precision
+    weights: int
+    memory: int
+    fits: bool
+    words: str
+
+
+def precision_rows(device: str) -> list[PrecisionRow]:
+    """Return what every precision takes on a device, and what fits here."""
+    is_here = device == "cpu" or torch.cuda.is_available()
+    free = available_bytes(device) if is_here else 0
+    rows = []
+    for precision in Precision:
+        memory = needed_bytes(SCHNELL, precision, device)
+        fits = free is None or memory <= free
+        words = "fits" if fits else f"needs {(memory - (free or 0)) / GIB:.1f} GiB more than is free"
+        if precision == Precision.FP8 and not multiplies_float8(device):
+            fits, words = False, "needs a GPU that multiplies float8"
+        rows.append(PrecisionRow(precision, footprint(SCHNELL, precision).whole, memory, fits, words))
+    return rows

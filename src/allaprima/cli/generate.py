@@ -1,5 +1,6 @@
 """`allaprima generate`: paint in this process and write files."""
 
+import logging
 import secrets
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,6 +76,9 @@ def paint(job: Job, model: str, words: Console, settings: EngineSettings) -> lis
 
     Raises `WeightsError` for a model that can't be used, `SettingsError` for a device that is not here.
     """
+    # What takes minutes is said; what takes a moment is not.
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("allaprima.weights").setLevel(logging.INFO)
     prepare_device(settings)
     weights_dir = settings.weights_dir or default_folder()
     files = open_model(find_path(model, weights_dir), settings.tokenizer_dir, weights_dir)
