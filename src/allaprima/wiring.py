@@ -12,6 +12,7 @@ from allaprima.engine.pipeline import Pipeline
 from allaprima.engine.runner import Engine as LocalEngine
 from allaprima.engine.safety import SafetyChecker
 from allaprima.errors import SettingsError
+from allaprima.flux import Check, no_check
 from allaprima.request import ModelInfo, Precision
 from allaprima.service.jobs import JobService
 from allaprima.service.keys import KeyRing
@@ -29,6 +30,7 @@ from allaprima.store.secret import read_secret
 from allaprima.weights.catalog import find, find_path, sketch_folder
 from allaprima.weights.model import open_model
 from allaprima.weights.networks import ModelFiles
+from allaprima.weights.precision import can_run
 from allaprima.weights.pulled import default_folder
 
 logger = logging.getLogger(__name__)
@@ -45,18 +47,20 @@ def build_engine(settings: EngineSettings) -> LocalEngine:
     prepare_device(settings)
     opened = open_models(settings)
 
-    def load() -> Mapping[str, Painter]:
+    def load(check: Check) -> Mapping[str, Painter]:
         safety = SafetyChecker.load()
-        return {files.id: build_painter(files, safety, settings) for files in opened}
+        return {files.id: build_painter(files, safety, settings, check) for files in opened}
 
     tokenizers = {files.id: files.tokenizers[0] for files in opened}
     return LocalEngine(tuple(_info(files) for files in opened), load, tokenizers)
 
 
-def build_painter(files: ModelFiles, safety: SafetyChecker, settings: EngineSettings) -> Painter:
-    """Read a model and return what paints with it. Raises `WeightsError`."""
+def build_painter(
+    files: ModelFiles, safety: SafetyChecker, settings: EngineSettings, check: Check = no_check
+) -> Painter:
+    """Read a model and return what paints with it. Raises `WeightsError`, and whatever `check` raises."""
     precision = Precision(settings.precision) if settings.precision else None
-    model = files.load(settings.device, precision)
+    model = files.load(settings.device, precision, check)
     logger.info("%s is loaded in %s, revision %s", model.id, model.precision, model.revision)
     return Painter(Pipeline(model, settings.device), safety, settings.safety_threshold)
 
@@ -65,18 +69,13 @@ def prepare_device(settings: EngineSettings) -> None:
     """Look whether the device is here and can what is asked, and give the CPU its threads. Raises `SettingsError`."""
     if settings.device == "cuda" and not torch.cuda.is_available():
         raise SettingsError(f"engine.device = {settings.device!r}: this machine has no such device; use cpu")
-    if settings.precision == "fp8" and not multiplies_float8(settings.device):
+    if settings.precision and not can_run(Precision(settings.precision), settings.device):
         raise SettingsError(
             f"engine.precision = {settings.precision!r} needs a GPU that multiplies float8 (compute capability 8.9 or "
             f"more), which engine.device = {settings.device!r} is not; use int8"
         )
     if settings.threads:
         torch.set_num_threads(settings.threads)
-
-
-def multiplies_float8(device: str) -> bool:
-    """Say whether a device is a GPU that multiplies float8 numbers."""
-    return device == "cuda" and torch.cuda.get_device_capability() >= (8, 9)
 
 
 def open_models(settings: EngineSettings) -> list[ModelFiles]:

@@ -20,6 +20,7 @@ from allaprima.engine.painter import Painter
 from allaprima.engine.pipeline import Pipeline
 from allaprima.engine.runner import Engine
 from allaprima.engine.safety import SafetyChecker
+from allaprima.flux import Check
 from allaprima.request import ImageRequest, ModelInfo, StepDone
 from allaprima.settings import DEFAULT_SAFETY_THRESHOLD
 from allaprima.weights.catalog import SKETCH_ID, sketch_folder
@@ -45,7 +46,7 @@ STRANGERS = (
 def new_engine() -> Engine:
     """Return a started engine that reads the model from the disk."""
 
-    def load() -> dict[str, Painter]:
+    def load(_check: Check) -> dict[str, Painter]:
         model = open_model(sketch_folder()).load()
         return {model.id: Painter(Pipeline(model, "cpu"), SafetyChecker.load(), DEFAULT_SAFETY_THRESHOLD)}
 

@@ -76,12 +76,12 @@ def scripted() -> ScriptedPainter:
 
 @pytest.fixture
 def engine(scripted: ScriptedPainter) -> Iterator[Engine]:
-    yield from running(lambda: {SKETCH_ID: scripted})
+    yield from running(lambda _check: {SKETCH_ID: scripted})
 
 
 @pytest.fixture
 def sketch_engine(painter: Painter) -> Iterator[Engine]:
-    yield from running(lambda: {SKETCH_ID: painter})
+    yield from running(lambda _check: {SKETCH_ID: painter})
 
 
 def running(load: LoadPainters) -> Iterator[Engine]:
@@ -94,7 +94,7 @@ def running(load: LoadPainters) -> Iterator[Engine]:
 def test_an_engine_is_ready_and_knows_revisions_once_its_models_are_loaded(scripted: ScriptedPainter) -> None:
     may_load = threading.Event()
 
-    def load() -> dict[str, Painter]:
+    def load(_check: Check) -> dict[str, Painter]:
         assert may_load.wait(LIMIT_S)
         return {SKETCH_ID: scripted}
 
@@ -115,7 +115,7 @@ def test_an_engine_is_ready_and_knows_revisions_once_its_models_are_loaded(scrip
 
 @pytest.mark.parametrize("error", [WeightsCorrupt("bad file"), MemoryError()], ids=["ours", "unforeseen"])
 def test_an_engine_that_can_not_load_says_so_and_gives_back_what_waits(error: Exception) -> None:
-    def load() -> dict[str, Painter]:
+    def load(_check: Check) -> dict[str, Painter]:
         raise error
 
     engine = Engine(MODELS, load, {})
@@ -263,3 +263,23 @@ def test_a_real_picture_cancelled_in_the_middle_stops_and_the_next_is_painted(sk
     assert isinstance(running.exception(LIMIT_S), Cancelled)
     assert gate.seen == [StepDone(1, 12)]
     assert len(following.result(LIMIT_S).images) == 1
+
+
+def test_closing_stops_the_loading_at_its_next_question(scripted: ScriptedPainter) -> None:
+    asked = threading.Event()
+
+    def load(check: Check) -> dict[str, Painter]:
+        while True:
+            check()
+            asked.set()
+
+    engine = Engine(MODELS, load, {})
+    engine.start()
+    waiting = engine.submit("a", REQUEST, lambda _: None)
+    assert asked.wait(10)
+
+    engine.close()
+
+    with pytest.raises(Draining):
+        waiting.result(10)
+    assert not engine.is_ready

@@ -278,3 +278,27 @@ def test_a_pull_brings_the_tokenizers_that_other_files_lack(
     pull(whole_hub, tmp_path, "fp8")
 
     assert open_checkpoint(own, shelf).tokenizers[0].encode("a red apple").ids
+
+
+@pytest.mark.parametrize(
+    "name", ["tokenizer/../../../out.json", "tokenizer//out.json", "tokenizer/a\\\\..\\\\out.json"]
+)
+def test_a_name_that_leaves_its_folder_is_refused(whole_hub: Hub, tmp_path: Path, name: str) -> None:
+    whole_hub.repos[ORIGINAL][name] = b"{}"
+    done = pull(whole_hub, tmp_path, "fp8")
+    assert done.returncode == 2
+    assert "the hub tells of a file" in done.stderr
+    assert not list(tmp_path.rglob("out.json"))
+
+
+def test_files_that_a_newer_commit_has_no_more_are_removed(whole_hub: Hub, tmp_path: Path) -> None:
+    folder = Path(pull(whole_hub, tmp_path, "fp8").stdout.strip())
+    whole_hub.repos[ORIGINAL]["tokenizer/other.json"] = b"{}"
+    assert pull(whole_hub, tmp_path, "fp8").returncode == 0
+    assert (folder / "tokenizer" / "other.json").is_file()
+    del whole_hub.repos[ORIGINAL]["tokenizer/other.json"]
+
+    assert pull(whole_hub, tmp_path, "fp8").returncode == 0
+
+    assert not (folder / "tokenizer" / "other.json").exists()
+    assert (folder / "tokenizer" / "merges.txt").is_file()

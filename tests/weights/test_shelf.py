@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from allaprima.engine.pipeline import Pipeline
-from allaprima.errors import Cancelled, WeightsCorrupt, WeightsTooLarge
+from allaprima.errors import Cancelled, WeightsCorrupt, WeightsError, WeightsTooLarge
 from allaprima.kernels import QuantizedLinear
 from allaprima.request import ImageRequest, Precision
 from allaprima.weights import checkpoint as checkpoints
@@ -210,6 +210,20 @@ def test_a_packing_that_broke_off_is_begun_anew(checkpoint: Path, shelf: Shelf, 
     assert len(set(Pipeline(model, "cpu").paint(REQUEST)[0].tobytes())) > 50
 
 
+def test_a_form_in_an_older_layout_makes_room_for_the_new_one(
+    checkpoint: Path, shelf: Shelf, published: Published
+) -> None:
+    place = shelf.place(checkpoint.glob("*.safetensors"))
+    older, other = place.folder / "int8-0", place.folder / "int8wo-0"
+    for folder in (older, other):
+        folder.mkdir(parents=True)
+
+    load(checkpoint, shelf, published, Precision.INT8)
+
+    assert not older.exists()
+    assert other.exists()
+
+
 def test_two_processes_that_pack_at_once_both_get_the_whole_form(
     checkpoint: Path, shelf: Shelf, published: Published
 ) -> None:
@@ -252,4 +266,31 @@ def test_a_disk_that_is_too_small_is_refused_before_anything_is_read(
 
     with pytest.raises(WeightsTooLarge, match=r"takes 0\.0 GiB of disk.*ALLAPRIMA_ENGINE__WEIGHTS_DIR"):
         load(checkpoint, shelf, published, Precision.INT8)
+    assert not list(shelf.folder.rglob("*.safetensors"))
+
+
+@pytest.mark.parametrize("precision", [Precision.BF16, Precision.INT8])
+def test_a_shelf_that_can_not_be_written_is_named_before_anything_is_read(
+    checkpoint: Path, shelf: Shelf, published: Published, precision: Precision
+) -> None:
+    shelf.folder.write_text("a file where a folder should be")
+
+    def check() -> None:
+        raise AssertionError("a tensor is about to be read")
+
+    with pytest.raises(WeightsError, match=r"can't be written .*ALLAPRIMA_ENGINE__WEIGHTS_DIR"):
+        open_checkpoint(checkpoint, shelf, published.tokenizers).load("cpu", precision, check)
+
+
+def test_a_load_that_is_stopped_leaves_nothing_unfinished(checkpoint: Path, shelf: Shelf, published: Published) -> None:
+    left = 40
+
+    def check() -> None:
+        nonlocal left
+        left -= 1
+        if not left:
+            raise Cancelled
+
+    with pytest.raises(Cancelled):
+        open_checkpoint(checkpoint, shelf, published.tokenizers).load("cpu", Precision.INT8, check)
     assert not list(shelf.folder.rglob("*.safetensors"))

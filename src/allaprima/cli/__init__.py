@@ -225,12 +225,17 @@ def models() -> None:
     """List the models that allaprima knows, and which of them are here."""
     with _refusals():
         from allaprima.weights.catalog import CATALOG, SKETCH_ID
+        from allaprima.weights.pulled import default_folder, pulled_folders
         from allaprima.wiring import open_models
 
-        here_ids = {files.id for files in open_models(_settings().engine)}
+        engine = _settings().engine
+        weights_dir = engine.weights_dir or default_folder()
+        here_ids = {files.id for files in open_models(engine)}
         table = Table("id", "also called", "what", "weights")
         for entry in CATALOG:
             is_here = "here" if entry.id in here_ids else "not here; sketch stands in"
+            if entry.id not in here_ids and pulled_folders(weights_dir, entry.id):
+                is_here = f"pulled; serve it with --model {entry.id}"
             here = "in the package" if entry.id == SKETCH_ID else is_here
             table.add_row(entry.id, ", ".join(entry.aliases), entry.description, here)
         Console().print(table)

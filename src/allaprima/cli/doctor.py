@@ -15,9 +15,8 @@ from allaprima.request import Precision
 from allaprima.weights.catalog import SCHNELL_ID, SKETCH_ID, sketch_folder
 from allaprima.weights.memory import available_bytes
 from allaprima.weights.model import open_model
-from allaprima.weights.precision import footprint, needed_bytes
+from allaprima.weights.precision import can_run, footprint, needed_bytes
 from allaprima.weights.pulled import pulled_folders
-from allaprima.wiring import multiplies_float8
 
 GIB = 2**30
 
@@ -35,7 +34,17 @@ class Finding:
 
 def examine(weights_dir: Path) -> list[Finding]:
     """Look at the machine, the package and the pulled models."""
-    return [_processor(), _memory(), _disk(), _torch(), _gpu(), _sketch(), _safety(), _schnell(weights_dir)]
+    return [
+        _processor(),
+        _memory(),
+        _disk(),
+        _torch(),
+        _gpu(),
+        _sketch(),
+        _safety(),
+        _schnell(weights_dir),
+        _shelf(weights_dir),
+    ]
 
 
 def _processor() -> Finding:
@@ -97,6 +106,14 @@ def _schnell(weights_dir: Path) -> Finding:
     )
 
 
+def _shelf(weights_dir: Path) -> Finding:
+    size = sum(file.stat().st_size for file in (weights_dir / "packed").rglob("*.safetensors"))
+    return Finding(
+        "packed weights",
+        f"{size / GIB:.1f} GiB in {weights_dir / 'packed'}; while no server runs it may be removed, and is made anew",
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class PrecisionRow:
     """What FLUX.1 [schnell] takes in one precision, in bytes, and whether this machine has that."""
@@ -117,7 +134,7 @@ def precision_rows(device: str) -> list[PrecisionRow]:
         memory = needed_bytes(SCHNELL, precision, device)
         fits = free is None or memory <= free
         words = "fits" if fits else f"needs {(memory - (free or 0)) / GIB:.1f} GiB more than is free"
-        if precision == Precision.FP8 and not multiplies_float8(device):
+        if not can_run(precision, device):
             fits, words = False, "needs a GPU that multiplies float8"
         rows.append(PrecisionRow(precision, footprint(SCHNELL, precision).whole, memory, fits, words))
     return rows

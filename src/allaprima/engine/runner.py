@@ -13,13 +13,14 @@ from dataclasses import dataclass, field, replace
 
 from allaprima.engine.painter import Painter
 from allaprima.errors import Cancelled, Draining, Error, GenerationFailed
+from allaprima.flux import Check
 from allaprima.request import ImageRequest, ModelInfo, Painting, StepDone
 from allaprima.weights.tokenizer import PromptTokenizer
 
 logger = logging.getLogger(__name__)
 
-#: Makes the painters by model id; called once, in the engine's thread.
-LoadPainters = Callable[[], Mapping[str, Painter]]
+#: Makes the painters by model id; called once, in the engine's thread, with what it has to ask now and then.
+LoadPainters = Callable[[Check], Mapping[str, Painter]]
 
 
 @dataclass(slots=True)
@@ -96,17 +97,23 @@ class Engine:
 
     def _run(self) -> None:
         try:
-            self._painters = self._load()
+            self._painters = self._load(self._check_open)
+            self._announce()
+        except Draining:
+            logger.debug("the engine was closed while it loaded")
         # Whatever keeps the models from loading, those who wait for `ready` hear of it.
         except Exception as exc:
             logger.debug("the models could not be loaded", exc_info=exc)
             self.ready.set_exception(exc)
             # What was submitted waits for `close`, which gives it back.
             self._closing.wait()
-        else:
-            self._announce()
         while ticket := self._inbox.get():
             self._step(ticket)
+
+    def _check_open(self) -> None:
+        """Raise `Draining` once the engine is to close."""
+        if self._closing.is_set():
+            raise Draining(retry_after_s=5)
 
     def _announce(self) -> None:
         """Tell the revisions and precisions of the loaded models, and that the engine is ready."""
@@ -126,8 +133,7 @@ class Engine:
         def check() -> None:
             if ticket.cancelled.is_set():
                 raise Cancelled
-            if self._closing.is_set():
-                raise Draining(retry_after_s=5)
+            self._check_open()
 
         if not ticket.future.set_running_or_notify_cancel():
             return

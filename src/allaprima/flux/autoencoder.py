@@ -234,7 +234,7 @@ class Autoencoder(nn.Module):
     def decode(self, z: Tensor, check: Check = no_check) -> Tensor:
         """Return the pictures of scaled latents, about [-1, 1] (not clamped). Inverse shapes of `encode`.
 
-        Without gradients they are decoded a band of rows at a time (`bands`), where the size asks for more than one.
+        Without gradients they are decoded in bands of rows (`bands`), as many as their size asks for.
         """
         z = z / self.config.scale_factor + self.config.shift_factor
         return self.decoder(z, check) if torch.is_grad_enabled() else self.decoder.by_bands(z, check)

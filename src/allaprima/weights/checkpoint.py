@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from allaprima.errors import WeightsCorrupt, WeightsMissing, WeightsUnsafe
-from allaprima.flux import ModelConfig
+from allaprima.flux import Check, ModelConfig, no_check
 from allaprima.request import Precision
 from allaprima.weights.catalog import SCHNELL_ID
 from allaprima.weights.containers import ENDINGS, Container, ShardedContainer, open_container
@@ -62,7 +62,7 @@ class CheckpointFiles:
         """The model's id."""
         return SCHNELL_ID
 
-    def load(self, device: str = "cpu", precision: Precision | None = None) -> Model:
+    def load(self, device: str = "cpu", precision: Precision | None = None, check: Check = no_check) -> Model:
         """Read the networks a tensor at a time, or map them where they were packed before.
 
         precision: None chooses the widest of `PREFERRED` that fits. Raises `WeightsCorrupt` naming the file and the
@@ -72,42 +72,44 @@ class CheckpointFiles:
         place = self.shelf.place({file for part in self.parts.values() for file in part.container.files})
         networks = build_networks(self.config, precision)
         if precision in LINEARS:
-            form = place.packed(precision) or self._pack(networks, place, precision)
+            form = place.packed(precision) or self._pack(networks, place, precision, check)
             put_form(networks, form, device, lends_text=is_short(self.config, precision, device))
         else:
-            self._read_into(networks, place, device)
+            self._read_into(networks, place, device, check)
         revision = place.revision
         assert revision is not None
         return Model(self.id, revision, precision, self.config, networks, *self.tokenizers)
 
-    def _read_into(self, networks: Networks, place: Place, device: str) -> None:
+    def _read_into(self, networks: Networks, place: Place, device: str, check: Check) -> None:
         state: dict[str, Tensor] = {}
-        for name, tensor in self._tensors(place):
+        for name, tensor in self._tensors(place, check):
             state |= {kept: numbers.to(device) for kept, numbers in pack(networks, name, tensor).items()}
         networks.load_state_dict(state, assign=True)
 
-    def _pack(self, networks: Networks, place: Place, precision: Precision) -> PackedForm:
+    def _pack(self, networks: Networks, place: Place, precision: Precision, check: Check) -> PackedForm:
         nbytes = sum(tensor.nbytes for tensor in networks.state_dict().values())
         logger.info("packing %s as %s into %s, once: this takes minutes", self.path, precision, place.folder)
         with place.packing(precision, nbytes) as packer:
             if packer is not None:
-                for name, tensor in self._tensors(place):
+                for name, tensor in self._tensors(place, check):
                     packer.add(pack(networks, name, tensor))
         form = place.packed(precision)
         assert form is not None
         return form
 
-    def _tensors(self, place: Place) -> Iterator[tuple[str, Tensor]]:
+    def _tensors(self, place: Place, check: Check) -> Iterator[tuple[str, Tensor]]:
         """Read every tensor in bfloat16, by its name in `Networks`; the first time, check them and keep the revision.
 
         Raises `WeightsCorrupt` naming file and tensor.
         """
+        place.prepare()
         is_known = place.revision is not None
         revision = Revision()
         for part in Part:
             source = self.parts[part]
             # In our order: the files' own differs with the layout.
             for name in build_networks(self.config, Precision.BF16).get_submodule(part).state_dict():
+                check()
                 stored = source.read(name)
                 tensor = stored.to(DTYPE)
                 if not is_known:

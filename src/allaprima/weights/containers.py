@@ -1,6 +1,6 @@
 """Files of named tensors, told apart by what is in them and never by their name: safetensors and GGUF.
 
-A container knows names and shapes at once and reads one tensor at a time, mapped from the disk. Numbers that are packed
+A container knows names and shapes at once and reads one tensor at a time, from the disk. Numbers that are packed
 in blocks come out as float32, all others as they are stored. Formats that run code when they are opened are refused.
 
 Sources: huggingface/safetensors `README.md`; ggml-org/ggml `docs/gguf.md`.

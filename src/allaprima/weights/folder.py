@@ -17,7 +17,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from allaprima.errors import WeightsCorrupt, WeightsMissing
-from allaprima.flux import AutoencoderConfig, CLIPConfig, ModelConfig, T5Config, TransformerConfig
+from allaprima.flux import AutoencoderConfig, Check, CLIPConfig, ModelConfig, T5Config, TransformerConfig, no_check
 from allaprima.request import Precision
 from allaprima.weights.containers import ENDINGS
 from allaprima.weights.networks import Model, Networks, Revision
@@ -39,7 +39,7 @@ class FolderFiles:
     config: ModelConfig
     tokenizers: tuple[PromptTokenizer, PromptTokenizer]
 
-    def load(self, device: str = "cpu", precision: Precision | None = None) -> Model:
+    def load(self, device: str = "cpu", precision: Precision | None = None, check: Check = no_check) -> Model:
         """Read the networks, unless told otherwise in float32 on a CPU and in bfloat16 elsewhere.
 
         Raises `WeightsCorrupt` naming the file and the tensor at fault.
@@ -54,6 +54,7 @@ class FolderFiles:
         revision = Revision()
         state: dict[str, Tensor] = {}
         for name in sorted(tensors):
+            check()
             check_numbers(path, name, tensors[name])
             revision.add(name, tensors[name])
             state |= pack(networks, name, tensors[name])

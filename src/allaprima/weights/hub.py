@@ -5,8 +5,10 @@ from a `.part` file, and every file's hash is compared to the hub's. The hub's a
 that library takes them (`HF_ENDPOINT`, `HF_TOKEN` or a login).
 """
 
+import glob
 import hashlib
 import json
+import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -82,8 +84,12 @@ class Plan:
 
     @property
     def missing(self) -> int:
-        """Bytes of the files that are not here yet."""
-        return sum(file.size for file in self.files if not _is_here(self.folder / file.name, file.size))
+        """Bytes that are not here yet, not even in a download that was broken off."""
+        here = (self.folder / file.name for file in self.files)
+        return sum(
+            file.size - min(file.size, _size(path) if _size(path) == file.size else _size(_part(path, file)))
+            for path, file in zip(here, self.files, strict=True)
+        )
 
 
 def plan_pull(layout: str, weights_dir: Path) -> Plan:
@@ -106,6 +112,8 @@ def plan_pull(layout: str, weights_dir: Path) -> Plan:
             for one in info.siblings or []
             if one.rfilename.endswith(_ENDINGS) and any(fnmatch(one.rfilename, pattern) for pattern in patterns)
         ]
+        for file in found:
+            _check_name(file)
         for pattern in patterns:
             if not any(fnmatch(file.name, pattern) for file in found):
                 raise PullFailed(f"the repository {repo} has no file {pattern}, which the layout {layout} needs")
@@ -120,25 +128,59 @@ def pull(plan: Plan, on_file: Callable[[RemoteFile], None]) -> None:
     download fails (what is there stays, and the next pull goes on from it), `WeightsCorrupt` for a file with another
     hash than the hub told, which is removed.
     """
-    plan.folder.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(plan.folder).free
-    if plan.missing > free:
-        raise WeightsTooLarge(
-            f"{plan.layout} takes {plan.missing / 1e9:.1f} GB more, and {plan.folder} has {free / 1e9:.1f} GB free; "
-            "name another folder with ALLAPRIMA_ENGINE__WEIGHTS_DIR"
-        )
+    try:
+        plan.folder.mkdir(parents=True, exist_ok=True)
+    except OSError as exc:
+        raise PullFailed(f"{plan.folder} can't be made: {exc.strerror}") from exc
     with FileLock(plan.folder / ".lock"):
+        free = shutil.disk_usage(plan.folder).free
+        if plan.missing > free:
+            raise WeightsTooLarge(
+                f"{plan.layout} takes {plan.missing / 1e9:.1f} GB more, and {plan.folder} has {free / 1e9:.1f} GB "
+                "free; name another folder with ALLAPRIMA_ENGINE__WEIGHTS_DIR"
+            )
+        _withdraw(plan)
         for file in plan.files:
             on_file(file)
-            if not _is_here(plan.folder / file.name, file.size):
+            if _size(plan.folder / file.name) != file.size:
                 _fetch(plan.folder / file.name, file)
             _check(plan.folder / file.name, file)
+        _record(plan)
+
+
+def _withdraw(plan: Plan) -> None:
+    """Take an earlier pull's record back, and the files that only it had: until all is checked, nothing is whole."""
+    record = plan.folder / RECORD_FILE
+    if record.is_file():
+        names = {file["name"] for file in json.loads(record.read_bytes())["files"]}
+        record.unlink()
+        for name in names - {file.name for file in plan.files}:
+            (plan.folder / name).unlink(missing_ok=True)
+
+
+def _record(plan: Plan) -> None:
     record = {"layout": plan.layout, "licences": dict(plan.licences), "files": [asdict(file) for file in plan.files]}
-    (plan.folder / RECORD_FILE).write_text(json.dumps(record, indent=1))
+    unfinished = plan.folder / f"{RECORD_FILE}.part"
+    unfinished.write_text(json.dumps(record, indent=1))
+    unfinished.replace(plan.folder / RECORD_FILE)
 
 
-def _is_here(path: Path, size: int) -> bool:
-    return path.is_file() and path.stat().st_size == size
+def _check_name(file: RemoteFile) -> None:
+    """Refuse a file whose name would leave its folder, or whose hash is none."""
+    parts = file.name.split("/")
+    is_plain = all(part not in ("", ".", "..") for part in parts) and "\\" not in file.name
+    if not (is_plain and re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", file.digest)):
+        raise PullFailed(f"the hub tells of a file {file.name!r} in {file.repo} with the hash {file.digest!r}")
+
+
+def _size(path: Path) -> int:
+    """Return the bytes of a file; none where there is none."""
+    return path.stat().st_size if path.is_file() else 0
+
+
+def _part(path: Path, file: RemoteFile) -> Path:
+    """Return where a download is kept until it is whole."""
+    return path.with_name(f"{path.name}.{file.digest[:16]}.part")
 
 
 def _fetch(path: Path, file: RemoteFile) -> None:
@@ -148,7 +190,10 @@ def _fetch(path: Path, file: RemoteFile) -> None:
     from huggingface_hub.utils._headers import build_hf_headers
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{file.digest[:16]}.part")
+    part = _part(path, file)
+    for stale in path.parent.glob(f"{glob.escape(path.name)}.*.part"):
+        if stale != part or _size(stale) > file.size:
+            stale.unlink()
     with part.open("ab") as opened, _explained(file.repo):
         http_get(
             hf_hub_url(file.repo, file.name, revision=file.commit),
@@ -195,4 +240,6 @@ def _explained(repo: str) -> Iterator[None]:
     except HfHubHTTPError as exc:
         raise PullFailed(f"the hub refused {repo} with status {exc.response.status_code}") from exc
     except (httpx2.HTTPError, LocalEntryNotFoundError, OSError, ValueError) as exc:
-        raise PullFailed(f"{repo} could not be fetched: {str(exc).splitlines()[0]}; pull again to go on") from exc
+        raise PullFailed(
+            f"{repo} could not be fetched: {(str(exc).splitlines() or [type(exc).__name__])[0]}; pull again to go on"
+        ) from exc

@@ -6,7 +6,7 @@ import torch
 
 _MEMINFO = Path("/proc/meminfo")
 #: A container's own limit and use, where there is one.
-_LIMIT, _USED = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
+_LIMIT, _USED, _STAT = (Path("/sys/fs/cgroup") / f"memory.{name}" for name in ("max", "current", "stat"))
 
 
 def available_bytes(device: str) -> int | None:
@@ -32,4 +32,9 @@ def _container_bytes() -> int | None:
     if not (_LIMIT.exists() and _USED.exists()):
         return None
     limit = _LIMIT.read_text("ascii").strip()
-    return None if limit == "max" else max(0, int(limit) - int(_USED.read_text("ascii")))
+    if limit == "max":
+        return None
+    # Files that the system remembers count as used, and are forgotten when somebody needs the room.
+    told = dict(line.split() for line in _STAT.read_text("ascii").splitlines()) if _STAT.exists() else {}
+    cached = int(told.get("active_file", 0)) + int(told.get("inactive_file", 0))
+    return max(0, int(limit) - int(_USED.read_text("ascii")) + cached)

@@ -7,7 +7,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from allaprima.flux import Autoencoder, CLIPTextEncoder, Flux, ModelConfig, T5Encoder
+from allaprima.flux import Autoencoder, Check, CLIPTextEncoder, Flux, ModelConfig, T5Encoder, no_check
 from allaprima.request import Precision
 from allaprima.weights.tokenizer import PromptTokenizer
 
@@ -52,10 +52,10 @@ class ModelFiles(Protocol):
     def tokenizers(self) -> tuple[PromptTokenizer, PromptTokenizer]:
         """T5's and CLIP's."""
 
-    def load(self, device: str = "cpu", precision: Precision | None = None) -> Model:
+    def load(self, device: str = "cpu", precision: Precision | None = None, check: Check = no_check) -> Model:
         """Read the networks to a device, in the asked precision or in the model's own choice.
 
-        Raises `WeightsError` naming the file at fault.
+        check: asked before each tensor. Raises `WeightsError` naming the file at fault, and whatever `check` raises.
         """
 
 

@@ -123,7 +123,7 @@ def choose_precision(name: str, config: ModelConfig, asked: Precision | None, de
     others = [
         f"{other} ({_gib(needed)})"
         for other in Precision
-        if _can_run(other, device) and (needed := needed_bytes(config, other, device)) <= free
+        if can_run(other, device) and (needed := needed_bytes(config, other, device)) <= free
     ]
     raise WeightsTooLarge(
         f"{name} needs {_gib(needed_bytes(config, least, device))} of memory in {least}, and {_gib(free)} are free on "
@@ -131,8 +131,11 @@ def choose_precision(name: str, config: ModelConfig, asked: Precision | None, de
     )
 
 
-def _can_run(precision: Precision, device: str) -> bool:
-    return precision != Precision.FP8 or device != "cpu"
+def can_run(precision: Precision, device: str) -> bool:
+    """Say whether a device multiplies a precision's numbers: float8 needs a GPU of compute capability 8.9."""
+    if precision != Precision.FP8:
+        return True
+    return device == "cuda" and torch.cuda.is_available() and torch.cuda.get_device_capability() >= (8, 9)
 
 
 def _gib(size: int) -> str:

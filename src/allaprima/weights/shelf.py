@@ -9,6 +9,7 @@ what is not used takes no memory.
 import hashlib
 import json
 import logging
+import os
 import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -20,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from allaprima.errors import WeightsCorrupt, WeightsTooLarge
+from allaprima.errors import WeightsCorrupt, WeightsError, WeightsTooLarge
 from allaprima.kernels import LAYOUT, QuantizedLinear
 from allaprima.request import Precision
 from allaprima.weights.networks import Networks
@@ -60,13 +61,18 @@ class Place:
         file = self.folder / REVISION_FILE
         return file.read_text("ascii").strip() if file.is_file() else None
 
+    def prepare(self) -> None:
+        """Make the place's folder, and tell in it whose it is. Raises `WeightsError` where it can't be written."""
+        with self._writing():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            (self.folder / SOURCES_FILE).write_text(json.dumps(self._sources, indent=1))
+
     def keep_revision(self, revision: str) -> None:
-        """Remember that the files were all read and found sound."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        (self.folder / SOURCES_FILE).write_text(json.dumps(self._sources, indent=1))
-        unfinished = self.folder / (REVISION_FILE + UNFINISHED)
-        unfinished.write_text(f"{revision}\n", "ascii")
-        unfinished.replace(self.folder / REVISION_FILE)
+        """Remember that the files were all read and found sound. Raises `WeightsError` where it can't be written."""
+        with self._writing():
+            unfinished = self.folder / f"{REVISION_FILE}.{os.getpid()}{UNFINISHED}"
+            unfinished.write_text(f"{revision}\n", "ascii")
+            unfinished.replace(self.folder / REVISION_FILE)
 
     def packed(self, precision: Precision) -> "PackedForm | None":
         """Return the packed form in a precision, if it was written before."""
@@ -78,12 +84,12 @@ class Place:
         """Write the packed form in a precision, of so many bytes; None where another process has just done so.
 
         What was written is there when the context ends without an error. Raises `WeightsTooLarge` when the disk has
-        not that much room.
+        not that much room, `WeightsError` when it can't be written.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
+        self.prepare()
         folder = self._form_folder(precision)
         unfinished = folder.with_name(folder.name + UNFINISHED)
-        with FileLock(self.folder / f"{folder.name}.lock"):
+        with self._writing(), FileLock(self.folder / f"{folder.name}.lock"):
             if folder.is_dir():
                 yield None
                 return
@@ -91,9 +97,28 @@ class Place:
             _check_disk(self.folder, nbytes)
             unfinished.mkdir()
             packer = Packer(unfinished)
-            yield packer
-            packer.finish()
+            try:
+                yield packer
+                packer.finish()
+            except BaseException:
+                # It would be many gigabytes of nothing.
+                shutil.rmtree(unfinished, ignore_errors=True)
+                raise
+            # What a power cut could take must be on the disk before the name says that it is all there.
+            os.sync()
             unfinished.rename(folder)
+            for older in self.folder.glob(f"{precision}-*/"):
+                if older != folder:
+                    shutil.rmtree(older, ignore_errors=True)
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, SafetensorError) as exc:
+            raise WeightsError(
+                f"{self.folder} can't be written ({exc}); name another folder with ALLAPRIMA_ENGINE__WEIGHTS_DIR"
+            ) from exc
 
     def _form_folder(self, precision: Precision) -> Path:
         return self.folder / f"{precision}-{LAYOUT}"
