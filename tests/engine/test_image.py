@@ -181,7 +181,7 @@ def test_the_allaprima_text_is_compact_sorted_json():
     info = replace(INFO, prompt='une "forêt"')
     record = png_text(encode(noise(8, 8), info))["allaprima"]
     assert record == (
-        '{"height":512,"model":"allaprima/sketch","prompt":"une \\"forêt\\"",'
+        '{"height":512,"model":"allaprima/sketch","precision":"fp32","prompt":"une \\"forêt\\"",'
         '"revision":"0123456789abcdef0123456789abcdef01234567","seed":7,"steps":4,"width":512}'
     )
     assert json.loads(record) == asdict(info)

@@ -18,7 +18,7 @@ from allaprima.engine.pipeline import Pipeline
 from allaprima.errors import WeightsCorrupt, WeightsMissing, WeightsTooLarge, WeightsUnsafe
 from allaprima.flux import SCHNELL
 from allaprima.request import ImageRequest
-from allaprima.weights import checkpoint
+from allaprima.weights import precision
 from allaprima.weights.checkpoint import CheckpointFiles, open_checkpoint
 from allaprima.weights.containers import open_container
 from allaprima.weights.layouts import Part
@@ -283,7 +283,7 @@ def test_more_than_the_free_memory_is_refused_before_anything_is_read(
     tmp_path: Path, published: Published, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_bfl(tmp_path, published)
-    monkeypatch.setattr(checkpoint, "WORKING_BYTES", 2**60)
+    monkeypatch.setattr(precision, "WORKING_BYTES", 2**60)
     with pytest.raises(WeightsTooLarge, match=r"needs 1073741824.\d GiB of memory in int8, and .* free on cpu"):
         opened(tmp_path, published).load()
 
