@@ -39,6 +39,7 @@ STATUSES = {
     "WeightsCorrupt": 500,
     "WeightsUnsafe": 500,
     "WeightsTooLarge": 500,
+    "PullFailed": 500,
     "SettingsError": 500,
     "StoreError": 500,
     "StoreLocked": 500,

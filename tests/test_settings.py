@@ -33,6 +33,8 @@ def test_every_field_is_read_from_its_variable(monkeypatch: pytest.MonkeyPatch) 
         "STORE__SWEEP_EVERY_S": "5",
         "ENGINE__MODELS": '["/models/schnell"]',
         "ENGINE__TOKENIZER_DIR": "/models/tokenizers",
+        "ENGINE__WEIGHTS_DIR": "/weights",
+        "ENGINE__PRECISION": "int8",
         "ENGINE__HAS_STAND_IN": "false",
         "ENGINE__DEVICE": "cuda",
         "ENGINE__THREADS": "2",
@@ -61,6 +63,8 @@ def test_every_field_is_read_from_its_variable(monkeypatch: pytest.MonkeyPatch) 
     assert settings.engine.model_dump() == {
         "models": ("/models/schnell",),
         "tokenizer_dir": Path("/models/tokenizers"),
+        "weights_dir": Path("/weights"),
+        "precision": "int8",
         "has_stand_in": False,
         "device": "cuda",
         "threads": 2,
