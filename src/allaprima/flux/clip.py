@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from allaprima.flux.check import Check, no_check
 from allaprima.flux.config import CLIPConfig
+from allaprima.kernels import Linear
 
 
 class CLIPAttention(nn.Module):
@@ -21,10 +22,10 @@ class CLIPAttention(nn.Module):
         super().__init__()
         width = config.hidden_size
         self.num_heads = config.num_heads
-        self.q_proj = nn.Linear(width, width)
-        self.k_proj = nn.Linear(width, width)
-        self.v_proj = nn.Linear(width, width)
-        self.out_proj = nn.Linear(width, width)
+        self.q_proj = Linear(width, width)
+        self.k_proj = Linear(width, width)
+        self.v_proj = Linear(width, width)
+        self.out_proj = Linear(width, width)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, T, W) -> (B, T, W)."""
@@ -42,8 +43,8 @@ class CLIPMLP(nn.Module):
 
     def __init__(self, config: CLIPConfig) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(config.hidden_size, config.intermediate_size)
-        self.fc2 = nn.Linear(config.intermediate_size, config.hidden_size)
+        self.fc1 = Linear(config.hidden_size, config.intermediate_size)
+        self.fc2 = Linear(config.intermediate_size, config.hidden_size)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, T, W) -> (B, T, W)."""

@@ -13,14 +13,18 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from allaprima.kernels import attention
+from allaprima.kernels import Epilogue, Linear, attention, beside, modulate, turn_heads
 
 
 class Rotation(NamedTuple):
-    """The cosines and sines of every token's rotary angles; each (B, 1, S, D/2), float32."""
+    """The cosines and sines of every token's rotary angles; each (B, S, D/2), float32."""
 
     cos: Tensor
     sin: Tensor
+
+    def of(self, tokens: slice) -> "Rotation":
+        """Return those of some tokens."""
+        return Rotation(self.cos[:, tokens], self.sin[:, tokens])
 
 
 class Modulated(NamedTuple):
@@ -41,18 +45,8 @@ def rotary(ids: Tensor, axes_dim: tuple[int, ...], theta: int) -> Rotation:
     for axis, width in enumerate(axes_dim):
         exponent = torch.arange(0, width, 2, dtype=torch.float64, device=ids.device) / width
         angles.append(ids[..., axis, None].double() * theta**-exponent)
-    angle = torch.cat(angles, dim=-1).unsqueeze(1)  # (B, 1, S, D/2)
+    angle = torch.cat(angles, dim=-1)  # (B, S, D/2)
     return Rotation(angle.cos().float(), angle.sin().float())
-
-
-def rotate(x: Tensor, pe: Rotation) -> Tensor:
-    """Turn each adjacent pair of values of x by its token's angle, in float32.
-
-    x: (B, H, S, D). Returns the same shape and dtype.
-    """
-    even, odd = x.float().unflatten(-1, (-1, 2)).unbind(-1)  # each (B, H, S, D/2)
-    turned = torch.stack((even * pe.cos - odd * pe.sin, even * pe.sin + odd * pe.cos), dim=-1)
-    return turned.flatten(-2).to(x.dtype)
 
 
 def timestep_embedding(t: Tensor, width: int, max_period: int = 10_000, time_factor: float = 1000.0) -> Tensor:
@@ -72,8 +66,8 @@ class MLPEmbedder(nn.Module):
 
     def __init__(self, in_dim: int, hidden_dim: int) -> None:
         super().__init__()
-        self.in_layer = nn.Linear(in_dim, hidden_dim)
-        self.out_layer = nn.Linear(hidden_dim, hidden_dim)
+        self.in_layer = Linear(in_dim, hidden_dim)
+        self.out_layer = Linear(hidden_dim, hidden_dim)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, in_dim) -> (B, hidden_dim)."""
@@ -93,27 +87,26 @@ class RMSNorm(nn.Module):
 
 
 class QKNorm(nn.Module):
-    """Normalise queries and keys, each with a learned scale over the head's width."""
+    """Normalise queries and keys, each with a learned scale over the head's width, and turn them by their positions."""
 
     def __init__(self, head_dim: int) -> None:
         super().__init__()
         self.query_norm = RMSNorm(head_dim)
         self.key_norm = RMSNorm(head_dim)
 
-    def forward(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
-        """q, k: (B, H, S, D), returned in the same shape."""
-        return self.query_norm(q), self.key_norm(k)
+    def forward(self, qkv: Tensor, pe: Rotation, num_heads: int) -> Tensor:
+        """(B, S, 3 W), all of q, then k, then v -> the same shape, which may lie in the same memory."""
+        return turn_heads(qkv, self.query_norm.scale, self.key_norm.scale, pe.cos, pe.sin, num_heads)
 
 
-def split_heads(qkv: Tensor, num_heads: int) -> tuple[Tensor, Tensor, Tensor]:
-    """(B, S, 3 W), all of q, then k, then v -> three of (B, H, S, D)."""
-    q, k, v = qkv.unflatten(-1, (3, num_heads, -1)).permute(2, 0, 3, 1, 4)
-    return q, k, v
+def attend(qkv: Tensor, num_heads: int, out: Tensor | None = None) -> Tensor:
+    """Attention of every token to every token: (B, S, 3 W) -> (B, S, W).
 
-
-def merge_heads(x: Tensor) -> Tensor:
-    """(B, H, S, D) -> (B, S, W)."""
-    return x.transpose(1, 2).flatten(2)
+    out: where the result may be put, (B, S, W), and need not be.
+    """
+    q, k, v = qkv.unflatten(-1, (3, num_heads, -1)).permute(2, 0, 3, 1, 4)  # each (B, H, S, D)
+    place = None if out is None else out.unflatten(-1, (num_heads, -1)).transpose(1, 2)
+    return attention(q, k, v, out=place).transpose(1, 2).flatten(2)
 
 
 class SelfAttention(nn.Module):
@@ -122,15 +115,13 @@ class SelfAttention(nn.Module):
     def __init__(self, hidden_size: int, num_heads: int) -> None:
         super().__init__()
         self.num_heads = num_heads
-        self.qkv = nn.Linear(hidden_size, 3 * hidden_size)
+        self.qkv = Linear(hidden_size, 3 * hidden_size)
         self.norm = QKNorm(hidden_size // num_heads)
-        self.proj = nn.Linear(hidden_size, hidden_size)
+        self.proj = Linear(hidden_size, hidden_size)
 
-    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(B, S, W) -> normalised q, k and plain v, each (B, H, S, D)."""
-        q, k, v = split_heads(self.qkv(x), self.num_heads)
-        q, k = self.norm(q, k)
-        return q, k, v
+    def project(self, x: Tensor, pe: Rotation, out: Tensor | None) -> Tensor:
+        """(B, S, W) -> (B, S, 3 W), normalised and turned q and k, and plain v."""
+        return self.norm(self.qkv(x, out=out), pe, self.num_heads)
 
 
 class Modulation(nn.Module):
@@ -138,7 +129,7 @@ class Modulation(nn.Module):
 
     def __init__(self, hidden_size: int, branches: int) -> None:
         super().__init__()
-        self.lin = nn.Linear(hidden_size, 3 * branches * hidden_size)
+        self.lin = Linear(hidden_size, 3 * branches * hidden_size)
 
     def forward(self, vec: Tensor) -> Tensor:
         """vec: (B, W). Returns (B, 3 * branches * W): shift, scale and gate of attention, then those of the MLP."""
@@ -151,17 +142,16 @@ def branches(modulation: Tensor, width: int) -> list[Modulated]:
     return [Modulated(*parts[i : i + 3]) for i in range(0, len(parts), 3)]
 
 
-def modulate(x: Tensor, mod: Modulated) -> Tensor:
-    """Layer-normalise x without affine (eps 1e-6), then scale and shift it. x: (B, S, W)."""
-    normed = nn.functional.layer_norm(x, x.shape[-1:], eps=1e-6)
-    return torch.addcmul(mod.shift, normed, 1 + mod.scale)
-
-
-def mlp(hidden_size: int, mlp_hidden: int) -> nn.Sequential:
+class MLP(nn.Sequential):
     """The feed-forward branch: linear, GELU (tanh form), linear."""
-    return nn.Sequential(
-        nn.Linear(hidden_size, mlp_hidden), nn.GELU(approximate="tanh"), nn.Linear(mlp_hidden, hidden_size)
-    )
+
+    def __init__(self, hidden_size: int, mlp_hidden: int) -> None:
+        # The checkpoint counts the GELU as 1.
+        super().__init__(Linear(hidden_size, mlp_hidden), nn.Identity(), Linear(mlp_hidden, hidden_size))
+
+    def forward(self, x: Tensor, then: Epilogue) -> Tensor:
+        """(B, S, W) -> (B, S, W). then: what follows it."""
+        return self[2](self[0](x, Epilogue(gelu=True)), then)
 
 
 class DoubleStreamBlock(nn.Module):
@@ -171,10 +161,10 @@ class DoubleStreamBlock(nn.Module):
         super().__init__()
         self.img_mod = Modulation(hidden_size, branches=2)
         self.img_attn = SelfAttention(hidden_size, num_heads)
-        self.img_mlp = mlp(hidden_size, mlp_hidden)
+        self.img_mlp = MLP(hidden_size, mlp_hidden)
         self.txt_mod = Modulation(hidden_size, branches=2)
         self.txt_attn = SelfAttention(hidden_size, num_heads)
-        self.txt_mlp = mlp(hidden_size, mlp_hidden)
+        self.txt_mlp = MLP(hidden_size, mlp_hidden)
 
     def forward(
         self, img: Tensor, txt: Tensor, img_mod: Tensor, txt_mod: Tensor, pe: Rotation
@@ -185,16 +175,27 @@ class DoubleStreamBlock(nn.Module):
         """
         img_attn_mod, img_mlp_mod = branches(img_mod, img.shape[-1])
         txt_attn_mod, txt_mlp_mod = branches(txt_mod, txt.shape[-1])
-        img_qkv = self.img_attn.project(modulate(img, img_attn_mod))
-        txt_qkv = self.txt_attn.project(modulate(txt, txt_attn_mod))
-        q, k, v = (torch.cat((t, i), dim=2) for t, i in zip(txt_qkv, img_qkv, strict=True))  # (B, H, S, D)
-        joint = merge_heads(attention(rotate(q, pe), rotate(k, pe), v))  # (B, S, W)
-        txt_out, img_out = joint[:, : txt.shape[1]], joint[:, txt.shape[1] :]
-        img = img + img_attn_mod.gate * self.img_attn.proj(img_out)
-        img = img + img_mlp_mod.gate * self.img_mlp(modulate(img, img_mlp_mod))
-        txt = txt + txt_attn_mod.gate * self.txt_attn.proj(txt_out)
-        txt = txt + txt_mlp_mod.gate * self.txt_mlp(modulate(txt, txt_mlp_mod))
+        length = txt.shape[1]
+        img_normed = modulate(img, img_attn_mod.shift, img_attn_mod.scale)
+        txt_normed = modulate(txt, txt_attn_mod.shift, txt_attn_mod.scale)
+        image_pe, text_pe = pe.of(slice(length, None)), pe.of(slice(length))
+        qkv = beside(
+            *(1, img.new_empty((*txt.shape[:2], 3 * txt.shape[2]))),
+            (length, lambda out: self.txt_attn.project(txt_normed, text_pe, out)),
+            (img.shape[1], lambda out: self.img_attn.project(img_normed, image_pe, out)),
+        )  # (B, S, 3 W)
+        joint = attend(qkv, self.img_attn.num_heads)  # (B, S, W)
+        img = self._feed(self.img_attn, self.img_mlp, img, joint[:, length:], img_attn_mod, img_mlp_mod)
+        txt = self._feed(self.txt_attn, self.txt_mlp, txt, joint[:, :length], txt_attn_mod, txt_mlp_mod)
         return img, txt
+
+    @staticmethod
+    def _feed(
+        attn: SelfAttention, mlp: MLP, x: Tensor, attended: Tensor, attn_mod: Modulated, mlp_mod: Modulated
+    ) -> Tensor:
+        """Add to one stream what its attention found, and then what its MLP makes of it."""
+        x = attn.proj(attended, Epilogue(gate=attn_mod.gate, residual=x))
+        return mlp(modulate(x, mlp_mod.shift, mlp_mod.scale), Epilogue(gate=mlp_mod.gate, residual=x))
 
 
 class SingleStreamBlock(nn.Module):
@@ -204,22 +205,24 @@ class SingleStreamBlock(nn.Module):
         super().__init__()
         self.num_heads = num_heads
         self.mlp_hidden = mlp_hidden
-        self.linear1 = nn.Linear(hidden_size, 3 * hidden_size + mlp_hidden)
-        self.linear2 = nn.Linear(hidden_size + mlp_hidden, hidden_size)
+        self.linear1 = Linear(hidden_size, 3 * hidden_size + mlp_hidden)
+        self.linear2 = Linear(hidden_size + mlp_hidden, hidden_size)
         self.norm = QKNorm(hidden_size // num_heads)
         self.modulation = Modulation(hidden_size, branches=1)
 
     def forward(self, x: Tensor, modulation: Tensor, pe: Rotation) -> Tensor:
         """x: (B, S, W), text before image; modulation: (B, 3 W), what the block's modulation gave. Returns x."""
         (mod,) = branches(modulation, x.shape[-1])
-        qkv, hidden = self.linear1(modulate(x, mod)).split(
-            (self.linear1.out_features - self.mlp_hidden, self.mlp_hidden), dim=-1
-        )
-        q, k, v = split_heads(qkv, self.num_heads)
-        q, k = self.norm(q, k)
-        attn = merge_heads(attention(rotate(q, pe), rotate(k, pe), v))  # (B, S, W)
-        out = self.linear2(torch.cat((attn, nn.functional.gelu(hidden, approximate="tanh")), dim=-1))
-        return x + mod.gate * out
+        normed = modulate(x, mod.shift, mod.scale)
+        width = x.shape[-1]
+        to_qkv, to_mlp = slice(3 * width), slice(3 * width, None)
+        qkv = self.norm(self.linear1(normed, rows=to_qkv), pe, self.num_heads)  # (B, S, 3 W)
+        both = beside(
+            *(-1, x),
+            (width, lambda out: attend(qkv, self.num_heads, out)),
+            (self.mlp_hidden, lambda out: self.linear1(normed, Epilogue(gelu=True), rows=to_mlp, out=out)),
+        )  # (B, S, W + mlp_hidden)
+        return self.linear2(both, Epilogue(gate=mod.gate, residual=x))
 
 
 class LastLayer(nn.Module):
@@ -227,10 +230,10 @@ class LastLayer(nn.Module):
 
     def __init__(self, hidden_size: int, out_channels: int) -> None:
         super().__init__()
-        self.linear = nn.Linear(hidden_size, out_channels)
-        self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(hidden_size, 2 * hidden_size))
+        self.linear = Linear(hidden_size, out_channels)
+        self.adaLN_modulation = nn.Sequential(nn.SiLU(), Linear(hidden_size, 2 * hidden_size))
 
     def forward(self, x: Tensor, modulation: Tensor) -> Tensor:
         """x: (B, L, W); modulation: (B, 2 W), what `adaLN_modulation` gave. Returns (B, L, out_channels)."""
         shift, scale = modulation[:, None].chunk(2, dim=-1)
-        return self.linear(modulate(x, Modulated(shift, scale, scale)))
+        return self.linear(modulate(x, shift, scale))

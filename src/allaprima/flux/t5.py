@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from allaprima.flux.check import Check, no_check
 from allaprima.flux.config import T5Config
+from allaprima.kernels import Epilogue, Linear, attention, rms_norm
 
 
 class T5LayerNorm(nn.Module):
@@ -26,7 +27,7 @@ class T5LayerNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., W) -> (..., W)."""
-        return nn.functional.rms_norm(x, self.weight.shape, self.weight, self.eps)
+        return rms_norm(x, self.weight, self.eps)
 
 
 def relative_position_bucket(distance: Tensor, num_buckets: int, max_distance: int) -> Tensor:
@@ -51,20 +52,19 @@ class T5Attention(nn.Module):
         super().__init__()
         inner = config.num_heads * config.d_kv
         self.num_heads = config.num_heads
-        self.q = nn.Linear(config.d_model, inner, bias=False)
-        self.k = nn.Linear(config.d_model, inner, bias=False)
-        self.v = nn.Linear(config.d_model, inner, bias=False)
-        self.o = nn.Linear(inner, config.d_model, bias=False)
+        self.q = Linear(config.d_model, inner, bias=False)
+        self.k = Linear(config.d_model, inner, bias=False)
+        self.v = Linear(config.d_model, inner, bias=False)
+        self.o = Linear(inner, config.d_model, bias=False)
         if has_relative_bias:
             self.relative_attention_bias = nn.Embedding(config.relative_attention_num_buckets, config.num_heads)
 
-    def forward(self, x: Tensor, bias: Tensor) -> Tensor:
-        """x: (B, T, W); bias: (1, H, T, T). Returns (B, T, W)."""
+    def forward(self, x: Tensor, bias: Tensor, then: Epilogue) -> Tensor:
+        """x: (B, T, W); bias: (1, H, T, T); then: what follows. Returns (B, T, W)."""
         q, k, v = (
             proj(x).unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for proj in (self.q, self.k, self.v)
         )  # (B, H, T, D)
-        weights = torch.softmax((q @ k.transpose(-2, -1) + bias).float(), dim=-1).to(v.dtype)
-        return self.o((weights @ v).transpose(1, 2).flatten(2))
+        return self.o(attention(q, k, v, bias=bias, scale=1.0).transpose(1, 2).flatten(2), then)
 
 
 class T5LayerSelfAttention(nn.Module):
@@ -77,7 +77,7 @@ class T5LayerSelfAttention(nn.Module):
 
     def forward(self, x: Tensor, bias: Tensor) -> Tensor:
         """(B, T, W) -> (B, T, W)."""
-        return x + self.SelfAttention(self.layer_norm(x), bias)
+        return self.SelfAttention(self.layer_norm(x), bias, Epilogue(residual=x))
 
 
 class T5DenseGatedActDense(nn.Module):
@@ -85,13 +85,13 @@ class T5DenseGatedActDense(nn.Module):
 
     def __init__(self, config: T5Config) -> None:
         super().__init__()
-        self.wi_0 = nn.Linear(config.d_model, config.d_ff, bias=False)
-        self.wi_1 = nn.Linear(config.d_model, config.d_ff, bias=False)
-        self.wo = nn.Linear(config.d_ff, config.d_model, bias=False)
+        self.wi_0 = Linear(config.d_model, config.d_ff, bias=False)
+        self.wi_1 = Linear(config.d_model, config.d_ff, bias=False)
+        self.wo = Linear(config.d_ff, config.d_model, bias=False)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, T, W) -> (B, T, W)."""
-        return self.wo(nn.functional.gelu(self.wi_0(x), approximate="tanh") * self.wi_1(x))
+    def forward(self, x: Tensor, then: Epilogue) -> Tensor:
+        """(B, T, W) -> (B, T, W). then: what follows it."""
+        return self.wo(self.wi_0(x, Epilogue(gelu=True)) * self.wi_1(x), then)
 
 
 class T5LayerFF(nn.Module):
@@ -104,7 +104,7 @@ class T5LayerFF(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, T, W) -> (B, T, W)."""
-        return x + self.DenseReluDense(self.layer_norm(x))
+        return self.DenseReluDense(self.layer_norm(x), Epilogue(residual=x))
 
 
 class T5Block(nn.Module):

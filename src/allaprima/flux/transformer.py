@@ -20,6 +20,7 @@ from allaprima.flux.layers import (
     rotary,
     timestep_embedding,
 )
+from allaprima.kernels import Linear
 
 #: Width of the sinusoidal time embedding, the same in every published FLUX.
 TIME_WIDTH = 256
@@ -68,10 +69,10 @@ class Flux(nn.Module):
         self.config = config
         width, heads = config.hidden_size, config.num_heads
         mlp_hidden = int(width * config.mlp_ratio)
-        self.img_in = nn.Linear(config.in_channels, width)
+        self.img_in = Linear(config.in_channels, width)
         self.time_in = MLPEmbedder(TIME_WIDTH, width)
         self.vector_in = MLPEmbedder(config.vec_in_dim, width)
-        self.txt_in = nn.Linear(config.context_in_dim, width)
+        self.txt_in = Linear(config.context_in_dim, width)
         self.double_blocks = nn.ModuleList(DoubleStreamBlock(width, heads, mlp_hidden) for _ in range(config.depth))
         self.single_blocks = nn.ModuleList(
             SingleStreamBlock(width, heads, mlp_hidden) for _ in range(config.depth_single_blocks)

@@ -1,215 +1,109 @@
-"""Linears whose weights take one byte a number, or half of one. Each replaces an `nn.Linear` of the same sizes.
+"""Linears with what follows them: GELU, a gate and a residual, in one pass over the sums where the kernels can.
 
-A row of a weight has a scale of its own (the four-bit kind: every 64 numbers of a row), so that its largest number is
-the largest that the form can hold. `Int8Linear` and `Float8Linear` bring the activations into their form too, a token
-at a time, as they come; the two others multiply in the activations' own dtype. Sums are exact (int8) or float32, and a
-token's result depends on no other token.
-
-Source: Dettmers et al. 2022 (2208.07339), section 2.1 (row-wise and vector-wise scales); Nagel et al. 2021
-(2106.08295), sections 2.2 and 2.3 (symmetric and asymmetric grids).
-
-Dimension key: N rows out, K columns in, M tokens, G = K / 64 rounded up.
+Dimension key: B batch, M tokens, K columns in, N rows out.
 """
+
+import ctypes
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-#: How the packed numbers lie in memory; a form that is kept on the disk is made anew when this rises.
-LAYOUT = 1
-#: Largest number of each form.
-INT8_MAX, INT4_MAX, FLOAT8_MAX = 127, 15, 448.0
-#: Numbers that share a scale in the four-bit form.
-GROUP = 64
-#: Most numbers that are unpacked, or scaled, at a time: 16 MiB in float32.
-BAND = 2**22
+from allaprima.kernels import library
+
+#: All rows of a weight.
+ALL = slice(None)
+#: Makes a tensor, in the place that it is offered or elsewhere.
+Part = Callable[[Tensor | None], Tensor]
 
 
-class QuantizedLinear(nn.Module):
-    """What the kinds share: the sizes, the bias, and how a weight is packed."""
+@dataclass(frozen=True, slots=True)
+class Epilogue:
+    """What happens to a linear's result, in this order."""
 
-    def __init__(self, in_features: int, out_features: int, *, bias: bool, dtype: torch.dtype) -> None:
-        """dtype: the bias', and of what the linear gives."""
-        super().__init__()
-        self.in_features = in_features
-        self.out_features = out_features
-        for name, tensor in self.pack(torch.empty(out_features, in_features, device="meta")).items():
-            self.register_buffer(name, tensor)
-        self.register_buffer("bias", torch.empty(out_features, dtype=dtype, device="meta") if bias else None)
-        self.weight: Tensor
-        self.scale: Tensor
-        self.bias: Tensor | None
-
-    @classmethod
-    def like(cls, linear: nn.Linear, dtype: torch.dtype) -> "QuantizedLinear":
-        """Return an empty linear of the same sizes, on the meta device."""
-        return cls(linear.in_features, linear.out_features, bias=linear.bias is not None, dtype=dtype)
-
-    @staticmethod
-    def pack(weight: Tensor) -> dict[str, Tensor]:
-        """Return a weight's packed form by the names of its buffers. weight: (N, K), floating point."""
-        raise NotImplementedError
-
-    def unpack(self, rows: slice) -> Tensor:
-        """Return rows of the weight as the linear uses them: (rows, K), float32."""
-        return self.weight[rows].float() * self.scale[rows, None]
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(..., K) -> (..., N), in the dtype of x."""
-        raise NotImplementedError
+    #: The tanh form.
+    gelu: bool = False
+    #: Multiplied by: (B, 1, N).
+    gate: Tensor | None = None
+    #: Added: (B, M, N).
+    residual: Tensor | None = None
 
 
-class Int8Linear(QuantizedLinear):
-    """int8 weights, a scale a row; int8 activations, a scale a token, found as they come."""
-
-    @staticmethod
-    def pack(weight: Tensor) -> dict[str, Tensor]:
-        """`weight`: (N, K), int8; `scale`: (N,), float32."""
-        packed, scale = quantize_rows(weight)
-        return {"weight": packed, "scale": scale}
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(..., K) -> (..., N), in the dtype of x."""
-        tokens = x.reshape(-1, self.in_features)
-        packed, scale = quantize_rows(tokens)
-        sums = _int8_product(packed, self.weight)  # (M, N), int32
-        out = torch.empty(sums.shape, dtype=x.dtype, device=x.device)
-        band = max(1, BAND // self.out_features)
-        for start in range(0, len(tokens), band):
-            rows = slice(start, start + band)
-            scaled = sums[rows].float().mul_(scale[rows, None]).mul_(self.scale)
-            out[rows] = scaled if self.bias is None else scaled.add_(self.bias)
-        return out.reshape(*x.shape[:-1], self.out_features)
+PLAIN = Epilogue()
 
 
-class Int8WeightLinear(QuantizedLinear):
-    """int8 weights, a scale a row; activations as they are."""
+class Linear(nn.Linear):
+    """`nn.Linear` with an epilogue, for a part of its rows if asked."""
 
-    @staticmethod
-    def pack(weight: Tensor) -> dict[str, Tensor]:
-        """As `Int8Linear`."""
-        return Int8Linear.pack(weight)
+    def forward(self, x: Tensor, then: Epilogue = PLAIN, *, rows: slice = ALL, out: Tensor | None = None) -> Tensor:
+        """(..., K) -> (..., N), in the dtype of x; N rows of the weight.
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(..., K) -> (..., N), in the dtype of x."""
-        return _by_bands(self, x)
-
-
-class Int4WeightLinear(QuantizedLinear):
-    """Four-bit weights, a scale and a lowest value every 64 of a row; activations as they are."""
-
-    @staticmethod
-    def pack(weight: Tensor) -> dict[str, Tensor]:
-        """`weight`: (N, 32 G), uint8, two numbers a byte, the earlier one low; `scale`, `low`: (N, G), bfloat16."""
-        rows, columns = weight.shape
-        groups = -(-columns // GROUP)
-        if weight.is_meta:
-            shapes = {"weight": (rows, groups * GROUP // 2), "scale": (rows, groups), "low": (rows, groups)}
-            return {
-                name: torch.empty(shape, dtype=torch.uint8 if name == "weight" else torch.bfloat16, device="meta")
-                for name, shape in shapes.items()
-            }
-        parts = [_pack_int4(part) for part in weight.split(max(1, BAND // columns))]
-        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-
-    def __init__(self, in_features: int, out_features: int, *, bias: bool, dtype: torch.dtype) -> None:
-        super().__init__(in_features, out_features, bias=bias, dtype=dtype)
-        self.low: Tensor
-
-    def unpack(self, rows: slice) -> Tensor:
-        """Return rows of the weight as the linear uses them: (rows, K), float32."""
-        packed = self.weight[rows]
-        numbers = torch.stack((packed & INT4_MAX, packed >> 4), dim=-1).flatten(1).unflatten(1, (-1, GROUP))
-        values = numbers.float() * self.scale[rows, :, None].float() + self.low[rows, :, None].float()
-        return values.flatten(1)[:, : self.in_features]
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(..., K) -> (..., N), in the dtype of x."""
-        return _by_bands(self, x)
+        out: where the result may be put, rows of numbers side by side, and need not be.
+        """
+        bias = None if self.bias is None else self.bias[rows]
+        weight = self.weight[rows]
+        if not library.takes(x, weight, bias, then.gate, then.residual, out) or weight.shape[1] % 2:
+            return finish(nn.functional.linear(x, weight, bias), then)
+        out = x.new_empty((*x.shape[:-1], weight.shape[0])) if out is None else out
+        for tokens, epilogue, place in samples(x, bias, then, out):
+            sizes = (tokens.shape[0], weight.shape[0], weight.shape[1])
+            library.call("linear_bf16", tokens, tokens.stride(0), weight, *sizes, epilogue, place, place.stride(0))
+        return out
 
 
-class Float8Linear(QuantizedLinear):
-    """float8_e4m3fn weights, a scale a row, and activations, a scale a token: the form of GPUs that multiply it.
+class NativeEpilogue(ctypes.Structure):
+    """`Epilogue` of `native/kernels.h`."""
 
-    On any other device the same numbers are multiplied in float32, which is for tests and tables.
+    _fields_ = (
+        ("bias", ctypes.c_void_p),
+        ("gate", ctypes.c_void_p),
+        ("residual", ctypes.c_void_p),
+        ("residual_stride", ctypes.c_int64),
+        ("gelu", ctypes.c_int64),
+    )
+
+
+def finish(result: Tensor, then: Epilogue) -> Tensor:
+    """Do what an epilogue says with torch's operations."""
+    if then.gelu:
+        result = nn.functional.gelu(result, approximate="tanh")
+    if then.gate is not None:
+        result = then.gate * result
+    return result if then.residual is None else then.residual + result
+
+
+def samples(
+    x: Tensor, bias: Tensor | None, then: Epilogue, out: Tensor
+) -> Iterator[tuple[Tensor, NativeEpilogue, Tensor]]:
+    """Yield what the kernels do in one call each: tokens (M, K), what follows, and the place of the result (M, N)."""
+    tokens, places, beside = _matrices(x), _matrices(out), None if then.residual is None else _matrices(then.residual)
+    for index, place in enumerate(places):
+        gate = None if then.gate is None else then.gate[index if then.gate.shape[0] > 1 else 0]
+        residual = None if beside is None else beside[index]
+        pointers = (None if tensor is None else tensor.data_ptr() for tensor in (bias, gate, residual))
+        stride = 0 if residual is None else residual.stride(0)
+        yield tokens[index], NativeEpilogue(*pointers, stride, then.gelu), place
+
+
+def _matrices(x: Tensor) -> Tensor:
+    """(..., N) -> (B, M, N), of the same memory; B = 1 but for three axes."""
+    return x if x.dim() == 3 else x.view(1, -1, x.shape[-1])
+
+
+def beside(axis: int, like: Tensor, *parts: tuple[int, Part]) -> Tensor:
+    """Return parts beside each other along an axis, without a copy where they can be put into their place.
+
+    parts: sizes along the axis, and what makes each, which is offered its place and may ignore it.
+    like: has the other axes' sizes. With gradients the parts are made apart.
     """
-
-    @staticmethod
-    def pack(weight: Tensor) -> dict[str, Tensor]:
-        """`weight`: (N, K), float8_e4m3fn; `scale`: (N,), float32."""
-        packed, scale = _quantize_float8(weight)
-        return {"weight": packed, "scale": scale}
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(..., K) -> (..., N), in the dtype of x."""
-        packed, scale = _quantize_float8(x.reshape(-1, self.in_features))
-        if x.is_cuda:
-            out = torch._scaled_mm(  # noqa: SLF001 - torch has no public name for it
-                packed, self.weight.t(), scale_a=scale[:, None], scale_b=self.scale[None], out_dtype=torch.bfloat16
-            )
-            out = out if self.bias is None else out + self.bias
-        else:
-            exact = (packed.float() @ self.weight.float().t()) * scale[:, None] * self.scale
-            out = exact if self.bias is None else exact + self.bias
-        return out.to(x.dtype).reshape(*x.shape[:-1], self.out_features)
-
-
-def quantize_rows(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Return each row as int8 and its scale, of which the row is about the product.
-
-    x: (M, K), floating point. Returns (M, K), int8, from -127 to 127, rounded to the nearest, and (M,), float32. A row
-    with a value that is not finite gets such a scale, and so can't pass for a sound one.
-    """
-    packed = torch.empty(x.shape, dtype=torch.int8, device=x.device)
-    scale = torch.empty(x.shape[0], dtype=torch.float32, device=x.device)
-    if x.is_meta:
-        return packed, scale
-    band = max(1, BAND // x.shape[1])
-    for start in range(0, x.shape[0], band):
-        rows = slice(start, start + band)
-        values = x[rows].float()
-        scale[rows] = values.abs().amax(dim=1) / INT8_MAX
-        packed[rows] = values.div(_divisor(scale[rows])[:, None]).round_().clamp_(-INT8_MAX, INT8_MAX)
-    return packed, scale
-
-
-def _divisor(scale: Tensor) -> Tensor:
-    """Return what to divide by: a row of zeros stays one."""
-    return torch.where(scale > 0, scale, 1.0)
-
-
-def _quantize_float8(x: Tensor) -> tuple[Tensor, Tensor]:
-    if x.is_meta:
-        return x.to(torch.float8_e4m3fn), torch.empty(x.shape[0], dtype=torch.float32, device="meta")
-    values = x.float()
-    scale = values.abs().amax(dim=1) / FLOAT8_MAX
-    return values.div(_divisor(scale)[:, None]).to(torch.float8_e4m3fn), scale
-
-
-def _pack_int4(weight: Tensor) -> dict[str, Tensor]:
-    spare = -weight.shape[1] % GROUP
-    groups = nn.functional.pad(weight.float(), (0, spare)).unflatten(1, (-1, GROUP))  # (N, G, 64)
-    # Rounded before the numbers are, which then make up for it.
-    low = groups.amin(dim=-1).bfloat16()
-    scale = ((groups.amax(dim=-1) - low.float()) / INT4_MAX).bfloat16()
-    numbers = (groups - low[..., None].float()) / _divisor(scale.float())[..., None]
-    even, odd = numbers.round().clamp(0, INT4_MAX).to(torch.uint8).flatten(1).unflatten(1, (-1, 2)).unbind(-1)
-    return {"weight": even | odd << 4, "scale": scale, "low": low}
-
-
-def _int8_product(x: Tensor, weight: Tensor) -> Tensor:
-    """(M, K) times (N, K) transposed, both int8 -> (M, N), int32, exact."""
-    rows = x.shape[0]
-    # cuBLAS wants more than 16 rows.
-    padded = nn.functional.pad(x, (0, 0, 0, max(0, 17 - rows))) if x.is_cuda else x
-    return torch._int_mm(padded, weight.t())[:rows]  # noqa: SLF001 - torch has no public name for it
-
-
-def _by_bands(linear: QuantizedLinear, x: Tensor) -> Tensor:
-    """Apply a linear whose weight is unpacked a band of rows at a time."""
-    band = max(1, BAND // linear.in_features)
-    outs = []
-    for start in range(0, linear.out_features, band):
-        rows = slice(start, start + band)
-        bias = None if linear.bias is None else linear.bias[rows].to(x.dtype)
-        outs.append(nn.functional.linear(x, linear.unpack(rows).to(x.dtype), bias))
-    return torch.cat(outs, dim=-1) if len(outs) > 1 else outs[0]
+    if torch.is_grad_enabled():
+        return torch.cat([make(None) for _, make in parts], dim=axis)
+    shape = list(like.shape)
+    shape[axis] = sum(size for size, _ in parts)
+    whole = like.new_empty(shape)
+    for place, (_, make) in zip(whole.split([size for size, _ in parts], dim=axis), parts, strict=True):
+        made = make(place)
+        if made.data_ptr() != place.data_ptr():
+            place.copy_(made)
+    return whole

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from allaprima.kernels import Float8Linear, Int4WeightLinear, Int8Linear, Int8WeightLinear, QuantizedLinear
-from allaprima.kernels import linear as kernels
+from allaprima.kernels import quantized as kernels
 
 #: The largest relative error of normal weights and activations: about a step of the form's grid.
 KINDS: dict[type[QuantizedLinear], float] = {

@@ -1,0 +1,96 @@
+"""The compiled kernels, where this machine has them: `native/` in C++, called with plain pointers.
+
+The package's own build compiles them into one small library that knows nothing of torch. They use the OpenMP that torch
+has loaded, and so its threads, as many as `torch.get_num_threads` says. Where there is no compiler, or a CPU that they do
+not know, the same products are made with torch's own operations: every caller has both.
+"""
+
+import ctypes
+import importlib.util
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import IntEnum
+
+import torch
+from torch import Tensor
+
+
+class Level(IntEnum):
+    """What of the compiled kernels runs here."""
+
+    #: Nothing: torch's operations do it all.
+    TORCH = 0
+    #: The int8 products.
+    AVX2 = 1
+    #: All of them: AVX-512 with VNNI and BF16.
+    AVX512 = 2
+
+
+#: `torch` or `avx2`: no more than that is used, whatever is there. For a look at what a kernel changes.
+LIMIT_VARIABLE = "ALLAPRIMA_KERNELS"
+
+
+def _load() -> ctypes.CDLL | None:
+    # It is no Python module, but the build puts it beside this one under a module's name.
+    spec = importlib.util.find_spec("allaprima.kernels._native")
+    return ctypes.CDLL(spec.origin) if spec and spec.origin else None
+
+
+_library = _load()
+_found = Level(_library.allaprima_level()) if _library else Level.TORCH
+_level = min(_found, Level[os.environ.get(LIMIT_VARIABLE, "avx512").upper()])
+
+
+def level() -> Level:
+    """Return what is in use."""
+    return _level
+
+
+def is_built() -> bool:
+    """Say whether the library is there at all."""
+    return _library is not None
+
+
+@contextmanager
+def limited(to: Level) -> Iterator[None]:
+    """Use no more than that for a while, in all threads."""
+    global _level  # noqa: PLW0603 - one machine, one choice
+    before, _level = _level, min(_level, to)
+    try:
+        yield
+    finally:
+        _level = before
+
+
+def takes(*tensors: Tensor | None) -> bool:
+    """Say whether the AVX-512 kernels can be given these: bfloat16 on the CPU, rows dense, and no gradient asked."""
+    if _level < Level.AVX512:
+        return False
+    for tensor in tensors:
+        if tensor is None:
+            continue
+        if tensor.device.type != "cpu" or tensor.dtype != torch.bfloat16 or tensor.stride(-1) != 1:
+            return False
+        if tensor.requires_grad and torch.is_grad_enabled():
+            return False
+    return True
+
+
+def call(name: str, *arguments: Tensor | ctypes.Structure | float | None) -> None:
+    """Call a function of `native/kernels.h`, with the number of threads behind its arguments."""
+    function = getattr(_library, f"allaprima_{name}")
+    function(*map(_pass, arguments), ctypes.c_int(torch.get_num_threads()))
+
+
+def _pass(value: Tensor | ctypes.Structure | float | None) -> object:
+    match value:
+        case None:
+            return ctypes.c_void_p()
+        case Tensor():
+            return ctypes.c_void_p(value.data_ptr())
+        case ctypes.Structure():
+            return ctypes.byref(value)
+        case int():
+            return ctypes.c_int64(value)
+    return ctypes.c_float(value)

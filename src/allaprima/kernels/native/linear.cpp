@@ -1,0 +1,107 @@
+// Linears: rows of activations times a weight as it lies in memory, (n, k), a panel of columns at a time.
+//
+// A panel is laid out anew in every call, which is 1/32 of its products for 128 rows and 1/320 for 1280: so weights stay
+// as every other reader wants them. A panel of DEPTH steps and the partial sums of all rows beside it fit a core's L2 cache.
+
+#include <algorithm>
+
+#include "kernels.h"
+#include "scratch.h"
+#include "tile.h"
+#include "vectors.h"
+
+namespace allaprima {
+namespace {
+
+constexpr Index DEPTH = 1024;  // steps: 256 KiB of a panel
+constexpr Index CHUNK = 192;   // rows of a task, where there are too few panels for all threads
+
+struct PanelUser {};
+struct PartialUser {};
+
+struct Linear {
+    const std::uint8_t* rows;
+    Index rows_stride;  // bytes
+    const std::uint8_t* weight;
+    Index bytes;  // of a row of the weight
+    Index m, n;
+    const Epilogue& epilogue;
+    Bf16* out;
+    Index out_stride;
+};
+
+// Sixteen columns of one row, from their sums in float32 to memory.
+inline void finish(const Linear& linear, Index row, Index column, Floats sums) {
+    const Epilogue& then = linear.epilogue;
+    const __mmask16 mask = lanes(linear.n - column);
+    if (then.bias) sums = _mm512_add_ps(sums, load(then.bias + column, mask));
+    if (then.gelu) sums = gelu(sums);
+    if (then.gate) sums = _mm512_mul_ps(sums, load(then.gate + column, mask));
+    if (then.residual) sums = _mm512_add_ps(sums, load(then.residual + row * then.residual_stride + column, mask));
+    store(linear.out + row * linear.out_stride + column, sums, mask);
+}
+
+// Rows `first` to before `last` of one panel. scale(row, column, sums, mask) turns sums into float32.
+template <class Dot, class Scale>
+void multiply(const Linear& linear, Index panel, Index first, Index last, Step* packed, Step* partial, const Scale& scale) {
+    const Index column = panel * PANEL, columns = std::min<Index>(PANEL, linear.n - column);
+    const Index depth = (linear.bytes + 3) / 4;
+    for (Index begin = 0; begin < depth; begin += DEPTH) {
+        const Index end = std::min(begin + DEPTH, depth);
+        pack_panel<Dot>(linear.weight + column * linear.bytes + begin * 4, linear.bytes, columns,
+                        std::min(end * 4, linear.bytes) - begin * 4, packed);
+        tiles<Dot>(last - first, [&](auto tile, Index start) __attribute__((always_inline)) {
+            const auto* rows = reinterpret_cast<const Step*>(linear.rows + (first + start) * linear.rows_stride) + begin;
+            if (begin == 0) tile.clear();
+            else tile.load(partial + start * PANEL);
+            tile.add(rows, linear.rows_stride / 4, packed, end - begin);
+            if (end < depth) return tile.store(partial + start * PANEL);
+            Index row = first + start;
+            for (auto& sums : tile.sums) {
+                for (Index v = 0; v * 16 < columns; ++v)
+                    finish(linear, row, column + v * 16, scale(row, column + v * 16, sums[v], lanes(columns - v * 16)));
+                ++row;
+            }
+        });
+    }
+}
+
+template <class Dot, class Scale>
+void multiply(const Linear& linear, int threads, const Scale& scale) {
+    const Index panels = (linear.n + PANEL - 1) / PANEL;
+    const Index height = panels >= 16 ? linear.m : std::min(CHUNK, linear.m);
+    const Index chunks = (linear.m + height - 1) / height;
+    const Index depth = (linear.bytes + 3) / 4;
+    share(panels * chunks, threads, [&](Index task) {
+        Step* packed = scratch<PanelUser, Step>(DEPTH * PANEL);
+        Step* partial = scratch<PartialUser, Step>(depth > DEPTH ? height * PANEL : 0);
+        const Index first = task / panels * height;
+        multiply<Dot>(linear, task % panels, first, std::min(first + height, linear.m), packed, partial, scale);
+    });
+}
+
+}  // namespace
+}  // namespace allaprima
+
+using namespace allaprima;
+
+extern "C" void allaprima_linear_int8(const std::int8_t* rows, Index depth, const float* row_scale,
+                                      const std::int32_t* row_sums, const std::int8_t* weight, const float* weight_scale,
+                                      Index m, Index n, Index k, const Epilogue* epilogue, Bf16* out, Index out_stride,
+                                      int threads) {
+    const Linear linear{reinterpret_cast<const std::uint8_t*>(rows), depth, reinterpret_cast<const std::uint8_t*>(weight),
+                        k, m, n, *epilogue, out, out_stride};
+    multiply<Int8Dot>(linear, threads, [&](Index row, Index column, __m512i sums, __mmask16 mask) {
+        // The weight's numbers were raised by 128, and with them the sums by 128 times the row's.
+        sums = _mm512_sub_epi32(sums, _mm512_set1_epi32(128 * row_sums[row]));
+        const Floats scaled = _mm512_mul_ps(_mm512_cvtepi32_ps(sums), _mm512_set1_ps(row_scale[row]));
+        return _mm512_mul_ps(scaled, _mm512_maskz_loadu_ps(mask, weight_scale + column));
+    });
+}
+
+extern "C" void allaprima_linear_bf16(const Bf16* rows, Index rows_stride, const Bf16* weight, Index m, Index n, Index k,
+                                      const Epilogue* epilogue, Bf16* out, Index out_stride, int threads) {
+    const Linear linear{reinterpret_cast<const std::uint8_t*>(rows), rows_stride * 2,
+                        reinterpret_cast<const std::uint8_t*>(weight), k * 2, m, n, *epilogue, out, out_stride};
+    multiply<Bf16Dot>(linear, threads, [](Index, Index, Floats sums, __mmask16) { return sums; });
+}

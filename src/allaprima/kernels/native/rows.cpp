@@ -1,0 +1,121 @@
+// What is done to one row at a time: bringing it into int8, the norms, and the turning of queries and keys.
+
+#include <algorithm>
+
+#include "kernels.h"
+#include "threads.h"
+#include "vectors.h"
+
+namespace allaprima {
+namespace {
+
+constexpr Index BAND = 16;  // rows of a task
+
+// Call `work(row)` for all rows, a band of them a task.
+template <class Work>
+void each_row(Index rows, int threads, const Work& work) {
+    share((rows + BAND - 1) / BAND, threads, [&](Index band) {
+        for (Index row = band * BAND; row < std::min(rows, (band + 1) * BAND); ++row) work(row);
+    });
+}
+
+// The sum over a row, in an order that its width alone decides.
+template <class Term>
+float sum_row(const Bf16* row, Index width, const Term& term) {
+    Floats total = _mm512_setzero_ps();
+    for (Index i = 0; i < width; i += 16) {
+        const __mmask16 mask = lanes(width - i);
+        total = _mm512_add_ps(total, _mm512_maskz_mov_ps(mask, term(load(row + i, mask))));
+    }
+    return _mm512_reduce_add_ps(total);
+}
+
+float mean_square(const Bf16* row, Index width) {
+    return sum_row(row, width, [](Floats x) { return _mm512_mul_ps(x, x); }) / float(width);
+}
+
+}  // namespace
+}  // namespace allaprima
+
+using namespace allaprima;
+
+extern "C" void allaprima_quantize(const Bf16* x, Index m, Index k, Index x_stride, std::int8_t* packed, Index depth,
+                                   float* scale, std::int32_t* sums, int threads) {
+    each_row(m, threads, [&](Index row) {
+        const Bf16* from = x + row * x_stride;
+        std::int8_t* to = packed + row * depth;
+        // Without their sign bfloat16's bits are in the numbers' order, with infinity and then NaN above all.
+        __m512i top = _mm512_setzero_si512();
+        const __m512i unsigned_bits = _mm512_set1_epi16(0x7fff);
+        for (Index i = 0; i < k; i += 32) {
+            const __mmask32 mask = k - i >= 32 ? ~__mmask32(0) : (__mmask32(1) << (k - i)) - 1;
+            top = _mm512_max_epu16(top, _mm512_and_si512(_mm512_maskz_loadu_epi16(mask, from + i), unsigned_bits));
+        }
+        const __m512i pairs = _mm512_max_epu32(_mm512_and_si512(top, _mm512_set1_epi32(0xffff)), _mm512_srli_epi32(top, 16));
+        const float largest = widen(Bf16(_mm512_reduce_max_epu32(pairs)));
+        scale[row] = largest / 127;
+        // Divided by, and not multiplied with its inverse, as the definition in Python does.
+        const Floats divisor = _mm512_set1_ps(scale[row] > 0 ? scale[row] : 1);
+        __m512i total = _mm512_setzero_si512();
+        for (Index i = 0; i < depth; i += 16) {
+            const Floats values = _mm512_div_ps(load(from + i, lanes(k - i)), divisor);
+            const __m512i rounded = _mm512_max_epi32(_mm512_cvtps_epi32(values), _mm512_set1_epi32(-127));
+            total = _mm512_add_epi32(total, rounded);
+            _mm_mask_storeu_epi8(to + i, lanes(depth - i), _mm512_cvtsepi32_epi8(rounded));
+        }
+        sums[row] = _mm512_reduce_add_epi32(total);
+    });
+}
+
+extern "C" void allaprima_modulate(const Bf16* x, Index m, Index width, Index x_stride, const Bf16* shift, const Bf16* scale,
+                                   float eps, Bf16* out, int threads) {
+    each_row(m, threads, [&](Index row) {
+        const Bf16* from = x + row * x_stride;
+        const float mean = sum_row(from, width, [](Floats x) { return x; }) / float(width);
+        const Floats center = _mm512_set1_ps(mean);
+        const float variance = sum_row(from, width, [&](Floats x) {
+            const Floats off = _mm512_sub_ps(x, center);
+            return _mm512_mul_ps(off, off);
+        }) / float(width);
+        const Floats divisor = _mm512_set1_ps(__builtin_sqrtf(variance + eps));
+        for (Index i = 0; i < width; i += 16) {
+            const __mmask16 mask = lanes(width - i);
+            const Floats normed = _mm512_div_ps(_mm512_sub_ps(load(from + i, mask), center), divisor);
+            const Floats factor = _mm512_add_ps(_mm512_set1_ps(1.f), load(scale + i, mask));
+            store(out + row * width + i, _mm512_fmadd_ps(normed, factor, load(shift + i, mask)), mask);
+        }
+    });
+}
+
+extern "C" void allaprima_rms_norm(const Bf16* x, Index m, Index width, Index x_stride, const Bf16* scale, float eps, Bf16* out,
+                                   int threads) {
+    each_row(m, threads, [&](Index row) {
+        const Bf16* from = x + row * x_stride;
+        const Floats divisor = _mm512_set1_ps(__builtin_sqrtf(mean_square(from, width) + eps));
+        for (Index i = 0; i < width; i += 16) {
+            const __mmask16 mask = lanes(width - i);
+            const Floats normed = _mm512_div_ps(load(from + i, mask), divisor);
+            store(out + row * width + i, _mm512_mul_ps(normed, load(scale + i, mask)), mask);
+        }
+    });
+}
+
+extern "C" void allaprima_rotate(Bf16* x, Index m, Index heads, Index width, Index x_stride, const Bf16* scale, float eps,
+                                 const float* cosines, const float* sines, int threads) {
+    const __m512i twice = _mm512_set_epi32(7, 7, 6, 6, 5, 5, 4, 4, 3, 3, 2, 2, 1, 1, 0, 0);
+    each_row(m, threads, [&](Index row) {
+        for (Index head = 0; head < heads; ++head) {
+            Bf16* values = x + row * x_stride + head * width;
+            const Floats divisor = _mm512_set1_ps(__builtin_sqrtf(mean_square(values, width) + eps));
+            for (Index i = 0; i < width; i += 16) {
+                const __mmask16 mask = lanes(width - i), pairs = lanes((width - i) / 2) & 0xff;
+                const Floats normed = _mm512_mul_ps(_mm512_div_ps(load(values + i, mask), divisor), load(scale + i, mask));
+                const Index pair = (row * width + i) / 2;
+                const Floats cosine = _mm512_permutexvar_ps(twice, _mm512_maskz_loadu_ps(pairs, cosines + pair));
+                const Floats sine = _mm512_permutexvar_ps(twice, _mm512_maskz_loadu_ps(pairs, sines + pair));
+                const Floats swapped = _mm512_permute_ps(normed, 0xb1);
+                store(values + i, _mm512_fmaddsub_ps(normed, cosine, _mm512_mul_ps(swapped, sine)), mask);
+            }
+        }
+    });
+}

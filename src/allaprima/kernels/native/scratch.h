@@ -1,0 +1,26 @@
+// Memory of one thread for the length of a task, kept for its next task.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <new>
+
+namespace allaprima {
+
+// Each user is a type of its own, so that no two of them share memory.
+template <class User, class Number>
+Number* scratch(std::int64_t count) {
+    struct Free {
+        void operator()(Number* numbers) const { ::operator delete[](numbers, std::align_val_t(64)); }
+    };
+    thread_local std::unique_ptr<Number[], Free> numbers;
+    thread_local std::int64_t room = 0;
+    if (count > room) {
+        numbers.reset();
+        numbers.reset(static_cast<Number*>(::operator new[](std::size_t(count) * sizeof(Number), std::align_val_t(64))));
+        room = count;
+    }
+    return numbers.get();
+}
+
+}  // namespace allaprima

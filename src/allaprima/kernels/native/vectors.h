@@ -1,0 +1,67 @@
+// Sixteen numbers at a time: bfloat16 in and out, and the functions that the kernels put between.
+#pragma once
+
+#include <cstdint>
+
+#include "target_avx512.h"
+
+namespace allaprima {
+
+using Bf16 = std::uint16_t;
+using Floats = __m512;
+
+// The lanes below `count`, all of them from 16 on.
+inline __mmask16 lanes(std::int64_t count) {
+    return count >= 16 ? __mmask16(0xffff) : __mmask16((1u << (count < 0 ? 0 : count)) - 1);
+}
+
+inline Floats widen(__m256i values) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(values), 16)); }
+
+inline Floats load(const Bf16* from) { return widen(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from))); }
+
+inline Floats load(const Bf16* from, __mmask16 mask) { return widen(_mm256_maskz_loadu_epi16(mask, from)); }
+
+// Rounded to the nearest even, as torch does; what is not a number stays so.
+inline __m256i narrow(Floats values) { return reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(values)); }
+
+inline void store(Bf16* to, Floats values) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), narrow(values)); }
+
+inline void store(Bf16* to, Floats values, __mmask16 mask) { _mm256_mask_storeu_epi16(to, mask, narrow(values)); }
+
+inline float widen(Bf16 value) {
+    const std::uint32_t bits = std::uint32_t(value) << 16;
+    float wide;
+    __builtin_memcpy(&wide, &bits, sizeof wide);
+    return wide;
+}
+
+// e^x to 2 ulp; 0 below -104. Source: Cody and Waite's reduction, x = n ln 2 + r, and r's Taylor polynomial of degree 6.
+inline Floats exp(Floats x) {
+    x = _mm512_max_ps(_mm512_set1_ps(-104.f), x);  // the second operand is what comes back of a NaN
+    x = _mm512_min_ps(_mm512_set1_ps(89.f), x);
+    const Floats n = _mm512_roundscale_ps(_mm512_mul_ps(x, _mm512_set1_ps(1.44269504f)), _MM_FROUND_TO_NEAREST_INT);
+    Floats r = _mm512_fnmadd_ps(n, _mm512_set1_ps(0.693359375f), x);
+    r = _mm512_fnmadd_ps(n, _mm512_set1_ps(-2.12194440e-4f), r);
+    Floats sum = _mm512_set1_ps(1.f / 720);
+    sum = _mm512_fmadd_ps(sum, r, _mm512_set1_ps(1.f / 120));
+    sum = _mm512_fmadd_ps(sum, r, _mm512_set1_ps(1.f / 24));
+    sum = _mm512_fmadd_ps(sum, r, _mm512_set1_ps(1.f / 6));
+    sum = _mm512_fmadd_ps(sum, r, _mm512_set1_ps(.5f));
+    sum = _mm512_fmadd_ps(sum, r, _mm512_set1_ps(1.f));
+    sum = _mm512_fmadd_ps(sum, r, _mm512_set1_ps(1.f));
+    return _mm512_scalef_ps(sum, n);
+}
+
+// x / (1 + e^-y): SiLU where y is x, and the tanh form of GELU where y is 2 sqrt(2/pi) (x + 0.044715 x^3).
+inline Floats times_sigmoid(Floats x, Floats y) {
+    const Floats e = exp(_mm512_sub_ps(_mm512_setzero_ps(), y));
+    return _mm512_div_ps(x, _mm512_add_ps(_mm512_set1_ps(1.f), e));
+}
+
+inline Floats gelu(Floats x) {
+    const Floats cubed = _mm512_mul_ps(_mm512_mul_ps(x, x), x);
+    const Floats inner = _mm512_fmadd_ps(cubed, _mm512_set1_ps(0.044715f), x);
+    return times_sigmoid(x, _mm512_mul_ps(inner, _mm512_set1_ps(1.5957691216f)));
+}
+
+}  // namespace allaprima

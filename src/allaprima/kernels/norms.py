@@ -1,0 +1,37 @@
+"""Norms over the last axis, with the scale and shift that follow them.
+
+Dimension key: B batch, L tokens, W width.
+"""
+
+import torch
+from torch import Tensor
+
+from allaprima.kernels import library
+
+
+def modulate(x: Tensor, shift: Tensor, scale: Tensor, eps: float = 1e-6) -> Tensor:
+    """Layer-normalise x without affine, then scale it by 1 + scale and shift it.
+
+    x: (B, L, W); shift, scale: (B, 1, W). Returns (B, L, W). Source: Ba et al. 2016 (1607.06450), eq. 4.
+    """
+    if library.takes(x, shift, scale):
+        out = x.new_empty(x.shape)
+        for b in range(x.shape[0]):
+            sizes = (x.shape[1], x.shape[2], x.stride(1))
+            library.call("modulate", x[b], *sizes, shift[b], scale[b], eps, out[b])
+        return out
+    normed = torch.nn.functional.layer_norm(x, x.shape[-1:], eps=eps)
+    return torch.addcmul(shift, normed, 1 + scale)
+
+
+def rms_norm(x: Tensor, scale: Tensor, eps: float) -> Tensor:
+    """Divide by the root mean square over the last axis, then scale.
+
+    x: (..., W); scale: (W,). Returns the same shape. Source: Zhang and Sennrich 2019 (1910.07467), eq. 4.
+    """
+    if library.takes(x, scale) and x.is_contiguous():
+        out = torch.empty_like(x)
+        width = x.shape[-1]
+        library.call("rms_norm", x, x.numel() // width, width, width, scale, eps, out)
+        return out
+    return torch.nn.functional.rms_norm(x, scale.shape, scale, eps)
