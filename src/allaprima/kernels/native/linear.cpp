@@ -13,7 +13,12 @@
 namespace allaprima {
 namespace {
 
-constexpr Index DEPTH = 1024;  // steps: 256 KiB of a panel
+#ifndef DEPTH_
+#define DEPTH_ 768
+#define ABREAST_ 2
+#endif
+constexpr Index DEPTH = DEPTH_;  // steps of a panel at a time
+constexpr Index ABREAST = ABREAST_;  // panels that a tile's rows meet while they are in the L1 cache
 constexpr Index CHUNK = 192;   // rows of a task, where there are too few panels for all threads
 
 struct PanelUser {};
@@ -41,26 +46,45 @@ inline void finish(const Linear& linear, Index row, Index column, Floats sums) {
     store(linear.out + row * linear.out_stride + column, sums, mask);
 }
 
-// Rows `first` to before `last` of one panel. scale(row, column, sums, mask) turns sums into float32.
+// A finished tile, to memory.
+template <class Tile, class Scale>
+__attribute__((always_inline)) inline void finish(const Linear& linear, const Tile& tile, Index row, Index column,
+                                                  const Scale& scale) {
+    for (const auto& sums : tile.sums) {
+        for (Index v = 0; v < VECTORS && column + v * 16 < linear.n; ++v) {
+            const Index at = column + v * 16;
+            finish(linear, row, at, scale(row, at, sums[v], lanes(linear.n - at)));
+        }
+        ++row;
+    }
+}
+
+// The rows `first` to before `last` of some panels side by side, the first of which begins at a column. scale(row, column,
+// sums, mask) turns sums into float32.
 template <class Dot, class Scale>
-void multiply(const Linear& linear, Index panel, Index first, Index last, Step* packed, Step* partial, const Scale& scale) {
-    const Index column = panel * PANEL, columns = std::min<Index>(PANEL, linear.n - column);
+void multiply(const Linear& linear, Index column, Index first, Index last, const Scale& scale) {
+    const Index columns = std::min(ABREAST * PANEL, linear.n - column);
     const Index depth = (linear.bytes + 3) / 4;
+    Step* packed = scratch<PanelUser, Step>(ABREAST * DEPTH * PANEL);
+    Step* partial = scratch<PartialUser, Step>(depth > DEPTH ? ABREAST * (last - first) * PANEL : 0);
     for (Index begin = 0; begin < depth; begin += DEPTH) {
         const Index end = std::min(begin + DEPTH, depth);
-        pack_panel<Dot>(linear.weight + column * linear.bytes + begin * 4, linear.bytes, columns,
-                        std::min(end * 4, linear.bytes) - begin * 4, packed);
+        for (Index c = 0; c < columns; c += PANEL)
+            pack_panel<Dot>(linear.weight + (column + c) * linear.bytes + begin * 4, linear.bytes,
+                            std::min<Index>(PANEL, columns - c), std::min(end * 4, linear.bytes) - begin * 4,
+                            packed + c * DEPTH);
         tiles<Dot>(last - first, [&](auto tile, Index start) __attribute__((always_inline)) {
             const auto* rows = reinterpret_cast<const Step*>(linear.rows + (first + start) * linear.rows_stride) + begin;
-            if (begin == 0) tile.clear();
-            else tile.load(partial + start * PANEL);
-            tile.add(rows, linear.rows_stride / 4, packed, end - begin);
-            if (end < depth) return tile.store(partial + start * PANEL);
-            Index row = first + start;
-            for (auto& sums : tile.sums) {
-                for (Index v = 0; v * 16 < columns; ++v)
-                    finish(linear, row, column + v * 16, scale(row, column + v * 16, sums[v], lanes(columns - v * 16)));
-                ++row;
+            for (Index c = 0; c < columns; c += PANEL) {
+                Step* sums = partial + c * (last - first) + start * PANEL;
+                if (begin == 0) tile.clear();
+                else tile.load(sums);
+                tile.add(rows, linear.rows_stride / 4, packed + c * DEPTH, end - begin);
+                if (end < depth) {
+                    tile.store(sums);
+                    continue;
+                }
+                finish(linear, tile, first + start, column + c, scale);
             }
         });
     }
@@ -68,15 +92,13 @@ void multiply(const Linear& linear, Index panel, Index first, Index last, Step* 
 
 template <class Dot, class Scale>
 void multiply(const Linear& linear, int threads, const Scale& scale) {
-    const Index panels = (linear.n + PANEL - 1) / PANEL;
-    const Index height = panels >= 16 ? linear.m : std::min(CHUNK, linear.m);
-    const Index chunks = (linear.m + height - 1) / height;
-    const Index depth = (linear.bytes + 3) / 4;
-    share(panels * chunks, threads, [&](Index task) {
-        Step* packed = scratch<PanelUser, Step>(DEPTH * PANEL);
-        Step* partial = scratch<PartialUser, Step>(depth > DEPTH ? height * PANEL : 0);
-        const Index first = task / panels * height;
-        multiply<Dot>(linear, task % panels, first, std::min(first + height, linear.m), packed, partial, scale);
+    constexpr Index WIDTH = ABREAST * PANEL;
+    const Index across = (linear.n + WIDTH - 1) / WIDTH;
+    const Index height = across >= 16 ? linear.m : std::min(CHUNK, linear.m);
+    const Index down = (linear.m + height - 1) / height;
+    share(across * down, threads, [&](Index task) {
+        const Index first = task / across * height;
+        multiply<Dot>(linear, task % across * WIDTH, first, std::min(first + height, linear.m), scale);
     });
 }
 
