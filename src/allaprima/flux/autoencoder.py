@@ -12,7 +12,13 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from allaprima.flux.bands import banded_head, banded_resnet, banded_upsample
+from allaprima.flux.bands import (
+    banded_attention,
+    banded_convolution,
+    banded_head,
+    banded_resnet,
+    banded_upsample,
+)
 from allaprima.flux.check import Check, no_check
 from allaprima.flux.config import AutoencoderConfig
 from allaprima.kernels import attention
@@ -198,20 +204,21 @@ class Decoder(nn.Module):
     @torch.no_grad()
     def by_bands(self, z: Tensor, check: Check) -> Tensor:
         """Return what `forward` returns, in memory that is bounded beside two activations of the largest level."""
-        x = self.conv_in(z)
-        for stage in self.mid.stages():
-            check()
-            x = stage(x)
-        for level in reversed(self.up):
-            assert isinstance(level, Level)
-            for stage in level.stages():
+        return torch.cat([self._by_bands(sample, check) for sample in z.split(1)])
+
+    def _by_bands(self, z: Tensor, check: Check) -> Tensor:
+        x = banded_convolution(self.conv_in, z, check)
+        for stages in self.levels():
+            for stage in stages.stages():
                 if isinstance(stage, Upsample):
                     x = banded_upsample(stage.conv, x, check)
+                elif isinstance(stage, AttnBlock):
+                    x = banded_attention(stage, x, check)
                 else:
                     assert isinstance(stage, ResnetBlock)
                     x = banded_resnet(stage, x, check)
         x = banded_head(self.norm_out, self.conv_out, x, check)
-        return nn.functional.pixel_shuffle(x, self.patch) if self.patch > 1 else x
+        return nn.functional.pixel_shuffle(x, self.patch) if self.patch > 1 else x.contiguous()
 
 
 class Autoencoder(nn.Module):

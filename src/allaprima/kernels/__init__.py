@@ -1,6 +1,7 @@
 """The fast inner loops behind one seam: plain tensors in, plain tensors out."""
 
 from allaprima.kernels.attention import attention, turn_heads
+from allaprima.kernels.convolution import Affine, Convolution, group_affine, pointwise, prefers_channels_last
 from allaprima.kernels.linear import Epilogue, Linear, beside
 from allaprima.kernels.norms import modulate, rms_norm
 from allaprima.kernels.quantized import (
@@ -14,6 +15,8 @@ from allaprima.kernels.quantized import (
 
 __all__ = [
     "LAYOUT",
+    "Affine",
+    "Convolution",
     "Epilogue",
     "Float8Linear",
     "Int4WeightLinear",
@@ -23,7 +26,10 @@ __all__ = [
     "QuantizedLinear",
     "attention",
     "beside",
+    "group_affine",
     "modulate",
+    "pointwise",
+    "prefers_channels_last",
     "rms_norm",
     "turn_heads",
 ]

@@ -64,13 +64,18 @@ def limited(to: Level) -> Iterator[None]:
 
 
 def takes(*tensors: Tensor | None) -> bool:
-    """Say whether the AVX-512 kernels can be given these: bfloat16 on the CPU, rows dense, and no gradient asked."""
+    """Say whether the AVX-512 kernels can be given rows of these: rows are dense, and `knows` them."""
+    return knows(*tensors) and all(tensor is None or tensor.stride(-1) == 1 for tensor in tensors)
+
+
+def knows(*tensors: Tensor | None) -> bool:
+    """Say whether the AVX-512 kernels can be given such numbers: bfloat16 on the CPU, and no gradient asked."""
     if _level < Level.AVX512:
         return False
     for tensor in tensors:
         if tensor is None:
             continue
-        if tensor.device.type != "cpu" or tensor.dtype != torch.bfloat16 or tensor.stride(-1) != 1:
+        if tensor.device.type != "cpu" or tensor.dtype != torch.bfloat16:
             return False
         if tensor.requires_grad and torch.is_grad_enabled():
             return False

@@ -41,15 +41,18 @@ class Linear(nn.Linear):
 
         out: where the result may be put, rows of numbers side by side, and need not be.
         """
-        bias = None if self.bias is None else self.bias[rows]
-        weight = self.weight[rows]
-        if not library.takes(x, weight, bias, then.gate, then.residual, out) or weight.shape[1] % 2:
-            return finish(nn.functional.linear(x, weight, bias), then)
-        out = x.new_empty((*x.shape[:-1], weight.shape[0])) if out is None else out
-        for tokens, epilogue, place in samples(x, bias, then, out):
-            sizes = (tokens.shape[0], weight.shape[0], weight.shape[1])
-            library.call("linear_bf16", tokens, tokens.stride(0), weight, *sizes, epilogue, place, place.stride(0))
-        return out
+        return linear(x, self.weight[rows], None if self.bias is None else self.bias[rows], then, out)
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None, then: Epilogue = PLAIN, out: Tensor | None = None) -> Tensor:
+    """(..., K), (N, K), (N,) -> (..., N): as `Linear` does."""
+    if not library.takes(x, weight, bias, then.gate, then.residual, out) or weight.shape[1] % 2:
+        return finish(nn.functional.linear(x, weight, bias), then)
+    out = x.new_empty((*x.shape[:-1], weight.shape[0])) if out is None else out
+    for tokens, epilogue, place in samples(x, bias, then, out):
+        sizes = (tokens.shape[0], weight.shape[0], weight.shape[1])
+        library.call("linear_bf16", tokens, tokens.stride(0), weight, *sizes, epilogue, place, place.stride(0))
+    return out
 
 
 class NativeEpilogue(ctypes.Structure):

@@ -20,6 +20,20 @@ struct Epilogue {
     std::int64_t gelu;  // 0 or 1
 };
 
+// A 3x3 convolution, padded with zeros, of some rows of a picture.
+struct Convolve {
+    const std::uint16_t* x;  // (rows, columns, channels), an even number of channels
+    std::int64_t rows, columns, channels;
+    const float *scale, *shift;   // (channels) each: SiLU(x * scale + shift) is what is convolved; or null
+    const std::uint16_t* weight;  // (out_channels, channels, 3, 3)
+    const std::uint16_t* bias;    // (out_channels), or null
+    std::int64_t out_channels;
+    std::int64_t doubles;           // 1: every pixel is doubled both ways before
+    std::int64_t begin, end;        // the rows of x to be done
+    const std::uint16_t* residual;  // as out, or null; may be the output itself
+    std::uint16_t* out;             // (rows, columns, out_channels), or twice as many rows and columns
+};
+
 // 2: AVX-512 VNNI and BF16, everything here. 1: AVX2, only the two functions that end in _avx2. 0: neither.
 int allaprima_level();
 
@@ -58,6 +72,13 @@ void allaprima_rms_norm(const std::uint16_t* x, std::int64_t m, std::int64_t wid
 // scale: (width); cosines, sines: (m, width / 2).
 void allaprima_rotate(std::uint16_t* x, std::int64_t m, std::int64_t heads, std::int64_t width, std::int64_t x_stride,
                       const std::uint16_t* scale, float eps, const float* cosines, const float* sines, int threads);
+
+void allaprima_convolve(const Convolve* convolve, int threads);
+
+// What a group norm does to each channel: scale and shift, (channels) each. x: (pixels, channels); weight, bias: (channels).
+void allaprima_group_affine(const std::uint16_t* x, std::int64_t pixels, std::int64_t channels, std::int64_t groups,
+                            const std::uint16_t* weight, const std::uint16_t* bias, float eps, float* scale, float* shift,
+                            int threads);
 
 #pragma GCC visibility pop
 }

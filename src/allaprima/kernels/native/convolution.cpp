@@ -1,0 +1,238 @@
+// 3x3 convolutions of pictures whose channels lie side by side, with the norm and SiLU before them and the residual behind.
+//
+// A picture's rows are brought into a frame of zeros first, normalised as they come; a tile of pixels is then the product of
+// its neighbours, tap after tap, with a panel of the weight. A picture that is doubled before its convolution is not: of four
+// neighbours in the larger picture at least two are the same pixel, so each of the four pixels that one becomes has four taps,
+// whose weights are sums. That is 4/9 of the products.
+
+#include <algorithm>
+#include <vector>
+
+#include "kernels.h"
+#include "scratch.h"
+#include "tile.h"
+#include "vectors.h"
+
+namespace allaprima {
+namespace {
+
+constexpr Index PIXELS = 1024;             // of a task, about
+constexpr Index PANEL_BYTES = 320 * 1024;  // of a panel, at a time
+constexpr Index TASKS = 4;                 // for each thread, at least
+
+// A neighbour, and which of the nine weights of the kernel it is multiplied by the sum of.
+struct Tap {
+    int down, right, weights;
+};
+
+// Where one of a pixel's results lands, and its taps.
+struct Corner {
+    int down, right;
+    std::vector<Tap> taps;
+};
+
+// The weights' rows (or columns) for each neighbour, from -1 on, of a pixel that stays one.
+constexpr int ALONE[3] = {1, 2, 4};
+// The same of the first and the second of two that a pixel becomes.
+constexpr int DOUBLED[2][3] = {{1, 6, 0}, {0, 3, 4}};
+
+std::vector<Corner> corners(bool doubles) {
+    std::vector<Corner> all;
+    for (int down = 0; down < (doubles ? 2 : 1); ++down)
+        for (int right = 0; right < (doubles ? 2 : 1); ++right) {
+            const int* rows = doubles ? DOUBLED[down] : ALONE;
+            const int* columns = doubles ? DOUBLED[right] : ALONE;
+            Corner corner{down, right, {}};
+            for (int y = 0; y < 3; ++y)
+                for (int x = 0; x < 3; ++x) {
+                    int weights = 0;
+                    for (int w = 0; w < 9; ++w)
+                        if (rows[y] >> (w / 3) & 1 && columns[x] >> (w % 3) & 1) weights |= 1 << w;
+                    if (weights) corner.taps.push_back({y - 1, x - 1, weights});
+                }
+            all.push_back(corner);
+        }
+    return all;
+}
+
+struct PackedUser {};
+struct FrameUser {};
+struct PartialUser {};
+
+struct Convolution {
+    const Convolve& of;
+    std::vector<Corner> all;
+
+    Index depth() const { return of.channels / 2; }  // steps of a tap
+    Index panels() const { return (of.out_channels + PANEL - 1) / PANEL; }
+    Index taps() const { return Index(all[0].taps.size()); }
+    Index panel_steps() const { return taps() * depth() * PANEL; }  // of one corner
+};
+
+inline Bf16 round_to_bf16(float value) {
+    std::uint32_t bits;
+    __builtin_memcpy(&bits, &value, sizeof bits);
+    if ((bits & 0x7fffffff) > 0x7f800000) return Bf16(bits >> 16 | 0x40);
+    return Bf16((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+}
+
+// One panel of one corner: steps of two channels, tap after tap, from a weight of (out_channels, channels, 3, 3).
+void pack_weight(const Convolution& convolution, const Corner& corner, Index panel, Step* to) {
+    const Convolve& of = convolution.of;
+    for (const Tap& tap : corner.taps)
+        for (Index d = 0; d < convolution.depth(); ++d)
+            for (Index c = 0; c < PANEL; ++c, ++to) {
+                const Index column = panel * PANEL + c;
+                Step step = 0;
+                for (Index half = 0; half < 2 && column < of.out_channels; ++half) {
+                    const Bf16* nine = of.weight + (column * of.channels + 2 * d + half) * 9;
+                    float sum = 0;
+                    for (int w = 0; w < 9; ++w)
+                        if (tap.weights >> w & 1) sum += widen(nine[w]);
+                    step |= Step(round_to_bf16(sum)) << (16 * half);
+                }
+                *to = step;
+            }
+}
+
+// Rows `begin` - 1 to `end` of the picture, activated, in a frame of zeros one pixel wide.
+void fill_frame(const Convolve& of, Index begin, Index end, Bf16* frame) {
+    const Index row_size = (of.columns + 2) * of.channels;
+    for (Index y = begin - 1; y <= end; ++y, frame += row_size) {
+        if (y < 0 || y >= of.rows) {
+            std::fill_n(frame, row_size, Bf16(0));
+            continue;
+        }
+        std::fill_n(frame, of.channels, Bf16(0));
+        std::fill_n(frame + row_size - of.channels, of.channels, Bf16(0));
+        const Bf16* from = of.x + y * of.columns * of.channels;
+        Bf16* to = frame + of.channels;
+        if (!of.scale) {
+            std::copy_n(from, of.columns * of.channels, to);
+            continue;
+        }
+        for (Index pixel = 0; pixel < of.columns; ++pixel, from += of.channels, to += of.channels)
+            for (Index c = 0; c < of.channels; c += 16) {
+                const __mmask16 mask = lanes(of.channels - c);
+                const Floats scale = _mm512_maskz_loadu_ps(mask, of.scale + c), shift = _mm512_maskz_loadu_ps(mask, of.shift + c);
+                const Floats normed = _mm512_fmadd_ps(load(from + c, mask), scale, shift);
+                store(to + c, times_sigmoid(normed, normed), mask);
+            }
+    }
+}
+
+// Sixteen channels of one pixel, to memory.
+inline void finish(const Convolve& of, Index pixel, Index column, Floats sums) {
+    const __mmask16 mask = lanes(of.out_channels - column);
+    if (of.bias) sums = _mm512_add_ps(sums, load(of.bias + column, mask));
+    const Index at = pixel * of.out_channels + column;
+    if (of.residual) sums = _mm512_add_ps(sums, load(of.residual + at, mask));
+    store(of.out + at, sums, mask);
+}
+
+// One panel of one corner for the rows of a frame.
+void multiply(const Convolution& convolution, const Corner& corner, Index panel, Index begin, Index end, const Bf16* frame,
+              const Step* packed, Step* partial) {
+    const Convolve& of = convolution.of;
+    const Index depth = convolution.depth(), taps = convolution.taps(), scale = of.doubles ? 2 : 1;
+    const Index most = std::max<Index>(1, PANEL_BYTES / Index(depth * PANEL * sizeof(Step)));
+    const auto* steps = reinterpret_cast<const Step*>(frame);
+    for (Index first = 0; first < taps; first += most) {
+        const Index last = std::min(first + most, taps);
+        for (Index y = begin; y < end; ++y)
+            tiles<Bf16Dot>(of.columns, [&](auto tile, Index x) __attribute__((always_inline)) {
+                Step* sums = partial + ((y - begin) * of.columns + x) * PANEL;
+                if (first == 0) tile.clear();
+                else tile.load(sums);
+                for (Index t = first; t < last; ++t) {
+                    const Tap& tap = corner.taps[std::size_t(t)];
+                    const Index pixel = (y - begin + 1 + tap.down) * (of.columns + 2) + x + 1 + tap.right;
+                    tile.add(steps + pixel * depth, depth, packed + t * depth * PANEL, depth);
+                }
+                if (last < taps) return tile.store(sums);
+                Index pixel = (y * scale + corner.down) * of.columns * scale + x * scale + corner.right;
+                for (const auto& row : tile.sums) {
+                    for (Index v = 0; v < VECTORS && panel * PANEL + v * 16 < of.out_channels; ++v)
+                        finish(of, pixel, panel * PANEL + v * 16, row[v]);
+                    pixel += scale;
+                }
+            });
+    }
+}
+
+}  // namespace
+}  // namespace allaprima
+
+using namespace allaprima;
+
+extern "C" void allaprima_convolve(const Convolve* arguments, int threads) {
+    const Convolution convolution{*arguments, corners(arguments->doubles != 0)};
+    const Convolve& of = convolution.of;
+    const Index count = Index(convolution.all.size()), panels = convolution.panels(), steps = convolution.panel_steps();
+    Step* packed = scratch<PackedUser, Step>(panels * count * steps);
+    share(panels * count, threads, [&](Index i) {
+        pack_weight(convolution, convolution.all[std::size_t(i % count)], i / count, packed + i * steps);
+    });
+    const Index height = std::max<Index>(1, PIXELS / of.columns);
+    const Index bands = (of.end - of.begin + height - 1) / height;
+    const Index shares = std::min(panels, (TASKS * threads + bands - 1) / bands);  // of a band's panels
+    share(bands * shares, threads, [&](Index task) {
+        const Index begin = of.begin + task / shares * height, end = std::min(begin + height, of.end);
+        Bf16* frame = scratch<FrameUser, Bf16>((height + 2) * (of.columns + 2) * of.channels);
+        Step* partial = scratch<PartialUser, Step>(height * of.columns * PANEL);
+        fill_frame(of, begin, end, frame);
+        for (Index panel = task % shares; panel < panels; panel += shares)
+            for (Index corner = 0; corner < count; ++corner)
+                multiply(convolution, convolution.all[std::size_t(corner)], panel, begin, end, frame,
+                         packed + (panel * count + corner) * steps, partial);
+    });
+}
+
+namespace allaprima {
+namespace {
+
+constexpr Index CHUNK = 256;  // pixels that are summed in float32 before they go on in float64
+
+// Sums and sums of squares of each channel of some pixels.
+void sum_pixels(const Bf16* x, Index pixels, Index channels, float* sums, float* squares) {
+    for (Index c = 0; c < channels; c += 16) {
+        const __mmask16 mask = lanes(channels - c);
+        Floats sum = _mm512_setzero_ps(), square = _mm512_setzero_ps();
+        for (Index pixel = 0; pixel < pixels; ++pixel) {
+            const Floats values = load(x + pixel * channels + c, mask);
+            sum = _mm512_add_ps(sum, values);
+            square = _mm512_fmadd_ps(values, values, square);
+        }
+        _mm512_mask_storeu_ps(sums + c, mask, sum);
+        _mm512_mask_storeu_ps(squares + c, mask, square);
+    }
+}
+
+}  // namespace
+}  // namespace allaprima
+
+extern "C" void allaprima_group_affine(const Bf16* x, Index pixels, Index channels, Index groups, const Bf16* weight,
+                                       const Bf16* bias, float eps, float* scale, float* shift, int threads) {
+    const Index chunks = (pixels + CHUNK - 1) / CHUNK, size = channels / groups;
+    std::vector<float> sums(std::size_t(chunks * 2 * channels));
+    share(chunks, threads, [&](Index chunk) {
+        float* to = sums.data() + chunk * 2 * channels;
+        const Index first = chunk * CHUNK;
+        sum_pixels(x + first * channels, std::min(CHUNK, pixels - first), channels, to, to + channels);
+    });
+    for (Index group = 0; group < groups; ++group) {
+        double sum = 0, square = 0;
+        for (Index chunk = 0; chunk < chunks; ++chunk)
+            for (Index c = group * size; c < (group + 1) * size; ++c) {
+                sum += sums[std::size_t(chunk * 2 * channels + c)];
+                square += sums[std::size_t((chunk * 2 + 1) * channels + c)];
+            }
+        const double mean = sum / double(pixels * size), variance = square / double(pixels * size) - mean * mean;
+        for (Index c = group * size; c < (group + 1) * size; ++c) {
+            // Rounding may leave a little less than nothing of a variance; a NaN stays one.
+            const float factor = float(1 / __builtin_sqrt((variance < 0 ? 0 : variance) + eps));
+            scale[c] = widen(weight[c]) * factor;
+            shift[c] = widen(bias[c]) - float(mean) * scale[c];
+        }
+    }
+}
