@@ -5,19 +5,17 @@
 // neighbours in the larger picture at least two are the same pixel, so each of the four pixels that one becomes has four taps,
 // whose weights are sums. That is 4/9 of the products.
 
+#include "convolution.h"
+
 #include <algorithm>
 #include <vector>
-
-#include "kernels.h"
-#include "scratch.h"
-#include "tile.h"
-#include "vectors.h"
 
 namespace allaprima {
 namespace {
 
 constexpr Index PIXELS = 1024;             // of a task, about
 constexpr Index PANEL_BYTES = 320 * 1024;  // of a panel, at a time
+constexpr Index DEEP = 32;                 // channels from which on fewer products are worth more sums
 constexpr Index TASKS = 4;                 // for each thread, at least
 
 // A neighbour, and which of the nine weights of the kernel it is multiplied by the sum of.
@@ -69,13 +67,6 @@ struct Convolution {
     Index panel_steps() const { return taps() * depth() * PANEL; }  // of one corner
 };
 
-inline Bf16 round_to_bf16(float value) {
-    std::uint32_t bits;
-    __builtin_memcpy(&bits, &value, sizeof bits);
-    if ((bits & 0x7fffffff) > 0x7f800000) return Bf16(bits >> 16 | 0x40);
-    return Bf16((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
-}
-
 // One panel of one corner: steps of two channels, tap after tap, from a weight of (out_channels, channels, 3, 3).
 void pack_weight(const Convolution& convolution, const Corner& corner, Index panel, Step* to) {
     const Convolve& of = convolution.of;
@@ -93,41 +84,6 @@ void pack_weight(const Convolution& convolution, const Corner& corner, Index pan
                 }
                 *to = step;
             }
-}
-
-// Rows `begin` - 1 to `end` of the picture, activated, in a frame of zeros one pixel wide.
-void fill_frame(const Convolve& of, Index begin, Index end, Bf16* frame) {
-    const Index row_size = (of.columns + 2) * of.channels;
-    for (Index y = begin - 1; y <= end; ++y, frame += row_size) {
-        if (y < 0 || y >= of.rows) {
-            std::fill_n(frame, row_size, Bf16(0));
-            continue;
-        }
-        std::fill_n(frame, of.channels, Bf16(0));
-        std::fill_n(frame + row_size - of.channels, of.channels, Bf16(0));
-        const Bf16* from = of.x + y * of.columns * of.channels;
-        Bf16* to = frame + of.channels;
-        if (!of.scale) {
-            std::copy_n(from, of.columns * of.channels, to);
-            continue;
-        }
-        for (Index pixel = 0; pixel < of.columns; ++pixel, from += of.channels, to += of.channels)
-            for (Index c = 0; c < of.channels; c += 16) {
-                const __mmask16 mask = lanes(of.channels - c);
-                const Floats scale = _mm512_maskz_loadu_ps(mask, of.scale + c), shift = _mm512_maskz_loadu_ps(mask, of.shift + c);
-                const Floats normed = _mm512_fmadd_ps(load(from + c, mask), scale, shift);
-                store(to + c, times_sigmoid(normed, normed), mask);
-            }
-    }
-}
-
-// Sixteen channels of one pixel, to memory.
-inline void finish(const Convolve& of, Index pixel, Index column, Floats sums) {
-    const __mmask16 mask = lanes(of.out_channels - column);
-    if (of.bias) sums = _mm512_add_ps(sums, load(of.bias + column, mask));
-    const Index at = pixel * of.out_channels + column;
-    if (of.residual) sums = _mm512_add_ps(sums, load(of.residual + at, mask));
-    store(of.out + at, sums, mask);
 }
 
 // One panel of one corner for the rows of a frame.
@@ -166,6 +122,7 @@ void multiply(const Convolution& convolution, const Corner& corner, Index panel,
 using namespace allaprima;
 
 extern "C" void allaprima_convolve(const Convolve* arguments, int threads) {
+    if (!arguments->doubles && arguments->channels >= DEEP) return convolve_winograd(*arguments, threads);
     const Convolution convolution{*arguments, corners(arguments->doubles != 0)};
     const Convolve& of = convolution.of;
     const Index count = Index(convolution.all.size()), panels = convolution.panels(), steps = convolution.panel_steps();
@@ -180,7 +137,7 @@ extern "C" void allaprima_convolve(const Convolve* arguments, int threads) {
         const Index begin = of.begin + task / shares * height, end = std::min(begin + height, of.end);
         Bf16* frame = scratch<FrameUser, Bf16>((height + 2) * (of.columns + 2) * of.channels);
         Step* partial = scratch<PartialUser, Step>(height * of.columns * PANEL);
-        fill_frame(of, begin, end, frame);
+        fill_frame(of, begin, end, of.columns + 2, frame);
         for (Index panel = task % shares; panel < panels; panel += shares)
             for (Index corner = 0; corner < count; ++corner)
                 multiply(convolution, convolution.all[std::size_t(corner)], panel, begin, end, frame,
