@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from allaprima.flux.check import Check
-from allaprima.kernels import Convolution, attention, group_affine, pointwise, prefers_channels_last
+from allaprima.kernels import Convolution, attention, group_affine, pointwise, prefers_channels_last, workspace
 
 #: Most values of a band, C times rows times X: 32 MiB in bfloat16.
 BAND = 2**24
@@ -92,11 +92,10 @@ def _bands(x: Tensor, height: int, check: Check) -> Iterator[tuple[int, int]]:
 
 def _empty(x: Tensor, channels: int, factor: int = 1) -> Tensor:
     """Return room for a picture of other channels, in the memory order of x."""
-    _, _, height, width = x.shape
-    order = torch.channels_last if prefers_channels_last(x) else torch.contiguous_format
-    return torch.empty(
-        (1, channels, factor * height, factor * width), dtype=x.dtype, device=x.device, memory_format=order
-    )
+    height, width = (factor * size for size in x.shape[2:])
+    if prefers_channels_last(x):
+        return workspace.empty((1, height, width, channels), x).permute(0, 3, 1, 2)
+    return workspace.empty((1, channels, height, width), x)
 
 
 def _convolve(convolution: Convolution, x: Tensor, out: Tensor, check: Check) -> Tensor:

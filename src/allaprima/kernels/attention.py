@@ -11,7 +11,7 @@ Dimension key: B batch, H heads, L queries, S keys, D head width.
 import torch
 from torch import Tensor
 
-from allaprima.kernels import library
+from allaprima.kernels import library, workspace
 
 #: The most logits held at a time on a CPU; 2**24 values are 64 MiB in float32.
 BAND_LOGITS = 2**24
@@ -70,7 +70,7 @@ def _has_kernel(*tensors: Tensor | None) -> bool:
 def _native(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, scale: float, out: Tensor | None) -> Tensor:
     batch, heads, length, width = q.shape
     if out is None:
-        out = q.new_empty((batch, length, heads, width)).transpose(1, 2)
+        out = workspace.empty((batch, length, heads, width), q).transpose(1, 2)
     bias = None if bias is None else bias.float().contiguous()
     for b in range(batch):
         rows = [part for x in (q, k, v) for part in (x[b], x.stride(2))]

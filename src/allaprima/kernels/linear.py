@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from allaprima.kernels import library
+from allaprima.kernels import library, workspace
 
 #: All rows of a weight.
 ALL = slice(None)
@@ -48,7 +48,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None, then: Epilogue = PLAI
     """(..., K), (N, K), (N,) -> (..., N): as `Linear` does."""
     if not library.takes(x, weight, bias, then.gate, then.residual, out) or weight.shape[1] % 2:
         return finish(nn.functional.linear(x, weight, bias), then)
-    out = x.new_empty((*x.shape[:-1], weight.shape[0])) if out is None else out
+    out = workspace.empty((*x.shape[:-1], weight.shape[0]), x) if out is None else out
     for tokens, epilogue, place in samples(x, bias, then, out):
         sizes = (tokens.shape[0], weight.shape[0], weight.shape[1])
         library.call("linear_bf16", tokens, tokens.stride(0), weight, *sizes, epilogue, place, place.stride(0))
@@ -104,7 +104,7 @@ def beside(axis: int, like: Tensor, *parts: tuple[int, Part]) -> Tensor:
         return torch.cat([make(None) for _, make in parts], dim=axis)
     shape = list(like.shape)
     shape[axis] = sum(size for size, _ in parts)
-    whole = like.new_empty(shape)
+    whole = workspace.empty(shape, like)
     for place, (_, make) in zip(whole.split([size for size, _ in parts], dim=axis), parts, strict=True):
         made = make(place)
         if made.data_ptr() != place.data_ptr():

@@ -6,7 +6,7 @@ Dimension key: B batch, L tokens, W width.
 import torch
 from torch import Tensor
 
-from allaprima.kernels import library
+from allaprima.kernels import library, workspace
 
 
 def modulate(x: Tensor, shift: Tensor, scale: Tensor, eps: float = 1e-6) -> Tensor:
@@ -15,7 +15,7 @@ def modulate(x: Tensor, shift: Tensor, scale: Tensor, eps: float = 1e-6) -> Tens
     x: (B, L, W); shift, scale: (B, 1, W). Returns (B, L, W). Source: Ba et al. 2016 (1607.06450), eq. 4.
     """
     if library.takes(x, shift, scale):
-        out = x.new_empty(x.shape)
+        out = workspace.empty(x.shape, x)
         for b in range(x.shape[0]):
             sizes = (x.shape[1], x.shape[2], x.stride(1))
             library.call("modulate", x[b], *sizes, shift[b], scale[b], eps, out[b])

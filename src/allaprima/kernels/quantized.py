@@ -14,7 +14,7 @@ Dimension key: N rows out, K columns in, M tokens, G = K / 64 rounded up.
 import torch
 from torch import Tensor, nn
 
-from allaprima.kernels import library
+from allaprima.kernels import library, workspace
 from allaprima.kernels.linear import ALL, PLAIN, Epilogue, finish, samples
 
 #: How the packed numbers lie in memory; a form that is kept on the disk is made anew when this rises.
@@ -82,7 +82,7 @@ class Int8Linear(QuantizedLinear):
 
     def _native(self, x: Tensor, then: Epilogue, rows: slice, out: Tensor | None) -> Tensor:
         weight, scale = self.weight[rows], self.scale[rows]
-        out = x.new_empty((*x.shape[:-1], weight.shape[0])) if out is None else out
+        out = workspace.empty((*x.shape[:-1], weight.shape[0]), x) if out is None else out
         bias = None if self.bias is None else self.bias[rows]
         for tokens, epilogue, place in samples(x, bias, then, out):
             packed, token_scale, sums = _quantize_native(tokens)

@@ -1,0 +1,57 @@
+"""Memory for results that is used again and again.
+
+The system takes large pieces of memory back as soon as they are freed, and clears every page of them when it gives
+them anew: 6 % of a step of FLUX.1 at 512x512. Here a thread keeps its own, up to `LIMIT` bytes that nobody uses.
+"""
+
+import math
+import sys
+import threading
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+#: Smaller pieces are the system's.
+LEAST = 2**20
+#: Most bytes that a thread keeps, those in use included; beyond it the idle ones are let go.
+LIMIT = 2**28
+
+
+class Workspace(threading.local):
+    """One thread's pieces."""
+
+    def __init__(self) -> None:
+        self.pieces: list[NDArray[np.uint8]] = []
+
+    def take(self, nbytes: int) -> NDArray[np.uint8]:
+        """Return a piece that no tensor lies in: of that size, or up to a quarter more."""
+        idle = [i for i, size in enumerate(self._idle_sizes()) if nbytes <= size <= nbytes + nbytes // 4]
+        if idle:
+            return self.pieces[idle[0]]
+        piece = np.empty(nbytes, np.uint8)
+        if sum(each.nbytes for each in self.pieces) + nbytes > LIMIT:
+            self.pieces = [each for each, size in zip(self.pieces, self._idle_sizes(), strict=True) if not size]
+        self.pieces.append(piece)
+        return piece
+
+    def _idle_sizes(self) -> list[int]:
+        """Return each piece's size, 0 where a tensor lies in it."""
+        # A tensor keeps a reference to the array that it lies in; the list and the two of the call are ours.
+        return [
+            0 if sys.getrefcount(self.pieces[i]) > 2 else self.pieces[i].nbytes for i in range(len(self.pieces))
+        ]
+
+
+_workspace = Workspace()
+
+
+def empty(shape: Sequence[int], like: Tensor) -> Tensor:
+    """Return a tensor without numbers, of like's dtype and device."""
+    nbytes = math.prod(shape) * like.dtype.itemsize
+    if nbytes < LEAST or like.device.type != "cpu":
+        return like.new_empty(tuple(shape))
+    piece = torch.from_numpy(_workspace.take(nbytes))
+    return piece[:nbytes].view(like.dtype).view(tuple(shape))
