@@ -237,6 +237,10 @@ def _pack_int4(weight: Tensor) -> dict[str, Tensor]:
 def _int8_product(x: Tensor, weight: Tensor) -> Tensor:
     """(M, K) times (N, K) transposed, both int8 -> (M, N), int32, exact."""
     rows = x.shape[0]
+    if library.level() == library.Level.AVX2 and x.device.type == "cpu":
+        sums = torch.empty((rows, weight.shape[0]), dtype=torch.int32)
+        library.call("product_int8_avx2", x, weight, rows, *weight.shape, sums)
+        return sums
     # cuBLAS wants more than 16 rows.
     padded = nn.functional.pad(x, (0, 0, 0, max(0, 17 - rows))) if x.is_cuda else x
     return torch._int_mm(padded, weight.t())[:rows]  # noqa: SLF001 - torch has no public name for it

@@ -34,8 +34,12 @@ struct Convolve {
     std::uint16_t* out;             // (rows, columns, out_channels), or twice as many rows and columns
 };
 
-// 2: AVX-512 VNNI and BF16, everything here. 1: AVX2, only the two functions that end in _avx2. 0: neither.
+// 2: AVX-512 VNNI and BF16, everything here. 1: AVX2, only what ends in _avx2. 0: nothing.
 int allaprima_level();
+
+// rows (m, k) times weight (n, k) transposed, int8; out: (m, n), int32, exact.
+void allaprima_product_int8_avx2(const std::int8_t* rows, const std::int8_t* weight, std::int64_t m, std::int64_t n,
+                                 std::int64_t k, std::int32_t* out, int threads);
 
 // Each row of x as int8 with a scale of its own, of which it is about the product: scale = largest / 127, rounded to
 // nearest even. `sums` gets the sum of each row's numbers. x: (m, k); packed: (m, depth), zeros from k on.

@@ -1,0 +1,75 @@
+"""What of the compiled kernels is used, and where their results lie."""
+
+import shutil
+import threading
+
+import pytest
+import torch
+from native import cpu_flags
+
+from allaprima.kernels import library, workspace
+from allaprima.kernels.library import Level
+
+AVX512 = {"avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_vnni", "avx512_bf16"}
+
+
+def test_a_cpu_that_can_run_the_kernels_runs_them() -> None:
+    if not shutil.which("g++"):
+        pytest.skip("no compiler here")
+    if not cpu_flags() >= {"avx2", "fma"}:
+        pytest.skip("this CPU has no AVX2")
+    assert library.is_built(), "there is a compiler, and the package was built without its kernels"
+    assert library.level() == (Level.AVX512 if cpu_flags() >= AVX512 else Level.AVX2)
+
+
+def test_a_limit_holds_while_it_is_asked() -> None:
+    before = library.level()
+    with library.limited(Level.TORCH):
+        assert library.level() == Level.TORCH
+        assert not library.takes(torch.zeros(2).bfloat16())
+    assert library.level() == before
+
+
+def test_a_piece_is_used_again_when_nothing_lies_in_it() -> None:
+    like = torch.zeros(1)
+    first = workspace.empty((1024, 1024), like)
+    place = first.data_ptr()
+    view = first[3:]
+    second = workspace.empty((1024, 1024), like)
+    assert second.data_ptr() != place
+    del first
+    assert workspace.empty((1024, 1024), like).data_ptr() not in (place, second.data_ptr())
+    del view
+    assert workspace.empty((900, 1024), like).data_ptr() == place
+
+
+def test_a_small_tensor_and_a_much_smaller_one_leave_a_piece_alone() -> None:
+    like = torch.zeros(1)
+    place = workspace.empty((2048, 1024), like).data_ptr()
+    assert workspace.empty((1024, 1024), like).data_ptr() != place
+    assert workspace.empty((10,), like).shape == (10,)
+
+
+def test_idle_pieces_are_let_go_beyond_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workspace, "LIMIT", 10 * 2**20)
+    made = workspace.Workspace()
+    held = torch.from_numpy(made.take(4 * 2**20))
+    for size in (3, 5, 7):
+        made.take(size * 2**20)
+        assert sum(piece.nbytes for piece in made.pieces) <= 12 * 2**20
+    assert held.data_ptr() in {piece.ctypes.data for piece in made.pieces}
+
+
+def test_threads_share_no_piece() -> None:
+    like = torch.zeros(1)
+    place = workspace.empty((1024, 1024), like).data_ptr()
+    found: list[int] = []
+
+    def work() -> None:
+        tensor = workspace.empty((1024, 1024), like)
+        found.append(tensor.data_ptr())
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert found != [place]

@@ -1,0 +1,105 @@
+"""The compiled attention and what precedes it, against float64."""
+
+import pytest
+import torch
+from native import NEEDS_AVX512, ROUNDING, draw, error, same_bits_with_any_threads
+from torch import Tensor
+from torch.nn.functional import rms_norm, scaled_dot_product_attention
+
+from allaprima.kernels import attention, library, turn_heads
+from allaprima.kernels.library import Level
+
+pytestmark = NEEDS_AVX512
+
+#: Batch, heads, queries, keys, head width.
+SHAPES = pytest.mark.parametrize(
+    "shape",
+    [(1, 1, 1, 1, 2), (1, 2, 257, 257, 64), (2, 3, 50, 513, 32), (1, 24, 100, 100, 128), (1, 1, 530, 1100, 512)],
+    ids=str,
+)
+Heads = tuple[Tensor, Tensor, Tensor]
+
+
+def heads(batch: int, count: int, queries: int, keys: int, width: int) -> Heads:
+    """Return q, k and v as views of rows, as the networks make them."""
+    q = draw(batch, queries, count * width).unflatten(-1, (count, width)).transpose(1, 2)
+    k, v = draw(batch, keys, 2 * count * width).unflatten(-1, (2, count, width)).permute(2, 0, 3, 1, 4)
+    return q, k, v
+
+
+def exact(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None, scale: float | None = None) -> Tensor:
+    bias = None if bias is None else bias.double()
+    return scaled_dot_product_attention(q.double(), k.double(), v.double(), bias, scale=scale)
+
+
+@SHAPES
+def test_it_is_the_exact_value_but_for_the_rounding_of_weights_and_result(shape: tuple[int, ...]) -> None:
+    q, k, v = heads(*shape)
+    assert error(attention(q, k, v), exact(q, k, v)) < 2 * ROUNDING
+    bias = torch.randn(1, *shape[1:4]).bfloat16()
+    assert error(attention(q, k, v, bias=bias, scale=0.5), exact(q, k, v, bias, 0.5)) < 4 * ROUNDING
+
+
+def test_a_result_may_be_put_into_a_part_of_wider_rows() -> None:
+    q, k, v = heads(1, 4, 60, 60, 32)
+    wide = torch.zeros(1, 60, 200).bfloat16()
+    place = wide[..., 40:168].unflatten(-1, (4, 32)).transpose(1, 2)
+    assert attention(q, k, v, out=place).data_ptr() == place.data_ptr()
+    assert torch.equal(place, attention(q, k, v))
+    assert not wide[..., :40].any()
+    assert not wide[..., 168:].any()
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 300, 700, 64), (1, 24, 70, 70, 32)], ids=str)
+def test_bits_depend_neither_on_threads_nor_on_other_queries(shape: tuple[int, ...]) -> None:
+    q, k, v = heads(*shape)
+    assert same_bits_with_any_threads(lambda: attention(q, k, v))
+    assert torch.equal(attention(q, k, v)[:, :, 51:53], attention(q[:, :, 51:53], k, v))
+
+
+def test_large_logits_neither_overflow_nor_vanish() -> None:
+    q, k, v = (100 * x for x in heads(1, 2, 60, 600, 64))
+    assert error(attention(q, k, v), exact(q, k, v)) < 4 * ROUNDING
+
+
+def test_zeros_give_the_mean_of_the_values() -> None:
+    q, k, v = heads(1, 2, 5, 77, 64)
+    assert error(attention(0 * q, k, v), v.double().mean(dim=2, keepdim=True).expand(1, 2, 5, 64)) < 2 * ROUNDING
+
+
+@pytest.mark.parametrize("value", [torch.inf, torch.nan])
+def test_what_is_not_finite_in_a_query_stays_in_its_own_row(value: float) -> None:
+    q, k, v = heads(1, 2, 60, 80, 64)
+    before = attention(q, k, v).clone()
+    q[0, 1, 7, 3] = value
+    after = attention(q, k, v)
+    assert not torch.isfinite(after[0, 1, 7]).any()
+    after[0, 1, 7] = before[0, 1, 7]
+    assert torch.equal(after, before)
+
+
+def test_a_value_that_is_not_finite_is_seen_by_all() -> None:
+    q, k, v = heads(1, 1, 60, 80, 64)
+    v[0, 0, 79, 5] = torch.inf
+    assert not torch.isfinite(attention(q, k, v)[..., 5]).any()
+    assert torch.isfinite(attention(q, k, v)[..., 6]).all()
+
+
+@pytest.mark.parametrize(("length", "count", "width"), [(1, 1, 16), (257, 3, 32), (40, 24, 128), (9, 2, 6)])
+def test_heads_are_normalised_and_turned(length: int, count: int, width: int) -> None:
+    qkv, scales = draw(2, length, 3 * count * width), [draw(width), draw(width)]
+    angles = torch.randn(2, length, width // 2)
+    cos, sin = angles.cos(), angles.sin()
+    wanted = [part.double() for part in qkv.unflatten(-1, (3, count, width)).unbind(2)]
+    for i, scale in enumerate(scales):
+        normed = rms_norm(wanted[i], (width,), scale.double(), 1e-6)
+        pairs = torch.view_as_complex(normed.unflatten(-1, (-1, 2)).contiguous())
+        turn = torch.polar(torch.ones_like(angles.double()), angles.double())[:, :, None]
+        wanted[i] = torch.view_as_real(pairs * turn).flatten(-2)
+    with library.limited(Level.TORCH):
+        plain = turn_heads(qkv.clone(), *scales, cos, sin, count)
+    found = turn_heads(qkv.clone(), *scales, cos, sin, count)
+    for result, limit in ((found, ROUNDING), (plain, 3 * ROUNDING)):
+        assert error(result, torch.stack(wanted, dim=2).flatten(2)) < limit
+    assert torch.equal(found[..., 2 * count * width :], qkv[..., 2 * count * width :])
+    assert same_bits_with_any_threads(lambda: turn_heads(qkv.clone(), *scales, cos, sin, count))

@@ -1,0 +1,173 @@
+"""The compiled linears against float64, over odd shapes and numbers, alone and among others, with any threads."""
+
+import pytest
+import torch
+from native import NEEDS_AVX512, ROUNDING, draw, error, same_bits_with_any_threads
+from torch import Tensor, nn
+
+from allaprima.kernels import Epilogue, Int8Linear, Linear, beside, library
+from allaprima.kernels.library import Level
+from allaprima.kernels.quantized import _int8_product, _quantize_native, quantize_rows
+
+pytestmark = NEEDS_AVX512
+
+SHAPES = pytest.mark.parametrize(
+    "shape", [(1, 64, 64), (257, 192, 72), (6, 70, 33), (13, 5002, 129), (700, 8, 16), (2, 2, 1)], ids=str
+)
+KINDS = pytest.mark.parametrize("kind", [Linear, Int8Linear])
+Made = Linear | Int8Linear
+
+
+def made(kind: type[Made], columns: int, rows: int, *, bias: bool = True) -> tuple[Made, Tensor]:
+    """Return a linear and, in float64, the weight that it multiplies with."""
+    plain = Linear(columns, rows, bias=bias).bfloat16().requires_grad_(requires_grad=False)
+    if kind is Linear:
+        return plain, plain.weight.double()
+    packed = Int8Linear.like(plain, torch.bfloat16)
+    state = packed.pack(plain.weight) | ({"bias": plain.bias} if bias else {})
+    packed.load_state_dict(state, assign=True)
+    return packed, packed.weight.double() * packed.scale[:, None].double()
+
+
+def exact(linear: Made, weight: Tensor, x: Tensor) -> Tensor:
+    """Return the linear's result in float64, of the activations that it multiplies."""
+    values = x.double()
+    if isinstance(linear, Int8Linear):
+        packed, scale = quantize_rows(x.reshape(-1, x.shape[-1]))
+        values = (packed.double() * scale[:, None].double()).reshape(x.shape)
+    return values @ weight.t() + (0 if linear.bias is None else linear.bias.double())
+
+
+@KINDS
+@SHAPES
+@pytest.mark.parametrize("bias", [True, False])
+def test_it_is_the_plain_product_but_for_the_rounding_of_its_result(
+    kind: type[Made], shape: tuple[int, int, int], bias: bool
+) -> None:
+    tokens, columns, rows = shape
+    linear, weight = made(kind, columns, rows, bias=bias)
+    x = draw(tokens, columns)
+    assert error(linear(x), exact(linear, weight, x)) < ROUNDING
+
+
+@KINDS
+def test_what_follows_is_done_in_its_order(kind: type[Made]) -> None:
+    linear, weight = made(kind, 130, 70)
+    x, gate, residual = draw(2, 19, 130), draw(2, 1, 70), draw(2, 19, 70)
+    plain = exact(linear, weight, x)
+    curved = nn.functional.gelu(plain, approximate="tanh")
+    assert error(linear(x, Epilogue(gelu=True)), curved) < ROUNDING
+    assert error(linear(x, Epilogue(gate=gate)), gate.double() * plain) < ROUNDING
+    assert error(linear(x, Epilogue(residual=residual)), residual.double() + plain) < ROUNDING
+    everything = linear(x, Epilogue(gelu=True, gate=gate, residual=residual))
+    assert error(everything, residual.double() + gate.double() * curved) < ROUNDING
+
+
+@KINDS
+def test_a_part_of_the_rows_is_that_part_of_the_result(kind: type[Made]) -> None:
+    linear, _ = made(kind, 66, 200)
+    x = draw(9, 66)
+    whole = linear(x)
+    assert torch.equal(linear(x, rows=slice(70)), whole[:, :70])
+    assert torch.equal(linear(x, rows=slice(70, None)), whole[:, 70:])
+
+
+@KINDS
+def test_results_are_put_beside_each_other_in_the_place_that_they_are_offered(kind: type[Made]) -> None:
+    linear, _ = made(kind, 64, 48)
+    other, _ = made(kind, 64, 21)
+    x = draw(1, 11, 64)
+    with torch.no_grad():
+        both = beside(-1, x, (48, lambda out: linear(x, out=out)), (21, lambda out: other(x, out=out)))
+        under = beside(1, x.new_empty(1, 11, 48), *[(11, lambda out: linear(x, out=out))] * 2)
+    assert torch.equal(both, torch.cat((linear(x), other(x)), dim=-1))
+    assert torch.equal(under, torch.cat((linear(x), linear(x)), dim=1))
+
+
+@KINDS
+def test_activations_may_be_a_part_of_wider_rows(kind: type[Made]) -> None:
+    linear, _ = made(kind, 64, 24)
+    wide = draw(1, 17, 200)
+    assert torch.equal(linear(wide[..., 30:94]), linear(wide[..., 30:94].clone()))
+
+
+@KINDS
+@pytest.mark.parametrize(("tokens", "rows"), [(3, 70), (400, 64), (40, 2000)])
+def test_bits_depend_neither_on_threads_nor_on_what_else_is_in_the_batch(
+    kind: type[Made], tokens: int, rows: int
+) -> None:
+    linear, _ = made(kind, 3100, rows)
+    x = draw(tokens, 3100)
+    assert same_bits_with_any_threads(lambda: linear(x))
+    assert all(torch.equal(linear(x)[i], linear(x[i : i + 1])[0]) for i in (0, tokens // 2, tokens - 1))
+
+
+@KINDS
+@pytest.mark.parametrize("value", [torch.inf, -torch.inf, torch.nan])
+def test_what_is_not_finite_stays_so_in_its_own_token_alone(kind: type[Made], value: float) -> None:
+    linear, _ = made(kind, 64, 70)
+    x = draw(9, 64)
+    before = linear(x)
+    x[4, 7] = value
+    after = linear(x)
+    assert not torch.isfinite(after[4]).any()
+    others = [0, 1, 2, 3, 5, 6, 7, 8]
+    assert torch.equal(after[others], before[others])
+
+
+@KINDS
+def test_zeros_give_the_bias_and_outliers_their_share(kind: type[Made]) -> None:
+    linear, weight = made(kind, 128, 40)
+    assert torch.equal(linear(torch.zeros(3, 128).bfloat16()), linear.bias.expand(3, 40))
+    x = draw(5, 128)
+    x[2, 3], x[3, 9] = 3e4, -1e-30
+    assert error(linear(x), exact(linear, weight, x)) < ROUNDING
+
+
+def test_every_product_of_extreme_numbers_is_exact() -> None:
+    weight = torch.full((70, 15360), -127, dtype=torch.int8)
+    linear = Int8Linear.like(nn.Linear(15360, 70, bias=False), torch.bfloat16)
+    linear.load_state_dict({"weight": weight, "scale": torch.ones(70)}, assign=True)
+    x = torch.full((7, 15360), 127.0).bfloat16()
+    wanted = torch.tensor(-127.0 * 127 * 15360)
+    assert torch.equal(linear(x), wanted.bfloat16().expand(7, 70))
+    assert torch.equal(linear(-x), -wanted.bfloat16().expand(7, 70))
+
+
+@pytest.mark.parametrize("columns", [1, 3, 4, 70, 257, 3072])
+def test_activations_are_packed_as_the_definition_packs_them(columns: int) -> None:
+    x = draw(40, columns)
+    x[3] = 0
+    x[5, 0] = 1e30
+    packed, scale, sums = _quantize_native(x)
+    wanted, wanted_scale = quantize_rows(x)
+    assert torch.equal(packed[:, :columns], wanted)
+    assert not packed[:, columns:].any()
+    assert torch.equal(scale, wanted_scale)
+    assert torch.equal(sums, wanted.sum(dim=1, dtype=torch.int32))
+
+
+@KINDS
+def test_torchs_own_operations_give_the_same_but_for_rounding(kind: type[Made]) -> None:
+    linear, _ = made(kind, 192, 72)
+    x, gate, residual = draw(1, 50, 192), draw(1, 1, 72), draw(1, 50, 72)
+    then = Epilogue(gelu=True, gate=gate, residual=residual)
+    found = linear(x, then)
+    with library.limited(Level.TORCH):
+        assert error(found, linear(x, then)) < 3 * ROUNDING
+
+
+def test_gradients_flow_where_they_are_asked() -> None:
+    linear = Linear(64, 48).bfloat16()
+    linear(draw(3, 64), Epilogue(gelu=True)).sum().backward()
+    assert linear.weight.grad is not None
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1), (7, 131, 33), (13, 5000, 50), (6, 4096, 16)], ids=str)
+def test_the_avx2_product_is_exact(shape: tuple[int, int, int]) -> None:
+    tokens, columns, rows = shape
+    x = torch.randint(-127, 128, (tokens, columns), dtype=torch.int8)
+    weight = torch.randint(-127, 128, (rows, columns), dtype=torch.int8)
+    with library.limited(Level.AVX2):
+        found = _int8_product(x, weight)
+    assert torch.equal(found.double(), x.double() @ weight.double().t())
