@@ -80,7 +80,7 @@ class EngineSettings(_Group):
         None, description="Folder of pulled models and of packed weights; default: the user's cache folder."
     )
     precision: Literal["fp32", "bf16", "fp8", "int8", "int8wo", "int4wo"] | None = Field(
-        None, description="How the models' numbers are kept; default: bf16 where it fits, else int8; sketch: fp32."
+        None, description="How the models' numbers are kept; default: bf16 where it fits, else int8."
     )
     device: Literal["cpu", "cuda"] = Field("cpu", description="Where the models run: cpu or cuda.")
     threads: int | None = Field(None, ge=1, description="CPU threads of the engine; default: all cores.")

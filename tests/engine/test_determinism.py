@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from uuid_utils import uuid7
 
@@ -21,7 +22,7 @@ from allaprima.engine.pipeline import Pipeline
 from allaprima.engine.runner import Engine
 from allaprima.engine.safety import SafetyChecker
 from allaprima.flux import Check
-from allaprima.request import ImageRequest, ModelInfo, StepDone
+from allaprima.request import ImageRequest, ModelInfo, Precision, StepDone
 from allaprima.settings import DEFAULT_SAFETY_THRESHOLD
 from allaprima.weights.catalog import SKETCH_ID, sketch_folder
 from allaprima.weights.model import open_model
@@ -130,6 +131,33 @@ def test_other_sizes_painted_before_do_not_change_a_bit(engine: Engine, request_
 
 def test_looking_at_the_picture_does_not_change_it(engine: Engine, request_: ImageRequest) -> None:
     assert paint(engine, replace(request_, check_safety=False)) == paint(engine, request_)
+
+
+def test_the_number_of_threads_does_not_change_a_bit(engine: Engine, request_: ImageRequest, alone: bytes) -> None:
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            fresh = new_engine()
+            try:
+                assert paint(fresh, request_) == [[alone]]
+            finally:
+                fresh.close()
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("precision", [Precision.BF16, Precision.INT8])
+def test_a_picture_has_the_same_pixels_with_one_thread_and_with_two(precision: Precision) -> None:
+    model = open_model(sketch_folder()).load("cpu", precision)
+    before, found = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            found.append(Pipeline(model, "cpu").paint(REQUESTS["wide"])[0])
+    finally:
+        torch.set_num_threads(before)
+    assert np.array_equal(*found)
 
 
 def test_an_engine_that_read_the_model_anew_paints_the_same_bytes(request_: ImageRequest, alone: bytes) -> None:

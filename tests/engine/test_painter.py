@@ -105,7 +105,7 @@ def test_a_png_tells_what_paints_it_again_and_nothing_else(painter: Painter, ske
         "height": 256,
         "model": sketch.id,
         "revision": sketch.revision,
-        "precision": "fp32",
+        "precision": "bf16",
     }
     assert str(picture.info["parameters"]) == (
         "un café, 5 °C\n"

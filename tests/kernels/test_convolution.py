@@ -10,7 +10,9 @@ from allaprima.kernels import Affine, Convolution, group_affine, pointwise
 
 #: Channels in and out, rows, columns: few channels are multiplied directly, from 32 on by Winograd's form.
 SIZES = pytest.mark.parametrize(
-    "size", [(16, 3, 1, 1), (16, 70, 5, 7), (32, 64, 6, 4), (48, 33, 13, 29), (70, 20, 7, 1), (512, 64, 3, 100)], ids=str
+    "size",
+    [(16, 3, 1, 1), (16, 70, 5, 7), (32, 64, 6, 4), (48, 33, 13, 29), (70, 20, 7, 1), (512, 64, 3, 100)],
+    ids=str,
 )
 DOUBLES = pytest.mark.parametrize("doubles", [False, True])
 #: The forms of Winograd's are rounded to bfloat16 too.
@@ -105,7 +107,9 @@ def test_a_group_norm_is_a_scale_and_a_shift(channels: int, groups: int, rows: i
     x = picture(channels, rows, columns) + 3
     affine = group_affine(norm.requires_grad_(requires_grad=False), x, 4)
     found = x.double() * affine.scale[..., None, None] + affine.shift[..., None, None]
-    assert error(found, functional.group_norm(x.double(), groups, norm.weight.double(), norm.bias.double(), 1e-6)) < 1e-5
+    assert (
+        error(found, functional.group_norm(x.double(), groups, norm.weight.double(), norm.bias.double(), 1e-6)) < 1e-5
+    )
     assert same_bits_with_any_threads(lambda: group_affine(norm, x, 4).scale)
     plain = group_affine(norm, x.contiguous(), 4)
     assert torch.allclose(affine.scale, plain.scale, rtol=1e-5)

@@ -1,4 +1,4 @@
-"""The kernels' tests once more, on kernels that were built to tell of every byte read or written outside of its buffer."""
+"""The kernels' tests once more, on kernels that were built to tell of every byte outside of its buffer."""
 
 import os
 import shutil

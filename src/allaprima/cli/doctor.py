@@ -11,6 +11,8 @@ import torch
 from allaprima.engine.safety import SafetyChecker
 from allaprima.errors import WeightsError
 from allaprima.flux import SCHNELL
+from allaprima.kernels import library
+from allaprima.kernels.library import Level
 from allaprima.request import Precision
 from allaprima.weights.catalog import SCHNELL_ID, SKETCH_ID, sketch_folder
 from allaprima.weights.memory import available_bytes
@@ -39,6 +41,7 @@ def examine(weights_dir: Path) -> list[Finding]:
         _memory(),
         _disk(),
         _torch(),
+        _kernels(),
         _gpu(),
         _sketch(),
         _safety(),
@@ -71,6 +74,17 @@ def _disk() -> Finding:
 
 def _torch() -> Finding:
     return Finding("torch", f"{torch.__version__}, {torch.get_num_threads()} threads")
+
+
+def _kernels() -> Finding:
+    words = {
+        Level.AVX512: "compiled, for AVX-512 VNNI and BF16",
+        Level.AVX2: "compiled, for AVX2: the int8 products; the rest is torch's",
+        Level.TORCH: "none for this CPU; torch's own operations paint, some times slower",
+    }[library.level()]
+    if not library.is_built():
+        words = "not built, for want of a C++ compiler with OpenMP; torch's own operations paint, some times slower"
+    return Finding("CPU kernels", words, is_good=library.level() > Level.TORCH)
 
 
 def _gpu() -> Finding:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from allaprima.kernels import Epilogue, Linear, attention, beside, modulate, turn_heads
+from allaprima.kernels import PLAIN, Epilogue, Linear, attention, beside, modulate, turn_heads
 
 
 class Rotation(NamedTuple):
@@ -149,7 +149,7 @@ class MLP(nn.Sequential):
         # The checkpoint counts the GELU as 1.
         super().__init__(Linear(hidden_size, mlp_hidden), nn.Identity(), Linear(mlp_hidden, hidden_size))
 
-    def forward(self, x: Tensor, then: Epilogue) -> Tensor:
+    def forward(self, x: Tensor, then: Epilogue = PLAIN) -> Tensor:
         """(B, S, W) -> (B, S, W). then: what follows it."""
         return self[2](self[0](x, Epilogue(gelu=True)), then)
 

@@ -2,7 +2,7 @@
 
 from allaprima.kernels.attention import attention, turn_heads
 from allaprima.kernels.convolution import Affine, Convolution, group_affine, pointwise, prefers_channels_last
-from allaprima.kernels.linear import Epilogue, Linear, beside
+from allaprima.kernels.linear import PLAIN, Epilogue, Linear, beside
 from allaprima.kernels.norms import modulate, rms_norm
 from allaprima.kernels.quantized import (
     LAYOUT,
@@ -15,6 +15,7 @@ from allaprima.kernels.quantized import (
 
 __all__ = [
     "LAYOUT",
+    "PLAIN",
     "Affine",
     "Convolution",
     "Epilogue",

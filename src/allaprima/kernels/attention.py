@@ -2,8 +2,8 @@
 
 On a CPU the stock fused attention is slow in bfloat16 and allocates nothing less than a plain product would. So the
 compiled kernel is used, or where there is none the plain product: for short sequences all heads at once, for long ones
-a head and a band of queries at a time, which bounds the logits to `BAND_LOGITS` values. On other devices the framework's
-fused attention is used.
+a head and a band of queries at a time, which bounds the logits to `BAND_LOGITS` values. On other devices it is the
+framework's fused attention.
 
 Dimension key: B batch, H heads, L queries, S keys, D head width.
 """

@@ -137,8 +137,13 @@ def prefers_channels_last(x: Tensor) -> bool:
 
 
 def _is_native(x: Tensor, out: Tensor, residual: Tensor | None, *others: Tensor | None) -> bool:
-    return prefers_channels_last(x) and library.knows(out, residual, *others) and all(
-        picture is None or picture.is_contiguous(memory_format=torch.channels_last) for picture in (x, out, residual)
+    return (
+        prefers_channels_last(x)
+        and library.knows(out, residual, *others)
+        and all(
+            picture is None or picture.is_contiguous(memory_format=torch.channels_last)
+            for picture in (x, out, residual)
+        )
     )
 
 

@@ -1,8 +1,8 @@
 """The compiled kernels, where this machine has them: `native/` in C++, called with plain pointers.
 
 The package's own build compiles them into one small library that knows nothing of torch. They use the OpenMP that torch
-has loaded, and so its threads, as many as `torch.get_num_threads` says. Where there is no compiler, or a CPU that they do
-not know, the same products are made with torch's own operations: every caller has both.
+has loaded, and so its threads, as many as `torch.get_num_threads` says. Where there is no compiler, or a CPU that they
+do not know, torch's own operations make the same products: every caller has both.
 """
 
 import ctypes

@@ -56,7 +56,14 @@ class QuantizedLinear(nn.Module):
         """Return rows of the weight as the linear uses them: (rows, K), float32."""
         return self.weight[rows].float() * self.scale[rows, None]
 
-    def forward(self, x: Tensor, then: Epilogue = PLAIN, *, rows: slice = ALL, out: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        then: Epilogue = PLAIN,
+        *,
+        rows: slice = ALL,
+        out: Tensor | None = None,  # noqa: ARG002 - a place that is offered need not be taken
+    ) -> Tensor:
         """Do as `kernels.Linear` does: (..., K) -> (..., N), in the dtype of x; N rows of the weight."""
         return finish(self.product(x, rows), then)
 

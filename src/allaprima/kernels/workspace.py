@@ -40,9 +40,7 @@ class Workspace(threading.local):
     def _idle_sizes(self) -> list[int]:
         """Return each piece's size, 0 where a tensor lies in it."""
         # A tensor keeps a reference to the array that it lies in; the list and the two of the call are ours.
-        return [
-            0 if sys.getrefcount(self.pieces[i]) > 2 else self.pieces[i].nbytes for i in range(len(self.pieces))
-        ]
+        return [0 if sys.getrefcount(self.pieces[i]) > 2 else self.pieces[i].nbytes for i in range(len(self.pieces))]
 
 
 _workspace = Workspace()

@@ -40,13 +40,13 @@ class FolderFiles:
     tokenizers: tuple[PromptTokenizer, PromptTokenizer]
 
     def load(self, device: str = "cpu", precision: Precision | None = None, check: Check = no_check) -> Model:
-        """Read the networks, unless told otherwise in float32 on a CPU and in bfloat16 elsewhere.
+        """Read the networks, unless told otherwise in bfloat16, as the file has them and the kernels like them.
 
-        Raises `WeightsCorrupt` naming the file and the tensor at fault.
+        check: asked before each tensor. Raises `WeightsCorrupt` naming the file and the tensor at fault.
         """
         path = self.folder / WEIGHTS_FILE
         tensors = _read_tensors(path)
-        precision = precision or (Precision.FP32 if device == "cpu" else Precision.BF16)
+        precision = precision or Precision.BF16
         networks = build_networks(self.config, precision)
         with torch.device("meta"):
             plain = Networks(self.config)
