@@ -62,7 +62,7 @@ def test_a_loaded_model_is_ready_to_paint_on_a_cpu(folder: Path) -> None:
     networks = open_model(folder).load().networks
 
     assert not networks.training
-    assert all(tensor.dtype == torch.float32 and not tensor.requires_grad for tensor in networks.parameters())
+    assert all(tensor.dtype == torch.bfloat16 and not tensor.requires_grad for tensor in networks.parameters())
     assert not any(tensor.is_meta for tensor in networks.state_dict().values())
 
 

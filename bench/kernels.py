@@ -1,0 +1,89 @@
+"""How near the kernels come to bare products: linears to torch's int8 product, attention to its bfloat16 product.
+
+A linear is timed whole: bringing the activations into int8, the product, scales, bias, GELU, gate and residual. The bare
+products are oneDNN's through torch, of the same shapes (attention: of 2048 x 2048 x 2048), interleaved with it. Prints a
+table in Markdown.
+"""
+
+import datetime as dt
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from allaprima.kernels import Epilogue, Int8Linear, Linear, attention
+from service import cpu_name
+
+THREADS = 2
+ROUNDS = 15
+#: Of FLUX.1 at 512x512, 1024 image tokens and 256 of text: tokens, columns in, rows out, what follows.
+LINEARS = {
+    "single block, q, k and v": (1280, 3072, 9216, "bias"),
+    "single block, MLP": (1280, 3072, 12288, "gelu"),
+    "single block, linear2": (1280, 15360, 3072, "residual"),
+    "double block, image, attention's proj": (1024, 3072, 3072, "residual"),
+    "double block, image, MLP's second": (1024, 12288, 3072, "residual"),
+    "T5, wi": (256, 4096, 10240, "gelu"),
+    "T5, wo": (256, 10240, 4096, "residual"),
+}
+#: Heads, tokens, head width.
+ATTENTIONS = {"512x512": (24, 1280, 128), "1024x768": (24, 3328, 128), "autoencoder, 512x512": (1, 4096, 512)}
+
+
+@torch.inference_mode()
+def main() -> None:
+    """Measure and print."""
+    torch.set_num_threads(THREADS)
+    torch.manual_seed(0)
+    print(f"{cpu_name()}, {THREADS} threads, torch {torch.__version__}, {dt.datetime.now(dt.UTC):%Y-%m-%d}\n")
+    print("| int8 linear | shape | GOP/s | bare product, GOP/s | share |\n|---|---|---|---|---|")
+    for name, (tokens, columns, rows, follows) in LINEARS.items():
+        linear, bare = linear_and_bare(tokens, columns, rows, follows)
+        report(name, f"{tokens}x{columns}x{rows}", 2e-9 * tokens * columns * rows, linear, bare)
+    print("\n| bfloat16 attention | shape | GFLOP/s | bare product, GFLOP/s | share |\n|---|---|---|---|---|")
+    a, b = (torch.randn(2048, 2048).bfloat16() for _ in range(2))
+    for name, (heads, tokens, width) in ATTENTIONS.items():
+        q, k, v = torch.randn(1, tokens, 3, heads, width).bfloat16().permute(2, 0, 3, 1, 4)
+        flops = 4e-9 * heads * tokens**2 * width
+        scale = flops / (2e-9 * 2048**3)
+        report(name, f"{heads}x{tokens}x{width}", flops, lambda q=q, k=k, v=v: attention(q, k, v), lambda: a @ b, scale)
+
+
+def linear_and_bare(
+    tokens: int, columns: int, rows: int, follows: str
+) -> tuple[Callable[[], Tensor], Callable[[], Tensor]]:
+    """Return a whole linear, and the bare product of its shape."""
+    plain = Linear(columns, rows).bfloat16()
+    packed = Int8Linear.like(plain, torch.bfloat16)
+    packed.load_state_dict(packed.pack(plain.weight) | {"bias": plain.bias}, assign=True)
+    x, gate, residual = (
+        torch.randn(1, count, size).bfloat16() for count, size in ((tokens, columns), (1, rows), (tokens, rows))
+    )
+    then = {"bias": Epilogue(), "gelu": Epilogue(gelu=True), "residual": Epilogue(gate=gate, residual=residual)}[
+        follows
+    ]
+    numbers = torch.randint(-127, 128, (tokens, columns), dtype=torch.int8)
+    transposed = packed.weight.t()
+    return lambda: packed(x, then), lambda: torch._int_mm(numbers, transposed)
+
+
+def report(
+    name: str, shape: str, work: float, ours: Callable[[], Tensor], bare: Callable[[], Tensor], scale: float = 1
+) -> None:
+    """Print one row. work: in 10^9 operations; scale: how many times the bare product's work that is."""
+    ours(), bare()
+    seconds: tuple[list[float], list[float]] = ([], [])
+    for _ in range(ROUNDS):
+        for runs, call in zip(seconds, (ours, bare), strict=True):
+            started = time.perf_counter()
+            call()
+            runs.append(time.perf_counter() - started)
+    mine, theirs = (statistics.median(runs) for runs in seconds)
+    rate, bare_rate = work / mine, work / (theirs * scale)
+    print(f"| {name} | {shape} | {rate:.0f} | {bare_rate:.0f} | {rate / bare_rate:.0%} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
