@@ -7,7 +7,7 @@ DATA ?= data
 PORT ?= 8000
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test check format bench bench-precisions bench-full-size sketch sketch-suite sheet clean
+.PHONY: help install run test check format bench bench-kernels bench-peers bench-precisions bench-full-size sketch sketch-suite sheet clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -44,6 +44,13 @@ format: $(VENV)/.dev ## put the code in its form
 bench: $(VENV)/.dev ## measure speed, overhead and memory on this machine
 	$(BIN)/python bench/service.py
 	$(BIN)/python bench/picture.py
+
+bench-kernels: $(VENV)/.dev ## measure the CPU kernels beside bare products
+	$(BIN)/python bench/kernels.py
+
+bench-peers: $(VENV)/.dev ## compare with diffusers, OpenVINO and stable-diffusion.cpp: half an hour, 20 GB of memory
+	$(BIN)/pip install --quiet -e '.[peers]'
+	$(BIN)/python bench/peers.py
 
 bench-precisions: $(VENV)/.dev ## measure what each precision costs in quality
 	$(BIN)/python bench/precisions.py

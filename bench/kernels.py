@@ -1,14 +1,15 @@
 """How near the kernels come to bare products: linears to torch's int8 product, attention to its bfloat16 product.
 
-A linear is timed whole: bringing the activations into int8, the product, scales, bias, GELU, gate and residual. The bare
-products are oneDNN's through torch, of the same shapes (attention: of 2048 x 2048 x 2048), interleaved with it. Prints a
-table in Markdown.
+A linear is timed whole: bringing the activations into int8, the product, scales, bias, GELU, gate and residual. The
+bare products are oneDNN's through torch, of the same shapes (attention: of 2048 x 2048 x 2048), interleaved with it.
+Prints a table in Markdown.
 """
 
 import datetime as dt
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -48,7 +49,7 @@ def main() -> None:
         q, k, v = torch.randn(1, tokens, 3, heads, width).bfloat16().permute(2, 0, 3, 1, 4)
         flops = 4e-9 * heads * tokens**2 * width
         scale = flops / (2e-9 * 2048**3)
-        report(name, f"{heads}x{tokens}x{width}", flops, lambda q=q, k=k, v=v: attention(q, k, v), lambda: a @ b, scale)
+        report(name, f"{heads}x{tokens}x{width}", flops, partial(attention, q, k, v), partial(torch.matmul, a, b), scale)
 
 
 def linear_and_bare(
@@ -66,7 +67,7 @@ def linear_and_bare(
     ]
     numbers = torch.randint(-127, 128, (tokens, columns), dtype=torch.int8)
     transposed = packed.weight.t()
-    return lambda: packed(x, then), lambda: torch._int_mm(numbers, transposed)
+    return lambda: packed(x, then), lambda: torch._int_mm(numbers, transposed)  # noqa: SLF001
 
 
 def report(
