@@ -12,12 +12,14 @@ PORT ?= 8000
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 
-$(VENV)/.run: pyproject.toml
+KERNELS := $(wildcard src/allaprima/kernels/native/*)
+
+$(VENV)/.run: pyproject.toml $(KERNELS)
 	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet -e .
 	touch $@
 
-$(VENV)/.dev: pyproject.toml
+$(VENV)/.dev: pyproject.toml $(KERNELS)
 	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet -e '.[test,check,train,bench]'
 	touch $@ $(VENV)/.run
@@ -70,4 +72,4 @@ sheet: $(VENV)/.dev ## paint the README's picture grid
 	$(BIN)/python tools/sheet.py
 
 clean: ## remove what was built and installed
-	rm -rf $(VENV) build dist src/*.egg-info
+	rm -rf $(VENV) build dist src/*.egg-info src/allaprima/kernels/_native*.so

@@ -49,7 +49,9 @@ def main() -> None:
         q, k, v = torch.randn(1, tokens, 3, heads, width).bfloat16().permute(2, 0, 3, 1, 4)
         flops = 4e-9 * heads * tokens**2 * width
         scale = flops / (2e-9 * 2048**3)
-        report(name, f"{heads}x{tokens}x{width}", flops, partial(attention, q, k, v), partial(torch.matmul, a, b), scale)
+        report(
+            name, f"{heads}x{tokens}x{width}", flops, partial(attention, q, k, v), partial(torch.matmul, a, b), scale
+        )
 
 
 def linear_and_bare(

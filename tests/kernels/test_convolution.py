@@ -100,6 +100,21 @@ def test_what_is_not_finite_reaches_its_neighbours_and_nothing_far(channels: int
 
 
 @NEEDS_AVX512
+def test_a_weight_in_another_order_is_understood() -> None:
+    convolution, x = Convolution(layers(64, 24)), picture(64, 5, 6)
+    before = by_bands(convolution, x)
+    convolution.conv.to(memory_format=torch.channels_last)
+    assert error(by_bands(convolution, x), before) < LIMIT
+
+
+def test_a_group_norms_input_is_left_as_it_is() -> None:
+    norm, x = nn.GroupNorm(2, 8).double().requires_grad_(requires_grad=False), torch.randn(1, 8, 4, 4).double()
+    before = x.clone()
+    group_affine(norm, x, 4)
+    assert torch.equal(x, before)
+
+
+@NEEDS_AVX512
 @pytest.mark.parametrize(("channels", "groups", "rows", "columns"), [(32, 8, 1, 1), (48, 6, 13, 29), (512, 32, 40, 33)])
 def test_a_group_norm_is_a_scale_and_a_shift(channels: int, groups: int, rows: int, columns: int) -> None:
     norm = nn.GroupNorm(groups, channels, eps=1e-6).bfloat16()

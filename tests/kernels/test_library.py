@@ -1,5 +1,6 @@
 """What of the compiled kernels is used, and where their results lie."""
 
+import os
 import shutil
 import threading
 
@@ -16,8 +17,8 @@ AVX512 = {"avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_vnni", "avx512_
 def test_a_cpu_that_can_run_the_kernels_runs_them() -> None:
     if not shutil.which("g++"):
         pytest.skip("no compiler here")
-    if not cpu_flags() >= {"avx2", "fma"}:
-        pytest.skip("this CPU has no AVX2")
+    if not cpu_flags() >= {"avx2", "fma"} or library.LIMIT_VARIABLE in os.environ:
+        pytest.skip("this CPU has no AVX2, or the kernels are limited by hand")
     assert library.is_built(), "there is a compiler, and the package was built without its kernels"
     assert library.level() == (Level.AVX512 if cpu_flags() >= AVX512 else Level.AVX2)
 
@@ -56,7 +57,7 @@ def test_idle_pieces_are_let_go_beyond_the_limit(monkeypatch: pytest.MonkeyPatch
     held = torch.from_numpy(made.take(4 * 2**20))
     for size in (3, 5, 7):
         made.take(size * 2**20)
-        assert sum(piece.nbytes for piece in made.pieces) <= 12 * 2**20
+        assert sum(piece.nbytes for piece in made.pieces) <= 10 * 2**20
     assert held.data_ptr() in {piece.ctypes.data for piece in made.pieces}
 
 

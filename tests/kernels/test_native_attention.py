@@ -62,6 +62,26 @@ def test_large_logits_neither_overflow_nor_vanish() -> None:
     assert error(attention(q, k, v), exact(q, k, v)) < 4 * ROUNDING
 
 
+def test_queries_may_be_cut_from_rows_of_an_odd_width() -> None:
+    wide = draw(1, 60, 3 * 64 + 1)
+    q, k, v = (wide[..., i * 64 : (i + 1) * 64].unflatten(-1, (2, 32)).transpose(1, 2) for i in range(3))
+    assert torch.equal(
+        attention(q, k, v), attention(*(x.transpose(1, 2).contiguous().transpose(1, 2) for x in (q, k, v)))
+    )
+
+
+def test_keys_may_be_shut_out_by_the_bias_a_whole_block_of_them() -> None:
+    q, k, v = heads(1, 2, 60, 1100, 64)
+    bias = torch.zeros(1, 2, 60, 1100)
+    bias[..., :600] = -torch.inf
+    assert error(attention(q, k, v, bias=bias), exact(q, k, v, bias)) < 4 * ROUNDING
+
+
+def test_no_queries_give_no_results() -> None:
+    q, k, v = heads(1, 2, 0, 5, 64)
+    assert attention(q, k, v).shape == (1, 2, 0, 64)
+
+
 def test_zeros_give_the_mean_of_the_values() -> None:
     q, k, v = heads(1, 2, 5, 77, 64)
     assert error(attention(0 * q, k, v), v.double().mean(dim=2, keepdim=True).expand(1, 2, 5, 64)) < 2 * ROUNDING

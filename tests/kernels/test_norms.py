@@ -18,7 +18,7 @@ def test_modulated_norm(length: int, width: int) -> None:
     wanted = functional.layer_norm(x.double(), (width,), eps=1e-6) * (1 + scale.double()) + shift.double()
     assert error(modulate(x, shift, scale), wanted) < ROUNDING
     assert same_bits_with_any_threads(lambda: modulate(x, shift, scale))
-    wider = torch.cat((x, x), dim=1)[:, :length]
+    wider = torch.cat((x, x), dim=-1)[..., :width]
     assert torch.equal(modulate(wider, shift, scale), modulate(x, shift, scale))
 
 

@@ -1,4 +1,4 @@
-"""The kernels' tests once more, on kernels that were built to tell of every byte outside of its buffer."""
+"""The kernels' tests on kernels built with sanitizers, which see all but masked loads and stores."""
 
 import os
 import shutil
@@ -12,6 +12,7 @@ from native import NEEDS_AVX512
 
 ROOT = Path(__file__).parents[2]
 TESTS = ["test_native_linear.py", "test_native_attention.py", "test_norms.py", "test_convolution.py"]
+TESTS.append("test_native_avx2.py")
 
 
 @NEEDS_AVX512

@@ -83,7 +83,7 @@ def _kernels() -> Finding:
         Level.TORCH: "none for this CPU; torch's own operations paint, some times slower",
     }[library.level()]
     if not library.is_built():
-        words = "not built, for want of a C++ compiler with OpenMP; torch's own operations paint, some times slower"
+        words = "not built: they want x86-64 and GCC 10 or later; torch's own operations paint, some times slower"
     return Finding("CPU kernels", words, is_good=library.level() > Level.TORCH)
 
 

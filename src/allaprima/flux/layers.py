@@ -75,15 +75,11 @@ class MLPEmbedder(nn.Module):
 
 
 class RMSNorm(nn.Module):
-    """Divide by the root mean square over the last axis, then scale. eps 1e-6."""
+    """The scale of a norm over a head's width; `QKNorm` applies it."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.scale = nn.Parameter(torch.ones(width))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(..., width) -> (..., width)."""
-        return nn.functional.rms_norm(x, self.scale.shape, self.scale.to(x.dtype), eps=1e-6)
 
 
 class QKNorm(nn.Module):

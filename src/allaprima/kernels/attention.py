@@ -1,4 +1,4 @@
-"""Scaled dot-product attention without a mask, the only kind that FLUX's transformer needs, and what precedes it.
+"""Scaled dot-product attention, with a bias on the logits where T5 has one, and what precedes it in FLUX's blocks.
 
 On a CPU the stock fused attention is slow in bfloat16 and allocates nothing less than a plain product would. So the
 compiled kernel is used, or where there is none the plain product: for short sequences all heads at once, for long ones
@@ -33,7 +33,7 @@ def attention(
     Returns (B, H, L, D) of the same dtype. Source: Vaswani et al. 2017 (1706.03762), eq. 1.
     """
     scale = q.shape[-1] ** -0.5 if scale is None else scale
-    if _has_kernel(q, k, v, out):
+    if _has_kernel(q, k, v, out) and (bias is None or (library.is_plain(bias) and bias.shape == _logits_shape(q, k))):
         return _native(q, k, v, bias, scale, out)
     if q.device.type != "cpu":
         return torch.nn.functional.scaled_dot_product_attention(q, k, v, bias, scale=scale)
@@ -58,6 +58,10 @@ def _softmax(logits: Tensor, bias: Tensor | None) -> Tensor:
     return torch.softmax(logits + bias, dim=-1, dtype=torch.float32).to(logits.dtype)
 
 
+def _logits_shape(q: Tensor, k: Tensor) -> tuple[int, int, int, int]:
+    return 1, q.shape[1], q.shape[2], k.shape[2]
+
+
 def _has_kernel(*tensors: Tensor | None) -> bool:
     """Say whether heads lie side by side in rows of memory, as the kernel wants them."""
     return library.takes(*tensors) and all(
@@ -75,7 +79,7 @@ def _native(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, scale: float, 
     for b in range(batch):
         rows = [part for x in (q, k, v) for part in (x[b], x.stride(2))]
         sizes = (heads, length, k.shape[2], width)
-        library.call("attention", *rows, bias, scale, *sizes, out[b], out.stride(2))
+        library.call("attention", *rows, bias, float(scale), *sizes, out[b], out.stride(2))
     return out
 
 
@@ -88,12 +92,12 @@ def turn_heads(
     qkv: (B, L, 3 H D), queries, keys and values; query_scale, key_scale: (D,); cos, sin: (B, L, D / 2), float32.
     Returns the same shape and dtype. Source: Su et al. 2021 (2104.09864), eq. 15; Zhang and Sennrich 2019 (1910.07467).
     """
-    if library.takes(qkv, query_scale, key_scale):
+    if library.takes(qkv, query_scale, key_scale) and library.is_plain(cos, sin):
         width = query_scale.shape[0]
         for b in range(qkv.shape[0]):
             for part, scale in zip(qkv[b].split(heads * width, dim=-1), (query_scale, key_scale), strict=False):
                 sizes = (part.shape[0], heads, width, part.stride(0))
-                library.call("rotate", part, *sizes, scale, eps, cos[b].contiguous(), sin[b].contiguous())
+                library.call("rotate", part, *sizes, scale, float(eps), cos[b].contiguous(), sin[b].contiguous())
         return qkv
     q, k, v = qkv.unflatten(-1, (3, heads, -1)).unbind(-3)  # each (B, L, H, D)
     turned = [

@@ -40,7 +40,8 @@ class Convolution:
 
         x: (B, C, Y, X); out: (B, out_channels, Y, X), or twice the rows and columns. out may be the residual.
         """
-        if _is_native(x, out, self.residual, self.conv.weight, self.conv.bias):
+        weight, bias = self.conv.weight, self.conv.bias
+        if _is_native(x, out, self.residual, weight, bias) and weight.is_contiguous():
             self._native(x, start, stop, out)
             return
         factor = 2 if self.doubles else 1
@@ -98,7 +99,8 @@ class NativeConvolution(ctypes.Structure):
 def group_affine(norm: nn.GroupNorm, x: Tensor, band: int) -> Affine:
     """Return what a group norm of x does, from statistics of all of x. x: (B, C, Y, X); band: rows at a time.
 
-    Summed in float64, so that what a band's height or the threads change is far below what float32 shows.
+    Summed in float64, by the kernel 256 pixels at a time in float32 before: what a band's height changes is far below
+    what float32 shows, and the threads change nothing.
     Source: Wu and He 2018 (1803.08494), eq. 2.
     """
     if _is_native(x, x, None, norm.weight, norm.bias):
@@ -112,7 +114,7 @@ def group_affine(norm: nn.GroupNorm, x: Tensor, band: int) -> Affine:
     for rows in x.split(band, dim=2):
         values = rows.double().reshape(groups, -1)
         sums[0] += values.sum(dim=1)
-        sums[1] += values.square_().sum(dim=1)
+        sums[1] += values.square().sum(dim=1)
     mean, square = sums / count
     # Rounding may leave a little less than nothing of a variance; a NaN stays one.
     factor = ((square - mean.square()).clamp(min=0) + norm.eps).rsqrt()
@@ -125,7 +127,7 @@ def group_affine(norm: nn.GroupNorm, x: Tensor, band: int) -> Affine:
 
 def pointwise(conv: nn.Conv2d, x: Tensor) -> Tensor:
     """Do as a 1x1 convolution does: (B, C, Y, X) -> (B, out_channels, Y, X)."""
-    weight = conv.weight.flatten(1)
+    weight = conv.weight.flatten(1).contiguous()
     if not _is_native(x, x, None, weight, conv.bias):
         return conv(x)
     return linear(x.permute(0, 2, 3, 1).flatten(1, 2), weight, conv.bias).mT.unflatten(2, x.shape[2:])

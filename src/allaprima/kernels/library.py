@@ -7,6 +7,7 @@ do not know, torch's own operations make the same products: every caller has bot
 
 import ctypes
 import importlib.util
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,19 +28,33 @@ class Level(IntEnum):
     AVX512 = 2
 
 
-#: `torch` or `avx2`: no more than that is used, whatever is there. For a look at what a kernel changes.
+#: Of the functions and structures that `native/kernels.h` declares; both sides rise together.
+VERSION = 1
+#: No more than that is used, whatever is there: `torch` or `avx2`. For a look at what a kernel changes.
 LIMIT_VARIABLE = "ALLAPRIMA_KERNELS"
+LIMITS = {"torch": Level.TORCH, "avx2": Level.AVX2}
+logger = logging.getLogger(__name__)
 
 
 def _load() -> ctypes.CDLL | None:
     # It is no Python module, but the build puts it beside this one under a module's name.
     spec = importlib.util.find_spec("allaprima.kernels._native")
-    return ctypes.CDLL(spec.origin) if spec and spec.origin else None
+    if not spec or not spec.origin:
+        return None
+    try:
+        library = ctypes.CDLL(spec.origin)
+    except OSError as exc:
+        logger.warning("the compiled kernels can't be loaded (%s); torch's own operations are used", exc)
+        return None
+    if library.allaprima_version() != VERSION:
+        logger.warning("the compiled kernels are of another version; install the package again (torch's are used)")
+        return None
+    return library
 
 
 _library = _load()
 _found = Level(_library.allaprima_level()) if _library else Level.TORCH
-_level = min(_found, Level[os.environ.get(LIMIT_VARIABLE, "avx512").upper()])
+_level = min(_found, LIMITS.get(os.environ.get(LIMIT_VARIABLE, ""), Level.AVX512))
 
 
 def level() -> Level:
@@ -69,17 +84,17 @@ def takes(*tensors: Tensor | None) -> bool:
 
 
 def knows(*tensors: Tensor | None) -> bool:
-    """Say whether the AVX-512 kernels can be given such numbers: bfloat16 on the CPU, and no gradient asked."""
-    if _level < Level.AVX512:
-        return False
-    for tensor in tensors:
-        if tensor is None:
-            continue
-        if tensor.device.type != "cpu" or tensor.dtype != torch.bfloat16:
-            return False
-        if tensor.requires_grad and torch.is_grad_enabled():
-            return False
-    return True
+    """Say whether the AVX-512 kernels can be given such numbers: bfloat16, and `is_plain`."""
+    return _level == Level.AVX512 and all(
+        tensor is None or (tensor.dtype == torch.bfloat16 and is_plain(tensor)) for tensor in tensors
+    )
+
+
+def is_plain(*tensors: Tensor) -> bool:
+    """Say whether these are on the CPU, and no gradient is asked of them."""
+    return all(
+        tensor.device.type == "cpu" and not (tensor.requires_grad and torch.is_grad_enabled()) for tensor in tensors
+    )
 
 
 def call(name: str, *arguments: Tensor | ctypes.Structure | float | None) -> None:

@@ -46,13 +46,24 @@ class Linear(nn.Linear):
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None, then: Epilogue = PLAIN, out: Tensor | None = None) -> Tensor:
     """(..., K), (N, K), (N,) -> (..., N): as `Linear` does."""
-    if not library.takes(x, weight, bias, then.gate, then.residual, out) or weight.shape[1] % 2:
+    if not (has_kernel(x, weight.shape[0], bias, then, out) and library.takes(weight)) or weight.shape[1] % 2:
         return finish(nn.functional.linear(x, weight, bias), then)
+    weight = weight.contiguous()
     out = workspace.empty((*x.shape[:-1], weight.shape[0]), x) if out is None else out
     for tokens, epilogue, place in samples(x, bias, then, out):
         sizes = (tokens.shape[0], weight.shape[0], weight.shape[1])
         library.call("linear_bf16", tokens, tokens.stride(0), weight, *sizes, epilogue, place, place.stride(0))
     return out
+
+
+def has_kernel(x: Tensor, rows: int, bias: Tensor | None, then: Epilogue, out: Tensor | None) -> bool:
+    """Say whether the kernels can be given all but the weight, which has so many rows."""
+    if not library.takes(x, bias, then.gate, then.residual, out) or x.dim() not in {2, 3} or not x.shape[-1]:
+        return False
+    shape = (*x.shape[:-1], rows)
+    fits = all(tensor is None or tensor.shape == shape for tensor in (then.residual, out))
+    batch = x.shape[0] if x.dim() == 3 else 1
+    return fits and (then.gate is None or then.gate.shape in {(1, 1, rows), (batch, 1, rows)})
 
 
 class NativeEpilogue(ctypes.Structure):
@@ -90,8 +101,8 @@ def samples(
 
 
 def _matrices(x: Tensor) -> Tensor:
-    """(..., N) -> (B, M, N), of the same memory; B = 1 but for three axes."""
-    return x if x.dim() == 3 else x.view(1, -1, x.shape[-1])
+    """(M, N) or (B, M, N) -> (B, M, N), of the same memory."""
+    return x if x.dim() == 3 else x[None]
 
 
 def beside(axis: int, like: Tensor, *parts: tuple[int, Part]) -> Tensor:

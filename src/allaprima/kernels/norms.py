@@ -14,11 +14,11 @@ def modulate(x: Tensor, shift: Tensor, scale: Tensor, eps: float = 1e-6) -> Tens
 
     x: (B, L, W); shift, scale: (B, 1, W). Returns (B, L, W). Source: Ba et al. 2016 (1607.06450), eq. 4.
     """
-    if library.takes(x, shift, scale):
+    if library.takes(x, shift, scale) and shift.shape == scale.shape == (x.shape[0], 1, x.shape[2]):
         out = workspace.empty(x.shape, x)
         for b in range(x.shape[0]):
             sizes = (x.shape[1], x.shape[2], x.stride(1))
-            library.call("modulate", x[b], *sizes, shift[b], scale[b], eps, out[b])
+            library.call("modulate", x[b], *sizes, shift[b], scale[b], float(eps), out[b])
         return out
     normed = torch.nn.functional.layer_norm(x, x.shape[-1:], eps=eps)
     return torch.addcmul(shift, normed, 1 + scale)
@@ -32,6 +32,6 @@ def rms_norm(x: Tensor, scale: Tensor, eps: float) -> Tensor:
     if library.takes(x, scale) and x.is_contiguous():
         out = torch.empty_like(x)
         width = x.shape[-1]
-        library.call("rms_norm", x, x.numel() // width, width, width, scale, eps, out)
+        library.call("rms_norm", x, x.numel() // width, width, width, scale, float(eps), out)
         return out
     return torch.nn.functional.rms_norm(x, scale.shape, scale, eps)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from allaprima.kernels import library, workspace
-from allaprima.kernels.linear import ALL, PLAIN, Epilogue, finish, samples
+from allaprima.kernels.linear import ALL, PLAIN, Epilogue, finish, has_kernel, samples
 
 #: How the packed numbers lie in memory; a form that is kept on the disk is made anew when this rises.
 LAYOUT = 1
@@ -83,12 +83,13 @@ class Int8Linear(QuantizedLinear):
 
     def forward(self, x: Tensor, then: Epilogue = PLAIN, *, rows: slice = ALL, out: Tensor | None = None) -> Tensor:
         """As its base's; the epilogue works on float32."""
-        if library.takes(x, self.bias, then.gate, then.residual, out) and self.weight.device.type == "cpu":
+        count = len(range(*rows.indices(self.out_features)))
+        if has_kernel(x, count, self.bias, then, out) and self.weight.device.type == "cpu":
             return self._native(x, then, rows, out)
         return finish(self.product(x, rows), then)
 
     def _native(self, x: Tensor, then: Epilogue, rows: slice, out: Tensor | None) -> Tensor:
-        weight, scale = self.weight[rows], self.scale[rows]
+        weight, scale = self.weight[rows].contiguous(), self.scale[rows].contiguous()
         out = workspace.empty((*x.shape[:-1], weight.shape[0]), x) if out is None else out
         bias = None if self.bias is None else self.bias[rows]
         for tokens, epilogue, place in samples(x, bias, then, out):

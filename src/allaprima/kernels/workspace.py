@@ -16,7 +16,7 @@ from torch import Tensor
 
 #: Smaller pieces are the system's.
 LEAST = 2**20
-#: Most bytes that a thread keeps, those in use included; beyond it the idle ones are let go.
+#: Most bytes of the pieces that a thread keeps. What is larger than the room that is left is the system's.
 LIMIT = 2**28
 
 
@@ -34,7 +34,8 @@ class Workspace(threading.local):
         piece = np.empty(nbytes, np.uint8)
         if sum(each.nbytes for each in self.pieces) + nbytes > LIMIT:
             self.pieces = [each for each, size in zip(self.pieces, self._idle_sizes(), strict=True) if not size]
-        self.pieces.append(piece)
+        if sum(each.nbytes for each in self.pieces) + nbytes <= LIMIT:
+            self.pieces.append(piece)
         return piece
 
     def _idle_sizes(self) -> list[int]:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from allaprima.errors import WeightsCorrupt, WeightsMissing
 from allaprima.flux import AutoencoderConfig, Check, CLIPConfig, ModelConfig, T5Config, TransformerConfig, no_check
+from allaprima.kernels import library
 from allaprima.request import Precision
 from allaprima.weights.containers import ENDINGS
 from allaprima.weights.networks import Model, Networks, Revision
@@ -40,13 +41,14 @@ class FolderFiles:
     tokenizers: tuple[PromptTokenizer, PromptTokenizer]
 
     def load(self, device: str = "cpu", precision: Precision | None = None, check: Check = no_check) -> Model:
-        """Read the networks, unless told otherwise in bfloat16, as the file has them and the kernels like them.
+        """Read the networks; unless told otherwise in bfloat16, or in float32 on a CPU without kernels for that.
 
         check: asked before each tensor. Raises `WeightsCorrupt` naming the file and the tensor at fault.
         """
         path = self.folder / WEIGHTS_FILE
         tensors = _read_tensors(path)
-        precision = precision or Precision.BF16
+        is_slow = device == "cpu" and library.level() < library.Level.AVX512
+        precision = precision or (Precision.FP32 if is_slow else Precision.BF16)
         networks = build_networks(self.config, precision)
         with torch.device("meta"):
             plain = Networks(self.config)

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <memory>
 
 #include "kernels.h"
 #include "scratch.h"
@@ -15,7 +16,7 @@ namespace {
 
 constexpr Index QUERIES = 8 * ROWS;  // of a block
 constexpr Index KEYS = 512;          // of a block, a multiple of PANEL
-constexpr Index TASKS = 4;           // for each thread, at least
+constexpr Index HEADS = 4;           // for each thread, where a head is one thread's
 
 struct Attention {
     const Bf16* q;
@@ -35,24 +36,22 @@ struct Attention {
     Index pairs() const { return key_panels() * PANEL / 2; }  // of keys, the steps of the values' depth
 };
 
-// Lay the values of one head out as panels whose depth is the keys; what is beyond the last key is zero.
-void pack_values(const Attention& attention, const Bf16* from, Step* panels) {
-    for (Index p = 0; p < attention.value_panels(); ++p) {
-        for (Index pair = 0; pair < attention.pairs(); ++pair) {
-            Step* to = panels + (p * attention.pairs() + pair) * PANEL;
-            for (Index group = 0; group < PANEL; group += 16) {
-                const Index column = p * PANEL + group;
-                __m512i both = _mm512_setzero_si512();
-                for (Index half = 0; half < 2; ++half) {
-                    const Index key = 2 * pair + half;
-                    if (key >= attention.keys || column >= attention.width) continue;
-                    const __m256i row = _mm256_maskz_loadu_epi16(lanes(attention.width - column),
-                                                                 from + key * attention.v_stride + column);
-                    const __m512i wide = _mm512_cvtepu16_epi32(row);
-                    both = _mm512_or_si512(both, half ? _mm512_slli_epi32(wide, 16) : wide);
-                }
-                _mm512_storeu_si512(to + group, both);
+// Lay the values of one head out as panel `p` of those whose depth is the keys; what is beyond the last key is zero.
+void pack_values(const Attention& attention, const Bf16* from, Index p, Step* panels) {
+    for (Index pair = 0; pair < attention.pairs(); ++pair) {
+        Step* to = panels + (p * attention.pairs() + pair) * PANEL;
+        for (Index group = 0; group < PANEL; group += 16) {
+            const Index column = p * PANEL + group;
+            __m512i both = _mm512_setzero_si512();
+            for (Index half = 0; half < 2; ++half) {
+                const Index key = 2 * pair + half;
+                if (key >= attention.keys || column >= attention.width) continue;
+                const __m256i row =
+                    _mm256_maskz_loadu_epi16(lanes(attention.width - column), from + key * attention.v_stride + column);
+                const __m512i wide = _mm512_cvtepu16_epi32(row);
+                both = _mm512_or_si512(both, half ? _mm512_slli_epi32(wide, 16) : wide);
             }
+            _mm512_storeu_si512(to + group, both);
         }
     }
 }
@@ -72,13 +71,13 @@ struct RunningUser {};
 // Scores of a block: (rows, KEYS), scaled and with the bias.
 void score(const Attention& attention, Index head, Index query, Index rows, Index key, Index keys, const Step* panels,
            float* scores) {
-    const auto* q = reinterpret_cast<const Step*>(attention.q + query * attention.q_stride + head * attention.width);
+    const Bf16* q = attention.q + query * attention.q_stride + head * attention.width;
     const Floats scale = _mm512_set1_ps(attention.scale);
     for (Index p = 0; p * PANEL < keys; ++p) {
         const Step* panel = panels + (key / PANEL + p) * PANEL * (attention.width / 2);
         tiles<Bf16Dot>(rows, [&](auto tile, Index first) __attribute__((always_inline)) {
             tile.clear();
-            tile.add(q + first * attention.q_stride / 2, attention.q_stride / 2, panel, attention.width / 2);
+            tile.add(q + first * attention.q_stride, attention.q_stride * 2, panel, attention.width / 2);
             float* to = scores + first * KEYS + p * PANEL;
             Index row = query + first;
             for (auto& sums : tile.sums) {
@@ -105,7 +104,9 @@ float soften(const float* scores, Index keys, float& largest, float& total, Bf16
     for (Index i = 0; i < keys; i += 16)
         top = _mm512_mask_max_ps(top, lanes(keys - i), top, _mm512_loadu_ps(scores + i));
     const float now = _mm512_reduce_max_ps(top);
-    const Floats center = _mm512_set1_ps(now);
+    // Where nothing was seen yet but minus infinity, there is nothing to shrink, and infinity less infinity is no number.
+    const bool is_nothing = now == -std::numeric_limits<float>::infinity();
+    const Floats center = _mm512_set1_ps(is_nothing ? 0 : now);
     Floats sum = _mm512_setzero_ps();
     // Whole panels: the values have zeros there, and so must the weights.
     for (Index i = 0; i < (keys + PANEL - 1) / PANEL * PANEL; i += 16) {
@@ -113,7 +114,7 @@ float soften(const float* scores, Index keys, float& largest, float& total, Bf16
         sum = _mm512_add_ps(sum, weight);
         store(weights + i, weight);
     }
-    const float shrink = _mm512_cvtss_f32(exp(_mm512_set1_ps(largest - now)));
+    const float shrink = is_nothing ? 1 : _mm512_cvtss_f32(exp(_mm512_set1_ps(largest - now)));
     total = total * shrink + _mm512_reduce_add_ps(sum);
     largest = now;
     return shrink;
@@ -146,7 +147,7 @@ void attend(const Attention& attention, Index head, Index query, Index rows, con
             tiles<Bf16Dot>(rows, [&](auto tile, Index first) __attribute__((always_inline)) {
                 auto* partial = reinterpret_cast<Step*>(sums + (p * QUERIES + first) * PANEL);
                 tile.load(partial);
-                tile.add(reinterpret_cast<const Step*>(running.weights + first * KEYS), KEYS / 2, panel, depth);
+                tile.add(running.weights + first * KEYS, KEYS * 2, panel, depth);
                 tile.store(partial);
             });
         }
@@ -170,24 +171,35 @@ extern "C" void allaprima_attention(const Bf16* q, Index q_stride, const Bf16* k
                                     Index v_stride, const float* bias, float scale, Index heads, Index queries, Index keys,
                                     Index width, Bf16* out, Index out_stride, int threads) {
     const Attention attention{q, q_stride, k, k_stride, v, v_stride, bias, scale, queries, keys, width, out, out_stride};
+    if (queries == 0) return;
     const Index blocks = (queries + QUERIES - 1) / QUERIES;
-    const Index shares = std::min(blocks, (TASKS * threads + heads - 1) / heads);  // of a head's blocks
-    const Index each = (blocks + shares - 1) / shares;
-    const Index panel = PANEL * (width / 2);
-    share(heads * shares, threads, [&](Index task) {
-        const Index head = task / shares, begin = task % shares * each, end = std::min(begin + each, blocks);
-        if (begin >= end) return;
-        Step* packed_keys = scratch<KeysUser, Step>(attention.key_panels() * panel);
-        for (Index p = 0; p < attention.key_panels(); ++p) {
-            const auto* from = reinterpret_cast<const std::uint8_t*>(k + p * PANEL * k_stride + head * width);
-            pack_panel<Bf16Dot>(from, k_stride * 2, std::min<Index>(PANEL, keys - p * PANEL), width * 2,
-                                packed_keys + p * panel);
-        }
-        Step* packed_values = scratch<ValuesUser, Step>(attention.value_panels() * attention.pairs() * PANEL);
-        pack_values(attention, v + head * width, packed_values);
-        for (Index block = begin; block < end; ++block) {
-            const Index query = block * QUERIES;
-            attend(attention, head, query, std::min(QUERIES, queries - query), packed_keys, packed_values);
-        }
-    });
+    const Index panel = PANEL * (width / 2), value_panel = attention.pairs() * PANEL;
+    const auto pack_keys = [&](Index head, Index p, Step* to) {
+        const auto* from = reinterpret_cast<const std::uint8_t*>(k + p * PANEL * k_stride + head * width);
+        pack_panel<Bf16Dot>(from, k_stride * 2, std::min<Index>(PANEL, keys - p * PANEL), width * 2, to + p * panel);
+    };
+    const auto attend_block = [&](Index head, Index block, const Step* packed_keys, const Step* packed_values) {
+        const Index query = block * QUERIES;
+        attend(attention, head, query, std::min(QUERIES, queries - query), packed_keys, packed_values);
+    };
+    if (heads >= threads * HEADS) {
+        share(heads, threads, [&](Index head) {
+            Step* packed_keys = scratch<KeysUser, Step>(attention.key_panels() * panel);
+            Step* packed_values = scratch<ValuesUser, Step>(attention.value_panels() * value_panel);
+            for (Index p = 0; p < attention.key_panels(); ++p) pack_keys(head, p, packed_keys);
+            for (Index p = 0; p < attention.value_panels(); ++p) pack_values(attention, v + head * width, p, packed_values);
+            for (Index block = 0; block < blocks; ++block) attend_block(head, block, packed_keys, packed_values);
+        });
+        return;
+    }
+    // Too few heads for all threads: one after another, each by all of them.
+    const std::unique_ptr<Step[]> packed_keys(new Step[std::size_t(attention.key_panels() * panel)]);
+    const std::unique_ptr<Step[]> packed_values(new Step[std::size_t(attention.value_panels() * value_panel)]);
+    for (Index head = 0; head < heads; ++head) {
+        share(attention.key_panels() + attention.value_panels(), threads, [&](Index i) {
+            if (i < attention.key_panels()) pack_keys(head, i, packed_keys.get());
+            else pack_values(attention, v + head * width, i - attention.key_panels(), packed_values.get());
+        });
+        share(blocks, threads, [&](Index block) { attend_block(head, block, packed_keys.get(), packed_values.get()); });
+    }
 }

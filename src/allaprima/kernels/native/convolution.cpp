@@ -103,7 +103,7 @@ void multiply(const Convolution& convolution, const Corner& corner, Index panel,
                 for (Index t = first; t < last; ++t) {
                     const Tap& tap = corner.taps[std::size_t(t)];
                     const Index pixel = (y - begin + 1 + tap.down) * (of.columns + 2) + x + 1 + tap.right;
-                    tile.add(steps + pixel * depth, depth, packed + t * depth * PANEL, depth);
+                    tile.add(steps + pixel * depth, depth * Index(sizeof(Step)), packed + t * depth * PANEL, depth);
                 }
                 if (last < taps) return tile.store(sums);
                 Index pixel = (y * scale + corner.down) * of.columns * scale + x * scale + corner.right;
@@ -122,6 +122,7 @@ void multiply(const Convolution& convolution, const Corner& corner, Index panel,
 using namespace allaprima;
 
 extern "C" void allaprima_convolve(const Convolve* arguments, int threads) {
+    if (arguments->begin >= arguments->end || arguments->columns == 0) return;
     if (!arguments->doubles && arguments->channels >= DEEP) return convolve_winograd(*arguments, threads);
     const Convolution convolution{*arguments, corners(arguments->doubles != 0)};
     const Convolve& of = convolution.of;

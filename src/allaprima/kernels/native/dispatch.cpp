@@ -2,6 +2,8 @@
 
 #include "kernels.h"
 
+extern "C" int allaprima_version() { return 1; }
+
 extern "C" int allaprima_level() {
     __builtin_cpu_init();
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&

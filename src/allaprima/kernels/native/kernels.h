@@ -1,4 +1,5 @@
-// What the library offers: plain buffers in, plain buffers out, no memory of its own but scratch.
+// What the library offers: plain buffers in, plain buffers out. It keeps some scratch memory for each thread; where there is
+// none to be had, the process ends.
 //
 // Matrices are row-major; the numbers of a row lie together, and a row begins `..._stride` numbers after the one before.
 // bfloat16 is given as its bits. Nothing is checked here: the Python side refuses what these can't do. What a function
@@ -33,6 +34,9 @@ struct Convolve {
     const std::uint16_t* residual;  // as out, or null; may be the output itself
     std::uint16_t* out;             // (rows, columns, out_channels), or twice as many rows and columns
 };
+
+// Rises with every change of what is declared here.
+int allaprima_version();
 
 // 2: AVX-512 VNNI and BF16, everything here. 1: AVX2, only what ends in _avx2. 0: nothing.
 int allaprima_level();

@@ -1,7 +1,7 @@
 // Linears: rows of activations times a weight as it lies in memory, (n, k), a panel of columns at a time.
 //
 // A panel is laid out anew in every call, which is 1/32 of its products for 128 rows and 1/320 for 1280: so weights stay
-// as every other reader wants them. A panel of DEPTH steps and the partial sums of all rows beside it fit a core's L2 cache.
+// as every other reader wants them. The panels that stand abreast fit a core's L2 cache.
 
 #include <algorithm>
 
@@ -13,12 +13,8 @@
 namespace allaprima {
 namespace {
 
-#ifndef DEPTH_
-#define DEPTH_ 768
-#define ABREAST_ 2
-#endif
-constexpr Index DEPTH = DEPTH_;  // steps of a panel at a time
-constexpr Index ABREAST = ABREAST_;  // panels that a tile's rows meet while they are in the L1 cache
+constexpr Index DEPTH = 768;   // steps of a panel at a time: 192 KiB
+constexpr Index ABREAST = 2;   // panels that a tile's rows meet while they are in the L1 cache
 constexpr Index CHUNK = 192;   // rows of a task, where there are too few panels for all threads
 
 struct PanelUser {};
@@ -74,12 +70,12 @@ void multiply(const Linear& linear, Index column, Index first, Index last, const
                             std::min<Index>(PANEL, columns - c), std::min(end * 4, linear.bytes) - begin * 4,
                             packed + c * DEPTH);
         tiles<Dot>(last - first, [&](auto tile, Index start) __attribute__((always_inline)) {
-            const auto* rows = reinterpret_cast<const Step*>(linear.rows + (first + start) * linear.rows_stride) + begin;
+            const auto* rows = linear.rows + (first + start) * linear.rows_stride + begin * Index(sizeof(Step));
             for (Index c = 0; c < columns; c += PANEL) {
                 Step* sums = partial + c * (last - first) + start * PANEL;
                 if (begin == 0) tile.clear();
                 else tile.load(sums);
-                tile.add(rows, linear.rows_stride / 4, packed + c * DEPTH, end - begin);
+                tile.add(rows, linear.rows_stride, packed + c * DEPTH, end - begin);
                 if (end < depth) {
                     tile.store(sums);
                     continue;
@@ -93,6 +89,7 @@ void multiply(const Linear& linear, Index column, Index first, Index last, const
 template <class Dot, class Scale>
 void multiply(const Linear& linear, int threads, const Scale& scale) {
     constexpr Index WIDTH = ABREAST * PANEL;
+    if (linear.m == 0) return;
     const Index across = (linear.n + WIDTH - 1) / WIDTH;
     const Index height = across >= 16 ? linear.m : std::min(CHUNK, linear.m);
     const Index down = (linear.m + height - 1) / height;

@@ -16,6 +16,7 @@ Number* scratch(std::int64_t count) {
     thread_local std::unique_ptr<Number[], Free> numbers;
     thread_local std::int64_t room = 0;
     if (count > room) {
+        room = 0;
         numbers.reset();
         numbers.reset(static_cast<Number*>(::operator new[](std::size_t(count) * sizeof(Number), std::align_val_t(64))));
         room = count;

@@ -17,7 +17,7 @@ using Step = std::uint32_t;
 
 constexpr int ROWS = 6, PANEL = 64, VECTORS = PANEL / 16;
 
-inline __m512i broadcast(const Step* from) {
+inline __m512i broadcast(const std::uint8_t* from) {
     Step step;
     __builtin_memcpy(&step, from, sizeof step);  // rows of bfloat16 may begin at any even address
     return _mm512_set1_epi32(int(step));
@@ -71,8 +71,8 @@ struct Tile {
             for (int v = 0; v < VECTORS; ++v) Dot::store(to + m * PANEL + v * 16, sums[m][v]);
     }
 
-    // Add `depth` steps of M rows, `stride` steps apart, times a panel.
-    __attribute__((always_inline)) void add(const Step* rows, Index stride, const Step* panel, Index depth) {
+    // Add `depth` steps of M rows, `stride` bytes apart, times a panel.
+    __attribute__((always_inline)) void add(const void* rows, Index stride, const Step* panel, Index depth) {
         typename Dot::Sums local[M][VECTORS];
 #pragma GCC unroll 24
         for (int m = 0; m < M; ++m)
@@ -84,7 +84,7 @@ struct Tile {
             for (int v = 0; v < VECTORS; ++v) columns[v] = _mm512_loadu_si512(panel + d * PANEL + v * 16);
 #pragma GCC unroll 24
             for (int m = 0; m < M; ++m) {
-                const __m512i row = broadcast(rows + m * stride + d);
+                const __m512i row = broadcast(static_cast<const std::uint8_t*>(rows) + m * stride + d * Index(sizeof(Step)));
 #pragma GCC unroll 4
                 for (int v = 0; v < VECTORS; ++v) local[m][v] = Dot::add(local[m][v], row, columns[v]);
             }
@@ -138,8 +138,8 @@ inline void transpose(__m512i (&r)[16]) {
     }
 }
 
-// Lay `columns` columns, whose numbers lie in rows of memory `stride` bytes apart, out as a panel of `depth` steps. Of the
-// last step `tail` bytes are there. What a panel has beyond is zero, before it is raised.
+// Lay `columns` columns, the numbers of each in `bytes` bytes of memory, `stride` bytes from one column to the next, out as a
+// panel. What the panel has beyond them is zero, before it is raised.
 template <class Dot>
 void pack_panel(const std::uint8_t* from, Index stride, Index columns, Index bytes, Step* panel) {
     const __m512i raise = _mm512_set1_epi32(int(Dot::RAISE));

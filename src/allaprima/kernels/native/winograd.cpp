@@ -76,15 +76,6 @@ void transform(const Bf16* pixels, Index width, Index channels, Bf16* to, Index 
     }
 }
 
-// Sixteen channels of one pixel, to memory.
-inline void finish(const Convolve& of, Index pixel, Index column, Floats sums) {
-    const __mmask16 mask = lanes(of.out_channels - column);
-    if (of.bias) sums = _mm512_add_ps(sums, load(of.bias + column, mask));
-    const Index at = pixel * of.out_channels + column;
-    if (of.residual) sums = _mm512_add_ps(sums, load(of.residual + at, mask));
-    store(of.out + at, sums, mask);
-}
-
 // One block's 2x2 pixels of a panel, from its products, FORMS of them `stride` numbers apart. y, x: of the first pixel.
 void transform_back(const Convolve& of, const float* products, Index stride, Index panel, Index y, Index x) {
     for (Index v = 0; v < PANEL && panel * PANEL + v < of.out_channels; v += 16) {
@@ -142,7 +133,7 @@ void convolve_winograd(const Convolve& of, int threads) {
                 auto* to = reinterpret_cast<Step*>(products) + form * blocks * PANEL;
                 tiles<Bf16Dot>(blocks, [&](auto tile, Index row) __attribute__((always_inline)) {
                     tile.clear();
-                    tile.add(rows + row * depth, depth, columns_of, depth);
+                    tile.add(rows + row * depth, depth * Index(sizeof(Step)), columns_of, depth);
                     tile.store(to + row * PANEL);
                 });
             }
