@@ -2,14 +2,17 @@
 
 A linear is timed whole: bringing the activations into int8, the product, scales, bias, GELU, gate and residual. The
 bare products are oneDNN's through torch, of the same shapes (attention: of 2048 x 2048 x 2048), interleaved with it.
-Prints a table in Markdown.
+Prints a table in Markdown, and what the cores' registers reach at most where there is a compiler.
 """
 
 import datetime as dt
 import statistics
+import subprocess
+import tempfile
 import time
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -39,6 +42,8 @@ def main() -> None:
     torch.set_num_threads(THREADS)
     torch.manual_seed(0)
     print(f"{cpu_name()}, {THREADS} threads, torch {torch.__version__}, {dt.datetime.now(dt.UTC):%Y-%m-%d}\n")
+    int8, bf16 = peak()
+    print(f"Registers alone reach {int8} GOP/s in int8 and {bf16} GFLOP/s in bfloat16.\n")
     print("| int8 linear | shape | GOP/s | bare product, GOP/s | share |\n|---|---|---|---|---|")
     for name, (tokens, columns, rows, follows) in LINEARS.items():
         linear, bare = linear_and_bare(tokens, columns, rows, follows)
@@ -52,6 +57,16 @@ def main() -> None:
         report(
             name, f"{heads}x{tokens}x{width}", flops, partial(attention, q, k, v), partial(torch.matmul, a, b), scale
         )
+
+
+def peak() -> tuple[str, str]:
+    """Return what `peak.cpp` measures."""
+    with tempfile.TemporaryDirectory() as folder:
+        program = Path(folder) / "peak"
+        source = Path(__file__).with_name("peak.cpp")
+        subprocess.run(("g++", "-O3", "-std=c++17", "-pthread", "-Wno-psabi", source, "-o", program), check=True)
+        int8, bf16 = subprocess.run((program,), capture_output=True, text=True, check=True).stdout.split()
+    return int8, bf16
 
 
 def linear_and_bare(

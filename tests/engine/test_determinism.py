@@ -22,6 +22,8 @@ from allaprima.engine.pipeline import Pipeline
 from allaprima.engine.runner import Engine
 from allaprima.engine.safety import SafetyChecker
 from allaprima.flux import Check
+from allaprima.kernels import library
+from allaprima.kernels.library import Level
 from allaprima.request import ImageRequest, ModelInfo, Precision, StepDone
 from allaprima.settings import DEFAULT_SAFETY_THRESHOLD
 from allaprima.weights.catalog import SKETCH_ID, sketch_folder
@@ -29,6 +31,9 @@ from allaprima.weights.model import open_model
 
 pytestmark = pytest.mark.timeout(600)
 
+KERNELS = pytest.mark.skipif(
+    library.level() < Level.AVX512, reason="torch's own operations promise nothing across numbers of threads"
+)
 #: Longest wait for a picture, in seconds.
 LIMIT_S = 300
 
@@ -133,6 +138,7 @@ def test_looking_at_the_picture_does_not_change_it(engine: Engine, request_: Ima
     assert paint(engine, replace(request_, check_safety=False)) == paint(engine, request_)
 
 
+@KERNELS
 def test_the_number_of_threads_does_not_change_a_bit(engine: Engine, request_: ImageRequest, alone: bytes) -> None:
     before = torch.get_num_threads()
     try:
@@ -147,6 +153,7 @@ def test_the_number_of_threads_does_not_change_a_bit(engine: Engine, request_: I
         torch.set_num_threads(before)
 
 
+@KERNELS
 @pytest.mark.parametrize("precision", [Precision.BF16, Precision.INT8])
 def test_a_picture_has_the_same_pixels_with_one_thread_and_with_two(precision: Precision) -> None:
     model = open_model(sketch_folder()).load("cpu", precision)

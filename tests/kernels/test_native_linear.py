@@ -78,8 +78,8 @@ def test_results_are_put_beside_each_other_in_the_place_that_they_are_offered(ki
     other, _ = made(kind, 64, 21)
     x = draw(1, 11, 64)
     with torch.no_grad():
-        both = beside(-1, x, (48, lambda out: linear(x, out=out)), (21, lambda out: other(x, out=out)))
-        under = beside(1, x.new_empty(1, 11, 48), *[(11, lambda out: linear(x, out=out))] * 2)
+        both = beside(-1, x.shape, x, (48, lambda out: linear(x, out=out)), (21, lambda out: other(x, out=out)))
+        under = beside(1, (1, 11, 48), x, *[(11, lambda out: linear(x, out=out))] * 2)
     assert torch.equal(both, torch.cat((linear(x), other(x)), dim=-1))
     assert torch.equal(under, torch.cat((linear(x), linear(x)), dim=1))
 

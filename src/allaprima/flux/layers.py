@@ -176,7 +176,7 @@ class DoubleStreamBlock(nn.Module):
         txt_normed = modulate(txt, txt_attn_mod.shift, txt_attn_mod.scale)
         image_pe, text_pe = pe.of(slice(length, None)), pe.of(slice(length))
         qkv = beside(
-            *(1, img.new_empty((*txt.shape[:2], 3 * txt.shape[2]))),
+            *(1, (*txt.shape[:2], 3 * txt.shape[2]), txt),
             (length, lambda out: self.txt_attn.project(txt_normed, text_pe, out)),
             (img.shape[1], lambda out: self.img_attn.project(img_normed, image_pe, out)),
         )  # (B, S, 3 W)
@@ -214,7 +214,7 @@ class SingleStreamBlock(nn.Module):
         to_qkv, to_mlp = slice(3 * width), slice(3 * width, None)
         qkv = self.norm(self.linear1(normed, rows=to_qkv), pe, self.num_heads)  # (B, S, 3 W)
         both = beside(
-            *(-1, x),
+            *(-1, x.shape, x),
             (width, lambda out: attend(qkv, self.num_heads, out)),
             (self.mlp_hidden, lambda out: self.linear1(normed, Epilogue(gelu=True), rows=to_mlp, out=out)),
         )  # (B, S, W + mlp_hidden)

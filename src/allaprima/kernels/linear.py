@@ -4,7 +4,7 @@ Dimension key: B batch, M tokens, K columns in, N rows out.
 """
 
 import ctypes
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -105,17 +105,17 @@ def _matrices(x: Tensor) -> Tensor:
     return x if x.dim() == 3 else x[None]
 
 
-def beside(axis: int, like: Tensor, *parts: tuple[int, Part]) -> Tensor:
+def beside(axis: int, shape: Sequence[int], like: Tensor, *parts: tuple[int, Part]) -> Tensor:
     """Return parts beside each other along an axis, without a copy where they can be put into their place.
 
     parts: sizes along the axis, and what makes each, which is offered its place and may ignore it.
-    like: has the other axes' sizes. With gradients the parts are made apart.
+    shape: the other axes' sizes; like: has the dtype and device. With gradients the parts are made apart.
     """
     if torch.is_grad_enabled():
         return torch.cat([make(None) for _, make in parts], dim=axis)
-    shape = list(like.shape)
-    shape[axis] = sum(size for size, _ in parts)
-    whole = workspace.empty(shape, like)
+    sizes = list(shape)
+    sizes[axis] = sum(size for size, _ in parts)
+    whole = workspace.empty(sizes, like)
     for place, (_, make) in zip(whole.split([size for size, _ in parts], dim=axis), parts, strict=True):
         made = make(place)
         if made.data_ptr() != place.data_ptr():

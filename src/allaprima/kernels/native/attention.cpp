@@ -33,13 +33,13 @@ struct Attention {
 
     Index key_panels() const { return (keys + PANEL - 1) / PANEL; }
     Index value_panels() const { return (width + PANEL - 1) / PANEL; }
-    Index pairs() const { return key_panels() * PANEL / 2; }  // of keys, the steps of the values' depth
+    Index pairs() const { return key_panels() * PANEL / 2; }  // of keys, the words of the values' depth
 };
 
 // Lay the values of one head out as panel `p` of those whose depth is the keys; what is beyond the last key is zero.
-void pack_values(const Attention& attention, const Bf16* from, Index p, Step* panels) {
+void pack_values(const Attention& attention, const Bf16* from, Index p, Word* panels) {
     for (Index pair = 0; pair < attention.pairs(); ++pair) {
-        Step* to = panels + (p * attention.pairs() + pair) * PANEL;
+        Word* to = panels + (p * attention.pairs() + pair) * PANEL;
         for (Index group = 0; group < PANEL; group += 16) {
             const Index column = p * PANEL + group;
             __m512i both = _mm512_setzero_si512();
@@ -69,12 +69,12 @@ struct SumsUser {};
 struct RunningUser {};
 
 // Scores of a block: (rows, KEYS), scaled and with the bias.
-void score(const Attention& attention, Index head, Index query, Index rows, Index key, Index keys, const Step* panels,
+void score(const Attention& attention, Index head, Index query, Index rows, Index key, Index keys, const Word* panels,
            float* scores) {
     const Bf16* q = attention.q + query * attention.q_stride + head * attention.width;
     const Floats scale = _mm512_set1_ps(attention.scale);
     for (Index p = 0; p * PANEL < keys; ++p) {
-        const Step* panel = panels + (key / PANEL + p) * PANEL * (attention.width / 2);
+        const Word* panel = panels + (key / PANEL + p) * PANEL * (attention.width / 2);
         tiles<Bf16Dot>(rows, [&](auto tile, Index first) __attribute__((always_inline)) {
             tile.clear();
             tile.add(q + first * attention.q_stride, attention.q_stride * 2, panel, attention.width / 2);
@@ -121,7 +121,7 @@ float soften(const float* scores, Index keys, float& largest, float& total, Bf16
 }
 
 // A block of queries of one head against all keys.
-void attend(const Attention& attention, Index head, Index query, Index rows, const Step* keys, const Step* values) {
+void attend(const Attention& attention, Index head, Index query, Index rows, const Word* keys, const Word* values) {
     const Index panels = attention.value_panels();
     auto& running = *scratch<RunningUser, Running>(1);
     float* sums = scratch<SumsUser, float>(QUERIES * PANEL * panels);  // a panel's rows together
@@ -143,9 +143,9 @@ void attend(const Attention& attention, Index head, Index query, Index rows, con
         }
         const Index depth = (count + PANEL - 1) / PANEL * PANEL / 2;
         for (Index p = 0; p < panels; ++p) {
-            const Step* panel = values + (p * attention.pairs() + key / 2) * PANEL;
+            const Word* panel = values + (p * attention.pairs() + key / 2) * PANEL;
             tiles<Bf16Dot>(rows, [&](auto tile, Index first) __attribute__((always_inline)) {
-                auto* partial = reinterpret_cast<Step*>(sums + (p * QUERIES + first) * PANEL);
+                auto* partial = reinterpret_cast<Word*>(sums + (p * QUERIES + first) * PANEL);
                 tile.load(partial);
                 tile.add(running.weights + first * KEYS, KEYS * 2, panel, depth);
                 tile.store(partial);
@@ -174,18 +174,18 @@ extern "C" void allaprima_attention(const Bf16* q, Index q_stride, const Bf16* k
     if (queries == 0) return;
     const Index blocks = (queries + QUERIES - 1) / QUERIES;
     const Index panel = PANEL * (width / 2), value_panel = attention.pairs() * PANEL;
-    const auto pack_keys = [&](Index head, Index p, Step* to) {
+    const auto pack_keys = [&](Index head, Index p, Word* to) {
         const auto* from = reinterpret_cast<const std::uint8_t*>(k + p * PANEL * k_stride + head * width);
         pack_panel<Bf16Dot>(from, k_stride * 2, std::min<Index>(PANEL, keys - p * PANEL), width * 2, to + p * panel);
     };
-    const auto attend_block = [&](Index head, Index block, const Step* packed_keys, const Step* packed_values) {
+    const auto attend_block = [&](Index head, Index block, const Word* packed_keys, const Word* packed_values) {
         const Index query = block * QUERIES;
         attend(attention, head, query, std::min(QUERIES, queries - query), packed_keys, packed_values);
     };
     if (heads >= threads * HEADS) {
         share(heads, threads, [&](Index head) {
-            Step* packed_keys = scratch<KeysUser, Step>(attention.key_panels() * panel);
-            Step* packed_values = scratch<ValuesUser, Step>(attention.value_panels() * value_panel);
+            Word* packed_keys = scratch<KeysUser, Word>(attention.key_panels() * panel);
+            Word* packed_values = scratch<ValuesUser, Word>(attention.value_panels() * value_panel);
             for (Index p = 0; p < attention.key_panels(); ++p) pack_keys(head, p, packed_keys);
             for (Index p = 0; p < attention.value_panels(); ++p) pack_values(attention, v + head * width, p, packed_values);
             for (Index block = 0; block < blocks; ++block) attend_block(head, block, packed_keys, packed_values);
@@ -193,8 +193,8 @@ extern "C" void allaprima_attention(const Bf16* q, Index q_stride, const Bf16* k
         return;
     }
     // Too few heads for all threads: one after another, each by all of them.
-    const std::unique_ptr<Step[]> packed_keys(new Step[std::size_t(attention.key_panels() * panel)]);
-    const std::unique_ptr<Step[]> packed_values(new Step[std::size_t(attention.value_panels() * value_panel)]);
+    const std::unique_ptr<Word[]> packed_keys(new Word[std::size_t(attention.key_panels() * panel)]);
+    const std::unique_ptr<Word[]> packed_values(new Word[std::size_t(attention.value_panels() * value_panel)]);
     for (Index head = 0; head < heads; ++head) {
         share(attention.key_panels() + attention.value_panels(), threads, [&](Index i) {
             if (i < attention.key_panels()) pack_keys(head, i, packed_keys.get());

@@ -61,49 +61,49 @@ struct Convolution {
     const Convolve& of;
     std::vector<Corner> all;
 
-    Index depth() const { return of.channels / 2; }  // steps of a tap
+    Index depth() const { return of.channels / 2; }  // words of a tap
     Index panels() const { return (of.out_channels + PANEL - 1) / PANEL; }
     Index taps() const { return Index(all[0].taps.size()); }
-    Index panel_steps() const { return taps() * depth() * PANEL; }  // of one corner
+    Index panel_words() const { return taps() * depth() * PANEL; }  // of one corner
 };
 
-// One panel of one corner: steps of two channels, tap after tap, from a weight of (out_channels, channels, 3, 3).
-void pack_weight(const Convolution& convolution, const Corner& corner, Index panel, Step* to) {
+// One panel of one corner: words of two channels, tap after tap, from a weight of (out_channels, channels, 3, 3).
+void pack_weight(const Convolution& convolution, const Corner& corner, Index panel, Word* to) {
     const Convolve& of = convolution.of;
     for (const Tap& tap : corner.taps)
         for (Index d = 0; d < convolution.depth(); ++d)
             for (Index c = 0; c < PANEL; ++c, ++to) {
                 const Index column = panel * PANEL + c;
-                Step step = 0;
+                Word word = 0;
                 for (Index half = 0; half < 2 && column < of.out_channels; ++half) {
                     const Bf16* nine = of.weight + (column * of.channels + 2 * d + half) * 9;
                     float sum = 0;
                     for (int w = 0; w < 9; ++w)
                         if (tap.weights >> w & 1) sum += widen(nine[w]);
-                    step |= Step(round_to_bf16(sum)) << (16 * half);
+                    word |= Word(round_to_bf16(sum)) << (16 * half);
                 }
-                *to = step;
+                *to = word;
             }
 }
 
 // One panel of one corner for the rows of a frame.
 void multiply(const Convolution& convolution, const Corner& corner, Index panel, Index begin, Index end, const Bf16* frame,
-              const Step* packed, Step* partial) {
+              const Word* packed, Word* partial) {
     const Convolve& of = convolution.of;
     const Index depth = convolution.depth(), taps = convolution.taps(), scale = of.doubles ? 2 : 1;
-    const Index most = std::max<Index>(1, PANEL_BYTES / Index(depth * PANEL * sizeof(Step)));
-    const auto* steps = reinterpret_cast<const Step*>(frame);
+    const Index most = std::max<Index>(1, PANEL_BYTES / Index(depth * PANEL * sizeof(Word)));
+    const auto* words = reinterpret_cast<const Word*>(frame);
     for (Index first = 0; first < taps; first += most) {
         const Index last = std::min(first + most, taps);
         for (Index y = begin; y < end; ++y)
             tiles<Bf16Dot>(of.columns, [&](auto tile, Index x) __attribute__((always_inline)) {
-                Step* sums = partial + ((y - begin) * of.columns + x) * PANEL;
+                Word* sums = partial + ((y - begin) * of.columns + x) * PANEL;
                 if (first == 0) tile.clear();
                 else tile.load(sums);
                 for (Index t = first; t < last; ++t) {
                     const Tap& tap = corner.taps[std::size_t(t)];
                     const Index pixel = (y - begin + 1 + tap.down) * (of.columns + 2) + x + 1 + tap.right;
-                    tile.add(steps + pixel * depth, depth * Index(sizeof(Step)), packed + t * depth * PANEL, depth);
+                    tile.add(words + pixel * depth, depth * Index(sizeof(Word)), packed + t * depth * PANEL, depth);
                 }
                 if (last < taps) return tile.store(sums);
                 Index pixel = (y * scale + corner.down) * of.columns * scale + x * scale + corner.right;
@@ -126,10 +126,10 @@ extern "C" void allaprima_convolve(const Convolve* arguments, int threads) {
     if (!arguments->doubles && arguments->channels >= DEEP) return convolve_winograd(*arguments, threads);
     const Convolution convolution{*arguments, corners(arguments->doubles != 0)};
     const Convolve& of = convolution.of;
-    const Index count = Index(convolution.all.size()), panels = convolution.panels(), steps = convolution.panel_steps();
-    Step* packed = scratch<PackedUser, Step>(panels * count * steps);
+    const Index count = Index(convolution.all.size()), panels = convolution.panels(), words = convolution.panel_words();
+    Word* packed = scratch<PackedUser, Word>(panels * count * words);
     share(panels * count, threads, [&](Index i) {
-        pack_weight(convolution, convolution.all[std::size_t(i % count)], i / count, packed + i * steps);
+        pack_weight(convolution, convolution.all[std::size_t(i % count)], i / count, packed + i * words);
     });
     const Index height = std::max<Index>(1, PIXELS / of.columns);
     const Index bands = (of.end - of.begin + height - 1) / height;
@@ -137,12 +137,12 @@ extern "C" void allaprima_convolve(const Convolve* arguments, int threads) {
     share(bands * shares, threads, [&](Index task) {
         const Index begin = of.begin + task / shares * height, end = std::min(begin + height, of.end);
         Bf16* frame = scratch<FrameUser, Bf16>((height + 2) * (of.columns + 2) * of.channels);
-        Step* partial = scratch<PartialUser, Step>(height * of.columns * PANEL);
+        Word* partial = scratch<PartialUser, Word>(height * of.columns * PANEL);
         fill_frame(of, begin, end, of.columns + 2, frame);
         for (Index panel = task % shares; panel < panels; panel += shares)
             for (Index corner = 0; corner < count; ++corner)
                 multiply(convolution, convolution.all[std::size_t(corner)], panel, begin, end, frame,
-                         packed + (panel * count + corner) * steps, partial);
+                         packed + (panel * count + corner) * words, partial);
     });
 }
 

@@ -13,7 +13,7 @@
 namespace allaprima {
 namespace {
 
-constexpr Index DEPTH = 768;   // steps of a panel at a time: 192 KiB
+constexpr Index DEPTH = 768;   // words of a panel at a time: 192 KiB
 constexpr Index ABREAST = 2;   // panels that a tile's rows meet while they are in the L1 cache
 constexpr Index CHUNK = 192;   // rows of a task, where there are too few panels for all threads
 
@@ -61,8 +61,8 @@ template <class Dot, class Scale>
 void multiply(const Linear& linear, Index column, Index first, Index last, const Scale& scale) {
     const Index columns = std::min(ABREAST * PANEL, linear.n - column);
     const Index depth = (linear.bytes + 3) / 4;
-    Step* packed = scratch<PanelUser, Step>(ABREAST * DEPTH * PANEL);
-    Step* partial = scratch<PartialUser, Step>(depth > DEPTH ? ABREAST * (last - first) * PANEL : 0);
+    Word* packed = scratch<PanelUser, Word>(ABREAST * DEPTH * PANEL);
+    Word* partial = scratch<PartialUser, Word>(depth > DEPTH ? ABREAST * (last - first) * PANEL : 0);
     for (Index begin = 0; begin < depth; begin += DEPTH) {
         const Index end = std::min(begin + DEPTH, depth);
         for (Index c = 0; c < columns; c += PANEL)
@@ -70,9 +70,9 @@ void multiply(const Linear& linear, Index column, Index first, Index last, const
                             std::min<Index>(PANEL, columns - c), std::min(end * 4, linear.bytes) - begin * 4,
                             packed + c * DEPTH);
         tiles<Dot>(last - first, [&](auto tile, Index start) __attribute__((always_inline)) {
-            const auto* rows = linear.rows + (first + start) * linear.rows_stride + begin * Index(sizeof(Step));
+            const auto* rows = linear.rows + (first + start) * linear.rows_stride + begin * Index(sizeof(Word));
             for (Index c = 0; c < columns; c += PANEL) {
-                Step* sums = partial + c * (last - first) + start * PANEL;
+                Word* sums = partial + c * (last - first) + start * PANEL;
                 if (begin == 0) tile.clear();
                 else tile.load(sums);
                 tile.add(rows, linear.rows_stride, packed + c * DEPTH, end - begin);

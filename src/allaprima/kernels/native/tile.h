@@ -1,8 +1,8 @@
 // The product of a few rows and a panel of columns, which is nearly all that a FLUX model does.
 //
-// A "step" is four bytes: four int8 or two bfloat16 numbers of one row, side by side in the depth. A panel is PANEL columns
-// of the right-hand matrix, step after step: the steps of all its columns at one depth lie together, four registers of them.
-// A tile holds ROWS x PANEL sums in 24 of the 32 registers. Sums run over the depth in order, one step after another, so
+// A "word" is four bytes: four int8 or two bfloat16 numbers of one row, side by side in the depth. A panel is PANEL columns
+// of the right-hand matrix, word after word: the words of all its columns at one depth lie together, four registers of them.
+// A tile holds ROWS x PANEL sums in 24 of the 32 registers. Sums run over the depth in order, one word after another, so
 // that a row's sums are the same in whatever tile it is.
 #pragma once
 
@@ -13,20 +13,20 @@
 
 namespace allaprima {
 
-using Step = std::uint32_t;
+using Word = std::uint32_t;
 
 constexpr int ROWS = 6, PANEL = 64, VECTORS = PANEL / 16;
 
 inline __m512i broadcast(const std::uint8_t* from) {
-    Step step;
-    __builtin_memcpy(&step, from, sizeof step);  // rows of bfloat16 may begin at any even address
-    return _mm512_set1_epi32(int(step));
+    Word word;
+    __builtin_memcpy(&word, from, sizeof word);  // rows of bfloat16 may begin at any even address
+    return _mm512_set1_epi32(int(word));
 }
 
 // int8 rows times int8 columns of which each number was raised by 128: one factor of the instruction has no sign.
 struct Int8Dot {
     using Sums = __m512i;
-    static constexpr Step RAISE = 0x80808080;
+    static constexpr Word RAISE = 0x80808080;
     static Sums zero() { return _mm512_setzero_si512(); }
     static Sums load(const void* from) { return _mm512_loadu_si512(from); }
     static void store(void* to, Sums sums) { _mm512_storeu_si512(to, sums); }
@@ -36,7 +36,7 @@ struct Int8Dot {
 // bfloat16 times bfloat16, summed in float32.
 struct Bf16Dot {
     using Sums = __m512;
-    static constexpr Step RAISE = 0;
+    static constexpr Word RAISE = 0;
     static Sums zero() { return _mm512_setzero_ps(); }
     static Sums load(const void* from) { return _mm512_loadu_ps(from); }
     static void store(void* to, Sums sums) { _mm512_storeu_ps(to, sums); }
@@ -57,22 +57,22 @@ struct Tile {
     }
 
     // Partial sums, PANEL four-byte values a row.
-    __attribute__((always_inline)) void load(const Step* from) {
+    __attribute__((always_inline)) void load(const Word* from) {
 #pragma GCC unroll 24
         for (int m = 0; m < M; ++m)
 #pragma GCC unroll 4
             for (int v = 0; v < VECTORS; ++v) sums[m][v] = Dot::load(from + m * PANEL + v * 16);
     }
 
-    __attribute__((always_inline)) void store(Step* to) const {
+    __attribute__((always_inline)) void store(Word* to) const {
 #pragma GCC unroll 24
         for (int m = 0; m < M; ++m)
 #pragma GCC unroll 4
             for (int v = 0; v < VECTORS; ++v) Dot::store(to + m * PANEL + v * 16, sums[m][v]);
     }
 
-    // Add `depth` steps of M rows, `stride` bytes apart, times a panel.
-    __attribute__((always_inline)) void add(const void* rows, Index stride, const Step* panel, Index depth) {
+    // Add `depth` words of M rows, `stride` bytes apart, times a panel.
+    __attribute__((always_inline)) void add(const void* rows, Index stride, const Word* panel, Index depth) {
         typename Dot::Sums local[M][VECTORS];
 #pragma GCC unroll 24
         for (int m = 0; m < M; ++m)
@@ -84,7 +84,7 @@ struct Tile {
             for (int v = 0; v < VECTORS; ++v) columns[v] = _mm512_loadu_si512(panel + d * PANEL + v * 16);
 #pragma GCC unroll 24
             for (int m = 0; m < M; ++m) {
-                const __m512i row = broadcast(static_cast<const std::uint8_t*>(rows) + m * stride + d * Index(sizeof(Step)));
+                const __m512i row = broadcast(static_cast<const std::uint8_t*>(rows) + m * stride + d * Index(sizeof(Word)));
 #pragma GCC unroll 4
                 for (int v = 0; v < VECTORS; ++v) local[m][v] = Dot::add(local[m][v], row, columns[v]);
             }
@@ -141,7 +141,7 @@ inline void transpose(__m512i (&r)[16]) {
 // Lay `columns` columns, the numbers of each in `bytes` bytes of memory, `stride` bytes from one column to the next, out as a
 // panel. What the panel has beyond them is zero, before it is raised.
 template <class Dot>
-void pack_panel(const std::uint8_t* from, Index stride, Index columns, Index bytes, Step* panel) {
+void pack_panel(const std::uint8_t* from, Index stride, Index columns, Index bytes, Word* panel) {
     const __m512i raise = _mm512_set1_epi32(int(Dot::RAISE));
     for (Index group = 0; group < PANEL; group += 16) {
         for (Index byte = 0; byte < bytes; byte += 64) {
@@ -156,8 +156,8 @@ void pack_panel(const std::uint8_t* from, Index stride, Index columns, Index byt
                 r[i] = _mm512_xor_si512(r[i], raise);
             }
             transpose(r);
-            const Index steps = left >= 64 ? 16 : (left + 3) / 4;
-            for (Index i = 0; i < steps; ++i) _mm512_storeu_si512(panel + (byte / 4 + i) * PANEL + group, r[i]);
+            const Index words = left >= 64 ? 16 : (left + 3) / 4;
+            for (Index i = 0; i < words; ++i) _mm512_storeu_si512(panel + (byte / 4 + i) * PANEL + group, r[i]);
         }
     }
 }

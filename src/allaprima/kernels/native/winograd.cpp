@@ -29,21 +29,21 @@ inline void spread(const float* three, Index stride, float* four, Index out_stri
     four[3 * out_stride] = c;
 }
 
-// A panel of the weight (out_channels, channels, 3, 3): form after form, steps of two channels.
-void pack_weight(const Convolve& of, Index panel, Step* to) {
+// A panel of the weight (out_channels, channels, 3, 3): form after form, words of two channels.
+void pack_weight(const Convolve& of, Index panel, Word* to) {
     const Index depth = of.channels / 2;
     for (Index c = 0; c < PANEL; ++c)
         for (Index d = 0; d < depth; ++d) {
-            Step steps[FORMS] = {};
+            Word words[FORMS] = {};
             for (Index half = 0; half < 2 && panel * PANEL + c < of.out_channels; ++half) {
                 const Bf16* nine = of.weight + ((panel * PANEL + c) * of.channels + 2 * d + half) * 9;
                 float wide[9], rows[12], forms[FORMS];
                 for (int i = 0; i < 9; ++i) wide[i] = widen(nine[i]);
                 for (int i = 0; i < 3; ++i) spread(wide + i, 3, rows + i, 3);
                 for (int i = 0; i < 4; ++i) spread(rows + 3 * i, 1, forms + 4 * i, 1);
-                for (int i = 0; i < FORMS; ++i) steps[i] |= Step(round_to_bf16(forms[i])) << (16 * half);
+                for (int i = 0; i < FORMS; ++i) words[i] |= Word(round_to_bf16(forms[i])) << (16 * half);
             }
-            for (int i = 0; i < FORMS; ++i) to[(i * depth + d) * PANEL + c] = steps[i];
+            for (int i = 0; i < FORMS; ++i) to[(i * depth + d) * PANEL + c] = words[i];
         }
 }
 
@@ -103,9 +103,9 @@ void transform_back(const Convolve& of, const float* products, Index stride, Ind
 
 void convolve_winograd(const Convolve& of, int threads) {
     const Index depth = of.channels / 2, panels = (of.out_channels + PANEL - 1) / PANEL;
-    const Index panel_steps = FORMS * depth * PANEL;
-    Step* weight = scratch<WeightUser, Step>(panels * panel_steps);
-    share(panels, threads, [&](Index panel) { pack_weight(of, panel, weight + panel * panel_steps); });
+    const Index panel_words = FORMS * depth * PANEL;
+    Word* weight = scratch<WeightUser, Word>(panels * panel_words);
+    share(panels, threads, [&](Index panel) { pack_weight(of, panel, weight + panel * panel_words); });
     const Index across = (of.columns + 1) / 2, top = of.begin / 2, down = (of.end + 1) / 2 - top;  // blocks
     const Index width = 2 * across + 2;                                                            // of a frame's rows
     const Index most = std::max<Index>(1, FORM_BYTES / (FORMS * of.channels * 2));
@@ -128,12 +128,12 @@ void convolve_winograd(const Convolve& of, int threads) {
         }
         for (Index panel = task % shares; panel < panels; panel += shares) {
             for (Index form = 0; form < FORMS; ++form) {
-                const auto* rows = reinterpret_cast<const Step*>(forms) + form * blocks * depth;
-                const Step* columns_of = weight + panel * panel_steps + form * depth * PANEL;
-                auto* to = reinterpret_cast<Step*>(products) + form * blocks * PANEL;
+                const auto* rows = reinterpret_cast<const Word*>(forms) + form * blocks * depth;
+                const Word* columns_of = weight + panel * panel_words + form * depth * PANEL;
+                auto* to = reinterpret_cast<Word*>(products) + form * blocks * PANEL;
                 tiles<Bf16Dot>(blocks, [&](auto tile, Index row) __attribute__((always_inline)) {
                     tile.clear();
-                    tile.add(rows + row * depth, depth * Index(sizeof(Step)), columns_of, depth);
+                    tile.add(rows + row * depth, depth * Index(sizeof(Word)), columns_of, depth);
                     tile.store(to + row * PANEL);
                 });
             }
