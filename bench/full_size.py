@@ -51,7 +51,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--layout", choices=sorted(LAYOUTS), required=True)
     parser.add_argument("--folder", type=Path, default=Path("build/full-size"), help="where to make it")
-    parser.add_argument("--size", default="512x512", help="of the pictures")
+    parser.add_argument("--size", action="append", help="of the pictures; 512x512 and 256x256 if none is named")
     parser.add_argument("--precision", choices=["int8", "int8wo", "int4wo"], default="int8")
     parser.add_argument("--keep", action="store_true", help="leave the checkpoint and its packed form there")
     options = parser.parse_args()
@@ -67,8 +67,8 @@ def main() -> None:
             write_tokenizers(folder)
         (folder / "done").touch()
     print(f"{cpu_name()}, {os.cpu_count()} cores, torch {torch.__version__}, {dt.datetime.now(dt.UTC):%Y-%m-%d}")
-    print(f"\n{options.layout} read as {precision}, {options.size}, {STEPS} steps\n\n| figure | value |\n|---|---|")
-    measure(folder, precision, options.size)
+    print(f"\n{options.layout} read as {precision}, {STEPS} steps\n\n| figure | value |\n|---|---|")
+    measure(folder, precision, options.size or ["512x512", "256x256"])
     if not options.keep:
         shutil.rmtree(folder)
 
@@ -91,7 +91,7 @@ def said(what: str) -> Iterator[None]:
 # Measuring ------------------------------------------------------------------------------------------------------------
 
 
-def measure(folder: Path, precision: Precision, size: str) -> None:
+def measure(folder: Path, precision: Precision, sizes: list[str]) -> None:
     """Start the server twice and print what it took."""
     for made in ("data", "again", "weights"):
         shutil.rmtree(folder / made, ignore_errors=True)
@@ -102,12 +102,17 @@ def measure(folder: Path, precision: Precision, size: str) -> None:
         print(f"| first start: read, check and pack, s | {time.perf_counter() - started:.0f} |")
         print(f"| peak memory so far, GB | {peak_gb(process.pid):.1f} |", flush=True)
         client = httpx2.Client(base_url=address, headers={"authorization": f"Bearer {key}"}, timeout=3600)
-        answers = [paint(client, prompt, size, seed) for seed, prompt in enumerate(PROMPTS)]
-        for name in ("text", "first", "step", "decode", "whole"):
-            seconds = statistics.median(answer[name] for answer in answers)
-            print(f"| {PHASES[name]}, s, median of {len(PROMPTS)} new prompts | {seconds:.1f} |")
-        again = paint(client, PROMPTS[0], size, 77)
-        print(f"| whole picture of a prompt that was read before, s | {again['whole']:.1f} |")
+        for i, size in enumerate(sizes):
+            # New to the server, and of as many tokens.
+            prompts = [f"{prompt} {'again ' * i}".strip() for prompt in PROMPTS]
+            answers = [paint(client, prompt, size, seed) for seed, prompt in enumerate(prompts)]
+            for name in ("text", "first", "step", "decode", "whole"):
+                seconds = statistics.median(answer[name] for answer in answers)
+                print(
+                    f"| {size}, {PHASES[name]}, s, median of {len(prompts)} new prompts | {seconds:.1f} |", flush=True
+                )
+            known = paint(client, prompts[0], size, 77)
+            print(f"| {size}, whole picture of a prompt that was read before, s | {known['whole']:.1f} |", flush=True)
         print(f"| peak memory from load to the last picture, GB | {peak_gb(process.pid):.1f} |", flush=True)
     started = time.perf_counter()
     with server(folder / "again", *options):
