@@ -10,7 +10,7 @@ PORT ?= 8000
 .PHONY: help install run test check format bench bench-kernels bench-peers bench-precisions bench-full-size sketch sketch-suite sheet clean
 
 help: ## list the targets
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
 
 KERNELS := $(wildcard src/allaprima/kernels/native/*)
 

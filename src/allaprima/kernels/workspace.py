@@ -1,7 +1,7 @@
 """Memory for results that is used again and again.
 
 The system takes large pieces of memory back as soon as they are freed, and clears every page of them when it gives
-them anew: 6 % of a step of FLUX.1 at 512x512. Here a thread keeps its own, up to `LIMIT` bytes that nobody uses.
+them anew: 6 % of a step of FLUX.1 at 512x512. Here a thread keeps pieces of its own, `LIMIT` bytes at most.
 """
 
 import math

@@ -13,9 +13,9 @@
 namespace allaprima {
 namespace {
 
-constexpr Index DEPTH = 768;   // words of a panel at a time: 192 KiB
-constexpr Index ABREAST = 2;   // panels that a tile's rows meet while they are in the L1 cache
-constexpr Index CHUNK = 192;   // rows of a task, where there are too few panels for all threads
+constexpr Index DEPTH = 768;  // words of a panel at a time: 192 KiB
+constexpr Index ABREAST = 2;  // panels that a tile's rows meet while they are in the L1 cache
+constexpr Index CHUNK = 192;  // rows of a task, where there are too few panels for all threads
 
 struct PanelUser {};
 struct PartialUser {};
