@@ -5,32 +5,38 @@ The engine here paints a plain colour at once; it can be told to hold, to fail a
 
 import asyncio
 import io
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from concurrent.futures import Future
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import httpx2
 from PIL import Image
 
+from allaprima import wiring
 from allaprima.api.app import create_app
 from allaprima.errors import Cancelled, Draining, Error
-from allaprima.request import ImageFormat, ImageRequest, ModelInfo, PaintedImage, Painting, Precision, StepDone, Timings
-from allaprima.service.jobs import JobService
-from allaprima.service.keys import KeyRing
-from allaprima.service.links import Links
-from allaprima.service.models import Models
+from allaprima.request import (
+    ImageFormat,
+    ImageRequest,
+    ModelInfo,
+    PaintedImage,
+    Painting,
+    Precision,
+    Preview,
+    PreviewImage,
+    Progress,
+    StepDone,
+    Timings,
+    TokenCount,
+)
+from allaprima.service.addresses import Resolve, resolve
 from allaprima.service.ports import Clock, Engine
-from allaprima.service.rates import Rates
 from allaprima.service.service import Service
-from allaprima.settings import ServerSettings
-from allaprima.store.database import open_database
-from allaprima.store.images import Images
-from allaprima.store.jobs import Jobs
-from allaprima.store.keys import Keys
-from allaprima.store.secret import read_secret
+from allaprima.settings import ServerSettings, Settings
 
 NOON = 1_800_000_000.0
 SKETCH = ModelInfo("allaprima/sketch", "5" * 40, "sketch", "The built-in model.")
@@ -65,6 +71,7 @@ class FakeEngine(Engine):
         self._is_holding = False
         self._is_closed = False
         self._held: dict[str, Future[Painting]] = {}
+        self._progress: dict[str, Progress] = {}
         self._arrival = asyncio.Event()
         #: What was asked, by job id, in the order it came.
         self.requests: dict[str, ImageRequest] = {}
@@ -87,9 +94,9 @@ class FakeEngine(Engine):
         """The ids of the jobs in its hands."""
         return tuple(self._held)
 
-    def tokens_over(self, request: ImageRequest) -> int:
+    def tokens(self, request: ImageRequest) -> TokenCount:
         """A token a word, of which it reads ten."""
-        return max(0, len(request.prompt.split()) - 10)
+        return TokenCount(len(request.prompt.split()), 10)
 
     def start(self) -> None:
         assert not self._is_closed
@@ -109,16 +116,26 @@ class FakeEngine(Engine):
         for job_id in tuple(self._held):
             self.finish(job_id)
 
-    def submit(self, job_id: str, request: ImageRequest, on_step: Callable[[StepDone], None]) -> Future[Painting]:
+    def submit(self, job_id: str, request: ImageRequest, progress: Progress) -> Future[Painting]:
         assert not self._is_closed, "a closed engine is given no requests"
         self.requests[job_id] = request
+        self._progress[job_id] = progress
         self._held[job_id] = future = Future()
         self._arrival.set()
         if not self._is_holding:
             for step in range(request.steps):
-                on_step(StepDone(step + 1, request.steps))
+                self.step(job_id, step + 1)
             self.finish(job_id)
         return future
+
+    def step(self, job_id: str, step: int) -> None:
+        """Get on with one request, and show it to whoever looks."""
+        request, progress = self.requests[job_id], self._progress[job_id]
+        progress.step(StepDone(step, request.steps))
+        if progress.wants_previews():
+            data = plain_picture(64, 64, (step, 0, 0), ImageFormat.JPEG)
+            image = PreviewImage(b"" if self.flagged else data, 0.99 if self.flagged else 0.01, bool(self.flagged))
+            progress.preview(Preview(step, request.steps, (image,) * request.count))
 
     async def until_held(self, count: int = 1) -> None:
         """Wait until that many jobs are in its hands."""
@@ -164,37 +181,18 @@ async def open_service(
     engine: Engine,
     clock: Clock,
     *,
-    queue_size: int = 256,
-    image_ttl_s: float = 7 * 86400.0,
-    has_stand_in: bool = True,
-    requests_per_minute: int | None = None,
+    resolve: Resolve = resolve,
+    engine_settings: dict[str, Any] | None = None,
+    store: dict[str, Any] | None = None,
+    **groups: dict[str, Any],
 ) -> AsyncIterator[Service]:
-    """Run the real service over a data folder and the given engine while the context lasts."""
-    database = await open_database(folder)
-    try:
-        jobs = JobService(
-            Jobs(database),
-            Images(database, folder / "images"),
-            engine,
-            clock,
-            queue_size=queue_size,
-            image_ttl_s=image_ttl_s,
-            sweep_every_s=600,
-        )
-        keys = KeyRing(Keys(database), clock)
-        async with jobs.running():
-            yield Service(
-                keys=keys,
-                jobs=jobs,
-                models=Models(engine, has_stand_in=has_stand_in),
-                links=Links(read_secret(folder)),
-                rates=Rates(clock, requests_per_minute),
-                engine=engine,
-                clock=clock,
-                first_key=await keys.create_first(),
-            )
-    finally:
-        await database.close()
+    """Run the real service over a data folder and the given engine while the context lasts.
+
+    groups: settings by group. resolve: how names become addresses.
+    """
+    settings = Settings(engine=engine_settings or {}, store={"data_dir": folder} | (store or {}), **groups)
+    async with wiring.open_service(settings, engine=engine, clock=clock, resolve=resolve) as service:
+        yield service
 
 
 def client_of(

@@ -13,13 +13,33 @@ from allaprima.errors import (
     FieldProblem,
     GenerationTimeout,
     InvalidRequest,
+    JobFinished,
     JobNotFound,
+    JobUnfinished,
     QueueFull,
     RateLimited,
+    ScopeMissing,
 )
 
 CLASSES = [value for value in vars(errors).values() if inspect.isclass(value) and issubclass(value, Error)]
+#: Those whose message says more than their class does.
+TELLING = (GenerationTimeout, ScopeMissing, JobFinished, JobUnfinished)
 STATUSES = {
+    "IdempotencyMismatch": 422,
+    "IdempotencyInFlight": 409,
+    "Forbidden": 403,
+    "ScopeMissing": 403,
+    "ManagementOnly": 403,
+    "OrdinaryOnly": 403,
+    "OutOfCredits": 403,
+    "KeyLimitReached": 403,
+    "AccountNotFound": 404,
+    "ModelNotFound": 404,
+    "EndpointNotFound": 404,
+    "Conflict": 409,
+    "JobFinished": 409,
+    "JobUnfinished": 409,
+    "StartDeadlineMissed": 504,
     "Error": 500,
     "InvalidRequest": 400,
     "Unauthorized": 401,
@@ -53,7 +73,7 @@ def make(kind: type[Error]) -> Error:
         return kind(5, retry_after_s=3)
     if issubclass(kind, Busy):
         return kind(retry_after_s=3)
-    if issubclass(kind, GenerationTimeout):
+    if issubclass(kind, TELLING):
         return kind("0190")
     return kind()
 
@@ -62,7 +82,7 @@ def make(kind: type[Error]) -> Error:
 def test_every_class_says_what_happened(kind: type[Error]) -> None:
     assert "__doc__" in vars(kind)
     assert kind.__doc__
-    if not issubclass(kind, GenerationTimeout | RateLimited):
+    if not issubclass(kind, (*TELLING, RateLimited)):
         assert str(make(kind)) == make(kind).message == kind.__doc__
 
 

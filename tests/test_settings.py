@@ -54,6 +54,8 @@ def test_every_field_is_read_from_its_variable(monkeypatch: pytest.MonkeyPatch) 
         "max_body_bytes": 2048,
         "requests_per_minute": 600,
         "wait_s": 1.5,
+        "receive_s": 2.5,
+        "metrics_token": "scrape",
     }
     assert settings.store.model_dump() == {
         "data_dir": Path("/tmp/elsewhere"),  # noqa: S108 - only read

@@ -2,16 +2,31 @@
 
 Error:
     ├── InvalidRequest          fields that can't be done as asked, all of them
+    ├── IdempotencyMismatch     the same Idempotency-Key for another request
     ├── Unauthorized            no key, or not one of ours
+    ├── Forbidden               a good key, but not for this
+    │   ├── ScopeMissing
+    │   ├── ManagementOnly      an ordinary key where a management key is needed
+    │   ├── OrdinaryOnly        and the other way round
+    │   ├── OutOfCredits
+    │   └── KeyLimitReached
     ├── NotFound
     │   ├── JobNotFound
     │   ├── ImageNotFound
-    │   └── KeyNotFound
+    │   ├── KeyNotFound
+    │   ├── AccountNotFound
+    │   ├── ModelNotFound
+    │   └── EndpointNotFound
+    ├── Conflict                what is asked does not fit what is there
+    │   ├── JobFinished
+    │   └── JobUnfinished
     ├── Busy                    carries the seconds after which to try again
     │   ├── QueueFull
     │   ├── RateLimited
-    │   └── Draining
+    │   ├── Draining
+    │   └── IdempotencyInFlight  the first of some equal requests is not answered yet
     ├── GenerationTimeout       the wait is over, the job goes on; carries its id
+    ├── StartDeadlineMissed     the job did not start in the time that its client gave it
     ├── GenerationFailed        the job ended without a picture
     ├── Cancelled               the job was stopped
     ├── WeightsError
@@ -67,9 +82,54 @@ class InvalidRequest(Error):
 
 
 class Unauthorized(Error):
-    """This request requires a valid API key. You can create one with `allaprima keys create`."""  # noqa: D404 - the platform's words
+    """This request requires a valid API key. You can create one with `allaprima keys create`."""
 
     code = "invalid_api_key"
+
+
+class IdempotencyMismatch(Error):
+    """This Idempotency-Key was used for another request. Use a new key for a new request."""
+
+    code = "idempotency_key_reused"
+
+
+class Forbidden(Error):
+    """This key may not do this."""
+
+    code = "forbidden"
+
+
+class ScopeMissing(Forbidden):
+    """This key lacks the scope for this."""
+
+    code = "scope_missing"
+
+    def __init__(self, scope: str) -> None:
+        super().__init__(f"This key may not do this: it needs the scope {scope}, and must not be a management key")
+
+
+class ManagementOnly(Forbidden):
+    """This needs a management key. The operator makes one with `allaprima keys create --management`."""
+
+    code = "management_key_required"
+
+
+class OrdinaryOnly(Forbidden):
+    """A management key can't do this. Use an ordinary key."""
+
+    code = "ordinary_key_required"
+
+
+class OutOfCredits(Forbidden):
+    """You've run out of credits. Please ask the operator of this server to top up your balance to continue."""
+
+    code = "out_of_credits"
+
+
+class KeyLimitReached(Forbidden):
+    """This key's spend limit is reached. It ends with the limit's window, or when the limit is raised."""
+
+    code = "key_limit_reached"
 
 
 class NotFound(Error):
@@ -94,6 +154,48 @@ class KeyNotFound(NotFound):
     """There is no key with this prefix."""
 
     code = "key_not_found"
+
+
+class AccountNotFound(NotFound):
+    """There is no such account."""
+
+    code = "account_not_found"
+
+
+class ModelNotFound(NotFound):
+    """There is no such model here."""
+
+    code = "model_not_found"
+
+
+class EndpointNotFound(NotFound):
+    """There is no such webhook endpoint."""
+
+    code = "endpoint_not_found"
+
+
+class Conflict(Error):
+    """This does not fit what is there."""
+
+    code = "conflict"
+
+
+class JobFinished(Conflict):
+    """The job has ended."""
+
+    code = "job_finished"
+
+    def __init__(self, state: str) -> None:
+        super().__init__(f"The job has ended: it is {state}")
+
+
+class JobUnfinished(Conflict):
+    """The job has not ended."""
+
+    code = "job_unfinished"
+
+    def __init__(self, state: str) -> None:
+        super().__init__(f"The job is {state}; cancel it first, or wait for its end")
 
 
 class Busy(Error):
@@ -126,6 +228,18 @@ class Draining(Busy):
     """Service unavailable: the server is stopping."""
 
     code = "draining"
+
+
+class IdempotencyInFlight(Busy):
+    """A request with this Idempotency-Key is being worked on. Try again for its answer."""
+
+    code = "idempotency_key_in_flight"
+
+
+class StartDeadlineMissed(Error):
+    """Generation timeout: the job did not start before its deadline."""
+
+    code = "start_deadline_missed"
 
 
 class GenerationTimeout(Error):

@@ -4,9 +4,10 @@ The limits of a request stand here once; the HTTP dialects and the command line 
 that a value is refused with the same words wherever it comes from.
 """
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, Protocol
 
 from allaprima.errors import FieldProblem, InvalidRequest
 
@@ -41,6 +42,14 @@ class LongPrompt(StrEnum):
     #: The rest is not read, and a warning says so.
     TRUNCATE = "truncate"
     REFUSE = "refuse"
+
+
+class Priority(StrEnum):
+    """Which of a key's jobs go first. Low ones run while nobody's others wait."""
+
+    HIGH = "high"
+    NORMAL = "normal"
+    LOW = "low"
 
 
 class Precision(StrEnum):
@@ -129,6 +138,8 @@ class ImageRequest:
     check_safety: bool = True
     image_format: ImageFormat = ImageFormat.PNG
     on_long_prompt: LongPrompt = LongPrompt.TRUNCATE
+    #: The score from 0 to 1 from which a picture is withheld; None: the engine's own.
+    safety_threshold: float | None = None
 
     def __post_init__(self) -> None:
         found = {
@@ -156,6 +167,57 @@ class ImageRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class Terms:
+    """How a job is to be treated: all that a client asked but what to paint."""
+
+    #: The id that was asked for; another model may have to stand in for it.
+    model: str
+    priority: Priority = Priority.NORMAL
+    group_id: str | None = None
+    #: Seconds that the pictures are kept; None: the server's own.
+    image_ttl_s: float | None = None
+    webhook_url: str | None = None
+    #: False: neither prompt nor pictures outlive the answer.
+    is_kept: bool = True
+    #: Whether pictures that were painted before may be given.
+    use_cache: bool = False
+    #: Whether `data` gives pictures in base64, and `images` as data URIs, instead of links.
+    in_base64: bool = False
+    as_data_uri: bool = False
+    #: `api` or `playground`.
+    origin: str = "api"
+    #: What links start with where no request says so: in webhooks.
+    base_url: str = ""
+    client_request_id: str | None = None
+    #: What the client should know before anything is painted, a sentence each.
+    warnings: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the terms as plain values, for a job's row."""
+        return asdict(self) | {"priority": self.priority.value, "warnings": list(self.warnings)}
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> "Terms":
+        """Undo `to_json`."""
+        priority = Priority(values.get("priority", Priority.NORMAL))
+        return cls(**values | {"priority": priority, "warnings": tuple(values.get("warnings", ()))})
+
+
+@dataclass(frozen=True, slots=True)
+class TokenCount:
+    """How long a prompt is for a model."""
+
+    used: int
+    #: How many the model reads.
+    room: int
+
+    @property
+    def over(self) -> int:
+        """How many are not read."""
+        return max(0, self.used - self.room)
+
+
+@dataclass(frozen=True, slots=True)
 class ModelInfo:
     """A model that is loaded, or will be soon."""
 
@@ -167,6 +229,8 @@ class ModelInfo:
     description: str
     #: How its numbers are kept. None while it loads.
     precision: Precision | None = None
+    #: What multiplies them, with its version: pictures may differ by a bit between two of these.
+    kernels: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +249,17 @@ class Timings:
     def inference(self) -> float:
         """Seconds of the model's own work: text, steps, decode and safety."""
         return self.text + sum(self.steps) + self.decode + self.safety
+
+    @property
+    def phases(self) -> dict[str, float]:
+        """Seconds by phase, the steps taken together, in order."""
+        return {
+            "text": self.text,
+            "steps": sum(self.steps),
+            "decode": self.decode,
+            "safety": self.safety,
+            "encode": self.encode,
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,3 +295,54 @@ class StepDone:
 
     step: int
     steps: int
+
+
+@dataclass(frozen=True, slots=True)
+class PreviewImage:
+    """How one image of a request looks by now."""
+
+    #: A JPEG, which may be smaller than the picture will be. Empty when it is withheld.
+    data: bytes = field(repr=False)
+    nsfw_score: float | None
+    is_flagged: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """How a request looks after a step."""
+
+    step: int
+    steps: int
+    images: tuple[PreviewImage, ...]
+
+
+class Progress(Protocol):
+    """Who hears how a request gets on. Called in the engine's thread; to be quick."""
+
+    def step(self, done: StepDone) -> None:
+        """A step was finished."""
+
+    def wants_previews(self) -> bool:
+        """Whether a preview of the step just finished would be seen."""
+
+    def preview(self, preview: Preview) -> None:
+        """A preview that was wanted."""
+
+
+class StepsOnly(Progress):
+    """Hears of steps, if of anything, and wants no previews."""
+
+    def __init__(self, on_step: Callable[[StepDone], None] | None = None) -> None:
+        self._on_step = on_step
+
+    def step(self, done: StepDone) -> None:
+        """See `Progress`."""
+        if self._on_step:
+            self._on_step(done)
+
+    def wants_previews(self) -> bool:
+        """See `Progress`."""
+        return False
+
+    def preview(self, preview: Preview) -> None:
+        """See `Progress`."""

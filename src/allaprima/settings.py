@@ -27,6 +27,15 @@ class _Group(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
+def _networks(value: tuple[str, ...]) -> tuple[str, ...]:
+    for network in value:
+        try:
+            ip_network(network, strict=False)
+        except ValueError as exc:
+            raise ValueError(f"{network!r} is no IP address or network, such as 10.0.0.7 or 10.0.0.0/8") from exc
+    return value
+
+
 class ServerSettings(_Group):
     """The HTTP side."""
 
@@ -41,6 +50,10 @@ class ServerSettings(_Group):
         None, ge=1, le=1_000_000, description="Requests for pictures that a key may make in a minute; default: any."
     )
     wait_s: float = Field(280.0, gt=0, description="Longest wait of a synchronous request, in seconds.")
+    receive_s: float = Field(20.0, gt=0, description="Longest time that a client may take to send a request's body.")
+    metrics_token: str | None = Field(
+        None, description="Bearer token that reads /metrics from anywhere; without one only this machine may."
+    )
 
     @field_validator("public_url")
     @classmethod
@@ -52,12 +65,7 @@ class ServerSettings(_Group):
     @field_validator("trusted_proxies")
     @classmethod
     def _are_networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for proxy in value:
-            try:
-                ip_network(proxy, strict=False)
-            except ValueError as exc:
-                raise ValueError(f"{proxy!r} is no IP address or network, such as 10.0.0.7 or 10.0.0.0/8") from exc
-        return value
+        return _networks(value)
 
 
 class StoreSettings(_Group):
@@ -65,6 +73,9 @@ class StoreSettings(_Group):
 
     data_dir: Path = Field(Path("data"), description="Folder of the database, the images and the secrets.")
     image_ttl_s: float = Field(7 * 86400.0, gt=0, description="Seconds an image is kept.")
+    max_image_ttl_s: float = Field(
+        366 * 86400.0, gt=0, description="Longest time for which a request may keep an image."
+    )
     sweep_every_s: float = Field(600.0, gt=0, description="Seconds between removals of expired images.")
 
 
@@ -87,7 +98,41 @@ class EngineSettings(_Group):
     safety_threshold: float = Field(
         DEFAULT_SAFETY_THRESHOLD, ge=0, le=1, description="Score from which a picture is withheld."
     )
-    queue_size: int = Field(256, ge=1, description="Jobs that may wait before requests are refused.")
+    lowest_safety_threshold: float = Field(0.0, ge=0, le=1, description="Strictest threshold that a request may ask.")
+    highest_safety_threshold: float = Field(1.0, ge=0, le=1, description="Laxest threshold that a key or request has.")
+    safety_is_optional: bool = Field(default=True, description="Whether a request may switch the checker off.")
+    queue_size: int = Field(256, ge=1, description="Jobs that may be unfinished before requests are refused.")
+
+
+class Price(_Group):
+    """What a model's pictures cost."""
+
+    megapixel: float = Field(0.0, ge=0, le=1000, description="US dollars a megapixel.")
+    megapixel_step: float = Field(0.0, ge=0, le=1000, description="US dollars a megapixel and step, on top.")
+    cached_share: float = Field(0.0, ge=0, le=1, description="Share of the price that a cached result costs.")
+
+
+class BillingSettings(_Group):
+    """What use costs: nothing, unless a price is set; then accounts need credits."""
+
+    prices: dict[str, Price] = Field(
+        default_factory=dict,
+        description='Prices by model, such as `{"flux/schnell": {"megapixel": 0.003}}`; also `megapixel_step` and '
+        "`cached_share`.",
+    )
+
+
+class WebhookSettings(_Group):
+    """Where webhooks may go."""
+
+    allowed_networks: tuple[str, ...] = Field(
+        (), description="Private networks that webhooks may be sent into, on any port."
+    )
+
+    @field_validator("allowed_networks")
+    @classmethod
+    def _are_networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return _networks(value)
 
 
 class Settings(BaseSettings):
@@ -104,6 +149,8 @@ class Settings(BaseSettings):
     server: ServerSettings = ServerSettings()
     store: StoreSettings = StoreSettings()
     engine: EngineSettings = EngineSettings()
+    billing: BillingSettings = BillingSettings()
+    webhooks: WebhookSettings = WebhookSettings()
 
 
 def load_settings(**groups: dict[str, Any]) -> Settings:
@@ -117,13 +164,14 @@ def load_settings(**groups: dict[str, Any]) -> Settings:
         for name, field in (info.annotation.model_fields if info.annotation else {}).items()
     }
     stray = [name for name in os.environ if name.upper().startswith(PREFIX) and name.upper() not in known]
-    # A client's key may lie in the environment beside the server's settings.
-    stray = [name for name in stray if name.upper() != f"{PREFIX}KEY"]
+    # A client's key may lie in the environment beside the server's settings, and the kernels have a word of their own.
+    stray = [name for name in stray if name.upper() not in (f"{PREFIX}KEY", f"{PREFIX}KERNELS")]
     if stray:
         raise SettingsError(f"unknown setting {', '.join(sorted(stray))}; known are {', '.join(sorted(known))}")
-    lists = {name: value for name, value in os.environ.items() if get_origin(known.get(name.upper())) is tuple}
-    if unread := [f"{name} = {value!r}" for name, value in lists.items() if not _is_json(value)]:
-        raise SettingsError(f'{"; ".join(unread)}: must be a JSON list, such as ["a", "b"]')
+    for kind, example in ((tuple, 'list, such as ["a", "b"]'), (dict, 'object, such as {"a": {}}')):
+        given = {name: value for name, value in os.environ.items() if get_origin(known.get(name.upper())) is kind}
+        if unread := [f"{name} = {value!r}" for name, value in given.items() if not _is_json(value)]:
+            raise SettingsError(f"{'; '.join(unread)}: must be a JSON {example}")
     try:
         return Settings(**groups)  # type: ignore[arg-type]
     except ValidationError as exc:

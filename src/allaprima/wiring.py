@@ -13,20 +13,36 @@ from allaprima.engine.runner import Engine as LocalEngine
 from allaprima.engine.safety import SafetyChecker
 from allaprima.errors import SettingsError
 from allaprima.flux import Check, no_check
+from allaprima.metrics import Metrics
 from allaprima.request import ModelInfo, Precision
+from allaprima.service.accounts import AccountBook
+from allaprima.service.addresses import Addresses, Resolve, resolve
+from allaprima.service.admission import Admission
+from allaprima.service.dispatcher import Dispatcher
+from allaprima.service.events import Events
+from allaprima.service.housekeeping import Housekeeper
 from allaprima.service.jobs import JobService
 from allaprima.service.keys import KeyRing
 from allaprima.service.links import Links
 from allaprima.service.models import Models
 from allaprima.service.ports import Clock, Engine
+from allaprima.service.prices import Prices
 from allaprima.service.rates import Rates
-from allaprima.service.service import Service
+from allaprima.service.safety import SafetyPolicy
+from allaprima.service.service import OperatorService, Service
+from allaprima.service.usage import Usage
+from allaprima.service.webhooks import Webhooks
 from allaprima.settings import EngineSettings, Settings
-from allaprima.store.database import open_database
+from allaprima.store.database import Database, open_database
+from allaprima.store.idempotency import Claims
 from allaprima.store.images import Images
 from allaprima.store.jobs import Jobs
-from allaprima.store.keys import Keys
+from allaprima.store.keys import Accounts, Keys
+from allaprima.store.ledger import Ledger
+from allaprima.store.outbox import Outbox
 from allaprima.store.secret import read_secret
+from allaprima.store.transitions import Transitions
+from allaprima.store.usage import UsageBook
 from allaprima.weights.catalog import find, find_path, sketch_folder
 from allaprima.weights.model import open_model
 from allaprima.weights.networks import ModelFiles
@@ -97,46 +113,86 @@ def _info(files: ModelFiles) -> ModelInfo:
 
 @asynccontextmanager
 async def open_service(
-    settings: Settings, *, engine: Engine | None = None, clock: Clock = time.time
+    settings: Settings, *, engine: Engine | None = None, clock: Clock = time.time, resolve: Resolve = resolve
 ) -> AsyncIterator[Service]:
     """Open the data folder and run the service while the context lasts.
 
-    engine: another than the local one. Raises `StoreLocked`, `WeightsError` or `SettingsError`.
+    engine: another than the local one. resolve: how the names in webhooks' URLs become addresses. Raises `StoreLocked`,
+    `WeightsError` or `SettingsError`.
     """
     engine = engine or build_engine(settings.engine)
     database = await open_database(settings.store.data_dir)
     try:
+        secret = read_secret(settings.store.data_dir)
+        operator = _operator(database, secret, clock)
         images = Images(database, settings.store.data_dir / IMAGES_FOLDER)
-        keys = KeyRing(Keys(database), clock)
-        jobs = JobService(
-            Jobs(database),
+        jobs, transitions, events = Jobs(database), Transitions(database), Events(clock)
+        prices, links = Prices(settings.billing.prices), Links(secret)
+        addresses = Addresses(settings.webhooks.allowed_networks, resolve)
+        webhooks = Webhooks(Outbox(database), jobs, links, addresses, clock)
+        metrics, image_ttl_s = Metrics(), settings.store.image_ttl_s
+        dispatcher = Dispatcher(
+            jobs, transitions, images, engine, clock, events, prices, webhooks, metrics, image_ttl_s=image_ttl_s
+        )
+        admission = Admission(
+            jobs,
+            transitions,
             images,
             engine,
             clock,
+            dispatcher,
+            prices,
+            webhooks,
             queue_size=settings.engine.queue_size,
-            image_ttl_s=settings.store.image_ttl_s,
-            sweep_every_s=settings.store.sweep_every_s,
+            image_ttl_s=image_ttl_s,
         )
-        async with jobs.running():
+        housekeeper = Housekeeper(images, Claims(database), clock, settings.store.sweep_every_s)
+        async with housekeeper.running(), webhooks.running(), dispatcher.running():
             yield Service(
-                keys=keys,
-                jobs=jobs,
+                accounts=operator.accounts,
+                keys=operator.keys,
+                jobs=JobService(jobs, transitions, images, clock, dispatcher, admission, events),
+                usage=Usage(UsageBook(database)),
+                prices=prices,
+                safety=_safety(settings.engine),
+                webhooks=webhooks,
                 models=Models(engine, has_stand_in=settings.engine.has_stand_in),
-                links=Links(read_secret(settings.store.data_dir)),
+                links=links,
                 rates=Rates(clock, settings.server.requests_per_minute),
                 engine=engine,
                 clock=clock,
-                first_key=await keys.create_first(),
+                metrics=metrics,
+                max_image_ttl_s=settings.store.max_image_ttl_s,
+                first_key=await operator.keys.create_first(),
             )
     finally:
         await database.close()
 
 
+def _safety(settings: EngineSettings) -> SafetyPolicy:
+    return SafetyPolicy(
+        default=settings.safety_threshold,
+        lowest=settings.lowest_safety_threshold,
+        highest=settings.highest_safety_threshold,
+        is_optional=settings.safety_is_optional,
+    )
+
+
+def _operator(database: Database, secret: bytes, clock: Clock) -> OperatorService:
+    accounts = Accounts(database)
+    return OperatorService(
+        AccountBook(accounts, Ledger(database), clock), KeyRing(Keys(database), accounts, clock, secret)
+    )
+
+
 @asynccontextmanager
-async def open_keys(settings: Settings, *, clock: Clock = time.time) -> AsyncIterator[KeyRing]:
-    """Open the data folder for its keys alone, without an engine. Raises `StoreLocked` when a server has it."""
+async def open_operator(settings: Settings, *, clock: Clock = time.time) -> AsyncIterator[OperatorService]:
+    """Open the data folder for its accounts and keys alone, without an engine.
+
+    Raises `StoreLocked` when a server has it.
+    """
     database = await open_database(settings.store.data_dir)
     try:
-        yield KeyRing(Keys(database), clock)
+        yield _operator(database, read_secret(settings.store.data_dir), clock)
     finally:
         await database.close()

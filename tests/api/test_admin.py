@@ -11,10 +11,12 @@ from allaprima.service.keys import is_well_formed
 from allaprima.service.service import Service
 from fakes import FakeClock
 
+MEMBERS = {"prefix", "name", "account_id", "created_at", "revoked_at", "is_management", "is_disabled"}
+
 
 @pytest.fixture
 async def door(service: Service) -> AsyncIterator[httpx2.AsyncClient]:
-    transport = httpx2.ASGITransport(create_admin_app(service.keys))
+    transport = httpx2.ASGITransport(create_admin_app(service.operator))
     async with httpx2.AsyncClient(transport=transport, base_url="http://door.test") as opened:
         yield opened
 
@@ -28,7 +30,7 @@ async def test_a_made_key_is_shown_once_and_works(
     door: httpx2.AsyncClient, anonymous: httpx2.AsyncClient, clock: FakeClock
 ) -> None:
     made = (await door.post("/keys", json={"name": "ci"})).json()
-    assert set(made) == {"prefix", "name", "created_at", "revoked_at", "key"}
+    assert set(made) == {*MEMBERS, "key"}
     assert is_well_formed(made["key"])
     assert made["key"][3:11] == made["prefix"]
     assert (made["name"], made["created_at"], made["revoked_at"]) == ("ci", clock.now, None)
@@ -47,7 +49,7 @@ async def test_keys_are_listed_oldest_first_and_without_the_keys(
     answer = await door.get("/keys")
     assert [row["name"] for row in answer.json()] == ["first", "ci"]
     assert [row["prefix"] for row in answer.json()] == [key[3:11], made["prefix"]]
-    assert all(set(row) == {"prefix", "name", "created_at", "revoked_at"} for row in answer.json())
+    assert all(set(row) == MEMBERS for row in answer.json())
     assert key not in answer.text
     assert made["key"] not in answer.text
 

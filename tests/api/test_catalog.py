@@ -22,7 +22,8 @@ async def test_models_are_listed_without_a_key(anonymous: httpx2.AsyncClient, pa
 async def test_a_model_has_the_platforms_and_openais_members(anonymous: httpx2.AsyncClient) -> None:
     for model in (await anonymous.get("/v1/models")).json()["data"]:
         assert set(model) == {
-            "id", "object", "created", "owned_by", "aliases", "type", "info", "modalities", "capabilities", "pricing",
+            "id", "object", "created", "owned_by", "aliases", "type", "info", "tags", "modalities", "capabilities",
+            "pricing",
             "painted_by", "revision", "precision",
         }  # fmt: skip
         assert model["object"] == "model"
@@ -52,7 +53,10 @@ async def test_every_listed_name_and_alias_can_be_asked_for(client: httpx2.Async
 
 async def test_the_list_is_what_is_loaded(tmp_path: Path, clock: FakeClock) -> None:
     engine = FakeEngine(SKETCH, LOCAL, SCHNELL)
-    async with open_service(tmp_path, engine, clock, has_stand_in=False) as service, client_of(service) as client:
+    async with (
+        open_service(tmp_path, engine, clock, engine_settings={"has_stand_in": False}) as service,
+        client_of(service) as client,
+    ):
         models = (await client.get("/v1/models")).json()["data"]
         assert [(model["id"], model["painted_by"]) for model in models] == [
             ("flux/schnell", "flux/schnell"),

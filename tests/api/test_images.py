@@ -10,8 +10,8 @@ import httpx2
 import pytest
 from PIL import Image
 
+from allaprima.api.fields import PRESETS
 from allaprima.api.images import OTHER_PATHS, PATH
-from allaprima.api.schemas import PRESETS
 from allaprima.request import ImageFormat
 from allaprima.service.service import Service
 from allaprima.settings import ServerSettings
@@ -40,11 +40,11 @@ async def test_the_answer_has_every_documented_member_and_no_other(client: httpx
     assert set(body) == {"created", "images", "data", "timings", "seed", "has_nsfw_concepts", "prompt", "meta"}
     for image in body["images"]:
         assert set(image) == {
-            "url", "width", "height", "content_type", "seed", "sha256", "nsfw_score", "expires_at",
+            "id", "url", "width", "height", "content_type", "seed", "sha256", "nsfw_score", "expires_at",
         }  # fmt: skip
     assert [set(item) for item in body["data"]] == [{"url"}, {"url"}]
     assert set(body["timings"]) == {"inference", "text", "steps", "decode", "safety", "encode"}
-    assert set(body["meta"]) == {"model", "revision", "precision", "usage", "warnings"}
+    assert set(body["meta"]) == {"model", "revision", "precision", "is_cached", "usage", "warnings"}
     assert set(body["meta"]["usage"]) == {"credits_used", "usd_spent"}
 
 
@@ -67,6 +67,7 @@ async def test_every_member_has_exactly_its_type(client: httpx2.AsyncClient) -> 
         "height": int,
         "content_type": str,
         "seed": int,
+        "id": str,
         "sha256": str,
         "nsfw_score": float,
         "expires_at": int,
@@ -404,7 +405,7 @@ async def test_a_stand_in_is_named(client: httpx2.AsyncClient, name: str) -> Non
     meta = answer.json()["meta"]
     assert meta["model"] == "allaprima/sketch"
     assert meta["revision"] == "5" * 40
-    assert meta["warnings"] == ["flux/schnell has no weights here; allaprima/sketch painted in its stead"]
+    assert meta["warnings"] == ["flux/schnell has no weights here; allaprima/sketch paints in its stead"]
 
 
 async def test_a_loaded_model_paints_for_itself(tmp_path: Any, clock: FakeClock) -> None:
@@ -421,7 +422,7 @@ async def test_without_stand_in_the_loaded_models_are_named(
     tmp_path: Any, engine: FakeEngine, clock: FakeClock
 ) -> None:
     async with (
-        open_service(tmp_path, engine, clock, has_stand_in=False) as service,
+        open_service(tmp_path, engine, clock, engine_settings={"has_stand_in": False}) as service,
         client_of(service, key=service.first_key) as client,
     ):
         answer = await client.post(PATH, json=BODY)

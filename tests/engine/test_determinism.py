@@ -24,7 +24,7 @@ from allaprima.engine.safety import SafetyChecker
 from allaprima.flux import Check
 from allaprima.kernels import library
 from allaprima.kernels.library import Level
-from allaprima.request import ImageRequest, ModelInfo, Precision, StepDone
+from allaprima.request import ImageRequest, ModelInfo, Precision, StepsOnly
 from allaprima.settings import DEFAULT_SAFETY_THRESHOLD
 from allaprima.weights.catalog import SKETCH_ID, sketch_folder
 from allaprima.weights.model import open_model
@@ -61,13 +61,9 @@ def new_engine() -> Engine:
     return engine
 
 
-def ignore(_step: StepDone) -> None:
-    pass
-
-
 def paint(engine: Engine, *requests: ImageRequest) -> list[list[bytes]]:
     """Submit all requests at once; return the files of each."""
-    futures = [engine.submit(str(uuid7()), request, ignore) for request in requests]
+    futures = [engine.submit(str(uuid7()), request, StepsOnly()) for request in requests]
     return [[image.data for image in future.result(LIMIT_S).images] for future in futures]
 
 

@@ -14,19 +14,15 @@ from allaprima.engine.pipeline import Pipeline
 from allaprima.engine.safety import SafetyChecker
 from allaprima.errors import Cancelled, GenerationFailed
 from allaprima.flux import no_check
-from allaprima.request import ImageFormat, ImageRequest, Painting, StepDone
+from allaprima.request import ImageFormat, ImageRequest, Painting, StepDone, StepsOnly
 from allaprima.weights.catalog import SKETCH_ID
 from allaprima.weights.networks import Model
 
 REQUEST = ImageRequest("a red apple", 5, SKETCH_ID, 256, 256, steps=1)
 
 
-def ignore(_step: StepDone) -> None:
-    pass
-
-
 def paint(painter: Painter, request: ImageRequest) -> Painting:
-    return painter.paint(request, no_check, ignore)
+    return painter.paint(request, no_check, StepsOnly())
 
 
 def open_picture(data: bytes) -> Image.Image:
@@ -49,7 +45,7 @@ def test_a_picture_has_exactly_the_size_asked_for(painter: Painter, size: tuple[
 def test_every_step_is_reported_once_and_in_order(painter: Painter, steps: int) -> None:
     seen: list[StepDone] = []
 
-    painting = painter.paint(replace(REQUEST, steps=steps, count=2), no_check, seen.append)
+    painting = painter.paint(replace(REQUEST, steps=steps, count=2), no_check, StepsOnly(seen.append))
 
     assert seen == [StepDone(step, steps) for step in range(1, steps + 1)]
     assert len(painting.timings.steps) == steps
@@ -105,7 +101,7 @@ def test_a_png_tells_what_paints_it_again_and_nothing_else(painter: Painter, ske
         "height": 256,
         "model": sketch.id,
         "revision": sketch.revision,
-        "precision": "bf16",
+        "precision": painter.model.precision.value,
     }
     assert str(picture.info["parameters"]) == (
         "un café, 5 °C\n"
@@ -163,6 +159,6 @@ def test_whatever_the_check_raises_ends_the_painting_before_its_first_step(paint
 
     seen: list[StepDone] = []
     with pytest.raises(Cancelled):
-        painter.paint(REQUEST, stop, seen.append)
+        painter.paint(REQUEST, stop, StepsOnly(seen.append))
 
     assert seen == []

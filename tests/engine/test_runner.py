@@ -4,7 +4,7 @@ The last tests cancel a picture of the built-in model.
 """
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import CancelledError
 from concurrent.futures import wait as wait_for
 from dataclasses import replace
@@ -16,7 +16,18 @@ from allaprima.engine.painter import Painter
 from allaprima.engine.runner import Engine, LoadPainters
 from allaprima.errors import Cancelled, Draining, GenerationFailed, WeightsCorrupt
 from allaprima.flux import Check
-from allaprima.request import ImageRequest, ModelInfo, PaintedImage, Painting, Precision, StepDone, Timings
+from allaprima.kernels import library
+from allaprima.request import (
+    ImageRequest,
+    ModelInfo,
+    PaintedImage,
+    Painting,
+    Precision,
+    Progress,
+    StepDone,
+    StepsOnly,
+    Timings,
+)
 from allaprima.weights.catalog import SKETCH_ID
 
 #: Longest wait for anything here, in seconds.
@@ -36,7 +47,7 @@ class ScriptedPainter(Painter):
         #: The prompts that were begun, in order.
         self.begun: list[str] = []
 
-    def paint(self, request: ImageRequest, check: Check, on_step: Callable[[StepDone], None]) -> Painting:
+    def paint(self, request: ImageRequest, check: Check, progress: Progress) -> Painting:
         self.begun.append(request.prompt)
         if request.prompt == "crash":
             raise ZeroDivisionError("a bug")
@@ -44,29 +55,26 @@ class ScriptedPainter(Painter):
             raise GenerationFailed("no")
         for step in range(1, request.steps + 1):
             check()
-            on_step(StepDone(step, request.steps))
+            progress.step(StepDone(step, request.steps))
         check()
         image = PaintedImage(request.prompt.encode(), request.seed, None, is_flagged=False)
         timings = Timings(0.0, (0.0,) * request.steps, 0.0, 0.0, 0.0)
         return Painting(SKETCH_ID, "r1", Precision.FP32, (image,), timings, ())
 
 
-class Gate:
-    """An `on_step` that stops the engine's thread at the first step until it is opened."""
+class Gate(StepsOnly):
+    """Somebody who stops the engine's thread at the first step until it is opened."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.reached = threading.Event()
         self.opened = threading.Event()
         self.seen: list[StepDone] = []
 
-    def __call__(self, done: StepDone) -> None:
+    def step(self, done: StepDone) -> None:
         self.seen.append(done)
         self.reached.set()
         assert self.opened.wait(LIMIT_S)
-
-
-def ignore(_step: StepDone) -> None:
-    pass
 
 
 @pytest.fixture
@@ -100,7 +108,7 @@ def test_an_engine_is_ready_and_knows_revisions_once_its_models_are_loaded(scrip
 
     engine = Engine(MODELS, load, {})
     engine.start()
-    future = engine.submit("early", REQUEST, ignore)
+    future = engine.submit("early", REQUEST, StepsOnly())
     assert not engine.is_ready
     assert engine.models == MODELS
 
@@ -108,7 +116,7 @@ def test_an_engine_is_ready_and_knows_revisions_once_its_models_are_loaded(scrip
     engine.ready.result(LIMIT_S)
 
     assert engine.is_ready
-    assert engine.models == (replace(MODELS[0], revision="r1", precision=Precision.FP32),)
+    assert engine.models == (replace(MODELS[0], revision="r1", precision=Precision.FP32, kernels=library.signature()),)
     assert future.result(LIMIT_S).images[0].data == b"paint"
     engine.close()
 
@@ -120,7 +128,7 @@ def test_an_engine_that_can_not_load_says_so_and_gives_back_what_waits(error: Ex
 
     engine = Engine(MODELS, load, {})
     engine.start()
-    waiting = engine.submit("waiting", REQUEST, ignore)
+    waiting = engine.submit("waiting", REQUEST, StepsOnly())
 
     assert engine.ready.exception(LIMIT_S) is error
     assert not engine.is_ready
@@ -132,7 +140,7 @@ def test_an_engine_that_can_not_load_says_so_and_gives_back_what_waits(error: Ex
 def test_requests_are_painted_in_the_order_they_come(engine: Engine, scripted: ScriptedPainter) -> None:
     prompts = [f"picture {number}" for number in range(8)]
 
-    futures = [engine.submit(prompt, replace(REQUEST, prompt=prompt), ignore) for prompt in prompts]
+    futures = [engine.submit(prompt, replace(REQUEST, prompt=prompt), StepsOnly()) for prompt in prompts]
 
     assert [future.result(LIMIT_S).images[0].data.decode() for future in futures] == prompts
     assert scripted.begun == prompts
@@ -141,7 +149,7 @@ def test_requests_are_painted_in_the_order_they_come(engine: Engine, scripted: S
 def test_steps_are_told_in_order(engine: Engine) -> None:
     seen: list[StepDone] = []
 
-    engine.submit("steps", REQUEST, seen.append).result(LIMIT_S)
+    engine.submit("steps", REQUEST, StepsOnly(seen.append)).result(LIMIT_S)
 
     assert seen == [StepDone(1, 3), StepDone(2, 3), StepDone(3, 3)]
 
@@ -150,7 +158,7 @@ def test_a_request_cancelled_before_it_starts_is_never_begun(engine: Engine, scr
     gate = Gate()
     first = engine.submit("first", REQUEST, gate)
     assert gate.reached.wait(LIMIT_S)
-    waiting = engine.submit("waiting", replace(REQUEST, prompt="never"), ignore)
+    waiting = engine.submit("waiting", replace(REQUEST, prompt="never"), StepsOnly())
 
     engine.cancel("waiting")
     gate.opened.set()
@@ -163,7 +171,7 @@ def test_a_request_cancelled_before_it_starts_is_never_begun(engine: Engine, scr
 def test_a_request_cancelled_in_the_middle_stops_and_the_next_is_painted(engine: Engine) -> None:
     gate = Gate()
     running = engine.submit("running", REQUEST, gate)
-    following = engine.submit("following", REQUEST, ignore)
+    following = engine.submit("following", REQUEST, StepsOnly())
     assert gate.reached.wait(LIMIT_S)
 
     engine.cancel("running")
@@ -175,20 +183,20 @@ def test_a_request_cancelled_in_the_middle_stops_and_the_next_is_painted(engine:
 
 
 def test_cancelling_what_is_finished_or_unknown_does_nothing(engine: Engine) -> None:
-    engine.submit("done", REQUEST, ignore).result(LIMIT_S)
+    engine.submit("done", REQUEST, StepsOnly()).result(LIMIT_S)
 
     engine.cancel("done")
     engine.cancel("never heard of")
 
-    assert engine.submit("done", REQUEST, ignore).result(LIMIT_S).images
+    assert engine.submit("done", REQUEST, StepsOnly()).result(LIMIT_S).images
 
 
 def test_a_future_that_its_owner_gave_up_does_not_stop_the_engine(engine: Engine) -> None:
     gate = Gate()
     engine.submit("first", REQUEST, gate)
     assert gate.reached.wait(LIMIT_S)
-    given_up = engine.submit("given up", REQUEST, ignore)
-    following = engine.submit("following", REQUEST, ignore)
+    given_up = engine.submit("given up", REQUEST, StepsOnly())
+    following = engine.submit("following", REQUEST, StepsOnly())
 
     assert given_up.cancel()
     gate.opened.set()
@@ -202,7 +210,7 @@ def test_closing_gives_back_what_runs_and_what_waits(engine: Engine, scripted: S
     gate = Gate()
     futures = [engine.submit("running", REQUEST, gate)]
     assert gate.reached.wait(LIMIT_S)
-    futures += [engine.submit(f"waiting {n}", replace(REQUEST, prompt="never"), ignore) for n in range(3)]
+    futures += [engine.submit(f"waiting {n}", replace(REQUEST, prompt="never"), StepsOnly()) for n in range(3)]
     closing = threading.Thread(target=engine.close)
 
     closing.start()
@@ -222,7 +230,9 @@ def test_closing_twice_is_as_good_as_once(engine: Engine) -> None:
 
 
 def test_a_bug_while_painting_fails_that_request_alone(engine: Engine, caplog: pytest.LogCaptureFixture) -> None:
-    futures = [engine.submit(str(number), request, ignore) for number, request in enumerate((REQUEST, CRASH, REQUEST))]
+    futures = [
+        engine.submit(str(number), request, StepsOnly()) for number, request in enumerate((REQUEST, CRASH, REQUEST))
+    ]
 
     failure = futures[1].exception(LIMIT_S)
 
@@ -233,7 +243,9 @@ def test_a_bug_while_painting_fails_that_request_alone(engine: Engine, caplog: p
 
 
 def test_an_error_of_the_model_reaches_its_own_request_as_it_is(engine: Engine) -> None:
-    refused, painted = (engine.submit(str(number), request, ignore) for number, request in enumerate((REFUSE, REQUEST)))
+    refused, painted = (
+        engine.submit(str(number), request, StepsOnly()) for number, request in enumerate((REFUSE, REQUEST))
+    )
 
     failure = refused.exception(LIMIT_S)
 
@@ -243,7 +255,7 @@ def test_an_error_of_the_model_reaches_its_own_request_as_it_is(engine: Engine) 
 
 
 def test_a_job_of_a_model_that_is_no_longer_loaded_says_so(engine: Engine) -> None:
-    failure = engine.submit("old", replace(REQUEST, model="mine/own"), ignore).exception(LIMIT_S)
+    failure = engine.submit("old", replace(REQUEST, model="mine/own"), StepsOnly()).exception(LIMIT_S)
 
     assert isinstance(failure, GenerationFailed)
     assert failure.message == "the model mine/own is no longer loaded; start the server with it again"
@@ -254,7 +266,7 @@ def test_a_real_picture_cancelled_in_the_middle_stops_and_the_next_is_painted(sk
     gate = Gate()
     request = replace(REQUEST, prompt="a red apple", steps=12, count=4)
     running = sketch_engine.submit("running", request, gate)
-    following = sketch_engine.submit("following", replace(request, steps=1, count=1), ignore)
+    following = sketch_engine.submit("following", replace(request, steps=1, count=1), StepsOnly())
     assert gate.reached.wait(LIMIT_S)
 
     sketch_engine.cancel("running")

@@ -11,16 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from uuid_utils import uuid7
 
 from allaprima.errors import Draining, GenerationFailed, GenerationTimeout, JobNotFound, QueueFull, StoreError
-from allaprima.request import ImageFormat, ImageRequest
-from allaprima.service.jobs import AHEAD, MAX_CRASHES, JobService, new_job_id
+from allaprima.request import ImageFormat, ImageRequest, Terms
+from allaprima.service.dispatcher import AHEAD, MAX_CRASHES
 from allaprima.service.service import Service
-from allaprima.store.database import DATABASE_FILE, open_database
-from allaprima.store.images import Images
-from allaprima.store.jobs import Job, Jobs
+from allaprima.store.database import DATABASE_FILE
 from allaprima.store.keys import KeyRow
+from allaprima.store.rows import Job
 from allaprima.store.schema import JobState
+from allaprima.store.transitions import Transitions
 from fakes import FakeClock, FakeEngine, open_service
 
 REQUEST = ImageRequest("a boat", 7, "allaprima/sketch", 64, 64)
@@ -46,7 +47,7 @@ async def owner(service: Service, key: str) -> KeyRow:
 async def submit(service: Service, owner: KeyRow | None = None, request: ImageRequest = REQUEST) -> Job:
     if owner is None:
         owner = (await service.keys.all())[0]
-    return await service.jobs.submit(owner, request, new_job_id())
+    return await service.jobs.submit(owner, request, Terms(request.model), str(uuid7()))
 
 
 async def finish(service: Service, job: Job) -> Job:
@@ -79,6 +80,7 @@ async def test_a_job_ends_with_its_pictures(
         "model": "allaprima/sketch",
         "revision": "5" * 40,
         "precision": "fp32",
+        "credits": 0,
         "warnings": ["the prompt was cut"],
         "timings": {
             "inference": 0.25 + 4 * 0.125 + 0.5 + 0.0625,
@@ -123,11 +125,11 @@ async def test_a_finished_job_is_waited_for_in_no_time(service: Service, owner: 
 
 async def test_an_unknown_job_is_not_waited_for(service: Service) -> None:
     with pytest.raises(JobNotFound):
-        await service.jobs.wait(new_job_id(), LONG)
+        await service.jobs.wait(str(uuid7()), LONG)
 
 
 async def test_ids_sort_by_time(service: Service) -> None:
-    ids = [new_job_id() for _ in range(100)]
+    ids = [str(uuid7()) for _ in range(100)]
     assert ids == sorted(ids)
 
 
@@ -192,7 +194,7 @@ async def test_a_full_queue_refuses_with_the_time_to_come_back(
     tmp_path: Path, engine: FakeEngine, clock: FakeClock
 ) -> None:
     engine.hold()
-    async with open_service(tmp_path, engine, clock, queue_size=3) as service:
+    async with open_service(tmp_path, engine, clock, engine_settings={"queue_size": 3}) as service:
         jobs = [await submit(service) for _ in range(3)]
         with pytest.raises(QueueFull) as caught:
             await submit(service)
@@ -209,7 +211,7 @@ async def test_the_queues_limit_holds_exactly_however_many_come_at_once(
     tmp_path: Path, engine: FakeEngine, clock: FakeClock
 ) -> None:
     engine.hold()
-    async with open_service(tmp_path, engine, clock, queue_size=3) as service:
+    async with open_service(tmp_path, engine, clock, engine_settings={"queue_size": 3}) as service:
         ends = await asyncio.gather(*(submit(service) for _ in range(20)), return_exceptions=True)
         assert sum(isinstance(end, Job) for end in ends) == 3
         assert sum(isinstance(end, QueueFull) for end in ends) == 17
@@ -231,7 +233,7 @@ async def test_a_failure_of_the_engine_ends_the_job_with_the_reason(
         clock.now,
     )
     assert await service.jobs.images_of(failed) == []
-    assert rows(tmp_path, "SELECT * FROM usage") == []
+    assert rows(tmp_path, "SELECT state, images, credits FROM usage") == [("failed", 0, 0)]
 
 
 async def test_after_a_failure_the_next_job_is_painted(service: Service, owner: KeyRow, engine: FakeEngine) -> None:
@@ -250,7 +252,7 @@ async def test_a_cancelled_job_is_cancelled(
     await engine.until_held()
     engine.cancel(job.id)
     assert (await finish(service, job)).state is JobState.CANCELLED
-    assert rows(tmp_path, "SELECT * FROM usage") == []
+    assert rows(tmp_path, "SELECT state, images, credits FROM usage") == [("cancelled", 0, 0)]
 
 
 def block(folder: Path) -> None:
@@ -274,7 +276,7 @@ async def test_a_picture_that_can_not_be_written_fails_its_job_and_no_other(
         assert "could not be written" in failed.error_message
     unblock(tmp_path / "images")
     assert (await finish(service, await submit(service, owner))).state is JobState.SUCCEEDED
-    assert rows(tmp_path, "SELECT count(*) FROM usage") == [(1,)]
+    assert rows(tmp_path, "SELECT count(*) FROM usage WHERE images > 0") == [(1,)]
 
 
 # Waiting ------------------------------------------------------------------------------------------------------------
@@ -308,7 +310,7 @@ async def test_many_may_wait_for_one_job_and_one_may_give_up(
 async def test_nothing_is_kept_of_those_who_waited(service: Service, owner: KeyRow) -> None:
     for _ in range(3):
         await finish(service, await submit(service, owner))
-    assert not service.jobs._finished
+    assert not service.jobs._dispatcher._finished
 
 
 # Stops and starts ---------------------------------------------------------------------------------------------------
@@ -372,7 +374,7 @@ async def test_those_whose_job_ends_while_the_server_stops_get_it(
     waiting = asyncio.create_task(finish(service, job))
     await engine.until_held()
     engine.release()
-    await asyncio.gather(*service.jobs._carried)
+    await asyncio.gather(*service.jobs._dispatcher._tasks)
     service.jobs.drain()
     assert (await waiting).state is JobState.SUCCEEDED
 
@@ -438,11 +440,11 @@ async def test_a_job_that_took_every_server_down_is_not_tried_again(
 
 
 async def test_expired_pictures_are_swept_at_start(tmp_path: Path, clock: FakeClock) -> None:
-    async with open_service(tmp_path, FakeEngine(), clock, image_ttl_s=60) as service:
+    async with open_service(tmp_path, FakeEngine(), clock, store={"image_ttl_s": 60}) as service:
         image = (await service.jobs.images_of(await finish(service, await submit(service))))[0]
         assert (tmp_path / "images" / image.object_name).exists()
     clock.now += 60
-    async with open_service(tmp_path, FakeEngine(), clock, image_ttl_s=60) as service:
+    async with open_service(tmp_path, FakeEngine(), clock, store={"image_ttl_s": 60}) as service:
         fresh = await service.jobs.images_of(await finish(service, await submit(service)))
     assert {path.name for path in (tmp_path / "images").iterdir()} == {fresh[0].object_name}
 
@@ -493,19 +495,13 @@ async def test_a_job_that_this_version_can_not_read_fails_and_the_next_is_painte
     assert (state, message) == ("failed", "the stored request can't be read by this version of the server")
 
 
-async def test_a_fault_of_the_dispatcher_ends_the_service(tmp_path: Path, clock: FakeClock) -> None:
-    class Dispatching(Jobs):
-        async def lease(self, now: float) -> Job | None:
-            raise KeyError("a fault of ours")
+async def test_a_fault_of_the_dispatcher_ends_the_service(
+    tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def lease(*_: object) -> None:
+        raise KeyError("a fault of ours")
 
-    database = await open_database(tmp_path)
-    try:
-        images = Images(database, tmp_path / "images")
-        service = JobService(
-            Dispatching(database), images, FakeEngine(), clock, queue_size=1, image_ttl_s=1, sweep_every_s=1
-        )
-        with pytest.raises(KeyError, match="a fault of ours"):
-            async with asyncio.timeout(LONG), service.running():
-                await asyncio.Event().wait()
-    finally:
-        await database.close()
+    monkeypatch.setattr(Transitions, "lease", lease)
+    with pytest.raises(KeyError, match="a fault of ours"):
+        async with asyncio.timeout(LONG), open_service(tmp_path, FakeEngine(), clock):
+            await asyncio.Event().wait()

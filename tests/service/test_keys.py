@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from allaprima.errors import KeyNotFound, Unauthorized
-from allaprima.service.keys import BASE62, checksum, hash_key, is_well_formed, make_key
+from allaprima.service.keys import BASE62, KeySpec, checksum, hash_key, is_well_formed, make_key
 from allaprima.service.service import Service
 from fakes import FakeClock, FakeEngine, open_service
 
@@ -81,14 +81,14 @@ async def test_no_second_first_key_is_made_after_all_are_revoked(tmp_path: Path,
 
 async def test_a_key_is_recognised_as_the_row_it_was_made_with(service: Service, clock: FakeClock) -> None:
     clock.now += 7
-    row, key = await service.keys.create("ci")
+    row, key = await service.keys.create(KeySpec("ci"))
     assert (row.name, row.prefix, row.created_at, row.revoked_at) == ("ci", key[3:11], clock.now, None)
     assert await service.keys.authenticate(key) == row
 
 
 async def test_all_keys_belong_to_the_first_account(service: Service, key: str) -> None:
     first = await service.keys.authenticate(key)
-    row, _ = await service.keys.create()
+    row, _ = await service.keys.create(KeySpec())
     assert row.account_id == first.account_id
     assert row.id != first.id
 
@@ -111,7 +111,7 @@ async def test_a_revoked_key_is_refused_at_once(service: Service, key: str, cloc
 
 
 async def test_other_keys_outlive_a_revoked_one(service: Service, key: str) -> None:
-    _, other = await service.keys.create("other")
+    _, other = await service.keys.create(KeySpec("other"))
     await service.keys.revoke(key[3:11])
     assert (await service.keys.authenticate(other)).name == "other"
 
@@ -135,7 +135,7 @@ async def test_a_prefix_without_a_good_key_can_not_be_revoked(service: Service, 
 
 async def test_the_text_of_a_key_is_stored_nowhere(tmp_path: Path, clock: FakeClock) -> None:
     async with open_service(tmp_path, FakeEngine(), clock) as service:
-        _, second = await service.keys.create("ci")
+        _, second = await service.keys.create(KeySpec("ci"))
         await service.keys.authenticate(second)
         made = [service.first_key, second]
         open_files = stored(tmp_path)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from allaprima.store.database import Database, open_database
-from allaprima.store.keys import Account, KeyRow, Keys
+from allaprima.store.keys import Account, Accounts, KeyRow, Keys
 from fakes import NOON
 
 
@@ -20,8 +20,7 @@ async def database(tmp_path: Path) -> AsyncIterator[Database]:
 @pytest.fixture
 async def owner(database: Database) -> KeyRow:
     """A good key of an account."""
-    keys = Keys(database)
-    await keys.add_account(Account("account", "default", NOON))
-    row = KeyRow("key", "account", "first", "abcd1234", NOON, None)
-    assert await keys.add(row, "hash")
+    await Accounts(database).add(Account("account", "default", NOON))
+    row = KeyRow("key", "account", "first", "abcd1234", NOON, updated_at=NOON)
+    assert await Keys(database).add(row, "hash")
     return row

@@ -180,7 +180,11 @@ def described(connection: Connection) -> dict[str, Any]:
             "primary": looked.get_pk_constraint(table),
             "foreign": sorted(looked.get_foreign_keys(table), key=str),
             "unique": sorted(looked.get_unique_constraints(table), key=str),
-            "indexes": sorted(looked.get_indexes(table), key=str),
+            # A partial index's condition is an object that equals itself alone.
+            "indexes": sorted(
+                str(index | {"dialect_options": {k: str(v) for k, v in index.get("dialect_options", {}).items()}})
+                for index in looked.get_indexes(table)
+            ),
         }
         for table in looked.get_table_names()
         if table != "alembic_version"
@@ -196,7 +200,7 @@ def test_migrations_lead_from_nothing_to_the_schema(tmp_path: Path) -> None:
     with connected(tmp_path / "b.db") as connection:
         metadata.create_all(connection)
         assert described(connection) == migrated
-    assert set(migrated) == {"accounts", "keys", "jobs", "images", "usage"}
+    assert set(migrated) == set(metadata.tables)
 
 
 def test_migrating_twice_changes_nothing(tmp_path: Path) -> None:

@@ -8,13 +8,14 @@ import pytest
 from sqlalchemy import select
 
 from allaprima.errors import StoreError
-from allaprima.request import ImageRequest
 from allaprima.store.database import Database
 from allaprima.store.images import Images
-from allaprima.store.jobs import ImageRow, Job, Jobs, UsageRow
 from allaprima.store.keys import KeyRow
-from allaprima.store.schema import JobState, images
+from allaprima.store.rows import ImageRow
+from allaprima.store.schema import images
+from allaprima.store.transitions import Transitions
 from fakes import NOON
+from store.made import new_job, outcome
 
 Keep = Callable[..., Awaitable[ImageRow]]
 
@@ -34,15 +35,9 @@ async def keep(database: Database, pictures: Images, owner: KeyRow) -> Keep:
     """Store a picture of a finished job, file and row."""
 
     async def keep(name: str, data: bytes = b"picture", expires_at: float = NOON + 60) -> ImageRow:
-        jobs = Jobs(database)
-        request = ImageRequest("a boat", 1, "allaprima/sketch")
-        await jobs.add(
-            Job(
-                f"job-{name}", owner.account_id, owner.id, JobState.QUEUED, request, NOON,
-                None, None, 0, 0, None, None, None,
-            )
-        )  # fmt: skip
-        job = await jobs.lease(NOON)
+        moves = Transitions(database)
+        await moves.admit(new_job(owner), queue_size=100)
+        job = await moves.lease(NOON, NOON + 60)
         assert job is not None
         row = ImageRow(
             id=name,
@@ -59,7 +54,7 @@ async def keep(database: Database, pictures: Images, owner: KeyRow) -> Keep:
             expires_at=expires_at,
         )
         await pictures.put(row.object_name, data)
-        assert await jobs.succeed(job, NOON, {}, [row], UsageRow("allaprima/sketch", 1, 0.1, 0))
+        assert await moves.succeed(job, NOON, outcome(row))
         return row
 
     return keep

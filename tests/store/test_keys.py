@@ -1,12 +1,16 @@
 """Accounts and keys as rows: found by hash while good, unique, counted for ever."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from allaprima.store.database import Database
-from allaprima.store.keys import Account, KeyRow, Keys
+from allaprima.store.keys import Account, Accounts, KeyRow, Keys, SpendLimit
+from allaprima.store.schema import EntryType
+from allaprima.store.windows import Retention
 from fakes import NOON
+from store.made import ask
 
 
 @pytest.fixture
@@ -15,17 +19,28 @@ def keys(database: Database) -> Keys:
 
 
 async def test_an_empty_store_has_neither_accounts_nor_keys(keys: Keys) -> None:
-    assert await keys.first_account() is None
     assert await keys.all() == []
     assert await keys.count() == 0
     assert await keys.find_good("hash") is None
 
 
-async def test_the_first_account_is_the_oldest(keys: Keys) -> None:
+async def test_accounts_are_listed_oldest_first(database: Database) -> None:
     young, old = Account("b", "young", NOON + 1), Account("a", "old", NOON)
-    await keys.add_account(young)
-    await keys.add_account(old)
-    assert await keys.first_account() == old
+    accounts = Accounts(database)
+    assert await accounts.all() == []
+    await accounts.add(young)
+    await accounts.add(old)
+    assert await accounts.all() == [old, young]
+
+
+async def test_what_is_paid_in_is_the_balance(database: Database, owner: KeyRow, tmp_path: Path) -> None:
+    accounts = Accounts(database)
+    await accounts.credit(owner.account_id, EntryType.PAYMENT, 100, "for March", NOON)
+    assert (await accounts.credit(owner.account_id, EntryType.ADJUSTMENT, -30, None, NOON + 1)).balance == 70
+    assert ask(tmp_path, "SELECT direction, type, credits, note FROM ledger ORDER BY created_at") == [
+        ("TOPUP", "PAYMENT", 100, "for March"),
+        ("CHARGE", "ADJUSTMENT", 30, None),
+    ]
 
 
 async def test_a_key_is_found_by_its_hash(keys: Keys, owner: KeyRow) -> None:
@@ -36,13 +51,13 @@ async def test_a_key_is_found_by_its_hash(keys: Keys, owner: KeyRow) -> None:
 
 @pytest.mark.parametrize(("prefix", "key_hash"), [("abcd1234", "other"), ("other", "hash"), ("abcd1234", "hash")])
 async def test_a_taken_prefix_or_hash_is_not_stored(keys: Keys, owner: KeyRow, prefix: str, key_hash: str) -> None:
-    assert not await keys.add(KeyRow("twin", owner.account_id, None, prefix, NOON, None), key_hash)
+    assert not await keys.add(KeyRow("twin", owner.account_id, None, prefix, NOON), key_hash)
     assert await keys.all() == [owner]
 
 
 async def test_keys_are_listed_oldest_first(keys: Keys, owner: KeyRow) -> None:
     for number, created_at in enumerate((NOON + 2, NOON + 1, NOON - 1)):
-        row = KeyRow(f"k{number}", owner.account_id, None, f"p{number}", created_at, None)
+        row = KeyRow(f"k{number}", owner.account_id, None, f"p{number}", created_at)
         assert await keys.add(row, f"h{number}")
     assert [row.id for row in await keys.all()] == ["k2", "key", "k1", "k0"]
 
@@ -63,4 +78,43 @@ async def test_a_key_is_revoked_once(keys: Keys, owner: KeyRow) -> None:
 async def test_an_unknown_prefix_revokes_nothing(keys: Keys, owner: KeyRow) -> None:
     for prefix in ("", "abcd", "ABCD1234", "%", "hash"):
         assert not await keys.revoke(prefix, NOON)
+    assert await keys.find_good("hash") == owner
+
+
+async def test_a_disabled_key_is_not_found_until_it_is_enabled(keys: Keys, owner: KeyRow) -> None:
+    await keys.update(replace(owner, is_disabled=True))
+    assert await keys.find_good("hash") is None
+    assert (await keys.find(owner.prefix)).is_disabled
+    await keys.update(owner)
+    assert await keys.find_good("hash") == owner
+
+
+async def test_whatever_may_change_of_a_key_is_kept(keys: Keys, owner: KeyRow) -> None:
+    changed = replace(
+        owner,
+        name="other",
+        updated_at=NOON + 1,
+        scopes=("model:image",),
+        limit=SpendLimit(Retention.WEEK, 500),
+        requests_per_minute=7,
+        safety_threshold=0.25,
+    )
+    await keys.update(changed)
+    assert await keys.all() == [changed]
+    await keys.update(replace(owner, scopes=()))
+    assert (await keys.all())[0].scopes == ()
+
+
+async def test_a_rotated_key_keeps_its_row(keys: Keys, owner: KeyRow) -> None:
+    assert await keys.replace_hash(replace(owner, updated_at=NOON + 1), "wxyz5678", "other")
+    assert await keys.find_good("hash") is None
+    assert (await keys.find_good("other")).id == owner.id
+    assert not await keys.replace_hash(owner, "wxyz5678", "third")
+
+
+async def test_keys_are_an_accounts_own(database: Database, keys: Keys, owner: KeyRow) -> None:
+    await Accounts(database).add(Account("stranger", "stranger", NOON))
+    assert await keys.all("stranger") == []
+    assert await keys.find(owner.prefix, "stranger") is None
+    assert not await keys.revoke(owner.prefix, NOON, "stranger")
     assert await keys.find_good("hash") == owner

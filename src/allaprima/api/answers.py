@@ -6,14 +6,17 @@ from pydantic import BaseModel, Field
 class AnswerImage(BaseModel):
     """One picture, in order."""
 
-    url: str = Field(description="A link that works without a key until expires_at, or a data URI in sync_mode.")
+    id: str | None = Field(description="For /v1/images/{id}; null when nothing was stored.")
+    url: str | None = Field(
+        description="A link that works without a key until expires_at, or a data URI in sync_mode; null with neither."
+    )
     width: int
     height: int
     content_type: str
     seed: int = Field(description="The image's own seed.")
-    sha256: str = Field(description="Of the file, hex.")
+    sha256: str | None = Field(description="Of the file, hex; null when nothing was stored.")
     nsfw_score: float | None = Field(description="0 to 1; null when the picture was not looked at.")
-    expires_at: int = Field(description="Unix seconds when the link and the picture end.")
+    expires_at: int | None = Field(description="Unix seconds when the link and the picture end.")
 
 
 class AnswerData(BaseModel):
@@ -47,6 +50,7 @@ class AnswerMeta(BaseModel):
     model: str = Field(description="The model that painted.")
     revision: str = Field(description="Hash of its weights.")
     precision: str | None = Field(description="How its numbers are kept, such as int8; null for old jobs.")
+    is_cached: bool = Field(description="Whether the pictures were painted for an equal request before.")
     usage: AnswerUsage
     warnings: list[str]
 
@@ -62,3 +66,99 @@ class ImagesAnswer(BaseModel):
     has_nsfw_concepts: list[bool]
     prompt: str
     meta: AnswerMeta
+
+
+class Size(BaseModel):
+    """A size in pixels."""
+
+    width: int
+    height: int
+
+
+class JobRequest(BaseModel):
+    """What a job is to paint, with everything that was left out filled in."""
+
+    model: str
+    prompt: str
+    image_size: Size
+    num_images: int
+    num_inference_steps: int
+    seed: int
+    enable_safety_checker: bool
+    output_format: str
+    on_long_prompt: str
+    priority: str
+
+
+class JobError(BaseModel):
+    """What a job failed of."""
+
+    code: str
+    message: str | None
+
+
+class JobAnswer(BaseModel):
+    """A job as it stands. Times are unix seconds."""
+
+    id: str
+    object: str
+    status: str = Field(description="queued, running, succeeded, failed or cancelled.")
+    created_at: float
+    started_at: float | None
+    finished_at: float | None
+    queue_position: int | None = Field(description="1: the next. null when it is not queued, and in lists.")
+    predicted_start: float | None
+    predicted_finish: float | None
+    group_id: str | None
+    request: JobRequest
+    result: ImagesAnswer | None = Field(description="What the images endpoint would have answered.")
+    error: JobError | None
+
+
+class JobsAnswer(BaseModel):
+    """A page of jobs, newest first."""
+
+    object: str
+    data: list[JobAnswer]
+    has_more: bool
+    next_cursor: str | None
+
+
+class QuoteAnswer(BaseModel):
+    """What a request would come to."""
+
+    object: str
+    model: str
+    painted_by: str
+    tokens: int = Field(description="Of the prompt.")
+    max_tokens: int = Field(description="How many of them the model reads.")
+    image_size: Size
+    num_images: int
+    num_inference_steps: int
+    usage: AnswerUsage
+    seconds: float = Field(description="That it would keep the engine.")
+    predicted_start: float = Field(description="Unix seconds.")
+    predicted_finish: float = Field(description="Unix seconds.")
+    warnings: list[str]
+
+
+class Deleted(BaseModel):
+    """It is gone."""
+
+    id: str
+    object: str
+    deleted: bool
+
+
+class SignBody(BaseModel):
+    """How long a link is to work."""
+
+    expires_in: float | None = Field(None, ge=60, description="Seconds; until the picture's own end by default.")
+
+
+class SignedImage(BaseModel):
+    """A new link to a picture."""
+
+    id: str
+    url: str
+    expires_at: int = Field(description="Unix seconds when the link ends.")

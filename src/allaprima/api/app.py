@@ -9,8 +9,10 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.staticfiles import StaticFiles
 
 from allaprima import __version__
-from allaprima.api import catalog, files, images
+from allaprima.api import billing, catalog, events, files, groups, images, jobs, keys, metrics, usage, webhooks
 from allaprima.api.errors import add_error_handlers
+from allaprima.api.metrics import CountingMiddleware
+from allaprima.api.openapi import correct_document
 from allaprima.api.tracing import EXPOSED_HEADERS, TracingMiddleware
 from allaprima.service.service import Service
 from allaprima.settings import ServerSettings
@@ -33,10 +35,11 @@ def create_app(settings: ServerSettings, service: Service) -> FastAPI:
     )
     app.state.settings = settings
     app.state.service = service
-    for router in (images.router, files.router, catalog.router):
-        app.include_router(router)
+    for part in (images, jobs, events, groups, files, keys, usage, billing, webhooks, catalog, metrics):
+        app.include_router(part.router)
     app.add_route("/docs", _docs, include_in_schema=False)
     app.mount("/docs/assets", StaticFiles(directory=DOCS_FOLDER), name="docs-assets")
+    correct_document(app)
     add_error_handlers(app)
     app.add_middleware(
         CORSMiddleware,
@@ -46,6 +49,7 @@ def create_app(settings: ServerSettings, service: Service) -> FastAPI:
         expose_headers=EXPOSED_HEADERS,
     )
     app.add_middleware(TracingMiddleware)
+    app.add_middleware(CountingMiddleware, metrics=service.metrics)
     return app
 
 

@@ -12,15 +12,16 @@ from allaprima.errors import FieldProblem, InvalidRequest
 BODY = "body"
 
 
-async def read_object(request: Request, max_bytes: int) -> dict[str, Any]:
-    """Return the body as a JSON object.
+async def read_object(request: Request, max_bytes: int, *, is_optional: bool = False) -> dict[str, Any]:
+    """Return the body as a JSON object; is_optional: an empty one, where there is no body.
 
     Raises `InvalidRequest` for a body that is not one, and the framework's 413 and 415 for size and media type.
     """
     media_type = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
     if media_type != "application/json":
         raise HTTPException(415, "send the body as application/json")
-    return parse_object(await _read(request, max_bytes))
+    body = await _read(request, max_bytes)
+    return {} if is_optional and not body else parse_object(body)
 
 
 async def _read(request: Request, max_bytes: int) -> bytes:

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from fastapi import Depends, Request, Security
 from fastapi.security import HTTPBearer
 
-from allaprima.errors import Unauthorized
+from allaprima.errors import ManagementOnly, OrdinaryOnly, Unauthorized
 from allaprima.service.service import Service
 from allaprima.settings import ServerSettings
 from allaprima.store.keys import KeyRow
@@ -51,7 +51,23 @@ async def get_key(
     return await service.keys.authenticate(credential)
 
 
+async def get_management_key(key: Annotated[KeyRow, Depends(get_key)]) -> KeyRow:
+    """The caller's key, a management key. Raises `ManagementOnly` for an ordinary one."""
+    if not key.is_management:
+        raise ManagementOnly
+    return key
+
+
+async def get_ordinary_key(key: Annotated[KeyRow, Depends(get_key)]) -> KeyRow:
+    """The caller's key, an ordinary one. Raises `OrdinaryOnly` for a management key."""
+    if key.is_management:
+        raise OrdinaryOnly
+    return key
+
+
 ServiceDep = Annotated[Service, Depends(get_service)]
 SettingsDep = Annotated[ServerSettings, Depends(get_settings)]
 InferenceId = Annotated[str, Depends(get_inference_id)]
 CallerKey = Annotated[KeyRow, Depends(get_key)]
+ManagementKey = Annotated[KeyRow, Depends(get_management_key)]
+OrdinaryKey = Annotated[KeyRow, Depends(get_ordinary_key)]

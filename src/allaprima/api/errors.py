@@ -12,6 +12,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from allaprima import errors
@@ -23,12 +24,17 @@ logger = logging.getLogger(__name__)
 STATUS: dict[type[errors.Error], int] = {
     errors.Error: 500,
     errors.InvalidRequest: 400,
+    errors.IdempotencyMismatch: 422,
     errors.Unauthorized: 401,
+    errors.Forbidden: 403,
     errors.NotFound: 404,
+    errors.Conflict: 409,
     errors.Busy: 503,
     errors.QueueFull: 429,
     errors.RateLimited: 429,
+    errors.IdempotencyInFlight: 409,
     errors.GenerationTimeout: 504,
+    errors.StartDeadlineMissed: 504,
     errors.GenerationFailed: 500,
     errors.Cancelled: 409,
 }
@@ -37,6 +43,7 @@ STATUS: dict[type[errors.Error], int] = {
 OPENAI_TYPES = {
     400: "invalid_request_error",
     401: "authentication_error",
+    403: "permission_error",
     404: "not_found_error",
     429: "rate_limit_error",
 }
@@ -69,6 +76,27 @@ class ErrorBody(BaseModel):
     message: str
     error: ErrorObject
     job_id: str | None = Field(None, description="With 504: the job that goes on.")
+
+
+_WORDS = {
+    400: "Fields that can't be done as asked, all of them.",
+    401: "No good key.",
+    403: "A good key, but not for this; or no credits, or no room in the key's spend limit.",
+    404: "There is no such thing, or it is another account's.",
+    409: "It does not fit what is there; or an equal request is not answered yet, see Retry-After.",
+    413: "The body is too large.",
+    415: "The body is not application/json.",
+    422: "The Idempotency-Key was used for another request.",
+    429: "The queue is full, or the key's limit is reached; see Retry-After.",
+    500: "The job failed.",
+    503: "The server is stopping; see Retry-After.",
+    504: "The wait is over, and the job goes on; or the job did not start in time.",
+}
+
+
+def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Return how the OpenAPI document shows the errors of a route."""
+    return {status: {"model": ErrorBody, "description": _WORDS[status]} for status in statuses}
 
 
 def status_of(error: errors.Error) -> int:
@@ -114,6 +142,9 @@ def rate_headers(limit: int, remaining: int, reset_s: float) -> dict[str, str]:
     }
 
 
+_FINAL = (errors.GenerationTimeout, errors.StartDeadlineMissed, errors.Cancelled, errors.Conflict)
+
+
 async def _our_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, errors.Error)
     status = status_of(error)
@@ -130,9 +161,11 @@ async def _our_error(request: Request, error: Exception) -> JSONResponse:
         headers["retry-after-ms"] = str(max(1, math.ceil(error.retry_after_s * 1000)))
     if isinstance(error, errors.RateLimited):
         headers |= rate_headers(error.limit, 0, error.retry_after_s)
-    if isinstance(error, errors.GenerationTimeout | errors.Cancelled):
+    if isinstance(error, _FINAL):
         # Clients repeat 409 and 504 unless told not to, and would be painted for twice.
         headers["x-should-retry"] = "false"
+    if isinstance(error, errors.IdempotencyInFlight):
+        headers["x-should-retry"] = "true"
     if isinstance(error, errors.GenerationTimeout):
         message = "Generation timeout"
         extra["job_id"] = error.job_id
@@ -144,13 +177,26 @@ async def _framework_error(request: Request, error: Exception) -> Response:
     status = error.status_code
     if status == 405 and request.method == "OPTIONS":
         # The framework answers only a browser's own preflights; anyone may ask what a path takes.
-        allow = (error.headers or {}).get("Allow", "")
-        return Response(status_code=204, headers={"allow": f"{allow}, OPTIONS"})
+        return Response(status_code=204, headers={"allow": ", ".join([*_methods_of(request), "OPTIONS"])})
     message = FRAMEWORK_MESSAGES.get(status, str(error.detail))
     if status in (413, 415) and error.detail:
         message = f"{message}: {error.detail}"
     code = FRAMEWORK_MESSAGES.get(status, "http_error").partition(":")[0].lower().replace(" ", "_")
-    return answer(request, status, message, code, headers=dict(error.headers or {}))
+    headers = dict(error.headers or {})
+    if status == 405:
+        headers["allow"] = ", ".join(_methods_of(request))
+    return answer(request, status, message, code, headers=headers)
+
+
+def _methods_of(request: Request) -> list[str]:
+    """Return what a path takes; the framework names only what the first of its routes does."""
+    routes = request.app.router.routes
+    found = []
+    for method in ("DELETE", "GET", "HEAD", "PATCH", "POST", "PUT"):
+        scope = dict(request.scope) | {"method": method}
+        if any(route.matches(scope)[0] == Match.FULL for route in routes):
+            found.append(method)
+    return found
 
 
 class UnforeseenMiddleware:

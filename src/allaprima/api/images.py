@@ -1,25 +1,32 @@
 """`POST /v1/images/generations`: a prompt in, the pictures out. A synchronous request is a job and a wait."""
 
-import base64
-import secrets
-from typing import Annotated, Any
+import asyncio
+from typing import Annotated
+from uuid import UUID
 
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import JSONResponse
 
-from allaprima.api import answers
+from allaprima.api import answers, painted
 from allaprima.api.body import read_object
+from allaprima.api.calls import BODY, Call, on_disconnect, read_call, start_within
 from allaprima.api.context import CallerKey, InferenceId, ServiceDep, SettingsDep
-from allaprima.api.errors import ErrorBody, rate_headers
+from allaprima.api.errors import problems, rate_headers
+from allaprima.api.fields import seconds_problem
+from allaprima.api.idempotency import ClaimHeader, claim
+from allaprima.api.jobs import quote
+from allaprima.api.openapi import body_of
 from allaprima.api.origin import base_url
-from allaprima.api.schemas import ImagesBody, ImagesCall, read_images_body
-from allaprima.errors import Cancelled, GenerationFailed
-from allaprima.request import RANDOM_SEED_BOUND, ImageRequest
-from allaprima.service.models import ServedModel
-from allaprima.service.rates import Rate
+from allaprima.errors import (
+    FieldProblem,
+    GenerationFailed,
+    IdempotencyInFlight,
+    InvalidRequest,
+    JobFinished,
+)
 from allaprima.service.service import Service
-from allaprima.store.jobs import ImageRow, Job
-from allaprima.store.schema import JobState
+from allaprima.store.keys import KeyRow
+from allaprima.store.rows import Job
 
 router = APIRouter(tags=["images"])
 
@@ -29,59 +36,52 @@ OTHER_PATHS = tuple(
     f"{start}/images/generations{end}" for start in ("/v1", "") for end in ("", "/", "/with-url", "/with-url/")
 )
 
-_PROBLEMS: dict[int | str, dict[str, Any]] = {
-    400: {"model": ErrorBody, "description": "Fields that can't be done as asked, all of them."},
-    401: {"model": ErrorBody, "description": "No good key."},
-    413: {"model": ErrorBody, "description": "The body is too large."},
-    415: {"model": ErrorBody, "description": "The body is not application/json."},
-    429: {"model": ErrorBody, "description": "The queue is full, or the key's limit is reached; see Retry-After."},
-    500: {"model": ErrorBody, "description": "The job failed."},
-    503: {"model": ErrorBody, "description": "The server is stopping; see Retry-After."},
-    504: {"model": ErrorBody, "description": "The wait is over; the job goes on."},
-}
-_BODY = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "application/json": {"schema": ImagesBody.model_json_schema(ref_template="#/components/schemas/{model}")}
-        },
-    }
-}
-
-
-async def read_call(request: Request, _key: CallerKey, service: ServiceDep, settings: SettingsDep) -> ImagesCall:
-    """Parse the body, after the key has been found good."""
-    values = await read_object(request, settings.max_body_bytes)
-    return read_images_body(values, lambda name: _model_problem(service, name))
-
 
 @router.post(
     PATH,
     response_model=answers.ImagesAnswer,
     response_model_exclude_unset=True,
-    responses=_PROBLEMS,
-    openapi_extra=_BODY,
+    responses=problems(400, 401, 403, 409, 413, 415, 422, 429, 500, 503, 504),
+    openapi_extra=BODY,
     summary="Paint pictures from a prompt",
 )
 async def create(
     request: Request,
     key: CallerKey,
-    call: Annotated[ImagesCall, Depends(read_call)],
+    call: Annotated[Call, Depends(read_call)],
     service: ServiceDep,
     settings: SettingsDep,
     inference_id: InferenceId,
+    idempotency_key: ClaimHeader = None,
 ) -> Response:
     """Paint and answer with links to the pictures (or the pictures themselves, where asked)."""
-    served = service.models.find(call.model)
-    assert served is not None  # `read_call` refuses unknown models
     origin = base_url(request, settings)
-    rate = service.rates.take(key.id)
-    job = await service.jobs.submit(key, _image_request(call, served), inference_id)
-    job = await service.jobs.wait(job.id, settings.wait_s)
-    _raise_if_unpainted(job)
-    images = await service.jobs.images_of(job)
-    body = await _answer(service, call, served, job, images, origin)
-    return JSONResponse(body.model_dump(exclude_unset=True), headers=_headers(body, call, rate))
+    on_leaving = on_disconnect(request)
+    rate = service.rates.take(key.id, key.requests_per_minute)
+    headers = {} if rate is None else rate_headers(rate.limit, rate.remaining, rate.reset_s)
+    terms = call.terms(request, origin)
+    if call.body.dry_run:
+        return JSONResponse(await quote(service, key, call, terms), headers=headers)
+    job = await service.jobs.submit(
+        key,
+        call.request,
+        terms,
+        inference_id,
+        claim=claim(idempotency_key, "images", call.body.digest),
+        start_within_s=start_within(request),
+    )
+    if job.id != inference_id:
+        headers["idempotent-replayed"] = "true"
+        await _check_answered(service, job)
+    elif not job.is_finished:
+        job = await _wait(request, service, key, job, settings.wait_s, on_leaving)
+    painted.raise_if_unpainted(job)
+    pictures = await service.jobs.images_of(job)
+    painting = service.jobs.take_unkept(job)
+    if not pictures and painting is None:
+        raise GenerationFailed("the pictures are no longer in the store")
+    body = await painted.answer(service, job, pictures, origin, painting)
+    return JSONResponse(body.model_dump(exclude_unset=True), headers=headers | _headers(body, call, job))
 
 
 for _path in OTHER_PATHS:
@@ -89,104 +89,94 @@ for _path in OTHER_PATHS:
         router.add_api_route(_path, create, methods=["POST"], include_in_schema=False)
 
 
-def _model_problem(service: Service, name: str) -> str | None:
-    if service.models.find(name):
-        return None
-    loaded = ", ".join(f"'{model.id}'" for model in service.models.served())
-    return f"there is no model {name[:80]!a} here; loaded are {loaded}"
+async def _check_answered(service: Service, job: Job) -> None:
+    """Raise `IdempotencyInFlight` while the first of some equal requests is not answered."""
+    if job.is_finished:
+        return
+    finish = (await service.jobs.place(job))["predicted_finish"]
+    raise IdempotencyInFlight(retry_after_s=max(0.0, (finish or 0.0) - service.clock()))
 
 
-def _image_request(call: ImagesCall, served: ServedModel) -> ImageRequest:
-    return ImageRequest(
-        prompt=call.prompt,
-        seed=secrets.randbelow(RANDOM_SEED_BOUND) if call.seed is None else call.seed,
-        model=served.painted_by.id,
-        width=call.width,
-        height=call.height,
-        steps=call.steps,
-        count=call.count,
-        check_safety=call.check_safety,
-        image_format=call.image_format,
-        on_long_prompt=call.on_long_prompt,
-    )
+async def _wait(request: Request, service: Service, key: KeyRow, job: Job, wait_s: float, on_leaving: str) -> Job:
+    """Return the job when it is finished; cancel it when its client goes away, if that was asked."""
+    if on_leaving == "finish":
+        return await service.jobs.wait(job.id, wait_s)
+    waiting = asyncio.ensure_future(service.jobs.wait(job.id, wait_s))
+    leaving = asyncio.ensure_future(_until_gone(request))
+    try:
+        await asyncio.wait((waiting, leaving), return_when=asyncio.FIRST_COMPLETED)
+        if waiting.done():
+            return waiting.result()
+        try:
+            return await service.jobs.cancel(key.account_id, job.id)
+        except JobFinished:
+            return await waiting
+    finally:
+        waiting.cancel()
+        leaving.cancel()
 
 
-def _raise_if_unpainted(job: Job) -> None:
-    if job.state == JobState.CANCELLED:
-        raise Cancelled
-    if job.state != JobState.SUCCEEDED:
-        raise GenerationFailed(job.error_message)
+async def _until_gone(request: Request) -> None:
+    """Return when the client has closed the connection."""
+    while (await request.receive())["type"] != "http.disconnect":
+        continue
 
 
-async def _answer(
-    service: Service, call: ImagesCall, served: ServedModel, job: Job, images: list[ImageRow], origin: str
-) -> answers.ImagesAnswer:
-    result = job.result or {}
-    warnings = [*_call_warnings(call, served), *result["warnings"]]
-    is_inline = call.in_base64 or call.as_data_uri
-    files = [await service.jobs.read_object(image) if is_inline else b"" for image in images]
-    encoded = [base64.b64encode(data).decode() for data in files]
-    links = [f"{origin}{service.links.path(image)}" for image in images]
-    if call.as_data_uri:
-        links = [f"data:{image.content_type};base64,{text}" for image, text in zip(images, encoded, strict=True)]
-    return answers.ImagesAnswer(
-        created=int(job.created_at),
-        images=[
-            answers.AnswerImage(
-                url=link,
-                width=job.request.width,
-                height=job.request.height,
-                content_type=image.content_type,
-                seed=image.seed,
-                sha256=image.sha256,
-                nsfw_score=image.nsfw_score,
-                expires_at=int(image.expires_at),
-            )
-            for image, link in zip(images, links, strict=True)
-        ],
-        data=[
-            answers.AnswerData(b64_json=text) if call.in_base64 else answers.AnswerData(url=link)
-            for text, link in zip(encoded, links, strict=True)
-        ],
-        timings=answers.AnswerTimings(**result["timings"]),
-        seed=job.request.seed,
-        has_nsfw_concepts=[image.is_flagged for image in images],
-        prompt=job.request.prompt,
-        meta=answers.AnswerMeta(
-            model=result["model"],
-            revision=result["revision"],
-            precision=result.get("precision"),
-            usage=answers.AnswerUsage(credits_used=0, usd_spent=0.0),
-            warnings=warnings,
-        ),
-    )
-
-
-def _call_warnings(call: ImagesCall, served: ServedModel) -> list[str]:
-    warnings = []
-    if served.is_stand_in:
-        warnings.append(f"{served.id} has no weights here; {served.painted_by.id} painted in its stead")
-    if call.ignored:
-        warnings.append(f"fields without effect: {', '.join(map(_shown, call.ignored))}")
-    return warnings
-
-
-def _shown(name: str) -> str:
-    """A client's field name as text that a header can carry."""
-    text = name[:60].encode("ascii", "backslashreplace").decode().replace("\r", "\\r").replace("\n", "\\n")
-    return text[:60].strip()
-
-
-def _headers(body: answers.ImagesAnswer, call: ImagesCall, rate: Rate | None) -> dict[str, str]:
-    usage = body.meta.usage
-    headers = {
+def _headers(body: answers.ImagesAnswer, call: Call, job: Job) -> dict[str, str]:
+    usage, timings = body.meta.usage, body.timings
+    queued_s = (job.started_at or job.created_at) - job.created_at
+    phases = {
+        "queue": queued_s,
+        "text": timings.text,
+        "steps": sum(timings.steps),
+        "decode": timings.decode,
+        "safety": timings.safety,
+        "encode": timings.encode,
+    }
+    return {
         "x-model": body.meta.model,
         "x-aimlapi-credits-used": str(usage.credits_used),
         "x-aimlapi-usd-spent": f"{usage.usd_spent:.9f}",
-    }
-    if rate is not None:
-        headers |= rate_headers(rate.limit, rate.remaining, rate.reset_s)
-    if call.ignored:
-        names = [name for name in map(_shown, call.ignored[:32]) if name and name.isprintable()]
-        headers["x-ignored-fields"] = ", ".join(names)
-    return headers
+        "server-timing": ", ".join(f"{name};dur={seconds * 1000:.1f}" for name, seconds in phases.items()),
+    } | call.ignored_header()
+
+
+# Pictures by id ---------------------------------------------------------------------------------------------------
+
+
+@router.post(
+    "/v1/images/{image_id:uuid}/sign",
+    response_model=answers.SignedImage,
+    responses=problems(400, 401, 404, 413, 415),
+    openapi_extra=body_of(answers.SignBody, is_required=False),
+    summary="Make a new link to a picture",
+)
+async def sign(
+    request: Request, image_id: UUID, key: CallerKey, service: ServiceDep, settings: SettingsDep
+) -> answers.SignedImage:
+    """Return a link that works without a key, until the picture's end or for as long as is asked."""
+    values = await read_object(request, settings.max_body_bytes, is_optional=True)
+    problem = None if values.get("expires_in") is None else seconds_problem(values["expires_in"])
+    if problem:
+        raise InvalidRequest(FieldProblem("expires_in", problem))
+    image = await service.jobs.find_image(key.account_id, str(image_id))
+    until = image.expires_at
+    if values.get("expires_in") is not None:
+        until = service.clock() + values["expires_in"]
+    if until > image.expires_at:
+        left = int(image.expires_at - service.clock())
+        raise InvalidRequest(FieldProblem("expires_in", f"must be at most {left}: the picture itself ends then"))
+    link = f"{base_url(request, settings)}{service.links.path(image, until)}"
+    return answers.SignedImage(id=image.id, url=link, expires_at=int(until))
+
+
+@router.delete(
+    "/v1/images/{image_id:uuid}",
+    response_model=answers.Deleted,
+    responses=problems(401, 404),
+    summary="Remove a picture",
+)
+async def remove(image_id: UUID, key: CallerKey, service: ServiceDep) -> answers.Deleted:
+    """Remove a picture for good; its links end at once."""
+    await service.jobs.remove_image(key.account_id, str(image_id))
+    return answers.Deleted(id=str(image_id), object="image", deleted=True)

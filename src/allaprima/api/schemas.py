@@ -1,4 +1,5 @@
-"""Bodies of `POST /v1/images/generations`: every published variant's fields, and the aliases that real clients send.
+"""Bodies of `POST /v1/images/generations` and `/v1/jobs`: every published variant's fields, the aliases that real
+clients send, and our own.
 
 `ImagesBody` is what the OpenAPI document shows and what validates single fields; `read_images_body` adds what holds
 between fields (aliases that disagree, seed plus count) and gives every problem at once, under the client's own names.
@@ -13,18 +14,28 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from pydantic_core import PydanticCustomError
 
 from allaprima import request as limits
-from allaprima.api.body import json_type
+from allaprima.api.fields import (
+    OUTPUT_FORMATS,
+    RESPONSE_FORMATS,
+    Count,
+    ExpiresIn,
+    Flag,
+    GroupId,
+    Prompt,
+    Seed,
+    Share,
+    Size,
+    SizeObject,
+    Steps,
+    Text,
+    boolean,
+    choice,
+    integral,
+    seconds_problem,
+    size_of,
+)
 from allaprima.errors import FieldProblem, InvalidRequest
-from allaprima.request import ImageFormat, LongPrompt
-
-PRESETS: dict[str, tuple[int, int]] = {
-    "square_hd": (1024, 1024),
-    "square": (512, 512),
-    "portrait_4_3": (768, 1024),
-    "portrait_16_9": (576, 1024),
-    "landscape_4_3": (1024, 768),
-    "landscape_16_9": (1024, 576),
-}
+from allaprima.request import ImageFormat, LongPrompt, Priority
 
 #: Each field's other names.
 ALIASES: dict[str, tuple[str, ...]] = {
@@ -34,142 +45,13 @@ ALIASES: dict[str, tuple[str, ...]] = {
 }
 
 
-def _refuse(message: str) -> PydanticCustomError:
-    # Without a context pydantic takes the template as it stands, braces and all.
-    return PydanticCustomError("allaprima", message)
-
-
-def _integral(problem: Callable[[int], str | None]) -> Callable[[Any], int]:
-    """Accept a JSON number without a fraction that has no problem; refuse booleans and numbers in strings."""
-
-    def check(value: Any) -> int:
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise _refuse(f"must be an integer; it is {json_type(value)}")
-        if isinstance(value, float) and not value.is_integer():
-            raise _refuse(f"must be an integer; it is {value}")
-        if message := problem(int(value)):
-            raise _refuse(message)
-        return int(value)
-
-    return check
-
-
-def _boolean(value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise _refuse(f"must be true or false; it is {json_type(value)}")
-    return value
-
-
-def _prompt(value: Any) -> str:
-    if not isinstance(value, str):
-        raise _refuse(f"must be a string; it is {json_type(value)}")
-    if message := limits.prompt_problem(value):
-        raise _refuse(message)
-    return value
-
-
-def _model(value: Any) -> str:
-    if not isinstance(value, str):
-        raise _refuse(f"must be a string; it is {json_type(value)}")
-    return value
-
-
-def _choice(*allowed: str) -> Callable[[Any], str]:
-    def check(value: Any) -> str:
-        if value not in allowed:
-            shown = json.dumps(value)[:60] if isinstance(value, str) else json_type(value)
-            expected = " | ".join(f"'{one}'" for one in allowed)
-            raise _refuse(f"Invalid enum value. Expected {expected}, received {shown}")
-        return str(value)
-
-    return check
-
-
-def _integer_schema(low: int, high: int, default: int) -> WithJsonSchema:
-    return WithJsonSchema({"type": "integer", "minimum": low, "maximum": high, "default": default})
-
-
-_SIDE_SCHEMA = {
-    "type": "integer",
-    "minimum": limits.MIN_SIDE,
-    "maximum": limits.MAX_SIDE,
-    "multipleOf": limits.SIDE_STEP,
-}
-
-Side = Annotated[int, BeforeValidator(_integral(limits.side_problem)), WithJsonSchema(_SIDE_SCHEMA)]
-Count = Annotated[
-    int, BeforeValidator(_integral(limits.count_problem)), _integer_schema(1, limits.MAX_COUNT, default=1)
-]
-Steps = Annotated[
-    int,
-    BeforeValidator(_integral(limits.steps_problem)),
-    _integer_schema(1, limits.MAX_STEPS, limits.DEFAULT_STEPS),
-]
-# A bound of the document is a floating-point number, which can say 2**63 exactly but not 2**63 - 1.
-_SEED_SCHEMA = {"type": "integer", "minimum": 0, "exclusiveMaximum": limits.MAX_SEED + 1}
-Seed = Annotated[int, BeforeValidator(_integral(limits.seed_problem)), WithJsonSchema(_SEED_SCHEMA)]
-Flag = Annotated[bool, BeforeValidator(_boolean), WithJsonSchema({"type": "boolean"})]
-OUTPUT_FORMATS = ("png", "jpeg", "webp", "url", "b64_json")
-RESPONSE_FORMATS = ("url", "b64_json")
-
-
-class SizeObject(BaseModel):
-    """A size in pixels; a side that is left out is the default's."""
-
-    model_config = ConfigDict(extra="allow")
-
-    width: Side = limits.DEFAULT_WIDTH
-    height: Side = limits.DEFAULT_HEIGHT
-
-
-def _size(value: Any) -> Any:
-    """Give presets and "WxH" the form of a size object."""
-    if isinstance(value, dict):
-        return value
-    if isinstance(value, str):
-        if value == "auto":
-            return {}
-        if value in PRESETS:
-            width, height = PRESETS[value]
-            return {"width": width, "height": height}
-        width_text, by, height_text = value.lower().partition("x")
-        if by and all(text.isascii() and text.isdigit() and len(text) < 10 for text in (width_text, height_text)):
-            return {"width": int(width_text), "height": int(height_text)}
-        expected = " | ".join(f"'{name}'" for name in PRESETS)
-        raise _refuse(
-            f'Invalid enum value. Expected {expected}, "WIDTHxHEIGHT" or an object, received {json.dumps(value)[:60]}'
-        )
-    raise _refuse(f"must be an object with width and height, or a preset's name; it is {json_type(value)}")
-
-
-_SIZE_SCHEMA = {
-    "anyOf": [
-        {
-            "type": "object",
-            "properties": {
-                "width": _SIDE_SCHEMA | {"default": limits.DEFAULT_WIDTH},
-                "height": _SIDE_SCHEMA | {"default": limits.DEFAULT_HEIGHT},
-            },
-        },
-        {"type": "string", "enum": list(PRESETS)},
-        {"type": "string", "pattern": "^[0-9]{2,4}x[0-9]{2,4}$"},
-        {"type": "string", "const": "auto"},
-    ]
-}
-Size = Annotated[SizeObject, BeforeValidator(_size), WithJsonSchema(_SIZE_SCHEMA)]
-
-
 class ImagesBody(BaseModel):
     """What to paint. Members that this server does not know are accepted and named in the answer."""
 
     model_config = ConfigDict(extra="allow", title="ImagesRequest")
 
-    model: Annotated[str, BeforeValidator(_model)] = Field(description="Id or alias of a served model.")
-    prompt: Annotated[
-        str,
-        BeforeValidator(_prompt),
-        WithJsonSchema({"type": "string", "minLength": 1, "maxLength": limits.MAX_PROMPT}),
-    ] = Field(description="What to paint.")
+    model: Text = Field(description="Id or alias of a served model.")
+    prompt: Prompt = Field(description="What to paint.")
     image_size: Size | None = Field(None, description="Size in pixels or a preset; default 1024x768.")
     num_images: Count | None = Field(None, description="Number of images; image i is painted with seed + i.")
     num_inference_steps: Steps | None = Field(None, description="Steps of the flow.")
@@ -177,18 +59,34 @@ class ImagesBody(BaseModel):
     enable_safety_checker: Flag | None = Field(None, description="Look at the pictures; default true.")
     sync_mode: Flag | None = Field(None, description="Give images as data URIs instead of links; default false.")
     output_format: (
-        Annotated[str, BeforeValidator(_choice(*OUTPUT_FORMATS)), WithJsonSchema({"enum": list(OUTPUT_FORMATS)})] | None
+        Annotated[str, BeforeValidator(choice(*OUTPUT_FORMATS)), WithJsonSchema({"enum": list(OUTPUT_FORMATS)})] | None
     ) = Field(None, description="File format; url and b64_json are taken as response_format.")
     response_format: (
-        Annotated[str, BeforeValidator(_choice(*RESPONSE_FORMATS)), WithJsonSchema({"enum": list(RESPONSE_FORMATS)})]
+        Annotated[str, BeforeValidator(choice(*RESPONSE_FORMATS)), WithJsonSchema({"enum": list(RESPONSE_FORMATS)})]
         | None
     ) = Field(None, description="Give images as links (default) or in base64.")
     on_long_prompt: (
-        Annotated[str, BeforeValidator(_choice(*LongPrompt)), WithJsonSchema({"enum": list(LongPrompt)})] | None
+        Annotated[str, BeforeValidator(choice(*LongPrompt)), WithJsonSchema({"enum": list(LongPrompt)})] | None
     ) = Field(None, description="What to do with more tokens than the model reads; truncate, the default, warns.")
-    stream: Annotated[Literal[False], BeforeValidator(_boolean)] | None = Field(
+    stream: Annotated[Literal[False], BeforeValidator(boolean)] | None = Field(
         None, description="Streaming is not offered yet: true is refused."
     )
+    safety_threshold: Share | None = Field(
+        None, description="Score from which a picture is withheld, within what the operator allows."
+    )
+    expires_in: ExpiresIn | None = Field(None, description="Seconds that the pictures are kept; the server's default.")
+    store: Flag | None = Field(
+        None, description="false: keep neither prompt nor pictures; they come in the answer, once. Default true."
+    )
+    use_cache: Flag | None = Field(
+        None, description="Take pictures that this very request gave before, if they are still there. Default false."
+    )
+    priority: Annotated[str, BeforeValidator(choice(*Priority)), WithJsonSchema({"enum": list(Priority)})] | None = (
+        Field(None, description="Which of the key's own jobs goes first; low runs while nothing else waits.")
+    )
+    group_id: GroupId | None = Field(None, description="A name that several jobs share, to list or cancel them by.")
+    webhook_url: Text | None = Field(None, description="Is sent a signed webhook when the job ends.")
+    dry_run: Flag | None = Field(None, description="Answer what it would come to, and paint nothing.")
     n: Count | None = Field(None, description="Alias of num_images.")
     size: Size | None = Field(None, description="Alias of image_size.")
     steps: Steps | None = Field(None, description="Alias of num_inference_steps.")
@@ -218,12 +116,24 @@ class ImagesCall:
     as_data_uri: bool
     #: Members without effect, in the client's order.
     ignored: tuple[str, ...]
+    safety_threshold: float | None
+    expires_in: float | None
+    is_kept: bool
+    use_cache: bool
+    priority: Priority
+    group_id: str | None
+    webhook_url: str | None
+    dry_run: bool
+    #: The body as one text, whatever the order of its members.
+    digest: str
 
 
-def read_images_body(values: dict[str, Any], model_problem: Callable[[str], str | None]) -> ImagesCall:
+def read_images_body(
+    values: dict[str, Any], model_problem: Callable[[str], str | None], max_ttl_s: float | None = None
+) -> ImagesCall:
     """Return the call that a JSON object makes. Raises `InvalidRequest` with every problem in it.
 
-    model_problem: says what is wrong with a model's name, if anything.
+    model_problem: says what is wrong with a model's name, if anything. max_ttl_s: the longest that images are kept.
     """
     problems = [FieldProblem(name, "must not be null") for name in NOT_NULL if name in values and values[name] is None]
     given = {name: value for name, value in values.items() if value is not None}
@@ -238,6 +148,10 @@ def read_images_body(values: dict[str, Any], model_problem: Callable[[str], str 
         problems = [problem for problem in problems if problem.field != "stream"]
         problems.append(FieldProblem("stream", "streaming is not offered yet; leave it out or send false"))
     problems += _last_seed(given)
+    problems += _not_together(given)
+    if message := given.get("expires_in") is not None and seconds_problem(given["expires_in"], max_ttl_s):
+        problems = [problem for problem in problems if problem.field != "expires_in"]
+        problems.append(FieldProblem("expires_in", message))
     if isinstance(name := given.get("model"), str) and (message := model_problem(name)):
         problems.append(FieldProblem("model", message))
     if problems or body is None:
@@ -265,6 +179,15 @@ def _call(body: ImagesBody, values: dict[str, Any]) -> ImagesCall:
         in_base64=response_format == "b64_json",
         as_data_uri=body.sync_mode is True,
         ignored=tuple(ignored),
+        safety_threshold=body.safety_threshold,
+        expires_in=body.expires_in,
+        is_kept=body.store is not False,
+        use_cache=body.use_cache is True,
+        priority=Priority(body.priority or Priority.NORMAL),
+        group_id=body.group_id,
+        webhook_url=body.webhook_url,
+        dry_run=body.dry_run is True,
+        digest=json.dumps(values, sort_keys=True, separators=(",", ":")),
     )
 
 
@@ -285,11 +208,25 @@ def _disagreements(given: dict[str, Any]) -> list[FieldProblem]:
     return problems
 
 
+def _not_together(given: dict[str, Any]) -> list[FieldProblem]:
+    """Name what can't be had beside storing nothing."""
+    if given.get("store") is not False:
+        return []
+    is_inline = "b64_json" in (given.get("response_format"), given.get("output_format")) or given.get("sync_mode")
+    problems = []
+    if not is_inline:
+        problems.append(FieldProblem("store", "can be false only where the answer holds the pictures: b64_json"))
+    for name in ("use_cache", "webhook_url", "expires_in"):
+        if given.get(name):
+            problems.append(FieldProblem(name, "has no meaning where nothing is stored; leave it out"))
+    return problems
+
+
 def _last_seed(given: dict[str, Any]) -> list[FieldProblem]:
     """Name a seed that is legal by itself but leaves no room for all the images."""
     try:
-        seed = _integral(limits.seed_problem)(given["seed"])
-        count = _integral(limits.count_problem)(given.get("num_images", given.get("n", 1)))
+        seed = integral(limits.seed_problem)(given["seed"])
+        count = integral(limits.count_problem)(given.get("num_images", given.get("n", 1)))
     except (KeyError, PydanticCustomError):
         return []
     message = limits.seed_problem(seed, count)
@@ -299,7 +236,7 @@ def _last_seed(given: dict[str, Any]) -> list[FieldProblem]:
 def _meaning(value: Any) -> Any:
     if isinstance(value, str | dict):
         try:
-            return SizeObject.model_validate(_size(value))
+            return SizeObject.model_validate(size_of(value))
         except (ValidationError, PydanticCustomError):
             return value
     return value

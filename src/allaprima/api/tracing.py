@@ -3,6 +3,7 @@
 import re
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uuid_utils import uuid7
 
@@ -25,10 +26,20 @@ EXPOSED_HEADERS = (
     "x-ratelimit-limit-requests",
     "x-ratelimit-remaining-requests",
     "x-ratelimit-reset-requests",
+    "location",
+    "etag",
+    "idempotent-replayed",
+    "server-timing",
 )
 
 #: The headers that carry an exchange's id.
 ID_HEADERS = ("x-inference-id", "x-request-id", "x-fal-request-id")
+
+
+def client_request_id(request: Request) -> str | None:
+    """Return what the client calls its request, unless it is a name that can't be had."""
+    client_id = request.headers.get("x-client-request-id", "")
+    return client_id if CLIENT_ID.fullmatch(client_id) else None
 
 
 class TracingMiddleware:

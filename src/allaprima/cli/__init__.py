@@ -22,6 +22,8 @@ app = typer.Typer(
 )
 keys_app = typer.Typer(no_args_is_help=True, help="Make, list and revoke API keys, also while a server runs.")
 app.add_typer(keys_app, name="keys")
+accounts_app = typer.Typer(no_args_is_help=True, help="Make, list and pay into accounts, also while a server runs.")
+app.add_typer(accounts_app, name="accounts")
 
 #: Words go to stderr, so that stdout carries results alone.
 words = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -164,14 +166,18 @@ def serve(
 
 @keys_app.command("create")
 def keys_create(
-    data_dir: DataDir = None, name: Annotated[str | None, typer.Option(help="What to call the key.")] = None
+    data_dir: DataDir = None,
+    name: Annotated[str | None, typer.Option(help="What to call the key.")] = None,
+    account: Annotated[str | None, typer.Option(help="Id or name of its account.", show_default="the first")] = None,
+    management: Annotated[bool, typer.Option("--management", help="It manages keys, and paints nothing.")] = False,
 ) -> None:
     """Make a key; it alone is printed on stdout, and never again."""
     with _refusals():
+        from allaprima.api.admin import NewKey
         from allaprima.cli.operator import open_operator
 
         with open_operator(_settings(data_dir)) as operator:
-            made = operator.create_key(name)
+            made = operator.create_key(NewKey(name=name, account=account, is_management=management))
     words.print(f"made the key {made['prefix']}; it is shown only now:")
     typer.echo(made["key"])
 
@@ -186,10 +192,12 @@ def keys_list(data_dir: DataDir = None) -> None:
 
         with open_operator(_settings(data_dir)) as operator:
             rows = operator.list_keys()
-    table = Table("prefix", "name", "created", "state")
+    table = Table("prefix", "name", "created", "kind", "state")
     for row in rows:
         created = datetime.fromtimestamp(row["created_at"], UTC).strftime("%Y-%m-%d %H:%M UTC")
-        table.add_row(row["prefix"], Text(row["name"] or ""), created, "revoked" if row["revoked_at"] else "good")
+        kind = "management" if row["is_management"] else "ordinary"
+        state = "revoked" if row["revoked_at"] else "disabled" if row["is_disabled"] else "good"
+        table.add_row(row["prefix"], Text(row["name"] or ""), created, kind, state)
     Console().print(table)
 
 
@@ -204,6 +212,51 @@ def keys_revoke(
         with open_operator(_settings(data_dir)) as operator:
             operator.revoke_key(prefix)
     words.print(f"revoked the key {prefix}")
+
+
+@accounts_app.command("create")
+def accounts_create(
+    name: Annotated[str, typer.Argument(help="What to call the account.")], data_dir: DataDir = None
+) -> None:
+    """Make an account; its id is printed on stdout. Give it keys with `keys create --account`."""
+    with _refusals():
+        from allaprima.cli.operator import open_operator
+
+        with open_operator(_settings(data_dir)) as operator:
+            typer.echo(operator.create_account(name)["id"])
+
+
+@accounts_app.command("list")
+def accounts_list(data_dir: DataDir = None) -> None:
+    """List all accounts with their balance, oldest first."""
+    with _refusals():
+        from allaprima.cli.operator import open_operator
+        from allaprima.service.prices import to_usd
+
+        with open_operator(_settings(data_dir)) as operator:
+            rows = operator.list_accounts()
+    table = Table("id", "name", "balance, credits", "balance, USD", "held back, credits")
+    for row in rows:
+        usd = f"{to_usd(row['balance']):.6f}"
+        table.add_row(row["id"], Text(row["name"]), str(row["balance"]), usd, str(row["held"]))
+    Console().print(table)
+
+
+@accounts_app.command("credit")
+def accounts_credit(
+    account: Annotated[str, typer.Argument(help="Id or name of the account.")],
+    usd: Annotated[float, typer.Argument(help="US dollars to pay in; below zero: to take out.")],
+    note: Annotated[str | None, typer.Option(help="A word for the ledger.")] = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Pay into an account; credits come in no other way."""
+    with _refusals():
+        from allaprima.cli.operator import open_operator
+        from allaprima.service.prices import to_credits, to_usd
+
+        with open_operator(_settings(data_dir)) as operator:
+            paid = operator.credit(account, to_credits(usd), note)
+    words.print(f"{paid['name']} has {paid['balance']} credits now ({to_usd(paid['balance']):.6f} USD)", markup=False)
 
 
 @app.command(

@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from allaprima.engine.safety import SafetyChecker
 from allaprima.errors import FieldProblem, InvalidRequest
 from allaprima.flux import no_check
-from allaprima.request import RANDOM_SEED_BOUND, ImageFormat, ImageRequest, StepDone
+from allaprima.request import RANDOM_SEED_BOUND, ImageFormat, ImageRequest, StepDone, StepsOnly
 from allaprima.settings import EngineSettings
 from allaprima.weights.catalog import SKETCH_ID, find_path
 from allaprima.weights.model import open_model
@@ -90,7 +90,7 @@ def paint(job: Job, model: str, words: Console, settings: EngineSettings) -> lis
         def on_step(done: StepDone) -> None:
             progress.update(task, completed=done.step)
 
-        painting = painter.paint(job.request, no_check, on_step)
+        painting = painter.paint(job.request, no_check, StepsOnly(on_step))
     for warning in painting.warnings:
         words.print(f"note: {warning}", markup=False)
     written = []

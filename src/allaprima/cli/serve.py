@@ -73,6 +73,8 @@ async def _serve(settings: Settings, engine: Engine, listener: socket.socket, wo
             if main.should_exit:
                 service.jobs.drain()
             loop.call_later(PAINT_S, service.jobs.drain)
+            # Who only watches comes back with the last event that it saw; nobody need wait for it.
+            service.jobs.close_streams()
             main.should_exit = True
 
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -115,7 +117,7 @@ async def _admin(settings: Settings, service: Service) -> AsyncIterator[None]:
     path.unlink(missing_ok=True)
     with socket.socket(socket.AF_UNIX) as door:
         _bind_private(door, path)
-        server = _server(create_admin_app(service.keys))
+        server = _server(create_admin_app(service.operator))
         serving = asyncio.create_task(server.serve(sockets=[door]))
         try:
             yield

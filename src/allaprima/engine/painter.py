@@ -1,16 +1,25 @@
 """One request to finished files, with every phase timed: text, steps, decode, safety, encode."""
 
 import time
-from collections.abc import Callable
 
 import numpy as np
 import torch
 
 from allaprima.engine.image import PaintingInfo, encode
-from allaprima.engine.pipeline import Pipeline, Pixels
+from allaprima.engine.pipeline import Canvas, Pipeline, Pixels
+from allaprima.engine.previews import Previewer, encode_preview
 from allaprima.engine.safety import SafetyChecker
 from allaprima.flux import Check
-from allaprima.request import ImageRequest, PaintedImage, Painting, StepDone, Timings
+from allaprima.request import (
+    ImageRequest,
+    PaintedImage,
+    Painting,
+    Preview,
+    PreviewImage,
+    Progress,
+    StepDone,
+    Timings,
+)
 
 
 class Stopwatch:
@@ -35,10 +44,13 @@ class Painter:
         self._pipeline = pipeline
         self._safety = safety
         self._threshold = threshold
+        self._previewer = Previewer(pipeline)
 
     @torch.inference_mode()
-    def paint(self, request: ImageRequest, check: Check, on_step: Callable[[StepDone], None]) -> Painting:
+    def paint(self, request: ImageRequest, check: Check, progress: Progress) -> Painting:
         """Return the finished painting. `check` is asked before every block and may raise to stop it.
+
+        The seconds that previews take belong to no phase: they are a watcher's, not the request's.
 
         Raises `GenerationFailed` when the model gives values that are not finite, and whatever `check` raises.
         """
@@ -47,9 +59,12 @@ class Painter:
         text_s = watch.lap()
         canvas = self._pipeline.prepare(request)
         steps_s = []
-        for progress in self._pipeline.denoise(canvas, conditioning, request.steps, check):
+        for _ in self._pipeline.denoise(canvas, conditioning, request.steps, check):
             steps_s.append(watch.lap())
-            on_step(StepDone(progress.step, request.steps))
+            progress.step(StepDone(canvas.step, request.steps))
+            if progress.wants_previews():
+                progress.preview(self._preview(request, canvas, check))
+                watch.lap()
         pictures = self._pipeline.decode(canvas, request.width, request.height, check)
         decode_s = watch.lap()
         scores = [self._score(picture) if request.check_safety else None for picture in pictures]
@@ -63,11 +78,24 @@ class Painter:
             self.model.id, self.model.revision, self.model.precision, images, timings, conditioning.warnings
         )
 
+    def _preview(self, request: ImageRequest, canvas: Canvas, check: Check) -> Preview:
+        """Return how the canvas looks now; what would be withheld at the end is withheld here too."""
+        images = []
+        for picture in self._previewer.pictures(canvas, check):
+            score = self._score(picture) if request.check_safety else None
+            is_flagged = score is not None and score >= self._threshold_of(request)
+            data = b"" if is_flagged else encode_preview(picture)
+            images.append(PreviewImage(data, score, is_flagged))
+        return Preview(canvas.step, request.steps, tuple(images))
+
+    def _threshold_of(self, request: ImageRequest) -> float:
+        return self._threshold if request.safety_threshold is None else request.safety_threshold
+
     def _score(self, picture: Pixels) -> float:
         return self._safety.score(torch.from_numpy(picture))
 
     def _finish(self, request: ImageRequest, index: int, picture: Pixels, score: float | None) -> PaintedImage:
-        is_flagged = score is not None and score >= self._threshold
+        is_flagged = score is not None and score >= self._threshold_of(request)
         info = PaintingInfo(
             prompt=request.prompt,
             seed=request.seed + index,

@@ -8,7 +8,7 @@ Dimension key: L image tokens, T text tokens, C latent values per token.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 
 import numpy as np
@@ -71,6 +71,8 @@ class Canvas:
     images: list[Tensor]
     #: Steps done so far.
     step: int = 0
+    #: What the last step took each image for: where it would go in one straight line from there.
+    guesses: list[Tensor] = field(default_factory=list)
 
 
 class Pipeline:
@@ -138,12 +140,14 @@ class Pipeline:
         txt_ids = text_ids(txt.shape[1], self.model.config.text_anchors, canvas.rows, canvas.columns).to(self._device)
         modulations = self._modulate(conditioning, steps, check)
         for step, (t, t_next) in enumerate(pairwise(schedule(steps))):
+            canvas.guesses = []
             for i, image in enumerate(canvas.images):
                 output = self.model.networks.transformer.velocity(
                     image, ids, txt, txt_ids, modulations.row(step), check
                 )  # (1, L, C)
                 velocity = output if self.model.config.predicts == "velocity" else velocity_to(output, image, t)
                 canvas.images[i] = euler_step(image, velocity, t, t_next)
+                canvas.guesses.append(euler_step(image, velocity, t, 0.0))
                 if not torch.isfinite(canvas.images[i]).all():
                     raise GenerationFailed(f"the model gave values that are not finite at step {canvas.step + 1}")
             canvas.step += 1

@@ -14,7 +14,8 @@ from dataclasses import dataclass, field, replace
 from allaprima.engine.painter import Painter
 from allaprima.errors import Cancelled, Draining, Error, GenerationFailed
 from allaprima.flux import Check
-from allaprima.request import ImageRequest, ModelInfo, Painting, StepDone
+from allaprima.kernels import library
+from allaprima.request import ImageRequest, ModelInfo, Painting, Progress, TokenCount
 from allaprima.weights.tokenizer import PromptTokenizer
 
 logger = logging.getLogger(__name__)
@@ -29,7 +30,7 @@ class Ticket:
 
     job_id: str
     request: ImageRequest
-    on_step: Callable[[StepDone], None]
+    progress: Progress
     future: Future[Painting] = field(default_factory=Future)
     cancelled: threading.Event = field(default_factory=threading.Event)
 
@@ -64,20 +65,18 @@ class Engine:
         """Whether every model is loaded."""
         return self.ready.done() and self.ready.exception() is None
 
-    def tokens_over(self, request: ImageRequest) -> int:
-        """Return how many tokens a prompt has more than its model reads."""
-        return self._tokenizers[request.model].encode(request.prompt).over
+    def tokens(self, request: ImageRequest) -> TokenCount:
+        """Return how long a prompt is for its model, in tokens of T5."""
+        tokenizer = self._tokenizers[request.model]
+        return TokenCount(tokenizer.count(request.prompt), tokenizer.room)
 
     def start(self) -> None:
         """Start the thread and the loading. Requests may be submitted at once; they wait."""
         self._thread.start()
 
-    def submit(self, job_id: str, request: ImageRequest, on_step: Callable[[StepDone], None]) -> Future[Painting]:
-        """Queue a request. The Future fails with `Cancelled`, `Draining` or `GenerationFailed`.
-
-        `on_step` is called in the engine's thread after each step and must be quick.
-        """
-        ticket = Ticket(job_id, request, on_step)
+    def submit(self, job_id: str, request: ImageRequest, progress: Progress) -> Future[Painting]:
+        """Queue a request. The Future fails with `Cancelled`, `Draining` or `GenerationFailed`."""
+        ticket = Ticket(job_id, request, progress)
         self._tickets[job_id] = ticket
         ticket.future.add_done_callback(lambda _: self._tickets.pop(job_id, None))
         self._inbox.put(ticket)
@@ -117,9 +116,10 @@ class Engine:
 
     def _announce(self) -> None:
         """Tell the revisions and precisions of the loaded models, and that the engine is ready."""
+        kernels = library.signature()
         loaded = {model_id: painter.model for model_id, painter in self._painters.items()}
         self._models = tuple(
-            replace(info, revision=loaded[info.id].revision, precision=loaded[info.id].precision)
+            replace(info, revision=loaded[info.id].revision, precision=loaded[info.id].precision, kernels=kernels)
             for info in self._models
         )
         self.ready.set_result(None)
@@ -139,7 +139,7 @@ class Engine:
             return
         try:
             check()
-            painting = self._painter(ticket.request.model).paint(ticket.request, check, ticket.on_step)
+            painting = self._painter(ticket.request.model).paint(ticket.request, check, ticket.progress)
         except Error as exc:
             ticket.future.set_exception(exc)
         # Whatever a request does to the engine, the next one is painted.

@@ -62,6 +62,11 @@ def level() -> Level:
     return _level
 
 
+def signature() -> str:
+    """Return what computes here, with its version: pictures may differ by a bit between two of these."""
+    return f"{_level.name.lower()}-{VERSION}-torch-{torch.__version__}"
+
+
 def is_built() -> bool:
     """Say whether the library is there at all."""
     return _library is not None

@@ -1,18 +1,22 @@
-"""Keys: made, shown once, recognised by their hash, revoked.
+"""Keys: made, shown once, recognised by their hash, limited, disabled, rotated, revoked.
 
 A key is `ap_`, 30 random base62 characters and 6 that are the CRC32 of those, so that a scanner can tell a real key
 from a look-alike offline. The 30 characters carry 178 bits; a fast hash is enough.
 """
 
 import hashlib
+import hmac
 import secrets
 import zlib
+from dataclasses import dataclass, replace
+from typing import Any
 
 from uuid_utils import uuid7
 
 from allaprima.errors import KeyNotFound, Unauthorized
 from allaprima.service.ports import Clock
-from allaprima.store.keys import Account, KeyRow, Keys
+from allaprima.store.idempotency import Claim
+from allaprima.store.keys import Account, Accounts, KeyRow, Keys, SpendLimit
 
 BASE62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 KEY_START = "ap_"
@@ -22,9 +26,26 @@ PREFIX_CHARACTERS = 8
 FIRST_ACCOUNT = "default"
 
 
-def make_key() -> str:
-    """Return a new random key."""
-    body = "".join(secrets.choice(BASE62) for _ in range(RANDOM_CHARACTERS))
+@dataclass(frozen=True, slots=True)
+class KeySpec:
+    """What a key is to be."""
+
+    name: str | None = None
+    is_management: bool = False
+    is_disabled: bool = False
+    #: None: all of them.
+    scopes: tuple[str, ...] | None = None
+    limit: SpendLimit | None = None
+    #: None: the server's.
+    requests_per_minute: int | None = None
+    #: None: the server's.
+    safety_threshold: float | None = None
+
+
+def make_key(draw: Any = None) -> str:
+    """Return a new random key. draw: gives the next character's number below 62; else the system's randomness."""
+    draw = draw or (lambda: secrets.randbelow(len(BASE62)))
+    body = "".join(BASE62[draw()] for _ in range(RANDOM_CHARACTERS))
     return f"{KEY_START}{body}{checksum(body)}"
 
 
@@ -51,41 +72,99 @@ def hash_key(key: str) -> str:
     return hashlib.sha256(key.encode()).hexdigest()
 
 
+def prefix_of(key: str) -> str:
+    """Return the characters that name a key without giving it away."""
+    return key[len(KEY_START) :][:PREFIX_CHARACTERS]
+
+
 class KeyRing:
-    """Makes, recognises, lists and revokes keys."""
+    """Makes, recognises, changes and revokes keys."""
 
-    def __init__(self, keys: Keys, clock: Clock) -> None:
+    def __init__(self, keys: Keys, accounts: Accounts, clock: Clock, secret: bytes) -> None:
+        """secret: of the data folder; keys that may have to be shown again are derived from it."""
         self._keys = keys
+        self._accounts = accounts
         self._clock = clock
+        self._secret = secret
 
-    async def create(self, name: str | None = None) -> tuple[KeyRow, str]:
-        """Make a key for the first account (made if need be); return its row and the key, which is shown only here."""
-        account = await self._keys.first_account()
-        if account is None:
-            account = Account(str(uuid7()), FIRST_ACCOUNT, self._clock())
-            await self._keys.add_account(account)
+    async def create(
+        self, spec: KeySpec, account_id: str | None = None, claim: Claim | None = None
+    ) -> tuple[KeyRow, str]:
+        """Make a key, of the first account (made if need be) unless one is named; return its row and the key.
+
+        The key is shown only here, or again to an equal request with the same claim. Raises `IdempotencyMismatch`.
+        """
+        account_id = account_id or (await self.first_account()).id
         while True:
-            key = make_key()
-            prefix = key[len(KEY_START) :][:PREFIX_CHARACTERS]
-            row = KeyRow(str(uuid7()), account.id, name, prefix, self._clock(), None)
-            if await self._keys.add(row, hash_key(key)):
-                return row, key
+            now = self._clock()
+            row_id = str(uuid7())
+            key = self._derive(row_id) if claim else make_key()
+            row = KeyRow(row_id, account_id, spec.name, prefix_of(key), now, updated_at=now)
+            row = replace(row, **{name: getattr(spec, name) for name in _SPEC_NAMES})
+            stored = await self._keys.add(row, hash_key(key), claim)
+            if stored is not None:
+                return stored, key if stored.id == row_id else self._derive(stored.id)
+
+    def _derive(self, row_id: str) -> str:
+        """Return the key that belongs to a row for good: what is stored nowhere can still be shown again."""
+        stream = int.from_bytes(hmac.new(self._secret, f"key/{row_id}".encode(), hashlib.sha256).digest())
+
+        def draw() -> int:
+            nonlocal stream
+            stream, digit = divmod(stream, len(BASE62))
+            return digit
+
+        return make_key(draw)
+
+    async def first_account(self) -> Account:
+        """Return the oldest account, made if there is none."""
+        if found := await self._accounts.all():
+            return found[0]
+        account = Account(str(uuid7()), FIRST_ACCOUNT, self._clock())
+        await self._accounts.add(account)
+        return account
 
     async def create_first(self) -> str | None:
         """On an empty store make a key and return it; else return None."""
         if await self._keys.count():
             return None
-        _, key = await self.create("first")
+        _, key = await self.create(KeySpec(name="first"))
         return key
 
-    async def all(self) -> list[KeyRow]:
-        """Return every key, oldest first."""
-        return await self._keys.all()
+    async def all(self, account_id: str | None = None) -> list[KeyRow]:
+        """Return every key, or every one of an account, oldest first; revoked ones too."""
+        return await self._keys.all(account_id)
 
-    async def revoke(self, prefix: str) -> None:
+    async def find(self, prefix: str, account_id: str | None = None) -> KeyRow:
+        """Return a key that is not revoked. Raises `KeyNotFound`, also for another account's."""
+        row = await self._keys.find(prefix, account_id)
+        if row is None:
+            raise KeyNotFound(f"there is no good key with the prefix {prefix[:40]}")
+        return row
+
+    async def change(self, account_id: str, prefix: str, **changes: Any) -> KeyRow:
+        """Change what a `KeySpec` says of a key; return it as it is then. Raises `KeyNotFound`."""
+        row = await self.find(prefix, account_id)
+        changed = replace(row, **changes, updated_at=self._clock())
+        await self._keys.update(changed)
+        return changed
+
+    async def rotate(self, account_id: str, prefix: str) -> tuple[KeyRow, str]:
+        """Let a new key take a key's place, limits, usage and all; the old one is useless at once.
+
+        Raises `KeyNotFound`.
+        """
+        row = await self.find(prefix, account_id)
+        while True:
+            key = make_key()
+            changed = replace(row, prefix=prefix_of(key), updated_at=self._clock())
+            if await self._keys.replace_hash(changed, changed.prefix, hash_key(key)):
+                return changed, key
+
+    async def revoke(self, prefix: str, account_id: str | None = None) -> None:
         """Make a key useless from the next request on. Raises `KeyNotFound`."""
-        if not await self._keys.revoke(prefix, self._clock()):
-            raise KeyNotFound(f"there is no good key with the prefix {prefix}")
+        if not await self._keys.revoke(prefix, self._clock(), account_id):
+            raise KeyNotFound(f"there is no good key with the prefix {prefix[:40]}")
 
     async def authenticate(self, key: str) -> KeyRow:
         """Return the key's row. Raises `Unauthorized` for any other text."""
@@ -93,3 +172,6 @@ class KeyRing:
         if row is None:
             raise Unauthorized
         return row
+
+
+_SPEC_NAMES = tuple(name for name in KeySpec.__dataclass_fields__ if name != "name")

@@ -9,7 +9,7 @@ import hashlib
 import hmac
 
 from allaprima.errors import ImageNotFound
-from allaprima.store.jobs import ImageRow
+from allaprima.store.rows import ImageRow
 
 
 class Links:
@@ -18,10 +18,10 @@ class Links:
     def __init__(self, secret: bytes) -> None:
         self._secret = secret
 
-    def path(self, image: ImageRow) -> str:
-        """Return the link's path; it works until the picture expires."""
+    def path(self, image: ImageRow, until: float | None = None) -> str:
+        """Return the link's path; it works until that time, or until the picture expires."""
         name = f"{image.id}.{image.object_name.rpartition('.')[2]}"
-        expires = int(image.expires_at)
+        expires = int(image.expires_at if until is None else until)
         return f"/files/{expires}-{self._sign(expires, name)}/{name}"
 
     def read(self, token: str, name: str, now: float) -> str:

@@ -1,10 +1,9 @@
 """What the use cases need from the world, as protocols: the engine and the clock."""
 
-from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Protocol
 
-from allaprima.request import ImageRequest, ModelInfo, Painting, StepDone
+from allaprima.request import ImageRequest, ModelInfo, Painting, Progress, TokenCount
 
 
 class Engine(Protocol):
@@ -18,13 +17,13 @@ class Engine(Protocol):
     def is_ready(self) -> bool:
         """Whether every model is loaded."""
 
-    def tokens_over(self, request: ImageRequest) -> int:
-        """Return how many tokens a prompt has more than its model reads."""
+    def tokens(self, request: ImageRequest) -> TokenCount:
+        """Return how long a prompt is for its model."""
 
     def start(self) -> None:
         """Begin to load and then to paint."""
 
-    def submit(self, job_id: str, request: ImageRequest, on_step: Callable[[StepDone], None]) -> Future[Painting]:
+    def submit(self, job_id: str, request: ImageRequest, progress: Progress) -> Future[Painting]:
         """Queue a request; the Future fails with `Cancelled`, `Draining` or `GenerationFailed`."""
 
     def cancel(self, job_id: str) -> None:

@@ -40,21 +40,23 @@ class Rates:
         #: When a key's requests so far will be paid off, unix seconds.
         self._horizons: dict[str, float] = {}
 
-    def take(self, key_id: str) -> Rate | None:
+    def take(self, key_id: str, per_minute: int | None = None) -> Rate | None:
         """Count one request; return where the key stands after it, or None where nothing is counted.
 
-        Raises `RateLimited` with the seconds after which it would pass; a refused request is not counted.
+        per_minute: the key's own limit, in place of everybody's. Raises `RateLimited` with the seconds after which it
+        would pass; a refused request is not counted.
         """
-        if self._limit is None:
+        limit = per_minute or self._limit
+        if limit is None:
             return None
         now = self._clock()
-        share_s = WINDOW_S / self._limit
+        share_s = WINDOW_S / limit
         # A clock that was set back must not lock a key out for longer than the window.
         before = self._horizons[key_id] = min(max(now, self._horizons.get(key_id, now)), now + WINDOW_S)
         ahead_s = before - now + share_s
         if ahead_s > WINDOW_S * (1 + 1e-9):
-            raise RateLimited(self._limit, retry_after_s=ahead_s - WINDOW_S)
+            raise RateLimited(limit, retry_after_s=ahead_s - WINDOW_S)
         if len(self._horizons) >= MANY_KEYS:
             self._horizons = {key: end for key, end in self._horizons.items() if end > now}
         self._horizons[key_id] = now + ahead_s
-        return Rate(self._limit, math.floor((WINDOW_S - ahead_s) / share_s + 1e-6), ahead_s)
+        return Rate(limit, math.floor((WINDOW_S - ahead_s) / share_s + 1e-6), ahead_s)

@@ -7,6 +7,7 @@ Files are written first and removed last, so a row always has its file; a file w
 import asyncio
 import logging
 import os
+from collections.abc import Iterable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -17,7 +18,7 @@ from sqlalchemy import delete, select
 
 from allaprima.errors import StoreError
 from allaprima.store.database import Database
-from allaprima.store.jobs import ImageRow, image_from_row
+from allaprima.store.rows import ImageRow, image_from_row
 from allaprima.store.schema import images
 
 logger = logging.getLogger(__name__)
@@ -58,22 +59,54 @@ class Images:
             finally:
                 os.close(descriptor)
 
-    async def get(self, image_id: str, now: float) -> tuple[ImageRow, bytes] | None:
-        """Return a picture that is not expired, row and file. Raises `StoreError` when its file can't be read."""
+    async def find(self, image_id: str, now: float) -> ImageRow | None:
+        """Return the row of a picture that is not expired."""
         async with self._database.read() as connection:
             wanted = select(images).where(images.c.id == image_id, images.c.expires_at > now)
             row = (await connection.execute(wanted)).first()
-        if row is None:
+        return image_from_row(row) if row else None
+
+    async def get(self, image_id: str, now: float) -> tuple[ImageRow, bytes] | None:
+        """Return a picture that is not expired, row and file. Raises `StoreError` when its file can't be read."""
+        picture = await self.find(image_id, now)
+        if picture is None:
             return None
-        picture = image_from_row(row)
+        data = await self._read(picture.object_name)
+        return None if data is None else (picture, data)
+
+    async def _read(self, object_name: str) -> bytes | None:
         try:
-            found = await self._objects.get_async(picture.object_name)
-            return picture, bytes(await found.bytes_async())
+            found = await self._objects.get_async(object_name)
+            return bytes(await found.bytes_async())
         except (NotFoundError, FileNotFoundError):
             return None
         except (BaseError, OSError) as exc:
-            logger.exception("could not read %s", picture.object_name)
+            logger.exception("could not read %s", object_name)
             raise StoreError("the picture could not be read from the image store") from exc
+
+    async def copy(self, object_name: str, new_name: str) -> None:
+        """Write a file that is like another. Raises `StoreError` when that can't be done, or the other is gone."""
+        data = await self._read(object_name)
+        if data is None:
+            raise StoreError("the picture is no longer in the image store")
+        await self.put(new_name, data)
+
+    async def remove(self, image_id: str) -> None:
+        """Remove a picture, row first; whoever was promised it from the result cache is not given it any more."""
+        async with self._database.write() as connection:
+            gone = delete(images).where(images.c.id == image_id).returning(images.c.object_name)
+            names = list((await connection.execute(gone)).scalars())
+        await self.remove_files(names)
+
+    async def remove_files(self, names: Iterable[str]) -> None:
+        """Remove files whose rows are gone. Raises `StoreError`; what is left is an orphan of the next sweep."""
+        try:
+            for name in names:
+                with suppress(NotFoundError, FileNotFoundError):
+                    await self._objects.delete_async(name)
+        except (BaseError, OSError) as exc:
+            logger.exception("could not remove pictures from the image store")
+            raise StoreError("the image store can't remove a picture") from exc
 
     async def sweep(self, now: float) -> int:
         """Remove expired pictures and orphaned files; return how many files went.
@@ -86,12 +119,10 @@ class Images:
             await connection.execute(delete(images).where(expired))
         try:
             names.update(await self._orphans(now))
-            for name in names:
-                with suppress(NotFoundError, FileNotFoundError):
-                    await self._objects.delete_async(name)
         except (BaseError, OSError) as exc:
             logger.exception("could not sweep the image store")
             raise StoreError("the image store can't be swept") from exc
+        await self.remove_files(names)
         return len(names)
 
     async def _orphans(self, now: float) -> list[str]:

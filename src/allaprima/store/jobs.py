@@ -1,247 +1,106 @@
-"""Statements about jobs, their images and their usage. Every change of a job's state is made here, in one
-transaction with what belongs to it; the states are drawn in `schema.JobState`.
-"""
+"""Jobs as they stand: one, a page, their pictures, their place in the queue. What changes them is in `transitions`."""
 
-import logging
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable
 
-from sqlalchemy import Row, func, insert, select, update
+from sqlalchemy import select
 
-from allaprima.errors import Error
-from allaprima.request import ImageRequest
+from allaprima.errors import JobNotFound
+from allaprima.store import queue
 from allaprima.store.database import Database
-from allaprima.store.schema import JobState, images, jobs, usage
-
-logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """A job as it stands."""
-
-    id: str
-    account_id: str
-    key_id: str
-    state: JobState
-    request: ImageRequest
-    created_at: float
-    started_at: float | None
-    finished_at: float | None
-    #: How often it was leased; the fencing token of a result.
-    attempt: int
-    #: How often the server died while it was painted.
-    crashes: int
-    error_code: str | None
-    error_message: str | None
-    result: dict[str, Any] | None
-
-    @property
-    def is_finished(self) -> bool:
-        """Whether its state is final."""
-        return self.state not in (JobState.QUEUED, JobState.RUNNING)
-
-
-@dataclass(frozen=True, slots=True)
-class ImageRow:
-    """A stored picture."""
-
-    id: str
-    job_id: str
-    #: Place within the job, from 0.
-    place: int
-    object_name: str
-    content_type: str
-    size_bytes: int
-    #: Of the file, hex.
-    sha256: str
-    seed: int
-    nsfw_score: float | None
-    is_flagged: bool
-    created_at: float
-    expires_at: float
-
-
-@dataclass(frozen=True, slots=True)
-class UsageRow:
-    """What a job is charged with."""
-
-    model: str
-    #: Images that were painted and not withheld.
-    images: int
-    megapixels: float
-    credits: int
-
-
-def _job(row: Row[Any]) -> Job:
-    values = dict(row._mapping)  # noqa: SLF001 - SQLAlchemy's public name
-    values["state"] = JobState(values["state"])
-    values["request"] = ImageRequest.from_json(values["request"])
-    return Job(**values)
-
-
-def image_from_row(row: Row[Any]) -> ImageRow:
-    """Return a row of the images table as an `ImageRow`."""
-    values = dict(row._mapping)  # noqa: SLF001 - SQLAlchemy's public name
-    return ImageRow(**values | {"seed": int(values["seed"]), "is_flagged": bool(values["is_flagged"])})
+from allaprima.store.idempotency import Claim, find_claim
+from allaprima.store.rows import JOB_COLUMNS, ImageRow, Job, image_from_row, job_from_row
+from allaprima.store.schema import UNFINISHED, JobState, images, jobs, results
 
 
 class Jobs:
-    """The jobs table and what hangs on it. The database is the queue."""
+    """Questions to the jobs table and what hangs on it."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def add(self, job: Job) -> None:
-        """Store a new queued job."""
-        async with self._database.write() as connection:
-            await connection.execute(
-                insert(jobs).values(
-                    id=job.id,
-                    account_id=job.account_id,
-                    key_id=job.key_id,
-                    state=job.state.value,
-                    request=job.request.to_json(),
-                    created_at=job.created_at,
-                )
-            )
-
     async def get(self, job_id: str) -> Job | None:
         """Return a job."""
         async with self._database.read() as connection:
-            row = (await connection.execute(select(jobs).where(jobs.c.id == job_id))).first()
-        return _job(row) if row else None
+            row = (await connection.execute(select(*JOB_COLUMNS).where(jobs.c.id == job_id))).first()
+        return job_from_row(row) if row else None
 
-    async def images_of(self, job_id: str) -> list[ImageRow]:
-        """Return a job's pictures in order."""
+    async def find_claimed(self, account_id: str, claim: Claim, now: float) -> Job | None:
+        """Return the job that an equal request made before, if any did.
+
+        Raises `IdempotencyMismatch` for another request's claim, `JobNotFound` when the job was removed since.
+        """
         async with self._database.read() as connection:
-            rows = await connection.execute(select(images).where(images.c.job_id == job_id).order_by(images.c.place))
-            return [image_from_row(row) for row in rows]
+            made = await find_claim(connection, account_id, claim, now)
+        if made is None:
+            return None
+        job = await self.get(made)
+        if job is None:
+            raise JobNotFound
+        return job
 
-    async def count_waiting(self) -> int:
-        """Return how many jobs are queued or running."""
-        waiting = jobs.c.state.in_((JobState.QUEUED.value, JobState.RUNNING.value))
+    async def page(
+        self, account_id: str, *, state: JobState | None, group_id: str | None, before: str | None, limit: int
+    ) -> list[Job]:
+        """Return an account's jobs, newest first; before: only those older than this id."""
+        wanted = select(*JOB_COLUMNS).where(jobs.c.account_id == account_id)
+        if state is not None:
+            wanted = wanted.where(jobs.c.state == state.value)
+        if group_id is not None:
+            wanted = wanted.where(jobs.c.group_id == group_id)
+        if before is not None:
+            wanted = wanted.where(jobs.c.id < before)
         async with self._database.read() as connection:
-            return (await connection.execute(select(func.count()).where(waiting))).scalar_one()
+            rows = await connection.execute(wanted.order_by(jobs.c.id.desc()).limit(limit))
+            return [job_from_row(row) for row in rows]
 
-    async def lease(self, now: float) -> Job | None:
-        """queued -> running: take the oldest queued job, if there is one, and count the attempt.
-
-        A job whose request this version can't read (an older or newer one wrote it) fails on the way: queued -> failed.
-        """
-        oldest = (
-            select(jobs.c.id)
-            .where(jobs.c.state == JobState.QUEUED.value)
-            .order_by(jobs.c.created_at, jobs.c.id)
-            .limit(1)
-            .scalar_subquery()
+    async def unfinished_of_group(self, account_id: str, group_id: str) -> list[Job]:
+        """Return what is queued or running of a group, oldest first."""
+        wanted = select(*JOB_COLUMNS).where(
+            jobs.c.account_id == account_id, jobs.c.group_id == group_id, jobs.c.state.in_(UNFINISHED)
         )
-        taken = (
-            update(jobs)
-            .where(jobs.c.id == oldest)
-            .values(state=JobState.RUNNING.value, started_at=now, attempt=jobs.c.attempt + 1)
-            .returning(*jobs.c)
+        async with self._database.read() as connection:
+            return [job_from_row(row) for row in await connection.execute(wanted.order_by(jobs.c.id))]
+
+    async def images_of(self, job_ids: Iterable[str]) -> dict[str, list[ImageRow]]:
+        """Return the pictures of some jobs in order, by job id."""
+        found: dict[str, list[ImageRow]] = {job_id: [] for job_id in job_ids}
+        wanted = select(images).where(images.c.job_id.in_(list(found))).order_by(images.c.job_id, images.c.place)
+        async with self._database.read() as connection:
+            for row in await connection.execute(wanted):
+                found[row.job_id].append(image_from_row(row))
+        return found
+
+    async def count_queued(self) -> int:
+        """Return how many jobs wait."""
+        async with self._database.read() as connection:
+            return await queue.count_queued(connection)
+
+    async def ahead_of(self, job_id: str) -> tuple[int, float] | None:
+        """See `queue.ahead_of`."""
+        async with self._database.read() as connection:
+            return await queue.ahead_of(connection, job_id)
+
+    async def seconds_queued(self) -> float:
+        """Return the seconds that all waiting jobs were thought to take together."""
+        async with self._database.read() as connection:
+            return await queue.seconds_queued(connection)
+
+    async def start_deadlines(self) -> list[tuple[str, float]]:
+        """Return id and latest start of every queued job that has one."""
+        wanted = select(jobs.c.id, jobs.c.start_by).where(
+            jobs.c.state == JobState.QUEUED.value, jobs.c.start_by.is_not(None)
         )
-        async with self._database.write() as connection:
-            while row := (await connection.execute(taken)).first():
-                try:
-                    return _job(row)
-                except (Error, LookupError, TypeError, ValueError) as exc:
-                    logger.warning("job %s: its stored request can't be read: %s", row.id, exc)
-                    await connection.execute(
-                        update(jobs)
-                        .where(jobs.c.id == row.id)
-                        .values(
-                            state=JobState.FAILED.value,
-                            finished_at=now,
-                            error_code="generation_failed",
-                            error_message="the stored request can't be read by this version of the server",
-                        )
-                    )
-        return None
+        async with self._database.read() as connection:
+            return [(row.id, row.start_by) for row in await connection.execute(wanted)]
 
-    async def requeue(self, job: Job) -> None:
-        """running -> queued, for a job whose attempt was interrupted by the server itself."""
-        await self._leave_running(job, state=JobState.QUEUED.value, started_at=None)
-
-    async def requeue_all(self, max_crashes: int, now: float) -> int:
-        """At start: running -> queued for what a dead server left, or failed after too many crashes.
-
-        Returns how many jobs wait again.
-        """
-        left = jobs.c.state == JobState.RUNNING.value
-        async with self._database.write() as connection:
-            # The engine paints in the order of the leases; the others only waited there.
-            painted = select(jobs.c.id).where(left).order_by(jobs.c.started_at, jobs.c.created_at, jobs.c.id).limit(1)
-            await connection.execute(
-                update(jobs).where(jobs.c.id == painted.scalar_subquery()).values(crashes=jobs.c.crashes + 1)
-            )
-            await connection.execute(
-                update(jobs)
-                .where(left, jobs.c.crashes >= max_crashes)
-                .values(
-                    state=JobState.FAILED.value,
-                    finished_at=now,
-                    error_code="generation_failed",
-                    error_message=f"the server died {max_crashes} times while it painted this",
-                )
-            )
-            again = await connection.execute(
-                update(jobs).where(left).values(state=JobState.QUEUED.value, started_at=None)
-            )
-        return again.rowcount
-
-    async def succeed(
-        self, job: Job, now: float, result: dict[str, Any], pictures: list[ImageRow], charge: UsageRow
-    ) -> bool:
-        """running -> succeeded, with the pictures and the usage, in one transaction.
-
-        Returns False, and changes nothing, when the attempt is no longer the current one.
-        """
-        async with self._database.write() as connection:
-            done = await connection.execute(
-                update(jobs)
-                .where(jobs.c.id == job.id, jobs.c.attempt == job.attempt, jobs.c.state == JobState.RUNNING.value)
-                .values(state=JobState.SUCCEEDED.value, finished_at=now, result=result)
-            )
-            if done.rowcount != 1:
-                return False
-            await connection.execute(
-                insert(images),
-                [
-                    {column.name: getattr(picture, column.name) for column in images.c}
-                    | {"seed": str(picture.seed), "is_flagged": int(picture.is_flagged)}
-                    for picture in pictures
-                ],
-            )
-            await connection.execute(
-                insert(usage).values(
-                    job_id=job.id,
-                    account_id=job.account_id,
-                    key_id=job.key_id,
-                    model=charge.model,
-                    images=charge.images,
-                    megapixels=charge.megapixels,
-                    credits=charge.credits,
-                    created_at=now,
-                )
-            )
-        return True
-
-    async def fail(self, job: Job, now: float, code: str, message: str) -> None:
-        """running -> failed, with the reason."""
-        await self._leave_running(
-            job, state=JobState.FAILED.value, finished_at=now, error_code=code, error_message=message
+    async def cached(self, account_id: str, fingerprint: str, now: float) -> tuple[Job, list[ImageRow]] | None:
+        """Return the account's job that painted just this, while all its pictures are there."""
+        wanted = select(results.c.job_id).where(
+            results.c.account_id == account_id, results.c.fingerprint == fingerprint
         )
-
-    async def cancel(self, job: Job, now: float) -> None:
-        """running -> cancelled."""
-        await self._leave_running(job, state=JobState.CANCELLED.value, finished_at=now)
-
-    async def _leave_running(self, job: Job, **values: Any) -> None:
-        async with self._database.write() as connection:
-            await connection.execute(
-                update(jobs)
-                .where(jobs.c.id == job.id, jobs.c.attempt == job.attempt, jobs.c.state == JobState.RUNNING.value)
-                .values(**values)
-            )
+        async with self._database.read() as connection:
+            job_id = (await connection.execute(wanted)).scalar()
+            alive = select(images).where(images.c.job_id == job_id, images.c.expires_at > now).order_by(images.c.place)
+            pictures = [image_from_row(row) for row in await connection.execute(alive)]
+        job = await self.get(job_id) if job_id else None
+        return (job, pictures) if job and len(pictures) == job.request.count else None

@@ -1,11 +1,15 @@
 """Statements about accounts and keys."""
 
 from dataclasses import dataclass
+from typing import Any
 
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import Row, func, insert, select, update
 
+from allaprima.store import bill
 from allaprima.store.database import Database
-from allaprima.store.schema import accounts, keys
+from allaprima.store.idempotency import Claim, find_claim, keep_claim
+from allaprima.store.schema import Direction, EntryType, accounts, keys, usage_slots
+from allaprima.store.windows import Retention, window_start
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,6 +19,18 @@ class Account:
     id: str
     name: str
     created_at: float
+    #: In credits.
+    balance: int = 0
+    #: Of those, held back for jobs that are not finished.
+    held: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class SpendLimit:
+    """The most that a key may be charged in a window."""
+
+    retention: Retention
+    credits: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,71 +44,176 @@ class KeyRow:
     prefix: str
     created_at: float
     #: None while the key is good.
-    revoked_at: float | None
+    revoked_at: float | None = None
+    updated_at: float = 0.0
+    #: It works on keys and reads the bill, and paints nothing.
+    is_management: bool = False
+    is_disabled: bool = False
+    #: None: all of them.
+    scopes: tuple[str, ...] | None = None
+    limit: SpendLimit | None = None
+    #: None: the server's.
+    requests_per_minute: int | None = None
+    #: None: the server's.
+    safety_threshold: float | None = None
 
 
-_KEY_COLUMNS = (keys.c.id, keys.c.account_id, keys.c.name, keys.c.prefix, keys.c.created_at, keys.c.revoked_at)
+def _key(row: Row[Any]) -> KeyRow:
+    limit = None
+    if row.limit_retention is not None and row.limit_credits is not None:
+        limit = SpendLimit(Retention(row.limit_retention), row.limit_credits)
+    return KeyRow(
+        id=row.id,
+        account_id=row.account_id,
+        name=row.name,
+        prefix=row.prefix,
+        created_at=row.created_at,
+        revoked_at=row.revoked_at,
+        updated_at=row.updated_at or row.created_at,
+        is_management=bool(row.is_management),
+        is_disabled=bool(row.is_disabled),
+        scopes=None if row.scopes is None else tuple(row.scopes),
+        limit=limit,
+        requests_per_minute=row.requests_per_minute,
+        safety_threshold=row.safety_threshold,
+    )
 
 
-class Keys:
-    """Accounts and keys in the database."""
+def _values(key: KeyRow) -> dict[str, Any]:
+    """What of a key may change."""
+    return {
+        "name": key.name,
+        "updated_at": key.updated_at,
+        "is_disabled": int(key.is_disabled),
+        "scopes": None if key.scopes is None else list(key.scopes),
+        "limit_retention": key.limit.retention.value if key.limit else None,
+        "limit_credits": key.limit.credits if key.limit else None,
+        "requests_per_minute": key.requests_per_minute,
+        "safety_threshold": key.safety_threshold,
+    }
+
+
+class Accounts:
+    """Accounts in the database."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def first_account(self) -> Account | None:
-        """Return the oldest account, if there is one."""
-        async with self._database.read() as connection:
-            row = (await connection.execute(select(accounts).order_by(accounts.c.created_at).limit(1))).first()
-        return Account(**row._mapping) if row else None  # noqa: SLF001 - SQLAlchemy's public name
-
-    async def add_account(self, account: Account) -> None:
+    async def add(self, account: Account) -> None:
         """Store a new account."""
+        values = {"id": account.id, "name": account.name, "created_at": account.created_at}
         async with self._database.write() as connection:
-            await connection.execute(
-                insert(accounts).values(id=account.id, name=account.name, created_at=account.created_at)
-            )
+            await connection.execute(insert(accounts).values(**values))
 
-    async def add(self, key: KeyRow, key_hash: str) -> bool:
-        """Store a new key. Returns False, and stores nothing, when its prefix or hash is taken."""
+    async def all(self) -> list[Account]:
+        """Return every account, oldest first."""
+        columns = [accounts.c[name] for name in Account.__dataclass_fields__]
+        async with self._database.read() as connection:
+            rows = await connection.execute(select(*columns).order_by(accounts.c.created_at, accounts.c.id))
+            return [Account(*row) for row in rows]
+
+    async def get(self, account_id: str) -> Account:
+        """Return an account that is there."""
+        columns = [accounts.c[name] for name in Account.__dataclass_fields__]
+        async with self._database.read() as connection:
+            return Account(*(await connection.execute(select(*columns).where(accounts.c.id == account_id))).one())
+
+    async def credit(self, account_id: str, kind: EntryType, credits_: int, note: str | None, now: float) -> Account:
+        """Pay in, or out where `credits_` is below zero; return the account as it is then."""
+        direction = Direction.TOPUP if credits_ >= 0 else Direction.CHARGE
         async with self._database.write() as connection:
+            await bill.enter(connection, account_id, direction, kind, abs(credits_), now, note=note)
+        return await self.get(account_id)
+
+
+class Keys:
+    """Keys in the database."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def add(self, key: KeyRow, key_hash: str, claim: Claim | None = None) -> KeyRow | None:
+        """Store a new key and return it, or the one that an equal request made before.
+
+        Returns None, and stores nothing, when its prefix or hash is taken. Raises `IdempotencyMismatch`.
+        """
+        async with self._database.write() as connection:
+            if claim and (made := await find_claim(connection, key.account_id, claim, key.created_at)):
+                return _key((await connection.execute(select(keys).where(keys.c.id == made))).one())
             taken = select(keys.c.id).where((keys.c.prefix == key.prefix) | (keys.c.hash == key_hash))
             if (await connection.execute(taken)).first():
-                return False
+                return None
             await connection.execute(
                 insert(keys).values(
                     id=key.id,
                     account_id=key.account_id,
-                    name=key.name,
                     prefix=key.prefix,
                     hash=key_hash,
                     created_at=key.created_at,
+                    is_management=int(key.is_management),
+                    window_start=window_start(key.limit.retention, key.created_at) if key.limit else 0.0,
+                    **_values(key),
                 )
             )
-        return True
+            if claim:
+                await keep_claim(connection, key.account_id, claim, key.id, key.created_at)
+        return key
 
     async def count(self) -> int:
         """Return how many keys there ever were."""
         async with self._database.read() as connection:
             return (await connection.execute(select(func.count()).select_from(keys))).scalar_one()
 
-    async def all(self) -> list[KeyRow]:
-        """Return every key, oldest first."""
+    async def all(self, account_id: str | None = None) -> list[KeyRow]:
+        """Return every key, or every one of an account, oldest first."""
+        wanted = select(keys).order_by(keys.c.created_at, keys.c.id)
+        if account_id is not None:
+            wanted = wanted.where(keys.c.account_id == account_id)
         async with self._database.read() as connection:
-            rows = await connection.execute(select(*_KEY_COLUMNS).order_by(keys.c.created_at, keys.c.id))
-            return [KeyRow(*row) for row in rows]
+            return [_key(row) for row in await connection.execute(wanted)]
 
     async def find_good(self, key_hash: str) -> KeyRow | None:
-        """Return the key with that hash unless it is unknown or revoked."""
+        """Return the key with that hash unless it is unknown, revoked or disabled."""
+        good = keys.c.revoked_at.is_(None) & (keys.c.is_disabled == 0)
         async with self._database.read() as connection:
-            wanted = select(*_KEY_COLUMNS).where(keys.c.hash == key_hash, keys.c.revoked_at.is_(None))
-            row = (await connection.execute(wanted)).first()
-        return KeyRow(*row) if row else None
+            row = (await connection.execute(select(keys).where(keys.c.hash == key_hash, good))).first()
+        return _key(row) if row else None
 
-    async def revoke(self, prefix: str, now: float) -> bool:
-        """Revoke the key with that prefix; True when it was good until now."""
+    async def find(self, prefix: str, account_id: str | None = None) -> KeyRow | None:
+        """Return the key with that prefix, of that account if one is named, unless it is revoked."""
+        wanted = select(keys).where(keys.c.prefix == prefix, keys.c.revoked_at.is_(None))
+        if account_id is not None:
+            wanted = wanted.where(keys.c.account_id == account_id)
+        async with self._database.read() as connection:
+            row = (await connection.execute(wanted)).first()
+        return _key(row) if row else None
+
+    async def update(self, key: KeyRow) -> None:
+        """Store what may change of a key. What a new limit counts is summed anew from the bill."""
         async with self._database.write() as connection:
-            done = await connection.execute(
-                update(keys).where(keys.c.prefix == prefix, keys.c.revoked_at.is_(None)).values(revoked_at=now)
+            start = window_start(key.limit.retention, key.updated_at) if key.limit else 0.0
+            spent = select(func.coalesce(func.sum(usage_slots.c.credits), 0)).where(
+                usage_slots.c.account_id == key.account_id,
+                usage_slots.c.key_id == key.id,
+                usage_slots.c.slot >= start,
             )
-        return done.rowcount == 1
+            counted = {"window_start": start, "spent": (await connection.execute(spent)).scalar_one()}
+            await connection.execute(update(keys).where(keys.c.id == key.id).values(**_values(key), **counted))
+
+    async def replace_hash(self, key: KeyRow, prefix: str, key_hash: str) -> bool:
+        """Let another key stand for the same row; False, and no change, when its prefix or hash is taken."""
+        async with self._database.write() as connection:
+            taken = select(keys.c.id).where((keys.c.prefix == prefix) | (keys.c.hash == key_hash))
+            if (await connection.execute(taken)).first():
+                return False
+            values = {"prefix": prefix, "hash": key_hash, "updated_at": key.updated_at}
+            await connection.execute(update(keys).where(keys.c.id == key.id).values(**values))
+        return True
+
+    async def revoke(self, prefix: str, now: float, account_id: str | None = None) -> bool:
+        """Revoke the key with that prefix, of that account if one is named; True when it was good until now."""
+        wanted = update(keys).where(keys.c.prefix == prefix, keys.c.revoked_at.is_(None))
+        if account_id is not None:
+            wanted = wanted.where(keys.c.account_id == account_id)
+        async with self._database.write() as connection:
+            return (await connection.execute(wanted.values(revoked_at=now))).rowcount == 1

@@ -56,6 +56,11 @@ class PromptTokenizer:
         """How many tokens of a prompt are read."""
         return self.length - (self.begin_id is not None) - 1 - len(self.marks)
 
+    def count(self, prompt: str) -> int:
+        """Return how many tokens a prompt has, of which the first `room` are read."""
+        encoding = self.tokenizer.encode(prompt, add_special_tokens=False)
+        return sum(token != self.drop_id for token in encoding.ids)
+
     def encode(self, prompt: str) -> Tokens:
         """Return the ids of a prompt, padded or cut to `length`, marks included."""
         encoding = self.tokenizer.encode(prompt, add_special_tokens=False)

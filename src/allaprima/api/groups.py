@@ -1,0 +1,31 @@
+"""`/v1/groups`: jobs that were submitted under one name."""
+
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import JSONResponse
+
+from allaprima.api.answers import JobAnswer
+from allaprima.api.context import CallerKey, ServiceDep, SettingsDep
+from allaprima.api.errors import problems
+from allaprima.api.jobs import show
+from allaprima.api.origin import base_url
+
+router = APIRouter(prefix="/v1/groups", tags=["jobs"])
+
+
+@router.post(
+    "/{group_id}/cancel",
+    status_code=202,
+    response_model=list[JobAnswer],
+    responses=problems(401),
+    summary="Stop all jobs of a group",
+)
+async def cancel(
+    request: Request, group_id: str, key: CallerKey, service: ServiceDep, settings: SettingsDep
+) -> Response:
+    """Stop every job of the group that has not ended; return those that were stopped."""
+    stopped = await service.jobs.cancel_group(key.account_id, group_id)
+    origin = base_url(request, settings)
+    shown: list[dict[str, Any]] = [await show(service, job, origin, with_place=False) for job in stopped]
+    return JSONResponse(shown, 202)

@@ -1,0 +1,105 @@
+"""A finished job to the answer that its client asked for: links, base64 or data URIs."""
+
+import base64
+from collections.abc import Sequence
+
+from allaprima.api import answers
+from allaprima.errors import Cancelled, Error, GenerationFailed, StartDeadlineMissed
+from allaprima.request import Painting
+from allaprima.service.prices import to_usd
+from allaprima.service.service import Service
+from allaprima.store.rows import ImageRow, Job
+from allaprima.store.schema import JobState
+
+
+def raise_if_unpainted(job: Job) -> None:
+    """Raise what a finished job without pictures failed of."""
+    if job.state == JobState.SUCCEEDED:
+        return
+    if job.state == JobState.CANCELLED:
+        raise Cancelled
+    failures: tuple[type[Error], ...] = (StartDeadlineMissed,)
+    known = next((kind for kind in failures if kind.code == job.error_code), GenerationFailed)
+    raise known(job.error_message)
+
+
+async def answer(
+    service: Service, job: Job, pictures: Sequence[ImageRow], origin: str, painting: Painting | None = None
+) -> answers.ImagesAnswer:
+    """Return the body that tells of a succeeded job. painting: the pictures themselves where none was stored.
+
+    origin: what links start with.
+    """
+    result = job.result or {}
+    files = await _files(service, job, pictures, painting)
+    shown = [_image(service, job, picture, origin) for picture in pictures] or [
+        answers.AnswerImage(
+            id=None,
+            url=None,
+            width=job.request.width,
+            height=job.request.height,
+            content_type=job.request.image_format.content_type,
+            seed=image.seed,
+            sha256=None,
+            nsfw_score=image.nsfw_score,
+            expires_at=None,
+        )
+        for image in (painting.images if painting else ())
+    ]
+    flags = [one.is_flagged for one in (pictures or (painting.images if painting else ()))]
+    data = [answers.AnswerData(url=image.url) for image in shown]
+    if job.terms.in_base64:
+        data = [answers.AnswerData(b64_json=text) for text in files]
+    if job.terms.as_data_uri:
+        for image, text in zip(shown, files, strict=True):
+            image.url = f"data:{image.content_type};base64,{text}"
+        if not job.terms.in_base64:
+            data = [answers.AnswerData(url=image.url) for image in shown]
+    return answers.ImagesAnswer(
+        created=int(job.created_at),
+        images=shown,
+        data=data,
+        timings=answers.AnswerTimings(**result["timings"]),
+        seed=job.request.seed,
+        has_nsfw_concepts=flags,
+        prompt=job.request.prompt,
+        meta=answers.AnswerMeta(
+            model=result["model"],
+            revision=result["revision"],
+            precision=result.get("precision"),
+            is_cached=result.get("is_cached", False),
+            usage=usage(job),
+            warnings=result["warnings"],
+        ),
+    )
+
+
+def usage(job: Job) -> answers.AnswerUsage:
+    """Return what a job cost."""
+    credits_ = (job.result or {}).get("credits", 0)
+    return answers.AnswerUsage(credits_used=credits_, usd_spent=to_usd(credits_))
+
+
+async def _files(service: Service, job: Job, pictures: Sequence[ImageRow], painting: Painting | None) -> list[str]:
+    """Return the files in base64, where the answer is to hold them."""
+    if not (job.terms.in_base64 or job.terms.as_data_uri):
+        return []
+    if painting is not None:
+        return [base64.b64encode(image.data).decode() for image in painting.images]
+    if not job.terms.is_kept:
+        raise GenerationFailed("the pictures were not to be stored, and were given out once")
+    return [base64.b64encode(await service.jobs.read_object(picture)).decode() for picture in pictures]
+
+
+def _image(service: Service, job: Job, picture: ImageRow, origin: str) -> answers.AnswerImage:
+    return answers.AnswerImage(
+        id=picture.id,
+        url=f"{origin}{service.links.path(picture)}",
+        width=job.request.width,
+        height=job.request.height,
+        content_type=picture.content_type,
+        seed=picture.seed,
+        sha256=picture.sha256,
+        nsfw_score=picture.nsfw_score,
+        expires_at=int(picture.expires_at),
+    )

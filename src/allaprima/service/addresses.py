@@ -1,0 +1,110 @@
+"""Which addresses a webhook may go to: those of the public internet, and the networks that the operator names.
+
+A name is resolved once, every address that it has is looked at, and the connection goes to one that was looked at, so
+that a name which answers differently the second time (DNS rebinding) gains nothing. Source of the ranges: the IANA
+special-purpose registries, as Python's `ipaddress` has them.
+"""
+
+import asyncio
+import socket
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address, ip_network
+from urllib.parse import SplitResult, urlsplit
+
+#: A name to its addresses. Raises `OSError` when it has none.
+Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
+
+PORTS = {"http": 80, "https": 443}
+MAX_URL = 2000
+#: Addresses in which others are wrapped: 6to4, Teredo and NAT64 lead to an IPv4 address that is not looked at.
+_WRAPPERS = (
+    IPv6Network("2002::/16"),
+    IPv6Network("2001::/32"),
+    IPv6Network("64:ff9b::/96"),
+    IPv6Network("64:ff9b:1::/48"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where to connect for a URL, checked."""
+
+    #: The URL with the address in place of the name.
+    url: str
+    #: What the client asked for: for the Host header, and for TLS.
+    host: str
+    #: With the port where it is not the scheme's own.
+    authority: str
+
+
+class Refused(Exception):
+    """A URL that may not be called; says why."""
+
+
+async def resolve(host: str, port: int) -> Sequence[str]:
+    """Return every address of a name, as the system resolves it."""
+    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return [str(address[0]) for *_, address in found]
+
+
+class Addresses:
+    """Says where a URL leads, and refuses those that lead inside."""
+
+    def __init__(self, allowed: Sequence[str], resolve: Resolve = resolve) -> None:
+        """allowed: networks that may be called although they are private, on any port."""
+        self._allowed = [ip_network(network, strict=False) for network in allowed]
+        self._resolve = resolve
+
+    def check_url(self, url: str) -> SplitResult:
+        """Return a URL's parts if its shape may be called. Raises `Refused`."""
+        if len(url) > MAX_URL or not url.isascii() or any(character <= " " or character == "\\" for character in url):
+            raise Refused(f"must be a URL of at most {MAX_URL} ASCII characters without spaces")
+        try:
+            parts = urlsplit(url)
+            port = parts.port
+        except ValueError:
+            raise Refused("is not a URL") from None
+        if parts.scheme not in PORTS or not parts.hostname:
+            raise Refused("must start with https:// or http:// and a host name")
+        if parts.username is not None or parts.password is not None:
+            raise Refused("must not contain a user name or password")
+        if port not in (None, *PORTS.values()) and not self._allowed:
+            raise Refused("must go to port 80 or 443")
+        return parts
+
+    async def find(self, url: str) -> Target:
+        """Return where to connect. Raises `Refused`, or `OSError` when the name can't be resolved."""
+        parts = self.check_url(url)
+        host = parts.hostname or ""
+        port = parts.port or PORTS[parts.scheme]
+        found = [_parse(address) for address in await self._resolve(host, port)]
+        if not found:
+            raise OSError(f"{host} has no address")
+        is_usual_port = port in PORTS.values()
+        for address in found:
+            if not (self._is_allowed(address) or (is_usual_port and is_public(address))):
+                raise Refused(f"leads to {address}, which is not on the public internet")
+        chosen = found[0]
+        shown = f"[{chosen}]" if isinstance(chosen, IPv6Address) else str(chosen)
+        authority = host if parts.port is None else f"{host}:{parts.port}"
+        path = f"{parts.path or '/'}?{parts.query}" if parts.query else parts.path or "/"
+        return Target(f"{parts.scheme}://{shown}:{port}{path}", host, authority)
+
+    def _is_allowed(self, address: IPv4Address | IPv6Address) -> bool:
+        return any(address in network for network in self._allowed if network.version == address.version)
+
+
+def _parse(text: str) -> IPv4Address | IPv6Address:
+    """Return an address; an IPv4 one that is written as IPv6 is taken for what it is."""
+    address = ip_address(text.partition("%")[0])
+    if isinstance(address, IPv6Address) and address.ipv4_mapped:
+        return address.ipv4_mapped
+    return address
+
+
+def is_public(address: IPv4Address | IPv6Address) -> bool:
+    """Whether an address is one host's on the public internet."""
+    if isinstance(address, IPv6Address) and any(address in network for network in _WRAPPERS):
+        return False
+    return address.is_global and not address.is_multicast

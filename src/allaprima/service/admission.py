@@ -1,0 +1,214 @@
+"""The door of the queue: what may come in, what it can cost, and what the refused are told."""
+
+from dataclasses import dataclass, replace
+
+from uuid_utils import uuid7
+
+from allaprima.errors import (
+    Draining,
+    FieldProblem,
+    IdempotencyInFlight,
+    InvalidRequest,
+    QueueFull,
+    ScopeMissing,
+)
+from allaprima.request import ImageRequest, LongPrompt, ModelInfo, Terms
+from allaprima.service.cache import fingerprint
+from allaprima.service.dispatcher import RESTART_S, Dispatcher
+from allaprima.service.events import EventType
+from allaprima.service.ports import Clock, Engine
+from allaprima.service.prices import Prices
+from allaprima.service.turnstile import Turnstile
+from allaprima.service.webhooks import Webhooks
+from allaprima.store.idempotency import Claim
+from allaprima.store.images import Images
+from allaprima.store.jobs import Jobs
+from allaprima.store.keys import KeyRow
+from allaprima.store.rows import ImageRow, Job, Outcome
+from allaprima.store.schema import JobState
+from allaprima.store.transitions import Transitions
+
+#: The scope that a key must have to paint.
+SCOPE = "model:image"
+
+
+@dataclass(frozen=True, slots=True)
+class Quote:
+    """What a request would come to."""
+
+    #: Tokens of the prompt, and how many of them its model reads.
+    tokens: int
+    room: int
+    credits: int
+    #: Seconds that it would keep the engine.
+    seconds: float
+    #: When it would start, unix seconds.
+    predicted_start: float
+
+
+class Admission:
+    """Lets requests in as jobs, or says why not."""
+
+    def __init__(
+        self,
+        jobs: Jobs,
+        transitions: Transitions,
+        images: Images,
+        engine: Engine,
+        clock: Clock,
+        dispatcher: Dispatcher,
+        prices: Prices,
+        webhooks: Webhooks,
+        *,
+        queue_size: int,
+        image_ttl_s: float,
+    ) -> None:
+        self._jobs = jobs
+        self._transitions = transitions
+        self._images = images
+        self._engine = engine
+        self._clock = clock
+        self._dispatcher = dispatcher
+        self._prices = prices
+        self._webhooks = webhooks
+        self._queue_size = queue_size
+        self._image_ttl_s = image_ttl_s
+        self._turnstile = Turnstile()
+
+    async def submit(
+        self,
+        key: KeyRow,
+        request: ImageRequest,
+        terms: Terms,
+        job_id: str,
+        *,
+        claim: Claim | None = None,
+        start_within_s: float | None = None,
+    ) -> Job:
+        """Store a job; from here on it can't be lost. Returns an earlier one where an equal request made it.
+
+        Raises `InvalidRequest` for a prompt that is longer than the request lets it be or a webhook that may not be
+        called, `ScopeMissing`, `OutOfCredits`, `KeyLimitReached`, `IdempotencyMismatch`, `QueueFull` or `Draining`.
+        """
+        check_scope(key)
+        self._check_prompt(request)
+        if self._dispatcher.is_draining:
+            raise Draining(retry_after_s=RESTART_S)
+        if claim and (before := await self._jobs.find_claimed(key.account_id, claim, self._clock())):
+            return before
+        if terms.webhook_url:
+            await self._webhooks.expect(key.account_id, terms.webhook_url)
+        job = self._new_job(key, request, terms, job_id, start_within_s)
+        if terms.use_cache and (found := await self._find_cached(job)):
+            return await self._answer_from_cache(job, *found, claim)
+        try:
+            admitted = await self._transitions.admit(job, self._queue_size, claim)
+        except QueueFull:
+            raise QueueFull(retry_after_s=await self._wait_for_room()) from None
+        if admitted.id == job.id:
+            self._turnstile.admit(self._clock(), await self._job_s())
+            if job.start_by is not None:
+                self._dispatcher.expect_start(job.id, job.start_by)
+            self._dispatcher.wake()
+        return admitted
+
+    async def quote(self, key: KeyRow, request: ImageRequest, terms: Terms) -> Quote:
+        """Return what a request would come to, without taking it. Raises what `submit` does for a bad one."""
+        check_scope(key)
+        self._check_prompt(request)
+        count = self._engine.tokens(request)
+        waiting_s = self._dispatcher.engine_free_in() + await self._jobs.seconds_queued()
+        return Quote(
+            tokens=count.used,
+            room=count.room,
+            credits=self._prices.credits(terms.model, request, request.count),
+            seconds=self._dispatcher.pace.seconds(request),
+            predicted_start=self._clock() + waiting_s,
+        )
+
+    def _check_prompt(self, request: ImageRequest) -> None:
+        over = self._engine.tokens(request).over if request.on_long_prompt == LongPrompt.REFUSE else 0
+        if over:
+            raise InvalidRequest(FieldProblem("prompt", f"has {over} tokens more than the model reads; shorten it"))
+
+    def _new_job(
+        self, key: KeyRow, request: ImageRequest, terms: Terms, job_id: str, start_within_s: float | None
+    ) -> Job:
+        now = self._clock()
+        return Job(
+            id=job_id,
+            account_id=key.account_id,
+            key_id=key.id,
+            state=JobState.QUEUED,
+            request=request,
+            created_at=now,
+            terms=terms,
+            predicted_s=self._dispatcher.pace.seconds(request),
+            start_by=None if start_within_s is None else now + start_within_s,
+            held=self._prices.credits(terms.model, request, request.count),
+        )
+
+    async def _wait_for_room(self) -> float:
+        """Return the seconds after which a client that is refused now will find room."""
+        return self._turnstile.refuse(self._clock(), self._dispatcher.room_in(), await self._job_s())
+
+    async def _job_s(self) -> float:
+        """Return the mean seconds of a job that waits; of one that runs, where none does."""
+        waiting = await self._jobs.count_queued()
+        return await self._jobs.seconds_queued() / waiting if waiting else self._dispatcher.room_in()
+
+    # The result cache -------------------------------------------------------------------------------------------
+
+    async def _find_cached(self, job: Job) -> tuple[Job, list[ImageRow]] | None:
+        model = self._model(job.request.model)
+        if model is None or not model.revision:
+            return None
+        return await self._jobs.cached(job.account_id, fingerprint(job.request, model), self._clock())
+
+    def _model(self, model_id: str) -> ModelInfo | None:
+        return next((info for info in self._engine.models if info.id == model_id), None)
+
+    async def _answer_from_cache(self, job: Job, before: Job, pictures: list[ImageRow], claim: Claim | None) -> Job:
+        """Make the job succeeded at once, with files of its own, so that it ends as any other does."""
+        rows = []
+        for picture in pictures:
+            image_id = str(uuid7())
+            suffix = picture.object_name.rpartition(".")[2]
+            expires_at = job.created_at + (job.terms.image_ttl_s or self._image_ttl_s)
+            row = replace(
+                picture,
+                id=image_id,
+                job_id=job.id,
+                object_name=f"{image_id}.{suffix}",
+                created_at=job.created_at,
+                expires_at=expires_at,
+            )
+            await self._images.copy(picture.object_name, row.object_name)
+            rows.append(row)
+        charged = sum(not row.is_flagged for row in rows)
+        credits_ = self._prices.credits(job.terms.model, job.request, charged, is_cached=True)
+        assert before.result is not None  # it succeeded
+        result = before.result | {
+            "credits": credits_,
+            "is_cached": True,
+            "warnings": [*job.terms.warnings, *before.result["warnings"][len(before.terms.warnings) :]],
+        }
+        megapixels = job.request.width * job.request.height * charged / 1e6
+        job = replace(job, held=credits_)
+        done = await self._transitions.admit_finished(
+            job, Outcome(result, tuple(rows), charged, megapixels, credits_), claim
+        )
+        self._dispatcher.tell_end(done.id, EventType.SUCCEEDED)
+        return done
+
+
+def check_scope(key: KeyRow) -> None:
+    """Raise `ScopeMissing` unless the key may paint."""
+    if key.is_management or (key.scopes is not None and SCOPE not in key.scopes):
+        raise ScopeMissing(SCOPE)
+
+
+def check_done(job: Job, retry_after_s: float) -> None:
+    """Raise `IdempotencyInFlight` while the first of some equal requests is not answered."""
+    if not job.is_finished:
+        raise IdempotencyInFlight(retry_after_s=retry_after_s)

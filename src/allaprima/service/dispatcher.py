@@ -1,0 +1,440 @@
+"""Carries jobs from the queue through the engine into the store.
+
+Jobs are leased in fair order, never more than one beyond what the engine works on; the engine's thread and the event
+loop meet in a Future. When a painting comes back, its files are written and flushed first, then one transaction makes
+the job succeeded with its images, its usage and its charge.
+"""
+
+import asyncio
+import hashlib
+import logging
+from base64 import b64encode
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from typing import Any, TypeVar
+from weakref import WeakValueDictionary
+
+from uuid_utils import uuid7
+
+from allaprima.errors import Cancelled, Draining, Error, StoreError
+from allaprima.metrics import Metrics
+from allaprima.request import Painting, Preview, StepDone
+from allaprima.service.cache import fingerprint
+from allaprima.service.events import Events, EventType
+from allaprima.service.pace import Pace
+from allaprima.service.ports import Clock, Engine
+from allaprima.service.prices import Prices
+from allaprima.service.webhooks import Webhooks
+from allaprima.store.images import Images
+from allaprima.store.jobs import Jobs
+from allaprima.store.rows import ImageRow, Job, Outcome
+from allaprima.store.transitions import Transitions
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+#: Jobs handed to the engine at a time: the one it paints, and the next.
+AHEAD = 2
+#: Paintings being stored at a time; when the store is slower than the engine, the engine waits.
+STORING = 4
+#: A job that took the server down this often is not tried again.
+MAX_CRASHES = 3
+#: Seconds after which a stopping server is thought to be back.
+RESTART_S = 5.0
+#: Seconds between two tries at what a failing store must do.
+RETRY_S = 1.0
+#: Seconds for which a job is leased, and after which the lease is renewed.
+LEASE_S, RENEW_S = 60.0, 20.0
+#: Seconds between two looks at the places of those who wait and are watched.
+PLACES_S = 0.5
+#: Paintings that nobody may keep, held for those who wait for them.
+UNKEPT = 64
+
+
+class Dispatcher:
+    """Brings every job that was accepted to its end."""
+
+    def __init__(
+        self,
+        jobs: Jobs,
+        transitions: Transitions,
+        images: Images,
+        engine: Engine,
+        clock: Clock,
+        events: Events,
+        prices: Prices,
+        webhooks: Webhooks,
+        metrics: Metrics,
+        *,
+        image_ttl_s: float,
+    ) -> None:
+        self._jobs = jobs
+        self._transitions = transitions
+        self._images = images
+        self._engine = engine
+        self._clock = clock
+        self._events = events
+        self._prices = prices
+        self._webhooks = webhooks
+        self._metrics = metrics
+        self._image_ttl_s = image_ttl_s
+        #: The measured speed of the engine.
+        self.pace = Pace()
+        # Kept alive by those who wait; a job that nobody waits for has no event.
+        self._finished: WeakValueDictionary[str, asyncio.Event] = WeakValueDictionary()
+        #: What the engine has, in its order; and all that is leased, what is being stored included.
+        self._carried: dict[str, Job] = {}
+        self._leased: dict[str, Job] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._unkept: OrderedDict[str, Painting] = OrderedDict()
+        self._wake = asyncio.Event()
+        self._moved = asyncio.Event()
+        self._stopping = asyncio.Event()
+        self._storing = asyncio.Semaphore(STORING)
+        #: When the engine began what it paints now, in the loop's time.
+        self._began_at = 0.0
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Carry jobs while the context lasts; what is not finished then waits for the next start.
+
+        A fault of ours in one of its loops ends the context, rather than leave a server that accepts jobs and paints
+        none.
+        """
+        if left := await self._transitions.requeue_all(MAX_CRASHES, self._clock()):
+            logger.info("%d jobs of an earlier run wait again", left)
+        for job_id, start_by in await self._jobs.start_deadlines():
+            self.expect_start(job_id, start_by)
+        self._engine.start()
+        tasks = [asyncio.create_task(loop()) for loop in (self._dispatch, self._renew, self._tell_places)]
+        owner = asyncio.current_task()
+        for task in tasks:
+            task.add_done_callback(lambda task: self._end_with(task, owner))
+        try:
+            yield
+        finally:
+            # No task is cut off in the middle of a transaction; each sees that it is to stop.
+            self.drain()
+            # Closing the engine ends every job it holds; each is then put back into the queue by its own task.
+            await asyncio.to_thread(self._engine.close)
+            ends = await asyncio.gather(*tasks, return_exceptions=True)
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+            for fault in ends:
+                if fault is not None:
+                    raise fault
+
+    def _end_with(self, task: "asyncio.Task[None]", owner: "asyncio.Task[Any] | None") -> None:
+        """Cancel the owner of the service's context when a task of it ends before it was told to."""
+        if not self._stopping.is_set() and not task.cancelled() and owner is not None:
+            logger.critical("the server can't go on", exc_info=task.exception())
+            owner.cancel()
+
+    def drain(self) -> None:
+        """Lease no more jobs, and let those who wait know; jobs that are not finished keep their rows."""
+        self._stopping.set()
+        self._wake.set()
+        self._moved.set()
+        for event in list(self._finished.values()):
+            event.set()
+
+    @property
+    def is_draining(self) -> bool:
+        """Whether no more jobs are leased."""
+        return self._stopping.is_set()
+
+    def wake(self) -> None:
+        """Look for jobs: there is a new one."""
+        self._wake.set()
+
+    # For those who wait -----------------------------------------------------------------------------------------
+
+    def finished(self, job_id: str) -> asyncio.Event:
+        """Return what is set when the job ends, or when the server stops. To be held while it is waited for."""
+        return self._finished.setdefault(job_id, asyncio.Event())
+
+    def tell_end(self, job_id: str, kind: EventType) -> None:
+        """Let all who wait or watch know of a job's end."""
+        self._events.publish(job_id, kind, {})
+        if event := self._finished.get(job_id):
+            event.set()
+        self._moved.set()
+        self._webhooks.wake()
+
+    def take_unkept(self, job_id: str) -> Painting | None:
+        """Return a painting that was not stored, to the one who waited for it; once."""
+        return self._unkept.pop(job_id, None)
+
+    def stop(self, job_id: str) -> None:
+        """Stop a job that the engine has at its next block."""
+        self._engine.cancel(job_id)
+
+    def engine_free_in(self) -> float:
+        """Return the seconds until the engine will have done what it was given."""
+        return sum(self._left_of(place, job) for place, job in enumerate(self._carried.values()))
+
+    def room_in(self) -> float:
+        """Return the seconds until the next job will be leased."""
+        return next((self._left_of(0, job) for job in self._carried.values()), 0.0)
+
+    def _left_of(self, place: int, job: Job) -> float:
+        seconds = self.pace.seconds(job.request)
+        spent_s = asyncio.get_running_loop().time() - self._began_at if place == 0 else 0.0
+        return max(0.05 * seconds, seconds - spent_s)
+
+    def expect_start(self, job_id: str, start_by: float) -> None:
+        """Fail the job when it still waits at that time."""
+        asyncio.get_running_loop().call_later(
+            max(0.0, start_by - self._clock()), lambda: self._keep(asyncio.create_task(self._miss_start(job_id)))
+        )
+
+    async def _miss_start(self, job_id: str) -> None:
+        if not self._stopping.is_set() and await self._transitions.miss_start(job_id, self._clock()):
+            self.tell_end(job_id, EventType.FAILED)
+
+    # Carrying ---------------------------------------------------------------------------------------------------
+
+    async def _dispatch(self) -> None:
+        """Lease queued jobs in order, at most `AHEAD` at a time, until the server stops."""
+        slots = asyncio.Semaphore(AHEAD)
+        while True:
+            await slots.acquire()
+            job = await self._next_job()
+            if job is None:
+                return
+            self._keep(asyncio.create_task(self._carry(job, slots.release)))
+
+    def _keep(self, task: "asyncio.Task[None]") -> None:
+        self._tasks.add(task)
+        task.add_done_callback(self._end)
+
+    def _end(self, task: "asyncio.Task[None]") -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()):
+            logger.error("a job could not be brought to its end; it is taken up at the next start", exc_info=error)
+
+    async def _next_job(self) -> Job | None:
+        while not self._stopping.is_set():
+            self._wake.clear()
+            try:
+                now = self._clock()
+                if job := await self._transitions.lease(now, now + LEASE_S):
+                    return job
+            except StoreError:
+                # The store has logged why; a full disk may be emptied.
+                await self._pause(RETRY_S)
+                continue
+            await self._wake.wait()
+        return None
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait, or less when the server stops."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._stopping.wait()
+
+    async def _carry(self, job: Job, release: Callable[[], None]) -> None:
+        """Bring one leased job to its end, whatever the end is."""
+        end: EventType | None = None
+        self._leased[job.id] = job
+        try:
+            end = await self._paint(job, release)
+        except Cancelled:
+            await self._insist(lambda: self._transitions.cancel(job, self._clock()))
+            end = EventType.CANCELLED
+        except Draining:
+            await self._insist(lambda: self._transitions.requeue(job))
+        except Error as exc:
+            error = exc
+            await self._insist(lambda: self._transitions.fail(job, self._clock(), error))
+            end = EventType.FAILED
+        finally:
+            self._let_go(job, release)
+            del self._leased[job.id]
+            if end is not None:
+                self._metrics.ended(job.terms.model, end.value)
+                self.tell_end(job.id, end)
+
+    async def _paint(self, job: Job, release: Callable[[], None]) -> EventType:
+        if self._stopping.is_set():
+            raise Draining(retry_after_s=RESTART_S)
+        loop = asyncio.get_running_loop()
+        if not self._carried:
+            self._began_at = loop.time()
+        self._carried[job.id] = job
+        self._moved.set()
+        self._events.publish(job.id, EventType.RUNNING, {"attempt": job.attempt})
+        self._metrics.started((job.started_at or job.created_at) - job.created_at)
+        painting = await asyncio.wrap_future(
+            self._engine.submit(job.id, job.request, _Progress(self._events, job.id, loop))
+        )
+        began_at, painted_at = self._began_at, loop.time()
+        self._began_at = painted_at
+        self.pace.observe(job.request, painting.timings, painted_at - began_at)
+        async with self._storing:
+            self._let_go(job, release)
+            await self._store(job, painting)
+        self._metrics.painted(
+            job.request.model,
+            painting.timings.phases | {"store": loop.time() - painted_at},
+            [len(image.data) for image in painting.images],
+            sum(image.is_flagged for image in painting.images),
+        )
+        return EventType.SUCCEEDED
+
+    def _let_go(self, job: Job, release: Callable[[], None]) -> None:
+        """Give the job's place at the engine to another, once."""
+        if self._carried.pop(job.id, None) is not None or self._stopping.is_set():
+            release()
+
+    async def _insist(self, write: Callable[[], Awaitable[T]]) -> T:
+        """Try a write until the store does it. Raises `StoreError` when it fails while the server stops."""
+        while True:
+            try:
+                return await write()
+            except StoreError:
+                if self._stopping.is_set():
+                    raise
+                await self._pause(RETRY_S)
+
+    async def _store(self, job: Job, painting: Painting) -> None:
+        now = self._clock()
+        rows = []
+        for place, image in enumerate(painting.images if job.terms.is_kept else ()):
+            row = _image_row(job, place, image, now, now + (job.terms.image_ttl_s or self._image_ttl_s))
+            await self._images.put(row.object_name, image.data)
+            rows.append(row)
+        if not job.terms.is_kept:
+            self._unkept[job.id] = painting
+            while len(self._unkept) > UNKEPT:
+                self._unkept.popitem(last=False)
+        outcome = self._outcome(job, painting, tuple(rows))
+        if not await self._insist(lambda: self._transitions.succeed(job, now, outcome)):
+            logger.warning("job %s: a result of an old attempt was refused", job.id)
+
+    def _outcome(self, job: Job, painting: Painting, rows: tuple[ImageRow, ...]) -> Outcome:
+        charged = sum(not image.is_flagged for image in painting.images)
+        credits_ = self._prices.credits(job.terms.model, job.request, charged)
+        result = {
+            "model": painting.model,
+            "revision": painting.revision,
+            "precision": painting.precision,
+            "credits": credits_,
+            "warnings": [*job.terms.warnings, *painting.warnings],
+            "timings": {
+                "inference": painting.timings.inference,
+                "text": painting.timings.text,
+                "steps": list(painting.timings.steps),
+                "decode": painting.timings.decode,
+                "safety": painting.timings.safety,
+                "encode": painting.timings.encode,
+            },
+        }
+        megapixels = job.request.width * job.request.height * charged / 1e6
+        name = self._fingerprint(job) if rows else None
+        return Outcome(result, rows, charged, megapixels, credits_, name)
+
+    def _fingerprint(self, job: Job) -> str | None:
+        painted_by = next((info for info in self._engine.models if info.id == job.request.model), None)
+        return fingerprint(job.request, painted_by) if painted_by else None
+
+    # Beside it --------------------------------------------------------------------------------------------------
+
+    async def _renew(self) -> None:
+        """Keep the leases of what the engine works on, and take back what others let lapse."""
+        while not self._stopping.is_set():
+            await self._pause(RENEW_S)
+            if self._stopping.is_set():
+                return
+            # The store has logged what failed; the next round may do better.
+            with suppress(StoreError):
+                if self._leased:
+                    await self._transitions.renew(list(self._leased.values()), self._clock() + LEASE_S)
+                if await self._transitions.requeue_lapsed(self._clock()):
+                    self._wake.set()
+
+    async def _tell_places(self) -> None:
+        """Tell those who watch a queued job its place, when it changes."""
+        while not self._stopping.is_set():
+            await self._moved.wait()
+            self._moved.clear()
+            for job_id in self._events.watched:
+                with suppress(StoreError):
+                    await self.tell_place(job_id)
+            await self._pause(PLACES_S)
+
+    async def tell_place(self, job_id: str) -> None:
+        """Publish the place of a job, if it is queued and stands elsewhere than it did."""
+        place = await self.place(job_id)
+        if place is None:
+            return
+        before = self._events.last(job_id, EventType.QUEUED)
+        if before is None or before["queue_position"] != place["queue_position"]:
+            self._events.publish(job_id, EventType.QUEUED, place)
+
+    async def place(self, job_id: str) -> dict[str, Any] | None:
+        """Return how many jobs go before a queued one, and when it will start and finish; None if it is not queued."""
+        job = await self._jobs.get(job_id)
+        found = await self._jobs.ahead_of(job_id)
+        if job is None or found is None:
+            return None
+        count, seconds = found
+        start = self._clock() + self.engine_free_in() + seconds
+        return {
+            "queue_position": count + 1,
+            "predicted_start": round(start, 3),
+            "predicted_finish": round(start + self.pace.seconds(job.request), 3),
+        }
+
+
+class _Progress:
+    """What the engine's thread tells the loop of one job."""
+
+    def __init__(self, events: Events, job_id: str, loop: asyncio.AbstractEventLoop) -> None:
+        self._events = events
+        self._job_id = job_id
+        self._loop = loop
+
+    def step(self, done: StepDone) -> None:
+        """A step was done."""
+        self._publish(EventType.STEP, {"step": done.step, "steps": done.steps})
+
+    def wants_previews(self) -> bool:
+        """Whether anybody would see one."""
+        return self._events.is_watched(self._job_id)
+
+    def preview(self, preview: Preview) -> None:
+        """Here is one."""
+        images = [
+            {
+                "url": None if image.is_flagged else f"data:image/jpeg;base64,{b64encode(image.data).decode()}",
+                "nsfw_score": image.nsfw_score,
+                "is_flagged": image.is_flagged,
+            }
+            for image in preview.images
+        ]
+        self._publish(EventType.PREVIEW, {"step": preview.step, "steps": preview.steps, "images": images})
+
+    def _publish(self, kind: EventType, data: dict[str, Any]) -> None:
+        # The loop may be gone when the engine is closed in the middle of a step.
+        with suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._events.publish, self._job_id, kind, data)
+
+
+def _image_row(job: Job, place: int, image: Any, now: float, expires_at: float) -> ImageRow:
+    image_id = str(uuid7())
+    return ImageRow(
+        id=image_id,
+        job_id=job.id,
+        place=place,
+        object_name=f"{image_id}.{job.request.image_format.value}",
+        content_type=job.request.image_format.content_type,
+        size_bytes=len(image.data),
+        sha256=hashlib.sha256(image.data).hexdigest(),
+        seed=image.seed,
+        nsfw_score=image.nsfw_score,
+        is_flagged=image.is_flagged,
+        created_at=now,
+        expires_at=expires_at,
+    )

@@ -1,0 +1,171 @@
+"""Money, in the transaction of the job that it is for: held back before a job is accepted, charged when it ends.
+
+An account's balance is the sum of its ledger at any commit, and `held` the most that its unfinished jobs can cost, so
+that no number of clients at once can spend a credit twice. Without a price nothing is held and no balance is looked at.
+"""
+
+from dataclasses import dataclass
+
+from sqlalchemy import insert, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+from uuid_utils import uuid7
+
+from allaprima.errors import KeyLimitReached, OutOfCredits
+from allaprima.store.schema import Direction, EntryType, JobState, accounts, keys, ledger, usage, usage_slots
+from allaprima.store.windows import Retention, window_start
+
+#: Seconds of a row of `usage_slots`.
+SLOT_S = 900
+
+
+@dataclass(frozen=True, slots=True)
+class Charge:
+    """What a finished request is counted and charged with."""
+
+    job_id: str
+    account_id: str
+    key_id: str
+    #: The name that was asked for.
+    model: str
+    #: A final one.
+    state: JobState
+    #: Images that were painted and not withheld.
+    images: int
+    megapixels: float
+    credits: int
+    #: What was held back for it.
+    held: int
+    origin: str
+    client_request_id: str | None
+    duration_s: float
+
+
+async def hold(connection: AsyncConnection, account_id: str, key_id: str, credits_: int, now: float) -> None:
+    """Hold back what a job can cost. Raises `OutOfCredits` or `KeyLimitReached`; then the transaction is to be left."""
+    key = (await connection.execute(select(keys).where(keys.c.id == key_id))).one()
+    if key.limit_credits is not None and credits_ > 0:
+        is_current = key.window_start >= window_start(Retention(key.limit_retention), now)
+        spent = key.spent if is_current else 0
+        if spent + key.held + credits_ > key.limit_credits:
+            raise KeyLimitReached
+    if credits_ == 0:
+        return
+    has_room = accounts.c.balance - accounts.c.held >= credits_
+    held = await connection.execute(
+        update(accounts).where(accounts.c.id == account_id, has_room).values(held=accounts.c.held + credits_)
+    )
+    if held.rowcount != 1:
+        raise OutOfCredits
+    await connection.execute(update(keys).where(keys.c.id == key_id).values(held=keys.c.held + credits_))
+
+
+async def settle(connection: AsyncConnection, charge: Charge, now: float) -> None:
+    """Count a finished request, charge it, and give back what was held."""
+    await connection.execute(
+        insert(usage).values(
+            job_id=charge.job_id,
+            account_id=charge.account_id,
+            key_id=charge.key_id,
+            model=charge.model,
+            images=charge.images,
+            megapixels=charge.megapixels,
+            credits=charge.credits,
+            created_at=now,
+            slot=_slot(now),
+            state=charge.state.value,
+            origin=charge.origin,
+            client_request_id=charge.client_request_id,
+            duration_s=charge.duration_s,
+        )
+    )
+    await _add_to_slot(connection, charge, now)
+    if charge.images:
+        await enter(
+            connection,
+            charge.account_id,
+            Direction.CHARGE,
+            EntryType.MODEL_USAGE,
+            charge.credits,
+            now,
+            model=charge.model,
+            reference_id=charge.job_id,
+            images=charge.images,
+        )
+    if charge.held or charge.credits:
+        await _spend(connection, charge, now)
+
+
+async def enter(
+    connection: AsyncConnection,
+    account_id: str,
+    direction: Direction,
+    kind: EntryType,
+    credits_: int,
+    now: float,
+    *,
+    model: str | None = None,
+    reference_id: str | None = None,
+    images: int | None = None,
+    note: str | None = None,
+) -> None:
+    """Write a row of the ledger and move the balance by it."""
+    await connection.execute(
+        insert(ledger).values(
+            id=str(uuid7()),
+            account_id=account_id,
+            created_at=now,
+            direction=direction.value,
+            type=kind.value,
+            credits=credits_,
+            model=model,
+            reference_id=reference_id,
+            images=images,
+            note=note,
+        )
+    )
+    signed = credits_ if direction == Direction.TOPUP else -credits_
+    if signed:
+        moved = accounts.c.balance + signed
+        await connection.execute(update(accounts).where(accounts.c.id == account_id).values(balance=moved))
+
+
+async def _spend(connection: AsyncConnection, charge: Charge, now: float) -> None:
+    await connection.execute(
+        update(accounts).where(accounts.c.id == charge.account_id).values(held=accounts.c.held - charge.held)
+    )
+    key = (await connection.execute(select(keys).where(keys.c.id == charge.key_id))).one()
+    start = window_start(Retention(key.limit_retention), now) if key.limit_retention else 0.0
+    is_current = key.window_start >= start
+    await connection.execute(
+        update(keys)
+        .where(keys.c.id == charge.key_id)
+        .values(
+            held=key.held - charge.held,
+            spent=(key.spent if is_current else 0) + charge.credits,
+            window_start=key.window_start if is_current else start,
+        )
+    )
+
+
+async def _add_to_slot(connection: AsyncConnection, charge: Charge, now: float) -> None:
+    has_succeeded = charge.state == JobState.SUCCEEDED
+    added = {
+        "succeeded": int(has_succeeded),
+        "failed": int(not has_succeeded),
+        "charged": int(charge.images > 0),
+        "images": charge.images,
+        "megapixels": charge.megapixels,
+        "credits": charge.credits,
+    }
+    place = {"account_id": charge.account_id, "slot": _slot(now), "key_id": charge.key_id, "model": charge.model}
+    found = await connection.execute(
+        update(usage_slots)
+        .where(*(usage_slots.c[name] == value for name, value in place.items()))
+        .values({name: usage_slots.c[name] + value for name, value in added.items()})
+    )
+    if found.rowcount == 0:
+        await connection.execute(insert(usage_slots).values(**place, **added))
+
+
+def _slot(now: float) -> int:
+    return int(now // SLOT_S * SLOT_S)

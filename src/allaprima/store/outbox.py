@@ -1,0 +1,194 @@
+"""The outbox of webhooks: written in the transaction that ends a job, emptied by `service.webhooks`."""
+
+from dataclasses import dataclass
+
+from sqlalchemy import delete, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+from uuid_utils import uuid7
+
+from allaprima.store.database import Database
+from allaprima.store.rows import Job
+from allaprima.store.schema import JobState, accounts, deliveries, webhook_endpoints
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where an account's webhooks go."""
+
+    id: str
+    account_id: str
+    url: str
+    created_at: float
+    #: None while it is good.
+    disabled_at: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """A webhook that is to be sent now."""
+
+    #: The same on every try.
+    id: str
+    account_id: str
+    endpoint_id: str
+    url: str
+    job_id: str
+    #: Such as `job.succeeded`.
+    event: str
+    created_at: float
+    #: Tries before this one.
+    attempt: int
+    #: Those that sign: the account's own, and the one before while it is still good.
+    secrets: tuple[str, ...]
+
+
+async def announce(connection: AsyncConnection, job: Job, state: JobState, now: float) -> None:
+    """Put the webhook that tells of a job's end into the outbox, unless its endpoint was disabled meanwhile."""
+    wanted = select(webhook_endpoints).where(
+        webhook_endpoints.c.account_id == job.account_id, webhook_endpoints.c.url == job.terms.webhook_url
+    )
+    endpoint = (await connection.execute(wanted)).first()
+    if endpoint is None or endpoint.disabled_at is not None:
+        return
+    await connection.execute(
+        insert(deliveries).values(
+            id=f"msg_{job.id}",
+            account_id=job.account_id,
+            endpoint_id=endpoint.id,
+            job_id=job.id,
+            event=f"job.{state.value}",
+            created_at=now,
+            next_at=now,
+        )
+    )
+
+
+class Outbox:
+    """Endpoints, their secrets, and what is to be sent to them."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def endpoints(self, account_id: str) -> list[Endpoint]:
+        """Return an account's endpoints, oldest first."""
+        wanted = select(webhook_endpoints).where(webhook_endpoints.c.account_id == account_id)
+        async with self._database.read() as connection:
+            rows = await connection.execute(wanted.order_by(webhook_endpoints.c.created_at, webhook_endpoints.c.id))
+            return [Endpoint(*row) for row in rows]
+
+    async def ensure(self, account_id: str, url: str, now: float) -> Endpoint:
+        """Return the account's endpoint at that URL, new if need be."""
+        wanted = select(webhook_endpoints).where(
+            webhook_endpoints.c.account_id == account_id, webhook_endpoints.c.url == url
+        )
+        async with self._database.read() as connection:
+            if row := (await connection.execute(wanted)).first():
+                return Endpoint(*row)
+        async with self._database.write() as connection:
+            if row := (await connection.execute(wanted)).first():
+                return Endpoint(*row)
+            made = Endpoint(str(uuid7()), account_id, url, now, None)
+            values = {"id": made.id, "account_id": account_id, "url": url, "created_at": now}
+            await connection.execute(insert(webhook_endpoints).values(**values))
+        return made
+
+    async def forget(self, account_id: str, endpoint_id: str) -> bool:
+        """Remove an endpoint and what was to be sent there; True when it was the account's."""
+        own = webhook_endpoints.c.id == endpoint_id, webhook_endpoints.c.account_id == account_id
+        async with self._database.write() as connection:
+            if not (await connection.execute(select(webhook_endpoints.c.id).where(*own))).first():
+                return False
+            await connection.execute(delete(deliveries).where(deliveries.c.endpoint_id == endpoint_id))
+            await connection.execute(delete(webhook_endpoints).where(*own))
+        return True
+
+    async def secrets(self, account_id: str, now: float) -> tuple[str, ...]:
+        """Return what signs an account's webhooks, the newest first; none before `set_secret`."""
+        async with self._database.read() as connection:
+            return await _secrets(connection, account_id, now)
+
+    async def set_secret(self, account_id: str, secret: str, *, old_until: float, only_first: bool) -> None:
+        """Let a new secret sign; the one before signs too until `old_until`. only_first: only where there is none."""
+        row = accounts.c.id == account_id
+        if only_first:
+            row &= accounts.c.webhook_secret.is_(None)
+        async with self._database.write() as connection:
+            await connection.execute(
+                update(accounts)
+                .where(row)
+                .values(
+                    old_webhook_secret=accounts.c.webhook_secret,
+                    old_webhook_secret_until=old_until,
+                    webhook_secret=secret,
+                )
+            )
+
+    async def due(self, now: float, limit: int) -> list[Delivery]:
+        """Return what is to be sent now, the longest due first."""
+        wanted = (
+            select(deliveries, webhook_endpoints.c.url)
+            .join(webhook_endpoints, webhook_endpoints.c.id == deliveries.c.endpoint_id)
+            .where(deliveries.c.next_at <= now, webhook_endpoints.c.disabled_at.is_(None))
+            .order_by(deliveries.c.next_at)
+            .limit(limit)
+        )
+        async with self._database.read() as connection:
+            return [
+                Delivery(
+                    row.id,
+                    row.account_id,
+                    row.endpoint_id,
+                    row.url,
+                    row.job_id,
+                    row.event,
+                    row.created_at,
+                    row.attempt,
+                    await _secrets(connection, row.account_id, now),
+                )
+                for row in (await connection.execute(wanted)).all()
+            ]
+
+    async def next_due(self) -> float | None:
+        """Return when something is to be sent next."""
+        wanted = (
+            select(deliveries.c.next_at)
+            .where(deliveries.c.next_at.is_not(None))
+            .order_by(deliveries.c.next_at)
+            .limit(1)
+        )
+        async with self._database.read() as connection:
+            due: float | None = (await connection.execute(wanted)).scalar()
+        return due
+
+    async def delivered(self, delivery: Delivery, now: float) -> None:
+        """Note that it arrived."""
+        await self._note(delivery, delivered_at=now, next_at=None, last_error=None)
+
+    async def failed(self, delivery: Delivery, error: str, next_at: float | None) -> None:
+        """Note that it did not arrive, and when to try again; None: never."""
+        await self._note(delivery, next_at=next_at, last_error=error[:500])
+
+    async def disable(self, delivery: Delivery, error: str, now: float) -> None:
+        """Send nothing more to a delivery's endpoint."""
+        await self._note(delivery, next_at=None, last_error=error[:500])
+        async with self._database.write() as connection:
+            await connection.execute(
+                update(webhook_endpoints).where(webhook_endpoints.c.id == delivery.endpoint_id).values(disabled_at=now)
+            )
+            await connection.execute(
+                update(deliveries).where(deliveries.c.endpoint_id == delivery.endpoint_id).values(next_at=None)
+            )
+
+    async def _note(self, delivery: Delivery, **values: object) -> None:
+        async with self._database.write() as connection:
+            await connection.execute(
+                update(deliveries).where(deliveries.c.id == delivery.id).values(attempt=delivery.attempt + 1, **values)
+            )
+
+
+async def _secrets(connection: AsyncConnection, account_id: str, now: float) -> tuple[str, ...]:
+    row = (await connection.execute(select(accounts).where(accounts.c.id == account_id))).one()
+    found = [row.webhook_secret] if row.webhook_secret else []
+    if row.old_webhook_secret and (row.old_webhook_secret_until or 0) > now:
+        found.append(row.old_webhook_secret)
+    return tuple(found)

@@ -1,0 +1,93 @@
+"""The order in which jobs are leased: fair between keys, by priority within a key.
+
+Start-time fair queueing (Goyal, Vin and Cheng 1997): a job's turn is the later of the queue's virtual time and its
+key's last turn, moved on by the seconds that the job is thought to take. So a key that sends a thousand jobs has a
+thousand turns far ahead, and the one job of another key goes between the first of them. A turn is a key's, not a job's:
+priority, then age, decides which of a key's jobs takes its next turn, so nobody gets ahead of another key by calling a
+job urgent. Jobs of the low
+queue run only while the ordinary one is empty.
+"""
+
+from sqlalchemy import func, or_, select, tuple_, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from allaprima.store.schema import UNFINISHED, JobState, jobs
+
+_QUEUED = jobs.c.state == JobState.QUEUED.value
+_ORDER = (jobs.c.queue, jobs.c.turn, jobs.c.id)
+
+
+async def count_queued(connection: AsyncConnection) -> int:
+    """Return how many jobs wait."""
+    return (await connection.execute(select(func.count()).select_from(jobs).where(_QUEUED))).scalar_one()
+
+
+async def count_unfinished(connection: AsyncConnection) -> int:
+    """Return how many jobs wait or run."""
+    unfinished = jobs.c.state.in_([state.value for state in UNFINISHED])
+    return (await connection.execute(select(func.count()).select_from(jobs).where(unfinished))).scalar_one()
+
+
+async def next_turn(connection: AsyncConnection, key_id: str, queue: int, predicted_s: float) -> float:
+    """Return the turn of a key's new job."""
+    of_queue = jobs.c.queue == queue
+    running = select(func.max(jobs.c.turn)).where(jobs.c.state == JobState.RUNNING.value, of_queue)
+    first = select(func.min(jobs.c.turn)).where(_QUEUED, of_queue)
+    last_of_key = select(func.max(jobs.c.turn)).where(_QUEUED, jobs.c.key_id == key_id, of_queue)
+    virtual_time = func.coalesce(running.scalar_subquery(), first.scalar_subquery(), 0.0)
+    found = select(virtual_time, last_of_key.scalar_subquery())
+    now, last = (await connection.execute(found)).one()
+    return float(max(now, last or 0.0)) + max(predicted_s, 1e-3)
+
+
+async def take_next(connection: AsyncConnection) -> str | None:
+    """Return the id of the job whose turn it is, if any waits; its key's other jobs keep the turns that are left."""
+    head = select(jobs.c.id, jobs.c.key_id, jobs.c.queue, jobs.c.turn).where(_QUEUED).order_by(*_ORDER).limit(1)
+    first = (await connection.execute(head)).first()
+    if first is None:
+        return None
+    most_urgent = (
+        select(jobs.c.id, jobs.c.turn)
+        .where(_QUEUED, jobs.c.key_id == first.key_id, jobs.c.queue == first.queue)
+        .order_by(jobs.c.priority.desc(), jobs.c.id)
+        .limit(1)
+    )
+    chosen = (await connection.execute(most_urgent)).one()
+    if chosen.id != first.id:
+        await _set_turn(connection, first.id, chosen.turn)
+        await _set_turn(connection, chosen.id, first.turn)
+    return str(chosen.id)
+
+
+async def _set_turn(connection: AsyncConnection, job_id: str, turn: float) -> None:
+    await connection.execute(update(jobs).where(jobs.c.id == job_id).values(turn=turn))
+
+
+async def ahead_of(connection: AsyncConnection, job_id: str) -> tuple[int, float] | None:
+    """Return how many jobs wait before a queued one, and the seconds that they were thought to take together.
+
+    None when the job is not queued.
+    """
+    own = select(jobs.c.key_id, jobs.c.queue, jobs.c.turn, jobs.c.priority, jobs.c.id).where(
+        _QUEUED, jobs.c.id == job_id
+    )
+    job = (await connection.execute(own)).first()
+    if job is None:
+        return None
+    siblings = (_QUEUED, jobs.c.key_id == job.key_id, jobs.c.queue == job.queue)
+    is_before = or_(jobs.c.priority > job.priority, (jobs.c.priority == job.priority) & (jobs.c.id < job.id))
+    rank = (await connection.execute(select(func.count()).select_from(jobs).where(*siblings, is_before))).scalar_one()
+    # The job will take its key's turn of that rank, whichever job has it now.
+    slot = select(*_ORDER).where(*siblings).order_by(*_ORDER).offset(rank).limit(1)
+    turn = (await connection.execute(slot)).one()
+    before = select(func.count(), func.coalesce(func.sum(jobs.c.predicted_s), 0.0)).where(
+        _QUEUED, tuple_(*_ORDER) < tuple_(*turn)
+    )
+    count, seconds = (await connection.execute(before)).one()
+    return int(count), float(seconds)
+
+
+async def seconds_queued(connection: AsyncConnection) -> float:
+    """Return the seconds that all waiting jobs were thought to take together."""
+    wanted = select(func.coalesce(func.sum(jobs.c.predicted_s), 0.0)).where(_QUEUED)
+    return float((await connection.execute(wanted)).scalar_one())

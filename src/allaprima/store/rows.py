@@ -1,0 +1,106 @@
+"""Jobs and pictures as the store gives them, and back."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Row
+
+from allaprima.request import ImageRequest, Terms
+from allaprima.store.schema import UNFINISHED, JobState, images, jobs
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A job as it stands."""
+
+    id: str
+    account_id: str
+    key_id: str
+    state: JobState
+    request: ImageRequest
+    created_at: float
+    terms: Terms
+    started_at: float | None = None
+    finished_at: float | None = None
+    #: How often it was leased; the fencing token of a result.
+    attempt: int = 0
+    #: How often the server died while it was painted.
+    crashes: int = 0
+    error_code: str | None = None
+    error_message: str | None = None
+    result: dict[str, Any] | None = None
+    #: Seconds that it was thought to take.
+    predicted_s: float = 0.0
+    #: When it must have started, unix seconds.
+    start_by: float | None = None
+    cancel_asked_at: float | None = None
+    #: Credits held back for it.
+    held: int = 0
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether its state is final."""
+        return self.state not in UNFINISHED
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRow:
+    """A stored picture."""
+
+    id: str
+    job_id: str
+    #: Place within the job, from 0.
+    place: int
+    object_name: str
+    content_type: str
+    size_bytes: int
+    #: Of the file, hex.
+    sha256: str
+    seed: int
+    nsfw_score: float | None
+    is_flagged: bool
+    created_at: float
+    expires_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of a painted job."""
+
+    #: Model, revision, timings and warnings, for the job's row.
+    result: dict[str, Any]
+    pictures: tuple[ImageRow, ...]
+    #: Images that are charged: painted and not withheld.
+    images: int
+    megapixels: float
+    credits: int
+    #: Under which name later requests find these pictures in the result cache, if they may.
+    fingerprint: str | None = None
+
+
+#: What a `Job` is made of; the rest of the table is the queue's own.
+JOB_COLUMNS = tuple(
+    column for column in jobs.c if column.name not in ("group_id", "queue", "priority", "turn", "leased_until")
+)
+
+
+def job_from_row(row: Row[Any]) -> Job:
+    """Return a row of `JOB_COLUMNS` as a `Job`. Raises what `ImageRequest` does for one of another version."""
+    values = {column.name: getattr(row, column.name) for column in JOB_COLUMNS}
+    values["state"] = JobState(values["state"])
+    values["request"] = ImageRequest.from_json(values["request"])
+    # Jobs of earlier versions have no terms.
+    values["terms"] = Terms.from_json(values["terms"] or {"model": values["request"].model})
+    return Job(**values)
+
+
+def image_from_row(row: Row[Any]) -> ImageRow:
+    """Return a row of the images table as an `ImageRow`."""
+    values = {column.name: getattr(row, column.name) for column in images.c}
+    return ImageRow(**values | {"seed": int(values["seed"]), "is_flagged": bool(values["is_flagged"])})
+
+
+def image_values(picture: ImageRow) -> dict[str, Any]:
+    """Undo `image_from_row`."""
+    values = {column.name: getattr(picture, column.name) for column in images.c}
+    return values | {"seed": str(picture.seed), "is_flagged": int(picture.is_flagged)}

@@ -1,0 +1,341 @@
+"""Every change of a job's state, each in one transaction with all that belongs to it: pictures, usage, charge, webhook.
+
+The states are drawn in `schema.JobState`. A change asks for the state and the attempt that it starts from, so that
+whoever comes late (a worker that was paused, a second cancel) changes nothing.
+"""
+
+import logging
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
+
+from sqlalchemy import Row, delete, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from allaprima.errors import (
+    Error,
+    GenerationFailed,
+    JobFinished,
+    JobNotFound,
+    JobUnfinished,
+    QueueFull,
+    StartDeadlineMissed,
+)
+from allaprima.request import Priority
+from allaprima.store import bill, outbox, queue
+from allaprima.store.database import Database
+from allaprima.store.idempotency import Claim, find_claim, keep_claim
+from allaprima.store.rows import JOB_COLUMNS, Job, Outcome, image_values, job_from_row
+from allaprima.store.schema import JobState, deliveries, images, jobs, results
+
+logger = logging.getLogger(__name__)
+
+#: The queues of `schema.jobs`.
+ORDINARY, LOW = 0, 1
+#: Stands where a prompt was that nobody may keep.
+NOT_KEPT = "(not kept)"
+
+
+class Transitions:
+    """Moves jobs from state to state. The database is the queue."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    # Coming in --------------------------------------------------------------------------------------------------
+
+    async def admit(self, job: Job, queue_size: int, claim: Claim | None = None) -> Job:
+        """Store a new queued job, or return the one that an equal request made before.
+
+        Raises `QueueFull` (with no time to wait: the caller knows it), `OutOfCredits`, `KeyLimitReached` or
+        `IdempotencyMismatch`; then nothing is stored.
+        """
+        async with self._database.write() as connection:
+            if claim and (made := await find_claim(connection, job.account_id, claim, job.created_at)):
+                return await _find(connection, made)
+            if await queue.count_unfinished(connection) >= queue_size:
+                raise QueueFull(retry_after_s=0)
+            await bill.hold(connection, job.account_id, job.key_id, job.held, job.created_at)
+            await self._insert(connection, job)
+            if claim:
+                await keep_claim(connection, job.account_id, claim, job.id, job.created_at)
+        return job
+
+    async def admit_finished(self, job: Job, outcome: Outcome, claim: Claim | None = None) -> Job:
+        """Store a job that needs no painting: queued -> succeeded at once. Raises what `admit` does."""
+        async with self._database.write() as connection:
+            if claim and (made := await find_claim(connection, job.account_id, claim, job.created_at)):
+                return await _find(connection, made)
+            await bill.hold(connection, job.account_id, job.key_id, job.held, job.created_at)
+            await self._insert(connection, job)
+            if claim:
+                await keep_claim(connection, job.account_id, claim, job.id, job.created_at)
+            await self._succeed(connection, job, job.created_at, outcome)
+            return await _find(connection, job.id)
+
+    async def _insert(self, connection: AsyncConnection, job: Job) -> None:
+        queue_number = LOW if job.terms.priority == Priority.LOW else ORDINARY
+        await connection.execute(
+            insert(jobs).values(
+                id=job.id,
+                account_id=job.account_id,
+                key_id=job.key_id,
+                state=job.state.value,
+                request=job.request.to_json(),
+                created_at=job.created_at,
+                terms=job.terms.to_json(),
+                group_id=job.terms.group_id,
+                queue=queue_number,
+                priority=int(job.terms.priority == Priority.HIGH),
+                turn=await queue.next_turn(connection, job.key_id, queue_number, job.predicted_s),
+                predicted_s=job.predicted_s,
+                start_by=job.start_by,
+                held=job.held,
+            )
+        )
+
+    # Being carried ----------------------------------------------------------------------------------------------
+
+    async def lease(self, now: float, leased_until: float) -> Job | None:
+        """queued -> running: take the job whose turn it is, if one waits, and count the attempt.
+
+        A job whose time to start is over, or whose request this version can't read, fails on the way.
+        """
+        async with self._database.write() as connection:
+            while job_id := await queue.take_next(connection):
+                row = (await connection.execute(select(*JOB_COLUMNS).where(jobs.c.id == job_id))).one()
+                try:
+                    job = job_from_row(row)
+                except (Error, LookupError, TypeError, ValueError) as exc:
+                    logger.warning("job %s: its stored request can't be read: %s", job_id, exc)
+                    await self._fail_unreadable(connection, row, now)
+                    continue
+                if job.cancel_asked_at is not None:
+                    await self._end(connection, job, JobState.CANCELLED, now)
+                    continue
+                if job.start_by is not None and job.start_by < now:
+                    await self._end(connection, job, JobState.FAILED, now, error=StartDeadlineMissed())
+                    continue
+                values = {"state": JobState.RUNNING.value, "started_at": now, "attempt": job.attempt + 1}
+                await connection.execute(
+                    update(jobs).where(jobs.c.id == job_id).values(**values, leased_until=leased_until)
+                )
+                return replace(job, state=JobState.RUNNING, started_at=now, attempt=job.attempt + 1)
+        return None
+
+    async def renew(self, leased: Iterable[Job], leased_until: float) -> None:
+        """Say that the engine still works on these."""
+        async with self._database.write() as connection:
+            for job in leased:
+                await connection.execute(update(jobs).where(*_current(job)).values(leased_until=leased_until))
+
+    async def requeue(self, job: Job) -> None:
+        """running -> queued, for a job whose attempt was interrupted by the server itself."""
+        async with self._database.write() as connection:
+            await connection.execute(update(jobs).where(*_current(job)).values(**_BACK_IN_QUEUE))
+
+    async def requeue_lapsed(self, now: float) -> int:
+        """running -> queued for jobs whose lease is over; return how many."""
+        lapsed = (jobs.c.state == JobState.RUNNING.value, jobs.c.leased_until < now)
+        async with self._database.write() as connection:
+            return (await connection.execute(update(jobs).where(*lapsed).values(**_BACK_IN_QUEUE))).rowcount
+
+    async def requeue_all(self, max_crashes: int, now: float) -> int:
+        """At start: running -> queued for what a dead server left; failed after too many crashes, cancelled if asked.
+
+        Returns how many jobs wait again.
+        """
+        left = jobs.c.state == JobState.RUNNING.value
+        async with self._database.write() as connection:
+            # The engine paints in the order of the leases; the others only waited there.
+            painted = select(jobs.c.id).where(left).order_by(jobs.c.started_at, jobs.c.turn, jobs.c.id).limit(1)
+            await connection.execute(
+                update(jobs).where(jobs.c.id == painted.scalar_subquery()).values(crashes=jobs.c.crashes + 1)
+            )
+            again = 0
+            for row in (await connection.execute(select(*JOB_COLUMNS).where(left))).all():
+                try:
+                    job = job_from_row(row)
+                except (Error, LookupError, TypeError, ValueError):
+                    await self._fail_unreadable(connection, row, now)
+                    continue
+                if job.cancel_asked_at is not None:
+                    await self._end(connection, job, JobState.CANCELLED, now)
+                elif job.crashes >= max_crashes:
+                    error = GenerationFailed(f"the server died {max_crashes} times while it painted this")
+                    await self._end(connection, job, JobState.FAILED, now, error=error)
+                else:
+                    await connection.execute(update(jobs).where(*_current(job)).values(**_BACK_IN_QUEUE))
+                    again += 1
+        return again
+
+    # Ending -----------------------------------------------------------------------------------------------------
+
+    async def succeed(self, job: Job, now: float, outcome: Outcome) -> bool:
+        """running -> succeeded, with the pictures, the usage, the charge and the webhook, in one transaction.
+
+        Returns False, and changes nothing, when the attempt is no longer the current one.
+        """
+        if job.state != JobState.RUNNING:
+            return False
+        async with self._database.write() as connection:
+            return await self._succeed(connection, job, now, outcome)
+
+    async def _succeed(self, connection: AsyncConnection, job: Job, now: float, outcome: Outcome) -> bool:
+        values: dict[str, Any] = {"result": outcome.result}
+        if not job.terms.is_kept:
+            values["request"] = replace(job.request, prompt=NOT_KEPT).to_json()
+        if not await self._end(connection, job, JobState.SUCCEEDED, now, outcome=outcome, values=values):
+            return False
+        if outcome.pictures:
+            await connection.execute(insert(images), [image_values(picture) for picture in outcome.pictures])
+        if outcome.fingerprint:
+            place = {"account_id": job.account_id, "fingerprint": outcome.fingerprint}
+            await connection.execute(delete(results).where(*(results.c[name] == place[name] for name in place)))
+            await connection.execute(insert(results).values(**place, job_id=job.id))
+        return True
+
+    async def fail(self, job: Job, now: float, error: Error) -> bool:
+        """running -> failed, with the reason. Returns False when the job has moved on."""
+        if job.state != JobState.RUNNING:
+            return False
+        async with self._database.write() as connection:
+            return await self._end(connection, job, JobState.FAILED, now, error=error)
+
+    async def cancel(self, job: Job, now: float) -> bool:
+        """running -> cancelled. Returns False when the job has moved on."""
+        if job.state != JobState.RUNNING:
+            return False
+        async with self._database.write() as connection:
+            return await self._end(connection, job, JobState.CANCELLED, now)
+
+    async def ask_cancel(self, job_id: str, now: float) -> Job:
+        """Cancel a queued job, or mark a running one, so that not even a crash lets it go on; return it as it is then.
+
+        Raises `JobFinished` for a finished one.
+        """
+        async with self._database.write() as connection:
+            job = await _find(connection, job_id)
+            if job.is_finished:
+                raise JobFinished(job.state.value)
+            await connection.execute(update(jobs).where(jobs.c.id == job_id).values(cancel_asked_at=now))
+            if job.state == JobState.QUEUED:
+                await self._end(connection, job, JobState.CANCELLED, now)
+            return await _find(connection, job_id)
+
+    async def miss_start(self, job_id: str, now: float) -> bool:
+        """queued -> failed when the time to start is over and the job still waits."""
+        async with self._database.write() as connection:
+            job = await _find(connection, job_id)
+            if job.state != JobState.QUEUED or job.start_by is None or job.start_by > now:
+                return False
+            return await self._end(connection, job, JobState.FAILED, now, error=StartDeadlineMissed())
+
+    async def remove(self, job_id: str) -> list[str]:
+        """Remove a finished job and its pictures' rows; return the names of the files, which go after that.
+
+        What it cost stays in the bill. Raises `JobUnfinished` for one that is not finished.
+        """
+        async with self._database.write() as connection:
+            job = await _find(connection, job_id)
+            if not job.is_finished:
+                raise JobUnfinished(job.state.value)
+            names = select(images.c.object_name).where(images.c.job_id == job_id)
+            found = list((await connection.execute(names)).scalars())
+            for table in (images, results, deliveries):
+                await connection.execute(delete(table).where(table.c.job_id == job_id))
+            await connection.execute(delete(jobs).where(jobs.c.id == job_id))
+        return found
+
+    async def _end(
+        self,
+        connection: AsyncConnection,
+        job: Job,
+        state: JobState,
+        now: float,
+        *,
+        outcome: Outcome | None = None,
+        error: Error | None = None,
+        values: dict[str, Any] | None = None,
+    ) -> bool:
+        """The one way into a final state: the job, its usage and charge, and the webhook that tells of it."""
+        ended = await connection.execute(
+            update(jobs)
+            .where(*_current(job))
+            .values(
+                state=state.value,
+                finished_at=now,
+                held=0,
+                leased_until=None,
+                error_code=error.code if error else None,
+                error_message=error.message if error else None,
+                **(values or {}),
+            )
+        )
+        if ended.rowcount != 1:
+            return False
+        await bill.settle(connection, _charge(job, state, now, outcome), now)
+        if job.terms.webhook_url:
+            await outbox.announce(connection, job, state, now)
+        return True
+
+    async def _fail_unreadable(self, connection: AsyncConnection, row: Row[Any], now: float) -> None:
+        await connection.execute(
+            update(jobs)
+            .where(jobs.c.id == row.id)
+            .values(
+                state=JobState.FAILED.value,
+                finished_at=now,
+                held=0,
+                error_code="generation_failed",
+                error_message="the stored request can't be read by this version of the server",
+            )
+        )
+        model = row.request.get("model") if isinstance(row.request, dict) else None
+        charge = bill.Charge(
+            job_id=row.id,
+            account_id=row.account_id,
+            key_id=row.key_id,
+            model=str(model),
+            state=JobState.FAILED,
+            images=0,
+            megapixels=0.0,
+            credits=0,
+            held=row.held,
+            origin="api",
+            client_request_id=None,
+            duration_s=max(0.0, now - row.created_at),
+        )
+        await bill.settle(connection, charge, now)
+
+
+async def _find(connection: AsyncConnection, job_id: str) -> Job:
+    row = (await connection.execute(select(*JOB_COLUMNS).where(jobs.c.id == job_id))).first()
+    if row is None:
+        raise JobNotFound
+    return job_from_row(row)
+
+
+_BACK_IN_QUEUE: dict[str, Any] = {"state": JobState.QUEUED.value, "started_at": None, "leased_until": None}
+
+
+def _current(job: Job) -> tuple[Any, ...]:
+    """The job, as long as nobody has moved it on: the fence."""
+    return jobs.c.id == job.id, jobs.c.attempt == job.attempt, jobs.c.state == job.state.value
+
+
+def _charge(job: Job, state: JobState, now: float, outcome: Outcome | None) -> bill.Charge:
+    return bill.Charge(
+        job_id=job.id,
+        account_id=job.account_id,
+        key_id=job.key_id,
+        model=job.terms.model,
+        state=state,
+        images=outcome.images if outcome else 0,
+        megapixels=outcome.megapixels if outcome else 0.0,
+        credits=outcome.credits if outcome else 0,
+        held=job.held,
+        origin=job.terms.origin,
+        client_request_id=job.terms.client_request_id,
+        duration_s=max(0.0, now - job.created_at),
+    )

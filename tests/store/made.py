@@ -1,0 +1,68 @@
+"""Rows for the tests of the store."""
+
+import itertools
+import sqlite3
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from allaprima.request import ImageRequest, Terms
+from allaprima.store.database import DATABASE_FILE
+from allaprima.store.keys import KeyRow
+from allaprima.store.rows import ImageRow, Job, Outcome
+from allaprima.store.schema import JobState
+from fakes import NOON
+
+RESULT = {"model": "allaprima/sketch", "revision": "5" * 40, "warnings": [], "timings": {"inference": 0.5}}
+REQUEST = ImageRequest("a boat", 2**63 - 1, "allaprima/sketch")
+_numbers = itertools.count()
+
+
+def new_job(owner: KeyRow, request: ImageRequest = REQUEST, created_at: float = NOON, **fields: Any) -> Job:
+    """A queued job with the next id. Fields of its terms may be among the job's own."""
+    terms = {name: fields.pop(name) for name in tuple(fields) if name in Terms.__dataclass_fields__}
+    return Job(
+        id=f"job-{next(_numbers):06}",
+        account_id=owner.account_id,
+        key_id=owner.id,
+        state=JobState.QUEUED,
+        request=request,
+        created_at=created_at,
+        terms=Terms(**{"model": request.model} | terms),
+        **fields,
+    )
+
+
+def picture(job: Job, place: int = 0, **fields: Any) -> ImageRow:
+    row = ImageRow(
+        id=f"{job.id}-{place}-{next(_numbers)}",
+        job_id=job.id,
+        place=place,
+        object_name=f"{job.id}-{place}.png",
+        content_type="image/png",
+        size_bytes=100,
+        sha256="0" * 64,
+        seed=2**63 - 1,
+        nsfw_score=0.5,
+        is_flagged=False,
+        created_at=NOON,
+        expires_at=NOON + 60,
+    )
+    return replace(row, **fields)
+
+
+def outcome(*pictures: ImageRow, **fields: Any) -> Outcome:
+    """A painting that is charged with one image and costs nothing."""
+    return Outcome(**{"result": RESULT, "pictures": pictures, "images": 1, "megapixels": 0.25, "credits": 0} | fields)
+
+
+def ask(folder: Path, statement: str) -> list[tuple[Any, ...]]:
+    """Ask the database file itself."""
+    with closing(sqlite3.connect(folder / DATABASE_FILE)) as raw:
+        return raw.execute(statement).fetchall()
+
+
+def count(folder: Path, table: str) -> int:
+    """Return the number of a table's rows."""
+    return int(ask(folder, f"SELECT count(*) FROM {table}")[0][0])  # noqa: S608 - a name of ours
