@@ -28,6 +28,14 @@ def test_every_field_is_read_from_its_variable(monkeypatch: pytest.MonkeyPatch) 
         "SERVER__MAX_BODY_BYTES": "2048",
         "SERVER__REQUESTS_PER_MINUTE": "600",
         "SERVER__WAIT_S": "1.5",
+        "SERVER__RECEIVE_S": "2.5",
+        "SERVER__METRICS_TOKEN": "scrape",
+        "STORE__MAX_IMAGE_TTL_S": "120",
+        "ENGINE__LOWEST_SAFETY_THRESHOLD": "0.25",
+        "ENGINE__HIGHEST_SAFETY_THRESHOLD": "0.75",
+        "ENGINE__SAFETY_IS_OPTIONAL": "false",
+        "BILLING__PRICES": '{"flux/schnell": {"megapixel": 0.003}}',
+        "WEBHOOKS__ALLOWED_NETWORKS": '["10.0.0.0/8"]',
         "STORE__DATA_DIR": "/tmp/elsewhere",  # noqa: S108 - only read
         "STORE__IMAGE_TTL_S": "60",
         "STORE__SWEEP_EVERY_S": "5",
@@ -60,6 +68,7 @@ def test_every_field_is_read_from_its_variable(monkeypatch: pytest.MonkeyPatch) 
     assert settings.store.model_dump() == {
         "data_dir": Path("/tmp/elsewhere"),  # noqa: S108 - only read
         "image_ttl_s": 60,
+        "max_image_ttl_s": 120,
         "sweep_every_s": 5,
     }
     assert settings.engine.model_dump() == {
@@ -71,8 +80,15 @@ def test_every_field_is_read_from_its_variable(monkeypatch: pytest.MonkeyPatch) 
         "device": "cuda",
         "threads": 2,
         "safety_threshold": 0.5,
+        "lowest_safety_threshold": 0.25,
+        "highest_safety_threshold": 0.75,
+        "safety_is_optional": False,
         "queue_size": 7,
     }
+    assert settings.billing.model_dump() == {
+        "prices": {"flux/schnell": {"megapixel": 0.003, "megapixel_step": 0, "cached_share": 0}}
+    }
+    assert settings.webhooks.model_dump() == {"allowed_networks": ("10.0.0.0/8",)}
     read = {f"{group}__{name}".upper() for group, fields in settings.model_dump().items() for name in fields}
     assert read == set(variables)
 

@@ -1,5 +1,6 @@
 """A request body to a JSON object, refusing what JSON readers usually let pass: duplicate keys, NaN, deep nesting."""
 
+import asyncio
 import json
 from typing import Any
 
@@ -7,20 +8,26 @@ from fastapi import Request
 from starlette.exceptions import HTTPException
 
 from allaprima.errors import FieldProblem, InvalidRequest
+from allaprima.settings import ServerSettings
 
 #: Shown as the field when the fault is the body's own.
 BODY = "body"
 
 
-async def read_object(request: Request, max_bytes: int, *, is_optional: bool = False) -> dict[str, Any]:
+async def read_object(request: Request, settings: ServerSettings, *, is_optional: bool = False) -> dict[str, Any]:
     """Return the body as a JSON object; is_optional: an empty one, where there is no body.
 
-    Raises `InvalidRequest` for a body that is not one, and the framework's 413 and 415 for size and media type.
+    Raises `InvalidRequest` for a body that is not one, and the framework's 408, 413 and 415 for one that takes too
+    long, is too large, or is of another media type.
     """
     media_type = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
     if media_type != "application/json":
         raise HTTPException(415, "send the body as application/json")
-    body = await _read(request, max_bytes)
+    try:
+        async with asyncio.timeout(settings.receive_s):
+            body = await _read(request, settings.max_body_bytes)
+    except TimeoutError as exc:
+        raise HTTPException(408, f"the body did not arrive within {settings.receive_s:g} s") from exc
     return {} if is_optional and not body else parse_object(body)
 
 

@@ -67,7 +67,7 @@ class Call:
 
 async def read_call(request: Request, key: CallerKey, service: ServiceDep, settings: SettingsDep) -> Call:
     """Read the body, after the key has been found good. Raises `InvalidRequest` with every problem in it."""
-    values = await read_object(request, settings.max_body_bytes)
+    values = await read_object(request, settings)
     body = read_images_body(values, lambda name: _model_problem(service, name), service.max_image_ttl_s)
     served = service.models.find(body.model)
     assert served is not None  # an unknown name was a problem

@@ -52,6 +52,7 @@ OPENAI_TYPES = {
 FRAMEWORK_MESSAGES = {
     404: "Not Found: there is nothing at this path",
     405: "Method Not Allowed",
+    408: "Request Timeout",
     413: "Payload Too Large",
     415: "Unsupported Media Type",
 }
@@ -179,7 +180,7 @@ async def _framework_error(request: Request, error: Exception) -> Response:
         # The framework answers only a browser's own preflights; anyone may ask what a path takes.
         return Response(status_code=204, headers={"allow": ", ".join([*_methods_of(request), "OPTIONS"])})
     message = FRAMEWORK_MESSAGES.get(status, str(error.detail))
-    if status in (413, 415) and error.detail:
+    if status in (408, 413, 415) and error.detail:
         message = f"{message}: {error.detail}"
     code = FRAMEWORK_MESSAGES.get(status, "http_error").partition(":")[0].lower().replace(" ", "_")
     headers = dict(error.headers or {})

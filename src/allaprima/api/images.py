@@ -155,7 +155,7 @@ async def sign(
     request: Request, image_id: UUID, key: CallerKey, service: ServiceDep, settings: SettingsDep
 ) -> answers.SignedImage:
     """Return a link that works without a key, until the picture's end or for as long as is asked."""
-    values = await read_object(request, settings.max_body_bytes, is_optional=True)
+    values = await read_object(request, settings, is_optional=True)
     problem = None if values.get("expires_in") is None else seconds_problem(values["expires_in"])
     if problem:
         raise InvalidRequest(FieldProblem("expires_in", problem))

@@ -162,7 +162,7 @@ async def show(
     result = None
     if job.state == JobState.SUCCEEDED:
         rows = pictures if pictures is not None else await service.jobs.images_of(job)
-        answer = await painted.answer(service, job, rows, origin) if rows or not job.terms.is_kept else None
+        answer = await painted.answer(service, job, rows, origin) if rows else None
         result = answer.model_dump(exclude_unset=True) if answer else None
     place = await service.jobs.place(job) if with_place else {}
     error = None

@@ -87,7 +87,7 @@ _CHANGE = problems(400, 401, 403, 404, 413, 415)
 
 async def read_changes(request: Request, _key: ManagementKey, settings: SettingsDep) -> dict[str, Any]:
     """Read the body, after the key has been found good; it may be left out."""
-    return await read_object(request, settings.max_body_bytes, is_optional=True)
+    return await read_object(request, settings, is_optional=True)
 
 
 Changes = Annotated[dict[str, Any], Depends(read_changes)]

@@ -17,7 +17,7 @@ from weakref import WeakValueDictionary
 
 from uuid_utils import uuid7
 
-from allaprima.errors import Cancelled, Draining, Error, StoreError
+from allaprima.errors import Cancelled, Draining, Error, JobNotFound, StoreError
 from allaprima.metrics import Metrics
 from allaprima.request import Painting, Preview, StepDone
 from allaprima.service.cache import fingerprint
@@ -29,6 +29,7 @@ from allaprima.service.webhooks import Webhooks
 from allaprima.store.images import Images
 from allaprima.store.jobs import Jobs
 from allaprima.store.rows import ImageRow, Job, Outcome
+from allaprima.store.schema import JobState
 from allaprima.store.transitions import Transitions
 
 logger = logging.getLogger(__name__)
@@ -134,6 +135,7 @@ class Dispatcher:
     def drain(self) -> None:
         """Lease no more jobs, and let those who wait know; jobs that are not finished keep their rows."""
         self._stopping.set()
+        self._events.close()
         self._wake.set()
         self._moved.set()
         for event in list(self._finished.values()):
@@ -162,6 +164,9 @@ class Dispatcher:
         self._moved.set()
         self._webhooks.wake()
 
+    def _tell_state(self, job_id: str, state: JobState) -> None:
+        self.tell_end(job_id, EventType(state.value))
+
     def take_unkept(self, job_id: str) -> Painting | None:
         """Return a painting that was not stored, to the one who waited for it; once."""
         return self._unkept.pop(job_id, None)
@@ -185,13 +190,16 @@ class Dispatcher:
 
     def expect_start(self, job_id: str, start_by: float) -> None:
         """Fail the job when it still waits at that time."""
-        asyncio.get_running_loop().call_later(
-            max(0.0, start_by - self._clock()), lambda: self._keep(asyncio.create_task(self._miss_start(job_id)))
-        )
+        self._keep(asyncio.create_task(self._miss_start(job_id, start_by)))
 
-    async def _miss_start(self, job_id: str) -> None:
-        if not self._stopping.is_set() and await self._transitions.miss_start(job_id, self._clock()):
-            self.tell_end(job_id, EventType.FAILED)
+    async def _miss_start(self, job_id: str, start_by: float) -> None:
+        while not self._stopping.is_set() and (left_s := start_by - self._clock()) > 0:
+            # The clock may be set, and a timer may be early.
+            await self._pause(min(left_s, LEASE_S))
+        # It may have been removed meanwhile.
+        with suppress(JobNotFound):
+            if not self._stopping.is_set() and await self._transitions.miss_start(job_id, self._clock()):
+                self.tell_end(job_id, EventType.FAILED)
 
     # Carrying ---------------------------------------------------------------------------------------------------
 
@@ -219,7 +227,7 @@ class Dispatcher:
             self._wake.clear()
             try:
                 now = self._clock()
-                if job := await self._transitions.lease(now, now + LEASE_S):
+                if job := await self._transitions.lease(now, now + LEASE_S, self._tell_state):
                     return job
             except StoreError:
                 # The store has logged why; a full disk may be emptied.

@@ -49,7 +49,6 @@ class JobService:
 
     def drain(self) -> None:
         """Take no more jobs, lease no more, and let those who wait know."""
-        self._events.close()
         self._dispatcher.drain()
 
     @property

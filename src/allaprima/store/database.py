@@ -55,7 +55,7 @@ class Database:
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:
-        """A connection that only reads. Raises `StoreError` when the database can't be read."""
+        """A connection that only reads, and sees one moment. Raises `StoreError` when the database can't be read."""
         with _translated():
             async with self._readers.connect() as connection:
                 yield connection
@@ -107,6 +107,7 @@ async def open_database(folder: Path) -> Database:
         event.listen(writer.sync_engine, "connect", _prepare_writer)
         event.listen(writer.sync_engine, "begin", _begin_immediate)
         event.listen(readers.sync_engine, "connect", _prepare_reader)
+        event.listen(readers.sync_engine, "begin", _begin_deferred)
     except BaseException:
         lock.release()
         raise
@@ -152,5 +153,11 @@ def _begin_immediate(connection: Any) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
+def _begin_deferred(connection: Any) -> None:
+    # Or every statement would see a state of its own, and two of them contradict each other.
+    connection.exec_driver_sql("BEGIN")
+
+
 def _prepare_reader(connection: Any, _record: Any) -> None:
+    connection.isolation_level = None
     _pragmas(connection, "query_only=1", "wal_autocheckpoint=0")

@@ -5,7 +5,7 @@ whoever comes late (a worker that was paused, a second cancel) changes nothing.
 """
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -34,6 +34,14 @@ logger = logging.getLogger(__name__)
 ORDINARY, LOW = 0, 1
 #: Stands where a prompt was that nobody may keep.
 NOT_KEPT = "(not kept)"
+
+
+#: Hears of a job that has ended, and how.
+OnEnd = Callable[[str, JobState], None]
+
+
+def _ignore(_job_id: str, _state: JobState) -> None:
+    """Nobody waits for it."""
 
 
 class Transitions:
@@ -96,11 +104,19 @@ class Transitions:
 
     # Being carried ----------------------------------------------------------------------------------------------
 
-    async def lease(self, now: float, leased_until: float) -> Job | None:
+    async def lease(self, now: float, leased_until: float, on_end: OnEnd = _ignore) -> Job | None:
         """queued -> running: take the job whose turn it is, if one waits, and count the attempt.
 
-        A job whose time to start is over, or whose request this version can't read, fails on the way.
+        A job whose time to start is over, or whose request this version can't read, fails on the way, and one that is
+        to be cancelled is; on_end hears of those.
         """
+        ended: list[tuple[str, JobState]] = []
+        job = await self._lease(now, leased_until, ended)
+        for job_id, state in ended:
+            on_end(job_id, state)
+        return job
+
+    async def _lease(self, now: float, leased_until: float, ended: list[tuple[str, JobState]]) -> Job | None:
         async with self._database.write() as connection:
             while job_id := await queue.take_next(connection):
                 row = (await connection.execute(select(*JOB_COLUMNS).where(jobs.c.id == job_id))).one()
@@ -109,12 +125,15 @@ class Transitions:
                 except (Error, LookupError, TypeError, ValueError) as exc:
                     logger.warning("job %s: its stored request can't be read: %s", job_id, exc)
                     await self._fail_unreadable(connection, row, now)
+                    ended.append((job_id, JobState.FAILED))
                     continue
                 if job.cancel_asked_at is not None:
                     await self._end(connection, job, JobState.CANCELLED, now)
+                    ended.append((job_id, JobState.CANCELLED))
                     continue
                 if job.start_by is not None and job.start_by < now:
                     await self._end(connection, job, JobState.FAILED, now, error=StartDeadlineMissed())
+                    ended.append((job_id, JobState.FAILED))
                     continue
                 values = {"state": JobState.RUNNING.value, "started_at": now, "attempt": job.attempt + 1}
                 await connection.execute(

@@ -1,0 +1,450 @@
+"""Jobs over HTTP: accepted at once, looked at, listed, stopped, removed, and never another account's."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from allaprima.service.keys import KeySpec
+from allaprima.service.service import Service
+from fakes import FakeClock, FakeEngine, client_of, open_service
+
+JOBS = "/v1/jobs"
+BODY: dict[str, Any] = {"model": "sketch", "prompt": "a boat", "size": "64x64", "seed": 7}
+
+
+async def submit(client: httpx2.AsyncClient, headers: dict[str, str] | None = None, **fields: Any) -> dict[str, Any]:
+    answer = await client.post(JOBS, json=BODY | fields, headers=headers)
+    assert answer.status_code == 202, answer.text
+    return answer.json()
+
+
+async def finished(service: Service, client: httpx2.AsyncClient, job_id: str) -> dict[str, Any]:
+    await service.jobs.wait(job_id, 60)
+    return (await client.get(f"{JOBS}/{job_id}")).json()
+
+
+@pytest.fixture
+async def stranger(service: Service) -> Any:
+    """A client of another account."""
+    account = await service.accounts.create("stranger")
+    _, key = await service.keys.create(KeySpec(), account.id)
+    async with client_of(service, key=key) as opened:
+        yield opened
+
+
+# Accepted -----------------------------------------------------------------------------------------------------------
+
+
+async def test_a_job_is_answered_before_it_is_painted(
+    client: httpx2.AsyncClient, engine: FakeEngine, clock: FakeClock
+) -> None:
+    engine.hold()
+    answer = await client.post(JOBS, json=BODY | {"group_id": "g1", "priority": "high"})
+    job = answer.json()
+    assert (answer.status_code, answer.headers["location"]) == (202, f"{JOBS}/{job['id']}")
+    assert answer.headers["x-inference-id"] == job["id"]
+    assert set(job) == {
+        "id", "object", "status", "created_at", "started_at", "finished_at", "queue_position", "predicted_start",
+        "predicted_finish", "group_id", "request", "result", "error",
+    }  # fmt: skip
+    assert (job["object"], job["created_at"], job["group_id"]) == ("job", clock.now, "g1")
+    assert job["status"] in ("queued", "running")
+    assert (job["result"], job["error"], job["finished_at"]) == (None, None, None)
+    assert job["request"] == {
+        "model": "allaprima/sketch",
+        "prompt": "a boat",
+        "image_size": {"width": 64, "height": 64},
+        "num_images": 1,
+        "num_inference_steps": 4,
+        "seed": 7,
+        "enable_safety_checker": True,
+        "output_format": "png",
+        "on_long_prompt": "truncate",
+        "priority": "high",
+    }
+    engine.release()
+
+
+async def test_a_finished_job_has_the_answer_of_the_images_endpoint(
+    service: Service, client: httpx2.AsyncClient
+) -> None:
+    job = await finished(service, client, (await submit(client, num_images=2))["id"])
+    same = (await client.post("/v1/images/generations", json=BODY | {"num_images": 2})).json()
+    assert job["status"] == "succeeded"
+    assert set(job["result"]) == set(same)
+    assert [image["sha256"] for image in job["result"]["images"]] == [image["sha256"] for image in same["images"]]
+    picture = await client.get(job["result"]["images"][1]["url"])
+    assert picture.content.startswith(b"\x89PNG")
+
+
+async def test_a_failed_job_says_why(service: Service, client: httpx2.AsyncClient, engine: FakeEngine) -> None:
+    from allaprima.errors import GenerationFailed
+
+    engine.failure = GenerationFailed("the colours ran out")
+    job = await finished(service, client, (await submit(client))["id"])
+    assert (job["status"], job["result"]) == ("failed", None)
+    assert job["error"] == {"code": "generation_failed", "message": "the colours ran out"}
+
+
+async def test_waiting_jobs_know_their_place_and_their_time(client: httpx2.AsyncClient, engine: FakeEngine) -> None:
+    engine.hold()
+    jobs = [await submit(client) for _ in range(5)]
+    await engine.until_held(2)
+    looked = [(await client.get(f"{JOBS}/{job['id']}")).json() for job in jobs]
+    assert [job["status"] for job in looked] == ["running", "running", "queued", "queued", "queued"]
+    assert [job["queue_position"] for job in looked] == [None, None, 1, 2, 3]
+    starts = [job["predicted_start"] for job in looked[2:]]
+    assert starts == sorted(starts)
+    assert all(job["predicted_finish"] > job["predicted_start"] for job in looked[2:])
+    engine.release()
+
+
+@pytest.mark.parametrize("path", ["/v1/jobs", "/v1/images/generations"])
+async def test_a_dry_run_says_what_it_would_come_to_and_paints_nothing(
+    client: httpx2.AsyncClient, engine: FakeEngine, path: str
+) -> None:
+    answer = await client.post(path, json=BODY | {"dry_run": True, "prompt": "a b c", "size": "96x64", "n": 3})
+    quote = answer.json()
+    assert answer.status_code == 200
+    assert (quote["object"], quote["tokens"], quote["max_tokens"]) == ("quote", 3, 10)
+    assert (quote["image_size"], quote["num_images"]) == ({"width": 96, "height": 64}, 3)
+    assert quote["usage"] == {"credits_used": 0, "usd_spent": 0.0}
+    assert quote["seconds"] > 0
+    assert not engine.requests
+    assert (await client.get(JOBS)).json()["data"] == []
+
+
+async def test_a_job_needs_pictures_that_can_be_fetched(client: httpx2.AsyncClient) -> None:
+    answer = await client.post(JOBS, json=BODY | {"store": False, "response_format": "b64_json"})
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "store")
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("group_id", "a b"),
+        ("group_id", ""),
+        ("group_id", "x" * 65),
+        ("group_id", 7),
+        ("priority", "urgent"),
+        ("priority", 1),
+        ("expires_in", 59),
+        ("expires_in", 10**9),
+        ("expires_in", True),
+        ("expires_in", "60"),
+        ("safety_threshold", 1.5),
+        ("safety_threshold", "0.5"),
+        ("use_cache", 1),
+        ("dry_run", "yes"),
+        ("store", 0),
+        ("store", False),
+        ("webhook_url", 7),
+        ("webhook_url", "ftp://example.com/"),
+        ("webhook_url", "https://user:pw@example.com/"),
+        ("webhook_url", "https://example.com:8080/"),
+    ],
+)
+async def test_a_bad_field_is_refused_by_name(client: httpx2.AsyncClient, field: str, value: object) -> None:
+    answer = await client.post(JOBS, json=BODY | {field: value})
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, field)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("X-Start-Deadline", "0"), ("X-Start-Deadline", "soon"), ("X-Start-Deadline", "1e9")]
+)
+async def test_a_bad_header_is_refused_by_name(client: httpx2.AsyncClient, name: str, value: str) -> None:
+    answer = await client.post(JOBS, json=BODY, headers={name: value})
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, name)
+
+
+# Listed -------------------------------------------------------------------------------------------------------------
+
+
+async def test_pages_lead_through_all_jobs_newest_first(service: Service, client: httpx2.AsyncClient) -> None:
+    made = [(await submit(client))["id"] for _ in range(7)]
+    for job_id in made:
+        await service.jobs.wait(job_id, 60)
+    found: list[str] = []
+    cursor = ""
+    while True:
+        page = (await client.get(f"{JOBS}?limit=3{cursor}")).json()
+        found += [job["id"] for job in page["data"]]
+        assert len(page["data"]) <= 3
+        if not page["has_more"]:
+            assert page["next_cursor"] is None
+            break
+        cursor = f"&cursor={page['next_cursor']}"
+    assert found == made[::-1]
+
+
+async def test_jobs_are_filtered_by_state_and_group(
+    service: Service, client: httpx2.AsyncClient, engine: FakeEngine
+) -> None:
+    done = (await submit(client, group_id="a"))["id"]
+    await service.jobs.wait(done, 60)
+    engine.hold()
+    open_jobs = [(await submit(client, group_id=group))["id"] for group in ("a", "b")]
+    await engine.until_held(2)
+
+    async def ids(query: str) -> list[str]:
+        return [job["id"] for job in (await client.get(f"{JOBS}?{query}")).json()["data"]]
+
+    assert await ids("status=succeeded") == [done]
+    assert await ids("status=running") == open_jobs[::-1]
+    assert await ids("status=failed") == []
+    assert await ids("group_id=a") == [open_jobs[0], done]
+    assert await ids("group_id=a&status=running") == [open_jobs[0]]
+    engine.release()
+
+
+@pytest.mark.parametrize(
+    ("query", "field"),
+    [
+        ("limit=0", "limit"),
+        ("limit=101", "limit"),
+        ("limit=x", "limit"),
+        ("limit=1&limit=2", "limit"),
+        ("status=done", "status"),
+        ("cursor=x", "cursor"),
+        ("cursor=", "cursor"),
+        ("colour=red", "colour"),
+    ],
+)
+async def test_a_bad_parameter_is_refused_by_name(client: httpx2.AsyncClient, query: str, field: str) -> None:
+    answer = await client.get(f"{JOBS}?{query}")
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, field)
+
+
+# Stopped and removed ------------------------------------------------------------------------------------------------
+
+
+async def test_a_running_job_is_stopped_and_its_neighbour_is_not(
+    service: Service, client: httpx2.AsyncClient, engine: FakeEngine
+) -> None:
+    engine.hold()
+    first, second = [(await submit(client))["id"] for _ in range(2)]
+    await engine.until_held(2)
+    answer = await client.post(f"{JOBS}/{first}/cancel")
+    assert (answer.status_code, answer.json()["status"]) == (202, "cancelled")
+    engine.release()
+    assert (await finished(service, client, second))["status"] == "succeeded"
+
+
+async def test_a_queued_job_is_stopped_at_once_and_never_painted(
+    client: httpx2.AsyncClient, engine: FakeEngine
+) -> None:
+    engine.hold()
+    jobs = [(await submit(client))["id"] for _ in range(3)]
+    await engine.until_held(2)
+    assert (await client.post(f"{JOBS}/{jobs[2]}/cancel")).json()["status"] == "cancelled"
+    engine.release()
+    assert jobs[2] not in engine.requests
+
+
+async def test_a_finished_job_can_not_be_stopped(service: Service, client: httpx2.AsyncClient) -> None:
+    job = await finished(service, client, (await submit(client))["id"])
+    answer = await client.post(f"{JOBS}/{job['id']}/cancel")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (409, "job_finished")
+    assert answer.headers["x-should-retry"] == "false"
+
+
+async def test_a_group_is_stopped_with_one_call(client: httpx2.AsyncClient, engine: FakeEngine) -> None:
+    engine.hold()
+    ours = [(await submit(client, group_id="grid"))["id"] for _ in range(4)]
+    other = (await submit(client, group_id="other"))["id"]
+    await engine.until_held(2)
+    answer = await client.post("/v1/groups/grid/cancel")
+    assert answer.status_code == 202
+    assert {job["id"] for job in answer.json()} == set(ours)
+    assert {job["status"] for job in answer.json()} == {"cancelled"}
+    engine.release()
+    assert (await client.get(f"{JOBS}/{other}")).json()["status"] != "cancelled"
+    assert (await client.post("/v1/groups/grid/cancel")).json() == []
+
+
+async def test_a_removed_job_is_gone_with_its_pictures(
+    service: Service, client: httpx2.AsyncClient, tmp_path: Path
+) -> None:
+    job = await finished(service, client, (await submit(client))["id"])
+    url = job["result"]["images"][0]["url"]
+    assert (await client.get(url)).status_code == 200
+    answer = await client.delete(f"{JOBS}/{job['id']}")
+    assert answer.json() == {"id": job["id"], "object": "job", "deleted": True}
+    assert (await client.get(f"{JOBS}/{job['id']}")).status_code == 404
+    assert (await client.get(url)).status_code == 404
+    assert list((tmp_path / "images").iterdir()) == []
+
+
+async def test_an_unfinished_job_is_not_removed(client: httpx2.AsyncClient, engine: FakeEngine) -> None:
+    engine.hold()
+    job = await submit(client)
+    answer = await client.delete(f"{JOBS}/{job['id']}")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (409, "job_unfinished")
+    engine.release()
+
+
+async def test_no_job_is_another_accounts(
+    service: Service, client: httpx2.AsyncClient, stranger: httpx2.AsyncClient
+) -> None:
+    job = await finished(service, client, (await submit(client, group_id="g"))["id"])
+    image = job["result"]["images"][0]["id"]
+    calls = [
+        ("GET", f"{JOBS}/{job['id']}"),
+        ("GET", f"{JOBS}/{job['id']}/events"),
+        ("POST", f"{JOBS}/{job['id']}/cancel"),
+        ("DELETE", f"{JOBS}/{job['id']}"),
+        ("POST", f"/v1/images/{image}/sign"),
+        ("DELETE", f"/v1/images/{image}"),
+    ]
+    for method, path in calls:
+        assert (await stranger.request(method, path)).status_code == 404, path
+    assert (await stranger.get(JOBS)).json()["data"] == []
+    assert (await stranger.post("/v1/groups/g/cancel")).json() == []
+    assert (await client.get(f"{JOBS}/{job['id']}")).status_code == 200
+
+
+# In time ------------------------------------------------------------------------------------------------------------
+
+
+async def test_a_job_that_did_not_start_in_time_is_504(tmp_path: Path, engine: FakeEngine, clock: FakeClock) -> None:
+    engine.hold()
+    async with open_service(tmp_path, engine, clock) as service, client_of(service, key=service.first_key) as client:
+        for _ in range(2):
+            await submit(client)
+        await engine.until_held(2)
+        late = await submit(client, {"X-Start-Deadline": "30"})
+        clock.now += 31
+        engine.release()
+        job = await finished(service, client, late["id"])
+        assert (job["status"], job["error"]["code"]) == ("failed", "start_deadline_missed")
+        answer = await client.post("/v1/images/generations", json=BODY, headers={"X-Start-Deadline": "30"})
+        assert answer.status_code == 200
+
+
+async def test_the_answer_of_a_missed_start_is_504_and_not_to_be_repeated(
+    client: httpx2.AsyncClient, engine: FakeEngine, clock: FakeClock
+) -> None:
+    engine.hold()
+    for _ in range(2):
+        await submit(client)
+    await engine.until_held(2)
+    late = asyncio.create_task(client.post("/v1/images/generations", json=BODY, headers={"X-Start-Deadline": "0.05"}))
+    while len((await client.get(JOBS)).json()["data"]) < 3:  # noqa: ASYNC110 - the server says when, and only it
+        await asyncio.sleep(0.01)
+    clock.now += 1
+    answer = await late
+    assert answer.status_code == 504
+    assert answer.headers["x-should-retry"] == "false"
+    engine.release()
+
+
+# The result cache ---------------------------------------------------------------------------------------------------
+
+
+async def test_an_equal_request_is_answered_from_the_store_where_that_is_asked(
+    service: Service, client: httpx2.AsyncClient, engine: FakeEngine
+) -> None:
+    first = await finished(service, client, (await submit(client))["id"])
+    again = (await client.post("/v1/images/generations", json=BODY | {"use_cache": True})).json()
+    assert len(engine.requests) == 1
+    assert (first["result"]["meta"]["is_cached"], again["meta"]["is_cached"]) == (False, True)
+    image, before = again["images"][0], first["result"]["images"][0]
+    assert image["sha256"] == before["sha256"]
+    assert image["id"] != before["id"]
+    # It has a file of its own.
+    await client.delete(f"{JOBS}/{first['id']}")
+    assert (await client.get(image["url"])).status_code == 200
+    for change in ({"seed": 8}, {"prompt": "a ship"}, {"num_inference_steps": 3}, {"use_cache": False}):
+        await client.post("/v1/images/generations", json=BODY | {"use_cache": True} | change)
+    assert len(engine.requests) == 5
+
+
+async def test_nobody_is_answered_from_anothers_store(
+    service: Service, client: httpx2.AsyncClient, stranger: httpx2.AsyncClient, engine: FakeEngine
+) -> None:
+    await finished(service, client, (await submit(client))["id"])
+    answer = (await stranger.post("/v1/images/generations", json=BODY | {"use_cache": True})).json()
+    assert answer["meta"]["is_cached"] is False
+    assert len(engine.requests) == 2
+
+
+# Pictures -----------------------------------------------------------------------------------------------------------
+
+
+async def test_pictures_live_as_long_as_the_request_says(
+    service: Service, client: httpx2.AsyncClient, clock: FakeClock
+) -> None:
+    body = (await client.post("/v1/images/generations", json=BODY | {"expires_in": 120})).json()
+    image = body["images"][0]
+    assert image["expires_at"] == clock.now + 120
+    clock.now += 119
+    assert (await client.get(image["url"])).status_code == 200
+    clock.now += 2
+    assert (await client.get(image["url"])).status_code == 404
+    assert (await client.post(f"/v1/images/{image['id']}/sign")).status_code == 404
+
+
+async def test_a_picture_is_signed_anew(client: httpx2.AsyncClient, clock: FakeClock) -> None:
+    image = (await client.post("/v1/images/generations", json=BODY)).json()["images"][0]
+    whole = (await client.post(f"/v1/images/{image['id']}/sign")).json()
+    assert whole == {"id": image["id"], "url": image["url"], "expires_at": image["expires_at"]}
+    short = (await client.post(f"/v1/images/{image['id']}/sign", json={"expires_in": 60})).json()
+    assert short["expires_at"] == clock.now + 60
+    assert (await client.get(short["url"])).status_code == 200
+    clock.now += 61
+    assert (await client.get(short["url"])).status_code == 404
+    assert (await client.get(image["url"])).status_code == 200
+    for value in (10**9, 1, "60", True):
+        answer = await client.post(f"/v1/images/{image['id']}/sign", json={"expires_in": value})
+        assert (answer.status_code, answer.json()["error"]["param"]) == (400, "expires_in")
+
+
+async def test_a_removed_picture_is_gone(client: httpx2.AsyncClient, tmp_path: Path) -> None:
+    image = (await client.post("/v1/images/generations", json=BODY)).json()["images"][0]
+    answer = await client.delete(f"/v1/images/{image['id']}")
+    assert answer.json() == {"id": image["id"], "object": "image", "deleted": True}
+    assert (await client.get(image["url"])).status_code == 404
+    assert (await client.delete(f"/v1/images/{image['id']}")).status_code == 404
+    assert list((tmp_path / "images").iterdir()) == []
+
+
+async def test_a_request_that_stores_nothing_leaves_nothing(client: httpx2.AsyncClient, tmp_path: Path) -> None:
+    secret = "a rhinoceros in a raincoat"
+    asked = BODY | {"prompt": secret, "store": False, "response_format": "b64_json", "num_images": 2}
+    body = (await client.post("/v1/images/generations", json=asked)).json()
+    assert [len(item["b64_json"]) > 100 for item in body["data"]] == [True, True]
+    assert [(image["id"], image["url"]) for image in body["images"]] == [(None, None)] * 2
+    assert list((tmp_path / "images").iterdir()) == []
+    listed = await client.get(JOBS)
+    assert listed.status_code == 200, listed.text
+    [job] = (await client.get(JOBS)).json()["data"]
+    assert job["request"]["prompt"] == "(not kept)"
+    assert job["result"] is None
+
+
+# Safety -------------------------------------------------------------------------------------------------------------
+
+
+async def test_a_request_may_be_stricter_within_the_operators_bounds(
+    tmp_path: Path, engine: FakeEngine, clock: FakeClock
+) -> None:
+    settings = {"lowest_safety_threshold": 0.2, "highest_safety_threshold": 0.9, "safety_is_optional": False}
+    async with (
+        open_service(tmp_path, engine, clock, engine_settings=settings) as service,
+        client_of(service, key=service.first_key) as client,
+    ):
+        for value, status in ((0.1, 400), (0.2, 202), (0.9, 202), (0.95, 400)):
+            answer = await client.post(JOBS, json=BODY | {"safety_threshold": value})
+            assert answer.status_code == status
+        answer = await client.post(JOBS, json=BODY | {"enable_safety_checker": False})
+        assert (answer.status_code, answer.json()["error"]["param"]) == (400, "enable_safety_checker")
+        owner = await service.keys.authenticate(service.first_key or "")
+        await service.keys.change(owner.account_id, owner.prefix, safety_threshold=0.5)
+        for value, status in ((0.4, 202), (0.6, 400)):
+            answer = await client.post(JOBS, json=BODY | {"safety_threshold": value})
+            assert answer.status_code == status
+        await submit(client)
+        assert [request.safety_threshold for request in engine.requests.values()][-1] == 0.5
