@@ -66,3 +66,9 @@ def ask(folder: Path, statement: str) -> list[tuple[Any, ...]]:
 def count(folder: Path, table: str) -> int:
     """Return the number of a table's rows."""
     return int(ask(folder, f"SELECT count(*) FROM {table}")[0][0])  # noqa: S608 - a name of ours
+
+
+def dump(folder: Path) -> str:
+    """Return everything that the database holds, as text."""
+    with closing(sqlite3.connect(folder / DATABASE_FILE)) as raw:
+        return "\n".join(raw.iterdump())

@@ -1,0 +1,151 @@
+"""Idempotency-Key: of equal requests one is done, and the others are answered as it was."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from allaprima.service.keys import KeySpec
+from allaprima.service.service import Service
+from fakes import FakeClock, FakeEngine, client_of
+from store.made import count, dump
+
+IMAGES, JOBS = "/v1/images/generations", "/v1/jobs"
+BODY: dict[str, Any] = {"model": "sketch", "prompt": "a boat", "size": "64x64"}
+KEY = {"Idempotency-Key": "order 66/a"}
+
+
+async def test_a_repeated_request_is_answered_again_and_painted_once(
+    client: httpx2.AsyncClient, engine: FakeEngine, clock: FakeClock
+) -> None:
+    first = await client.post(IMAGES, json=BODY, headers=KEY)
+    clock.now += 3600
+    again = await client.post(IMAGES, json=BODY, headers=KEY)
+    assert (first.status_code, again.status_code) == (200, 200)
+    assert "idempotent-replayed" not in first.headers
+    assert again.headers["idempotent-replayed"] == "true"
+    assert again.json() == first.json()
+    assert len(engine.requests) == 1
+
+
+async def test_the_order_of_members_and_the_form_of_the_path_make_no_other_request(
+    client: httpx2.AsyncClient, engine: FakeEngine
+) -> None:
+    await client.post(IMAGES, json=BODY, headers=KEY)
+    turned = dict(reversed(list(BODY.items())))
+    answer = await client.post("/images/generations/", json=turned, headers=KEY)
+    assert answer.headers["idempotent-replayed"] == "true"
+    assert len(engine.requests) == 1
+
+
+@pytest.mark.parametrize(("path", "change"), [(IMAGES, {"seed": 1}), (JOBS, {})])
+async def test_another_request_with_the_same_key_is_refused(
+    client: httpx2.AsyncClient, engine: FakeEngine, path: str, change: dict[str, Any]
+) -> None:
+    await client.post(IMAGES, json=BODY, headers=KEY)
+    answer = await client.post(path, json=BODY | change, headers=KEY)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (422, "idempotency_key_reused")
+    assert len(engine.requests) == 1
+
+
+async def test_a_request_that_is_worked_on_is_to_be_asked_for_again(
+    client: httpx2.AsyncClient, engine: FakeEngine
+) -> None:
+    engine.hold()
+    first = asyncio.create_task(client.post(IMAGES, json=BODY, headers=KEY))
+    await engine.until_held()
+    again = await client.post(IMAGES, json=BODY, headers=KEY)
+    assert (again.status_code, again.json()["error"]["code"]) == (409, "idempotency_key_in_flight")
+    assert again.headers["x-should-retry"] == "true"
+    assert int(again.headers["retry-after"]) >= 1
+    engine.release()
+    assert (await first).status_code == 200
+    assert (await client.post(IMAGES, json=BODY, headers=KEY)).json() == (await first).json()
+
+
+async def test_a_job_is_submitted_once_and_shown_as_it_stands(
+    service: Service, client: httpx2.AsyncClient, engine: FakeEngine
+) -> None:
+    engine.hold()
+    first = await client.post(JOBS, json=BODY, headers=KEY)
+    again = await client.post(JOBS, json=BODY, headers=KEY)
+    assert (again.status_code, again.json()["id"]) == (202, first.json()["id"])
+    engine.release()
+    await service.jobs.wait(first.json()["id"], 60)
+    assert (await client.post(JOBS, json=BODY, headers=KEY)).json()["status"] == "succeeded"
+
+
+async def test_a_failure_is_answered_again(client: httpx2.AsyncClient, engine: FakeEngine) -> None:
+    from allaprima.errors import GenerationFailed
+
+    engine.failure = GenerationFailed("no colours")
+    first = await client.post(IMAGES, json=BODY, headers=KEY)
+    engine.failure = None
+    again = await client.post(IMAGES, json=BODY, headers=KEY)
+    assert (first.status_code, again.status_code) == (500, 500)
+    assert len(engine.requests) == 1
+
+
+async def test_nothing_is_kept_of_a_request_that_was_refused(
+    client: httpx2.AsyncClient, engine: FakeEngine, tmp_path: Path
+) -> None:
+    assert (await client.post(IMAGES, json=BODY | {"steps": 99}, headers=KEY)).status_code == 400
+    assert count(tmp_path, "idempotency") == 0
+    assert (await client.post(IMAGES, json=BODY, headers=KEY)).status_code == 200
+
+
+async def test_a_key_is_remembered_for_a_day(client: httpx2.AsyncClient, engine: FakeEngine, clock: FakeClock) -> None:
+    await client.post(JOBS, json=BODY, headers=KEY)
+    clock.now += 86_399
+    await client.post(JOBS, json=BODY, headers=KEY)
+    assert len((await client.get(JOBS)).json()["data"]) == 1
+    clock.now += 1
+    await client.post(JOBS, json=BODY, headers=KEY)
+    assert len((await client.get(JOBS)).json()["data"]) == 2
+
+
+async def test_keys_are_an_accounts_own(service: Service, client: httpx2.AsyncClient, engine: FakeEngine) -> None:
+    account = await service.accounts.create("stranger")
+    _, key = await service.keys.create(KeySpec(), account.id)
+    await client.post(IMAGES, json=BODY, headers=KEY)
+    async with client_of(service, key=key) as stranger:
+        answer = await stranger.post(IMAGES, json=BODY | {"seed": 3}, headers=KEY)
+    assert answer.status_code == 200
+    assert len(engine.requests) == 2
+
+
+@pytest.mark.parametrize("value", ["", "x" * 256, "caf\u00e9".encode("latin-1"), b"a\x7f"])
+async def test_what_can_not_be_a_key_is_refused(client: httpx2.AsyncClient, value: str | bytes) -> None:
+    answer = await client.post(IMAGES, json=BODY, headers={"Idempotency-Key": value})  # type: ignore[dict-item]
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "Idempotency-Key")
+
+
+async def test_of_racing_equal_requests_one_makes_a_job(
+    client: httpx2.AsyncClient, engine: FakeEngine, tmp_path: Path
+) -> None:
+    keys, racers = 5, 20
+    answers = await asyncio.gather(
+        *(
+            client.post(JOBS, json=BODY, headers={"Idempotency-Key": f"key {number % keys}"})
+            for number in range(keys * racers)
+        )
+    )
+    assert {answer.status_code for answer in answers} == {202}
+    assert len({answer.json()["id"] for answer in answers}) == keys
+    assert count(tmp_path, "jobs") == keys
+
+
+async def test_a_key_that_was_made_is_shown_again_though_it_is_stored_nowhere(service: Service, tmp_path: Path) -> None:
+    owner = await service.keys.authenticate(service.first_key or "")
+    _, management = await service.keys.create(KeySpec(is_management=True), owner.account_id)
+    async with client_of(service, key=management) as client:
+        first = (await client.post("/v1/keys", json={"name": "ci"}, headers=KEY)).json()["data"]
+        again = (await client.post("/v1/keys", json={"name": "ci"}, headers=KEY)).json()["data"]
+        assert again == first
+        other = (await client.post("/v1/keys", json={"name": "ci"})).json()["data"]
+        assert other["key"] != first["key"]
+        assert (await client.post("/v1/keys", json={"name": "cd"}, headers=KEY)).status_code == 422
+    assert (await service.keys.authenticate(first["key"])).name == "ci"
+    assert first["key"] not in dump(tmp_path)

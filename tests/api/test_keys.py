@@ -1,0 +1,259 @@
+"""Keys over HTTP: the platform's bodies, limits that hold exactly, and nobody's keys but one's own account's."""
+
+import asyncio
+import re
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from allaprima.service.keys import KeySpec
+from allaprima.service.service import Service
+from fakes import NOON, FakeClock, FakeEngine, client_of, open_service
+from store.made import ask
+
+IMAGES = "/v1/images/generations"
+BODY: dict[str, Any] = {"model": "flux/schnell", "prompt": "a boat", "size": "512x512"}
+#: 512x512 costs 262144 * 0.003 / 1e6 USD: 1572.864 credits, rounded.
+PRICES = {"prices": {"flux/schnell": {"megapixel": 0.003}}}
+CREDITS = 1573
+
+
+@pytest.fixture
+async def manager(service: Service) -> AsyncIterator[httpx2.AsyncClient]:
+    """A client with a management key of the first account."""
+    _, key = await service.keys.create(KeySpec(is_management=True))
+    async with client_of(service, key=key) as opened:
+        yield opened
+
+
+async def test_a_key_is_made_as_the_platform_makes_it(service: Service, manager: httpx2.AsyncClient) -> None:
+    body = {"name": "ci", "limit": {"retention": "week", "threshold": 25}, "scopes": ["model:image"]}
+    answer = await manager.post("/v1/keys", json=body)
+    data = answer.json()["data"]
+    assert answer.status_code == 200
+    key = data.pop("key")
+    assert data == {
+        "name": "ci",
+        "disabled": False,
+        "prefix": key[3:11],
+        "scopes": ["model:image"],
+        "limit": {"retention": "week", "threshold": 25},
+        "created_at": "2027-01-15T08:00:00.000Z",
+        "updated_at": "2027-01-15T08:00:00.000Z",
+        "monthly_usage": 0,
+        "management": False,
+        "requests_per_minute": None,
+        "safety_threshold": None,
+    }
+    async with client_of(service, key=key) as client:
+        assert (await client.get("/v1/key")).json() == {"data": data}
+        assert (await client.post(IMAGES, json=BODY)).status_code == 200
+
+
+async def test_keys_are_listed_oldest_first_without_the_keys(manager: httpx2.AsyncClient) -> None:
+    for name in ("a", "b"):
+        await manager.post("/v1/keys", json={"name": name})
+    rows = (await manager.get("/v1/keys")).json()["data"]
+    assert [row["name"] for row in rows] == ["first", None, "a", "b"]
+    assert not any("key" in row for row in rows)
+
+
+async def test_a_key_is_changed_member_by_member(
+    service: Service, manager: httpx2.AsyncClient, clock: FakeClock
+) -> None:
+    made = (await manager.post("/v1/keys", json={"name": "a"})).json()["data"]
+    clock.now += 5
+    path = f"/v1/keys/{made['prefix']}"
+    changed = (await manager.patch(path, json={"disabled": True, "requests_per_minute": 3})).json()["data"]
+    assert (changed["name"], changed["disabled"], changed["requests_per_minute"]) == ("a", True, 3)
+    assert changed["updated_at"] > changed["created_at"]
+    async with client_of(service, key=made["key"]) as client:
+        assert (await client.post(IMAGES, json=BODY)).status_code == 401
+        back = (await manager.put(path, json={"disabled": False, "name": None, "limit": None})).json()["data"]
+        assert (back["name"], back["disabled"], back["requests_per_minute"]) == (None, False, 3)
+        answers = [await client.post(IMAGES, json=BODY) for _ in range(4)]
+    assert [answer.status_code for answer in answers] == [200, 200, 200, 429]
+    assert answers[0].headers["x-ratelimit-limit-requests"] == "3"
+
+
+async def test_a_rotated_key_goes_on_under_another_name(service: Service, manager: httpx2.AsyncClient) -> None:
+    made = (await manager.post("/v1/keys", json={"name": "a", "requests_per_minute": 5})).json()["data"]
+    new = (await manager.post(f"/v1/keys/{made['prefix']}/rotate")).json()["data"]
+    assert (new["name"], new["requests_per_minute"]) == ("a", 5)
+    async with client_of(service, key=made["key"]) as old, client_of(service, key=new["key"]) as fresh:
+        assert (await old.get("/v1/key")).status_code == 401
+        assert (await fresh.get("/v1/key")).status_code == 200
+
+
+async def test_a_deleted_key_is_useless(service: Service, manager: httpx2.AsyncClient) -> None:
+    made = (await manager.post("/v1/keys")).json()["data"]
+    path = f"/v1/keys/{made['prefix']}"
+    assert (await manager.delete(path)).json() == {"data": {"prefix": made["prefix"], "deleted": True}}
+    async with client_of(service, key=made["key"]) as client:
+        assert (await client.get("/v1/key")).status_code == 401
+    assert (await manager.delete(path)).status_code == 404
+    assert (await manager.patch(path, json={})).status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({"name": 7}, "name"),
+        ({"name": "x" * 201}, "name"),
+        ({"disabled": "no"}, "disabled"),
+        ({"limit": 5}, "limit"),
+        ({"limit": {"retention": "day"}}, "limit"),
+        ({"limit": {"retention": "year", "threshold": 1}}, "limit.retention"),
+        ({"limit": {"retention": "day", "threshold": -1}}, "limit.threshold"),
+        ({"limit": {"retention": "day", "threshold": "1"}}, "limit.threshold"),
+        ({"scopes": ["all"]}, "scopes"),
+        ({"scopes": "model:image"}, "scopes"),
+        ({"requests_per_minute": 0}, "requests_per_minute"),
+        ({"safety_threshold": 2}, "safety_threshold"),
+        ({"management": True}, "management"),
+    ],
+)
+async def test_a_bad_member_is_refused_by_name(manager: httpx2.AsyncClient, body: Any, field: str) -> None:
+    answer = await manager.post("/v1/keys", json=body)
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, field)
+
+
+async def test_an_ordinary_key_manages_none_and_a_management_key_paints_nothing(
+    client: httpx2.AsyncClient, manager: httpx2.AsyncClient
+) -> None:
+    calls = [("GET", "/v1/keys"), ("POST", "/v1/keys"), ("PATCH", "/v1/keys/x"), ("DELETE", "/v1/keys/x")]
+    for method, path in calls:
+        answer = await client.request(method, path)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (403, "management_key_required")
+    answer = await manager.post(IMAGES, json=BODY)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (403, "scope_missing")
+    assert (await manager.get("/v1/key")).json()["error"]["code"] == "ordinary_key_required"
+
+
+async def test_a_key_without_the_scope_paints_nothing(service: Service, manager: httpx2.AsyncClient) -> None:
+    made = (await manager.post("/v1/keys", json={"scopes": ["model:chat"]})).json()["data"]
+    async with client_of(service, key=made["key"]) as client:
+        for path in (IMAGES, "/v1/jobs"):
+            answer = await client.post(path, json=BODY)
+            assert (answer.status_code, answer.json()["error"]["code"]) == (403, "scope_missing")
+
+
+async def test_keys_are_an_accounts_own(service: Service, manager: httpx2.AsyncClient) -> None:
+    account = await service.accounts.create("stranger")
+    row, _ = await service.keys.create(KeySpec(), account.id)
+    assert row.prefix not in [key["prefix"] for key in (await manager.get("/v1/keys")).json()["data"]]
+    for method in ("PATCH", "PUT", "DELETE"):
+        assert (await manager.request(method, f"/v1/keys/{row.prefix}", json={})).status_code == 404
+    assert (await manager.post(f"/v1/keys/{row.prefix}/rotate")).status_code == 404
+
+
+# Money --------------------------------------------------------------------------------------------------------------
+
+
+async def test_without_a_price_nobody_needs_credits(client: httpx2.AsyncClient) -> None:
+    answer = await client.post(IMAGES, json=BODY)
+    assert answer.headers["x-aimlapi-credits-used"] == "0"
+    assert answer.headers["x-aimlapi-usd-spent"] == "0.000000000"
+
+
+async def test_a_charge_is_in_the_answer_and_in_the_bill(tmp_path: Path, engine: FakeEngine, clock: FakeClock) -> None:
+    engine.flagged = frozenset({1})
+    async with open_service(tmp_path, engine, clock, billing=PRICES) as service:
+        owner = await service.keys.authenticate(service.first_key or "")
+        await service.accounts.credit(owner.account_id, 10_000)
+        async with client_of(service, key=service.first_key) as client:
+            answer = await client.post(IMAGES, json=BODY | {"num_images": 3})
+            balance = (await client.get("/v1/billing/balance")).json()["balance"]
+    # One of the three is withheld, and not charged.
+    assert answer.json()["meta"]["usage"] == {"credits_used": 2 * CREDITS, "usd_spent": 2 * CREDITS / 2_000_000}
+    assert answer.headers["x-aimlapi-credits-used"] == str(2 * CREDITS)
+    assert re.fullmatch(r"0\.\d{9}", answer.headers["x-aimlapi-usd-spent"])
+    assert balance == 10_000 - 2 * CREDITS
+    assert ask(tmp_path, "SELECT balance, held FROM accounts") == [(balance, 0)]
+    [row] = ask(tmp_path, "SELECT reference_id, credits, images FROM ledger WHERE type = 'MODEL_USAGE'")
+    assert row == (answer.headers["x-inference-id"], 2 * CREDITS, 2)
+
+
+async def test_out_of_credits_is_403_and_costs_nothing(tmp_path: Path, engine: FakeEngine, clock: FakeClock) -> None:
+    async with open_service(tmp_path, engine, clock, billing=PRICES) as service:
+        owner = await service.keys.authenticate(service.first_key or "")
+        await service.accounts.credit(owner.account_id, CREDITS - 1)
+        async with client_of(service, key=service.first_key) as client:
+            answer = await client.post(IMAGES, json=BODY)
+            assert (answer.status_code, answer.json()["error"]["code"]) == (403, "out_of_credits")
+            assert answer.json()["message"].startswith("You've run out of credits.")
+            await service.accounts.credit(owner.account_id, 1)
+            assert (await client.post(IMAGES, json=BODY)).status_code == 200
+            assert (await client.post(IMAGES, json=BODY)).status_code == 403
+    assert len(engine.requests) == 1
+
+
+async def test_racing_clients_never_overdraw(tmp_path: Path, engine: FakeEngine, clock: FakeClock) -> None:
+    async with open_service(tmp_path, engine, clock, billing=PRICES) as service:
+        owner = await service.keys.authenticate(service.first_key or "")
+        await service.accounts.credit(owner.account_id, CREDITS)
+        async with client_of(service, key=service.first_key) as client:
+            answers = await asyncio.gather(*(client.post(IMAGES, json=BODY) for _ in range(64)))
+    statuses = sorted(answer.status_code for answer in answers)
+    assert statuses == [200] + [403] * 63
+    assert ask(tmp_path, "SELECT balance, held FROM accounts") == [(0, 0)]
+    assert ask(tmp_path, "SELECT sum(credits) FROM usage") == [(CREDITS,)]
+
+
+async def test_what_was_held_back_for_a_job_that_failed_is_free_again(
+    tmp_path: Path, engine: FakeEngine, clock: FakeClock
+) -> None:
+    from allaprima.errors import GenerationFailed
+
+    async with open_service(tmp_path, engine, clock, billing=PRICES) as service:
+        owner = await service.keys.authenticate(service.first_key or "")
+        await service.accounts.credit(owner.account_id, CREDITS)
+        async with client_of(service, key=service.first_key) as client:
+            engine.failure = GenerationFailed("no")
+            assert (await client.post(IMAGES, json=BODY)).status_code == 500
+            engine.failure, engine.flagged = None, frozenset({0})
+            flagged = await client.post(IMAGES, json=BODY)
+            assert flagged.json()["meta"]["usage"]["credits_used"] == 0
+            engine.flagged = frozenset()
+            assert (await client.post(IMAGES, json=BODY)).status_code == 200
+    assert ask(tmp_path, "SELECT balance, held FROM accounts") == [(0, 0)]
+
+
+@pytest.mark.parametrize(("retention", "later"), [("day", 86_400), ("week", 7 * 86_400), ("month", 31 * 86_400)])
+async def test_a_keys_limit_holds_until_its_window_ends(
+    tmp_path: Path, engine: FakeEngine, clock: FakeClock, retention: str, later: float
+) -> None:
+    async with open_service(tmp_path, engine, clock, billing=PRICES) as service:
+        owner = await service.keys.authenticate(service.first_key or "")
+        await service.accounts.credit(owner.account_id, 100 * CREDITS)
+        _, management = await service.keys.create(KeySpec(is_management=True), owner.account_id)
+        limit = {"retention": retention, "threshold": 2 * CREDITS / 2_000_000}
+        async with client_of(service, key=management) as manager:
+            made = (await manager.post("/v1/keys", json={"limit": limit})).json()["data"]
+        async with client_of(service, key=made["key"]) as client:
+            statuses = [(await client.post(IMAGES, json=BODY)).status_code for _ in range(3)]
+            assert statuses == [200, 200, 403]
+            clock.now += later
+            answer = await client.post(IMAGES, json=BODY)
+            assert answer.status_code == 200
+            usage = (await client.get("/v1/key")).json()["data"]["monthly_usage"]
+    assert usage == pytest.approx((3 if retention == "day" else 1 if retention == "month" else 3) * CREDITS / 2e6)
+
+
+async def test_a_limit_counts_what_was_spent_before_it_was_set(
+    tmp_path: Path, engine: FakeEngine, clock: FakeClock
+) -> None:
+    async with open_service(tmp_path, engine, clock, billing=PRICES) as service:
+        owner = await service.keys.authenticate(service.first_key or "")
+        await service.accounts.credit(owner.account_id, 100 * CREDITS)
+        _, management = await service.keys.create(KeySpec(is_management=True), owner.account_id)
+        async with client_of(service, key=management) as manager, client_of(service, key=service.first_key) as client:
+            assert (await client.post(IMAGES, json=BODY)).status_code == 200
+            limit = {"retention": "no_reset", "threshold": 2 * CREDITS / 2_000_000}
+            await manager.patch(f"/v1/keys/{owner.prefix}", json={"limit": limit})
+            statuses = [(await client.post(IMAGES, json=BODY)).status_code for _ in range(2)]
+    assert statuses == [200, 403]
+    assert clock.now == NOON

@@ -1,0 +1,116 @@
+"""Counters for the operator alone, percentiles for everybody, and neither tells a prompt or a key."""
+
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from allaprima.service.service import Service
+from allaprima.settings import ServerSettings
+from fakes import FakeClock, client_of
+
+IMAGES = "/v1/images/generations"
+BODY: dict[str, Any] = {"model": "flux/schnell", "prompt": "a rhinoceros", "size": "64x64"}
+
+
+def value(text: str, line: str) -> float:
+    """Return the number behind a name in Prometheus' text."""
+    [found] = [row for row in text.splitlines() if row.startswith(f"{line} ")]
+    return float(found.rpartition(" ")[2])
+
+
+async def test_what_happened_is_counted(client: httpx2.AsyncClient, key: str) -> None:
+    for _ in range(3):
+        await client.post(IMAGES, json=BODY | {"num_images": 2})
+    await client.post(IMAGES, json={})
+    await client.get("/v1/jobs/01a21077-3c90-76ec-9f21-0d711f622fe6")
+    answer = await client.get("/metrics")
+    text = answer.text
+    assert answer.headers["content-type"].startswith("text/plain")
+    assert value(text, 'allaprima_jobs_total{model="flux/schnell",state="succeeded"}') == 3
+    assert value(text, 'allaprima_images_total{model="allaprima/sketch"}') == 6
+    assert value(text, f'allaprima_http_requests_total{{route="{IMAGES}",status="200"}}') == 3
+    assert value(text, f'allaprima_http_requests_total{{route="{IMAGES}",status="400"}}') == 1
+    assert value(text, 'allaprima_http_requests_total{route="/v1/jobs/{job_id}",status="404"}') == 1
+    assert value(text, 'allaprima_phase_seconds_count{model="allaprima/sketch",phase="decode"}') == 3
+    assert value(text, "allaprima_queue_depth") == 0
+    assert value(text, "process_resident_memory_bytes") > 0
+    assert "rhinoceros" not in text
+    assert key not in text
+
+
+@pytest.mark.parametrize(
+    ("address", "headers", "status"),
+    [
+        ("127.0.0.1", {}, 200),
+        ("::1", {}, 200),
+        ("10.0.0.7", {}, 403),
+        ("127.0.0.1", {"x-forwarded-for": "1.2.3.4"}, 403),
+    ],
+)
+async def test_without_a_token_only_this_machine_reads(
+    service: Service, address: str, headers: dict[str, str], status: int
+) -> None:
+    async with client_of(service, address=address) as client:
+        assert (await client.get("/metrics", headers=headers)).status_code == status
+
+
+async def test_with_a_token_whoever_has_it_reads(service: Service) -> None:
+    settings = ServerSettings(metrics_token="scrape")
+    for address in ("127.0.0.1", "10.0.0.7"):
+        async with client_of(service, settings, address=address) as client:
+            assert (await client.get("/metrics")).status_code == 403
+            assert (await client.get("/metrics", headers={"authorization": "Bearer wrong"})).status_code == 403
+            assert (await client.get("/metrics", headers={"authorization": "Bearer scrape"})).status_code == 200
+
+
+async def test_percentiles_are_of_the_last_five_minutes(
+    service: Service, client: httpx2.AsyncClient, clock: FakeClock, tmp_path: Path
+) -> None:
+    await client.post(IMAGES, json=BODY)
+    body = (await client.get("/models/metrics")).json()
+    assert (body["window_seconds"], body["generated_at"]) == (300, "2027-01-15T08:00:00.000Z")
+    [model] = body["models"]
+    assert (model["alias"], model["endpoint"]) == ("flux/schnell", IMAGES)
+    assert set(model["metrics"]["duration_ms"]) == {"p50", "p75", "p90", "p99"}
+    assert (await client.get("/models/metrics?aliases=sketch")).json()["models"] == []
+    assert len((await client.get("/models/metrics?aliases=sketch&aliases=flux/schnell")).json()["models"]) == 1
+    assert (await client.get("/models/metrics?window=5")).status_code == 400
+    clock.now += 301
+    assert (await client.get("/models/metrics")).json()["models"] == []
+
+
+async def test_the_phases_of_a_request_are_in_its_headers(client: httpx2.AsyncClient) -> None:
+    timing = (await client.post(IMAGES, json=BODY)).headers["server-timing"]
+    assert [part.partition(";")[0] for part in timing.split(", ")] == [
+        "queue", "text", "steps", "decode", "safety", "encode",
+    ]  # fmt: skip
+    assert "decode;dur=500.0" in timing
+
+
+async def test_the_catalog_is_filtered_and_not_sent_twice(client: httpx2.AsyncClient) -> None:
+    whole = await client.get("/v1/models")
+    etag = whole.headers["etag"]
+    assert etag.startswith('W/"')
+    assert (await client.get("/v1/models", headers={"if-none-match": etag})).status_code == 304
+    assert (await client.get("/v1/models", headers={"if-none-match": '"other"'})).status_code == 200
+    assert (await client.get("/api/v1/models")).json() == whole.json()
+
+    async def ids(query: str) -> list[str]:
+        return [model["id"] for model in (await client.get(f"/v1/models?{query}")).json()["data"]]
+
+    everything = [model["id"] for model in whole.json()["data"]]
+    assert await ids("id=FLUX-SCHNELL") == ["flux/schnell"]
+    assert await ids("id=flux/schnell,sketch") == everything
+    assert await ids("id=flux/schnell&id=sketch&output_modalities=image&include=what") == everything
+    assert await ids("output_modalities=video") == []
+    assert await ids("id=sketch&capabilities=text_to_image") == ["allaprima/sketch"]
+
+
+async def test_a_model_is_shown_by_any_of_its_names(client: httpx2.AsyncClient) -> None:
+    for name in ("flux/schnell", "Flux-Schnell", "black-forest-labs/FLUX.1-schnell"):
+        body = (await client.get(f"/model/{name}")).json()
+        assert (body["object"], body["data"]["id"]) == ("model", "flux/schnell")
+    answer = await client.get("/model/dall-e-3")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (404, "model_not_found")

@@ -1,0 +1,356 @@
+"""Usage, logs and bill as the platform shows them, and the same to the last credit wherever it is asked."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from allaprima.errors import GenerationFailed
+from allaprima.service.keys import KeySpec
+from allaprima.service.service import Service
+from fakes import FakeClock, FakeEngine, client_of, open_service
+from store.made import ask
+
+IMAGES = "/v1/images/generations"
+BODY: dict[str, Any] = {"model": "flux/schnell", "prompt": "a boat", "size": "512x512"}
+PRICES = {"prices": {"flux/schnell": {"megapixel": 0.003}, "allaprima/sketch": {"megapixel_step": 0.001}}}
+SCHNELL, SKETCH = 1573, 2097
+HOUR = 3600
+
+
+@pytest.fixture
+async def service(tmp_path: Path, engine: FakeEngine, clock: FakeClock) -> AsyncIterator[Service]:
+    """A service where things cost something, and an account that has enough."""
+    async with open_service(tmp_path, engine, clock, billing=PRICES) as opened:
+        owner = await opened.keys.authenticate(opened.first_key or "")
+        await opened.accounts.credit(owner.account_id, 10**9, "for a start")
+        yield opened
+
+
+@pytest.fixture
+async def manager(service: Service) -> AsyncIterator[httpx2.AsyncClient]:
+    _, key = await service.keys.create(KeySpec(is_management=True))
+    async with client_of(service, key=key) as opened:
+        yield opened
+
+
+async def paint(client: httpx2.AsyncClient, **fields: Any) -> httpx2.Response:
+    return await client.post(IMAGES, json=BODY | fields)
+
+
+# Usage --------------------------------------------------------------------------------------------------------------
+
+
+async def test_usage_has_the_platforms_members(client: httpx2.AsyncClient) -> None:
+    await paint(client)
+    assert (await client.get("/v2/usage?period=24h")).json() == {
+        "api_key_prefix": None,
+        "start": "2027-01-14T08:00:00.000Z",
+        "end": "2027-01-15T08:00:00.000Z",
+        "spend": 0.0,
+        "currency": "USD",
+        "requests": 0,
+    }
+    # A window ends before its end.
+    body = (await client.get("/v2/usage?start=2027-01-15T00:00:00Z&end=2027-01-16T00:00:00Z")).json()
+    assert (body["spend"], body["requests"]) == (SCHNELL / 2e6, 1)
+
+
+async def test_detail_sums_up_by_model_and_day(
+    client: httpx2.AsyncClient, engine: FakeEngine, clock: FakeClock
+) -> None:
+    for _ in range(2):
+        await paint(client)
+    await paint(client, model="sketch")
+    clock.now += 24 * HOUR
+    engine.failure = GenerationFailed("no")
+    await paint(client)
+    engine.failure = None
+    await paint(client)
+    clock.now += 1
+    query = "/v2/usage/detail?period=7d"
+    body = (await client.get(query)).json()
+    assert (body["requests"], body["spend"]) == (4, (3 * SCHNELL + SKETCH) / 2e6)
+    assert body["models"] == [
+        {"model": "flux/schnell", "spend": 3 * SCHNELL / 2e6, "requests": 3},
+        {"model": "allaprima/sketch", "spend": SKETCH / 2e6, "requests": 1},
+    ]
+    assert "groups" not in body
+    days = (await client.get(f"{query}&group_by=day")).json()["groups"]
+    assert [(day["day"], day["requests"]) for day in days] == [
+        ("2027-01-15", {"total": 3, "charged": 3, "succeeded": 3, "failed": 0}),
+        ("2027-01-16", {"total": 2, "charged": 1, "succeeded": 1, "failed": 1}),
+    ]
+    both = (await client.get(f"{query}&group_by=day,model")).json()["groups"]
+    assert [(one["day"], one["model"], one["spend"]) for one in both] == [
+        ("2027-01-15", "allaprima/sketch", SKETCH / 2e6),
+        ("2027-01-15", "flux/schnell", 2 * SCHNELL / 2e6),
+        ("2027-01-16", "flux/schnell", SCHNELL / 2e6),
+    ]
+    assert both[0]["tokens"] == {"input": 0, "output": 0, "total": 0}
+
+
+@pytest.mark.parametrize(
+    ("zone", "day"),
+    [("UTC", "2027-01-15"), ("Pacific/Kiritimati", "2027-01-15"), ("Asia/Kathmandu", "2027-01-15"),
+     ("Pacific/Pago_Pago", "2027-01-14")],
+)  # fmt: skip
+async def test_days_are_those_of_a_time_zone(client: httpx2.AsyncClient, clock: FakeClock, zone: str, day: str) -> None:
+    await paint(client)
+    clock.now += 1
+    [group] = (await client.get("/v2/usage/detail", params={"period": "1d", "group_by": "day", "tz": zone})).json()[
+        "groups"
+    ]
+    assert group["day"] == day
+
+
+async def test_any_window_is_exact(client: httpx2.AsyncClient, clock: FakeClock) -> None:
+    start = clock.now
+    times = [0, 1, 899, 900, 901, 1800, 3000, 3599, 3600, 9000]
+    for after in times:
+        clock.now = start + after
+        await paint(client)
+    clock.now = start + 10_000
+    for begin in (0, 1, 450, 900, 901, 2000, 3600):
+        for end in (1, 900, 901, 1801, 3599, 3600, 9001):
+            if end < begin:
+                continue
+            window = {
+                "start": f"2027-01-15T{8 + begin // 3600:02}:{begin // 60 % 60:02}:{begin % 60:02}Z",
+                "end": f"2027-01-15T{8 + end // 3600:02}:{end // 60 % 60:02}:{end % 60:02}Z",
+            }
+            expected = sum(begin <= after < end for after in times)
+            assert (await client.get("/v2/usage", params=window)).json()["requests"] == expected, (begin, end)
+            logs = (await client.get("/v2/logs", params=window)).json()
+            assert (logs["pagination"]["total"], len(logs["data"])) == (expected, expected)
+
+
+async def test_a_key_is_looked_at_alone(
+    service: Service, client: httpx2.AsyncClient, manager: httpx2.AsyncClient, clock: FakeClock
+) -> None:
+    row, key = await service.keys.create(KeySpec(name="second"))
+    await paint(client)
+    async with client_of(service, key=key) as second:
+        for _ in range(2):
+            await paint(second)
+        clock.now += 1
+        query = f"/v2/usage?period=1h&key_prefix={row.prefix}"
+        for who in (second, manager):
+            body = (await who.get(query)).json()
+            assert (body["api_key_prefix"], body["requests"]) == (row.prefix, 2)
+        assert (await client.get(query)).status_code == 403
+        assert (await manager.get("/v2/usage?period=1h&key_prefix=nobody")).status_code == 404
+    assert (await manager.get("/v2/usage?period=1h")).json()["requests"] == 3
+
+
+@pytest.mark.parametrize(
+    ("query", "field"),
+    [
+        ("", "period"),
+        ("period=24", "period"),
+        ("period=0h", "period"),
+        ("period=-1d", "period"),
+        ("period=93d", "period"),
+        ("period=24h&start=2027-01-01", "period"),
+        ("period=1h&period=2h", "period"),
+        ("start=2027-01-02T00:00:00Z", "period"),
+        ("start=2027-01-02T00:00:00Z&end=2027-01-01T00:00:00Z", "end"),
+        ("start=2026-01-02T00:00:00Z&end=2027-01-01T00:00:00Z", "end"),
+        ("start=yesterday&end=2027-01-01T00:00:00Z", "start"),
+        ("period=1h&group_by=day", "group_by"),
+        ("period=1h&tz=UTC", "tz"),
+    ],
+)
+async def test_a_bad_window_is_refused_by_name(client: httpx2.AsyncClient, query: str, field: str) -> None:
+    answer = await client.get(f"/v2/usage?{query}")
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, field)
+
+
+@pytest.mark.parametrize("zone", ["utc", "+05:00", "Mars/Olympus", "europe/berlin", "../UTC", ""])
+async def test_only_exact_names_of_zones_are_taken(client: httpx2.AsyncClient, zone: str) -> None:
+    answer = await client.get("/v2/usage/detail", params={"period": "1h", "tz": zone})
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "tz")
+
+
+# Logs ---------------------------------------------------------------------------------------------------------------
+
+
+async def test_logs_are_rows_newest_first(client: httpx2.AsyncClient, engine: FakeEngine, clock: FakeClock) -> None:
+    done = await client.post(IMAGES, json=BODY, headers={"X-Client-Request-Id": "order-8f21c4"})
+    clock.now += 1
+    engine.failure = GenerationFailed("no")
+    failed = await paint(client)
+    clock.now += 1
+    body = (await client.get("/v2/logs?period=1h")).json()
+    assert body["pagination"] == {"limit": 50, "offset": 0, "total": 2, "has_more": False}
+    assert body["data"] == [
+        {
+            "created": "2027-01-15T08:00:01.000Z",
+            "status": "failed",
+            "origin": "api",
+            "model": "flux/schnell",
+            "cost": {"usd": 0, "credits": 0},
+            "tokens": {"input": 0, "output": 0, "total": 0},
+            "request_id": None,
+            "inference_id": failed.headers["x-inference-id"],
+            "client_request_id": None,
+        },
+        {
+            "created": "2027-01-15T08:00:00.000Z",
+            "status": "succeeded",
+            "origin": "api",
+            "model": "flux/schnell",
+            "cost": {"usd": SCHNELL / 2e6, "credits": SCHNELL},
+            "tokens": {"input": 0, "output": 0, "total": 0},
+            "request_id": None,
+            "inference_id": done.headers["x-inference-id"],
+            "client_request_id": "order-8f21c4",
+        },
+    ]
+
+
+async def test_logs_are_filtered_and_paged(client: httpx2.AsyncClient, engine: FakeEngine, clock: FakeClock) -> None:
+    for number in range(6):
+        engine.failure = GenerationFailed("no") if number % 3 == 0 else None
+        await paint(client, model=("flux/schnell", "sketch")[number % 2])
+        clock.now += 1
+
+    async def found(query: str) -> tuple[int, int, bool]:
+        body = (await client.get(f"/v2/logs?period=1h&{query}")).json()
+        return len(body["data"]), body["pagination"]["total"], body["pagination"]["has_more"]
+
+    assert await found("status=failed") == (2, 2, False)
+    assert await found("status=succeeded&model=flux/schnell") == (2, 2, False)
+    assert await found("status=succeeded&status=failed") == (6, 6, False)
+    assert await found("model=flux/schnell&model=allaprima/sketch&limit=4") == (4, 6, True)
+    assert await found("limit=4&offset=4") == (2, 6, False)
+    assert await found("model=nobody") == (0, 0, False)
+
+
+@pytest.mark.parametrize(
+    ("query", "field"),
+    [("status=done", "status"), ("status=failed,succeeded", "status"), ("model=a,b", "model"), ("limit=0", "limit"),
+     ("limit=101", "limit"), ("offset=-1", "offset"), ("colour=red", "colour")],
+)  # fmt: skip
+async def test_a_bad_filter_is_refused_by_name(client: httpx2.AsyncClient, query: str, field: str) -> None:
+    answer = await client.get(f"/v2/logs?period=1h&{query}")
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, field)
+
+
+async def test_logs_may_be_asked_200_times_a_minute(client: httpx2.AsyncClient) -> None:
+    statuses = [(await client.get("/v2/logs?period=1h")).status_code for _ in range(201)]
+    assert statuses == [200] * 200 + [429]
+
+
+# The bill -----------------------------------------------------------------------------------------------------------
+
+
+async def test_the_ledger_tells_every_credit(client: httpx2.AsyncClient, clock: FakeClock) -> None:
+    clock.now += 1
+    painted = await paint(client, num_images=2)
+    body = (await client.get("/v2/billing/transactions")).json()
+    assert body == {
+        "data": [
+            {
+                "created_at": "2027-01-15T08:00:01.000Z",
+                "direction": "CHARGE",
+                "type": "MODEL_USAGE",
+                "amount": {"usd": 2 * SCHNELL / 2e6, "credits": 2 * SCHNELL},
+                "model": "flux/schnell",
+                "reference_id": painted.headers["x-inference-id"],
+                "images": 2,
+            },
+            {
+                "created_at": "2027-01-15T08:00:00.000Z",
+                "direction": "TOPUP",
+                "type": "PAYMENT",
+                "amount": {"usd": 500.0, "credits": 10**9},
+                "model": None,
+                "reference_id": None,
+                "images": None,
+            },
+        ],
+        "pagination": {"next_cursor": None, "has_more": False},
+    }
+
+
+async def test_the_ledger_is_paged_and_filtered(client: httpx2.AsyncClient, clock: FakeClock) -> None:
+    for _ in range(5):
+        clock.now += 1
+        await paint(client)
+    path = "/v2/billing/transactions"
+    seen: list[str] = []
+    cursor = ""
+    while True:
+        page = (await client.get(f"{path}?limit=2{cursor}")).json()
+        seen += [row["created_at"] for row in page["data"]]
+        if not page["pagination"]["has_more"]:
+            break
+        cursor = f"&cursor={page['pagination']['next_cursor']}"
+    assert len(seen) == 6
+    assert seen == sorted(seen, reverse=True)
+
+    async def count(**query: str) -> int:
+        return len((await client.get(path, params=query)).json()["data"])
+
+    assert await count(direction="TOPUP") == 1
+    assert await count(type="MODEL_USAGE") == 5
+    assert await count(**{"from": "2027-01-15T08:00:02Z", "to": "2027-01-15T08:00:04Z"}) == 2
+
+
+@pytest.mark.parametrize(
+    ("query", "field"),
+    [
+        ({"from": "2027-01-15T08:00:02"}, "from"),
+        ({"from": "2027-01-16T00:00:00Z", "to": "2027-01-15T00:00:00Z"}, "to"),
+        ({"direction": "topup"}, "direction"),
+        ({"type": "GIFT"}, "type"),
+        ({"cursor": "abc"}, "cursor"),
+        ({"limit": "1000"}, "limit"),
+        ({"colour": "red"}, "colour"),
+    ],
+)
+async def test_a_bad_parameter_of_the_ledger_is_refused_by_name(
+    client: httpx2.AsyncClient, query: dict[str, str], field: str
+) -> None:
+    answer = await client.get("/v2/billing/transactions", params=query)
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, field)
+
+
+async def test_the_balance_is_shown_in_three_ways(client: httpx2.AsyncClient, manager: httpx2.AsyncClient) -> None:
+    await paint(client)
+    left = 10**9 - SCHNELL
+    for who in (client, manager):
+        assert (await who.get("/v2/billing")).json() == {"current_balance": left / 2e6, "currency": "USD"}
+        detail = (await who.get("/v2/billing/detail")).json()
+        assert (detail["email"], detail["current_balance"]) == (None, left / 2e6)
+        assert detail["autotopup_settings"]["is_enabled"] is False
+        old = (await who.get("/v1/billing/balance")).json()
+        assert (old["balance"], old["lowBalance"], old["autoDebitStatus"]) == (left, False, "disabled")
+    assert (await manager.get("/v2/billing/transactions")).status_code == 403
+
+
+async def test_ledger_usage_sums_and_balance_agree_to_the_last_credit(
+    service: Service, client: httpx2.AsyncClient, engine: FakeEngine, clock: FakeClock, tmp_path: Path
+) -> None:
+    for number in range(30):
+        engine.failure = GenerationFailed("no") if number % 7 == 0 else None
+        engine.flagged = frozenset({0}) if number % 5 == 0 else frozenset()
+        await paint(
+            client,
+            model=("flux/schnell", "sketch")[number % 2],
+            num_images=1 + number % 3,
+            size=("64x64", "512x512", "1024x768", "96x1536")[number % 4],
+        )
+        clock.now += 400
+    [(usage,)] = ask(tmp_path, "SELECT sum(credits) FROM usage")
+    [(charged,)] = ask(tmp_path, "SELECT sum(credits) FROM ledger WHERE direction = 'CHARGE'")
+    [(summed,)] = ask(tmp_path, "SELECT sum(credits) FROM usage_slots")
+    assert usage == charged == summed > 0
+    assert ask(tmp_path, "SELECT balance, held FROM accounts") == [(10**9 - usage, 0)]
+    assert ask(tmp_path, "SELECT sum(spent), sum(held) FROM keys") == [(usage, 0)]
+    spend = (await client.get("/v2/usage?period=1d")).json()["spend"]
+    assert round(spend * 2_000_000) == usage
+    assert ask(tmp_path, "SELECT count(*) FROM usage") == [(30,)]
