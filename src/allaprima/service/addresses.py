@@ -17,8 +17,10 @@ Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
 
 PORTS = {"http": 80, "https": 443}
 MAX_URL = 2000
-#: Addresses in which others are wrapped: 6to4, Teredo and NAT64 lead to an IPv4 address that is not looked at.
+#: Addresses in which others are wrapped: old IPv4-compatible ones, 6to4, Teredo and NAT64 lead to an IPv4 address that
+#: is not looked at.
 _WRAPPERS = (
+    IPv6Network("::/96"),
     IPv6Network("2002::/16"),
     IPv6Network("2001::/32"),
     IPv6Network("64:ff9b::/96"),

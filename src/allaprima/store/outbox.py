@@ -10,6 +10,9 @@ from allaprima.store.database import Database
 from allaprima.store.rows import Job
 from allaprima.store.schema import JobState, accounts, deliveries, webhook_endpoints
 
+#: Characters of an error that are kept.
+MAX_ERROR = 500
+
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
@@ -162,28 +165,30 @@ class Outbox:
 
     async def delivered(self, delivery: Delivery, now: float) -> None:
         """Note that it arrived."""
-        await self._note(delivery, delivered_at=now, next_at=None, last_error=None)
+        async with self._database.write() as connection:
+            await _note(connection, delivery, delivered_at=now, next_at=None, last_error=None)
 
     async def failed(self, delivery: Delivery, error: str, next_at: float | None) -> None:
         """Note that it did not arrive, and when to try again; None: never."""
-        await self._note(delivery, next_at=next_at, last_error=error[:500])
+        async with self._database.write() as connection:
+            await _note(connection, delivery, next_at=next_at, last_error=error[:MAX_ERROR])
 
     async def disable(self, delivery: Delivery, error: str, now: float) -> None:
         """Send nothing more to a delivery's endpoint."""
-        await self._note(delivery, next_at=None, last_error=error[:500])
+        endpoint_id = delivery.endpoint_id
         async with self._database.write() as connection:
+            await _note(connection, delivery, next_at=None, last_error=error[:MAX_ERROR])
             await connection.execute(
-                update(webhook_endpoints).where(webhook_endpoints.c.id == delivery.endpoint_id).values(disabled_at=now)
+                update(webhook_endpoints).where(webhook_endpoints.c.id == endpoint_id).values(disabled_at=now)
             )
             await connection.execute(
-                update(deliveries).where(deliveries.c.endpoint_id == delivery.endpoint_id).values(next_at=None)
+                update(deliveries).where(deliveries.c.endpoint_id == endpoint_id).values(next_at=None)
             )
 
-    async def _note(self, delivery: Delivery, **values: object) -> None:
-        async with self._database.write() as connection:
-            await connection.execute(
-                update(deliveries).where(deliveries.c.id == delivery.id).values(attempt=delivery.attempt + 1, **values)
-            )
+
+async def _note(connection: AsyncConnection, delivery: Delivery, **values: object) -> None:
+    noted = update(deliveries).where(deliveries.c.id == delivery.id)
+    await connection.execute(noted.values(attempt=delivery.attempt + 1, **values))
 
 
 async def _secrets(connection: AsyncConnection, account_id: str, now: float) -> tuple[str, ...]:

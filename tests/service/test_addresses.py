@@ -1,0 +1,81 @@
+"""Where webhooks may go: nowhere inside, however it is written, and to the address that was looked at."""
+
+import asyncio
+from collections.abc import Sequence
+from ipaddress import ip_address
+
+import pytest
+
+from allaprima.service.addresses import Addresses, Refused, is_public
+from allaprima.service.addresses import resolve as system_resolve
+from service.urls import NAMES, URLS
+
+PUBLIC = ("93.184.216.34", "2606:4700::1111")
+
+
+async def resolve(host: str, port: int) -> Sequence[str]:
+    """Answer as the system does for numbers, and as the table says for names; no question leaves the machine."""
+    if host in NAMES:
+        return NAMES[host]
+    if host == "public.example":
+        return PUBLIC
+    if host[:1].isdigit() or ":" in host:
+        return await system_resolve(host, port)
+    raise OSError(f"{host} is not known")
+
+
+def test_the_corpus_is_large() -> None:
+    assert len(set(URLS)) >= 200
+
+
+@pytest.mark.parametrize("url", sorted(set(URLS)))
+async def test_no_url_of_the_corpus_leads_inside(url: str) -> None:
+    with pytest.raises((Refused, OSError)):
+        await Addresses((), resolve).find(url)
+
+
+async def test_a_public_name_is_pinned_to_the_address_that_was_looked_at() -> None:
+    target = await Addresses((), resolve).find("https://public.example/hook?a=1&b=2")
+    assert target.url == "https://93.184.216.34:443/hook?a=1&b=2"
+    assert (target.host, target.authority) == ("public.example", "public.example")
+
+
+async def test_a_name_is_resolved_once() -> None:
+    asked: list[str] = []
+
+    async def rebinding(host: str, _port: int) -> Sequence[str]:
+        asked.append(host)
+        return ["93.184.216.34"] if len(asked) == 1 else ["127.0.0.1"]
+
+    target = await Addresses((), rebinding).find("http://rebind.example/")
+    assert (target.url, asked) == ("http://93.184.216.34:80/", ["rebind.example"])
+
+
+@pytest.mark.parametrize(
+    ("networks", "url", "is_allowed"),
+    [
+        (["127.0.0.0/8"], "http://127.0.0.1:9000/", True),
+        (["10.0.0.0/8"], "http://127.0.0.1/", False),
+        (["10.0.0.0/8"], "http://93.184.216.34:9000/", False),
+        (["10.0.0.0/8"], "http://93.184.216.34/", True),
+        (["::1/128"], "http://[::1]:9000/", True),
+        (["127.0.0.0/8"], "http://mixed.example/", True),
+        (["10.0.0.0/8"], "http://mixed.example/", False),
+    ],
+)
+async def test_the_operator_may_open_networks(networks: list[str], url: str, is_allowed: bool) -> None:
+    addresses = Addresses(networks, resolve)
+    if is_allowed:
+        await addresses.find(url)
+    else:
+        with pytest.raises(Refused):
+            await addresses.find(url)
+
+
+@pytest.mark.parametrize("address", PUBLIC)
+def test_public_addresses_are_public(address: str) -> None:
+    assert is_public(ip_address(address))
+
+
+async def test_the_systems_resolver_knows_loopback() -> None:
+    assert set(await asyncio.wait_for(system_resolve("127.0.0.1", 80), 10)) == {"127.0.0.1"}
