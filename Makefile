@@ -7,7 +7,7 @@ DATA ?= data
 PORT ?= 8000
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test check format bench bench-kernels bench-peers bench-precisions bench-full-size sketch sketch-suite sheet clean
+.PHONY: help install run test prove load check format bench bench-kernels bench-peers bench-precisions bench-full-size sketch sketch-suite sheet clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -31,6 +31,12 @@ run: $(VENV)/.run ## serve, and paint the first picture through the API
 
 test: $(VENV)/.dev check ## check the code, then run every test
 	$(BIN)/pytest
+
+prove: $(VENV)/.dev ## prove the promises of the service at full length: half an hour
+	$(BIN)/pytest tests/prove --full --timeout 7200
+
+load: $(VENV)/.dev ## measure the service under load
+	$(BIN)/python bench/load.py
 
 check: $(VENV)/.dev ## style, types, floors
 	$(BIN)/ruff check

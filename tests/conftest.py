@@ -20,6 +20,11 @@ if TYPE_CHECKING:
     from fakes import FakeClock, FakeEngine
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--full`: the proofs of tests/prove at their full length, minutes each, as `make prove` runs them."""
+    parser.addoption("--full", action="store_true", help="run the proofs at their full length")
+
+
 @pytest.fixture(autouse=True)
 def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
     # Nothing of a test may lie in, or come from, the cache of whoever runs it.

@@ -47,6 +47,9 @@ def test_every_field_is_read_from_its_variable(monkeypatch: pytest.MonkeyPatch) 
         "ENGINE__DEVICE": "cuda",
         "ENGINE__THREADS": "2",
         "ENGINE__SAFETY_THRESHOLD": "0.5",
+        "ENGINE__MAX_SIDE": "512",
+        "ENGINE__MAX_STEPS": "3",
+        "ENGINE__MAX_IMAGES": "2",
         "ENGINE__QUEUE_SIZE": "7",
     }
     for name, value in variables.items():
@@ -83,6 +86,9 @@ def test_every_field_is_read_from_its_variable(monkeypatch: pytest.MonkeyPatch) 
         "lowest_safety_threshold": 0.25,
         "highest_safety_threshold": 0.75,
         "safety_is_optional": False,
+        "max_side": 512,
+        "max_steps": 3,
+        "max_images": 2,
         "queue_size": 7,
     }
     assert settings.billing.model_dump() == {

@@ -101,6 +101,9 @@ class EngineSettings(_Group):
     lowest_safety_threshold: float = Field(0.0, ge=0, le=1, description="Strictest threshold that a request may ask.")
     highest_safety_threshold: float = Field(1.0, ge=0, le=1, description="Laxest threshold that a key or request has.")
     safety_is_optional: bool = Field(default=True, description="Whether a request may switch the checker off.")
+    max_side: int = Field(1536, ge=64, le=1536, description="Longest side of a picture, in pixels.")
+    max_steps: int = Field(12, ge=1, le=12, description="Most steps of a request.")
+    max_images: int = Field(4, ge=1, le=4, description="Most images of a request.")
     queue_size: int = Field(256, ge=1, description="Jobs that may be unfinished before requests are refused.")
 
 

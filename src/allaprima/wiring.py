@@ -23,6 +23,7 @@ from allaprima.service.events import Events
 from allaprima.service.housekeeping import Housekeeper
 from allaprima.service.jobs import JobService
 from allaprima.service.keys import KeyRing
+from allaprima.service.limits import Limits
 from allaprima.service.links import Links
 from allaprima.service.models import Models
 from allaprima.service.ports import Clock, Engine
@@ -155,6 +156,7 @@ async def open_service(
                 usage=Usage(UsageBook(database)),
                 prices=prices,
                 safety=_safety(settings.engine),
+                limits=Limits(settings.engine.max_side, settings.engine.max_steps, settings.engine.max_images),
                 webhooks=webhooks,
                 models=Models(engine, has_stand_in=settings.engine.has_stand_in),
                 links=links,

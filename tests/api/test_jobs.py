@@ -7,8 +7,10 @@ from typing import Any
 import httpx2
 import pytest
 
+from allaprima.request import MAX_COUNT, MAX_SIDE, MAX_STEPS
 from allaprima.service.keys import KeySpec
 from allaprima.service.service import Service
+from allaprima.settings import EngineSettings
 from fakes import FakeClock, FakeEngine, client_of, open_service
 
 JOBS = "/v1/jobs"
@@ -448,3 +450,23 @@ async def test_a_request_may_be_stricter_within_the_operators_bounds(
             assert answer.status_code == status
         await submit(client)
         assert [request.safety_threshold for request in engine.requests.values()][-1] == 0.5
+
+
+async def test_an_operator_may_allow_less_than_can_be_painted(
+    tmp_path: Path, engine: FakeEngine, clock: FakeClock
+) -> None:
+    settings = {"max_side": 64, "max_steps": 1, "max_images": 1}
+    async with (
+        open_service(tmp_path, engine, clock, engine_settings=settings) as service,
+        client_of(service, key=service.first_key) as client,
+    ):
+        answer = await client.post(JOBS, json=BODY | {"size": "96x128", "n": 2})
+        assert answer.status_code == 400
+        for field in ("image_size.width", "image_size.height", "num_inference_steps", "num_images"):
+            assert f"{field}: must be at most" in answer.json()["message"]
+        await submit(client, steps=1)
+
+
+def test_an_operators_limits_are_those_of_a_request_by_default() -> None:
+    settings = EngineSettings()
+    assert (settings.max_side, settings.max_steps, settings.max_images) == (MAX_SIDE, MAX_STEPS, MAX_COUNT)

@@ -69,6 +69,7 @@ async def read_call(request: Request, key: CallerKey, service: ServiceDep, setti
     """Read the body, after the key has been found good. Raises `InvalidRequest` with every problem in it."""
     values = await read_object(request, settings)
     body = read_images_body(values, lambda name: _model_problem(service, name), service.max_image_ttl_s)
+    service.limits.check(body.width, body.height, body.steps, body.count)
     served = service.models.find(body.model)
     assert served is not None  # an unknown name was a problem
     return Call(body, served, _image_request(body, served, key, service))

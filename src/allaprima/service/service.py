@@ -6,6 +6,7 @@ from allaprima.metrics import Metrics
 from allaprima.service.accounts import AccountBook
 from allaprima.service.jobs import JobService
 from allaprima.service.keys import KeyRing
+from allaprima.service.limits import Limits
 from allaprima.service.links import Links
 from allaprima.service.models import Models
 from allaprima.service.ports import Clock, Engine
@@ -34,6 +35,7 @@ class Service:
     usage: Usage
     prices: Prices
     safety: SafetyPolicy
+    limits: Limits
     webhooks: Webhooks
     models: Models
     links: Links

@@ -1,0 +1,54 @@
+"""Proofs: the promises of the service under real load, real kills and real HTTP; short in `make test`, long with
+`--full`. Each prints its figures.
+"""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from acceptance.conftest import serve, server, servers
+from acceptance.processes import Server
+
+#: The operator's limits: what costs least, so that the most is tried.
+SMALL = {
+    "ALLAPRIMA_ENGINE__MAX_SIDE": "64",
+    "ALLAPRIMA_ENGINE__MAX_STEPS": "1",
+    "ALLAPRIMA_ENGINE__MAX_IMAGES": "1",
+    "ALLAPRIMA_ENGINE__QUEUE_SIZE": "100000",
+}
+#: 64x64 costs 4096 credits times ten to the fifth: whole numbers are easy to read.
+PRICE = {"ALLAPRIMA_BILLING__PRICES": '{"flux/schnell": {"megapixel": 1.0}}'}
+CREDITS = 8192
+BODY = {
+    "model": "flux/schnell",
+    "prompt": "a boat",
+    "image_size": {"width": 64, "height": 64},
+    "num_inference_steps": 1,
+}
+#: The acceptance tests' fixtures.
+__all__ = ["serve", "server"]
+
+
+@pytest.fixture(scope="session")
+def full(request: pytest.FixtureRequest) -> bool:
+    """Whether the proofs run at their full length."""
+    return bool(request.config.getoption("--full"))
+
+
+@pytest.fixture
+def figures(capsys: pytest.CaptureFixture[str]) -> Callable[[str], None]:
+    """Print a line whatever pytest captures."""
+
+    def say(line: str) -> None:
+        with capsys.disabled():
+            print(f"\n  {line}", end="")  # noqa: T201 - figures are for people
+
+    return say
+
+
+@pytest.fixture
+def small_server(tmp_path: Path) -> Iterator[Server]:
+    """A server that paints small pictures for money, on an empty data folder."""
+    with servers() as serve:
+        yield serve(tmp_path / "data", **SMALL, **PRICE)

@@ -1,0 +1,112 @@
+"""Every route of the OpenAPI document with every kind of key: nobody gets where he does not belong."""
+
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from allaprima.service.keys import KeySpec, make_key
+from allaprima.service.service import Service
+from fakes import FakeClock, FakeEngine, client_of, open_service
+
+BODY = {"model": "sketch", "prompt": "a boat", "size": "64x64"}
+#: Routes that need no key.
+OPEN = {"/health", "/ready", "/v1/models", "/model/{name}", "/models/metrics", "/files/{token}/{name}"}
+#: Those that only a management key opens, and only an ordinary one.
+MANAGEMENT = {"/v1/keys", "/v1/keys/{prefix}", "/v1/keys/{prefix}/rotate"}
+ORDINARY = {"/v1/key", "/v2/billing/transactions"}
+PAINTING = {("post", "/v1/images/generations"), ("post", "/v1/jobs")}
+
+
+@pytest.fixture
+async def service(tmp_path: Path, engine: FakeEngine, clock: FakeClock) -> AsyncIterator[Service]:
+    async with open_service(tmp_path, engine, clock) as opened:
+        yield opened
+
+
+async def keys_of(service: Service, account_id: str) -> dict[str, str | None]:
+    """Return one key of every kind, by what it is."""
+    ring = service.keys
+    _, ordinary = await ring.create(KeySpec("ordinary"), account_id)
+    _, management = await ring.create(KeySpec("management", is_management=True), account_id)
+    _, scopeless = await ring.create(KeySpec("scopeless", scopes=()), account_id)
+    _, disabled = await ring.create(KeySpec("disabled", is_disabled=True), account_id)
+    revoked_row, revoked = await ring.create(KeySpec("revoked"), account_id)
+    await ring.revoke(revoked_row.prefix)
+    _, stranger = await ring.create(KeySpec("stranger"), (await service.accounts.create("stranger")).id)
+    return {
+        "none": None,
+        "wrong": make_key(),
+        "not even like one": "secret",
+        "revoked": revoked,
+        "disabled": disabled,
+        "stranger": stranger,
+        "scopeless": scopeless,
+        "management": management,
+        "ordinary": ordinary,
+    }
+
+
+def expected(kind: str, method: str, path: str) -> set[int]:
+    """Return the statuses that a kind of key may get at a route that names what is the ordinary key's account's."""
+    if path in OPEN:
+        return {200, 304, 404}
+    if kind in ("none", "wrong", "not even like one", "revoked", "disabled"):
+        return {401}
+    return expected_of_good(method, path, is_management=kind == "management", kind=kind)
+
+
+def expected_of_good(method: str, path: str, *, is_management: bool, kind: str) -> set[int]:
+    if path in MANAGEMENT:
+        return {200, 404} if is_management else {403}
+    if path in ORDINARY:
+        return {403} if is_management else {200}
+    if (method, path) in PAINTING:
+        return {403} if kind in ("management", "scopeless") else {200, 202}
+    if kind == "stranger" and "{" in path and path != "/v1/groups/{group_id}/cancel":
+        return {404}
+    return {200, 202, 204, 409}
+
+
+async def test_every_route_with_every_kind_of_key(service: Service, figures: Callable[[str], None]) -> None:
+    owner = await service.keys.authenticate(service.first_key or "")
+    keys = await keys_of(service, owner.account_id)
+    tried = Counter[int]()
+    async with client_of(service) as client:
+        document = (await client.get("/openapi.json")).json()
+        for path, methods in document["paths"].items():
+            for method in methods:
+                for kind, key in keys.items():
+                    names = await made(client, str(keys["ordinary"]))
+                    place = path.format(**names)
+                    headers = {"authorization": f"Bearer {key}"} if key else {}
+                    query = {"period": "1h"} if path in ("/v2/usage", "/v2/usage/detail", "/v2/logs") else {}
+                    json = BODY if (method, path) in PAINTING else None
+                    answer = await client.request(method.upper(), place, headers=headers, params=query, json=json)
+                    tried[answer.status_code] += 1
+                    assert answer.status_code in expected(kind, method, path), (kind, method, path, answer.text)
+                    if kind in ("none", "wrong", "revoked", "disabled", "stranger"):
+                        assert str(names["job_id"]) not in answer.text.replace(place, ""), (kind, method, path)
+    figures(f"{sum(tried.values())} calls of every route with every kind of key: {dict(tried)}; 0 unexpected")
+
+
+async def made(client: httpx2.AsyncClient, key: str) -> dict[str, Any]:
+    """Make one of everything that a route may name, for an account."""
+    headers = {"authorization": f"Bearer {key}"}
+    body = BODY | {"group_id": "g", "webhook_url": "https://example.com/hook"}
+    painted = await client.post("/v1/images/generations", json=body, headers=headers)
+    image = painted.json()["images"][0]
+    token, name = image["url"].split("/")[-2:]
+    [endpoint] = (await client.get("/v1/webhooks", headers=headers)).json()["data"]
+    return {
+        "job_id": painted.headers["x-inference-id"],
+        "image_id": image["id"],
+        "group_id": "g",
+        "prefix": "nobody00",
+        "endpoint_id": endpoint["id"],
+        "name": name,
+        "token": token,
+    }

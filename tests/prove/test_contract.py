@@ -1,0 +1,36 @@
+"""The served OpenAPI document, tried by schemathesis: no fault of the server's, and no answer that it does not tell."""
+
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from acceptance.processes import Server
+
+#: What is checked of every answer.
+CHECKS = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance"
+
+
+@pytest.mark.timeout(3600)
+def test_no_request_that_the_document_allows_breaks_the_server(
+    small_server: Server, full: bool, figures: Callable[[str], None], tmp_path: Path
+) -> None:
+    command = [
+        str(Path(sys.executable).with_name("schemathesis")), "run", f"{small_server.url}/openapi.json",
+        "--header", f"Authorization: Bearer {small_server.key}",
+        "--checks", CHECKS,
+        "--phases", "examples,coverage,fuzzing" if full else "coverage,fuzzing",
+        "--max-examples", "150" if full else "4",
+        "--seed", "7",
+        "--generation-database", "none",
+        "--no-color",
+    ]  # fmt: skip
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=3500, check=False)
+    said = done.stdout + done.stderr
+    found = re.search(r"(\d+) generated", said)
+    figures(f"schemathesis: {found[1] if found else 'no'} requests, exit status {done.returncode}")
+    assert done.returncode == 0, said[-6000:]
+    assert small_server.is_running
