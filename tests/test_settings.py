@@ -30,6 +30,8 @@ def test_every_field_is_read_from_its_variable(monkeypatch: pytest.MonkeyPatch) 
         "SERVER__WAIT_S": "1.5",
         "SERVER__RECEIVE_S": "2.5",
         "SERVER__METRICS_TOKEN": "scrape",
+        "SERVER__LOG_FORMAT": "json",
+        "SERVER__TRACES_ENDPOINT": "http://127.0.0.1:4318/v1/traces",
         "STORE__MAX_IMAGE_TTL_S": "120",
         "ENGINE__LOWEST_SAFETY_THRESHOLD": "0.25",
         "ENGINE__HIGHEST_SAFETY_THRESHOLD": "0.75",
@@ -66,6 +68,8 @@ def test_every_field_is_read_from_its_variable(monkeypatch: pytest.MonkeyPatch) 
         "requests_per_minute": 600,
         "wait_s": 1.5,
         "receive_s": 2.5,
+        "log_format": "json",
+        "traces_endpoint": "http://127.0.0.1:4318/v1/traces",
         "metrics_token": "scrape",
     }
     assert settings.store.model_dump() == {

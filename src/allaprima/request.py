@@ -189,6 +189,8 @@ class Terms:
     #: What links start with where no request says so: in webhooks.
     base_url: str = ""
     client_request_id: str | None = None
+    #: Of the W3C's trace context, as it came.
+    traceparent: str | None = None
     #: What the client should know before anything is painted, a sentence each.
     warnings: tuple[str, ...] = ()
 

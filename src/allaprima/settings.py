@@ -51,6 +51,10 @@ class ServerSettings(_Group):
     )
     wait_s: float = Field(280.0, gt=0, description="Longest wait of a synchronous request, in seconds.")
     receive_s: float = Field(20.0, gt=0, description="Longest time that a client may take to send a request's body.")
+    log_format: Literal["text", "json"] = Field("text", description="Lines for people, or JSON; no prompt is in them.")
+    traces_endpoint: str | None = Field(
+        None, description="URL of an OpenTelemetry collector's OTLP/HTTP traces; needs the extra `traces`."
+    )
     metrics_token: str | None = Field(
         None, description="Bearer token that reads /metrics from anywhere; without one only this machine may."
     )

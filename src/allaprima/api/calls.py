@@ -56,6 +56,7 @@ class Call:
             origin=came_from if came_from in ORIGINS else ORIGINS[0],
             base_url=origin,
             client_request_id=client_request_id(request),
+            traceparent=request.headers.get("traceparent", "")[:64] or None,
             warnings=tuple(warnings),
         )
 

@@ -2,6 +2,7 @@
 
 import hmac
 import ipaddress
+import logging
 import time
 
 from fastapi import APIRouter, Request, Response
@@ -12,6 +13,8 @@ from allaprima.errors import Forbidden
 from allaprima.metrics import CONTENT_TYPE, Metrics
 from allaprima.settings import ServerSettings
 
+#: One line an exchange, with the route's pattern and no word of what was asked.
+access = logging.getLogger("allaprima.access")
 router = APIRouter()
 
 
@@ -61,4 +64,13 @@ class CountingMiddleware:
             await self._app(scope, receive, send_counted)
         finally:
             route = getattr(scope.get("route"), "path", "none")
-            self._metrics.answered(route, status or 499, time.perf_counter() - began)
+            seconds = time.perf_counter() - began
+            self._metrics.answered(route, status or 499, seconds)
+            told = {
+                "method": scope["method"],
+                "route": route,
+                "status": status or 499,
+                "milliseconds": round(seconds * 1000, 1),
+                "inference_id": scope.get("allaprima.inference_id"),
+            }
+            access.info("%s %s %d", scope["method"], route, status or 499, extra=told)

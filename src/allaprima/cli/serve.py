@@ -1,7 +1,6 @@
 """`allaprima serve`: the API on a TCP socket and the operator's door on a socket in the data folder, in one loop."""
 
 import asyncio
-import logging
 import os
 import signal
 import socket
@@ -15,7 +14,9 @@ from rich.console import Console
 
 from allaprima.api.admin import create_admin_app
 from allaprima.api.app import create_app
+from allaprima.cli.logs import configure_logs
 from allaprima.cli.operator import socket_path
+from allaprima.cli.traces import exported_traces
 from allaprima.engine.runner import Engine
 from allaprima.errors import SettingsError
 from allaprima.service.service import Service
@@ -38,11 +39,10 @@ class _Server(uvicorn.Server):
 
 def run(settings: Settings, words: Console) -> None:
     """Serve until a signal comes. Raises `Error`s that keep the server from starting or end it."""
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
-    logging.getLogger("alembic").setLevel(logging.WARNING)
+    configure_logs(settings.server.log_format)
     engine = build_engine(settings.engine)
     listener = _bind(settings.server)
-    with listener:
+    with listener, exported_traces(settings.server.traces_endpoint):
         asyncio.run(_serve(settings, engine, listener, words))
 
 

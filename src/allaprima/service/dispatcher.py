@@ -25,6 +25,7 @@ from allaprima.service.events import Events, EventType
 from allaprima.service.pace import Pace
 from allaprima.service.ports import Clock, Engine
 from allaprima.service.prices import Prices
+from allaprima.service.traces import trace_job
 from allaprima.service.webhooks import Webhooks
 from allaprima.store.images import Images
 from allaprima.store.jobs import Jobs
@@ -282,7 +283,9 @@ class Dispatcher:
         self.pace.observe(job.request, painting.timings, painted_at - began_at)
         async with self._storing:
             self._let_go(job, release)
+            unix_at = self._clock()
             await self._store(job, painting)
+        trace_job(job, painting.timings, unix_at, self._clock())
         self._metrics.painted(
             job.request.model,
             painting.timings.phases | {"store": loop.time() - painted_at},
