@@ -72,14 +72,19 @@ def cold_generate(folder: Path) -> float:
 
 
 @contextmanager
-def server(data_dir: Path, *options: str) -> Iterator[tuple[str, str, "subprocess.Popen[str]"]]:
-    """Run a server with more options; give its address, a key and its process, once its models are loaded."""
+def server(
+    data_dir: Path, *options: str, key: str = "", **settings: str
+) -> Iterator[tuple[str, str, "subprocess.Popen[str]"]]:
+    """Run a server with more options; give its address, a key and its process, once its models are loaded.
+
+    key: one that the data folder knows; without it the folder must be empty. settings: environment variables.
+    """
     command = (*ALLAPRIMA, "serve", "--port", "0", "--data-dir", str(data_dir), *options)
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ | settings)
     assert process.stderr is not None
     try:
-        address = key = ""
-        while not key:
+        address = ""
+        while not (address and key):
             line = process.stderr.readline()
             if not line:
                 raise RuntimeError("the server did not start")
