@@ -1,16 +1,18 @@
 """Jobs over HTTP: accepted at once, looked at, listed, stopped, removed, and never another account's."""
 
 import asyncio
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
 
+from allaprima.api.app import create_app
 from allaprima.request import MAX_COUNT, MAX_SIDE, MAX_STEPS
 from allaprima.service.keys import KeySpec
 from allaprima.service.service import Service
-from allaprima.settings import EngineSettings
+from allaprima.settings import EngineSettings, ServerSettings
 from fakes import FakeClock, FakeEngine, client_of, open_service
 
 JOBS = "/v1/jobs"
@@ -470,3 +472,72 @@ async def test_an_operator_may_allow_less_than_can_be_painted(
 def test_an_operators_limits_are_those_of_a_request_by_default() -> None:
     settings = EngineSettings()
     assert (settings.max_side, settings.max_steps, settings.max_images) == (MAX_SIDE, MAX_STEPS, MAX_COUNT)
+
+
+# Clients that are slow, or go away ----------------------------------------------------------------------------------
+
+
+async def test_a_body_that_does_not_arrive_in_time_is_408(service: Service, key: str, engine: FakeEngine) -> None:
+    async def slow() -> AsyncIterator[bytes]:
+        yield b'{"model": "sketch", '
+        await asyncio.sleep(60)
+
+    async with client_of(service, ServerSettings(receive_s=0.1), key=key) as client:
+        for path in (JOBS, "/v1/images/generations"):
+            headers = {"content-type": "application/json"}
+            answer = await client.post(path, content=slow(), headers=headers)
+            assert (answer.status_code, answer.json()["message"].partition(":")[0]) == (408, "Request Timeout")
+    assert not engine.requests
+
+
+async def leave(service: Service, key: str, engine: FakeEngine, headers: dict[str, str]) -> None:
+    """Ask for a picture as a client does that closes the connection once the engine has its job."""
+    import json
+
+    app = create_app(ServerSettings(), service)
+    body = json.dumps(BODY).encode()
+    given = {"authorization": f"Bearer {key}", "content-type": "application/json", "host": "paint.test"} | headers
+    scope = {
+        "type": "http", "method": "POST", "path": "/v1/images/generations", "raw_path": b"/v1/images/generations",
+        "query_string": b"", "headers": [(name.lower().encode(), text.encode()) for name, text in given.items()],
+        "http_version": "1.1", "scheme": "http", "server": ("paint.test", 80), "client": ("127.0.0.1", 1), "root_path": "",
+    }  # fmt: skip
+    messages = iter([{"type": "http.request", "body": body, "more_body": False}])
+
+    async def receive() -> dict[str, Any]:
+        if message := next(messages, None):
+            return message
+        await engine.until_held()
+        return {"type": "http.disconnect"}
+
+    async def send(_message: Any) -> None:
+        """Nobody hears it."""
+
+    await app(scope, receive, send)  # type: ignore[arg-type]
+
+
+async def test_a_client_that_leaves_takes_its_job_with_it_where_it_said_so(
+    service: Service, client: httpx2.AsyncClient, key: str, engine: FakeEngine
+) -> None:
+    engine.hold()
+    await leave(service, key, engine, {"X-On-Disconnect": "cancel"})
+    [job] = (await client.get(JOBS)).json()["data"]
+    assert job["status"] == "cancelled"
+
+
+async def test_a_client_that_leaves_has_its_job_finished_otherwise(
+    service: Service, client: httpx2.AsyncClient, key: str, engine: FakeEngine
+) -> None:
+    engine.hold()
+    leaving = asyncio.create_task(leave(service, key, engine, {}))
+    await engine.until_held()
+    await asyncio.sleep(0.05)
+    engine.release()
+    await leaving
+    [job] = (await client.get(JOBS)).json()["data"]
+    assert job["status"] == "succeeded"
+
+
+async def test_another_word_for_leaving_is_refused(client: httpx2.AsyncClient) -> None:
+    answer = await client.post("/v1/images/generations", json=BODY, headers={"X-On-Disconnect": "wait"})
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "X-On-Disconnect")
