@@ -500,7 +500,8 @@ async def leave(service: Service, key: str, engine: FakeEngine, headers: dict[st
     scope = {
         "type": "http", "method": "POST", "path": "/v1/images/generations", "raw_path": b"/v1/images/generations",
         "query_string": b"", "headers": [(name.lower().encode(), text.encode()) for name, text in given.items()],
-        "http_version": "1.1", "scheme": "http", "server": ("paint.test", 80), "client": ("127.0.0.1", 1), "root_path": "",
+        "http_version": "1.1", "scheme": "http", "server": ("paint.test", 80), "client": ("127.0.0.1", 1),
+        "root_path": "",
     }  # fmt: skip
     messages = iter([{"type": "http.request", "body": body, "more_body": False}])
 

@@ -8,6 +8,8 @@ from bisect import insort
 
 #: Promises are forgotten when they are overdue by this many jobs: that client does not come back.
 PATIENCE_JOBS = 3
+#: Seconds by which a client may come before the time that it was told.
+EARLY_S = 0.02
 #: Never more promises than this.
 MANY = 10_000
 
@@ -25,7 +27,7 @@ class Turnstile:
         room_in_s: until the next opening. job_s: from one opening to the next.
         """
         self._forget(now, job_s)
-        if self._promises and self._promises[0] <= now + job_s / 2:
+        if self._promises and self._promises[0] <= now + EARLY_S:
             # Somebody came as told and we were wrong by a little: the next opening is theirs.
             self._promises.pop(0)
             at = now + room_in_s
@@ -38,7 +40,7 @@ class Turnstile:
     def admit(self, now: float, job_s: float) -> None:
         """Let one in: if an opening was promised for about now, it is kept."""
         self._forget(now, job_s)
-        if self._promises and self._promises[0] <= now + job_s / 2:
+        if self._promises and self._promises[0] <= now + EARLY_S:
             self._promises.pop(0)
 
     def _forget(self, now: float, job_s: float) -> None:

@@ -1,0 +1,43 @@
+"""Prices: by megapixel and step, in whole credits, nothing where none is set."""
+
+import pytest
+
+from allaprima.request import ImageRequest
+from allaprima.service.prices import Prices, to_credits, to_usd
+from allaprima.settings import Price
+
+REQUEST = ImageRequest("a boat", 7, "allaprima/sketch", 1000 // 32 * 32, 512, steps=4)
+
+
+@pytest.mark.parametrize(
+    ("price", "images", "is_cached", "expected"),
+    [
+        (Price(), 4, False, 0),
+        (Price(megapixel=0.003), 1, False, 3047),
+        (Price(megapixel=0.003), 4, False, 4 * 3047),
+        (Price(megapixel_step=0.001), 1, False, 4063),
+        (Price(megapixel=0.003, megapixel_step=0.001), 1, False, 7111),
+        (Price(megapixel=0.003), 1, True, 0),
+        (Price(megapixel=0.003, cached_share=0.1), 2, True, 2 * 305),
+        (Price(megapixel=0.003), 0, False, 0),
+    ],
+)
+def test_an_images_price_is_rounded_to_whole_credits(price: Price, images: int, is_cached: bool, expected: int) -> None:
+    prices = Prices({"flux/schnell": price})
+    # 992x512 pixels are 0.507904 megapixels.
+    assert prices.credits("flux/schnell", REQUEST, images, is_cached=is_cached) == expected
+    assert prices.credits("allaprima/sketch", REQUEST, images) == 0
+
+
+def test_nothing_is_charged_unless_a_price_is_set() -> None:
+    assert not Prices({}).is_charging
+    assert not Prices({"flux/schnell": Price(cached_share=1)}).is_charging
+    assert Prices({"flux/schnell": Price(megapixel_step=0.1)}).is_charging
+
+
+@pytest.mark.parametrize(
+    ("usd", "expected"), [(0, 0), (1, 2_000_000), (0.003, 6000), (0.00000025, 1), (-5, -10_000_000)]
+)
+def test_a_dollar_is_two_million_credits(usd: float, expected: int) -> None:
+    assert to_credits(usd) == expected
+    assert to_usd(expected) == pytest.approx(usd, abs=5e-7)
