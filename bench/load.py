@@ -315,7 +315,6 @@ def fill_past(data_dir: Path, count: int) -> None:
             " SELECT job_id, account_id, created_at, 'CHARGE', 'MODEL_USAGE', 0, model, job_id, 1 FROM usage"
             " WHERE images > 0"
         )
-        raw.execute("ANALYZE")
 
 
 def past_id(at_s: float) -> str:

@@ -122,6 +122,7 @@ class FakeEngine(Engine):
         self._progress[job_id] = progress
         self._held[job_id] = future = Future()
         self._arrival.set()
+        progress.started()
         if not self._is_holding:
             for step in range(request.steps):
                 self.step(job_id, step + 1)

@@ -29,7 +29,7 @@ def test_every_field_is_read_from_its_variable(monkeypatch: pytest.MonkeyPatch) 
         "SERVER__REQUESTS_PER_MINUTE": "600",
         "SERVER__WAIT_S": "1.5",
         "SERVER__RECEIVE_S": "2.5",
-        "SERVER__METRICS_TOKEN": "scrape",
+        "SERVER__METRICS_TOKEN": "scrape me",
         "SERVER__LOG_FORMAT": "json",
         "SERVER__TRACES_ENDPOINT": "http://127.0.0.1:4318/v1/traces",
         "STORE__MAX_IMAGE_TTL_S": "120",
@@ -70,7 +70,7 @@ def test_every_field_is_read_from_its_variable(monkeypatch: pytest.MonkeyPatch) 
         "receive_s": 2.5,
         "log_format": "json",
         "traces_endpoint": "http://127.0.0.1:4318/v1/traces",
-        "metrics_token": "scrape",
+        "metrics_token": "scrape me",
     }
     assert settings.store.model_dump() == {
         "data_dir": Path("/tmp/elsewhere"),  # noqa: S108 - only read

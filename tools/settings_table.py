@@ -17,7 +17,7 @@ in this table is refused. Lists are JSON, such as `["10.0.0.0/8"]`. (Written by 
 
 def as_text(value: object) -> str:
     """Return a default as it would stand in the environment."""
-    return json.dumps(value) if isinstance(value, tuple | bool) else str(value)
+    return json.dumps(value) if isinstance(value, tuple | bool | dict) else str(value)
 
 
 def page() -> str:
@@ -27,7 +27,8 @@ def page() -> str:
         model = type(field.default)
         lines += [f"## {group}", "", "| variable | default | what |", "|---|---|---|"]
         for name, value in model.model_fields.items():
-            shown = "none" if value.default is None else f"`{as_text(value.default)}`"
+            default = value.get_default(call_default_factory=True)
+            shown = "none" if default is None else f"`{as_text(default)}`"
             lines.append(f"| `{PREFIX}{group.upper()}__{name.upper()}` | {shown} | {value.description} |")
         lines.append("")
     return "\n".join(lines)

@@ -229,6 +229,11 @@ class Draining(Busy):
 
     code = "draining"
 
+    def __init__(self, *, retry_after_s: float, job_id: str | None = None) -> None:
+        #: The job that was accepted and goes on at the next start, if one was.
+        self.job_id = job_id
+        super().__init__(retry_after_s=retry_after_s)
+
 
 class IdempotencyInFlight(Busy):
     """A request with this Idempotency-Key is being worked on. Try again for its answer."""

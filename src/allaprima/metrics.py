@@ -30,7 +30,7 @@ class Metrics:
         common: dict[str, Any] = {"namespace": "allaprima", "registry": self._registry}
         self._requests = Counter("http_requests", "Answers by route and status.", ["route", "status"], **common)
         self._answer_s = Histogram("http_seconds", "Seconds to the answer.", ["route"], buckets=SECONDS, **common)
-        self._jobs = Counter("jobs", "Jobs that ended, by model and final state.", ["model", "state"], **common)
+        self._jobs = Counter("jobs", "Jobs that ended, by final state.", ["state"], **common)
         self._refused = Counter("refusals", "Requests that found no room, by reason.", ["reason"], **common)
         self._images = Counter("images", "Pictures painted, by model.", ["model"], **common)
         self._flagged = Counter("images_withheld", "Pictures that the safety checker withheld.", ["model"], **common)
@@ -52,9 +52,9 @@ class Metrics:
         """A request found no room."""
         self._refused.labels(reason).inc()
 
-    def ended(self, model: str, state: str) -> None:
+    def ended(self, state: str) -> None:
         """A job came to its end."""
-        self._jobs.labels(model, state).inc()
+        self._jobs.labels(state).inc()
 
     def started(self, waited_s: float) -> None:
         """A job was handed to the engine."""

@@ -321,6 +321,9 @@ class Preview:
 class Progress(Protocol):
     """Who hears how a request gets on. Called in the engine's thread; to be quick."""
 
+    def started(self) -> None:
+        """The engine begins with this request."""
+
     def step(self, done: StepDone) -> None:
         """A step was finished."""
 
@@ -336,6 +339,9 @@ class StepsOnly(Progress):
 
     def __init__(self, on_step: Callable[[StepDone], None] | None = None) -> None:
         self._on_step = on_step
+
+    def started(self) -> None:
+        """See `Progress`."""
 
     def step(self, done: StepDone) -> None:
         """See `Progress`."""

@@ -56,7 +56,9 @@ class ServerSettings(_Group):
         None, description="URL of an OpenTelemetry collector's OTLP/HTTP traces; needs the extra `traces`."
     )
     metrics_token: str | None = Field(
-        None, description="Bearer token that reads /metrics from anywhere; without one only this machine may."
+        None,
+        min_length=8,
+        description="Bearer token that reads /metrics from anywhere; without one only this machine may.",
     )
 
     @field_validator("public_url")

@@ -33,7 +33,7 @@ from allaprima.service.safety import SafetyPolicy
 from allaprima.service.service import OperatorService, Service
 from allaprima.service.usage import Usage
 from allaprima.service.webhooks import Webhooks
-from allaprima.settings import EngineSettings, Settings
+from allaprima.settings import BillingSettings, EngineSettings, Price, Settings
 from allaprima.store.database import Database, open_database
 from allaprima.store.idempotency import Claims
 from allaprima.store.images import Images
@@ -44,7 +44,7 @@ from allaprima.store.outbox import Outbox
 from allaprima.store.secret import read_secret
 from allaprima.store.transitions import Transitions
 from allaprima.store.usage import UsageBook
-from allaprima.weights.catalog import find, find_path, sketch_folder
+from allaprima.weights.catalog import CATALOG, find, find_path, sketch_folder
 from allaprima.weights.model import open_model
 from allaprima.weights.networks import ModelFiles
 from allaprima.weights.precision import can_run
@@ -128,10 +128,10 @@ async def open_service(
         operator = _operator(database, secret, clock)
         images = Images(database, settings.store.data_dir / IMAGES_FOLDER)
         jobs, transitions, events = Jobs(database), Transitions(database), Events(clock)
-        prices, links = Prices(settings.billing.prices), Links(secret)
-        addresses = Addresses(settings.webhooks.allowed_networks, resolve)
-        webhooks = Webhooks(Outbox(database), jobs, links, addresses, clock)
         metrics, image_ttl_s = Metrics(), settings.store.image_ttl_s
+        prices, links = _prices(settings.billing, engine), Links(secret)
+        addresses = Addresses(settings.webhooks.allowed_networks, resolve)
+        webhooks = Webhooks(Outbox(database), jobs, links, addresses, clock, metrics)
         dispatcher = Dispatcher(
             jobs, transitions, images, engine, clock, events, prices, webhooks, metrics, image_ttl_s=image_ttl_s
         )
@@ -169,6 +169,22 @@ async def open_service(
             )
     finally:
         await database.close()
+
+
+def _prices(settings: BillingSettings, engine: Engine) -> Prices:
+    """Return the prices by the models' ids, whichever name they were given by.
+
+    Raises `SettingsError` for a name that no model has.
+    """
+    loaded = {info.id for info in engine.models}
+    table: dict[str, Price] = {}
+    for name, price in settings.prices.items():
+        entry = find(name)
+        if entry is None and name not in loaded:
+            known = ", ".join(sorted({*loaded, *(one.id for one in CATALOG)}))
+            raise SettingsError(f"billing.prices: there is no model {name!r}; known are {known}")
+        table[entry.id if entry else name] = price
+    return Prices(table)
 
 
 def _safety(settings: EngineSettings) -> SafetyPolicy:

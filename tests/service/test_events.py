@@ -46,7 +46,8 @@ async def watched(service: Service, owner: KeyRow, engine: FakeEngine) -> tuple[
     job = await submit(service, owner)
     watching = asyncio.create_task(events_of(service, job))
     await engine.until_held()
-    await asyncio.sleep(0.05)
+    while not service.jobs._events.is_watched(job.id):  # noqa: ASYNC110 - nobody tells
+        await asyncio.sleep(0.01)
     return job, watching
 
 
@@ -180,6 +181,8 @@ async def test_after_a_restart_a_watcher_hears_of_the_new_attempt(tmp_path: Any,
         job = await submit(service, owner)
         watching = asyncio.create_task(events_of(service, job))
         await engine.until_held()
+        while not service.jobs._events.is_watched(job.id):  # noqa: ASYNC110 - nobody tells
+            await asyncio.sleep(0.01)
         engine.step(job.id, 1)
         await asyncio.sleep(0.05)
     # The stream ends with the server, without an end of the job.

@@ -38,7 +38,7 @@ PLAIN = [
     "[::1]", "[::]", "[0:0:0:0:0:0:0:1]", "[::ffff:127.0.0.1]", "[::ffff:10.0.0.1]", "[::ffff:169.254.169.254]",
     "[::ffff:7f00:1]", "[0:0:0:0:0:ffff:7f00:1]", "[::127.0.0.1]", "[fc00::1]", "[fd12:3456::1]", "[fe80::1]",
     "[fe80::1%25eth0]", "[febf::1]", "[ff02::1]", "[2001:db8::1]", "[64:ff9b::127.0.0.1]", "[64:ff9b::10.0.0.1]",
-    "[64:ff9b:1::7f00:1]", "[2002:7f00:1::]", "[2002:a00:1::1]", "[2001:0:7f00:1::1]", "[100::1]",
+    "[64:ff9b:1::7f00:1]", "[2002:7f00:1::]", "[2002:a00:1::1]", "[2001:0:7f00:1::1]", "[100::1]", "[fec0::1]", "[::ffff:0:127.0.0.1]", "[5f00::1]",
 ]  # fmt: skip
 
 #: The same in forms that some libraries read as those addresses; the system's resolver is asked about each.
@@ -53,6 +53,7 @@ NAMED = list(NAMES)
 
 #: Whole URLs that are wrong before any name is looked up.
 SHAPES = [
+    "http://a..b/", "http://.example.com/", "http://" + "a" * 64 + ".example.com/", "http://example.com/\x7f",
     "", " ", "localhost", "//localhost/", "/hook", "http:", "http://", "http:///hook", "https://?x", "http:localhost",
     "file:///etc/passwd", "ftp://localhost/", "gopher://127.0.0.1:6379/_INFO", "dict://127.0.0.1:11211/stat",
     "ldap://127.0.0.1/", "jar:http://127.0.0.1!/", "data:text/plain,x", "javascript:alert(1)", "unix:///var/run/x.sock",

@@ -51,7 +51,7 @@ async def test_a_new_job_is_queued_and_complete(jobs: Jobs, add: Any) -> None:
 
 async def test_an_unknown_job_is_none(jobs: Jobs) -> None:
     assert await jobs.get("nobody") is None
-    assert await jobs.images_of(["nobody"]) == {"nobody": []}
+    assert await jobs.images_of(["nobody"], NOON) == {"nobody": []}
 
 
 # Leasing ------------------------------------------------------------------------------------------------------------
@@ -117,7 +117,7 @@ async def test_success_brings_the_pictures_and_the_charge_with_it(
     done = await jobs.get(leased.id)
     assert done == replace(leased, state=JobState.SUCCEEDED, finished_at=NOON + 9, result=RESULT)
     assert done.is_finished
-    assert await jobs.images_of([leased.id]) == {leased.id: [pictures[1], pictures[0]]}
+    assert await jobs.images_of([leased.id], NOON) == {leased.id: [pictures[1], pictures[0]]}
     assert count(tmp_path, "usage") == 1
 
 

@@ -11,6 +11,7 @@ from pydantic import BaseModel
 
 from allaprima.api.errors import add_error_handlers
 from allaprima.api.tracing import TracingMiddleware
+from allaprima.metrics import Metrics
 from allaprima.service.keys import KeySpec
 from allaprima.service.service import OperatorService
 from allaprima.store.keys import Account, KeyRow
@@ -102,6 +103,7 @@ def create_admin_app(operator: OperatorService) -> FastAPI:
         return show_account(await operator.accounts.credit(account.id, body.credits, body.note))
 
     app = FastAPI(title="allaprima operator", docs_url=None, redoc_url=None, openapi_url=None)
+    app.state.metrics = Metrics()
     app.include_router(router)
     add_error_handlers(app)
     app.add_middleware(TracingMiddleware)

@@ -35,11 +35,12 @@ def create_app(settings: ServerSettings, service: Service) -> FastAPI:
     )
     app.state.settings = settings
     app.state.service = service
+    app.state.metrics = service.metrics
     for part in (images, jobs, events, groups, files, keys, usage, billing, webhooks, catalog, metrics):
         app.include_router(part.router)
     app.add_route("/docs", _docs, include_in_schema=False)
     app.mount("/docs/assets", StaticFiles(directory=DOCS_FOLDER), name="docs-assets")
-    correct_document(app)
+    correct_document(app, [name for model in service.models.served() for name in (model.id, *model.aliases)])
     add_error_handlers(app)
     app.add_middleware(
         CORSMiddleware,

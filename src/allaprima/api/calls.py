@@ -8,6 +8,7 @@ from fastapi import Request
 
 from allaprima.api.body import read_object
 from allaprima.api.context import CallerKey, ServiceDep, SettingsDep
+from allaprima.api.idempotency import NAME
 from allaprima.api.openapi import body_of
 from allaprima.api.schemas import ImagesBody, ImagesCall, read_images_body
 from allaprima.api.tracing import client_request_id
@@ -73,6 +74,8 @@ async def read_call(request: Request, key: CallerKey, service: ServiceDep, setti
     service.limits.check(body.width, body.height, body.steps, body.count)
     served = service.models.find(body.model)
     assert served is not None  # an unknown name was a problem
+    if not body.is_kept and NAME in request.headers:
+        raise InvalidRequest(FieldProblem(NAME, "can't be had beside store: false, which leaves nothing to repeat"))
     return Call(body, served, _image_request(body, served, key, service))
 
 
@@ -115,7 +118,7 @@ def _image_request(body: ImagesCall, served: ServedModel, key: KeyRow, service: 
         height=body.height,
         steps=body.steps,
         count=body.count,
-        check_safety=service.safety.check_wanted(wanted=body.check_safety),
+        check_safety=service.safety.check_wanted(key.safety_threshold, wanted=body.check_safety),
         safety_threshold=service.safety.threshold(key.safety_threshold, body.safety_threshold),
         image_format=body.image_format,
         on_long_prompt=body.on_long_prompt,

@@ -76,7 +76,7 @@ class ErrorBody(BaseModel):
     path: str
     message: str
     error: ErrorObject
-    job_id: str | None = Field(None, description="With 504: the job that goes on.")
+    job_id: str | None = Field(None, description="With 504, and 503 for a job that was accepted: the job that goes on.")
 
 
 _WORDS = {
@@ -170,6 +170,12 @@ async def _our_error(request: Request, error: Exception) -> JSONResponse:
     if isinstance(error, errors.GenerationTimeout):
         message = "Generation timeout"
         extra["job_id"] = error.job_id
+    if isinstance(error, errors.Draining) and error.job_id is not None:
+        # The job was accepted, and is painted at the next start; a request that is repeated would be another one.
+        headers["x-should-retry"] = "false"
+        extra["job_id"] = error.job_id
+    if isinstance(error, errors.Busy | errors.OutOfCredits | errors.KeyLimitReached):
+        request.app.state.metrics.refused(error.code)
     return answer(request, status, message, error.code, param=param, headers=headers, extra=extra)
 
 

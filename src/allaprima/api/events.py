@@ -17,7 +17,7 @@ from allaprima.api.context import CallerKey, ServiceDep, SettingsDep
 from allaprima.api.errors import problems
 from allaprima.api.jobs import show
 from allaprima.api.origin import base_url
-from allaprima.errors import FieldProblem, InvalidRequest, JobNotFound
+from allaprima.errors import FieldProblem, GenerationFailed, InvalidRequest, JobNotFound
 from allaprima.service.events import END, ENDS, Event, EventId
 from allaprima.service.service import Service
 from allaprima.store.keys import KeyRow
@@ -83,8 +83,8 @@ async def _stream(
             if event.type in ENDS:
                 try:
                     data = await show(service, await service.jobs.get(key.account_id, job_id), origin)
-                except JobNotFound:
-                    # It was removed in this very moment; its end is still its end.
+                except (JobNotFound, GenerationFailed):
+                    # It, or a picture of it, was removed in this very moment; its end is still its end.
                     data = {"id": job_id, "object": "job", "status": event.type.value}
             yield format_sse_event(event=event.type.value, id=str(event.id), data_str=json.dumps(data))
     finally:

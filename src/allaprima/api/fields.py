@@ -151,12 +151,14 @@ Size = Annotated[SizeObject, BeforeValidator(size_of), WithJsonSchema(_SIZE_SCHE
 
 #: Seconds of the shortest time that a picture is kept.
 MIN_TTL_S = 60
+#: And of what any operator could mean.
+MAX_TTL_S = 10**12
 _NAME = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 
 
 def seconds_problem(value: Any, most: float | None = None) -> str | None:
     """Say what is wrong with a time to keep a picture, if anything."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not value >= MIN_TTL_S:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not MIN_TTL_S <= value <= MAX_TTL_S:
         return f"must be a number of seconds, {MIN_TTL_S} or more"
     if most is not None and value > most:
         return f"must be at most {most:.0f} seconds on this server"

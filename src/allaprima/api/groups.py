@@ -27,5 +27,5 @@ async def cancel(
     """Stop every job of the group that has not ended; return those that were stopped."""
     stopped = await service.jobs.cancel_group(key.account_id, group_id)
     origin = base_url(request, settings)
-    shown: list[dict[str, Any]] = [await show(service, job, origin, with_place=False) for job in stopped]
+    shown: list[dict[str, Any]] = [await show(service, job, origin, is_listed=True) for job in stopped]
     return JSONResponse(shown, 202)

@@ -1,6 +1,7 @@
 """`POST /v1/images/generations`: a prompt in, the pictures out. A synchronous request is a job and a wait."""
 
 import asyncio
+from contextlib import suppress
 from typing import Annotated
 from uuid import UUID
 
@@ -17,10 +18,12 @@ from allaprima.api.idempotency import ClaimHeader, claim
 from allaprima.api.jobs import quote
 from allaprima.api.openapi import body_of
 from allaprima.api.origin import base_url
+from allaprima.api.tracing import call_it
 from allaprima.errors import (
     FieldProblem,
-    GenerationFailed,
+    GenerationTimeout,
     IdempotencyInFlight,
+    ImageNotFound,
     InvalidRequest,
     JobFinished,
 )
@@ -39,7 +42,7 @@ OTHER_PATHS = tuple(
 
 @router.post(
     PATH,
-    response_model=answers.ImagesAnswer,
+    response_model=answers.ImagesAnswer | answers.QuoteAnswer,
     response_model_exclude_unset=True,
     responses=problems(400, 401, 403, 409, 413, 415, 422, 429, 500, 503, 504),
     openapi_extra=BODY,
@@ -61,7 +64,7 @@ async def create(
     headers = {} if rate is None else rate_headers(rate.limit, rate.remaining, rate.reset_s)
     terms = call.terms(request, origin)
     if call.body.dry_run:
-        return JSONResponse(await quote(service, key, call, terms), headers=headers)
+        return JSONResponse(await quote(service, key, call, terms), headers=headers | call.ignored_header())
     job = await service.jobs.submit(
         key,
         call.request,
@@ -72,15 +75,16 @@ async def create(
     )
     if job.id != inference_id:
         headers["idempotent-replayed"] = "true"
+        call_it(request, job.id)
         await _check_answered(service, job)
     elif not job.is_finished:
-        job = await _wait(request, service, key, job, settings.wait_s, on_leaving)
+        job = await _wait(request, service, key, job, settings.wait_s, follows_client=on_leaving == "cancel")
     painted.raise_if_unpainted(job)
     pictures = await service.jobs.images_of(job)
     painting = service.jobs.take_unkept(job)
     if not pictures and painting is None:
-        raise GenerationFailed("the pictures are no longer in the store")
-    body = await painted.answer(service, job, pictures, origin, painting)
+        raise ImageNotFound("The pictures of this request are no longer here.")
+    body = await painted.answer(service, job, pictures, origin, painting, prompt=call.request.prompt)
     return JSONResponse(body.model_dump(exclude_unset=True), headers=headers | _headers(body, call, job))
 
 
@@ -97,20 +101,25 @@ async def _check_answered(service: Service, job: Job) -> None:
     raise IdempotencyInFlight(retry_after_s=max(0.0, (finish or 0.0) - service.clock()))
 
 
-async def _wait(request: Request, service: Service, key: KeyRow, job: Job, wait_s: float, on_leaving: str) -> Job:
-    """Return the job when it is finished; cancel it when its client goes away, if that was asked."""
-    if on_leaving == "finish":
+async def _wait(
+    request: Request, service: Service, key: KeyRow, job: Job, wait_s: float, *, follows_client: bool
+) -> Job:
+    """Return the job when it is finished; follows_client: cancel it when its client goes away.
+
+    What nobody keeps is of no use once nobody waits for it, and is cancelled then too.
+    """
+    if not follows_client and job.terms.is_kept:
         return await service.jobs.wait(job.id, wait_s)
     waiting = asyncio.ensure_future(service.jobs.wait(job.id, wait_s))
     leaving = asyncio.ensure_future(_until_gone(request))
     try:
         await asyncio.wait((waiting, leaving), return_when=asyncio.FIRST_COMPLETED)
-        if waiting.done():
+        is_late = waiting.done() and isinstance(waiting.exception(), GenerationTimeout)
+        if waiting.done() and not (is_late and not job.terms.is_kept):
             return waiting.result()
-        try:
-            return await service.jobs.cancel(key.account_id, job.id)
-        except JobFinished:
-            return await waiting
+        with suppress(JobFinished):
+            await service.jobs.cancel(key.account_id, job.id)
+        return await service.jobs.get(key.account_id, job.id)
     finally:
         waiting.cancel()
         leaving.cancel()
@@ -156,13 +165,16 @@ async def sign(
 ) -> answers.SignedImage:
     """Return a link that works without a key, until the picture's end or for as long as is asked."""
     values = await read_object(request, settings, is_optional=True)
-    problem = None if values.get("expires_in") is None else seconds_problem(values["expires_in"])
-    if problem:
-        raise InvalidRequest(FieldProblem("expires_in", problem))
+    problems_found = [FieldProblem(name[:60], "is no member of this body") for name in values if name != "expires_in"]
+    wanted_s = values.get("expires_in")
+    if wanted_s is not None and (problem := seconds_problem(wanted_s, service.max_image_ttl_s)):
+        problems_found.append(FieldProblem("expires_in", problem))
+    if problems_found:
+        raise InvalidRequest(*problems_found)
     image = await service.jobs.find_image(key.account_id, str(image_id))
     until = image.expires_at
-    if values.get("expires_in") is not None:
-        until = service.clock() + values["expires_in"]
+    if wanted_s is not None:
+        until = service.clock() + wanted_s
     if until > image.expires_at:
         left = int(image.expires_at - service.clock())
         raise InvalidRequest(FieldProblem("expires_in", f"must be at most {left}: the picture itself ends then"))

@@ -12,6 +12,7 @@ from allaprima.api.cursor import read_cursor, write_cursor
 from allaprima.api.errors import problems, rate_headers
 from allaprima.api.idempotency import ClaimHeader, claim
 from allaprima.api.origin import base_url
+from allaprima.api.tracing import call_it
 from allaprima.api.window import Parameters, documented
 from allaprima.errors import FieldProblem, InvalidRequest
 from allaprima.service.prices import to_usd
@@ -50,7 +51,7 @@ async def submit(
     headers = {} if rate is None else rate_headers(rate.limit, rate.remaining, rate.reset_s)
     terms = call.terms(request, origin)
     if call.body.dry_run:
-        return JSONResponse(await quote(service, key, call, terms), headers=headers)
+        return JSONResponse(await quote(service, key, call, terms), headers=headers | call.ignored_header())
     if not call.body.is_kept:
         raise InvalidRequest(FieldProblem("store", "must be true for a job: its pictures are fetched later"))
     job = await service.jobs.submit(
@@ -64,6 +65,7 @@ async def submit(
     headers |= {"location": f"/v1/jobs/{job.id}", "x-model": job.request.model} | call.ignored_header()
     if job.id != inference_id:
         headers["idempotent-replayed"] = "true"
+        call_it(request, job.id)
     return JSONResponse(await show(service, job, origin), 202, headers)
 
 
@@ -118,7 +120,7 @@ async def list_jobs(request: Request, key: CallerKey, service: ServiceDep, setti
     page, has_more = found[:limit], len(found) > limit
     pictures = await service.jobs.images_of_all(page)
     origin = base_url(request, settings)
-    shown = [await show(service, job, origin, pictures[job.id], with_place=False) for job in page]
+    shown = [await show(service, job, origin, pictures[job.id], is_listed=True) for job in page]
     next_cursor = write_cursor(page[-1].id) if has_more else None
     return JSONResponse({"object": "list", "data": shown, "has_more": has_more, "next_cursor": next_cursor})
 
@@ -156,15 +158,15 @@ async def show(
     origin: str,
     pictures: list[ImageRow] | None = None,
     *,
-    with_place: bool = True,
+    is_listed: bool = False,
 ) -> dict[str, Any]:
-    """Return a job as its client sees it."""
+    """Return a job as its client sees it; in lists with links alone, and without a place."""
     result = None
     if job.state == JobState.SUCCEEDED:
         rows = pictures if pictures is not None else await service.jobs.images_of(job)
-        answer = await painted.answer(service, job, rows, origin) if rows else None
+        answer = await painted.answer(service, job, rows, origin, as_links=is_listed) if rows else None
         result = answer.model_dump(exclude_unset=True) if answer else None
-    place = await service.jobs.place(job) if with_place else {}
+    place = {} if is_listed else await service.jobs.place(job)
     error = None
     if job.error_code is not None:
         error = {"code": job.error_code, "message": job.error_message}

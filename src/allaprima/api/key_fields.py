@@ -67,8 +67,6 @@ def _name(value: Any) -> str | None:
 
 
 def _disabled(value: Any) -> bool:
-    if value is None:
-        return False
     if not isinstance(value, bool):
         raise ValueError(f"must be true or false; it is {json_type(value)}")  # noqa: TRY004 - a client's value
     return value

@@ -26,20 +26,25 @@ def _inlined(schema: Any, definitions: dict[str, Any]) -> Any:
     return {name: _inlined(value, definitions) for name, value in schema.items()}
 
 
-def correct_document(app: FastAPI) -> None:
-    """Leave out the 422 that the framework documents for every parameter: nothing here is validated by it."""
+def correct_document(app: FastAPI, models: list[str]) -> None:
+    """Leave out the 422 that the framework documents for every parameter, since nothing here is validated by it, and
+    name the models that can be asked for.
+    """
     as_the_framework_does = app.openapi
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
-            _correct(as_the_framework_does())
+            _correct(as_the_framework_does(), models)
         return as_the_framework_does()
 
     # The framework's documented way.
     app.openapi = openapi  # type: ignore[method-assign]
 
 
-def _correct(document: dict[str, Any]) -> None:
+def _correct(document: dict[str, Any], models: list[str]) -> None:
+    for path in ("/v1/images/generations", "/v1/jobs"):
+        body = document["paths"][path]["post"]["requestBody"]["content"]["application/json"]["schema"]
+        body["properties"]["model"]["enum"] = models
     for methods in document["paths"].values():
         for operation in methods.values():
             if "HTTPValidationError" in str(operation["responses"].get("422")):

@@ -24,14 +24,23 @@ def raise_if_unpainted(job: Job) -> None:
 
 
 async def answer(
-    service: Service, job: Job, pictures: Sequence[ImageRow], origin: str, painting: Painting | None = None
+    service: Service,
+    job: Job,
+    pictures: Sequence[ImageRow],
+    origin: str,
+    painting: Painting | None = None,
+    *,
+    as_links: bool = False,
+    prompt: str | None = None,
 ) -> answers.ImagesAnswer:
     """Return the body that tells of a succeeded job. painting: the pictures themselves where none was stored.
 
-    origin: what links start with.
+    origin: what links start with. as_links: give links whatever was asked. prompt: as the client sent it, where the job
+    does not keep it.
     """
     result = job.result or {}
-    files = await _files(service, job, pictures, painting)
+    in_base64, as_data_uri = (asked and not as_links for asked in (job.terms.in_base64, job.terms.as_data_uri))
+    files = await _files(service, job, pictures, painting) if in_base64 or as_data_uri else []
     shown = [_image(service, job, picture, origin) for picture in pictures] or [
         answers.AnswerImage(
             id=None,
@@ -48,12 +57,12 @@ async def answer(
     ]
     flags = [one.is_flagged for one in (pictures or (painting.images if painting else ()))]
     data = [answers.AnswerData(url=image.url) for image in shown]
-    if job.terms.in_base64:
+    if in_base64:
         data = [answers.AnswerData(b64_json=text) for text in files]
-    if job.terms.as_data_uri:
+    if as_data_uri:
         for image, text in zip(shown, files, strict=True):
             image.url = f"data:{image.content_type};base64,{text}"
-        if not job.terms.in_base64:
+        if not in_base64:
             data = [answers.AnswerData(url=image.url) for image in shown]
     return answers.ImagesAnswer(
         created=int(job.created_at),
@@ -62,7 +71,7 @@ async def answer(
         timings=answers.AnswerTimings(**result["timings"]),
         seed=job.request.seed,
         has_nsfw_concepts=flags,
-        prompt=job.request.prompt,
+        prompt=job.request.prompt if prompt is None else prompt,
         meta=answers.AnswerMeta(
             model=result["model"],
             revision=result["revision"],
@@ -82,8 +91,6 @@ def usage(job: Job) -> answers.AnswerUsage:
 
 async def _files(service: Service, job: Job, pictures: Sequence[ImageRow], painting: Painting | None) -> list[str]:
     """Return the files in base64, where the answer is to hold them."""
-    if not (job.terms.in_base64 or job.terms.as_data_uri):
-        return []
     if painting is not None:
         return [base64.b64encode(image.data).decode() for image in painting.images]
     if not job.terms.is_kept:

@@ -42,6 +42,11 @@ def client_request_id(request: Request) -> str | None:
     return client_id if CLIENT_ID.fullmatch(client_id) else None
 
 
+def call_it(request: Request, inference_id: str) -> None:
+    """Give the exchange another id: that of the request whose answer it repeats."""
+    request.scope["allaprima.inference_id"] = inference_id
+
+
 class TracingMiddleware:
     """Gives each exchange its id and writes the tracing headers on the answer."""
 
@@ -53,14 +58,14 @@ class TracingMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        inference_id = scope["allaprima.inference_id"] = str(uuid7())
+        scope["allaprima.inference_id"] = str(uuid7())
         client_id = Headers(scope=scope).get("x-client-request-id", "")
 
         async def send_traced(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
                 for name in ID_HEADERS:
-                    headers[name] = inference_id
+                    headers[name] = scope["allaprima.inference_id"]
                 if CLIENT_ID.fullmatch(client_id):
                     headers["x-client-request-id"] = client_id
             await send(message)

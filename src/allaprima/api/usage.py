@@ -16,7 +16,7 @@ from allaprima.store.usage import LogRow, Sum, Window
 router = APIRouter(tags=["usage"])
 
 CURRENCY = "USD"
-GROUPINGS = ("day", "model", "day,model", "model,day")
+GROUPINGS = ("day", "model", "day,model")
 #: An image model reads and writes no tokens that anybody is charged for.
 NO_TOKENS = {"input": 0, "output": 0, "total": 0}
 #: Requests for logs that a key may make in a minute.

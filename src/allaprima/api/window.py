@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from typing import Any
 from zoneinfo import ZoneInfo, available_timezones
 
@@ -13,6 +14,7 @@ from allaprima.service.service import Service
 from allaprima.store.keys import KeyRow
 from allaprima.store.usage import Window
 
+FIRST_YEAR, LAST_YEAR = 1971, 9000
 MAX_WINDOW = timedelta(days=92)
 _PERIOD = re.compile(r"([1-9][0-9]{0,5})([hd])")
 
@@ -69,7 +71,11 @@ class Parameters:
         if found.tzinfo is None and needs_offset:
             self.refuse(name, "must have an offset, such as Z or +02:00")
             return None
-        return found if found.tzinfo else found.replace(tzinfo=UTC)
+        moment = found if found.tzinfo else found.replace(tzinfo=UTC)
+        if not FIRST_YEAR <= found.year <= LAST_YEAR:
+            self.refuse(name, f"must be a time of the years {FIRST_YEAR} to {LAST_YEAR}")
+            return None
+        return moment
 
     def refuse(self, name: str, message: str) -> None:
         """Note what is wrong."""
@@ -132,12 +138,18 @@ def _window(parameters: Parameters, now: datetime) -> tuple[datetime, datetime]:
     return now, now
 
 
+@cache
+def _zones() -> frozenset[str]:
+    # Looked for on the disk, so once; "localtime" is a file of some systems, and no zone.
+    return frozenset(available_timezones() - {"localtime"})
+
+
 def read_zone(parameters: Parameters) -> ZoneInfo:
     """Return the time zone that days are to be of: an exact IANA name, `UTC` by default."""
     name = parameters.one("tz")
     if name is None:
         return ZoneInfo("UTC")
-    if name not in available_timezones():
+    if name not in _zones():
         parameters.refuse("tz", "must be an IANA time zone, such as UTC or Europe/Berlin, exactly as it is written")
         return ZoneInfo("UTC")
     return ZoneInfo(name)

@@ -18,7 +18,8 @@ def configure_logs(form: Literal["text", "json"]) -> None:
             structlog.stdlib.add_log_level,
             structlog.stdlib.ExtraAdder(),
             structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.dict_tracebacks,
+            # Without the variables of each frame: there are prompts and keys among them.
+            structlog.processors.ExceptionRenderer(structlog.tracebacks.ExceptionDictTransformer(show_locals=False)),
         ]
         remove = structlog.stdlib.ProcessorFormatter.remove_processors_meta
         handler.setFormatter(

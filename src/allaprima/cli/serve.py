@@ -100,6 +100,7 @@ def _server(app: FastAPI) -> _Server:
         uvicorn.Config(
             app,
             lifespan="off",
+            log_config=None,
             log_level="warning",
             access_log=False,
             proxy_headers=False,

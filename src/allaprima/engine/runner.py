@@ -83,9 +83,13 @@ class Engine:
         return ticket.future
 
     def cancel(self, job_id: str) -> None:
-        """Stop a request at its next block, or before it begins. Unknown ids are none of the engine's business."""
+        """Stop a request at its next block; at once, by cancelling its Future, while it only waits.
+
+        Unknown ids are none of the engine's business.
+        """
         if ticket := self._tickets.get(job_id):
             ticket.cancelled.set()
+            ticket.future.cancel()
 
     def close(self) -> None:
         """Stop at the next block; what runs or waits fails with `Draining`. Returns when the thread is gone."""
@@ -139,6 +143,7 @@ class Engine:
             return
         try:
             check()
+            ticket.progress.started()
             painting = self._painter(ticket.request.model).paint(ticket.request, check, ticket.progress)
         except Error as exc:
             ticket.future.set_exception(exc)

@@ -8,7 +8,9 @@ special-purpose registries, as Python's `ipaddress` has them.
 import asyncio
 import socket
 from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address, ip_network
 from urllib.parse import SplitResult, urlsplit
 
@@ -17,8 +19,10 @@ Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
 
 PORTS = {"http": 80, "https": 443}
 MAX_URL = 2000
+_LOOKUPS = ThreadPoolExecutor(4, thread_name_prefix="lookup")
 #: Addresses in which others are wrapped: old IPv4-compatible ones, 6to4, Teredo and NAT64 lead to an IPv4 address that
 #: is not looked at.
+_GLOBAL_UNICAST = IPv6Network("2000::/3")
 _WRAPPERS = (
     IPv6Network("::/96"),
     IPv6Network("2002::/16"),
@@ -46,7 +50,9 @@ class Refused(Exception):
 
 async def resolve(host: str, port: int) -> Sequence[str]:
     """Return every address of a name, as the system resolves it."""
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    # In threads of its own: a dead name server must not hold up the threads that flush pictures to the disk.
+    find = partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
+    found = await asyncio.get_running_loop().run_in_executor(_LOOKUPS, find)
     return [str(address[0]) for *_, address in found]
 
 
@@ -60,7 +66,11 @@ class Addresses:
 
     def check_url(self, url: str) -> SplitResult:
         """Return a URL's parts if its shape may be called. Raises `Refused`."""
-        if len(url) > MAX_URL or not url.isascii() or any(character <= " " or character == "\\" for character in url):
+        if (
+            len(url) > MAX_URL
+            or not url.isascii()
+            or any(not " " < character < "\x7f" or character == "\\" for character in url)
+        ):
             raise Refused(f"must be a URL of at most {MAX_URL} ASCII characters without spaces")
         try:
             parts = urlsplit(url)
@@ -69,6 +79,8 @@ class Addresses:
             raise Refused("is not a URL") from None
         if parts.scheme not in PORTS or not parts.hostname:
             raise Refused("must start with https:// or http:// and a host name")
+        if not _is_name(parts.hostname):
+            raise Refused("must have a host name that can be looked up")
         if parts.username is not None or parts.password is not None:
             raise Refused("must not contain a user name or password")
         if port not in (None, *PORTS.values()) and not self._allowed:
@@ -89,12 +101,21 @@ class Addresses:
                 raise Refused(f"leads to {address}, which is not on the public internet")
         chosen = found[0]
         shown = f"[{chosen}]" if isinstance(chosen, IPv6Address) else str(chosen)
-        authority = host if parts.port is None else f"{host}:{parts.port}"
+        named = f"[{host}]" if ":" in host else host
+        authority = named if parts.port is None else f"{named}:{parts.port}"
         path = f"{parts.path or '/'}?{parts.query}" if parts.query else parts.path or "/"
         return Target(f"{parts.scheme}://{shown}:{port}{path}", host, authority)
 
     def _is_allowed(self, address: IPv4Address | IPv6Address) -> bool:
         return any(address in network for network in self._allowed if network.version == address.version)
+
+
+def _is_name(host: str) -> bool:
+    """Whether a resolver can be asked: no empty label, and none that is too long."""
+    if ":" in host:
+        return True
+    labels = host.removesuffix(".").split(".")
+    return len(host) < 254 and all(0 < len(label) < 64 for label in labels)
 
 
 def _parse(text: str) -> IPv4Address | IPv6Address:
@@ -107,6 +128,8 @@ def _parse(text: str) -> IPv4Address | IPv6Address:
 
 def is_public(address: IPv4Address | IPv6Address) -> bool:
     """Whether an address is one host's on the public internet."""
-    if isinstance(address, IPv6Address) and any(address in network for network in _WRAPPERS):
-        return False
+    if isinstance(address, IPv6Address):
+        is_unicast = address in _GLOBAL_UNICAST
+        if not is_unicast or any(address in network for network in _WRAPPERS):
+            return False
     return address.is_global and not address.is_multicast

@@ -1,5 +1,6 @@
 """The door of the queue: what may come in, what it can cost, and what the refused are told."""
 
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from uuid_utils import uuid7
@@ -7,10 +8,10 @@ from uuid_utils import uuid7
 from allaprima.errors import (
     Draining,
     FieldProblem,
-    IdempotencyInFlight,
     InvalidRequest,
     QueueFull,
     ScopeMissing,
+    StoreError,
 )
 from allaprima.request import ImageRequest, LongPrompt, ModelInfo, Terms
 from allaprima.service.cache import fingerprint
@@ -28,6 +29,8 @@ from allaprima.store.rows import ImageRow, Job, Outcome
 from allaprima.store.schema import JobState
 from allaprima.store.transitions import Transitions
 
+#: Of an answer for which nothing was painted.
+NO_TIMINGS = dict.fromkeys(("inference", "text", "decode", "safety", "encode"), 0.0)
 #: The scope that a key must have to paint.
 SCOPE = "model:image"
 
@@ -100,7 +103,9 @@ class Admission:
             await self._webhooks.expect(key.account_id, terms.webhook_url)
         job = self._new_job(key, request, terms, job_id, start_within_s)
         if terms.use_cache and (found := await self._find_cached(job)):
-            return await self._answer_from_cache(job, *found, claim)
+            # A picture may be removed while it is copied; then the request is painted as any other.
+            with suppress(StoreError):
+                return await self._answer_from_cache(job, *found, claim)
         try:
             admitted = await self._transitions.admit(job, self._queue_size, claim)
         except QueueFull:
@@ -191,6 +196,7 @@ class Admission:
         result = before.result | {
             "credits": credits_,
             "is_cached": True,
+            "timings": NO_TIMINGS | {"steps": [0.0] * job.request.steps},
             "warnings": [*job.terms.warnings, *before.result["warnings"][len(before.terms.warnings) :]],
         }
         megapixels = job.request.width * job.request.height * charged / 1e6
@@ -198,7 +204,8 @@ class Admission:
         done = await self._transitions.admit_finished(
             job, Outcome(result, tuple(rows), charged, megapixels, credits_), claim
         )
-        self._dispatcher.tell_end(done.id, EventType.SUCCEEDED)
+        if done.id == job.id:
+            self._dispatcher.tell_end(done.id, EventType.SUCCEEDED)
         return done
 
 
@@ -206,9 +213,3 @@ def check_scope(key: KeyRow) -> None:
     """Raise `ScopeMissing` unless the key may paint."""
     if key.is_management or (key.scopes is not None and SCOPE not in key.scopes):
         raise ScopeMissing(SCOPE)
-
-
-def check_done(job: Job, retry_after_s: float) -> None:
-    """Raise `IdempotencyInFlight` while the first of some equal requests is not answered."""
-    if not job.is_finished:
-        raise IdempotencyInFlight(retry_after_s=retry_after_s)

@@ -95,8 +95,8 @@ class Dispatcher:
         self._moved = asyncio.Event()
         self._stopping = asyncio.Event()
         self._storing = asyncio.Semaphore(STORING)
-        #: When the engine began what it paints now, in the loop's time.
-        self._began_at = 0.0
+        #: When the engine began with each job that it has, in the loop's time.
+        self._began: dict[str, float] = {}
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -158,7 +158,8 @@ class Dispatcher:
         return self._finished.setdefault(job_id, asyncio.Event())
 
     def tell_end(self, job_id: str, kind: EventType) -> None:
-        """Let all who wait or watch know of a job's end."""
+        """Let all who wait or watch know of a job's end, and count it."""
+        self._metrics.ended(kind.value)
         self._events.publish(job_id, kind, {})
         if event := self._finished.get(job_id):
             event.set()
@@ -178,15 +179,24 @@ class Dispatcher:
 
     def engine_free_in(self) -> float:
         """Return the seconds until the engine will have done what it was given."""
-        return sum(self._left_of(place, job) for place, job in enumerate(self._carried.values()))
+        return sum(map(self._left_of, self._carried.values()))
+
+    def finish_in(self, job_id: str) -> float:
+        """Return the seconds until the engine will have done a job that it was given."""
+        seconds = 0.0
+        for job in self._carried.values():
+            seconds += self._left_of(job)
+            if job.id == job_id:
+                break
+        return seconds
 
     def room_in(self) -> float:
         """Return the seconds until the next job will be leased."""
-        return next((self._left_of(0, job) for job in self._carried.values()), 0.0)
+        return next(map(self._left_of, self._carried.values()), 0.0)
 
-    def _left_of(self, place: int, job: Job) -> float:
-        seconds = self.pace.seconds(job.request)
-        spent_s = asyncio.get_running_loop().time() - self._began_at if place == 0 else 0.0
+    def _left_of(self, job: Job) -> float:
+        seconds, now = self.pace.seconds(job.request), asyncio.get_running_loop().time()
+        spent_s = now - self._began.get(job.id, now)
         return max(0.05 * seconds, seconds - spent_s)
 
     def expect_start(self, job_id: str, start_by: float) -> None:
@@ -250,41 +260,43 @@ class Dispatcher:
         try:
             end = await self._paint(job, release)
         except Cancelled:
-            await self._insist(lambda: self._transitions.cancel(job, self._clock()))
-            end = EventType.CANCELLED
+            if await self._insist(lambda: self._transitions.cancel(job, self._clock())):
+                end = EventType.CANCELLED
         except Draining:
             await self._insist(lambda: self._transitions.requeue(job))
         except Error as exc:
             error = exc
-            await self._insist(lambda: self._transitions.fail(job, self._clock(), error))
-            end = EventType.FAILED
+            if await self._insist(lambda: self._transitions.fail(job, self._clock(), error)):
+                end = EventType.FAILED
         finally:
             self._let_go(job, release)
             del self._leased[job.id]
+            self._began.pop(job.id, None)
             if end is not None:
-                self._metrics.ended(job.terms.model, end.value)
                 self.tell_end(job.id, end)
 
-    async def _paint(self, job: Job, release: Callable[[], None]) -> EventType:
+    async def _paint(self, job: Job, release: Callable[[], None]) -> EventType | None:
         if self._stopping.is_set():
             raise Draining(retry_after_s=RESTART_S)
         loop = asyncio.get_running_loop()
-        if not self._carried:
-            self._began_at = loop.time()
         self._carried[job.id] = job
         self._moved.set()
-        self._events.publish(job.id, EventType.RUNNING, {"attempt": job.attempt})
-        self._metrics.started((job.started_at or job.created_at) - job.created_at)
-        painting = await asyncio.wrap_future(
-            self._engine.submit(job.id, job.request, _Progress(self._events, job.id, loop))
-        )
-        began_at, painted_at = self._began_at, loop.time()
-        self._began_at = painted_at
-        self.pace.observe(job.request, painting.timings, painted_at - began_at)
+        future = self._engine.submit(job.id, job.request, _Progress(self._events, job, loop, self._begin))
+        try:
+            painting = await asyncio.wrap_future(future)
+        except asyncio.CancelledError:
+            if future.cancelled():
+                raise Cancelled from None
+            raise
+        painted_at = loop.time()
+        if not self._events.is_watched(job.id):
+            # Previews are a watcher's; they would pass for the request's own time.
+            self.pace.observe(job.request, painting.timings, painted_at - self._began.get(job.id, painted_at))
         async with self._storing:
             self._let_go(job, release)
             unix_at = self._clock()
-            await self._store(job, painting)
+            if not await self._store(job, painting):
+                return None
         trace_job(job, painting.timings, unix_at, self._clock())
         self._metrics.painted(
             job.request.model,
@@ -293,6 +305,11 @@ class Dispatcher:
             sum(image.is_flagged for image in painting.images),
         )
         return EventType.SUCCEEDED
+
+    def _begin(self, job: Job) -> None:
+        """Note that the engine begins with a job."""
+        self._began[job.id] = asyncio.get_running_loop().time()
+        self._metrics.started(self._clock() - job.created_at)
 
     def _let_go(self, job: Job, release: Callable[[], None]) -> None:
         """Give the job's place at the engine to another, once."""
@@ -309,7 +326,8 @@ class Dispatcher:
                     raise
                 await self._pause(RETRY_S)
 
-    async def _store(self, job: Job, painting: Painting) -> None:
+    async def _store(self, job: Job, painting: Painting) -> bool:
+        """Return whether the result was taken; one of an old attempt is not."""
         now = self._clock()
         rows = []
         for place, image in enumerate(painting.images if job.terms.is_kept else ()):
@@ -321,12 +339,15 @@ class Dispatcher:
             while len(self._unkept) > UNKEPT:
                 self._unkept.popitem(last=False)
         outcome = self._outcome(job, painting, tuple(rows))
-        if not await self._insist(lambda: self._transitions.succeed(job, now, outcome)):
+        is_taken = await self._insist(lambda: self._transitions.succeed(job, now, outcome))
+        if not is_taken:
             logger.warning("job %s: a result of an old attempt was refused", job.id)
+        return is_taken
 
     def _outcome(self, job: Job, painting: Painting, rows: tuple[ImageRow, ...]) -> Outcome:
         charged = sum(not image.is_flagged for image in painting.images)
-        credits_ = self._prices.credits(job.terms.model, job.request, charged)
+        # Never more than was held back, though prices may have risen since.
+        credits_ = min(job.held, self._prices.credits(job.terms.model, job.request, charged))
         result = {
             "model": painting.model,
             "revision": painting.revision,
@@ -380,6 +401,8 @@ class Dispatcher:
         place = await self.place(job_id)
         if place is None:
             return
+        if not self._events.is_waiting(job_id):
+            return
         before = self._events.last(job_id, EventType.QUEUED)
         if before is None or before["queue_position"] != place["queue_position"]:
             self._events.publish(job_id, EventType.QUEUED, place)
@@ -402,10 +425,18 @@ class Dispatcher:
 class _Progress:
     """What the engine's thread tells the loop of one job."""
 
-    def __init__(self, events: Events, job_id: str, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, events: Events, job: Job, loop: asyncio.AbstractEventLoop, begin: Callable[[Job], None]) -> None:
         self._events = events
-        self._job_id = job_id
+        self._job = job
+        self._job_id = job.id
         self._loop = loop
+        self._begin = begin
+
+    def started(self) -> None:
+        """The engine begins."""
+        with suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._begin, self._job)
+        self._publish(EventType.RUNNING, {"attempt": self._job.attempt})
 
     def step(self, done: StepDone) -> None:
         """A step was done."""

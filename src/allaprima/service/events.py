@@ -15,8 +15,8 @@ from allaprima.service.ports import Clock
 
 #: The number of a job's last event.
 END = 1_000_000
-#: Finished jobs whose events are remembered, and their bytes of previews at most.
-MANY_FINISHED = 256
+#: Finished jobs whose events are remembered, and the bytes of their previews, at most.
+MANY_FINISHED, MANY_BYTES = 256, 64 * 2**20
 #: Seconds after its last watcher left that a job still counts as watched: who lost a connection comes back.
 LINGER_S = 30.0
 
@@ -72,6 +72,11 @@ class _Log:
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
+    def nbytes(self) -> int:
+        previews = (event for event in self.events if event.type == EventType.PREVIEW)
+        return sum(len(image["url"] or "") for event in previews for image in event.data["images"])
+
+    @property
     def is_over(self) -> bool:
         return bool(self.events) and self.events[-1].type in ENDS
 
@@ -84,6 +89,7 @@ class Events:
         self._start = int(clock())
         self._logs: dict[str, _Log] = {}
         self._over: OrderedDict[str, None] = OrderedDict()
+        self._over_bytes = 0
         self._is_closed = False
 
     def publish(self, job_id: str, kind: EventType, data: dict[str, Any]) -> None:
@@ -97,9 +103,11 @@ class Events:
         log.changed = asyncio.Event()
         if kind in ENDS:
             self._over[job_id] = None
-            while len(self._over) > MANY_FINISHED:
+            self._over_bytes += log.nbytes
+            while len(self._over) > MANY_FINISHED or (self._over_bytes > MANY_BYTES and len(self._over) > 1):
                 oldest, _ = self._over.popitem(last=False)
-                self._logs.pop(oldest, None)
+                if forgotten := self._logs.pop(oldest, None):
+                    self._over_bytes -= forgotten.nbytes
 
     def last(self, job_id: str, kind: EventType) -> dict[str, Any] | None:
         """Return the data of a job's last event if it is of that kind."""
@@ -115,6 +123,11 @@ class Events:
         """Whether anything that happened to a job is remembered."""
         log = self._logs.get(job_id)
         return log is not None and bool(log.events)
+
+    def is_waiting(self, job_id: str) -> bool:
+        """Whether nothing but its place was told of a job so far."""
+        log = self._logs.get(job_id)
+        return log is None or not log.events or log.events[-1].type == EventType.QUEUED
 
     def close(self) -> None:
         """End all streams: the server stops, and whoever watches comes back with the last id that it saw."""

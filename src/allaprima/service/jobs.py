@@ -91,7 +91,7 @@ class JobService:
                 raise GenerationTimeout(job_id) from exc
         job = await self._get(job_id)
         if not job.is_finished:
-            raise Draining(retry_after_s=RESTART_S)
+            raise Draining(retry_after_s=RESTART_S, job_id=job_id)
         return job
 
     async def get(self, account_id: str, job_id: str) -> Job:
@@ -118,7 +118,7 @@ class JobService:
             return place
         finish = None
         if job.state == JobState.RUNNING and job.started_at is not None:
-            finish = round(self._clock() + self._dispatcher.engine_free_in(), 3)
+            finish = round(self._clock() + self._dispatcher.finish_in(job.id), 3)
         return {"queue_position": None, "predicted_start": job.started_at, "predicted_finish": finish}
 
     async def page(
@@ -189,11 +189,11 @@ class JobService:
 
     async def images_of(self, job: Job) -> list[ImageRow]:
         """Return a succeeded job's pictures in order."""
-        return (await self._jobs.images_of([job.id]))[job.id]
+        return (await self._jobs.images_of([job.id], self._clock()))[job.id]
 
     async def images_of_all(self, jobs: list[Job]) -> dict[str, list[ImageRow]]:
         """Return the pictures of some jobs by job id."""
-        return await self._jobs.images_of([job.id for job in jobs])
+        return await self._jobs.images_of([job.id for job in jobs], self._clock())
 
     def take_unkept(self, job: Job) -> Painting | None:
         """Return the painting of a job whose pictures are stored nowhere, to the one who waited for it; once."""

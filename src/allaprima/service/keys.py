@@ -4,6 +4,7 @@ A key is `ap_`, 30 random base62 characters and 6 that are the CRC32 of those, s
 from a look-alike offline. The 30 characters carry 178 bits; a fast hash is enough.
 """
 
+import asyncio
 import hashlib
 import hmac
 import secrets
@@ -86,6 +87,7 @@ class KeyRing:
         self._accounts = accounts
         self._clock = clock
         self._secret = secret
+        self._changing = asyncio.Lock()
 
     async def create(
         self, spec: KeySpec, account_id: str | None = None, claim: Claim | None = None
@@ -144,9 +146,11 @@ class KeyRing:
 
     async def change(self, account_id: str, prefix: str, **changes: Any) -> KeyRow:
         """Change what a `KeySpec` says of a key; return it as it is then. Raises `KeyNotFound`."""
-        row = await self.find(prefix, account_id)
-        changed = replace(row, **changes, updated_at=self._clock())
-        await self._keys.update(changed)
+        # One at a time: each writes the whole row.
+        async with self._changing:
+            row = await self.find(prefix, account_id)
+            changed = replace(row, **changes, updated_at=self._clock())
+            await self._keys.update(changed)
         return changed
 
     async def rotate(self, account_id: str, prefix: str) -> tuple[KeyRow, str]:

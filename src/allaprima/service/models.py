@@ -16,6 +16,7 @@ class ServedModel:
     name: str
     description: str
     owned_by: str
+    developer: str
     created: int
     painted_by: ModelInfo
 
@@ -40,7 +41,7 @@ class Models:
             info = loaded.pop(entry.id, None) or (self._stand_in() if self._has_stand_in else None)
             if info is not None:
                 served.append(_served(entry, info))
-        served += [ServedModel(i.id, (), i.name, i.description, "local", 0, i) for i in loaded.values()]
+        served += [ServedModel(i.id, (), i.name, i.description, "local", "", 0, i) for i in loaded.values()]
         return served
 
     def find(self, name: str) -> ServedModel | None:
@@ -55,5 +56,12 @@ class Models:
 
 def _served(entry: CatalogEntry, info: ModelInfo) -> ServedModel:
     return ServedModel(
-        entry.id, entry.aliases, entry.name, entry.description, entry.owned_by, entry.created, painted_by=info
+        entry.id,
+        entry.aliases,
+        entry.name,
+        entry.description,
+        entry.owned_by,
+        entry.developer,
+        entry.created,
+        painted_by=info,
     )

@@ -24,7 +24,7 @@ class Engine(Protocol):
         """Begin to load and then to paint."""
 
     def submit(self, job_id: str, request: ImageRequest, progress: Progress) -> Future[Painting]:
-        """Queue a request; the Future fails with `Cancelled`, `Draining` or `GenerationFailed`."""
+        """Queue a request; the Future fails with `Cancelled`, `Draining` or `GenerationFailed`, or is cancelled."""
 
     def cancel(self, job_id: str) -> None:
         """Stop a request as soon as possible."""

@@ -43,10 +43,10 @@ class Rates:
     def take(self, key_id: str, per_minute: int | None = None) -> Rate | None:
         """Count one request; return where the key stands after it, or None where nothing is counted.
 
-        per_minute: the key's own limit, in place of everybody's. Raises `RateLimited` with the seconds after which it
-        would pass; a refused request is not counted.
+        per_minute: the key's own limit; the stricter of it and everybody's counts. Raises `RateLimited` with the
+        seconds after which it would pass; a refused request is not counted.
         """
-        limit = per_minute or self._limit
+        limit = min((one for one in (per_minute, self._limit) if one is not None), default=None)
         if limit is None:
             return None
         now = self._clock()

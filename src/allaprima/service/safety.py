@@ -29,8 +29,8 @@ class SafetyPolicy:
             raise InvalidRequest(FieldProblem("safety_threshold", problem))
         return of_request
 
-    def check_wanted(self, *, wanted: bool) -> bool:
+    def check_wanted(self, of_key: float | None, *, wanted: bool) -> bool:
         """Return whether a request's pictures are looked at. Raises `InvalidRequest` where they must be."""
-        if not wanted and not self.is_optional:
-            raise InvalidRequest(FieldProblem("enable_safety_checker", "can't be switched off on this server"))
+        if not wanted and not (self.is_optional and of_key is None):
+            raise InvalidRequest(FieldProblem("enable_safety_checker", "can't be switched off here with this key"))
         return wanted

@@ -20,6 +20,7 @@ import httpx2
 from standardwebhooks import Webhook
 
 from allaprima.errors import EndpointNotFound, FieldProblem, InvalidRequest, StoreError
+from allaprima.metrics import Metrics
 from allaprima.service.addresses import Addresses, Refused
 from allaprima.service.links import Links
 from allaprima.service.ports import Clock
@@ -44,7 +45,9 @@ LOOK_S = 30.0
 class Webhooks:
     """Sends what the outbox holds, and keeps the endpoints."""
 
-    def __init__(self, outbox: Outbox, jobs: Jobs, links: Links, addresses: Addresses, clock: Clock) -> None:
+    def __init__(
+        self, outbox: Outbox, jobs: Jobs, links: Links, addresses: Addresses, clock: Clock, metrics: Metrics
+    ) -> None:
         self._outbox = outbox
         self._jobs = jobs
         self._links = links
@@ -52,7 +55,7 @@ class Webhooks:
         self._clock = clock
         self._wake = asyncio.Event()
         self._stopping = asyncio.Event()
-        self._abreast = asyncio.Semaphore(ABREAST)
+        self._metrics = metrics
 
     async def expect(self, account_id: str, url: str) -> None:
         """Be ready to call a URL. Raises `InvalidRequest` for one that may not be called, or that was disabled."""
@@ -100,8 +103,10 @@ class Webhooks:
                 yield
             finally:
                 self._stopping.set()
-                self._wake.set()
-                await task
+                # What is in flight is sent again at the next start: at least once.
+                task.cancel()
+                with suppress(asyncio.CancelledError):
+                    await task
 
     def wake(self) -> None:
         """Look into the outbox: there is something new."""
@@ -114,6 +119,8 @@ class Webhooks:
             with suppress(StoreError):
                 due = await self._outbox.due(self._clock(), ABREAST)
                 await asyncio.gather(*(self._send(client, delivery) for delivery in due))
+                # What one receiver set is nobody else's business, and they may share an address.
+                client.cookies.clear()
                 if due:
                     continue
             next_due = None
@@ -132,9 +139,12 @@ class Webhooks:
         except Refused as exc:
             await self._outbox.disable(delivery, f"the URL {exc}", self._clock())
             return
-        except (OSError, httpx2.HTTPError) as exc:
+        # Whatever one URL or its receiver does, the others are still sent to.
+        except Exception as exc:  # noqa: BLE001
+            self._metrics.webhook("failed")
             await self._try_again(delivery, f"{type(exc).__name__}: {exc}", 0.0)
             return
+        self._metrics.webhook("delivered" if answer.is_success else "failed")
         if answer.is_success:
             await self._outbox.delivered(delivery, self._clock())
         elif answer.status_code == 410:
@@ -168,7 +178,7 @@ class Webhooks:
         job = await self._jobs.get(delivery.job_id)
         data: dict[str, Any] = {"id": delivery.job_id}
         if job is not None:
-            pictures = (await self._jobs.images_of([job.id]))[job.id]
+            pictures = (await self._jobs.images_of([job.id], self._clock()))[job.id]
             data = _shown(job, [self._shown_image(job, picture) for picture in pictures])
         at = datetime.fromtimestamp(delivery.created_at, UTC).isoformat(timespec="milliseconds")
         return {"type": delivery.event, "timestamp": at.replace("+00:00", "Z"), "data": data}
@@ -196,7 +206,7 @@ class Webhooks:
         asked = answer.headers.get("retry-after", "")
         if asked.isascii() and asked.isdigit():
             return min(86_400.0, float(asked[:9]))
-        with suppress(ValueError, TypeError):
+        with suppress(ValueError, TypeError, OverflowError):
             return min(86_400.0, max(0.0, email.utils.parsedate_to_datetime(asked).timestamp() - self._clock()))
         return 0.0
 

@@ -8,7 +8,7 @@ from allaprima.errors import JobNotFound
 from allaprima.store import queue
 from allaprima.store.database import Database
 from allaprima.store.idempotency import Claim, find_claim
-from allaprima.store.rows import JOB_COLUMNS, ImageRow, Job, image_from_row, job_from_row
+from allaprima.store.rows import JOB_COLUMNS, ImageRow, Job, image_from_row, job_from_row, read_job
 from allaprima.store.schema import UNFINISHED, JobState, images, jobs, results
 
 
@@ -22,7 +22,7 @@ class Jobs:
         """Return a job."""
         async with self._database.read() as connection:
             row = (await connection.execute(select(*JOB_COLUMNS).where(jobs.c.id == job_id))).first()
-        return job_from_row(row) if row else None
+        return read_job(row) if row else None
 
     async def find_claimed(self, account_id: str, claim: Claim, now: float) -> Job | None:
         """Return the job that an equal request made before, if any did.
@@ -51,7 +51,7 @@ class Jobs:
             wanted = wanted.where(jobs.c.id < before)
         async with self._database.read() as connection:
             rows = await connection.execute(wanted.order_by(jobs.c.id.desc()).limit(limit))
-            return [job_from_row(row) for row in rows]
+            return [job for job in map(read_job, rows) if job is not None]
 
     async def unfinished_of_group(self, account_id: str, group_id: str) -> list[Job]:
         """Return what is queued or running of a group, oldest first."""
@@ -61,10 +61,11 @@ class Jobs:
         async with self._database.read() as connection:
             return [job_from_row(row) for row in await connection.execute(wanted.order_by(jobs.c.id))]
 
-    async def images_of(self, job_ids: Iterable[str]) -> dict[str, list[ImageRow]]:
-        """Return the pictures of some jobs in order, by job id."""
+    async def images_of(self, job_ids: Iterable[str], now: float) -> dict[str, list[ImageRow]]:
+        """Return the pictures of some jobs that have not expired, in order, by job id."""
         found: dict[str, list[ImageRow]] = {job_id: [] for job_id in job_ids}
-        wanted = select(images).where(images.c.job_id.in_(list(found))).order_by(images.c.job_id, images.c.place)
+        alive = images.c.job_id.in_(list(found)), images.c.expires_at > now
+        wanted = select(images).where(*alive).order_by(images.c.job_id, images.c.place)
         async with self._database.read() as connection:
             for row in await connection.execute(wanted):
                 found[row.job_id].append(image_from_row(row))

@@ -155,7 +155,8 @@ class Outbox:
         """Return when something is to be sent next."""
         wanted = (
             select(deliveries.c.next_at)
-            .where(deliveries.c.next_at.is_not(None))
+            .join(webhook_endpoints, webhook_endpoints.c.id == deliveries.c.endpoint_id)
+            .where(deliveries.c.next_at.is_not(None), webhook_endpoints.c.disabled_at.is_(None))
             .order_by(deliveries.c.next_at)
             .limit(1)
         )
@@ -182,7 +183,9 @@ class Outbox:
                 update(webhook_endpoints).where(webhook_endpoints.c.id == endpoint_id).values(disabled_at=now)
             )
             await connection.execute(
-                update(deliveries).where(deliveries.c.endpoint_id == endpoint_id).values(next_at=None)
+                update(deliveries)
+                .where(deliveries.c.endpoint_id == endpoint_id, deliveries.c.next_at.is_not(None))
+                .values(next_at=None)
             )
 
 

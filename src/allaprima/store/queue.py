@@ -8,11 +8,15 @@ job urgent. Jobs of the low
 queue run only while the ordinary one is empty.
 """
 
-from sqlalchemy import func, or_, select, tuple_, update
+from typing import Any
+
+from sqlalchemy import ColumnElement, func, or_, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from allaprima.store.schema import UNFINISHED, JobState, jobs
 
+#: The queues of `schema.jobs`.
+ORDINARY, LOW = 0, 1
 _QUEUED = jobs.c.state == JobState.QUEUED.value
 _ORDER = (jobs.c.queue, jobs.c.turn, jobs.c.id)
 
@@ -42,14 +46,13 @@ async def next_turn(connection: AsyncConnection, key_id: str, queue: int, predic
 
 async def take_next(connection: AsyncConnection) -> str | None:
     """Return the id of the job whose turn it is, if any waits; its key's other jobs keep the turns that are left."""
-    head = select(jobs.c.id, jobs.c.key_id, jobs.c.queue, jobs.c.turn).where(_QUEUED).order_by(*_ORDER).limit(1)
-    first = (await connection.execute(head)).first()
+    first = await _head(connection, ORDINARY) or await _head(connection, LOW)
     if first is None:
         return None
     most_urgent = (
         select(jobs.c.id, jobs.c.turn)
         .where(_QUEUED, jobs.c.key_id == first.key_id, jobs.c.queue == first.queue)
-        .order_by(jobs.c.priority.desc(), jobs.c.id)
+        .order_by(jobs.c.priority, jobs.c.id)
         .limit(1)
     )
     chosen = (await connection.execute(most_urgent)).one()
@@ -57,6 +60,13 @@ async def take_next(connection: AsyncConnection) -> str | None:
         await _set_turn(connection, first.id, chosen.turn)
         await _set_turn(connection, chosen.id, first.turn)
     return str(chosen.id)
+
+
+async def _head(connection: AsyncConnection, queue: int) -> Any:
+    # One queue at a time: with both, the order would be sorted out anew instead of read off its index.
+    of_queue = _QUEUED, jobs.c.queue == queue
+    head = select(jobs.c.id, jobs.c.key_id, jobs.c.queue, jobs.c.turn).where(*of_queue).order_by(*_ORDER).limit(1)
+    return (await connection.execute(head)).first()
 
 
 async def _set_turn(connection: AsyncConnection, job_id: str, turn: float) -> None:
@@ -75,19 +85,27 @@ async def ahead_of(connection: AsyncConnection, job_id: str) -> tuple[int, float
     if job is None:
         return None
     siblings = (_QUEUED, jobs.c.key_id == job.key_id, jobs.c.queue == job.queue)
-    is_before = or_(jobs.c.priority > job.priority, (jobs.c.priority == job.priority) & (jobs.c.id < job.id))
+    is_before = or_(jobs.c.priority < job.priority, (jobs.c.priority == job.priority) & (jobs.c.id < job.id))
     rank = (await connection.execute(select(func.count()).select_from(jobs).where(*siblings, is_before))).scalar_one()
     # The job will take its key's turn of that rank, whichever job has it now.
     slot = select(*_ORDER).where(*siblings).order_by(*_ORDER).offset(rank).limit(1)
     turn = (await connection.execute(slot)).one()
-    before = select(func.count(), func.coalesce(func.sum(jobs.c.predicted_s), 0.0)).where(
-        _QUEUED, tuple_(*_ORDER) < tuple_(*turn)
-    )
-    count, seconds = (await connection.execute(before)).one()
+    is_earlier = tuple_(jobs.c.turn, jobs.c.id) < tuple_(turn.turn, turn.id)
+    count, seconds = await _load(connection, jobs.c.queue == job.queue, is_earlier)
+    if job.queue == LOW:
+        ordinary, its_seconds = await _load(connection, jobs.c.queue == ORDINARY)
+        count, seconds = count + ordinary, seconds + its_seconds
+    return count, seconds
+
+
+async def _load(connection: AsyncConnection, *conditions: ColumnElement[bool]) -> tuple[int, float]:
+    """Return how many queued jobs there are, and the seconds that they were thought to take together."""
+    wanted = select(func.count(), func.coalesce(func.sum(jobs.c.predicted_s), 0.0)).where(_QUEUED, *conditions)
+    count, seconds = (await connection.execute(wanted)).one()
     return int(count), float(seconds)
 
 
 async def seconds_queued(connection: AsyncConnection) -> float:
     """Return the seconds that all waiting jobs were thought to take together."""
-    wanted = select(func.coalesce(func.sum(jobs.c.predicted_s), 0.0)).where(_QUEUED)
-    return float((await connection.execute(wanted)).scalar_one())
+    loads = [await _load(connection, jobs.c.queue == queue) for queue in (ORDINARY, LOW)]
+    return sum(seconds for _, seconds in loads)

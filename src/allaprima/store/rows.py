@@ -5,6 +5,7 @@ from typing import Any
 
 from sqlalchemy import Row
 
+from allaprima.errors import Error
 from allaprima.request import ImageRequest, Terms
 from allaprima.store.schema import UNFINISHED, JobState, images, jobs
 
@@ -92,6 +93,14 @@ def job_from_row(row: Row[Any]) -> Job:
     # Jobs of earlier versions have no terms.
     values["terms"] = Terms.from_json(values["terms"] or {"model": values["request"].model})
     return Job(**values)
+
+
+def read_job(row: Row[Any]) -> Job | None:
+    """Return the same, or None where another version wrote what this one can't read."""
+    try:
+        return job_from_row(row)
+    except (Error, LookupError, TypeError, ValueError):
+        return None
 
 
 def image_from_row(row: Row[Any]) -> ImageRow:

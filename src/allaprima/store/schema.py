@@ -148,8 +148,8 @@ jobs = Table(
     Column("group_id", String),
     #: 0: the ordinary queue. 1: the one that runs only while the ordinary one is empty.
     Column("queue", Integer, nullable=False, server_default=text("0")),
-    #: Order within one key: higher first.
-    Column("priority", Integer, nullable=False, server_default=text("0")),
+    #: Order within one key: lower first.
+    Column("priority", Integer, nullable=False, server_default=text("1")),
     #: The job's turn in virtual time; see `queue.Queue`.
     Column("turn", Float, nullable=False, server_default=text("0")),
     #: Seconds that it was thought to take when it was accepted.
@@ -167,7 +167,8 @@ jobs = Table(
     Index(None, "account_id", "state", "id"),
     Index(None, "account_id", "group_id", "id"),
     # Only what waits is in these, however many jobs there ever were.
-    Index("ix_jobs_order", "queue", "turn", "id", sqlite_where=text("state = 'queued'")),
+    Index("ix_jobs_order", "queue", "turn", "id", "predicted_s", sqlite_where=text("state = 'queued'")),
+    Index("ix_jobs_urgency", "key_id", "queue", "priority", "id", sqlite_where=text("state = 'queued'")),
     Index("ix_jobs_order_of_key", "key_id", "queue", "turn", "id", sqlite_where=text("state = 'queued'")),
     Index("ix_jobs_start_by", "start_by", sqlite_where=text("state = 'queued' AND start_by IS NOT NULL")),
 )
@@ -219,6 +220,7 @@ usage = Table(
     Column("duration_s", Float, nullable=False, server_default=text("0")),
     Index(None, "account_id", "created_at", "job_id"),
     Index(None, "account_id", "key_id", "created_at"),
+    Index(None, "account_id", "state", "created_at", "job_id"),
     Index(None, "created_at"),
 )
 
@@ -260,6 +262,7 @@ ledger = Table(
     # However often a result is brought, it is charged once.
     UniqueConstraint("reference_id", "type"),
     Index(None, "account_id", "id"),
+    Index(None, "account_id", "type", "id"),
 )
 
 idempotency = Table(
@@ -307,6 +310,7 @@ deliveries = Table(
     Column("last_error", String),
     Index(None, "next_at"),
     Index(None, "job_id"),
+    Index(None, "endpoint_id"),
 )
 
 #: Where the result of a request lies that was painted before.

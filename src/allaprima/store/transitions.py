@@ -30,8 +30,6 @@ from allaprima.store.schema import JobState, deliveries, images, jobs, results
 
 logger = logging.getLogger(__name__)
 
-#: The queues of `schema.jobs`.
-ORDINARY, LOW = 0, 1
 #: Stands where a prompt was that nobody may keep.
 NOT_KEPT = "(not kept)"
 
@@ -82,7 +80,7 @@ class Transitions:
             return await _find(connection, job.id)
 
     async def _insert(self, connection: AsyncConnection, job: Job) -> None:
-        queue_number = LOW if job.terms.priority == Priority.LOW else ORDINARY
+        queue_number = queue.LOW if job.terms.priority == Priority.LOW else queue.ORDINARY
         await connection.execute(
             insert(jobs).values(
                 id=job.id,
@@ -94,7 +92,7 @@ class Transitions:
                 terms=job.terms.to_json(),
                 group_id=job.terms.group_id,
                 queue=queue_number,
-                priority=int(job.terms.priority == Priority.HIGH),
+                priority=int(job.terms.priority != Priority.HIGH),
                 turn=await queue.next_turn(connection, job.key_id, queue_number, job.predicted_s),
                 predicted_s=job.predicted_s,
                 start_by=job.start_by,
@@ -127,7 +125,7 @@ class Transitions:
                     await self._fail_unreadable(connection, row, now)
                     ended.append((job_id, JobState.FAILED))
                     continue
-                if job.cancel_asked_at is not None:
+                if job.cancel_asked_at is not None or (job.attempt > 0 and not job.terms.is_kept):
                     await self._end(connection, job, JobState.CANCELLED, now)
                     ended.append((job_id, JobState.CANCELLED))
                     continue
@@ -137,9 +135,10 @@ class Transitions:
                     continue
                 values = {"state": JobState.RUNNING.value, "started_at": now, "attempt": job.attempt + 1}
                 await connection.execute(
-                    update(jobs).where(jobs.c.id == job_id).values(**values, leased_until=leased_until)
+                    # Its time to start is kept: whoever takes it up again has nothing to miss.
+                    update(jobs).where(jobs.c.id == job_id).values(**values, leased_until=leased_until, start_by=None)
                 )
-                return replace(job, state=JobState.RUNNING, started_at=now, attempt=job.attempt + 1)
+                return replace(job, state=JobState.RUNNING, started_at=now, attempt=job.attempt + 1, start_by=None)
         return None
 
     async def renew(self, leased: Iterable[Job], leased_until: float) -> None:
@@ -178,7 +177,8 @@ class Transitions:
                 except (Error, LookupError, TypeError, ValueError):
                     await self._fail_unreadable(connection, row, now)
                     continue
-                if job.cancel_asked_at is not None:
+                # Whoever waited for what nobody keeps is gone.
+                if job.cancel_asked_at is not None or not job.terms.is_kept:
                     await self._end(connection, job, JobState.CANCELLED, now)
                 elif job.crashes >= max_crashes:
                     error = GenerationFailed(f"the server died {max_crashes} times while it painted this")
@@ -201,10 +201,7 @@ class Transitions:
             return await self._succeed(connection, job, now, outcome)
 
     async def _succeed(self, connection: AsyncConnection, job: Job, now: float, outcome: Outcome) -> bool:
-        values: dict[str, Any] = {"result": outcome.result}
-        if not job.terms.is_kept:
-            values["request"] = replace(job.request, prompt=NOT_KEPT).to_json()
-        if not await self._end(connection, job, JobState.SUCCEEDED, now, outcome=outcome, values=values):
+        if not await self._end(connection, job, JobState.SUCCEEDED, now, outcome=outcome):
             return False
         if outcome.pictures:
             await connection.execute(insert(images), [image_values(picture) for picture in outcome.pictures])
@@ -275,9 +272,11 @@ class Transitions:
         *,
         outcome: Outcome | None = None,
         error: Error | None = None,
-        values: dict[str, Any] | None = None,
     ) -> bool:
         """The one way into a final state: the job, its usage and charge, and the webhook that tells of it."""
+        values: dict[str, Any] = {"result": outcome.result} if outcome else {}
+        if not job.terms.is_kept:
+            values["request"] = replace(job.request, prompt=NOT_KEPT).to_json()
         ended = await connection.execute(
             update(jobs)
             .where(*_current(job))
@@ -288,7 +287,7 @@ class Transitions:
                 leased_until=None,
                 error_code=error.code if error else None,
                 error_message=error.message if error else None,
-                **(values or {}),
+                **values,
             )
         )
         if ended.rowcount != 1:

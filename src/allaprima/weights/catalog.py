@@ -20,6 +20,8 @@ class CatalogEntry:
     name: str
     description: str
     owned_by: str
+    #: Who made it, as people write it.
+    developer: str
     #: When the model came out, unix seconds.
     created: int
 
@@ -31,6 +33,7 @@ CATALOG: tuple[CatalogEntry, ...] = (
         "FLUX.1 [schnell]",
         "Text to image in four steps, 12 billion parameters, by Black Forest Labs.",
         "black-forest-labs",
+        "Black Forest Labs",
         1722470400,
     ),
     CatalogEntry(
@@ -38,6 +41,7 @@ CATALOG: tuple[CatalogEntry, ...] = (
         ("sketch",),
         "sketch",
         "The built-in model: small, offline, paints simple scenes of flat art in a second on a CPU.",
+        "allaprima",
         "allaprima",
         1795305600,
     ),

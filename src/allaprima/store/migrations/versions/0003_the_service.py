@@ -45,7 +45,7 @@ def _alter_jobs() -> None:
         jobs.add_column(sa.Column("terms", sa.JSON()))
         jobs.add_column(sa.Column("group_id", sa.String()))
         jobs.add_column(sa.Column("queue", sa.Integer(), nullable=False, server_default=_ZERO))
-        jobs.add_column(sa.Column("priority", sa.Integer(), nullable=False, server_default=_ZERO))
+        jobs.add_column(sa.Column("priority", sa.Integer(), nullable=False, server_default=sa.text("1")))
         jobs.add_column(sa.Column("turn", sa.Float(), nullable=False, server_default=_ZERO))
         jobs.add_column(sa.Column("predicted_s", sa.Float(), nullable=False, server_default=_ZERO))
         jobs.add_column(sa.Column("start_by", sa.Float()))
@@ -57,7 +57,8 @@ def _alter_jobs() -> None:
     op.create_index("ix_jobs_account_id_state_id", "jobs", ["account_id", "state", "id"])
     op.create_index("ix_jobs_account_id_group_id_id", "jobs", ["account_id", "group_id", "id"])
     queued = sa.text("state = 'queued'")
-    op.create_index("ix_jobs_order", "jobs", ["queue", "turn", "id"], sqlite_where=queued)
+    op.create_index("ix_jobs_order", "jobs", ["queue", "turn", "id", "predicted_s"], sqlite_where=queued)
+    op.create_index("ix_jobs_urgency", "jobs", ["key_id", "queue", "priority", "id"], sqlite_where=queued)
     op.create_index("ix_jobs_order_of_key", "jobs", ["key_id", "queue", "turn", "id"], sqlite_where=queued)
     waits = sa.text("state = 'queued' AND start_by IS NOT NULL")
     op.create_index("ix_jobs_start_by", "jobs", ["start_by"], sqlite_where=waits)
@@ -77,6 +78,8 @@ def _alter_usage() -> None:
     op.create_index("ix_usage_account_id_created_at_job_id", "usage", ["account_id", "created_at", "job_id"])
     op.create_index("ix_usage_account_id_key_id_created_at", "usage", ["account_id", "key_id", "created_at"])
     op.create_index("ix_usage_created_at", "usage", ["created_at"])
+    by_state = ["account_id", "state", "created_at", "job_id"]
+    op.create_index("ix_usage_account_id_state_created_at_job_id", "usage", by_state)
     op.execute("UPDATE usage SET slot = CAST(created_at / 900 AS INTEGER) * 900")
 
 
@@ -124,6 +127,7 @@ def _create_tables() -> None:
         sa.UniqueConstraint("reference_id", "type", name="uq_ledger_reference_id_type"),
     )
     op.create_index("ix_ledger_account_id_id", "ledger", ["account_id", "id"])
+    op.create_index("ix_ledger_account_id_type_id", "ledger", ["account_id", "type", "id"])
     op.create_table(
         "idempotency",
         account(),
@@ -165,6 +169,7 @@ def _create_tables() -> None:
     )
     op.create_index("ix_deliveries_next_at", "deliveries", ["next_at"])
     op.create_index("ix_deliveries_job_id", "deliveries", ["job_id"])
+    op.create_index("ix_deliveries_endpoint_id", "deliveries", ["endpoint_id"])
     op.create_table(
         "results",
         account(),
@@ -182,7 +187,12 @@ def downgrade() -> None:
         op.drop_table(table)
     # The version before kept usage only of jobs that it has, and only of those that succeeded.
     op.execute("DELETE FROM usage WHERE state <> 'succeeded' OR job_id NOT IN (SELECT id FROM jobs)")
-    for index in ("account_id_created_at_job_id", "account_id_key_id_created_at", "created_at"):
+    for index in (
+        "account_id_created_at_job_id",
+        "account_id_key_id_created_at",
+        "account_id_state_created_at_job_id",
+        "created_at",
+    ):
         op.drop_index(f"ix_usage_{index}", "usage")
     with op.batch_alter_table("usage") as usage:
         for column in ("slot", "state", "origin", "client_request_id", "duration_s"):
@@ -197,6 +207,7 @@ def downgrade() -> None:
         "order",
         "order_of_key",
         "start_by",
+        "urgency",
     ):
         op.drop_index(f"ix_jobs_{index}", "jobs")
     with op.batch_alter_table("jobs") as jobs:
