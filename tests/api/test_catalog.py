@@ -30,7 +30,9 @@ async def test_a_model_has_the_platforms_and_openais_members(anonymous: httpx2.A
         assert type(model["created"]) is int
         assert all(type(model[name]) is str for name in ("id", "owned_by", "type", "painted_by", "revision"))
         assert model["type"] == "openai/image-generations"
-        assert set(model["info"]) == {"name", "developer", "description"}
+        assert set(model["info"]) == {
+            "name", "developer", "description", "releasedAt", "url", "docsUrl", "docsJson",
+        }  # fmt: skip
         assert model["modalities"] == {"input": ["text"], "output": ["image"]}
         assert model["capabilities"] == ["text_to_image"]
         assert model["pricing"]["kind"] == "fixed"

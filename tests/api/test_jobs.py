@@ -452,8 +452,11 @@ async def test_a_request_may_be_stricter_within_the_operators_bounds(
         for value, status in ((0.4, 202), (0.6, 400)):
             answer = await client.post(JOBS, json=BODY | {"safety_threshold": value})
             assert answer.status_code == status
-        await submit(client)
-        assert [request.safety_threshold for request in engine.requests.values()][-1] == 0.5
+        job = await submit(client)
+        await service.jobs.wait(job["id"], 60)
+        assert engine.requests[job["id"]].safety_threshold == 0.5
+        answer = await client.post(JOBS, json=BODY | {"enable_safety_checker": False})
+        assert answer.status_code == 400
 
 
 async def test_an_operator_may_allow_less_than_can_be_painted(
