@@ -45,7 +45,7 @@ class Journal:
         with httpx2.Client(base_url=self.url, timeout=30) as client:
             while not self._stopping.is_set():
                 self._submit(client, f"key {next(self._names)}")
-                time.sleep(0.02)
+                time.sleep(0.8)
 
     def _submit(self, client: httpx2.Client, name: str) -> None:
         headers = {"authorization": f"Bearer {self.key}", "idempotency-key": name}

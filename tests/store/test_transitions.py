@@ -445,5 +445,5 @@ async def test_the_place_in_the_queue_is_the_order_in_which_jobs_are_leased(
 
 async def test_the_seconds_ahead_are_those_of_the_jobs_ahead(jobs: Jobs, add: Any) -> None:
     added = [await add(predicted_s=float(seconds)) for seconds in (2, 3, 5)]
-    assert [await jobs.ahead_of(job.id) for job in added] == [(0, 0.0), (1, 2.0), (2, 5.0)]
+    assert [await jobs.ahead_of(job.id) for job in added] == [(0, 0.0, 2.0), (1, 2.0, 3.0), (2, 5.0, 5.0)]
     assert await jobs.seconds_queued() == 10.0

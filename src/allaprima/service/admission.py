@@ -111,7 +111,8 @@ class Admission:
         except QueueFull:
             raise QueueFull(retry_after_s=await self._wait_for_room()) from None
         if admitted.id == job.id:
-            self._turnstile.admit(self._clock(), await self._job_s())
+            if self._turnstile.has_promised:
+                self._turnstile.admit(self._clock(), await self._job_s())
             if job.start_by is not None:
                 self._dispatcher.expect_start(job.id, job.start_by)
             self._dispatcher.wake()

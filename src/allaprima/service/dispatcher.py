@@ -409,16 +409,15 @@ class Dispatcher:
 
     async def place(self, job_id: str) -> dict[str, Any] | None:
         """Return how many jobs go before a queued one, and when it will start and finish; None if it is not queued."""
-        job = await self._jobs.get(job_id)
         found = await self._jobs.ahead_of(job_id)
-        if job is None or found is None:
+        if found is None:
             return None
-        count, seconds = found
+        count, seconds, own_s = found
         start = self._clock() + self.engine_free_in() + seconds
         return {
             "queue_position": count + 1,
             "predicted_start": round(start, 3),
-            "predicted_finish": round(start + self.pace.seconds(job.request), 3),
+            "predicted_finish": round(start + own_s, 3),
         }
 
 

@@ -21,6 +21,11 @@ class Turnstile:
         #: When, unix seconds, soonest first.
         self._promises: list[float] = []
 
+    @property
+    def has_promised(self) -> bool:
+        """Whether anybody was told a time that is not over."""
+        return bool(self._promises)
+
     def refuse(self, now: float, room_in_s: float, job_s: float) -> float:
         """Return the seconds after which a client will find room.
 

@@ -76,7 +76,7 @@ class Jobs:
         async with self._database.read() as connection:
             return await queue.count_queued(connection)
 
-    async def ahead_of(self, job_id: str) -> tuple[int, float] | None:
+    async def ahead_of(self, job_id: str) -> tuple[int, float, float] | None:
         """See `queue.ahead_of`."""
         async with self._database.read() as connection:
             return await queue.ahead_of(connection, job_id)

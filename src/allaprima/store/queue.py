@@ -10,14 +10,15 @@ queue run only while the ordinary one is empty.
 
 from typing import Any
 
-from sqlalchemy import ColumnElement, func, or_, select, tuple_, update
+from sqlalchemy import ColumnElement, func, literal_column, or_, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from allaprima.store.schema import UNFINISHED, JobState, jobs
 
 #: The queues of `schema.jobs`.
 ORDINARY, LOW = 0, 1
-_QUEUED = jobs.c.state == JobState.QUEUED.value
+# Written out, not passed as a parameter: only so does SQLite see that the queue's partial indexes apply.
+_QUEUED = jobs.c.state == literal_column(f"'{JobState.QUEUED.value}'")
 _ORDER = (jobs.c.queue, jobs.c.turn, jobs.c.id)
 
 
@@ -73,29 +74,34 @@ async def _set_turn(connection: AsyncConnection, job_id: str, turn: float) -> No
     await connection.execute(update(jobs).where(jobs.c.id == job_id).values(turn=turn))
 
 
-async def ahead_of(connection: AsyncConnection, job_id: str) -> tuple[int, float] | None:
-    """Return how many jobs wait before a queued one, and the seconds that they were thought to take together.
+async def ahead_of(connection: AsyncConnection, job_id: str) -> tuple[int, float, float] | None:
+    """Return how many jobs wait before a queued one, the seconds that they were thought to take, and its own.
 
     None when the job is not queued.
     """
-    own = select(jobs.c.key_id, jobs.c.queue, jobs.c.turn, jobs.c.priority, jobs.c.id).where(
+    own = select(jobs.c.key_id, jobs.c.queue, jobs.c.turn, jobs.c.priority, jobs.c.id, jobs.c.predicted_s).where(
         _QUEUED, jobs.c.id == job_id
     )
     job = (await connection.execute(own)).first()
     if job is None:
         return None
+    turn, turn_id = job.turn, job.id
     siblings = (_QUEUED, jobs.c.key_id == job.key_id, jobs.c.queue == job.queue)
-    is_before = or_(jobs.c.priority < job.priority, (jobs.c.priority == job.priority) & (jobs.c.id < job.id))
-    rank = (await connection.execute(select(func.count()).select_from(jobs).where(*siblings, is_before))).scalar_one()
-    # The job will take its key's turn of that rank, whichever job has it now.
-    slot = select(*_ORDER).where(*siblings).order_by(*_ORDER).offset(rank).limit(1)
-    turn = (await connection.execute(slot)).one()
-    is_earlier = tuple_(jobs.c.turn, jobs.c.id) < tuple_(turn.turn, turn.id)
+    is_other = or_(jobs.c.priority < job.priority, jobs.c.priority > job.priority)
+    others = select(jobs.c.id).where(*siblings, is_other).limit(1)
+    if (await connection.execute(others)).first():
+        # The job will take its key's turn of its rank, whichever job has it now.
+        is_before = or_(jobs.c.priority < job.priority, (jobs.c.priority == job.priority) & (jobs.c.id < job.id))
+        ranked = select(func.count()).select_from(jobs).where(*siblings, is_before)
+        rank = (await connection.execute(ranked)).scalar_one()
+        slot = select(jobs.c.turn, jobs.c.id).where(*siblings).order_by(*_ORDER).offset(rank).limit(1)
+        turn, turn_id = (await connection.execute(slot)).one()
+    is_earlier = tuple_(jobs.c.turn, jobs.c.id) < tuple_(turn, turn_id)
     count, seconds = await _load(connection, jobs.c.queue == job.queue, is_earlier)
     if job.queue == LOW:
         ordinary, its_seconds = await _load(connection, jobs.c.queue == ORDINARY)
         count, seconds = count + ordinary, seconds + its_seconds
-    return count, seconds
+    return count, seconds, job.predicted_s
 
 
 async def _load(connection: AsyncConnection, *conditions: ColumnElement[bool]) -> tuple[int, float]:
