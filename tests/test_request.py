@@ -33,6 +33,7 @@ def test_defaults_are_one_checked_png_of_1024_by_768_in_four_steps() -> None:
         "check_safety": True,
         "image_format": ImageFormat.PNG,
         "on_long_prompt": LongPrompt.TRUNCATE,
+        "safety_threshold": None,
     }
 
 

@@ -55,10 +55,10 @@ async def test_racing_clients_never_overdraw(
     headers = {"authorization": f"Bearer {small_server.key}"}
     limits = httpx2.Limits(max_connections=clients)
     statuses: Counter[int] = Counter()
-    async with httpx2.AsyncClient(base_url=small_server.url, headers=headers, limits=limits, timeout=120) as client:
-        for _ in range(rounds):
-            # Enough for one picture, and not for two.
-            await asyncio.to_thread(credit, small_server, CREDITS / 2_000_000, tmp_path)
+    for _ in range(rounds):
+        # Enough for one picture, and not for two.
+        await asyncio.to_thread(credit, small_server, CREDITS / 2_000_000, tmp_path)
+        async with httpx2.AsyncClient(base_url=small_server.url, headers=headers, limits=limits, timeout=120) as client:
             posts = (client.post("/v1/images/generations", json=BODY) for _ in range(clients))
             for answer in await asyncio.gather(*posts):
                 statuses[answer.status_code] += 1

@@ -12,6 +12,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -225,6 +226,9 @@ class UnforeseenMiddleware:
 
         try:
             await self._app(scope, receive, send_noting)
+        except ClientDisconnect:
+            # Gone in the middle of its request: there is nobody to answer.
+            logger.debug("a client went away")
         except Exception as exc:
             if has_started or scope["type"] != "http":
                 raise

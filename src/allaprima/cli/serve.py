@@ -27,6 +27,8 @@ from allaprima.wiring import build_engine, open_service
 #: Seconds that open requests get when the server stops: to be painted, and then to hear that they were not.
 PAINT_S, GRACE_S = 18, 20
 BACKLOG = 2048
+#: Seconds that an idle connection is kept: longer than clients keep theirs, so that none is closed as it is used again.
+KEEP_ALIVE_S = 75
 #: Seconds after which a thread that runs Python gives way to another that wants to.
 SWITCH_S = 0.0005
 
@@ -112,6 +114,7 @@ def _server(app: FastAPI) -> _Server:
             proxy_headers=False,
             server_header=False,
             timeout_graceful_shutdown=GRACE_S,
+            timeout_keep_alive=KEEP_ALIVE_S,
             backlog=BACKLOG,
         )
     )

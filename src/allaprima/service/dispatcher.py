@@ -6,30 +6,28 @@ the job succeeded with its images, its usage and its charge.
 """
 
 import asyncio
-import hashlib
 import logging
-from base64 import b64encode
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
-from uuid_utils import uuid7
-
 from allaprima.errors import Cancelled, Draining, Error, JobNotFound, StoreError
 from allaprima.metrics import Metrics
-from allaprima.request import Painting, Preview, StepDone
+from allaprima.request import Painting
 from allaprima.service.cache import fingerprint
 from allaprima.service.events import Events, EventType
+from allaprima.service.outcome import image_row, outcome_of
 from allaprima.service.pace import Pace
 from allaprima.service.ports import Clock, Engine
 from allaprima.service.prices import Prices
+from allaprima.service.progress import JobProgress
 from allaprima.service.traces import trace_job
 from allaprima.service.webhooks import Webhooks
 from allaprima.store.images import Images
 from allaprima.store.jobs import Jobs
-from allaprima.store.rows import ImageRow, Job, Outcome
+from allaprima.store.rows import Job
 from allaprima.store.schema import JobState
 from allaprima.store.transitions import Transitions
 
@@ -281,7 +279,7 @@ class Dispatcher:
         loop = asyncio.get_running_loop()
         self._carried[job.id] = job
         self._moved.set()
-        future = self._engine.submit(job.id, job.request, _Progress(self._events, job, loop, self._begin))
+        future = self._engine.submit(job.id, job.request, JobProgress(self._events, job, loop, self._begin))
         try:
             painting = await asyncio.wrap_future(future)
         except asyncio.CancelledError:
@@ -331,41 +329,18 @@ class Dispatcher:
         now = self._clock()
         rows = []
         for place, image in enumerate(painting.images if job.terms.is_kept else ()):
-            row = _image_row(job, place, image, now, now + (job.terms.image_ttl_s or self._image_ttl_s))
+            row = image_row(job, place, image, now, now + (job.terms.image_ttl_s or self._image_ttl_s))
             await self._images.put(row.object_name, image.data)
             rows.append(row)
         if not job.terms.is_kept:
             self._unkept[job.id] = painting
             while len(self._unkept) > UNKEPT:
                 self._unkept.popitem(last=False)
-        outcome = self._outcome(job, painting, tuple(rows))
+        outcome = outcome_of(job, painting, tuple(rows), self._prices, self._fingerprint(job) if rows else None)
         is_taken = await self._insist(lambda: self._transitions.succeed(job, now, outcome))
         if not is_taken:
             logger.warning("job %s: a result of an old attempt was refused", job.id)
         return is_taken
-
-    def _outcome(self, job: Job, painting: Painting, rows: tuple[ImageRow, ...]) -> Outcome:
-        charged = sum(not image.is_flagged for image in painting.images)
-        # Never more than was held back, though prices may have risen since.
-        credits_ = min(job.held, self._prices.credits(job.terms.model, job.request, charged))
-        result = {
-            "model": painting.model,
-            "revision": painting.revision,
-            "precision": painting.precision,
-            "credits": credits_,
-            "warnings": [*job.terms.warnings, *painting.warnings],
-            "timings": {
-                "inference": painting.timings.inference,
-                "text": painting.timings.text,
-                "steps": list(painting.timings.steps),
-                "decode": painting.timings.decode,
-                "safety": painting.timings.safety,
-                "encode": painting.timings.encode,
-            },
-        }
-        megapixels = job.request.width * job.request.height * charged / 1e6
-        name = self._fingerprint(job) if rows else None
-        return Outcome(result, rows, charged, megapixels, credits_, name)
 
     def _fingerprint(self, job: Job) -> str | None:
         painted_by = next((info for info in self._engine.models if info.id == job.request.model), None)
@@ -419,63 +394,3 @@ class Dispatcher:
             "predicted_start": round(start, 3),
             "predicted_finish": round(start + own_s, 3),
         }
-
-
-class _Progress:
-    """What the engine's thread tells the loop of one job."""
-
-    def __init__(self, events: Events, job: Job, loop: asyncio.AbstractEventLoop, begin: Callable[[Job], None]) -> None:
-        self._events = events
-        self._job = job
-        self._job_id = job.id
-        self._loop = loop
-        self._begin = begin
-
-    def started(self) -> None:
-        """The engine begins."""
-        with suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(self._begin, self._job)
-        self._publish(EventType.RUNNING, {"attempt": self._job.attempt})
-
-    def step(self, done: StepDone) -> None:
-        """A step was done."""
-        self._publish(EventType.STEP, {"step": done.step, "steps": done.steps})
-
-    def wants_previews(self) -> bool:
-        """Whether anybody would see one."""
-        return self._events.is_watched(self._job_id)
-
-    def preview(self, preview: Preview) -> None:
-        """Here is one."""
-        images = [
-            {
-                "url": None if image.is_flagged else f"data:image/jpeg;base64,{b64encode(image.data).decode()}",
-                "nsfw_score": image.nsfw_score,
-                "is_flagged": image.is_flagged,
-            }
-            for image in preview.images
-        ]
-        self._publish(EventType.PREVIEW, {"step": preview.step, "steps": preview.steps, "images": images})
-
-    def _publish(self, kind: EventType, data: dict[str, Any]) -> None:
-        # The loop may be gone when the engine is closed in the middle of a step.
-        with suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(self._events.publish, self._job_id, kind, data)
-
-
-def _image_row(job: Job, place: int, image: Any, now: float, expires_at: float) -> ImageRow:
-    image_id = str(uuid7())
-    return ImageRow(
-        id=image_id,
-        job_id=job.id,
-        place=place,
-        object_name=f"{image_id}.{job.request.image_format.value}",
-        content_type=job.request.image_format.content_type,
-        size_bytes=len(image.data),
-        sha256=hashlib.sha256(image.data).hexdigest(),
-        seed=image.seed,
-        nsfw_score=image.nsfw_score,
-        is_flagged=image.is_flagged,
-        created_at=now,
-        expires_at=expires_at,
-    )
