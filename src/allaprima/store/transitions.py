@@ -57,27 +57,31 @@ class Transitions:
         `IdempotencyMismatch`; then nothing is stored.
         """
         async with self._database.write() as connection:
-            if claim and (made := await find_claim(connection, job.account_id, claim, job.created_at)):
-                return await _find(connection, made)
-            if await queue.count_unfinished(connection) >= queue_size:
-                raise QueueFull(retry_after_s=0)
-            await bill.hold(connection, job.account_id, job.key_id, job.held, job.created_at)
-            await self._insert(connection, job)
-            if claim:
-                await keep_claim(connection, job.account_id, claim, job.id, job.created_at)
-        return job
+            made = await self._let_in(connection, job, claim, queue_size)
+            return job if made == job.id else await _find(connection, made)
 
     async def admit_finished(self, job: Job, outcome: Outcome, claim: Claim | None = None) -> Job:
-        """Store a job that needs no painting: queued -> succeeded at once. Raises what `admit` does."""
+        """Store a job that needs no painting, and so no room: queued -> succeeded at once.
+
+        Raises what `admit` does but `QueueFull`.
+        """
         async with self._database.write() as connection:
-            if claim and (made := await find_claim(connection, job.account_id, claim, job.created_at)):
-                return await _find(connection, made)
-            await bill.hold(connection, job.account_id, job.key_id, job.held, job.created_at)
-            await self._insert(connection, job)
-            if claim:
-                await keep_claim(connection, job.account_id, claim, job.id, job.created_at)
-            await self._succeed(connection, job, job.created_at, outcome)
-            return await _find(connection, job.id)
+            made = await self._let_in(connection, job, claim, None)
+            if made == job.id:
+                await self._succeed(connection, job, job.created_at, outcome)
+            return await _find(connection, made)
+
+    async def _let_in(self, connection: AsyncConnection, job: Job, claim: Claim | None, queue_size: int | None) -> str:
+        """Store a new job, its hold and its claim; return its id, or that of the job that the claim stands for."""
+        if claim and (made := await find_claim(connection, job.account_id, claim, job.created_at)):
+            return made
+        if queue_size is not None and await queue.count_unfinished(connection) >= queue_size:
+            raise QueueFull(retry_after_s=0)
+        await bill.hold(connection, job.account_id, job.key_id, job.held, job.created_at)
+        await self._insert(connection, job)
+        if claim:
+            await keep_claim(connection, job.account_id, claim, job.id, job.created_at)
+        return job.id
 
     async def _insert(self, connection: AsyncConnection, job: Job) -> None:
         queue_number = queue.LOW if job.terms.priority == Priority.LOW else queue.ORDINARY
