@@ -1,4 +1,7 @@
 // The int8 product for CPUs with AVX2 and no more: exact, in pairs of int16.
+//
+// Blocked after Goto and van de Geijn 2008 ("Anatomy of High-Performance Matrix Multiplication", section 4): a panel of
+// columns lies in the first cache, a group of panels in the second, and rows pass by both, in the order of their use.
 
 #include <algorithm>
 
@@ -14,56 +17,75 @@ namespace allaprima {
 namespace {
 
 constexpr int ROWS = 6, PANEL = 16;  // of a tile: 12 of the 16 registers
-constexpr Index DEPTH = 1024;        // pairs of a panel at a time: 64 KiB
+constexpr Index DEPTH = 512;         // pairs of a panel at a time: 32 KiB
+constexpr Index GROUP = 8;           // panels at a time: 256 KiB
 
+// Two neighbours of a row, each an int16.
 using Pair = std::int32_t;
 
 struct RowsUser {};
 struct PanelUser {};
 
-// Numbers of a row as pairs of int16, with a zero behind an odd one.
-void widen(const std::int8_t* from, Index count, std::int16_t* to) {
-    Index i = 0;
-    for (; i + 16 <= count; i += 16) {
-        const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from + i));
-        _mm256_storeu_si256(reinterpret_cast<__m256i*>(to + i), _mm256_cvtepi8_epi16(bytes));
+// The pairs of `count` lines of `length` numbers, depth after depth; zeros for lines up to LINES and behind an odd end.
+template <int LINES>
+void interleave(const std::int8_t* from, Index stride, Index count, Index length, Pair* to) {
+    const auto pair = [](std::int8_t first, std::int8_t second) {
+        return Pair(std::uint32_t(std::uint16_t(first)) | std::uint32_t(std::uint16_t(second)) << 16);
+    };
+    for (int line = 0; line < LINES; ++line) {
+        const std::int8_t* numbers = from + line * stride;
+        const Index whole = line < count ? length / 2 : 0;
+        for (Index p = 0; p < whole; ++p) to[p * LINES + line] = pair(numbers[2 * p], numbers[2 * p + 1]);
+        for (Index p = whole; p < (length + 1) / 2; ++p)
+            to[p * LINES + line] = line < count ? pair(numbers[2 * p], 0) : 0;
     }
-    for (; i < count; ++i) to[i] = from[i];
-    if (count % 2) to[count] = 0;
 }
 
-// Pairs of PANEL columns, depth after depth; zeros for columns that are not there.
-void pack(const std::int8_t* weight, Index stride, Index columns, Index count, Pair* panel) {
-    const Index pairs = (count + 1) / 2;
-    std::fill_n(panel, pairs * PANEL, Pair(0));
-    auto* numbers = reinterpret_cast<std::int16_t*>(panel);
-    for (Index column = 0; column < columns; ++column)
-        for (Index k = 0; k < count; ++k)
-            numbers[(k / 2 * PANEL + column) * 2 + k % 2] = weight[column * stride + k];
+// The sums of one row of a tile.
+struct Row {
+    __m256i left, right;
+};
+
+inline void add(Row& sums, Pair pair, __m256i first, __m256i second) {
+    const __m256i row = _mm256_set1_epi32(pair);
+    sums.left = _mm256_add_epi32(sums.left, _mm256_madd_epi16(row, first));
+    sums.right = _mm256_add_epi32(sums.right, _mm256_madd_epi16(row, second));
+    // One row is done after another: with all products at once the sums don't fit the registers.
+    asm("" : "+x"(sums.left), "+x"(sums.right));
 }
 
-// Add to M rows of sums, `out_stride` apart, of which `columns` are there.
-template <int M>
-void multiply(const std::int16_t* rows, Index stride, const Pair* panel, Index pairs, Index columns, std::int32_t* out,
-              Index out_stride) {
-    __m256i sums[M][2] = {};
-    for (Index p = 0; p < pairs; ++p) {
-        const auto* columns_of = reinterpret_cast<const __m256i*>(panel + p * PANEL);
-        const __m256i first = _mm256_loadu_si256(columns_of), second = _mm256_loadu_si256(columns_of + 1);
-#pragma GCC unroll 6
-        for (int m = 0; m < M; ++m) {
-            Pair pair;
-            __builtin_memcpy(&pair, rows + m * stride + 2 * p, sizeof pair);
-            const __m256i row = _mm256_set1_epi32(pair);
-            sums[m][0] = _mm256_add_epi32(sums[m][0], _mm256_madd_epi16(row, first));
-            sums[m][1] = _mm256_add_epi32(sums[m][1], _mm256_madd_epi16(row, second));
-        }
+inline void store(const Row& sums, std::int32_t* to) {
+    _mm256_store_si256(reinterpret_cast<__m256i*>(to), sums.left);
+    _mm256_store_si256(reinterpret_cast<__m256i*>(to + 8), sums.right);
+}
+
+// A tile of sums, begun anew or added to what is there. `rows` and `columns` are those of the tile that are there.
+void multiply(const Pair* lines, const Pair* panel, Index pairs, bool is_first, Index rows, Index columns,
+              std::int32_t* out, Index out_stride) {
+    // Each by its name: an array of them would be kept in memory.
+    const Row zero = {_mm256_setzero_si256(), _mm256_setzero_si256()};
+    Row a = zero, b = zero, c = zero, d = zero, e = zero, f = zero;
+    for (Index p = 0; p < pairs; ++p, lines += ROWS, panel += PANEL) {
+        const auto* columns_of = reinterpret_cast<const __m256i*>(panel);
+        const __m256i first = _mm256_load_si256(columns_of), second = _mm256_load_si256(columns_of + 1);
+        add(a, lines[0], first, second);
+        add(b, lines[1], first, second);
+        add(c, lines[2], first, second);
+        add(d, lines[3], first, second);
+        add(e, lines[4], first, second);
+        add(f, lines[5], first, second);
     }
-    for (int m = 0; m < M; ++m) {
-        alignas(32) std::int32_t found[PANEL];
-        _mm256_store_si256(reinterpret_cast<__m256i*>(found), sums[m][0]);
-        _mm256_store_si256(reinterpret_cast<__m256i*>(found + 8), sums[m][1]);
-        for (Index column = 0; column < columns; ++column) out[m * out_stride + column] += found[column];
+    alignas(32) std::int32_t found[ROWS][PANEL];
+    store(a, found[0]);
+    store(b, found[1]);
+    store(c, found[2]);
+    store(d, found[3]);
+    store(e, found[4]);
+    store(f, found[5]);
+    for (Index m = 0; m < rows; ++m) {
+        std::int32_t* place = out + m * out_stride;
+        for (Index column = 0; column < columns; ++column)
+            place[column] = is_first ? found[m][column] : place[column] + found[m][column];
     }
 }
 
@@ -74,23 +96,27 @@ using namespace allaprima;
 
 extern "C" void allaprima_product_int8_avx2(const std::int8_t* rows, const std::int8_t* weight, Index m, Index n, Index k,
                                             std::int32_t* out, int threads) {
-    const Index stride = (k + 1) / 2 * 2;
-    std::int16_t* wide = scratch<RowsUser, std::int16_t>(m * stride);
-    share(m, threads, [&](Index row) {
-        widen(rows + row * k, k, wide + row * stride);
-        std::fill_n(out + row * n, n, 0);
+    const Index pairs = (k + 1) / 2, tiles = (m + ROWS - 1) / ROWS;
+    Pair* lines = scratch<RowsUser, Pair>(tiles * ROWS * pairs);
+    share(tiles, threads, [&](Index tile) {
+        interleave<ROWS>(rows + tile * ROWS * k, k, std::min<Index>(ROWS, m - tile * ROWS), k,
+                         lines + tile * ROWS * pairs);
     });
-    share((n + PANEL - 1) / PANEL, threads, [&](Index task) {
-        Pair* panel = scratch<PanelUser, Pair>(DEPTH * PANEL);
-        const Index column = task * PANEL, columns = std::min<Index>(PANEL, n - column);
-        for (Index begin = 0; begin < k; begin += 2 * DEPTH) {
-            const Index count = std::min(2 * DEPTH, k - begin), pairs = (count + 1) / 2;
-            pack(weight + column * k + begin, k, columns, count, panel);
-            Index row = 0;
-            for (; row + ROWS <= m; row += ROWS)
-                multiply<ROWS>(wide + row * stride + begin, stride, panel, pairs, columns, out + row * n + column, n);
-            for (; row < m; ++row)
-                multiply<1>(wide + row * stride + begin, stride, panel, pairs, columns, out + row * n + column, n);
+    const Index panels = (n + PANEL - 1) / PANEL;
+    share((panels + GROUP - 1) / GROUP, threads, [&](Index task) {
+        Pair* group = scratch<PanelUser, Pair>(GROUP * DEPTH * PANEL);
+        const Index first = task * GROUP, count = std::min(GROUP, panels - first);
+        const auto columns = [&](Index panel) { return std::min<Index>(PANEL, n - (first + panel) * PANEL); };
+        for (Index begin = 0; begin < pairs; begin += DEPTH) {
+            const Index depth = std::min(DEPTH, pairs - begin), length = std::min(2 * depth, k - 2 * begin);
+            for (Index panel = 0; panel < count; ++panel)
+                interleave<PANEL>(weight + (first + panel) * PANEL * k + 2 * begin, k, columns(panel), length,
+                                  group + panel * DEPTH * PANEL);
+            for (Index tile = 0; tile < tiles; ++tile)
+                for (Index panel = 0; panel < count; ++panel)
+                    multiply(lines + (tile * pairs + begin) * ROWS, group + panel * DEPTH * PANEL, depth, begin == 0,
+                             std::min<Index>(ROWS, m - tile * ROWS), columns(panel),
+                             out + tile * ROWS * n + (first + panel) * PANEL, n);
         }
     });
 }
