@@ -13,7 +13,7 @@ import os
 import shutil
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -52,6 +52,7 @@ def main() -> None:
     parser.add_argument("--layout", choices=sorted(LAYOUTS), required=True)
     parser.add_argument("--folder", type=Path, default=Path("build/full-size"), help="where to make it")
     parser.add_argument("--size", action="append", help="of the pictures; 512x512 and 256x256 if none is named")
+    parser.add_argument("--pictures", type=int, choices=range(1, 5), default=4, help="of each size, with new prompts")
     parser.add_argument("--precision", choices=["int8", "int8wo", "int4wo"], default="int8")
     parser.add_argument("--keep", action="store_true", help="leave the checkpoint and its packed form there")
     options = parser.parse_args()
@@ -68,7 +69,7 @@ def main() -> None:
         (folder / "done").touch()
     print(f"{cpu_name()}, {os.cpu_count()} cores, torch {torch.__version__}, {dt.datetime.now(dt.UTC):%Y-%m-%d}")
     print(f"\n{options.layout} read as {precision}, {STEPS} steps\n\n| figure | value |\n|---|---|")
-    measure(folder, precision, options.size or ["512x512", "256x256"])
+    measure(folder, precision, options.size or ["512x512", "256x256"], PROMPTS[: options.pictures])
     if not options.keep:
         shutil.rmtree(folder)
 
@@ -91,7 +92,7 @@ def said(what: str) -> Iterator[None]:
 # Measuring ------------------------------------------------------------------------------------------------------------
 
 
-def measure(folder: Path, precision: Precision, sizes: list[str]) -> None:
+def measure(folder: Path, precision: Precision, sizes: list[str], words: Sequence[str]) -> None:
     """Start the server twice and print what it took."""
     for made in ("data", "again", "weights"):
         shutil.rmtree(folder / made, ignore_errors=True)
@@ -104,7 +105,7 @@ def measure(folder: Path, precision: Precision, sizes: list[str]) -> None:
         client = httpx2.Client(base_url=address, headers={"authorization": f"Bearer {key}"}, timeout=3600)
         for i, size in enumerate(sizes):
             # New to the server, and of as many tokens.
-            prompts = [f"{prompt} {'again ' * i}".strip() for prompt in PROMPTS]
+            prompts = [f"{prompt} {'again ' * i}".strip() for prompt in words]
             answers = [paint(client, prompt, size, seed) for seed, prompt in enumerate(prompts)]
             for name in ("text", "first", "step", "decode", "whole"):
                 seconds = statistics.median(answer[name] for answer in answers)

@@ -12,7 +12,7 @@ from native import NEEDS_AVX512
 
 ROOT = Path(__file__).parents[2]
 TESTS = ["test_native_linear.py", "test_native_attention.py", "test_norms.py", "test_convolution.py"]
-TESTS.append("test_native_avx2.py")
+TESTS.append("test_int8_product.py")
 
 
 @NEEDS_AVX512

@@ -11,7 +11,7 @@ from torch import nn
 from allaprima.engine.pipeline import Pipeline
 from allaprima.errors import WeightsTooLarge
 from allaprima.flux import SCHNELL, SKETCH
-from allaprima.kernels import QuantizedLinear
+from allaprima.kernels import QuantizedLinear, library
 from allaprima.request import ImageRequest, Precision
 from allaprima.settings import EngineSettings
 from allaprima.weights import precision as precisions
@@ -54,13 +54,30 @@ def test_schnells_footprint_is_what_its_numbers_come_to() -> None:
 
 @pytest.mark.parametrize(
     ("free_gib", "asked", "chosen"),
-    [(40, None, "bf16"), (24, None, "int8"), (12, None, "int8"), (24, "int4wo", "int4wo"), (80, "fp32", "fp32")],
+    [(40, None, "bf16"), (24, None, "int8"), (20, None, "int8"), (24, "int4wo", "int4wo"), (80, "fp32", "fp32")],
 )
 def test_the_widest_preferred_precision_that_fits_is_chosen(
     free_gib: int, asked: str | None, chosen: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(precisions, "available_bytes", lambda _: free_gib * GIB)
-    assert choose_precision("it", SCHNELL, Precision(asked) if asked else None, "cpu") == chosen
+    assert choose_precision("it", SCHNELL, Precision(asked) if asked else None, "cuda") == chosen
+
+
+def test_a_cpu_without_kernels_for_bfloat16_is_given_int8_however_much_memory_is_free(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(precisions, "available_bytes", lambda _: 200 * GIB)
+    with library.limited(library.Level.AVX2):
+        assert choose_precision("it", SCHNELL, None, "cpu") == Precision.INT8
+
+
+@pytest.mark.parametrize("precision", [Precision.INT8, Precision.INT4WO])
+def test_a_cpu_without_kernels_for_bfloat16_computes_in_float32_beside_packed_weights(precision: Precision) -> None:
+    with library.limited(library.Level.AVX2):
+        networks = open_model(sketch_folder()).load("cpu", precision).networks
+    for module in networks.modules():
+        if not isinstance(module, QuantizedLinear):
+            assert all(parameter.dtype == torch.float32 for parameter in module.parameters(recurse=False))
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,8 @@ LAYOUT = 1
 INT8_MAX, INT4_MAX, FLOAT8_MAX = 127, 15, 448.0
 #: Numbers that share a scale in the four-bit form.
 GROUP = 64
+#: So many products of int8 add up exactly in float32, whose integers end at 2**24.
+EXACT = 2**24 // INT8_MAX**2
 #: Most numbers that are unpacked, or scaled, at a time: 16 MiB in float32.
 BAND = 2**22
 
@@ -249,9 +251,19 @@ def _int8_product(x: Tensor, weight: Tensor) -> Tensor:
         sums = torch.empty((rows, weight.shape[0]), dtype=torch.int32)
         library.call("product_int8_avx2", x, weight, rows, *weight.shape, sums)
         return sums
+    if x.device.type == "cpu" and not torch.cpu._is_vnni_supported():  # noqa: SLF001 - torch has no public name for it
+        return _int8_product_in_float32(x, weight)
     # cuBLAS wants more than 16 rows.
     padded = nn.functional.pad(x, (0, 0, 0, max(0, 17 - rows))) if x.is_cuda else x
     return torch._int_mm(padded, weight.t())[:rows]  # noqa: SLF001 - torch has no public name for it
+
+
+def _int8_product_in_float32(x: Tensor, weight: Tensor) -> Tensor:
+    """Do as `_int8_product`, as exactly, where torch's own int8 product is one number at a time."""
+    sums = torch.zeros((x.shape[0], weight.shape[0]), dtype=torch.int32)
+    for columns, numbers in zip(x.split(EXACT, dim=1), weight.split(EXACT, dim=1), strict=True):
+        sums += (columns.float() @ numbers.float().t()).int()
+    return sums
 
 
 def _by_bands(linear: QuantizedLinear, x: Tensor, rows: slice) -> Tensor:

@@ -23,7 +23,15 @@ from allaprima.weights.containers import ENDINGS, Container, ShardedContainer, o
 from allaprima.weights.layouts import Part
 from allaprima.weights.networks import Model, Networks, Revision
 from allaprima.weights.parts import PartFile, parts_of
-from allaprima.weights.precision import LINEARS, build_networks, choose_precision, is_short, pack
+from allaprima.weights.precision import (
+    LINEARS,
+    build_networks,
+    choose_precision,
+    is_short,
+    multiplies_bfloat16,
+    pack,
+    widen,
+)
 from allaprima.weights.pulled import pulled_folders
 from allaprima.weights.shelf import PackedForm, Place, Shelf, put_form
 from allaprima.weights.sizes import Unsized, read_config
@@ -65,7 +73,7 @@ class CheckpointFiles:
     def load(self, device: str = "cpu", precision: Precision | None = None, check: Check = no_check) -> Model:
         """Read the networks a tensor at a time, or map them where they were packed before.
 
-        precision: None chooses the widest of `PREFERRED` that fits. Raises `WeightsCorrupt` naming the file and the
+        precision: None chooses, as `choose_precision` does. Raises `WeightsCorrupt` naming the file and the
         tensor at fault, `WeightsTooLarge` when the memory or the disk that is free would not hold them.
         """
         precision = choose_precision(str(self.path), self.config, precision, device)
@@ -74,6 +82,8 @@ class CheckpointFiles:
         if precision in LINEARS:
             form = place.packed(precision) or self._pack(networks, place, precision, check)
             put_form(networks, form, device, lends_text=is_short(self.config, precision, device))
+            if not multiplies_bfloat16(device):
+                widen(networks)
         else:
             self._read_into(networks, place, device, check)
         revision = place.revision

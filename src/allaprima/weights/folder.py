@@ -18,11 +18,10 @@ from torch import Tensor
 
 from allaprima.errors import WeightsCorrupt, WeightsMissing
 from allaprima.flux import AutoencoderConfig, Check, CLIPConfig, ModelConfig, T5Config, TransformerConfig, no_check
-from allaprima.kernels import library
 from allaprima.request import Precision
 from allaprima.weights.containers import ENDINGS
 from allaprima.weights.networks import Model, Networks, Revision
-from allaprima.weights.precision import build_networks, pack
+from allaprima.weights.precision import LINEARS, build_networks, multiplies_bfloat16, pack, widen
 from allaprima.weights.strict import check_numbers, check_shapes
 from allaprima.weights.tokenizer import PromptTokenizer, word_room, word_tokenizers
 
@@ -47,8 +46,7 @@ class FolderFiles:
         """
         path = self.folder / WEIGHTS_FILE
         tensors = _read_tensors(path)
-        is_slow = device == "cpu" and library.level() < library.Level.AVX512
-        precision = precision or (Precision.FP32 if is_slow else Precision.BF16)
+        precision = precision or (Precision.BF16 if multiplies_bfloat16(device) else Precision.FP32)
         networks = build_networks(self.config, precision)
         with torch.device("meta"):
             plain = Networks(self.config)
@@ -61,6 +59,8 @@ class FolderFiles:
             revision.add(name, tensors[name])
             state |= pack(networks, name, tensors[name])
         networks.load_state_dict({name: tensor.to(device) for name, tensor in state.items()}, assign=True)
+        if precision in LINEARS and not multiplies_bfloat16(device):
+            widen(networks)
         return Model(self.id, revision.digest(), precision, self.config, networks, *self.tokenizers)
 
 

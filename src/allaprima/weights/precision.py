@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from allaprima.errors import WeightsTooLarge
 from allaprima.flux import ModelConfig
 from allaprima.kernels import Float8Linear, Int4WeightLinear, Int8Linear, Int8WeightLinear, QuantizedLinear
+from allaprima.kernels.library import Level, level
 from allaprima.request import Precision
 from allaprima.weights.memory import available_bytes
 from allaprima.weights.networks import Networks
@@ -25,7 +26,8 @@ LINEARS: Mapping[Precision, type[QuantizedLinear]] = {
     Precision.INT8WO: Int8WeightLinear,
     Precision.INT4WO: Int4WeightLinear,
 }
-#: What a checkpoint is read in when nobody says, the first that fits.
+#: What a checkpoint is read in when nobody says, the first that fits, where bfloat16 is
+#: multiplied quickly; elsewhere the last.
 PREFERRED = (Precision.BF16, Precision.INT8)
 #: Memory beside the weights that painting takes, at least.
 WORKING_BYTES = 2 * 2**30
@@ -60,6 +62,21 @@ def pack(networks: Networks, name: str, tensor: Tensor) -> dict[str, Tensor]:
     if leaf == "weight" and isinstance(module, QuantizedLinear):
         return {f"{home}.{part}": packed for part, packed in module.pack(tensor).items()}
     return {name: tensor.to(getattr(module, leaf).dtype)}
+
+
+def multiplies_bfloat16(device: str) -> bool:
+    """Say whether a device multiplies bfloat16 quickly: a CPU without the kernels for that takes hundreds of times as
+    long as in float32.
+    """
+    return device != "cpu" or level() == Level.AVX512
+
+
+def widen(networks: Networks) -> None:
+    """Bring what is not packed into float32, and so all activations: for a device that multiplies bfloat16 slowly."""
+    for module in networks.modules():
+        if not isinstance(module, QuantizedLinear):
+            for parameter in module.parameters(recurse=False):
+                parameter.data = parameter.data.float()
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,12 +131,13 @@ def choose_precision(name: str, config: ModelConfig, asked: Precision | None, de
     those that would.
     """
     free = available_bytes(device)
+    candidates = (asked,) if asked else PREFERRED if multiplies_bfloat16(device) else PREFERRED[-1:]
     if free is None:
-        return asked or PREFERRED[0]
-    for precision in PREFERRED if asked is None else (asked,):
+        return candidates[0]
+    for precision in candidates:
         if needed_bytes(config, precision, device) <= free:
             return precision
-    least = asked or PREFERRED[-1]
+    least = candidates[-1]
     others = [
         f"{other} ({_gib(needed)})"
         for other in Precision
