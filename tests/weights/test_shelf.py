@@ -113,8 +113,10 @@ def test_the_packed_form_holds_what_packing_in_memory_gives(
     found = model.networks.state_dict() | lent
     assert found.keys() == wanted.keys()
     for name, tensor in wanted.items():
-        assert found[name].dtype == tensor.dtype
-        assert found[name].view(torch.uint8).equal(tensor.view(torch.uint8)), name
+        # A CPU that multiplies bfloat16 slowly widens it.
+        assert found[name].dtype in {tensor.dtype, torch.float32}
+        kept = found[name].to(tensor.dtype)
+        assert kept.view(torch.uint8).equal(tensor.view(torch.uint8)), name
     kinds = {type(module) for module in model.networks.modules()}
     assert LINEARS[precision] in kinds
 
