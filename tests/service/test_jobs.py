@@ -203,7 +203,27 @@ async def test_a_full_queue_refuses_with_the_time_to_come_back(
         await engine.until_held()
         engine.finish(jobs[0].id)
         await finish(service, jobs[0])
+        clock.now += caught.value.retry_after_s
         assert await submit(service)
+        engine.release()
+
+
+async def test_room_that_was_promised_is_kept_for_the_one_who_was_told(
+    tmp_path: Path, engine: FakeEngine, clock: FakeClock
+) -> None:
+    engine.hold()
+    async with open_service(tmp_path, engine, clock, engine_settings={"queue_size": 3}) as service:
+        jobs = [await submit(service) for _ in range(3)]
+        with pytest.raises(QueueFull) as first:
+            await submit(service)
+        await engine.until_held()
+        engine.finish(jobs[0].id)
+        await finish(service, jobs[0])
+        with pytest.raises(QueueFull) as second:
+            await submit(service)
+        clock.now += first.value.retry_after_s
+        assert await submit(service)
+        assert second.value.retry_after_s > 0
         engine.release()
 
 

@@ -2,7 +2,8 @@
 
 import asyncio
 import sqlite3
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,48 +15,51 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, create_engine, insert, inspect, select
-from sqlalchemy.exc import IntegrityError, OperationalError
+from sqlalchemy.exc import IntegrityError
 
 from allaprima.errors import StoreError, StoreLocked
 from allaprima.store.database import DATABASE_FILE, Database, migrate, open_database
 from allaprima.store.schema import accounts, keys, metadata
 
 
-async def pragma(connection: Any, name: str) -> Any:
-    return (await connection.exec_driver_sql(f"PRAGMA {name}")).scalar_one()
+def pragma(name: str) -> Callable[[Connection], Any]:
+    return lambda connection: connection.exec_driver_sql(f"PRAGMA {name}").scalar_one()
 
 
 async def add(database: Database, name: str) -> None:
-    async with database.write() as connection:
-        await connection.execute(insert(accounts).values(id=name, name=name, created_at=1.0))
+    await database.write(account(name))
+
+
+def account(name: str) -> Callable[[Connection], None]:
+    def transaction(connection: Connection) -> None:
+        connection.execute(insert(accounts).values(id=name, name=name, created_at=1.0))
+
+    return transaction
 
 
 async def names(database: Database) -> list[str]:
-    async with database.read() as connection:
-        return list((await connection.execute(select(accounts.c.name).order_by(accounts.c.name))).scalars())
+    wanted = select(accounts.c.name).order_by(accounts.c.name)
+    return await database.read(lambda connection: list(connection.execute(wanted).scalars()))
 
 
 # Connections --------------------------------------------------------------------------------------------------------
 
 
 async def test_the_writer_keeps_a_commit_through_a_power_cut(database: Database) -> None:
-    async with database.write() as connection:
-        assert await pragma(connection, "journal_mode") == "wal"
-        assert await pragma(connection, "synchronous") == 2  # FULL
-        assert await pragma(connection, "foreign_keys") == 1
+    assert await database.write(pragma("journal_mode")) == "wal"
+    assert await database.write(pragma("synchronous")) == 2  # FULL
+    assert await database.write(pragma("foreign_keys")) == 1
 
 
 async def test_a_reader_can_not_write(database: Database) -> None:
-    async with database.read() as connection:
-        assert await pragma(connection, "query_only") == 1
-        with pytest.raises(OperationalError, match="readonly"):
-            await connection.execute(insert(accounts).values(id="a", name="a", created_at=1.0))
+    assert await database.read(pragma("query_only")) == 1
+    with pytest.raises(StoreError):
+        await database.read(account("a"))
     assert await names(database) == []
 
 
 async def test_a_reader_never_checkpoints(database: Database) -> None:
-    async with database.read() as connection:
-        assert await pragma(connection, "wal_autocheckpoint") == 0
+    assert await database.read(pragma("wal_autocheckpoint")) == 0
 
 
 async def test_what_is_committed_is_read_at_once(database: Database) -> None:
@@ -64,23 +68,49 @@ async def test_what_is_committed_is_read_at_once(database: Database) -> None:
 
 
 async def test_a_failed_transaction_leaves_nothing(database: Database) -> None:
-    async def fail() -> None:
-        async with database.write() as connection:
-            await connection.execute(insert(accounts).values(id="a", name="a", created_at=1.0))
-            raise RuntimeError
+    def fail(connection: Connection) -> None:
+        account("a")(connection)
+        raise RuntimeError
 
     with pytest.raises(RuntimeError):
-        await fail()
+        await database.write(fail)
     assert await names(database) == []
     await add(database, "b")
     assert await names(database) == ["b"]
 
 
 async def test_a_reader_sees_no_unfinished_transaction(database: Database) -> None:
-    async with database.write() as connection:
-        await connection.execute(insert(accounts).values(id="a", name="a", created_at=1.0))
-        assert await names(database) == []
+    is_written, may_commit = threading.Event(), threading.Event()
+
+    def dawdle(connection: Connection) -> None:
+        account("a")(connection)
+        is_written.set()
+        assert may_commit.wait(10)
+
+    writing = asyncio.create_task(database.write(dawdle))
+    await asyncio.to_thread(is_written.wait)
+    assert await names(database) == []
+    may_commit.set()
+    await writing
     assert await names(database) == ["a"]
+
+
+async def test_a_transaction_goes_on_when_nobody_waits_for_it_any_more(database: Database) -> None:
+    is_begun, may_commit = threading.Event(), threading.Event()
+
+    def dawdle(connection: Connection) -> None:
+        is_begun.set()
+        assert may_commit.wait(10)
+        account("a")(connection)
+
+    writing = asyncio.create_task(database.write(dawdle))
+    await asyncio.to_thread(is_begun.wait)
+    writing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await writing
+    may_commit.set()
+    await add(database, "b")
+    assert await names(database) == ["a", "b"]
 
 
 async def test_writers_take_turns_and_none_is_refused(database: Database) -> None:
@@ -95,10 +125,9 @@ async def test_more_readers_than_connections_wait(database: Database) -> None:
 
 
 async def test_a_row_of_nobody_is_refused(database: Database) -> None:
-    async with database.write() as connection:
-        orphan = insert(keys).values(id="k", account_id="nobody", prefix="p", hash="h", created_at=1.0)
-        with pytest.raises(IntegrityError):
-            await connection.execute(orphan)
+    orphan = insert(keys).values(id="k", account_id="nobody", prefix="p", hash="h", created_at=1.0)
+    with pytest.raises(IntegrityError):
+        await database.write(lambda connection: connection.execute(orphan).rowcount)
 
 
 # The folder ---------------------------------------------------------------------------------------------------------
@@ -250,8 +279,7 @@ async def test_the_database_is_sound_after_use(tmp_path: Path) -> None:
 
 async def test_a_database_that_fails_is_a_store_error_without_its_own_words(database: Database) -> None:
     with pytest.raises(StoreError, match="the database can't do its work"):
-        async with database.write() as connection:
-            await connection.exec_driver_sql("SELECT * FROM nowhere")
+        await database.write(lambda connection: connection.exec_driver_sql("SELECT * FROM nowhere").all())
 
 
 async def test_a_migration_that_does_not_come_to_its_end_leaves_the_old_schema(tmp_path: Path) -> None:

@@ -76,8 +76,8 @@ def files(folder: Path) -> set[str]:
 
 
 async def rows(database: Database) -> list[str]:
-    async with database.read() as connection:
-        return list((await connection.execute(select(images.c.id).order_by(images.c.id))).scalars())
+    wanted = select(images.c.id).order_by(images.c.id)
+    return await database.read(lambda connection: list(connection.execute(wanted).scalars()))
 
 
 async def test_a_picture_comes_back_as_it_went(pictures: Images, keep: Keep) -> None:
@@ -179,8 +179,7 @@ async def test_what_the_sweep_could_not_remove_is_an_orphan_for_the_next(
 ) -> None:
     """Rows go first: a server that dies between leaves a file without a row, never a row without a file."""
     await keep("a", expires_at=NOON)
-    async with database.write() as connection:
-        await connection.execute(images.delete())
+    await database.write(lambda connection: connection.execute(images.delete()).rowcount)
     age(folder / "a.png", 3601)
     assert await pictures.sweep(NOON) == 1
     assert files(folder) == set()

@@ -85,9 +85,9 @@ async def test_no_job_is_leased_twice(moves: Transitions, add: Any) -> None:
 async def test_queued_jobs_are_counted(jobs: Jobs, moves: Transitions, add: Any) -> None:
     for _ in range(4):
         await add()
-    assert await jobs.count_queued() == 4
+    assert (await jobs.load()).queued == 4
     await moves.lease(NOON, NOON + 60)
-    assert await jobs.count_queued() == 3
+    assert (await jobs.load()).queued == 3
 
 
 async def test_a_full_queue_takes_no_more(moves: Transitions, owner: KeyRow, tmp_path: Path) -> None:
@@ -443,7 +443,19 @@ async def test_the_place_in_the_queue_is_the_order_in_which_jobs_are_leased(
     assert await jobs.ahead_of(added[0].id) is None
 
 
+@pytest.mark.parametrize("priority", Priority)
+async def test_what_would_be_ahead_of_a_job_is_ahead_of_it_once_it_is_there(
+    jobs: Jobs, add: Any, other: KeyRow, priority: Priority
+) -> None:
+    for number in range(12):
+        who = {"owner": other} if number % 3 == 0 else {}
+        await add(predicted_s=1.0 + number % 5, priority=list(Priority)[number % 3], **who)
+    foreseen = await jobs.ahead_of_new(other.id, priority, 2.0)
+    job = await add(owner=other, predicted_s=2.0, priority=priority)
+    assert (await jobs.ahead_of(job.id))[1:] == (foreseen, 2.0)
+
+
 async def test_the_seconds_ahead_are_those_of_the_jobs_ahead(jobs: Jobs, add: Any) -> None:
     added = [await add(predicted_s=float(seconds)) for seconds in (2, 3, 5)]
     assert [await jobs.ahead_of(job.id) for job in added] == [(0, 0.0, 2.0), (1, 2.0, 3.0), (2, 5.0, 5.0)]
-    assert await jobs.seconds_queued() == 10.0
+    assert (await jobs.load()).queued_s == 10.0

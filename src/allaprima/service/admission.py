@@ -25,6 +25,7 @@ from allaprima.store.idempotency import Claim
 from allaprima.store.images import Images
 from allaprima.store.jobs import Jobs
 from allaprima.store.keys import KeyRow
+from allaprima.store.queue import Load
 from allaprima.store.rows import ImageRow, Job, Outcome
 from allaprima.store.schema import JobState
 from allaprima.store.transitions import Transitions
@@ -106,13 +107,8 @@ class Admission:
             # A picture may be removed while it is copied; then the request is painted as any other.
             with suppress(StoreError):
                 return await self._answer_from_cache(job, *found, claim)
-        try:
-            admitted = await self._transitions.admit(job, self._queue_size, claim)
-        except QueueFull:
-            raise QueueFull(retry_after_s=await self._wait_for_room()) from None
+        admitted = await self._admit(job, claim)
         if admitted.id == job.id:
-            if self._turnstile.has_promised:
-                self._turnstile.admit(self._clock(), await self._job_s())
             if job.start_by is not None:
                 self._dispatcher.expect_start(job.id, job.start_by)
             self._dispatcher.wake()
@@ -123,13 +119,14 @@ class Admission:
         check_scope(key)
         self._check_prompt(request)
         count = self._engine.tokens(request)
-        waiting_s = self._dispatcher.engine_free_in() + await self._jobs.seconds_queued()
+        seconds = self._dispatcher.pace.seconds(request)
+        ahead_s = await self._jobs.ahead_of_new(key.id, terms.priority, seconds)
         return Quote(
             tokens=count.used,
             room=count.room,
             credits=self._prices.credits(terms.model, request, request.count),
-            seconds=self._dispatcher.pace.seconds(request),
-            predicted_start=self._clock() + waiting_s,
+            seconds=seconds,
+            predicted_start=self._clock() + self._dispatcher.engine_free_in() + ahead_s,
         )
 
     def _check_prompt(self, request: ImageRequest) -> None:
@@ -154,14 +151,23 @@ class Admission:
             held=self._prices.credits(terms.model, request, request.count),
         )
 
-    async def _wait_for_room(self) -> float:
-        """Return the seconds after which a client that is refused now will find room."""
-        return self._turnstile.refuse(self._clock(), self._dispatcher.room_in(), await self._job_s())
+    async def _admit(self, job: Job, claim: Claim | None) -> Job:
+        """Let a job into the queue. Raises `QueueFull` where it is, or what room there is was promised to others."""
+        was_told = self._turnstile.keep(self._clock())
+        if not was_told and self._turnstile.promised:
+            load = await self._jobs.load()
+            if self._queue_size - load.unfinished <= self._turnstile.promised:
+                raise self._refusal(load, was_told=False)
+        try:
+            return await self._transitions.admit(job, self._queue_size, claim)
+        except QueueFull:
+            raise self._refusal(await self._jobs.load(), was_told=was_told) from None
 
-    async def _job_s(self) -> float:
-        """Return the mean seconds of a job that waits; of one that runs, where none does."""
-        waiting = await self._jobs.count_queued()
-        return await self._jobs.seconds_queued() / waiting if waiting else self._dispatcher.room_in()
+    def _refusal(self, load: Load, *, was_told: bool) -> QueueFull:
+        """Return what tells a client when it will find room."""
+        room, room_in_s = self._queue_size - load.unfinished, self._dispatcher.room_in()
+        job_s = load.queued_s / load.queued if load.queued else room_in_s
+        return QueueFull(retry_after_s=self._turnstile.refuse(self._clock(), room, room_in_s, job_s, was_told=was_told))
 
     # The result cache -------------------------------------------------------------------------------------------
 

@@ -109,7 +109,7 @@ class JobService:
 
     async def count_queued(self) -> int:
         """Return how many jobs wait, of all accounts."""
-        return await self._jobs.count_queued()
+        return (await self._jobs.load()).queued
 
     async def place(self, job: Job) -> dict[str, float | None]:
         """Return `queue_position`, `predicted_start` and `predicted_finish`, each None where it has no meaning."""

@@ -1,15 +1,16 @@
-"""When a refused client may come back: a time of its own for each, so that those who keep to it find room.
+"""When a refused client may come back: a place in a line, so that those who keep to their time find room.
 
 Room opens once a job. If all who are refused were told the time of the next opening, one of them would get in and the
-rest be refused again, so each is promised the opening after the last one that was promised.
+rest be refused again, so each is promised an opening of its own; and whoever comes without a promise waits behind all
+who have one, even when there is room just now: it is theirs.
 """
 
 from bisect import insort
 
-#: Promises are forgotten when they are overdue by this many jobs: that client does not come back.
-PATIENCE_JOBS = 3
 #: Seconds by which a client may come before the time that it was told.
-EARLY_S = 0.02
+EARLY_S = 0.05
+#: Seconds after its time for which a promise is kept: that client does not come back.
+PATIENCE_S = 2.0
 #: Never more promises than this.
 MANY = 10_000
 
@@ -21,33 +22,28 @@ class Turnstile:
         #: When, unix seconds, soonest first.
         self._promises: list[float] = []
 
-    @property
-    def has_promised(self) -> bool:
-        """Whether anybody was told a time that is not over."""
-        return bool(self._promises)
+    def keep(self, now: float) -> bool:
+        """Say whether a client was told to come now, and count it as having come."""
+        while self._promises and self._promises[0] < now - PATIENCE_S:
+            self._promises.pop(0)
+        is_due = bool(self._promises) and self._promises[0] <= now + EARLY_S
+        if is_due:
+            self._promises.pop(0)
+        return is_due
 
-    def refuse(self, now: float, room_in_s: float, job_s: float) -> float:
+    @property
+    def promised(self) -> int:
+        """How many openings belong to those who were told to come back."""
+        return len(self._promises)
+
+    def refuse(self, now: float, room: int, room_in_s: float, job_s: float, *, was_told: bool) -> float:
         """Return the seconds after which a client will find room.
 
-        room_in_s: until the next opening. job_s: from one opening to the next.
+        room: how many could come in now; room_in_s: seconds until the next opening, job_s: from each to the one after.
+        was_told: whether it came as it was told, and found none: then the next opening is its own.
         """
-        self._forget(now, job_s)
-        if self._promises and self._promises[0] <= now + EARLY_S:
-            # Somebody came as told and we were wrong by a little: the next opening is theirs.
-            self._promises.pop(0)
-            at = now + room_in_s
-        else:
-            at = max(now + room_in_s, self._promises[-1] + job_s if self._promises else now)
+        places = 0 if was_told else max(0, len(self._promises) - room)
+        wait_s = room_in_s + places * job_s
         if len(self._promises) < MANY:
-            insort(self._promises, at)
-        return at - now
-
-    def admit(self, now: float, job_s: float) -> None:
-        """Let one in: if an opening was promised for about now, it is kept."""
-        self._forget(now, job_s)
-        if self._promises and self._promises[0] <= now + EARLY_S:
-            self._promises.pop(0)
-
-    def _forget(self, now: float, job_s: float) -> None:
-        while self._promises and self._promises[0] < now - PATIENCE_JOBS * job_s - 1:
-            self._promises.pop(0)
+            insort(self._promises, now + wait_s)
+        return wait_s

@@ -6,8 +6,7 @@ that no number of clients at once can spend a credit twice. Without a price noth
 
 from dataclasses import dataclass
 
-from sqlalchemy import insert, select, update
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import Connection, insert, select, update
 from uuid_utils import uuid7
 
 from allaprima.errors import KeyLimitReached, OutOfCredits
@@ -40,9 +39,9 @@ class Charge:
     duration_s: float
 
 
-async def hold(connection: AsyncConnection, account_id: str, key_id: str, credits_: int, now: float) -> None:
+def hold(connection: Connection, account_id: str, key_id: str, credits_: int, now: float) -> None:
     """Hold back what a job can cost. Raises `OutOfCredits` or `KeyLimitReached`; then the transaction is to be left."""
-    key = (await connection.execute(select(keys).where(keys.c.id == key_id))).one()
+    key = connection.execute(select(keys).where(keys.c.id == key_id)).one()
     if key.limit_credits is not None and credits_ > 0:
         is_current = key.window_start >= window_start(Retention(key.limit_retention), now)
         spent = key.spent if is_current else 0
@@ -51,17 +50,17 @@ async def hold(connection: AsyncConnection, account_id: str, key_id: str, credit
     if credits_ == 0:
         return
     has_room = accounts.c.balance - accounts.c.held >= credits_
-    held = await connection.execute(
+    held = connection.execute(
         update(accounts).where(accounts.c.id == account_id, has_room).values(held=accounts.c.held + credits_)
     )
     if held.rowcount != 1:
         raise OutOfCredits
-    await connection.execute(update(keys).where(keys.c.id == key_id).values(held=keys.c.held + credits_))
+    connection.execute(update(keys).where(keys.c.id == key_id).values(held=keys.c.held + credits_))
 
 
-async def settle(connection: AsyncConnection, charge: Charge, now: float) -> None:
+def settle(connection: Connection, charge: Charge, now: float) -> None:
     """Count a finished request, charge it, and give back what was held."""
-    await connection.execute(
+    connection.execute(
         insert(usage).values(
             job_id=charge.job_id,
             account_id=charge.account_id,
@@ -78,9 +77,9 @@ async def settle(connection: AsyncConnection, charge: Charge, now: float) -> Non
             duration_s=charge.duration_s,
         )
     )
-    await _add_to_slot(connection, charge, now)
+    _add_to_slot(connection, charge, now)
     if charge.images:
-        await enter(
+        enter(
             connection,
             charge.account_id,
             Direction.CHARGE,
@@ -92,11 +91,11 @@ async def settle(connection: AsyncConnection, charge: Charge, now: float) -> Non
             images=charge.images,
         )
     if charge.held or charge.credits:
-        await _spend(connection, charge, now)
+        _spend(connection, charge, now)
 
 
-async def enter(
-    connection: AsyncConnection,
+def enter(
+    connection: Connection,
     account_id: str,
     direction: Direction,
     kind: EntryType,
@@ -109,7 +108,7 @@ async def enter(
     note: str | None = None,
 ) -> None:
     """Write a row of the ledger and move the balance by it."""
-    await connection.execute(
+    connection.execute(
         insert(ledger).values(
             id=str(uuid7()),
             account_id=account_id,
@@ -126,17 +125,17 @@ async def enter(
     signed = credits_ if direction == Direction.TOPUP else -credits_
     if signed:
         moved = accounts.c.balance + signed
-        await connection.execute(update(accounts).where(accounts.c.id == account_id).values(balance=moved))
+        connection.execute(update(accounts).where(accounts.c.id == account_id).values(balance=moved))
 
 
-async def _spend(connection: AsyncConnection, charge: Charge, now: float) -> None:
-    await connection.execute(
+def _spend(connection: Connection, charge: Charge, now: float) -> None:
+    connection.execute(
         update(accounts).where(accounts.c.id == charge.account_id).values(held=accounts.c.held - charge.held)
     )
-    key = (await connection.execute(select(keys).where(keys.c.id == charge.key_id))).one()
+    key = connection.execute(select(keys).where(keys.c.id == charge.key_id)).one()
     start = window_start(Retention(key.limit_retention), now) if key.limit_retention else 0.0
     is_current = key.window_start >= start
-    await connection.execute(
+    connection.execute(
         update(keys)
         .where(keys.c.id == charge.key_id)
         .values(
@@ -147,7 +146,7 @@ async def _spend(connection: AsyncConnection, charge: Charge, now: float) -> Non
     )
 
 
-async def _add_to_slot(connection: AsyncConnection, charge: Charge, now: float) -> None:
+def _add_to_slot(connection: Connection, charge: Charge, now: float) -> None:
     has_succeeded = charge.state == JobState.SUCCEEDED
     added = {
         "succeeded": int(has_succeeded),
@@ -158,13 +157,13 @@ async def _add_to_slot(connection: AsyncConnection, charge: Charge, now: float) 
         "credits": charge.credits,
     }
     place = {"account_id": charge.account_id, "slot": _slot(now), "key_id": charge.key_id, "model": charge.model}
-    found = await connection.execute(
+    found = connection.execute(
         update(usage_slots)
         .where(*(usage_slots.c[name] == value for name, value in place.items()))
         .values({name: usage_slots.c[name] + value for name, value in added.items()})
     )
     if found.rowcount == 0:
-        await connection.execute(insert(usage_slots).values(**place, **added))
+        connection.execute(insert(usage_slots).values(**place, **added))
 
 
 def _slot(now: float) -> int:

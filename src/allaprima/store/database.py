@@ -8,18 +8,19 @@ power cut. Source: sqlite.org/wal.html.
 import asyncio
 import logging
 import sqlite3
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Callable, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 from alembic import command
 from alembic.config import Config
 from alembic.util import CommandError
 from filelock import FileLock, Timeout
-from sqlalchemy import create_engine, event
+from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.exc import DBAPIError, IntegrityError, ProgrammingError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from allaprima.errors import StoreError, StoreLocked
 
@@ -33,38 +34,85 @@ FIXED_SQLITE = (3, 51, 3)
 PATCHED_SQLITE = ((3, 44, 6), (3, 50, 7))
 
 
-class Database:
-    """An open database. Use `open_database`."""
+T = TypeVar("T")
+P = ParamSpec("P")
 
-    def __init__(self, writer: AsyncEngine, readers: AsyncEngine, lock: FileLock) -> None:
+
+class Database:
+    """An open database. Use `open_database`.
+
+    A transaction is a function of a connection, run as a whole in a thread of the database's own: the event loop gives
+    it away once and takes the answer once, however many statements it has.
+    """
+
+    def __init__(self, writer: Engine, readers: Engine, lock: FileLock) -> None:
         self._writer = writer
         self._readers = readers
         self._lock = lock
-        # Waiting for the one writer happens here, in order, and not in SQLite's busy loop.
-        self._turn = asyncio.Lock()
+        # Waiting for the one writer happens before its thread, in order, and not in SQLite's busy loop.
+        self._writing = ThreadPoolExecutor(1, "database-writer")
+        self._reading = ThreadPoolExecutor(READERS, "database-reader")
 
-    @asynccontextmanager
-    async def write(self) -> AsyncIterator[AsyncConnection]:
-        """A transaction that may write; commits at the end, or not at all.
+    async def write(self, transaction: Callable[[Connection], T]) -> T:
+        """Return what a transaction that may write returns; it commits when it does, and leaves nothing if it raises.
 
+        Once begun it goes on to its end, even if whoever awaits it is cancelled.
         Raises `StoreError` when the database can't do its work: a full disk, a damaged file.
         """
-        with _translated():
-            async with self._turn, self._writer.begin() as connection:
-                yield connection
+        return await self._run(self._writing, self._writer, transaction)
 
-    @asynccontextmanager
-    async def read(self) -> AsyncIterator[AsyncConnection]:
-        """A connection that only reads, and sees one moment. Raises `StoreError` when the database can't be read."""
-        with _translated():
-            async with self._readers.connect() as connection:
-                yield connection
+    async def read(self, transaction: Callable[[Connection], T]) -> T:
+        """Return what a transaction that only reads returns; it sees one moment.
+
+        Raises `StoreError` when the database can't be read.
+        """
+        return await self._run(self._reading, self._readers, transaction)
+
+    async def _run(self, threads: ThreadPoolExecutor, engine: Engine, transaction: Callable[[Connection], T]) -> T:
+        def run() -> T:
+            with _translated(), engine.begin() as connection:
+                return transaction(connection)
+
+        return await asyncio.get_running_loop().run_in_executor(threads, run)
 
     async def close(self) -> None:
         """Close all connections and give the data folder free."""
-        await self._readers.dispose()
-        await self._writer.dispose()
+        for threads, engine in ((self._reading, self._readers), (self._writing, self._writer)):
+            await asyncio.to_thread(threads.shutdown)
+            engine.dispose()
+        # By the thread that took it.
         self._lock.release()
+
+
+class _OnDatabase(Protocol):
+    _database: Database
+
+
+S = TypeVar("S", bound=_OnDatabase)
+
+
+def reads(
+    method: Callable[Concatenate[S, Connection, P], T],
+) -> Callable[Concatenate[S, P], Coroutine[Any, Any, T]]:
+    """Make a method that is given a connection into one that is awaited without: a transaction that only reads."""
+
+    @wraps(method)
+    async def transaction(self: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return await self._database.read(lambda connection: method(self, connection, *args, **kwargs))
+
+    return transaction
+
+
+def writes(
+    method: Callable[Concatenate[S, Connection, P], T],
+) -> Callable[Concatenate[S, P], Coroutine[Any, Any, T]]:
+    """Make a method that is given a connection into one that is awaited without: a transaction that may write."""
+
+    @wraps(method)
+    async def transaction(self: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return await self._database.write(lambda connection: method(self, connection, *args, **kwargs))
+
+    return transaction
 
 
 @contextmanager
@@ -102,12 +150,12 @@ async def open_database(folder: Path) -> Database:
             await asyncio.to_thread(migrate, path)
         except (DBAPIError, CommandError) as exc:
             raise StoreError(f"{path} is not a database that this version can use: {_reason(exc)}") from exc
-        writer = create_async_engine(f"sqlite+aiosqlite:///{path}", pool_size=1, max_overflow=0)
-        readers = create_async_engine(f"sqlite+aiosqlite:///{path}", pool_size=READERS, max_overflow=0)
-        event.listen(writer.sync_engine, "connect", _prepare_writer)
-        event.listen(writer.sync_engine, "begin", _begin_immediate)
-        event.listen(readers.sync_engine, "connect", _prepare_reader)
-        event.listen(readers.sync_engine, "begin", _begin_deferred)
+        writer = create_engine(f"sqlite:///{path}", pool_size=1, max_overflow=0)
+        readers = create_engine(f"sqlite:///{path}", pool_size=READERS, max_overflow=0)
+        event.listen(writer, "connect", _prepare_writer)
+        event.listen(writer, "begin", _begin_immediate)
+        event.listen(readers, "connect", _prepare_reader)
+        event.listen(readers, "begin", _begin_deferred)
     except BaseException:
         lock.release()
         raise

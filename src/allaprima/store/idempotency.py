@@ -4,11 +4,10 @@ requests exactly one makes something.
 
 from dataclasses import dataclass
 
-from sqlalchemy import delete, insert, select
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import Connection, delete, insert, select
 
 from allaprima.errors import IdempotencyMismatch
-from allaprima.store.database import Database
+from allaprima.store.database import Database, writes
 from allaprima.store.schema import idempotency
 
 #: Seconds that a key is remembered.
@@ -24,14 +23,14 @@ class Claim:
     fingerprint: str
 
 
-async def find_claim(connection: AsyncConnection, account_id: str, claim: Claim, now: float) -> str | None:
+def find_claim(connection: Connection, account_id: str, claim: Claim, now: float) -> str | None:
     """Return the id of what an equal request made. Raises `IdempotencyMismatch` when the request was another."""
     wanted = select(idempotency.c.fingerprint, idempotency.c.made_id).where(
         idempotency.c.account_id == account_id,
         idempotency.c.key == claim.key,
         idempotency.c.created_at > now - KEPT_S,
     )
-    row = (await connection.execute(wanted)).first()
+    row = connection.execute(wanted).first()
     if row is None:
         return None
     if row.fingerprint != claim.fingerprint:
@@ -39,12 +38,12 @@ async def find_claim(connection: AsyncConnection, account_id: str, claim: Claim,
     return str(row.made_id)
 
 
-async def keep_claim(connection: AsyncConnection, account_id: str, claim: Claim, made_id: str, now: float) -> None:
+def keep_claim(connection: Connection, account_id: str, claim: Claim, made_id: str, now: float) -> None:
     """Remember what a request made, and forget what the same key stood for long ago."""
     own = idempotency.c.account_id == account_id, idempotency.c.key == claim.key
-    await connection.execute(delete(idempotency).where(*own))
+    connection.execute(delete(idempotency).where(*own))
     values = {"account_id": account_id, "key": claim.key, "fingerprint": claim.fingerprint, "made_id": made_id}
-    await connection.execute(insert(idempotency).values(**values, created_at=now))
+    connection.execute(insert(idempotency).values(**values, created_at=now))
 
 
 class Claims:
@@ -53,7 +52,7 @@ class Claims:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def forget_old(self, now: float) -> None:
+    @writes
+    def forget_old(self, connection: Connection, now: float) -> None:
         """Forget what was remembered long enough."""
-        async with self._database.write() as connection:
-            await connection.execute(delete(idempotency).where(idempotency.c.created_at <= now - KEPT_S))
+        connection.execute(delete(idempotency).where(idempotency.c.created_at <= now - KEPT_S))

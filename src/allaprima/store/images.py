@@ -14,10 +14,10 @@ from pathlib import Path
 
 from obstore.exceptions import BaseError, NotFoundError
 from obstore.store import LocalStore
-from sqlalchemy import delete, select
+from sqlalchemy import ColumnElement, Connection, delete, select
 
 from allaprima.errors import StoreError
-from allaprima.store.database import Database
+from allaprima.store.database import Database, reads, writes
 from allaprima.store.rows import ImageRow, image_from_row
 from allaprima.store.schema import images
 
@@ -59,11 +59,11 @@ class Images:
             finally:
                 os.close(descriptor)
 
-    async def find(self, image_id: str, now: float) -> ImageRow | None:
+    @reads
+    def find(self, connection: Connection, image_id: str, now: float) -> ImageRow | None:
         """Return the row of a picture that is not expired."""
-        async with self._database.read() as connection:
-            wanted = select(images).where(images.c.id == image_id, images.c.expires_at > now)
-            row = (await connection.execute(wanted)).first()
+        wanted = select(images).where(images.c.id == image_id, images.c.expires_at > now)
+        row = connection.execute(wanted).first()
         return image_from_row(row) if row else None
 
     async def get(self, image_id: str, now: float) -> tuple[ImageRow, bytes] | None:
@@ -93,10 +93,7 @@ class Images:
 
     async def remove(self, image_id: str) -> None:
         """Remove a picture, row first; whoever was promised it from the result cache is not given it any more."""
-        async with self._database.write() as connection:
-            gone = delete(images).where(images.c.id == image_id).returning(images.c.object_name)
-            names = list((await connection.execute(gone)).scalars())
-        await self.remove_files(names)
+        await self.remove_files(await self._remove_rows(images.c.id == image_id))
 
     async def remove_files(self, names: Iterable[str]) -> None:
         """Remove files whose rows are gone. Raises `StoreError`; what is left is an orphan of the next sweep."""
@@ -113,10 +110,7 @@ class Images:
 
         Raises `StoreError` when the store can't do its work; what is left is an orphan of the next sweep.
         """
-        async with self._database.write() as connection:
-            expired = images.c.expires_at <= now
-            names = set((await connection.execute(select(images.c.object_name).where(expired))).scalars())
-            await connection.execute(delete(images).where(expired))
+        names = set(await self._remove_rows(images.c.expires_at <= now))
         try:
             names.update(await self._orphans(now))
         except (BaseError, OSError) as exc:
@@ -125,9 +119,16 @@ class Images:
         await self.remove_files(names)
         return len(names)
 
+    @writes
+    def _remove_rows(self, connection: Connection, which: ColumnElement[bool]) -> list[str]:
+        return list(connection.execute(delete(images).where(which).returning(images.c.object_name)).scalars())
+
     async def _orphans(self, now: float) -> list[str]:
         before = datetime.fromtimestamp(now, UTC) - ORPHAN_AGE
-        async with self._database.read() as connection:
-            known = set((await connection.execute(select(images.c.object_name))).scalars())
+        known = await self._names()
         listed = await asyncio.to_thread(lambda: [meta for page in self._objects.list() for meta in page])
         return [meta["path"] for meta in listed if meta["path"] not in known and meta["last_modified"] < before]
+
+    @reads
+    def _names(self, connection: Connection) -> set[str]:
+        return set(connection.execute(select(images.c.object_name)).scalars())

@@ -2,11 +2,12 @@
 
 from collections.abc import Iterable
 
-from sqlalchemy import select
+from sqlalchemy import Connection, select
 
 from allaprima.errors import JobNotFound
+from allaprima.request import Priority
 from allaprima.store import queue
-from allaprima.store.database import Database
+from allaprima.store.database import Database, reads
 from allaprima.store.idempotency import Claim, find_claim
 from allaprima.store.rows import JOB_COLUMNS, ImageRow, Job, image_from_row, job_from_row, read_job
 from allaprima.store.schema import UNFINISHED, JobState, images, jobs, results
@@ -18,28 +19,35 @@ class Jobs:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def get(self, job_id: str) -> Job | None:
+    @reads
+    def get(self, connection: Connection, job_id: str) -> Job | None:
         """Return a job."""
-        async with self._database.read() as connection:
-            row = (await connection.execute(select(*JOB_COLUMNS).where(jobs.c.id == job_id))).first()
-        return read_job(row) if row else None
+        return _find(connection, job_id)
 
-    async def find_claimed(self, account_id: str, claim: Claim, now: float) -> Job | None:
+    @reads
+    def find_claimed(self, connection: Connection, account_id: str, claim: Claim, now: float) -> Job | None:
         """Return the job that an equal request made before, if any did.
 
         Raises `IdempotencyMismatch` for another request's claim, `JobNotFound` when the job was removed since.
         """
-        async with self._database.read() as connection:
-            made = await find_claim(connection, account_id, claim, now)
+        made = find_claim(connection, account_id, claim, now)
         if made is None:
             return None
-        job = await self.get(made)
+        job = _find(connection, made)
         if job is None:
             raise JobNotFound
         return job
 
-    async def page(
-        self, account_id: str, *, state: JobState | None, group_id: str | None, before: str | None, limit: int
+    @reads
+    def page(
+        self,
+        connection: Connection,
+        account_id: str,
+        *,
+        state: JobState | None,
+        group_id: str | None,
+        before: str | None,
+        limit: int,
     ) -> list[Job]:
         """Return an account's jobs, newest first; before: only those older than this id."""
         wanted = select(*JOB_COLUMNS).where(jobs.c.account_id == account_id)
@@ -49,59 +57,65 @@ class Jobs:
             wanted = wanted.where(jobs.c.group_id == group_id)
         if before is not None:
             wanted = wanted.where(jobs.c.id < before)
-        async with self._database.read() as connection:
-            rows = await connection.execute(wanted.order_by(jobs.c.id.desc()).limit(limit))
-            return [job for job in map(read_job, rows) if job is not None]
+        rows = connection.execute(wanted.order_by(jobs.c.id.desc()).limit(limit))
+        return [job for job in map(read_job, rows) if job is not None]
 
-    async def unfinished_of_group(self, account_id: str, group_id: str) -> list[Job]:
+    @reads
+    def unfinished_of_group(self, connection: Connection, account_id: str, group_id: str) -> list[Job]:
         """Return what is queued or running of a group, oldest first."""
         wanted = select(*JOB_COLUMNS).where(
             jobs.c.account_id == account_id, jobs.c.group_id == group_id, jobs.c.state.in_(UNFINISHED)
         )
-        async with self._database.read() as connection:
-            return [job_from_row(row) for row in await connection.execute(wanted.order_by(jobs.c.id))]
+        return [job_from_row(row) for row in connection.execute(wanted.order_by(jobs.c.id))]
 
-    async def images_of(self, job_ids: Iterable[str], now: float) -> dict[str, list[ImageRow]]:
+    @reads
+    def images_of(self, connection: Connection, job_ids: Iterable[str], now: float) -> dict[str, list[ImageRow]]:
         """Return the pictures of some jobs that have not expired, in order, by job id."""
         found: dict[str, list[ImageRow]] = {job_id: [] for job_id in job_ids}
         alive = images.c.job_id.in_(list(found)), images.c.expires_at > now
         wanted = select(images).where(*alive).order_by(images.c.job_id, images.c.place)
-        async with self._database.read() as connection:
-            for row in await connection.execute(wanted):
-                found[row.job_id].append(image_from_row(row))
+        for row in connection.execute(wanted):
+            found[row.job_id].append(image_from_row(row))
         return found
 
-    async def count_queued(self) -> int:
-        """Return how many jobs wait."""
-        async with self._database.read() as connection:
-            return await queue.count_queued(connection)
-
-    async def ahead_of(self, job_id: str) -> tuple[int, float, float] | None:
+    @reads
+    def ahead_of(self, connection: Connection, job_id: str) -> tuple[int, float, float] | None:
         """See `queue.ahead_of`."""
-        async with self._database.read() as connection:
-            return await queue.ahead_of(connection, job_id)
+        return queue.ahead_of(connection, job_id)
 
-    async def seconds_queued(self) -> float:
-        """Return the seconds that all waiting jobs were thought to take together."""
-        async with self._database.read() as connection:
-            return await queue.seconds_queued(connection)
+    @reads
+    def ahead_of_new(self, connection: Connection, key_id: str, priority: Priority, predicted_s: float) -> float:
+        """Return the seconds that the jobs before a key's next one were thought to take."""
+        return queue.ahead_of_new(connection, key_id, *queue.lane(priority), predicted_s)[1]
 
-    async def start_deadlines(self) -> list[tuple[str, float]]:
+    @reads
+    def load(self, connection: Connection) -> queue.Load:
+        """See `queue.load`."""
+        return queue.load(connection)
+
+    @reads
+    def start_deadlines(self, connection: Connection) -> list[tuple[str, float]]:
         """Return id and latest start of every queued job that has one."""
         wanted = select(jobs.c.id, jobs.c.start_by).where(
             jobs.c.state == JobState.QUEUED.value, jobs.c.start_by.is_not(None)
         )
-        async with self._database.read() as connection:
-            return [(row.id, row.start_by) for row in await connection.execute(wanted)]
+        return [(row.id, row.start_by) for row in connection.execute(wanted)]
 
-    async def cached(self, account_id: str, fingerprint: str, now: float) -> tuple[Job, list[ImageRow]] | None:
+    @reads
+    def cached(
+        self, connection: Connection, account_id: str, fingerprint: str, now: float
+    ) -> tuple[Job, list[ImageRow]] | None:
         """Return the account's job that painted just this, while all its pictures are there."""
         wanted = select(results.c.job_id).where(
             results.c.account_id == account_id, results.c.fingerprint == fingerprint
         )
-        async with self._database.read() as connection:
-            job_id = (await connection.execute(wanted)).scalar()
-            alive = select(images).where(images.c.job_id == job_id, images.c.expires_at > now).order_by(images.c.place)
-            pictures = [image_from_row(row) for row in await connection.execute(alive)]
-        job = await self.get(job_id) if job_id else None
+        job_id = connection.execute(wanted).scalar()
+        alive = select(images).where(images.c.job_id == job_id, images.c.expires_at > now).order_by(images.c.place)
+        pictures = [image_from_row(row) for row in connection.execute(alive)]
+        job = _find(connection, job_id) if job_id else None
         return (job, pictures) if job and len(pictures) == job.request.count else None
+
+
+def _find(connection: Connection, job_id: str) -> Job | None:
+    row = connection.execute(select(*JOB_COLUMNS).where(jobs.c.id == job_id)).first()
+    return read_job(row) if row else None

@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Row, func, insert, select, update
+from sqlalchemy import Connection, Row, func, insert, select, update
 
 from allaprima.store import bill
-from allaprima.store.database import Database
+from allaprima.store.database import Database, reads, writes
 from allaprima.store.idempotency import Claim, find_claim, keep_claim
 from allaprima.store.schema import Direction, EntryType, accounts, keys, usage_slots
 from allaprima.store.windows import Retention, window_start
@@ -79,6 +79,13 @@ def _key(row: Row[Any]) -> KeyRow:
     )
 
 
+_ACCOUNT_COLUMNS = tuple(accounts.c[name] for name in Account.__dataclass_fields__)
+
+
+def _account(connection: Connection, account_id: str) -> Account:
+    return Account(*connection.execute(select(*_ACCOUNT_COLUMNS).where(accounts.c.id == account_id)).one())
+
+
 def _values(key: KeyRow) -> dict[str, Any]:
     """What of a key may change."""
     return {
@@ -99,31 +106,31 @@ class Accounts:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def add(self, account: Account) -> None:
+    @writes
+    def add(self, connection: Connection, account: Account) -> None:
         """Store a new account."""
         values = {"id": account.id, "name": account.name, "created_at": account.created_at}
-        async with self._database.write() as connection:
-            await connection.execute(insert(accounts).values(**values))
+        connection.execute(insert(accounts).values(**values))
 
-    async def all(self) -> list[Account]:
+    @reads
+    def all(self, connection: Connection) -> list[Account]:
         """Return every account, oldest first."""
-        columns = [accounts.c[name] for name in Account.__dataclass_fields__]
-        async with self._database.read() as connection:
-            rows = await connection.execute(select(*columns).order_by(accounts.c.created_at, accounts.c.id))
-            return [Account(*row) for row in rows]
+        rows = connection.execute(select(*_ACCOUNT_COLUMNS).order_by(accounts.c.created_at, accounts.c.id))
+        return [Account(*row) for row in rows]
 
-    async def get(self, account_id: str) -> Account:
+    @reads
+    def get(self, connection: Connection, account_id: str) -> Account:
         """Return an account that is there."""
-        columns = [accounts.c[name] for name in Account.__dataclass_fields__]
-        async with self._database.read() as connection:
-            return Account(*(await connection.execute(select(*columns).where(accounts.c.id == account_id))).one())
+        return _account(connection, account_id)
 
-    async def credit(self, account_id: str, kind: EntryType, credits_: int, note: str | None, now: float) -> Account:
+    @writes
+    def credit(
+        self, connection: Connection, account_id: str, kind: EntryType, credits_: int, note: str | None, now: float
+    ) -> Account:
         """Pay in, or out where `credits_` is below zero; return the account as it is then."""
         direction = Direction.TOPUP if credits_ >= 0 else Direction.CHARGE
-        async with self._database.write() as connection:
-            await bill.enter(connection, account_id, direction, kind, abs(credits_), now, note=note)
-        return await self.get(account_id)
+        bill.enter(connection, account_id, direction, kind, abs(credits_), now, note=note)
+        return _account(connection, account_id)
 
 
 class Keys:
@@ -132,88 +139,88 @@ class Keys:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def add(self, key: KeyRow, key_hash: str, claim: Claim | None = None) -> KeyRow | None:
+    @writes
+    def add(self, connection: Connection, key: KeyRow, key_hash: str, claim: Claim | None = None) -> KeyRow | None:
         """Store a new key and return it, or the one that an equal request made before.
 
         Returns None, and stores nothing, when its prefix or hash is taken. Raises `IdempotencyMismatch`.
         """
-        async with self._database.write() as connection:
-            if claim and (made := await find_claim(connection, key.account_id, claim, key.created_at)):
-                return _key((await connection.execute(select(keys).where(keys.c.id == made))).one())
-            taken = select(keys.c.id).where((keys.c.prefix == key.prefix) | (keys.c.hash == key_hash))
-            if (await connection.execute(taken)).first():
-                return None
-            await connection.execute(
-                insert(keys).values(
-                    id=key.id,
-                    account_id=key.account_id,
-                    prefix=key.prefix,
-                    hash=key_hash,
-                    created_at=key.created_at,
-                    is_management=int(key.is_management),
-                    window_start=window_start(key.limit.retention, key.created_at) if key.limit else 0.0,
-                    **_values(key),
-                )
+        if claim and (made := find_claim(connection, key.account_id, claim, key.created_at)):
+            return _key(connection.execute(select(keys).where(keys.c.id == made)).one())
+        taken = select(keys.c.id).where((keys.c.prefix == key.prefix) | (keys.c.hash == key_hash))
+        if connection.execute(taken).first():
+            return None
+        connection.execute(
+            insert(keys).values(
+                id=key.id,
+                account_id=key.account_id,
+                prefix=key.prefix,
+                hash=key_hash,
+                created_at=key.created_at,
+                is_management=int(key.is_management),
+                window_start=window_start(key.limit.retention, key.created_at) if key.limit else 0.0,
+                **_values(key),
             )
-            if claim:
-                await keep_claim(connection, key.account_id, claim, key.id, key.created_at)
+        )
+        if claim:
+            keep_claim(connection, key.account_id, claim, key.id, key.created_at)
         return key
 
-    async def count(self) -> int:
+    @reads
+    def count(self, connection: Connection) -> int:
         """Return how many keys there ever were."""
-        async with self._database.read() as connection:
-            return (await connection.execute(select(func.count()).select_from(keys))).scalar_one()
+        return connection.execute(select(func.count()).select_from(keys)).scalar_one()
 
-    async def all(self, account_id: str | None = None) -> list[KeyRow]:
+    @reads
+    def all(self, connection: Connection, account_id: str | None = None) -> list[KeyRow]:
         """Return every key, or every one of an account, oldest first."""
         wanted = select(keys).order_by(keys.c.created_at, keys.c.id)
         if account_id is not None:
             wanted = wanted.where(keys.c.account_id == account_id)
-        async with self._database.read() as connection:
-            return [_key(row) for row in await connection.execute(wanted)]
+        return [_key(row) for row in connection.execute(wanted)]
 
-    async def find_good(self, key_hash: str) -> KeyRow | None:
+    @reads
+    def find_good(self, connection: Connection, key_hash: str) -> KeyRow | None:
         """Return the key with that hash unless it is unknown, revoked or disabled."""
         good = keys.c.revoked_at.is_(None) & (keys.c.is_disabled == 0)
-        async with self._database.read() as connection:
-            row = (await connection.execute(select(keys).where(keys.c.hash == key_hash, good))).first()
+        row = connection.execute(select(keys).where(keys.c.hash == key_hash, good)).first()
         return _key(row) if row else None
 
-    async def find(self, prefix: str, account_id: str | None = None) -> KeyRow | None:
+    @reads
+    def find(self, connection: Connection, prefix: str, account_id: str | None = None) -> KeyRow | None:
         """Return the key with that prefix, of that account if one is named, unless it is revoked."""
         wanted = select(keys).where(keys.c.prefix == prefix, keys.c.revoked_at.is_(None))
         if account_id is not None:
             wanted = wanted.where(keys.c.account_id == account_id)
-        async with self._database.read() as connection:
-            row = (await connection.execute(wanted)).first()
+        row = connection.execute(wanted).first()
         return _key(row) if row else None
 
-    async def update(self, key: KeyRow) -> None:
+    @writes
+    def update(self, connection: Connection, key: KeyRow) -> None:
         """Store what may change of a key. What a new limit counts is summed anew from the bill."""
-        async with self._database.write() as connection:
-            start = window_start(key.limit.retention, key.updated_at) if key.limit else 0.0
-            spent = select(func.coalesce(func.sum(usage_slots.c.credits), 0)).where(
-                usage_slots.c.account_id == key.account_id,
-                usage_slots.c.key_id == key.id,
-                usage_slots.c.slot >= start,
-            )
-            counted = {"window_start": start, "spent": (await connection.execute(spent)).scalar_one()}
-            await connection.execute(update(keys).where(keys.c.id == key.id).values(**_values(key), **counted))
+        start = window_start(key.limit.retention, key.updated_at) if key.limit else 0.0
+        spent = select(func.coalesce(func.sum(usage_slots.c.credits), 0)).where(
+            usage_slots.c.account_id == key.account_id,
+            usage_slots.c.key_id == key.id,
+            usage_slots.c.slot >= start,
+        )
+        counted = {"window_start": start, "spent": connection.execute(spent).scalar_one()}
+        connection.execute(update(keys).where(keys.c.id == key.id).values(**_values(key), **counted))
 
-    async def replace_hash(self, key: KeyRow, prefix: str, key_hash: str) -> bool:
+    @writes
+    def replace_hash(self, connection: Connection, key: KeyRow, prefix: str, key_hash: str) -> bool:
         """Let another key stand for the same row; False, and no change, when its prefix or hash is taken."""
-        async with self._database.write() as connection:
-            taken = select(keys.c.id).where((keys.c.prefix == prefix) | (keys.c.hash == key_hash))
-            if (await connection.execute(taken)).first():
-                return False
-            values = {"prefix": prefix, "hash": key_hash, "updated_at": key.updated_at}
-            await connection.execute(update(keys).where(keys.c.id == key.id).values(**values))
+        taken = select(keys.c.id).where((keys.c.prefix == prefix) | (keys.c.hash == key_hash))
+        if connection.execute(taken).first():
+            return False
+        values = {"prefix": prefix, "hash": key_hash, "updated_at": key.updated_at}
+        connection.execute(update(keys).where(keys.c.id == key.id).values(**values))
         return True
 
-    async def revoke(self, prefix: str, now: float, account_id: str | None = None) -> bool:
+    @writes
+    def revoke(self, connection: Connection, prefix: str, now: float, account_id: str | None = None) -> bool:
         """Revoke the key with that prefix, of that account if one is named; True when it was good until now."""
         wanted = update(keys).where(keys.c.prefix == prefix, keys.c.revoked_at.is_(None))
         if account_id is not None:
             wanted = wanted.where(keys.c.account_id == account_id)
-        async with self._database.write() as connection:
-            return (await connection.execute(wanted.values(revoked_at=now))).rowcount == 1
+        return connection.execute(wanted.values(revoked_at=now)).rowcount == 1

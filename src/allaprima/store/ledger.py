@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-from sqlalchemy import select
+from sqlalchemy import Connection, select
 
-from allaprima.store.database import Database
+from allaprima.store.database import Database, reads
 from allaprima.store.schema import Direction, EntryType, ledger
 
 
@@ -41,7 +41,10 @@ class Ledger:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def entries(self, account_id: str, wanted: EntryFilter, before: str | None, limit: int) -> list[Entry]:
+    @reads
+    def entries(
+        self, connection: Connection, account_id: str, wanted: EntryFilter, before: str | None, limit: int
+    ) -> list[Entry]:
         """Return rows of an account's ledger, newest first; before: only those older than this id."""
         columns = [ledger.c[name] for name in Entry.__dataclass_fields__]
         query = select(*columns).where(ledger.c.account_id == account_id)
@@ -55,9 +58,8 @@ class Ledger:
             query = query.where(ledger.c.type == wanted.type.value)
         if before is not None:
             query = query.where(ledger.c.id < before)
-        async with self._database.read() as connection:
-            rows = await connection.execute(query.order_by(ledger.c.id.desc()).limit(limit))
-            return [
-                Entry(row.id, row.created_at, Direction(row.direction), EntryType(row.type), *tuple(row)[4:])
-                for row in rows
-            ]
+        rows = connection.execute(query.order_by(ledger.c.id.desc()).limit(limit))
+        return [
+            Entry(row.id, row.created_at, Direction(row.direction), EntryType(row.type), *tuple(row)[4:])
+            for row in rows
+        ]

@@ -2,11 +2,10 @@
 
 from dataclasses import dataclass
 
-from sqlalchemy import delete, insert, select, update
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import Connection, delete, insert, select, update
 from uuid_utils import uuid7
 
-from allaprima.store.database import Database
+from allaprima.store.database import Database, reads, writes
 from allaprima.store.rows import Job
 from allaprima.store.schema import JobState, accounts, deliveries, webhook_endpoints
 
@@ -45,15 +44,13 @@ class Delivery:
     secrets: tuple[str, ...]
 
 
-async def announce(connection: AsyncConnection, job: Job, state: JobState, now: float) -> None:
+def announce(connection: Connection, job: Job, state: JobState, now: float) -> None:
     """Put the webhook that tells of a job's end into the outbox, unless its endpoint was disabled meanwhile."""
-    wanted = select(webhook_endpoints).where(
-        webhook_endpoints.c.account_id == job.account_id, webhook_endpoints.c.url == job.terms.webhook_url
-    )
-    endpoint = (await connection.execute(wanted)).first()
+    assert job.terms.webhook_url is not None  # it asked for one
+    endpoint = _endpoint(connection, job.account_id, job.terms.webhook_url)
     if endpoint is None or endpoint.disabled_at is not None:
         return
-    await connection.execute(
+    connection.execute(
         insert(deliveries).values(
             id=f"msg_{job.id}",
             account_id=job.account_id,
@@ -72,61 +69,65 @@ class Outbox:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def endpoints(self, account_id: str) -> list[Endpoint]:
+    @reads
+    def endpoints(self, connection: Connection, account_id: str) -> list[Endpoint]:
         """Return an account's endpoints, oldest first."""
         wanted = select(webhook_endpoints).where(webhook_endpoints.c.account_id == account_id)
-        async with self._database.read() as connection:
-            rows = await connection.execute(wanted.order_by(webhook_endpoints.c.created_at, webhook_endpoints.c.id))
-            return [Endpoint(*row) for row in rows]
+        rows = connection.execute(wanted.order_by(webhook_endpoints.c.created_at, webhook_endpoints.c.id))
+        return [Endpoint(*row) for row in rows]
 
     async def ensure(self, account_id: str, url: str, now: float) -> Endpoint:
         """Return the account's endpoint at that URL, new if need be."""
-        wanted = select(webhook_endpoints).where(
-            webhook_endpoints.c.account_id == account_id, webhook_endpoints.c.url == url
-        )
-        async with self._database.read() as connection:
-            if row := (await connection.execute(wanted)).first():
-                return Endpoint(*row)
-        async with self._database.write() as connection:
-            if row := (await connection.execute(wanted)).first():
-                return Endpoint(*row)
-            made = Endpoint(str(uuid7()), account_id, url, now, None)
-            values = {"id": made.id, "account_id": account_id, "url": url, "created_at": now}
-            await connection.execute(insert(webhook_endpoints).values(**values))
+        return await self._find(account_id, url) or await self._add(account_id, url, now)
+
+    @reads
+    def _find(self, connection: Connection, account_id: str, url: str) -> Endpoint | None:
+        return _endpoint(connection, account_id, url)
+
+    @writes
+    def _add(self, connection: Connection, account_id: str, url: str, now: float) -> Endpoint:
+        if before := _endpoint(connection, account_id, url):
+            return before
+        made = Endpoint(str(uuid7()), account_id, url, now, None)
+        values = {"id": made.id, "account_id": account_id, "url": url, "created_at": now}
+        connection.execute(insert(webhook_endpoints).values(**values))
         return made
 
-    async def forget(self, account_id: str, endpoint_id: str) -> bool:
+    @writes
+    def forget(self, connection: Connection, account_id: str, endpoint_id: str) -> bool:
         """Remove an endpoint and what was to be sent there; True when it was the account's."""
         own = webhook_endpoints.c.id == endpoint_id, webhook_endpoints.c.account_id == account_id
-        async with self._database.write() as connection:
-            if not (await connection.execute(select(webhook_endpoints.c.id).where(*own))).first():
-                return False
-            await connection.execute(delete(deliveries).where(deliveries.c.endpoint_id == endpoint_id))
-            await connection.execute(delete(webhook_endpoints).where(*own))
+        if not connection.execute(select(webhook_endpoints.c.id).where(*own)).first():
+            return False
+        connection.execute(delete(deliveries).where(deliveries.c.endpoint_id == endpoint_id))
+        connection.execute(delete(webhook_endpoints).where(*own))
         return True
 
-    async def secrets(self, account_id: str, now: float) -> tuple[str, ...]:
+    @reads
+    def secrets(self, connection: Connection, account_id: str, now: float) -> tuple[str, ...]:
         """Return what signs an account's webhooks, the newest first; none before `set_secret`."""
-        async with self._database.read() as connection:
-            return await _secrets(connection, account_id, now)
+        return _secrets(connection, account_id, now)
 
-    async def set_secret(self, account_id: str, secret: str, *, old_until: float, only_first: bool) -> None:
+    @writes
+    def set_secret(
+        self, connection: Connection, account_id: str, secret: str, *, old_until: float, only_first: bool
+    ) -> None:
         """Let a new secret sign; the one before signs too until `old_until`. only_first: only where there is none."""
         row = accounts.c.id == account_id
         if only_first:
             row &= accounts.c.webhook_secret.is_(None)
-        async with self._database.write() as connection:
-            await connection.execute(
-                update(accounts)
-                .where(row)
-                .values(
-                    old_webhook_secret=accounts.c.webhook_secret,
-                    old_webhook_secret_until=old_until,
-                    webhook_secret=secret,
-                )
+        connection.execute(
+            update(accounts)
+            .where(row)
+            .values(
+                old_webhook_secret=accounts.c.webhook_secret,
+                old_webhook_secret_until=old_until,
+                webhook_secret=secret,
             )
+        )
 
-    async def due(self, now: float, limit: int) -> list[Delivery]:
+    @reads
+    def due(self, connection: Connection, now: float, limit: int) -> list[Delivery]:
         """Return what is to be sent now, the longest due first."""
         wanted = (
             select(deliveries, webhook_endpoints.c.url)
@@ -135,23 +136,23 @@ class Outbox:
             .order_by(deliveries.c.next_at)
             .limit(limit)
         )
-        async with self._database.read() as connection:
-            return [
-                Delivery(
-                    row.id,
-                    row.account_id,
-                    row.endpoint_id,
-                    row.url,
-                    row.job_id,
-                    row.event,
-                    row.created_at,
-                    row.attempt,
-                    await _secrets(connection, row.account_id, now),
-                )
-                for row in (await connection.execute(wanted)).all()
-            ]
+        return [
+            Delivery(
+                row.id,
+                row.account_id,
+                row.endpoint_id,
+                row.url,
+                row.job_id,
+                row.event,
+                row.created_at,
+                row.attempt,
+                _secrets(connection, row.account_id, now),
+            )
+            for row in connection.execute(wanted).all()
+        ]
 
-    async def next_due(self) -> float | None:
+    @reads
+    def next_due(self, connection: Connection) -> float | None:
         """Return when something is to be sent next."""
         wanted = (
             select(deliveries.c.next_at)
@@ -160,42 +161,49 @@ class Outbox:
             .order_by(deliveries.c.next_at)
             .limit(1)
         )
-        async with self._database.read() as connection:
-            due: float | None = (await connection.execute(wanted)).scalar()
+        due: float | None = connection.execute(wanted).scalar()
         return due
 
-    async def delivered(self, delivery: Delivery, now: float) -> None:
+    @writes
+    def delivered(self, connection: Connection, delivery: Delivery, now: float) -> None:
         """Note that it arrived."""
-        async with self._database.write() as connection:
-            await _note(connection, delivery, delivered_at=now, next_at=None, last_error=None)
+        _note(connection, delivery, delivered_at=now, next_at=None, last_error=None)
 
-    async def failed(self, delivery: Delivery, error: str, next_at: float | None) -> None:
+    @writes
+    def failed(self, connection: Connection, delivery: Delivery, error: str, next_at: float | None) -> None:
         """Note that it did not arrive, and when to try again; None: never."""
-        async with self._database.write() as connection:
-            await _note(connection, delivery, next_at=next_at, last_error=error[:MAX_ERROR])
+        _note(connection, delivery, next_at=next_at, last_error=error[:MAX_ERROR])
 
-    async def disable(self, delivery: Delivery, error: str, now: float) -> None:
+    @writes
+    def disable(self, connection: Connection, delivery: Delivery, error: str, now: float) -> None:
         """Send nothing more to a delivery's endpoint."""
         endpoint_id = delivery.endpoint_id
-        async with self._database.write() as connection:
-            await _note(connection, delivery, next_at=None, last_error=error[:MAX_ERROR])
-            await connection.execute(
-                update(webhook_endpoints).where(webhook_endpoints.c.id == endpoint_id).values(disabled_at=now)
-            )
-            await connection.execute(
-                update(deliveries)
-                .where(deliveries.c.endpoint_id == endpoint_id, deliveries.c.next_at.is_not(None))
-                .values(next_at=None)
-            )
+        _note(connection, delivery, next_at=None, last_error=error[:MAX_ERROR])
+        connection.execute(
+            update(webhook_endpoints).where(webhook_endpoints.c.id == endpoint_id).values(disabled_at=now)
+        )
+        connection.execute(
+            update(deliveries)
+            .where(deliveries.c.endpoint_id == endpoint_id, deliveries.c.next_at.is_not(None))
+            .values(next_at=None)
+        )
 
 
-async def _note(connection: AsyncConnection, delivery: Delivery, **values: object) -> None:
+def _endpoint(connection: Connection, account_id: str, url: str) -> Endpoint | None:
+    wanted = select(webhook_endpoints).where(
+        webhook_endpoints.c.account_id == account_id, webhook_endpoints.c.url == url
+    )
+    row = connection.execute(wanted).first()
+    return Endpoint(*row) if row else None
+
+
+def _note(connection: Connection, delivery: Delivery, **values: object) -> None:
     noted = update(deliveries).where(deliveries.c.id == delivery.id)
-    await connection.execute(noted.values(attempt=delivery.attempt + 1, **values))
+    connection.execute(noted.values(attempt=delivery.attempt + 1, **values))
 
 
-async def _secrets(connection: AsyncConnection, account_id: str, now: float) -> tuple[str, ...]:
-    row = (await connection.execute(select(accounts).where(accounts.c.id == account_id))).one()
+def _secrets(connection: Connection, account_id: str, now: float) -> tuple[str, ...]:
+    row = connection.execute(select(accounts).where(accounts.c.id == account_id)).one()
     found = [row.webhook_secret] if row.webhook_secret else []
     if row.old_webhook_secret and (row.old_webhook_secret_until or 0) > now:
         found.append(row.old_webhook_secret)

@@ -9,8 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import Row, delete, insert, select, update
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import Connection, Row, delete, insert, select, update
 
 from allaprima.errors import (
     Error,
@@ -21,9 +20,8 @@ from allaprima.errors import (
     QueueFull,
     StartDeadlineMissed,
 )
-from allaprima.request import Priority
 from allaprima.store import bill, outbox, queue
-from allaprima.store.database import Database
+from allaprima.store.database import Database, writes
 from allaprima.store.idempotency import Claim, find_claim, keep_claim
 from allaprima.store.rows import JOB_COLUMNS, Job, Outcome, image_values, job_from_row
 from allaprima.store.schema import JobState, deliveries, images, jobs, results
@@ -50,42 +48,42 @@ class Transitions:
 
     # Coming in --------------------------------------------------------------------------------------------------
 
-    async def admit(self, job: Job, queue_size: int, claim: Claim | None = None) -> Job:
+    @writes
+    def admit(self, connection: Connection, job: Job, queue_size: int, claim: Claim | None = None) -> Job:
         """Store a new queued job, or return the one that an equal request made before.
 
         Raises `QueueFull` (with no time to wait: the caller knows it), `OutOfCredits`, `KeyLimitReached` or
         `IdempotencyMismatch`; then nothing is stored.
         """
-        async with self._database.write() as connection:
-            made = await self._let_in(connection, job, claim, queue_size)
-            return job if made == job.id else await _find(connection, made)
+        made = self._let_in(connection, job, claim, queue_size)
+        return job if made == job.id else _find(connection, made)
 
-    async def admit_finished(self, job: Job, outcome: Outcome, claim: Claim | None = None) -> Job:
+    @writes
+    def admit_finished(self, connection: Connection, job: Job, outcome: Outcome, claim: Claim | None = None) -> Job:
         """Store a job that needs no painting, and so no room: queued -> succeeded at once.
 
         Raises what `admit` does but `QueueFull`.
         """
-        async with self._database.write() as connection:
-            made = await self._let_in(connection, job, claim, None)
-            if made == job.id:
-                await self._succeed(connection, job, job.created_at, outcome)
-            return await _find(connection, made)
+        made = self._let_in(connection, job, claim, None)
+        if made == job.id:
+            self._succeed(connection, job, job.created_at, outcome)
+        return _find(connection, made)
 
-    async def _let_in(self, connection: AsyncConnection, job: Job, claim: Claim | None, queue_size: int | None) -> str:
+    def _let_in(self, connection: Connection, job: Job, claim: Claim | None, queue_size: int | None) -> str:
         """Store a new job, its hold and its claim; return its id, or that of the job that the claim stands for."""
-        if claim and (made := await find_claim(connection, job.account_id, claim, job.created_at)):
+        if claim and (made := find_claim(connection, job.account_id, claim, job.created_at)):
             return made
-        if queue_size is not None and await queue.count_unfinished(connection) >= queue_size:
+        if queue_size is not None and queue.count_unfinished(connection) >= queue_size:
             raise QueueFull(retry_after_s=0)
-        await bill.hold(connection, job.account_id, job.key_id, job.held, job.created_at)
-        await self._insert(connection, job)
+        bill.hold(connection, job.account_id, job.key_id, job.held, job.created_at)
+        self._insert(connection, job)
         if claim:
-            await keep_claim(connection, job.account_id, claim, job.id, job.created_at)
+            keep_claim(connection, job.account_id, claim, job.id, job.created_at)
         return job.id
 
-    async def _insert(self, connection: AsyncConnection, job: Job) -> None:
-        queue_number = queue.LOW if job.terms.priority == Priority.LOW else queue.ORDINARY
-        await connection.execute(
+    def _insert(self, connection: Connection, job: Job) -> None:
+        queue_number, priority = queue.lane(job.terms.priority)
+        connection.execute(
             insert(jobs).values(
                 id=job.id,
                 account_id=job.account_id,
@@ -96,8 +94,8 @@ class Transitions:
                 terms=job.terms.to_json(),
                 group_id=job.terms.group_id,
                 queue=queue_number,
-                priority=int(job.terms.priority != Priority.HIGH),
-                turn=await queue.next_turn(connection, job.key_id, queue_number, job.predicted_s),
+                priority=priority,
+                turn=queue.next_turn(connection, job.key_id, queue_number, job.predicted_s),
                 predicted_s=job.predicted_s,
                 start_by=job.start_by,
                 held=job.held,
@@ -118,158 +116,160 @@ class Transitions:
             on_end(job_id, state)
         return job
 
-    async def _lease(self, now: float, leased_until: float, ended: list[tuple[str, JobState]]) -> Job | None:
-        async with self._database.write() as connection:
-            while job_id := await queue.take_next(connection):
-                row = (await connection.execute(select(*JOB_COLUMNS).where(jobs.c.id == job_id))).one()
-                try:
-                    job = job_from_row(row)
-                except (Error, LookupError, TypeError, ValueError) as exc:
-                    logger.warning("job %s: its stored request can't be read: %s", job_id, exc)
-                    await self._fail_unreadable(connection, row, now)
-                    ended.append((job_id, JobState.FAILED))
-                    continue
-                if job.cancel_asked_at is not None or (job.attempt > 0 and not job.terms.is_kept):
-                    await self._end(connection, job, JobState.CANCELLED, now)
-                    ended.append((job_id, JobState.CANCELLED))
-                    continue
-                if job.start_by is not None and job.start_by < now:
-                    await self._end(connection, job, JobState.FAILED, now, error=StartDeadlineMissed())
-                    ended.append((job_id, JobState.FAILED))
-                    continue
-                values = {"state": JobState.RUNNING.value, "started_at": now, "attempt": job.attempt + 1}
-                await connection.execute(
-                    # Its time to start is kept: whoever takes it up again has nothing to miss.
-                    update(jobs).where(jobs.c.id == job_id).values(**values, leased_until=leased_until, start_by=None)
-                )
-                return replace(job, state=JobState.RUNNING, started_at=now, attempt=job.attempt + 1, start_by=None)
+    @writes
+    def _lease(
+        self, connection: Connection, now: float, leased_until: float, ended: list[tuple[str, JobState]]
+    ) -> Job | None:
+        while job_id := queue.take_next(connection):
+            row = connection.execute(select(*JOB_COLUMNS).where(jobs.c.id == job_id)).one()
+            try:
+                job = job_from_row(row)
+            except (Error, LookupError, TypeError, ValueError) as exc:
+                logger.warning("job %s: its stored request can't be read: %s", job_id, exc)
+                self._fail_unreadable(connection, row, now)
+                ended.append((job_id, JobState.FAILED))
+                continue
+            if job.cancel_asked_at is not None or (job.attempt > 0 and not job.terms.is_kept):
+                self._end(connection, job, JobState.CANCELLED, now)
+                ended.append((job_id, JobState.CANCELLED))
+                continue
+            if job.start_by is not None and job.start_by < now:
+                self._end(connection, job, JobState.FAILED, now, error=StartDeadlineMissed())
+                ended.append((job_id, JobState.FAILED))
+                continue
+            values = {"state": JobState.RUNNING.value, "started_at": now, "attempt": job.attempt + 1}
+            connection.execute(
+                # Its time to start is kept: whoever takes it up again has nothing to miss.
+                update(jobs).where(jobs.c.id == job_id).values(**values, leased_until=leased_until, start_by=None)
+            )
+            return replace(job, state=JobState.RUNNING, started_at=now, attempt=job.attempt + 1, start_by=None)
         return None
 
-    async def renew(self, leased: Iterable[Job], leased_until: float) -> None:
+    @writes
+    def renew(self, connection: Connection, leased: Iterable[Job], leased_until: float) -> None:
         """Say that the engine still works on these."""
-        async with self._database.write() as connection:
-            for job in leased:
-                await connection.execute(update(jobs).where(*_current(job)).values(leased_until=leased_until))
+        for job in leased:
+            connection.execute(update(jobs).where(*_current(job)).values(leased_until=leased_until))
 
-    async def requeue(self, job: Job) -> None:
+    @writes
+    def requeue(self, connection: Connection, job: Job) -> None:
         """running -> queued, for a job whose attempt was interrupted by the server itself."""
-        async with self._database.write() as connection:
-            await connection.execute(update(jobs).where(*_current(job)).values(**_BACK_IN_QUEUE))
+        connection.execute(update(jobs).where(*_current(job)).values(**_BACK_IN_QUEUE))
 
-    async def requeue_lapsed(self, now: float) -> int:
+    @writes
+    def requeue_lapsed(self, connection: Connection, now: float) -> int:
         """running -> queued for jobs whose lease is over; return how many."""
         lapsed = (jobs.c.state == JobState.RUNNING.value, jobs.c.leased_until < now)
-        async with self._database.write() as connection:
-            return (await connection.execute(update(jobs).where(*lapsed).values(**_BACK_IN_QUEUE))).rowcount
+        return connection.execute(update(jobs).where(*lapsed).values(**_BACK_IN_QUEUE)).rowcount
 
-    async def requeue_all(self, max_crashes: int, now: float) -> int:
+    @writes
+    def requeue_all(self, connection: Connection, max_crashes: int, now: float) -> int:
         """At start: running -> queued for what a dead server left; failed after too many crashes, cancelled if asked.
 
         Returns how many jobs wait again.
         """
         left = jobs.c.state == JobState.RUNNING.value
-        async with self._database.write() as connection:
-            # The engine paints in the order of the leases; the others only waited there.
-            painted = select(jobs.c.id).where(left).order_by(jobs.c.started_at, jobs.c.turn, jobs.c.id).limit(1)
-            await connection.execute(
-                update(jobs).where(jobs.c.id == painted.scalar_subquery()).values(crashes=jobs.c.crashes + 1)
-            )
-            again = 0
-            for row in (await connection.execute(select(*JOB_COLUMNS).where(left))).all():
-                try:
-                    job = job_from_row(row)
-                except (Error, LookupError, TypeError, ValueError):
-                    await self._fail_unreadable(connection, row, now)
-                    continue
-                # Whoever waited for what nobody keeps is gone.
-                if job.cancel_asked_at is not None or not job.terms.is_kept:
-                    await self._end(connection, job, JobState.CANCELLED, now)
-                elif job.crashes >= max_crashes:
-                    error = GenerationFailed(f"the server died {max_crashes} times while it painted this")
-                    await self._end(connection, job, JobState.FAILED, now, error=error)
-                else:
-                    await connection.execute(update(jobs).where(*_current(job)).values(**_BACK_IN_QUEUE))
-                    again += 1
+        # The engine paints in the order of the leases; the others only waited there.
+        painted = select(jobs.c.id).where(left).order_by(jobs.c.started_at, jobs.c.turn, jobs.c.id).limit(1)
+        connection.execute(
+            update(jobs).where(jobs.c.id == painted.scalar_subquery()).values(crashes=jobs.c.crashes + 1)
+        )
+        again = 0
+        for row in connection.execute(select(*JOB_COLUMNS).where(left)).all():
+            try:
+                job = job_from_row(row)
+            except (Error, LookupError, TypeError, ValueError):
+                self._fail_unreadable(connection, row, now)
+                continue
+            # Whoever waited for what nobody keeps is gone.
+            if job.cancel_asked_at is not None or not job.terms.is_kept:
+                self._end(connection, job, JobState.CANCELLED, now)
+            elif job.crashes >= max_crashes:
+                error = GenerationFailed(f"the server died {max_crashes} times while it painted this")
+                self._end(connection, job, JobState.FAILED, now, error=error)
+            else:
+                connection.execute(update(jobs).where(*_current(job)).values(**_BACK_IN_QUEUE))
+                again += 1
         return again
 
     # Ending -----------------------------------------------------------------------------------------------------
 
-    async def succeed(self, job: Job, now: float, outcome: Outcome) -> bool:
+    @writes
+    def succeed(self, connection: Connection, job: Job, now: float, outcome: Outcome) -> bool:
         """running -> succeeded, with the pictures, the usage, the charge and the webhook, in one transaction.
 
         Returns False, and changes nothing, when the attempt is no longer the current one.
         """
         if job.state != JobState.RUNNING:
             return False
-        async with self._database.write() as connection:
-            return await self._succeed(connection, job, now, outcome)
+        return self._succeed(connection, job, now, outcome)
 
-    async def _succeed(self, connection: AsyncConnection, job: Job, now: float, outcome: Outcome) -> bool:
-        if not await self._end(connection, job, JobState.SUCCEEDED, now, outcome=outcome):
+    def _succeed(self, connection: Connection, job: Job, now: float, outcome: Outcome) -> bool:
+        if not self._end(connection, job, JobState.SUCCEEDED, now, outcome=outcome):
             return False
         if outcome.pictures:
-            await connection.execute(insert(images), [image_values(picture) for picture in outcome.pictures])
+            connection.execute(insert(images), [image_values(picture) for picture in outcome.pictures])
         if outcome.fingerprint:
             place = {"account_id": job.account_id, "fingerprint": outcome.fingerprint}
-            await connection.execute(delete(results).where(*(results.c[name] == place[name] for name in place)))
-            await connection.execute(insert(results).values(**place, job_id=job.id))
+            connection.execute(delete(results).where(*(results.c[name] == place[name] for name in place)))
+            connection.execute(insert(results).values(**place, job_id=job.id))
         return True
 
-    async def fail(self, job: Job, now: float, error: Error) -> bool:
+    @writes
+    def fail(self, connection: Connection, job: Job, now: float, error: Error) -> bool:
         """running -> failed, with the reason. Returns False when the job has moved on."""
         if job.state != JobState.RUNNING:
             return False
-        async with self._database.write() as connection:
-            return await self._end(connection, job, JobState.FAILED, now, error=error)
+        return self._end(connection, job, JobState.FAILED, now, error=error)
 
-    async def cancel(self, job: Job, now: float) -> bool:
+    @writes
+    def cancel(self, connection: Connection, job: Job, now: float) -> bool:
         """running -> cancelled. Returns False when the job has moved on."""
         if job.state != JobState.RUNNING:
             return False
-        async with self._database.write() as connection:
-            return await self._end(connection, job, JobState.CANCELLED, now)
+        return self._end(connection, job, JobState.CANCELLED, now)
 
-    async def ask_cancel(self, job_id: str, now: float) -> Job:
+    @writes
+    def ask_cancel(self, connection: Connection, job_id: str, now: float) -> Job:
         """Cancel a queued job, or mark a running one, so that not even a crash lets it go on; return it as it is then.
 
         Raises `JobFinished` for a finished one.
         """
-        async with self._database.write() as connection:
-            job = await _find(connection, job_id)
-            if job.is_finished:
-                raise JobFinished(job.state.value)
-            await connection.execute(update(jobs).where(jobs.c.id == job_id).values(cancel_asked_at=now))
-            if job.state == JobState.QUEUED:
-                await self._end(connection, job, JobState.CANCELLED, now)
-            return await _find(connection, job_id)
+        job = _find(connection, job_id)
+        if job.is_finished:
+            raise JobFinished(job.state.value)
+        connection.execute(update(jobs).where(jobs.c.id == job_id).values(cancel_asked_at=now))
+        if job.state == JobState.QUEUED:
+            self._end(connection, job, JobState.CANCELLED, now)
+        return _find(connection, job_id)
 
-    async def miss_start(self, job_id: str, now: float) -> bool:
+    @writes
+    def miss_start(self, connection: Connection, job_id: str, now: float) -> bool:
         """queued -> failed when the time to start is over and the job still waits."""
-        async with self._database.write() as connection:
-            job = await _find(connection, job_id)
-            if job.state != JobState.QUEUED or job.start_by is None or job.start_by > now:
-                return False
-            return await self._end(connection, job, JobState.FAILED, now, error=StartDeadlineMissed())
+        job = _find(connection, job_id)
+        if job.state != JobState.QUEUED or job.start_by is None or job.start_by > now:
+            return False
+        return self._end(connection, job, JobState.FAILED, now, error=StartDeadlineMissed())
 
-    async def remove(self, job_id: str) -> list[str]:
+    @writes
+    def remove(self, connection: Connection, job_id: str) -> list[str]:
         """Remove a finished job and its pictures' rows; return the names of the files, which go after that.
 
         What it cost stays in the bill. Raises `JobUnfinished` for one that is not finished.
         """
-        async with self._database.write() as connection:
-            job = await _find(connection, job_id)
-            if not job.is_finished:
-                raise JobUnfinished(job.state.value)
-            names = select(images.c.object_name).where(images.c.job_id == job_id)
-            found = list((await connection.execute(names)).scalars())
-            for table in (images, results, deliveries):
-                await connection.execute(delete(table).where(table.c.job_id == job_id))
-            await connection.execute(delete(jobs).where(jobs.c.id == job_id))
+        job = _find(connection, job_id)
+        if not job.is_finished:
+            raise JobUnfinished(job.state.value)
+        names = select(images.c.object_name).where(images.c.job_id == job_id)
+        found = list(connection.execute(names).scalars())
+        for table in (images, results, deliveries):
+            connection.execute(delete(table).where(table.c.job_id == job_id))
+        connection.execute(delete(jobs).where(jobs.c.id == job_id))
         return found
 
-    async def _end(
+    def _end(
         self,
-        connection: AsyncConnection,
+        connection: Connection,
         job: Job,
         state: JobState,
         now: float,
@@ -281,7 +281,7 @@ class Transitions:
         values: dict[str, Any] = {"result": outcome.result} if outcome else {}
         if not job.terms.is_kept:
             values["request"] = replace(job.request, prompt=NOT_KEPT).to_json()
-        ended = await connection.execute(
+        ended = connection.execute(
             update(jobs)
             .where(*_current(job))
             .values(
@@ -296,13 +296,13 @@ class Transitions:
         )
         if ended.rowcount != 1:
             return False
-        await bill.settle(connection, _charge(job, state, now, outcome), now)
+        bill.settle(connection, _charge(job, state, now, outcome), now)
         if job.terms.webhook_url:
-            await outbox.announce(connection, job, state, now)
+            outbox.announce(connection, job, state, now)
         return True
 
-    async def _fail_unreadable(self, connection: AsyncConnection, row: Row[Any], now: float) -> None:
-        await connection.execute(
+    def _fail_unreadable(self, connection: Connection, row: Row[Any], now: float) -> None:
+        connection.execute(
             update(jobs)
             .where(jobs.c.id == row.id)
             .values(
@@ -328,11 +328,11 @@ class Transitions:
             client_request_id=None,
             duration_s=max(0.0, now - row.created_at),
         )
-        await bill.settle(connection, charge, now)
+        bill.settle(connection, charge, now)
 
 
-async def _find(connection: AsyncConnection, job_id: str) -> Job:
-    row = (await connection.execute(select(*JOB_COLUMNS).where(jobs.c.id == job_id))).first()
+def _find(connection: Connection, job_id: str) -> Job:
+    row = connection.execute(select(*JOB_COLUMNS).where(jobs.c.id == job_id)).first()
     if row is None:
         raise JobNotFound
     return job_from_row(row)

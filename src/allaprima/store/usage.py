@@ -8,11 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, Select, case, func, select, union_all
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import ColumnElement, Connection, Row, Select, case, func, select, union_all
 
 from allaprima.store.bill import SLOT_S
-from allaprima.store.database import Database
+from allaprima.store.database import Database, reads
 from allaprima.store.schema import JobState, usage, usage_slots
 
 
@@ -60,13 +59,20 @@ class UsageBook:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def sums(self, window: Window) -> list[Sum]:
+    @reads
+    def sums(self, connection: Connection, window: Window) -> list[Sum]:
         """Return the window's usage by quarter and model, oldest first."""
-        async with self._database.read() as connection:
-            return [Sum(*row) for row in await connection.execute(_sums(window))]
+        return [Sum(*row) for row in connection.execute(_sums(window))]
 
-    async def page(
-        self, window: Window, models: Sequence[str], has_succeeded: bool | None, offset: int, limit: int
+    @reads
+    def page(
+        self,
+        connection: Connection,
+        window: Window,
+        models: Sequence[str],
+        has_succeeded: bool | None,
+        offset: int,
+        limit: int,
     ) -> tuple[list[LogRow], int]:
         """Return some requests, newest first, and how many there are in all.
 
@@ -81,30 +87,29 @@ class UsageBook:
             is_success = usage.c.state == JobState.SUCCEEDED.value
             wanted = wanted.where(is_success if has_succeeded else ~is_success)
         wanted = wanted.order_by(usage.c.created_at.desc(), usage.c.job_id.desc()).offset(offset).limit(limit)
-        async with self._database.read() as connection:
-            rows = [_log_row(row) for row in await connection.execute(wanted)]
-            total = await _count(connection, window, models, has_succeeded)
+        rows = [_log_row(row) for row in connection.execute(wanted)]
+        total = _count(connection, window, models, has_succeeded)
         return rows, total
 
-    async def spent_by_key(self, account_id: str, since: float) -> dict[str, int]:
+    @reads
+    def spent_by_key(self, connection: Connection, account_id: str, since: float) -> dict[str, int]:
         """Return the credits that each of an account's keys was charged since a start of a quarter."""
         wanted = (
             select(usage_slots.c.key_id, func.sum(usage_slots.c.credits))
             .where(usage_slots.c.account_id == account_id, usage_slots.c.slot >= since)
             .group_by(usage_slots.c.key_id)
         )
-        async with self._database.read() as connection:
-            return {key_id: int(credits_) for key_id, credits_ in await connection.execute(wanted)}
+        return {key_id: int(credits_) for key_id, credits_ in connection.execute(wanted)}
 
-    async def durations(self, since: float) -> dict[str, list[float]]:
+    @reads
+    def durations(self, connection: Connection, since: float) -> dict[str, list[float]]:
         """Return the seconds of each request that succeeded since then, by model, shortest first."""
         wanted = select(usage.c.model, usage.c.duration_s).where(
             usage.c.created_at >= since, usage.c.state == JobState.SUCCEEDED.value
         )
         found: dict[str, list[float]] = {}
-        async with self._database.read() as connection:
-            for model, duration_s in await connection.execute(wanted.order_by(usage.c.duration_s)):
-                found.setdefault(model, []).append(duration_s)
+        for model, duration_s in connection.execute(wanted.order_by(usage.c.duration_s)):
+            found.setdefault(model, []).append(duration_s)
         return found
 
 
@@ -144,8 +149,8 @@ def _sums(window: Window) -> Select[Any]:
     return select(both.c.slot, both.c.model, *summed).group_by(both.c.slot, both.c.model).order_by(both.c.slot)
 
 
-async def _count(connection: AsyncConnection, window: Window, models: Sequence[str], has_succeeded: bool | None) -> int:
-    found = [Sum(*row) for row in await connection.execute(_sums(window))]
+def _count(connection: Connection, window: Window, models: Sequence[str], has_succeeded: bool | None) -> int:
+    found = [Sum(*row) for row in connection.execute(_sums(window))]
     chosen = [one for one in found if not models or one.model in models]
     succeeded, failed = sum(one.succeeded for one in chosen), sum(one.failed for one in chosen)
     return {True: succeeded, False: failed, None: succeeded + failed}[has_succeeded]
