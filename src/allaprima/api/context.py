@@ -14,22 +14,30 @@ from allaprima.store.keys import KeyRow
 _CREDENTIAL = re.compile(r"(?P<scheme>bearer|key)\s+(?P<credential>\S+)\s*", re.IGNORECASE)
 
 
-def get_service(request: Request) -> Service:
+# The dependencies are coroutines, short as they are: FastAPI runs plain functions in threads.
+
+
+async def get_service(request: Request) -> Service:
     """The running service."""
     service: Service = request.app.state.service
     return service
 
 
-def get_settings(request: Request) -> ServerSettings:
+async def get_settings(request: Request) -> ServerSettings:
     """The settings of the HTTP side."""
     settings: ServerSettings = request.app.state.settings
     return settings
 
 
-def get_inference_id(request: Request) -> str:
+def inference_id_of(request: Request) -> str:
     """The id of this exchange, which is also the job's id when one is made."""
     inference_id: str = request.scope["allaprima.inference_id"]
     return inference_id
+
+
+async def get_inference_id(request: Request) -> str:
+    """See `inference_id_of`."""
+    return inference_id_of(request)
 
 
 #: Only to document that a key is needed, and how: `get_key` reads the header itself.

@@ -17,7 +17,7 @@ from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from allaprima import errors
-from allaprima.api.context import get_inference_id
+from allaprima.api.context import inference_id_of
 
 logger = logging.getLogger(__name__)
 
@@ -120,7 +120,7 @@ def answer(
     now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     kind = OPENAI_TYPES.get(status, "invalid_request_error" if status < 500 else "server_error")
     content = {
-        "requestId": get_inference_id(request),
+        "requestId": inference_id_of(request),
         "statusCode": status,
         "timestamp": now,
         "path": printable(request.url.path),
