@@ -41,14 +41,14 @@ class Charge:
 
 def hold(connection: Connection, account_id: str, key_id: str, credits_: int, now: float) -> None:
     """Hold back what a job can cost. Raises `OutOfCredits` or `KeyLimitReached`; then the transaction is to be left."""
+    if credits_ == 0:
+        return
     key = connection.execute(select(keys).where(keys.c.id == key_id)).one()
-    if key.limit_credits is not None and credits_ > 0:
+    if key.limit_credits is not None:
         is_current = key.window_start >= window_start(Retention(key.limit_retention), now)
         spent = key.spent if is_current else 0
         if spent + key.held + credits_ > key.limit_credits:
             raise KeyLimitReached
-    if credits_ == 0:
-        return
     has_room = accounts.c.balance - accounts.c.held >= credits_
     held = connection.execute(
         update(accounts).where(accounts.c.id == account_id, has_room).values(held=accounts.c.held + credits_)

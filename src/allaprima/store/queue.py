@@ -9,9 +9,9 @@ queue run only while the ordinary one is empty.
 """
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, func, literal_column, or_, select, tuple_, update
+from sqlalchemy import Connection, bindparam, func, literal_column, or_, select, tuple_, update
 
 from allaprima.request import Priority
 from allaprima.store.schema import JobState, jobs
@@ -23,6 +23,29 @@ NEWEST = "~"
 # Written out, not passed as a parameter: only so does SQLite see that the queue's partial indexes apply.
 _QUEUED = jobs.c.state == literal_column(f"'{JobState.QUEUED.value}'")
 _ORDER = (jobs.c.queue, jobs.c.turn, jobs.c.id)
+_RUNNING = jobs.c.state == JobState.RUNNING.value
+
+# What is asked at every job is put together once. Each asks for one queue, as an index has them.
+_OF_QUEUE = (_QUEUED, jobs.c.queue == bindparam("queue"))
+_OF_KEY = (*_OF_QUEUE, jobs.c.key_id == bindparam("key_id"))
+_HEAD = select(jobs.c.id, jobs.c.key_id, jobs.c.queue, jobs.c.turn).where(*_OF_QUEUE).order_by(*_ORDER).limit(1)
+_MOST_URGENT = select(jobs.c.id, jobs.c.turn).where(*_OF_KEY).order_by(jobs.c.priority, jobs.c.id).limit(1)
+# One question each way: with both in one, SQLite would look through all of the key's jobs.
+_OTHERS = tuple(
+    select(jobs.c.id).where(*_OF_KEY, is_other).limit(1)
+    for is_other in (jobs.c.priority < bindparam("priority"), jobs.c.priority > bindparam("priority"))
+)
+_LOAD = select(func.count(), func.coalesce(func.sum(jobs.c.predicted_s), 0.0)).where(*_OF_QUEUE)
+_EARLIER = _LOAD.where(tuple_(jobs.c.turn, jobs.c.id) < tuple_(bindparam("turn"), bindparam("id")))
+_KINDS = (_QUEUED & (jobs.c.queue == ORDINARY), _QUEUED & (jobs.c.queue == LOW), _RUNNING)
+_COUNTS = [select(func.count()).select_from(jobs).where(kind).scalar_subquery() for kind in _KINDS]
+_UNFINISHED = select(sum(_COUNTS[1:], _COUNTS[0]))
+_VIRTUAL_TIME = func.coalesce(
+    select(func.max(jobs.c.turn)).where(_RUNNING, jobs.c.queue == bindparam("queue")).scalar_subquery(),
+    select(func.min(jobs.c.turn)).where(*_OF_QUEUE).scalar_subquery(),
+    0.0,
+)
+_TURNS = select(_VIRTUAL_TIME, select(func.max(jobs.c.turn)).where(*_OF_KEY).scalar_subquery())
 
 
 def lane(priority: Priority) -> tuple[int, int]:
@@ -43,60 +66,34 @@ class Load:
 
 def count_unfinished(connection: Connection) -> int:
     """Return how many jobs wait or run."""
-    # One queue at a time, as an index has them.
-    kinds = (
-        _QUEUED & (jobs.c.queue == ORDINARY),
-        _QUEUED & (jobs.c.queue == LOW),
-        jobs.c.state == JobState.RUNNING.value,
-    )
-    counts = [select(func.count()).select_from(jobs).where(kind).scalar_subquery() for kind in kinds]
-    return int(connection.execute(select(sum(counts[1:], counts[0]))).scalar_one())
+    return int(connection.execute(_UNFINISHED).scalar_one())
 
 
 def load(connection: Connection) -> Load:
     """Return what the queue holds."""
-    counted = [_load(connection, jobs.c.queue == queue) for queue in (ORDINARY, LOW)]
+    counted = [connection.execute(_LOAD, {"queue": queue}).one() for queue in (ORDINARY, LOW)]
     queued = sum(count for count, _ in counted)
-    running = select(func.count()).select_from(jobs).where(jobs.c.state == JobState.RUNNING.value)
-    unfinished = queued + connection.execute(running).scalar_one()
-    return Load(queued, unfinished, sum(seconds for _, seconds in counted))
+    return Load(queued, count_unfinished(connection), sum(seconds for _, seconds in counted))
 
 
 def next_turn(connection: Connection, key_id: str, queue: int, predicted_s: float) -> float:
     """Return the turn of a key's new job."""
-    of_queue = jobs.c.queue == queue
-    running = select(func.max(jobs.c.turn)).where(jobs.c.state == JobState.RUNNING.value, of_queue)
-    first = select(func.min(jobs.c.turn)).where(_QUEUED, of_queue)
-    last_of_key = select(func.max(jobs.c.turn)).where(_QUEUED, jobs.c.key_id == key_id, of_queue)
-    virtual_time = func.coalesce(running.scalar_subquery(), first.scalar_subquery(), 0.0)
-    found = select(virtual_time, last_of_key.scalar_subquery())
-    now, last = connection.execute(found).one()
+    now, last = connection.execute(_TURNS, {"queue": queue, "key_id": key_id}).one()
     return float(max(now, last or 0.0)) + max(predicted_s, 1e-3)
 
 
 def take_next(connection: Connection) -> str | None:
     """Return the id of the job whose turn it is, if any waits; its key's other jobs keep the turns that are left."""
-    first = _head(connection, ORDINARY) or _head(connection, LOW)
+    # One queue at a time: with both, the order would be sorted out anew instead of read off its index.
+    heads = (connection.execute(_HEAD, {"queue": queue}).first() for queue in (ORDINARY, LOW))
+    first = next(filter(None, heads), None)
     if first is None:
         return None
-    most_urgent = (
-        select(jobs.c.id, jobs.c.turn)
-        .where(_QUEUED, jobs.c.key_id == first.key_id, jobs.c.queue == first.queue)
-        .order_by(jobs.c.priority, jobs.c.id)
-        .limit(1)
-    )
-    chosen = connection.execute(most_urgent).one()
+    chosen = connection.execute(_MOST_URGENT, {"key_id": first.key_id, "queue": first.queue}).one()
     if chosen.id != first.id:
         _set_turn(connection, first.id, chosen.turn)
         _set_turn(connection, chosen.id, first.turn)
     return str(chosen.id)
-
-
-def _head(connection: Connection, queue: int) -> Any:
-    # One queue at a time: with both, the order would be sorted out anew instead of read off its index.
-    of_queue = _QUEUED, jobs.c.queue == queue
-    head = select(jobs.c.id, jobs.c.key_id, jobs.c.queue, jobs.c.turn).where(*of_queue).order_by(*_ORDER).limit(1)
-    return connection.execute(head).first()
 
 
 def _set_turn(connection: Connection, job_id: str, turn: float) -> None:
@@ -137,25 +134,15 @@ class _Place(NamedTuple):
 def _ahead(connection: Connection, place: _Place) -> tuple[int, float]:
     turn, turn_id = place.turn, place.id
     siblings = (_QUEUED, jobs.c.key_id == place.key_id, jobs.c.queue == place.queue)
-    # One question each: with both in one, SQLite would look through all of the key's jobs.
-    others = (jobs.c.priority < place.priority, jobs.c.priority > place.priority)
-    if any(connection.execute(select(jobs.c.id).where(*siblings, other).limit(1)).first() for other in others):
+    if any(connection.execute(other, place._asdict()).first() for other in _OTHERS):
         # The job will take its key's turn of its rank, whichever job has it now.
         is_before = or_(jobs.c.priority < place.priority, (jobs.c.priority == place.priority) & (jobs.c.id < place.id))
         ranked = select(func.count()).select_from(jobs).where(*siblings, is_before)
         rank = connection.execute(ranked).scalar_one()
         slot = select(jobs.c.turn, jobs.c.id).where(*siblings).order_by(*_ORDER).offset(rank).limit(1)
         turn, turn_id = connection.execute(slot).first() or (turn, turn_id)
-    is_earlier = tuple_(jobs.c.turn, jobs.c.id) < tuple_(turn, turn_id)
-    count, seconds = _load(connection, jobs.c.queue == place.queue, is_earlier)
+    count, seconds = connection.execute(_EARLIER, {"queue": place.queue, "turn": turn, "id": turn_id}).one()
     if place.queue == LOW:
-        ordinary, its_seconds = _load(connection, jobs.c.queue == ORDINARY)
+        ordinary, its_seconds = connection.execute(_LOAD, {"queue": ORDINARY}).one()
         count, seconds = count + ordinary, seconds + its_seconds
     return count, seconds
-
-
-def _load(connection: Connection, *conditions: ColumnElement[bool]) -> tuple[int, float]:
-    """Return how many queued jobs there are, and the seconds that they were thought to take together."""
-    wanted = select(func.count(), func.coalesce(func.sum(jobs.c.predicted_s), 0.0)).where(_QUEUED, *conditions)
-    count, seconds = connection.execute(wanted).one()
-    return int(count), float(seconds)
