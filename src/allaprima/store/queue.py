@@ -4,8 +4,7 @@ Start-time fair queueing (Goyal, Vin and Cheng 1997): a job's turn is the later 
 key's last turn, moved on by the seconds that the job is thought to take. So a key that sends a thousand jobs has a
 thousand turns far ahead, and the one job of another key goes between the first of them. A turn is a key's, not a job's:
 priority, then age, decides which of a key's jobs takes its next turn, so nobody gets ahead of another key by calling a
-job urgent. Jobs of the low
-queue run only while the ordinary one is empty.
+job urgent. Jobs of the low queue run only while the ordinary one is empty.
 """
 
 from dataclasses import dataclass
