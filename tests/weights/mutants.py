@@ -13,6 +13,7 @@ import traceback
 from pathlib import Path
 
 from allaprima.errors import WeightsError
+from allaprima.request import Precision
 from allaprima.weights.checkpoint import open_checkpoint
 from allaprima.weights.shelf import Shelf
 
@@ -43,7 +44,9 @@ def main(folder: Path, tokenizers: Path) -> None:
             mutate(data, number, rng)
         place.write_bytes(data)
         try:
-            open_checkpoint(place.parent, Shelf(place.parent.with_name("shelf")), tokenizers).load()
+            open_checkpoint(place.parent, Shelf(place.parent.with_name("shelf")), tokenizers).load(
+                precision=Precision.BF16
+            )
             ends.append("loaded")
         except WeightsError as exc:
             ends.append(exc.message)
