@@ -285,7 +285,7 @@ def test_more_than_the_free_memory_is_refused_before_anything_is_read(
     write_bfl(tmp_path, published)
     monkeypatch.setattr(precision, "WORKING_BYTES", 2**60)
     with pytest.raises(WeightsTooLarge, match=r"needs 1073741824.\d GiB of memory in int8, and .* free on cpu"):
-        opened(tmp_path, published).load(precision=Precision.BF16)
+        opened(tmp_path, published).load()
 
 
 def test_200_mutated_files_are_each_refused_in_a_sentence_and_without_growth(
