@@ -1,6 +1,8 @@
 """What the compiled kernels' tests share."""
 
 import contextlib
+import ctypes
+import mmap
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from allaprima.kernels.library import Level
 NEEDS_AVX512 = pytest.mark.skipif(
     library.level() < Level.AVX512, reason="the compiled kernels want AVX-512 VNNI and BF16, which this CPU has not"
 )
+AT_EVERY_LEVEL = pytest.mark.usefixtures("_every_level")
 #: bfloat16 has 8 bits: rounding a result to it gives a relative error of 2^-8 at most.
 ROUNDING = 2**-8
 
@@ -47,3 +50,15 @@ def same_bits_with_any_threads(work: Callable[[], Tensor]) -> bool:
 def cpu_flags() -> set[str]:
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     return next((set(line.split(":")[1].split()) for line in lines if line.startswith("flags")), set())
+
+
+def at_the_end_of_memory(x: Tensor) -> Tensor:
+    """Return a copy behind which no byte can be read."""
+    pages = -(-x.nbytes // mmap.PAGESIZE) * mmap.PAGESIZE
+    memory = mmap.mmap(-1, pages + mmap.PAGESIZE)
+    address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.mprotect(ctypes.c_void_p(address + pages), ctypes.c_size_t(mmap.PAGESIZE), 0):
+        raise OSError(ctypes.get_errno(), "the page behind can't be shut")
+    place = torch.frombuffer(memory, dtype=x.dtype, count=x.numel(), offset=pages - x.nbytes)
+    return place.view(x.shape).copy_(x)

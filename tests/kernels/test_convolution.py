@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from native import NEEDS_AVX512, ROUNDING, draw, error, same_bits_with_any_threads
+from native import AT_EVERY_LEVEL, NEEDS_AVX512, ROUNDING, draw, error, same_bits_with_any_threads
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -47,6 +47,7 @@ def by_bands(convolution: Convolution, x: Tensor, height: int = 2**20) -> Tensor
 
 
 @NEEDS_AVX512
+@AT_EVERY_LEVEL
 @SIZES
 @DOUBLES
 @pytest.mark.parametrize("around", [False, True], ids=["alone", "with a norm and a residual"])
@@ -63,6 +64,7 @@ def test_it_is_the_plain_convolution_but_for_rounding(
 
 
 @NEEDS_AVX512
+@AT_EVERY_LEVEL
 @SIZES
 @DOUBLES
 def test_bits_depend_neither_on_threads_nor_on_the_height_of_bands(
@@ -77,6 +79,7 @@ def test_bits_depend_neither_on_threads_nor_on_the_height_of_bands(
 
 
 @NEEDS_AVX512
+@AT_EVERY_LEVEL
 @pytest.mark.parametrize("channels", [16, 64])
 def test_a_result_may_lie_in_its_residual(channels: int) -> None:
     x, residual = picture(channels, 9, 11), picture(24, 9, 11)
@@ -87,6 +90,7 @@ def test_a_result_may_lie_in_its_residual(channels: int) -> None:
 
 
 @NEEDS_AVX512
+@AT_EVERY_LEVEL
 @pytest.mark.parametrize("channels", [16, 64])
 @pytest.mark.parametrize("value", [torch.inf, torch.nan])
 def test_what_is_not_finite_reaches_its_neighbours_and_nothing_far(channels: int, value: float) -> None:
@@ -100,6 +104,7 @@ def test_what_is_not_finite_reaches_its_neighbours_and_nothing_far(channels: int
 
 
 @NEEDS_AVX512
+@AT_EVERY_LEVEL
 def test_a_weight_in_another_order_is_understood() -> None:
     convolution, x = Convolution(layers(64, 24)), picture(64, 5, 6)
     before = by_bands(convolution, x)
@@ -115,6 +120,7 @@ def test_a_group_norms_input_is_left_as_it_is() -> None:
 
 
 @NEEDS_AVX512
+@AT_EVERY_LEVEL
 @pytest.mark.parametrize(("channels", "groups", "rows", "columns"), [(32, 8, 1, 1), (48, 6, 13, 29), (512, 32, 40, 33)])
 def test_a_group_norm_is_a_scale_and_a_shift(channels: int, groups: int, rows: int, columns: int) -> None:
     norm = nn.GroupNorm(groups, channels, eps=1e-6).bfloat16()
@@ -131,6 +137,7 @@ def test_a_group_norm_is_a_scale_and_a_shift(channels: int, groups: int, rows: i
 
 
 @NEEDS_AVX512
+@AT_EVERY_LEVEL
 def test_a_1x1_convolution_is_a_linear_of_every_pixel() -> None:
     conv, x = layers(34, 21, 1), picture(34, 5, 7)
     found = pointwise(conv, x)

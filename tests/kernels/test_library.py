@@ -12,6 +12,7 @@ from allaprima.kernels import library, workspace
 from allaprima.kernels.library import Level
 
 AVX512 = {"avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_vnni", "avx512_bf16"}
+AMX = AVX512 | {"amx_tile", "amx_int8", "amx_bf16"}
 
 
 def test_a_cpu_that_can_run_the_kernels_runs_them() -> None:
@@ -20,7 +21,8 @@ def test_a_cpu_that_can_run_the_kernels_runs_them() -> None:
     if not cpu_flags() >= {"avx2", "fma"} or library.LIMIT_VARIABLE in os.environ:
         pytest.skip("this CPU has no AVX2, or the kernels are limited by hand")
     assert library.is_built(), "there is a compiler, and the package was built without its kernels"
-    assert library.level() == (Level.AVX512 if cpu_flags() >= AVX512 else Level.AVX2)
+    wanted = Level.AVX512 if cpu_flags() >= AVX512 else Level.AVX2
+    assert library.level() == (Level.AMX if cpu_flags() >= AMX else wanted)
 
 
 def test_a_limit_holds_while_it_is_asked() -> None:

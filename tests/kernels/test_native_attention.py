@@ -2,14 +2,22 @@
 
 import pytest
 import torch
-from native import NEEDS_AVX512, ROUNDING, draw, error, same_bits_with_any_threads
+from native import (
+    AT_EVERY_LEVEL,
+    NEEDS_AVX512,
+    ROUNDING,
+    at_the_end_of_memory,
+    draw,
+    error,
+    same_bits_with_any_threads,
+)
 from torch import Tensor
 from torch.nn.functional import rms_norm, scaled_dot_product_attention
 
 from allaprima.kernels import attention, library, turn_heads
 from allaprima.kernels.library import Level
 
-pytestmark = NEEDS_AVX512
+pytestmark = [NEEDS_AVX512, AT_EVERY_LEVEL]
 
 #: Batch, heads, queries, keys, head width.
 SHAPES = pytest.mark.parametrize(
@@ -55,6 +63,12 @@ def test_bits_depend_neither_on_threads_nor_on_other_queries(shape: tuple[int, .
     q, k, v = heads(*shape)
     assert same_bits_with_any_threads(lambda: attention(q, k, v))
     assert torch.equal(attention(q, k, v)[:, :, 51:53], attention(q[:, :, 51:53], k, v))
+
+
+def test_nothing_is_read_behind_the_last_row() -> None:
+    q, k, v = (draw(1, 33, 1, 64) for _ in range(3))
+    wanted = attention(*(x.transpose(1, 2) for x in (q, k, v))).clone()
+    assert torch.equal(attention(*(at_the_end_of_memory(x).transpose(1, 2) for x in (q, k, v))), wanted)
 
 
 def test_large_logits_neither_overflow_nor_vanish() -> None:

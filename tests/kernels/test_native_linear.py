@@ -2,17 +2,27 @@
 
 import pytest
 import torch
-from native import NEEDS_AVX512, ROUNDING, draw, error, same_bits_with_any_threads
+from native import (
+    AT_EVERY_LEVEL,
+    NEEDS_AVX512,
+    ROUNDING,
+    at_the_end_of_memory,
+    draw,
+    error,
+    same_bits_with_any_threads,
+)
 from torch import Tensor, nn
 
 from allaprima.kernels import Epilogue, Int8Linear, Linear, beside, library
 from allaprima.kernels.library import Level
 from allaprima.kernels.quantized import _quantize_native, quantize_rows
 
-pytestmark = NEEDS_AVX512
+pytestmark = [NEEDS_AVX512, AT_EVERY_LEVEL]
 
 SHAPES = pytest.mark.parametrize(
-    "shape", [(1, 64, 64), (257, 192, 72), (6, 70, 33), (13, 5002, 129), (700, 8, 16), (2, 2, 1)], ids=str
+    "shape",
+    [(1, 64, 64), (257, 192, 72), (6, 70, 33), (13, 5002, 129), (700, 8, 16), (2, 2, 1), (47, 1600, 300), (17, 32, 31)],
+    ids=str,
 )
 KINDS = pytest.mark.parametrize("kind", [Linear, Int8Linear])
 Made = Linear | Int8Linear
@@ -92,12 +102,12 @@ def test_activations_may_be_a_part_of_wider_rows(kind: type[Made]) -> None:
 
 
 @KINDS
-@pytest.mark.parametrize(("tokens", "rows"), [(3, 70), (400, 64), (40, 2000)])
+@pytest.mark.parametrize(("tokens", "columns", "rows"), [(3, 3100, 70), (400, 3100, 64), (40, 3104, 2000)])
 def test_bits_depend_neither_on_threads_nor_on_what_else_is_in_the_batch(
-    kind: type[Made], tokens: int, rows: int
+    kind: type[Made], tokens: int, columns: int, rows: int
 ) -> None:
-    linear, _ = made(kind, 3100, rows)
-    x = draw(tokens, 3100)
+    linear, _ = made(kind, columns, rows)
+    x = draw(tokens, columns)
     assert same_bits_with_any_threads(lambda: linear(x))
     assert all(torch.equal(linear(x)[i], linear(x[i : i + 1])[0]) for i in (0, tokens // 2, tokens - 1))
 
@@ -121,6 +131,31 @@ def test_zeros_give_the_bias_and_outliers_their_share(kind: type[Made]) -> None:
     assert torch.equal(linear(torch.zeros(3, 128).bfloat16()), linear.bias.expand(3, 40))
     x = draw(5, 128)
     x[2, 3], x[3, 9] = 3e4, -1e-30
+    assert error(linear(x), exact(linear, weight, x)) < ROUNDING
+
+
+@pytest.mark.parametrize("shape", [(257, 192, 72), (13, 5002, 129)], ids=str)
+def test_int8_has_the_same_bits_at_every_level(shape: tuple[int, int, int]) -> None:
+    tokens, columns, rows = shape
+    linear, _ = made(Int8Linear, columns, rows)
+    x = draw(tokens, columns)
+    found = linear(x)
+    with library.limited(Level.AVX512):
+        assert torch.equal(linear(x), found)
+
+
+@KINDS
+@pytest.mark.parametrize("tokens", [1, 15, 17, 33])
+def test_nothing_is_read_behind_the_last_row(kind: type[Made], tokens: int) -> None:
+    linear, weight = made(kind, 64, 40)
+    x = at_the_end_of_memory(draw(tokens, 64))
+    assert error(linear(x), exact(linear, weight, x)) < ROUNDING
+    with torch.no_grad():
+        linear.weight = (
+            nn.Parameter(at_the_end_of_memory(linear.weight), requires_grad=False)
+            if kind is Linear
+            else (at_the_end_of_memory(linear.weight))
+        )
     assert error(linear(x), exact(linear, weight, x)) < ROUNDING
 
 

@@ -78,6 +78,7 @@ def _torch() -> Finding:
 
 def _kernels() -> Finding:
     words = {
+        Level.AMX: "compiled, for AMX and AVX-512 VNNI and BF16",
         Level.AVX512: "compiled, for AVX-512 VNNI and BF16",
         Level.AVX2: "compiled, for AVX2: the int8 products; the rest is torch's",
         Level.TORCH: "none for this CPU; torch's own operations paint, some times slower",

@@ -26,13 +26,15 @@ class Level(IntEnum):
     AVX2 = 1
     #: All of them: AVX-512 with VNNI and BF16.
     AVX512 = 2
+    #: All of them, and products by AMX.
+    AMX = 3
 
 
 #: Of the functions and structures that `native/kernels.h` declares; both sides rise together.
-VERSION = 1
-#: No more than that is used, whatever is there: `torch` or `avx2`. For a look at what a kernel changes.
+VERSION = 2
+#: No more than that is used, whatever is there: `torch`, `avx2` or `avx512`. For a look at what a kernel changes.
 LIMIT_VARIABLE = "ALLAPRIMA_KERNELS"
-LIMITS = {"torch": Level.TORCH, "avx2": Level.AVX2}
+LIMITS = {level.name.lower(): level for level in Level}
 logger = logging.getLogger(__name__)
 
 
@@ -52,9 +54,26 @@ def _load() -> ctypes.CDLL | None:
     return library
 
 
-_library = _load()
-_found = Level(_library.allaprima_level()) if _library else Level.TORCH
-_level = min(_found, LIMITS.get(os.environ.get(LIMIT_VARIABLE, ""), Level.AVX512))
+_library: ctypes.CDLL | None = None
+_level = Level.TORCH
+
+
+def _use(library: ctypes.CDLL | None) -> None:
+    """Call this library's functions from now on, as far as the CPU and the environment let them."""
+    global _library  # noqa: PLW0603 - one machine, one choice
+    _library = library
+    found = Level(library.allaprima_level()) if library else Level.TORCH
+    _set(min(found, LIMITS.get(os.environ.get(LIMIT_VARIABLE, ""), max(Level))))
+
+
+def _set(level: Level) -> None:
+    global _level  # noqa: PLW0603 - as above
+    _level = level
+    if _library:
+        _library.allaprima_use(level)
+
+
+_use(_load())
 
 
 def level() -> Level:
@@ -75,12 +94,12 @@ def is_built() -> bool:
 @contextmanager
 def limited(to: Level) -> Iterator[None]:
     """Use no more than that for a while, in all threads."""
-    global _level  # noqa: PLW0603 - one machine, one choice
-    before, _level = _level, min(_level, to)
+    before = _level
+    _set(min(before, to))
     try:
         yield
     finally:
-        _level = before
+        _set(before)
 
 
 def takes(*tensors: Tensor | None) -> bool:
@@ -90,7 +109,7 @@ def takes(*tensors: Tensor | None) -> bool:
 
 def knows(*tensors: Tensor | None) -> bool:
     """Say whether the AVX-512 kernels can be given such numbers: bfloat16, and `is_plain`."""
-    return _level == Level.AVX512 and all(
+    return _level >= Level.AVX512 and all(
         tensor is None or (tensor.dtype == torch.bfloat16 and is_plain(tensor)) for tensor in tensors
     )
 

@@ -25,6 +25,8 @@ INT8_MAX, INT4_MAX, FLOAT8_MAX = 127, 15, 448.0
 GROUP = 64
 #: So many products of int8 add up exactly in float32, whose integers end at 2**24.
 EXACT = 2**24 // INT8_MAX**2
+#: Numbers that the kernels multiply at once.
+STEP = 64
 #: Most numbers that are unpacked, or scaled, at a time: 16 MiB in float32.
 BAND = 2**22
 
@@ -213,7 +215,7 @@ def quantize_rows(x: Tensor) -> tuple[Tensor, Tensor]:
 def _quantize_native(tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return what `quantize_rows` does, with zeros up to whole steps of the kernel, and the sum of each row."""
     rows, columns = tokens.shape
-    packed = torch.empty((rows, -(-columns // 4) * 4), dtype=torch.int8)
+    packed = torch.empty((rows, -(-columns // STEP) * STEP), dtype=torch.int8)
     scale = torch.empty(rows, dtype=torch.float32)
     sums = torch.empty(rows, dtype=torch.int32)
     library.call("quantize", tokens, rows, columns, tokens.stride(0), packed, packed.shape[1], scale, sums)

@@ -68,7 +68,7 @@ def multiplies_bfloat16(device: str) -> bool:
     """Say whether a device multiplies bfloat16 quickly: a CPU without the kernels for that takes hundreds of times as
     long as in float32.
     """
-    return device != "cpu" or level() == Level.AVX512
+    return device != "cpu" or level() >= Level.AVX512
 
 
 def widen(networks: Networks) -> None:

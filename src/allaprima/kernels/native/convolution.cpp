@@ -57,7 +57,10 @@ struct PackedUser {};
 struct FrameUser {};
 struct PartialUser {};
 
+template <class Core>
 struct Convolution {
+    static constexpr Index PANEL = Core::PANEL;
+
     const Convolve& of;
     std::vector<Corner> all;
 
@@ -68,7 +71,9 @@ struct Convolution {
 };
 
 // One panel of one corner: words of two channels, tap after tap, from a weight of (out_channels, channels, 3, 3).
-void pack_weight(const Convolution& convolution, const Corner& corner, Index panel, Word* to) {
+template <class Core>
+void pack_weight(const Convolution<Core>& convolution, const Corner& corner, Index panel, Word* to) {
+    constexpr Index PANEL = Core::PANEL;
     const Convolve& of = convolution.of;
     for (const Tap& tap : corner.taps)
         for (Index d = 0; d < convolution.depth(); ++d)
@@ -87,8 +92,11 @@ void pack_weight(const Convolution& convolution, const Corner& corner, Index pan
 }
 
 // One panel of one corner for the rows of a frame.
-void multiply(const Convolution& convolution, const Corner& corner, Index panel, Index begin, Index end, const Bf16* frame,
-              const Word* packed, Word* partial) {
+template <class Core>
+void multiply(const Convolution<Core>& convolution, const Corner& corner, Index panel, Index begin, Index end,
+              const Bf16* frame, const Word* packed, Word* partial) {
+    constexpr Index PANEL = Core::PANEL;
+    Core core;
     const Convolve& of = convolution.of;
     const Index depth = convolution.depth(), taps = convolution.taps(), scale = of.doubles ? 2 : 1;
     const Index most = std::max<Index>(1, PANEL_BYTES / Index(depth * PANEL * sizeof(Word)));
@@ -96,36 +104,29 @@ void multiply(const Convolution& convolution, const Corner& corner, Index panel,
     for (Index first = 0; first < taps; first += most) {
         const Index last = std::min(first + most, taps);
         for (Index y = begin; y < end; ++y)
-            tiles<Bf16Dot>(of.columns, [&](auto tile, Index x) __attribute__((always_inline)) {
+            core.template tiles<typename Core::Bf16Dot>(of.columns, [&](auto tile, Index x) __attribute__((always_inline)) {
                 Word* sums = partial + ((y - begin) * of.columns + x) * PANEL;
                 if (first == 0) tile.clear();
-                else tile.load(sums);
+                else tile.load(sums, PANEL);
                 for (Index t = first; t < last; ++t) {
                     const Tap& tap = corner.taps[std::size_t(t)];
                     const Index pixel = (y - begin + 1 + tap.down) * (of.columns + 2) + x + 1 + tap.right;
                     tile.add(words + pixel * depth, depth * Index(sizeof(Word)), packed + t * depth * PANEL, depth);
                 }
-                if (last < taps) return tile.store(sums);
+                if (last < taps) return tile.store(sums, PANEL);
                 Index pixel = (y * scale + corner.down) * of.columns * scale + x * scale + corner.right;
-                for (const auto& row : tile.sums) {
-                    for (Index v = 0; v < VECTORS && panel * PANEL + v * 16 < of.out_channels; ++v)
+                tile.each_row([&](Index, const Floats* row) __attribute__((always_inline)) {
+                    for (Index v = 0; v < Core::VECTORS && panel * PANEL + v * 16 < of.out_channels; ++v)
                         finish(of, pixel, panel * PANEL + v * 16, row[v]);
                     pixel += scale;
-                }
+                });
             });
     }
 }
 
-}  // namespace
-}  // namespace allaprima
-
-using namespace allaprima;
-
-extern "C" void allaprima_convolve(const Convolve* arguments, int threads) {
-    if (arguments->begin >= arguments->end || arguments->columns == 0) return;
-    if (!arguments->doubles && arguments->channels >= DEEP) return convolve_winograd(*arguments, threads);
-    const Convolution convolution{*arguments, corners(arguments->doubles != 0)};
-    const Convolve& of = convolution.of;
+template <class Core>
+void convolve(const Convolve& of, int threads) {
+    const Convolution<Core> convolution{of, corners(of.doubles != 0)};
     const Index count = Index(convolution.all.size()), panels = convolution.panels(), words = convolution.panel_words();
     Word* packed = scratch<PackedUser, Word>(panels * count * words);
     share(panels * count, threads, [&](Index i) {
@@ -137,13 +138,24 @@ extern "C" void allaprima_convolve(const Convolve* arguments, int threads) {
     share(bands * shares, threads, [&](Index task) {
         const Index begin = of.begin + task / shares * height, end = std::min(begin + height, of.end);
         Bf16* frame = scratch<FrameUser, Bf16>((height + 2) * (of.columns + 2) * of.channels);
-        Word* partial = scratch<PartialUser, Word>(height * of.columns * PANEL);
+        Word* partial = scratch<PartialUser, Word>(height * of.columns * Core::PANEL);
         fill_frame(of, begin, end, of.columns + 2, frame);
         for (Index panel = task % shares; panel < panels; panel += shares)
             for (Index corner = 0; corner < count; ++corner)
                 multiply(convolution, convolution.all[std::size_t(corner)], panel, begin, end, frame,
                          packed + (panel * count + corner) * words, partial);
     });
+}
+
+}  // namespace
+}  // namespace allaprima
+
+using namespace allaprima;
+
+extern "C" void allaprima_convolve(const Convolve* of, int threads) {
+    if (of->begin >= of->end || of->columns == 0) return;
+    if (!of->doubles && of->channels >= DEEP) return convolve_winograd(*of, threads);
+    with_core(of->channels * 2, [&](auto which) { convolve<typename decltype(which)::Core>(*of, threads); });
 }
 
 namespace allaprima {

@@ -3,9 +3,9 @@
 
 #include <algorithm>
 
+#include "cores.h"
 #include "kernels.h"
 #include "scratch.h"
-#include "tile.h"
 #include "vectors.h"
 
 namespace allaprima {

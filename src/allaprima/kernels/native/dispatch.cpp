@@ -1,13 +1,60 @@
-// Which of the kernels this CPU runs.
+// Which of the kernels this CPU runs, and which of those are used.
+
+#include "dispatch.h"
+
+#include <atomic>
 
 #include "kernels.h"
 
-extern "C" int allaprima_version() { return 1; }
+#if defined(__x86_64__) && defined(__linux__)
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
+namespace allaprima {
+namespace {
+
+enum Level { NOTHING, AVX2, AVX512, AMX };
+
+std::atomic<int> used{NOTHING};
+
+bool has_avx512() {
+    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
+           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vnni") &&
+           __builtin_cpu_supports("avx512bf16");
+}
+
+// The system gives the tile registers to a process that asks for them. Source: Linux, Documentation/arch/x86/xstate.rst.
+bool has_amx() {
+#if defined(__x86_64__) && defined(__linux__) && __has_include(<amxtileintrin.h>)
+    constexpr unsigned BF16 = 1u << 22, TILE = 1u << 24, INT8 = 1u << 25;
+    constexpr long REQUEST = 0x1023, TILE_DATA = 18;
+    unsigned a = 0, b = 0, c = 0, d = 0;
+    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || (d & BF16) == 0 || (d & TILE) == 0 || (d & INT8) == 0) return false;
+    return syscall(SYS_arch_prctl, REQUEST, TILE_DATA) == 0;
+#else
+    return false;
+#endif
+}
+
+int find_level() {
+    __builtin_cpu_init();
+    if (has_avx512()) return has_amx() ? AMX : AVX512;
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") ? AVX2 : NOTHING;
+}
+
+}  // namespace
+
+bool uses_amx() { return used.load(std::memory_order_relaxed) == AMX; }
+
+}  // namespace allaprima
+
+extern "C" int allaprima_version() { return 2; }
 
 extern "C" int allaprima_level() {
-    __builtin_cpu_init();
-    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
-        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512bf16"))
-        return 2;
-    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") ? 1 : 0;
+    static const int found = allaprima::find_level();
+    return found;
 }
+
+extern "C" void allaprima_use(int level) { allaprima::used.store(level, std::memory_order_relaxed); }

@@ -38,8 +38,11 @@ struct Convolve {
 // Rises with every change of what is declared here.
 int allaprima_version();
 
-// 2: AVX-512 VNNI and BF16, everything here. 1: AVX2, only what ends in _avx2. 0: nothing.
+// 3: as 2, with AMX where it is quicker. 2: AVX-512 VNNI and BF16, everything here. 1: AVX2, only what ends in _avx2. 0: nothing.
 int allaprima_level();
+
+// Use no more than a level, which this CPU has. Until it is called, AMX is not used.
+void allaprima_use(int level);
 
 // rows (m, k) times weight (n, k) transposed, int8; out: (m, n), int32, exact.
 void allaprima_product_int8_avx2(const std::int8_t* rows, const std::int8_t* weight, std::int64_t m, std::int64_t n,
@@ -50,7 +53,8 @@ void allaprima_product_int8_avx2(const std::int8_t* rows, const std::int8_t* wei
 void allaprima_quantize(const std::uint16_t* x, std::int64_t m, std::int64_t k, std::int64_t x_stride, std::int8_t* packed,
                         std::int64_t depth, float* scale, std::int32_t* sums, int threads);
 
-// rows (m, k) times weight (n, k) transposed, int8 with scales, exact until the epilogue. out: (m, n), bfloat16.
+// rows (m, k) times weight (n, k) transposed, int8 with scales, exact until the epilogue. out: (m, n), bfloat16. rows: (m, depth),
+// zeros from k on; AMX wants a depth of whole 64.
 void allaprima_linear_int8(const std::int8_t* rows, std::int64_t depth, const float* row_scale, const std::int32_t* row_sums,
                            const std::int8_t* weight, const float* weight_scale, std::int64_t m, std::int64_t n,
                            std::int64_t k, const Epilogue* epilogue, std::uint16_t* out, std::int64_t out_stride,

@@ -1,21 +1,21 @@
 // Linears: rows of activations times a weight as it lies in memory, (n, k), a panel of columns at a time.
 //
-// A panel is laid out anew in every call, which is 1/32 of its products for 128 rows and 1/320 for 1280: so weights stay
-// as every other reader wants them. The panels that stand abreast fit a core's L2 cache.
+// A panel is laid out anew in every call, which is a small part of its products (of AVX-512's: 1/32 for 128 rows and 1/320 for
+// 1280): so weights stay as every other reader wants them. The panels that stand abreast fit a core's L2 cache.
 
 #include <algorithm>
 
+#include "cores.h"
 #include "kernels.h"
 #include "scratch.h"
-#include "tile.h"
 #include "vectors.h"
 
 namespace allaprima {
 namespace {
 
-constexpr Index DEPTH = 768;  // words of a panel at a time: 192 KiB
-constexpr Index ABREAST = 2;  // panels that a tile's rows meet while they are in the L1 cache
-constexpr Index CHUNK = 192;  // rows of a task, where there are too few panels for all threads
+constexpr Index DEPTH = 768;  // words of a panel at a time
+constexpr Index CHUNK = 192;  // rows of a task at least, where there are too few panels for all threads
+constexpr Index TASKS = 4;    // for each thread, then
 
 struct PanelUser {};
 struct PartialUser {};
@@ -42,60 +42,57 @@ inline void finish(const Linear& linear, Index row, Index column, Floats sums) {
     store(linear.out + row * linear.out_stride + column, sums, mask);
 }
 
-// A finished tile, to memory.
-template <class Tile, class Scale>
-__attribute__((always_inline)) inline void finish(const Linear& linear, const Tile& tile, Index row, Index column,
-                                                  const Scale& scale) {
-    for (const auto& sums : tile.sums) {
-        for (Index v = 0; v < VECTORS && column + v * 16 < linear.n; ++v) {
-            const Index at = column + v * 16;
-            finish(linear, row, at, scale(row, at, sums[v], lanes(linear.n - at)));
-        }
-        ++row;
-    }
-}
-
 // The rows `first` to before `last` of some panels side by side, the first of which begins at a column. scale(row, column,
 // sums, mask) turns sums into float32.
-template <class Dot, class Scale>
+template <class Core, class Dot, class Scale>
 void multiply(const Linear& linear, Index column, Index first, Index last, const Scale& scale) {
-    const Index columns = std::min(ABREAST * PANEL, linear.n - column);
-    const Index depth = (linear.bytes + 3) / 4;
-    Word* packed = scratch<PanelUser, Word>(ABREAST * DEPTH * PANEL);
-    Word* partial = scratch<PartialUser, Word>(depth > DEPTH ? ABREAST * (last - first) * PANEL : 0);
+    constexpr Index PANEL = Core::PANEL, WIDTH = Core::ABREAST * PANEL;
+    const Index columns = std::min(WIDTH, linear.n - column);
+    const Index depth = whole_steps<Core>((linear.bytes + 3) / 4);
+    Word* packed = scratch<PanelUser, Word>(WIDTH * DEPTH);
+    Word* partial = scratch<PartialUser, Word>(depth > DEPTH ? WIDTH * (last - first) : 0);
+    Core core;
     for (Index begin = 0; begin < depth; begin += DEPTH) {
         const Index end = std::min(begin + DEPTH, depth);
         for (Index c = 0; c < columns; c += PANEL)
-            pack_panel<Dot>(linear.weight + (column + c) * linear.bytes + begin * 4, linear.bytes,
-                            std::min<Index>(PANEL, columns - c), std::min(end * 4, linear.bytes) - begin * 4,
-                            packed + c * DEPTH);
-        tiles<Dot>(last - first, [&](auto tile, Index start) __attribute__((always_inline)) {
-            const auto* rows = linear.rows + (first + start) * linear.rows_stride + begin * Index(sizeof(Word));
+            pack_panel<Core, Dot>(linear.weight + (column + c) * linear.bytes + begin * 4, linear.bytes,
+                                  std::min(PANEL, columns - c), std::min(end * 4, linear.bytes) - begin * 4,
+                                  packed + c * DEPTH);
+        core.template tiles<Dot>(last - first, [&](auto tile, Index start) __attribute__((always_inline)) {
+            const Index row = first + start;
+            const auto* rows = linear.rows + row * linear.rows_stride + begin * Index(sizeof(Word));
             for (Index c = 0; c < columns; c += PANEL) {
                 Word* sums = partial + c * (last - first) + start * PANEL;
                 if (begin == 0) tile.clear();
-                else tile.load(sums);
+                else tile.load(sums, PANEL);
                 tile.add(rows, linear.rows_stride, packed + c * DEPTH, end - begin);
                 if (end < depth) {
-                    tile.store(sums);
+                    tile.store(sums, PANEL);
                     continue;
                 }
-                finish(linear, tile, first + start, column + c, scale);
+                tile.each_row([&](Index m, const typename Dot::Sums* found) __attribute__((always_inline)) {
+                    for (Index v = 0; v < Core::VECTORS && column + c + v * 16 < linear.n; ++v) {
+                        const Index at = column + c + v * 16;
+                        finish(linear, row + m, at, scale(row + m, at, found[v], lanes(linear.n - at)));
+                    }
+                });
             }
         });
     }
 }
 
-template <class Dot, class Scale>
+template <class Core, class Dot, class Scale>
 void multiply(const Linear& linear, int threads, const Scale& scale) {
-    constexpr Index WIDTH = ABREAST * PANEL;
+    constexpr Index WIDTH = Core::ABREAST * Core::PANEL;
     if (linear.m == 0) return;
     const Index across = (linear.n + WIDTH - 1) / WIDTH;
-    const Index height = across >= 16 ? linear.m : std::min(CHUNK, linear.m);
+    const Index wanted = across >= TASKS * threads ? 1 : (TASKS * threads + across - 1) / across;
+    const Index part = (linear.m + wanted - 1) / wanted;
+    const Index height = std::min(linear.m, std::max(CHUNK, (part + Core::ROWS - 1) / Core::ROWS * Core::ROWS));
     const Index down = (linear.m + height - 1) / height;
     share(across * down, threads, [&](Index task) {
         const Index first = task / across * height;
-        multiply<Dot>(linear, task % across * WIDTH, first, std::min(first + height, linear.m), scale);
+        multiply<Core, Dot>(linear, task % across * WIDTH, first, std::min(first + height, linear.m), scale);
     });
 }
 
@@ -110,11 +107,15 @@ extern "C" void allaprima_linear_int8(const std::int8_t* rows, Index depth, cons
                                       int threads) {
     const Linear linear{reinterpret_cast<const std::uint8_t*>(rows), depth, reinterpret_cast<const std::uint8_t*>(weight),
                         k, m, n, *epilogue, out, out_stride};
-    multiply<Int8Dot>(linear, threads, [&](Index row, Index column, __m512i sums, __mmask16 mask) {
-        // The weight's numbers were raised by 128, and with them the sums by 128 times the row's.
-        sums = _mm512_sub_epi32(sums, _mm512_set1_epi32(128 * row_sums[row]));
-        const Floats scaled = _mm512_mul_ps(_mm512_cvtepi32_ps(sums), _mm512_set1_ps(row_scale[row]));
-        return _mm512_mul_ps(scaled, _mm512_maskz_loadu_ps(mask, weight_scale + column));
+    with_core(depth, [&](auto of) {
+        using Core = typename decltype(of)::Core;
+        using Dot = typename Core::Int8Dot;
+        multiply<Core, Dot>(linear, threads, [&](Index row, Index column, __m512i sums, __mmask16 mask) {
+            // The weight's numbers may have been raised by 128, and with them the sums by 128 times the row's.
+            if constexpr (Dot::RAISE != 0) sums = _mm512_sub_epi32(sums, _mm512_set1_epi32(128 * row_sums[row]));
+            const Floats scaled = _mm512_mul_ps(_mm512_cvtepi32_ps(sums), _mm512_set1_ps(row_scale[row]));
+            return _mm512_mul_ps(scaled, _mm512_maskz_loadu_ps(mask, weight_scale + column));
+        });
     });
 }
 
@@ -122,5 +123,8 @@ extern "C" void allaprima_linear_bf16(const Bf16* rows, Index rows_stride, const
                                       const Epilogue* epilogue, Bf16* out, Index out_stride, int threads) {
     const Linear linear{reinterpret_cast<const std::uint8_t*>(rows), rows_stride * 2,
                         reinterpret_cast<const std::uint8_t*>(weight), k * 2, m, n, *epilogue, out, out_stride};
-    multiply<Bf16Dot>(linear, threads, [](Index, Index, Floats sums, __mmask16) { return sums; });
+    with_core(k * 2, [&](auto of) {
+        using Core = typename decltype(of)::Core;
+        multiply<Core, typename Core::Bf16Dot>(linear, threads, [](Index, Index, Floats sums, __mmask16) { return sums; });
+    });
 }

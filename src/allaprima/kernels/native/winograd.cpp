@@ -30,7 +30,9 @@ inline void spread(const float* three, Index stride, float* four, Index out_stri
 }
 
 // A panel of the weight (out_channels, channels, 3, 3): form after form, words of two channels.
+template <class Core>
 void pack_weight(const Convolve& of, Index panel, Word* to) {
+    constexpr Index PANEL = Core::PANEL;
     const Index depth = of.channels / 2;
     for (Index c = 0; c < PANEL; ++c)
         for (Index d = 0; d < depth; ++d) {
@@ -77,7 +79,9 @@ void transform(const Bf16* pixels, Index width, Index channels, Bf16* to, Index 
 }
 
 // One block's 2x2 pixels of a panel, from its products, FORMS of them `stride` numbers apart. y, x: of the first pixel.
+template <class Core>
 void transform_back(const Convolve& of, const float* products, Index stride, Index panel, Index y, Index x) {
+    constexpr Index PANEL = Core::PANEL;
     for (Index v = 0; v < PANEL && panel * PANEL + v < of.out_channels; v += 16) {
         Floats rows[2][4];
 #pragma GCC unroll 4
@@ -99,13 +103,13 @@ void transform_back(const Convolve& of, const float* products, Index stride, Ind
     }
 }
 
-}  // namespace
-
-void convolve_winograd(const Convolve& of, int threads) {
+template <class Core>
+void convolve(const Convolve& of, int threads) {
+    constexpr Index ROWS = Core::ROWS, PANEL = Core::PANEL;
     const Index depth = of.channels / 2, panels = (of.out_channels + PANEL - 1) / PANEL;
     const Index panel_words = FORMS * depth * PANEL;
     Word* weight = scratch<WeightUser, Word>(panels * panel_words);
-    share(panels, threads, [&](Index panel) { pack_weight(of, panel, weight + panel * panel_words); });
+    share(panels, threads, [&](Index panel) { pack_weight<Core>(of, panel, weight + panel * panel_words); });
     const Index across = (of.columns + 1) / 2, top = of.begin / 2, down = (of.end + 1) / 2 - top;  // blocks
     const Index width = 2 * across + 2;                                                            // of a frame's rows
     const Index most = std::max<Index>(1, FORM_BYTES / (FORMS * of.channels * 2));
@@ -120,6 +124,7 @@ void convolve_winograd(const Convolve& of, int threads) {
         Bf16* frame = scratch<FrameUser, Bf16>((2 * height + 2) * width * of.channels);
         Bf16* forms = scratch<FormUser, Bf16>(FORMS * height * length * of.channels);
         float* products = scratch<ProductUser, float>(FORMS * height * length * PANEL);
+        Core core;
         fill_frame(of, 2 * first, 2 * last, width, frame);
         for (Index block = 0; block < blocks; ++block) {
             const Index y = 2 * (block / columns), x = 2 * (left + block % columns);
@@ -131,17 +136,23 @@ void convolve_winograd(const Convolve& of, int threads) {
                 const auto* rows = reinterpret_cast<const Word*>(forms) + form * blocks * depth;
                 const Word* columns_of = weight + panel * panel_words + form * depth * PANEL;
                 auto* to = reinterpret_cast<Word*>(products) + form * blocks * PANEL;
-                tiles<Bf16Dot>(blocks, [&](auto tile, Index row) __attribute__((always_inline)) {
+                core.template tiles<typename Core::Bf16Dot>(blocks, [&](auto tile, Index row) __attribute__((always_inline)) {
                     tile.clear();
                     tile.add(rows + row * depth, depth * Index(sizeof(Word)), columns_of, depth);
-                    tile.store(to + row * PANEL);
+                    tile.store(to + row * PANEL, PANEL);
                 });
             }
             for (Index block = 0; block < blocks; ++block)
-                transform_back(of, products + block * PANEL, blocks * PANEL, panel, 2 * (first + block / columns),
+                transform_back<Core>(of, products + block * PANEL, blocks * PANEL, panel, 2 * (first + block / columns),
                                2 * (left + block % columns));
         }
     });
+}
+
+}  // namespace
+
+void convolve_winograd(const Convolve& of, int threads) {
+    with_core(of.channels * 2, [&](auto which) { convolve<typename decltype(which)::Core>(of, threads); });
 }
 
 }  // namespace allaprima

@@ -1,0 +1,118 @@
+// Products of a few rows and a panel of columns in the registers of AVX-512, with VNNI and BF16.
+//
+// A tile holds up to ROWS x PANEL sums in 24 of the 32 registers. Sums run over the depth in order, one word after another, so that a
+// row's sums are the same in whatever tile it is.
+#pragma once
+
+#include <cstdint>
+
+#include "panel.h"
+
+namespace allaprima {
+
+inline __m512i broadcast(const std::uint8_t* from) {
+    Word word;
+    __builtin_memcpy(&word, from, sizeof word);  // rows of bfloat16 may begin at any even address
+    return _mm512_set1_epi32(int(word));
+}
+
+struct Avx512 {
+    static constexpr int ROWS = 6, PANEL = 64, VECTORS = PANEL / 16;
+    static constexpr Index STEP = 1, ABREAST = 2;
+
+    // int8 rows times int8 columns of which each number was raised by 128: one factor of the instruction has no sign.
+    struct Int8Dot {
+        using Sums = __m512i;
+        static constexpr Word RAISE = 0x80808080;
+        static Sums zero() { return _mm512_setzero_si512(); }
+        static Sums load(const void* from) { return _mm512_loadu_si512(from); }
+        static void store(void* to, Sums sums) { _mm512_storeu_si512(to, sums); }
+        static Sums add(Sums sums, __m512i row, __m512i columns) { return _mm512_dpbusd_epi32(sums, columns, row); }
+    };
+
+    // bfloat16 times bfloat16, summed in float32.
+    struct Bf16Dot {
+        using Sums = __m512;
+        static constexpr Word RAISE = 0;
+        static Sums zero() { return _mm512_setzero_ps(); }
+        static Sums load(const void* from) { return _mm512_loadu_ps(from); }
+        static void store(void* to, Sums sums) { _mm512_storeu_ps(to, sums); }
+        static Sums add(Sums sums, __m512i row, __m512i columns) {
+            return _mm512_dpbf16_ps(sums, reinterpret_cast<__m512bh>(row), reinterpret_cast<__m512bh>(columns));
+        }
+    };
+
+    template <class Dot, int M>
+    struct Tile {
+        typename Dot::Sums sums[M][VECTORS];
+
+        __attribute__((always_inline)) void clear() {
+#pragma GCC unroll 24
+            for (int m = 0; m < M; ++m)
+#pragma GCC unroll 4
+                for (int v = 0; v < VECTORS; ++v) sums[m][v] = Dot::zero();
+        }
+
+        // Partial sums, rows of four-byte values `stride` of them apart.
+        __attribute__((always_inline)) void load(const Word* from, Index stride) {
+#pragma GCC unroll 24
+            for (int m = 0; m < M; ++m)
+#pragma GCC unroll 4
+                for (int v = 0; v < VECTORS; ++v) sums[m][v] = Dot::load(from + m * stride + v * 16);
+        }
+
+        __attribute__((always_inline)) void store(Word* to, Index stride) const {
+#pragma GCC unroll 24
+            for (int m = 0; m < M; ++m)
+#pragma GCC unroll 4
+                for (int v = 0; v < VECTORS; ++v) Dot::store(to + m * stride + v * 16, sums[m][v]);
+        }
+
+        // Add `depth` words of M rows, `stride` bytes apart, times a panel.
+        __attribute__((always_inline)) void add(const void* rows, Index stride, const Word* panel, Index depth) {
+            typename Dot::Sums local[M][VECTORS];
+#pragma GCC unroll 24
+            for (int m = 0; m < M; ++m)
+#pragma GCC unroll 4
+                for (int v = 0; v < VECTORS; ++v) local[m][v] = sums[m][v];
+            for (Index d = 0; d < depth; ++d) {
+                __m512i columns[VECTORS];
+#pragma GCC unroll 4
+                for (int v = 0; v < VECTORS; ++v) columns[v] = _mm512_loadu_si512(panel + d * PANEL + v * 16);
+#pragma GCC unroll 24
+                for (int m = 0; m < M; ++m) {
+                    const __m512i row = broadcast(static_cast<const std::uint8_t*>(rows) + m * stride + d * Index(sizeof(Word)));
+#pragma GCC unroll 4
+                    for (int v = 0; v < VECTORS; ++v) local[m][v] = Dot::add(local[m][v], row, columns[v]);
+                }
+            }
+#pragma GCC unroll 24
+            for (int m = 0; m < M; ++m)
+#pragma GCC unroll 4
+                for (int v = 0; v < VECTORS; ++v) sums[m][v] = local[m][v];
+        }
+
+        // Call `work` with each row's number and its VECTORS registers of sums.
+        template <class Work>
+        __attribute__((always_inline)) void each_row(const Work& work) const {
+            for (int m = 0; m < M; ++m) work(Index(m), sums[m]);
+        }
+    };
+
+    // Call `work` with a tile of each height that `rows` rows are cut into, and the tile's first row.
+    template <class Dot, class Work>
+    __attribute__((always_inline)) void tiles(Index rows, const Work& work) {
+        Index row = 0;
+        for (; row + ROWS <= rows; row += ROWS) work(Tile<Dot, ROWS>{}, row);
+        switch (rows - row) {
+            case 5: return work(Tile<Dot, 5>{}, row);
+            case 4: return work(Tile<Dot, 4>{}, row);
+            case 3: return work(Tile<Dot, 3>{}, row);
+            case 2: return work(Tile<Dot, 2>{}, row);
+            case 1: return work(Tile<Dot, 1>{}, row);
+            default: return;
+        }
+    }
+};
+
+}  // namespace allaprima
