@@ -1,7 +1,7 @@
 """allaprima against diffusers, transformers, OpenVINO and stable-diffusion.cpp: the same shapes, numbers and threads.
 
 Each part of FLUX.1 is timed for all engines in one run: every engine has a process of its own, keeps its weights, and
-the runs are interleaved, one engine at a time. Prints the medians and their ratios as a table in Markdown, and draws
+the runs are interleaved, one engine at a time (stable-diffusion.cpp's behind the others', for the memory). Prints the medians and their ratios as a table in Markdown, and draws
 `docs/peers.svg`. `pip install -e '.[test,bench,peers]'` installs what it compares; what is not installed is left out in
 words. Takes about half an hour, 20 GB of memory and 5 GB of disk (`build/peers`).
 """
@@ -86,28 +86,37 @@ def main() -> None:
 
 
 def measure(part: str, rounds: int) -> dict[str, float]:
-    """Return each engine's median seconds."""
-    workers = []
-    for engine, (_, networks) in ENGINES.items():
-        if PARTS[part].network not in networks:
-            continue
-        missing = [module for begin, module in NEEDED.items() if engine.startswith(begin) and not is_here(module)]
-        if missing:
-            print(f"{engine}: {missing[0]} is not installed")
-            continue
-        if engine.startswith(SLOW) and part == TOO_LARGE:
-            print(f"{engine}: left out here, for a run takes minutes")
-            continue
-        worker = Worker(engine, part)
-        if worker.is_ready:
-            workers.append(worker)
-        else:
-            print(f"{engine}: could not be run")
+    """Return each engine's median seconds: the quick ones interleaved, then the slow ones, for all need the memory."""
+    engines = [engine for engine in ENGINES if can_run(engine, part)]
+    quick = [engine for engine in engines if not engine.startswith(SLOW)]
+    slow = [engine for engine in engines if engine.startswith(SLOW)]
+    return interleaved(quick, part, rounds) | interleaved(slow, part, min(rounds, FEW))
+
+
+def can_run(engine: str, part: str) -> bool:
+    """Say whether an engine is timed on a part, and say aloud what of it is missing."""
+    if PARTS[part].network not in ENGINES[engine][1]:
+        return False
+    missing = [module for begin, module in NEEDED.items() if engine.startswith(begin) and not is_here(module)]
+    if missing:
+        print(f"{engine}: {missing[0]} is not installed")
+    if engine.startswith(SLOW) and part == TOO_LARGE:
+        print(f"{engine}: left out here, for a run takes minutes")
+        return False
+    return not missing
+
+
+def interleaved(engines: list[str], part: str, rounds: int) -> dict[str, float]:
+    """Return the median seconds of engines whose runs take turns."""
+    workers = [Worker(engine, part) for engine in engines]
+    for worker in workers:
+        if not worker.is_ready:
+            print(f"{worker.engine}: could not be run")
+    workers = [worker for worker in workers if worker.is_ready]
     seconds: dict[str, list[float]] = {worker.engine: [] for worker in workers}
-    for i in range(rounds):
+    for _ in range(rounds):
         for worker in workers:
-            if i < FEW or not worker.engine.startswith(SLOW):
-                seconds[worker.engine].append(worker.run())
+            seconds[worker.engine].append(worker.run())
     for worker in workers:
         worker.end()
     return {engine: statistics.median(runs) for engine, runs in seconds.items()}

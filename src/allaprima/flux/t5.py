@@ -129,7 +129,7 @@ class T5Stack(nn.Module):
         self.final_layer_norm = T5LayerNorm(config.d_model, config.layer_norm_epsilon)
 
     def position_bias(self, length: int) -> Tensor:
-        """Return block 0's bias for every pair of positions: (1, H, T, T)."""
+        """Return block 0's bias for every pair of positions: (1, H, T, T), float32, which every block's logits want."""
         table = self.get_submodule("block.0.layer.0.SelfAttention.relative_attention_bias")
         assert isinstance(table, nn.Embedding)
         place = torch.arange(length, device=table.weight.device)
@@ -138,7 +138,7 @@ class T5Stack(nn.Module):
             self.config.relative_attention_num_buckets,
             self.config.relative_attention_max_distance,
         )
-        return table(buckets).permute(2, 0, 1)[None]
+        return table(buckets).permute(2, 0, 1)[None].float().contiguous()
 
     def forward(self, x: Tensor, check: Check) -> Tensor:
         """(B, T, W) -> (B, T, W). Calls `check` before every block."""

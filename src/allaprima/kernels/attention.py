@@ -28,7 +28,7 @@ def attention(
 ) -> Tensor:
     """Return softmax(scale q k^T + bias) v, one value per query.
 
-    q: (B, H, L, D); k, v: (B, H, S, D); floating point, one dtype and device. bias: (1, H, L, S), or none.
+    q: (B, H, L, D); k, v: (B, H, S, D); floating point, one dtype and device. bias: (1, H, L, S) of any, or none.
     scale: 1 / sqrt(D) unless told. out: where the result may be put, (B, H, L, D), and need not be.
     Returns (B, H, L, D) of the same dtype. Source: Vaswani et al. 2017 (1706.03762), eq. 1.
     """
@@ -36,7 +36,8 @@ def attention(
     if _has_kernel(q, k, v, out) and (bias is None or (library.is_plain(bias) and bias.shape == _logits_shape(q, k))):
         return _native(q, k, v, bias, scale, out)
     if q.device.type != "cpu":
-        return torch.nn.functional.scaled_dot_product_attention(q, k, v, bias, scale=scale)
+        mask = None if bias is None else bias.to(q.dtype)
+        return torch.nn.functional.scaled_dot_product_attention(q, k, v, mask, scale=scale)
     batch, heads, length, _ = q.shape
     if batch * heads * length * k.shape[2] <= BAND_LOGITS:
         return _softmax((q * scale) @ k.transpose(-2, -1), bias) @ v  # (B, H, L, D)

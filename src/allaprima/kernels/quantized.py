@@ -18,7 +18,7 @@ from allaprima.kernels import library, workspace
 from allaprima.kernels.linear import ALL, PLAIN, Epilogue, finish, has_kernel, samples
 
 #: How the packed numbers lie in memory; a form that is kept on the disk is made anew when this rises.
-LAYOUT = 1
+LAYOUT = 2
 #: Largest number of each form.
 INT8_MAX, INT4_MAX, FLOAT8_MAX = 127, 15, 448.0
 #: Numbers that share a scale in the four-bit form.
@@ -208,14 +208,14 @@ def quantize_rows(x: Tensor) -> tuple[Tensor, Tensor]:
         rows = slice(start, start + band)
         values = x[rows].float()
         scale[rows] = values.abs().amax(dim=1) / INT8_MAX
-        packed[rows] = values.div(_divisor(scale[rows])[:, None]).round_().clamp_(-INT8_MAX, INT8_MAX)
+        packed[rows] = values.mul(_divisor(scale[rows])[:, None].reciprocal()).round_().clamp_(-INT8_MAX, INT8_MAX)
     return packed, scale
 
 
 def _quantize_native(tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return what `quantize_rows` does, with zeros up to whole steps of the kernel, and the sum of each row."""
     rows, columns = tokens.shape
-    packed = torch.empty((rows, -(-columns // STEP) * STEP), dtype=torch.int8)
+    packed = workspace.empty((rows, -(-columns // STEP) * STEP), tokens, torch.int8)
     scale = torch.empty(rows, dtype=torch.float32)
     sums = torch.empty(rows, dtype=torch.int32)
     library.call("quantize", tokens, rows, columns, tokens.stride(0), packed, packed.shape[1], scale, sums)
@@ -223,8 +223,8 @@ def _quantize_native(tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _divisor(scale: Tensor) -> Tensor:
-    """Return what to divide by: a row of zeros stays one."""
-    return torch.where(scale > 0, scale, 1.0)
+    """Return what to divide by: a row of zeros stays one, and one whose scale has no inverse becomes one."""
+    return torch.where(scale >= torch.finfo(torch.float32).tiny, scale, 1.0)
 
 
 def _quantize_float8(x: Tensor) -> tuple[Tensor, Tensor]:

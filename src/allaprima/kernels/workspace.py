@@ -14,6 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+#: Bytes of a line of the caches.
+LINE = 64
 #: Smaller pieces are the system's.
 LEAST = 2**20
 #: Most bytes of the pieces that a thread keeps. What is larger than the room that is left is the system's.
@@ -31,7 +33,7 @@ class Workspace(threading.local):
         idle = [i for i, size in enumerate(self._idle_sizes()) if nbytes <= size <= nbytes + nbytes // 4]
         if idle:
             return self.pieces[idle[0]]
-        piece = np.empty(nbytes, np.uint8)
+        piece = _aligned(nbytes)
         if sum(each.nbytes for each in self.pieces) + nbytes > LIMIT:
             self.pieces = [each for each, size in zip(self.pieces, self._idle_sizes(), strict=True) if not size]
         if sum(each.nbytes for each in self.pieces) + nbytes <= LIMIT:
@@ -44,13 +46,21 @@ class Workspace(threading.local):
         return [0 if sys.getrefcount(self.pieces[i]) > 2 else self.pieces[i].nbytes for i in range(len(self.pieces))]
 
 
+def _aligned(nbytes: int) -> NDArray[np.uint8]:
+    """Return a piece that begins where a line of the caches does: what lies across two is read twice."""
+    whole = np.empty(nbytes + LINE, np.uint8)
+    start = -whole.ctypes.data % LINE
+    return whole[start : start + nbytes]
+
+
 _workspace = Workspace()
 
 
-def empty(shape: Sequence[int], like: Tensor) -> Tensor:
-    """Return a tensor without numbers, of like's dtype and device."""
-    nbytes = math.prod(shape) * like.dtype.itemsize
+def empty(shape: Sequence[int], like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    """Return a tensor without numbers, on like's device; of its dtype, unless another is told."""
+    dtype = dtype or like.dtype
+    nbytes = math.prod(shape) * dtype.itemsize
     if nbytes < LEAST or like.device.type != "cpu":
-        return like.new_empty(tuple(shape))
+        return like.new_empty(tuple(shape), dtype=dtype)
     piece = torch.from_numpy(_workspace.take(nbytes))
-    return piece[:nbytes].view(like.dtype).view(tuple(shape))
+    return piece[:nbytes].view(dtype).view(tuple(shape))

@@ -16,7 +16,6 @@ namespace {
 
 constexpr Index KEYS = 512;  // of a block, whole panels
 constexpr Index HEADS = 4;   // for each thread, where a head is one thread's
-constexpr float LOG2_E = 1.44269504f;
 
 // Of a block: whole tiles.
 template <class Core>
@@ -114,17 +113,27 @@ void add_bias(float* scores, Index keys, float scale, const float* bias) {
 // panels, zero behind the keys. What the row has summed so far must be multiplied by what is returned.
 float soften(const float* scores, Index keys, Index count, float scale, float& largest, float& total, Bf16* weights) {
     const Floats factor = _mm512_set1_ps(scale);
+    const Index whole = keys / 16 * 16;
     Floats top = _mm512_set1_ps(largest);
-    for (Index i = 0; i < keys; i += 16)
-        top = _mm512_mask_max_ps(top, lanes(keys - i), top, _mm512_mul_ps(_mm512_loadu_ps(scores + i), factor));
+    for (Index i = 0; i < whole; i += 16) top = _mm512_max_ps(top, _mm512_mul_ps(_mm512_loadu_ps(scores + i), factor));
+    if (whole < keys)
+        top = _mm512_mask_max_ps(top, lanes(keys - whole), top, _mm512_mul_ps(_mm512_loadu_ps(scores + whole), factor));
     const float now = _mm512_reduce_max_ps(top);
     // Where nothing was seen yet but minus infinity, there is nothing to shrink, and infinity less infinity is no number.
     const bool is_nothing = now == -std::numeric_limits<float>::infinity();
     const Floats center = _mm512_set1_ps(is_nothing ? 0 : now);
+    const auto weigh = [&](Index i) __attribute__((always_inline)) {
+        return exp2_roughly(_mm512_fmsub_ps(_mm512_loadu_ps(scores + i), factor, center));
+    };
     Floats sum = _mm512_setzero_ps();
-    for (Index i = 0; i < count; i += 16) {
-        const Floats off = _mm512_fmsub_ps(_mm512_loadu_ps(scores + i), factor, center);
-        const Floats weight = _mm512_maskz_mov_ps(lanes(keys - i), exp2_roughly(off));
+    Index i = 0;
+    for (; i + 32 <= whole; i += 32) {
+        const Floats first = weigh(i), second = weigh(i + 16);
+        sum = _mm512_add_ps(sum, _mm512_add_ps(first, second));
+        store(weights + i, first, second);
+    }
+    for (; i < count; i += 16) {
+        const Floats weight = _mm512_maskz_mov_ps(lanes(keys - i), weigh(i));
         sum = _mm512_add_ps(sum, weight);
         store(weights + i, weight);
     }
@@ -174,10 +183,10 @@ void attend(const Attention& attention, Index head, Index query, Index rows, con
     }
     for (Index row = 0; row < rows; ++row) {
         Bf16* to = attention.out + (query + row) * attention.out_stride + head * attention.width;
-        const Floats total = _mm512_set1_ps(running.total[row]);
+        const Floats inverse = _mm512_set1_ps(1 / running.total[row]);
         for (Index column = 0; column < attention.width; column += 16) {
             const float* from = sums + (column / PANEL * HEIGHT + row) * PANEL + column % PANEL;
-            store(to + column, _mm512_div_ps(_mm512_load_ps(from), total), lanes(attention.width - column));
+            store(to + column, _mm512_mul_ps(_mm512_load_ps(from), inverse), lanes(attention.width - column));
         }
     }
 }

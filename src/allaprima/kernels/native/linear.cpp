@@ -31,15 +31,33 @@ struct Linear {
     Index out_stride;
 };
 
-// Sixteen columns of one row, from their sums in float32 to memory.
-inline void finish(const Linear& linear, Index row, Index column, Floats sums) {
+// What follows for sixteen columns of one row, whose sums are in float32.
+__attribute__((always_inline)) inline Floats follow(const Linear& linear, Index row, Index column, Floats sums, __mmask16 mask) {
     const Epilogue& then = linear.epilogue;
-    const __mmask16 mask = lanes(linear.n - column);
     if (then.bias) sums = _mm512_add_ps(sums, load(then.bias + column, mask));
     if (then.gelu) sums = gelu(sums);
     if (then.gate) sums = _mm512_mul_ps(sums, load(then.gate + column, mask));
     if (then.residual) sums = _mm512_add_ps(sums, load(then.residual + row * then.residual_stride + column, mask));
-    store(linear.out + row * linear.out_stride + column, sums, mask);
+    return sums;
+}
+
+// One row of a finished tile, to memory.
+template <int VECTORS, class Sums, class Scale>
+__attribute__((always_inline)) inline void finish(const Linear& linear, Index row, Index column, const Sums* sums,
+                                                  const Scale& scale) {
+    const auto done = [&](Index v, __mmask16 mask) __attribute__((always_inline)) {
+        const Index at = column + v * 16;
+        return follow(linear, row, at, scale(row, at, sums[v], mask), mask);
+    };
+    Bf16* to = linear.out + row * linear.out_stride + column;
+    if (column + VECTORS * 16 <= linear.n) {
+        for (Index v = 0; v < VECTORS; v += 2) store(to + v * 16, done(v, 0xffff), done(v + 1, 0xffff));
+        return;
+    }
+    for (Index v = 0; v < VECTORS && column + v * 16 < linear.n; ++v) {
+        const __mmask16 mask = lanes(linear.n - column - v * 16);
+        store(to + v * 16, done(v, mask), mask);
+    }
 }
 
 // The rows `first` to before `last` of some panels side by side, the first of which begins at a column. scale(row, column,
@@ -52,6 +70,11 @@ void multiply(const Linear& linear, Index column, Index first, Index last, const
     Word* packed = scratch<PanelUser, Word>(WIDTH * DEPTH);
     Word* partial = scratch<PartialUser, Word>(depth > DEPTH ? WIDTH * (last - first) : 0);
     Core core;
+    const auto finish_row = [&](Index row, Index at, const typename Dot::Sums* sums) __attribute__((always_inline)) {
+        finish<Core::VECTORS>(linear, row, at, sums, scale);
+    };
+    typename Core::template Results<Dot, decltype(finish_row)> results(finish_row);
+    const auto meanwhile = [&]() __attribute__((always_inline)) { results.step(); };
     for (Index begin = 0; begin < depth; begin += DEPTH) {
         const Index end = std::min(begin + DEPTH, depth);
         for (Index c = 0; c < columns; c += PANEL)
@@ -65,20 +88,13 @@ void multiply(const Linear& linear, Index column, Index first, Index last, const
                 Word* sums = partial + c * (last - first) + start * PANEL;
                 if (begin == 0) tile.clear();
                 else tile.load(sums, PANEL);
-                tile.add(rows, linear.rows_stride, packed + c * DEPTH, end - begin);
-                if (end < depth) {
-                    tile.store(sums, PANEL);
-                    continue;
-                }
-                tile.each_row([&](Index m, const typename Dot::Sums* found) __attribute__((always_inline)) {
-                    for (Index v = 0; v < Core::VECTORS && column + c + v * 16 < linear.n; ++v) {
-                        const Index at = column + c + v * 16;
-                        finish(linear, row + m, at, scale(row + m, at, found[v], lanes(linear.n - at)));
-                    }
-                });
+                tile.add(rows, linear.rows_stride, packed + c * DEPTH, end - begin, meanwhile);
+                if (end < depth) tile.store(sums, PANEL);
+                else results.take(tile, row, column + c);
             }
         });
     }
+    results.drain();
 }
 
 template <class Core, class Dot, class Scale>

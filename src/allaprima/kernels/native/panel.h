@@ -4,7 +4,8 @@
 // right-hand matrix, word after word: the words of all its columns at one depth lie together.
 //
 // What multiplies a panel is a "core": a type that says how wide its panels are (PANEL), how many of them a linear does abreast
-// (ABREAST), how many words of the depth it does in a step (STEP), and how to cut rows into tiles.
+// (ABREAST), how many words of the depth it does in a step (STEP), how to cut rows into tiles, and when a finished tile's rows are
+// given to whoever wants them (Results).
 #pragma once
 
 #include <cstdint>
@@ -15,6 +16,11 @@
 namespace allaprima {
 
 using Word = std::uint32_t;
+
+// What is done between the steps of a product: nothing.
+struct Nothing {
+    void operator()() const {}
+};
 
 // Words of the depth, with those that fill the last step.
 template <class Core>

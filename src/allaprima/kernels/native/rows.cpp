@@ -1,6 +1,7 @@
 // What is done to one row at a time: bringing it into int8, the norms, and the turning of queries and keys.
 
 #include <algorithm>
+#include <limits>
 
 #include "kernels.h"
 #include "threads.h"
@@ -54,12 +55,20 @@ extern "C" void allaprima_quantize(const Bf16* x, Index m, Index k, Index x_stri
         const __m512i pairs = _mm512_max_epu32(_mm512_and_si512(top, _mm512_set1_epi32(0xffff)), _mm512_srli_epi32(top, 16));
         const float largest = widen(Bf16(_mm512_reduce_max_epu32(pairs)));
         scale[row] = largest / 127;
-        // Divided by, and not multiplied with its inverse, as the definition in Python does.
-        const Floats divisor = _mm512_set1_ps(scale[row] > 0 ? scale[row] : 1);
+        const Floats inverse = _mm512_set1_ps(scale[row] >= std::numeric_limits<float>::min() ? 1 / scale[row] : 1);
+        const auto round = [&](Index i, __mmask16 mask) __attribute__((always_inline)) {
+            const __m512i rounded = _mm512_cvtps_epi32(_mm512_mul_ps(load(from + i, mask), inverse));
+            return _mm512_max_epi32(rounded, _mm512_set1_epi32(-127));
+        };
         __m512i total = _mm512_setzero_si512();
-        for (Index i = 0; i < depth; i += 16) {
-            const Floats values = _mm512_div_ps(load(from + i, lanes(k - i)), divisor);
-            const __m512i rounded = _mm512_max_epi32(_mm512_cvtps_epi32(values), _mm512_set1_epi32(-127));
+        Index i = 0;
+        for (; i + 16 <= k; i += 16) {
+            const __m512i rounded = round(i, 0xffff);
+            total = _mm512_add_epi32(total, rounded);
+            _mm_storeu_si128(reinterpret_cast<__m128i*>(to + i), _mm512_cvtsepi32_epi8(rounded));
+        }
+        for (; i < depth; i += 16) {
+            const __m512i rounded = round(i, lanes(k - i));
             total = _mm512_add_epi32(total, rounded);
             _mm_mask_storeu_epi8(to + i, lanes(depth - i), _mm512_cvtsepi32_epi8(rounded));
         }
@@ -77,10 +86,10 @@ extern "C" void allaprima_modulate(const Bf16* x, Index m, Index width, Index x_
             const Floats off = _mm512_sub_ps(x, center);
             return _mm512_mul_ps(off, off);
         }) / float(width);
-        const Floats divisor = _mm512_set1_ps(__builtin_sqrtf(variance + eps));
+        const Floats inverse = _mm512_set1_ps(1 / __builtin_sqrtf(variance + eps));
         for (Index i = 0; i < width; i += 16) {
             const __mmask16 mask = lanes(width - i);
-            const Floats normed = _mm512_div_ps(_mm512_sub_ps(load(from + i, mask), center), divisor);
+            const Floats normed = _mm512_mul_ps(_mm512_sub_ps(load(from + i, mask), center), inverse);
             const Floats factor = _mm512_add_ps(_mm512_set1_ps(1.f), load(scale + i, mask));
             store(out + row * width + i, _mm512_fmadd_ps(normed, factor, load(shift + i, mask)), mask);
         }
@@ -91,10 +100,10 @@ extern "C" void allaprima_rms_norm(const Bf16* x, Index m, Index width, Index x_
                                    int threads) {
     each_row(m, threads, [&](Index row) {
         const Bf16* from = x + row * x_stride;
-        const Floats divisor = _mm512_set1_ps(__builtin_sqrtf(mean_square(from, width) + eps));
+        const Floats inverse = _mm512_set1_ps(1 / __builtin_sqrtf(mean_square(from, width) + eps));
         for (Index i = 0; i < width; i += 16) {
             const __mmask16 mask = lanes(width - i);
-            const Floats normed = _mm512_div_ps(load(from + i, mask), divisor);
+            const Floats normed = _mm512_mul_ps(load(from + i, mask), inverse);
             store(out + row * width + i, _mm512_mul_ps(normed, load(scale + i, mask)), mask);
         }
     });
@@ -106,10 +115,10 @@ extern "C" void allaprima_rotate(Bf16* x, Index m, Index heads, Index width, Ind
     each_row(m, threads, [&](Index row) {
         for (Index head = 0; head < heads; ++head) {
             Bf16* values = x + row * x_stride + head * width;
-            const Floats divisor = _mm512_set1_ps(__builtin_sqrtf(mean_square(values, width) + eps));
+            const Floats inverse = _mm512_set1_ps(1 / __builtin_sqrtf(mean_square(values, width) + eps));
             for (Index i = 0; i < width; i += 16) {
                 const __mmask16 mask = lanes(width - i), pairs = lanes((width - i) / 2) & 0xff;
-                const Floats normed = _mm512_mul_ps(_mm512_div_ps(load(values + i, mask), divisor), load(scale + i, mask));
+                const Floats normed = _mm512_mul_ps(_mm512_mul_ps(load(values + i, mask), inverse), load(scale + i, mask));
                 const Index pair = (row * width + i) / 2;
                 const Floats cosine = _mm512_permutexvar_ps(twice, _mm512_maskz_loadu_ps(pairs, cosines + pair));
                 const Floats sine = _mm512_permutexvar_ps(twice, _mm512_maskz_loadu_ps(pairs, sines + pair));

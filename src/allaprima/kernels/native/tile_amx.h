@@ -74,8 +74,11 @@ public:
             barrier();
         }
 
-        // Add `depth` words, whole steps, of the rows, `stride` bytes apart, times a panel.
-        __attribute__((always_inline)) void add(const void* rows, Index stride, const Word* panel, Index depth) const {
+        // Add `depth` words, whole steps, of the rows, `stride` bytes apart, times a panel. `meanwhile` is called in every step: the
+        // tiles are busy for 64 cycles of it, and the other registers are not.
+        template <class Meanwhile = Nothing>
+        __attribute__((always_inline)) void add(const void* rows, Index stride, const Word* panel, Index depth,
+                                                const Meanwhile& meanwhile = {}) const {
             const auto* row = static_cast<const std::uint8_t*>(rows);
             constexpr Index WIDTH = PANEL * sizeof(Word);
             barrier();
@@ -90,6 +93,7 @@ public:
                 _tile_loadd(7, panel + 16, WIDTH);
                 multiply<1, 4, 7>();
                 if constexpr (IS_HIGH) multiply<3, 5, 7>();
+                meanwhile();
             }
         }
 
@@ -114,6 +118,47 @@ public:
             if constexpr (std::is_same_v<Dot, Int8Dot>)
                 asm volatile("tdpbssd %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(SUMS), "i"(ROW), "i"(COLUMNS));
             else asm volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(SUMS), "i"(ROW), "i"(COLUMNS));
+        }
+    };
+
+    // Gives each row of a finished tile to `work`: its number, the tile's column, its sums. A row at a time, in the steps of the tile
+    // that comes next, so that the products go on.
+    template <class Dot, class Work>
+    class Results {
+    public:
+        explicit Results(const Work& work) : work_(work) {}
+
+        template <class Tile>
+        __attribute__((always_inline)) void take(const Tile& tile, Index row, Index column) {
+            drain();
+            tile.store(sums_, PANEL);
+            row_ = row;
+            column_ = column;
+            height_ = tile.height;
+            next_ = 0;
+            idle_ = LATENCY;
+        }
+
+        __attribute__((always_inline)) void step() {
+            if (idle_ > 0) --idle_;
+            else if (next_ < height_) give();
+        }
+
+        void drain() {
+            while (next_ < height_) give();
+        }
+
+    private:
+        static constexpr Index LATENCY = 8;  // steps until a tile's sums are in memory
+
+        const Work& work_;
+        Index row_ = 0, column_ = 0, height_ = 0, next_ = 0, idle_ = 0;
+        alignas(64) Word sums_[ROWS * PANEL];
+
+        __attribute__((always_inline)) void give() {
+            const Word* from = sums_ + next_ * PANEL;
+            const typename Dot::Sums sums[VECTORS] = {Dot::load(from), Dot::load(from + 16)};
+            work_(row_ + next_++, column_, sums);
         }
     };
 

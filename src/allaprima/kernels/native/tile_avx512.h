@@ -68,8 +68,10 @@ struct Avx512 {
                 for (int v = 0; v < VECTORS; ++v) Dot::store(to + m * stride + v * 16, sums[m][v]);
         }
 
-        // Add `depth` words of M rows, `stride` bytes apart, times a panel.
-        __attribute__((always_inline)) void add(const void* rows, Index stride, const Word* panel, Index depth) {
+        // Add `depth` words of M rows, `stride` bytes apart, times a panel. The instructions leave no room for anything meanwhile.
+        template <class Meanwhile = Nothing>
+        __attribute__((always_inline)) void add(const void* rows, Index stride, const Word* panel, Index depth,
+                                                const Meanwhile& = {}) {
             typename Dot::Sums local[M][VECTORS];
 #pragma GCC unroll 24
             for (int m = 0; m < M; ++m)
@@ -97,6 +99,24 @@ struct Avx512 {
         __attribute__((always_inline)) void each_row(const Work& work) const {
             for (int m = 0; m < M; ++m) work(Index(m), sums[m]);
         }
+    };
+
+    // Gives each row of a finished tile to `work`: its number, the tile's column, its sums. At once.
+    template <class Dot, class Work>
+    class Results {
+    public:
+        explicit Results(const Work& work) : work_(work) {}
+
+        template <class Tile>
+        __attribute__((always_inline)) void take(const Tile& tile, Index row, Index column) {
+            for (const auto& sums : tile.sums) work_(row++, column, sums);
+        }
+
+        void step() {}
+        void drain() {}
+
+    private:
+        const Work& work_;
     };
 
     // Call `work` with a tile of each height that `rows` rows are cut into, and the tile's first row.

@@ -28,6 +28,11 @@ inline void store(Bf16* to, Floats values) { _mm256_storeu_si256(reinterpret_cas
 
 inline void store(Bf16* to, Floats values, __mmask16 mask) { _mm256_mask_storeu_epi16(to, mask, narrow(values)); }
 
+// Two times sixteen.
+inline void store(Bf16* to, Floats first, Floats second) {
+    _mm512_storeu_si512(to, reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(second, first)));
+}
+
 inline float widen(Bf16 value) {
     const std::uint32_t bits = std::uint32_t(value) << 16;
     float wide;
@@ -35,22 +40,7 @@ inline float widen(Bf16 value) {
     return wide;
 }
 
-// e^x to 2 ulp; 0 below -104. Source: Cody and Waite's reduction, x = n ln 2 + r, and r's Taylor polynomial of degree 6.
-inline Floats exp(Floats x) {
-    x = _mm512_max_ps(_mm512_set1_ps(-104.f), x);  // the second operand is what comes back of a NaN
-    x = _mm512_min_ps(_mm512_set1_ps(89.f), x);
-    const Floats n = _mm512_roundscale_ps(_mm512_mul_ps(x, _mm512_set1_ps(1.44269504f)), _MM_FROUND_TO_NEAREST_INT);
-    Floats r = _mm512_fnmadd_ps(n, _mm512_set1_ps(0.693359375f), x);
-    r = _mm512_fnmadd_ps(n, _mm512_set1_ps(-2.12194440e-4f), r);
-    Floats sum = _mm512_set1_ps(1.f / 720);
-    sum = _mm512_fmadd_ps(sum, r, _mm512_set1_ps(1.f / 120));
-    sum = _mm512_fmadd_ps(sum, r, _mm512_set1_ps(1.f / 24));
-    sum = _mm512_fmadd_ps(sum, r, _mm512_set1_ps(1.f / 6));
-    sum = _mm512_fmadd_ps(sum, r, _mm512_set1_ps(.5f));
-    sum = _mm512_fmadd_ps(sum, r, _mm512_set1_ps(1.f));
-    sum = _mm512_fmadd_ps(sum, r, _mm512_set1_ps(1.f));
-    return _mm512_scalef_ps(sum, n);
-}
+constexpr float LOG2_E = 1.44269504f;
 
 // 2^x to 3e-6 of itself, exactly 1 at 0; 0 below -150. For what is rounded to bfloat16 next. The polynomial is the best of degree 4
 // between -1/2 and 1/2 (least relative error, 1 at 0).
@@ -66,10 +56,14 @@ inline Floats exp2_roughly(Floats x) {
     return _mm512_scalef_ps(sum, n);
 }
 
-// x / (1 + e^-y): SiLU where y is x, and the tanh form of GELU where y is 2 sqrt(2/pi) (x + 0.044715 x^3).
+// x / (1 + e^-y), as near as `exp2_roughly`: SiLU where y is x, and the tanh form of GELU where y is 2 sqrt(2/pi) (x + 0.044715 x^3).
 inline Floats times_sigmoid(Floats x, Floats y) {
-    const Floats e = exp(_mm512_sub_ps(_mm512_setzero_ps(), y));
-    return _mm512_div_ps(x, _mm512_add_ps(_mm512_set1_ps(1.f), e));
+    const Floats power = _mm512_min_ps(_mm512_set1_ps(126.f), _mm512_mul_ps(y, _mm512_set1_ps(-LOG2_E)));
+    const Floats divisor = _mm512_add_ps(_mm512_set1_ps(1.f), exp2_roughly(power));
+    // A guess to 14 bits and a step of Newton's, since a division takes as long as all the rest.
+    const Floats guess = _mm512_rcp14_ps(divisor);
+    const Floats inverse = _mm512_mul_ps(guess, _mm512_fnmadd_ps(divisor, guess, _mm512_set1_ps(2.f)));
+    return _mm512_mul_ps(x, inverse);
 }
 
 inline Floats gelu(Floats x) {
