@@ -1,9 +1,10 @@
 """allaprima against diffusers, transformers, OpenVINO and stable-diffusion.cpp: the same shapes, numbers and threads.
 
 Each part of FLUX.1 is timed for all engines in one run: every engine has a process of its own, keeps its weights, and
-the runs are interleaved, one engine at a time (stable-diffusion.cpp's behind the others', for the memory). Prints the medians and their ratios as a table in Markdown, and draws
-`docs/peers.svg`. `pip install -e '.[test,bench,peers]'` installs what it compares; what is not installed is left out in
-words. Takes about half an hour, 20 GB of memory and 5 GB of disk (`build/peers`).
+the runs are interleaved, one engine at a time; stable-diffusion.cpp's come behind the others', for all need the memory.
+Prints the medians and their ratios as a table in Markdown, and draws `docs/peers.svg`. What is not installed is left
+out in words: `pip install -e '.[test,bench,peers]'`. Takes about half an hour, 20 GB of memory and 5 GB of disk
+(`build/peers`).
 """
 
 import argparse

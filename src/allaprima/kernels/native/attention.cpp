@@ -74,32 +74,19 @@ struct Panels {
     }
 };
 
-// What a block of queries carries from one block of keys to the next. Scores are logits times log2(e).
+// What a block of queries carries from one block of keys to the next. Scores are logits times log2(e). There are two of what is
+// written and read by products, since those of one block of keys go on beside the softmax of another.
 template <class Core>
 struct Running {
-    float largest[QUERIES<Core>], total[QUERIES<Core>];
-    alignas(64) float scores[QUERIES<Core> * KEYS];
-    alignas(64) Bf16 weights[QUERIES<Core> * KEYS];
+    float largest[QUERIES<Core>], total[QUERIES<Core>], shrink[QUERIES<Core>];
+    alignas(64) float scores[2][QUERIES<Core> * KEYS];
+    alignas(64) Bf16 weights[2][QUERIES<Core> * KEYS];
 };
 
 struct KeysUser {};
 struct ValuesUser {};
 struct SumsUser {};
 struct RunningUser {};
-
-// Plain products of a block of queries and one of keys: (rows, KEYS).
-template <class Core>
-void score(Core& core, const Attention& attention, Index head, Index query, Index rows, Index key, Index keys,
-           const Word* panels, float* scores) {
-    const Bf16* q = attention.q + query * attention.q_stride + head * attention.width;
-    const Index depth = attention.width / 2;
-    for (Index column = 0; column < keys; column += Core::PANEL)
-        core.template tiles<typename Core::Bf16Dot>(rows, [&](auto tile, Index first) __attribute__((always_inline)) {
-            tile.clear();
-            tile.add(q + first * attention.q_stride, attention.q_stride * 2, panels + (key + column) * depth, depth);
-            tile.store(reinterpret_cast<Word*>(scores + first * KEYS + column), KEYS);
-        });
-}
 
 // Scale a row's products and add the bias.
 void add_bias(float* scores, Index keys, float scale, const float* bias) {
@@ -145,51 +132,121 @@ float soften(const float* scores, Index keys, Index count, float scale, float& l
 
 // A block of queries of one head against all keys.
 template <class Core>
-void attend(const Attention& attention, Index head, Index query, Index rows, const Word* keys, const Word* values) {
-    constexpr Index PANEL = Core::PANEL, HEIGHT = QUERIES<Core>;
-    const Panels<Core> panels{attention};
-    Core core;
-    auto& running = *scratch<RunningUser, Running<Core>>(1);
-    float* sums = scratch<SumsUser, float>(HEIGHT * PANEL * panels.values());  // a panel's rows together
-    std::fill_n(sums, HEIGHT * PANEL * panels.values(), 0.f);
-    std::fill_n(running.largest, HEIGHT, -std::numeric_limits<float>::infinity());
-    std::fill_n(running.total, HEIGHT, 0.f);
-    const float scale = attention.scale * LOG2_E;
-    for (Index key = 0; key < attention.keys; key += KEYS) {
-        const Index there = std::min(KEYS, attention.keys - key), count = (there + PANEL - 1) / PANEL * PANEL;
-        score(core, attention, head, query, rows, key, there, keys, running.scores);
-        for (Index row = 0; row < rows; ++row) {
-            float* scores = running.scores + row * KEYS;
-            if (attention.bias)
-                add_bias(scores, there, scale,
-                         attention.bias + (head * attention.queries + query + row) * attention.keys + key);
-            const float shrink = soften(scores, there, count, attention.bias ? 1 : scale, running.largest[row],
-                                        running.total[row], running.weights + row * KEYS);
-            if (shrink == 1) continue;
-            for (Index p = 0; p < panels.values(); ++p) {
-                float* partial = sums + (p * HEIGHT + row) * PANEL;
+class Block {
+public:
+    Block(const Attention& of, Index head, Index query, Index rows, const Word* keys, const Word* values)
+        : of_(of), panels_{of}, head_(head), query_(query), rows_(rows), keys_(keys), values_(values) {
+        std::fill_n(sums_, HEIGHT * PANEL * panels_.values(), 0.f);
+        std::fill_n(running_.largest, HEIGHT, -std::numeric_limits<float>::infinity());
+        std::fill_n(running_.total, HEIGHT, 0.f);
+    }
+
+    // Rows are softened while the products before and behind them are made.
+    void attend() {
+        const Index blocks = (of_.keys + KEYS - 1) / KEYS;
+        score(0, Nothing{});
+        for (Index block = 0; block < blocks; ++block) {
+            const bool has_next = block + 1 < blocks;
+            const Index steps = (block ? weigh_steps(block - 1) : 0) + (has_next ? score_steps(block + 1) : 0);
+            const Index pace = std::max<Index>(1, steps / rows_);
+            Index row = 0, step = 0;
+            const auto meanwhile = [&]() __attribute__((always_inline)) {
+                if (++step % pace == 0 && row < rows_) soften_row(block, row++);
+            };
+            if (block) weigh(block - 1, meanwhile);
+            if (has_next) score(block + 1, meanwhile);
+            while (row < rows_) soften_row(block, row++);
+            if (block) shrink();
+        }
+        weigh(blocks - 1, Nothing{});
+        for (Index row = 0; row < rows_; ++row) finish(row);
+    }
+
+private:
+    static constexpr Index PANEL = Core::PANEL, HEIGHT = QUERIES<Core>;
+    using Dot = typename Core::Bf16Dot;
+
+    const Attention& of_;
+    const Panels<Core> panels_;
+    const Index head_, query_, rows_;
+    const Word* const keys_;
+    const Word* const values_;
+    Core core_;
+    Running<Core>& running_ = *scratch<RunningUser, Running<Core>>(1);
+    float* const sums_ = scratch<SumsUser, float>(HEIGHT * PANEL * panels_.values());  // a panel's rows together
+
+    Index keys_of(Index block) const { return std::min(KEYS, of_.keys - block * KEYS); }
+    Index padded_keys_of(Index block) const { return (keys_of(block) + PANEL - 1) / PANEL * PANEL; }
+    Index tiles() const { return (rows_ + Core::ROWS - 1) / Core::ROWS; }
+    Index score_steps(Index block) const { return tiles() * (padded_keys_of(block) / PANEL) * (of_.width / 2 / Core::STEP); }
+    Index weigh_steps(Index block) const { return tiles() * panels_.values() * (padded_keys_of(block) / 2 / Core::STEP); }
+
+    // Plain products with a block of keys.
+    template <class Meanwhile>
+    void score(Index block, const Meanwhile& meanwhile) {
+        const Bf16* q = of_.q + query_ * of_.q_stride + head_ * of_.width;
+        const Index depth = of_.width / 2;
+        float* scores = running_.scores[block % 2];
+        for (Index column = 0; column < keys_of(block); column += PANEL) {
+            const Word* panel = keys_ + (block * KEYS + column) * depth;
+            core_.template tiles<Dot>(rows_, [&](auto tile, Index first) __attribute__((always_inline)) {
+                tile.clear();
+                tile.add(q + first * of_.q_stride, of_.q_stride * 2, panel, depth, meanwhile);
+                tile.store(reinterpret_cast<Word*>(scores + first * KEYS + column), KEYS);
+            });
+        }
+    }
+
+    void soften_row(Index block, Index row) {
+        float* scores = running_.scores[block % 2] + row * KEYS;
+        const Index keys = keys_of(block);
+        float scale = of_.scale * LOG2_E;
+        if (of_.bias) {
+            add_bias(scores, keys, scale, of_.bias + (head_ * of_.queries + query_ + row) * of_.keys + block * KEYS);
+            scale = 1;
+        }
+        running_.shrink[row] = soften(scores, keys, padded_keys_of(block), scale, running_.largest[row], running_.total[row],
+                                      running_.weights[block % 2] + row * KEYS);
+    }
+
+    // Bring what was summed so far down to a new largest score.
+    void shrink() {
+        for (Index row = 0; row < rows_; ++row) {
+            if (running_.shrink[row] == 1) continue;
+            const Floats factor = _mm512_set1_ps(running_.shrink[row]);
+            for (Index p = 0; p < panels_.values(); ++p) {
+                float* partial = sums_ + (p * HEIGHT + row) * PANEL;
                 for (Index v = 0; v < PANEL; v += 16)
-                    _mm512_store_ps(partial + v, _mm512_mul_ps(_mm512_load_ps(partial + v), _mm512_set1_ps(shrink)));
+                    _mm512_store_ps(partial + v, _mm512_mul_ps(_mm512_load_ps(partial + v), factor));
             }
         }
-        for (Index p = 0; p < panels.values(); ++p)
-            core.template tiles<typename Core::Bf16Dot>(rows, [&](auto tile, Index first) __attribute__((always_inline)) {
-                auto* partial = reinterpret_cast<Word*>(sums + (p * HEIGHT + first) * PANEL);
+    }
+
+    // Add the values of a block of keys, times their weights.
+    template <class Meanwhile>
+    void weigh(Index block, const Meanwhile& meanwhile) {
+        const Index depth = padded_keys_of(block) / 2;
+        for (Index p = 0; p < panels_.values(); ++p) {
+            const Word* panel = values_ + p * panels_.value_words() + block * KEYS / 2 * PANEL;
+            core_.template tiles<Dot>(rows_, [&](auto tile, Index first) __attribute__((always_inline)) {
+                auto* partial = reinterpret_cast<Word*>(sums_ + (p * HEIGHT + first) * PANEL);
                 tile.load(partial, PANEL);
-                tile.add(running.weights + first * KEYS, KEYS * 2, values + p * panels.value_words() + key / 2 * PANEL,
-                         count / 2);
+                tile.add(running_.weights[block % 2] + first * KEYS, KEYS * 2, panel, depth, meanwhile);
                 tile.store(partial, PANEL);
             });
-    }
-    for (Index row = 0; row < rows; ++row) {
-        Bf16* to = attention.out + (query + row) * attention.out_stride + head * attention.width;
-        const Floats inverse = _mm512_set1_ps(1 / running.total[row]);
-        for (Index column = 0; column < attention.width; column += 16) {
-            const float* from = sums + (column / PANEL * HEIGHT + row) * PANEL + column % PANEL;
-            store(to + column, _mm512_mul_ps(_mm512_load_ps(from), inverse), lanes(attention.width - column));
         }
     }
-}
+
+    // One row, to memory.
+    void finish(Index row) const {
+        Bf16* to = of_.out + (query_ + row) * of_.out_stride + head_ * of_.width;
+        const Floats inverse = _mm512_set1_ps(1 / running_.total[row]);
+        for (Index column = 0; column < of_.width; column += 16) {
+            const float* from = sums_ + (column / PANEL * HEIGHT + row) * PANEL + column % PANEL;
+            store(to + column, _mm512_mul_ps(_mm512_load_ps(from), inverse), lanes(of_.width - column));
+        }
+    }
+};
 
 template <class Core>
 void attend(const Attention& attention, Index heads, int threads) {
@@ -197,7 +254,7 @@ void attend(const Attention& attention, Index heads, int threads) {
     const Index blocks = (attention.queries + QUERIES<Core> - 1) / QUERIES<Core>;
     const auto attend_block = [&](Index head, Index block, const Word* keys, const Word* values) {
         const Index query = block * QUERIES<Core>;
-        attend<Core>(attention, head, query, std::min(QUERIES<Core>, attention.queries - query), keys, values);
+        Block<Core>(attention, head, query, std::min(QUERIES<Core>, attention.queries - query), keys, values).attend();
     };
     if (heads >= threads * HEADS) {
         share(heads, threads, [&](Index head) {
