@@ -8,7 +8,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#pragma GCC target("avx512f,avx512vnni,avx512bf16,amx-tile,amx-int8,amx-bf16")
+#pragma GCC target("avx512f,avx512vnni,avx512bf16")
 
 #include <immintrin.h>
 

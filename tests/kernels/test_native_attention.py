@@ -96,6 +96,11 @@ def test_no_queries_give_no_results() -> None:
     assert attention(q, k, v).shape == (1, 2, 0, 64)
 
 
+def test_no_keys_give_no_numbers() -> None:
+    q, k, v = heads(1, 2, 5, 0, 64)
+    assert attention(q, k, v).isnan().all()
+
+
 def test_zeros_give_the_mean_of_the_values() -> None:
     q, k, v = heads(1, 2, 5, 77, 64)
     assert error(attention(0 * q, k, v), v.double().mean(dim=2, keepdim=True).expand(1, 2, 5, 64)) < 2 * ROUNDING

@@ -174,6 +174,7 @@ def test_activations_are_packed_as_the_definition_packs_them(columns: int) -> No
     x = draw(40, columns)
     x[3] = 0
     x[5, 0] = 1e30
+    x[7] = 1e-38 * torch.arange(columns)
     packed, scale, sums = _quantize_native(x)
     wanted, wanted_scale = quantize_rows(x)
     assert torch.equal(packed[:, :columns], wanted)
@@ -196,6 +197,7 @@ def test_torchs_own_operations_give_the_same_but_for_rounding(kind: type[Made]) 
 def test_no_tokens_give_no_results(kind: type[Made]) -> None:
     linear, _ = made(kind, 64, 48)
     assert linear(draw(1, 0, 64)).shape == (1, 0, 48)
+    assert linear(draw(1, 3, 64), rows=slice(0)).shape == (1, 3, 0)
 
 
 @KINDS

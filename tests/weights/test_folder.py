@@ -63,7 +63,7 @@ def test_a_loaded_model_is_ready_to_paint_on_a_cpu(folder: Path) -> None:
     networks = open_model(folder).load().networks
 
     assert not networks.training
-    dtype = torch.bfloat16 if library.level() == library.Level.AVX512 else torch.float32
+    dtype = torch.bfloat16 if library.level() >= library.Level.AVX512 else torch.float32
     assert all(tensor.dtype == dtype and not tensor.requires_grad for tensor in networks.parameters())
     assert not any(tensor.is_meta for tensor in networks.state_dict().values())
 

@@ -28,7 +28,8 @@ def attention(
 ) -> Tensor:
     """Return softmax(scale q k^T + bias) v, one value per query.
 
-    q: (B, H, L, D); k, v: (B, H, S, D); floating point, one dtype and device. bias: (1, H, L, S) of any, or none.
+    q: (B, H, L, D); k, v: (B, H, S, D); floating point, one dtype and device. bias: (1, H, L, S) of any
+    dtype, or none.
     scale: 1 / sqrt(D) unless told. out: where the result may be put, (B, H, L, D), and need not be.
     Returns (B, H, L, D) of the same dtype. Source: Vaswani et al. 2017 (1706.03762), eq. 1.
     """

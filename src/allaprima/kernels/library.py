@@ -103,12 +103,12 @@ def limited(to: Level) -> Iterator[None]:
 
 
 def takes(*tensors: Tensor | None) -> bool:
-    """Say whether the AVX-512 kernels can be given rows of these: rows are dense, and `knows` them."""
+    """Say whether the kernels of AVX-512 and AMX can be given rows of these: rows are dense, and `knows` them."""
     return knows(*tensors) and all(tensor is None or tensor.stride(-1) == 1 for tensor in tensors)
 
 
 def knows(*tensors: Tensor | None) -> bool:
-    """Say whether the AVX-512 kernels can be given such numbers: bfloat16, and `is_plain`."""
+    """Say whether the kernels of AVX-512 and AMX can be given such numbers: bfloat16, and `is_plain`."""
     return _level >= Level.AVX512 and all(
         tensor is None or (tensor.dtype == torch.bfloat16 and is_plain(tensor)) for tensor in tensors
     )

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from allaprima.kernels import library, workspace
 from allaprima.kernels.linear import ALL, PLAIN, Epilogue, finish, has_kernel, samples
 
-#: How the packed numbers lie in memory; a form that is kept on the disk is made anew when this rises.
+#: How numbers are packed, and lie in memory; a form that is kept on the disk is made anew when this rises.
 LAYOUT = 2
 #: Largest number of each form.
 INT8_MAX, INT4_MAX, FLOAT8_MAX = 127, 15, 448.0
@@ -196,8 +196,9 @@ class Float8Linear(QuantizedLinear):
 def quantize_rows(x: Tensor) -> tuple[Tensor, Tensor]:
     """Return each row as int8 and its scale, of which the row is about the product.
 
-    x: (M, K), floating point. Returns (M, K), int8, from -127 to 127, rounded to the nearest, and (M,), float32. A row
-    with a value that is not finite gets such a scale, and so can't pass for a sound one.
+    x: (M, K), floating point. Returns (M, K), int8, from -127 to 127: the row times the inverse of its scale, rounded to
+    the nearest; and (M,), float32. A row with a value that is not finite gets such a scale, and so can't pass for a sound
+    one.
     """
     packed = torch.empty(x.shape, dtype=torch.int8, device=x.device)
     scale = torch.empty(x.shape[0], dtype=torch.float32, device=x.device)
@@ -223,7 +224,7 @@ def _quantize_native(tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _divisor(scale: Tensor) -> Tensor:
-    """Return what to divide by: a row of zeros stays one, and one whose scale has no inverse becomes one."""
+    """Return what to divide by: 1 for a row of zeros, or one whose scale is below the normal numbers."""
     return torch.where(scale >= torch.finfo(torch.float32).tiny, scale, 1.0)
 
 

@@ -75,7 +75,7 @@ struct Panels {
 };
 
 // What a block of queries carries from one block of keys to the next. Scores are logits times log2(e). There are two of what is
-// written and read by products, since those of one block of keys go on beside the softmax of another.
+// written and read by products, since those of one block of keys may go on beside the softmax of another.
 template <class Core>
 struct Running {
     float largest[QUERIES<Core>], total[QUERIES<Core>], shrink[QUERIES<Core>];
@@ -110,7 +110,8 @@ float soften(const float* scores, Index keys, Index count, float scale, float& l
     const bool is_nothing = now == -std::numeric_limits<float>::infinity();
     const Floats center = _mm512_set1_ps(is_nothing ? 0 : now);
     const auto weigh = [&](Index i) __attribute__((always_inline)) {
-        return exp2_roughly(_mm512_fmsub_ps(_mm512_loadu_ps(scores + i), factor, center));
+        // Not fused, as the largest was not: it must give 1.
+        return exp2_roughly(_mm512_sub_ps(_mm512_mul_ps(_mm512_loadu_ps(scores + i), factor), center));
     };
     Floats sum = _mm512_setzero_ps();
     Index i = 0;
@@ -141,10 +142,10 @@ public:
         std::fill_n(running_.total, HEIGHT, 0.f);
     }
 
-    // Rows are softened while the products before and behind them are made.
+    // Rows are softened while the products before and behind them are made, by a core that has room for that.
     void attend() {
         const Index blocks = (of_.keys + KEYS - 1) / KEYS;
-        score(0, Nothing{});
+        if (blocks > 0) score(0, Nothing{});
         for (Index block = 0; block < blocks; ++block) {
             const bool has_next = block + 1 < blocks;
             const Index steps = (block ? weigh_steps(block - 1) : 0) + (has_next ? score_steps(block + 1) : 0);
@@ -158,12 +159,14 @@ public:
             while (row < rows_) soften_row(block, row++);
             if (block) shrink();
         }
-        weigh(blocks - 1, Nothing{});
+        if (blocks > 0) weigh(blocks - 1, Nothing{});
         for (Index row = 0; row < rows_; ++row) finish(row);
     }
 
 private:
     static constexpr Index PANEL = Core::PANEL, HEIGHT = QUERIES<Core>;
+    static_assert(HEIGHT % Core::ROWS == 0 && KEYS % PANEL == 0);
+    static_assert(PANEL / 2 % Core::STEP == 0, "a panel of keys is whole steps of the values' depth");
     using Dot = typename Core::Bf16Dot;
 
     const Attention& of_;

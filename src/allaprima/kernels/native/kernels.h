@@ -38,7 +38,8 @@ struct Convolve {
 // Rises with every change of what is declared here.
 int allaprima_version();
 
-// 3: as 2, with AMX where it is quicker. 2: AVX-512 VNNI and BF16, everything here. 1: AVX2, only what ends in _avx2. 0: nothing.
+// 3: as 2, and AMX makes the products of rows of whole 64 bytes; then the process has asked the system for its tiles, for good.
+// 2: AVX-512 VNNI and BF16, everything here. 1: AVX2, only what ends in _avx2. 0: nothing.
 int allaprima_level();
 
 // Use no more than a level, which this CPU has. Until it is called, AMX is not used.
@@ -48,8 +49,8 @@ void allaprima_use(int level);
 void allaprima_product_int8_avx2(const std::int8_t* rows, const std::int8_t* weight, std::int64_t m, std::int64_t n,
                                  std::int64_t k, std::int32_t* out, int threads);
 
-// Each row of x as int8 with a scale of its own, of which it is about the product: scale = largest / 127, rounded to
-// nearest even. `sums` gets the sum of each row's numbers. x: (m, k); packed: (m, depth), zeros from k on.
+// Each row of x as int8 with a scale of its own, of which it is about the product: scale = largest / 127; the product with the scale's
+// inverse is rounded to nearest even. `sums` gets the sum of each row's numbers. x: (m, k); packed: (m, depth), zeros from k on.
 void allaprima_quantize(const std::uint16_t* x, std::int64_t m, std::int64_t k, std::int64_t x_stride, std::int8_t* packed,
                         std::int64_t depth, float* scale, std::int32_t* sums, int threads);
 

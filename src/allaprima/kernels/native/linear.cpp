@@ -1,7 +1,7 @@
 // Linears: rows of activations times a weight as it lies in memory, (n, k), a panel of columns at a time.
 //
 // A panel is laid out anew in every call, which is a small part of its products (of AVX-512's: 1/32 for 128 rows and 1/320 for
-// 1280): so weights stay as every other reader wants them. The panels that stand abreast fit a core's L2 cache.
+// 1280): so weights stay as every other reader wants them. The panels that stand abreast fit the L2 cache.
 
 #include <algorithm>
 
@@ -65,6 +65,7 @@ __attribute__((always_inline)) inline void finish(const Linear& linear, Index ro
 template <class Core, class Dot, class Scale>
 void multiply(const Linear& linear, Index column, Index first, Index last, const Scale& scale) {
     constexpr Index PANEL = Core::PANEL, WIDTH = Core::ABREAST * PANEL;
+    static_assert(DEPTH % Core::STEP == 0);
     const Index columns = std::min(WIDTH, linear.n - column);
     const Index depth = whole_steps<Core>((linear.bytes + 3) / 4);
     Word* packed = scratch<PanelUser, Word>(WIDTH * DEPTH);
@@ -100,7 +101,7 @@ void multiply(const Linear& linear, Index column, Index first, Index last, const
 template <class Core, class Dot, class Scale>
 void multiply(const Linear& linear, int threads, const Scale& scale) {
     constexpr Index WIDTH = Core::ABREAST * Core::PANEL;
-    if (linear.m == 0) return;
+    if (linear.m == 0 || linear.n == 0) return;
     const Index across = (linear.n + WIDTH - 1) / WIDTH;
     const Index wanted = across >= TASKS * threads ? 1 : (TASKS * threads + across - 1) / across;
     const Index part = (linear.m + wanted - 1) / wanted;

@@ -3,9 +3,10 @@
 // A "word" is four bytes: four int8 or two bfloat16 numbers of one row, side by side in the depth. A panel is some columns of the
 // right-hand matrix, word after word: the words of all its columns at one depth lie together.
 //
-// What multiplies a panel is a "core": a type that says how wide its panels are (PANEL), how many of them a linear does abreast
-// (ABREAST), how many words of the depth it does in a step (STEP), how to cut rows into tiles, and when a finished tile's rows are
-// given to whoever wants them (Results).
+// What multiplies a panel is a "core", a type that says: how many rows and columns its tiles have (ROWS, PANEL; VECTORS registers of
+// columns); how many panels a linear does abreast (ABREAST), and how many words of the depth in a step (STEP); what it multiplies
+// (Int8Dot, Bf16Dot: the type of its sums, and by what the columns' words are raised); how rows are cut into tiles, which may do
+// something else between their steps (`meanwhile`); and when a finished tile's rows are given to whoever wants them (Results).
 #pragma once
 
 #include <cstdint>

@@ -55,6 +55,7 @@ extern "C" void allaprima_quantize(const Bf16* x, Index m, Index k, Index x_stri
         const __m512i pairs = _mm512_max_epu32(_mm512_and_si512(top, _mm512_set1_epi32(0xffff)), _mm512_srli_epi32(top, 16));
         const float largest = widen(Bf16(_mm512_reduce_max_epu32(pairs)));
         scale[row] = largest / 127;
+        // Bit for bit as `quantize_rows` of quantized.py.
         const Floats inverse = _mm512_set1_ps(scale[row] >= std::numeric_limits<float>::min() ? 1 / scale[row] : 1);
         const auto round = [&](Index i, __mmask16 mask) __attribute__((always_inline)) {
             const __m512i rounded = _mm512_cvtps_epi32(_mm512_mul_ps(load(from + i, mask), inverse));

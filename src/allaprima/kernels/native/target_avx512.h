@@ -1,7 +1,15 @@
 // For files that are compiled for CPUs with AVX-512 VNNI and BF16, whatever the rest is compiled for, and may use AMX, which no
-// compiler does of itself. Include it after every header of the standard library, whose inline functions must stay runnable
-// on all CPUs.
+// compiler does of itself. Every header of the standard library comes before: its inline functions must stay runnable on all
+// CPUs.
 #pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <limits>
+#include <memory>
+#include <new>
+#include <type_traits>
+#include <vector>
 
 #pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512bf16,avx2,fma")
 #if __has_include(<amxtileintrin.h>) && defined(__x86_64__) && defined(__linux__)

@@ -1,8 +1,7 @@
 // Products of some rows and a panel of columns in the tile registers of AMX, which multiply 16 x 16 sums by 64 bytes at once.
 //
 // A tile here is two by two of them, 32 rows x 32 columns: four registers of sums, two of rows, two of columns. A row's sums are the
-// same in whatever tile it is. int8 is exact, and so has the bits of every other core; of bfloat16 the instruction takes numbers below
-// the normal ones as zero.
+// same in whatever tile it is. int8 is exact, and so has the bits of every other core; bfloat16 is summed in another order.
 #pragma once
 
 #include <cstdint>
@@ -18,7 +17,7 @@ namespace allaprima {
 class Amx {
 public:
     static constexpr int ROWS = 32, PANEL = 32, VECTORS = PANEL / 16;
-    static constexpr Index STEP = 16, ABREAST = 8;
+    static constexpr Index STEP = 16, ABREAST = 8;  // panels of 768 words: 768 KiB, of an L2 cache of 2 MiB
 
     struct Int8Dot {
         using Sums = __m512i;
@@ -65,6 +64,7 @@ public:
 
         __attribute__((always_inline)) void store(Word* to, Index stride) const {
             const Index bytes = stride * Index(sizeof(Word));
+            barrier();
             _tile_stored(0, to, bytes);
             _tile_stored(1, to + 16, bytes);
             if constexpr (IS_HIGH) {
@@ -109,7 +109,7 @@ public:
         }
 
     private:
-        // The intrinsics tell the compiler nothing of the memory that they read and write.
+        // The intrinsics of GCC don't tell the compiler that they read memory.
         static void barrier() { asm volatile("" ::: "memory"); }
 
         template <int SUMS, int ROW, int COLUMNS>

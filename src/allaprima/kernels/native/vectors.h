@@ -42,7 +42,7 @@ inline float widen(Bf16 value) {
 
 constexpr float LOG2_E = 1.44269504f;
 
-// 2^x to 3e-6 of itself, exactly 1 at 0; 0 below -150. For what is rounded to bfloat16 next. The polynomial is the best of degree 4
+// 2^x to 3e-6 of itself, exactly 1 at 0; 0 below -150, and no number of infinity. For what is rounded to bfloat16 next. The polynomial is the best of degree 4
 // between -1/2 and 1/2 (least relative error, 1 at 0).
 inline Floats exp2_roughly(Floats x) {
     x = _mm512_max_ps(_mm512_set1_ps(-150.f), x);  // the second operand is what comes back of a NaN
@@ -57,6 +57,7 @@ inline Floats exp2_roughly(Floats x) {
 }
 
 // x / (1 + e^-y), as near as `exp2_roughly`: SiLU where y is x, and the tanh form of GELU where y is 2 sqrt(2/pi) (x + 0.044715 x^3).
+// Below -87 the divisor stays 2^126, whose inverse is still a normal number.
 inline Floats times_sigmoid(Floats x, Floats y) {
     const Floats power = _mm512_min_ps(_mm512_set1_ps(126.f), _mm512_mul_ps(y, _mm512_set1_ps(-LOG2_E)));
     const Floats divisor = _mm512_add_ps(_mm512_set1_ps(1.f), exp2_roughly(power));

@@ -144,7 +144,7 @@ void convolve(const Convolve& of, int threads) {
             }
             for (Index block = 0; block < blocks; ++block)
                 transform_back<Core>(of, products + block * PANEL, blocks * PANEL, panel, 2 * (first + block / columns),
-                               2 * (left + block % columns));
+                                     2 * (left + block % columns));
         }
     });
 }
