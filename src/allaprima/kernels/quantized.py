@@ -196,9 +196,9 @@ class Float8Linear(QuantizedLinear):
 def quantize_rows(x: Tensor) -> tuple[Tensor, Tensor]:
     """Return each row as int8 and its scale, of which the row is about the product.
 
-    x: (M, K), floating point. Returns (M, K), int8, from -127 to 127: the row times the inverse of its scale, rounded to
-    the nearest; and (M,), float32. A row with a value that is not finite gets such a scale, and so can't pass for a sound
-    one.
+    x: (M, K), floating point. Returns (M, K), int8, from -127 to 127: the row times the inverse of its scale, rounded
+    to the nearest; and (M,), float32. A row with a value that is not finite gets such a scale, and so can't pass for a
+    sound one.
     """
     packed = torch.empty(x.shape, dtype=torch.int8, device=x.device)
     scale = torch.empty(x.shape[0], dtype=torch.float32, device=x.device)
