@@ -1,10 +1,10 @@
 """allaprima against diffusers, transformers, OpenVINO and stable-diffusion.cpp: the same shapes, numbers and threads.
 
 Each part of FLUX.1 is timed for all engines in one run: every engine has a process of its own, keeps its weights, and
-the runs are interleaved, one engine at a time; stable-diffusion.cpp's come behind the others', for all need the memory.
-Prints the medians and their ratios as a table in Markdown, and draws `docs/peers.svg`. What is not installed is left
-out in words: `pip install -e '.[test,bench,peers]'`. Takes about half an hour, 20 GB of memory and 5 GB of disk
-(`build/peers`).
+the runs are interleaved, one engine at a time; stable-diffusion.cpp's come behind the others', since together they do
+not fit into 24 GB. Prints the medians and their ratios as a table in Markdown, and draws `docs/peers.svg`.
+`pip install -e '.[test,bench,peers]'` installs what it compares; what is not installed is left out in words. Takes
+about half an hour, 20 GB of memory and 5 GB of disk (`build/peers`).
 """
 
 import argparse
@@ -87,7 +87,7 @@ def main() -> None:
 
 
 def measure(part: str, rounds: int) -> dict[str, float]:
-    """Return each engine's median seconds: the quick ones interleaved, then the slow ones, for all need the memory."""
+    """Return each engine's median seconds: the quick ones interleaved, then the slow ones."""
     engines = [engine for engine in ENGINES if can_run(engine, part)]
     quick = [engine for engine in engines if not engine.startswith(SLOW)]
     slow = [engine for engine in engines if engine.startswith(SLOW)]
