@@ -30,7 +30,7 @@ run: $(VENV)/.run ## serve, and paint the first picture through the API
 	$(BIN)/python tools/first_picture.py --data-dir $(DATA) --port $(PORT)
 
 test: $(VENV)/.dev check ## check the code, then run every test
-	$(BIN)/pytest
+	OMP_WAIT_POLICY=passive $(BIN)/pytest --numprocesses auto --dist loadfile
 
 prove: $(VENV)/.dev ## prove the promises of the service at full length: half an hour
 	$(BIN)/pytest tests/prove --full --timeout 7200

@@ -17,6 +17,7 @@ def test_neither_form_tells_a_prompt_or_a_key(serve: Serve, tmp_path: Path, form
     server.post(key, model="sketch", prompt="a rhinoceros", size="64x64", steps=1)
     server.post("ap_wrong", model="sketch", prompt="a rhinoceros")
     server.post(key, model="sketch", prompt="a rhinoceros", steps=99)
+    assert server.stop() == 0
     said = server.words
     assert "rhinoceros" not in said
     assert "ap_wrong" not in said
