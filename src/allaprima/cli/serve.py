@@ -12,6 +12,7 @@ from pathlib import Path
 import uvicorn
 from fastapi import FastAPI
 from rich.console import Console
+from uvicorn.loops.auto import auto_loop_factory
 
 from allaprima.api.admin import create_admin_app
 from allaprima.api.app import create_app
@@ -50,8 +51,9 @@ def run(settings: Settings, words: Console) -> None:
     sys.setswitchinterval(SWITCH_S)
     engine = build_engine(settings.engine)
     listener = _bind(settings.server)
-    with listener, exported_traces(settings.server.traces_endpoint):
-        asyncio.run(_serve(settings, engine, listener, words))
+    traces, runner = exported_traces(settings.server.traces_endpoint), asyncio.Runner(loop_factory=auto_loop_factory())
+    with listener, traces, runner:
+        runner.run(_serve(settings, engine, listener, words))
 
 
 def _bind(settings: ServerSettings) -> socket.socket:

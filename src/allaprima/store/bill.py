@@ -6,7 +6,7 @@ that no number of clients at once can spend a credit twice. Without a price noth
 
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, bindparam, insert, select, update
 from uuid_utils import uuid7
 
 from allaprima.errors import KeyLimitReached, OutOfCredits
@@ -15,6 +15,20 @@ from allaprima.store.windows import Retention, window_start
 
 #: Seconds of a row of `usage_slots`.
 SLOT_S = 900
+
+# What happens at every job is put together once; parameters that are no column's begin with an underscore.
+_COUNT = insert(usage)
+_ENTER = insert(ledger)
+_MOVE_BALANCE = update(accounts).where(accounts.c.id == bindparam("_account_id"))
+_MOVE_BALANCE = _MOVE_BALANCE.values(balance=accounts.c.balance + bindparam("_moved"))
+_SLOT = ("account_id", "slot", "key_id", "model")
+_SUMS = ("succeeded", "failed", "charged", "images", "megapixels", "credits")
+_ADD_TO_SLOT = (
+    update(usage_slots)
+    .where(*(usage_slots.c[name] == bindparam(f"_{name}") for name in _SLOT))
+    .values({name: usage_slots.c[name] + bindparam(f"_{name}") for name in _SUMS})
+)
+_BEGIN_SLOT = insert(usage_slots)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,23 +74,22 @@ def hold(connection: Connection, account_id: str, key_id: str, credits_: int, no
 
 def settle(connection: Connection, charge: Charge, now: float) -> None:
     """Count a finished request, charge it, and give back what was held."""
-    connection.execute(
-        insert(usage).values(
-            job_id=charge.job_id,
-            account_id=charge.account_id,
-            key_id=charge.key_id,
-            model=charge.model,
-            images=charge.images,
-            megapixels=charge.megapixels,
-            credits=charge.credits,
-            created_at=now,
-            slot=_slot(now),
-            state=charge.state.value,
-            origin=charge.origin,
-            client_request_id=charge.client_request_id,
-            duration_s=charge.duration_s,
-        )
-    )
+    values = {
+        "job_id": charge.job_id,
+        "account_id": charge.account_id,
+        "key_id": charge.key_id,
+        "model": charge.model,
+        "images": charge.images,
+        "megapixels": charge.megapixels,
+        "credits": charge.credits,
+        "created_at": now,
+        "slot": _slot(now),
+        "state": charge.state.value,
+        "origin": charge.origin,
+        "client_request_id": charge.client_request_id,
+        "duration_s": charge.duration_s,
+    }
+    connection.execute(_COUNT, values)
     _add_to_slot(connection, charge, now)
     if charge.images:
         enter(
@@ -108,24 +121,22 @@ def enter(
     note: str | None = None,
 ) -> None:
     """Write a row of the ledger and move the balance by it."""
-    connection.execute(
-        insert(ledger).values(
-            id=str(uuid7()),
-            account_id=account_id,
-            created_at=now,
-            direction=direction.value,
-            type=kind.value,
-            credits=credits_,
-            model=model,
-            reference_id=reference_id,
-            images=images,
-            note=note,
-        )
-    )
-    signed = credits_ if direction == Direction.TOPUP else -credits_
-    if signed:
-        moved = accounts.c.balance + signed
-        connection.execute(update(accounts).where(accounts.c.id == account_id).values(balance=moved))
+    values = {
+        "id": str(uuid7()),
+        "account_id": account_id,
+        "created_at": now,
+        "direction": direction.value,
+        "type": kind.value,
+        "credits": credits_,
+        "model": model,
+        "reference_id": reference_id,
+        "images": images,
+        "note": note,
+    }
+    connection.execute(_ENTER, values)
+    if credits_:
+        moved = credits_ if direction == Direction.TOPUP else -credits_
+        connection.execute(_MOVE_BALANCE, {"_account_id": account_id, "_moved": moved})
 
 
 def _spend(connection: Connection, charge: Charge, now: float) -> None:
@@ -157,13 +168,9 @@ def _add_to_slot(connection: Connection, charge: Charge, now: float) -> None:
         "credits": charge.credits,
     }
     place = {"account_id": charge.account_id, "slot": _slot(now), "key_id": charge.key_id, "model": charge.model}
-    found = connection.execute(
-        update(usage_slots)
-        .where(*(usage_slots.c[name] == value for name, value in place.items()))
-        .values({name: usage_slots.c[name] + value for name, value in added.items()})
-    )
+    found = connection.execute(_ADD_TO_SLOT, {f"_{name}": value for name, value in (place | added).items()})
     if found.rowcount == 0:
-        connection.execute(insert(usage_slots).values(**place, **added))
+        connection.execute(_BEGIN_SLOT, place | added)
 
 
 def _slot(now: float) -> int:

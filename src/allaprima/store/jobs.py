@@ -9,7 +9,7 @@ from allaprima.request import Priority
 from allaprima.store import queue
 from allaprima.store.database import Database, reads
 from allaprima.store.idempotency import Claim, find_claim
-from allaprima.store.rows import JOB_COLUMNS, ImageRow, Job, image_from_row, job_from_row, read_job
+from allaprima.store.rows import FIND_JOB, JOB_COLUMNS, ImageRow, Job, image_from_row, job_from_row, read_job
 from allaprima.store.schema import UNFINISHED, JobState, images, jobs, results
 
 
@@ -117,5 +117,5 @@ class Jobs:
 
 
 def _find(connection: Connection, job_id: str) -> Job | None:
-    row = connection.execute(select(*JOB_COLUMNS).where(jobs.c.id == job_id)).first()
+    row = connection.execute(FIND_JOB, {"id": job_id}).first()
     return read_job(row) if row else None

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, func, insert, select, update
+from sqlalchemy import Connection, Row, bindparam, func, insert, select, update
 
 from allaprima.store import bill
 from allaprima.store.database import Database, reads, writes
@@ -100,6 +100,10 @@ def _values(key: KeyRow) -> dict[str, Any]:
     }
 
 
+# Put together once, for it is asked at every request.
+_FIND_GOOD = select(keys).where(keys.c.hash == bindparam("hash"), keys.c.revoked_at.is_(None), keys.c.is_disabled == 0)
+
+
 class Accounts:
     """Accounts in the database."""
 
@@ -182,8 +186,7 @@ class Keys:
     @reads
     def find_good(self, connection: Connection, key_hash: str) -> KeyRow | None:
         """Return the key with that hash unless it is unknown, revoked or disabled."""
-        good = keys.c.revoked_at.is_(None) & (keys.c.is_disabled == 0)
-        row = connection.execute(select(keys).where(keys.c.hash == key_hash, good)).first()
+        row = connection.execute(_FIND_GOOD, {"hash": key_hash}).first()
         return _key(row) if row else None
 
     @reads

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import Connection, bindparam, delete, insert, select, update
 from uuid_utils import uuid7
 
 from allaprima.store.database import Database, reads, writes
@@ -42,6 +42,24 @@ class Delivery:
     attempt: int
     #: Those that sign: the account's own, and the one before while it is still good.
     secrets: tuple[str, ...]
+
+
+# Put together once, for both are asked at every job's end.
+_OPEN = (webhook_endpoints.c.id == deliveries.c.endpoint_id) & webhook_endpoints.c.disabled_at.is_(None)
+_DUE = (
+    select(deliveries, webhook_endpoints.c.url)
+    .join(webhook_endpoints, _OPEN)
+    .where(deliveries.c.next_at <= bindparam("now"))
+    .order_by(deliveries.c.next_at)
+    .limit(bindparam("most"))
+)
+_NEXT_DUE = (
+    select(deliveries.c.next_at)
+    .join(webhook_endpoints, _OPEN)
+    .where(deliveries.c.next_at.is_not(None))
+    .order_by(deliveries.c.next_at)
+    .limit(1)
+)
 
 
 def announce(connection: Connection, job: Job, state: JobState, now: float) -> None:
@@ -129,13 +147,6 @@ class Outbox:
     @reads
     def due(self, connection: Connection, now: float, limit: int) -> list[Delivery]:
         """Return what is to be sent now, the longest due first."""
-        wanted = (
-            select(deliveries, webhook_endpoints.c.url)
-            .join(webhook_endpoints, webhook_endpoints.c.id == deliveries.c.endpoint_id)
-            .where(deliveries.c.next_at <= now, webhook_endpoints.c.disabled_at.is_(None))
-            .order_by(deliveries.c.next_at)
-            .limit(limit)
-        )
         return [
             Delivery(
                 row.id,
@@ -148,20 +159,13 @@ class Outbox:
                 row.attempt,
                 _secrets(connection, row.account_id, now),
             )
-            for row in connection.execute(wanted).all()
+            for row in connection.execute(_DUE, {"now": now, "most": limit}).all()
         ]
 
     @reads
     def next_due(self, connection: Connection) -> float | None:
         """Return when something is to be sent next."""
-        wanted = (
-            select(deliveries.c.next_at)
-            .join(webhook_endpoints, webhook_endpoints.c.id == deliveries.c.endpoint_id)
-            .where(deliveries.c.next_at.is_not(None), webhook_endpoints.c.disabled_at.is_(None))
-            .order_by(deliveries.c.next_at)
-            .limit(1)
-        )
-        due: float | None = connection.execute(wanted).scalar()
+        due: float | None = connection.execute(_NEXT_DUE).scalar()
         return due
 
     @writes

@@ -8,11 +8,12 @@ job urgent. Jobs of the low queue run only while the ordinary one is empty.
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, bindparam, func, literal_column, or_, select, tuple_, update
+from sqlalchemy import Connection, Row, bindparam, func, literal_column, or_, select, tuple_, update
 
 from allaprima.request import Priority
+from allaprima.store.rows import JOB_COLUMNS
 from allaprima.store.schema import JobState, jobs
 
 #: The queues of `schema.jobs`.
@@ -28,7 +29,7 @@ _RUNNING = jobs.c.state == JobState.RUNNING.value
 _OF_QUEUE = (_QUEUED, jobs.c.queue == bindparam("queue"))
 _OF_KEY = (*_OF_QUEUE, jobs.c.key_id == bindparam("key_id"))
 _HEAD = select(jobs.c.id, jobs.c.key_id, jobs.c.queue, jobs.c.turn).where(*_OF_QUEUE).order_by(*_ORDER).limit(1)
-_MOST_URGENT = select(jobs.c.id, jobs.c.turn).where(*_OF_KEY).order_by(jobs.c.priority, jobs.c.id).limit(1)
+_MOST_URGENT = select(*(*JOB_COLUMNS, jobs.c.turn)).where(*_OF_KEY).order_by(jobs.c.priority, jobs.c.id).limit(1)
 # One question each way: with both in one, SQLite would look through all of the key's jobs.
 _OTHERS = tuple(
     select(jobs.c.id).where(*_OF_KEY, is_other).limit(1)
@@ -81,8 +82,11 @@ def next_turn(connection: Connection, key_id: str, queue: int, predicted_s: floa
     return float(max(now, last or 0.0)) + max(predicted_s, 1e-3)
 
 
-def take_next(connection: Connection) -> str | None:
-    """Return the id of the job whose turn it is, if any waits; its key's other jobs keep the turns that are left."""
+def take_next(connection: Connection) -> Row[Any] | None:
+    """Return the row of the job whose turn it is, if any waits; its key's other jobs keep the turns that are left.
+
+    Of `JOB_COLUMNS`, and the turn.
+    """
     # One queue at a time: with both, the order would be sorted out anew instead of read off its index.
     heads = (connection.execute(_HEAD, {"queue": queue}).first() for queue in (ORDINARY, LOW))
     first = next(filter(None, heads), None)
@@ -92,7 +96,7 @@ def take_next(connection: Connection) -> str | None:
     if chosen.id != first.id:
         _set_turn(connection, first.id, chosen.turn)
         _set_turn(connection, chosen.id, first.turn)
-    return str(chosen.id)
+    return chosen
 
 
 def _set_turn(connection: Connection, job_id: str, turn: float) -> None:
@@ -104,8 +108,7 @@ def ahead_of(connection: Connection, job_id: str) -> tuple[int, float, float] | 
 
     None when the job is not queued.
     """
-    own = select(*(jobs.c[name] for name in (*_Place._fields, "predicted_s"))).where(_QUEUED, jobs.c.id == job_id)
-    job = connection.execute(own).first()
+    job = connection.execute(_OWN, {"id": job_id}).first()
     if job is None:
         return None
     *place, predicted_s = job
@@ -128,6 +131,9 @@ class _Place(NamedTuple):
     priority: int
     turn: float
     id: str
+
+
+_OWN = select(*(jobs.c[name] for name in (*_Place._fields, "predicted_s"))).where(_QUEUED, jobs.c.id == bindparam("id"))
 
 
 def _ahead(connection: Connection, place: _Place) -> tuple[int, float]:

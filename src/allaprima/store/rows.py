@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Row
+from sqlalchemy import Row, bindparam, select
 
 from allaprima.errors import Error
 from allaprima.request import ImageRequest, Terms
@@ -84,10 +84,15 @@ JOB_COLUMNS = tuple(
     column for column in jobs.c if column.name not in ("group_id", "queue", "priority", "turn", "leased_until")
 )
 
+#: Asks for one job, by `id`.
+FIND_JOB = select(*JOB_COLUMNS).where(jobs.c.id == bindparam("id"))
+_JOB_NAMES = tuple(column.name for column in JOB_COLUMNS)
+_IMAGE_NAMES = tuple(column.name for column in images.c)
+
 
 def job_from_row(row: Row[Any]) -> Job:
     """Return a row of `JOB_COLUMNS` as a `Job`. Raises what `ImageRequest` does for one of another version."""
-    values = {column.name: getattr(row, column.name) for column in JOB_COLUMNS}
+    values = {name: getattr(row, name) for name in _JOB_NAMES}
     values["state"] = JobState(values["state"])
     values["request"] = ImageRequest.from_json(values["request"])
     # Jobs of earlier versions have no terms.
@@ -105,11 +110,11 @@ def read_job(row: Row[Any]) -> Job | None:
 
 def image_from_row(row: Row[Any]) -> ImageRow:
     """Return a row of the images table as an `ImageRow`."""
-    values = {column.name: getattr(row, column.name) for column in images.c}
+    values = {name: getattr(row, name) for name in _IMAGE_NAMES}
     return ImageRow(**values | {"seed": int(values["seed"]), "is_flagged": bool(values["is_flagged"])})
 
 
 def image_values(picture: ImageRow) -> dict[str, Any]:
     """Undo `image_from_row`."""
-    values = {column.name: getattr(picture, column.name) for column in images.c}
+    values = {name: getattr(picture, name) for name in _IMAGE_NAMES}
     return values | {"seed": str(picture.seed), "is_flagged": int(picture.is_flagged)}

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, insert, select, update
+from sqlalchemy import Connection, Row, bindparam, delete, insert, select, update
 
 from allaprima.errors import (
     Error,
@@ -23,10 +23,17 @@ from allaprima.errors import (
 from allaprima.store import bill, outbox, queue
 from allaprima.store.database import Database, writes
 from allaprima.store.idempotency import Claim, find_claim, keep_claim
-from allaprima.store.rows import JOB_COLUMNS, Job, Outcome, image_values, job_from_row
+from allaprima.store.rows import FIND_JOB, JOB_COLUMNS, Job, Outcome, image_values, job_from_row
 from allaprima.store.schema import JobState, deliveries, images, jobs, results
 
 logger = logging.getLogger(__name__)
+
+# What happens at every job is put together once; parameters that are no column's begin with an underscore.
+_INSERT = insert(jobs)
+_MOVE = update(jobs).where(*(jobs.c[name] == bindparam(f"_{name}") for name in ("id", "attempt", "state")))
+_INSERT_IMAGES = insert(images)
+_FORGET_RESULT = delete(results).where(*(results.c[name] == bindparam(name) for name in ("account_id", "fingerprint")))
+_KEEP_RESULT = insert(results)
 
 #: Stands where a prompt was that nobody may keep.
 NOT_KEPT = "(not kept)"
@@ -83,24 +90,23 @@ class Transitions:
 
     def _insert(self, connection: Connection, job: Job) -> None:
         queue_number, priority = queue.lane(job.terms.priority)
-        connection.execute(
-            insert(jobs).values(
-                id=job.id,
-                account_id=job.account_id,
-                key_id=job.key_id,
-                state=job.state.value,
-                request=job.request.to_json(),
-                created_at=job.created_at,
-                terms=job.terms.to_json(),
-                group_id=job.terms.group_id,
-                queue=queue_number,
-                priority=priority,
-                turn=queue.next_turn(connection, job.key_id, queue_number, job.predicted_s),
-                predicted_s=job.predicted_s,
-                start_by=job.start_by,
-                held=job.held,
-            )
-        )
+        values = {
+            "id": job.id,
+            "account_id": job.account_id,
+            "key_id": job.key_id,
+            "state": job.state.value,
+            "request": job.request.to_json(),
+            "created_at": job.created_at,
+            "terms": job.terms.to_json(),
+            "group_id": job.terms.group_id,
+            "queue": queue_number,
+            "priority": priority,
+            "turn": queue.next_turn(connection, job.key_id, queue_number, job.predicted_s),
+            "predicted_s": job.predicted_s,
+            "start_by": job.start_by,
+            "held": job.held,
+        }
+        connection.execute(_INSERT, values)
 
     # Being carried ----------------------------------------------------------------------------------------------
 
@@ -120,41 +126,40 @@ class Transitions:
     def _lease(
         self, connection: Connection, now: float, leased_until: float, ended: list[tuple[str, JobState]]
     ) -> Job | None:
-        while job_id := queue.take_next(connection):
-            row = connection.execute(select(*JOB_COLUMNS).where(jobs.c.id == job_id)).one()
+        while (row := queue.take_next(connection)) is not None:
             try:
                 job = job_from_row(row)
             except (Error, LookupError, TypeError, ValueError) as exc:
-                logger.warning("job %s: its stored request can't be read: %s", job_id, exc)
+                logger.warning("job %s: its stored request can't be read: %s", row.id, exc)
                 self._fail_unreadable(connection, row, now)
-                ended.append((job_id, JobState.FAILED))
+                ended.append((row.id, JobState.FAILED))
                 continue
             if job.cancel_asked_at is not None or (job.attempt > 0 and not job.terms.is_kept):
                 self._end(connection, job, JobState.CANCELLED, now)
-                ended.append((job_id, JobState.CANCELLED))
+                ended.append((job.id, JobState.CANCELLED))
                 continue
             if job.start_by is not None and job.start_by < now:
                 self._end(connection, job, JobState.FAILED, now, error=StartDeadlineMissed())
-                ended.append((job_id, JobState.FAILED))
+                ended.append((job.id, JobState.FAILED))
                 continue
-            values = {"state": JobState.RUNNING.value, "started_at": now, "attempt": job.attempt + 1}
-            connection.execute(
-                # Its time to start is kept: whoever takes it up again has nothing to miss.
-                update(jobs).where(jobs.c.id == job_id).values(**values, leased_until=leased_until, start_by=None)
-            )
-            return replace(job, state=JobState.RUNNING, started_at=now, attempt=job.attempt + 1, start_by=None)
+            # Its time to start is kept: whoever takes it up again has nothing to miss.
+            leased = replace(job, state=JobState.RUNNING, started_at=now, attempt=job.attempt + 1, start_by=None)
+            values = {name: getattr(leased, name) for name in ("started_at", "attempt", "start_by")}
+            values |= {"state": leased.state.value, "leased_until": leased_until}
+            connection.execute(_MOVE, _fence(job) | values)
+            return leased
         return None
 
     @writes
     def renew(self, connection: Connection, leased: Iterable[Job], leased_until: float) -> None:
         """Say that the engine still works on these."""
         for job in leased:
-            connection.execute(update(jobs).where(*_current(job)).values(leased_until=leased_until))
+            connection.execute(_MOVE, _fence(job) | {"leased_until": leased_until})
 
     @writes
     def requeue(self, connection: Connection, job: Job) -> None:
         """running -> queued, for a job whose attempt was interrupted by the server itself."""
-        connection.execute(update(jobs).where(*_current(job)).values(**_BACK_IN_QUEUE))
+        connection.execute(_MOVE, _fence(job) | _BACK_IN_QUEUE)
 
     @writes
     def requeue_lapsed(self, connection: Connection, now: float) -> int:
@@ -188,7 +193,7 @@ class Transitions:
                 error = GenerationFailed(f"the server died {max_crashes} times while it painted this")
                 self._end(connection, job, JobState.FAILED, now, error=error)
             else:
-                connection.execute(update(jobs).where(*_current(job)).values(**_BACK_IN_QUEUE))
+                connection.execute(_MOVE, _fence(job) | _BACK_IN_QUEUE)
                 again += 1
         return again
 
@@ -208,11 +213,11 @@ class Transitions:
         if not self._end(connection, job, JobState.SUCCEEDED, now, outcome=outcome):
             return False
         if outcome.pictures:
-            connection.execute(insert(images), [image_values(picture) for picture in outcome.pictures])
+            connection.execute(_INSERT_IMAGES, [image_values(picture) for picture in outcome.pictures])
         if outcome.fingerprint:
             place = {"account_id": job.account_id, "fingerprint": outcome.fingerprint}
-            connection.execute(delete(results).where(*(results.c[name] == place[name] for name in place)))
-            connection.execute(insert(results).values(**place, job_id=job.id))
+            connection.execute(_FORGET_RESULT, place)
+            connection.execute(_KEEP_RESULT, place | {"job_id": job.id})
         return True
 
     @writes
@@ -278,23 +283,19 @@ class Transitions:
         error: Error | None = None,
     ) -> bool:
         """The one way into a final state: the job, its usage and charge, and the webhook that tells of it."""
-        values: dict[str, Any] = {"result": outcome.result} if outcome else {}
+        values: dict[str, Any] = {
+            "state": state.value,
+            "finished_at": now,
+            "held": 0,
+            "leased_until": None,
+            "error_code": error.code if error else None,
+            "error_message": error.message if error else None,
+        }
+        if outcome:
+            values["result"] = outcome.result
         if not job.terms.is_kept:
             values["request"] = replace(job.request, prompt=NOT_KEPT).to_json()
-        ended = connection.execute(
-            update(jobs)
-            .where(*_current(job))
-            .values(
-                state=state.value,
-                finished_at=now,
-                held=0,
-                leased_until=None,
-                error_code=error.code if error else None,
-                error_message=error.message if error else None,
-                **values,
-            )
-        )
-        if ended.rowcount != 1:
+        if connection.execute(_MOVE, _fence(job) | values).rowcount != 1:
             return False
         bill.settle(connection, _charge(job, state, now, outcome), now)
         if job.terms.webhook_url:
@@ -332,7 +333,7 @@ class Transitions:
 
 
 def _find(connection: Connection, job_id: str) -> Job:
-    row = connection.execute(select(*JOB_COLUMNS).where(jobs.c.id == job_id)).first()
+    row = connection.execute(FIND_JOB, {"id": job_id}).first()
     if row is None:
         raise JobNotFound
     return job_from_row(row)
@@ -341,9 +342,9 @@ def _find(connection: Connection, job_id: str) -> Job:
 _BACK_IN_QUEUE: dict[str, Any] = {"state": JobState.QUEUED.value, "started_at": None, "leased_until": None}
 
 
-def _current(job: Job) -> tuple[Any, ...]:
-    """The job, as long as nobody has moved it on: the fence."""
-    return jobs.c.id == job.id, jobs.c.attempt == job.attempt, jobs.c.state == job.state.value
+def _fence(job: Job) -> dict[str, Any]:
+    """The parameters by which `_MOVE` finds the job as long as nobody has moved it on."""
+    return {"_id": job.id, "_attempt": job.attempt, "_state": job.state.value}
 
 
 def _charge(job: Job, state: JobState, now: float, outcome: Outcome | None) -> bill.Charge:
