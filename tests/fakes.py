@@ -38,7 +38,7 @@ from allaprima.service.ports import Clock, Engine
 from allaprima.service.service import Service
 from allaprima.settings import ServerSettings, Settings
 
-NOON = 1_800_000_000.0
+NOON = 1_768_464_000.0
 SKETCH = ModelInfo("allaprima/sketch", "5" * 40, "sketch", "The built-in model.")
 SCHNELL = ModelInfo("flux/schnell", "7" * 40, "FLUX.1 [schnell]", "Four steps.")
 LOCAL = ModelInfo("mine/own", "9" * 40, "own", "A folder of the user's.")
@@ -84,6 +84,10 @@ class FakeEngine(Engine):
     @property
     def models(self) -> tuple[ModelInfo, ...]:
         return self._models
+
+    @property
+    def abreast(self) -> int:
+        return 1
 
     @property
     def is_ready(self) -> bool:

@@ -47,12 +47,16 @@ from allaprima.store.usage import UsageBook
 from allaprima.weights.catalog import CATALOG, find, find_path, sketch_folder
 from allaprima.weights.model import open_model
 from allaprima.weights.networks import ModelFiles
-from allaprima.weights.precision import can_run
+from allaprima.weights.precision import can_run, footprint
 from allaprima.weights.pulled import default_folder
 
 logger = logging.getLogger(__name__)
 
 IMAGES_FOLDER = "images"
+#: One picture of a model of no more weights does not keep the cores busy, and memory has room for several.
+SMALL_BYTES = 2**28
+#: Most pictures painted at a time.
+MAX_ABREAST = 4
 
 
 def build_engine(settings: EngineSettings) -> LocalEngine:
@@ -69,7 +73,13 @@ def build_engine(settings: EngineSettings) -> LocalEngine:
         return {files.id: build_painter(files, safety, settings, check) for files in opened}
 
     tokenizers = {files.id: files.tokenizers[0] for files in opened}
-    return LocalEngine(tuple(_info(files) for files in opened), load, tokenizers)
+    return LocalEngine(tuple(_info(files) for files in opened), load, tokenizers, _abreast(settings, opened))
+
+
+def _abreast(settings: EngineSettings, opened: list[ModelFiles]) -> int:
+    """Return how many pictures are painted at a time: one a core, where every model is small and the device a CPU."""
+    is_small = all(footprint(files.config, Precision.FP32).whole <= SMALL_BYTES for files in opened)
+    return min(MAX_ABREAST, torch.get_num_threads()) if settings.device == "cpu" and is_small else 1
 
 
 def build_painter(

@@ -72,7 +72,7 @@ async def test_percentiles_are_of_the_last_five_minutes(
 ) -> None:
     await client.post(IMAGES, json=BODY)
     body = (await client.get("/models/metrics")).json()
-    assert (body["window_seconds"], body["generated_at"]) == (300, "2027-01-15T08:00:00.000Z")
+    assert (body["window_seconds"], body["generated_at"]) == (300, "2026-01-15T08:00:00.000Z")
     [model] = body["models"]
     assert (model["alias"], model["endpoint"]) == ("flux/schnell", IMAGES)
     assert set(model["metrics"]["duration_ms"]) == {"p50", "p75", "p90", "p99"}

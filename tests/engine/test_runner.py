@@ -154,6 +154,37 @@ def test_steps_are_told_in_order(engine: Engine) -> None:
     assert seen == [StepDone(1, 3), StepDone(2, 3), StepDone(3, 3)]
 
 
+def test_as_many_requests_as_were_said_are_painted_abreast_and_the_next_waits(scripted: ScriptedPainter) -> None:
+    engine = Engine(MODELS, lambda _check: {SKETCH_ID: scripted}, {}, abreast=2)
+    engine.start()
+    gates = [Gate() for _ in range(3)]
+    futures = [engine.submit(str(number), REQUEST, gate) for number, gate in enumerate(gates)]
+    assert all(gate.reached.wait(LIMIT_S) for gate in gates[:2])
+    assert not gates[2].reached.is_set()
+
+    gates[1].opened.set()
+    assert gates[2].reached.wait(LIMIT_S)
+    for gate in gates:
+        gate.opened.set()
+    assert len({future.result(LIMIT_S).images[0].data for future in futures}) == 1
+    engine.close()
+
+
+def test_closing_gives_back_all_that_are_painted_abreast(scripted: ScriptedPainter) -> None:
+    engine = Engine(MODELS, lambda _check: {SKETCH_ID: scripted}, {}, abreast=3)
+    engine.start()
+    gates = [Gate() for _ in range(4)]
+    futures = [engine.submit(str(number), REQUEST, gate) for number, gate in enumerate(gates)]
+    assert all(gate.reached.wait(LIMIT_S) for gate in gates[:3])
+    closing = threading.Thread(target=engine.close)
+    closing.start()
+    for gate in gates:
+        gate.opened.set()
+    closing.join(LIMIT_S)
+    assert {type(future.exception(LIMIT_S)) for future in futures[3:]} == {Draining}
+    assert all(future.done() for future in futures)
+
+
 def test_a_request_cancelled_before_it_starts_is_never_begun(engine: Engine, scripted: ScriptedPainter) -> None:
     gate = Gate()
     first = engine.submit("first", REQUEST, gate)

@@ -15,7 +15,7 @@ from uuid_utils import uuid7
 
 from allaprima.errors import Draining, GenerationFailed, GenerationTimeout, JobNotFound, QueueFull, StoreError
 from allaprima.request import ImageFormat, ImageRequest, Terms
-from allaprima.service.dispatcher import AHEAD, MAX_CRASHES
+from allaprima.service.dispatcher import MAX_CRASHES
 from allaprima.service.service import Service
 from allaprima.store.database import DATABASE_FILE
 from allaprima.store.keys import KeyRow
@@ -25,6 +25,8 @@ from allaprima.store.transitions import Transitions
 from fakes import FakeClock, FakeEngine, open_service
 
 REQUEST = ImageRequest("a boat", 7, "allaprima/sketch", 64, 64)
+#: Jobs that the engine is given at a time.
+AHEAD = 2
 #: Seconds within which anything that will happen has happened, however slow the machine.
 LONG = 60
 

@@ -111,7 +111,7 @@ async def test_the_end_of_a_job_is_told_signed_and_complete(
     assert headers["webhook-timestamp"] == str(int(clock.now))
     assert headers["host"] == receiver.url.split("/")[2]
     told = json.loads(body)
-    assert (told["type"], told["timestamp"]) == ("job.succeeded", "2027-01-15T08:00:00.000Z")
+    assert (told["type"], told["timestamp"]) == ("job.succeeded", "2026-01-15T08:00:00.000Z")
     assert (told["data"]["id"], told["data"]["status"]) == (job.id, "succeeded")
     async with client_of(service) as client:
         assert (await client.get(told["data"]["images"][0]["url"])).status_code == 200

@@ -1,7 +1,8 @@
-"""The thread that owns the device. Everything else talks to it through `submit`, `cancel` and Futures.
+"""The threads that own the device. Everything else talks to them through `submit`, `cancel` and Futures.
 
-It loads the models, then takes one request at a time: on the devices served today a request already fills the device,
-so painting strangers together would only delay the first of them.
+One loads the models; then each takes one request at a time. A large model fills the device with one request, and has
+one thread. A small one leaves cores idle: its pictures are painted abreast, each with its share of the cores. Every
+picture is painted by itself, and its bits depend on no number of threads; so not on what is painted beside it either.
 """
 
 import logging
@@ -10,6 +11,8 @@ import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
+
+import torch
 
 from allaprima.engine.painter import Painter
 from allaprima.errors import Cancelled, Draining, Error, GenerationFailed
@@ -36,22 +39,33 @@ class Ticket:
 
 
 class Engine:
-    """Paints requests in the order they come, in a thread of its own."""
+    """Paints requests in the order they come, in threads of its own."""
 
     def __init__(
-        self, models: tuple[ModelInfo, ...], load: LoadPainters, tokenizers: Mapping[str, PromptTokenizer]
+        self,
+        models: tuple[ModelInfo, ...],
+        load: LoadPainters,
+        tokenizers: Mapping[str, PromptTokenizer],
+        abreast: int = 1,
     ) -> None:
         """models: what will be loaded, without revisions. load: loads them; may raise `WeightsError`. tokenizers: T5's,
-        by model id.
+        by model id. abreast: how many requests it paints at a time.
         """
+        self.abreast = abreast
         self._models = models
         self._load = load
         self._tokenizers = tokenizers
         self._painters: Mapping[str, Painter] = {}
         self._inbox: queue.SimpleQueue[Ticket | None] = queue.SimpleQueue()
+        #: All that has no end yet.
         self._tickets: dict[str, Ticket] = {}
         self._closing = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+        self._loader = threading.Thread(target=self._run, name="engine", daemon=True)
+        self._others = [
+            threading.Thread(target=self._paint_all, name=f"engine-{number}", daemon=True)
+            for number in range(1, abreast)
+        ]
+        self._cores = torch.get_num_threads()
         #: Done when all models are loaded; fails with the `WeightsError` when one can't be.
         self.ready: Future[None] = Future()
 
@@ -71,8 +85,8 @@ class Engine:
         return TokenCount(tokenizer.count(request.prompt), tokenizer.room)
 
     def start(self) -> None:
-        """Start the thread and the loading. Requests may be submitted at once; they wait."""
-        self._thread.start()
+        """Start to load. Requests may be submitted at once; they wait."""
+        self._loader.start()
 
     def submit(self, job_id: str, request: ImageRequest, progress: Progress) -> Future[Painting]:
         """Queue a request. The Future fails with `Cancelled`, `Draining` or `GenerationFailed`."""
@@ -92,11 +106,13 @@ class Engine:
             ticket.future.cancel()
 
     def close(self) -> None:
-        """Stop at the next block; what runs or waits fails with `Draining`. Returns when the thread is gone."""
+        """Stop at the next block; what runs or waits fails with `Draining`. Returns when the threads are gone."""
         self._closing.set()
-        self._inbox.put(None)
-        if self._thread.is_alive():
-            self._thread.join()
+        for _ in range(self.abreast):
+            self._inbox.put(None)
+        for thread in (self._loader, *self._others):
+            if thread.is_alive():
+                thread.join()
 
     def _run(self) -> None:
         try:
@@ -110,7 +126,14 @@ class Engine:
             self.ready.set_exception(exc)
             # What was submitted waits for `close`, which gives it back.
             self._closing.wait()
+        for thread in self._others:
+            thread.start()
+        self._paint_all()
+
+    def _paint_all(self) -> None:
         while ticket := self._inbox.get():
+            # Those that wait are begun beside it.
+            torch.set_num_threads(max(1, self._cores // min(self.abreast, len(self._tickets) or 1)))
             self._step(ticket)
 
     def _check_open(self) -> None:

@@ -119,14 +119,14 @@ class Admission:
         check_scope(key)
         self._check_prompt(request)
         count = self._engine.tokens(request)
-        seconds = self._dispatcher.pace.seconds(request)
+        seconds = self._dispatcher.timetable.pace.seconds(request)
         ahead_s = await self._jobs.ahead_of_new(key.id, terms.priority, seconds)
         return Quote(
             tokens=count.used,
             room=count.room,
             credits=self._prices.credits(terms.model, request, request.count),
             seconds=seconds,
-            predicted_start=self._clock() + self._dispatcher.engine_free_in() + ahead_s,
+            predicted_start=self._clock() + self._dispatcher.timetable.free_in() + ahead_s,
         )
 
     def _check_prompt(self, request: ImageRequest) -> None:
@@ -146,7 +146,7 @@ class Admission:
             request=request,
             created_at=now,
             terms=terms,
-            predicted_s=self._dispatcher.pace.seconds(request),
+            predicted_s=self._dispatcher.timetable.pace.seconds(request),
             start_by=None if start_within_s is None else now + start_within_s,
             held=self._prices.credits(terms.model, request, request.count),
         )
@@ -165,7 +165,7 @@ class Admission:
 
     def _refusal(self, load: Load, *, was_told: bool) -> QueueFull:
         """Return what tells a client when it will find room."""
-        room, room_in_s = self._queue_size - load.unfinished, self._dispatcher.room_in()
+        room, room_in_s = self._queue_size - load.unfinished, self._dispatcher.timetable.room_in()
         job_s = load.queued_s / load.queued if load.queued else room_in_s
         return QueueFull(retry_after_s=self._turnstile.refuse(self._clock(), room, room_in_s, job_s, was_told=was_told))
 

@@ -1,8 +1,8 @@
 """Carries jobs from the queue through the engine into the store.
 
-Jobs are leased in fair order, never more than one beyond what the engine works on; the engine's thread and the event
-loop meet in a Future. When a painting comes back, its files are written and flushed first, then one transaction makes
-the job succeeded with its images, its usage and its charge.
+Jobs are leased in fair order, never more than one batch beyond what the engine works on; the engine's threads and the
+event loop meet in a Future. When a painting comes back, its files are written and flushed first, then one transaction
+makes the job succeeded with its images, its usage and its charge.
 """
 
 import asyncio
@@ -19,10 +19,10 @@ from allaprima.request import Painting
 from allaprima.service.cache import fingerprint
 from allaprima.service.events import Events, EventType
 from allaprima.service.outcome import image_row, outcome_of
-from allaprima.service.pace import Pace
 from allaprima.service.ports import Clock, Engine
 from allaprima.service.prices import Prices
 from allaprima.service.progress import JobProgress
+from allaprima.service.timetable import Timetable
 from allaprima.service.traces import trace_job
 from allaprima.service.webhooks import Webhooks
 from allaprima.store.images import Images
@@ -35,8 +35,6 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-#: Jobs handed to the engine at a time: the one it paints, and the next.
-AHEAD = 2
 #: Paintings being stored at a time; when the store is slower than the engine, the engine waits.
 STORING = 4
 #: A job that took the server down this often is not tried again.
@@ -80,12 +78,11 @@ class Dispatcher:
         self._webhooks = webhooks
         self._metrics = metrics
         self._image_ttl_s = image_ttl_s
-        #: The measured speed of the engine.
-        self.pace = Pace()
+        #: What the engine has, and its measured speed.
+        self.timetable = Timetable(engine.abreast)
         # Kept alive by those who wait; a job that nobody waits for has no event.
         self._finished: WeakValueDictionary[str, asyncio.Event] = WeakValueDictionary()
-        #: What the engine has, in its order; and all that is leased, what is being stored included.
-        self._carried: dict[str, Job] = {}
+        #: All that is leased: what the engine has, and what is being stored.
         self._leased: dict[str, Job] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._unkept: OrderedDict[str, Painting] = OrderedDict()
@@ -93,8 +90,6 @@ class Dispatcher:
         self._moved = asyncio.Event()
         self._stopping = asyncio.Event()
         self._storing = asyncio.Semaphore(STORING)
-        #: When the engine began with each job that it has, in the loop's time.
-        self._began: dict[str, float] = {}
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -175,28 +170,6 @@ class Dispatcher:
         """Stop a job that the engine has at its next block."""
         self._engine.cancel(job_id)
 
-    def engine_free_in(self) -> float:
-        """Return the seconds until the engine will have done what it was given."""
-        return sum(map(self._left_of, self._carried.values()))
-
-    def finish_in(self, job_id: str) -> float:
-        """Return the seconds until the engine will have done a job that it was given."""
-        seconds = 0.0
-        for job in self._carried.values():
-            seconds += self._left_of(job)
-            if job.id == job_id:
-                break
-        return seconds
-
-    def room_in(self) -> float:
-        """Return the seconds until the next job will be leased."""
-        return next(map(self._left_of, self._carried.values()), 0.0)
-
-    def _left_of(self, job: Job) -> float:
-        seconds, now = self.pace.seconds(job.request), asyncio.get_running_loop().time()
-        spent_s = now - self._began.get(job.id, now)
-        return max(0.05 * seconds, seconds - spent_s)
-
     def expect_start(self, job_id: str, start_by: float) -> None:
         """Fail the job when it still waits at that time."""
         self._keep(asyncio.create_task(self._miss_start(job_id, start_by)))
@@ -213,8 +186,8 @@ class Dispatcher:
     # Carrying ---------------------------------------------------------------------------------------------------
 
     async def _dispatch(self) -> None:
-        """Lease queued jobs in order, at most `AHEAD` at a time, until the server stops."""
-        slots = asyncio.Semaphore(AHEAD)
+        """Lease queued jobs in order until the server stops: what the engine paints at a time, and the next of each."""
+        slots = asyncio.Semaphore(2 * self._engine.abreast)
         while True:
             await slots.acquire()
             job = await self._next_job()
@@ -269,7 +242,6 @@ class Dispatcher:
         finally:
             self._let_go(job, release)
             del self._leased[job.id]
-            self._began.pop(job.id, None)
             if end is not None:
                 self.tell_end(job.id, end)
 
@@ -277,7 +249,7 @@ class Dispatcher:
         if self._stopping.is_set():
             raise Draining(retry_after_s=RESTART_S)
         loop = asyncio.get_running_loop()
-        self._carried[job.id] = job
+        self.timetable.give(job)
         self._moved.set()
         future = self._engine.submit(job.id, job.request, JobProgress(self._events, job, loop, self._begin))
         try:
@@ -287,14 +259,14 @@ class Dispatcher:
                 raise Cancelled from None
             raise
         painted_at = loop.time()
-        if not self._events.is_watched(job.id):
-            # Previews are a watcher's; they would pass for the request's own time.
-            self.pace.observe(job.request, painting.timings, painted_at - self._began.get(job.id, painted_at))
+        # Previews are a watcher's; they would pass for the request's own time.
+        self.timetable.end(job, None if self._events.is_watched(job.id) else painting.timings)
         async with self._storing:
             self._let_go(job, release)
             unix_at = self._clock()
             if not await self._store(job, painting):
                 return None
+        self.timetable.stored(loop.time() - painted_at)
         trace_job(job, painting.timings, unix_at, self._clock())
         self._metrics.painted(
             job.request.model,
@@ -306,12 +278,12 @@ class Dispatcher:
 
     def _begin(self, job: Job) -> None:
         """Note that the engine begins with a job."""
-        self._began[job.id] = asyncio.get_running_loop().time()
+        self.timetable.begin(job)
         self._metrics.started(self._clock() - job.created_at)
 
     def _let_go(self, job: Job, release: Callable[[], None]) -> None:
         """Give the job's place at the engine to another, once."""
-        if self._carried.pop(job.id, None) is not None or self._stopping.is_set():
+        if self.timetable.take(job.id) or self._stopping.is_set():
             release()
 
     async def _insist(self, write: Callable[[], Awaitable[T]]) -> T:
@@ -388,7 +360,7 @@ class Dispatcher:
         if found is None:
             return None
         count, seconds, own_s = found
-        start = self._clock() + self.engine_free_in() + seconds
+        start = self._clock() + self.timetable.free_in() + seconds
         return {
             "queue_position": count + 1,
             "predicted_start": round(start, 3),

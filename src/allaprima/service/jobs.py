@@ -118,7 +118,7 @@ class JobService:
             return place
         finish = None
         if job.state == JobState.RUNNING and job.started_at is not None:
-            finish = round(self._clock() + self._dispatcher.finish_in(job.id), 3)
+            finish = round(self._clock() + self._dispatcher.timetable.finish_in(job.id), 3)
         return {"queue_position": None, "predicted_start": job.started_at, "predicted_finish": finish}
 
     async def page(

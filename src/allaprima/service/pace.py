@@ -1,4 +1,4 @@
-"""How long a job will take, from how long others took.
+"""How many seconds of the engine a job will take, from how many others took.
 
 Measured by model and size: the seconds of a step and of finishing one image; by model: those of reading a prompt and of
 all that is not the model's work. A size that was never painted is guessed from the nearest one that was.
@@ -46,18 +46,20 @@ class Pace:
     def __init__(self) -> None:
         self._models: dict[str, _ModelPace] = {}
 
-    def observe(self, request: ImageRequest, timings: Timings, whole_s: float) -> None:
-        """Take in a finished job. whole_s: from when the engine could begin until it had it done."""
+    def observe(self, request: ImageRequest, timings: Timings, whole_s: float, abreast: float = 1.0) -> None:
+        """Take in a finished job. whole_s: from when the engine began until it had it done; abreast: how many it
+        painted meanwhile, which share those seconds.
+        """
         model = self._models.setdefault(request.model, _ModelPace())
         size = model.sizes.setdefault((request.width, request.height), _SizePace())
         finish_s = timings.decode + timings.safety + timings.encode
-        size.step.add(sum(timings.steps) / (request.steps * request.count))
-        size.finish.add(finish_s / request.count)
-        model.text.add(timings.text)
-        model.rest.add(max(0.0, whole_s - timings.inference - timings.encode))
+        size.step.add(sum(timings.steps) / (request.steps * request.count) / abreast)
+        size.finish.add(finish_s / request.count / abreast)
+        model.text.add(timings.text / abreast)
+        model.rest.add(max(0.0, whole_s - timings.inference - timings.encode) / abreast)
 
     def seconds(self, request: ImageRequest) -> float:
-        """Return how long a job will keep the engine."""
+        """Return the seconds of the engine that a job will take: all that pass, where it paints nothing beside."""
         model = self._models.get(request.model)
         if model is None:
             return FIRST_GUESS_S

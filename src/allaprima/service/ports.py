@@ -14,6 +14,10 @@ class Engine(Protocol):
         """The models that are loaded or loading."""
 
     @property
+    def abreast(self) -> int:
+        """How many requests it paints at a time."""
+
+    @property
     def is_ready(self) -> bool:
         """Whether every model is loaded."""
 

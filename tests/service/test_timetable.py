@@ -1,0 +1,106 @@
+"""When the engine will have done what it has, alone and abreast."""
+
+import pytest
+
+from allaprima.request import ImageRequest, Terms, Timings
+from allaprima.service.timetable import Timetable
+from allaprima.store.rows import Job
+from allaprima.store.schema import JobState
+from fakes import FakeClock
+
+REQUEST = ImageRequest("a boat", 7, "allaprima/sketch", 512, 512, steps=4)
+#: Two seconds in all.
+TIMINGS = Timings(text=0.1, steps=(0.4,) * 4, decode=0.2, safety=0.05, encode=0.05)
+
+
+def job(name: str) -> Job:
+    return Job(name, "account", "key", JobState.RUNNING, REQUEST, 0.0, Terms("allaprima/sketch"))
+
+
+def paint(timetable: Timetable, clock: FakeClock, *names: str, seconds: float) -> None:
+    """Paint some jobs beside each other."""
+    for name in names:
+        timetable.give(job(name))
+        timetable.begin(job(name))
+    clock.now += seconds
+    for name in names:
+        timetable.end(job(name), TIMINGS)
+        timetable.take(name)
+
+
+@pytest.fixture
+def timetable(clock: FakeClock) -> Timetable:
+    """One that has seen a job of two seconds, painted alone."""
+    made = Timetable(2, clock)
+    paint(made, clock, "seen", seconds=2.0)
+    return made
+
+
+def test_an_engine_with_nothing_to_do_is_free(timetable: Timetable) -> None:
+    assert (timetable.free_in(), timetable.room_in()) == (0.0, 0.0)
+
+
+def test_a_job_that_was_begun_needs_what_is_left_of_it(timetable: Timetable, clock: FakeClock) -> None:
+    timetable.give(job("a"))
+    timetable.begin(job("a"))
+    clock.now += 0.5
+    assert timetable.free_in() == pytest.approx(1.5)
+    assert timetable.finish_in("a") == pytest.approx(1.5)
+    assert timetable.room_in() == pytest.approx(1.5)
+
+
+def test_a_job_that_takes_longer_than_thought_is_nearly_done(timetable: Timetable, clock: FakeClock) -> None:
+    timetable.give(job("a"))
+    timetable.begin(job("a"))
+    clock.now += 50
+    assert timetable.free_in() == pytest.approx(0.1)
+
+
+def test_the_next_job_is_done_behind_the_one_before(timetable: Timetable, clock: FakeClock) -> None:
+    for name in ("a", "b"):
+        timetable.give(job(name))
+    timetable.begin(job("a"))
+    clock.now += 0.5
+    assert timetable.finish_in("b") == pytest.approx(3.5)
+    assert timetable.free_in() == pytest.approx(3.5)
+
+
+def test_jobs_abreast_take_longer_each_and_no_longer_together(timetable: Timetable, clock: FakeClock) -> None:
+    for name in ("a", "b"):
+        timetable.give(job(name))
+        timetable.begin(job(name))
+    clock.now += 1.0
+    assert timetable.finish_in("a") == timetable.finish_in("b") == pytest.approx(3.0)
+    assert timetable.free_in() == pytest.approx(3.0)
+
+
+def test_what_jobs_cost_abreast_is_what_passed_over_how_many_they_were(clock: FakeClock) -> None:
+    timetable = Timetable(2, clock)
+    paint(timetable, clock, "a", "b", seconds=2.0)
+    # The first began alone and the second ended so.
+    assert timetable.pace.seconds(REQUEST) == pytest.approx(2 / 1.5)
+
+
+def test_jobs_that_come_one_behind_the_other_are_never_more_than_are_painted_abreast(clock: FakeClock) -> None:
+    timetable = Timetable(2, clock)
+    for name in ("a", "b", "c", "d"):
+        timetable.give(job(name))
+    timetable.begin(job("a"))
+    timetable.begin(job("b"))
+    for ended, begun in (("a", "c"), ("b", "d")):
+        clock.now += 2.0
+        timetable.begin(job(begun))
+        timetable.end(job(ended), None if ended == "a" else TIMINGS)
+        timetable.take(ended)
+    assert timetable.pace.seconds(REQUEST) == pytest.approx(4.0 / 2)
+
+
+def test_room_comes_when_a_job_is_stored(timetable: Timetable, clock: FakeClock) -> None:
+    timetable.stored(0.25)
+    timetable.give(job("a"))
+    timetable.begin(job("a"))
+    clock.now += 1.0
+    assert timetable.room_in() == pytest.approx(1.25)
+    assert timetable.take("a")
+    assert not timetable.take("a")
+    assert timetable.free_in() == 0.0
