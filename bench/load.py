@@ -226,7 +226,10 @@ def refusals() -> None:
 
 
 async def obedient_clients(address: str, key: str, clients: int, wanted: int) -> list[Refusal]:
-    """Let clients submit again and again, coming back when they are told to; return the refusals they met."""
+    """Let clients submit again and again, coming back when they are told to; return the refusals they met.
+
+    Each asks for something of its own, and so is known when it comes back.
+    """
     found: list[Refusal] = []
     headers = {"authorization": f"Bearer {key}"}
     deadline = time.perf_counter() + 240
@@ -237,7 +240,7 @@ async def obedient_clients(address: str, key: str, clients: int, wanted: int) ->
             while len(found) < wanted and time.perf_counter() < deadline:
                 refused_at = promised = None
                 while True:
-                    answer = await client.post("/v1/jobs", json=BODY)
+                    answer = await client.post("/v1/jobs", json=BODY | {"seed": number})
                     if answer.status_code == 202:
                         break
                     wait_s = int(answer.headers["retry-after-ms"]) / 1000

@@ -70,6 +70,7 @@ async def create(
         call.request,
         terms,
         inference_id,
+        asked=call.body.digest,
         claim=claim(idempotency_key, "images", call.body.digest),
         start_within_s=start_within(request),
     )

@@ -59,6 +59,7 @@ async def submit(
         call.request,
         terms,
         inference_id,
+        asked=call.body.digest,
         claim=claim(idempotency_key, "jobs", call.body.digest),
         start_within_s=start_within(request),
     )

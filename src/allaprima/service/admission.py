@@ -86,11 +86,13 @@ class Admission:
         terms: Terms,
         job_id: str,
         *,
+        asked: str = "",
         claim: Claim | None = None,
         start_within_s: float | None = None,
     ) -> Job:
         """Store a job; from here on it can't be lost. Returns an earlier one where an equal request made it.
 
+        asked: the request as it came, which is the same when it is sent again; claim: the client's word for that.
         Raises `InvalidRequest` for a prompt that is longer than the request lets it be or a webhook that may not be
         called, `ScopeMissing`, `OutOfCredits`, `KeyLimitReached`, `IdempotencyMismatch`, `QueueFull` or `Draining`.
         """
@@ -107,7 +109,7 @@ class Admission:
             # A picture may be removed while it is copied; then the request is painted as any other.
             with suppress(StoreError):
                 return await self._answer_from_cache(job, *found, claim)
-        admitted = await self._admit(job, claim)
+        admitted = await self._admit(job, claim, hash((key.id, asked)))
         if admitted.id == job.id:
             if job.start_by is not None:
                 self._dispatcher.expect_start(job.id, job.start_by)
@@ -151,23 +153,24 @@ class Admission:
             held=self._prices.credits(terms.model, request, request.count),
         )
 
-    async def _admit(self, job: Job, claim: Claim | None) -> Job:
+    async def _admit(self, job: Job, claim: Claim | None, who: int) -> Job:
         """Let a job into the queue. Raises `QueueFull` where it is, or what room there is was promised to others."""
-        was_told = self._turnstile.keep(self._clock())
+        was_told = self._turnstile.keep(self._clock(), who)
         if not was_told and self._turnstile.promised:
             load = await self._jobs.load()
             if self._queue_size - load.unfinished <= self._turnstile.promised:
-                raise self._refusal(load, was_told=False)
+                raise self._refusal(load, who, was_told=False)
         try:
             return await self._transitions.admit(job, self._queue_size, claim)
         except QueueFull:
-            raise self._refusal(await self._jobs.load(), was_told=was_told) from None
+            raise self._refusal(await self._jobs.load(), who, was_told=was_told) from None
 
-    def _refusal(self, load: Load, *, was_told: bool) -> QueueFull:
+    def _refusal(self, load: Load, who: int, *, was_told: bool) -> QueueFull:
         """Return what tells a client when it will find room."""
         room, room_in_s = self._queue_size - load.unfinished, self._dispatcher.timetable.room_in()
         job_s = load.queued_s / load.queued if load.queued else room_in_s
-        return QueueFull(retry_after_s=self._turnstile.refuse(self._clock(), room, room_in_s, job_s, was_told=was_told))
+        wait_s = self._turnstile.refuse(self._clock(), who, room, room_in_s, job_s, was_told=was_told)
+        return QueueFull(retry_after_s=wait_s)
 
     # The result cache -------------------------------------------------------------------------------------------
 

@@ -63,11 +63,14 @@ class JobService:
         terms: Terms,
         job_id: str,
         *,
+        asked: str = "",
         claim: Claim | None = None,
         start_within_s: float | None = None,
     ) -> Job:
         """See `Admission.submit`."""
-        return await self._admission.submit(key, request, terms, job_id, claim=claim, start_within_s=start_within_s)
+        return await self._admission.submit(
+            key, request, terms, job_id, asked=asked, claim=claim, start_within_s=start_within_s
+        )
 
     async def quote(self, key: KeyRow, request: ImageRequest, terms: Terms) -> Quote:
         """See `Admission.quote`."""
