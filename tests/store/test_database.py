@@ -1,6 +1,7 @@
 """The database: one writer that loses nothing, readers that can't write, one server, and a schema that is migrated."""
 
 import asyncio
+import datetime as dt
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
@@ -294,3 +295,28 @@ async def test_a_migration_that_does_not_come_to_its_end_leaves_the_old_schema(t
         assert "crashes" not in {column["name"] for column in inspect(connection).get_columns("jobs")}
         connection.exec_driver_sql("DROP TRIGGER stop")
     await (await open_database(tmp_path)).close()
+
+
+def test_what_keys_were_charged_this_month_is_summed_when_the_schema_comes_to_have_a_place_for_it(
+    tmp_path: Path,
+) -> None:
+    now = dt.datetime.now(dt.UTC)
+    month = dt.datetime(now.year, now.month, 1, tzinfo=dt.UTC).timestamp()
+    path = tmp_path / "a.db"
+    with connected(path) as connection:
+        command.upgrade(config_for(connection), "0003")
+        connection.exec_driver_sql("INSERT INTO accounts (id, name, created_at) VALUES ('a', 'a', 1)")
+        for key in ("used", "idle"):
+            connection.exec_driver_sql(
+                "INSERT INTO keys (id, account_id, prefix, hash, created_at) VALUES (?, 'a', ?, ?, 1)", (key, key, key)
+            )
+        for slot, spent in ((month - 900, 1), (month, 10), (month + 900, 100)):
+            connection.exec_driver_sql(
+                "INSERT INTO usage_slots (account_id, slot, key_id, model, succeeded, failed, charged, images,"
+                " megapixels, credits) VALUES ('a', ?, 'used', 'm', 1, 0, 1, 1, 0.1, ?)",
+                (int(slot), spent),
+            )
+    migrate(path)
+    with connected(path) as connection:
+        found = connection.execute(select(keys.c.id, keys.c.month_start, keys.c.month_spent).order_by(keys.c.id)).all()
+    assert found == [("idle", month, 0), ("used", month, 110)]

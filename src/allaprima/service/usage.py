@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, TypeVar
 from zoneinfo import ZoneInfo
 
@@ -47,8 +47,7 @@ class Usage:
 
     async def spent_this_month(self, account_id: str, now: float) -> dict[str, int]:
         """Return the credits that each of an account's keys was charged in this month of UTC, by key id."""
-        midnight = datetime.fromtimestamp(now, UTC).replace(hour=0, minute=0, second=0, microsecond=0)
-        return await self._book.spent_by_key(account_id, midnight.replace(day=1).timestamp())
+        return await self._book.spent_this_month(account_id, now)
 
     async def durations(self, since: float) -> dict[str, list[float]]:
         """Return the seconds of each request that succeeded since then, by model, shortest first."""

@@ -146,6 +146,7 @@ def _spend(connection: Connection, charge: Charge, now: float) -> None:
     key = connection.execute(select(keys).where(keys.c.id == charge.key_id)).one()
     start = window_start(Retention(key.limit_retention), now) if key.limit_retention else 0.0
     is_current = key.window_start >= start
+    month = window_start(Retention.MONTH, now)
     connection.execute(
         update(keys)
         .where(keys.c.id == charge.key_id)
@@ -153,6 +154,8 @@ def _spend(connection: Connection, charge: Charge, now: float) -> None:
             held=key.held - charge.held,
             spent=(key.spent if is_current else 0) + charge.credits,
             window_start=key.window_start if is_current else start,
+            month_spent=(key.month_spent if key.month_start >= month else 0) + charge.credits,
+            month_start=max(key.month_start, month),
         )
     )
 

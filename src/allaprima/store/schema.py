@@ -119,6 +119,9 @@ keys = Table(
     Column("spent", BigInteger, nullable=False, server_default=text("0")),
     #: The most that its unfinished jobs can cost.
     Column("held", BigInteger, nullable=False, server_default=text("0")),
+    #: Start of the last month in which it was charged, and the credits of that month.
+    Column("month_start", Float, nullable=False, server_default=text("0")),
+    Column("month_spent", BigInteger, nullable=False, server_default=text("0")),
     Index(None, "account_id", "created_at"),
 )
 

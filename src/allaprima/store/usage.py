@@ -12,7 +12,8 @@ from sqlalchemy import ColumnElement, Connection, Row, Select, case, func, selec
 
 from allaprima.store.bill import SLOT_S
 from allaprima.store.database import Database, reads
-from allaprima.store.schema import JobState, usage, usage_slots
+from allaprima.store.schema import JobState, keys, usage, usage_slots
+from allaprima.store.windows import Retention, window_start
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,12 +93,10 @@ class UsageBook:
         return rows, total
 
     @reads
-    def spent_by_key(self, connection: Connection, account_id: str, since: float) -> dict[str, int]:
-        """Return the credits that each of an account's keys was charged since a start of a quarter."""
-        wanted = (
-            select(usage_slots.c.key_id, func.sum(usage_slots.c.credits))
-            .where(usage_slots.c.account_id == account_id, usage_slots.c.slot >= since)
-            .group_by(usage_slots.c.key_id)
+    def spent_this_month(self, connection: Connection, account_id: str, now: float) -> dict[str, int]:
+        """Return the credits that each of an account's keys was charged in this month of UTC; no key that was not."""
+        wanted = select(keys.c.id, keys.c.month_spent).where(
+            keys.c.account_id == account_id, keys.c.month_start >= window_start(Retention.MONTH, now)
         )
         return {key_id: int(credits_) for key_id, credits_ in connection.execute(wanted)}
 
