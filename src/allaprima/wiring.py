@@ -141,7 +141,8 @@ async def open_service(
         metrics, image_ttl_s = Metrics(), settings.store.image_ttl_s
         prices, links = _prices(settings.billing, engine), Links(secret)
         addresses = Addresses(settings.webhooks.allowed_networks, resolve)
-        webhooks = Webhooks(Outbox(database), jobs, links, addresses, clock, metrics)
+        outbox = Outbox(database)
+        webhooks = Webhooks(outbox, jobs, links, addresses, clock, metrics)
         dispatcher = Dispatcher(
             jobs, transitions, images, engine, clock, events, prices, webhooks, metrics, image_ttl_s=image_ttl_s
         )
@@ -157,7 +158,7 @@ async def open_service(
             queue_size=settings.engine.queue_size,
             image_ttl_s=image_ttl_s,
         )
-        housekeeper = Housekeeper(images, Claims(database), clock, settings.store.sweep_every_s)
+        housekeeper = Housekeeper(images, Claims(database), outbox, clock, settings.store.sweep_every_s)
         async with housekeeper.running(), webhooks.running(), dispatcher.running():
             yield Service(
                 accounts=operator.accounts,

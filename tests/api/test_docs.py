@@ -147,7 +147,11 @@ async def test_the_request_schema_is_that_of_the_body(post: dict[str, Any]) -> N
     assert set(schema["properties"]) == set(ImagesBody.model_fields)
     assert sorted(schema["required"]) == ["model", "prompt"]
     assert schema["additionalProperties"] is True
-    assert [parameter["name"] for parameter in post["parameters"]] == ["Idempotency-Key"]
+    assert [parameter["name"] for parameter in post["parameters"]] == [
+        "Idempotency-Key",
+        "X-Start-Deadline",
+        "X-On-Disconnect",
+    ]
 
 
 async def test_the_limits_in_the_document_are_the_servers(post: dict[str, Any]) -> None:

@@ -149,3 +149,45 @@ async def test_a_key_that_was_made_is_shown_again_though_it_is_stored_nowhere(se
         assert (await client.post("/v1/keys", json={"name": "cd"}, headers=KEY)).status_code == 422
     assert (await service.keys.authenticate(first["key"])).name == "ci"
     assert first["key"] not in dump(tmp_path)
+
+
+async def test_a_rotation_that_is_asked_for_again_shows_the_same_key(service: Service) -> None:
+    owner = await service.keys.authenticate(service.first_key or "")
+    _, management = await service.keys.create(KeySpec(is_management=True), owner.account_id)
+    async with client_of(service, key=management) as client:
+        path = f"/v1/keys/{owner.prefix}/rotate"
+        first = (await client.post(path, headers=KEY)).json()["data"]
+        again = (await client.post(path, headers=KEY)).json()["data"]
+        assert again == first
+        assert (await client.post(f"/v1/keys/{first['prefix']}/rotate", headers=KEY)).status_code == 422
+        # The key that it made is replaced in turn: it can't be shown as if it were good.
+        await client.post(f"/v1/keys/{first['prefix']}/rotate")
+        assert (await client.post(path, headers=KEY)).status_code == 404
+
+
+async def test_racing_equal_rotations_make_one_key(service: Service) -> None:
+    owner = await service.keys.authenticate(service.first_key or "")
+    _, management = await service.keys.create(KeySpec(is_management=True), owner.account_id)
+    async with client_of(service, key=management) as client:
+        path = f"/v1/keys/{owner.prefix}/rotate"
+        answers = await asyncio.gather(*(client.post(path, headers=KEY) for _ in range(20)))
+    assert {answer.status_code for answer in answers} == {200}
+    [key] = {answer.json()["data"]["key"] for answer in answers}
+    assert (await service.keys.authenticate(key)).id == owner.id
+
+
+async def test_a_key_that_was_replaced_since_is_not_shown_as_if_it_were_good(service: Service) -> None:
+    owner = await service.keys.authenticate(service.first_key or "")
+    _, management = await service.keys.create(KeySpec(is_management=True), owner.account_id)
+    async with client_of(service, key=management) as client:
+        made = (await client.post("/v1/keys", json={}, headers=KEY)).json()["data"]
+        await client.post(f"/v1/keys/{made['prefix']}/rotate")
+        answer = await client.post("/v1/keys", json={}, headers=KEY)
+    assert answer.status_code == 404
+
+
+async def test_the_secret_of_webhooks_is_replaced_once(service: Service, client: httpx2.AsyncClient) -> None:
+    before = (await client.get("/v1/webhooks/secret")).json()["secret"]
+    first = (await client.post("/v1/webhooks/secret/rotate", headers=KEY)).json()["secret"]
+    again = (await client.post("/v1/webhooks/secret/rotate", headers=KEY)).json()["secret"]
+    assert before != first == again

@@ -17,7 +17,9 @@ from allaprima.errors import InvalidRequest
 from allaprima.request import ImageRequest, Terms
 from allaprima.service.service import Service
 from allaprima.service.webhooks import SCHEDULE_S
+from allaprima.store.database import open_database
 from allaprima.store.keys import KeyRow
+from allaprima.store.outbox import KEPT_S, Outbox
 from allaprima.store.rows import Job
 from fakes import FakeClock, FakeEngine, client_of, open_service
 from store.made import ask
@@ -217,6 +219,20 @@ async def test_after_a_rotation_both_secrets_sign_for_a_day(
     await submit(service, owner, receiver.url)
     await until(receiver, 2)
     assert len(receiver.heard[1][0]["webhook-signature"].split()) == 1
+
+
+async def test_a_delivery_that_is_over_is_forgotten_after_a_month(
+    tmp_path: Path, engine: FakeEngine, clock: FakeClock, receiver: Receiver
+) -> None:
+    async with open_service(tmp_path, engine, clock, webhooks=LOOPBACK) as service:
+        await submit(service, await service.keys.authenticate(service.first_key or ""), receiver.url)
+        await noted(tmp_path)
+    for seconds, left in ((KEPT_S, 1), (1.0, 0)):
+        clock.now += seconds
+        database = await open_database(tmp_path)
+        await Outbox(database).forget_old(clock.now)
+        await database.close()
+        assert len(ask(tmp_path, "SELECT id FROM deliveries")) == left
 
 
 async def test_without_leave_no_webhook_goes_inside(

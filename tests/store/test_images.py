@@ -9,7 +9,7 @@ from sqlalchemy import select
 
 from allaprima.errors import StoreError
 from allaprima.store.database import Database
-from allaprima.store.images import Images
+from allaprima.store.images import PAGE, Images
 from allaprima.store.keys import KeyRow
 from allaprima.store.rows import ImageRow
 from allaprima.store.schema import images
@@ -164,6 +164,16 @@ async def test_only_orphans_older_than_an_hour_are_removed(pictures: Images, fol
     age(folder / "kept.png", 1_000_000)
     assert await pictures.sweep(NOON) == 1
     assert files(folder) == {"kept.png", "edge.png", "young.png", "future.png"}
+
+
+async def test_a_sweep_looks_at_every_page_of_what_is_listed(pictures: Images, folder: Path, keep: Keep) -> None:
+    await keep("kept")
+    for number in range(2 * PAGE + 10):
+        file = folder / f"orphan-{number}.png"
+        file.write_bytes(b"orphan")
+        age(file, 3601)
+    assert await pictures.sweep(NOON) == 2 * PAGE + 10
+    assert files(folder) == {"kept.png"}
 
 
 async def test_a_sweep_goes_on_where_a_file_is_gone_already(pictures: Images, folder: Path, keep: Keep) -> None:

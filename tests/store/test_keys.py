@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from allaprima.errors import KeyNotFound
 from allaprima.store.database import Database
-from allaprima.store.keys import Account, Accounts, KeyRow, Keys, SpendLimit
+from allaprima.store.keys import Account, Accounts, KeyRow, Keys, Rotation, SpendLimit
 from allaprima.store.schema import EntryType
 from allaprima.store.windows import Retention
 from fakes import NOON
@@ -106,10 +107,22 @@ async def test_whatever_may_change_of_a_key_is_kept(keys: Keys, owner: KeyRow) -
 
 
 async def test_a_rotated_key_keeps_its_row(keys: Keys, owner: KeyRow) -> None:
-    assert await keys.replace_hash(replace(owner, updated_at=NOON + 1), "wxyz5678", "other")
+    rotation = Rotation("1", owner.account_id, owner.prefix, "wxyz5678", NOON + 1)
+    assert await keys.rotate(rotation, "other") == "1"
     assert await keys.find_good("hash") is None
-    assert (await keys.find_good("other")).id == owner.id
-    assert not await keys.replace_hash(owner, "wxyz5678", "third")
+    assert await keys.find_good("other") == replace(owner, prefix="wxyz5678", updated_at=NOON + 1)
+
+
+async def test_a_key_is_not_rotated_to_what_is_taken(keys: Keys, owner: KeyRow) -> None:
+    assert await keys.rotate(Rotation("1", owner.account_id, owner.prefix, owner.prefix, NOON), "other") is None
+    assert await keys.rotate(Rotation("1", owner.account_id, owner.prefix, "wxyz5678", NOON), "hash") is None
+    assert await keys.find_good("hash") == owner
+
+
+async def test_a_strangers_key_can_not_be_rotated(keys: Keys, owner: KeyRow) -> None:
+    with pytest.raises(KeyNotFound, match=owner.prefix):
+        await keys.rotate(Rotation("1", "stranger", owner.prefix, "wxyz5678", NOON), "other")
+    assert await keys.find_good("hash") == owner
 
 
 async def test_keys_are_an_accounts_own(database: Database, keys: Keys, owner: KeyRow) -> None:

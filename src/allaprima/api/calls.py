@@ -2,9 +2,9 @@
 
 import secrets
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
-from fastapi import Request
+from fastapi import Header, Request
 
 from allaprima.api.body import read_object
 from allaprima.api.context import CallerKey, ServiceDep, SettingsDep
@@ -23,6 +23,15 @@ ORIGINS = ("api", "playground")
 START_DEADLINE = "X-Start-Deadline"
 ON_DISCONNECT = "X-On-Disconnect"
 MAX_DEADLINE_S = 86_400.0
+
+DeadlineHeader = Annotated[
+    str | None,
+    Header(alias=START_DEADLINE, description="Seconds, up to a day, within which painting must begin; then it is 504."),
+]
+DisconnectHeader = Annotated[
+    str | None,
+    Header(alias=ON_DISCONNECT, description="What becomes of the job when the client goes away: finish, or cancel."),
+]
 
 #: The documented body of every route that takes one.
 BODY = body_of(ImagesBody, is_required=True)
@@ -79,9 +88,8 @@ async def read_call(request: Request, key: CallerKey, service: ServiceDep, setti
     return Call(body, served, _image_request(body, served, key, service))
 
 
-def start_within(request: Request) -> float | None:
+def start_within(text: str | None) -> float | None:
     """Return the seconds within which the client wants the job to start. Raises `InvalidRequest`."""
-    text = request.headers.get(START_DEADLINE)
     if text is None:
         return None
     try:
@@ -94,9 +102,9 @@ def start_within(request: Request) -> float | None:
     return seconds
 
 
-def on_disconnect(request: Request) -> Literal["finish", "cancel"]:
+def on_disconnect(text: str | None) -> Literal["finish", "cancel"]:
     """Return what becomes of the job when the client goes away. Raises `InvalidRequest`."""
-    text = request.headers.get(ON_DISCONNECT, "finish").strip().lower()
+    text = "finish" if text is None else text.strip().lower()
     if text not in ("finish", "cancel"):
         raise InvalidRequest(FieldProblem(ON_DISCONNECT, "Invalid enum value. Expected 'finish' | 'cancel'"))
     return "cancel" if text == "cancel" else "finish"

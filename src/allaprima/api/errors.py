@@ -85,6 +85,7 @@ _WORDS = {
     401: "No good key.",
     403: "A good key, but not for this; or no credits, or no room in the key's spend limit.",
     404: "There is no such thing, or it is another account's.",
+    408: "The body did not arrive in time.",
     409: "It does not fit what is there; or an equal request is not answered yet, see Retry-After.",
     413: "The body is too large.",
     415: "The body is not application/json.",

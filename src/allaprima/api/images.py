@@ -10,7 +10,15 @@ from fastapi.responses import JSONResponse
 
 from allaprima.api import answers, painted
 from allaprima.api.body import read_object
-from allaprima.api.calls import BODY, Call, on_disconnect, read_call, start_within
+from allaprima.api.calls import (
+    BODY,
+    Call,
+    DeadlineHeader,
+    DisconnectHeader,
+    on_disconnect,
+    read_call,
+    start_within,
+)
 from allaprima.api.context import CallerKey, InferenceId, ServiceDep, SettingsDep
 from allaprima.api.errors import problems, rate_headers
 from allaprima.api.fields import seconds_problem
@@ -44,7 +52,7 @@ OTHER_PATHS = tuple(
     PATH,
     response_model=answers.ImagesAnswer | answers.QuoteAnswer,
     response_model_exclude_unset=True,
-    responses=problems(400, 401, 403, 409, 413, 415, 422, 429, 500, 503, 504),
+    responses=problems(400, 401, 403, 408, 409, 413, 415, 422, 429, 500, 503, 504),
     openapi_extra=BODY,
     summary="Paint pictures from a prompt",
 )
@@ -56,10 +64,12 @@ async def create(
     settings: SettingsDep,
     inference_id: InferenceId,
     idempotency_key: ClaimHeader = None,
+    start_deadline: DeadlineHeader = None,
+    disconnect: DisconnectHeader = None,
 ) -> Response:
     """Paint and answer with links to the pictures (or the pictures themselves, where asked)."""
     origin = base_url(request, settings)
-    on_leaving = on_disconnect(request)
+    on_leaving = on_disconnect(disconnect)
     rate = service.rates.take(key.id, key.requests_per_minute)
     headers = {} if rate is None else rate_headers(rate.limit, rate.remaining, rate.reset_s)
     terms = call.terms(request, origin)
@@ -72,7 +82,7 @@ async def create(
         inference_id,
         asked=call.body.digest,
         claim=claim(idempotency_key, "images", call.body.digest),
-        start_within_s=start_within(request),
+        start_within_s=start_within(start_deadline),
     )
     if job.id != inference_id:
         headers["idempotent-replayed"] = "true"
@@ -157,7 +167,7 @@ def _headers(body: answers.ImagesAnswer, call: Call, job: Job) -> dict[str, str]
 @router.post(
     "/v1/images/{image_id:uuid}/sign",
     response_model=answers.SignedImage,
-    responses=problems(400, 401, 404, 413, 415),
+    responses=problems(400, 401, 404, 408, 413, 415),
     openapi_extra=body_of(answers.SignBody, is_required=False),
     summary="Make a new link to a picture",
 )

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import JSONResponse
 
 from allaprima.api import answers, painted
-from allaprima.api.calls import BODY, Call, read_call, start_within
+from allaprima.api.calls import BODY, Call, DeadlineHeader, read_call, start_within
 from allaprima.api.context import CallerKey, InferenceId, ServiceDep, SettingsDep
 from allaprima.api.cursor import read_cursor, write_cursor
 from allaprima.api.errors import problems, rate_headers
@@ -31,7 +31,7 @@ _PAGE = 20
     response_model=answers.JobAnswer,
     responses={
         200: {"model": answers.QuoteAnswer, "description": "With dry_run: what it would come to."},
-        **problems(400, 401, 403, 409, 413, 415, 422, 429, 503),
+        **problems(400, 401, 403, 408, 409, 413, 415, 422, 429, 503),
     },
     openapi_extra=BODY,
     summary="Submit a job",
@@ -44,6 +44,7 @@ async def submit(
     settings: SettingsDep,
     inference_id: InferenceId,
     idempotency_key: ClaimHeader = None,
+    start_deadline: DeadlineHeader = None,
 ) -> Response:
     """Accept a request for pictures and answer at once; the job is then in the queue, whatever happens."""
     origin = base_url(request, settings)
@@ -61,7 +62,7 @@ async def submit(
         inference_id,
         asked=call.body.digest,
         claim=claim(idempotency_key, "jobs", call.body.digest),
-        start_within_s=start_within(request),
+        start_within_s=start_within(start_deadline),
     )
     headers |= {"location": f"/v1/jobs/{job.id}", "x-model": job.request.model} | call.ignored_header()
     if job.id != inference_id:

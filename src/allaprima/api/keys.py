@@ -82,7 +82,7 @@ class DeletedKeyAnswer(BaseModel):
 
 
 _BODY = body_of(KeyBody, is_required=False)
-_CHANGE = problems(400, 401, 403, 404, 413, 415)
+_CHANGE = problems(400, 401, 403, 404, 408, 413, 415)
 
 
 async def read_changes(request: Request, _key: ManagementKey, settings: SettingsDep) -> dict[str, Any]:
@@ -96,7 +96,7 @@ Changes = Annotated[dict[str, Any], Depends(read_changes)]
 @router.post(
     "/v1/keys",
     response_model=NewKeyAnswer,
-    responses=problems(400, 401, 403, 413, 415, 422),
+    responses=problems(400, 401, 403, 404, 408, 413, 415, 422),
     openapi_extra=_BODY,
     summary="Make a key",
 )
@@ -140,12 +140,14 @@ async def change(key: ManagementKey, prefix: str, body: Changes, service: Servic
 @router.post(
     "/v1/keys/{prefix}/rotate",
     response_model=NewKeyAnswer,
-    responses=problems(401, 403, 404),
+    responses=problems(400, 401, 403, 404, 422),
     summary="Replace a key",
 )
-async def rotate(key: ManagementKey, prefix: str, service: ServiceDep) -> dict[str, Any]:
+async def rotate(
+    key: ManagementKey, prefix: str, service: ServiceDep, idempotency_key: ClaimHeader = None
+) -> dict[str, Any]:
     """Let a new key take this one's place, with its limits and its usage; the old one is useless at once."""
-    row, made = await service.keys.rotate(key.account_id, prefix)
+    row, made = await service.keys.rotate(key.account_id, prefix, claim(idempotency_key, "rotations", prefix))
     return {"data": (await _show(service, row)) | {"key": made}}
 
 

@@ -6,6 +6,7 @@ from pydantic import BaseModel, Field
 from allaprima.api.answers import Deleted
 from allaprima.api.context import CallerKey, ServiceDep
 from allaprima.api.errors import problems
+from allaprima.api.idempotency import ClaimHeader, claim
 
 router = APIRouter(prefix="/v1/webhooks", tags=["webhooks"])
 
@@ -48,10 +49,10 @@ async def secret(key: CallerKey, service: ServiceDep) -> SecretAnswer:
     return SecretAnswer(secret=await service.webhooks.secret(key.account_id))
 
 
-@router.post("/secret/rotate", responses=problems(401), summary="Replace what signs webhooks")
-async def rotate(key: CallerKey, service: ServiceDep) -> SecretAnswer:
+@router.post("/secret/rotate", responses=problems(400, 401, 422), summary="Replace what signs webhooks")
+async def rotate(key: CallerKey, service: ServiceDep, idempotency_key: ClaimHeader = None) -> SecretAnswer:
     """Return a new secret; the one before signs too for 24 hours, so that receivers can change over."""
-    return SecretAnswer(secret=await service.webhooks.rotate(key.account_id))
+    return SecretAnswer(secret=await service.webhooks.rotate(key.account_id, claim(idempotency_key, "secrets", "")))
 
 
 @router.delete("/{endpoint_id}", responses=problems(401, 404), summary="Forget a webhook endpoint")

@@ -9,6 +9,7 @@ from allaprima.errors import StoreError
 from allaprima.service.ports import Clock
 from allaprima.store.idempotency import Claims
 from allaprima.store.images import Images
+from allaprima.store.outbox import Outbox
 
 logger = logging.getLogger(__name__)
 
@@ -16,9 +17,10 @@ logger = logging.getLogger(__name__)
 class Housekeeper:
     """Sweeps the store."""
 
-    def __init__(self, images: Images, claims: Claims, clock: Clock, every_s: float) -> None:
+    def __init__(self, images: Images, claims: Claims, outbox: Outbox, clock: Clock, every_s: float) -> None:
         self._images = images
         self._claims = claims
+        self._outbox = outbox
         self._clock = clock
         self._every_s = every_s
         self._stopping = asyncio.Event()
@@ -38,6 +40,7 @@ class Housekeeper:
             # The store has logged what failed; the next round may do better.
             with suppress(StoreError):
                 await self._claims.forget_old(self._clock())
+                await self._outbox.forget_old(self._clock())
                 if gone := await self._images.sweep(self._clock()):
                     logger.info("removed %d pictures whose time was over", gone)
             with suppress(TimeoutError):

@@ -17,7 +17,7 @@ from uuid_utils import uuid7
 from allaprima.errors import KeyNotFound, Unauthorized
 from allaprima.service.ports import Clock
 from allaprima.store.idempotency import Claim
-from allaprima.store.keys import Account, Accounts, KeyRow, Keys, SpendLimit
+from allaprima.store.keys import Account, Accounts, KeyRow, Keys, Rotation, SpendLimit
 
 BASE62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 KEY_START = "ap_"
@@ -94,7 +94,8 @@ class KeyRing:
     ) -> tuple[KeyRow, str]:
         """Make a key, of the first account (made if need be) unless one is named; return its row and the key.
 
-        The key is shown only here, or again to an equal request with the same claim. Raises `IdempotencyMismatch`.
+        The key is shown only here, or again to an equal request with the same claim while it is good. Raises
+        `IdempotencyMismatch`, or `KeyNotFound` where what an equal request made is not good any more.
         """
         account_id = account_id or (await self.first_account()).id
         while True:
@@ -104,12 +105,22 @@ class KeyRing:
             row = KeyRow(row_id, account_id, spec.name, prefix_of(key), now, updated_at=now)
             row = replace(row, **{name: getattr(spec, name) for name in _SPEC_NAMES})
             stored = await self._keys.add(row, hash_key(key), claim)
+            if stored == row_id:
+                return row, key
             if stored is not None:
-                return stored, key if stored.id == row_id else self._derive(stored.id)
+                return await self._made_before(stored)
 
-    def _derive(self, row_id: str) -> str:
-        """Return the key that belongs to a row for good: what is stored nowhere can still be shown again."""
-        stream = int.from_bytes(hmac.new(self._secret, f"key/{row_id}".encode(), hashlib.sha256).digest())
+    async def _made_before(self, made_id: str) -> tuple[KeyRow, str]:
+        """Return what an equal request made. Raises `KeyNotFound` when it was replaced or revoked since."""
+        key = self._derive(made_id)
+        row = await self._keys.find(prefix_of(key))
+        if row is None:
+            raise KeyNotFound("the key that an equal request made was replaced or revoked since")
+        return row, key
+
+    def _derive(self, made_id: str) -> str:
+        """Return the key that belongs to an id for good: what is stored nowhere can still be shown again."""
+        stream = int.from_bytes(hmac.new(self._secret, f"key/{made_id}".encode(), hashlib.sha256).digest())
 
         def draw() -> int:
             nonlocal stream
@@ -153,17 +164,20 @@ class KeyRing:
             await self._keys.update(changed)
         return changed
 
-    async def rotate(self, account_id: str, prefix: str) -> tuple[KeyRow, str]:
+    async def rotate(self, account_id: str, prefix: str, claim: Claim | None = None) -> tuple[KeyRow, str]:
         """Let a new key take a key's place, limits, usage and all; the old one is useless at once.
 
-        Raises `KeyNotFound`.
+        Shown again as `create` does. Raises `KeyNotFound` or `IdempotencyMismatch`.
         """
-        row = await self.find(prefix, account_id)
         while True:
-            key = make_key()
-            changed = replace(row, prefix=prefix_of(key), updated_at=self._clock())
-            if await self._keys.replace_hash(changed, changed.prefix, hash_key(key)):
-                return changed, key
+            rotation_id = str(uuid7())
+            key = self._derive(rotation_id) if claim else make_key()
+            rotation = Rotation(rotation_id, account_id, prefix, prefix_of(key), self._clock())
+            stored = await self._keys.rotate(rotation, hash_key(key), claim)
+            if stored == rotation_id:
+                return await self.find(rotation.new_prefix), key
+            if stored is not None:
+                return await self._made_before(stored)
 
     async def revoke(self, prefix: str, account_id: str | None = None) -> None:
         """Make a key useless from the next request on. Raises `KeyNotFound`."""

@@ -24,6 +24,7 @@ from allaprima.metrics import Metrics
 from allaprima.service.addresses import Addresses, Refused
 from allaprima.service.links import Links
 from allaprima.service.ports import Clock
+from allaprima.store.idempotency import Claim
 from allaprima.store.jobs import Jobs
 from allaprima.store.outbox import Delivery, Endpoint, Outbox
 from allaprima.store.rows import ImageRow, Job
@@ -81,14 +82,17 @@ class Webhooks:
     async def secret(self, account_id: str) -> str:
         """Return what signs an account's webhooks, made when it is first asked for."""
         if not (found := await self._outbox.secrets(account_id, self._clock())):
-            await self._outbox.set_secret(account_id, _new_secret(), old_until=0.0, only_first=True)
+            await self._outbox.set_first_secret(account_id, _new_secret())
             found = await self._outbox.secrets(account_id, self._clock())
         return found[0]
 
-    async def rotate(self, account_id: str) -> str:
-        """Return a new secret; the one before signs too for a day."""
-        until = self._clock() + OLD_SECRET_S
-        await self._outbox.set_secret(account_id, _new_secret(), old_until=until, only_first=False)
+    async def rotate(self, account_id: str, claim: Claim | None = None) -> str:
+        """Return a new secret; the one before signs too for a day. An equal request changes nothing.
+
+        Raises `IdempotencyMismatch`.
+        """
+        now = self._clock()
+        await self._outbox.rotate_secret(account_id, _new_secret(), now + OLD_SECRET_S, now, claim)
         return await self.secret(account_id)
 
     # Sending ----------------------------------------------------------------------------------------------------

@@ -23,6 +23,8 @@ from allaprima.store.schema import images
 
 logger = logging.getLogger(__name__)
 
+#: Files that a sweep looks at together.
+PAGE = 500
 #: A file without a row is an orphan when it is older than this: its job can't be about to commit any more.
 ORPHAN_AGE = timedelta(hours=1)
 
@@ -110,25 +112,34 @@ class Images:
 
         Raises `StoreError` when the store can't do its work; what is left is an orphan of the next sweep.
         """
-        names = set(await self._remove_rows(images.c.expires_at <= now))
-        try:
-            names.update(await self._orphans(now))
-        except (BaseError, OSError) as exc:
-            logger.exception("could not sweep the image store")
-            raise StoreError("the image store can't be swept") from exc
+        names = await self._remove_rows(images.c.expires_at <= now)
         await self.remove_files(names)
-        return len(names)
+        return len(names) + await self._sweep_orphans(now)
 
     @writes
     def _remove_rows(self, connection: Connection, which: ColumnElement[bool]) -> list[str]:
         return list(connection.execute(delete(images).where(which).returning(images.c.object_name)).scalars())
 
-    async def _orphans(self, now: float) -> list[str]:
+    async def _sweep_orphans(self, now: float) -> int:
+        """Remove the files without a row, page after page of what the store lists."""
         before = datetime.fromtimestamp(now, UTC) - ORPHAN_AGE
-        known = await self._names()
-        listed = await asyncio.to_thread(lambda: [meta for page in self._objects.list() for meta in page])
-        return [meta["path"] for meta in listed if meta["path"] not in known and meta["last_modified"] < before]
+        pages, removed = self._objects.list(chunk_size=PAGE), 0
+        while True:
+            try:
+                page = await asyncio.to_thread(next, pages, None)
+            except (BaseError, OSError) as exc:
+                logger.exception("could not sweep the image store")
+                raise StoreError("the image store can't be swept") from exc
+            if page is None:
+                return removed
+            # Looked up after the listing: what was written meanwhile is not in it.
+            old = [meta["path"] for meta in page if meta["last_modified"] < before]
+            orphans = set(old) - await self._known(old)
+            await self.remove_files(orphans)
+            removed += len(orphans)
 
     @reads
-    def _names(self, connection: Connection) -> set[str]:
-        return set(connection.execute(select(images.c.object_name)).scalars())
+    def _known(self, connection: Connection, names: list[str]) -> set[str]:
+        """Return which of some files are pictures'. A file is named after its picture's id."""
+        ids = [name.partition(".")[0] for name in names]
+        return set(connection.execute(select(images.c.object_name).where(images.c.id.in_(ids))).scalars())

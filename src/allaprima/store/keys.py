@@ -5,6 +5,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, bindparam, func, insert, select, update
 
+from allaprima.errors import KeyNotFound
 from allaprima.store import bill
 from allaprima.store.database import Database, reads, writes
 from allaprima.store.idempotency import Claim, find_claim, keep_claim
@@ -56,6 +57,23 @@ class KeyRow:
     requests_per_minute: int | None = None
     #: None: the server's.
     safety_threshold: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Rotation:
+    """A key that takes the place of another."""
+
+    id: str
+    account_id: str
+    #: Of the key that goes, and of the one that comes.
+    prefix: str
+    new_prefix: str
+    at: float
+
+
+def _is_taken(connection: Connection, prefix: str, key_hash: str) -> bool:
+    taken = select(keys.c.id).where((keys.c.prefix == prefix) | (keys.c.hash == key_hash))
+    return connection.execute(taken).first() is not None
 
 
 def _key(row: Row[Any]) -> KeyRow:
@@ -144,15 +162,14 @@ class Keys:
         self._database = database
 
     @writes
-    def add(self, connection: Connection, key: KeyRow, key_hash: str, claim: Claim | None = None) -> KeyRow | None:
-        """Store a new key and return it, or the one that an equal request made before.
+    def add(self, connection: Connection, key: KeyRow, key_hash: str, claim: Claim | None = None) -> str | None:
+        """Store a new key and return its id, or the id of what an equal request made before.
 
         Returns None, and stores nothing, when its prefix or hash is taken. Raises `IdempotencyMismatch`.
         """
         if claim and (made := find_claim(connection, key.account_id, claim, key.created_at)):
-            return _key(connection.execute(select(keys).where(keys.c.id == made)).one())
-        taken = select(keys.c.id).where((keys.c.prefix == key.prefix) | (keys.c.hash == key_hash))
-        if connection.execute(taken).first():
+            return made
+        if _is_taken(connection, key.prefix, key_hash):
             return None
         connection.execute(
             insert(keys).values(
@@ -168,7 +185,7 @@ class Keys:
         )
         if claim:
             keep_claim(connection, key.account_id, claim, key.id, key.created_at)
-        return key
+        return key.id
 
     @reads
     def count(self, connection: Connection) -> int:
@@ -211,14 +228,27 @@ class Keys:
         connection.execute(update(keys).where(keys.c.id == key.id).values(**_values(key), **counted))
 
     @writes
-    def replace_hash(self, connection: Connection, key: KeyRow, prefix: str, key_hash: str) -> bool:
-        """Let another key stand for the same row; False, and no change, when its prefix or hash is taken."""
-        taken = select(keys.c.id).where((keys.c.prefix == prefix) | (keys.c.hash == key_hash))
-        if connection.execute(taken).first():
-            return False
-        values = {"prefix": prefix, "hash": key_hash, "updated_at": key.updated_at}
-        connection.execute(update(keys).where(keys.c.id == key.id).values(**values))
-        return True
+    def rotate(
+        self, connection: Connection, rotation: Rotation, key_hash: str, claim: Claim | None = None
+    ) -> str | None:
+        """Let another key stand for the same row; return the rotation's id, or that of what an equal request made.
+
+        Returns None, and changes nothing, when the new prefix or hash is taken. Raises `KeyNotFound` where no good key
+        of the account has the prefix, or `IdempotencyMismatch`.
+        """
+        if claim and (made := find_claim(connection, rotation.account_id, claim, rotation.at)):
+            return made
+        if _is_taken(connection, rotation.new_prefix, key_hash):
+            return None
+        changed = update(keys).where(
+            keys.c.prefix == rotation.prefix, keys.c.account_id == rotation.account_id, keys.c.revoked_at.is_(None)
+        )
+        values = {"prefix": rotation.new_prefix, "hash": key_hash, "updated_at": rotation.at}
+        if connection.execute(changed.values(**values)).rowcount != 1:
+            raise KeyNotFound(f"there is no good key with the prefix {rotation.prefix[:40]}")
+        if claim:
+            keep_claim(connection, rotation.account_id, claim, rotation.id, rotation.at)
+        return rotation.id
 
     @writes
     def revoke(self, connection: Connection, prefix: str, now: float, account_id: str | None = None) -> bool:

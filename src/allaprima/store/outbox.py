@@ -6,11 +6,14 @@ from sqlalchemy import Connection, bindparam, delete, insert, select, update
 from uuid_utils import uuid7
 
 from allaprima.store.database import Database, reads, writes
+from allaprima.store.idempotency import Claim, find_claim, keep_claim
 from allaprima.store.rows import Job
 from allaprima.store.schema import JobState, accounts, deliveries, webhook_endpoints
 
 #: Characters of an error that are kept.
 MAX_ERROR = 500
+#: Seconds for which a delivery that is over can be looked at in the database.
+KEPT_S = 30 * 86_400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,26 +126,41 @@ class Outbox:
 
     @reads
     def secrets(self, connection: Connection, account_id: str, now: float) -> tuple[str, ...]:
-        """Return what signs an account's webhooks, the newest first; none before `set_secret`."""
+        """Return what signs an account's webhooks, the newest first; none before the first is set."""
         return _secrets(connection, account_id, now)
 
     @writes
-    def set_secret(
-        self, connection: Connection, account_id: str, secret: str, *, old_until: float, only_first: bool
+    def set_first_secret(self, connection: Connection, account_id: str, secret: str) -> None:
+        """Let a secret sign, where there is none."""
+        without = accounts.c.id == account_id, accounts.c.webhook_secret.is_(None)
+        connection.execute(update(accounts).where(*without).values(webhook_secret=secret))
+
+    @writes
+    def rotate_secret(
+        self,
+        connection: Connection,
+        account_id: str,
+        secret: str,
+        old_until: float,
+        now: float,
+        claim: Claim | None = None,
     ) -> None:
-        """Let a new secret sign; the one before signs too until `old_until`. only_first: only where there is none."""
-        row = accounts.c.id == account_id
-        if only_first:
-            row &= accounts.c.webhook_secret.is_(None)
-        connection.execute(
-            update(accounts)
-            .where(row)
-            .values(
-                old_webhook_secret=accounts.c.webhook_secret,
-                old_webhook_secret_until=old_until,
-                webhook_secret=secret,
-            )
-        )
+        """Let a new secret sign; the one before signs too until `old_until`. Nothing, where an equal request did that.
+
+        Raises `IdempotencyMismatch`.
+        """
+        if claim and find_claim(connection, account_id, claim, now):
+            return
+        changed = {"old_webhook_secret": accounts.c.webhook_secret, "old_webhook_secret_until": old_until}
+        connection.execute(update(accounts).where(accounts.c.id == account_id).values(**changed, webhook_secret=secret))
+        if claim:
+            keep_claim(connection, account_id, claim, account_id, now)
+
+    @writes
+    def forget_old(self, connection: Connection, now: float) -> None:
+        """Forget what was delivered, or given up, long ago."""
+        is_over = deliveries.c.next_at.is_(None), deliveries.c.created_at < now - KEPT_S
+        connection.execute(delete(deliveries).where(*is_over))
 
     @reads
     def due(self, connection: Connection, now: float, limit: int) -> list[Delivery]:
