@@ -133,7 +133,10 @@ class Engine:
     def _paint_all(self) -> None:
         while ticket := self._inbox.get():
             # Those that wait are begun beside it.
-            torch.set_num_threads(max(1, self._cores // min(self.abreast, len(self._tickets) or 1)))
+            threads = max(1, self._cores // min(self.abreast, len(self._tickets) or 1))
+            if threads != torch.get_num_threads():
+                # It throws away what oneDNN has prepared.
+                torch.set_num_threads(threads)
             self._step(ticket)
 
     def _check_open(self) -> None:
