@@ -65,8 +65,9 @@ def plain_picture(width: int, height: int, colour: tuple[int, int, int], image_f
 class FakeEngine(Engine):
     """Paints every request in its seed's colour, at once unless told to hold."""
 
-    def __init__(self, *models: ModelInfo, is_ready: bool = True) -> None:
+    def __init__(self, *models: ModelInfo, is_ready: bool = True, abreast: int = 1) -> None:
         self._models = models or (SKETCH,)
+        self._abreast = abreast
         self._is_ready = is_ready
         self._is_holding = False
         self._is_closed = False
@@ -87,7 +88,7 @@ class FakeEngine(Engine):
 
     @property
     def abreast(self) -> int:
-        return 1
+        return self._abreast
 
     @property
     def is_ready(self) -> bool:

@@ -13,6 +13,7 @@ from allaprima.engine.runner import Engine as LocalEngine
 from allaprima.engine.safety import SafetyChecker
 from allaprima.errors import SettingsError
 from allaprima.flux import Check, no_check
+from allaprima.kernels import library
 from allaprima.metrics import Metrics
 from allaprima.request import ModelInfo, Precision
 from allaprima.service.accounts import AccountBook
@@ -53,7 +54,7 @@ from allaprima.weights.pulled import default_folder
 logger = logging.getLogger(__name__)
 
 IMAGES_FOLDER = "images"
-#: One picture of a model of no more weights does not keep the cores busy, and memory has room for several.
+#: One picture of a model of no more bytes does not keep the cores busy, and memory has room for several.
 SMALL_BYTES = 2**28
 #: Most pictures painted at a time.
 MAX_ABREAST = 4
@@ -77,9 +78,14 @@ def build_engine(settings: EngineSettings) -> LocalEngine:
 
 
 def _abreast(settings: EngineSettings, opened: list[ModelFiles]) -> int:
-    """Return how many pictures are painted at a time: one a core, where every model is small and the device a CPU."""
+    """Return how many pictures are painted at a time: one a core, where every model is small and the device a CPU.
+
+    Then each has more threads or fewer, by what is beside it; only our kernels promise the same bits whatever they are.
+    """
+    has_kernels = settings.device == "cpu" and library.level() >= library.Level.AVX512
+    is_bf16 = settings.precision in (None, Precision.BF16.value)
     is_small = all(footprint(files.config, Precision.FP32).whole <= SMALL_BYTES for files in opened)
-    return min(MAX_ABREAST, torch.get_num_threads()) if settings.device == "cpu" and is_small else 1
+    return min(MAX_ABREAST, torch.get_num_threads()) if has_kernels and is_bf16 and is_small else 1
 
 
 def build_painter(

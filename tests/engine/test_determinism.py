@@ -49,14 +49,14 @@ STRANGERS = (
 )
 
 
-def new_engine() -> Engine:
+def new_engine(abreast: int = 1) -> Engine:
     """Return a started engine that reads the model from the disk."""
 
     def load(_check: Check) -> dict[str, Painter]:
         model = open_model(sketch_folder()).load()
         return {model.id: Painter(Pipeline(model, "cpu"), SafetyChecker.load(), DEFAULT_SAFETY_THRESHOLD)}
 
-    engine = Engine((ModelInfo(SKETCH_ID, "", "sketch", ""),), load, {})
+    engine = Engine((ModelInfo(SKETCH_ID, "", "sketch", ""),), load, {}, abreast)
     engine.start()
     return engine
 
@@ -132,6 +132,19 @@ def test_other_sizes_painted_before_do_not_change_a_bit(engine: Engine, request_
 
 def test_looking_at_the_picture_does_not_change_it(engine: Engine, request_: ImageRequest) -> None:
     assert paint(engine, replace(request_, check_safety=False)) == paint(engine, request_)
+
+
+@KERNELS
+def test_strangers_painted_abreast_do_not_change_a_bit_nor_a_score(engine: Engine, request_: ImageRequest) -> None:
+    alone = engine.submit("alone", request_, StepsOnly()).result(LIMIT_S).images
+    abreast = new_engine(abreast=3)
+    requests = (request_, *STRANGERS, request_, request_)
+    futures = [abreast.submit(str(uuid7()), request, StepsOnly()) for request in requests]
+    painted = [future.result(LIMIT_S).images for future in futures]
+    abreast.close()
+
+    assert [painted[0], painted[-2], painted[-1]] == [alone] * 3
+    assert alone[0].nsfw_score is not None
 
 
 @KERNELS

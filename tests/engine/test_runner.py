@@ -158,7 +158,8 @@ def test_as_many_requests_as_were_said_are_painted_abreast_and_the_next_waits(sc
     engine = Engine(MODELS, lambda _check: {SKETCH_ID: scripted}, {}, abreast=2)
     engine.start()
     gates = [Gate() for _ in range(3)]
-    futures = [engine.submit(str(number), REQUEST, gate) for number, gate in enumerate(gates)]
+    requests = [replace(REQUEST, prompt=f"picture {number}") for number in range(3)]
+    futures = [engine.submit(str(number), requests[number], gate) for number, gate in enumerate(gates)]
     assert all(gate.reached.wait(LIMIT_S) for gate in gates[:2])
     assert not gates[2].reached.is_set()
 
@@ -166,7 +167,8 @@ def test_as_many_requests_as_were_said_are_painted_abreast_and_the_next_waits(sc
     assert gates[2].reached.wait(LIMIT_S)
     for gate in gates:
         gate.opened.set()
-    assert len({future.result(LIMIT_S).images[0].data for future in futures}) == 1
+    found = [future.result(LIMIT_S).images[0].data for future in futures]
+    assert found == [request.prompt.encode() for request in requests]
     engine.close()
 
 

@@ -354,6 +354,64 @@ async def test_what_the_engine_holds_when_the_server_stops_is_queued_again(
     assert rows(tmp_path, "SELECT count(*), count(DISTINCT job_id) FROM usage") == [(4, 4)]
 
 
+async def test_an_engine_that_paints_abreast_is_given_one_batch_more(tmp_path: Path, clock: FakeClock) -> None:
+    engine = FakeEngine(abreast=3)
+    engine.hold()
+    async with open_service(tmp_path, engine, clock) as service:
+        jobs = [await submit(service) for _ in range(8)]
+        await engine.until_held(6)
+        assert states(tmp_path) == ["running"] * 6 + ["queued"] * 2
+        engine.release()
+        for job in jobs:
+            assert (await finish(service, job)).state is JobState.SUCCEEDED
+
+
+async def test_what_may_have_taken_the_server_down_is_painted_alone(tmp_path: Path, clock: FakeClock) -> None:
+    engine = FakeEngine(abreast=2)
+    engine.hold()
+    async with open_service(tmp_path, engine, clock) as service:
+        jobs = [await submit(service) for _ in range(5)]
+        await engine.until_held(4)
+    with closing(sqlite3.connect(tmp_path / DATABASE_FILE)) as raw, raw:
+        raw.execute("UPDATE jobs SET crashes = 1 WHERE id IN (?, ?)", (jobs[1].id, jobs[2].id))
+    again = FakeEngine(abreast=2)
+    again.hold()
+    async with open_service(tmp_path, again, clock) as service:
+        for number in (0, 1, 2):
+            await again.until_held()
+            assert again.held == (jobs[number].id,)
+            again.finish(jobs[number].id)
+            await finish(service, jobs[number])
+        await again.until_held(2)
+        assert again.held == (jobs[3].id, jobs[4].id)
+        again.release()
+        for job in jobs:
+            assert (await finish(service, job)).state is JobState.SUCCEEDED
+
+
+async def test_a_job_that_waits_to_be_painted_alone_can_be_cancelled(tmp_path: Path, clock: FakeClock) -> None:
+    engine = FakeEngine()
+    engine.hold()
+    async with open_service(tmp_path, engine, clock) as service:
+        jobs = [await submit(service) for _ in range(2)]
+        await engine.until_held(AHEAD)
+    with closing(sqlite3.connect(tmp_path / DATABASE_FILE)) as raw, raw:
+        raw.execute("UPDATE jobs SET crashes = 1 WHERE id = ?", (jobs[1].id,))
+    again = FakeEngine()
+    again.hold()
+    async with open_service(tmp_path, again, clock) as service:
+        await again.until_held()
+        while states(tmp_path) != ["running"] * 2:  # noqa: ASYNC110 - it lives in a file
+            await asyncio.sleep(0.01)
+        cancelling = asyncio.create_task(service.jobs.cancel(jobs[1].account_id, jobs[1].id))
+        while not rows(tmp_path, "SELECT id FROM jobs WHERE cancel_asked_at IS NOT NULL"):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        again.release()
+        assert (await cancelling).state is JobState.CANCELLED
+        assert (await finish(service, jobs[0])).state is JobState.SUCCEEDED
+    assert list(again.requests) == [jobs[0].id]
+
+
 async def stop_while_it_runs(folder: Path, clock: FakeClock) -> None:
     """Start a server, let it begin the waiting job, and stop it in good order."""
     engine = FakeEngine()

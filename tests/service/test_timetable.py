@@ -37,14 +37,13 @@ def timetable(clock: FakeClock) -> Timetable:
 
 
 def test_an_engine_with_nothing_to_do_is_free(timetable: Timetable) -> None:
-    assert (timetable.free_in(), timetable.room_in()) == (0.0, 0.0)
+    assert (timetable.start_in(0, 0.0), timetable.room_in()) == (0.0, 0.0)
 
 
 def test_a_job_that_was_begun_needs_what_is_left_of_it(timetable: Timetable, clock: FakeClock) -> None:
     timetable.give(job("a"))
     timetable.begin(job("a"))
     clock.now += 0.5
-    assert timetable.free_in() == pytest.approx(1.5)
     assert timetable.finish_in("a") == pytest.approx(1.5)
     assert timetable.room_in() == pytest.approx(1.5)
 
@@ -53,7 +52,7 @@ def test_a_job_that_takes_longer_than_thought_is_nearly_done(timetable: Timetabl
     timetable.give(job("a"))
     timetable.begin(job("a"))
     clock.now += 50
-    assert timetable.free_in() == pytest.approx(0.1)
+    assert timetable.finish_in("a") == pytest.approx(0.1)
 
 
 def test_the_next_job_is_done_behind_the_one_before(timetable: Timetable, clock: FakeClock) -> None:
@@ -62,7 +61,6 @@ def test_the_next_job_is_done_behind_the_one_before(timetable: Timetable, clock:
     timetable.begin(job("a"))
     clock.now += 0.5
     assert timetable.finish_in("b") == pytest.approx(3.5)
-    assert timetable.free_in() == pytest.approx(3.5)
 
 
 def test_jobs_abreast_take_longer_each_and_no_longer_together(timetable: Timetable, clock: FakeClock) -> None:
@@ -71,14 +69,52 @@ def test_jobs_abreast_take_longer_each_and_no_longer_together(timetable: Timetab
         timetable.begin(job(name))
     clock.now += 1.0
     assert timetable.finish_in("a") == timetable.finish_in("b") == pytest.approx(3.0)
-    assert timetable.free_in() == pytest.approx(3.0)
 
 
 def test_what_jobs_cost_abreast_is_what_passed_over_how_many_they_were(clock: FakeClock) -> None:
     timetable = Timetable(2, clock)
     paint(timetable, clock, "a", "b", seconds=2.0)
-    # The first began alone and the second ended so.
-    assert timetable.pace.seconds(REQUEST) == pytest.approx(2 / 1.5)
+    assert timetable.pace.seconds(REQUEST) == pytest.approx(1.0)
+
+
+def test_a_job_that_is_joined_by_another_has_done_what_it_did_alone(timetable: Timetable, clock: FakeClock) -> None:
+    for name in ("a", "b"):
+        timetable.give(job(name))
+    timetable.begin(job("a"))
+    clock.now += 1.5
+    timetable.begin(job("b"))
+    # Half a second of the engine is left, of which it has every other.
+    assert timetable.finish_in("a") == pytest.approx(1.0)
+    clock.now += 1.0
+    timetable.end(job("a"), TIMINGS)
+    assert timetable.finish_in("b") == pytest.approx(1.5)
+
+
+def test_a_job_begins_at_once_where_a_place_is_free(timetable: Timetable) -> None:
+    timetable.give(job("a"))
+    timetable.begin(job("a"))
+    assert timetable.start_in(0, 0.0) == 0.0
+    assert timetable.start_in(1, 2.0) > 0.0
+
+
+def test_an_engine_of_one_place_begins_when_all_before_are_done(clock: FakeClock) -> None:
+    timetable = Timetable(1, clock)
+    paint(timetable, clock, "seen", seconds=2.0)
+    timetable.give(job("a"))
+    timetable.begin(job("a"))
+    clock.now += 0.5
+    assert timetable.start_in(0, 0.0) == pytest.approx(1.5)
+    assert timetable.start_in(3, 6.0) == pytest.approx(7.5)
+
+
+def test_a_job_that_is_painted_and_waits_to_be_stored_costs_nothing(timetable: Timetable, clock: FakeClock) -> None:
+    for name in ("a", "b"):
+        timetable.give(job(name))
+    timetable.begin(job("a"))
+    clock.now += 2.0
+    timetable.end(job("a"), TIMINGS)
+    timetable.begin(job("b"))
+    assert timetable.finish_in("b") == pytest.approx(2.0)
 
 
 def test_jobs_that_come_one_behind_the_other_are_never_more_than_are_painted_abreast(clock: FakeClock) -> None:
@@ -103,4 +139,4 @@ def test_room_comes_when_a_job_is_stored(timetable: Timetable, clock: FakeClock)
     assert timetable.room_in() == pytest.approx(1.25)
     assert timetable.take("a")
     assert not timetable.take("a")
-    assert timetable.free_in() == 0.0
+    assert timetable.start_in(0, 0.0) == 0.0

@@ -79,6 +79,18 @@ def test_there_is_an_end_to_what_is_remembered() -> None:
     assert turnstile.promised == MANY
 
 
+def test_room_that_is_there_is_kept_for_those_alone_who_come_soon() -> None:
+    turnstile = Turnstile()
+    for _ in range(30):
+        refuse(turnstile, 100.0)
+    assert turnstile.promised == 30
+    # Of those told 101, 103, 105 ...: two in the next two seconds.
+    assert turnstile.due(101.5, 0.1) == 2
+    assert turnstile.due(101.5, 10.0) == 6
+    turnstile.keep(104.0, OTHER)
+    assert turnstile.due(104.0, 0.1) == 2
+
+
 @pytest.mark.parametrize("clients", [3, 30])
 def test_in_a_play_with_a_steady_server_all_come_back_once(clients: int) -> None:
     """A queue for ten, a job a second, clients that submit again as soon as they got in."""

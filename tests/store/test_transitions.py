@@ -264,6 +264,16 @@ async def test_after_a_crash_what_ran_waits_again_and_the_rest_stands(jobs: Jobs
     assert [job.crashes for job in again] == [1, 0, 0]
 
 
+async def test_all_that_were_painted_abreast_may_have_taken_the_server_down(
+    jobs: Jobs, moves: Transitions, add: Any
+) -> None:
+    added = [await add() for _ in range(3)]
+    for _ in added:
+        await moves.lease(NOON, NOON + 60)
+    assert await moves.requeue_all(3, NOON + 9, abreast=2) == 3
+    assert [(await jobs.get(job.id)).crashes for job in added] == [1, 1, 0]
+
+
 async def test_a_job_that_took_every_server_down_fails_with_the_reason(
     jobs: Jobs, moves: Transitions, add: Any
 ) -> None:
@@ -452,7 +462,7 @@ async def test_what_would_be_ahead_of_a_job_is_ahead_of_it_once_it_is_there(
         await add(predicted_s=1.0 + number % 5, priority=list(Priority)[number % 3], **who)
     foreseen = await jobs.ahead_of_new(other.id, priority, 2.0)
     job = await add(owner=other, predicted_s=2.0, priority=priority)
-    assert (await jobs.ahead_of(job.id))[1:] == (foreseen, 2.0)
+    assert await jobs.ahead_of(job.id) == (*foreseen, 2.0)
 
 
 async def test_the_seconds_ahead_are_those_of_the_jobs_ahead(jobs: Jobs, add: Any) -> None:

@@ -1,1 +1,1 @@
-"""Requests in, pictures out: the only floor that touches the device, in one synchronous thread."""
+"""Requests in, pictures out: the only floor that touches the device, in threads of its own."""

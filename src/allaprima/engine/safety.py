@@ -7,6 +7,8 @@ scores are its scores. Its authors say what it does not see: drawings, cartoons,
 Dimension key: B batch, C channels, Y rows, X columns, H and W the picture's own height and width.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import resources
 from io import BytesIO
 from pathlib import Path
@@ -88,7 +90,9 @@ class OpenNSFW(nn.Module):
 
 
 class SafetyChecker:
-    """Scores one picture at a time, on the CPU. Equal pictures get equal scores; threads may share a checker."""
+    """Scores one picture at a time, on the CPU. Equal pictures get equal scores, whatever else is going on; threads may
+    share a checker.
+    """
 
     def __init__(self, network: OpenNSFW) -> None:
         self.network = network
@@ -113,7 +117,21 @@ class SafetyChecker:
         """
         if pixels.dtype != torch.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
             raise ValueError(f"A picture is (H, W, 3) uint8, not {tuple(pixels.shape)} {pixels.dtype}.")
-        return float(self.network(preprocess(pixels))[0, NSFW_CLASS])
+        # Lines of channels are what the convolutions work on.
+        picture = preprocess(pixels).to(memory_format=torch.channels_last)
+        with _one_thread():
+            return float(self.network(picture)[0, NSFW_CLASS])
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Use one thread for a while: torch's sums depend on how many there are."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def preprocess(pixels: Tensor) -> Tensor:
@@ -133,12 +151,16 @@ def preprocess(pixels: Tensor) -> Tensor:
     return torch.from_numpy(bgr)[None]
 
 
+def _laid_out(tensor: Tensor) -> Tensor:
+    return tensor.contiguous(memory_format=torch.channels_last) if tensor.dim() == 4 else tensor
+
+
 def _read_network(path: Path) -> OpenNSFW:
     """Return the network with the weights at `path`, in float32 whatever they are stored in, ready to look."""
     if not path.is_file():
         raise WeightsMissing(f"The safety checker's weights are missing: there is no file {path}.")
     try:
-        state = {name: tensor.float() for name, tensor in load_file(path).items()}
+        state = {name: _laid_out(tensor.float()) for name, tensor in load_file(path).items()}
         with torch.device("meta"):  # nothing is drawn at random only to be overwritten
             network = OpenNSFW()
         network.load_state_dict(state, assign=True)

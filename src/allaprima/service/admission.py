@@ -122,13 +122,13 @@ class Admission:
         self._check_prompt(request)
         count = self._engine.tokens(request)
         seconds = self._dispatcher.timetable.pace.seconds(request)
-        ahead_s = await self._jobs.ahead_of_new(key.id, terms.priority, seconds)
+        ahead = await self._jobs.ahead_of_new(key.id, terms.priority, seconds)
         return Quote(
             tokens=count.used,
             room=count.room,
             credits=self._prices.credits(terms.model, request, request.count),
             seconds=seconds,
-            predicted_start=self._clock() + self._dispatcher.timetable.free_in() + ahead_s,
+            predicted_start=self._clock() + self._dispatcher.timetable.start_in(*ahead),
         )
 
     def _check_prompt(self, request: ImageRequest) -> None:
@@ -158,7 +158,8 @@ class Admission:
         was_told = self._turnstile.keep(self._clock(), who)
         if not was_told and self._turnstile.promised:
             load = await self._jobs.load()
-            if self._queue_size - load.unfinished <= self._turnstile.promised:
+            # Who was told to come and did not must not keep the engine idle.
+            if load.unfinished and self._queue_size - load.unfinished <= self._turnstile.due(self._clock(), load.job_s):
                 raise self._refusal(load, who, was_told=False)
         try:
             return await self._transitions.admit(job, self._queue_size, claim)
@@ -168,7 +169,7 @@ class Admission:
     def _refusal(self, load: Load, who: int, *, was_told: bool) -> QueueFull:
         """Return what tells a client when it will find room."""
         room, room_in_s = self._queue_size - load.unfinished, self._dispatcher.timetable.room_in()
-        job_s = load.queued_s / load.queued if load.queued else room_in_s
+        job_s = load.job_s or room_in_s
         wait_s = self._turnstile.refuse(self._clock(), who, room, room_in_s, job_s, was_told=was_told)
         return QueueFull(retry_after_s=wait_s)
 

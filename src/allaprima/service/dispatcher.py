@@ -10,6 +10,7 @@ import logging
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
@@ -84,6 +85,8 @@ class Dispatcher:
         self._finished: WeakValueDictionary[str, asyncio.Event] = WeakValueDictionary()
         #: All that is leased: what the engine has, and what is being stored.
         self._leased: dict[str, Job] = {}
+        #: Those of them that are to be cancelled.
+        self._stopped: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._unkept: OrderedDict[str, Painting] = OrderedDict()
         self._wake = asyncio.Event()
@@ -98,7 +101,7 @@ class Dispatcher:
         A fault of ours in one of its loops ends the context, rather than leave a server that accepts jobs and paints
         none.
         """
-        if left := await self._transitions.requeue_all(MAX_CRASHES, self._clock()):
+        if left := await self._transitions.requeue_all(MAX_CRASHES, self._clock(), self._engine.abreast):
             logger.info("%d jobs of an earlier run wait again", left)
         for job_id, start_by in await self._jobs.start_deadlines():
             self.expect_start(job_id, start_by)
@@ -167,7 +170,9 @@ class Dispatcher:
         return self._unkept.pop(job_id, None)
 
     def stop(self, job_id: str) -> None:
-        """Stop a job that the engine has at its next block."""
+        """Stop a job that was leased: at its next block, where the engine has it."""
+        if job_id in self._leased:
+            self._stopped.add(job_id)
         self._engine.cancel(job_id)
 
     def expect_start(self, job_id: str, start_by: float) -> None:
@@ -187,13 +192,20 @@ class Dispatcher:
 
     async def _dispatch(self) -> None:
         """Lease queued jobs in order until the server stops: what the engine paints at a time, and the next of each."""
-        slots = asyncio.Semaphore(2 * self._engine.abreast)
+        count = 2 * self._engine.abreast
+        slots = asyncio.Semaphore(count)
         while True:
             await slots.acquire()
             job = await self._next_job()
             if job is None:
                 return
-            self._keep(asyncio.create_task(self._carry(job, slots.release)))
+            self._leased[job.id] = job
+            taken = 1
+            # It may be what took the server down: nothing is painted beside it, or would go down with it again.
+            while job.crashes and taken < count:
+                await slots.acquire()
+                taken += 1
+            self._keep(asyncio.create_task(self._carry(job, partial(_release, slots, taken))))
 
     def _keep(self, task: "asyncio.Task[None]") -> None:
         self._tasks.add(task)
@@ -227,7 +239,6 @@ class Dispatcher:
     async def _carry(self, job: Job, release: Callable[[], None]) -> None:
         """Bring one leased job to its end, whatever the end is."""
         end: EventType | None = None
-        self._leased[job.id] = job
         try:
             end = await self._paint(job, release)
         except Cancelled:
@@ -242,6 +253,7 @@ class Dispatcher:
         finally:
             self._let_go(job, release)
             del self._leased[job.id]
+            self._stopped.discard(job.id)
             if end is not None:
                 self.tell_end(job.id, end)
 
@@ -251,6 +263,8 @@ class Dispatcher:
         loop = asyncio.get_running_loop()
         self.timetable.give(job)
         self._moved.set()
+        if job.id in self._stopped:
+            raise Cancelled
         future = self._engine.submit(job.id, job.request, JobProgress(self._events, job, loop, self._begin))
         try:
             painting = await asyncio.wrap_future(future)
@@ -360,9 +374,14 @@ class Dispatcher:
         if found is None:
             return None
         count, seconds, own_s = found
-        start = self._clock() + self.timetable.free_in() + seconds
+        start = self._clock() + self.timetable.start_in(count, seconds)
         return {
             "queue_position": count + 1,
             "predicted_start": round(start, 3),
             "predicted_finish": round(start + own_s, 3),
         }
+
+
+def _release(slots: asyncio.Semaphore, count: int) -> None:
+    for _ in range(count):
+        slots.release()

@@ -59,7 +59,7 @@ class Pace:
         model.rest.add(max(0.0, whole_s - timings.inference - timings.encode) / abreast)
 
     def seconds(self, request: ImageRequest) -> float:
-        """Return the seconds of the engine that a job will take: all that pass, where it paints nothing beside."""
+        """Return the seconds of the engine that a job will take."""
         model = self._models.get(request.model)
         if model is None:
             return FIRST_GUESS_S

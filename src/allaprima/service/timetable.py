@@ -1,7 +1,6 @@
 """What the engine has in its hands, and when it will have done it."""
 
 import time
-from dataclasses import dataclass
 
 from allaprima.request import Timings
 from allaprima.service.pace import Mean, Pace
@@ -10,13 +9,6 @@ from allaprima.store.rows import Job
 
 #: Of its seconds, what a job that takes longer than was thought is thought to need still.
 LEAST_LEFT = 0.05
-
-
-@dataclass(frozen=True, slots=True)
-class _Begun:
-    at: float
-    #: Jobs that were painted then, this one included.
-    abreast: int
 
 
 class Timetable:
@@ -28,12 +20,16 @@ class Timetable:
 
     def __init__(self, abreast: int, clock: Clock = time.monotonic) -> None:
         """abreast: how many jobs the engine paints at a time."""
-        self._most_abreast = abreast
         #: The measured speed of the engine.
         self.pace = Pace()
+        self._most_abreast = abreast
         self._clock = clock
         self._given: dict[str, Job] = {}
-        self._begun: dict[str, _Begun] = {}
+        #: Of the jobs that were begun and are not painted yet: when, and their seconds of the engine until `_seen_at`.
+        self._began_at: dict[str, float] = {}
+        self._spent: dict[str, float] = {}
+        self._seen_at = clock()
+        self._painted: set[str] = set()
         #: Seconds from the picture to the commit.
         self._storing = Mean()
 
@@ -43,14 +39,18 @@ class Timetable:
 
     def begin(self, job: Job) -> None:
         """The engine begins with one."""
-        self._begun[job.id] = _Begun(self._clock(), min(self._most_abreast, len(self._begun) + 1))
+        self._pass()
+        self._began_at[job.id] = self._seen_at
+        self._spent[job.id] = 0.0
 
     def end(self, job: Job, timings: Timings | None) -> None:
         """The engine is done with one. timings: what is to be learned from, if anything."""
-        abreast = self._abreast()
-        begun = self._begun.pop(job.id, None)
-        if begun and timings:
-            self.pace.observe(job.request, timings, self._clock() - begun.at, (begun.abreast + abreast) / 2)
+        self._pass()
+        self._painted.add(job.id)
+        began_at, spent = self._began_at.pop(job.id, None), self._spent.pop(job.id, 0.0)
+        if began_at is not None and timings and spent > 0:
+            passed = self._seen_at - began_at
+            self.pace.observe(job.request, timings, passed, passed / spent)
 
     def stored(self, seconds: float) -> None:
         """A picture was stored, so long after it was painted."""
@@ -58,42 +58,63 @@ class Timetable:
 
     def take(self, job_id: str) -> bool:
         """The engine has a job no more. Returns whether it had."""
-        self._begun.pop(job_id, None)
+        self._pass()
+        self._painted.discard(job_id)
+        self._began_at.pop(job_id, None)
+        self._spent.pop(job_id, None)
         return self._given.pop(job_id, None) is not None
 
-    def free_in(self) -> float:
-        """Return the seconds until the engine will have done what it was given."""
-        return sum(map(self._cost_left, self._given.values()))
+    def start_in(self, waiting: int, waiting_s: float) -> float:
+        """Return the seconds until the engine will begin with a job that it does not have.
+
+        waiting, waiting_s: the jobs that it is given before, and their seconds of the engine.
+        """
+        before = waiting + len(self._given) - len(self._painted)
+        if before < self._most_abreast:
+            return 0.0
+        # As it begins, all places but one are at work, each half done in the mean.
+        seconds = self._free_in() + waiting_s
+        return max(0.0, seconds - (self._most_abreast - 1) / 2 * seconds / before)
 
     def finish_in(self, job_id: str) -> float:
         """Return the seconds until the engine will have done a job that it was given."""
         seconds = 0.0
         for job in self._given.values():
-            if job.id == job_id and job.id in self._begun:
-                return self._left(job)
-            seconds += self._cost_left(job)
+            if job.id == job_id and job.id in self._spent:
+                return self._left(job) * self._abreast()
+            seconds += self._left(job)
             if job.id == job_id:
                 break
         return seconds
 
     def room_in(self) -> float:
         """Return the seconds until a job will have left the queue."""
-        lefts = [self._left(job) for job in self._given.values() if job.id in self._begun]
+        lefts = [self._left(job) * self._abreast() for job in self._given.values() if job.id in self._spent]
         if not lefts:
-            lefts = [self._cost_left(job) for job in self._given.values()][:1]
+            lefts = [self._left(job) for job in self._given.values()][:1]
         return min(lefts, default=0.0) + self._storing.value
 
-    def _left(self, job: Job) -> float:
-        """The seconds that will pass until a job that was begun is done."""
-        seconds, begun = self.pace.seconds(job.request), self._begun[job.id]
-        return max(LEAST_LEFT * seconds, seconds * self._abreast() - (self._clock() - begun.at))
+    def _free_in(self) -> float:
+        """The seconds until the engine will have done what it was given."""
+        return sum(map(self._left, self._given.values()))
 
-    def _cost_left(self, job: Job) -> float:
+    def _left(self, job: Job) -> float:
         """The seconds of the engine that a job will still cost."""
-        if job.id not in self._begun:
-            return self.pace.seconds(job.request)
-        return self._left(job) / self._abreast()
+        if job.id in self._painted:
+            return 0.0
+        seconds = self.pace.seconds(job.request)
+        if job.id not in self._spent:
+            return seconds
+        spent = self._spent[job.id] + (self._clock() - self._seen_at) / self._abreast()
+        return max(LEAST_LEFT * seconds, seconds - spent)
+
+    def _pass(self) -> None:
+        """Share the time since the last change among the jobs that were painted in it."""
+        now = self._clock()
+        for job_id in self._spent:
+            self._spent[job_id] += (now - self._seen_at) / self._abreast()
+        self._seen_at = now
 
     def _abreast(self) -> int:
         """How many jobs are being painted. A job may begin before it is known that the one before it is done."""
-        return min(self._most_abreast, len(self._begun))
+        return max(1, min(self._most_abreast, len(self._spent)))

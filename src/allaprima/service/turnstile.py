@@ -2,8 +2,8 @@
 
 Room opens once a job. If all who are refused were told the time of the next opening, one of them would get in and the
 rest be refused again, so each is promised an opening of its own; and whoever comes without a promise waits behind all
-who have one, even when there is room just now: it is theirs. Who comes is told by what it asks: a retry is the same
-request under the same key.
+who have one, even when there is room just now: it is theirs, who are to come soon. Who comes is told by what it asks:
+a retry is the same request under the same key.
 """
 
 from bisect import bisect_right, insort
@@ -38,6 +38,10 @@ class Turnstile:
     def promised(self) -> int:
         """How many openings belong to those who were told to come back."""
         return len(self._promises)
+
+    def due(self, now: float, job_s: float) -> int:
+        """How many of those are to come so soon that room which is there now is theirs. job_s: a job's seconds."""
+        return self._due_by(now + max(PATIENCE_S, job_s))
 
     def refuse(self, now: float, who: int, room: int, room_in_s: float, job_s: float, *, was_told: bool) -> float:
         """Return the seconds after which a client will find room.

@@ -84,9 +84,11 @@ class Jobs:
         return queue.ahead_of(connection, job_id)
 
     @reads
-    def ahead_of_new(self, connection: Connection, key_id: str, priority: Priority, predicted_s: float) -> float:
-        """Return the seconds that the jobs before a key's next one were thought to take."""
-        return queue.ahead_of_new(connection, key_id, *queue.lane(priority), predicted_s)[1]
+    def ahead_of_new(
+        self, connection: Connection, key_id: str, priority: Priority, predicted_s: float
+    ) -> tuple[int, float]:
+        """See `queue.ahead_of_new`."""
+        return queue.ahead_of_new(connection, key_id, *queue.lane(priority), predicted_s)
 
     @reads
     def load(self, connection: Connection) -> queue.Load:

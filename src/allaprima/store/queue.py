@@ -63,6 +63,11 @@ class Load:
     #: Seconds that those which wait are thought to take together.
     queued_s: float
 
+    @property
+    def job_s(self) -> float:
+        """Seconds that one of those is thought to take; 0 where none waits."""
+        return self.queued_s / self.queued if self.queued else 0.0
+
 
 def count_unfinished(connection: Connection) -> int:
     """Return how many jobs wait or run."""

@@ -119,7 +119,7 @@ keys = Table(
     Column("spent", BigInteger, nullable=False, server_default=text("0")),
     #: The most that its unfinished jobs can cost.
     Column("held", BigInteger, nullable=False, server_default=text("0")),
-    #: Start of the last month in which it was charged, and the credits of that month.
+    #: Start of a month of UTC, and the credits charged in it: of this month, if there were any.
     Column("month_start", Float, nullable=False, server_default=text("0")),
     Column("month_spent", BigInteger, nullable=False, server_default=text("0")),
     Index(None, "account_id", "created_at"),
@@ -314,6 +314,7 @@ deliveries = Table(
     Index(None, "next_at"),
     Index(None, "job_id"),
     Index(None, "endpoint_id"),
+    Index("ix_deliveries_over", "created_at", sqlite_where=text("next_at IS NULL")),
 )
 
 #: Where the result of a request lies that was painted before.

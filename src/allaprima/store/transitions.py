@@ -168,17 +168,15 @@ class Transitions:
         return connection.execute(update(jobs).where(*lapsed).values(**_BACK_IN_QUEUE)).rowcount
 
     @writes
-    def requeue_all(self, connection: Connection, max_crashes: int, now: float) -> int:
+    def requeue_all(self, connection: Connection, max_crashes: int, now: float, abreast: int = 1) -> int:
         """At start: running -> queued for what a dead server left; failed after too many crashes, cancelled if asked.
 
-        Returns how many jobs wait again.
+        abreast: how many it painted at a time. Returns how many jobs wait again.
         """
         left = jobs.c.state == JobState.RUNNING.value
         # The engine paints in the order of the leases; the others only waited there.
-        painted = select(jobs.c.id).where(left).order_by(jobs.c.started_at, jobs.c.turn, jobs.c.id).limit(1)
-        connection.execute(
-            update(jobs).where(jobs.c.id == painted.scalar_subquery()).values(crashes=jobs.c.crashes + 1)
-        )
+        painted = select(jobs.c.id).where(left).order_by(jobs.c.started_at, jobs.c.turn, jobs.c.id).limit(abreast)
+        connection.execute(update(jobs).where(jobs.c.id.in_(painted)).values(crashes=jobs.c.crashes + 1))
         again = 0
         for row in connection.execute(select(*JOB_COLUMNS).where(left)).all():
             try:

@@ -94,7 +94,7 @@ class UsageBook:
 
     @reads
     def spent_this_month(self, connection: Connection, account_id: str, now: float) -> dict[str, int]:
-        """Return the credits that each of an account's keys was charged in this month of UTC; no key that was not."""
+        """Return the credits that each of an account's keys was charged in this month of UTC. Others may be missing."""
         wanted = select(keys.c.id, keys.c.month_spent).where(
             keys.c.account_id == account_id, keys.c.month_start >= window_start(Retention.MONTH, now)
         )

@@ -1,4 +1,4 @@
-"""what a key was charged in a month"""
+"""what a key was charged in a month, and which deliveries are over"""
 
 import datetime as dt
 
@@ -24,9 +24,10 @@ def upgrade() -> None:
         ),
         {"month": month},
     )
+    op.create_index("ix_deliveries_over", "deliveries", ["created_at"], sqlite_where=sa.text("next_at IS NULL"))
 
 
 def downgrade() -> None:
-    with op.batch_alter_table("keys") as keys:
-        keys.drop_column("month_spent")
-        keys.drop_column("month_start")
+    op.drop_index("ix_deliveries_over", "deliveries")
+    op.drop_column("keys", "month_spent")
+    op.drop_column("keys", "month_start")
