@@ -2,7 +2,8 @@
 
 One loads the models; then each takes one request at a time. A large model fills the device with one request, and has
 one thread. A small one leaves cores idle: its pictures are painted abreast, each with its share of the cores. Every
-picture is painted by itself, and its bits depend on no number of threads; so not on what is painted beside it either.
+picture is painted by itself, and where our kernels run its bits depend on no number of threads; so not on what is
+painted beside it either. Elsewhere there is one thread for all.
 """
 
 import logging
