@@ -11,7 +11,7 @@ from allaprima.engine.pipeline import Pipeline
 from allaprima.engine.safety import SafetyChecker
 from allaprima.request import ImageRequest
 from allaprima.settings import DEFAULT_SAFETY_THRESHOLD
-from allaprima.train.suite import prompts
+from allaprima.train.suite import asks
 from allaprima.weights.catalog import SKETCH_ID, sketch_folder
 from allaprima.weights.model import open_model
 
@@ -24,7 +24,7 @@ def main() -> None:
     options = parser.parse_args()
     pipeline = Pipeline(open_model(sketch_folder()).load(), "cpu")
     checker = SafetyChecker.load()
-    asked = prompts()
+    asked = asks()
     scores = []
     for number in range(options.pictures):
         prompt = asked[number % len(asked)].text

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from allaprima.engine.pipeline import Pipeline, Pixels
 from allaprima.request import ImageRequest, Precision
-from allaprima.train.suite import prompts
+from allaprima.train.suite import asks
 from allaprima.weights.catalog import SKETCH_ID, sketch_folder
 from allaprima.weights.model import open_model
 from service import cpu_name
@@ -34,7 +34,7 @@ def main() -> None:
     options = parser.parse_args()
     requests = [
         ImageRequest(prompt.text, seed, SKETCH_ID, 512, 512)
-        for seed, prompt in enumerate(prompts()[: options.pictures])
+        for seed, prompt in enumerate(asks()[:: max(1, len(asks()) // options.pictures)][: options.pictures])
     ]
     exact = load(Precision.FP32)
     pictures = [exact.paint(request)[0] for request in requests]

@@ -1,16 +1,15 @@
-"""The flow's fit: which times it sees, what its loss says, and that a fit goes on where it stopped."""
+"""The flow's fit: which times and which noise it sees, and what its loss says."""
 
 import numpy as np
 import pytest
 import torch
 
-pytest.importorskip("resvg_py", reason="scenes need resvg-py: install the `train` extra")
-
 from allaprima.flux import SKETCH
-from allaprima.train.flow import NEAREST, Bucket, FlowNetworks, draw_times, flow_loss, make_optimizers
+from allaprima.flux.latents import noise, pack
+from allaprima.train.flow import NEAREST, Bucket, FlowNetworks, draw_times, flow_loss, flow_optimizers, steered
 from allaprima.train.progress import DECAY_FROM, Progress
 from allaprima.train.reading import Captions
-from allaprima.train.scenes import compose
+from allaprima.train.scenes import LEEWAY, compose
 
 CHANNELS = SKETCH.transformer.in_channels
 
@@ -28,13 +27,46 @@ def test_times_are_of_the_whole_way_and_often_of_its_beginning():
     assert float(((times > 0.3) & (times < 0.7)).float().mean()) > 0.2
 
 
+def read_leeway(tokens):
+    """What a picture's noise says: the means of its first latent channels, scaled to deviate by one."""
+    values = tokens.reshape(len(tokens), tokens.shape[1], -1, 4)[:, :, :LEEWAY]
+    return values.mean(dim=(1, 3)) * (4 * tokens.shape[1]) ** 0.5
+
+
+def test_steered_noise_tells_the_leeway_and_is_otherwise_as_it_was():
+    plain, leeway = torch.randn(5, 144, CHANNELS), torch.randn(5, LEEWAY)
+
+    found = steered(plain, leeway)
+
+    assert torch.allclose(read_leeway(found), leeway, atol=1e-4)
+    assert torch.equal(found[..., 4 * LEEWAY :], plain[..., 4 * LEEWAY :])
+    # The same shift for every value of a channel.
+    assert (found - plain).std(dim=1).max() < 1e-5
+
+
+def test_steered_noise_is_standard_normal_if_the_leeway_is():
+    found = steered(torch.randn(2000, 9, CHANNELS), torch.randn(2000, LEEWAY))[..., :4].flatten()
+
+    assert float(found.mean()) == pytest.approx(0, abs=0.02)
+    assert float(found.std()) == pytest.approx(1, abs=0.02)
+
+
+def test_the_noise_of_a_seed_tells_a_leeway_that_is_standard_normal():
+    channels = SKETCH.autoencoder.z_channels
+    told = torch.cat([read_leeway(pack(noise(seed, channels, 12, 12)[None])) for seed in range(300)])
+
+    assert float(told.mean()) == pytest.approx(0, abs=0.1)
+    assert float(told.std()) == pytest.approx(1, abs=0.1)
+
+
 def test_a_fit_begins_with_no_opinion_so_that_its_loss_is_the_images_own_size():
     networks = FlowNetworks()
     latents = torch.randn(8, 64, CHANNELS).bfloat16()
     scenes = [compose(seed, 512, 512) for seed in range(8)]
+    bucket = Bucket(8, 8, scenes, latents, torch.tensor([scene.leeway for scene in scenes]))
     t5_ids, clip_ids = Captions().ids(scenes, np.random.default_rng(0))
 
-    loss = flow_loss(networks, Bucket(8, 8, scenes, latents), torch.arange(8), t5_ids, clip_ids)
+    loss = flow_loss(networks, bucket, torch.arange(8), t5_ids, clip_ids)
 
     size = float(latents.float().square().mean())
     assert size <= loss.item() <= size / NEAREST**2
@@ -43,7 +75,7 @@ def test_a_fit_begins_with_no_opinion_so_that_its_loss_is_the_images_own_size():
 def test_every_parameter_is_moved_by_one_optimizer():
     networks = FlowNetworks()
 
-    groups = [group for optimizer in make_optimizers(networks) for group in optimizer.param_groups]
+    groups = [group for optimizer in flow_optimizers(networks) for group in optimizer.param_groups]
     moved = [id(parameter) for group in groups for parameter in group["params"]]
 
     assert sorted(moved) == sorted(id(parameter) for parameter in networks.parameters())

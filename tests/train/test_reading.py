@@ -1,32 +1,51 @@
 """What the text encoders are taught from captions alone."""
 
 import numpy as np
-import pytest
 import torch
 
-pytest.importorskip("resvg_py", reason="scenes need resvg-py: install the `train` extra")
-
 from allaprima.flux import SKETCH, CLIPTextEncoder, T5Encoder
-from allaprima.train.art import THINGS
-from allaprima.train.reading import ANSWERS, Captions, answers, teach_reading, tokenizers
-from allaprima.train.scenes import BACKGROUNDS, Placed, Scene, caption, compose
+from allaprima.train.captions import caption
+from allaprima.train.reading import (
+    SCENE_ANSWERS,
+    SUBJECT_ANSWERS,
+    SUBJECTS,
+    Captions,
+    Reader,
+    answers,
+    teach_reading,
+    tokenizers,
+)
+from allaprima.train.scenes import LEEWAY, SIZES, Scene, Subject, compose
 
-BEACH = Scene("beach", (Placed("t-rex", 0.5, 0.5, 0.7, wears_sunglasses=True),), 512, 512, 0)
-PAIR = Scene("red", (Placed("fox", 0.2, 0.5, 0.4), Placed("star", 0.8, 0.5, 0.4)), 512, 512, 0)
-ICONS = [thing.icon for thing in THINGS]
+STILL = (0.0,) * LEEWAY
+BEACH = Scene("beach", (Subject("t-rex", accessory="sunglasses"),), None, 512, 512, STILL)
+ALL = SCENE_ANSWERS + SUBJECTS * SUBJECT_ANSWERS
 
 
-def test_the_answers_are_background_things_in_order_and_sunglasses():
-    assert answers(BEACH) == (BACKGROUNDS.index("beach"), ICONS.index("t-rex"), len(THINGS), 1)
-    assert answers(PAIR) == (BACKGROUNDS.index("red"), ICONS.index("fox"), ICONS.index("star"), 0)
+def test_scenes_that_differ_in_one_respect_have_one_answer_that_differs():
+    def differing(other):
+        return sum(a != b for a, b in zip(answers(BEACH), answers(other), strict=True))
+
+    assert differing(Scene("red", BEACH.subjects, None, 512, 512, STILL)) == 1
+    assert differing(Scene("beach", (Subject("fox", accessory="sunglasses"),), None, 512, 512, STILL)) == 1
+    assert differing(Scene("beach", (Subject("t-rex", accessory="crown"),), None, 512, 512, STILL)) == 1
+    assert differing(Scene("beach", BEACH.subjects, None, 512, 512, (1.0,) * LEEWAY)) == 0
 
 
 def test_every_answer_of_every_scene_is_one_that_a_reader_can_give():
-    told = np.array([answers(compose(seed, 512, 512)) for seed in range(2000)])
+    told = np.array([answers(compose(seed, 512, 512)) for seed in range(4000)])
 
+    assert told.shape[1] == len(ALL)
     assert (told >= 0).all()
-    assert (told < np.array(ANSWERS)).all()
-    assert told.max(0).tolist() == [count - 1 for count in ANSWERS]
+    assert (told < np.array(ALL)).all()
+    asked_of_all = len(SCENE_ANSWERS) + len(SUBJECT_ANSWERS)
+    assert told.max(0).tolist()[:asked_of_all] == [count - 1 for count in ALL[:asked_of_all]]
+
+
+def test_a_reader_answers_every_question_of_every_sentence():
+    found = Reader(16, ALL)(torch.randn(3, 7, 16))
+
+    assert [tuple(logits.shape) for logits in found] == [(3, count) for count in ALL]
 
 
 def test_captions_come_as_ids_of_both_encoders_and_are_worded_anew():
@@ -41,7 +60,8 @@ def test_captions_come_as_ids_of_both_encoders_and_are_worded_anew():
 
 def test_no_caption_is_longer_than_the_encoders_read():
     rng = np.random.default_rng(1)
-    captions = [caption(compose(seed, 512, 512), rng) for seed in range(1000)]
+    sizes = list(SIZES)
+    captions = [caption(compose(seed, *sizes[seed % len(sizes)]), rng) for seed in range(3000)]
 
     for tokenizer in tokenizers():
         assert not any(tokenizer.encode(text).over for text in captions)
@@ -52,11 +72,11 @@ def test_a_fit_goes_on_where_it_stopped_and_ends_when_its_minutes_are_used(tmp_p
     t5, clip = T5Encoder(SKETCH.t5), CLIPTextEncoder(SKETCH.clip)
     before = t5.shared.weight.clone()
 
-    teach_reading(tmp_path, t5, clip, minutes=0.01)
+    teach_reading(tmp_path, t5, clip, minutes=0.01, scenes=50)
     learned = t5.shared.weight.clone()
     assert not torch.equal(before, learned)
 
     fresh = T5Encoder(SKETCH.t5)
-    teach_reading(tmp_path, fresh, CLIPTextEncoder(SKETCH.clip), minutes=0.01)
+    teach_reading(tmp_path, fresh, CLIPTextEncoder(SKETCH.clip), minutes=0.01, scenes=50)
     assert torch.equal(fresh.shared.weight, learned)
     assert "read right" in capsys.readouterr().out

@@ -12,11 +12,12 @@ import torch
 from allaprima.flux import SKETCH, Autoencoder
 from allaprima.train.art import Art
 from allaprima.train.autoencoder import fit_autoencoder
-from allaprima.train.flow import FLOW_CHECKPOINT, FlowNetworks, fit_flow, make_optimizers
+from allaprima.train.captions import words
+from allaprima.train.flow import FLOW_CHECKPOINT, FlowNetworks, fit_flow, flow_optimizers, make_buckets
 from allaprima.train.polish import polish_decoder
 from allaprima.train.progress import Progress
 from allaprima.train.reading import teach_reading
-from allaprima.train.scenes import words
+from allaprima.train.snapshots import look
 from allaprima.weights.catalog import SKETCH_ID, sketch_folder
 from allaprima.weights.folder import save_model
 from allaprima.weights.model import open_model
@@ -30,31 +31,39 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("build/train"), help="folder of checkpoints")
     parser.add_argument("--art", type=Path, default=Path("build/art"), help="folder of the art package")
     parser.add_argument("--out", type=Path, default=sketch_folder(), help="folder of the model to write")
-    parser.add_argument("--autoencoder-minutes", type=float, default=22)
-    parser.add_argument("--reading-minutes", type=float, default=3)
-    parser.add_argument("--flow-minutes", type=float, default=90)
-    parser.add_argument("--polish-minutes", type=float, default=10)
-    parser.add_argument("--scenes", type=int, default=16000, help="scenes whose latents the flow is fitted to")
+    parser.add_argument("--autoencoder-minutes", type=float, default=40)
+    parser.add_argument("--reading-minutes", type=float, default=5)
+    parser.add_argument("--flow-minutes", type=float, default=600)
+    parser.add_argument("--polish-minutes", type=float, default=20)
+    parser.add_argument(
+        "--scenes", type=int, default=32000, help="scenes that the flow is fitted to; the autoencoder sees a 16th"
+    )
     parser.add_argument("--warm-start", type=Path, help="model folder to begin from where the work folder is empty")
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
     if options.warm_start:
         warm_start(options.work, options.warm_start)
     art = Art(options.art)
-    autoencoder = _fitted_autoencoder(options.work, art, options.autoencoder_minutes)
+    few = -(-options.scenes // 16)
+    autoencoder = _fitted_autoencoder(options.work, art, options.autoencoder_minutes, few)
     flow = FlowNetworks()
     if not (options.work / FLOW_CHECKPOINT).exists():
-        teach_reading(options.work, flow.t5, flow.clip, options.reading_minutes)
-    fit_flow(options.work, flow, autoencoder, art, options.flow_minutes, options.scenes)
-    polish_decoder(options.work, autoencoder, art, options.polish_minutes)
+        teach_reading(options.work, flow.t5, flow.clip, options.reading_minutes, options.scenes)
+    buckets = make_buckets(autoencoder, art, options.scenes, options.work)
+
+    def seen(step: int) -> None:
+        look(lambda folder: export(folder, flow, autoencoder), options.work, step)
+
+    fit_flow(options.work, flow, buckets, options.flow_minutes, seen)
+    polish_decoder(options.work, autoencoder, art, options.polish_minutes, few)
     export(options.out, flow, autoencoder)
 
 
-def _fitted_autoencoder(work: Path, art: Art, minutes: float) -> Autoencoder:
+def _fitted_autoencoder(work: Path, art: Art, minutes: float, scenes: int) -> Autoencoder:
     """Return the autoencoder of the work folder, fitting it first if need be."""
     kept = work / "autoencoder.pt"
     if not kept.exists():
-        torch.save(fit_autoencoder(work, art, minutes).state_dict(), kept)
+        torch.save(fit_autoencoder(work, art, minutes, scenes).state_dict(), kept)
     autoencoder = Autoencoder(SKETCH.autoencoder)
     autoencoder.load_state_dict(torch.load(kept, weights_only=True))
     return autoencoder.eval()
@@ -69,7 +78,7 @@ def warm_start(work: Path, folder: Path) -> None:
         flow = FlowNetworks()
         flow.transformer, flow.t5, flow.clip = networks.transformer, networks.t5, networks.clip
         flow.requires_grad_()
-        Progress(minutes=1.0).save(work / FLOW_CHECKPOINT, {"flow": flow}, make_optimizers(flow))
+        Progress(minutes=1.0).save(work / FLOW_CHECKPOINT, {"flow": flow}, flow_optimizers(flow))
 
 
 def export(folder: Path, flow: FlowNetworks, autoencoder: Autoencoder) -> None:

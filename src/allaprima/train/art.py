@@ -1,16 +1,16 @@
-"""The things that `sketch` can paint, and their pictures: flat vector art by Microsoft (MIT), rasterised.
+"""The pictures of things: flat vector art by Microsoft (MIT), recoloured where asked, rasterised at any size.
 
 The art comes from the npm package named in `PACKAGE`, fetched once with `npm pack` into a folder of the caller's
-choice; nothing of it is shipped. A thing has a name, the wordings that captions use for it, and, where it can wear
-sunglasses, where its eyes are.
+choice; nothing of it is shipped.
 """
 
+import colorsys
 import io
 import json
+import re
 import subprocess
 import tarfile
-from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -21,87 +21,25 @@ from PIL import Image
 #: Microsoft's Fluent emoji, flat style, as packed by Iconify. MIT.
 PACKAGE = "@iconify-json/fluent-emoji-flat@1.2.6"
 TARBALL = "iconify-json-fluent-emoji-flat-1.2.6.tgz"
-#: Side in pixels at which a thing is rasterised once; scenes only ever shrink it.
-SPRITE_PX = 288
 
+#: Colours that things come in: hue in degrees, saturation and value of their main tone.
+DYES: dict[str, tuple[float, float, float]] = {
+    "red": (358, 0.82, 0.92),
+    "orange": (27, 0.85, 0.98),
+    "yellow": (48, 0.78, 0.99),
+    "green": (130, 0.72, 0.72),
+    "blue": (212, 0.82, 0.92),
+    "purple": (272, 0.6, 0.76),
+    "pink": (332, 0.45, 0.99),
+    "black": (250, 0.2, 0.2),
+}
 
-@dataclass(frozen=True, slots=True)
-class Thing:
-    """Something that can be painted."""
+#: Tones within this many degrees of the main tone's hue are recoloured with it, if saturated at least so much.
+HUE_REACH, LEAST_SATURATION = 44.0, 0.25
+#: Side in pixels at which an icon's main tone is looked for.
+LOOK_PX = 48
 
-    #: The icon's name in the art package, and the thing's identity.
-    icon: str
-    #: What captions call it; the first is the usual name.
-    wordings: tuple[str, ...]
-    #: Centre (x, y) and width of sunglasses on it, as fractions of its square. None: it wears none.
-    eyes: tuple[float, float, float] | None = None
-
-
-def _thing(icon: str, *wordings: str, eyes: tuple[float, float, float] | None = None) -> Thing:
-    return Thing(icon, wordings or (icon.replace("-", " "),), eyes)
-
-
-THINGS: tuple[Thing, ...] = (
-    _thing("t-rex", "t-rex", "trex", "tyrannosaurus", "dinosaur", eyes=(0.26, 0.15, 0.4)),
-    _thing("sunglasses", "sunglasses", "pair of sunglasses"),
-    _thing("red-apple", "red apple", "apple"),
-    _thing("banana"),
-    _thing("strawberry"),
-    _thing("pineapple"),
-    _thing("watermelon", "watermelon", "slice of watermelon"),
-    _thing("pizza", "pizza", "slice of pizza"),
-    _thing("hamburger", "hamburger", "burger"),
-    _thing("doughnut", "doughnut", "donut"),
-    _thing("birthday-cake", "birthday cake", "cake"),
-    _thing("soft-ice-cream", "ice cream", "ice cream cone"),
-    _thing("avocado"),
-    _thing("dog-face", "dog", "dog face", "puppy", eyes=(0.5, 0.45, 0.7)),
-    _thing("cat-face", "cat", "cat face", "kitten", eyes=(0.5, 0.5, 0.7)),
-    _thing("fox", "fox", "fox face", eyes=(0.5, 0.5, 0.7)),
-    _thing("panda", "panda", "panda face", eyes=(0.5, 0.5, 0.7)),
-    _thing("frog", "frog", "frog face"),
-    _thing("pig-face", "pig", "pig face", eyes=(0.5, 0.45, 0.7)),
-    _thing("lion", "lion", "lion face", eyes=(0.5, 0.48, 0.6)),
-    _thing("penguin"),
-    _thing("elephant"),
-    _thing("octopus"),
-    _thing("whale"),
-    _thing("turtle", "turtle", "tortoise"),
-    _thing("butterfly"),
-    _thing("lady-beetle", "ladybug", "ladybird"),
-    _thing("unicorn"),
-    _thing("flamingo"),
-    _thing("crab"),
-    _thing("automobile", "car", "red car"),
-    _thing("bus"),
-    _thing("rocket"),
-    _thing("sailboat", "sailboat", "sailing boat"),
-    _thing("house"),
-    _thing("palm-tree", "palm tree", "palm"),
-    _thing("evergreen-tree", "pine tree", "christmas fir"),
-    _thing("cactus"),
-    _thing("sunflower"),
-    _thing("tulip"),
-    _thing("mushroom", "mushroom", "toadstool"),
-    _thing("four-leaf-clover", "four-leaf clover", "clover"),
-    _thing("sun"),
-    _thing("crescent-moon", "moon", "crescent moon"),
-    _thing("star"),
-    _thing("rainbow"),
-    _thing("red-heart", "heart", "red heart"),
-    _thing("balloon"),
-    _thing("soccer-ball", "soccer ball", "football"),
-    _thing("basketball"),
-    _thing("crown"),
-    _thing("umbrella"),
-    _thing("robot"),
-    _thing("snowman"),
-    _thing("ghost"),
-    _thing("jack-o-lantern", "pumpkin", "jack-o-lantern"),
-    _thing("teapot"),
-)
-
-BY_ICON = {thing.icon: thing for thing in THINGS}
+_HEX = re.compile(r"#([0-9a-fA-F]{6}|[0-9a-fA-F]{3})\b")
 
 
 class Art:
@@ -109,35 +47,65 @@ class Art:
 
     def __init__(self, folder: Path) -> None:
         """folder: holds the package's tarball, or will once it is fetched with npm."""
-        self._icons = json.loads(self._member(folder, "package/icons.json"))
+        package = json.loads(_member(folder, "package/icons.json"))
+        self._icons: dict[str, dict[str, str]] = package["icons"]
+        self._box = f"0 0 {package['width']} {package['height']}"
 
-    @staticmethod
-    def _member(folder: Path, name: str) -> bytes:
-        tarball = folder / TARBALL
-        if not tarball.exists():
-            folder.mkdir(parents=True, exist_ok=True)
-            subprocess.run(["npm", "pack", PACKAGE], cwd=folder, check=True, stdout=subprocess.DEVNULL)
-        with tarfile.open(tarball) as archive:
-            member = archive.extractfile(name)
-            if member is None:
-                raise FileNotFoundError(f"{tarball} holds no {name}")
-            return member.read()
+    @lru_cache(maxsize=512)  # noqa: B019 - one Art lives as long as the process
+    def sprite(self, icon: str, px: int, dye: str | None = None) -> NDArray[np.float32]:
+        """Return an icon as (px, px, 4), float32 in [0, 1], colours multiplied by alpha.
 
-    @cache  # noqa: B019 - one Art lives as long as the process
-    def sprite(self, icon: str) -> NDArray[np.float32]:
-        """Return the icon as (SPRITE_PX, SPRITE_PX, 4), float32 in [0, 1], colours multiplied by alpha, cropped to
-        its painted square.
+        dye: one of `DYES`; the icon's main tone and its shades become that colour's.
         """
-        width, height = self._icons["width"], self._icons["height"]
-        body = self._icons["icons"][icon]["body"]
-        svg = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}">{body}</svg>'
-        png = bytes(resvg_py.svg_to_bytes(svg_string=svg, width=SPRITE_PX, height=SPRITE_PX))
+        body = self._icons[icon]["body"]
+        if dye is not None:
+            body = _dyed(body, self._main_tone(icon), dye)
+        return self._raster(body, px)
+
+    def _raster(self, body: str, px: int) -> NDArray[np.float32]:
+        svg = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="{self._box}">{body}</svg>'
+        png = bytes(resvg_py.svg_to_bytes(svg_string=svg, width=px, height=px))
         rgba = np.asarray(Image.open(io.BytesIO(png)).convert("RGBA"), dtype=np.float32) / np.float32(255)
         rgba[..., :3] *= rgba[..., 3:]
         return rgba
 
+    @cache  # noqa: B019 - as above
+    def _main_tone(self, icon: str) -> tuple[float, float, float]:
+        """Return hue in degrees, saturation and value of the saturated tone that covers most of an icon."""
+        pixels = self._raster(self._icons[icon]["body"], LOOK_PX).reshape(-1, 4)
+        solid = pixels[pixels[:, 3] > 0.99, :3]
+        tones = np.array([colorsys.rgb_to_hsv(*pixel) for pixel in solid.tolist()])
+        tones = tones[tones[:, 1] > LEAST_SATURATION]
+        hues, counts = np.unique(np.round(tones, 2), axis=0, return_counts=True)
+        hue, saturation, value = hues[counts.argmax()].tolist()
+        return 360 * hue, saturation, value
 
-def shrink(sprite: NDArray[np.float32], px: int) -> NDArray[np.float32]:
-    """Return a sprite at px by px, anti-aliased; alpha stays multiplied in."""
-    planes = [Image.fromarray(sprite[..., i]).resize((px, px), Image.Resampling.BOX) for i in range(4)]
-    return np.stack([np.asarray(plane, dtype=np.float32) for plane in planes], axis=-1)
+
+def _member(folder: Path, name: str) -> bytes:
+    tarball = folder / TARBALL
+    if not tarball.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        subprocess.run(["npm", "pack", PACKAGE], cwd=folder, check=True, stdout=subprocess.DEVNULL)
+    with tarfile.open(tarball) as archive:
+        member = archive.extractfile(name)
+        if member is None:
+            raise FileNotFoundError(f"{tarball} holds no {name}")
+        return member.read()
+
+
+def _dyed(body: str, main: tuple[float, float, float], dye: str) -> str:
+    """Return an icon's SVG with the main tone and its shades turned into a dye's."""
+    main_hue, main_saturation, main_value = main
+    hue, saturation, value = DYES[dye]
+
+    def turned(match: re.Match[str]) -> str:
+        digits = match[1] if len(match[1]) == 6 else "".join(2 * digit for digit in match[1])
+        h, s, v = colorsys.rgb_to_hsv(*(int(digits[i : i + 2], 16) / 255 for i in (0, 2, 4)))
+        away = (360 * h - main_hue + 180) % 360 - 180
+        if abs(away) > HUE_REACH or s < LEAST_SATURATION:
+            return match[0]
+        s, v = min(1.0, s / main_saturation * saturation), min(1.0, v / main_value * value)
+        rgb = colorsys.hsv_to_rgb(((hue + 0.2 * away) % 360) / 360, s, v)
+        return "#" + "".join(f"{round(255 * part):02x}" for part in rgb)
+
+    return _HEX.sub(turned, body)

@@ -15,46 +15,47 @@ from torch.nn import functional as F
 
 from allaprima.flux import SKETCH, Autoencoder
 from allaprima.train.art import Art
+from allaprima.train.optimizers import Rates, flatten_kernels, make_optimizers, restore_kernels
 from allaprima.train.pictures import draw_pool, pick_canvas, scene_pixels, to_signed
 from allaprima.train.progress import Progress
 
-#: Side of a crop in pixels: five cells, the shorter side of the narrowest canvas.
-CROP = 160
+#: Side of a crop in pixels: five cells.
+CROP = 5 * SKETCH.token_px
 BATCH = 10
-RATE = 1.5e-3
-LATENT_NOISE = 0.12
+MUON_RATE, RATE = 0.03, 3e-3
+LATENT_NOISE = 0.08
 LATENT_PENALTY = 1e-3
-#: Scenes drawn up front; crops are taken from all of them.
-POOL = 3000
 HELD_OUT_SEED = 10_000_000
 
 
-def fit_autoencoder(folder: Path, art: Art, minutes: float) -> Autoencoder:
-    """Fit for that many minutes (over all runs), with checkpoints in `folder`; return the fitted autoencoder."""
+def fit_autoencoder(folder: Path, art: Art, minutes: float, scenes: int) -> Autoencoder:
+    """Fit for that many minutes (over all runs), with checkpoints in `folder`; return the fitted autoencoder.
+
+    scenes: how many are drawn up front; crops are taken from all of them.
+    """
     torch.manual_seed(0)
-    model = Autoencoder(SKETCH.autoencoder).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, betas=(0.9, 0.99), weight_decay=0.01)
+    model = Autoencoder(SKETCH.autoencoder)
+    ends = (model.encoder.conv_in, model.encoder.conv_out, model.decoder.conv_in, model.decoder.conv_out)
+    optimizers = make_optimizers(model, flatten_kernels(model, ends), MUON_RATE, RATE)
+    rates = Rates(optimizers)
     progress = Progress(minutes)
     checkpoint = folder / "autoencoder.ckpt"
-    progress.resume(checkpoint, {"autoencoder": model}, [optimizer])
-    pool = draw_pool(art, POOL)
+    progress.resume(checkpoint, {"autoencoder": model}, optimizers)
+    pool = draw_pool(art, scenes)
     held_out = scene_pixels(range(HELD_OUT_SEED, HELD_OUT_SEED + 24), art)
     for step in progress.steps():
-        for group in optimizer.param_groups:
-            group["lr"] = RATE * progress.rate
+        rates.scale(progress.rate)
         loss = _loss(model, _crops(pool))
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
+        rates.step(loss, model.parameters())
         if step % 100 == 0:
             psnr = score_psnr(model, held_out) if step % 300 == 0 else float("nan")
             print(
                 f"autoencoder {progress.share:6.1%} step {step} loss {loss.item():.4f} psnr {psnr:.2f} dB", flush=True
             )
         if progress.is_checkpoint_due():
-            progress.save(checkpoint, {"autoencoder": model}, [optimizer])
-    progress.save(checkpoint, {"autoencoder": model}, [optimizer])
+            progress.save(checkpoint, {"autoencoder": model}, optimizers)
+    progress.save(checkpoint, {"autoencoder": model}, optimizers)
+    restore_kernels(model)
     print(f"autoencoder done: {score_psnr(model, held_out):.2f} dB on held-out scenes", flush=True)
     _fold_spread(model, to_signed(scene_pixels(range(256), art)))
     return model

@@ -8,17 +8,18 @@ al. 2024), all else by AdamW.
 Dimension key: B batch, L image tokens, C latent values per token.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from allaprima.flux import SKETCH, Autoencoder, CLIPTextEncoder, Flux, T5Encoder
 from allaprima.flux.latents import image_ids, pack, text_ids
 from allaprima.train.art import Art
+from allaprima.train.optimizers import Optimizers, Rates
 from allaprima.train.pictures import canvas_px, scene_pixels, to_signed
 from allaprima.train.progress import Progress
 from allaprima.train.reading import Captions
@@ -44,14 +45,8 @@ class Bucket:
     scenes: list[Scene]
     #: (number of scenes, L, C), bfloat16.
     latents: Tensor
-
-    def chances(self) -> NDArray[np.float64]:
-        """Return how likely each scene is to be picked: one that is harder to read, with two things or with sunglasses
-        worn, twice as likely as another.
-        """
-        is_hard = [len(scene.things) > 1 or scene.things[0].wears_sunglasses for scene in self.scenes]
-        weights = 1.0 + np.array(is_hard, dtype=float)
-        return weights / weights.sum()
+    #: (number of scenes, LEEWAY), float32.
+    leeway: Tensor
 
 
 class FlowNetworks(nn.Module):
@@ -87,7 +82,8 @@ def make_buckets(autoencoder: Autoencoder, art: Art, count: int, folder: Path) -
         else:
             latents = _encode(autoencoder, art, seeds, size)
             torch.save(latents, kept)
-        buckets.append(Bucket(rows, columns, [compose(seed, *size) for seed in seeds], latents))
+        scenes = [compose(seed, *size) for seed in seeds]
+        buckets.append(Bucket(rows, columns, scenes, latents, torch.tensor([scene.leeway for scene in scenes])))
         print(f"latents {rows}x{columns}: {len(seeds)}", flush=True)
     return buckets
 
@@ -102,7 +98,7 @@ def _encode(autoencoder: Autoencoder, art: Art, seeds: range, size: tuple[int, i
     return torch.cat(parts)
 
 
-def make_optimizers(networks: FlowNetworks) -> list[torch.optim.Optimizer]:
+def flow_optimizers(networks: FlowNetworks) -> Optimizers:
     """Return Muon for the matrices of the transformer's blocks, and AdamW for the rest.
 
     Muon moves a matrix by the same amount however small its gradient is; on the text encoders, whose gradients are
@@ -134,48 +130,63 @@ def draw_times(count: int) -> Tensor:
 
 
 def fit_flow(
-    folder: Path, networks: FlowNetworks, autoencoder: Autoencoder, art: Art, minutes: float, scenes: int
+    folder: Path, networks: FlowNetworks, buckets: list[Bucket], minutes: float, look: Callable[[int], None]
 ) -> None:
-    """Fit in place for that many minutes (over all runs), with checkpoints in `folder`."""
+    """Fit in place for that many minutes (over all runs), with checkpoints in `folder`.
+
+    look: called with the number of steps now and then, and at the end.
+    """
     torch.manual_seed(1)
-    buckets = make_buckets(autoencoder, art, scenes, folder)
     captions = Captions()
-    optimizers = make_optimizers(networks)
-    base_rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in optimizers]
+    optimizers = flow_optimizers(networks)
+    rates = Rates(optimizers)
     progress = Progress(minutes)
     checkpoint = folder / FLOW_CHECKPOINT
     progress.resume(checkpoint, {"flow": networks}, optimizers)
     rng = np.random.default_rng((2, progress.step))
-    chances = [bucket.chances() for bucket in buckets]
     weights = np.array([len(bucket.scenes) for bucket in buckets], dtype=float) ** EVENNESS
     smooth = 1.0
     for step in progress.steps():
-        for optimizer, rates in zip(optimizers, base_rates, strict=True):
-            for group, rate in zip(optimizer.param_groups, rates, strict=True):
-                group["lr"] = rate * progress.rate
+        rates.scale(progress.rate)
         which = rng.choice(len(buckets), p=weights / weights.sum())
         bucket = buckets[which]
-        picks = rng.choice(len(bucket.scenes), size=BATCH, p=chances[which])
+        picks = rng.integers(len(bucket.scenes), size=BATCH)
         t5_ids, clip_ids = captions.ids([bucket.scenes[i] for i in picks], rng)
         loss = flow_loss(networks, bucket, torch.from_numpy(picks), t5_ids, clip_ids)
-        for optimizer in optimizers:
-            optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(networks.parameters(), 1.0)
-        for optimizer in optimizers:
-            optimizer.step()
+        rates.step(loss, networks.parameters())
         smooth = 0.99 * smooth + 0.01 * loss.item()
         if step % 100 == 0:
             print(f"flow {progress.share:6.1%} step {step} loss {smooth:.4f}", flush=True)
         if progress.is_checkpoint_due():
             progress.save(checkpoint, {"flow": networks}, optimizers)
+        if progress.is_look_due():
+            look(step)
     progress.save(checkpoint, {"flow": networks}, optimizers)
+    look(progress.step)
+
+
+def steered(noise: Tensor, leeway: Tensor) -> Tensor:
+    """Return noise of which the mean of latent channel k over the picture is leeway k, scaled to deviate by one.
+
+    Noise (B, L, C) and leeway (B, K) are standard normal, and so is what is returned; but now the noise that a picture
+    is painted from tells what the words leave open about it. Without that, a first step could only paint the mean of
+    all that it might be, and two seeds would differ little. Pairing noise with what it should become is the idea of
+    Pooladian et al. 2023 (2304.14772); here the pairs are made, not searched.
+    """
+    batch, length, _ = noise.shape
+    count = leeway.shape[1]
+    # A token holds the four values of a latent channel side by side (`latents.pack`).
+    values = noise.reshape(batch, length, -1, 4).clone()
+    steered_ones = values[:, :, :count]
+    spread = (4 * length) ** 0.5
+    steered_ones += (leeway / spread - steered_ones.mean(dim=(1, 3)))[:, None, :, None]
+    return values.reshape(noise.shape)
 
 
 def flow_loss(networks: FlowNetworks, bucket: Bucket, picks: Tensor, t5_ids: Tensor, clip_ids: Tensor) -> Tensor:
     """Return the mean squared error of the velocity at random times, those near 0 weighed less. picks: (B,)."""
     image = bucket.latents[picks].float()  # (B, L, C)
-    noise = torch.randn_like(image)
+    noise = steered(torch.randn_like(image), bucket.leeway[picks])
     t = draw_times(len(picks))
     mixed = torch.lerp(image, noise, t[:, None, None])
     with torch.autocast("cpu", torch.bfloat16):

@@ -16,7 +16,11 @@ def canvas_px(width: int, height: int) -> tuple[int, int]:
     return columns * SKETCH.token_px, rows * SKETCH.token_px
 
 
-def scene_pixels(seeds: range, art: Art, width: int = 256, height: int = 256) -> Tensor:
+#: The canvas of a square picture.
+SQUARE = canvas_px(512, 512)
+
+
+def scene_pixels(seeds: range, art: Art, width: int = SQUARE[0], height: int = SQUARE[1]) -> Tensor:
     """Return drawn scenes: (len(seeds), 3, height, width), uint8."""
     pictures = [np.round(draw(compose(seed, width, height), art) * 255).astype(np.uint8) for seed in seeds]
     return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).contiguous()

@@ -12,47 +12,51 @@ import torch
 from allaprima.flux import Autoencoder
 from allaprima.train.art import Art
 from allaprima.train.autoencoder import HELD_OUT_SEED, picture_loss, score_psnr
+from allaprima.train.optimizers import Rates, flatten_kernels, make_optimizers, restore_kernels
 from allaprima.train.pictures import draw_pool, pick_canvas, scene_pixels, to_signed
 from allaprima.train.progress import Progress
 
 BATCH = 4
-RATE = 1e-3
-#: Scenes drawn up front, and the first one's number: apart from those that the encoder was fitted to.
-POOL, FIRST_SEED = 1500, 50_000
+MUON_RATE, RATE = 0.01, 1e-3
+#: Number of the first scene: apart from those that the encoder was fitted to.
+FIRST_SEED = 5_000_000
 #: The largest deviation of the noise on a latent, of which the deviation itself is about one.
 MOST_NOISE = 0.4
 
 
-def polish_decoder(folder: Path, autoencoder: Autoencoder, art: Art, minutes: float) -> None:
-    """Improve the decoder in place for that many minutes (over all runs), with checkpoints in `folder`."""
+def polish_decoder(folder: Path, autoencoder: Autoencoder, art: Art, minutes: float, scenes: int) -> None:
+    """Improve the decoder in place for that many minutes (over all runs), with checkpoints in `folder`.
+
+    scenes: how many are drawn up front.
+    """
     torch.manual_seed(3)
     decoder = autoencoder.decoder.train()
-    optimizer = torch.optim.AdamW(decoder.parameters(), lr=RATE, betas=(0.9, 0.99), weight_decay=0.01)
+    optimizers = make_optimizers(
+        decoder, flatten_kernels(decoder, (decoder.conv_in, decoder.conv_out)), MUON_RATE, RATE
+    )
+    rates = Rates(optimizers)
     progress = Progress(minutes)
     checkpoint = folder / "polish.ckpt"
-    progress.resume(checkpoint, {"decoder": decoder}, [optimizer])
-    pool = draw_pool(art, POOL, FIRST_SEED)
+    progress.resume(checkpoint, {"decoder": decoder}, optimizers)
+    pool = draw_pool(art, scenes, FIRST_SEED)
     held_out = scene_pixels(range(HELD_OUT_SEED, HELD_OUT_SEED + 24), art)
     for step in progress.steps():
-        for group in optimizer.param_groups:
-            group["lr"] = RATE * progress.rate
-        scenes = pick_canvas(pool)
-        picks = torch.randint(len(scenes), (BATCH,))
-        pixels = to_signed(scenes[picks]).contiguous(memory_format=torch.channels_last)
+        rates.scale(progress.rate)
+        drawn = pick_canvas(pool)
+        picks = torch.randint(len(drawn), (BATCH,))
+        pixels = to_signed(drawn[picks]).contiguous(memory_format=torch.channels_last)
         deviations = MOST_NOISE * torch.rand(BATCH, 1, 1, 1)
         with torch.autocast("cpu", torch.bfloat16):
             with torch.no_grad():
                 z = autoencoder.encode(pixels)
             painted = autoencoder.decode(z + deviations * torch.randn_like(z))
         loss = picture_loss(painted.float() - pixels)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(decoder.parameters(), 1.0)
-        optimizer.step()
+        rates.step(loss, decoder.parameters())
         if step % 50 == 0:
             psnr = score_psnr(autoencoder, held_out) if step % 200 == 0 else float("nan")
             print(f"polish {progress.share:6.1%} step {step} loss {loss.item():.4f} psnr {psnr:.2f} dB", flush=True)
         if progress.is_checkpoint_due():
-            progress.save(checkpoint, {"decoder": decoder}, [optimizer])
-    progress.save(checkpoint, {"decoder": decoder}, [optimizer])
+            progress.save(checkpoint, {"decoder": decoder}, optimizers)
+    progress.save(checkpoint, {"decoder": decoder}, optimizers)
+    restore_kernels(decoder)
     print(f"polish done: {score_psnr(autoencoder, held_out):.2f} dB on held-out scenes", flush=True)

@@ -14,6 +14,8 @@ from torch import nn
 
 #: Seconds between checkpoints.
 CHECKPOINT_S = 60.0
+#: Seconds between looks at what a fit has come to.
+LOOK_S = 900.0
 #: The learning rate stays up to this progress, then falls linearly to nothing.
 DECAY_FROM = 0.3
 
@@ -28,6 +30,7 @@ class Progress:
     elapsed_s: float = 0.0
     _started: float = field(default_factory=time.monotonic)
     _saved: float = field(default_factory=time.monotonic)
+    _looked: float = field(default_factory=time.monotonic)
 
     @property
     def share(self) -> float:
@@ -51,6 +54,13 @@ class Progress:
         due = time.monotonic() - self._saved > CHECKPOINT_S
         if due:
             self._saved = time.monotonic()
+        return due
+
+    def is_look_due(self) -> bool:
+        """Say once per `LOOK_S` that it is time."""
+        due = time.monotonic() - self._looked > LOOK_S
+        if due:
+            self._looked = time.monotonic()
         return due
 
     def save(self, path: Path, networks: dict[str, nn.Module], optimizers: list[torch.optim.Optimizer]) -> None:

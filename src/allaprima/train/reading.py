@@ -1,11 +1,11 @@
 """Teach the two text encoders of `sketch` to read, before anything is painted.
 
 FLUX's T5 and CLIP come to it trained on text. Ours are too small for that, but they can learn what captions mean from
-captions alone, in a minute or two: from what each encoder makes of a sentence, a linear layer has to tell the
-background, the thing or the two things in their order, and whether sunglasses are worn. The flow that is fitted next
-then never has to find out at once what a word means and what the thing looks like.
+captions alone, in a few minutes: from what each encoder makes of a sentence, a small reader has to answer questions
+about the scene. The flow that is fitted next then never has to find out at once what a word means and what the thing
+looks like. CLIP, whose one vector is to say what a picture is about, is asked about the first thing only.
 
-Dimension key: B batch, T tokens.
+Dimension key: B batch, T tokens, W width, Q questions.
 """
 
 from pathlib import Path
@@ -17,19 +17,29 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from allaprima.flux import SKETCH, CLIPTextEncoder, T5Encoder
-from allaprima.train.art import THINGS
+from allaprima.train.art import DYES
+from allaprima.train.captions import caption, words
+from allaprima.train.optimizers import Optimizers, Rates
+from allaprima.train.places import BACKGROUNDS, OPEN
 from allaprima.train.progress import Progress
-from allaprima.train.scenes import BACKGROUNDS, SIZES, Scene, caption, compose, words
+from allaprima.train.scenes import RELATIONS, SIZES, Scene, Subject, compose
+from allaprima.train.things import ACCESSORIES, THINGS
 from allaprima.weights.tokenizer import PromptTokenizer, word_tokenizer, word_tokenizers
 
 BATCH = 128
 RATE = 2e-3
-#: Scenes whose captions are read; each is worded anew at every visit.
-SCENES = 6000
-#: Answers of a reader: background, first thing, second thing or none, sunglasses worn or not.
-ANSWERS = (len(BACKGROUNDS), len(THINGS), len(THINGS) + 1, 2)
+#: Subjects that a scene can have.
+SUBJECTS = 4
 
-_NUMBER = {thing.icon: i for i, thing in enumerate(THINGS)}
+_GROUNDS = (*BACKGROUNDS, OPEN)
+_ICONS = (None, *(thing.icon for thing in THINGS))
+_DYES = (None, *DYES)
+_SIZES = (None, "small", "big")
+_ACCESSORIES = (None, *(accessory.icon for accessory in ACCESSORIES))
+_RELATIONS = (None, *RELATIONS)
+#: Number of answers to each question about the scene, and to each about one subject.
+SCENE_ANSWERS = (len(_GROUNDS), len(_RELATIONS))
+SUBJECT_ANSWERS = (len(_ICONS), 4, len(_DYES), len(_SIZES), len(_ACCESSORIES))
 
 
 def tokenizers() -> tuple[PromptTokenizer, PromptTokenizer]:
@@ -50,54 +60,82 @@ class Captions:
         return t5, torch.tensor([self._clip.encode(prompt).ids for prompt in prompts])
 
 
+class Reader(nn.Module):
+    """Answers every question from one weighted mean of an encoder's tokens each."""
+
+    def __init__(self, width: int, answers: tuple[int, ...]) -> None:
+        super().__init__()
+        self.look = nn.Linear(width, len(answers))
+        self.answer = nn.ModuleList(nn.Linear(width, count) for count in answers)
+
+    def forward(self, tokens: Tensor) -> list[Tensor]:
+        """(B, T, W) -> Q logits, (B, answers) each."""
+        weights = self.look(tokens).softmax(dim=1)  # (B, T, Q)
+        means = weights.transpose(1, 2) @ tokens  # (B, Q, W)
+        return [answer(means[:, i]) for i, answer in enumerate(self.answer)]
+
+
 def answers(scene: Scene) -> tuple[int, ...]:
-    """Return what a reader has to tell about a scene's caption, a number below each of `ANSWERS`."""
-    first, *rest = scene.things
-    second = _NUMBER[rest[0].icon] if rest else len(THINGS)
-    return BACKGROUNDS.index(scene.background), _NUMBER[first.icon], second, int(first.wears_sunglasses)
+    """Return what is right about a scene: of the scene, then of each of its `SUBJECTS` subjects or none."""
+    right = [_GROUNDS.index(scene.background), _RELATIONS.index(scene.relation)]
+    for i in range(SUBJECTS):
+        subject = scene.subjects[i] if i < len(scene.subjects) else None
+        right += (0,) * len(SUBJECT_ANSWERS) if subject is None else _about(subject)
+    return tuple(right)
 
 
-def teach_reading(folder: Path, t5: T5Encoder, clip: CLIPTextEncoder, minutes: float) -> None:
-    """Fit both encoders in place for that many minutes (over all runs), with checkpoints in `folder`."""
+def _about(subject: Subject) -> tuple[int, ...]:
+    return (
+        _ICONS.index(subject.icon),
+        subject.count - 1,
+        _DYES.index(subject.dye),
+        _SIZES.index(subject.size),
+        _ACCESSORIES.index(subject.accessory),
+    )
+
+
+def teach_reading(folder: Path, t5: T5Encoder, clip: CLIPTextEncoder, minutes: float, scenes: int) -> None:
+    """Fit both encoders in place for that many minutes (over all runs), with checkpoints in `folder`.
+
+    scenes: how many have their captions read; each is worded anew at every visit.
+    """
     torch.manual_seed(4)
-    readers = nn.ModuleList(nn.Linear(width, sum(ANSWERS)) for width in (SKETCH.t5.d_model, SKETCH.clip.hidden_size))
-    networks: dict[str, nn.Module] = {"t5": t5, "clip": clip, "readers": readers}
+    of_t5 = Reader(SKETCH.t5.d_model, SCENE_ANSWERS + SUBJECTS * SUBJECT_ANSWERS)
+    of_clip = Reader(SKETCH.clip.hidden_size, SCENE_ANSWERS + SUBJECT_ANSWERS)
+    networks: dict[str, nn.Module] = {"t5": t5, "clip": clip, "of_t5": of_t5, "of_clip": of_clip}
     parameters = [parameter for network in networks.values() for parameter in network.parameters()]
-    optimizer = torch.optim.AdamW(parameters, lr=RATE, betas=(0.9, 0.98), weight_decay=0.01)
+    optimizers: Optimizers = [torch.optim.AdamW(parameters, lr=RATE, betas=(0.9, 0.98), weight_decay=0.01)]
+    rates = Rates(optimizers)
     progress = Progress(minutes)
     checkpoint = folder / "reading.ckpt"
-    progress.resume(checkpoint, networks, [optimizer])
+    progress.resume(checkpoint, networks, optimizers)
     rng = np.random.default_rng((4, progress.step))
     sizes = list(SIZES)
-    scenes = [compose(seed, *sizes[seed % len(sizes)]) for seed in range(SCENES)]
+    pool = [compose(seed, *sizes[seed % len(sizes)]) for seed in range(scenes)]
     captions = Captions()
     for step in progress.steps():
-        for group in optimizer.param_groups:
-            group["lr"] = RATE * progress.rate
-        asked = [scenes[i] for i in rng.integers(SCENES, size=BATCH)]
+        rates.scale(progress.rate)
+        asked = [pool[i] for i in rng.integers(scenes, size=BATCH)]
         t5_ids, clip_ids = captions.ids(asked, rng)
         wanted = torch.tensor([answers(scene) for scene in asked])
-        read = readers[0](t5(t5_ids).mean(1)), readers[1](clip(clip_ids))
+        read = of_t5(t5(t5_ids)), of_clip(clip(clip_ids)[:, None])
         loss = torch.stack([_cross_entropy(logits, wanted) for logits in read]).sum()
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
+        rates.step(loss, parameters)
         if step % 100 == 0:
             right = " ".join(f"{_right(logits, wanted):.1%}" for logits in read)
             print(f"reading {progress.share:6.1%} step {step} loss {loss.item():.4f} read right {right}", flush=True)
         if progress.is_checkpoint_due():
-            progress.save(checkpoint, networks, [optimizer])
-    progress.save(checkpoint, networks, [optimizer])
+            progress.save(checkpoint, networks, optimizers)
+    progress.save(checkpoint, networks, optimizers)
 
 
-def _cross_entropy(logits: Tensor, wanted: Tensor) -> Tensor:
-    """Return the summed loss of all answers. logits: (B, sum of ANSWERS); wanted: (B, number of answers)."""
-    parts = zip(logits.split(ANSWERS, dim=1), wanted.unbind(1), strict=True)
-    return torch.stack([F.cross_entropy(part, answer) for part, answer in parts]).sum()
+def _cross_entropy(logits: list[Tensor], wanted: Tensor) -> Tensor:
+    """Return the summed loss of the answers given, the first ones. wanted: (B, all questions)."""
+    answered = wanted[:, : len(logits)].unbind(1)
+    return torch.stack([F.cross_entropy(*pair) for pair in zip(logits, answered, strict=True)]).sum()
 
 
-def _right(logits: Tensor, wanted: Tensor) -> float:
+def _right(logits: list[Tensor], wanted: Tensor) -> float:
     """Return the share of sentences of which every answer is right."""
-    told = torch.stack([part.argmax(1) for part in logits.split(ANSWERS, dim=1)], dim=1)
-    return (told == wanted).all(1).float().mean().item()
+    told = torch.stack([given.argmax(1) for given in logits], dim=1)
+    return (told == wanted[:, : len(logits)]).all(1).float().mean().item()

@@ -1,133 +1,55 @@
-"""Captioned scenes: a background, one or two things on it, and sentences that say so.
+"""Scenes: a background and one to four things on it, composed by number and drawn.
 
-A scene is drawn by number: the same seed gives the same scene for ever, so a set of scenes is a range of seeds.
-Pictures are float32 RGB in [0, 1]; positions and sizes are fractions of the canvas.
+The same seed gives the same scene for ever, so a set of scenes is a range of seeds. What words leave open about a scene
+(where things stand, the horizon, the light) is decided by a handful of standard normal numbers, its leeway; `leeway`
+tells how the noise that a picture is painted from comes to decide them.
 """
 
+import math
 from dataclasses import dataclass
-from functools import cache
+from typing import Literal
 
 import numpy as np
 from numpy.random import Generator
-from numpy.typing import NDArray
 
 from allaprima.flux import SKETCH
 from allaprima.flux.latents import token_grid
-from allaprima.train.art import BY_ICON, THINGS, Art, Thing, shrink
-
-Picture = NDArray[np.float32]
-
-#: Plain backgrounds by the word that asks for them; RGB, 0 to 255.
-COLOURS: dict[str, tuple[int, int, int]] = {
-    "red": (214, 48, 49),
-    "orange": (240, 147, 43),
-    "yellow": (246, 211, 66),
-    "green": (76, 175, 80),
-    "blue": (52, 110, 219),
-    "purple": (126, 87, 194),
-    "pink": (247, 168, 200),
-    "brown": (121, 85, 61),
-    "black": (24, 24, 28),
-    "white": (248, 248, 248),
-    "gray": (150, 154, 160),
-}
-
-#: Other words for a colour.
-COLOUR_WORDS = {"gray": ("gray", "grey"), "purple": ("purple", "violet")}
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """A background with a horizon: sky above, ground below, each a gradient from top to bottom."""
-
-    #: What captions call it, preposition included.
-    wordings: tuple[str, ...]
-    sky: tuple[tuple[int, int, int], tuple[int, int, int]]
-    ground: tuple[tuple[int, int, int], tuple[int, int, int]]
-    #: Height of the horizon from the top, a fraction.
-    horizon: float
-    #: A band between sky and ground (the sea behind a beach) and its share of the height.
-    band: tuple[tuple[int, int, int], float] | None = None
-    has_stars: bool = False
-
-
-PLACES: dict[str, Place] = {
-    "beach": Place(
-        ("on a beach", "on the beach", "at the beach", "by the seaside"),
-        ((112, 190, 245), (196, 230, 250)),
-        ((240, 214, 160), (226, 190, 128)),
-        0.62,
-        band=((40, 130, 190), 0.17),
-    ),
-    "night": Place(
-        ("at night", "in the night", "under the stars", "under a night sky"),
-        ((10, 12, 40), (34, 38, 84)),
-        ((14, 18, 34), (8, 10, 20)),
-        0.8,
-        has_stars=True,
-    ),
-    "meadow": Place(
-        ("in a meadow", "on the grass", "on a green meadow", "in a field"),
-        ((126, 200, 246), (206, 234, 250)),
-        ((112, 190, 80), (72, 150, 58)),
-        0.6,
-    ),
-    "desert": Place(
-        ("in the desert", "in a desert", "on sand dunes"),
-        ((250, 190, 120), (252, 222, 170)),
-        ((206, 150, 88), (172, 116, 62)),
-        0.6,
-    ),
-    "snow": Place(
-        ("in the snow", "on snow", "in winter"),
-        ((168, 190, 220), (212, 224, 240)),
-        ((246, 250, 255), (222, 232, 246)),
-        0.6,
-    ),
-    "sea": Place(
-        ("on the sea", "at sea", "on the ocean", "on the water"),
-        ((120, 196, 248), (204, 234, 252)),
-        ((28, 96, 170), (14, 60, 120)),
-        0.52,
-    ),
-    "sunset": Place(
-        ("at sunset", "in the evening", "at dusk"),
-        ((110, 60, 130), (252, 150, 90)),
-        ((86, 48, 84), (52, 30, 60)),
-        0.66,
-    ),
-    "forest": Place(
-        ("in a forest", "in the forest", "in the woods"),
-        ((30, 84, 58), (64, 124, 76)),
-        ((70, 60, 36), (46, 40, 26)),
-        0.72,
-    ),
-}
-
-BACKGROUNDS: tuple[str, ...] = (*COLOURS, *PLACES)
-
+from allaprima.train.art import DYES, Art
+from allaprima.train.held_out import is_held_out
+from allaprima.train.layout import Box, arranged
+from allaprima.train.places import COLOURS, OPEN, PLACES, Mood, Picture, background, has_ground
+from allaprima.train.things import ACCESSORIES, BY_ACCESSORY, BY_ICON, THINGS, Accessory, Thing
 
 #: Sizes of pictures that the fits see, with their share of the scenes.
 SIZES: dict[tuple[int, int], float] = {
     (512, 512): 0.46,
     (1024, 768): 0.2,
-    (768, 1024): 0.05,
-    (1024, 576): 0.06,
-    (576, 1024): 0.04,
-    (1440, 512): 0.15,
+    (768, 1024): 0.06,
+    (1024, 576): 0.08,
+    (576, 1024): 0.06,
+    (1440, 512): 0.1,
     (512, 1440): 0.04,
 }
 
+#: What a scene leaves open, a standard normal number each: `Scene.leeway`.
+LEEWAY = 8
+
+#: How two things stand to each other: the first left of, above, or in front of the second, or just with it.
+Relation = Literal["left", "above", "front", "with"]
+RELATIONS: tuple[Relation, ...] = ("left", "above", "front", "with")
+Size = Literal["small", "big"]
+
 
 @dataclass(frozen=True, slots=True)
-class Placed:
-    """A thing in a scene: centre and side as fractions of width, height and the shorter side."""
+class Subject:
+    """A thing that a scene is about, as words tell it."""
 
     icon: str
-    x: float
-    y: float
-    side: float
-    wears_sunglasses: bool = False
+    count: int = 1
+    dye: str | None = None
+    size: Size | None = None
+    #: Icon of what it wears or holds.
+    accessory: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,180 +57,163 @@ class Scene:
     """What is to be drawn."""
 
     background: str
-    things: tuple[Placed, ...]
+    subjects: tuple[Subject, ...]
+    #: Between two subjects; more than two, or one, stand in no relation.
+    relation: Relation | None
     #: Canvas in pixels.
     width: int
     height: int
-    #: Decides the small changes of the background.
-    seed: int
+    #: LEEWAY numbers: shift across, shift down, second thing's shift, order, horizon, light, drift, hue.
+    leeway: tuple[float, ...]
 
 
-def compose(seed: int, width: int, height: int) -> Scene:
-    """Return the scene of that number for that canvas: four in five hold one thing, the rest two."""
+def evenly(number: float, choices: int) -> int:
+    """Return which of `choices` equally likely choices a standard normal number stands for."""
+    return min(choices - 1, int(choices * 0.5 * (1 + math.erf(number / math.sqrt(2)))))
+
+
+def compose(seed: int, width: int, height: int, *, may_be_held_out: bool = False) -> Scene:
+    """Return the scene of that number for that canvas; without combinations that are held out, unless they may be."""
     rng = np.random.default_rng(seed)
-    background = BACKGROUNDS[rng.integers(len(BACKGROUNDS))]
-    if rng.random() < 0.45:
-        background = list(PLACES)[rng.integers(len(PLACES))]
-    return Scene(background, _place(rng, width, height), width, height, seed)
+    while True:
+        subjects, relation = _subjects(rng)
+        chosen = _background(rng)
+        if may_be_held_out or not is_held_out(subjects, chosen):
+            break
+    leeway = tuple(rng.standard_normal(LEEWAY).tolist())
+    return Scene(chosen, subjects, relation, width, height, leeway)
 
 
-#: Side of a thing that stands alone, in cells, by the number of cells on the canvas's shorter side; of one of two.
-SINGLE_CELLS = {8: 6, 7: 5, 6: 4, 5: 4}
-PAIR_CELLS = 4
+def _background(rng: Generator) -> str:
+    kind = rng.random()
+    if kind < 0.1:
+        return OPEN
+    names = list(PLACES) if kind < 0.56 else list(COLOURS)
+    return names[rng.integers(len(names))]
 
 
-def _place(rng: Generator, width: int, height: int) -> tuple[Placed, ...]:
-    """Place things on the cells of the model's canvas, a token each, where the caption's words put them and nowhere
-    else: the first of a few steps knows only the words, and what they leave open is a blur of all that it could be.
-    """
-    rows, columns = token_grid(width, height, SKETCH.token_px, SKETCH.canvas_tokens)
+def _subjects(rng: Generator) -> tuple[tuple[Subject, ...], Relation | None]:
+    """Choose what a scene is about: one thing, several of a kind, two in a relation, or three or four things."""
+    kind = rng.random()
+    if kind < 0.44:
+        return (_single(rng),), None
+    if kind < 0.62:
+        counted = [thing for thing in THINGS if thing.counts]
+        thing = counted[rng.integers(len(counted))]
+        return (Subject(thing.icon, int(rng.integers(2, 5)), _dye(rng, thing)),), None
+    count = 2 if kind < 0.92 else int(rng.integers(3, 5))
+    things = [THINGS[i] for i in rng.choice(len(THINGS), count, replace=False)]
+    subjects = tuple(Subject(thing.icon, 1, _dye(rng, thing)) for thing in things)
+    return subjects, RELATIONS[rng.choice(4, p=(0.3, 0.25, 0.15, 0.3))] if count == 2 else None
 
-    cell = min(width / columns, height / rows)
 
-    def placed(icon: str, row: int, column: int, cells: int, *, wears: bool = False) -> Placed:
-        across, down = (column + cells / 2) / columns, (row + cells / 2) / rows
-        return Placed(icon, across, down, cells * cell / min(width, height), wears)
+def _single(rng: Generator) -> Subject:
+    bodies = [thing for thing in THINGS if any((thing.body.eyes, thing.body.head, thing.body.hand))]
+    if rng.random() < 0.2:
+        thing = bodies[rng.integers(len(bodies))]
+        fitting = [item for item in ACCESSORIES if _spot(thing, item) is not None and item.icon != thing.icon]
+        return Subject(thing.icon, accessory=fitting[rng.integers(len(fitting))].icon)
+    thing = THINGS[rng.integers(len(THINGS))]
+    size: Size | None = None
+    if rng.random() < 0.22:
+        size = "small" if rng.random() < 0.5 else "big"
+    return Subject(thing.icon, 1, _dye(rng, thing), size)
 
-    if rng.random() < 0.8:
-        thing = THINGS[rng.integers(len(THINGS))]
-        cells = SINGLE_CELLS.get(min(rows, columns), max(1, min(rows, columns) - 1))
-        row, column = (rows - cells + 1) // 2, (columns - cells) // 2
-        return (placed(thing.icon, row, column, cells, wears=thing.eyes is not None and rng.random() < 0.35),)
-    first, second = (THINGS[i].icon for i in rng.choice(len(THINGS), 2, replace=False))
-    cells = min(PAIR_CELLS, rows, columns)
-    # Side by side where the canvas allows, above one another on a tall one.
-    if columns >= rows:
-        row, gap = (rows - cells + 1) // 2, (columns - 2 * cells) // 3
-        return placed(first, row, gap, cells), placed(second, row, columns - cells - gap, cells)
-    column, gap = (columns - cells) // 2, (rows - 2 * cells) // 3
-    return placed(first, gap, column, cells), placed(second, rows - cells - gap, column, cells)
+
+def _dye(rng: Generator, thing: Thing) -> str | None:
+    if not thing.recolours or rng.random() < 0.45:
+        return None
+    return list(DYES)[rng.integers(len(DYES))]
+
+
+def _spot(thing: Thing, accessory: Accessory) -> tuple[float, float, float] | None:
+    spot: tuple[float, float, float] | None = getattr(thing.body, accessory.place)
+    return spot
+
+
+# Drawing --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """One thing of a scene with its square on the canvas, in cells."""
+
+    subject: Subject
+    box: Box
+
+
+def mood(scene: Scene) -> Mood:
+    """Return the mood of a scene's background."""
+    bounded = [max(-1.0, min(1.0, number / 2)) for number in scene.leeway]
+    return Mood(*bounded[4:8])
+
+
+def grid(scene: Scene) -> tuple[int, int]:
+    """Return the rows and columns of cells, a token each, of a scene's canvas."""
+    return token_grid(scene.width, scene.height, SKETCH.token_px, SKETCH.canvas_tokens)
+
+
+def placed(scene: Scene) -> list[Placed]:
+    """Return a scene's things with their places, those in front last."""
+    across, down, second, order = scene.leeway[:4]
+    rows, columns = grid(scene)
+    things = [subject for subject in scene.subjects for _ in range(subject.count)]
+    # "Next to" says nothing of who stands left.
+    if scene.relation == "with" and order > 0:
+        things.reverse()
+    is_upright = order > 0 if len(scene.subjects) == 1 else True
+    relation = "left" if scene.relation == "with" else scene.relation
+    size = scene.subjects[0].size if len(things) == 1 else None
+    boxes = arranged(
+        rows, columns, len(things), relation, size, is_upright=is_upright,
+        pick=lambda axis, choices: evenly((across, down, second)[axis], choices),
+    )  # fmt: skip
+    pairs = [Placed(thing, box) for thing, box in zip(things, boxes, strict=True)]
+    return pairs[::-1] if relation == "front" else pairs
 
 
 def draw(scene: Scene, art: Art) -> Picture:
     """Return the scene's picture: (height, width, 3)."""
-    picture = background(scene.background, scene.width, scene.height, scene.seed)
-    short = min(scene.width, scene.height)
-    for placed in scene.things:
-        side = placed.side * short
-        x, y = placed.x * scene.width, placed.y * scene.height
-        paste(picture, art.sprite(placed.icon), x, y, side)
-        eyes = BY_ICON[placed.icon].eyes
-        if placed.wears_sunglasses and eyes is not None:
-            at_x, at_y, share = eyes
-            paste(picture, art.sprite("sunglasses"), x + (at_x - 0.5) * side, y + (at_y - 0.5) * side, share * side)
+    picture = background(scene.background, scene.width, scene.height, mood(scene))
+    rows, columns = grid(scene)
+    cell_x, cell_y = scene.width / columns, scene.height / rows
+    for one in placed(scene):
+        side = round(one.box.cells * min(cell_x, cell_y))
+        x = round((one.box.column + one.box.cells / 2) * cell_x - side / 2)
+        y = round((one.box.row + one.box.cells / 2) * cell_y - side / 2)
+        if has_ground(scene.background):
+            _shadow(picture, x + side / 2, y + 0.97 * side, 0.42 * side)
+        paste(picture, art.sprite(one.subject.icon, side, one.subject.dye), x, y)
+        if one.subject.accessory is not None:
+            _paste_accessory(picture, art, one.subject, x, y, side)
     return picture
 
 
-def paste(picture: Picture, sprite: Picture, x: float, y: float, side: float) -> None:
-    """Lay a sprite over the picture in place, its centre at (x, y) pixels; what sticks out is cut off."""
-    px = max(1, round(side))
-    small = shrink(sprite, px)
-    left, top = round(x - px / 2), round(y - px / 2)
+def _paste_accessory(picture: Picture, art: Art, subject: Subject, x: int, y: int, side: int) -> None:
+    accessory = BY_ACCESSORY[subject.accessory or ""]
+    spot = _spot(BY_ICON[subject.icon], accessory)
+    assert spot is not None
+    own = round(spot[2] * side)
+    left, top = x + spot[0] * side - accessory.grip[0] * own, y + spot[1] * side - accessory.grip[1] * own
+    paste(picture, art.sprite(accessory.icon, own), round(left), round(top))
+
+
+def paste(picture: Picture, sprite: Picture, left: int, top: int) -> None:
+    """Lay a sprite over the picture in place; what sticks out is cut off."""
     height, width, _ = picture.shape
+    px = len(sprite)
     rows = slice(max(0, top), max(0, min(height, top + px)))
     columns = slice(max(0, left), max(0, min(width, left + px)))
-    part = small[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
+    part = sprite[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
     picture[rows, columns] = picture[rows, columns] * (1 - part[..., 3:]) + part[..., :3]
 
 
-def background(name: str, width: int, height: int, seed: int) -> Picture:
-    """Return a background alone: (height, width, 3). The seed moves the horizon and the light a little."""
-    rng = np.random.default_rng((seed, 1))
-    light = np.float32(rng.uniform(-0.02, 0.02))
-    rows = np.linspace(0, 1, height, dtype=np.float32)[:, None]
-    if name in COLOURS:
-        colour = np.array(COLOURS[name], dtype=np.float32)[None] / 255
-        column = colour * (1.02 - 0.06 * rows)
-    else:
-        column = _horizon_column(PLACES[name], height, float(rng.uniform(-0.03, 0.03)))
-    picture = np.repeat((column + light)[:, None], width, axis=1).clip(0, 1)
-    if name in PLACES and PLACES[name].has_stars:
-        count = width * height // 1500
-        ys = (rng.random(count) * height * 0.75).astype(int)
-        xs = (rng.random(count) * (width - 1)).astype(int)
-        picture[ys, xs] = picture[ys, xs + 1] = 0.85
-    return picture
-
-
-def _horizon_column(place: Place, height: int, shift: float) -> NDArray[np.float32]:
-    edge = round((place.horizon + shift) * height)
-    column = np.empty((height, 3), dtype=np.float32)
-    for part, (top, bottom) in ((slice(0, edge), place.sky), (slice(edge, height), place.ground)):
-        t = np.linspace(0, 1, part.stop - part.start, dtype=np.float32)[:, None]
-        column[part] = (1 - t) * np.array(top, np.float32) + t * np.array(bottom, np.float32)
-    if place.band is not None:
-        colour, share = place.band
-        column[round(edge - share * height) : edge] = colour
-    return column / np.float32(255)
-
-
-# Captions -------------------------------------------------------------------------------------------------------
-
-_ARTICLES = ("a", "a", "the", "one", "")
-_OPENERS = ("", "", "", "", "a picture of", "an image of", "a drawing of", "a painting of", "an illustration of")
-_ACTS = ("", "", "", "", "standing", "sitting", "relaxing", "lying", "lying on a sun lounger", "sitting still")
-_SMALL_WORDS = frozenset(("a", "the", "one", "of", "in", "on", "at", "with", "and", "background"))
-_WORN = ("wearing sunglasses", "with sunglasses", "wearing a pair of sunglasses", "in sunglasses")
-
-
-@cache
-def _ground_words(name: str) -> tuple[str, ...]:
-    if name in PLACES:
-        return PLACES[name].wordings
-    words = COLOUR_WORDS.get(name, (name,))
-    forms = ("on a {} background", "{} background", "on {}", "with a {} background", "in front of a {} wall")
-    return tuple(form.format(word) for word in words for form in forms)
-
-
-def _pick(rng: Generator, words: tuple[str, ...]) -> str:
-    return words[int(rng.integers(len(words)))]
-
-
-def _named(rng: Generator, thing: Thing) -> str:
-    wording = thing.wordings[0] if rng.random() < 0.6 else _pick(rng, thing.wordings)
-    return f"{_pick(rng, _ARTICLES)} {wording}".strip()
-
-
-def caption(scene: Scene, rng: Generator) -> str:
-    """Return one of the sentences that describe a scene; the generator picks the wording."""
-    ground = _pick(rng, _ground_words(scene.background))
-    names = [_named(rng, BY_ICON[placed.icon]) for placed in scene.things]
-    if len(names) == 1:
-        parts = [names[0], _pick(rng, _ACTS)]
-        worn = _pick(rng, _WORN) if scene.things[0].wears_sunglasses else ""
-        ending = [ground, worn] if rng.random() < 0.5 else [worn, ground]
-        if worn and rng.random() < 0.5:
-            ending = [ground, _pick(rng, _ACTS), "and", worn]
-        parts += ending
-    else:
-        parts = [_relation(rng, scene, names), ground]
-    parts = [_pick(rng, _OPENERS), *parts]
-    if rng.random() < 0.15:
-        parts = [ground, *[part for part in parts if part != ground]]
-    sentence = " ".join(part for part in parts if part)
-    return _terse(rng, sentence) if rng.random() < 0.25 else sentence
-
-
-def _terse(rng: Generator, sentence: str) -> str:
-    """Leave out about half of a sentence's small words, as people in a hurry do."""
-    return " ".join(word for word in sentence.split() if word not in _SMALL_WORDS or rng.random() < 0.5)
-
-
-def _relation(rng: Generator, scene: Scene, names: list[str]) -> str:
-    first, second = names
-    side_by_side = scene.things[0].y + 0.2 > scene.things[1].y
-    forms: tuple[str, ...] = (
-        ("{0} and {1}", "{0} next to {1}", "{0} beside {1}", "{0} left of {1}", "{0} to the left of {1}",
-         "{1} right of {0}", "{1} to the right of {0}")
-        if side_by_side
-        else ("{0} and {1}", "{0} above {1}", "{1} below {0}", "{1} under {0}")
-    )  # fmt: skip
-    return _pick(rng, forms).format(first, second)
-
-
-def words() -> list[str]:
-    """Return every word that a caption can hold, in order of the alphabet: the built-in model's vocabulary."""
-    sentences = [*_ARTICLES, *_OPENERS, *_ACTS, *_WORN, "and next to beside left right of the above below under"]
-    sentences += [wording for thing in THINGS for wording in thing.wordings]
-    sentences += [wording for name in BACKGROUNDS for wording in _ground_words(name)]
-    return sorted({word for sentence in sentences for word in sentence.replace("-", " ").split()})
+def _shadow(picture: Picture, x: float, y: float, radius: float) -> None:
+    """Darken a flat ellipse, soft at its edge, in place; x, y, radius: in pixels."""
+    height, width, _ = picture.shape
+    rows = slice(max(0, int(y - 0.2 * radius)), min(height, int(y + 0.2 * radius) + 1))
+    columns = slice(max(0, int(x - radius)), min(width, int(x + radius) + 1))
+    dy = (np.arange(rows.start, rows.stop, dtype=np.float32)[:, None] - y) / (0.2 * radius)
+    dx = (np.arange(columns.start, columns.stop, dtype=np.float32)[None] - x) / radius
+    dark = ((1 - np.sqrt(dx * dx + dy * dy)) * 3).clip(0, 1) * np.float32(0.22)
+    picture[rows, columns] *= 1 - dark[..., None]

@@ -1,260 +1,251 @@
-"""The scorer of `sketch`: paints the prompts of `prompts.txt` and judges, against the art itself, what came out.
+"""The suite: prompts by category, in the manner of GenEval (Ghosh et al. 2023, 2310.11513), and what is right.
 
-The judge knows nothing of the model: it asks which of the backgrounds surrounds a picture, and which thing, drawn over
-that background at whatever size and position, comes nearest to the picture. Its own error rates are measured on true
-scenes, which no fit has seen. Pictures are (H, W, 3) of any size, float32 in [0, 1] or uint8.
-
-Dimension key: V variants, K kernel channels, S side of a template, H and W the size at which a picture is judged.
+Prompts are worded by templates of the suite's own, none of which a caption has, but for those of `prompts.txt`, which
+were written by hand before there was a model to paint them. The judge is `detector`.
 """
 
-import itertools
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import cache, lru_cache
+from dataclasses import dataclass, replace
+from functools import cache
 from importlib.resources import files
 
 import numpy as np
-import torch
-import torch.nn.functional as F
+from numpy.random import Generator
 from numpy.typing import NDArray
-from torch import Tensor
 
-from allaprima.train import scenes
-from allaprima.train.art import SPRITE_PX, THINGS, Art, Thing, shrink
-from allaprima.train.scenes import BACKGROUNDS, Picture, Scene
+from allaprima.train.art import DYES
+from allaprima.train.captions import ground_words
+from allaprima.train.detector import Found, Sight
+from allaprima.train.held_out import is_held_out
+from allaprima.train.places import BACKGROUNDS, PLACES
+from allaprima.train.scenes import Relation, Subject
+from allaprima.train.things import BY_ICON, THINGS, Thing, plural
 
-AnyPicture = NDArray[np.float32] | NDArray[np.uint8]
-#: Given a prompt and a seed, returns a picture: uint8 (H, W, 3) of any size.
+#: Given a prompt and a seed, returns a square picture: uint8 (H, W, 3).
 Paint = Callable[[str, int], NDArray[np.uint8]]
 
-#: The answer of `thing_of` where the bare background comes nearest.
-NOTHING = "nothing"
-#: Scenes from this number on are for measuring; fits stay far below it.
-FIRST_HELD_OUT = 20_000_000
-#: Size of a true scene, both ways.
-SCENE_PX = 512
-
-#: Shorter side at which every variant is tried everywhere, and at which backgrounds and the best variants are compared.
-COARSE_PX, FINE_PX = 32, 64
-#: Variants that go from the coarse search to the fine one.
-FINALISTS = 10
-#: Side of a template as a share of the picture's shorter side, and the share of that by which it may stick out.
-MIN_SIDE, MAX_SIDE, OVERHANG = 0.5, 0.9, 0.06
-#: Share of the width and height that is taken as margin on each side.
-MARGIN = 0.06
-#: A margin's pixel counts as wholly different from here on, so that a thing that reaches into it weighs little.
-MAX_DIFFERENCE = 0.25
-#: Samples of each background: they cover its range of horizons and light.
-SAMPLES = 16
+#: Prompts of each category, `PROMPTS_BY_HAND` aside.
+PER_CATEGORY = 102
+#: What overall is the mean of.
+CATEGORIES = ("single thing", "two things", "background", "counting", "position", "colour")
+#: Combinations that were never shown, those asked for in the same words that were, and the prompts written by hand.
+HELD_OUT, SEEN, BY_HAND = "held-out combinations", "seen combinations", "by hand"
+ALL_CATEGORIES = (*CATEGORIES, HELD_OUT, SEEN, BY_HAND)
 
 
 @dataclass(frozen=True, slots=True)
-class Prompt:
-    """A sentence, and the background and the thing (by icon) that its picture has to show."""
+class Ask:
+    """A prompt, and what its picture has to show."""
 
-    background: str
-    icon: str
+    category: str
     text: str
+    background: str
+    subjects: tuple[Subject, ...]
+    relation: Relation | None = None
+    #: Whether the verdict looks at the background, and at the things.
+    judges_background: bool = False
+    judges_things: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class Score:
-    """Shares of pictures, 0 to 1, that show what their prompt asks for."""
+# Verdicts -------------------------------------------------------------------------------------------------------
 
-    background: float
-    thing: float
-    both: float
+
+def is_right(ask: Ask, sight: Sight) -> bool:
+    """Say whether a picture shows what was asked for: the background; each thing as often as asked, once if no number
+    is asked, in its colour if one is asked; and the things where they were asked to be.
+    """
+    if ask.judges_background and sight.background != ask.background:
+        return False
+    if not ask.judges_things:
+        return True
+    found = [_matching(subject, sight) for subject in ask.subjects]
+    if any(len(things) != subject.count for subject, things in zip(ask.subjects, found, strict=True)):
+        return False
+    return ask.relation in (None, "with") or _stand(str(ask.relation), found[0][0], found[1][0])
+
+
+def _matching(subject: Subject, sight: Sight) -> list[Found]:
+    """Return the things of that kind, all of them; none if one has not the colour that was asked for."""
+    kind = [thing for thing in sight.things if thing.icon == subject.icon]
+    if subject.dye is not None and any(thing.dye != subject.dye for thing in kind):
+        return []
+    return kind
+
+
+def _stand(relation: str, first: Found, second: Found) -> bool:
+    across, down = second.x - first.x, second.y - first.y
+    if relation == "left":
+        return across > abs(down)
+    if relation == "above":
+        return down > abs(across)
+    # What is in front covers the other's lower part.
+    return -0.5 < down < 0 and abs(across) < 0.35
+
+
+# Prompts --------------------------------------------------------------------------------------------------------
+
+_SINGLE = ("My daughter would like {a}, {ground}.", "Just {a}, please; {ground}", "Make me {a} {ground}!",
+           "{ground}: {a}, flat vector art", "We want to see {a} somewhere {ground}")  # fmt: skip
+_TWO = ("Could you put {a} together with {b}, {ground}?", "{a} plus {b}, {ground}", "{a}, and also {b}, {ground}",
+        "Both {a} and {b} appear {ground}.")  # fmt: skip
+_COUNTING = ("Exactly {many}, {ground}", "{many}, no more and no less, {ground}.", "Please give me {many} {ground}",
+             "{ground} we can count {many}.")  # fmt: skip
+_COLOUR = ("{a} that someone has painted, {ground}", "What about {a}, {ground}?", "My favourite is {a}, {ground}.",
+           "{ground}, {a} all by itself")  # fmt: skip
+_POSITION: dict[Relation, tuple[str, ...]] = {
+    "left": ("{a} stands left of {b}, {ground}", "{ground}: {a} is found to the left of {b}",
+             "{b} is to the right of {a}, {ground}"),
+    "above": ("{a} hovers above {b}, {ground}", "{b} is just below {a}, {ground}", "{ground}, {a} is seen above {b}"),
+    "front": ("{a} can be seen in front of {b}, {ground}", "{b} hides behind {a}, {ground}"),
+}  # fmt: skip
+_NUMBERS = {2: "two", 3: "three", 4: "four"}
 
 
 @cache
-def prompts() -> tuple[Prompt, ...]:
-    """Return the prompts that models are compared by, in the file's order."""
+def asks() -> tuple[Ask, ...]:
+    """Return the prompts that models are compared by, `PER_CATEGORY` a category and those by hand."""
+    rng = np.random.default_rng(2026)
+    makers: dict[str, Callable[[Generator], Ask]] = {
+        "single thing": _ask_single,
+        "two things": _ask_two,
+        "background": _ask_background,
+        "counting": _ask_counting,
+        "position": _ask_position,
+        "colour": _ask_colour,
+    }
+    made = [ask for category in CATEGORIES for ask in _different(makers[category], rng, is_new=False)]
+    kinds = (_ask_both, _ask_colour_alone, _ask_two)
+    for category, is_new in ((HELD_OUT, True), (SEEN, False)):
+        for maker in kinds:
+            third = _different(maker, rng, is_new=is_new, count=PER_CATEGORY // len(kinds))
+            made += [replace(ask, category=category) for ask in third]
+    return (*made, *_by_hand())
+
+
+def _different(
+    maker: Callable[[Generator], Ask], rng: Generator, *, is_new: bool, count: int = PER_CATEGORY
+) -> list[Ask]:
+    """Return that many different asks, all of them held out or none."""
+    chosen: dict[str, Ask] = {}
+    while len(chosen) < count:
+        ask = maker(rng)
+        if is_held_out(ask.subjects, ask.background) == is_new:
+            chosen[ask.text] = ask
+    return list(chosen.values())
+
+
+def _by_hand() -> Iterator[Ask]:
     lines = (files("allaprima.train") / "prompts.txt").read_text("utf-8").splitlines()
-    return tuple(Prompt(*(part.strip() for part in line.split("|"))) for line in lines)
+    for line in lines:
+        background, icon, text = (part.strip() for part in line.split("|"))
+        yield Ask(BY_HAND, text, background, (Subject(icon),), judges_background=True)
 
 
-# Backgrounds ----------------------------------------------------------------------------------------------------
+def _pick(rng: Generator, choices: Sequence[str]) -> str:
+    return choices[int(rng.integers(len(choices)))]
 
 
-def _judged(picture: AnyPicture, short: int) -> Tensor:
-    """Return a picture as float32 (3, H, W) in [0, 1] with that shorter side, anti-aliased."""
-    pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)
-    pixels = pixels.float() / 255 if picture.dtype == np.uint8 else pixels.float()
-    height, width = pixels.shape[1:]
-    scale = short / min(height, width)
-    return F.interpolate(pixels[None], (round(height * scale), round(width * scale)), mode="area")[0]
+def _thing(rng: Generator, choices: Sequence[Thing] = THINGS) -> Thing:
+    return choices[int(rng.integers(len(choices)))]
 
 
-@lru_cache(maxsize=8)
-def _samples(height: int, width: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Return which pixels lie in the margin, bool (H, W), drawn backgrounds, (backgrounds x SAMPLES, 3, H, W), and
-    those backgrounds' margins, (backgrounds x SAMPLES, 3, pixels).
+def _ground(rng: Generator) -> tuple[str, str]:
+    """Return a background and how a prompt asks for it: one colour in two, one place in two."""
+    name = (
+        _pick(rng, list(PLACES))
+        if rng.random() < 0.5
+        else _pick(rng, [name for name in BACKGROUNDS if name not in PLACES])
+    )
+    return name, ground_words(name)[0]
+
+
+def _a(subject: Subject) -> str:
+    name = BY_ICON[subject.icon].wordings[0]
+    if subject.dye is not None:
+        name = f"{subject.dye} {name}"
+    if not BY_ICON[subject.icon].counts:
+        return name
+    return f"{'an' if name[0] in 'aeio' else 'a'} {name}"
+
+
+def _ask_single(rng: Generator) -> Ask:
+    subject, (background, ground) = Subject(_thing(rng).icon), _ground(rng)
+    return Ask("single thing", _pick(rng, _SINGLE).format(a=_a(subject), ground=ground), background, (subject,))
+
+
+def _ask_background(rng: Generator) -> Ask:
+    return replace(_ask_single(rng), category="background", judges_background=True, judges_things=False)
+
+
+def _ask_both(rng: Generator) -> Ask:
+    return replace(_ask_single(rng), judges_background=True)
+
+
+def _ask_two(rng: Generator) -> Ask:
+    one, other = (Subject(THINGS[i].icon) for i in rng.choice(len(THINGS), 2, replace=False))
+    background, ground = _ground(rng)
+    return Ask("two things", _pick(rng, _TWO).format(a=_a(one), b=_a(other), ground=ground), background, (one, other))
+
+
+def _ask_counting(rng: Generator) -> Ask:
+    thing, count = _thing(rng, [thing for thing in THINGS if thing.counts]), int(rng.integers(2, 5))
+    many = f"{_NUMBERS[count]} {plural(thing.wordings[0])}"
+    background, ground = _ground(rng)
+    text = _pick(rng, _COUNTING).format(many=many, ground=ground)
+    return Ask("counting", text, background, (Subject(thing.icon, count),))
+
+
+def _dyed(rng: Generator) -> Subject:
+    return Subject(_thing(rng, [thing for thing in THINGS if thing.recolours]).icon, 1, _pick(rng, list(DYES)))
+
+
+def _ask_colour(rng: Generator) -> Ask:
+    """Ask for one thing in a colour, or every other time for two in a colour each."""
+    if rng.random() < 0.5:
+        return _ask_colour_alone(rng)
+    one, other, (background, ground) = _dyed(rng), _dyed(rng), _ground(rng)
+    if one.icon == other.icon:
+        return _ask_colour(rng)
+    return Ask("colour", _pick(rng, _TWO).format(a=_a(one), b=_a(other), ground=ground), background, (one, other))
+
+
+def _ask_colour_alone(rng: Generator) -> Ask:
+    subject, (background, ground) = _dyed(rng), _ground(rng)
+    return Ask("colour", _pick(rng, _COLOUR).format(a=_a(subject), ground=ground), background, (subject,))
+
+
+def _ask_position(rng: Generator) -> Ask:
+    one, other = (Subject(THINGS[i].icon) for i in rng.choice(len(THINGS), 2, replace=False))
+    relation: Relation = ("left", "above", "front")[int(rng.choice(3, p=(0.4, 0.4, 0.2)))]
+    background, ground = _ground(rng)
+    text = _pick(rng, _POSITION[relation]).format(a=_a(one), b=_a(other), ground=ground)
+    return Ask("position", text, background, (one, other), relation)
+
+
+# Scores ---------------------------------------------------------------------------------------------------------
+
+
+def score(
+    paint: Paint, look: Callable[[NDArray[np.uint8]], Sight], asked: Sequence[Ask], seeds: Sequence[int]
+) -> dict[str, float]:
+    """Paint every prompt with every seed and return the share that is right by category, in [0, 1]; categories that
+    nothing was asked of are left out.
     """
-    rows, columns = max(1, round(MARGIN * height)), max(1, round(MARGIN * width))
-    margin = torch.ones(height, width, dtype=torch.bool)
-    margin[rows:-rows, columns:-columns] = False
-    drawn = [scenes.background(name, width, height, seed) for name in BACKGROUNDS for seed in range(SAMPLES)]
-    samples = torch.from_numpy(np.stack(drawn)).permute(0, 3, 1, 2).contiguous()
-    return margin, samples, samples[..., margin]
+    rights: dict[str, list[bool]] = {}
+    for ask in asked:
+        rights.setdefault(ask.category, []).extend(is_right(ask, look(paint(ask.text, seed))) for seed in seeds)
+    return {category: float(np.mean(rights[category])) for category in ALL_CATEGORIES if category in rights}
 
 
-def _differences(pixels: Tensor) -> Tensor:
-    """Return how much the margin of (3, H, W) differs from that of every sample: (backgrounds, SAMPLES)."""
-    margin, _, samples = _samples(*pixels.shape[1:])
-    distance = (samples - pixels[..., margin]).abs().mean(1)
-    return distance.clamp(max=MAX_DIFFERENCE).mean(1).reshape(len(BACKGROUNDS), SAMPLES)
+def overall(shares: dict[str, float]) -> float:
+    """Return the mean of `CATEGORIES`."""
+    return float(np.mean([shares[category] for category in CATEGORIES]))
 
 
-def background_of(picture: AnyPicture) -> str:
-    """Return the name of the background that a picture's margin is nearest to, of `scenes.BACKGROUNDS`."""
-    nearest = _differences(_judged(picture, FINE_PX)).amin(1)
-    return BACKGROUNDS[int(nearest.argmin())]
-
-
-def _bare(pixels: Tensor, name: str) -> Tensor:
-    """Return what the named background shows behind the thing of (3, H, W): its nearest sample, lit as the margin."""
-    margin, samples, _ = _samples(*pixels.shape[1:])
-    row = BACKGROUNDS.index(name)
-    sample = samples[row * SAMPLES + int(_differences(pixels)[row].argmin())]
-    # The median ignores stars, and a thing that reaches into the margin.
-    return sample + (pixels - sample)[:, margin].median(dim=1).values[:, None, None]
-
-
-# Things ---------------------------------------------------------------------------------------------------------
-
-
-@cache
-def _variants(art: Art) -> tuple[tuple[str, Picture], ...]:
-    """Return every thing's icon and sprite, and once more with sunglasses on for those that can wear them."""
-    plain = [(thing.icon, art.sprite(thing.icon)) for thing in THINGS]
-    return (*plain, *((thing.icon, _with_sunglasses(art, thing)) for thing in THINGS if thing.eyes))
-
-
-def _with_sunglasses(art: Art, thing: Thing) -> Picture:
-    sprite, glasses = art.sprite(thing.icon).copy(), art.sprite("sunglasses")
-    x, y, side = (SPRITE_PX * share for share in thing.eyes or (0.5, 0.5, 0.0))
-    # Alpha is covered by the same rule as a colour; scenes.paste takes three planes at a time.
-    alpha = np.repeat(sprite[..., 3:], 3, axis=2)
-    scenes.paste(sprite[..., :3], glasses, x, y, side)
-    scenes.paste(alpha, np.repeat(glasses[..., 3:], 4, axis=2), x, y, side)
-    sprite[..., 3] = alpha[..., 0]
-    return sprite
-
-
-@lru_cache(maxsize=64)
-def _kernels(art: Art, px: int) -> Tensor:
-    """Return every variant's kernels at px by px: (V, K, S, S), against the channels of `_evidence`."""
-    sprites = torch.from_numpy(np.stack([shrink(sprite, px) for _, sprite in _variants(art)])).permute(0, 3, 1, 2)
-    colour, alpha = sprites[:, :3], sprites[:, 3:]
-    return torch.cat([colour, alpha, (colour**2).sum(1, keepdim=True), alpha * colour, alpha**2], dim=1)
-
-
-def _evidence(pixels: Tensor, bare: Tensor) -> Tensor:
-    """Return the channels with which a variant's kernels correlate to the squared error that the variant takes away
-    when it is drawn over `bare`: (K, H, W).
-
-    With d = pixels - bare, a sprite of colour c (alpha multiplied in) and alpha a changes the picture by t = c - a bare
-    and so takes away d^2 - (d - t)^2 = 2 d t - t^2. All of the window counts, so no size of template is favoured.
-    """
-    d = pixels - bare
-    one = torch.ones_like(d[:1])
-    return torch.cat([2 * d, -2 * (d * bare).sum(0, keepdim=True), -one, 2 * bare, -(bare**2).sum(0, keepdim=True)])
-
-
-def _search(art: Art, evidence: Tensor) -> list[list[float]]:
-    """Return, for every variant, its best place in (K, H, W): error taken away, side, upper edge, left edge."""
-    short = min(evidence.shape[1:])
-    tried = []
-    for px in range(round(MIN_SIDE * short), round(MAX_SIDE * short) + 1):
-        pad = round(OVERHANG * px)
-        # Beyond the picture there is no evidence either way.
-        explained = F.conv2d(F.pad(evidence, (pad,) * 4)[None], _kernels(art, px))[0]
-        values, places = explained.flatten(1).max(1)
-        tops, lefts = places // explained.shape[2] - pad, places % explained.shape[2] - pad
-        tried.append(torch.stack([values, torch.full_like(values, px), tops, lefts]))
-    table = torch.stack(tried)  # (sides, 4, V)
-    best: list[list[float]] = table[table[:, 0].argmax(0), :, torch.arange(table.shape[2])].tolist()
-    return best
-
-
-def _refine(art: Art, evidence: Tensor, variant: int, coarse: Sequence[float]) -> float:
-    """Return the most error that a variant takes away from (K, H, W) near its best place of the coarse search."""
-    scale = FINE_PX / COARSE_PX
-    reach = round(scale)
-    _, side, top, left = (round(scale * value) for value in coarse)
-    # Room for the largest overhang and the reach around it.
-    room = FINE_PX // 4
-    padded = F.pad(evidence, (room,) * 4)
-    best = -np.inf
-    for px in range(side - reach, side + reach + 1):
-        y, x = (edge + (side - px) // 2 - reach + room for edge in (top, left))
-        windows = padded[:, y : y + px + 2 * reach, x : x + px + 2 * reach].unfold(1, px, 1).unfold(2, px, 1)
-        # As a product: conv2d is slow for a single kernel of this size.
-        explained = windows.permute(1, 2, 0, 3, 4).flatten(2) @ _kernels(art, px)[variant].flatten()
-        best = max(best, float(explained.max()))
-    return best
-
-
-@torch.no_grad()
-def thing_of(picture: AnyPicture, background: str, art: Art) -> str:
-    """Return the icon of the thing that, drawn once over the named background, comes nearest to a picture, or `NOTHING`
-    where none comes nearer than the background alone. Sunglasses on a thing make no difference.
-    """
-    fine, small = _judged(picture, FINE_PX), _judged(picture, COARSE_PX)
-    bare = _bare(fine, background)
-    found = _search(art, _evidence(small, F.interpolate(bare[None], small.shape[1:], mode="area")[0]))
-    finalists = sorted(range(len(found)), key=lambda variant: -found[variant][0])[:FINALISTS]
-    evidence = _evidence(fine, bare)
-    explained = {variant: _refine(art, evidence, variant, found[variant]) for variant in finalists}
-    winner = max(explained, key=explained.__getitem__)
-    return _variants(art)[winner][0] if explained[winner] > 0 else NOTHING
-
-
-# Rates ----------------------------------------------------------------------------------------------------------
-
-
-def true_scenes(count: int) -> Iterator[Scene]:
-    """Return the first `count` held-out scenes, square, that hold one thing."""
-    composed = (scenes.compose(seed, SCENE_PX, SCENE_PX) for seed in itertools.count(FIRST_HELD_OUT))
-    return itertools.islice((scene for scene in composed if len(scene.things) == 1), count)
-
-
-def error_rate(art: Art, count: int, blur_px: int = 1) -> tuple[float, float]:
-    """Return, and print, the shares of held-out true scenes whose background and whose thing the judge gets wrong.
-
-    blur_px: odd; the scenes, of 512 by 512 pixels, are averaged over boxes of that many first, as a model is soft.
-    """
-    wrong = np.zeros(2)
-    for scene in true_scenes(count):
-        pixels = torch.from_numpy(scenes.draw(scene, art)).permute(2, 0, 1)[None]
-        soft = F.avg_pool2d(F.pad(pixels, (blur_px // 2,) * 4, mode="replicate"), blur_px, stride=1)
-        picture: Picture = soft[0].permute(1, 2, 0).numpy()
-        seen = background_of(picture)
-        wrong += seen != scene.background, thing_of(picture, seen, art) != scene.things[0].icon
-    rates = float(wrong[0]) / count, float(wrong[1]) / count
-    print(f"judge's own errors, blur {blur_px} px: background {rates[0]:.1%}, thing {rates[1]:.1%} of {count} scenes")
-    return rates
-
-
-def score(paint: Paint, art: Art, seeds: Sequence[int] = (0, 1), asked: Sequence[Prompt] | None = None) -> Score:
-    """Paint every prompt with every seed, judge the pictures, print the misses and a table by background, and return
-    the shares that show what was asked for.
-
-    asked: the committed prompts unless others are given.
-    """
-    rows: dict[str, list[tuple[bool, bool, bool]]] = {name: [] for name in BACKGROUNDS}
-    for prompt, seed in itertools.product(prompts() if asked is None else asked, seeds):
-        picture = paint(prompt.text, seed)
-        seen = background_of(picture)
-        thing = thing_of(picture, seen, art)
-        right = seen == prompt.background, thing == prompt.icon
-        rows[prompt.background].append((*right, all(right)))
-        if not all(right):
-            print(f"missed with seed {seed}: {prompt.icon} / {prompt.background}, got {thing} / {seen}: {prompt.text}")
-    rows["all"] = [right for group in rows.values() for right in group]
-    print(f"{'':12}{'pictures':>10}{'background':>12}{'thing':>8}{'both':>8}")
-    for name, group in rows.items():
-        if group:
-            shares = Score(*np.mean(group, axis=0).tolist())
-            print(f"{name:12}{len(group):10}{shares.background:12.1%}{shares.thing:8.1%}{shares.both:8.1%}")
-    return shares
+def difference(paint: Paint, asked: Sequence[Ask], seeds: Sequence[int]) -> float:
+    """Return by how many levels, of 255, two pictures of one prompt differ in the mean of pixels, pairs and prompts."""
+    gaps = []
+    for ask in asked:
+        pictures = [paint(ask.text, seed).astype(np.float32) for seed in seeds]
+        gaps += [float(np.abs(a - b).mean()) for i, a in enumerate(pictures) for b in pictures[:i]]
+    return float(np.mean(gaps))

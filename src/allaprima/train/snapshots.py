@@ -1,0 +1,55 @@
+"""Looks at a flow while it is fitted: a sheet of pictures, and the suite's score on a part of the prompts.
+
+Each look exports the networks as a model folder and paints with the engine, so what is seen is what would be shipped.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from allaprima.engine.pipeline import Pipeline
+from allaprima.request import ImageRequest
+from allaprima.train.detector import load_detector, weights_file
+from allaprima.train.suite import asks, score
+from allaprima.weights.catalog import SKETCH_ID
+from allaprima.weights.model import open_model
+
+#: One prompt in so many is painted; of those, so many come on the sheet.
+EVERY, SHOWN, COLUMNS = 15, 48, 8
+#: Side in pixels of what is painted, and of a picture on the sheet.
+SIDE, SMALL = 512, 192
+
+
+def look(export: Callable[[Path], None], folder: Path, step: int) -> None:
+    """Export the model into `folder`, print its score on a part of the suite and write a sheet beside it."""
+    model = folder / "snapshot"
+    export(model)
+    pipeline = Pipeline(open_model(model).load(), "cpu")
+    painted: list[NDArray[np.uint8]] = []
+
+    def paint(prompt: str, seed: int) -> NDArray[np.uint8]:
+        (picture,) = pipeline.paint(ImageRequest(prompt, seed, SKETCH_ID, SIDE, SIDE))
+        painted.append(picture)
+        return picture
+
+    asked = asks()[::EVERY]
+    if weights_file().exists():
+        shares = score(paint, load_detector().look, asked, (0,))
+        print(f"look at step {step}: " + ", ".join(f"{name} {share:.0%}" for name, share in shares.items()), flush=True)
+    else:
+        for ask in asked[:SHOWN]:
+            paint(ask.text, 0)
+    sheet(painted[:SHOWN]).save(folder / f"sheet-{step:06}.png")
+
+
+def sheet(pictures: list[NDArray[np.uint8]]) -> Image.Image:
+    """Return pictures side by side, small."""
+    rows = -(-len(pictures) // COLUMNS)
+    whole = Image.new("RGB", (COLUMNS * SMALL, rows * SMALL))
+    for i, picture in enumerate(pictures):
+        small = Image.fromarray(picture).resize((SMALL, SMALL), Image.Resampling.LANCZOS)
+        whole.paste(small, (i % COLUMNS * SMALL, i // COLUMNS * SMALL))
+    return whole
