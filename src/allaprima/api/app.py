@@ -9,7 +9,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.staticfiles import StaticFiles
 
 from allaprima import __version__
-from allaprima.api import billing, catalog, events, files, groups, images, jobs, keys, metrics, usage, webhooks
+from allaprima.api import billing, catalog, events, files, groups, images, jobs, keys, metrics, page, usage, webhooks
 from allaprima.api.errors import add_error_handlers
 from allaprima.api.metrics import CountingMiddleware
 from allaprima.api.openapi import correct_document
@@ -40,6 +40,8 @@ def create_app(settings: ServerSettings, service: Service) -> FastAPI:
         app.include_router(part.router)
     app.add_route("/docs", _docs, include_in_schema=False)
     app.mount("/docs/assets", StaticFiles(directory=DOCS_FOLDER), name="docs-assets")
+    app.include_router(page.router)
+    app.mount("/playground", page.Assets(), name="playground")
     correct_document(app, [name for model in service.models.served() for name in (model.id, *model.aliases)])
     add_error_handlers(app)
     app.add_middleware(

@@ -38,6 +38,7 @@ def main() -> None:
     parser.add_argument(
         "--scenes", type=int, default=32000, help="scenes that the flow is fitted to; the autoencoder sees a 16th"
     )
+    parser.add_argument("--compile", action="store_true", help="compile the transformer: pays after half an hour")
     parser.add_argument("--warm-start", type=Path, help="model folder to begin from where the work folder is empty")
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
@@ -54,7 +55,7 @@ def main() -> None:
     def seen(step: int) -> None:
         look(lambda folder: export(folder, flow, autoencoder), options.work, step)
 
-    fit_flow(options.work, flow, buckets, options.flow_minutes, seen)
+    fit_flow(options.work, flow, buckets, options.flow_minutes, seen, compiled=options.compile)
     polish_decoder(options.work, autoencoder, art, options.polish_minutes, few)
     export(options.out, flow, autoencoder)
 

@@ -47,6 +47,7 @@ class Art:
 
     def __init__(self, folder: Path) -> None:
         """folder: holds the package's tarball, or will once it is fetched with npm."""
+        self.folder = folder
         package = json.loads(_member(folder, "package/icons.json"))
         self._icons: dict[str, dict[str, str]] = package["icons"]
         self._box = f"0 0 {package['width']} {package['height']}"

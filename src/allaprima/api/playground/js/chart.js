@@ -1,0 +1,41 @@
+/** A bar for each day, stacked by model, in SVG; the numbers are in the table beside it. */
+
+import { drawn, element } from "./dom.js";
+
+const WIDTH = 900, HEIGHT = 220, LEFT = 52, BOTTOM = 24, TOP = 12;
+/** Colours of the sheet: `.c1` to `.c5`; further models share the last. */
+const COLOURS = 5;
+
+/**
+ * @param {string[]} days Every day, oldest first.
+ * @param {{day: string, model: string, value: number}[]} values
+ * @param {(value: number) => string} written A value as text.
+ */
+export function chart(days, values, written) {
+  const models = [...new Set(values.map(({ model }) => model))];
+  const totals = days.map((day) => values.filter((one) => one.day === day).reduce((sum, one) => sum + one.value, 0));
+  const most = Math.max(...totals, 0) || 1;
+  const step = (WIDTH - LEFT) / days.length;
+  const height = (value) => ((HEIGHT - TOP - BOTTOM) * value) / most;
+  const bars = days.flatMap((day, i) => {
+    let top = HEIGHT - BOTTOM;
+    return values.filter((one) => one.day === day && one.value > 0).map((one) => {
+      top -= height(one.value);
+      return drawn("rect", {
+        x: LEFT + i * step + 1, y: top, width: Math.max(1, step - 2), height: height(one.value), class: colour(models, one.model),
+      }, drawn("title", {}, `${day}, ${one.model}: ${written(one.value)}`));
+    });
+  });
+  const labels = days.flatMap((day, i) => (i % 7 === days.length % 7 ? [drawn("text", { x: LEFT + i * step, y: HEIGHT - 7 }, day.slice(5))] : []));
+  const picture = drawn("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": `Spent by day; the most in a day was ${written(Math.max(...totals, 0))}` },
+    drawn("line", { x1: LEFT, y1: HEIGHT - BOTTOM, x2: WIDTH, y2: HEIGHT - BOTTOM, class: "axis" }),
+    drawn("text", { x: 4, y: TOP + 10 }, written(most === 1 && Math.max(...totals, 0) === 0 ? 0 : most)),
+    drawn("text", { x: 4, y: HEIGHT - BOTTOM }, written(0)), ...bars, ...labels);
+  const legend = element("ul", { class: "legend" }, ...models.map((model) => element("li", {},
+    drawn("svg", { viewBox: "0 0 10 10", "aria-hidden": "true" }, drawn("rect", { width: 10, height: 10, class: colour(models, model) })), model)));
+  return [picture, legend];
+}
+
+function colour(models, model) {
+  return `c${Math.min(COLOURS, models.indexOf(model) + 1)}`;
+}

@@ -1,0 +1,63 @@
+/** Keys: a management key makes, limits, disables and deletes the account's other keys. */
+
+import { byId, carefulButton, confirmOn, copyText, element, notice } from "./dom.js";
+import { table } from "./usage.js";
+import { dollars, inWords, moment } from "./words.js";
+
+export class Keys {
+  #session;
+
+  /** @param {import("./session.js").Session} session */
+  constructor(session) {
+    this.#session = session;
+    byId("new-key").addEventListener("submit", (event) => { event.preventDefault(); this.#make(); });
+  }
+
+  /** Show the account's keys. */
+  async open() {
+    await this.#do(async (api) => {
+      const { data } = await api.get("/v1/keys");
+      byId("key-list").replaceChildren(table(["Name", "Prefix", "State", "Limit", "Spent this month", "Made", ""], data.map((key) => this.#row(key)), [4]));
+    });
+  }
+
+  async #make() {
+    await this.#do(async (api) => {
+      const { data } = await api.post("/v1/keys", { name: byId("key-name").value || null, limit: limitOf(byId("key-limit").value, byId("key-window").value) }, { isOnce: true });
+      const copy = element("button", { type: "button", onclick: async () => confirmOn(copy, (await copyText(data.key)) ? "Copied" : "Not allowed") }, "Copy");
+      byId("made-key").replaceChildren("The new key, shown only now: ", element("code", {}, data.key), " ", copy);
+      byId("made-key").hidden = false;
+      byId("new-key").reset();
+      await this.open();
+    });
+  }
+
+  #row(key) {
+    const limit = element("input", { type: "number", min: 0, step: 0.01, placeholder: "none", "aria-label": `Limit of ${key.prefix} in US dollars`, value: key.limit?.threshold ?? "" });
+    const retention = key.limit?.retention ?? "month";
+    const change = (values) => this.#do(async (api) => { await api.patch(`/v1/keys/${key.prefix}`, values); await this.open(); });
+    const acts = key.management ? [] : [
+      element("button", { type: "button", onclick: () => change({ limit: limitOf(limit.value, retention) }) }, "Set limit"),
+      element("button", { type: "button", onclick: () => change({ disabled: !key.disabled }) }, key.disabled ? "Enable" : "Disable"),
+      carefulButton("Delete", "Really delete?", () => this.#do(async (api) => { await api.remove(`/v1/keys/${key.prefix}`); await this.open(); })),
+    ];
+    for (const act of acts) act.setAttribute("aria-label", `${act.textContent} ${key.prefix}`);
+    return element("tr", {},
+      element("td", {}, key.name ?? ""), element("td", {}, element("code", {}, key.prefix)),
+      element("td", { class: key.disabled ? "bad" : "good" }, key.management ? "management" : key.disabled ? "disabled" : "good"),
+      element("td", {}, key.management ? "" : element("span", { class: "joined" }, limit, key.limit ? `a ${retention.replace("no_reset", "lifetime")}` : "")),
+      element("td", { class: "number" }, dollars(key.monthly_usage)), element("td", {}, moment(key.created_at)),
+      element("td", {}, element("span", { class: "joined" }, ...acts)));
+  }
+
+  async #do(act) {
+    notice("");
+    try {
+      await act(this.#session.api);
+    } catch (error) {
+      notice(inWords(error));
+    }
+  }
+}
+
+const limitOf = (text, retention) => (text === "" ? null : { retention, threshold: Number(text) });

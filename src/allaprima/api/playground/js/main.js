@@ -1,0 +1,127 @@
+/** The playground: who is signed in, which view is shown, and what the views share. */
+
+import { byId, notice, say } from "./dom.js";
+import { showCode } from "./code.js";
+import { Explore } from "./explore.js";
+import { Gallery } from "./gallery.js";
+import { Keys } from "./keys.js";
+import { readSettings } from "./metadata.js";
+import { Paint } from "./paint.js";
+import { Session } from "./session.js";
+import { Settings } from "./settings.js";
+import { showUsage } from "./usage.js";
+import { Choice, view } from "./viewer.js";
+import { inWords } from "./words.js";
+
+const THEMES = ["", "light", "dark"];
+const THEME = "allaprima.theme";
+
+/** @type {Paint | null} */
+let paint = null;
+const session = new Session();
+const settings = new Settings(() => paint?.settle());
+const place = {
+  api: () => session.api,
+  use: (taken) => { settings.load(taken); location.hash = "#paint"; say("The settings were taken over."); },
+  view,
+  choice: new Choice(),
+};
+paint = new Paint(place, settings);
+const gallery = new Gallery(place);
+const explore = new Explore(place, settings);
+const keys = new Keys(session);
+
+/** What each view does when it is opened; a management key sees the second list alone. */
+const VIEWS = {
+  paint: () => byId("prompt").focus({ preventScroll: true }),
+  gallery: () => gallery.open(),
+  explore: () => explore.open(),
+  code: () => showCode(settings),
+  usage: () => showUsage(session),
+  keys: () => keys.open(),
+};
+const OF_A_KEY = ["paint", "gallery", "explore", "code", "usage"], OF_A_MANAGER = ["usage", "keys"];
+
+function open() {
+  const isSignedIn = session.api !== null;
+  const views = session.isManaging ? OF_A_MANAGER : OF_A_KEY;
+  const asked = location.hash.slice(1);
+  const shown = isSignedIn ? (views.includes(asked) ? asked : views.at(session.isManaging ? -1 : 0)) : "sign-in";
+  notice("");
+  for (const section of document.querySelectorAll("main > section")) section.hidden = section.id !== shown;
+  for (const link of document.querySelectorAll("#views a[href^='#']")) {
+    const name = link.hash.slice(1);
+    link.hidden = !isSignedIn || !views.includes(name);
+    if (name === shown) link.setAttribute("aria-current", "page");
+    else link.removeAttribute("aria-current");
+  }
+  document.title = `${shown === "sign-in" ? "Sign in" : document.querySelector(`#views a[href="#${shown}"]`).textContent} · allaprima`;
+  if (isSignedIn) VIEWS[shown]();
+  else byId("key").focus();
+}
+
+async function signIn(key, isRemembered) {
+  notice("");
+  try {
+    await session.signIn(key, isRemembered);
+    settings.setModels((await session.api.get("/v1/models")).data);
+    byId("who").textContent = session.isManaging ? "management key" : session.about.name ?? session.about.prefix;
+    byId("who").hidden = byId("sign-out").hidden = false;
+    byId("key").value = "";
+    open();
+    if (!session.isManaging) await paint.begin();
+  } catch (error) {
+    session.api = null;
+    open();
+    notice(inWords(error));
+  }
+}
+
+function signOut() {
+  session.signOut();
+  sessionStorage.clear();
+  byId("who").hidden = byId("sign-out").hidden = true;
+  byId("runs").replaceChildren();
+  open();
+}
+
+function setTheme(theme) {
+  document.documentElement.dataset.theme = theme;
+  if (theme) localStorage.setItem(THEME, theme);
+  else localStorage.removeItem(THEME);
+  byId("theme").textContent = { "": "◐", light: "☀", dark: "☾" }[theme];
+  byId("theme").setAttribute("aria-label", `Theme: ${theme || "as the system"}`);
+}
+
+/** A PNG by allaprima that is dropped anywhere gives its settings back. */
+function watchDrops() {
+  const isFile = (event) => [...(event.dataTransfer?.types ?? [])].includes("Files");
+  addEventListener("dragover", (event) => {
+    if (!isFile(event)) return;
+    event.preventDefault();
+    byId("drop").hidden = false;
+  });
+  addEventListener("dragleave", (event) => { if (!event.relatedTarget) byId("drop").hidden = true; });
+  addEventListener("drop", async (event) => {
+    if (!isFile(event)) return;
+    event.preventDefault();
+    byId("drop").hidden = true;
+    const found = readSettings(await event.dataTransfer.files[0].arrayBuffer());
+    if (!found) notice("This file holds no settings: only PNG files that allaprima made do, and only as they were made.");
+    else place.use(found);
+  });
+}
+
+byId("sign-in-form").addEventListener("submit", (event) => {
+  event.preventDefault();
+  signIn(byId("key").value, byId("remember").checked);
+});
+byId("sign-out").addEventListener("click", signOut);
+byId("theme").addEventListener("click", () => setTheme(THEMES[(THEMES.indexOf(document.documentElement.dataset.theme ?? "") + 1) % THEMES.length]));
+addEventListener("hashchange", open);
+setTheme(localStorage.getItem(THEME) ?? "");
+watchDrops();
+
+const remembered = Session.remembered();
+if (remembered) signIn(remembered, true);
+else open();

@@ -1,0 +1,46 @@
+/** Who is signed in: a key in memory or, if the person says so, in this browser; never in an address. */
+
+import { Api } from "./api.js";
+import { ApiError } from "./words.js";
+
+const STORED = "allaprima.key";
+
+export class Session {
+  /** @type {Api | null} */
+  api = null;
+  /** Whether the key makes keys and paints nothing. */
+  isManaging = false;
+  /** What `GET /v1/key` says of an ordinary key. */
+  about = null;
+
+  /** The key that this browser remembers, or null. */
+  static remembered() {
+    return localStorage.getItem(STORED);
+  }
+
+  /** Sign in. Throws `ApiError` for a key that is not good, and forgets it. */
+  async signIn(key, isRemembered) {
+    const api = new Api(key.trim());
+    try {
+      this.about = (await api.get("/v1/key")).data;
+      this.isManaging = false;
+    } catch (error) {
+      if (!(error instanceof ApiError && error.code === "ordinary_key_required")) {
+        if (error instanceof ApiError && error.status === 401) localStorage.removeItem(STORED);
+        throw error;
+      }
+      this.isManaging = true;
+      this.about = null;
+    }
+    this.api = api;
+    if (isRemembered) localStorage.setItem(STORED, key.trim());
+  }
+
+  /** Forget the key everywhere. */
+  signOut() {
+    localStorage.removeItem(STORED);
+    this.api = null;
+    this.about = null;
+    this.isManaging = false;
+  }
+}

@@ -1,0 +1,149 @@
+/** The settings of a picture: the form of Paint, to a request's body and back. */
+
+import { byId, element } from "./dom.js";
+
+const SIDE_STEP = 32, MIN_SIDE = 64, MAX_SIDE = 1536, MAX_SEED = 2n ** 63n - 1n;
+/** Pixels of a picture whose ratio is chosen: as many as the default size has. */
+const RATIO_PIXELS = 1024 * 768;
+
+const PRESETS = [
+  ["Square, small", 512, 512], ["Square", 1024, 1024], ["Landscape 4:3", 1024, 768], ["Landscape 16:9", 1024, 576],
+  ["Portrait 3:4", 768, 1024], ["Portrait 9:16", 576, 1024], ["Panorama", 1440, 512],
+];
+const RATIOS = ["1:1", "5:4", "4:3", "3:2", "16:9", "2:1", "21:9", "4:5", "3:4", "2:3", "9:16", "1:2"];
+
+/** The nearest side that can be painted. */
+export function nearestSide(px) {
+  return Math.round(Math.min(MAX_SIDE, Math.max(MIN_SIDE, px)) / SIDE_STEP) * SIDE_STEP;
+}
+
+/** Width and height of a ratio such as "16:9", with about the default size's pixels. */
+export function sizeOfRatio(ratio) {
+  const [across, down] = ratio.split(":").map(Number);
+  const width = nearestSide(Math.sqrt((RATIO_PIXELS * across) / down));
+  return [width, nearestSide((width * down) / across)];
+}
+
+/** A seed from 0 to below 2^32. */
+export const anySeed = () => crypto.getRandomValues(new Uint32Array(1))[0];
+
+export class Settings {
+  #onChange;
+  /** What `GET /v1/models` lists. */
+  #models = [];
+
+  /** @param {() => void} onChange Called when anything was changed. */
+  constructor(onChange) {
+    this.#onChange = onChange;
+    byId("preset").append(element("option", { value: "" }, "By hand"), ...PRESETS.map(([name, w, h]) => element("option", { value: `${w}x${h}` }, `${name}, ${w} × ${h}`)));
+    byId("ratio").append(element("option", { value: "" }, "By hand"), ...RATIOS.map((ratio) => element("option", { value: ratio }, ratio)));
+    byId("preset").addEventListener("change", (event) => event.target.value && this.#setSize(...event.target.value.split("x").map(Number)));
+    byId("ratio").addEventListener("change", (event) => event.target.value && this.#setSize(...sizeOfRatio(event.target.value)));
+    for (const side of ["width", "height"]) byId(side).addEventListener("change", () => this.#snap());
+    byId("shuffle").addEventListener("click", () => { byId("seed").value = anySeed(); this.#changed(); });
+    for (const id of ["prompt", "steps", "count", "seed", "model", "safety", "lock"]) byId(id).addEventListener("input", () => this.#changed());
+    byId("steps").value = 4;
+    this.#setSize(1024, 768);
+  }
+
+  /** Fill the list of models. */
+  setModels(models) {
+    this.#models = models;
+    const before = byId("model").value;
+    byId("model").replaceChildren(...models.map((model) => element("option", { value: model.id }, model.id)));
+    if (models.some((model) => model.id === before)) byId("model").value = before;
+    this.#changed();
+  }
+
+  /** The body of a request: legal as far as this page knows. Seeds beyond JavaScript's numbers are digits in a string. */
+  body() {
+    const seed = byId("seed").value.trim();
+    const count = Number(byId("count").value);
+    return {
+      model: byId("model").value,
+      prompt: byId("prompt").value,
+      image_size: { width: nearestSide(Number(byId("width").value)), height: nearestSide(Number(byId("height").value)) },
+      num_inference_steps: Number(byId("steps").value),
+      ...(count > 1 ? { num_images: count } : {}),
+      ...(seed === "" ? {} : { seed: Number.isSafeInteger(Number(seed)) ? Number(seed) : seed }),
+      ...(byId("safety").checked ? {} : { enable_safety_checker: false }),
+    };
+  }
+
+  /** Take over settings, those of a job's request or of a picture's file; what is left out stays. */
+  load({ prompt, seed, steps, width, height, model, count, safety }) {
+    if (prompt !== undefined) byId("prompt").value = prompt;
+    if (steps !== undefined) byId("steps").value = steps;
+    if (count !== undefined) byId("count").value = count;
+    if (safety !== undefined) byId("safety").checked = safety;
+    if (model !== undefined && this.#models.some((one) => one.id === model)) byId("model").value = model;
+    if (width !== undefined) this.#setSize(width, height);
+    if (seed !== undefined) {
+      byId("seed").value = seed;
+      byId("lock").checked = true;
+    }
+    this.#changed();
+  }
+
+  /** Settle the seed of the next request: a locked one stays, any other is drawn by the server. */
+  afterPainting(seed) {
+    if (byId("lock").checked) byId("seed").value = byId("seed").value.trim() || seed;
+    else byId("seed").value = "";
+    this.#changed();
+  }
+
+  #setSize(width, height) {
+    byId("width").value = width;
+    byId("height").value = height;
+    byId("size-note").textContent = "";
+    this.#changed();
+  }
+
+  /** Bring sides typed by hand to the nearest that can be painted, and say so. */
+  #snap() {
+    const notes = [];
+    for (const side of ["width", "height"]) {
+      const given = byId(side).value;
+      const snapped = nearestSide(Number(given) || MIN_SIDE);
+      if (String(snapped) !== given) notes.push(`${given || "nothing"} became ${snapped}`);
+      byId(side).value = snapped;
+    }
+    byId("size-note").textContent = notes.length ? `${notes.join(", ")}: sides are multiples of ${SIDE_STEP} from ${MIN_SIDE} to ${MAX_SIDE}.` : "";
+    this.#changed();
+  }
+
+  #changed() {
+    const width = Number(byId("width").value), height = Number(byId("height").value);
+    byId("preset").value = PRESETS.some(([, w, h]) => w === width && h === height) ? `${width}x${height}` : "";
+    byId("ratio").value = RATIOS.find((ratio) => String(sizeOfRatio(ratio)) === String([width, height])) ?? "";
+    byId("steps-shown").textContent = byId("steps").value;
+    const seed = byId("seed");
+    const isSeed = /^\s*\d*\s*$/.test(seed.value) && BigInt(seed.value.trim() || 0) <= MAX_SEED;
+    seed.setCustomValidity(isSeed ? "" : `A seed is a whole number from 0 to ${MAX_SEED}, or empty.`);
+    const model = this.#models.find((one) => one.id === byId("model").value);
+    byId("model-note").textContent = model ? noteOn(model) : "";
+    this.#onChange();
+  }
+}
+
+/** Which model really paints, in plain words. */
+export function noteOn(model) {
+  const precision = model.precision ? `, in ${model.precision}` : "";
+  if (model.painted_by === model.id) return `${model.info.description}${/[.!]$/.test(model.info.description) ? "" : "."} Paints itself${precision}.`;
+  return `The weights of ${model.id} are not on this server: ${model.painted_by}, a small built-in model, paints in its stead.`;
+}
+
+/** The settings that a job was painted with, as `Settings.load` takes them; `index` is the picture's place in it. */
+export function settingsOf(job, index = 0) {
+  const asked = job.request;
+  return {
+    prompt: asked.prompt,
+    seed: job.result?.images[index]?.seed ?? asked.seed,
+    steps: asked.num_inference_steps,
+    width: asked.image_size.width,
+    height: asked.image_size.height,
+    model: asked.model,
+    count: 1,
+    safety: asked.enable_safety_checker,
+  };
+}

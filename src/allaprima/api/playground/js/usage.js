@@ -1,0 +1,86 @@
+/** Usage: balance and limits, what was spent by day and model, and the latest requests with their timings and errors. */
+
+import { chart } from "./chart.js";
+import { byId, element, notice } from "./dom.js";
+import { adviceOn, dollars, inWords, moment, seconds } from "./words.js";
+
+const DAYS = 30;
+
+/** @param {import("./session.js").Session} session */
+export async function showUsage(session) {
+  const { api } = session;
+  const zone = Intl.DateTimeFormat().resolvedOptions().timeZone || "UTC";
+  try {
+    const [billing, detail, own, jobs] = await Promise.all([
+      api.get("/v2/billing"),
+      api.get(`/v2/usage/detail?period=${DAYS}d&group_by=${encodeURIComponent("day,model")}&tz=${encodeURIComponent(zone)}`),
+      session.isManaging ? null : api.get("/v1/key"),
+      api.get("/v1/jobs?limit=25"),
+    ]);
+    showFacts(billing, detail, own?.data);
+    showDays(detail);
+    byId("recent").replaceChildren(recentTable(jobs.data));
+  } catch (error) {
+    notice(inWords(error));
+  }
+}
+
+function showFacts(billing, detail, key) {
+  const facts = [
+    ["Balance", dollars(billing.current_balance)],
+    [`Spent in ${DAYS} days`, dollars(detail.spend)],
+    [`Requests in ${DAYS} days`, String(detail.requests)],
+  ];
+  if (key) {
+    facts.push(["Spent by this key this month", dollars(key.monthly_usage)]);
+    facts.push(["Limit of this key", key.limit ? `${dollars(key.limit.threshold)} a ${key.limit.retention.replace("no_reset", "lifetime")}` : "none"]);
+    if (key.requests_per_minute) facts.push(["Requests a minute", String(key.requests_per_minute)]);
+  }
+  byId("account").replaceChildren(...facts.map(([name, value]) => element("div", {}, element("dt", {}, name), element("dd", {}, value))));
+}
+
+/** Spending where anything costs anything, else requests. */
+function showDays(detail) {
+  const groups = detail.groups ?? [];
+  const isFree = groups.every((group) => group.spend === 0);
+  const written = isFree ? (value) => String(Math.round(value)) : dollars;
+  const values = groups.map((group) => ({ day: group.day, model: group.model, value: isFree ? group.requests.total : group.spend }));
+  byId("chart-title").textContent = isFree ? `Requests in the last ${DAYS} days` : `Spent in the last ${DAYS} days`;
+  byId("chart").replaceChildren(...chart(lastDays(), values, written));
+  const rows = groups.map((group) => element("tr", {},
+    element("td", {}, group.day), element("td", {}, group.model), element("td", { class: "number" }, String(group.requests.total)),
+    element("td", { class: "number" }, String(group.requests.failed)), element("td", { class: "number" }, dollars(group.spend))));
+  byId("days").querySelector("table")?.remove();
+  byId("days").append(table(["Day", "Model", "Requests", "Failed", "Spent"], rows, [2, 3, 4]));
+}
+
+/** The last days in this place's calendar, oldest first, as the server writes them. */
+function lastDays() {
+  return Array.from({ length: DAYS }, (_, i) => {
+    const day = new Date();
+    day.setDate(day.getDate() - (DAYS - 1 - i));
+    return `${day.getFullYear()}-${String(day.getMonth() + 1).padStart(2, "0")}-${String(day.getDate()).padStart(2, "0")}`;
+  });
+}
+
+function recentTable(jobs) {
+  const rows = jobs.map((job) => {
+    const waited = job.started_at ? seconds(job.started_at - job.created_at) : "";
+    const painted = job.result ? seconds(job.result.timings.inference) : "";
+    const isBad = job.status === "failed";
+    const outcome = job.error ? `${job.error.message ?? job.error.code} ${adviceOn(job.error.code)}` : "";
+    return element("tr", {},
+      element("td", {}, moment(job.created_at)), element("td", { class: isBad ? "bad" : job.status === "succeeded" ? "good" : "" }, job.status),
+      element("td", {}, job.request.model), element("td", {}, job.request.prompt.slice(0, 80)),
+      element("td", { class: "number" }, waited), element("td", { class: "number" }, painted),
+      element("td", { class: "number" }, job.result ? dollars(job.result.meta.usage.usd_spent) : ""), element("td", {}, outcome));
+  });
+  return table(["When", "Status", "Model", "Prompt", "Waited", "Painted in", "Cost", "Error"], rows, [4, 5, 6]);
+}
+
+/** A table with a head; `numbers` are the columns of numbers. */
+export function table(heads, rows, numbers = []) {
+  return element("table", { class: "list" },
+    element("thead", {}, element("tr", {}, ...heads.map((head, i) => element("th", { scope: "col", class: numbers.includes(i) ? "number" : null }, head)))),
+    element("tbody", {}, ...rows));
+}

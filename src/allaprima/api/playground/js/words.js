@@ -1,0 +1,62 @@
+/** What went wrong, in words that say what to do. */
+
+/** By the error's code, as `error.code` of an answer or `error` of a failed job has it. */
+const ADVICE = {
+  invalid_api_key: "This key is not good here, or it was deleted or disabled. Sign in with another one.",
+  management_key_required: "This needs a management key. Sign in with one, or ask whoever runs the server.",
+  ordinary_key_required: "A management key makes keys and paints nothing. Sign in with one of the keys it made.",
+  scope_missing: "This key may not paint. A management key can give it the scope model:image.",
+  out_of_credits: "The account has no credits left. Whoever runs the server can add some: allaprima accounts credit.",
+  key_limit_reached: "This key has reached its spend limit. Wait for the next window, or raise the limit with a management key.",
+  queue_full: "The queue is full. It is tried again by itself.",
+  rate_limit_exceeded: "Too many requests in this minute. It is tried again by itself.",
+  draining: "The server is stopping. Jobs it has accepted are painted after the next start.",
+  job_not_found: "This job is gone: it was deleted, or is another account's.",
+  image_not_found: "This picture is gone: it was deleted, or its time was over.",
+  job_finished: "It has ended already.",
+  start_deadline_missed: "It did not start in time. Try again when less is waiting.",
+  generation_failed: "Painting failed. Try again; if it fails again, try another size or model.",
+  model_not_found: "This server does not serve that model. Choose another one.",
+  offline: "The server can't be reached. It is tried again by itself.",
+};
+
+/** An answer that is an error, or none at all (`code` "offline", `status` 0). */
+export class ApiError extends Error {
+  constructor(status, code, message, retryAfterMs = 0) {
+    super(message);
+    this.status = status;
+    this.code = code;
+    this.retryAfterMs = retryAfterMs;
+  }
+}
+
+/** @param {any} error @returns {string} What happened and what to do. */
+export function inWords(error) {
+  if (!(error instanceof ApiError)) return `Something unforeseen happened: ${error?.message ?? error}`;
+  const said = error.message.replace(/^Body validation error! /, "");
+  const advice = ADVICE[error.code];
+  if (!advice) return said || `The server answered ${error.status}.`;
+  return error.code === "offline" || said === "" ? advice : `${said.replace(/\.?$/, ".")} ${advice}`;
+}
+
+/** What to do about a failed job's error, or "". */
+export const adviceOn = (code) => ADVICE[code] ?? "";
+
+/** Seconds as people say them. */
+export function seconds(number) {
+  if (number < 0.95) return `${Math.max(0.1, number).toFixed(1)} s`;
+  if (number < 90) return `${Math.round(number)} s`;
+  return `${Math.round(number / 60)} min`;
+}
+
+/** US dollars, with as many digits as it takes to see something. */
+export function dollars(number) {
+  const digits = number !== 0 && Math.abs(number) < 0.1 ? 5 : 2;
+  return new Intl.NumberFormat(undefined, { style: "currency", currency: "USD", maximumFractionDigits: digits }).format(number);
+}
+
+/** A time, from unix seconds or ISO 8601. */
+export function moment(value) {
+  const date = new Date(typeof value === "number" ? value * 1000 : value);
+  return date.toLocaleString(undefined, { dateStyle: "short", timeStyle: "medium" });
+}

@@ -1,0 +1,104 @@
+"""A real headless Chromium on the playground, with everything it complains of and everybody it asks written down."""
+
+import base64
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from acceptance.processes import LIMIT_S
+from programs import need
+
+
+@dataclass
+class Visit:
+    """A page, and what was seen while it was open."""
+
+    page: Page
+    url: str
+    faults: list[str] = field(default_factory=list)
+    requests: list[str] = field(default_factory=list)
+
+    @property
+    def foreign(self) -> list[str]:
+        """Addresses that are not the server's."""
+        return [url for url in self.requests if not url.startswith((f"{self.url}/", "data:", "blob:"))]
+
+    def sign_in(self, key: str, *, is_remembered: bool = False) -> None:
+        """Sign in on the page."""
+        self.page.fill("#key", key)
+        if is_remembered:
+            self.page.check("#remember")
+        self.page.press("#key", "Enter")
+        self.page.locator("#who").wait_for()
+
+    def open(self, view: str) -> None:
+        """Go to a view by its link."""
+        self.page.click(f'#views a[href="#{view}"]')
+        self.page.locator(f"main > section#{view}").wait_for()
+
+    def paint(self, prompt: str, **settings: Any) -> None:
+        """Fill the form and send it off."""
+        self.page.fill("#prompt", prompt)
+        for name, value in settings.items():
+            if name in ("count", "model", "preset"):
+                self.page.select_option(f"#{name}", str(value))
+            elif name == "steps":
+                self.page.locator("#steps").fill(str(value))
+            else:
+                self.page.fill(f"#{name}", str(value))
+                self.page.press(f"#{name}", "Tab")
+        self.page.press("#prompt", "Control+Enter")
+
+    def finished(self) -> Any:
+        """Wait for the newest picture of Paint, and return its image."""
+        image = self.page.locator(".run").first.locator("figure.picture .frame img").first
+        image.wait_for()
+        return image
+
+    def drop(self, name: str, data: bytes) -> None:
+        """Drop a file somewhere on the page."""
+        transfer = self.page.evaluate_handle(
+            """([name, text]) => {
+                const bytes = Uint8Array.from(atob(text), (one) => one.charCodeAt(0));
+                const transfer = new DataTransfer();
+                transfer.items.add(new File([bytes], name, {type: "image/png"}));
+                return transfer;
+            }""",
+            [name, base64.b64encode(data).decode()],
+        )
+        for event in ("dragenter", "dragover", "drop"):
+            self.page.dispatch_event("body", event, {"dataTransfer": transfer})
+
+
+@contextmanager
+def chromium() -> Iterator[Browser]:
+    """Debian's Chromium, without a window."""
+    path = need("chromium", "shows the playground")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"], timeout=LIMIT_S * 1000)
+        yield browser
+        browser.close()
+
+
+@contextmanager
+def visit(browser: Browser, url: str, **options: Any) -> Iterator[Visit]:
+    """Open the playground in a fresh profile; at the end there must have been no fault and no other host.
+
+    options: of the browser's context, and `faults_expected`, texts that a fault may contain.
+    """
+    expected: tuple[str, ...] = options.pop("faults_expected", ())
+    context = browser.new_context(**options)
+    page = context.new_page()
+    page.set_default_timeout(LIMIT_S * 1000)
+    seen = Visit(page, url)
+    page.on("console", lambda message: seen.faults.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: seen.faults.append(error.message))
+    page.on("request", lambda request: seen.requests.append(request.url))
+    page.goto(f"{url}/")
+    yield seen
+    context.close()
+    assert [fault for fault in seen.faults if not any(text in fault for text in expected)] == []
+    assert seen.foreign == []

@@ -1,0 +1,47 @@
+"""The whole training in two minutes, from nothing to a model that the engine paints with."""
+
+import re
+import subprocess
+import sys
+
+import pytest
+
+from allaprima.engine.pipeline import Pipeline
+from allaprima.request import ImageRequest
+from allaprima.train.snapshots import SHOWN, sheet
+from allaprima.weights.catalog import SKETCH_ID
+from allaprima.weights.model import open_model
+
+MINUTES = {"autoencoder": 0.5, "reading": 0.25, "flow": 0.8, "polish": 0.2}
+
+
+@pytest.mark.timeout(600)
+def test_one_command_trains_from_nothing_and_goes_on_where_it_stopped(art, tmp_path):
+    command = [sys.executable, "-m", "allaprima.train", "--scenes", "320"]
+    command += ["--work", str(tmp_path / "work"), "--art", str(art.folder), "--out", str(tmp_path / "model")]
+    command += [word for fit, minutes in MINUTES.items() for word in (f"--{fit}-minutes", str(minutes))]
+
+    log = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+    def told(pattern):
+        return [float(number) for number in re.findall(pattern, log)]
+
+    begun, *_, done = told(r"autoencoder.* (?:psnr|done:) ([\d.]+)")
+    assert done > begun + 3
+    assert told(r"reading .* loss ([\d.]+)")[-1] < 0.8 * told(r"reading .* loss ([\d.]+)")[0]
+    assert told(r"flow .* loss ([\d.]+)")[-1] < 0.8 * told(r"flow .* loss ([\d.]+)")[0]
+    assert "polish done" in log
+    assert list((tmp_path / "work").glob("sheet-*.png"))
+    model = open_model(tmp_path / "model").load()
+    pictures = Pipeline(model, "cpu").paint(ImageRequest("a fox on a beach", 0, SKETCH_ID, 256, 192))
+    assert pictures[0].shape == (192, 256, 3)
+
+    again = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    assert not re.search(r"(flow|polish|reading) +\d", again)
+    assert open_model(tmp_path / "model").load().revision == model.revision
+
+
+def test_a_sheet_shows_pictures_side_by_side(art):
+    pictures = [(255 * art.sprite("fox", 64)[..., :3]).astype("uint8")] * SHOWN
+    whole = sheet(pictures)
+    assert whole.width / whole.height == pytest.approx(8 / 6)
