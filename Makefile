@@ -7,7 +7,7 @@ DATA ?= data
 PORT ?= 8000
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test prove load check format bench bench-kernels bench-peers bench-precisions bench-full-size sketch sketch-suite sheet clean
+.PHONY: help install run test prove load check format bench bench-kernels bench-peers bench-precisions bench-full-size bench-playground sketch sketch-suite sheet screenshots clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -76,6 +76,12 @@ sketch-suite: $(VENV)/.dev ## score the built-in model on the 100 committed prom
 
 sheet: $(VENV)/.dev ## paint the README's picture grid
 	$(BIN)/python tools/sheet.py
+
+screenshots: $(VENV)/.dev ## take the playground's screenshots (needs Chromium)
+	PYTHONPATH=bench $(BIN)/python tools/screenshots.py
+
+bench-playground: $(VENV)/.dev ## measure the playground's first sight (needs Chromium)
+	$(BIN)/python bench/playground.py
 
 clean: ## remove what was built and installed
 	rm -rf $(VENV) build dist src/*.egg-info src/allaprima/kernels/_native*.so

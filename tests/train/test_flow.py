@@ -6,7 +6,8 @@ import torch
 
 from allaprima.flux import SKETCH
 from allaprima.flux.latents import noise, pack
-from allaprima.train.flow import NEAREST, Bucket, FlowNetworks, draw_times, flow_loss, flow_optimizers, steered
+from allaprima.train.buckets import Bucket
+from allaprima.train.flow import NEAREST, FlowNetworks, draw_times, flow_loss, flow_optimizers, steered
 from allaprima.train.progress import DECAY_FROM, Progress
 from allaprima.train.reading import Captions
 from allaprima.train.scenes import LEEWAY, compose

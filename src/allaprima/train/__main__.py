@@ -12,8 +12,9 @@ import torch
 from allaprima.flux import SKETCH, Autoencoder
 from allaprima.train.art import Art
 from allaprima.train.autoencoder import fit_autoencoder
+from allaprima.train.buckets import make_buckets
 from allaprima.train.captions import words
-from allaprima.train.flow import FLOW_CHECKPOINT, FlowNetworks, fit_flow, flow_optimizers, make_buckets
+from allaprima.train.flow import FLOW_CHECKPOINT, FlowNetworks, fit_flow, flow_optimizers
 from allaprima.train.polish import polish_decoder
 from allaprima.train.progress import Progress
 from allaprima.train.reading import teach_reading

@@ -1,7 +1,7 @@
 """Fit the transformer of `sketch` and its two text encoders, together, as a rectified flow on scenes' latents.
 
-The text encoders can read already (`reading`), and go on learning slowly. The latents of a set of scenes are computed
-once; captions are worded anew at every visit. Times are drawn from a logit-normal (Esser et al. 2024, 2403.03206,
+The text encoders can read already (`reading`), and go on learning slowly. Scenes come as latents (`buckets`); captions
+are worded anew at every visit. Times are drawn from a logit-normal (Esser et al. 2024, 2403.03206,
 section 3.1), and often at t = 1, where only the words are known. Matrices of the blocks are moved by Muon (Jordan et
 al. 2024), all else by AdamW.
 
@@ -10,21 +10,18 @@ Dimension key: B batch, L image tokens, C latent values per token.
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from allaprima.flux import SKETCH, Autoencoder, CLIPTextEncoder, Flux, T5Encoder
-from allaprima.flux.latents import image_ids, pack, text_ids
-from allaprima.train.art import Art
+from allaprima.flux import SKETCH, CLIPTextEncoder, Flux, T5Encoder
+from allaprima.flux.latents import image_ids, text_ids
+from allaprima.train.buckets import Bucket
 from allaprima.train.optimizers import Optimizers, Rates
-from allaprima.train.pictures import canvas_px, scene_pixels, to_signed
 from allaprima.train.progress import Progress
 from allaprima.train.reading import Captions
-from allaprima.train.scenes import SIZES, Scene, compose
 
 FLOW_CHECKPOINT = "flow.ckpt"
 BATCH = 24
@@ -35,19 +32,6 @@ ENCODER_RATE = 3e-4
 EVENNESS = 0.8
 #: Times below this weigh as this one: what is wrong with the image there is too little to be seen.
 NEAREST = 0.6
-
-
-@dataclass(frozen=True, slots=True)
-class Bucket:
-    """Scenes of one grid, with their latents."""
-
-    rows: int
-    columns: int
-    scenes: list[Scene]
-    #: (number of scenes, L, C), bfloat16.
-    latents: Tensor
-    #: (number of scenes, LEEWAY), float32.
-    leeway: Tensor
 
 
 class FlowNetworks(nn.Module):
@@ -65,38 +49,6 @@ class FlowNetworks(nn.Module):
         for name, parameter in self.transformer.named_parameters():
             if "mod" in name.lower() or name.startswith("final_layer"):
                 nn.init.zeros_(parameter)
-
-
-@torch.no_grad()
-def make_buckets(autoencoder: Autoencoder, art: Art, count: int, folder: Path) -> list[Bucket]:
-    """Draw `count` scenes in all and encode them; the latents are kept in `folder` for the next run."""
-    buckets = []
-    first = 0
-    for (width, height), share in SIZES.items():
-        size = canvas_px(width, height)
-        columns, rows = (side // SKETCH.token_px for side in size)
-        seeds = range(first, first + round(count * share))
-        first = seeds.stop
-        kept = folder / f"latents-{rows}x{columns}-{seeds.start}-{seeds.stop}.pt"
-        if kept.exists():
-            latents = torch.load(kept, weights_only=True)
-        else:
-            latents = _encode(autoencoder, art, seeds, size)
-            torch.save(latents, kept)
-        scenes = [compose(seed, *size) for seed in seeds]
-        buckets.append(Bucket(rows, columns, scenes, latents, torch.tensor([scene.leeway for scene in scenes])))
-        print(f"latents {rows}x{columns}: {len(seeds)}", flush=True)
-    return buckets
-
-
-def _encode(autoencoder: Autoencoder, art: Art, seeds: range, size: tuple[int, int]) -> Tensor:
-    parts = []
-    for start in range(seeds.start, seeds.stop, 32):
-        pixels = scene_pixels(range(start, min(start + 32, seeds.stop)), art, *size)
-        with torch.autocast("cpu", torch.bfloat16):
-            z = autoencoder.encode(to_signed(pixels).contiguous(memory_format=torch.channels_last))
-        parts.append(pack(z).bfloat16())
-    return torch.cat(parts)
 
 
 def flow_optimizers(networks: FlowNetworks) -> Optimizers:

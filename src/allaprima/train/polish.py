@@ -19,7 +19,7 @@ from allaprima.train.progress import Progress
 BATCH = 4
 MUON_RATE, RATE = 0.01, 1e-3
 #: Number of the first scene: apart from those that the encoder was fitted to.
-FIRST_SEED = 5_000_000
+FIRST_SEED = 9_000_000
 #: The largest deviation of the noise on a latent, of which the deviation itself is about one.
 MOST_NOISE = 0.4
 

@@ -1,0 +1,44 @@
+"""Scenes as latents, kept in chunks."""
+
+import pytest
+import torch
+
+from allaprima.flux import SKETCH, Autoencoder
+from allaprima.train import buckets
+from allaprima.train.buckets import make_buckets
+from allaprima.train.scenes import LEEWAY, SIZES
+
+
+@pytest.fixture(scope="module")
+def autoencoder():
+    torch.manual_seed(0)
+    return Autoencoder(SKETCH.autoencoder).eval()
+
+
+def test_there_is_a_bucket_for_every_canvas_with_latents_and_leeway_for_every_scene(autoencoder, art, tmp_path):
+    found = make_buckets(autoencoder, art, 10, tmp_path)
+    assert len(found) == len(SIZES)
+    for bucket in found:
+        count = len(bucket.scenes)
+        assert count >= 1
+        assert bucket.latents.shape == (count, bucket.rows * bucket.columns, SKETCH.transformer.in_channels)
+        assert bucket.leeway.shape == (count, LEEWAY)
+        assert [tuple(row) for row in bucket.leeway.tolist()] == [
+            tuple(torch.tensor(scene.leeway).tolist()) for scene in bucket.scenes
+        ]
+
+
+def test_chunks_are_kept_and_more_scenes_only_add_to_them(autoencoder, art, tmp_path, monkeypatch):
+    few = make_buckets(autoencoder, art, 10, tmp_path)
+
+    def drawing_again(*_):
+        raise AssertionError("what is kept was drawn again")
+
+    with monkeypatch.context() as context:
+        context.setattr(buckets, "_drawn", drawing_again)
+        again = make_buckets(autoencoder, art, 10, tmp_path)
+    more = make_buckets(autoencoder, art, 16, tmp_path)
+    for one, same, longer in zip(few, again, more, strict=True):
+        assert torch.equal(one.latents, same.latents)
+        assert torch.allclose(one.latents.float(), longer.latents[: len(one.latents)].float(), atol=0.05)
+        assert longer.scenes[: len(one.scenes)] == one.scenes
