@@ -8,6 +8,7 @@ import pytest
 
 from allaprima.engine.pipeline import Pipeline
 from allaprima.request import ImageRequest
+from allaprima.train.samples import sample_sheet
 from allaprima.train.snapshots import SHOWN, sheet
 from allaprima.weights.catalog import SKETCH_ID
 from allaprima.weights.model import open_model
@@ -45,3 +46,9 @@ def test_a_sheet_shows_pictures_side_by_side(art):
     pictures = [(255 * art.sprite("fox", 64)[..., :3]).astype("uint8")] * SHOWN
     whole = sheet(pictures)
     assert whole.width / whole.height == pytest.approx(8 / 6)
+
+
+def test_a_sheet_of_samples_can_be_drawn(art):
+    whole = sample_sheet(art)
+    assert whole.size == (8 * 192, 6 * (192 + 44))
+    assert len(whole.resize((64, 48)).getcolors(4096)) > 500
