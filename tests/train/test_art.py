@@ -8,7 +8,7 @@ import pytest
 from allaprima.train.art import DYES
 from allaprima.train.things import THINGS
 
-RECOLOURED = [thing.icon for thing in THINGS if thing.recolours]
+RECOLOURED = [thing.icon for thing in THINGS if thing.colour]
 
 
 def test_every_thing_is_drawn_with_colours_inside_its_alpha(art):

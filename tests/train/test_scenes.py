@@ -55,7 +55,7 @@ def test_every_thing_background_colour_size_relation_and_accessory_gets_its_turn
 def test_only_what_comes_in_colours_is_recoloured_and_only_what_can_is_counted():
     for one in composed():
         for subject in one.subjects:
-            assert subject.dye is None or BY_ICON[subject.icon].recolours
+            assert subject.dye is None or BY_ICON[subject.icon].colour
             assert subject.count == 1 or BY_ICON[subject.icon].counts
 
 

@@ -97,6 +97,8 @@ def test_a_colour_is_right_if_all_of_the_kind_have_it():
     assert not is_right(blue, sight(at("balloon")))
     assert not is_right(blue, sight(at("balloon", dye="red")))
     assert is_right(ask(Subject("balloon")), sight(at("balloon", dye="red")))
+    # A balloon is usually red.
+    assert is_right(ask(Subject("balloon", 1, "red")), sight(at("balloon")))
 
 
 @pytest.mark.parametrize(

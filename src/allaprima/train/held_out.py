@@ -50,7 +50,7 @@ def combinations() -> Iterator[tuple[str, str, str]]:
         for name in BACKGROUNDS:
             if is_pair_held_out(thing.icon, name):
                 yield "background", thing.icon, name
-        if thing.recolours:
+        if thing.colour is not None:
             for dye in DYES:
                 if is_pair_held_out(thing.icon, f"{dye} one"):
                     yield "colour", thing.icon, dye

@@ -121,7 +121,7 @@ def _single(rng: Generator) -> Subject:
 
 
 def _dye(rng: Generator, thing: Thing) -> str | None:
-    if not thing.recolours or rng.random() < 0.45:
+    if thing.colour is None or rng.random() < 0.45:
         return None
     return list(DYES)[rng.integers(len(DYES))]
 

@@ -67,7 +67,9 @@ def is_right(ask: Ask, sight: Sight) -> bool:
 def _matching(subject: Subject, sight: Sight) -> list[Found]:
     """Return the things of that kind, all of them; none if one has not the colour that was asked for."""
     kind = [thing for thing in sight.things if thing.icon == subject.icon]
-    if subject.dye is not None and any(thing.dye != subject.dye for thing in kind):
+    # A thing may be seen as in its usual colour, or by that colour's name.
+    usual = BY_ICON[subject.icon].colour
+    if subject.dye is not None and any((thing.dye or usual) != subject.dye for thing in kind):
         return []
     return kind
 
@@ -196,7 +198,7 @@ def _ask_counting(rng: Generator) -> Ask:
 
 
 def _dyed(rng: Generator) -> Subject:
-    return Subject(_thing(rng, [thing for thing in THINGS if thing.recolours]).icon, 1, _pick(rng, list(DYES)))
+    return Subject(_thing(rng, [thing for thing in THINGS if thing.colour is not None]).icon, 1, _pick(rng, list(DYES)))
 
 
 def _ask_colour(rng: Generator) -> Ask:

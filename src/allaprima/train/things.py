@@ -1,7 +1,7 @@
 """The things that `sketch` can paint: names, other names, and what can be done with each.
 
 Names and other names follow the annotations of emojibase (MIT). A thing that comes in many colours can be asked for in
-any of `COLOURS` and is recoloured; one with a face or a hand can wear or hold an accessory.
+any of `art.DYES` and is recoloured; one with a face or a hand can wear or hold an accessory.
 """
 
 from dataclasses import dataclass
@@ -30,15 +30,17 @@ class Thing:
     icon: str
     #: What captions call it; the first is the usual name.
     wordings: tuple[str, ...]
-    #: Whether it comes in any colour that is asked for.
-    recolours: bool = False
+    #: The usual one of the colours that it comes in (`art.DYES`). None: it comes in its own alone.
+    colour: str | None = None
     #: Whether two or more of it are spoken of by number ("two socks" is a pair).
     counts: bool = True
     body: Body = Body()
 
 
-def _thing(icon: str, *wordings: str, recolours: bool = False, counts: bool = True, body: Body | None = None) -> Thing:
-    return Thing(icon, wordings or (icon.replace("-", " "),), recolours, counts, body or Body())
+def _thing(
+    icon: str, *wordings: str, colour: str | None = None, counts: bool = True, body: Body | None = None
+) -> Thing:
+    return Thing(icon, wordings or (icon.replace("-", " "),), colour, counts, body or Body())
 
 
 def _face(eyes: float, head: float, width: float = 0.66) -> Body:
@@ -53,7 +55,7 @@ _ANIMALS = (
         "trex",
         "tyrannosaurus",
         "dinosaur",
-        recolours=True,
+        colour="green",
         body=Body(eyes=(0.25, 0.16, 0.38), head=(0.28, 0.1, 0.34), hand=(0.17, 0.5, 0.44)),
     ),
     _thing("dog-face", "dog", "puppy", "dog face", "doggy", body=_face(0.46, 0.12)),
@@ -84,26 +86,26 @@ _ANIMALS = (
     _thing("hedgehog"),
     _thing("horse", "horse", "pony"),
     _thing("unicorn"),
-    _thing("dragon", recolours=True),
+    _thing("dragon", colour="green"),
     _thing("crocodile", "crocodile", "alligator"),
     _thing("turtle", "turtle", "tortoise"),
-    _thing("snake", "snake", "serpent", recolours=True),
-    _thing("octopus", recolours=True),
+    _thing("snake", "snake", "serpent", colour="green"),
+    _thing("octopus", colour="orange"),
     _thing("crab"),
     _thing("spouting-whale", "whale", "spouting whale"),
     _thing("dolphin"),
     _thing("shark"),
     _thing("tropical-fish", "fish", "tropical fish"),
     _thing("snail"),
-    _thing("butterfly", recolours=True),
-    _thing("bug", "caterpillar", recolours=True),
+    _thing("butterfly", colour="orange"),
+    _thing("bug", "caterpillar", colour="green"),
     _thing("honeybee", "bee", "honeybee", "bumblebee"),
     _thing("lady-beetle", "ladybug", "ladybird", "beetle"),
-    _thing("jellyfish", recolours=True),
+    _thing("jellyfish", colour="blue"),
 )
 
 _FOOD = (
-    _thing("red-apple", "apple", "red apple", recolours=True),
+    _thing("red-apple", "apple", "red apple", colour="red"),
     _thing("banana"),
     _thing("strawberry"),
     _thing("cherries", "cherries", "pair of cherries", counts=False),
@@ -112,13 +114,13 @@ _FOOD = (
     _thing("watermelon", "watermelon", "slice of watermelon", "melon"),
     _thing("lemon"),
     _thing("peach"),
-    _thing("pear", recolours=True),
+    _thing("pear", colour="green"),
     _thing("kiwi-fruit", "kiwi", "kiwi fruit"),
     _thing("avocado"),
     _thing("tomato"),
     _thing("carrot"),
     _thing("ear-of-corn", "corn", "ear of corn", "maize", counts=False),
-    _thing("mushroom", "mushroom", "toadstool", recolours=True),
+    _thing("mushroom", "mushroom", "toadstool", colour="red"),
     _thing("bread", "bread", "loaf of bread", "toast", counts=False),
     _thing("croissant"),
     _thing("pretzel"),
@@ -131,12 +133,12 @@ _FOOD = (
     _thing("doughnut", "doughnut", "donut"),
     _thing("cookie", "cookie", "biscuit"),
     _thing("birthday-cake", "birthday cake", "cake"),
-    _thing("cupcake", "cupcake", "muffin", recolours=True),
+    _thing("cupcake", "cupcake", "muffin", colour="pink"),
     _thing("soft-ice-cream", "ice cream", "ice cream cone", "icecream"),
     _thing("lollipop", "lollipop", "lolly"),
-    _thing("candy", "candy", "sweet", recolours=True),
+    _thing("candy", "candy", "sweet", colour="red"),
     _thing("popcorn", counts=False),
-    _thing("teapot", "teapot", "pot of tea", recolours=True),
+    _thing("teapot", "teapot", "pot of tea", colour="red"),
     _thing("hot-beverage", "coffee", "cup of coffee", "mug of coffee", counts=False),
     _thing("beer-mug", "beer", "mug of beer", "glass of beer", counts=False),
 )
@@ -147,85 +149,85 @@ _NATURE = (
     _thing("deciduous-tree", "tree", "oak tree", "oak"),
     _thing("cactus"),
     _thing("sunflower"),
-    _thing("tulip", "tulip", "flower", recolours=True),
-    _thing("rose", recolours=True),
+    _thing("tulip", "tulip", "flower", colour="pink"),
+    _thing("rose", colour="red"),
     _thing("four-leaf-clover", "clover", "four-leaf clover", "shamrock"),
-    _thing("maple-leaf", "maple leaf", "leaf", recolours=True),
+    _thing("maple-leaf", "maple leaf", "leaf", colour="red"),
     _thing("sun", "sun", "sunshine", counts=False),
     _thing("crescent-moon", "moon", "crescent moon"),
-    _thing("star", recolours=True),
+    _thing("star", colour="yellow"),
     _thing("rainbow"),
     _thing("cloud"),
     _thing("snowflake", "snowflake", "snow crystal"),
     _thing("fire", "fire", "flame", "campfire"),
-    _thing("ringed-planet", "planet", "saturn", "ringed planet", recolours=True),
+    _thing("ringed-planet", "planet", "saturn", "ringed planet", colour="orange"),
 )
 
 _PLACES_AND_VEHICLES = (
-    _thing("automobile", "car", "automobile", recolours=True),
+    _thing("automobile", "car", "automobile", colour="red"),
     _thing("ambulance"),
     _thing("fire-engine", "fire engine", "fire truck"),
-    _thing("bus", "bus", "school bus", recolours=True),
-    _thing("delivery-truck", "truck", "lorry", "delivery truck", recolours=True),
-    _thing("tractor", recolours=True),
+    _thing("bus", "bus", "school bus", colour="orange"),
+    _thing("delivery-truck", "truck", "lorry", "delivery truck", colour="orange"),
+    _thing("tractor", colour="green"),
     _thing("bicycle", "bicycle", "bike"),
-    _thing("motor-scooter", "scooter", "motor scooter", "moped", recolours=True),
+    _thing("motor-scooter", "scooter", "motor scooter", "moped", colour="red"),
     _thing("locomotive", "train", "locomotive", "steam train"),
     _thing("airplane", "airplane", "plane", "aeroplane", "jet"),
-    _thing("helicopter", "helicopter", "copter", recolours=True),
+    _thing("helicopter", "helicopter", "copter", colour="orange"),
     _thing("rocket", "rocket", "spaceship", "rocket ship"),
     _thing("flying-saucer", "ufo", "flying saucer"),
     _thing("sailboat", "sailboat", "sailing boat", "boat", "yacht"),
     _thing("ship", "ship", "cruise ship", "steamer"),
-    _thing("anchor", recolours=True),
+    _thing("anchor", colour="blue"),
     _thing("house", "house", "home", "cottage"),
     _thing("castle"),
-    _thing("tent", recolours=True),
+    _thing("tent", colour="green"),
     _thing("ferris-wheel", "ferris wheel", "big wheel"),
 )
 
 _OBJECTS = (
-    _thing("balloon", recolours=True),
+    _thing("balloon", colour="red"),
     _thing("soccer-ball", "soccer ball", "football"),
     _thing("basketball"),
     _thing("kite"),
     _thing("crown"),
     _thing("top-hat", "top hat", "hat"),
-    _thing("umbrella", recolours=True),
+    _thing("umbrella", colour="purple"),
     _thing("sunglasses", "sunglasses", "pair of sunglasses", "shades", counts=False),
     _thing("robot", "robot", "android", body=Body((0.5, 0.42, 0.6), (0.5, 0.12, 0.5))),
     _thing("snowman", "snowman", body=Body((0.5, 0.36, 0.36), None, (0.1, 0.56, 0.42))),
     _thing("ghost", "ghost", "spook", body=Body((0.5, 0.34, 0.56), (0.5, 0.07, 0.42), (0.1, 0.5, 0.42))),
     _thing("jack-o-lantern", "pumpkin", "jack-o-lantern"),
     _thing("teddy-bear", "teddy bear", "teddy", body=Body((0.5, 0.24, 0.44), (0.5, 0.06, 0.4), (0.14, 0.52, 0.42))),
-    _thing("alien", "alien", "extraterrestrial", recolours=True, body=Body(head=(0.5, 0.1, 0.5))),
+    _thing("alien", "alien", "extraterrestrial", colour="green", body=Body(head=(0.5, 0.1, 0.5))),
     _thing("skull", "skull", body=_face(0.46, 0.1)),
-    _thing("red-heart", "heart", "red heart", recolours=True),
-    _thing("wrapped-gift", "gift", "present", "wrapped gift", recolours=True),
-    _thing("guitar", "guitar", "electric guitar", recolours=True),
+    _thing("red-heart", "heart", "red heart", colour="red"),
+    _thing("wrapped-gift", "gift", "present", "wrapped gift", colour="yellow"),
+    _thing("guitar", "guitar", "electric guitar", colour="red"),
     _thing("trumpet"),
     _thing("drum"),
     _thing("camera", "camera", "photo camera"),
     _thing("television", "television", "tv", "tv set"),
-    _thing("telephone", "telephone", "phone", recolours=True),
-    _thing("alarm-clock", "alarm clock", "clock", recolours=True),
-    _thing("old-key", "key", "old key", recolours=True),
+    _thing("telephone", "telephone", "phone", colour="red"),
+    _thing("alarm-clock", "alarm clock", "clock", colour="red"),
+    _thing("old-key", "key", "old key", colour="yellow"),
     _thing("light-bulb", "light bulb", "bulb", "lamp"),
-    _thing("closed-book", "book", "closed book", recolours=True),
-    _thing("pencil", recolours=True),
+    _thing("closed-book", "book", "closed book", colour="red"),
+    _thing("pencil", colour="orange"),
     _thing("scissors", "scissors", "pair of scissors", counts=False),
     _thing("hammer"),
-    _thing("bell", recolours=True),
+    _thing("bell", colour="yellow"),
     _thing("trophy", "trophy", "cup"),
-    _thing("backpack", "backpack", "rucksack", recolours=True),
-    _thing("handbag", "handbag", "purse", recolours=True),
-    _thing("t-shirt", "t-shirt", "shirt", "tshirt", recolours=True),
-    _thing("dress", "dress", "gown", recolours=True),
-    _thing("jeans", "jeans", "trousers", "pants", recolours=True, counts=False),
+    _thing("backpack", "backpack", "rucksack", colour="red"),
+    _thing("handbag", "handbag", "purse", colour="orange"),
+    _thing("t-shirt", "t-shirt", "shirt", "tshirt", colour="green"),
+    _thing("dress", "dress", "gown", colour="blue"),
+    _thing("jeans", "jeans", "trousers", "pants", colour="blue", counts=False),
     _thing("running-shoe", "shoe", "running shoe", "sneaker"),
-    _thing("chair", recolours=True),
+    _thing("chair", colour="orange"),
     _thing("globe-showing-europe-africa", "globe", "earth", "world"),
-    _thing("gem-stone", "diamond", "gem", "gemstone", "jewel", recolours=True),
+    _thing("gem-stone", "diamond", "gem", "gemstone", "jewel", colour="blue"),
     _thing("bomb"),
 )  # fmt: skip
 
