@@ -106,6 +106,18 @@ def test_the_gallery_survives_a_reload_and_shows_in_another_browser(browser: Bro
         expect(other.page.locator("#pictures figure").first).to_contain_text("seed 11")
 
 
+def test_a_keys_gallery_shows_what_other_keys_painted_only_if_asked(browser: Browser, server: Server) -> None:
+    made = allaprima("keys", "create", "--data-dir", server.data_dir, folder=server.data_dir.parent)
+    other = re.findall(r"ap_[0-9A-Za-z]{36}", made.stdout)[0]
+    painted(server, prompt="a snail in a meadow", size="256x256", model="sketch")
+    with visit(browser, server.url) as seen:
+        seen.sign_in(other)
+        seen.open("gallery")
+        expect(seen.page.locator("#pictures")).to_contain_text("Nothing was painted yet")
+        seen.page.check("#of-account")
+        expect(seen.page.locator("#pictures figure").first).to_contain_text("a snail in a meadow")
+
+
 def test_a_dropped_png_gives_its_settings_back_to_the_last_digit(browser: Browser, server: Server) -> None:
     seed = 2**63 - 2
     picture = painted(server, prompt="a crab, “on” a beach 🏖", seed=seed, size="512x320", steps=3, model="sketch")

@@ -205,6 +205,26 @@ async def test_jobs_are_filtered_by_state_and_group(
     engine.release()
 
 
+async def test_jobs_are_filtered_by_the_key_that_submitted_them(
+    service: Service, client: httpx2.AsyncClient, key: str
+) -> None:
+    owner = await service.keys.authenticate(key)
+    row, other = await service.keys.create(KeySpec(), owner.account_id)
+    mine = (await submit(client))["id"]
+    async with client_of(service, key=other) as second:
+        theirs = (await submit(second))["id"]
+
+    async def ids(query: str) -> list[str]:
+        return [job["id"] for job in (await client.get(f"{JOBS}{query}")).json()["data"]]
+
+    assert await ids(f"?key_prefix={owner.prefix}") == [mine]
+    assert await ids(f"?key_prefix={row.prefix}") == [theirs]
+    assert await ids("") == [theirs, mine]
+    unknown = await client.get(f"{JOBS}?key_prefix=nobodys1")
+    assert unknown.status_code == 404
+    assert unknown.json()["error"]["code"] == "key_not_found"
+
+
 @pytest.mark.parametrize(
     ("query", "field"),
     [

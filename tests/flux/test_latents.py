@@ -11,7 +11,7 @@ from allaprima.flux.latents import image_ids, noise, pack, text_ids, token_grid,
 
 #: The sides that a request may ask for.
 SIDES = range(64, 1537, 32)
-SKETCH_TOKENS = range(56, 73)
+SKETCH_TOKENS = range(126, 163)
 
 
 def sketch_grid(width: int, height: int) -> tuple[int, int]:
@@ -74,7 +74,7 @@ def test_without_a_canvas_the_picture_itself_is_painted() -> None:
 
 
 def test_square_pictures_get_a_square_canvas() -> None:
-    assert {sketch_grid(side, side) for side in SIDES} == {(8, 8)}
+    assert {sketch_grid(side, side) for side in SIDES} == {(12, 12)}
 
 
 def test_wide_picture_gets_a_canvas_of_nearly_its_ratio() -> None:
@@ -83,8 +83,8 @@ def test_wide_picture_gets_a_canvas_of_nearly_its_ratio() -> None:
 
 
 def test_thinnest_strips_get_the_nearest_canvas_there_is() -> None:
-    assert sketch_grid(64, 1536) == (36, 2)
-    assert sketch_grid(1536, 64) == (2, 36)
+    assert sketch_grid(64, 1536) == (63, 2)
+    assert sketch_grid(1536, 64) == (2, 63)
 
 
 def test_every_legal_size_gets_a_canvas_of_about_the_asked_tokens() -> None:

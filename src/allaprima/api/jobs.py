@@ -13,7 +13,7 @@ from allaprima.api.errors import problems, rate_headers
 from allaprima.api.idempotency import ClaimHeader, claim
 from allaprima.api.origin import base_url
 from allaprima.api.tracing import call_it
-from allaprima.api.window import Parameters, documented
+from allaprima.api.window import Parameters, documented, find_key
 from allaprima.errors import FieldProblem, InvalidRequest
 from allaprima.service.prices import to_usd
 from allaprima.service.service import Service
@@ -94,6 +94,7 @@ async def quote(service: Service, key: Any, call: Call, terms: Any) -> dict[str,
 _LIST = [
     documented("status", "One state's alone: queued, running, succeeded, failed or cancelled."),
     documented("group_id", "One group's alone."),
+    documented("key_prefix", "Those that one key of the account submitted alone."),
     documented("limit", "1 to 100; 20 where it is left out."),
     documented("cursor", "next_cursor of the page before."),
 ]
@@ -102,7 +103,7 @@ _LIST = [
 @router.get(
     "",
     response_model=answers.JobsAnswer,
-    responses=problems(400, 401),
+    responses=problems(400, 401, 404),
     openapi_extra={"parameters": _LIST},
     summary="List jobs, newest first",
 )
@@ -110,7 +111,7 @@ async def list_jobs(request: Request, key: CallerKey, service: ServiceDep, setti
     """Return a page of the account's jobs."""
     parameters = Parameters(request)
     status = parameters.choice("status", [state.value for state in JobState])
-    group_id = parameters.one("group_id")
+    group_id, prefix = parameters.one("group_id"), parameters.one("key_prefix")
     limit = parameters.integer("limit", _PAGE, 1, 100)
     cursor = parameters.one("cursor")
     before = None if cursor is None else read_cursor(cursor)
@@ -118,7 +119,10 @@ async def list_jobs(request: Request, key: CallerKey, service: ServiceDep, setti
         parameters.refuse("cursor", "is none of ours; leave it out for the first page")
     parameters.finish()
     state = JobState(status) if status else None
-    found = await service.jobs.page(key.account_id, state=state, group_id=group_id, before=before, limit=limit + 1)
+    key_id = None if prefix is None else await find_key(service, key.account_id, prefix)
+    found = await service.jobs.page(
+        key.account_id, state=state, group_id=group_id, key_id=key_id, before=before, limit=limit + 1
+    )
     page, has_more = found[:limit], len(found) > limit
     pictures = await service.jobs.images_of_all(page)
     origin = base_url(request, settings)

@@ -104,11 +104,17 @@ async def read_window(parameters: Parameters, service: Service, key: KeyRow) -> 
     if prefix is not None:
         if prefix != key.prefix and not key.is_management:
             raise Forbidden("An ordinary key sees its own usage only; ask with a management key for another's")
-        rows = await service.keys.all(key.account_id)
-        key_id = next((row.id for row in rows if row.prefix == prefix), None)
-        if key_id is None:
-            raise KeyNotFound
+        key_id = await find_key(service, key.account_id, prefix)
     return Window(key.account_id, start.timestamp(), end.timestamp(), key_id), prefix
+
+
+async def find_key(service: Service, account_id: str, prefix: str) -> str:
+    """Return the id of an account's key, deleted or not. Raises `KeyNotFound`."""
+    rows = await service.keys.all(account_id)
+    key_id = next((row.id for row in rows if row.prefix == prefix), None)
+    if key_id is None:
+        raise KeyNotFound
+    return key_id
 
 
 def _window(parameters: Parameters, now: datetime) -> tuple[datetime, datetime]:

@@ -125,10 +125,19 @@ class JobService:
         return {"queue_position": None, "predicted_start": job.started_at, "predicted_finish": finish}
 
     async def page(
-        self, account_id: str, *, state: JobState | None, group_id: str | None, before: str | None, limit: int
+        self,
+        account_id: str,
+        *,
+        state: JobState | None,
+        group_id: str | None,
+        key_id: str | None,
+        before: str | None,
+        limit: int,
     ) -> list[Job]:
         """Return an account's jobs, newest first; before: only those older than this id."""
-        return await self._jobs.page(account_id, state=state, group_id=group_id, before=before, limit=limit)
+        return await self._jobs.page(
+            account_id, state=state, group_id=group_id, key_id=key_id, before=before, limit=limit
+        )
 
     async def cancel(self, account_id: str, job_id: str) -> Job:
         """Stop a job; return it as it is a moment later, which is nearly always cancelled.

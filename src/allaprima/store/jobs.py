@@ -46,6 +46,7 @@ class Jobs:
         *,
         state: JobState | None,
         group_id: str | None,
+        key_id: str | None,
         before: str | None,
         limit: int,
     ) -> list[Job]:
@@ -55,6 +56,8 @@ class Jobs:
             wanted = wanted.where(jobs.c.state == state.value)
         if group_id is not None:
             wanted = wanted.where(jobs.c.group_id == group_id)
+        if key_id is not None:
+            wanted = wanted.where(jobs.c.key_id == key_id)
         if before is not None:
             wanted = wanted.where(jobs.c.id < before)
         rows = connection.execute(wanted.order_by(jobs.c.id.desc()).limit(limit))

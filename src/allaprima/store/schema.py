@@ -169,6 +169,7 @@ jobs = Table(
     Index(None, "account_id", "id"),
     Index(None, "account_id", "state", "id"),
     Index(None, "account_id", "group_id", "id"),
+    Index(None, "key_id", "id"),
     # Only what waits is in these, however many jobs there ever were.
     Index("ix_jobs_order", "queue", "turn", "id", "predicted_s", sqlite_where=text("state = 'queued'")),
     Index("ix_jobs_urgency", "key_id", "queue", "priority", "id", sqlite_where=text("state = 'queued'")),

@@ -1,4 +1,4 @@
-/** Gallery: what the key's account has painted, from the server, newest first. */
+/** Gallery: what this key, or its account, has painted, from the server, newest first. */
 
 import { byId, element, notice } from "./dom.js";
 import { pictureFigure, shownOf } from "./picture.js";
@@ -13,6 +13,7 @@ export class Gallery {
   constructor(place) {
     this.#place = place;
     byId("more").addEventListener("click", () => this.#load());
+    byId("of-account").addEventListener("change", () => this.open());
   }
 
   /** Show the newest pictures anew. */
@@ -27,7 +28,8 @@ export class Gallery {
     byId("more").disabled = true;
     try {
       const cursor = this.#cursor ? `&cursor=${encodeURIComponent(this.#cursor)}` : "";
-      const page = await this.#place.api().get(`/v1/jobs?status=succeeded&limit=${PAGE}${cursor}`);
+      const own = byId("of-account").checked ? "" : `&key_prefix=${this.#place.prefix()}`;
+      const page = await this.#place.api().get(`/v1/jobs?status=succeeded&limit=${PAGE}${own}${cursor}`);
       byId("pictures").append(...page.data.flatMap(shownOf).map((shown) => pictureFigure(shown, this.#place)));
       this.#cursor = page.next_cursor;
       byId("more").hidden = !page.has_more;

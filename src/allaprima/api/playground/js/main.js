@@ -22,6 +22,7 @@ const session = new Session();
 const settings = new Settings(() => paint?.settle());
 const place = {
   api: () => session.api,
+  prefix: () => session.about.prefix,
   use: (taken) => { settings.load(taken); location.hash = "#paint"; say("The settings were taken over."); },
   view,
   choice: new Choice(),

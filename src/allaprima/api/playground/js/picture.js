@@ -6,7 +6,7 @@ import { inWords } from "./words.js";
 
 /**
  * What a picture needs of the rest of the page.
- * @typedef {{api: () => import("./api.js").Api, use: (settings: any) => void, view: (shown: Shown[]) => void, choice: import("./viewer.js").Choice}} Place
+ * @typedef {{api: () => import("./api.js").Api, prefix: () => string, use: (settings: any) => void, view: (shown: Shown[]) => void, choice: import("./viewer.js").Choice}} Place
  * @typedef {{url: string, id: string, job: any, index: number, settings: any}} Shown A picture, its job and its settings.
  */
 

@@ -1,4 +1,4 @@
-/** Usage: balance and limits, what was spent by day and model, and the latest requests with their timings and errors. */
+/** Usage: balance and limits, what this key (or, of a management key, its account) spent by day and model, and the latest requests. */
 
 import { chart } from "./chart.js";
 import { byId, element, notice } from "./dom.js";
@@ -10,14 +10,15 @@ const DAYS = 30;
 export async function showUsage(session) {
   const { api } = session;
   const zone = Intl.DateTimeFormat().resolvedOptions().timeZone || "UTC";
+  const own = session.isManaging ? "" : `&key_prefix=${session.about.prefix}`;
   try {
-    const [billing, detail, own, jobs] = await Promise.all([
+    const [billing, detail, key, jobs] = await Promise.all([
       api.get("/v2/billing"),
-      api.get(`/v2/usage/detail?period=${DAYS}d&group_by=${encodeURIComponent("day,model")}&tz=${encodeURIComponent(zone)}`),
+      api.get(`/v2/usage/detail?period=${DAYS}d&group_by=${encodeURIComponent("day,model")}&tz=${encodeURIComponent(zone)}${own}`),
       session.isManaging ? null : api.get("/v1/key"),
-      api.get("/v1/jobs?limit=25"),
+      api.get(`/v1/jobs?limit=25${own}`),
     ]);
-    showFacts(billing, detail, own?.data);
+    showFacts(billing, detail, key?.data);
     showDays(detail);
     byId("recent").replaceChildren(recentTable(jobs.data));
   } catch (error) {
@@ -27,7 +28,7 @@ export async function showUsage(session) {
 
 function showFacts(billing, detail, key) {
   const facts = [
-    ["Balance", dollars(billing.current_balance)],
+    ["Balance of the account", dollars(billing.current_balance)],
     [`Spent in ${DAYS} days`, dollars(detail.spend)],
     [`Requests in ${DAYS} days`, String(detail.requests)],
   ];
