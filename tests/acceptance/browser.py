@@ -98,7 +98,9 @@ def visit(browser: Browser, url: str, **options: Any) -> Iterator[Visit]:
     page.on("pageerror", lambda error: seen.faults.append(error.message))
     page.on("request", lambda request: seen.requests.append(request.url))
     page.goto(f"{url}/")
-    yield seen
-    context.close()
+    try:
+        yield seen
+    finally:
+        context.close()
     assert [fault for fault in seen.faults if not any(text in fault for text in expected)] == []
     assert seen.foreign == []

@@ -20,6 +20,8 @@ from allaprima.store.keys import KeyRow
 
 #: What a page of our own calls itself in `X-Origin`, for the logs.
 ORIGINS = ("api", "playground")
+#: Dry runs that a key may make in a minute; they are not counted against its limit.
+QUOTES_PER_MINUTE = 300
 START_DEADLINE = "X-Start-Deadline"
 ON_DISCONNECT = "X-On-Disconnect"
 MAX_DEADLINE_S = 86_400.0

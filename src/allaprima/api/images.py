@@ -70,11 +70,11 @@ async def create(
     """Paint and answer with links to the pictures (or the pictures themselves, where asked)."""
     origin = base_url(request, settings)
     on_leaving = on_disconnect(disconnect)
-    rate = service.rates.take(key.id, key.requests_per_minute)
-    headers = {} if rate is None else rate_headers(rate.limit, rate.remaining, rate.reset_s)
     terms = call.terms(request, origin)
     if call.body.dry_run:
-        return JSONResponse(await quote(service, key, call, terms), headers=headers | call.ignored_header())
+        return JSONResponse(await quote(service, key, call, terms), headers=call.ignored_header())
+    rate = service.rates.take(key.id, key.requests_per_minute)
+    headers = {} if rate is None else rate_headers(rate.limit, rate.remaining, rate.reset_s)
     job = await service.jobs.submit(
         key,
         call.request,

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import JSONResponse
 
 from allaprima.api import answers, painted
-from allaprima.api.calls import BODY, Call, DeadlineHeader, read_call, start_within
+from allaprima.api.calls import BODY, QUOTES_PER_MINUTE, Call, DeadlineHeader, read_call, start_within
 from allaprima.api.context import CallerKey, InferenceId, ServiceDep, SettingsDep
 from allaprima.api.cursor import read_cursor, write_cursor
 from allaprima.api.errors import problems, rate_headers
@@ -48,11 +48,11 @@ async def submit(
 ) -> Response:
     """Accept a request for pictures and answer at once; the job is then in the queue, whatever happens."""
     origin = base_url(request, settings)
-    rate = service.rates.take(key.id, key.requests_per_minute)
-    headers = {} if rate is None else rate_headers(rate.limit, rate.remaining, rate.reset_s)
     terms = call.terms(request, origin)
     if call.body.dry_run:
-        return JSONResponse(await quote(service, key, call, terms), headers=headers | call.ignored_header())
+        return JSONResponse(await quote(service, key, call, terms), headers=call.ignored_header())
+    rate = service.rates.take(key.id, key.requests_per_minute)
+    headers = {} if rate is None else rate_headers(rate.limit, rate.remaining, rate.reset_s)
     if not call.body.is_kept:
         raise InvalidRequest(FieldProblem("store", "must be true for a job: its pictures are fetched later"))
     job = await service.jobs.submit(
@@ -73,6 +73,7 @@ async def submit(
 
 async def quote(service: Service, key: Any, call: Call, terms: Any) -> dict[str, Any]:
     """Return what a call would come to."""
+    service.rates.take(f"quotes/{key.id}", QUOTES_PER_MINUTE)
     found = await service.jobs.quote(key, call.request, terms)
     return answers.QuoteAnswer(
         object="quote",

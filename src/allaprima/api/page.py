@@ -4,9 +4,11 @@ It holds nothing that a client of the API could not do with a key; the key is as
 """
 
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from fastapi import APIRouter
 from fastapi.responses import FileResponse
+from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
@@ -29,12 +31,13 @@ def guards(public_url: str | None) -> dict[str, str]:
 
     public_url: where pictures' links lead, if they are not the page's own.
     """
-    own = f"'self' {public_url}" if public_url else "'self'"
+    parts = urlsplit(public_url or "")
+    own = f"'self' {parts.scheme}://{parts.netloc}" if public_url else "'self'"
     policy = {
         "default-src": "'none'",
         "script-src": "'self'",
         "style-src": "'self'",
-        "img-src": f"{own} data: blob:",
+        "img-src": f"{own} data:",
         "connect-src": own,
         "base-uri": "'none'",
         "form-action": "'none'",
@@ -57,7 +60,9 @@ class Assets(StaticFiles):
         super().__init__(directory=FOLDER)
 
     async def get_response(self, path: str, scope: Scope) -> Response:
-        """Return a file with the headers that it needs."""
+        """Return a file with the headers that it needs; the page itself is at `/` alone."""
+        if path.endswith(".html"):
+            raise HTTPException(404)
         response = await super().get_response(path, scope)
         response.headers["cache-control"] = "no-cache"
         response.headers["x-content-type-options"] = "nosniff"

@@ -4,38 +4,46 @@ import { ApiError } from "./words.js";
 
 /** Milliseconds before the first try after a lost connection, and at most. */
 const FIRST_WAIT = 300, LONGEST_WAIT = 5000;
+/** Streams of events at a time: browsers open six connections to a host, and all else needs some. Other jobs are asked after. */
+const STREAMS = 2, ASK_EVERY = 1500;
+/** Milliseconds without a byte after which a stream is dead: the server sends a comment every 15 s. */
+const SILENCE = 40_000;
 /** States in which nothing more happens to a job. */
 const ENDS = ["succeeded", "failed", "cancelled"];
 
-const wait = (ms) => new Promise((done) => { setTimeout(done, ms); });
+/** Wait, or less if the signal says so. */
+const wait = (ms, signal) => new Promise((done) => {
+  setTimeout(done, ms);
+  signal?.addEventListener("abort", done, { once: true });
+});
 
 /** Seeds go up to 2^63 - 1, which JavaScript's numbers can't hold: such a one is kept as its digits. */
 export function readJson(text) {
-  return JSON.parse(text, (name, value, context) => {
-    const isLarge = name === "seed" && typeof value === "number" && !Number.isSafeInteger(value);
-    return isLarge && context?.source ? context.source : value;
-  });
+  // A quote inside of a text is escaped, so this can be no part of one.
+  return JSON.parse(text.replace(/"seed": ?(\d{16,})/g, '"seed":"$1"'));
 }
 
 /** The opposite: a seed of digits is written as a number. */
 export function writeJson(value, indent) {
-  return JSON.stringify(value, null, indent).replace(/"seed":( ?)"(\d+)"/, '"seed":$1$2');
+  return JSON.stringify(value, null, indent).replace(/"seed":( ?)"(\d+)"/g, '"seed":$1$2');
 }
 
 export class Api {
-  #key;
+  #key; #streams = 0;
+  /** By how many milliseconds the server's clock is ahead of this one. */
+  #ahead = 0;
 
   /** @param {string} key */
   constructor(key) {
     this.#key = key;
   }
 
+  /** Seconds from now until a time of the server's, in unix seconds. */
+  until(moment) { return moment - (Date.now() + this.#ahead) / 1000; }
+
   get(path) { return this.#call("GET", path); }
 
-  /** Post once: a repetition after a lost connection carries the same Idempotency-Key, and is not done twice. */
-  post(path, body, { isOnce = false } = {}) {
-    return this.#call("POST", path, body, isOnce ? { "Idempotency-Key": randomName() } : {});
-  }
+  post(path, body) { return this.#call("POST", path, body); }
 
   patch(path, body) { return this.#call("PATCH", path, body); }
 
@@ -43,19 +51,19 @@ export class Api {
 
   /**
    * Submit a job, waiting politely while the server is full, or away. `onWait` is told why. The signal ends the waiting; a request that
-   * is on its way is not called back, since it may have been accepted.
+   * is on its way is not called back, and one whose answer was lost is asked after, since it may have been accepted.
    */
   async submit(body, onWait, signal) {
-    const headers = { "Idempotency-Key": randomName() };
+    const headers = { "Idempotency-Key": randomName(), "X-Origin": "playground" };
     for (let pause = FIRST_WAIT; ; pause = Math.min(2 * pause, LONGEST_WAIT)) {
       try {
         return await this.#call("POST", "/v1/jobs", body, headers);
       } catch (error) {
-        const isPassing = error instanceof ApiError && (error.status === 429 || error.code === "offline" || error.code === "idempotency_key_in_flight");
+        const isPassing = error instanceof ApiError && ([429, 503].includes(error.status) || ["offline", "idempotency_key_in_flight"].includes(error.code));
         if (!isPassing || signal?.aborted) throw error;
         onWait(error);
-        await wait(error.retryAfterMs || pause);
-        if (signal?.aborted) throw error;
+        await wait(error.retryAfterMs || pause, signal);
+        if (signal?.aborted && error.code !== "offline") throw error;
       }
     }
   }
@@ -63,54 +71,72 @@ export class Api {
   /**
    * Tell of everything that happens to a job until it ends, through any number of lost connections; return the job as it ended.
    * @param {string} id
-   * @param {(type: string, data: any) => void} onEvent Also `lost` with the error, and `found` again.
-   * @param {AbortSignal} [signal]
+   * @param {(type: string, data: any) => void} onEvent Also `lost` when the connection was, and `found` when it is there again.
    */
-  async watch(id, onEvent, signal) {
-    let last = null;
-    let pause = FIRST_WAIT;
-    while (!signal?.aborted) {
+  async watch(id, onEvent) {
+    const seen = { last: null };
+    for (let pause = FIRST_WAIT; ; pause = Math.min(2 * pause, LONGEST_WAIT)) {
       try {
-        const response = await this.#fetch("GET", `/v1/jobs/${id}/events`, undefined, last ? { "Last-Event-ID": last } : {}, signal);
-        if (response.status === 204) return await this.get(`/v1/jobs/${id}`);
-        onEvent("found", null);
-        for await (const event of eventsOf(response)) {
-          last = event.id ?? last;
-          pause = FIRST_WAIT;
-          onEvent(event.type, event.data);
-          if (ENDS.includes(event.type)) return event.data.request ? event.data : await this.get(`/v1/jobs/${id}`);
-        }
+        const job = this.#streams < STREAMS ? await this.#stream(id, seen, onEvent) : await this.#ask(id, onEvent);
+        if (job) return job;
         // A server that stops ends its streams: the job goes on after the next start.
+        pause = FIRST_WAIT;
       } catch (error) {
-        if (signal?.aborted) break;
-        if (error instanceof ApiError && error.status !== 0 && error.status < 500) throw error;
-        onEvent("lost", error);
+        if (!(error instanceof ApiError) || (error.status !== 0 && error.status < 500)) throw error;
+        onEvent("lost", null);
       }
       await wait(pause);
-      pause = Math.min(2 * pause, LONGEST_WAIT);
     }
+  }
+
+  /** Listen to a job's events; return it if it ended. `seen.last` is the id of the last event heard. */
+  async #stream(id, seen, onEvent) {
+    this.#streams += 1;
+    try {
+      const headers = seen.last ? { "Last-Event-ID": seen.last } : {};
+      const response = await this.#fetch("GET", `/v1/jobs/${id}/events`, undefined, headers);
+      if (response.status === 204) return await this.get(`/v1/jobs/${id}`);
+      onEvent("found", null);
+      for await (const event of eventsOf(response)) {
+        seen.last = event.id ?? seen.last;
+        onEvent(event.type, event.data);
+        if (ENDS.includes(event.type)) return event.data.request ? event.data : await this.get(`/v1/jobs/${id}`);
+      }
+      return null;
+    } finally {
+      this.#streams -= 1;
+    }
+  }
+
+  /** Look at a job once, where all streams are taken; return it if it ended. */
+  async #ask(id, onEvent) {
+    const job = await this.get(`/v1/jobs/${id}`);
+    if (ENDS.includes(job.status)) return job;
+    onEvent("found", null);
+    onEvent(job.status, job);
+    await wait(ASK_EVERY);
     return null;
   }
 
-  async #call(method, path, body, headers = {}, signal = undefined) {
-    const response = await this.#fetch(method, path, body, headers, signal);
-    return response.status === 204 ? null : readJson(await response.text());
+  async #call(method, path, body, headers = {}) {
+    const response = await this.#fetch(method, path, body, headers);
+    return readJson(await response.text().catch(offline));
   }
 
-  async #fetch(method, path, body, headers, signal) {
+  async #fetch(method, path, body, headers) {
     const sent = { Authorization: `Bearer ${this.#key}`, ...headers };
     if (body !== undefined) sent["Content-Type"] = "application/json";
-    let response;
-    try {
-      response = await fetch(path, { method, headers: sent, body: body === undefined ? undefined : writeJson(body), signal, cache: "no-store" });
-    } catch (error) {
-      throw new ApiError(0, "offline", String(error));
-    }
+    const response = await fetch(path, { method, headers: sent, body: body === undefined ? undefined : writeJson(body), cache: "no-store" }).catch(offline);
+    this.#ahead = (Date.parse(response.headers.get("date")) || Date.now()) - Date.now();
     if (response.ok) return response;
     const told = await response.json().catch(() => ({}));
     const after = Number(response.headers.get("retry-after-ms") ?? 0) || 1000 * Number(response.headers.get("retry-after") ?? 0);
     throw new ApiError(response.status, told.error?.code ?? "", told.message ?? "", after);
   }
+}
+
+function offline(error) {
+  throw new ApiError(0, "offline", String(error));
 }
 
 /** Server-Sent Events of a response: `EventSource` can't send a key. Source: WHATWG HTML, "Interpreting an event stream". */
@@ -119,7 +145,9 @@ async function* eventsOf(response) {
   let buffer = "";
   try {
     for (;;) {
-      const { done, value } = await reader.read();
+      let timer = 0;
+      const silence = new Promise((_, fail) => { timer = setTimeout(() => fail(new ApiError(0, "offline", "no word for a while")), SILENCE); });
+      const { done, value } = await Promise.race([reader.read().catch(offline), silence]).finally(() => clearTimeout(timer));
       if (done) return;
       buffer += value.replaceAll("\r", "");
       for (let end = buffer.indexOf("\n\n"); end >= 0; end = buffer.indexOf("\n\n")) {

@@ -10,13 +10,14 @@ const COLOURS = 5;
  * @param {string[]} days Every day, oldest first.
  * @param {{day: string, model: string, value: number}[]} values
  * @param {(value: number) => string} written A value as text.
+ * @param {string} title What the values are.
  */
-export function chart(days, values, written) {
+export function chart(days, values, written, title) {
   const models = [...new Set(values.map(({ model }) => model))];
   const totals = days.map((day) => values.filter((one) => one.day === day).reduce((sum, one) => sum + one.value, 0));
-  const most = Math.max(...totals, 0) || 1;
+  const most = Math.max(...totals, 0);
   const step = (WIDTH - LEFT) / days.length;
-  const height = (value) => ((HEIGHT - TOP - BOTTOM) * value) / most;
+  const height = (value) => ((HEIGHT - TOP - BOTTOM) * value) / (most || 1);
   const bars = days.flatMap((day, i) => {
     let top = HEIGHT - BOTTOM;
     return values.filter((one) => one.day === day && one.value > 0).map((one) => {
@@ -27,9 +28,9 @@ export function chart(days, values, written) {
     });
   });
   const labels = days.flatMap((day, i) => (i % 7 === days.length % 7 ? [drawn("text", { x: LEFT + i * step, y: HEIGHT - 7 }, day.slice(5))] : []));
-  const picture = drawn("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": `Spent by day; the most in a day was ${written(Math.max(...totals, 0))}` },
+  const picture = drawn("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": `${title}; the most in a day: ${written(most)}` },
     drawn("line", { x1: LEFT, y1: HEIGHT - BOTTOM, x2: WIDTH, y2: HEIGHT - BOTTOM, class: "axis" }),
-    drawn("text", { x: 4, y: TOP + 10 }, written(most === 1 && Math.max(...totals, 0) === 0 ? 0 : most)),
+    drawn("text", { x: 4, y: TOP + 10 }, written(most)),
     drawn("text", { x: 4, y: HEIGHT - BOTTOM }, written(0)), ...bars, ...labels);
   const legend = element("ul", { class: "legend" }, ...models.map((model) => element("li", {},
     drawn("svg", { viewBox: "0 0 10 10", "aria-hidden": "true" }, drawn("rect", { width: 10, height: 10, class: colour(models, model) })), model)));

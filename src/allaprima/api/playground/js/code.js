@@ -8,7 +8,7 @@ const PATH = "/v1/images/generations";
 /** @param {import("./settings.js").Settings} settings */
 export function showCode(settings) {
   const body = settings.body();
-  if (!body.prompt) body.prompt = "a red apple, blue background";
+  if (!body.prompt.trim()) body.prompt = "a red apple, blue background";
   byId("snippets").replaceChildren(...Object.entries(snippets(location.origin, body)).map(([name, text]) => {
     const copy = element("button", { type: "button", onclick: async () => confirmOn(copy, (await copyText(text)) ? "Copied" : "Not allowed") }, "Copy");
     copy.setAttribute("aria-label", `Copy the code for ${name}`);
@@ -93,7 +93,7 @@ function openai(origin, body) {
 
 function javascript(origin, body) {
   // A number that JavaScript can't hold is sent as text that is put into the body.
-  const sent = typeof body.seed === "string" ? quotedJs(writeJson(body)) : `JSON.stringify(${writeJson(body, 2).replaceAll("\n", "\n  ")})`;
+  const sent = typeof body.seed === "string" ? JSON.stringify(writeJson(body)) : `JSON.stringify(${writeJson(body, 2).replaceAll("\n", "\n  ")})`;
   return [
     `fetch(${JSON.stringify(origin + PATH)}, {`,
     '  method: "POST",',
@@ -111,5 +111,3 @@ function javascript(origin, body) {
     "",
   ].join("\n");
 }
-
-const quotedJs = (text) => JSON.stringify(text);

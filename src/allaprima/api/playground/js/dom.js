@@ -52,31 +52,44 @@ export async function copyText(text) {
     }
   }
   const field = element("textarea", { class: "unseen", "aria-hidden": "true" });
+  const focused = document.activeElement;
   field.value = text;
   document.body.append(field);
   field.select();
   const isCopied = document.execCommand("copy");
   field.remove();
+  focused?.focus();
   return isCopied;
 }
 
 /** Say on a button that what it does is done, for a while. */
 export function confirmOn(button, text) {
-  const before = button.textContent;
+  button.dataset.text ??= button.textContent;
   button.textContent = text;
   say(text);
-  setTimeout(() => { button.textContent = before; }, 1500);
+  clearTimeout(Number(button.dataset.timer));
+  button.dataset.timer = setTimeout(() => { button.textContent = button.dataset.text; }, 1500);
 }
 
-/** A button for what can't be undone: it asks once, and acts on the second click. */
-export function carefulButton(text, question, act) {
+/**
+ * A button for what can't be undone: it asks once, and acts on the second click, which the second of a double click is not.
+ * @param {string} [what] What it acts on, for a screen reader.
+ */
+export function carefulButton(text, question, act, what = "") {
   let isAsking = false;
-  const button = element("button", { type: "button" }, text);
-  button.addEventListener("click", () => {
+  const button = element("button", { type: "button" });
+  const show = (words) => {
+    button.textContent = words;
+    if (what) button.setAttribute("aria-label", `${words} ${what}`);
+  };
+  show(text);
+  button.addEventListener("click", (event) => {
+    if (event.detail > 1) return undefined;
     if (isAsking) return act();
     isAsking = true;
-    button.textContent = question;
-    setTimeout(() => { isAsking = false; button.textContent = text; }, 4000);
+    show(question);
+    say(question);
+    setTimeout(() => { isAsking = false; show(text); }, 4000);
     return undefined;
   });
   return button;

@@ -2,17 +2,21 @@
 
 import { randomName } from "./api.js";
 import { byId, element, notice, say } from "./dom.js";
-import { loadedImage, shownOf } from "./picture.js";
-import { inWords } from "./words.js";
+import { loadedImage, save, shownOf } from "./picture.js";
+import { numberOf } from "./settings.js";
+import { ApiError, inWords, inWordsOfWaiting } from "./words.js";
 
 const MOST_PROMPTS = 8, MOST_STEPS = 8;
 /** Milliseconds between two looks at the group. */
 const LOOK = 400;
 /** Pixels of a picture, of a label's line and of a gap on the sheet that is downloaded. */
 const PICTURE = 320, LINE = 22, GAP = 10, LABEL = 220;
+const ENDS = ["succeeded", "failed", "cancelled"];
 
 export class Explore {
-  #place; #settings; #group = null; #isStopped = false;
+  #place; #settings;
+  /** @type {Sheet | null} The one that is being painted. */
+  #sheet = null;
 
   /** @param {import("./picture.js").Place} place @param {import("./settings.js").Settings} settings */
   constructor(place, settings) {
@@ -22,9 +26,13 @@ export class Explore {
     byId("explore-form").addEventListener("input", () => this.#note());
   }
 
-  /** Begin with the prompt of Paint where there is none yet. */
+  /** Begin with the prompt and the seed of Paint where there is none yet. */
   open() {
-    if (!byId("prompts").value) byId("prompts").value = this.#settings.body().prompt;
+    const { prompt, seed } = this.#settings.body();
+    if (!byId("prompts").value) {
+      byId("prompts").value = prompt.replace(/\s*\n\s*/g, " ");
+      byId("first-seed").value = seed ?? 0;
+    }
     this.#note();
   }
 
@@ -35,12 +43,14 @@ export class Explore {
   /** Rows and columns of what the form asks for. */
   #plan() {
     const prompts = byId("prompts").value.split("\n").map((line) => line.trim()).filter(Boolean).slice(0, MOST_PROMPTS);
-    const first = Number(byId("first-seed").value);
+    const first = BigInt(/^\d+$/.test(byId("first-seed").value) ? byId("first-seed").value : 0);
     const isSteps = this.#axis() === "steps";
     const count = isSteps ? MOST_STEPS : Number(byId("seeds").value);
-    const columns = Array.from({ length: count }, (_, i) => (isSteps
-      ? { label: i ? `${i + 1} steps` : "1 step", seed: first, steps: i + 1 }
-      : { label: `seed ${first + i}`, seed: first + i, steps: this.#settings.body().num_inference_steps }));
+    const columns = Array.from({ length: count }, (_, i) => {
+      const seed = numberOf(String(isSteps ? first : first + BigInt(i)));
+      if (isSteps) return { label: i ? `${i + 1} steps` : "1 step", seed, steps: i + 1 };
+      return { label: `seed ${seed}`, seed, steps: this.#settings.body().num_inference_steps };
+    });
     return { prompts, columns };
   }
 
@@ -55,148 +65,171 @@ export class Explore {
 
   async #paint() {
     notice("");
-    if (this.#group) await this.#cancel();
+    const button = byId("explore-form").querySelector("button");
+    button.disabled = true;
+    await this.#sheet?.cancel();
+    button.disabled = false;
     const { prompts, columns } = this.#plan();
-    const table = new Sheet(prompts, columns, this.#settings.body().image_size, this.#place);
-    const group = `sheet-${randomName()}`;
-    this.#group = group;
-    this.#isStopped = false;
-    const bar = element("p", { role: "status" });
-    const cancel = element("button", { type: "button", onclick: () => this.#cancel() }, "Cancel all");
-    const download = element("button", { type: "button", disabled: true, onclick: () => table.download() }, "Download as one PNG");
+    const sheet = new Sheet(prompts, columns, this.#settings.body(), this.#place);
+    this.#sheet = sheet;
     byId("sheet").hidden = false;
-    byId("sheet").replaceChildren(element("div", { class: "joined" }, bar, cancel, download), table.node);
-    const base = { ...this.#settings.body(), num_images: 1, group_id: group };
+    byId("sheet").replaceChildren(sheet.node);
+    await sheet.paint();
+    if (this.#sheet === sheet) this.#sheet = null;
+  }
+}
+
+/** One sheet: its jobs, and the labelled table that they fill. */
+class Sheet {
+  #prompts; #columns; #body; #place; #api; #group = `sheet-${randomName()}`; #abort = new AbortController();
+  #frames; #bar; #cancel; #download; #jobs = new Map(); #pictures = new Map(); #isSubmitted = false; #ended = 0;
+
+  constructor(prompts, columns, body, place) {
+    this.#prompts = prompts;
+    this.#columns = columns;
+    this.#body = { ...body, num_images: 1, group_id: this.#group };
+    this.#place = place;
+    this.#api = place.api();
+    this.#bar = element("p", { role: "status" });
+    this.#cancel = element("button", { type: "button", onclick: () => this.cancel() }, "Cancel all");
+    this.#download = element("button", { type: "button", disabled: true, onclick: () => this.#save() }, "Download as one PNG");
+    this.#frames = prompts.map(() => columns.map(() => {
+      const frame = element("div", {}, "…");
+      frame.style.aspectRatio = `${body.image_size.width} / ${body.image_size.height}`;
+      return frame;
+    }));
+    const rows = prompts.map((prompt, row) => element("tr", {},
+      element("th", { scope: "row" }, prompt), ...this.#frames[row].map((frame) => element("td", {}, frame))));
+    this.node = element("div", {},
+      element("div", { class: "joined" }, this.#bar, this.#cancel, this.#download),
+      element("table", { class: "sheet" },
+        element("thead", {}, element("tr", {}, element("td"), ...columns.map(({ label }) => element("th", { scope: "col" }, label)))),
+        element("tbody", {}, ...rows)));
+  }
+
+  /** Submit everything and fill the table until all has ended. */
+  async paint() {
+    this.#tell("Submitting …");
     try {
-      const submitted = this.#submitAll(base, prompts, columns, table);
-      await Promise.all([submitted, this.#watch(group, table, bar, submitted)]);
+      await Promise.all([this.#submitAll(), this.#watch()]);
     } catch (error) {
       notice(inWords(error));
     }
-    if (this.#group !== group) return;
-    this.#group = null;
-    cancel.hidden = true;
-    download.disabled = table.finished === 0;
+    this.#cancel.hidden = true;
+    this.#download.disabled = this.#pictures.size === 0;
     say("The sheet is finished.");
   }
 
-  async #submitAll(base, prompts, columns, table) {
-    for (const [row, prompt] of prompts.entries()) {
-      for (const [column, { seed, steps }] of columns.entries()) {
-        if (this.#isStopped) { table.end(row, column, "cancelled"); continue; }
-        const job = await this.#place.api().submit({ ...base, prompt, seed, num_inference_steps: steps }, () => undefined);
-        table.expect(job.id, row, column);
-        // Accepted while the group was being cancelled.
-        if (this.#isStopped) await this.#place.api().post(`/v1/groups/${base.group_id}/cancel`);
-      }
+  /** Stop what has not ended, and submit no more. */
+  async cancel() {
+    this.#abort.abort();
+    try {
+      await this.#api.post(`/v1/groups/${this.#group}/cancel`);
+    } catch (error) {
+      notice(inWords(error));
     }
   }
 
-  /** Look at the group until all of it has ended: one connection for all jobs, where browsers open six at most. */
-  async #watch(group, table, bar, submitted) {
-    let isSubmitted = false;
-    submitted.finally(() => { isSubmitted = true; }).catch(() => undefined);
-    for (;;) {
-      const wasSubmitted = isSubmitted;
-      try {
-        const { data } = await this.#place.api().get(`/v1/jobs?limit=100&group_id=${group}`);
-        for (const job of data) table.show(job);
-      } catch (error) {
-        if (error.code !== "offline") throw error;
+  /** Once one is refused for good, the rest would be too. */
+  async #submitAll() {
+    let refused = "";
+    for (const [row, prompt] of this.#prompts.entries()) {
+      for (const [column, { seed, steps }] of this.#columns.entries()) {
+        if (refused || this.#abort.signal.aborted) {
+          this.#frames[row][column].textContent = refused ? "not submitted" : "cancelled";
+          continue;
+        }
+        try {
+          await this.#submit({ ...this.#body, prompt, seed, num_inference_steps: steps }, row, column);
+        } catch (error) {
+          this.#frames[row][column].textContent = this.#abort.signal.aborted ? "cancelled" : "refused";
+          if (!this.#abort.signal.aborted) refused = inWords(error);
+        }
       }
-      bar.textContent = `${table.finished} of ${table.size} painted`;
-      if (wasSubmitted && table.ended >= table.expected) return;
+    }
+    this.#isSubmitted = true;
+    if (refused) notice(refused);
+  }
+
+  async #submit(body, row, column) {
+    const job = await this.#api.submit(body, (error) => this.#tell(inWordsOfWaiting(error)), this.#abort.signal);
+    this.#jobs.set(job.id, { row, column, isOver: false });
+    // Accepted while the group was being cancelled.
+    if (this.#abort.signal.aborted) await this.cancel();
+  }
+
+  /** Look at the group until all of it has ended: one connection for all jobs, where browsers open six at most. */
+  async #watch() {
+    for (;;) {
+      const wasSubmitted = this.#isSubmitted;
+      try {
+        const { data } = await this.#api.get(`/v1/jobs?limit=100&group_id=${this.#group}`);
+        for (const job of data) this.#show(job);
+        this.#tell(`${this.#pictures.size} of ${this.#prompts.length * this.#columns.length} painted`);
+      } catch (error) {
+        if (!(error instanceof ApiError) || (error.status >= 400 && error.status < 500 && error.status !== 429)) throw error;
+        this.#tell(inWordsOfWaiting(error));
+      }
+      if (wasSubmitted && this.#ended >= this.#jobs.size) return;
       await new Promise((done) => { setTimeout(done, LOOK); });
     }
   }
 
-  async #cancel() {
-    this.#isStopped = true;
-    try {
-      if (this.#group) await this.#place.api().post(`/v1/groups/${this.#group}/cancel`);
-    } catch (error) {
-      notice(inWords(error));
-    }
-  }
-}
-
-/** The labelled table of a sheet. */
-class Sheet {
-  #cells = new Map(); #frames; #prompts; #columns; #place; #pictures = new Map();
-
-  constructor(prompts, columns, size, place) {
-    this.#prompts = prompts;
-    this.#columns = columns;
-    this.#place = place;
-    this.size = prompts.length * columns.length;
-    this.ended = 0;
-    this.finished = 0;
-    this.#frames = prompts.map(() => columns.map(() => {
-      const frame = element("div", {}, "…");
-      frame.style.aspectRatio = `${size.width} / ${size.height}`;
-      return frame;
-    }));
-    this.node = element("table", { class: "sheet" },
-      element("thead", {}, element("tr", {}, element("td"), ...columns.map(({ label }) => element("th", { scope: "col" }, label)))),
-      element("tbody", {}, ...prompts.map((prompt, row) => element("tr", {},
-        element("th", { scope: "row" }, prompt), ...this.#frames[row].map((frame) => element("td", {}, frame))))));
-  }
-
-  /** How many jobs there are to wait for. */
-  get expected() { return this.#cells.size; }
-
-  expect(id, row, column) {
-    this.#cells.set(id, { row, column, isOver: false });
+  #tell(text) {
+    if (this.#bar.textContent !== text) this.#bar.textContent = text;
   }
 
   /** Take in a job as it stands. */
-  show(job) {
-    const cell = this.#cells.get(job.id);
+  #show(job) {
+    const cell = this.#jobs.get(job.id);
     if (!cell || cell.isOver) return;
-    if (job.status === "running") this.#frames[cell.row][cell.column].textContent = "painting …";
-    if (!["succeeded", "failed", "cancelled"].includes(job.status)) return;
+    const frame = this.#frames[cell.row][cell.column];
+    if (job.status === "running") frame.textContent = "painting …";
+    if (!ENDS.includes(job.status)) return;
     cell.isOver = true;
-    this.ended += 1;
+    this.#ended += 1;
     const [shown] = shownOf(job);
-    if (!shown) { this.end(cell.row, cell.column, job.status); return; }
-    this.finished += 1;
+    if (!shown || shown.isWithheld) {
+      frame.textContent = shown ? "withheld" : job.error?.message ?? job.status;
+      return;
+    }
     this.#pictures.set(`${cell.row}/${cell.column}`, shown.url);
     const image = element("img", { src: shown.url, alt: `${shown.settings.prompt}, ${this.#columns[cell.column].label}`, crossorigin: "anonymous" });
-    this.#frames[cell.row][cell.column].replaceChildren(
+    frame.replaceChildren(
       element("button", { type: "button", class: "frame", "aria-label": `Zoom: ${image.alt}`, onclick: () => this.#place.view([shown]) }, image));
   }
 
-  end(row, column, text) {
-    this.#frames[row][column].textContent = text;
+  async #save() {
+    try {
+      save(await this.#drawn(), "allaprima-sheet.png");
+    } catch {
+      notice("The sheet could not be drawn: a picture of it was deleted, or its time was over.");
+    }
   }
 
-  /** Draw the sheet with its labels and save it as one PNG. */
-  async download() {
-    const [frame] = this.#frames[0];
-    const [across, down] = frame.style.aspectRatio.split("/").map(Number);
-    const height = Math.round((PICTURE * down) / across);
+  /** The sheet with its labels as one PNG. */
+  async #drawn() {
+    const { width, height } = this.#body.image_size;
+    const high = Math.max(Math.round((PICTURE * height) / width), 4 * LINE);
     const canvas = element("canvas", {
       width: LABEL + this.#columns.length * (PICTURE + GAP) + GAP,
-      height: LINE + 2 * GAP + this.#prompts.length * (height + GAP),
+      height: LINE + 2 * GAP + this.#prompts.length * (high + GAP),
     });
     const pen = canvas.getContext("2d");
     pen.fillStyle = "#ffffff";
     pen.fillRect(0, 0, canvas.width, canvas.height);
     pen.fillStyle = "#1f1d1a";
     pen.font = "16px system-ui, sans-serif";
-    this.#columns.forEach(({ label }, column) => pen.fillText(label, LABEL + column * (PICTURE + GAP), LINE));
+    this.#columns.forEach(({ label }, column) => pen.fillText(label, LABEL + column * (PICTURE + GAP), LINE, PICTURE));
     for (const [row, prompt] of this.#prompts.entries()) {
-      const top = LINE + 2 * GAP + row * (height + GAP);
-      linesOf(pen, prompt, LABEL - 2 * GAP).forEach((line, i) => pen.fillText(line, GAP, top + LINE * (i + 1)));
+      const top = LINE + 2 * GAP + row * (high + GAP);
+      linesOf(pen, prompt, LABEL - 2 * GAP).slice(0, Math.floor(high / LINE)).forEach((line, i) => pen.fillText(line, GAP, top + LINE * (i + 1), LABEL - 2 * GAP));
       for (const column of this.#columns.keys()) {
         const url = this.#pictures.get(`${row}/${column}`);
-        if (url) pen.drawImage(await loadedImage(url), LABEL + column * (PICTURE + GAP), top, PICTURE, height);
+        if (url) pen.drawImage(await loadedImage(url), LABEL + column * (PICTURE + GAP), top, PICTURE, Math.round((PICTURE * height) / width));
       }
     }
-    const file = await new Promise((done) => { canvas.toBlob(done, "image/png"); });
-    const link = element("a", { href: URL.createObjectURL(file), download: "allaprima-sheet.png" });
-    link.click();
-    setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
+    return new Promise((done, fail) => { canvas.toBlob((file) => (file ? done(file) : fail(new Error("too large"))), "image/png"); });
   }
 }
 

@@ -7,7 +7,7 @@ import { inWords } from "./words.js";
 const PAGE = 24;
 
 export class Gallery {
-  #place; #cursor = null;
+  #place; #cursor = null; #opened = 0;
 
   /** @param {import("./picture.js").Place} place */
   constructor(place) {
@@ -19,23 +19,36 @@ export class Gallery {
   /** Show the newest pictures anew. */
   async open() {
     this.#cursor = null;
+    this.#opened += 1;
     byId("pictures").replaceChildren();
     await this.#load();
-    if (!byId("pictures").children.length) byId("pictures").append(element("p", { class: "note" }, "Nothing was painted yet, or nothing is kept any more."));
   }
 
+  /** Add the next page that has pictures, unless the gallery was opened anew meanwhile. */
   async #load() {
+    const opened = this.#opened;
     byId("more").disabled = true;
     try {
-      const cursor = this.#cursor ? `&cursor=${encodeURIComponent(this.#cursor)}` : "";
-      const own = byId("of-account").checked ? "" : `&key_prefix=${this.#place.prefix()}`;
-      const page = await this.#place.api().get(`/v1/jobs?status=succeeded&limit=${PAGE}${own}${cursor}`);
-      byId("pictures").append(...page.data.flatMap(shownOf).map((shown) => pictureFigure(shown, this.#place)));
-      this.#cursor = page.next_cursor;
-      byId("more").hidden = !page.has_more;
+      let figures = [];
+      do {
+        const page = await this.#page();
+        if (opened !== this.#opened) return;
+        figures = page.data.flatMap(shownOf).map((shown) => pictureFigure(shown, this.#place));
+        this.#cursor = page.next_cursor;
+      } while (!figures.length && this.#cursor);
+      byId("pictures").append(...figures);
+      byId("more").hidden = !this.#cursor;
+      if (!byId("pictures").children.length) byId("pictures").append(element("p", { class: "note" }, "Nothing was painted yet, or nothing is kept any more."));
+      if (document.activeElement === document.body) figures[0]?.querySelector("button").focus();
     } catch (error) {
       notice(inWords(error));
     }
     byId("more").disabled = false;
+  }
+
+  #page() {
+    const cursor = this.#cursor ? `&cursor=${encodeURIComponent(this.#cursor)}` : "";
+    const own = byId("of-account").checked ? "" : `&key_prefix=${this.#place.prefix()}`;
+    return this.#place.api().get(`/v1/jobs?status=succeeded&limit=${PAGE}${own}${cursor}`);
   }
 }

@@ -23,7 +23,8 @@ export class Keys {
 
   async #make() {
     await this.#do(async (api) => {
-      const { data } = await api.post("/v1/keys", { name: byId("key-name").value || null, limit: limitOf(byId("key-limit").value, byId("key-window").value) }, { isOnce: true });
+      const limit = limitOf(byId("key-limit").value, byId("key-window").value);
+      const { data } = await api.post("/v1/keys", { name: byId("key-name").value || null, limit });
       const copy = element("button", { type: "button", onclick: async () => confirmOn(copy, (await copyText(data.key)) ? "Copied" : "Not allowed") }, "Copy");
       byId("made-key").replaceChildren("The new key, shown only now: ", element("code", {}, data.key), " ", copy);
       byId("made-key").hidden = false;
@@ -35,13 +36,14 @@ export class Keys {
   #row(key) {
     const limit = element("input", { type: "number", min: 0, step: 0.01, placeholder: "none", "aria-label": `Limit of ${key.prefix} in US dollars`, value: key.limit?.threshold ?? "" });
     const retention = key.limit?.retention ?? "month";
+    const button = (text, onclick) => element("button", { type: "button", "aria-label": `${text} ${key.prefix}`, onclick }, text);
     const change = (values) => this.#do(async (api) => { await api.patch(`/v1/keys/${key.prefix}`, values); await this.open(); });
     const acts = key.management ? [] : [
-      element("button", { type: "button", onclick: () => change({ limit: limitOf(limit.value, retention) }) }, "Set limit"),
-      element("button", { type: "button", onclick: () => change({ disabled: !key.disabled }) }, key.disabled ? "Enable" : "Disable"),
-      carefulButton("Delete", "Really delete?", () => this.#do(async (api) => { await api.remove(`/v1/keys/${key.prefix}`); await this.open(); })),
+      button("Set limit", () => { if (limit.value !== "" && limit.reportValidity()) change({ limit: limitOf(limit.value, retention) }); }),
+      ...(key.limit ? [button("No limit", () => change({ limit: null }))] : []),
+      button(key.disabled ? "Enable" : "Disable", () => change({ disabled: !key.disabled })),
+      carefulButton("Delete", "Really delete?", () => this.#do(async (api) => { await api.remove(`/v1/keys/${key.prefix}`); await this.open(); }), key.prefix),
     ];
-    for (const act of acts) act.setAttribute("aria-label", `${act.textContent} ${key.prefix}`);
     return element("tr", {},
       element("td", {}, key.name ?? ""), element("td", {}, element("code", {}, key.prefix)),
       element("td", { class: key.disabled ? "bad" : "good" }, key.management ? "management" : key.disabled ? "disabled" : "good"),

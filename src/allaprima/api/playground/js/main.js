@@ -23,7 +23,13 @@ const settings = new Settings(() => paint?.settle());
 const place = {
   api: () => session.api,
   prefix: () => session.about.prefix,
-  use: (taken) => { settings.load(taken); location.hash = "#paint"; say("The settings were taken over."); },
+  use: (taken) => {
+    const missed = settings.load(taken);
+    byId("viewer").close();
+    if (location.hash !== "#paint") location.hash = "#paint";
+    notice(missed);
+    say("The settings were taken over.");
+  },
   view,
   choice: new Choice(),
 };
@@ -62,28 +68,30 @@ function open() {
 }
 
 async function signIn(key, isRemembered) {
-  notice("");
+  const button = byId("sign-in-form").querySelector("button");
+  button.disabled = true;
   try {
     await session.signIn(key, isRemembered);
     settings.setModels((await session.api.get("/v1/models")).data);
-    byId("who").textContent = session.isManaging ? "management key" : session.about.name ?? session.about.prefix;
-    byId("who").hidden = byId("sign-out").hidden = false;
-    byId("key").value = "";
-    open();
-    if (!session.isManaging) await paint.begin();
   } catch (error) {
     session.api = null;
     open();
     notice(inWords(error));
+    return;
+  } finally {
+    button.disabled = false;
   }
+  byId("who").textContent = session.isManaging ? "management key" : session.about.name ?? session.about.prefix;
+  byId("who").hidden = byId("sign-out").hidden = false;
+  byId("key").value = "";
+  open();
+  if (!session.isManaging) await paint.begin();
 }
 
+/** Leave the page as well: whatever it shows, watches or waits for is the old key's. */
 function signOut() {
-  session.signOut();
-  sessionStorage.clear();
-  byId("who").hidden = byId("sign-out").hidden = true;
-  byId("runs").replaceChildren();
-  open();
+  Session.forget();
+  location.reload();
 }
 
 function setTheme(theme) {
@@ -107,9 +115,12 @@ function watchDrops() {
     if (!isFile(event)) return;
     event.preventDefault();
     byId("drop").hidden = true;
-    const found = readSettings(await event.dataTransfer.files[0].arrayBuffer());
-    if (!found) notice("This file holds no settings: only PNG files that allaprima made do, and only as they were made.");
-    else place.use(found);
+    if (session.api === null || session.isManaging) return notice("Sign in with a key that paints first.");
+    // A folder can't be read.
+    const data = await event.dataTransfer.files[0]?.arrayBuffer().catch(() => null);
+    const found = data ? readSettings(data) : null;
+    if (!found) return notice("This file holds no settings: only PNG files that allaprima made do, and only as they were made.");
+    return place.use(found);
   });
 }
 
@@ -118,6 +129,7 @@ byId("sign-in-form").addEventListener("submit", (event) => {
   signIn(byId("key").value, byId("remember").checked);
 });
 byId("sign-out").addEventListener("click", signOut);
+document.querySelector(".skip").addEventListener("click", (event) => { event.preventDefault(); byId("main").focus(); });
 byId("theme").addEventListener("click", () => setTheme(THEMES[(THEMES.indexOf(document.documentElement.dataset.theme ?? "") + 1) % THEMES.length]));
 addEventListener("hashchange", open);
 setTheme(localStorage.getItem(THEME) ?? "");

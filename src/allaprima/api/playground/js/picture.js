@@ -1,19 +1,21 @@
 /** One finished picture with what can be done with it, wherever it is shown. */
 
-import { carefulButton, confirmOn, copyText, element, notice } from "./dom.js";
+import { carefulButton, confirmOn, copyText, element, notice, say } from "./dom.js";
 import { settingsOf } from "./settings.js";
-import { inWords } from "./words.js";
+import { ApiError, inWords } from "./words.js";
 
 /**
  * What a picture needs of the rest of the page.
  * @typedef {{api: () => import("./api.js").Api, prefix: () => string, use: (settings: any) => void, view: (shown: Shown[]) => void, choice: import("./viewer.js").Choice}} Place
- * @typedef {{url: string, id: string, job: any, index: number, settings: any}} Shown A picture, its job and its settings.
+ * @typedef {{url: string, id: string, settings: any, isWithheld: boolean, type: string}} Shown A picture with its settings.
  */
 
-/** The pictures of a job that may be shown. */
+/** The pictures of a job that are still there; one that was withheld is black. */
 export function shownOf(job) {
   return (job.result?.images ?? [])
-    .map((image, index) => ({ url: image.url, id: image.id, job, index, settings: settingsOf(job, index), isWithheld: job.result.has_nsfw_concepts[index] }))
+    .map((image, index) => ({
+      url: image.url, id: image.id, type: image.content_type, settings: settingsOf(job, index), isWithheld: job.result.has_nsfw_concepts[index],
+    }))
     .filter((shown) => shown.url);
 }
 
@@ -21,7 +23,7 @@ export function shownOf(job) {
 export function pictureFigure(shown, place, { withPrompt = true } = {}) {
   const { settings } = shown;
   const image = element("img", {
-    src: shown.url, alt: settings.prompt, width: settings.width, height: settings.height, loading: "lazy", crossorigin: "anonymous",
+    src: shown.url, alt: shown.isWithheld ? "Withheld by the safety check" : settings.prompt, width: settings.width, height: settings.height, loading: "lazy", crossorigin: "anonymous",
   });
   const figure = element("figure", { class: "picture" },
     element("button", { type: "button", class: "frame", "aria-label": `Zoom: ${settings.prompt}`, onclick: () => place.view([shown]) }, image),
@@ -29,17 +31,23 @@ export function pictureFigure(shown, place, { withPrompt = true } = {}) {
       withPrompt ? element("p", {}, settings.prompt) : null,
       shown.isWithheld ? element("p", { class: "what" }, "Withheld by the safety check.") : null,
       element("p", { class: "what" }, `seed ${settings.seed} · ${settings.steps} steps · ${settings.width} × ${settings.height} · ${settings.model}`),
-      actions(shown, place, () => figure)));
+      actions(shown, place)));
   place.choice.mark(figure, shown);
   return figure;
 }
 
-function actions(shown, place, figure) {
-  const name = `${shown.settings.prompt.slice(0, 40).replace(/[^\p{L}\p{N}]+/gu, "-") || "picture"}-${shown.settings.seed}.png`;
+function actions(shown, place) {
+  const ending = shown.type.replace("image/", "");
+  const name = `${shown.settings.prompt.slice(0, 40).replace(/[^\p{L}\p{N}]+/gu, "-") || "picture"}-${shown.settings.seed}.${ending}`;
   const remove = carefulButton("Delete", "Really delete?", async () => {
     try {
       await place.api().remove(`/v1/images/${shown.id}`);
-      figure().remove();
+      place.choice.forget(shown.id);
+      const figures = document.querySelectorAll(`[data-image="${shown.id}"]`);
+      const next = figures[0]?.nextElementSibling?.querySelector("button") ?? document.getElementById("main");
+      for (const figure of figures) figure.remove();
+      next.focus();
+      say("Deleted.");
     } catch (error) {
       notice(inWords(error));
     }
@@ -47,7 +55,7 @@ function actions(shown, place, figure) {
   return element("div", { class: "acts" },
     element("button", { type: "button", onclick: () => place.use(shown.settings) }, "Use these settings"),
     element("button", { type: "button", class: "choose", "aria-pressed": "false", onclick: () => place.choice.toggle(shown) }, "Compare"),
-    element("a", { href: shown.url, download: name }, "Download"),
+    element("button", { type: "button", onclick: () => download(shown, name) }, "Download"),
     element("button", { type: "button", onclick: (event) => copyImage(shown, event.currentTarget) }, "Copy image"),
     element("button", { type: "button", onclick: (event) => copyLink(shown, event.currentTarget) }, "Copy link"),
     remove);
@@ -57,10 +65,33 @@ async function copyLink(shown, button) {
   confirmOn(button, (await copyText(new URL(shown.url, location.href).href)) ? "Link copied" : "Not allowed");
 }
 
+/** Save a file; a link alone would leave the page where pictures come from another address. */
+async function download(shown, name) {
+  try {
+    save(await fileOf(shown), name);
+  } catch (error) {
+    notice(inWords(error));
+  }
+}
+
+/** Let the browser save a file. */
+export function save(file, name) {
+  const link = element("a", { href: URL.createObjectURL(file), download: name });
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
+}
+
+async function fileOf(shown) {
+  const response = await fetch(shown.url);
+  if (!response.ok) throw new ApiError(response.status, "image_not_found", "");
+  return response.blob();
+}
+
 async function copyImage(shown, button) {
   try {
-    const file = await (await fetch(shown.url)).blob();
-    await navigator.clipboard.write([new ClipboardItem({ "image/png": file.type === "image/png" ? file : await asPng(shown.url) })]);
+    // A promise, since some browsers write only in the very moment of the click.
+    const png = shown.type === "image/png" ? fileOf(shown) : asPng(shown.url);
+    await navigator.clipboard.write([new ClipboardItem({ "image/png": png })]);
     confirmOn(button, "Image copied");
   } catch {
     // Browsers copy pictures only on pages of https or of this machine, and some ask first.

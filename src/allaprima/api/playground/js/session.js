@@ -20,6 +20,7 @@ export class Session {
 
   /** Sign in. Throws `ApiError` for a key that is not good, and forgets it. */
   async signIn(key, isRemembered) {
+    if (!/^\s*[!-~]+\s*$/.test(key)) throw new ApiError(401, "invalid_api_key", "A key has no spaces and no special characters.");
     const api = new Api(key.trim());
     try {
       this.about = (await api.get("/v1/key")).data;
@@ -34,13 +35,12 @@ export class Session {
     }
     this.api = api;
     if (isRemembered) localStorage.setItem(STORED, key.trim());
+    else localStorage.removeItem(STORED);
   }
 
-  /** Forget the key everywhere. */
-  signOut() {
+  /** Forget the key in this browser; the page that knows it is to be left. */
+  static forget() {
     localStorage.removeItem(STORED);
-    this.api = null;
-    this.about = null;
-    this.isManaging = false;
+    sessionStorage.clear();
   }
 }

@@ -65,32 +65,41 @@ export class Settings {
       image_size: { width: nearestSide(Number(byId("width").value)), height: nearestSide(Number(byId("height").value)) },
       num_inference_steps: Number(byId("steps").value),
       ...(count > 1 ? { num_images: count } : {}),
-      ...(seed === "" ? {} : { seed: Number.isSafeInteger(Number(seed)) ? Number(seed) : seed }),
+      ...(seed === "" || !byId("seed").validity.valid ? {} : { seed: numberOf(seed) }),
       ...(byId("safety").checked ? {} : { enable_safety_checker: false }),
     };
   }
 
-  /** Take over settings, those of a job's request or of a picture's file; what is left out stays. */
+  /**
+   * Take over settings, those of a job's request or of a picture's file; what is left out stays.
+   * @returns {string} What could not be taken over, or "".
+   */
   load({ prompt, seed, steps, width, height, model, count, safety }) {
     if (prompt !== undefined) byId("prompt").value = prompt;
     if (steps !== undefined) byId("steps").value = steps;
     if (count !== undefined) byId("count").value = count;
     if (safety !== undefined) byId("safety").checked = safety;
-    if (model !== undefined && this.#models.some((one) => one.id === model)) byId("model").value = model;
+    const isServed = model === undefined || this.#models.some((one) => one.id === model);
+    if (model !== undefined && isServed) byId("model").value = model;
     if (width !== undefined) this.#setSize(width, height);
     if (seed !== undefined) {
       byId("seed").value = seed;
       byId("lock").checked = true;
     }
     this.#changed();
+    return isServed ? "" : `This server does not serve ${model}; the model stayed as it was.`;
   }
 
-  /** Settle the seed of the next request: a locked one stays, any other is drawn by the server. */
-  afterPainting(seed) {
-    if (byId("lock").checked) byId("seed").value = byId("seed").value.trim() || seed;
-    else byId("seed").value = "";
+  /** Settle the seed of the next request, unless it was changed since `body` was sent: a locked one stays, any other is drawn by the server. */
+  afterPainting(body, seed) {
+    const field = byId("seed");
+    if (!this.isLegal || String(numberOf(field.value.trim())) !== String(body.seed ?? "")) return;
+    field.value = byId("lock").checked ? seed : "";
     this.#changed();
   }
+
+  /** Whether the seed is one. */
+  get isLegal() { return byId("seed").validity.valid; }
 
   #setSize(width, height) {
     byId("width").value = width;
@@ -126,10 +135,18 @@ export class Settings {
   }
 }
 
+/** Digits as a number, or as they are where JavaScript's numbers can't hold it; zeros before them left out. */
+export function numberOf(digits) {
+  if (digits === "") return "";
+  const number = BigInt(digits);
+  return number <= BigInt(Number.MAX_SAFE_INTEGER) ? Number(number) : number.toString();
+}
+
 /** Which model really paints, in plain words. */
 export function noteOn(model) {
   const precision = model.precision ? `, in ${model.precision}` : "";
-  if (model.painted_by === model.id) return `${model.info.description}${/[.!]$/.test(model.info.description) ? "" : "."} Paints itself${precision}.`;
+  const about = model.info.description.replace(/[^.!]$/, "$&.");
+  if (model.painted_by === model.id) return `${about} Paints itself${precision}.`.trim();
   return `The weights of ${model.id} are not on this server: ${model.painted_by}, a small built-in model, paints in its stead.`;
 }
 

@@ -14,7 +14,7 @@ export async function showUsage(session) {
   try {
     const [billing, detail, key, jobs] = await Promise.all([
       api.get("/v2/billing"),
-      api.get(`/v2/usage/detail?period=${DAYS}d&group_by=${encodeURIComponent("day,model")}&tz=${encodeURIComponent(zone)}${own}`),
+      api.get(`/v2/usage/detail?${span()}&group_by=${encodeURIComponent("day,model")}&tz=${encodeURIComponent(zone)}${own}`),
       session.isManaging ? null : api.get("/v1/key"),
       api.get(`/v1/jobs?limit=25${own}`),
     ]);
@@ -30,7 +30,7 @@ function showFacts(billing, detail, key) {
   const facts = [
     ["Balance of the account", dollars(billing.current_balance)],
     [`Spent in ${DAYS} days`, dollars(detail.spend)],
-    [`Requests in ${DAYS} days`, String(detail.requests)],
+    [`Requests in ${DAYS} days`, String((detail.groups ?? []).reduce((sum, group) => sum + group.requests.total, 0))],
   ];
   if (key) {
     facts.push(["Spent by this key this month", dollars(key.monthly_usage)]);
@@ -47,7 +47,7 @@ function showDays(detail) {
   const written = isFree ? (value) => String(Math.round(value)) : dollars;
   const values = groups.map((group) => ({ day: group.day, model: group.model, value: isFree ? group.requests.total : group.spend }));
   byId("chart-title").textContent = isFree ? `Requests in the last ${DAYS} days` : `Spent in the last ${DAYS} days`;
-  byId("chart").replaceChildren(...chart(lastDays(), values, written));
+  byId("chart").replaceChildren(...chart(lastDays(), values, written, byId("chart-title").textContent));
   const rows = groups.map((group) => element("tr", {},
     element("td", {}, group.day), element("td", {}, group.model), element("td", { class: "number" }, String(group.requests.total)),
     element("td", { class: "number" }, String(group.requests.failed)), element("td", { class: "number" }, dollars(group.spend))));
@@ -55,11 +55,21 @@ function showDays(detail) {
   byId("days").append(table(["Day", "Model", "Requests", "Failed", "Spent"], rows, [2, 3, 4]));
 }
 
-/** The last days in this place's calendar, oldest first, as the server writes them. */
+/** The beginning of a day so many days ago, in this place's calendar. */
+function dayAgo(days) {
+  const now = new Date();
+  return new Date(now.getFullYear(), now.getMonth(), now.getDate() - days);
+}
+
+/** The last days until now, whole ones, as the parameters of a question. */
+function span() {
+  return `start=${dayAgo(DAYS - 1).toISOString()}&end=${new Date(Date.now() + 60_000).toISOString()}`;
+}
+
+/** The last days, oldest first, as the server writes them. */
 function lastDays() {
   return Array.from({ length: DAYS }, (_, i) => {
-    const day = new Date();
-    day.setDate(day.getDate() - (DAYS - 1 - i));
+    const day = dayAgo(DAYS - 1 - i);
     return `${day.getFullYear()}-${String(day.getMonth() + 1).padStart(2, "0")}-${String(day.getDate()).padStart(2, "0")}`;
   });
 }
@@ -67,7 +77,7 @@ function lastDays() {
 function recentTable(jobs) {
   const rows = jobs.map((job) => {
     const waited = job.started_at ? seconds(job.started_at - job.created_at) : "";
-    const painted = job.result ? seconds(job.result.timings.inference) : "";
+    const painted = job.result ? seconds(job.result.timings.inference) : job.started_at && job.finished_at ? seconds(job.finished_at - job.started_at) : "";
     const isBad = job.status === "failed";
     const outcome = job.error ? `${job.error.message ?? job.error.code} ${adviceOn(job.error.code)}` : "";
     return element("tr", {},

@@ -18,9 +18,12 @@ export function view(pictures) {
     from.frame.addEventListener("scroll", () => {
       for (const to of panes) if (to !== from) to.frame.scrollTo(from.frame.scrollLeft, from.frame.scrollTop);
     });
-    from.image.addEventListener("click", () => {
+    from.button.addEventListener("click", () => {
       const isFull = !from.frame.classList.contains("full");
-      for (const one of panes) one.frame.classList.toggle("full", isFull);
+      for (const one of panes) {
+        one.frame.classList.toggle("full", isFull);
+        one.button.setAttribute("aria-pressed", String(isFull));
+      }
     });
   }
   byId("viewer").showModal();
@@ -28,23 +31,22 @@ export function view(pictures) {
 
 function pane(shown, differing) {
   const { settings } = shown;
-  const image = element("img", { src: shown.url, alt: settings.prompt });
-  const frame = element("div", { class: "pane", tabindex: "0", role: "region", "aria-label": `Picture with seed ${settings.seed}, ${settings.steps} steps` }, image);
+  const image = element("img", { src: shown.url, alt: shown.isWithheld ? "Withheld by the safety check" : settings.prompt });
+  const button = element("button", { type: "button", class: "frame", "aria-pressed": "false", "aria-label": "Real size" }, image);
+  const frame = element("div", { class: "pane", tabindex: "0", role: "region", "aria-label": `Picture with seed ${settings.seed}, ${settings.steps} steps` }, button);
   const told = ASPECTS.filter(([name]) => name !== "prompt" || differing.some(([other]) => other === name));
   const caption = element("figcaption", {}, ...told.flatMap(([name, word], i) => {
     const isDiffering = differing.some(([other]) => other === name);
     const text = `${word} ${settings[name]}`;
     return [i ? " · " : "", isDiffering ? element("mark", {}, text) : text];
   }));
-  return { figure: element("figure", {}, frame, caption), frame, image };
+  return { figure: element("figure", {}, frame, caption), frame, button };
 }
 
 /** Up to two pictures that are chosen to be compared. */
 export class Choice {
   /** @type {import("./picture.js").Shown[]} */
   #chosen = [];
-  /** @type {Set<WeakRef<HTMLElement>>} */
-  #figures = new Set();
 
   constructor() {
     byId("compare").addEventListener("click", () => view(this.#chosen));
@@ -55,8 +57,13 @@ export class Choice {
   /** Keep a figure's look in step with the choice. */
   mark(figure, shown) {
     figure.dataset.image = shown.id;
-    this.#figures.add(new WeakRef(figure));
     this.#dress(figure);
+  }
+
+  /** Take a picture out that is no more. */
+  forget(id) {
+    this.#chosen = this.#chosen.filter((one) => one.id !== id);
+    this.#show();
   }
 
   /** Choose a picture, or take it out; a third takes the first one's place. */
@@ -72,11 +79,7 @@ export class Choice {
     const text = this.#chosen.length < 2 ? "One picture chosen: choose another to compare it with" : "Two pictures chosen";
     byId("chosen-text").textContent = text;
     if (this.#chosen.length) say(text);
-    for (const reference of this.#figures) {
-      const figure = reference.deref();
-      if (figure) this.#dress(figure);
-      else this.#figures.delete(reference);
-    }
+    for (const figure of document.querySelectorAll("figure[data-image]")) this.#dress(figure);
   }
 
   #dress(figure) {

@@ -8,16 +8,16 @@ const ADVICE = {
   scope_missing: "This key may not paint. A management key can give it the scope model:image.",
   out_of_credits: "The account has no credits left. Whoever runs the server can add some: allaprima accounts credit.",
   key_limit_reached: "This key has reached its spend limit. Wait for the next window, or raise the limit with a management key.",
-  queue_full: "The queue is full. It is tried again by itself.",
-  rate_limit_exceeded: "Too many requests in this minute. It is tried again by itself.",
-  draining: "The server is stopping. Jobs it has accepted are painted after the next start.",
+  queue_full: "The queue is full. Try again in a while.",
+  rate_limit_exceeded: "Too many requests in this minute. Try again in a while.",
+  draining: "The server is stopping. Jobs it has accepted are painted after its next start.",
   job_not_found: "This job is gone: it was deleted, or is another account's.",
   image_not_found: "This picture is gone: it was deleted, or its time was over.",
   job_finished: "It has ended already.",
   start_deadline_missed: "It did not start in time. Try again when less is waiting.",
   generation_failed: "Painting failed. Try again; if it fails again, try another size or model.",
   model_not_found: "This server does not serve that model. Choose another one.",
-  offline: "The server can't be reached. It is tried again by itself.",
+  offline: "The server can't be reached. Look whether it runs, and whether this machine is connected.",
 };
 
 /** An answer that is an error, or none at all (`code` "offline", `status` 0). */
@@ -37,6 +37,12 @@ export function inWords(error) {
   const advice = ADVICE[error.code];
   if (!advice) return said || `The server answered ${error.status}.`;
   return error.code === "offline" || said === "" ? advice : `${said.replace(/\.?$/, ".")} ${advice}`;
+}
+
+/** The same, of what is tried again without anybody's doing. */
+export function inWordsOfWaiting(error) {
+  const why = { queue_full: "The queue is full", rate_limit_exceeded: "Too many requests in this minute", offline: "The server can't be reached" };
+  return `${why[error.code] ?? inWords(error)}; trying again by itself …`;
 }
 
 /** What to do about a failed job's error, or "". */
