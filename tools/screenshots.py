@@ -46,6 +46,7 @@ def take(
         page.fill("#prompts", SHEET)
         page.click("#explore-form button.primary")
         page.locator("#sheet img").nth(11).wait_for()
+        page.locator("#explore-note").evaluate("note => note.scrollIntoView()")
     else:
         page.fill("#prompt", PROMPT)
         page.press("#prompt", "Control+Enter")
