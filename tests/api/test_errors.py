@@ -58,7 +58,9 @@ async def test_a_bad_key_is_401(anonymous: httpx2.AsyncClient) -> None:
     assert body["message"].startswith("This request requires a valid API key.")
 
 
-@pytest.mark.parametrize("path", ["/", "/v1", "/v1/images", "/v2/images/generations", "/files", "/v1/images/edits"])
+@pytest.mark.parametrize(
+    "path", ["/playground", "/v1", "/v1/images", "/v2/images/generations", "/files", "/v1/images/edits"]
+)
 async def test_an_unknown_path_is_404(anonymous: httpx2.AsyncClient, path: str) -> None:
     check_body(await anonymous.get(path), 404, "not_found_error", "not_found")
     check_body(await anonymous.post(path, json={}), 404, "not_found_error", "not_found")

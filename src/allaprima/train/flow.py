@@ -107,7 +107,7 @@ def fit_flow(
     progress.resume(checkpoint, {"flow": networks}, optimizers)
     rng = np.random.default_rng((2, progress.step))
     weights = np.array([len(bucket.scenes) for bucket in buckets], dtype=float) ** EVENNESS
-    smooth = 1.0
+    smooth = None
     for step in progress.steps():
         rates.scale(progress.rate)
         which = rng.choice(len(buckets), p=weights / weights.sum())
@@ -116,7 +116,7 @@ def fit_flow(
         t5_ids, clip_ids = captions.ids([bucket.scenes[i] for i in picks], rng)
         loss = flow_loss(networks, transformer, bucket, torch.from_numpy(picks), t5_ids, clip_ids)
         rates.step(loss, networks.parameters())
-        smooth = 0.99 * smooth + 0.01 * loss.item()
+        smooth = loss.item() if smooth is None else 0.99 * smooth + 0.01 * loss.item()
         if step % 100 == 0:
             print(f"flow {progress.share:6.1%} step {step} loss {smooth:.4f}", flush=True)
         if progress.is_checkpoint_due():
@@ -124,6 +124,7 @@ def fit_flow(
         if progress.is_look_due():
             look(step)
     progress.save(checkpoint, {"flow": networks}, optimizers)
+    print("flow done" + ("" if smooth is None else f": step {progress.step} loss {smooth:.4f}"), flush=True)
     look(progress.step)
 
 

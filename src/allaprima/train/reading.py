@@ -113,6 +113,7 @@ def teach_reading(folder: Path, t5: T5Encoder, clip: CLIPTextEncoder, minutes: f
     sizes = list(SIZES)
     pool = [compose(seed, *sizes[seed % len(sizes)]) for seed in range(scenes)]
     captions = Captions()
+    loss = None
     for step in progress.steps():
         rates.scale(progress.rate)
         asked = [pool[i] for i in rng.integers(scenes, size=BATCH)]
@@ -127,6 +128,7 @@ def teach_reading(folder: Path, t5: T5Encoder, clip: CLIPTextEncoder, minutes: f
         if progress.is_checkpoint_due():
             progress.save(checkpoint, networks, optimizers)
     progress.save(checkpoint, networks, optimizers)
+    print("reading done" + ("" if loss is None else f": loss {loss.item():.4f}"), flush=True)
 
 
 def _cross_entropy(logits: list[Tensor], wanted: Tensor) -> Tensor:

@@ -1,0 +1,62 @@
+"""The playground's files: a strict policy, nothing but the page's own, and nothing beside it."""
+
+import re
+
+import httpx2
+import pytest
+
+from allaprima.api.page import FOLDER, guards
+
+
+def directives(policy: str) -> dict[str, str]:
+    return dict(part.strip().split(" ", 1) for part in policy.split(";"))
+
+
+async def test_the_page_may_load_its_own_files_and_nothing_else(anonymous: httpx2.AsyncClient) -> None:
+    page = await anonymous.get("/")
+    policy = directives(page.headers["content-security-policy"])
+    assert policy["default-src"] == policy["frame-ancestors"] == policy["base-uri"] == "'none'"
+    assert policy["script-src"] == policy["style-src"] == policy["connect-src"] == "'self'"
+    assert policy["img-src"] == "'self' data:"
+    assert page.headers["x-frame-options"] == "DENY"
+    assert page.headers["referrer-policy"] == "no-referrer"
+
+
+async def test_everything_that_the_page_and_its_modules_name_is_served(anonymous: httpx2.AsyncClient) -> None:
+    page = (await anonymous.get("/")).text
+    links = re.findall(r'(?:href|src)="(/playground/[^"]+)"', page)
+    modules = {f"/playground/js/{name}" for file in FOLDER.rglob("*.js") for name in imported(file.read_text())}
+    assert len(links) >= 3
+    assert len(modules) >= 10
+    for link in (*links, *modules):
+        answer = await anonymous.get(link)
+        assert answer.status_code == 200, link
+        assert answer.headers["x-content-type-options"] == "nosniff"
+
+
+def imported(script: str) -> list[str]:
+    return re.findall(r'^import .* from "\./([\w.]+)";$', script, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    "path", ["/playground/index.html", "/playground/../page.py", "/playground/..%2fapp.py", "/playground/js"]
+)
+async def test_the_page_has_one_address_and_nothing_beside_it_is_served(
+    anonymous: httpx2.AsyncClient, path: str
+) -> None:
+    assert (await anonymous.get(path)).status_code == 404
+
+
+def test_pictures_from_a_public_address_are_let_in_by_its_origin() -> None:
+    policy = directives(guards("https://pictures.example/of/ours")["content-security-policy"])
+    assert policy["img-src"] == "'self' https://pictures.example data:"
+    assert policy["connect-src"] == "'self' https://pictures.example"
+    assert policy["script-src"] == "'self'"
+
+
+async def test_dry_runs_leave_a_keys_rate_alone(client: httpx2.AsyncClient) -> None:
+    body = {"model": "sketch", "prompt": "a boat", "dry_run": True}
+    for path in ("/v1/jobs", "/v1/images/generations"):
+        answer = await client.post(path, json=body)
+        assert answer.status_code == 200
+        assert "x-ratelimit-remaining-requests" not in answer.headers
