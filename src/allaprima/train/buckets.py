@@ -70,6 +70,10 @@ def _chunk(autoencoder: Autoencoder, art: Art, start: int, size: tuple[int, int]
 
 def _drawn(art: Art, start: int, size: tuple[int, int], count: int) -> Iterator[Tensor]:
     parts = [range(first, min(first + PART, start + count)) for first in range(start, start + count, PART)]
+    if len(parts) == 1:
+        # Not worth the start of a process.
+        yield scene_pixels(parts[0], art, *size)
+        return
     with ProcessPoolExecutor(PAINTERS, multiprocessing.get_context("spawn")) as painters:
         yield from painters.map(partial(_draw, art.folder, size), parts)
 
