@@ -58,6 +58,10 @@ class Visit:
         image.wait_for()
         return image
 
+    def previewed(self) -> None:
+        """Wait until the newest run of Paint has had a preview; the card counts them, however briefly each is shown."""
+        self.page.locator(".run[data-previews]").first.wait_for()
+
     def drop(self, name: str, data: bytes) -> None:
         """Drop a file somewhere on the page."""
         transfer = self.page.evaluate_handle(

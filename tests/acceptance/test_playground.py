@@ -66,16 +66,14 @@ def examples_text(seen: Visit) -> str:
 def test_a_picture_emerges_in_previews_before_it_is_finished(browser: Browser, server: Server) -> None:
     with visit(browser, server.url) as seen:
         seen.sign_in(server.key)
-        seen.paint("a fox in the forest", steps=8, seed=7)
-        preview = seen.page.locator(".run img.preview").first
-        preview.wait_for()
-        assert preview.get_attribute("src").startswith("data:image/jpeg")
+        seen.paint("a fox in the forest", seed=7, **LONG)
+        seen.previewed()
         image = seen.finished()
         assert f"{server.url}/files/" in image.get_attribute("src")
         assert int(seen.page.locator(".run").first.get_attribute("data-previews")) >= 1
         expect(seen.page.locator(".run .state").first).to_contain_text("Painted by allaprima/sketch")
-        assert image.evaluate("image => image.naturalWidth") == 1024
-        assert "seed 7 · 8 steps" in seen.page.locator(".run figcaption").first.inner_text()
+        assert image.evaluate("image => image.naturalWidth") == 1536
+        assert "seed 7 · 12 steps" in seen.page.locator(".run figcaption").first.inner_text()
 
 
 def test_many_pictures_at_once_leave_a_connection_for_cancelling(browser: Browser, server: Server) -> None:
@@ -106,7 +104,7 @@ def test_another_key_after_signing_out_sees_nothing_of_the_first(browser: Browse
     with visit(browser, server.url) as seen:
         seen.sign_in(server.key)
         seen.paint("a secret lion", **LONG)
-        seen.page.locator(".run img.preview").first.wait_for()
+        seen.previewed()
         seen.page.click("#sign-out")
         seen.page.locator("#sign-in").wait_for()
         seen.sign_in(other)
@@ -119,7 +117,7 @@ def test_a_running_job_is_cancelled_at_once(browser: Browser, server: Server) ->
     with visit(browser, server.url) as seen:
         seen.sign_in(server.key)
         seen.paint("a rocket at night", **LONG)
-        seen.page.locator(".run img.preview").first.wait_for()
+        seen.previewed()
         seen.page.click(".run header button")
         expect(seen.page.locator(".run .state").first).to_have_text("Cancelled.")
         expect(seen.page.locator(".run").first).to_have_attribute("aria-busy", "false")
@@ -332,7 +330,7 @@ def test_a_lost_connection_in_the_middle_of_a_job_is_recovered_from(
     with visit(browser, first.url, faults_expected=("ERR_",)) as seen:
         seen.sign_in(key)
         seen.paint("a sailboat on the sea", **LONG)
-        seen.page.locator(".run img.preview").first.wait_for()
+        seen.previewed()
         first.kill()
         expect(seen.page.locator(".run .state").first).to_contain_text("connection was lost")
         serve(tmp_path / "data", "--port", port)
@@ -344,7 +342,7 @@ def test_a_reload_in_the_middle_of_a_job_goes_on_watching_it(browser: Browser, s
     with visit(browser, server.url) as seen:
         seen.sign_in(server.key, is_remembered=True)
         seen.paint("a whale on the sea", **LONG)
-        seen.page.locator(".run img.preview").first.wait_for()
+        seen.previewed()
         seen.page.reload()
         seen.finished()
         expect(seen.page.locator(".run h3").first).to_have_text("a whale on the sea")
