@@ -18,7 +18,7 @@ const wait = (ms, signal) => new Promise((done) => {
 });
 
 /** Seeds go up to 2^63 - 1, which JavaScript's numbers can't hold: such a one is kept as its digits. */
-export function readJson(text) {
+function readJson(text) {
   // A quote inside of a text is escaped, so this can be no part of one.
   return JSON.parse(text.replace(/"seed": ?(\d{16,})/g, '"seed":"$1"'));
 }

@@ -19,7 +19,7 @@ export function showCode(settings) {
 }
 
 /** @returns {Record<string, string>} Programs by name. */
-export function snippets(origin, body) {
+function snippets(origin, body) {
   return {
     "curl": curl(origin, body),
     "Python, requests": pythonRequests(origin, body),

@@ -13,19 +13,19 @@ const PRESETS = [
 const RATIOS = ["1:1", "5:4", "4:3", "3:2", "16:9", "2:1", "21:9", "4:5", "3:4", "2:3", "9:16", "1:2"];
 
 /** The nearest side that can be painted. */
-export function nearestSide(px) {
+function nearestSide(px) {
   return Math.round(Math.min(MAX_SIDE, Math.max(MIN_SIDE, px)) / SIDE_STEP) * SIDE_STEP;
 }
 
 /** Width and height of a ratio such as "16:9", with about the default size's pixels. */
-export function sizeOfRatio(ratio) {
+function sizeOfRatio(ratio) {
   const [across, down] = ratio.split(":").map(Number);
   const width = nearestSide(Math.sqrt((RATIO_PIXELS * across) / down));
   return [width, nearestSide((width * down) / across)];
 }
 
 /** A seed from 0 to below 2^32. */
-export const anySeed = () => crypto.getRandomValues(new Uint32Array(1))[0];
+const anySeed = () => crypto.getRandomValues(new Uint32Array(1))[0];
 
 export class Settings {
   #onChange;
@@ -143,7 +143,7 @@ export function numberOf(digits) {
 }
 
 /** Which model really paints, in plain words. */
-export function noteOn(model) {
+function noteOn(model) {
   const precision = model.precision ? `, in ${model.precision}` : "";
   const about = model.info.description.replace(/[^.!]$/, "$&.");
   if (model.painted_by === model.id) return `${about} Paints itself${precision}.`.trim();
