@@ -7,7 +7,7 @@ import torch
 from allaprima.flux import SKETCH
 from allaprima.flux.latents import noise, pack
 from allaprima.train.buckets import Bucket
-from allaprima.train.flow import NEAREST, FlowNetworks, draw_times, flow_loss, flow_optimizers, steered
+from allaprima.train.flow import NEAREST, FlowNetworks, draw_times, flow_loss, flow_optimizers, loudness, steered
 from allaprima.train.progress import DECAY_FROM, Progress
 from allaprima.train.reading import Captions
 from allaprima.train.scenes import LEEWAY, compose
@@ -24,7 +24,7 @@ def test_times_are_of_the_whole_way_and_often_of_its_beginning():
     times = draw_times(20_000)
 
     assert 0 <= float(times.min()) < 0.02
-    assert float((times == 1).float().mean()) == pytest.approx(0.3, abs=0.02)
+    assert float((times == 1).float().mean()) == pytest.approx(0.375, abs=0.02)
     assert float(((times > 0.3) & (times < 0.7)).float().mean()) > 0.2
 
 
@@ -50,6 +50,23 @@ def test_steered_noise_is_standard_normal_if_the_leeway_is():
 
     assert float(found.mean()) == pytest.approx(0, abs=0.02)
     assert float(found.std()) == pytest.approx(1, abs=0.02)
+
+
+def test_loud_noise_tells_the_leeway_in_every_value_and_varies_as_much():
+    leeway = torch.randn(400, LEEWAY)
+
+    found = steered(torch.randn(400, 144, CHANNELS), leeway, loud=1.0).reshape(400, 144, -1, 4)
+
+    assert float(found[:, :, :LEEWAY].std()) == pytest.approx(1, abs=0.05)
+    assert float(torch.corrcoef(torch.stack((leeway[:, 0], found[:, 17, 0, 2])))[0, 1]) > 0.7
+
+
+def test_the_leeway_is_told_loudly_at_first_and_as_chance_has_it_in_the_end():
+    heard = [loudness(share / 20) for share in range(21)]
+
+    assert heard[0] == 1
+    assert heard == sorted(heard, reverse=True)
+    assert heard[10:] == [0] * 11
 
 
 def test_the_noise_of_a_seed_tells_a_leeway_that_is_standard_normal():

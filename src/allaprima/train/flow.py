@@ -32,6 +32,9 @@ ENCODER_RATE = 3e-4
 EVENNESS = 0.8
 #: Times below this weigh as this one: what is wrong with the image there is too little to be seen.
 NEAREST = 0.6
+#: Share of the minutes from which on noise is no louder about its leeway than chance, and how loud it is at first.
+QUIET_FROM = 0.25
+LOUDEST = 0.8
 
 
 class FlowNetworks(nn.Module):
@@ -74,12 +77,12 @@ def flow_optimizers(networks: FlowNetworks) -> Optimizers:
 
 
 def draw_times(count: int) -> Tensor:
-    """Return times in [0, 1]: (count,). Mostly logit-normal (mean 0.2, scale 1.2), one in eight uniform, and three in
-    ten the very beginning, whose step decides what the picture shows.
+    """Return times in [0, 1]: (count,). Mostly logit-normal (mean 0.5, scale 1.2), one in eight uniform, and three in
+    eight the very beginning, whose step decides what the picture shows.
     """
-    times = torch.sigmoid(0.2 + 1.2 * torch.randn(count))
+    times = torch.sigmoid(0.5 + 1.2 * torch.randn(count))
     times = torch.where(torch.rand(count) < 0.125, torch.rand(count), times)
-    return torch.where(torch.rand(count) < 0.3, torch.ones(count), times)
+    return torch.where(torch.rand(count) < 0.375, torch.ones(count), times)
 
 
 def fit_flow(
@@ -113,12 +116,13 @@ def fit_flow(
         which = rng.choice(len(buckets), p=weights / weights.sum())
         bucket = buckets[which]
         picks = rng.integers(len(bucket.scenes), size=BATCH)
+        loud = loudness(progress.share)
         t5_ids, clip_ids = captions.ids([bucket.scenes[i] for i in picks], rng)
-        loss = flow_loss(networks, transformer, bucket, torch.from_numpy(picks), t5_ids, clip_ids)
+        loss = flow_loss(networks, transformer, bucket, torch.from_numpy(picks), t5_ids, clip_ids, loud)
         rates.step(loss, networks.parameters())
         smooth = loss.item() if smooth is None else 0.99 * smooth + 0.01 * loss.item()
         if step % 100 == 0:
-            print(f"flow {progress.share:6.1%} step {step} loss {smooth:.4f}", flush=True)
+            print(f"flow {progress.share:6.1%} step {step} loss {smooth:.4f} loud {loud:.2f}", flush=True)
         if progress.is_checkpoint_due():
             progress.save(checkpoint, {"flow": networks}, optimizers)
         if progress.is_look_due():
@@ -128,21 +132,37 @@ def fit_flow(
     look(progress.step)
 
 
-def steered(noise: Tensor, leeway: Tensor) -> Tensor:
+def loudness(share: float) -> float:
+    """Return how loudly the leeway is told at a share of the fit, for `steered`: from 1 down to 0 by `QUIET_FROM`.
+
+    A mean over the picture is hard to hear before there is anything to hear it for. So it begins as a shift of every
+    value that is plain to see, and by and by comes down to what chance itself has.
+    """
+    return max(0.0, 1.0 - share / QUIET_FROM)
+
+
+def steered(noise: Tensor, leeway: Tensor, loud: float = 0.0) -> Tensor:
     """Return noise of which the mean of latent channel k over the picture is leeway k, scaled to deviate by one.
 
     Noise (B, L, C) and leeway (B, K) are standard normal, and so is what is returned; but now the noise that a picture
     is painted from tells what the words leave open about it. Without that, a first step could only paint the mean of
     all that it might be, and two seeds would differ little. Pairing noise with what it should become is the idea of
     Pooladian et al. 2023 (2304.14772); here the pairs are made, not searched.
+
+    loud: 0 for noise like any other; up to 1 for means that are larger than chance has them, the values' variance
+    being kept.
     """
     batch, length, _ = noise.shape
     count = leeway.shape[1]
     # A token holds the four values of a latent channel side by side (`latents.pack`).
     values = noise.reshape(batch, length, -1, 4).clone()
-    steered_ones = values[:, :, :count]
-    spread = (4 * length) ** 0.5
-    steered_ones += (leeway / spread - steered_ones.mean(dim=(1, 3)))[:, None, :, None]
+    told = values[:, :, :count]
+    by_chance = (4 * length) ** -0.5
+    mean = by_chance ** (1 - loud) * LOUDEST**loud
+    rest = ((1 - mean**2) / (1 - by_chance**2)) ** 0.5
+    told -= told.mean(dim=(1, 3), keepdim=True)
+    told *= rest
+    told += (leeway * mean)[:, None, :, None]
     return values.reshape(noise.shape)
 
 
@@ -153,13 +173,14 @@ def flow_loss(
     picks: Tensor,
     t5_ids: Tensor,
     clip_ids: Tensor,
+    loud: float = 0.0,
 ) -> Tensor:
     """Return the mean squared error of the velocity at random times, those near 0 weighed less.
 
-    transformer: the networks', as it is or compiled. picks: (B,).
+    transformer: the networks', as it is or compiled. picks: (B,). loud: of `steered`.
     """
     image = bucket.latents[picks].float()  # (B, L, C)
-    noise = steered(torch.randn_like(image), bucket.leeway[picks])
+    noise = steered(torch.randn_like(image), bucket.leeway[picks], loud)
     t = draw_times(len(picks))
     mixed = torch.lerp(image, noise, t[:, None, None])
     with torch.autocast("cpu", torch.bfloat16):
