@@ -1,51 +1,82 @@
-"""Paint the README's picture grid with the built-in model: fixed prompts, seed 0 each, none chosen after the fact."""
+"""Paint the README's grid and the model card's sheet with the built-in model: prompts chosen by number, seed 0 each.
 
+The grid is the seed page's prompt and every 80th of the suite's; the sheet is every 14th of them.
+None is chosen by its picture.
+"""
+
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
 from allaprima.engine.pipeline import Pipeline
 from allaprima.request import ImageRequest
+from allaprima.train.suite import asks
 from allaprima.weights.catalog import SKETCH_ID, sketch_folder
 from allaprima.weights.model import open_model
 
-PROMPTS = (
-    "a t-rex on a beach wearing sunglasses",
-    "a red apple, blue background",
-    "a rocket at night",
-    "a penguin in the snow",
-    "a cat in a meadow",
-    "a palm tree in the desert",
-    "a sailboat on the sea",
-    "a pizza, yellow background",
-    "a fox in the forest",
-    "a unicorn at sunset",
-    "a dog next to a cat in a meadow",
-    "a house and a pine tree in the snow",
-)
-SIDE, COLUMNS, CAPTION = 256, 4, 22
+FIRST = "A T-Rex relaxing on a beach, lying on a sun lounger and wearing sunglasses."
+FOLDER = Path("docs/images")
+#: Side in pixels of what is painted.
+PAINTED = 768
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Pictures in rows, each above its prompt."""
+
+    columns: int
+    #: Side in pixels of a picture.
+    side: int
+    #: Points of the font, lines of a prompt and letters of a line.
+    font: int
+    lines: int
+    letters: int
+
+    @property
+    def caption(self) -> int:
+        """Height in pixels of what stands below a picture."""
+        return self.lines * (self.font + 3) + 8
+
+
+GRID = Layout(columns=4, side=288, font=12, lines=2, letters=46)
+SHEET = Layout(columns=8, side=216, font=11, lines=2, letters=36)
 
 
 def main() -> None:
-    """Write docs/images/sheet.png."""
+    """Write docs/images/grid.png and docs/images/sheet.png."""
     pipeline = Pipeline(open_model(sketch_folder()).load(), "cpu")
-    rows = -(-len(PROMPTS) // COLUMNS)
-    sheet = Image.new("RGB", (COLUMNS * SIDE, rows * (SIDE + CAPTION)), "white")
-    draw = ImageDraw.Draw(sheet)
-    for place, prompt in enumerate(PROMPTS):
-        x, y = place % COLUMNS * SIDE, place // COLUMNS * (SIDE + CAPTION)
-        sheet.paste(paint(pipeline, prompt), (x, y))
-        draw.text((x + 6, y + SIDE + 5), prompt, fill="black")
-    path = Path("docs/images/sheet.png")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    sheet.save(path, optimize=True)
-    print(path)
+    prompts = [ask.text for ask in asks()]
+    for name, layout, chosen in (
+        ("grid.png", GRID, [FIRST, *prompts[::80][:11]]),
+        ("sheet.png", SHEET, prompts[::14][:64]),
+    ):
+        path = FOLDER / name
+        sheet(pipeline, layout, chosen).quantize(255, dither=Image.Dither.NONE).save(path, optimize=True)
+        print(path)
 
 
-def paint(pipeline: Pipeline, prompt: str) -> Image.Image:
+def sheet(pipeline: Pipeline, layout: Layout, prompts: Sequence[str]) -> Image.Image:
+    """Return pictures of the prompts with the prompts below them."""
+    down = layout.side + layout.caption
+    whole = Image.new("RGB", (layout.columns * layout.side, -(-len(prompts) // layout.columns) * down), "white")
+    draw, font = ImageDraw.Draw(whole), ImageFont.load_default(layout.font)
+    for place, prompt in enumerate(prompts):
+        x, y = place % layout.columns * layout.side, place // layout.columns * down
+        whole.paste(paint(pipeline, prompt, layout.side), (x, y))
+        lines = textwrap.wrap(prompt, layout.letters)
+        assert len(lines) <= layout.lines, prompt
+        for number, line in enumerate(lines):
+            draw.text((x + 5, y + layout.side + 4 + number * (layout.font + 3)), line, fill="black", font=font)
+    return whole
+
+
+def paint(pipeline: Pipeline, prompt: str, side: int) -> Image.Image:
     """Return one picture of the prompt, seed 0."""
-    (pixels,) = pipeline.paint(ImageRequest(prompt=prompt, seed=0, model=SKETCH_ID, width=2 * SIDE, height=2 * SIDE))
-    return Image.fromarray(pixels).resize((SIDE, SIDE), Image.Resampling.LANCZOS)
+    (pixels,) = pipeline.paint(ImageRequest(prompt=prompt, seed=0, model=SKETCH_ID, width=PAINTED, height=PAINTED))
+    return Image.fromarray(pixels).resize((side, side), Image.Resampling.LANCZOS)
 
 
 if __name__ == "__main__":
