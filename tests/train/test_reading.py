@@ -9,8 +9,10 @@ from allaprima.train.reading import (
     SCENE_ANSWERS,
     SUBJECT_ANSWERS,
     SUBJECTS,
+    THUMBNAIL_PX,
     Captions,
     Reader,
+    Thumbnails,
     answers,
     teach_reading,
     tokenizers,
@@ -42,10 +44,22 @@ def test_every_answer_of_every_scene_is_one_that_a_reader_can_give():
     assert told.max(0).tolist()[:asked_of_all] == [count - 1 for count in ALL[:asked_of_all]]
 
 
-def test_a_reader_answers_every_question_of_every_sentence():
-    found = Reader(16, ALL)(torch.randn(3, 7, 16))
+def test_a_reader_answers_every_question_of_every_sentence_and_draws_its_things():
+    found, drawn = Reader(16, ALL, SUBJECTS)(torch.randn(3, 7, 16))
 
     assert [tuple(logits.shape) for logits in found] == [(3, count) for count in ALL]
+    assert drawn.shape == (3, SUBJECTS, 4 * THUMBNAIL_PX**2)
+
+
+def test_thumbnails_show_the_things_of_a_scene_in_their_colours(art):
+    red = Scene("beach", (Subject("automobile", dye="red"), Subject("fox")), "with", 512, 512, STILL)
+
+    (shown,) = Thumbnails(art).of([red]).unflatten(2, (THUMBNAIL_PX, THUMBNAIL_PX, 4))
+
+    car = shown[0].reshape(-1, 4)
+    assert car[:, 0].sum() > 1.3 * car[:, 2].sum()
+    assert shown[1].any()
+    assert not shown[2:].any()
 
 
 def test_captions_come_as_ids_of_both_encoders_and_are_worded_anew():
@@ -67,16 +81,16 @@ def test_no_caption_is_longer_than_the_encoders_read():
         assert not any(tokenizer.encode(text).over for text in captions)
 
 
-def test_a_fit_goes_on_where_it_stopped_and_ends_when_its_minutes_are_used(tmp_path, capsys):
+def test_a_fit_goes_on_where_it_stopped_and_ends_when_its_minutes_are_used(art, tmp_path, capsys):
     torch.manual_seed(0)
     t5, clip = T5Encoder(SKETCH.t5), CLIPTextEncoder(SKETCH.clip)
     before = t5.shared.weight.clone()
 
-    teach_reading(tmp_path, t5, clip, minutes=0.01, scenes=50)
+    teach_reading(tmp_path, art, t5, clip, minutes=0.01, scenes=50)
     learned = t5.shared.weight.clone()
     assert not torch.equal(before, learned)
 
     fresh = T5Encoder(SKETCH.t5)
-    teach_reading(tmp_path, fresh, CLIPTextEncoder(SKETCH.clip), minutes=0.01, scenes=50)
+    teach_reading(tmp_path, art, fresh, CLIPTextEncoder(SKETCH.clip), minutes=0.01, scenes=50)
     assert torch.equal(fresh.shared.weight, learned)
     assert "read right" in capsys.readouterr().out

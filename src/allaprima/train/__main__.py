@@ -50,7 +50,7 @@ def main() -> None:
     autoencoder = _fitted_autoencoder(options.work, art, options.autoencoder_minutes, few)
     flow = FlowNetworks()
     if not (options.work / FLOW_CHECKPOINT).exists():
-        teach_reading(options.work, flow.t5, flow.clip, options.reading_minutes, options.scenes)
+        teach_reading(options.work, art, flow.t5, flow.clip, options.reading_minutes, options.scenes)
     buckets = make_buckets(autoencoder, art, options.scenes, options.work)
 
     def seen(step: int) -> None:

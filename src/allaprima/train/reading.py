@@ -2,12 +2,15 @@
 
 FLUX's T5 and CLIP come to it trained on text. Ours are too small for that, but they can learn what captions mean from
 captions alone, in a few minutes: from what each encoder makes of a sentence, a small reader has to answer questions
-about the scene. The flow that is fitted next then never has to find out at once what a word means and what the thing
-looks like. CLIP, whose one vector is to say what a picture is about, is asked about the first thing only.
+about the scene, and to draw its things as thumbnails. The flow that is fitted next then never has to find out at once
+what a word means and what the thing looks like; and as a thumbnail is read off by a matrix, things that look alike are
+said alike, and what the flow learns of one serves others. CLIP, whose one vector is to say what a picture is about, is
+asked about the first thing only.
 
-Dimension key: B batch, T tokens, W width, Q questions.
+Dimension key: B batch, T tokens, W width, Q questions, S subjects, P values of a thumbnail.
 """
 
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from allaprima.flux import SKETCH, CLIPTextEncoder, T5Encoder
-from allaprima.train.art import DYES
+from allaprima.train.art import DYES, Art
 from allaprima.train.captions import caption, words
 from allaprima.train.optimizers import Optimizers, Rates
 from allaprima.train.places import BACKGROUNDS, OPEN
@@ -40,6 +43,8 @@ _RELATIONS = (None, *RELATIONS)
 #: Number of answers to each question about the scene, and to each about one subject.
 SCENE_ANSWERS = (len(_GROUNDS), len(_RELATIONS))
 SUBJECT_ANSWERS = (len(_ICONS), 4, len(_DYES), len(_SIZES), len(_ACCESSORIES))
+#: Side in pixels of a thumbnail, and how much its error counts: as much as so many questions before anything is known.
+THUMBNAIL_PX, THUMBNAIL_WEIGHT = 12, 10.0
 
 
 def tokenizers() -> tuple[PromptTokenizer, PromptTokenizer]:
@@ -61,18 +66,39 @@ class Captions:
 
 
 class Reader(nn.Module):
-    """Answers every question from one weighted mean of an encoder's tokens each."""
+    """Answers every question, and draws every subject, from one weighted mean of an encoder's tokens each."""
 
-    def __init__(self, width: int, answers: tuple[int, ...]) -> None:
+    def __init__(self, width: int, answers: tuple[int, ...], subjects: int) -> None:
         super().__init__()
-        self.look = nn.Linear(width, len(answers))
+        self.look = nn.Linear(width, len(answers) + subjects)
         self.answer = nn.ModuleList(nn.Linear(width, count) for count in answers)
+        self.draw = nn.Linear(width, 4 * THUMBNAIL_PX**2)
 
-    def forward(self, tokens: Tensor) -> list[Tensor]:
-        """(B, T, W) -> Q logits, (B, answers) each."""
-        weights = self.look(tokens).softmax(dim=1)  # (B, T, Q)
-        means = weights.transpose(1, 2) @ tokens  # (B, Q, W)
-        return [answer(means[:, i]) for i, answer in enumerate(self.answer)]
+    def forward(self, tokens: Tensor) -> tuple[list[Tensor], Tensor]:
+        """(B, T, W) -> Q logits, (B, answers) each, and thumbnails (B, S, P)."""
+        weights = self.look(tokens).softmax(dim=1)  # (B, T, Q + S)
+        means = weights.transpose(1, 2) @ tokens  # (B, Q + S, W)
+        count = len(self.answer)
+        return [answer(means[:, i]) for i, answer in enumerate(self.answer)], self.draw(means[:, count:])
+
+
+class Thumbnails:
+    """Small pictures of subjects, as lists of numbers."""
+
+    def __init__(self, art: Art) -> None:
+        self._art = art
+
+    def of(self, scenes: list[Scene]) -> Tensor:
+        """Return the thumbnails of each scene's subjects, zeros where there is none: (B, S, P), float32."""
+        drawn = torch.zeros(len(scenes), SUBJECTS, 4 * THUMBNAIL_PX**2)
+        for i, scene in enumerate(scenes):
+            for j, subject in enumerate(scene.subjects):
+                drawn[i, j] = self._drawn(subject.icon, subject.dye)
+        return drawn
+
+    @cache  # noqa: B019 - lives as long as the fit
+    def _drawn(self, icon: str, dye: str | None) -> Tensor:
+        return torch.from_numpy(self._art.sprite(icon, THUMBNAIL_PX, dye)).flatten()
 
 
 def answers(scene: Scene) -> tuple[int, ...]:
@@ -94,14 +120,14 @@ def _about(subject: Subject) -> tuple[int, ...]:
     )
 
 
-def teach_reading(folder: Path, t5: T5Encoder, clip: CLIPTextEncoder, minutes: float, scenes: int) -> None:
+def teach_reading(folder: Path, art: Art, t5: T5Encoder, clip: CLIPTextEncoder, minutes: float, scenes: int) -> None:
     """Fit both encoders in place for that many minutes (over all runs), with checkpoints in `folder`.
 
     scenes: how many have their captions read; each is worded anew at every visit.
     """
     torch.manual_seed(4)
-    of_t5 = Reader(SKETCH.t5.d_model, SCENE_ANSWERS + SUBJECTS * SUBJECT_ANSWERS)
-    of_clip = Reader(SKETCH.clip.hidden_size, SCENE_ANSWERS + SUBJECT_ANSWERS)
+    of_t5 = Reader(SKETCH.t5.d_model, SCENE_ANSWERS + SUBJECTS * SUBJECT_ANSWERS, SUBJECTS)
+    of_clip = Reader(SKETCH.clip.hidden_size, SCENE_ANSWERS + SUBJECT_ANSWERS, 1)
     networks: dict[str, nn.Module] = {"t5": t5, "clip": clip, "of_t5": of_t5, "of_clip": of_clip}
     parameters = [parameter for network in networks.values() for parameter in network.parameters()]
     optimizers: Optimizers = [torch.optim.AdamW(parameters, lr=RATE, betas=(0.9, 0.98), weight_decay=0.01)]
@@ -112,19 +138,26 @@ def teach_reading(folder: Path, t5: T5Encoder, clip: CLIPTextEncoder, minutes: f
     rng = np.random.default_rng((4, progress.step))
     sizes = list(SIZES)
     pool = [compose(seed, *sizes[seed % len(sizes)]) for seed in range(scenes)]
-    captions = Captions()
+    captions, thumbnails = Captions(), Thumbnails(art)
     loss = None
     for step in progress.steps():
         rates.scale(progress.rate)
         asked = [pool[i] for i in rng.integers(scenes, size=BATCH)]
         t5_ids, clip_ids = captions.ids(asked, rng)
         wanted = torch.tensor([answers(scene) for scene in asked])
+        shown = thumbnails.of(asked)
         read = of_t5(t5(t5_ids)), of_clip(clip(clip_ids)[:, None])
-        loss = torch.stack([_cross_entropy(logits, wanted) for logits in read]).sum()
+        gaps = [_gap(drawn, shown) for _, drawn in read]
+        loss = torch.stack([_cross_entropy(logits, wanted) for logits, _ in read]).sum()
+        loss = loss + THUMBNAIL_WEIGHT * torch.stack(gaps).sum()
         rates.step(loss, parameters)
         if step % 100 == 0:
-            right = " ".join(f"{_right(logits, wanted):.1%}" for logits in read)
-            print(f"reading {progress.share:6.1%} step {step} loss {loss.item():.4f} read right {right}", flush=True)
+            right = " ".join(f"{_right(logits, wanted):.1%}" for logits, _ in read)
+            seen = " ".join(f"{1 - gap.item():.1%}" for gap in gaps)
+            print(
+                f"reading {progress.share:6.1%} step {step} loss {loss.item():.4f} read right {right} seen {seen}",
+                flush=True,
+            )
         if progress.is_checkpoint_due():
             progress.save(checkpoint, networks, optimizers)
     progress.save(checkpoint, networks, optimizers)
@@ -135,6 +168,12 @@ def _cross_entropy(logits: list[Tensor], wanted: Tensor) -> Tensor:
     """Return the summed loss of the answers given, the first ones. wanted: (B, all questions)."""
     answered = wanted[:, : len(logits)].unbind(1)
     return torch.stack([F.cross_entropy(*pair) for pair in zip(logits, answered, strict=True)]).sum()
+
+
+def _gap(drawn: Tensor, shown: Tensor) -> Tensor:
+    """Return the squared error of thumbnails, of their own size: 1 for empty ones. shown: (B, all subjects, P)."""
+    shown = shown[:, : drawn.shape[1]]
+    return (drawn - shown).square().mean() / shown.square().mean()
 
 
 def _right(logits: list[Tensor], wanted: Tensor) -> float:
