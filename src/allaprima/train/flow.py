@@ -24,8 +24,8 @@ from allaprima.train.progress import Progress
 from allaprima.train.reading import Captions
 
 FLOW_CHECKPOINT = "flow.ckpt"
-BATCH = 24
-MUON_RATE = 0.02
+BATCH = 48
+MUON_RATE = 0.01
 ADAM_RATE = 1e-3
 ENCODER_RATE = 3e-4
 #: A canvas is picked by the number of its scenes to this power, so a rare one more often than its share.
@@ -77,12 +77,12 @@ def flow_optimizers(networks: FlowNetworks) -> Optimizers:
 
 
 def draw_times(count: int) -> Tensor:
-    """Return times in [0, 1]: (count,). Mostly logit-normal (mean 0.5, scale 1.2), one in eight uniform, and three in
-    eight the very beginning, whose step decides what the picture shows.
+    """Return times in [0, 1]: (count,). Mostly logit-normal (mean 0.5, scale 1.2), one in eight uniform, and half of all
+    the very beginning, whose step decides what the picture shows.
     """
     times = torch.sigmoid(0.5 + 1.2 * torch.randn(count))
     times = torch.where(torch.rand(count) < 0.125, torch.rand(count), times)
-    return torch.where(torch.rand(count) < 0.375, torch.ones(count), times)
+    return torch.where(torch.rand(count) < 0.5, torch.ones(count), times)
 
 
 def fit_flow(
