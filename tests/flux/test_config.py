@@ -54,7 +54,11 @@ def test_sketch_can_be_built() -> None:
 
 @pytest.mark.parametrize(
     ("change", "complaint"),
-    [({"num_heads": 7}, "not a multiple of num_heads 7"), ({"axes_dim": (16, 56, 54)}, "does not add up to 128")],
+    [
+        ({"num_heads": 7}, "not a multiple of num_heads 7"),
+        ({"axes_dim": (16, 56, 54)}, "does not add up to 128"),
+        ({"place_channels": 6}, "place_channels 6 is not a multiple of 4"),
+    ],
 )
 def test_sizes_that_contradict_each_other_are_refused(change: dict, complaint: str) -> None:
     with pytest.raises(ValueError, match=complaint):

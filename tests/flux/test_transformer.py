@@ -1,5 +1,7 @@
 """The transformer against diffusers' FluxTransformer2DModel, with the same random weights."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from oracles import fade, randomize, relative_error, transformer_oracle
@@ -7,6 +9,7 @@ from torch import Tensor
 
 from allaprima.flux import Flux, TransformerConfig
 from allaprima.flux.latents import image_ids, text_ids
+from allaprima.flux.layers import places
 
 NARROW = TransformerConfig(
     in_channels=16,
@@ -118,3 +121,29 @@ def test_the_modulations_of_all_steps_at_once_paint_as_those_of_each_step_do() -
         assert row.nbytes * len(times) == together.nbytes
         assert relative_error(flux.velocity(*rest, row), alone) < 1e-6
         assert relative_error(flux.velocity(*rest, together.row((step + 1) % len(times))), alone) > 1e-3
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(12, 12), (7, 20), (1, 24), (1, 1)])
+def test_places_tell_every_token_of_a_canvas_from_every_other(rows: int, columns: int) -> None:
+    (told,) = places(image_ids(rows, columns), 32)
+    assert told.shape == (rows * columns, 32)
+    assert told.abs().max() <= 1
+    apart = torch.cdist(told, told) + 9 * torch.eye(len(told))
+    assert apart.min() > 1
+
+
+def test_a_row_can_be_read_off_its_places_by_a_matrix() -> None:
+    (told,) = places(image_ids(12, 12), 32)
+    rows = torch.nn.functional.one_hot(torch.arange(12).repeat_interleave(12)).float()
+    read = told @ (torch.linalg.pinv(told, rtol=1e-3) @ rows)
+    assert (read - rows).abs().max() < 0.1
+
+
+def test_a_transformer_with_place_channels_reads_the_same_latents_and_puts_out_as_many() -> None:
+    flux = random_flux(replace(NARROW, place_channels=8))
+    given = inputs(NARROW, 4, 9)
+    with torch.no_grad():
+        out = flux(**given)
+        moved = flux(**given | {"img_ids": given["img_ids"] + torch.tensor([0.0, 5.0, 5.0])})
+    assert out.shape == given["img"].shape
+    assert torch.isfinite(moved).all()

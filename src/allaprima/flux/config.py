@@ -28,8 +28,13 @@ class TransformerConfig:
     #: Rotary widths of (index, row, column); they add up to the width of a head.
     axes_dim: tuple[int, int, int]
     theta: int = 10_000
+    #: Values per image token that say where on the canvas it is, beside its latents (`layers.places`), as other FLUX.1
+    #: models read a mask or a depth there; a multiple of 4, 0 for FLUX.1 [schnell].
+    place_channels: int = 0
 
     def __post_init__(self) -> None:
+        if self.place_channels % 4:
+            raise ValueError(f"place_channels {self.place_channels} is not a multiple of 4")
         if self.hidden_size % self.num_heads:
             raise ValueError(f"hidden_size {self.hidden_size} is not a multiple of num_heads {self.num_heads}")
         if sum(self.axes_dim) != self.hidden_size // self.num_heads:
@@ -151,8 +156,9 @@ SKETCH = ModelConfig(
         # distances that a canvas of a dozen tokens a side never has.
         axes_dim=(24, 20, 20),
         theta=100,
+        place_channels=32,
     ),
-    t5=T5Config(vocab_size=1536, d_model=192, d_kv=48, d_ff=384, num_heads=4, num_layers=2, length=48),
+    t5=T5Config(vocab_size=1536, d_model=192, d_kv=48, d_ff=384, num_heads=4, num_layers=2, length=32),
     clip=CLIPConfig(vocab_size=1536, hidden_size=128, intermediate_size=256, num_heads=4, num_layers=1, length=34),
     autoencoder=AutoencoderConfig(
         ch=32,
@@ -164,7 +170,6 @@ SKETCH = ModelConfig(
         patch=8,
     ),
     canvas_tokens=144,
-    text_anchors=16,
     # A velocity holds the noise: 128 values a token, which a stream of 256 would have to carry beside everything else.
     predicts="image",
 )

@@ -49,6 +49,24 @@ def rotary(ids: Tensor, axes_dim: tuple[int, ...], theta: int) -> Rotation:
     return Rotation(angle.cos().float(), angle.sin().float())
 
 
+def places(ids: Tensor, channels: int) -> Tensor:
+    """Return where on the canvas each image token is, as sines and cosines: (B, L, channels), float32.
+
+    ids: (B, L, 3), all tokens of a canvas, positions (index, row, column). Of each axis one wave is twice as long as the
+    canvas, which says how far from its edges a token is; the others' frequencies lie evenly below one turn in two
+    tokens, so that a matrix can read off any row or column. Rotary positions only tell distances between tokens; a small
+    model takes long to find places from them. Waves as positions: Vaswani et al. 2017 (1706.03762), section 3.5.
+    """
+    at = ids[..., 1:].float()
+    from_middle = at - at.mean(dim=1, keepdim=True)  # (B, L, 2)
+    span = at.amax(dim=1, keepdim=True) - at.amin(dim=1, keepdim=True) + 1
+    count = channels // 4 - 1
+    frequencies = (torch.arange(count, device=ids.device) + 0.5) / (2 * max(1, count))
+    turns = torch.cat(((from_middle / span / 2)[..., None], from_middle[..., None] * frequencies), dim=-1)
+    angle = (2 * math.pi * turns).flatten(2)  # (B, L, channels / 2)
+    return torch.cat((angle.sin(), angle.cos()), dim=-1)
+
+
 def timestep_embedding(t: Tensor, width: int, max_period: int = 10_000, time_factor: float = 1000.0) -> Tensor:
     """Return the sinusoidal embedding of times, cosines first.
 

@@ -17,6 +17,7 @@ from allaprima.flux.layers import (
     LastLayer,
     MLPEmbedder,
     SingleStreamBlock,
+    places,
     rotary,
     timestep_embedding,
 )
@@ -69,7 +70,7 @@ class Flux(nn.Module):
         self.config = config
         width, heads = config.hidden_size, config.num_heads
         mlp_hidden = int(width * config.mlp_ratio)
-        self.img_in = Linear(config.in_channels, width)
+        self.img_in = Linear(config.in_channels + config.place_channels, width)
         self.time_in = MLPEmbedder(TIME_WIDTH, width)
         self.vector_in = MLPEmbedder(config.vec_in_dim, width)
         self.txt_in = Linear(config.context_in_dim, width)
@@ -114,7 +115,7 @@ class Flux(nn.Module):
         """
         dtype = self.img_in.weight.dtype
         pe = rotary(torch.cat((txt_ids, img_ids), dim=1), self.config.axes_dim, self.config.theta)
-        img = self.img_in(img.to(dtype))  # (B, L, W)
+        img = self.img_in(self._placed(img, img_ids).to(dtype))  # (B, L, W)
         txt = self.txt_in(txt.to(dtype))  # (B, T, W)
         for block, (img_mod, txt_mod) in zip(self.double_blocks, modulations.double, strict=True):
             check()
@@ -124,6 +125,11 @@ class Flux(nn.Module):
             check()
             x = block(x, modulation, pe)
         return self.final_layer(x[:, txt.shape[1] :], modulations.final)  # (B, L, C)
+
+    def _placed(self, img: Tensor, img_ids: Tensor) -> Tensor:
+        """Return each image token's latents with what says where it is: (B, L, C + place channels)."""
+        count = self.config.place_channels
+        return torch.cat((img, places(img_ids, count).to(img.dtype).expand(len(img), -1, -1)), dim=-1) if count else img
 
     def forward(
         self,

@@ -77,8 +77,8 @@ def flow_optimizers(networks: FlowNetworks) -> Optimizers:
 
 
 def draw_times(count: int) -> Tensor:
-    """Return times in [0, 1]: (count,). Mostly logit-normal (mean 0.5, scale 1.2), one in eight uniform, and half of all
-    the very beginning, whose step decides what the picture shows.
+    """Return times in [0, 1]: (count,). Mostly logit-normal (mean 0.5, scale 1.2), one in eight uniform, and half of
+    all the very beginning, whose step decides what the picture shows.
     """
     times = torch.sigmoid(0.5 + 1.2 * torch.randn(count))
     times = torch.where(torch.rand(count) < 0.125, torch.rand(count), times)
