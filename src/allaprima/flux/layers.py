@@ -52,10 +52,10 @@ def rotary(ids: Tensor, axes_dim: tuple[int, ...], theta: int) -> Rotation:
 def places(ids: Tensor, channels: int) -> Tensor:
     """Return where on the canvas each image token is, as sines and cosines: (B, L, channels), float32.
 
-    ids: (B, L, 3), all tokens of a canvas, positions (index, row, column). Of each axis one wave is twice as long as the
-    canvas, which says how far from its edges a token is; the others' frequencies lie evenly below one turn in two
-    tokens, so that a matrix can read off any row or column. Rotary positions only tell distances between tokens; a small
-    model takes long to find places from them. Waves as positions: Vaswani et al. 2017 (1706.03762), section 3.5.
+    ids: (B, L, 3), all tokens of a canvas, positions (index, row, column). Of each axis one wave is twice as long as
+    the canvas, which says how far from its edges a token is; the others' frequencies lie evenly below one turn in two
+    tokens, so that a matrix can read off any row or column. Rotary positions only tell distances between tokens; a
+    small model takes long to find places from them. Waves as positions: Vaswani et al. 2017 (1706.03762), section 3.5.
     """
     at = ids[..., 1:].float()
     from_middle = at - at.mean(dim=1, keepdim=True)  # (B, L, 2)
