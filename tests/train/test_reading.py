@@ -1,18 +1,19 @@
 """What the text encoders are taught from captions alone."""
 
 import numpy as np
+import pytest
 import torch
 
-from allaprima.flux import SKETCH, CLIPTextEncoder, T5Encoder
+from allaprima.flux import SKETCH, Autoencoder, CLIPTextEncoder, T5Encoder
 from allaprima.train.captions import caption
 from allaprima.train.reading import (
+    LIKENESS_VALUES,
     SCENE_ANSWERS,
     SUBJECT_ANSWERS,
     SUBJECTS,
-    THUMBNAIL_PX,
     Captions,
+    Likenesses,
     Reader,
-    Thumbnails,
     answers,
     teach_reading,
     tokenizers,
@@ -48,18 +49,26 @@ def test_a_reader_answers_every_question_of_every_sentence_and_draws_its_things(
     found, drawn = Reader(16, ALL, SUBJECTS)(torch.randn(3, 7, 16))
 
     assert [tuple(logits.shape) for logits in found] == [(3, count) for count in ALL]
-    assert drawn.shape == (3, SUBJECTS, 4 * THUMBNAIL_PX**2)
+    assert drawn.shape == (3, SUBJECTS, LIKENESS_VALUES)
 
 
-def test_thumbnails_show_the_things_of_a_scene_in_their_colours(art):
-    red = Scene("beach", (Subject("automobile", dye="red"), Subject("fox")), "with", 512, 512, STILL)
+@pytest.fixture(scope="module")
+def likenesses(art):
+    torch.manual_seed(0)
+    return Likenesses(art, Autoencoder(SKETCH.autoencoder))
 
-    (shown,) = Thumbnails(art).of([red]).unflatten(2, (THUMBNAIL_PX, THUMBNAIL_PX, 4))
 
-    car = shown[0].reshape(-1, 4)
-    assert car[:, 0].sum() > 1.3 * car[:, 2].sum()
-    assert shown[1].any()
-    assert not shown[2:].any()
+def test_likenesses_are_of_each_thing_of_a_scene_in_its_colour(likenesses):
+    def scene(dye):
+        return Scene("beach", (Subject("automobile", dye=dye), Subject("fox")), "with", 512, 512, STILL)
+
+    red, blue = likenesses.of([scene("red"), scene("blue")])
+
+    assert red.shape == (SUBJECTS, LIKENESS_VALUES)
+    assert not torch.equal(red[0], blue[0])
+    assert torch.equal(red[1], blue[1])
+    assert red[1].any()
+    assert not red[2:].any()
 
 
 def test_captions_come_as_ids_of_both_encoders_and_are_worded_anew():
@@ -81,16 +90,16 @@ def test_no_caption_is_longer_than_the_encoders_read():
         assert not any(tokenizer.encode(text).over for text in captions)
 
 
-def test_a_fit_goes_on_where_it_stopped_and_ends_when_its_minutes_are_used(art, tmp_path, capsys):
+def test_a_fit_goes_on_where_it_stopped_and_ends_when_its_minutes_are_used(likenesses, tmp_path, capsys):
     torch.manual_seed(0)
     t5, clip = T5Encoder(SKETCH.t5), CLIPTextEncoder(SKETCH.clip)
     before = t5.shared.weight.clone()
 
-    teach_reading(tmp_path, art, t5, clip, minutes=0.01, scenes=50)
+    teach_reading(tmp_path, likenesses, t5, clip, minutes=0.03, scenes=50)
     learned = t5.shared.weight.clone()
     assert not torch.equal(before, learned)
 
     fresh = T5Encoder(SKETCH.t5)
-    teach_reading(tmp_path, art, fresh, CLIPTextEncoder(SKETCH.clip), minutes=0.01, scenes=50)
+    teach_reading(tmp_path, likenesses, fresh, CLIPTextEncoder(SKETCH.clip), minutes=0.03, scenes=50)
     assert torch.equal(fresh.shared.weight, learned)
     assert "read right" in capsys.readouterr().out

@@ -13,7 +13,7 @@ from allaprima.train.snapshots import SHOWN, sheet
 from allaprima.weights.catalog import SKETCH_ID
 from allaprima.weights.model import open_model
 
-MINUTES = {"autoencoder": 0.7, "reading": 0.25, "flow": 0.8, "polish": 0.2}
+MINUTES = {"autoencoder": 0.7, "reading": 0.5, "flow": 0.8, "polish": 0.2}
 
 
 @pytest.mark.timeout(600)

@@ -145,8 +145,8 @@ SCHNELL = ModelConfig(
 SKETCH = ModelConfig(
     transformer=TransformerConfig(
         in_channels=128,
-        vec_in_dim=128,
-        context_in_dim=192,
+        vec_in_dim=256,
+        context_in_dim=256,
         hidden_size=256,
         mlp_ratio=4.0,
         num_heads=4,
@@ -158,8 +158,8 @@ SKETCH = ModelConfig(
         theta=100,
         place_channels=32,
     ),
-    t5=T5Config(vocab_size=1536, d_model=192, d_kv=48, d_ff=384, num_heads=4, num_layers=2, length=32),
-    clip=CLIPConfig(vocab_size=1536, hidden_size=128, intermediate_size=256, num_heads=4, num_layers=1, length=34),
+    t5=T5Config(vocab_size=768, d_model=256, d_kv=48, d_ff=256, num_heads=4, num_layers=2, length=32),
+    clip=CLIPConfig(vocab_size=768, hidden_size=256, intermediate_size=256, num_heads=4, num_layers=1, length=34),
     autoencoder=AutoencoderConfig(
         ch=32,
         ch_mult=(3, 4, 4),

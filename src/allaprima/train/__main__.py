@@ -17,7 +17,7 @@ from allaprima.train.captions import words
 from allaprima.train.flow import FLOW_CHECKPOINT, FlowNetworks, fit_flow, flow_optimizers
 from allaprima.train.polish import polish_decoder
 from allaprima.train.progress import Progress
-from allaprima.train.reading import teach_reading
+from allaprima.train.reading import Likenesses, teach_reading
 from allaprima.train.snapshots import look
 from allaprima.weights.catalog import SKETCH_ID, sketch_folder
 from allaprima.weights.folder import save_model
@@ -50,7 +50,8 @@ def main() -> None:
     autoencoder = _fitted_autoencoder(options.work, art, options.autoencoder_minutes, few)
     flow = FlowNetworks()
     if not (options.work / FLOW_CHECKPOINT).exists():
-        teach_reading(options.work, art, flow.t5, flow.clip, options.reading_minutes, options.scenes)
+        likenesses = Likenesses(art, autoencoder)
+        teach_reading(options.work, likenesses, flow.t5, flow.clip, options.reading_minutes, options.scenes)
     buckets = make_buckets(autoencoder, art, options.scenes, options.work)
 
     def seen(step: int) -> None:

@@ -63,7 +63,7 @@ def _chunk(autoencoder: Autoencoder, art: Art, start: int, size: tuple[int, int]
         latents: Tensor = torch.load(kept, weights_only=True)
         if len(latents) >= count:
             return latents[:count]
-    latents = torch.cat([_encoded(autoencoder, pixels) for pixels in _drawn(art, start, size, count)])
+    latents = torch.cat([encoded(autoencoder, pixels) for pixels in _drawn(art, start, size, count)])
     torch.save(latents, kept)
     return latents
 
@@ -84,7 +84,8 @@ def _draw(folder: Path, size: tuple[int, int], seeds: range) -> Tensor:
 
 
 @torch.no_grad()
-def _encoded(autoencoder: Autoencoder, pixels: Tensor) -> Tensor:
+def encoded(autoencoder: Autoencoder, pixels: Tensor) -> Tensor:
+    """Return pixels, 0 to 255, as packed latents: (B, 3, height, width) -> (B, L, C), bfloat16."""
     with torch.autocast("cpu", torch.bfloat16):
         z = autoencoder.encode(to_signed(pixels).contiguous(memory_format=torch.channels_last))
     return pack(z).bfloat16()

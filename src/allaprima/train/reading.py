@@ -2,12 +2,12 @@
 
 FLUX's T5 and CLIP come to it trained on text. Ours are too small for that, but they can learn what captions mean from
 captions alone, in a few minutes: from what each encoder makes of a sentence, a small reader has to answer questions
-about the scene, and to draw its things as thumbnails. The flow that is fitted next then never has to find out at once
-what a word means and what the thing looks like; and as a thumbnail is read off by a matrix, things that look alike are
-said alike, and what the flow learns of one serves others. CLIP, whose one vector is to say what a picture is about, is
-asked about the first thing only.
+about the scene, and to draw its things, as latents, by a matrix. The flow that is fitted next then never has to find
+out at once what a word means and what the thing looks like: what it is told of a thing is a code from which all of
+the thing's latents can be read off. CLIP, whose one vector is to say what a picture is about, is asked about the first
+thing only.
 
-Dimension key: B batch, T tokens, W width, Q questions, S subjects, P values of a thumbnail.
+Dimension key: B batch, T tokens, W width, Q questions, S subjects, P values of a likeness.
 """
 
 from functools import cache
@@ -19,9 +19,11 @@ from numpy.random import Generator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from allaprima.flux import SKETCH, CLIPTextEncoder, T5Encoder
+from allaprima.flux import SKETCH, Autoencoder, CLIPTextEncoder, T5Encoder
 from allaprima.train.art import DYES, Art
+from allaprima.train.buckets import encoded
 from allaprima.train.captions import caption, words
+from allaprima.train.layout import SEVERAL, SINGLE
 from allaprima.train.optimizers import Optimizers, Rates
 from allaprima.train.places import BACKGROUNDS, OPEN
 from allaprima.train.progress import Progress
@@ -43,8 +45,10 @@ _RELATIONS = (None, *RELATIONS)
 #: Number of answers to each question about the scene, and to each about one subject.
 SCENE_ANSWERS = (len(_GROUNDS), len(_RELATIONS))
 SUBJECT_ANSWERS = (len(_ICONS), 4, len(_DYES), len(_SIZES), len(_ACCESSORIES))
-#: Side in pixels of a thumbnail, and how much its error counts: as much as so many questions before anything is known.
-THUMBNAIL_PX, THUMBNAIL_WEIGHT = 12, 10.0
+#: Sides of a thing's likenesses, in cells.
+LIKENESS_CELLS = (SEVERAL, SINGLE)
+#: Values of a thing's likenesses, and how much their error counts: as much as so many questions at first.
+LIKENESS_VALUES, LIKENESS_WEIGHT = sum(cells**2 for cells in LIKENESS_CELLS) * SKETCH.transformer.in_channels, 20.0
 
 
 def tokenizers() -> tuple[PromptTokenizer, PromptTokenizer]:
@@ -72,25 +76,25 @@ class Reader(nn.Module):
         super().__init__()
         self.look = nn.Linear(width, len(answers) + subjects)
         self.answer = nn.ModuleList(nn.Linear(width, count) for count in answers)
-        self.draw = nn.Linear(width, 4 * THUMBNAIL_PX**2)
+        self.draw = nn.Linear(width, LIKENESS_VALUES)
 
     def forward(self, tokens: Tensor) -> tuple[list[Tensor], Tensor]:
-        """(B, T, W) -> Q logits, (B, answers) each, and thumbnails (B, S, P)."""
+        """(B, T, W) -> Q logits, (B, answers) each, and likenesses (B, S, P)."""
         weights = self.look(tokens).softmax(dim=1)  # (B, T, Q + S)
         means = weights.transpose(1, 2) @ tokens  # (B, Q + S, W)
         count = len(self.answer)
         return [answer(means[:, i]) for i, answer in enumerate(self.answer)], self.draw(means[:, count:])
 
 
-class Thumbnails:
-    """Small pictures of subjects, as lists of numbers."""
+class Likenesses:
+    """What subjects look like: their latents on a grey ground, small and large, less the ground's."""
 
-    def __init__(self, art: Art) -> None:
-        self._art = art
+    def __init__(self, art: Art, autoencoder: Autoencoder) -> None:
+        self._art, self._autoencoder = art, autoencoder
 
     def of(self, scenes: list[Scene]) -> Tensor:
-        """Return the thumbnails of each scene's subjects, zeros where there is none: (B, S, P), float32."""
-        drawn = torch.zeros(len(scenes), SUBJECTS, 4 * THUMBNAIL_PX**2)
+        """Return the likenesses of each scene's subjects, zeros where there is none: (B, S, P), float32."""
+        drawn = torch.zeros(len(scenes), SUBJECTS, LIKENESS_VALUES)
         for i, scene in enumerate(scenes):
             for j, subject in enumerate(scene.subjects):
                 drawn[i, j] = self._drawn(subject.icon, subject.dye)
@@ -98,7 +102,13 @@ class Thumbnails:
 
     @cache  # noqa: B019 - lives as long as the fit
     def _drawn(self, icon: str, dye: str | None) -> Tensor:
-        return torch.from_numpy(self._art.sprite(icon, THUMBNAIL_PX, dye)).flatten()
+        parts = []
+        for cells in LIKENESS_CELLS:
+            sprite = torch.from_numpy(self._art.sprite(icon, cells * SKETCH.token_px, dye)).permute(2, 0, 1)
+            pixels = 255 * torch.stack((sprite[:3] + 0.5 * (1 - sprite[3:]), torch.full_like(sprite[:3], 0.5)))
+            shown, ground = encoded(self._autoencoder, pixels.round()).float()
+            parts.append((shown - ground).flatten())
+        return torch.cat(parts)
 
 
 def answers(scene: Scene) -> tuple[int, ...]:
@@ -120,7 +130,9 @@ def _about(subject: Subject) -> tuple[int, ...]:
     )
 
 
-def teach_reading(folder: Path, art: Art, t5: T5Encoder, clip: CLIPTextEncoder, minutes: float, scenes: int) -> None:
+def teach_reading(
+    folder: Path, likenesses: Likenesses, t5: T5Encoder, clip: CLIPTextEncoder, minutes: float, scenes: int
+) -> None:
     """Fit both encoders in place for that many minutes (over all runs), with checkpoints in `folder`.
 
     scenes: how many have their captions read; each is worded anew at every visit.
@@ -138,18 +150,18 @@ def teach_reading(folder: Path, art: Art, t5: T5Encoder, clip: CLIPTextEncoder, 
     rng = np.random.default_rng((4, progress.step))
     sizes = list(SIZES)
     pool = [compose(seed, *sizes[seed % len(sizes)]) for seed in range(scenes)]
-    captions, thumbnails = Captions(), Thumbnails(art)
+    captions = Captions()
     loss = None
     for step in progress.steps():
         rates.scale(progress.rate)
         asked = [pool[i] for i in rng.integers(scenes, size=BATCH)]
         t5_ids, clip_ids = captions.ids(asked, rng)
         wanted = torch.tensor([answers(scene) for scene in asked])
-        shown = thumbnails.of(asked)
+        shown = likenesses.of(asked)
         read = of_t5(t5(t5_ids)), of_clip(clip(clip_ids)[:, None])
         gaps = [_gap(drawn, shown) for _, drawn in read]
         loss = torch.stack([_cross_entropy(logits, wanted) for logits, _ in read]).sum()
-        loss = loss + THUMBNAIL_WEIGHT * torch.stack(gaps).sum()
+        loss = loss + LIKENESS_WEIGHT * torch.stack(gaps).sum()
         rates.step(loss, parameters)
         if step % 100 == 0:
             right = " ".join(f"{_right(logits, wanted):.1%}" for logits, _ in read)
@@ -171,7 +183,7 @@ def _cross_entropy(logits: list[Tensor], wanted: Tensor) -> Tensor:
 
 
 def _gap(drawn: Tensor, shown: Tensor) -> Tensor:
-    """Return the squared error of thumbnails, of their own size: 1 for empty ones. shown: (B, all subjects, P)."""
+    """Return the squared error of likenesses, of their own size: 1 for empty ones. shown: (B, all subjects, P)."""
     shown = shown[:, : drawn.shape[1]]
     return (drawn - shown).square().mean() / shown.square().mean()
 
