@@ -33,7 +33,7 @@ def main() -> None:
     parser.add_argument("--art", type=Path, default=Path("build/art"), help="folder of the art package")
     parser.add_argument("--out", type=Path, default=sketch_folder(), help="folder of the model to write")
     parser.add_argument("--autoencoder-minutes", type=float, default=40)
-    parser.add_argument("--reading-minutes", type=float, default=5)
+    parser.add_argument("--reading-minutes", type=float, default=10)
     parser.add_argument("--flow-minutes", type=float, default=600)
     parser.add_argument("--polish-minutes", type=float, default=20)
     parser.add_argument(
