@@ -74,7 +74,7 @@ sketch: $(VENV)/.dev ## train the built-in model (about two hours on two cores)
 sketch-suite: $(VENV)/.dev ## score the built-in model on the 100 committed prompts
 	$(BIN)/python -m allaprima.train.score
 
-sheet: $(VENV)/.dev ## paint the README's picture grid
+sheet: $(VENV)/.dev ## paint the README's grid and the sheet of 64 prompts
 	$(BIN)/python tools/sheet.py
 
 screenshots: $(VENV)/.dev ## take the playground's screenshots (needs Chromium)
