@@ -4,7 +4,7 @@ A fit is given minutes, not steps; progress is the share of them that has been u
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import nn
 
+#: The most that one step counts, in seconds: a machine that slept, or compiled, has not fitted anything meanwhile.
+LONGEST_STEP_S = 10.0
 #: Seconds between checkpoints.
 CHECKPOINT_S = 60.0
 #: Seconds between looks at what a fit has come to.
@@ -22,20 +24,23 @@ DECAY_FROM = 0.3
 
 @dataclass
 class Progress:
-    """How far a fit has come."""
+    """How far a fit has come, by a clock of seconds that only goes forward."""
 
     minutes: float
+    clock: Callable[[], float] = time.monotonic
     step: int = 0
-    #: Seconds of fitting in earlier runs and this one.
+    #: Seconds of fitting in earlier runs and this one; a step counts when it is done.
     elapsed_s: float = 0.0
-    _started: float = field(default_factory=time.monotonic)
-    _saved: float = field(default_factory=time.monotonic)
-    _looked: float = field(default_factory=time.monotonic)
+    _saved: float = field(init=False)
+    _looked: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._saved = self._looked = self.clock()
 
     @property
     def share(self) -> float:
         """Used share of the minutes, 0 to 1."""
-        return min(1.0, (self.elapsed_s + time.monotonic() - self._started) / (60 * self.minutes))
+        return min(1.0, self.elapsed_s / (60 * self.minutes))
 
     @property
     def rate(self) -> float:
@@ -46,28 +51,30 @@ class Progress:
     def steps(self) -> Iterator[int]:
         """Count steps until the minutes are used up."""
         while self.share < 1.0:
+            begun = self.clock()
             yield self.step
+            self.elapsed_s += min(self.clock() - begun, LONGEST_STEP_S)
             self.step += 1
 
     def is_checkpoint_due(self) -> bool:
         """Say once per `CHECKPOINT_S` that it is time."""
-        due = time.monotonic() - self._saved > CHECKPOINT_S
+        due = self.clock() - self._saved > CHECKPOINT_S
         if due:
-            self._saved = time.monotonic()
+            self._saved = self.clock()
         return due
 
     def is_look_due(self) -> bool:
         """Say once per `LOOK_S` that it is time."""
-        due = time.monotonic() - self._looked > LOOK_S
+        due = self.clock() - self._looked > LOOK_S
         if due:
-            self._looked = time.monotonic()
+            self._looked = self.clock()
         return due
 
     def save(self, path: Path, networks: dict[str, nn.Module], optimizers: list[torch.optim.Optimizer]) -> None:
         """Write the state of the fit to `path`, whole or not at all."""
         state: dict[str, Any] = {
             "step": self.step,
-            "elapsed_s": self.elapsed_s + time.monotonic() - self._started,
+            "elapsed_s": self.elapsed_s,
             "networks": {name: network.state_dict() for name, network in networks.items()},
             "optimizers": [optimizer.state_dict() for optimizer in optimizers],
         }
