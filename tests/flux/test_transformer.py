@@ -139,11 +139,14 @@ def test_a_row_can_be_read_off_its_places_by_a_matrix() -> None:
     assert (read - rows).abs().max() < 0.1
 
 
-def test_a_transformer_with_place_channels_reads_the_same_latents_and_puts_out_as_many() -> None:
-    flux = random_flux(replace(NARROW, place_channels=8))
-    given = inputs(NARROW, 4, 9)
+def test_place_channels_are_read_beside_the_latents_and_change_nothing_else() -> None:
+    plain, placed = random_flux(NARROW), Flux(replace(NARROW, place_channels=8))
+    weights = plain.state_dict()
+    latents, given = weights["img_in.weight"], inputs(NARROW, 4, 9)
+    # Not the same weight for every channel of the stream: the norms would take that away again.
+    read = torch.linspace(-0.3, 0.3, NARROW.hidden_size)[:, None].expand(-1, 8)
     with torch.no_grad():
-        out = flux(**given)
-        moved = flux(**given | {"img_ids": given["img_ids"] + torch.tensor([0.0, 5.0, 5.0])})
-    assert out.shape == given["img"].shape
-    assert torch.isfinite(moved).all()
+        placed.load_state_dict(weights | {"img_in.weight": torch.cat((latents, torch.zeros_like(read)), dim=1)})
+        assert relative_error(placed(**given), plain(**given)) < 1e-6
+        placed.load_state_dict(weights | {"img_in.weight": torch.cat((latents, read), dim=1)})
+        assert relative_error(placed(**given), plain(**given)) > 1e-3
