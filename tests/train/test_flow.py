@@ -84,7 +84,7 @@ def test_a_fit_begins_with_no_opinion_so_that_its_loss_is_the_images_own_size():
     bucket = Bucket(8, 8, scenes, latents, torch.tensor([scene.leeway for scene in scenes]))
     t5_ids, clip_ids = Captions().ids(scenes, np.random.default_rng(0))
 
-    loss = flow_loss(networks, networks.transformer, bucket, torch.arange(8), t5_ids, clip_ids)
+    loss = flow_loss(networks, bucket, torch.arange(8), t5_ids, clip_ids)
 
     size = float(latents.float().square().mean())
     assert size <= loss.item() <= size / NEAREST**2
