@@ -73,8 +73,14 @@ def _fitted_autoencoder(work: Path, art: Art, minutes: float, scenes: int) -> Au
 
 
 def warm_start(work: Path, folder: Path) -> None:
-    """Begin from a model folder's weights: its autoencoder as it is, its other networks as the flow's first state."""
-    networks = open_model(folder).load().networks
+    """Begin from a model folder's weights: its autoencoder as it is, its other networks as the flow's first state.
+
+    Raises ValueError if the model is of other sizes than `SKETCH`; nothing is written then.
+    """
+    files = open_model(folder)
+    if files.config != SKETCH:
+        raise ValueError(f"{folder} holds a model of other sizes than SKETCH; only one of the same can be gone on from")
+    networks = files.load().networks
     if not (work / "autoencoder.pt").exists():
         torch.save(networks.autoencoder.state_dict(), work / "autoencoder.pt")
     if not (work / FLOW_CHECKPOINT).exists():

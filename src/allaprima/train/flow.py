@@ -1,9 +1,10 @@
 """Fit the transformer of `sketch` and its two text encoders, together, as a rectified flow on scenes' latents.
 
 The text encoders can read already (`reading`), and go on learning slowly. Scenes come as latents (`buckets`); captions
-are worded anew at every visit. Times are drawn from a logit-normal (Esser et al. 2024, 2403.03206,
-section 3.1), and often at t = 1, where only the words are known. Matrices of the blocks are moved by Muon (Jordan et
-al. 2024), all else by AdamW.
+are worded anew at every visit. The transformer predicts the image, from which the velocity follows (Li and He 2025,
+2511.13720): a stream so narrow can't carry the noise beside all else. Times are drawn from a logit-normal (Esser et al.
+2024, 2403.03206, section 3.1), and often at t = 1, where only the words are known. Matrices of the blocks are moved by
+Muon (Jordan et al. 2024), all else by AdamW.
 
 Dimension key: B batch, L image tokens, C latent values per token.
 """
@@ -48,7 +49,7 @@ class FlowNetworks(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Embedding):
                 nn.init.normal_(module.weight, std=0.3)
-        # The flow starts from a zero velocity and untouched residuals.
+        # The fit starts from an empty image and untouched residuals.
         for name, parameter in self.transformer.named_parameters():
             if "mod" in name.lower() or name.startswith("final_layer"):
                 nn.init.zeros_(parameter)
@@ -77,8 +78,8 @@ def flow_optimizers(networks: FlowNetworks) -> Optimizers:
 
 
 def draw_times(count: int) -> Tensor:
-    """Return times in [0, 1]: (count,). Mostly logit-normal (mean 0.5, scale 1.2), one in eight uniform, and half of
-    all the very beginning, whose step decides what the picture shows.
+    """Return times in [0, 1]: (count,). Half are 1, the very beginning, whose step decides what the picture shows; of
+    the others seven in eight are logit-normal (mean 0.5, scale 1.2) and one is uniform.
     """
     times = torch.sigmoid(0.5 + 1.2 * torch.randn(count))
     times = torch.where(torch.rand(count) < 0.125, torch.rand(count), times)

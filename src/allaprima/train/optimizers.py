@@ -1,8 +1,8 @@
 """What moves the fits' parameters: Muon (Jordan et al. 2024) for matrices, AdamW for all else.
 
 Muon moves a matrix by the same amount in all of its directions. It was made for matrices, and does as much for the
-kernels of convolutions if each is seen as one, a row an output channel: an autoencoder came as far in 600 steps as with
-AdamW alone in 3,000.
+kernels of convolutions if each is seen as one, a row an output channel: an autoencoder was at 25.0 dB after 600 steps,
+with AdamW alone at 21.6 dB after 1,800 (LOG.md, 2026-11-26).
 """
 
 from collections.abc import Iterable

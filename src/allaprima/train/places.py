@@ -38,11 +38,11 @@ OPEN = "open"
 class Mood:
     """What words leave open about a background; each about in [-1, 1]."""
 
-    #: Height of the horizon.
+    #: How far down the horizon is.
     horizon: float = 0.0
     #: Brightness.
     light: float = 0.0
-    #: How far what stands about (sun, hills, clouds, houses) is moved to the right.
+    #: How far what stands about (sun, hills, clouds, houses) is moved.
     drift: float = 0.0
     #: Hue of the open backdrop.
     hue: float = 0.0

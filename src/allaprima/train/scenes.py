@@ -1,8 +1,8 @@
 """Scenes: a background and one to four things on it, composed by number and drawn.
 
 The same seed gives the same scene for ever, so a set of scenes is a range of seeds. What words leave open about a scene
-(where things stand, the horizon, the light) is decided by a handful of standard normal numbers, its leeway; `leeway`
-tells how the noise that a picture is painted from comes to decide them.
+(where things stand, the horizon, the light) is decided by a handful of standard normal numbers, its leeway;
+`flow.steered` tells how the noise that a picture is painted from comes to decide them.
 """
 
 import math

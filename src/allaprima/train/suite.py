@@ -24,7 +24,7 @@ from allaprima.train.things import BY_ICON, THINGS, Thing, plural
 #: Given a prompt and a seed, returns a square picture: uint8 (H, W, 3).
 Paint = Callable[[str, int], NDArray[np.uint8]]
 
-#: Prompts of each category, `PROMPTS_BY_HAND` aside.
+#: Prompts of each category, those written by hand aside.
 PER_CATEGORY = 102
 #: What overall is the mean of.
 CATEGORIES = ("single thing", "two things", "background", "counting", "position", "colour")

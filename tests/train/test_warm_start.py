@@ -1,0 +1,40 @@
+"""A training that begins from a model folder instead of from nothing."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from allaprima.flux import SKETCH, Autoencoder
+from allaprima.train.__main__ import export, warm_start
+from allaprima.train.captions import words
+from allaprima.train.flow import FlowNetworks, flow_optimizers
+from allaprima.train.progress import Progress
+from allaprima.weights.catalog import SKETCH_ID
+from allaprima.weights.folder import save_model
+from allaprima.weights.networks import Networks
+from allaprima.weights.tokenizer import word_tokenizer
+
+
+def test_a_warm_start_begins_with_the_folders_weights(tmp_path):
+    torch.manual_seed(0)
+    shipped, autoencoder = FlowNetworks(), Autoencoder(SKETCH.autoencoder)
+    export(tmp_path / "model", shipped, autoencoder)
+
+    warm_start(tmp_path, tmp_path / "model")
+
+    flow = FlowNetworks()
+    Progress(minutes=1.0).resume(tmp_path / "flow.ckpt", {"flow": flow}, flow_optimizers(flow))
+    begun = flow.state_dict() | torch.load(tmp_path / "autoencoder.pt", weights_only=True)
+    for name, weight in (shipped.state_dict() | autoencoder.state_dict()).items():
+        assert torch.equal(begun[name], weight.bfloat16().float()), name
+
+
+def test_a_model_of_other_sizes_is_refused_by_name_and_nothing_is_written(tmp_path):
+    other = replace(SKETCH, transformer=replace(SKETCH.transformer, depth_single_blocks=1))
+    save_model(tmp_path / "other", SKETCH_ID, other, Networks(other), word_tokenizer(words()))
+
+    with pytest.raises(ValueError, match="other sizes than SKETCH"):
+        warm_start(tmp_path, tmp_path / "other")
+
+    assert [path.name for path in tmp_path.iterdir()] == ["other"]
