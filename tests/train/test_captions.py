@@ -89,6 +89,14 @@ def test_captions_tell_which_thing_stands_where(phrase, relation, is_first):
     assert told > 10
 
 
+def test_captions_have_the_right_articles():
+    rng = np.random.default_rng(0)
+    said = " ".join(caption(compose(seed, 512, 512), rng) for seed in range(2000))
+    assert re.search(r"\ban orange background", said)
+    assert re.search(r"\ban elephant", said)
+    assert not re.search(r"\b(a [aeio]|an [^aeiou])", said)
+
+
 def test_captions_vary():
     scene = Scene("beach", (Subject("t-rex", accessory="sunglasses"),), None, *SQUARE, STILL)
     rng = np.random.default_rng(0)

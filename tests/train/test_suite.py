@@ -53,7 +53,7 @@ def test_only_the_held_out_category_asks_for_what_is_held_out():
 
 
 def test_prompts_are_the_same_for_ever():
-    assert asks()[0].text == "Just a trumpet, please; on a orange background"
+    assert asks()[0].text == "Just a trumpet, please; on an orange background"
     assert asks()[-1].text == "one tall pine tree in the woods"
 
 

@@ -4,12 +4,11 @@ from collections import Counter
 
 import pytest
 
-from allaprima.train.things import ACCESSORIES, BY_ICON, THINGS, plural
+from allaprima.train.things import ACCESSORIES, BY_ICON, THINGS, article, plural
 
 
-def test_there_are_at_least_150_things_each_once():
-    assert len(THINGS) >= 150
-    assert len(BY_ICON) == len(THINGS)
+def test_there_are_160_things_each_once():
+    assert len(THINGS) == len(BY_ICON) == 160
 
 
 def test_no_two_things_share_a_name_even_in_the_plural():
@@ -36,6 +35,16 @@ def test_no_two_things_share_a_name_even_in_the_plural():
 )
 def test_plurals_are_as_english_has_them(one, many):
     assert plural(one) == many
+
+
+@pytest.mark.parametrize("name", ["elephant", "orange car", "umbrella", "ice cream"])
+def test_an_stands_before_a_vowel(name):
+    assert article(name) == "an"
+
+
+@pytest.mark.parametrize("name", ["dog", "unicorn", "ufo", "small elephant"])
+def test_a_stands_before_all_else(name):
+    assert article(name) == "a"
 
 
 @pytest.mark.parametrize("accessory", ACCESSORIES, ids=lambda accessory: accessory.icon)

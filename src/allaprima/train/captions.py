@@ -11,7 +11,7 @@ from numpy.random import Generator
 from allaprima.train.art import DYES
 from allaprima.train.places import BACKGROUNDS, OPEN, PLACES
 from allaprima.train.scenes import Scene, Subject
-from allaprima.train.things import ACCESSORIES, BY_ACCESSORY, BY_ICON, THINGS, plural
+from allaprima.train.things import ACCESSORIES, BY_ACCESSORY, BY_ICON, THINGS, article, plural
 
 #: Other words for a colour.
 COLOUR_WORDS = {"gray": ("gray", "grey"), "purple": ("purple", "violet")}
@@ -91,7 +91,9 @@ def _named(rng: Generator, subject: Subject) -> str:
         words.append(_pick(rng, COLOUR_WORDS.get(subject.dye, (subject.dye,))))
     if subject.count > 1:
         return " ".join((_pick(rng, COUNT_WORDS[subject.count]), *words, plural(wording)))
-    return " ".join((_pick(rng, _ARTICLES), *words, wording)).strip()
+    named = " ".join((*words, wording))
+    before = _pick(rng, _ARTICLES)
+    return f"{article(named) if before == 'a' else before} {named}".strip()
 
 
 @cache
@@ -101,7 +103,8 @@ def ground_words(name: str) -> tuple[str, ...]:
         return ("",)
     if name in PLACES:
         return PLACES[name].wordings
-    return tuple(form.format(word) for word in COLOUR_WORDS.get(name, (name,)) for form in _GROUNDS)
+    words = COLOUR_WORDS.get(name, (name,))
+    return tuple(form.replace("a {}", f"{article(word)} {{}}").format(word) for word in words for form in _GROUNDS)
 
 
 def _pick(rng: Generator, words: tuple[str, ...]) -> str:

@@ -19,7 +19,7 @@ from allaprima.train.detector import Found, Sight
 from allaprima.train.held_out import is_held_out
 from allaprima.train.places import BACKGROUNDS, PLACES
 from allaprima.train.scenes import Relation, Subject
-from allaprima.train.things import BY_ICON, THINGS, Thing, plural
+from allaprima.train.things import BY_ICON, THINGS, Thing, article, plural
 
 #: Given a prompt and a seed, returns a square picture: uint8 (H, W, 3).
 Paint = Callable[[str, int], NDArray[np.uint8]]
@@ -167,7 +167,7 @@ def _a(subject: Subject) -> str:
         name = f"{subject.dye} {name}"
     if not BY_ICON[subject.icon].counts:
         return name
-    return f"{'an' if name[0] in 'aeio' else 'a'} {name}"
+    return f"{article(name)} {name}"
 
 
 def _ask_single(rng: Generator) -> Ask:

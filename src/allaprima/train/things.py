@@ -260,9 +260,13 @@ ACCESSORIES: tuple[Accessory, ...] = (
 
 BY_ACCESSORY = {accessory.icon: accessory for accessory in ACCESSORIES}
 
-_IRREGULAR = {"mouse": "mice", "wolf": "wolves", "fish": "fish", "leaf": "leaves", "dice": "dice", "die": "dice",
-              "loaf": "loaves", "cactus": "cacti",
-              "jellyfish": "jellyfish", "snowman": "snowmen"}  # fmt: skip
+_IRREGULAR = {"mouse": "mice", "fish": "fish", "leaf": "leaves", "loaf": "loaves", "cactus": "cacti",
+              "jellyfish": "jellyfish", "snowman": "snowmen", "tomato": "tomatoes"}  # fmt: skip
+
+
+def article(wording: str) -> str:
+    """Return "an" before a vowel that is spoken as one, and "a" before all else."""
+    return "an" if wording[0] in "aeiou" and not wording.startswith(("uni", "ufo")) else "a"
 
 
 def plural(wording: str) -> str:
@@ -275,8 +279,6 @@ def plural(wording: str) -> str:
         many = noun + "es"
     elif noun.endswith("y") and noun[-2] not in "aeiou":
         many = noun[:-1] + "ies"
-    elif noun.endswith("o") and noun in ("tomato", "potato", "mango"):
-        many = noun + "es"
     else:
         many = noun + "s"
     return before + space + many + of + rest
