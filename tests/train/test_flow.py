@@ -8,7 +8,6 @@ from allaprima.flux import SKETCH
 from allaprima.flux.latents import noise, pack
 from allaprima.train.buckets import Bucket
 from allaprima.train.flow import NEAREST, FlowNetworks, draw_times, flow_loss, flow_optimizers, loudness, steered
-from allaprima.train.progress import DECAY_FROM, Progress
 from allaprima.train.reading import Captions
 from allaprima.train.scenes import LEEWAY, compose
 
@@ -97,31 +96,3 @@ def test_every_parameter_is_moved_by_one_optimizer():
     moved = [id(parameter) for group in groups for parameter in group["params"]]
 
     assert sorted(moved) == sorted(id(parameter) for parameter in networks.parameters())
-
-
-def test_rates_rise_then_stay_then_fall_to_nothing():
-    def rate(share, step=1000):
-        return Progress(minutes=1.0, step=step, elapsed_s=60.0 * share).rate
-
-    assert rate(0.1, step=0) < 0.02
-    assert rate(0.1) == rate(DECAY_FROM - 0.01) == 1.0
-    assert 1.0 > rate(0.5) > rate(0.9) > 0
-    assert rate(1.0) == 0
-
-
-def test_a_checkpoint_brings_back_networks_optimizers_and_the_time_that_was_used(tmp_path):
-    network = torch.nn.Linear(2, 2)
-    optimizer = torch.optim.AdamW(network.parameters(), lr=0.1)
-    network(torch.ones(1, 2)).sum().backward()
-    optimizer.step()
-    Progress(minutes=1.0, step=7, elapsed_s=30.0).save(tmp_path / "fit.ckpt", {"n": network}, [optimizer])
-
-    fresh = torch.nn.Linear(2, 2)
-    again = torch.optim.AdamW(fresh.parameters(), lr=0.1)
-    progress = Progress(minutes=1.0)
-    progress.resume(tmp_path / "fit.ckpt", {"n": fresh}, [again])
-
-    assert progress.step == 7
-    assert progress.share == pytest.approx(0.5, abs=0.05)
-    assert torch.equal(fresh.weight, network.weight)
-    assert again.state_dict()["state"].keys() == optimizer.state_dict()["state"].keys()

@@ -1,10 +1,9 @@
-"""Kernels as matrices, rates, and clipped steps."""
+"""Kernels as matrices, and what moves which."""
 
-import pytest
 import torch
 from torch import nn
 
-from allaprima.train.optimizers import Rates, flatten_kernels, make_optimizers, restore_kernels
+from allaprima.train.optimizers import flatten_kernels, make_optimizers, restore_kernels
 
 
 def network():
@@ -25,19 +24,14 @@ def test_kernels_kept_as_matrices_compute_the_same_and_come_back():
     assert torch.equal(flat(pixels), plain(pixels))
 
 
-def test_every_parameter_is_moved_by_one_optimizer_and_scaled_rates_scale_the_step():
+def test_every_parameter_is_moved_by_one_optimizer_matrices_by_muon():
     flat = network()
-    optimizers = make_optimizers(flat, flatten_kernels(flat, (flat[0],)), 0.1, 0.01)
-    rates = Rates(optimizers)
-    before = [parameter.clone() for parameter in flat.parameters()]
+    matrices = flatten_kernels(flat, (flat[0],))
 
-    rates.scale(0.0)
-    rates.step(flat(torch.ones(1, 2, 8, 8)).square().sum(), flat.parameters())
-    assert all(torch.equal(a, b) for a, b in zip(before, flat.parameters(), strict=True))
+    muon, adam = make_optimizers(flat, matrices, 0.1, 0.01)
 
-    rates.scale(0.5)
-    assert [optimizer.param_groups[0]["lr"] for optimizer in optimizers] == pytest.approx([0.05, 0.005])
-    rates.step(flat(torch.ones(1, 2, 8, 8)).square().sum(), flat.parameters())
-    assert not any(torch.equal(a, b) for a, b in zip(before, flat.parameters(), strict=True))
-    gradients = torch.cat([parameter.grad.flatten() for parameter in flat.parameters()])
-    assert float(gradients.norm()) == pytest.approx(1.0, abs=1e-3)
+    (by_muon,), (by_adam,) = muon.param_groups, adam.param_groups
+    assert [id(matrix) for matrix in by_muon["params"]] == [id(matrix) for matrix in matrices]
+    moved = [id(parameter) for parameter in by_muon["params"] + by_adam["params"]]
+    assert sorted(moved) == sorted(id(parameter) for parameter in flat.parameters())
+    assert (by_muon["lr"], by_adam["lr"]) == (0.1, 0.01)

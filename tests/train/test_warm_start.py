@@ -8,8 +8,8 @@ import torch
 from allaprima.flux import SKETCH, Autoencoder
 from allaprima.train.__main__ import export, warm_start
 from allaprima.train.captions import words
+from allaprima.train.fit import Fit
 from allaprima.train.flow import FlowNetworks, flow_optimizers
-from allaprima.train.progress import Progress
 from allaprima.weights.catalog import SKETCH_ID
 from allaprima.weights.folder import save_model
 from allaprima.weights.networks import Networks
@@ -24,7 +24,7 @@ def test_a_warm_start_begins_with_the_folders_weights(tmp_path):
     warm_start(tmp_path, tmp_path / "model")
 
     flow = FlowNetworks()
-    Progress(minutes=1.0).resume(tmp_path / "flow.ckpt", {"flow": flow}, flow_optimizers(flow))
+    Fit(tmp_path / "flow.ckpt", {"flow": flow}, flow_optimizers(flow), minutes=1.0, seed=0).resume()
     begun = flow.state_dict() | torch.load(tmp_path / "autoencoder.pt", weights_only=True)
     for name, weight in (shipped.state_dict() | autoencoder.state_dict()).items():
         assert torch.equal(begun[name], weight.bfloat16().float()), name

@@ -14,9 +14,9 @@ from allaprima.train.art import Art
 from allaprima.train.autoencoder import fit_autoencoder
 from allaprima.train.buckets import make_buckets
 from allaprima.train.captions import words
+from allaprima.train.fit import Fit
 from allaprima.train.flow import FLOW_CHECKPOINT, FlowNetworks, fit_flow, flow_optimizers
 from allaprima.train.polish import polish_decoder
-from allaprima.train.progress import Progress
 from allaprima.train.reading import Likenesses, teach_reading
 from allaprima.train.snapshots import look
 from allaprima.weights.catalog import SKETCH_ID, sketch_folder
@@ -87,7 +87,7 @@ def warm_start(work: Path, folder: Path) -> None:
         flow = FlowNetworks()
         flow.transformer, flow.t5, flow.clip = networks.transformer, networks.t5, networks.clip
         flow.requires_grad_()
-        Progress(minutes=1.0).save(work / FLOW_CHECKPOINT, {"flow": flow}, flow_optimizers(flow))
+        Fit(work / FLOW_CHECKPOINT, {"flow": flow}, flow_optimizers(flow), minutes=1.0, seed=0).save()
 
 
 def export(folder: Path, flow: FlowNetworks, autoencoder: Autoencoder) -> None:

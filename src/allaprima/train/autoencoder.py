@@ -15,9 +15,9 @@ from torch.nn import functional as F
 
 from allaprima.flux import SKETCH, Autoencoder
 from allaprima.train.art import Art
-from allaprima.train.optimizers import Rates, flatten_kernels, make_optimizers, restore_kernels
+from allaprima.train.fit import Fit
+from allaprima.train.optimizers import flatten_kernels, make_optimizers, restore_kernels
 from allaprima.train.pictures import draw_pool, pick_canvas, scene_pixels, to_signed
-from allaprima.train.progress import Progress
 
 #: Side of a crop in pixels: five cells.
 CROP = 5 * SKETCH.token_px
@@ -37,24 +37,15 @@ def fit_autoencoder(folder: Path, art: Art, minutes: float, scenes: int) -> Auto
     model = Autoencoder(SKETCH.autoencoder)
     ends = (model.encoder.conv_in, model.encoder.conv_out, model.decoder.conv_in, model.decoder.conv_out)
     optimizers = make_optimizers(model, flatten_kernels(model, ends), MUON_RATE, RATE)
-    rates = Rates(optimizers)
-    progress = Progress(minutes)
-    checkpoint = folder / "autoencoder.ckpt"
-    progress.resume(checkpoint, {"autoencoder": model}, optimizers)
+    fit = Fit(folder / "autoencoder.ckpt", {"autoencoder": model}, optimizers, minutes, seed=0)
     pool = draw_pool(art, scenes)
     held_out = scene_pixels(range(HELD_OUT_SEED, HELD_OUT_SEED + 24), art)
-    for step in progress.steps():
-        rates.scale(progress.rate)
+    for step in fit.steps():
         loss = _loss(model, _crops(pool))
-        rates.step(loss, model.parameters())
+        fit.descend(loss)
         if step % 100 == 0:
             psnr = score_psnr(model, held_out) if step % 300 == 0 else float("nan")
-            print(
-                f"autoencoder {progress.share:6.1%} step {step} loss {loss.item():.4f} psnr {psnr:.2f} dB", flush=True
-            )
-        if progress.is_checkpoint_due():
-            progress.save(checkpoint, {"autoencoder": model}, optimizers)
-    progress.save(checkpoint, {"autoencoder": model}, optimizers)
+            print(f"autoencoder {fit.share:6.1%} step {step} loss {loss.item():.4f} psnr {psnr:.2f} dB", flush=True)
     restore_kernels(model)
     print(f"autoencoder done: {score_psnr(model, held_out):.2f} dB on held-out scenes", flush=True)
     _fold_spread(model, to_signed(scene_pixels(range(256), art)))

@@ -21,9 +21,9 @@ from torch.nn import functional as F
 
 from allaprima.flux.autoencoder import ResnetBlock
 from allaprima.train.art import DYES, Art
-from allaprima.train.optimizers import Rates, flatten_kernels, make_optimizers, restore_kernels
+from allaprima.train.fit import Fit
+from allaprima.train.optimizers import flatten_kernels, make_optimizers, restore_kernels
 from allaprima.train.places import BACKGROUNDS, OPEN
-from allaprima.train.progress import Progress
 from allaprima.train.scenes import Scene, compose, draw, grid, placed
 from allaprima.train.things import THINGS
 
@@ -204,25 +204,18 @@ def fit_detector(folder: Path, art: Art, minutes: float, scenes: int) -> Detecto
     detector = Detector()
     matrices = flatten_kernels(detector, (detector.stem, detector.centres, detector.dyes))
     optimizers = make_optimizers(detector, matrices, MUON_RATE, RATE)
-    rates = Rates(optimizers)
-    progress = Progress(minutes)
-    checkpoint = folder / "detector.ckpt"
-    progress.resume(checkpoint, {"detector": detector}, optimizers)
+    fit = Fit(folder / "detector.ckpt", {"detector": detector}, optimizers, minutes, seed=5)
     truth = true_scenes(range(FIRST_SEED, FIRST_SEED + scenes), art)
     first = torch.searchsorted(truth.centres[:, 0].contiguous(), torch.arange(scenes + 1))
-    for step in progress.steps():
-        rates.scale(progress.rate)
+    for step in fit.steps():
         picks = torch.randint(scenes, (BATCH,))
         centres = torch.cat([truth.centres[first[i] : first[i + 1]] for i in picks.tolist()])
         centres[:, 0] = torch.repeat_interleave(torch.arange(BATCH), first[picks + 1] - first[picks])
         pixels = softened(truth.pixels[picks].float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
         loss = detector_loss(detector, pixels, centres, truth.grounds[picks])
-        rates.step(loss, detector.parameters())
+        fit.descend(loss)
         if step % 50 == 0:
-            print(f"detector {progress.share:6.1%} step {step} loss {loss.item():.4f}", flush=True)
-        if progress.is_checkpoint_due():
-            progress.save(checkpoint, {"detector": detector}, optimizers)
-    progress.save(checkpoint, {"detector": detector}, optimizers)
+            print(f"detector {fit.share:6.1%} step {step} loss {loss.item():.4f}", flush=True)
     restore_kernels(detector)
     return detector
 

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from allaprima.flux import SKETCH, CLIPTextEncoder, Flux, T5Encoder
 from allaprima.flux.latents import image_ids, text_ids
 from allaprima.train.buckets import Bucket
-from allaprima.train.optimizers import Optimizers, Rates
-from allaprima.train.progress import Progress
+from allaprima.train.fit import Fit
+from allaprima.train.optimizers import Optimizers
 from allaprima.train.reading import Captions
 
 FLOW_CHECKPOINT = "flow.ckpt"
@@ -99,38 +99,29 @@ def fit_flow(
 
     look: called with the number of steps now and then, and at the end. compiled: `compile_blocks`.
     """
-    torch.manual_seed(1)
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder / "compiled"))
     if compiled:
         compile_blocks(networks.transformer)
     captions = Captions()
-    optimizers = flow_optimizers(networks)
-    rates = Rates(optimizers)
-    progress = Progress(minutes)
-    checkpoint = folder / FLOW_CHECKPOINT
-    progress.resume(checkpoint, {"flow": networks}, optimizers)
-    rng = np.random.default_rng((2, progress.step))
+    fit = Fit(folder / FLOW_CHECKPOINT, {"flow": networks}, flow_optimizers(networks), minutes, seed=1)
     weights = np.array([len(bucket.scenes) for bucket in buckets], dtype=float) ** EVENNESS
     smooth = None
-    for step in progress.steps():
-        rates.scale(progress.rate)
+    for step in fit.steps():
+        rng = np.random.default_rng((2, step))
         which = rng.choice(len(buckets), p=weights / weights.sum())
         bucket = buckets[which]
         picks = rng.integers(len(bucket.scenes), size=BATCH)
-        loud = loudness(progress.share)
+        loud = loudness(fit.share)
         t5_ids, clip_ids = captions.ids([bucket.scenes[i] for i in picks], rng)
         loss = flow_loss(networks, bucket, torch.from_numpy(picks), t5_ids, clip_ids, loud)
-        rates.step(loss, networks.parameters())
+        fit.descend(loss)
         smooth = loss.item() if smooth is None else 0.99 * smooth + 0.01 * loss.item()
         if step % 100 == 0:
-            print(f"flow {progress.share:6.1%} step {step} loss {smooth:.4f} loud {loud:.2f}", flush=True)
-        if progress.is_checkpoint_due():
-            progress.save(checkpoint, {"flow": networks}, optimizers)
-        if progress.is_look_due():
+            print(f"flow {fit.share:6.1%} step {step} loss {smooth:.4f} loud {loud:.2f}", flush=True)
+        if fit.is_look_due():
             look(step)
-    progress.save(checkpoint, {"flow": networks}, optimizers)
-    print("flow done" + ("" if smooth is None else f": step {progress.step} loss {smooth:.4f}"), flush=True)
-    look(progress.step)
+    print("flow done" + ("" if smooth is None else f": step {fit.step} loss {smooth:.4f}"), flush=True)
+    look(fit.step)
 
 
 def compile_blocks(transformer: Flux) -> None:
@@ -197,7 +188,7 @@ def flow_loss(
             mixed,
             image_ids(bucket.rows, bucket.columns).expand(len(picks), -1, -1),
             networks.t5(t5_ids),
-            text_ids(t5_ids.shape[1], SKETCH.text_anchors, bucket.rows, bucket.columns).expand(len(picks), -1, -1),
+            text_ids(t5_ids.shape[1]).expand(len(picks), -1, -1),
             t,
             networks.clip(clip_ids),
         )

@@ -58,26 +58,3 @@ def make_optimizers(network: nn.Module, matrices: list[nn.Parameter], muon_rate:
         torch.optim.Muon(matrices, lr=muon_rate, momentum=0.95, weight_decay=0.0),
         torch.optim.AdamW(rest, lr=rate, betas=(0.9, 0.99), weight_decay=0.01),
     ]
-
-
-class Rates:
-    """The learning rates that optimizers were made with, and the factor on them."""
-
-    def __init__(self, optimizers: Optimizers) -> None:
-        self._optimizers = optimizers
-        self._full = [[group["lr"] for group in optimizer.param_groups] for optimizer in optimizers]
-
-    def scale(self, factor: float) -> None:
-        """Set every rate to its full one times a factor."""
-        for optimizer, rates in zip(self._optimizers, self._full, strict=True):
-            for group, rate in zip(optimizer.param_groups, rates, strict=True):
-                group["lr"] = factor * rate
-
-    def step(self, loss: Tensor, clipped: Iterable[nn.Parameter]) -> None:
-        """Move all parameters against a loss's gradient, whose norm over `clipped` is kept to 1."""
-        for optimizer in self._optimizers:
-            optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(clipped, 1.0)
-        for optimizer in self._optimizers:
-            optimizer.step()

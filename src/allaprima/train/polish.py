@@ -12,9 +12,9 @@ import torch
 from allaprima.flux import Autoencoder
 from allaprima.train.art import Art
 from allaprima.train.autoencoder import HELD_OUT_SEED, picture_loss, score_psnr
-from allaprima.train.optimizers import Rates, flatten_kernels, make_optimizers, restore_kernels
+from allaprima.train.fit import Fit
+from allaprima.train.optimizers import flatten_kernels, make_optimizers, restore_kernels
 from allaprima.train.pictures import draw_pool, pick_canvas, scene_pixels, to_signed
-from allaprima.train.progress import Progress
 
 BATCH = 4
 MUON_RATE, RATE = 0.01, 1e-3
@@ -34,14 +34,10 @@ def polish_decoder(folder: Path, autoencoder: Autoencoder, art: Art, minutes: fl
     optimizers = make_optimizers(
         decoder, flatten_kernels(decoder, (decoder.conv_in, decoder.conv_out)), MUON_RATE, RATE
     )
-    rates = Rates(optimizers)
-    progress = Progress(minutes)
-    checkpoint = folder / "polish.ckpt"
-    progress.resume(checkpoint, {"decoder": decoder}, optimizers)
+    fit = Fit(folder / "polish.ckpt", {"decoder": decoder}, optimizers, minutes, seed=3)
     pool = draw_pool(art, scenes, FIRST_SEED)
     held_out = scene_pixels(range(HELD_OUT_SEED, HELD_OUT_SEED + 24), art)
-    for step in progress.steps():
-        rates.scale(progress.rate)
+    for step in fit.steps():
         drawn = pick_canvas(pool)
         picks = torch.randint(len(drawn), (BATCH,))
         pixels = to_signed(drawn[picks]).contiguous(memory_format=torch.channels_last)
@@ -51,12 +47,9 @@ def polish_decoder(folder: Path, autoencoder: Autoencoder, art: Art, minutes: fl
                 z = autoencoder.encode(pixels)
             painted = autoencoder.decode(z + deviations * torch.randn_like(z))
         loss = picture_loss(painted.float() - pixels)
-        rates.step(loss, decoder.parameters())
+        fit.descend(loss)
         if step % 50 == 0:
             psnr = score_psnr(autoencoder, held_out) if step % 200 == 0 else float("nan")
-            print(f"polish {progress.share:6.1%} step {step} loss {loss.item():.4f} psnr {psnr:.2f} dB", flush=True)
-        if progress.is_checkpoint_due():
-            progress.save(checkpoint, {"decoder": decoder}, optimizers)
-    progress.save(checkpoint, {"decoder": decoder}, optimizers)
+            print(f"polish {fit.share:6.1%} step {step} loss {loss.item():.4f} psnr {psnr:.2f} dB", flush=True)
     restore_kernels(decoder)
     print(f"polish done: {score_psnr(autoencoder, held_out):.2f} dB on held-out scenes", flush=True)

@@ -23,10 +23,10 @@ from allaprima.flux import SKETCH, Autoencoder, CLIPTextEncoder, T5Encoder
 from allaprima.train.art import DYES, Art
 from allaprima.train.buckets import encoded
 from allaprima.train.captions import caption, words
+from allaprima.train.fit import Fit
 from allaprima.train.layout import SEVERAL, SINGLE
-from allaprima.train.optimizers import Optimizers, Rates
+from allaprima.train.optimizers import Optimizers
 from allaprima.train.places import BACKGROUNDS, OPEN
-from allaprima.train.progress import Progress
 from allaprima.train.scenes import RELATIONS, SIZES, Scene, Subject, compose
 from allaprima.train.things import ACCESSORIES, THINGS
 from allaprima.weights.tokenizer import PromptTokenizer, word_tokenizer, word_tokenizers
@@ -143,17 +143,13 @@ def teach_reading(
     networks: dict[str, nn.Module] = {"t5": t5, "clip": clip, "of_t5": of_t5, "of_clip": of_clip}
     parameters = [parameter for network in networks.values() for parameter in network.parameters()]
     optimizers: Optimizers = [torch.optim.AdamW(parameters, lr=RATE, betas=(0.9, 0.98), weight_decay=0.01)]
-    rates = Rates(optimizers)
-    progress = Progress(minutes)
-    checkpoint = folder / "reading.ckpt"
-    progress.resume(checkpoint, networks, optimizers)
-    rng = np.random.default_rng((4, progress.step))
+    fit = Fit(folder / "reading.ckpt", networks, optimizers, minutes, seed=4)
     sizes = list(SIZES)
     pool = [compose(seed, *sizes[seed % len(sizes)]) for seed in range(scenes)]
     captions = Captions()
     loss = None
-    for step in progress.steps():
-        rates.scale(progress.rate)
+    for step in fit.steps():
+        rng = np.random.default_rng((4, step))
         asked = [pool[i] for i in rng.integers(scenes, size=BATCH)]
         t5_ids, clip_ids = captions.ids(asked, rng)
         wanted = torch.tensor([answers(scene) for scene in asked])
@@ -162,17 +158,14 @@ def teach_reading(
         gaps = [_gap(drawn, shown) for _, drawn in read]
         loss = torch.stack([_cross_entropy(logits, wanted) for logits, _ in read]).sum()
         loss = loss + LIKENESS_WEIGHT * torch.stack(gaps).sum()
-        rates.step(loss, parameters)
+        fit.descend(loss)
         if step % 100 == 0:
             right = " ".join(f"{_right(logits, wanted):.1%}" for logits, _ in read)
             seen = " ".join(f"{1 - gap.item():.1%}" for gap in gaps)
             print(
-                f"reading {progress.share:6.1%} step {step} loss {loss.item():.4f} read right {right} seen {seen}",
+                f"reading {fit.share:6.1%} step {step} loss {loss.item():.4f} read right {right} seen {seen}",
                 flush=True,
             )
-        if progress.is_checkpoint_due():
-            progress.save(checkpoint, networks, optimizers)
-    progress.save(checkpoint, networks, optimizers)
     print("reading done" + ("" if loss is None else f": loss {loss.item():.4f}"), flush=True)
 
 
