@@ -1,11 +1,14 @@
 """Scenes as latents, kept in chunks."""
 
+from collections.abc import Iterator
+
 import pytest
 import torch
+from torch import Tensor
 
 from allaprima.flux import SKETCH, Autoencoder
-from allaprima.train import buckets
 from allaprima.train.buckets import make_buckets
+from allaprima.train.painters import Painters
 from allaprima.train.scenes import LEEWAY, SIZES
 
 
@@ -15,8 +18,21 @@ def autoencoder():
     return Autoencoder(SKETCH.autoencoder).eval()
 
 
-def test_there_is_a_bucket_for_every_canvas_with_latents_and_leeway_for_every_scene(autoencoder, art, tmp_path):
-    found = make_buckets(autoencoder, art, 10, tmp_path)
+class Idle(Painters):
+    """Painters who have nothing to draw."""
+
+    def drawn(self, seeds: range, width: int, height: int) -> Iterator[Tensor]:
+        raise AssertionError("what is kept was drawn again")
+
+
+@pytest.fixture
+def painters(art):
+    with Painters(art) as opened:
+        yield opened
+
+
+def test_there_is_a_bucket_for_every_canvas_with_latents_and_leeway_for_every_scene(autoencoder, painters, tmp_path):
+    found = make_buckets(autoencoder, painters, 10, tmp_path)
     assert len(found) == len(SIZES)
     for bucket in found:
         count = len(bucket.scenes)
@@ -28,16 +44,10 @@ def test_there_is_a_bucket_for_every_canvas_with_latents_and_leeway_for_every_sc
         ]
 
 
-def test_chunks_are_kept_and_more_scenes_only_add_to_them(autoencoder, art, tmp_path, monkeypatch):
-    few = make_buckets(autoencoder, art, 10, tmp_path)
-
-    def drawing_again(*_):
-        raise AssertionError("what is kept was drawn again")
-
-    with monkeypatch.context() as context:
-        context.setattr(buckets, "_drawn", drawing_again)
-        again = make_buckets(autoencoder, art, 10, tmp_path)
-    more = make_buckets(autoencoder, art, 16, tmp_path)
+def test_chunks_are_kept_and_more_scenes_only_add_to_them(autoencoder, art, painters, tmp_path):
+    few = make_buckets(autoencoder, painters, 10, tmp_path)
+    again = make_buckets(autoencoder, Idle(art), 10, tmp_path)
+    more = make_buckets(autoencoder, painters, 16, tmp_path)
     for one, same, longer in zip(few, again, more, strict=True):
         assert torch.equal(one.latents, same.latents)
         assert torch.allclose(one.latents.float(), longer.latents[: len(one.latents)].float(), atol=0.05)

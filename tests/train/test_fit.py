@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from allaprima.train.fit import CHECKPOINT_S, DECAY_FROM, LONGEST_STEP_S, LOOK_S, WARM_STEPS, Fit
+from allaprima.train.fit import CHECKPOINT_S, DECAY_FROM, LONGEST_STEP_S, SNAPSHOT_S, WARM_STEPS, Fit
 
 
 class Clock:
@@ -97,12 +97,12 @@ def test_a_step_moves_every_parameter_by_a_gradient_whose_norm_is_kept_to_one(be
     assert float(gradients.norm()) == pytest.approx(1.0, abs=1e-3)
 
 
-def test_a_look_is_due_once_per_its_time(clock, begun):
+def test_a_snapshot_is_due_once_per_its_time(clock, begun):
     fit = begun()
-    assert not fit.is_look_due()
-    clock.now_s += LOOK_S + 1
-    assert fit.is_look_due()
-    assert not fit.is_look_due()
+    assert not fit.is_snapshot_due()
+    clock.now_s += SNAPSHOT_S + 1
+    assert fit.is_snapshot_due()
+    assert not fit.is_snapshot_due()
 
 
 def test_a_fit_that_was_broken_off_goes_on_as_if_it_had_not_been(clock, begun, tmp_path):
@@ -142,5 +142,4 @@ def test_every_step_draws_numbers_of_its_own(clock, begun):
 
 def test_without_a_checkpoint_a_fit_begins_anew(begun):
     fit = begun()
-    fit.resume()
     assert (fit.step, fit.elapsed_s) == (0, 0)

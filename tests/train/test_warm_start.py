@@ -9,7 +9,7 @@ from allaprima.flux import SKETCH, Autoencoder
 from allaprima.train.__main__ import export, warm_start
 from allaprima.train.captions import words
 from allaprima.train.fit import Fit
-from allaprima.train.flow import FlowNetworks, flow_optimizers
+from allaprima.train.flow import QUIET_FROM, FlowNetworks, flow_optimizers
 from allaprima.weights.catalog import SKETCH_ID
 from allaprima.weights.folder import save_model
 from allaprima.weights.networks import Networks
@@ -21,10 +21,11 @@ def test_a_warm_start_begins_with_the_folders_weights(tmp_path):
     shipped, autoencoder = FlowNetworks(), Autoencoder(SKETCH.autoencoder)
     export(tmp_path / "model", shipped, autoencoder)
 
-    warm_start(tmp_path, tmp_path / "model")
+    warm_start(tmp_path, tmp_path / "model", 8.0)
 
     flow = FlowNetworks()
-    Fit(tmp_path / "flow.ckpt", {"flow": flow}, flow_optimizers(flow), minutes=1.0, seed=0).resume()
+    fit = Fit(tmp_path / "flow.ckpt", {"flow": flow}, flow_optimizers(flow), minutes=8.0, seed=0)
+    assert (fit.step, fit.share) == (0, QUIET_FROM)
     begun = flow.state_dict() | torch.load(tmp_path / "autoencoder.pt", weights_only=True)
     for name, weight in (shipped.state_dict() | autoencoder.state_dict()).items():
         assert torch.equal(begun[name], weight.bfloat16().float()), name
@@ -35,6 +36,6 @@ def test_a_model_of_other_sizes_is_refused_by_name_and_nothing_is_written(tmp_pa
     save_model(tmp_path / "other", SKETCH_ID, other, Networks(other), word_tokenizer(words()))
 
     with pytest.raises(ValueError, match="other sizes than SKETCH"):
-        warm_start(tmp_path, tmp_path / "other")
+        warm_start(tmp_path, tmp_path / "other", 8.0)
 
     assert [path.name for path in tmp_path.iterdir()] == ["other"]

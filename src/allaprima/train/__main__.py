@@ -10,20 +10,25 @@ from pathlib import Path
 import torch
 
 from allaprima.flux import SKETCH, Autoencoder
+from allaprima.request import Precision
 from allaprima.train.art import Art
 from allaprima.train.autoencoder import fit_autoencoder
 from allaprima.train.buckets import make_buckets
 from allaprima.train.captions import words
-from allaprima.train.fit import Fit
-from allaprima.train.flow import FLOW_CHECKPOINT, FlowNetworks, fit_flow, flow_optimizers
+from allaprima.train.fit import Fit, write_whole
+from allaprima.train.flow import BATCH, FLOW_CHECKPOINT, QUIET_FROM, FlowNetworks, fit_flow, flow_optimizers
+from allaprima.train.painters import Painters
 from allaprima.train.polish import polish_decoder
 from allaprima.train.reading import Likenesses, teach_reading
-from allaprima.train.snapshots import look
+from allaprima.train.snapshots import take_snapshot
 from allaprima.weights.catalog import SKETCH_ID, sketch_folder
 from allaprima.weights.folder import save_model
 from allaprima.weights.model import open_model
 from allaprima.weights.networks import Networks
 from allaprima.weights.tokenizer import word_tokenizer
+
+#: The fitted autoencoder in the work folder, before its decoder is polished.
+AUTOENCODER = "autoencoder.pt"
 
 
 def main() -> None:
@@ -39,55 +44,59 @@ def main() -> None:
     parser.add_argument(
         "--scenes", type=int, default=32000, help="scenes that the flow is fitted to; the autoencoder sees a 16th"
     )
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where the fits run")
+    parser.add_argument("--batch", type=int, default=BATCH, help="scenes in a step of the flow; a GPU wants 256")
     parser.add_argument("--compile", action="store_true", help="compile the transformer: pays after half an hour")
     parser.add_argument("--warm-start", type=Path, help="model folder to begin from where the work folder is empty")
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
     if options.warm_start:
-        warm_start(options.work, options.warm_start)
+        warm_start(options.work, options.warm_start, options.flow_minutes)
     art = Art(options.art)
-    few = -(-options.scenes // 16)
-    autoencoder = _fitted_autoencoder(options.work, art, options.autoencoder_minutes, few)
-    flow = FlowNetworks()
-    if not (options.work / FLOW_CHECKPOINT).exists():
+    with Painters(art) as painters:
+        _train(options, art, painters)
+
+
+def _train(options: argparse.Namespace, art: Art, painters: Painters) -> None:
+    work, device, few = options.work, torch.device(options.device), -(-options.scenes // 16)
+    if not (work / AUTOENCODER).exists():
+        fitted = fit_autoencoder(work, art, painters, options.autoencoder_minutes, few, device)
+        write_whole(fitted.state_dict(), work / AUTOENCODER)
+    autoencoder = Autoencoder(SKETCH.autoencoder).to(device).eval()
+    autoencoder.load_state_dict(torch.load(work / AUTOENCODER, map_location="cpu", weights_only=True))
+    flow = FlowNetworks().to(device)
+    if not (work / FLOW_CHECKPOINT).exists():
         likenesses = Likenesses(art, autoencoder)
-        teach_reading(options.work, likenesses, flow.t5, flow.clip, options.reading_minutes, options.scenes)
-    buckets = make_buckets(autoencoder, art, options.scenes, options.work)
+        teach_reading(work, likenesses, flow.t5, flow.clip, options.reading_minutes, options.scenes)
+    buckets = make_buckets(autoencoder, painters, options.scenes, work)
 
-    def seen(step: int) -> None:
-        look(lambda folder: export(folder, flow, autoencoder), options.work, step)
+    def snap(step: int) -> None:
+        take_snapshot(lambda folder: export(folder, flow, autoencoder), work, step, options.device)
 
-    fit_flow(options.work, flow, buckets, options.flow_minutes, seen, compiled=options.compile)
-    polish_decoder(options.work, autoencoder, art, options.polish_minutes, few)
+    fit_flow(work, flow, buckets, options.flow_minutes, snap, batch=options.batch, compiled=options.compile)
+    polish_decoder(work, autoencoder, art, painters, options.polish_minutes, few)
     export(options.out, flow, autoencoder)
 
 
-def _fitted_autoencoder(work: Path, art: Art, minutes: float, scenes: int) -> Autoencoder:
-    """Return the autoencoder of the work folder, fitting it first if need be."""
-    kept = work / "autoencoder.pt"
-    if not kept.exists():
-        torch.save(fit_autoencoder(work, art, minutes, scenes).state_dict(), kept)
-    autoencoder = Autoencoder(SKETCH.autoencoder)
-    autoencoder.load_state_dict(torch.load(kept, weights_only=True))
-    return autoencoder.eval()
-
-
-def warm_start(work: Path, folder: Path) -> None:
-    """Begin from a model folder's weights: its autoencoder as it is, its other networks as the flow's first state.
+def warm_start(work: Path, folder: Path, flow_minutes: float) -> None:
+    """Begin from a model folder's weights: its autoencoder as it is, its other networks as the flow's first state, at
+    the share of its minutes from which on noise is as loud as any other.
 
     Raises ValueError if the model is of other sizes than `SKETCH`; nothing is written then.
     """
     files = open_model(folder)
     if files.config != SKETCH:
         raise ValueError(f"{folder} holds a model of other sizes than SKETCH; only one of the same can be gone on from")
-    networks = files.load().networks
-    if not (work / "autoencoder.pt").exists():
-        torch.save(networks.autoencoder.state_dict(), work / "autoencoder.pt")
+    networks = files.load("cpu", Precision.FP32).networks
+    if not (work / AUTOENCODER).exists():
+        write_whole(networks.autoencoder.state_dict(), work / AUTOENCODER)
     if not (work / FLOW_CHECKPOINT).exists():
         flow = FlowNetworks()
         flow.transformer, flow.t5, flow.clip = networks.transformer, networks.t5, networks.clip
         flow.requires_grad_()
-        Fit(work / FLOW_CHECKPOINT, {"flow": flow}, flow_optimizers(flow), minutes=1.0, seed=0).save()
+        fit = Fit(work / FLOW_CHECKPOINT, {"flow": flow}, flow_optimizers(flow), flow_minutes, seed=0)
+        fit.elapsed_s = QUIET_FROM * 60 * flow_minutes
+        fit.save()
 
 
 def export(folder: Path, flow: FlowNetworks, autoencoder: Autoencoder) -> None:

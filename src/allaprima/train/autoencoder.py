@@ -15,9 +15,10 @@ from torch.nn import functional as F
 
 from allaprima.flux import SKETCH, Autoencoder
 from allaprima.train.art import Art
-from allaprima.train.fit import Fit
+from allaprima.train.fit import Fit, device_of
 from allaprima.train.optimizers import flatten_kernels, make_optimizers, restore_kernels
-from allaprima.train.pictures import draw_pool, pick_canvas, scene_pixels, to_signed
+from allaprima.train.painters import Painters
+from allaprima.train.pictures import pick_canvas, scene_pixels, to_signed
 
 #: Side of a crop in pixels: five cells.
 CROP = 5 * SKETCH.token_px
@@ -28,32 +29,34 @@ LATENT_PENALTY = 1e-3
 HELD_OUT_SEED = 10_000_000
 
 
-def fit_autoencoder(folder: Path, art: Art, minutes: float, scenes: int) -> Autoencoder:
+def fit_autoencoder(
+    folder: Path, art: Art, painters: Painters, minutes: float, scenes: int, device: torch.device
+) -> Autoencoder:
     """Fit for that many minutes (over all runs), with checkpoints in `folder`; return the fitted autoencoder.
 
     scenes: how many are drawn up front; crops are taken from all of them.
     """
     torch.manual_seed(0)
-    model = Autoencoder(SKETCH.autoencoder)
+    model = Autoencoder(SKETCH.autoencoder).to(device)
     ends = (model.encoder.conv_in, model.encoder.conv_out, model.decoder.conv_in, model.decoder.conv_out)
     optimizers = make_optimizers(model, flatten_kernels(model, ends), MUON_RATE, RATE)
     fit = Fit(folder / "autoencoder.ckpt", {"autoencoder": model}, optimizers, minutes, seed=0)
-    pool = draw_pool(art, scenes)
+    pool = painters.pool(scenes) if fit.share < 1 else []
     held_out = scene_pixels(range(HELD_OUT_SEED, HELD_OUT_SEED + 24), art)
     for step in fit.steps():
-        loss = _loss(model, _crops(pool))
+        loss = _loss(model, _crops(pool).to(device))
         fit.descend(loss)
         if step % 100 == 0:
             psnr = score_psnr(model, held_out) if step % 300 == 0 else float("nan")
             print(f"autoencoder {fit.share:6.1%} step {step} loss {loss.item():.4f} psnr {psnr:.2f} dB", flush=True)
     restore_kernels(model)
     print(f"autoencoder done: {score_psnr(model, held_out):.2f} dB on held-out scenes", flush=True)
-    _fold_spread(model, to_signed(scene_pixels(range(256), art)))
+    _fold_spread(model, scene_pixels(range(256), art))
     return model
 
 
 def _crops(pool: list[Tensor]) -> Tensor:
-    """Return crops of scenes that all share a canvas: (BATCH, 3, CROP, CROP), in [-1, 1]."""
+    """Return crops of scenes that all share a canvas: (BATCH, 3, CROP, CROP), uint8."""
     scenes = pick_canvas(pool)
     picks = torch.randint(len(scenes), (BATCH,))
     ys, xs = (torch.randint((side - CROP) // SKETCH.token_px + 1, (BATCH,)) for side in scenes.shape[2:])
@@ -61,14 +64,15 @@ def _crops(pool: list[Tensor]) -> Tensor:
         scenes[i, :, y : y + CROP, x : x + CROP]
         for i, y, x in zip(picks, ys * SKETCH.token_px, xs * SKETCH.token_px, strict=True)
     ]
-    return to_signed(torch.stack(crops)).contiguous(memory_format=torch.channels_last)
+    return torch.stack(crops)
 
 
 def _loss(model: Autoencoder, pixels: Tensor) -> Tensor:
-    with torch.autocast("cpu", torch.bfloat16):
-        z = model.encode(pixels)
+    signed = to_signed(pixels).contiguous(memory_format=torch.channels_last)
+    with torch.autocast(pixels.device.type, torch.bfloat16):
+        z = model.encode(signed)
         painted = model.decode(z + LATENT_NOISE * torch.randn_like(z))
-    return picture_loss(painted.float() - pixels) + LATENT_PENALTY * z.float().square().mean()
+    return picture_loss(painted.float() - signed) + LATENT_PENALTY * z.float().square().mean()
 
 
 def picture_loss(error: Tensor) -> Tensor:
@@ -80,16 +84,17 @@ def picture_loss(error: Tensor) -> Tensor:
 @torch.no_grad()
 def score_psnr(model: Autoencoder, pixels: Tensor) -> float:
     """Return the peak signal-to-noise ratio in dB of encoding and decoding whole pictures; uint8 in."""
-    signed = to_signed(pixels)
-    painted = torch.cat([model.decode(model.encode(one[None])) for one in signed]).clamp(-1, 1)
-    error = F.mse_loss(painted, signed, reduction="none").flatten(1).mean(1)
-    return (10 * torch.log10(4 / error)).mean().item()
+    device = device_of(model)
+    signed = [to_signed(one[None].to(device)) for one in pixels]
+    errors = [F.mse_loss(model.decode(model.encode(one)).clamp(-1, 1), one) for one in signed]
+    return (10 * torch.log10(4 / torch.stack(errors))).mean().item()
 
 
 @torch.no_grad()
-def _fold_spread(model: Autoencoder, signed: Tensor) -> None:
+def _fold_spread(model: Autoencoder, pixels: Tensor) -> None:
     """Divide each latent channel by its standard deviation in the encoder and multiply by it in the decoder."""
-    z = torch.cat([model.encode(part) for part in signed.split(16)])
+    device = device_of(model)
+    z = torch.cat([model.encode(to_signed(part.to(device))) for part in pixels.split(16)])
     spread = z.std(dim=(0, 2, 3))
     channels = model.config.z_channels
     model.encoder.conv_out.weight[:channels] /= spread[:, None, None, None]

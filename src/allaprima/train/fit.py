@@ -18,17 +18,32 @@ from allaprima.train.optimizers import Optimizers
 LONGEST_STEP_S = 10.0
 #: Seconds between checkpoints.
 CHECKPOINT_S = 60.0
-#: Seconds between looks at what a fit has come to.
-LOOK_S = 900.0
+#: Seconds between snapshots of what a fit has come to.
+SNAPSHOT_S = 900.0
 #: The learning rates rise over so many steps,
 WARM_STEPS = 100
 #: stay up to this share of the minutes, then fall linearly to nothing.
 DECAY_FROM = 0.3
 
 
+def device_of(network: nn.Module) -> torch.device:
+    """Return where a network's parameters are."""
+    return next(network.parameters()).device
+
+
+def write_whole(state: object, path: Path) -> None:
+    """Write what `torch.load` reads, whole or not at all."""
+    draft = path.with_suffix(".tmp")
+    torch.save(state, draft)
+    draft.replace(path)
+
+
 @dataclass
 class Fit:
-    """Networks, what moves all of their parameters, and how far that has come, by a clock that only goes forward."""
+    """Networks, what moves all of their parameters, and how far that has come, by a clock that only goes forward.
+
+    One that is made goes on from its checkpoint, where there is one.
+    """
 
     checkpoint: Path
     networks: dict[str, nn.Module]
@@ -43,11 +58,12 @@ class Fit:
 
     _full_rates: list[list[float]] = field(init=False)
     _saved: float = field(init=False)
-    _looked: float = field(init=False)
+    _snapped: float = field(init=False)
 
     def __post_init__(self) -> None:
         self._full_rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in self.optimizers]
-        self._saved = self._looked = self.clock()
+        self._saved = self._snapped = self.clock()
+        self._resume()
 
     @property
     def share(self) -> float:
@@ -61,12 +77,11 @@ class Fit:
         return warm * min(1.0, (1.0 - self.share) / (1.0 - DECAY_FROM))
 
     def steps(self) -> Iterator[int]:
-        """Go on from the checkpoint and count steps until the minutes are used up, with checkpoints on the way.
+        """Count steps until the minutes are used up, with checkpoints on the way.
 
         Torch's random numbers begin anew with every step, so that a step draws the same ones whether or not the fit
         was broken off before it.
         """
-        self.resume()
         while self.share < 1.0:
             begun = self.clock()
             torch.manual_seed(self.seed << 32 | self.step)
@@ -89,31 +104,28 @@ class Fit:
         for optimizer in self.optimizers:
             optimizer.step()
 
-    def is_look_due(self) -> bool:
-        """Say once per `LOOK_S` that it is time."""
-        due = self.clock() - self._looked > LOOK_S
+    def is_snapshot_due(self) -> bool:
+        """Say once per `SNAPSHOT_S` that it is time."""
+        due = self.clock() - self._snapped > SNAPSHOT_S
         if due:
-            self._looked = self.clock()
+            self._snapped = self.clock()
         return due
 
     def save(self) -> None:
-        """Write the checkpoint, whole or not at all."""
+        """Write the checkpoint."""
         state: dict[str, Any] = {
             "step": self.step,
             "elapsed_s": self.elapsed_s,
             "networks": {name: network.state_dict() for name, network in self.networks.items()},
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
         }
-        draft = self.checkpoint.with_suffix(".tmp")
-        torch.save(state, draft)
-        draft.replace(self.checkpoint)
+        write_whole(state, self.checkpoint)
         self._saved = self.clock()
 
-    def resume(self) -> None:
-        """Take over the checkpoint's state, where there is one."""
+    def _resume(self) -> None:
         if not self.checkpoint.exists():
             return
-        state = torch.load(self.checkpoint, weights_only=True)
+        state = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
         self.step, self.elapsed_s = state["step"], state["elapsed_s"]
         for name, network in self.networks.items():
             network.load_state_dict(state["networks"][name])

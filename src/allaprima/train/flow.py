@@ -10,21 +10,27 @@ Dimension key: B batch, L image tokens, C latent values per token.
 """
 
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
 
 from allaprima.flux import SKETCH, CLIPTextEncoder, Flux, T5Encoder
 from allaprima.flux.latents import image_ids, text_ids
 from allaprima.train.buckets import Bucket
-from allaprima.train.fit import Fit
+from allaprima.train.fit import Fit, device_of
 from allaprima.train.optimizers import Optimizers
 from allaprima.train.reading import Captions
+from allaprima.train.scenes import Scene
 
 FLOW_CHECKPOINT = "flow.ckpt"
+#: Scenes a step, and the rates for so many; those for more rise with the root of their number, as gradients' noise
+#: falls (Malladi et al. 2022, 2205.10287).
 BATCH = 48
 MUON_RATE = 0.01
 ADAM_RATE = 1e-3
@@ -55,7 +61,7 @@ class FlowNetworks(nn.Module):
                 nn.init.zeros_(parameter)
 
 
-def flow_optimizers(networks: FlowNetworks) -> Optimizers:
+def flow_optimizers(networks: FlowNetworks, batch: int = BATCH) -> Optimizers:
     """Return Muon for the matrices of the transformer's blocks, and AdamW for the rest.
 
     Muon moves a matrix by the same amount however small its gradient is; on the text encoders, whose gradients are
@@ -70,20 +76,50 @@ def flow_optimizers(networks: FlowNetworks) -> Optimizers:
             matrices.append(parameter)
         else:
             (rest if name.startswith("transformer.") else encoders).append(parameter)
-    groups = [{"params": rest, "lr": ADAM_RATE}, {"params": encoders, "lr": ENCODER_RATE}]
+    more = (batch / BATCH) ** 0.5
+    groups = [{"params": rest, "lr": more * ADAM_RATE}, {"params": encoders, "lr": more * ENCODER_RATE}]
     return [
-        torch.optim.Muon(matrices, lr=MUON_RATE, momentum=0.95, weight_decay=0.01),
+        torch.optim.Muon(matrices, lr=more * MUON_RATE, momentum=0.95, weight_decay=0.01),
         torch.optim.AdamW(groups, betas=(0.9, 0.98), weight_decay=0.0),
     ]
 
 
-def draw_times(count: int) -> Tensor:
+def draw_times(count: int, device: torch.device | None = None) -> Tensor:
     """Return times in [0, 1]: (count,). Half are 1, the very beginning, whose step decides what the picture shows; of
     the others seven in eight are logit-normal (mean 0.5, scale 1.2) and one is uniform.
     """
-    times = torch.sigmoid(0.5 + 1.2 * torch.randn(count))
-    times = torch.where(torch.rand(count) < 0.125, torch.rand(count), times)
-    return torch.where(torch.rand(count) < 0.5, torch.ones(count), times)
+    times = torch.sigmoid(0.5 + 1.2 * torch.randn(count, device=device))
+    uniform, first, second = torch.rand(3, count, device=device)
+    times = torch.where(first < 0.125, uniform, times)
+    return torch.where(second < 0.5, torch.ones_like(times), times)
+
+
+class Batch(NamedTuple):
+    """What a step looks at: scenes of one canvas, with a caption each."""
+
+    bucket: int
+    #: Numbers of the scenes in their bucket: (B,).
+    picks: Tensor
+    #: (B, T) each.
+    t5_ids: Tensor
+    clip_ids: Tensor
+
+
+class Batches(Dataset[Batch]):
+    """The batch of every step, by the step's number."""
+
+    def __init__(self, scenes: list[list[Scene]], size: int) -> None:
+        self._scenes, self._size = scenes, size
+        weights = np.array([len(several) for several in scenes], dtype=float) ** EVENNESS
+        self._chances = weights / weights.sum()
+        self._captions = Captions()
+
+    def __getitem__(self, step: int) -> Batch:
+        rng = np.random.default_rng((2, step))
+        bucket = int(rng.choice(len(self._scenes), p=self._chances))
+        picks = rng.integers(len(self._scenes[bucket]), size=self._size)
+        ids = self._captions.ids([self._scenes[bucket][i] for i in picks], rng)
+        return Batch(bucket, torch.from_numpy(picks), *ids)
 
 
 def fit_flow(
@@ -91,46 +127,55 @@ def fit_flow(
     networks: FlowNetworks,
     buckets: list[Bucket],
     minutes: float,
-    look: Callable[[int], None],
+    take_snapshot: Callable[[int], None],
     *,
+    batch: int = BATCH,
     compiled: bool = False,
 ) -> None:
-    """Fit in place for that many minutes (over all runs), with checkpoints in `folder`.
+    """Fit in place for that many minutes (over all runs), with checkpoints in `folder`; networks and buckets are on one
+    device.
 
-    look: called with the number of steps now and then, and at the end. compiled: `compile_blocks`.
+    take_snapshot: called with the number of steps now and then, and at the end. batch: scenes a step. compiled:
+    `compile_blocks`.
     """
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder / "compiled"))
     if compiled:
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder / "compiled"))
         compile_blocks(networks.transformer)
-    captions = Captions()
-    fit = Fit(folder / FLOW_CHECKPOINT, {"flow": networks}, flow_optimizers(networks), minutes, seed=1)
-    weights = np.array([len(bucket.scenes) for bucket in buckets], dtype=float) ** EVENNESS
+    optimizers = flow_optimizers(networks, batch)
+    fit = Fit(folder / FLOW_CHECKPOINT, {"flow": networks}, optimizers, minutes, seed=1)
     smooth = None
-    for step in fit.steps():
-        rng = np.random.default_rng((2, step))
-        which = rng.choice(len(buckets), p=weights / weights.sum())
-        bucket = buckets[which]
-        picks = rng.integers(len(bucket.scenes), size=BATCH)
+    for step, (which, picks, t5_ids, clip_ids) in zip(fit.steps(), _loaded(buckets, batch, fit.step), strict=False):
         loud = loudness(fit.share)
-        t5_ids, clip_ids = captions.ids([bucket.scenes[i] for i in picks], rng)
-        loss = flow_loss(networks, bucket, torch.from_numpy(picks), t5_ids, clip_ids, loud)
+        loss = flow_loss(networks, buckets[which], picks, t5_ids, clip_ids, loud)
         fit.descend(loss)
-        smooth = loss.item() if smooth is None else 0.99 * smooth + 0.01 * loss.item()
+        # Not read off the device at every step: a GPU would wait for each.
+        smooth = loss.detach() if smooth is None else smooth.lerp(loss.detach(), 0.01)
         if step % 100 == 0:
-            print(f"flow {fit.share:6.1%} step {step} loss {smooth:.4f} loud {loud:.2f}", flush=True)
-        if fit.is_look_due():
-            look(step)
-    print("flow done" + ("" if smooth is None else f": step {fit.step} loss {smooth:.4f}"), flush=True)
-    look(fit.step)
+            print(f"flow {fit.share:6.1%} step {step} loss {smooth.item():.4f} loud {loud:.2f}", flush=True)
+        if fit.is_snapshot_due():
+            take_snapshot(step)
+    print("flow done" + ("" if smooth is None else f": step {fit.step} loss {smooth.item():.4f}"), flush=True)
+    take_snapshot(fit.step)
+
+
+def _loaded(buckets: list[Bucket], batch: int, first: int) -> DataLoader[Batch]:
+    """Return the batches from a step on. For a GPU, other processes word captions ahead of it; a CPU has no core to
+    spare, and words each when it is wanted.
+    """
+    on_gpu = buckets[0].latents.is_cuda
+    workers = (os.cpu_count() or 1) // 2 if on_gpu else 0
+    batches = Batches([bucket.scenes for bucket in buckets], batch)
+    return DataLoader(batches, None, sampler=range(first, sys.maxsize), num_workers=workers, pin_memory=on_gpu)
 
 
 def compile_blocks(transformer: Flux) -> None:
-    """Compile each block by itself, once for each canvas: all blocks of a kind share what is compiled.
+    """Compile each block by itself: all blocks of a kind share what is compiled. On a CPU once for each canvas; on a
+    GPU, where compiling all would take longer than a short fit, once for all.
 
     Compiled as a whole, the transformer took minutes longer to begin and no less for a step.
     """
     for block in (*transformer.double_blocks, *transformer.single_blocks):
-        block.compile(dynamic=False)
+        block.compile(dynamic=device_of(transformer).type != "cpu")
 
 
 def loudness(share: float) -> float:
@@ -177,18 +222,20 @@ def flow_loss(
 ) -> Tensor:
     """Return the mean squared error of the velocity at random times, those near 0 weighed less.
 
-    picks: (B,). loud: of `steered`.
+    picks: (B,); they and the ids may be anywhere. loud: of `steered`.
     """
+    device = bucket.latents.device
+    picks, t5_ids, clip_ids = (numbers.to(device, non_blocking=True) for numbers in (picks, t5_ids, clip_ids))
     image = bucket.latents[picks].float()  # (B, L, C)
     noise = steered(torch.randn_like(image), bucket.leeway[picks], loud)
-    t = draw_times(len(picks))
+    t = draw_times(len(picks), device)
     mixed = torch.lerp(image, noise, t[:, None, None])
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast(device.type, torch.bfloat16):
         predicted = networks.transformer(
             mixed,
-            image_ids(bucket.rows, bucket.columns).expand(len(picks), -1, -1),
+            image_ids(bucket.rows, bucket.columns).to(device).expand(len(picks), -1, -1),
             networks.t5(t5_ids),
-            text_ids(t5_ids.shape[1]).expand(len(picks), -1, -1),
+            text_ids(t5_ids.shape[1]).to(device).expand(len(picks), -1, -1),
             t,
             networks.clip(clip_ids),
         )

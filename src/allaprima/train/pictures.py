@@ -7,7 +7,7 @@ from torch import Tensor
 from allaprima.flux import SKETCH
 from allaprima.flux.latents import token_grid
 from allaprima.train.art import Art
-from allaprima.train.scenes import SIZES, compose, draw
+from allaprima.train.scenes import compose, draw
 
 
 def canvas_px(width: int, height: int) -> tuple[int, int]:
@@ -24,16 +24,6 @@ def scene_pixels(seeds: range, art: Art, width: int = SQUARE[0], height: int = S
     """Return drawn scenes: (len(seeds), 3, height, width), uint8."""
     pictures = [np.round(draw(compose(seed, width, height), art) * 255).astype(np.uint8) for seed in seeds]
     return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).contiguous()
-
-
-def draw_pool(art: Art, count: int, first: int = 0) -> list[Tensor]:
-    """Return about `count` drawn scenes, from number `first` on, by canvas: uint8, (scenes, 3, height, width) each."""
-    pool = []
-    for size, share in SIZES.items():
-        seeds = range(first, first + round(count * share))
-        first = seeds.stop
-        pool.append(scene_pixels(seeds, art, *canvas_px(*size)))
-    return pool
 
 
 def pick_canvas(pool: list[Tensor]) -> Tensor:

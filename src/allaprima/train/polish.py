@@ -12,9 +12,10 @@ import torch
 from allaprima.flux import Autoencoder
 from allaprima.train.art import Art
 from allaprima.train.autoencoder import HELD_OUT_SEED, picture_loss, score_psnr
-from allaprima.train.fit import Fit
+from allaprima.train.fit import Fit, device_of
 from allaprima.train.optimizers import flatten_kernels, make_optimizers, restore_kernels
-from allaprima.train.pictures import draw_pool, pick_canvas, scene_pixels, to_signed
+from allaprima.train.painters import Painters
+from allaprima.train.pictures import pick_canvas, scene_pixels, to_signed
 
 BATCH = 4
 MUON_RATE, RATE = 0.01, 1e-3
@@ -24,25 +25,27 @@ FIRST_SEED = 9_000_000
 MOST_NOISE = 0.4
 
 
-def polish_decoder(folder: Path, autoencoder: Autoencoder, art: Art, minutes: float, scenes: int) -> None:
+def polish_decoder(
+    folder: Path, autoencoder: Autoencoder, art: Art, painters: Painters, minutes: float, scenes: int
+) -> None:
     """Improve the decoder in place for that many minutes (over all runs), with checkpoints in `folder`.
 
     scenes: how many are drawn up front.
     """
-    torch.manual_seed(3)
+    device = device_of(autoencoder)
     decoder = autoencoder.decoder.train()
     optimizers = make_optimizers(
         decoder, flatten_kernels(decoder, (decoder.conv_in, decoder.conv_out)), MUON_RATE, RATE
     )
     fit = Fit(folder / "polish.ckpt", {"decoder": decoder}, optimizers, minutes, seed=3)
-    pool = draw_pool(art, scenes, FIRST_SEED)
+    pool = painters.pool(scenes, FIRST_SEED) if fit.share < 1 else []
     held_out = scene_pixels(range(HELD_OUT_SEED, HELD_OUT_SEED + 24), art)
     for step in fit.steps():
         drawn = pick_canvas(pool)
         picks = torch.randint(len(drawn), (BATCH,))
-        pixels = to_signed(drawn[picks]).contiguous(memory_format=torch.channels_last)
-        deviations = MOST_NOISE * torch.rand(BATCH, 1, 1, 1)
-        with torch.autocast("cpu", torch.bfloat16):
+        pixels = to_signed(drawn[picks].to(device)).contiguous(memory_format=torch.channels_last)
+        deviations = MOST_NOISE * torch.rand(BATCH, 1, 1, 1, device=device)
+        with torch.autocast(device.type, torch.bfloat16):
             with torch.no_grad():
                 z = autoencoder.encode(pixels)
             painted = autoencoder.decode(z + deviations * torch.randn_like(z))

@@ -23,7 +23,7 @@ from allaprima.flux import SKETCH, Autoencoder, CLIPTextEncoder, T5Encoder
 from allaprima.train.art import DYES, Art
 from allaprima.train.buckets import encoded
 from allaprima.train.captions import caption, words
-from allaprima.train.fit import Fit
+from allaprima.train.fit import Fit, device_of
 from allaprima.train.layout import SEVERAL, SINGLE
 from allaprima.train.optimizers import Optimizers
 from allaprima.train.places import BACKGROUNDS, OPEN
@@ -74,13 +74,13 @@ class Reader(nn.Module):
 
     def __init__(self, width: int, answers: tuple[int, ...], subjects: int) -> None:
         super().__init__()
-        self.look = nn.Linear(width, len(answers) + subjects)
+        self.attention = nn.Linear(width, len(answers) + subjects)
         self.answer = nn.ModuleList(nn.Linear(width, count) for count in answers)
         self.draw = nn.Linear(width, LIKENESS_VALUES)
 
     def forward(self, tokens: Tensor) -> tuple[list[Tensor], Tensor]:
         """(B, T, W) -> Q logits, (B, answers) each, and likenesses (B, S, P)."""
-        weights = self.look(tokens).softmax(dim=1)  # (B, T, Q + S)
+        weights = self.attention(tokens).softmax(dim=1)  # (B, T, Q + S)
         means = weights.transpose(1, 2) @ tokens  # (B, Q + S, W)
         count = len(self.answer)
         return [answer(means[:, i]) for i, answer in enumerate(self.answer)], self.draw(means[:, count:])
@@ -91,10 +91,11 @@ class Likenesses:
 
     def __init__(self, art: Art, autoencoder: Autoencoder) -> None:
         self._art, self._autoencoder = art, autoencoder
+        self._device = device_of(autoencoder)
 
     def of(self, scenes: list[Scene]) -> Tensor:
         """Return the likenesses of each scene's subjects, zeros where there is none: (B, S, P), float32."""
-        drawn = torch.zeros(len(scenes), SUBJECTS, LIKENESS_VALUES)
+        drawn = torch.zeros(len(scenes), SUBJECTS, LIKENESS_VALUES, device=self._device)
         for i, scene in enumerate(scenes):
             for j, subject in enumerate(scene.subjects):
                 drawn[i, j] = self._drawn(subject.icon, subject.dye)
@@ -106,7 +107,7 @@ class Likenesses:
         for cells in LIKENESS_CELLS:
             sprite = torch.from_numpy(self._art.sprite(icon, cells * SKETCH.token_px, dye)).permute(2, 0, 1)
             pixels = 255 * torch.stack((sprite[:3] + 0.5 * (1 - sprite[3:]), torch.full_like(sprite[:3], 0.5)))
-            shown, ground = encoded(self._autoencoder, pixels.round()).float()
+            shown, ground = encoded(self._autoencoder, pixels.round().to(self._device)).float()
             parts.append((shown - ground).flatten())
         return torch.cat(parts)
 
@@ -138,8 +139,9 @@ def teach_reading(
     scenes: how many have their captions read; each is worded anew at every visit.
     """
     torch.manual_seed(4)
-    of_t5 = Reader(SKETCH.t5.d_model, SCENE_ANSWERS + SUBJECTS * SUBJECT_ANSWERS, SUBJECTS)
-    of_clip = Reader(SKETCH.clip.hidden_size, SCENE_ANSWERS + SUBJECT_ANSWERS, 1)
+    device = device_of(t5)
+    of_t5 = Reader(SKETCH.t5.d_model, SCENE_ANSWERS + SUBJECTS * SUBJECT_ANSWERS, SUBJECTS).to(device)
+    of_clip = Reader(SKETCH.clip.hidden_size, SCENE_ANSWERS + SUBJECT_ANSWERS, 1).to(device)
     networks: dict[str, nn.Module] = {"t5": t5, "clip": clip, "of_t5": of_t5, "of_clip": of_clip}
     parameters = [parameter for network in networks.values() for parameter in network.parameters()]
     optimizers: Optimizers = [torch.optim.AdamW(parameters, lr=RATE, betas=(0.9, 0.98), weight_decay=0.01)]
@@ -151,8 +153,8 @@ def teach_reading(
     for step in fit.steps():
         rng = np.random.default_rng((4, step))
         asked = [pool[i] for i in rng.integers(scenes, size=BATCH)]
-        t5_ids, clip_ids = captions.ids(asked, rng)
-        wanted = torch.tensor([answers(scene) for scene in asked])
+        t5_ids, clip_ids = (ids.to(device) for ids in captions.ids(asked, rng))
+        wanted = torch.tensor([answers(scene) for scene in asked], device=device)
         shown = likenesses.of(asked)
         read = of_t5(t5(t5_ids)), of_clip(clip(clip_ids)[:, None])
         gaps = [_gap(drawn, shown) for _, drawn in read]

@@ -1,6 +1,6 @@
-"""Looks at a flow while it is fitted: a sheet of pictures, and the suite's score on a part of the prompts.
+"""Snapshots of a flow while it is fitted: a sheet of pictures, and the suite's score on a part of the prompts.
 
-Each look exports the networks as a model folder and paints with the engine, so what is seen is what would be shipped.
+Each exports the networks as a model folder and paints with the engine, so what is seen is what would be shipped.
 """
 
 from collections.abc import Callable
@@ -23,11 +23,11 @@ EVERY, SHOWN, COLUMNS = 15, 48, 8
 SIDE, SMALL = 512, 192
 
 
-def look(export: Callable[[Path], None], folder: Path, step: int) -> None:
+def take_snapshot(export: Callable[[Path], None], folder: Path, step: int, device: str) -> None:
     """Export the model into `folder`, print its score on a part of the suite and write a sheet beside it."""
     model = folder / "snapshot"
     export(model)
-    pipeline = Pipeline(open_model(model).load(), "cpu")
+    pipeline = Pipeline(open_model(model).load(device), device)
     painted: list[NDArray[np.uint8]] = []
 
     def paint(prompt: str, seed: int) -> NDArray[np.uint8]:
@@ -38,7 +38,8 @@ def look(export: Callable[[Path], None], folder: Path, step: int) -> None:
     asked = asks()[::EVERY]
     if weights_file().exists():
         shares = score(paint, load_detector().look, asked, (0,))
-        print(f"look at step {step}: " + ", ".join(f"{name} {share:.0%}" for name, share in shares.items()), flush=True)
+        told = ", ".join(f"{name} {share:.0%}" for name, share in shares.items())
+        print(f"snapshot at step {step}: {told}", flush=True)
     else:
         for ask in asked[:SHOWN]:
             paint(ask.text, 0)
