@@ -7,7 +7,7 @@ DATA ?= data
 PORT ?= 8000
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test prove load check format bench bench-kernels bench-peers bench-precisions bench-full-size bench-playground sketch sketch-suite sheet screenshots clean
+.PHONY: help install run test prove load check format bench bench-kernels bench-peers bench-precisions bench-gpu bench-full-size bench-playground sketch sketch-suite sheet screenshots clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -62,6 +62,9 @@ bench-peers: $(VENV)/.dev ## compare with diffusers, OpenVINO and stable-diffusi
 
 bench-precisions: $(VENV)/.dev ## measure what each precision costs in quality
 	$(BIN)/python bench/precisions.py
+
+bench-gpu: $(VENV)/.dev ## measure what a GPU makes of both models (needs one)
+	$(BIN)/python bench/gpu.py
 
 bench-full-size: $(VENV)/.dev ## load and paint with FLUX.1's sizes: 51 GB of disk, half an hour
 	$(BIN)/python bench/full_size.py --layout bf16

@@ -59,6 +59,8 @@ def main() -> None:
 
 def _train(options: argparse.Namespace, art: Art, painters: Painters) -> None:
     work, device, few = options.work, torch.device(options.device), -(-options.scenes // 16)
+    # cuDNN's attention fails in the backward pass of a bias that is learned, T5's (torch 2.11, H200).
+    torch.backends.cuda.enable_cudnn_sdp(enabled=False)
     if not (work / AUTOENCODER).exists():
         fitted = fit_autoencoder(work, art, painters, options.autoencoder_minutes, few, device)
         write_whole(fitted.state_dict(), work / AUTOENCODER)

@@ -165,7 +165,10 @@ def _loaded(buckets: list[Bucket], batch: int, first: int) -> DataLoader[Batch]:
     on_gpu = buckets[0].latents.is_cuda
     workers = (os.cpu_count() or 1) // 2 if on_gpu else 0
     batches = Batches([bucket.scenes for bucket in buckets], batch)
-    return DataLoader(batches, None, sampler=range(first, sys.maxsize), num_workers=workers, pin_memory=on_gpu)
+    # What uses a GPU must not be forked.
+    context = "spawn" if workers else None
+    steps = range(first, sys.maxsize)
+    return DataLoader(batches, None, sampler=steps, num_workers=workers, multiprocessing_context=context)
 
 
 def compile_blocks(transformer: Flux) -> None:
@@ -225,7 +228,7 @@ def flow_loss(
     picks: (B,); they and the ids may be anywhere. loud: of `steered`.
     """
     device = bucket.latents.device
-    picks, t5_ids, clip_ids = (numbers.to(device, non_blocking=True) for numbers in (picks, t5_ids, clip_ids))
+    picks, t5_ids, clip_ids = (numbers.to(device) for numbers in (picks, t5_ids, clip_ids))
     image = bucket.latents[picks].float()  # (B, L, C)
     noise = steered(torch.randn_like(image), bucket.leeway[picks], loud)
     t = draw_times(len(picks), device)
