@@ -26,7 +26,7 @@ from allaprima.train.things import BY_ICON, plural
 
 
 def at(icon, x=0.5, y=0.5, dye=None):
-    return Found(icon, dye, x, y, 0.9)
+    return Found(icon, dye, x, y)
 
 
 def ask(*subjects, relation=None, background="red", **judged):
@@ -57,8 +57,7 @@ def test_prompts_are_the_same_for_ever():
     assert asks()[-1].text == "one tall pine tree in the woods"
 
 
-def test_prompts_are_worded_as_no_caption_is():
-    """Filler that captions have not, or words in an order that they have not."""
+def test_prompts_hold_words_that_no_caption_has():
     known = set(captions.words())
     strange = [one for one in asks() if set(re.findall(r"[a-z]+", one.text.lower())) - known]
     assert len(strange) / len(asks()) > 0.8

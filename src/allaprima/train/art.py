@@ -37,7 +37,7 @@ DYES: dict[str, tuple[float, float, float]] = {
 #: Tones within this many degrees of the main tone's hue are recoloured with it, if saturated at least so much.
 HUE_REACH, LEAST_SATURATION = 44.0, 0.25
 #: Side in pixels at which an icon's main tone is looked for.
-LOOK_PX = 48
+TONE_PX = 48
 
 _HEX = re.compile(r"#([0-9a-fA-F]{6}|[0-9a-fA-F]{3})\b")
 
@@ -73,7 +73,7 @@ class Art:
     @cache  # noqa: B019 - as above
     def _main_tone(self, icon: str) -> tuple[float, float, float]:
         """Return hue in degrees, saturation and value of the saturated tone that covers most of an icon."""
-        pixels = self._raster(self._icons[icon]["body"], LOOK_PX).reshape(-1, 4)
+        pixels = self._raster(self._icons[icon]["body"], TONE_PX).reshape(-1, 4)
         solid = pixels[pixels[:, 3] > 0.99, :3]
         tones = np.array([colorsys.rgb_to_hsv(*pixel) for pixel in solid.tolist()])
         tones = tones[tones[:, 1] > LEAST_SATURATION]
@@ -89,8 +89,7 @@ def _member(folder: Path, name: str) -> bytes:
         subprocess.run(["npm", "pack", PACKAGE], cwd=folder, check=True, stdout=subprocess.DEVNULL)
     with tarfile.open(tarball) as archive:
         member = archive.extractfile(name)
-        if member is None:
-            raise FileNotFoundError(f"{tarball} holds no {name}")
+        assert member is not None, f"{name} is a file in every version of the package"
         return member.read()
 
 

@@ -19,6 +19,7 @@ from allaprima.train.fit import Fit, device_of
 from allaprima.train.optimizers import flatten_kernels, make_optimizers, restore_kernels
 from allaprima.train.painters import Painters
 from allaprima.train.pictures import pick_canvas, scene_pixels, to_signed
+from allaprima.train.scenes import VALIDATION
 
 #: Side of a crop in pixels: five cells.
 CROP = 5 * SKETCH.token_px
@@ -26,7 +27,6 @@ BATCH = 10
 MUON_RATE, RATE = 0.03, 3e-3
 LATENT_NOISE = 0.08
 LATENT_PENALTY = 1e-3
-HELD_OUT_SEED = 10_000_000
 
 
 def fit_autoencoder(
@@ -42,13 +42,13 @@ def fit_autoencoder(
     optimizers = make_optimizers(model, flatten_kernels(model, ends), MUON_RATE, RATE)
     fit = Fit(folder / "autoencoder.ckpt", {"autoencoder": model}, optimizers, minutes, seed=0)
     pool = painters.pool(scenes) if fit.share < 1 else []
-    held_out = scene_pixels(range(HELD_OUT_SEED, HELD_OUT_SEED + 24), art)
+    held_out = scene_pixels(range(VALIDATION, VALIDATION + 24), art)
     for step in fit.steps():
         loss = _loss(model, _crops(pool).to(device))
         fit.descend(loss)
         if step % 100 == 0:
-            psnr = score_psnr(model, held_out) if step % 300 == 0 else float("nan")
-            print(f"autoencoder {fit.share:6.1%} step {step} loss {loss.item():.4f} psnr {psnr:.2f} dB", flush=True)
+            psnr = f" psnr {score_psnr(model, held_out):.2f} dB" if step % 300 == 0 else ""
+            print(f"autoencoder {fit.share:6.1%} step {step} loss {loss.item():.4f}{psnr}", flush=True)
     restore_kernels(model)
     print(f"autoencoder done: {score_psnr(model, held_out):.2f} dB on held-out scenes", flush=True)
     _fold_spread(model, scene_pixels(range(256), art))

@@ -1,13 +1,15 @@
-"""The scenes that the flow is fitted to, as latents: drawn and encoded once per autoencoder, in chunks that are kept.
+"""The scenes that the flow is fitted to, as latents: drawn and encoded once per encoder, in chunks that are kept.
 
-More scenes than last time add chunks to those that are there; a run that is broken off goes on at its chunk.
+More scenes than last time add chunks to those that are there; a run that is broken off goes on at its chunk. Another
+encoder's chunks have other names.
 """
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from allaprima.flux import SKETCH, Autoencoder
 from allaprima.flux.latents import pack
@@ -38,13 +40,15 @@ class Bucket:
 def make_buckets(autoencoder: Autoencoder, painters: Painters, count: int, folder: Path) -> list[Bucket]:
     """Return buckets of about `count` scenes in all, where the autoencoder is; their latents are kept in `folder`."""
     buckets = []
-    device = device_of(autoencoder)
+    device, encoder = device_of(autoencoder), _fingerprint(autoencoder.encoder)
     for i, ((width, height), share) in enumerate(SIZES.items()):
         size = canvas_px(width, height)
         columns, rows = (side // SKETCH.token_px for side in size)
         seeds = range(i * APART, i * APART + max(1, round(count * share)))
-        chunks = [_chunk(autoencoder, painters, seeds[first : first + CHUNK], size, folder)
-                  for first in range(0, len(seeds), CHUNK)]  # fmt: skip
+        chunks = []
+        for first in range(0, len(seeds), CHUNK):
+            kept = folder / f"latents-{encoder}-{size[0]}x{size[1]}-{seeds[first]}.pt"
+            chunks.append(_chunk(autoencoder, painters, seeds[first : first + CHUNK], size, kept))
         scenes = [compose(seed, *size) for seed in seeds]
         leeway = torch.tensor([scene.leeway for scene in scenes], device=device)
         buckets.append(Bucket(rows, columns, scenes, torch.cat(chunks).to(device), leeway))
@@ -52,9 +56,16 @@ def make_buckets(autoencoder: Autoencoder, painters: Painters, count: int, folde
     return buckets
 
 
-def _chunk(autoencoder: Autoencoder, painters: Painters, seeds: range, size: tuple[int, int], folder: Path) -> Tensor:
-    """Return the latents of at most `CHUNK` scenes: (len(seeds), L, C)."""
-    kept = folder / f"latents-{size[0]}x{size[1]}-{seeds.start}.pt"
+def _fingerprint(network: nn.Module) -> str:
+    """Return eight hex digits that tell a network's weights from others."""
+    digest = hashlib.sha256()
+    for tensor in network.state_dict().values():
+        digest.update(tensor.cpu().numpy().tobytes())
+    return digest.hexdigest()[:8]
+
+
+def _chunk(autoencoder: Autoencoder, painters: Painters, seeds: range, size: tuple[int, int], kept: Path) -> Tensor:
+    """Return the latents of at most `CHUNK` scenes, which may have been kept: (len(seeds), L, C)."""
     if kept.exists():
         latents: Tensor = torch.load(kept, weights_only=True)
         if len(latents) >= len(seeds):

@@ -24,7 +24,7 @@ from allaprima.train.art import DYES, Art
 from allaprima.train.fit import Fit
 from allaprima.train.optimizers import flatten_kernels, make_optimizers, restore_kernels
 from allaprima.train.places import BACKGROUNDS, OPEN
-from allaprima.train.scenes import Scene, compose, draw, grid, placed
+from allaprima.train.scenes import JUDGE, Scene, compose, draw_pixels, grid, placed
 from allaprima.train.things import THINGS
 
 #: Side of the pictures that it reads, and pixels per side of a place on its maps: one cell of a square canvas.
@@ -32,8 +32,6 @@ SIDE_PX, PLACE_PX = 192, 16
 WIDTHS = (48, 96, 128)
 BATCH = 32
 MUON_RATE, RATE = 0.02, 1.5e-3
-#: Number of the first scene that it is fitted to; those that its errors are measured on are apart.
-FIRST_SEED = 30_000_000
 #: A centre counts from here on, in [0, 1].
 THRESHOLD = 0.35
 WEIGHTS = "detector.safetensors"
@@ -53,8 +51,6 @@ class Found:
     #: Centre, fractions of width and height.
     x: float
     y: float
-    #: 0 to 1.
-    certainty: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,13 +101,13 @@ class Detector(nn.Module):
         candidates = sorted(((float(heat[tuple(at)]), *at.tolist()) for at in is_peak.nonzero()), reverse=True)
         things: list[Found] = []
         taken: list[tuple[int, int]] = []
-        for certainty, number, row, column in candidates:
+        for _, number, row, column in candidates:
             if any(abs(row - y) < 2 and abs(column - x) < 2 for y, x in taken):
                 continue
             taken.append((row, column))
             dye = _DYES[int(dyes[0, :, row, column].argmax())]
             y, x = ((at + 0.5) * PLACE_PX / SIDE_PX for at in (row, column))
-            things.append(Found(THINGS[number].icon, dye, x, y, certainty))
+            things.append(Found(THINGS[number].icon, dye, x, y))
         return Sight(_GROUNDS[int(ground[0].argmax())], tuple(things))
 
 
@@ -145,7 +141,7 @@ class Truth:
 def true_scenes(seeds: range, art: Art) -> Truth:
     """Draw scenes, held-out combinations among them, as the detector reads them."""
     scenes = [compose(seed, SIDE_PX, SIDE_PX, may_be_held_out=True) for seed in seeds]
-    pixels = np.stack([np.round(draw(scene, art) * 255).astype(np.uint8) for scene in scenes])
+    pixels = np.stack([draw_pixels(scene, art) for scene in scenes])
     centres = torch.tensor([(i, *centre) for i, scene in enumerate(scenes) for centre in _centres(scene)])
     grounds = torch.tensor([_GROUNDS.index(scene.background) for scene in scenes])
     return Truth(torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous(), centres, grounds)
@@ -166,7 +162,9 @@ def _centres(scene: Scene) -> list[tuple[int, int, int, int]]:
 
 
 def softened(pixels: Tensor) -> Tensor:
-    """Return pictures (B, 3, Y, X) in [-1, 1] as a model might paint them: some blurred, noisy, lighter or darker."""
+    """Return pictures (B, 3, SIDE_PX, SIDE_PX) in [-1, 1] as a model might paint them: some blurred, noisy, lighter or
+    darker.
+    """
     if torch.rand(()) < 0.6:
         scale = float(torch.empty(()).uniform_(0.25, 0.9))
         small = F.interpolate(pixels, scale_factor=scale, mode="area")
@@ -186,7 +184,7 @@ def detector_loss(detector: Detector, pixels: Tensor, centres: Tensor, grounds: 
     picture, thing, dye, row, column = centres.unbind(1)
     target = torch.zeros_like(heat)
     target[picture, thing, row, column] = 1.0
-    # Neighbours of a centre are neither right nor wrong.
+    # Neighbours of a centre are hardly wrong.
     near = F.max_pool2d(target, 3, 1, 1) - target
     chance = heat.sigmoid()
     missed = target * (1 - chance) ** 2 * F.logsigmoid(heat)
@@ -205,7 +203,7 @@ def fit_detector(folder: Path, art: Art, minutes: float, scenes: int) -> Detecto
     matrices = flatten_kernels(detector, (detector.stem, detector.centres, detector.dyes))
     optimizers = make_optimizers(detector, matrices, MUON_RATE, RATE)
     fit = Fit(folder / "detector.ckpt", {"detector": detector}, optimizers, minutes, seed=5)
-    truth = true_scenes(range(FIRST_SEED, FIRST_SEED + scenes), art)
+    truth = true_scenes(range(JUDGE, JUDGE + scenes), art)
     first = torch.searchsorted(truth.centres[:, 0].contiguous(), torch.arange(scenes + 1))
     for step in fit.steps():
         picks = torch.randint(scenes, (BATCH,))

@@ -59,8 +59,8 @@ def _in_lines(rows: int, columns: int, lines: list[int], pick: Pick) -> list[Box
     """Return as many squares a line as `lines` says, the lines below one another, each line in the middle."""
     cells = min(SEVERAL, rows // len(lines), columns // max(lines))
     # A free cell between lines, and between neighbours, where there is room for it.
-    gap_down = min(1, (rows - len(lines) * cells) // max(1, len(lines) - 1)) if len(lines) > 1 else 0
-    gap_across = min(1, (columns - max(lines) * cells) // max(1, max(lines) - 1)) if max(lines) > 1 else 0
+    gap_down = min(1, (rows - len(lines) * cells) // (len(lines) - 1)) if len(lines) > 1 else 0
+    gap_across = min(1, (columns - max(lines) * cells) // (max(lines) - 1)) if max(lines) > 1 else 0
     height = len(lines) * cells + (len(lines) - 1) * gap_down
     width = max(lines) * cells + (max(lines) - 1) * gap_across
     top, left = _free(rows - height, pick, 1, 3), _free(columns - width, pick, 0, 3)

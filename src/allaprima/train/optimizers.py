@@ -30,9 +30,9 @@ class Flat(nn.Module):
         return kernel.reshape(len(kernel), -1)
 
 
-def flatten_kernels(network: nn.Module, but: Iterable[nn.Module]) -> list[nn.Parameter]:
-    """Keep the kernels of a network's convolutions as matrices, except for those `but`, and return the matrices."""
-    left_out = set(but)
+def flatten_kernels(network: nn.Module, except_for: Iterable[nn.Module]) -> list[nn.Parameter]:
+    """Keep the kernels of a network's convolutions as matrices, but those `except_for`, and return the matrices."""
+    left_out = set(except_for)
     matrices = []
     for module in network.modules():
         if isinstance(module, nn.Conv2d) and module not in left_out:

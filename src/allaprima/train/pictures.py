@@ -7,7 +7,7 @@ from torch import Tensor
 from allaprima.flux import SKETCH
 from allaprima.flux.latents import token_grid
 from allaprima.train.art import Art
-from allaprima.train.scenes import compose, draw
+from allaprima.train.scenes import compose, draw_pixels
 
 
 def canvas_px(width: int, height: int) -> tuple[int, int]:
@@ -22,7 +22,7 @@ SQUARE = canvas_px(512, 512)
 
 def scene_pixels(seeds: range, art: Art, width: int = SQUARE[0], height: int = SQUARE[1]) -> Tensor:
     """Return drawn scenes: (len(seeds), 3, height, width), uint8."""
-    pictures = [np.round(draw(compose(seed, width, height), art) * 255).astype(np.uint8) for seed in seeds]
+    pictures = [draw_pixels(compose(seed, width, height), art) for seed in seeds]
     return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).contiguous()
 
 

@@ -11,16 +11,15 @@ import torch
 
 from allaprima.flux import Autoencoder
 from allaprima.train.art import Art
-from allaprima.train.autoencoder import HELD_OUT_SEED, picture_loss, score_psnr
+from allaprima.train.autoencoder import picture_loss, score_psnr
 from allaprima.train.fit import Fit, device_of
 from allaprima.train.optimizers import flatten_kernels, make_optimizers, restore_kernels
 from allaprima.train.painters import Painters
 from allaprima.train.pictures import pick_canvas, scene_pixels, to_signed
+from allaprima.train.scenes import POLISH, VALIDATION
 
 BATCH = 4
 MUON_RATE, RATE = 0.01, 1e-3
-#: Number of the first scene: apart from those that the encoder was fitted to.
-FIRST_SEED = 9_000_000
 #: The largest deviation of the noise on a latent, of which the deviation itself is about one.
 MOST_NOISE = 0.4
 
@@ -38,8 +37,8 @@ def polish_decoder(
         decoder, flatten_kernels(decoder, (decoder.conv_in, decoder.conv_out)), MUON_RATE, RATE
     )
     fit = Fit(folder / "polish.ckpt", {"decoder": decoder}, optimizers, minutes, seed=3)
-    pool = painters.pool(scenes, FIRST_SEED) if fit.share < 1 else []
-    held_out = scene_pixels(range(HELD_OUT_SEED, HELD_OUT_SEED + 24), art)
+    pool = painters.pool(scenes, POLISH) if fit.share < 1 else []
+    held_out = scene_pixels(range(VALIDATION, VALIDATION + 24), art)
     for step in fit.steps():
         drawn = pick_canvas(pool)
         picks = torch.randint(len(drawn), (BATCH,))
@@ -52,7 +51,7 @@ def polish_decoder(
         loss = picture_loss(painted.float() - pixels)
         fit.descend(loss)
         if step % 50 == 0:
-            psnr = score_psnr(autoencoder, held_out) if step % 200 == 0 else float("nan")
-            print(f"polish {fit.share:6.1%} step {step} loss {loss.item():.4f} psnr {psnr:.2f} dB", flush=True)
+            psnr = f" psnr {score_psnr(autoencoder, held_out):.2f} dB" if step % 200 == 0 else ""
+            print(f"polish {fit.share:6.1%} step {step} loss {loss.item():.4f}{psnr}", flush=True)
     restore_kernels(decoder)
     print(f"polish done: {score_psnr(autoencoder, held_out):.2f} dB on held-out scenes", flush=True)

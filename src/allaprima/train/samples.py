@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw
 
 from allaprima.train.art import Art
 from allaprima.train.captions import caption
-from allaprima.train.scenes import SIZES, compose, draw
+from allaprima.train.scenes import SIZES, compose, draw_pixels
 
 #: Pictures on the sheet, in a row of it, the longer side of one, and the height of its caption, in pixels.
 COUNT, COLUMNS, SIDE, CAPTION = 48, 8, 192, 44
@@ -24,7 +24,7 @@ def sample_sheet(art: Art, first: int = 0) -> Image.Image:
         width, height = (round(SIDE * side / max(size)) for side in size)
         scene = compose(first + place, width, height)
         x, y = place % COLUMNS * SIDE, place // COLUMNS * (SIDE + CAPTION)
-        sheet.paste(Image.fromarray(np.round(draw(scene, art) * 255).astype(np.uint8)), (x, y))
+        sheet.paste(Image.fromarray(draw_pixels(scene, art)), (x, y))
         words = "\n".join(textwrap.wrap(caption(scene, rng), 30)[:3])
         pen.multiline_text((x + 2, y + SIDE + 2), words, fill="black", spacing=1)
     return sheet

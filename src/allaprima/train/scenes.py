@@ -11,6 +11,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.random import Generator
+from numpy.typing import NDArray
 
 from allaprima.flux import SKETCH
 from allaprima.flux.latents import token_grid
@@ -30,6 +31,10 @@ SIZES: dict[tuple[int, int], float] = {
     (1440, 512): 0.1,
     (512, 1440): 0.04,
 }
+
+#: The first numbers of the scenes that the decoder's polish sees, that the autoencoder's error is measured on, that the
+#: judge's is, and that the judge is fitted to; those of the other fits begin at 0. No two ranges meet.
+POLISH, VALIDATION, TRUE, JUDGE = 9_000_000, 10_000_000, 20_000_000, 30_000_000
 
 #: What a scene leaves open, a standard normal number each: `Scene.leeway`.
 LEEWAY = 8
@@ -185,13 +190,18 @@ def draw(scene: Scene, art: Art) -> Picture:
             _shadow(picture, x + side / 2, y + 0.97 * side, 0.42 * side)
         paste(picture, art.sprite(one.subject.icon, side, one.subject.dye), x, y)
         if one.subject.accessory is not None:
-            _paste_accessory(picture, art, one.subject, x, y, side)
+            _paste_accessory(picture, art, one.subject.icon, one.subject.accessory, x, y, side)
     return picture
 
 
-def _paste_accessory(picture: Picture, art: Art, subject: Subject, x: int, y: int, side: int) -> None:
-    accessory = BY_ACCESSORY[subject.accessory or ""]
-    spot = _spot(BY_ICON[subject.icon], accessory)
+def draw_pixels(scene: Scene, art: Art) -> NDArray[np.uint8]:
+    """Return the scene's picture in levels: (height, width, 3)."""
+    return np.round(draw(scene, art) * 255).astype(np.uint8)
+
+
+def _paste_accessory(picture: Picture, art: Art, icon: str, worn: str, x: int, y: int, side: int) -> None:
+    accessory = BY_ACCESSORY[worn]
+    spot = _spot(BY_ICON[icon], accessory)
     assert spot is not None
     own = round(spot[2] * side)
     left, top = x + spot[0] * side - accessory.grip[0] * own, y + spot[1] * side - accessory.grip[1] * own

@@ -14,13 +14,13 @@ from allaprima.engine.pipeline import Pipeline
 from allaprima.request import ImageRequest
 from allaprima.train.art import Art
 from allaprima.train.detector import SIDE_PX, Sight, load_detector
-from allaprima.train.scenes import Scene, compose, draw
+from allaprima.train.scenes import TRUE, Scene, compose, draw_pixels
 from allaprima.train.suite import CATEGORIES, HELD_OUT, SEEN, Ask, asks, difference, is_right, overall, score
 from allaprima.weights.catalog import SKETCH_ID, sketch_folder
 from allaprima.weights.model import open_model
 
-#: True scenes that the judge is measured on, from this number on; the detector was fitted to others.
-TRUE_SCENES, FIRST_TRUE = 1000, 20_000_000
+#: True scenes that the judge is measured on.
+TRUE_SCENES = 1000
 #: Side in pixels of what is painted and of true scenes.
 SIDE = 512
 #: What is asked for of each category, the least share that is right.
@@ -40,9 +40,9 @@ def judge_errors(look: Callable[[NDArray[np.uint8]], Sight], art: Art, count: in
     respect than what is asked for that it says are right.
     """
     refused = passed = 0
-    for number in range(FIRST_TRUE, FIRST_TRUE + count):
+    for number in range(TRUE, TRUE + count):
         scene = compose(number, SIDE, SIDE, may_be_held_out=True)
-        sight = look(np.round(draw(scene, art) * 255).astype(np.uint8))
+        sight = look(draw_pixels(scene, art))
         refused += not is_right(_asking(scene), sight)
         passed += is_right(_asking(_another(scene, number)), sight)
     return refused / count, passed / count
@@ -78,13 +78,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m allaprima.train.score", description=__doc__)
     parser.add_argument("--model", type=Path, default=sketch_folder(), help="model folder")
     parser.add_argument("--art", type=Path, default=Path("build/art"), help="folder of the art package")
-    parser.add_argument("--detector", type=Path, help="weights of another judge")
     parser.add_argument("--steps", type=int, nargs="+", default=[4])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3])
     parser.add_argument("--every", type=int, default=1, help="ask only every so many-th prompt")
     parser.add_argument("--true-scenes", type=int, default=TRUE_SCENES)
     options = parser.parse_args()
-    look = load_detector(options.detector).look
+    look = load_detector().look
     refused, passed = judge_errors(look, Art(options.art), options.true_scenes)
     print(f"the judge's own errors on {options.true_scenes} true scenes of {SIDE}x{SIDE} at {SIDE_PX}x{SIDE_PX}:")
     print(f"  right ones refused {refused:.1%}, wrong ones passed {passed:.1%}")

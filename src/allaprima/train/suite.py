@@ -1,7 +1,10 @@
 """The suite: prompts by category, in the manner of GenEval (Ghosh et al. 2023, 2310.11513), and what is right.
 
-Prompts are worded by templates of the suite's own, none of which a caption has, but for those of `prompts.txt`, which
-were written by hand before there was a model to paint them. The judge is `detector`.
+Prompts are worded by templates of the suite's own, none of which a caption has. Much of what is strange in them is
+words that the model's tokenizer does not know and leaves out; what then reaches the encoders may well be a caption's
+words in a caption's order. So templates measure above all that such words do no harm. How other people's words are
+read is measured by the prompts of `prompts.txt`, which were written by hand before there was a model to paint them.
+The judge is `detector`.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -198,7 +201,9 @@ def _ask_counting(rng: Generator) -> Ask:
 
 
 def _dyed(rng: Generator) -> Subject:
-    return Subject(_thing(rng, [thing for thing in THINGS if thing.colour is not None]).icon, 1, _pick(rng, list(DYES)))
+    """Return a thing in a colour that is not its usual one."""
+    thing = _thing(rng, [thing for thing in THINGS if thing.colour is not None])
+    return Subject(thing.icon, 1, _pick(rng, [dye for dye in DYES if dye != thing.colour]))
 
 
 def _ask_colour(rng: Generator) -> Ask:
