@@ -8,8 +8,6 @@ import pytest
 
 from allaprima.engine.pipeline import Pipeline
 from allaprima.request import ImageRequest
-from allaprima.train.samples import sample_sheet
-from allaprima.train.snapshots import SHOWN, sheet
 from allaprima.weights.catalog import SKETCH_ID
 from allaprima.weights.model import open_model
 
@@ -31,10 +29,9 @@ def test_one_command_trains_from_nothing_and_goes_on_where_it_stopped(art, tmp_p
     # Two minutes beside other work are few steps, most of them at rates that still rise: enough to see that the fits go
     # the right way. The flow's loss is of random times, so after so few steps only that it stays in bounds can be seen.
     assert done > begun
-    read = told(r"reading .*loss ([\d.]+)")
+    read = told(r"reading .*loss (\S+)")
     assert read[-1] < read[0]
-    (steps,), losses = told(r"flow done: step (\d+)"), told(r"flow .*loss ([\d.]+)")
-    assert steps >= 5
+    losses = told(r"flow .*loss (\S+)")
     assert losses[-1] < 1.2 * losses[0]
     assert "polish done" in log
     assert list((tmp_path / "work").glob("sheet-*.png"))
@@ -46,15 +43,3 @@ def test_one_command_trains_from_nothing_and_goes_on_where_it_stopped(art, tmp_p
     again = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     assert not re.search(r"(flow|polish|reading) +\d", again)
     assert open_model(tmp_path / "model").load().revision == model.revision
-
-
-def test_a_sheet_shows_pictures_side_by_side(art):
-    pictures = [(255 * art.sprite("fox", 64)[..., :3]).astype("uint8")] * SHOWN
-    whole = sheet(pictures)
-    assert whole.width / whole.height == pytest.approx(8 / 6)
-
-
-def test_a_sheet_of_samples_can_be_drawn(art):
-    whole = sample_sheet(art)
-    assert whole.size == (8 * 192, 6 * (192 + 44))
-    assert len(whole.resize((64, 48)).getcolors(4096)) > 500

@@ -51,7 +51,7 @@ def fit_autoencoder(
             print(f"autoencoder {fit.share:6.1%} step {step} loss {loss.item():.4f}{psnr}", flush=True)
     restore_kernels(model)
     print(f"autoencoder done: {score_psnr(model, held_out):.2f} dB on held-out scenes", flush=True)
-    _fold_spread(model, scene_pixels(range(256), art))
+    fold_spread(model, scene_pixels(range(256), art))
     return model
 
 
@@ -91,7 +91,7 @@ def score_psnr(model: Autoencoder, pixels: Tensor) -> float:
 
 
 @torch.no_grad()
-def _fold_spread(model: Autoencoder, pixels: Tensor) -> None:
+def fold_spread(model: Autoencoder, pixels: Tensor) -> None:
     """Divide each latent channel by its standard deviation in the encoder and multiply by it in the decoder."""
     device = device_of(model)
     z = torch.cat([model.encode(to_signed(part.to(device))) for part in pixels.split(16)])

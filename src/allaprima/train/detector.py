@@ -141,10 +141,12 @@ class Truth:
 def true_scenes(seeds: range, art: Art) -> Truth:
     """Draw scenes, held-out combinations among them, as the detector reads them."""
     scenes = [compose(seed, SIDE_PX, SIDE_PX, may_be_held_out=True) for seed in seeds]
-    pixels = np.stack([draw_pixels(scene, art) for scene in scenes])
+    pixels = torch.empty(len(scenes), 3, SIDE_PX, SIDE_PX, dtype=torch.uint8)
+    for place, scene in zip(pixels, scenes, strict=True):
+        place.copy_(torch.from_numpy(draw_pixels(scene, art)).permute(2, 0, 1))
     centres = torch.tensor([(i, *centre) for i, scene in enumerate(scenes) for centre in _centres(scene)])
     grounds = torch.tensor([_GROUNDS.index(scene.background) for scene in scenes])
-    return Truth(torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous(), centres, grounds)
+    return Truth(pixels, centres, grounds)
 
 
 def _centres(scene: Scene) -> list[tuple[int, int, int, int]]:

@@ -1,8 +1,8 @@
 """Combinations that no fit of the model ever sees, so that the suite can ask for what was never shown.
 
 A thing on a background, a thing in a colour, or two things together are held out by a hash of their names: about one
-combination in sixteen. What a thing wears or holds is not looked at, and the suite asks for none of it. The judge, which
-has to know such scenes when it sees them, is fitted to them too. `python -m allaprima.train.held_out` lists them.
+combination in sixteen. What a thing wears or holds is not looked at, and the suite asks for none of it. The judge,
+which has to know such scenes when it sees them, is fitted to them too. `python -m allaprima.train.held_out` lists them.
 """
 
 import itertools
