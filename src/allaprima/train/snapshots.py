@@ -12,7 +12,7 @@ from PIL import Image
 
 from allaprima.engine.pipeline import Pipeline
 from allaprima.request import ImageRequest
-from allaprima.train.detector import load_detector, weights_file
+from allaprima.train.detector import load_detector
 from allaprima.train.suite import asks, score
 from allaprima.weights.catalog import SKETCH_ID
 from allaprima.weights.model import open_model
@@ -35,14 +35,9 @@ def take_snapshot(export: Callable[[Path], None], folder: Path, step: int, devic
         painted.append(picture)
         return picture
 
-    asked = asks()[::EVERY]
-    if weights_file().exists():
-        shares = score(paint, load_detector().look, asked, (0,))
-        told = ", ".join(f"{name} {share:.0%}" for name, share in shares.items())
-        print(f"snapshot at step {step}: {told}", flush=True)
-    else:
-        for ask in asked[:SHOWN]:
-            paint(ask.text, 0)
+    shares = score(paint, load_detector().look, asks()[::EVERY], (0,))
+    told = ", ".join(f"{name} {share:.0%}" for name, share in shares.items())
+    print(f"snapshot at step {step}: {told}", flush=True)
     sheet(painted[:SHOWN]).save(folder / f"sheet-{step:06}.png")
 
 
