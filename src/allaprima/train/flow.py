@@ -165,10 +165,12 @@ def _loaded(buckets: list[Bucket], batch: int, first: int) -> DataLoader[Batch]:
     on_gpu = buckets[0].latents.is_cuda
     workers = (os.cpu_count() or 1) // 2 if on_gpu else 0
     batches = Batches([bucket.scenes for bucket in buckets], batch)
-    # What uses a GPU must not be forked.
+    # What uses a GPU must not be forked; from pinned memory a copy does not wait for the step before.
     context = "spawn" if workers else None
     steps = range(first, sys.maxsize)
-    return DataLoader(batches, None, sampler=steps, num_workers=workers, multiprocessing_context=context)
+    return DataLoader(
+        batches, None, sampler=steps, num_workers=workers, multiprocessing_context=context, pin_memory=on_gpu
+    )
 
 
 def compile_blocks(transformer: Flux) -> None:
@@ -228,7 +230,7 @@ def flow_loss(
     picks: (B,); they and the ids may be anywhere. loud: of `steered`.
     """
     device = bucket.latents.device
-    picks, t5_ids, clip_ids = (numbers.to(device) for numbers in (picks, t5_ids, clip_ids))
+    picks, t5_ids, clip_ids = (numbers.to(device, non_blocking=True) for numbers in (picks, t5_ids, clip_ids))
     image = bucket.latents[picks].float()  # (B, L, C)
     noise = steered(torch.randn_like(image), bucket.leeway[picks], loud)
     t = draw_times(len(picks), device)
