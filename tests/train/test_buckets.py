@@ -1,5 +1,6 @@
 """Scenes as latents, kept in chunks."""
 
+import copy
 from collections.abc import Iterator
 
 import pytest
@@ -8,7 +9,7 @@ from torch import Tensor
 
 from allaprima.flux import SKETCH, Autoencoder
 from allaprima.train.buckets import make_buckets
-from allaprima.train.painters import Painters
+from allaprima.train.pictures import Painters
 from allaprima.train.scenes import LEEWAY, SIZES
 
 
@@ -52,3 +53,16 @@ def test_chunks_are_kept_and_more_scenes_only_add_to_them(autoencoder, art, pain
         assert torch.equal(one.latents, same.latents)
         assert torch.allclose(one.latents.float(), longer.latents[: len(one.latents)].float(), atol=0.05)
         assert longer.scenes[: len(one.scenes)] == one.scenes
+
+
+def test_another_encoders_chunks_are_not_taken_and_another_decoder_makes_no_other(autoencoder, art, painters, tmp_path):
+    made = make_buckets(autoencoder, painters, 7, tmp_path)
+    other = copy.deepcopy(autoencoder)
+
+    torch.nn.init.ones_(other.decoder.conv_in.weight)
+    again = make_buckets(other, Idle(art), 7, tmp_path)
+    assert all(torch.equal(a.latents, b.latents) for a, b in zip(made, again, strict=True))
+
+    torch.nn.init.ones_(other.encoder.conv_in.weight)
+    with pytest.raises(AssertionError, match="drawn again"):
+        make_buckets(other, Idle(art), 7, tmp_path)

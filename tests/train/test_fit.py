@@ -140,6 +140,18 @@ def test_every_step_draws_numbers_of_its_own(clock, begun):
     assert len(set(drawn)) == len(drawn) == 6
 
 
-def test_without_a_checkpoint_a_fit_begins_anew(begun):
-    fit = begun()
-    assert (fit.step, fit.elapsed_s) == (0, 0)
+def test_a_fit_that_goes_on_at_other_rates_takes_those_and_not_the_checkpoints(clock, begun):
+    first = begun(minutes=50.0)
+    for step in first.steps():
+        descend(first)
+        clock.now_s += 1
+        if step == WARM_STEPS:
+            break
+    first.optimizers[0].param_groups[0]["lr"] = 0.5
+    first.save()
+
+    again = begun(minutes=50.0)
+    next(again.steps())
+    descend(again)
+
+    assert again.optimizers[0].param_groups[0]["lr"] == 0.1

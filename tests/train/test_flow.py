@@ -1,5 +1,7 @@
 """The flow's fit: which times and which noise it sees, and what its loss says."""
 
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,17 @@ import torch
 from allaprima.flux import SKETCH
 from allaprima.flux.latents import noise, pack
 from allaprima.train.buckets import Bucket
-from allaprima.train.flow import NEAREST, FlowNetworks, draw_times, flow_loss, flow_optimizers, loudness, steered
+from allaprima.train.flow import (
+    BATCH,
+    NEAREST,
+    Batches,
+    FlowNetworks,
+    draw_times,
+    flow_loss,
+    flow_optimizers,
+    loudness,
+    steered,
+)
 from allaprima.train.reading import Captions
 from allaprima.train.scenes import LEEWAY, compose
 
@@ -96,3 +108,38 @@ def test_every_parameter_is_moved_by_one_optimizer():
     moved = [id(parameter) for group in groups for parameter in group["params"]]
 
     assert sorted(moved) == sorted(id(parameter) for parameter in networks.parameters())
+
+
+def test_rates_rise_with_the_root_of_the_batch():
+    networks = FlowNetworks()
+
+    def rates(batch):
+        return [group["lr"] for moved in flow_optimizers(networks, batch) for group in moved.param_groups]
+
+    assert rates(4 * BATCH) == pytest.approx([2 * rate for rate in rates(BATCH)])
+
+
+@pytest.fixture(scope="module")
+def batches():
+    return Batches([[compose(seed, 512, 512) for seed in range(first, first + 40)] for first in (0, 40)], 5)
+
+
+def test_the_batch_of_a_step_is_the_same_in_every_process_and_another_than_the_next_steps(batches):
+    def told(batch):
+        return batch.bucket, [numbers.tolist() for numbers in batch[1:]]
+
+    # What a loader's processes are given.
+    copied = pickle.loads(pickle.dumps(batches))  # noqa: S301 - our own
+
+    assert told(batches[7]) == told(batches[7]) == told(copied[7])
+    assert told(batches[7]) != told(batches[8])
+
+
+def test_a_batch_holds_scenes_of_one_bucket_with_a_caption_each(batches):
+    batch = batches[3]
+
+    assert batch.bucket in (0, 1)
+    assert batch.picks.shape == (5,)
+    assert 0 <= int(batch.picks.min()) <= int(batch.picks.max()) < 40
+    assert batch.t5_ids.shape == (5, SKETCH.t5.length)
+    assert batch.clip_ids.shape == (5, SKETCH.clip.length)

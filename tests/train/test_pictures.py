@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from allaprima.flux import SKETCH
-from allaprima.train.pictures import SQUARE, canvas_px, pick_canvas, scene_pixels, to_signed
+from allaprima.train.pictures import PART, SQUARE, Painters, canvas_px, pick_canvas, to_signed
 from allaprima.train.scenes import SIZES
 
 
@@ -15,20 +15,51 @@ def test_canvases_are_whole_tokens_of_about_the_pictures_ratio(size):
     assert width % SKETCH.token_px == height % SKETCH.token_px == 0
     assert width / height == pytest.approx(size[0] / size[1], rel=0.1)
     tokens = width * height // SKETCH.token_px**2
-    assert 0.9 * SKETCH.canvas_tokens <= tokens <= SKETCH.canvas_tokens
+    assert 7 / 8 <= tokens / SKETCH.canvas_tokens <= 9 / 8
 
 
-def test_scenes_are_drawn_by_number_the_same_every_time(art):
-    pixels = scene_pixels(range(3, 5), art, 96, 64)
+@pytest.fixture
+def painters(art):
+    with Painters(art) as opened:
+        yield opened
+
+
+def test_scenes_are_drawn_by_number_the_same_every_time(painters):
+    pixels = painters.pixels(range(3, 5), 96, 64)
 
     assert pixels.shape == (2, 3, 64, 96)
     assert pixels.dtype == torch.uint8
-    assert torch.equal(pixels[1:], scene_pixels(range(4, 5), art, 96, 64))
+    assert torch.equal(pixels[1:], painters.pixels(range(4, 5), 96, 64))
     assert not torch.equal(pixels[0], pixels[1])
 
 
-def test_square_scenes_fill_the_square_canvas(art):
-    assert scene_pixels(range(1), art).shape == (1, 3, *SQUARE)
+def test_scenes_fill_the_square_canvas_unless_another_is_told(painters):
+    assert painters.pixels(range(1)).shape == (1, 3, *SQUARE)
+
+
+def test_what_several_processes_draw_is_what_one_draws_in_order(painters):
+    seeds = range(5, 5 + 2 * PART + 1)
+
+    parts = list(painters.drawn(seeds, 64, 64))
+
+    assert [len(part) for part in parts] == [PART, PART, 1]
+    alone = [painters.pixels(range(seed, seed + 1), 64, 64) for seed in seeds]
+    assert torch.equal(torch.cat(parts), torch.cat(alone))
+
+
+def test_painters_who_were_sent_home_come_back(art):
+    painters, seeds = Painters(art), range(2 * PART)
+    with painters:
+        first = painters.pixels(seeds, 64, 64)
+    with painters:
+        assert torch.equal(painters.pixels(seeds, 64, 64), first)
+
+
+def test_a_pool_has_scenes_of_every_canvas_each_its_share(painters):
+    pool = painters.pool(20, first=100)
+
+    assert [len(scenes) for scenes in pool] == [9, 4, 1, 2, 1, 2, 1]
+    assert torch.equal(pool[0][8:], painters.pixels(range(108, 109)))
 
 
 def test_canvases_are_picked_by_the_number_of_their_scenes():

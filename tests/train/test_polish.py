@@ -3,7 +3,7 @@
 import torch
 
 from allaprima.flux import SKETCH, Autoencoder
-from allaprima.train.painters import Painters
+from allaprima.train.pictures import Painters
 from allaprima.train.polish import polish_decoder
 
 
@@ -13,7 +13,7 @@ def test_polishing_moves_the_decoder_and_not_the_encoder(art, tmp_path):
     before = {name: weight.clone() for name, weight in model.state_dict().items()}
 
     with Painters(art) as painters:
-        polish_decoder(tmp_path, model, art, painters, minutes=0.01, scenes=7)
+        polish_decoder(tmp_path, model, painters, minutes=0.01, scenes=7)
 
     after = model.state_dict()
     assert after.keys() == before.keys()

@@ -1,7 +1,7 @@
 """How the judge's own error is measured, and how scores are told."""
 
 from allaprima.train.detector import Found, Sight
-from allaprima.train.scenes import TRUE, compose, draw_pixels, grid, placed
+from allaprima.train.scenes import JUDGED_FROM, compose, draw_pixels, grid, placed
 from allaprima.train.score import SIDE, judge_errors, print_table
 from allaprima.train.suite import CATEGORIES, HELD_OUT, SEEN
 
@@ -24,7 +24,7 @@ def truth(scene):
 
 
 def test_a_judge_without_fault_refuses_no_true_scene_and_passes_no_other(art):
-    scenes = [compose(number, SIDE, SIDE, may_be_held_out=True) for number in range(TRUE, TRUE + COUNT)]
+    scenes = [compose(number, SIDE, SIDE, may_be_held_out=True) for number in range(JUDGED_FROM, JUDGED_FROM + COUNT)]
     known = {draw_pixels(scene, art).tobytes(): truth(scene) for scene in scenes}
 
     assert judge_errors(lambda picture: known[picture.tobytes()], art, COUNT) == (0, 0)

@@ -32,7 +32,9 @@ def test_one_command_trains_from_nothing_and_goes_on_where_it_stopped(art, tmp_p
     read = told(r"reading .*loss (\S+)")
     assert read[-1] < read[0]
     losses = told(r"flow .*loss (\S+)")
+    assert len(losses) > 1
     assert losses[-1] < 1.2 * losses[0]
+    assert "snapshot at step" in log
     assert "polish done" in log
     assert list((tmp_path / "work").glob("sheet-*.png"))
     model = open_model(tmp_path / "model").load()

@@ -31,6 +31,23 @@ def test_a_warm_start_begins_with_the_folders_weights(tmp_path):
         assert torch.equal(begun[name], weight.bfloat16().float()), name
 
 
+def test_a_warm_start_leaves_a_flow_that_was_begun_alone(tmp_path):
+    (tmp_path / "flow.ckpt").write_bytes(b"begun")
+
+    warm_start(tmp_path, tmp_path / "none", 8.0)
+
+    assert [path.name for path in tmp_path.iterdir()] == ["flow.ckpt"]
+
+
+def test_another_autoencoder_is_not_mixed_with_the_folders_flow(tmp_path):
+    (tmp_path / "autoencoder.pt").write_bytes(b"fitted")
+
+    with pytest.raises(ValueError, match="wants an empty work folder"):
+        warm_start(tmp_path, tmp_path / "none", 8.0)
+
+    assert [path.name for path in tmp_path.iterdir()] == ["autoencoder.pt"]
+
+
 def test_a_model_of_other_sizes_is_refused_by_name_and_nothing_is_written(tmp_path):
     other = replace(SKETCH, transformer=replace(SKETCH.transformer, depth_single_blocks=1))
     save_model(tmp_path / "other", SKETCH_ID, other, Networks(other), word_tokenizer(words()))

@@ -15,9 +15,10 @@ from allaprima.train.art import Art
 from allaprima.train.autoencoder import fit_autoencoder
 from allaprima.train.buckets import make_buckets
 from allaprima.train.captions import words
+from allaprima.train.detector import load_detector
 from allaprima.train.fit import Fit, write_whole
-from allaprima.train.flow import BATCH, FLOW_CHECKPOINT, QUIET_FROM, FlowNetworks, fit_flow, flow_optimizers
-from allaprima.train.painters import Painters
+from allaprima.train.flow import BATCH, FLOW_CHECKPOINT, FLOW_SEED, QUIET_FROM, FlowNetworks, fit_flow, flow_optimizers
+from allaprima.train.pictures import Painters
 from allaprima.train.polish import polish_decoder
 from allaprima.train.reading import Likenesses, teach_reading
 from allaprima.train.snapshots import take_snapshot
@@ -46,59 +47,64 @@ def main() -> None:
     )
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where the fits run")
     parser.add_argument("--batch", type=int, default=BATCH, help="scenes in a step of the flow; a GPU wants 256")
-    parser.add_argument("--compile", action="store_true", help="compile the transformer: pays after half an hour")
+    parser.add_argument("--compile", action="store_true", help="compile the transformer: pays after ten minutes")
     parser.add_argument("--warm-start", type=Path, help="model folder to begin from where the work folder is empty")
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
     if options.warm_start:
         warm_start(options.work, options.warm_start, options.flow_minutes)
-    art = Art(options.art)
-    with Painters(art) as painters:
-        _train(options, art, painters)
+    train(options)
 
 
-def _train(options: argparse.Namespace, art: Art, painters: Painters) -> None:
+def train(options: argparse.Namespace) -> None:
+    """Fit on, from what is in the work folder."""
     work, device, few = options.work, torch.device(options.device), -(-options.scenes // 16)
     # cuDNN's attention fails in the backward pass of a bias that is learned, T5's (torch 2.11, H200).
     torch.backends.cuda.enable_cudnn_sdp(enabled=False)
-    if not (work / AUTOENCODER).exists():
-        fitted = fit_autoencoder(work, art, painters, options.autoencoder_minutes, few, device)
-        write_whole(fitted.state_dict(), work / AUTOENCODER)
-    autoencoder = Autoencoder(SKETCH.autoencoder).to(device).eval()
-    autoencoder.load_state_dict(torch.load(work / AUTOENCODER, map_location="cpu", weights_only=True))
-    flow = FlowNetworks().to(device)
-    if not (work / FLOW_CHECKPOINT).exists():
-        likenesses = Likenesses(art, autoencoder)
-        teach_reading(work, likenesses, flow.t5, flow.clip, options.reading_minutes, options.scenes)
-    buckets = make_buckets(autoencoder, painters, options.scenes, work)
+    art = Art(options.art)
+    painters, judge, flow = Painters(art), load_detector(), FlowNetworks().to(device)
+    with painters:
+        if not (work / AUTOENCODER).exists():
+            fitted = fit_autoencoder(work, painters, options.autoencoder_minutes, few, device)
+            write_whole(fitted.state_dict(), work / AUTOENCODER)
+        autoencoder = Autoencoder(SKETCH.autoencoder).to(device).eval()
+        autoencoder.load_state_dict(torch.load(work / AUTOENCODER, map_location="cpu", weights_only=True))
+        if not (work / FLOW_CHECKPOINT).exists():
+            likenesses = Likenesses(art, autoencoder)
+            teach_reading(work, likenesses, flow.t5, flow.clip, options.reading_minutes, options.scenes)
+        buckets = make_buckets(autoencoder, painters, options.scenes, work)
 
     def snap(step: int) -> None:
-        take_snapshot(lambda folder: export(folder, flow, autoencoder), work, step, options.device)
+        take_snapshot(lambda folder: export(folder, flow, autoencoder), judge.look, work, step, device)
 
     fit_flow(work, flow, buckets, options.flow_minutes, snap, batch=options.batch, compiled=options.compile)
-    polish_decoder(work, autoencoder, art, painters, options.polish_minutes, few)
+    with painters:
+        polish_decoder(work, autoencoder, painters, options.polish_minutes, few)
     export(options.out, flow, autoencoder)
 
 
 def warm_start(work: Path, folder: Path, flow_minutes: float) -> None:
-    """Begin from a model folder's weights: its autoencoder as it is, its other networks as the flow's first state, at
-    the share of its minutes from which on noise is as loud as any other.
+    """Begin from a model folder's weights, unless a flow has been begun: its autoencoder as it is, its other networks
+    as the flow's first state, at the share of its minutes from which on noise is as loud as any other.
 
-    Raises ValueError if the model is of other sizes than `SKETCH`; nothing is written then.
+    Raises ValueError if the model is of other sizes than `SKETCH`, or the work folder holds an autoencoder, whose
+    latents the model does not know; nothing is written then.
     """
+    if (work / FLOW_CHECKPOINT).exists():
+        return
+    if (work / AUTOENCODER).exists():
+        raise ValueError(f"{work / AUTOENCODER} would be mixed with {folder}; a warm start wants an empty work folder")
     files = open_model(folder)
     if files.config != SKETCH:
         raise ValueError(f"{folder} holds a model of other sizes than SKETCH; only one of the same can be gone on from")
     networks = files.load("cpu", Precision.FP32).networks
-    if not (work / AUTOENCODER).exists():
-        write_whole(networks.autoencoder.state_dict(), work / AUTOENCODER)
-    if not (work / FLOW_CHECKPOINT).exists():
-        flow = FlowNetworks()
-        flow.transformer, flow.t5, flow.clip = networks.transformer, networks.t5, networks.clip
-        flow.requires_grad_()
-        fit = Fit(work / FLOW_CHECKPOINT, {"flow": flow}, flow_optimizers(flow), flow_minutes, seed=0)
-        fit.elapsed_s = QUIET_FROM * 60 * flow_minutes
-        fit.save()
+    flow = FlowNetworks()
+    flow.transformer, flow.t5, flow.clip = networks.transformer, networks.t5, networks.clip
+    flow.requires_grad_()
+    write_whole(networks.autoencoder.state_dict(), work / AUTOENCODER)
+    begun_s = QUIET_FROM * 60 * flow_minutes
+    checkpoint = work / FLOW_CHECKPOINT
+    Fit(checkpoint, {"flow": flow}, flow_optimizers(flow), flow_minutes, FLOW_SEED, elapsed_s=begun_s).save()
 
 
 def export(folder: Path, flow: FlowNetworks, autoencoder: Autoencoder) -> None:

@@ -14,12 +14,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from allaprima.flux import SKETCH, Autoencoder
-from allaprima.train.art import Art
 from allaprima.train.fit import Fit, device_of
 from allaprima.train.optimizers import flatten_kernels, make_optimizers, restore_kernels
-from allaprima.train.painters import Painters
-from allaprima.train.pictures import pick_canvas, scene_pixels, to_signed
-from allaprima.train.scenes import VALIDATION
+from allaprima.train.pictures import Painters, pick_canvas, to_signed
+from allaprima.train.scenes import VALIDATION_FROM
 
 #: Side of a crop in pixels: five cells.
 CROP = 5 * SKETCH.token_px
@@ -29,10 +27,9 @@ LATENT_NOISE = 0.08
 LATENT_PENALTY = 1e-3
 
 
-def fit_autoencoder(
-    folder: Path, art: Art, painters: Painters, minutes: float, scenes: int, device: torch.device
-) -> Autoencoder:
-    """Fit for that many minutes (over all runs), with checkpoints in `folder`; return the fitted autoencoder.
+def fit_autoencoder(folder: Path, painters: Painters, minutes: float, scenes: int, device: torch.device) -> Autoencoder:
+    """Fit on a device for that many minutes (over all runs), with checkpoints in `folder`; return the fitted
+    autoencoder, which is there too.
 
     scenes: how many are drawn up front; crops are taken from all of them.
     """
@@ -42,7 +39,7 @@ def fit_autoencoder(
     optimizers = make_optimizers(model, flatten_kernels(model, ends), MUON_RATE, RATE)
     fit = Fit(folder / "autoencoder.ckpt", {"autoencoder": model}, optimizers, minutes, seed=0)
     pool = painters.pool(scenes) if fit.share < 1 else []
-    held_out = scene_pixels(range(VALIDATION, VALIDATION + 24), art)
+    held_out = painters.pixels(range(VALIDATION_FROM, VALIDATION_FROM + 24))
     for step in fit.steps():
         loss = _loss(model, _crops(pool).to(device))
         fit.descend(loss)
@@ -51,7 +48,7 @@ def fit_autoencoder(
             print(f"autoencoder {fit.share:6.1%} step {step} loss {loss.item():.4f}{psnr}", flush=True)
     restore_kernels(model)
     print(f"autoencoder done: {score_psnr(model, held_out):.2f} dB on held-out scenes", flush=True)
-    fold_spread(model, scene_pixels(range(256), art))
+    fold_spread(model, painters.pixels(range(256)))
     return model
 
 
@@ -92,7 +89,10 @@ def score_psnr(model: Autoencoder, pixels: Tensor) -> float:
 
 @torch.no_grad()
 def fold_spread(model: Autoencoder, pixels: Tensor) -> None:
-    """Divide each latent channel by its standard deviation in the encoder and multiply by it in the decoder."""
+    """Divide each latent channel by its standard deviation in the encoder and multiply by it in the decoder.
+
+    pixels: of whole scenes, uint8 (N, 3, Y, X).
+    """
     device = device_of(model)
     z = torch.cat([model.encode(to_signed(part.to(device))) for part in pixels.split(16)])
     spread = z.std(dim=(0, 2, 3))

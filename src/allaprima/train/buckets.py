@@ -1,7 +1,7 @@
 """The scenes that the flow is fitted to, as latents: drawn and encoded once per encoder, in chunks that are kept.
 
-More scenes than last time add chunks to those that are there; a run that is broken off goes on at its chunk. Another
-encoder's chunks have other names.
+A run that is broken off goes on at its chunk, and more scenes than last time add to what is there, the last chunk being
+drawn again. Chunks of another encoder have other names and are left alone.
 """
 
 import hashlib
@@ -14,8 +14,7 @@ from torch import Tensor, nn
 from allaprima.flux import SKETCH, Autoencoder
 from allaprima.flux.latents import pack
 from allaprima.train.fit import device_of, write_whole
-from allaprima.train.painters import Painters
-from allaprima.train.pictures import canvas_px, to_signed
+from allaprima.train.pictures import Painters, canvas_px, to_signed
 from allaprima.train.scenes import SIZES, Scene, compose
 
 #: Scenes in a chunk.
@@ -38,7 +37,7 @@ class Bucket:
 
 
 def make_buckets(autoencoder: Autoencoder, painters: Painters, count: int, folder: Path) -> list[Bucket]:
-    """Return buckets of about `count` scenes in all, where the autoencoder is; their latents are kept in `folder`."""
+    """Return buckets of about `count` scenes in all, on the autoencoder's device; latents are kept in `folder`."""
     buckets = []
     device, encoder = device_of(autoencoder), _fingerprint(autoencoder.encoder)
     for i, ((width, height), share) in enumerate(SIZES.items()):

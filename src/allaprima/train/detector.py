@@ -24,7 +24,7 @@ from allaprima.train.art import DYES, Art
 from allaprima.train.fit import Fit
 from allaprima.train.optimizers import flatten_kernels, make_optimizers, restore_kernels
 from allaprima.train.places import BACKGROUNDS, OPEN
-from allaprima.train.scenes import JUDGE, Scene, compose, draw_pixels, grid, placed
+from allaprima.train.scenes import JUDGE_FITTED_FROM, Scene, compose, draw_pixels, grid, placed
 from allaprima.train.things import THINGS
 
 #: Side of the pictures that it reads, and pixels per side of a place on its maps: one cell of a square canvas.
@@ -116,10 +116,10 @@ def weights_file() -> Path:
     return Path(str(files("allaprima.train") / WEIGHTS))
 
 
-def load_detector(path: Path | None = None) -> Detector:
+def load_detector() -> Detector:
     """Return the fitted detector, in float32."""
     detector = Detector()
-    detector.load_state_dict({name: value.float() for name, value in load_file(path or weights_file()).items()})
+    detector.load_state_dict({name: value.float() for name, value in load_file(weights_file()).items()})
     return detector.eval()
 
 
@@ -205,7 +205,7 @@ def fit_detector(folder: Path, art: Art, minutes: float, scenes: int) -> Detecto
     matrices = flatten_kernels(detector, (detector.stem, detector.centres, detector.dyes))
     optimizers = make_optimizers(detector, matrices, MUON_RATE, RATE)
     fit = Fit(folder / "detector.ckpt", {"detector": detector}, optimizers, minutes, seed=5)
-    truth = true_scenes(range(JUDGE, JUDGE + scenes), art)
+    truth = true_scenes(range(JUDGE_FITTED_FROM, JUDGE_FITTED_FROM + (scenes if fit.share < 1 else 1)), art)
     first = torch.searchsorted(truth.centres[:, 0].contiguous(), torch.arange(scenes + 1))
     for step in fit.steps():
         picks = torch.randint(scenes, (BATCH,))

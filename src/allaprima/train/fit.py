@@ -61,6 +61,7 @@ class Fit:
     _snapped: float = field(init=False)
 
     def __post_init__(self) -> None:
+        # Before a checkpoint's rates take their place: those of now may be others.
         self._full_rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in self.optimizers]
         self._saved = self._snapped = self.clock()
         self._resume()

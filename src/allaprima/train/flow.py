@@ -28,9 +28,9 @@ from allaprima.train.optimizers import Optimizers
 from allaprima.train.reading import Captions
 from allaprima.train.scenes import Scene
 
-FLOW_CHECKPOINT = "flow.ckpt"
-#: Scenes a step, and the rates for so many; those for more rise with the root of their number, as gradients' noise
-#: falls (Malladi et al. 2022, 2205.10287).
+FLOW_CHECKPOINT, FLOW_SEED = "flow.ckpt", 1
+#: Scenes a step, and the rates for so many; those for more rise with the root of their number. That is derived for Adam
+#: (Malladi et al. 2022, 2205.10287), carried over to Muon, and was seen to work for 256.
 BATCH = 48
 MUON_RATE = 0.01
 ADAM_RATE = 1e-3
@@ -62,7 +62,8 @@ class FlowNetworks(nn.Module):
 
 
 def flow_optimizers(networks: FlowNetworks, batch: int = BATCH) -> Optimizers:
-    """Return Muon for the matrices of the transformer's blocks, and AdamW for the rest.
+    """Return Muon for the matrices of the transformer's blocks, and AdamW for the rest, at rates for `batch` scenes a
+    step.
 
     Muon moves a matrix by the same amount however small its gradient is; on the text encoders, whose gradients are
     mostly noise in a small batch, that is a random walk that the words' meanings do not survive.
@@ -85,8 +86,10 @@ def flow_optimizers(networks: FlowNetworks, batch: int = BATCH) -> Optimizers:
 
 
 def draw_times(count: int, device: torch.device | None = None) -> Tensor:
-    """Return times in [0, 1]: (count,). Half are 1, the very beginning, whose step decides what the picture shows; of
-    the others seven in eight are logit-normal (mean 0.5, scale 1.2) and one is uniform.
+    """Return times in [0, 1], float32 (count,), on a device, the CPU unless told.
+
+    Half are 1, the very beginning, whose step decides what the picture shows; of the others seven in eight are
+    logit-normal (mean 0.5, scale 1.2) and one is uniform.
     """
     times = torch.sigmoid(0.5 + 1.2 * torch.randn(count, device=device))
     uniform, first, second = torch.rand(3, count, device=device)
@@ -97,6 +100,7 @@ def draw_times(count: int, device: torch.device | None = None) -> Tensor:
 class Batch(NamedTuple):
     """What a step looks at: scenes of one canvas, with a caption each."""
 
+    #: Number of the bucket.
     bucket: int
     #: Numbers of the scenes in their bucket: (B,).
     picks: Tensor
@@ -142,9 +146,11 @@ def fit_flow(
         os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder / "compiled"))
         compile_blocks(networks.transformer)
     optimizers = flow_optimizers(networks, batch)
-    fit = Fit(folder / FLOW_CHECKPOINT, {"flow": networks}, optimizers, minutes, seed=1)
+    fit = Fit(folder / FLOW_CHECKPOINT, {"flow": networks}, optimizers, minutes, FLOW_SEED)
     smooth = None
-    for step, (which, picks, t5_ids, clip_ids) in zip(fit.steps(), _loaded(buckets, batch, fit.step), strict=False):
+    batches = _batches_from(fit.step, buckets, batch) if fit.share < 1 else ()
+    # There are always more batches than steps; the step is asked for first, so none is made for nothing.
+    for step, (which, picks, t5_ids, clip_ids) in zip(fit.steps(), batches, strict=False):
         loud = loudness(fit.share)
         loss = flow_loss(networks, buckets[which], picks, t5_ids, clip_ids, loud)
         fit.descend(loss)
@@ -158,7 +164,7 @@ def fit_flow(
     take_snapshot(fit.step)
 
 
-def _loaded(buckets: list[Bucket], batch: int, first: int) -> DataLoader[Batch]:
+def _batches_from(first: int, buckets: list[Bucket], batch: int) -> DataLoader[Batch]:
     """Return the batches from a step on. For a GPU, other processes word captions ahead of it; a CPU has no core to
     spare, and words each when it is wanted.
     """
@@ -231,6 +237,9 @@ def flow_loss(
     """
     device = bucket.latents.device
     picks, t5_ids, clip_ids = (numbers.to(device, non_blocking=True) for numbers in (picks, t5_ids, clip_ids))
+    # Made on the device: a copy would wait for the step before.
+    with device:
+        img_ids, txt_ids = image_ids(bucket.rows, bucket.columns), text_ids(t5_ids.shape[1])
     image = bucket.latents[picks].float()  # (B, L, C)
     noise = steered(torch.randn_like(image), bucket.leeway[picks], loud)
     t = draw_times(len(picks), device)
@@ -238,9 +247,9 @@ def flow_loss(
     with torch.autocast(device.type, torch.bfloat16):
         predicted = networks.transformer(
             mixed,
-            image_ids(bucket.rows, bucket.columns).to(device).expand(len(picks), -1, -1),
+            img_ids.expand(len(picks), -1, -1),
             networks.t5(t5_ids),
-            text_ids(t5_ids.shape[1]).to(device).expand(len(picks), -1, -1),
+            txt_ids.expand(len(picks), -1, -1),
             t,
             networks.clip(clip_ids),
         )

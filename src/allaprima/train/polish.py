@@ -10,13 +10,11 @@ from pathlib import Path
 import torch
 
 from allaprima.flux import Autoencoder
-from allaprima.train.art import Art
 from allaprima.train.autoencoder import picture_loss, score_psnr
 from allaprima.train.fit import Fit, device_of
 from allaprima.train.optimizers import flatten_kernels, make_optimizers, restore_kernels
-from allaprima.train.painters import Painters
-from allaprima.train.pictures import pick_canvas, scene_pixels, to_signed
-from allaprima.train.scenes import POLISH, VALIDATION
+from allaprima.train.pictures import Painters, pick_canvas, to_signed
+from allaprima.train.scenes import POLISH_FROM, VALIDATION_FROM
 
 BATCH = 4
 MUON_RATE, RATE = 0.01, 1e-3
@@ -24,10 +22,8 @@ MUON_RATE, RATE = 0.01, 1e-3
 MOST_NOISE = 0.4
 
 
-def polish_decoder(
-    folder: Path, autoencoder: Autoencoder, art: Art, painters: Painters, minutes: float, scenes: int
-) -> None:
-    """Improve the decoder in place for that many minutes (over all runs), with checkpoints in `folder`.
+def polish_decoder(folder: Path, autoencoder: Autoencoder, painters: Painters, minutes: float, scenes: int) -> None:
+    """Improve the decoder in place, on its device, for that many minutes (over all runs), with checkpoints in `folder`.
 
     scenes: how many are drawn up front.
     """
@@ -37,8 +33,8 @@ def polish_decoder(
         decoder, flatten_kernels(decoder, (decoder.conv_in, decoder.conv_out)), MUON_RATE, RATE
     )
     fit = Fit(folder / "polish.ckpt", {"decoder": decoder}, optimizers, minutes, seed=3)
-    pool = painters.pool(scenes, POLISH) if fit.share < 1 else []
-    held_out = scene_pixels(range(VALIDATION, VALIDATION + 24), art)
+    pool = painters.pool(scenes, POLISH_FROM) if fit.share < 1 else []
+    held_out = painters.pixels(range(VALIDATION_FROM, VALIDATION_FROM + 24))
     for step in fit.steps():
         drawn = pick_canvas(pool)
         picks = torch.randint(len(drawn), (BATCH,))

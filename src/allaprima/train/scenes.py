@@ -32,9 +32,15 @@ SIZES: dict[tuple[int, int], float] = {
     (512, 1440): 0.04,
 }
 
-#: The first numbers of the scenes that the decoder's polish sees, that the autoencoder's error is measured on, that the
-#: judge's is, and that the judge is fitted to; those of the other fits begin at 0. No two ranges meet.
-POLISH, VALIDATION, TRUE, JUDGE = 9_000_000, 10_000_000, 20_000_000, 30_000_000
+#: Numbers of the first scene, apart from one another and from those of the other fits, which begin at 0: of those that
+#: the decoder is polished on,
+POLISH_FROM = 9_000_000
+#: that the autoencoder's error is measured on,
+VALIDATION_FROM = 10_000_000
+#: that the judge's errors are measured on,
+JUDGED_FROM = 20_000_000
+#: and that the judge is fitted to.
+JUDGE_FITTED_FROM = 30_000_000
 
 #: What a scene leaves open, a standard normal number each: `Scene.leeway`.
 LEEWAY = 8

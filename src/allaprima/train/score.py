@@ -14,7 +14,7 @@ from allaprima.engine.pipeline import Pipeline
 from allaprima.request import ImageRequest
 from allaprima.train.art import Art
 from allaprima.train.detector import SIDE_PX, Sight, load_detector
-from allaprima.train.scenes import TRUE, Scene, compose, draw_pixels
+from allaprima.train.scenes import JUDGED_FROM, Scene, compose, draw_pixels
 from allaprima.train.suite import CATEGORIES, HELD_OUT, SEEN, Ask, asks, difference, is_right, overall, score
 from allaprima.weights.catalog import SKETCH_ID, sketch_folder
 from allaprima.weights.model import open_model
@@ -40,7 +40,7 @@ def judge_errors(look: Callable[[NDArray[np.uint8]], Sight], art: Art, count: in
     respect than what is asked for that it says are right.
     """
     refused = passed = 0
-    for number in range(TRUE, TRUE + count):
+    for number in range(JUDGED_FROM, JUDGED_FROM + count):
         scene = compose(number, SIDE, SIDE, may_be_held_out=True)
         sight = look(draw_pixels(scene, art))
         refused += not is_right(_asking(scene), sight)

@@ -7,12 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 
 from allaprima.engine.pipeline import Pipeline
 from allaprima.request import ImageRequest
-from allaprima.train.detector import load_detector
+from allaprima.train.detector import Sight
 from allaprima.train.suite import asks, score
 from allaprima.weights.catalog import SKETCH_ID
 from allaprima.weights.model import open_model
@@ -23,11 +24,20 @@ EVERY, SHOWN, COLUMNS = 15, 48, 8
 SIDE, SMALL = 512, 192
 
 
-def take_snapshot(export: Callable[[Path], None], folder: Path, step: int, device: str) -> None:
-    """Export the model into `folder`, print its score on a part of the suite and write a sheet beside it."""
+def take_snapshot(
+    export: Callable[[Path], None],
+    look: Callable[[NDArray[np.uint8]], Sight],
+    folder: Path,
+    step: int,
+    device: torch.device,
+) -> None:
+    """Export the model into `folder`, print its score on a part of the suite and write a sheet beside it.
+
+    export: writes the model into a folder of its own. look: the judge. device: where it paints.
+    """
     model = folder / "snapshot"
     export(model)
-    pipeline = Pipeline(open_model(model).load(device), device)
+    pipeline = Pipeline(open_model(model).load(device.type), device.type)
     painted: list[NDArray[np.uint8]] = []
 
     def paint(prompt: str, seed: int) -> NDArray[np.uint8]:
@@ -35,7 +45,7 @@ def take_snapshot(export: Callable[[Path], None], folder: Path, step: int, devic
         painted.append(picture)
         return picture
 
-    shares = score(paint, load_detector().look, asks()[::EVERY], (0,))
+    shares = score(paint, look, asks()[::EVERY], (0,))
     told = ", ".join(f"{name} {share:.0%}" for name, share in shares.items())
     print(f"snapshot at step {step}: {told}", flush=True)
     sheet(painted[:SHOWN]).save(folder / f"sheet-{step:06}.png")
