@@ -26,7 +26,7 @@ from allaprima.weights.precision import build_networks
 from allaprima.weights.tokenizer import word_tokenizer, word_tokenizers
 
 PROMPT = "A T-Rex relaxing on a beach, lying on a sun lounger and wearing sunglasses."
-GPU_PRECISIONS = (Precision.BF16, Precision.FP8, Precision.INT8)
+GPU_PRECISIONS = (Precision.BF16, Precision.FP8, Precision.INT8, Precision.INT8WO, Precision.INT4WO)
 
 
 def main() -> None:
@@ -80,17 +80,19 @@ def random_schnell(precision: Precision) -> Model:
     """Return FLUX.1 [schnell] on the GPU, with random weights and a word list of a few hundred of its ids."""
     networks = build_networks(SCHNELL, precision).to_empty(device="cuda")
     for name, tensor in networks.state_dict().items():
-        fill(name, tensor, 0.02 / 64 if precision == Precision.INT8 else 0.02)
+        fill(name, tensor, 0.02 if precision == Precision.FP8 else 0.02 / 64)
     return Model("schnell", "random", precision, SCHNELL, networks, *word_tokenizers(word_tokenizer(words()), SCHNELL))
 
 
 def fill(name: str, tensor: Tensor, scale: float) -> None:
     """Put random numbers into a tensor, so that weights deviate by about 0.02, as in a network at its beginning.
 
-    scale: of packed weights.
+    scale: of packed weights, where it is float32.
     """
     if tensor.dtype == torch.int8:
         tensor.random_(-127, 128)
+    elif tensor.dtype == torch.uint8:
+        tensor.random_(0, 256)
     elif tensor.dtype == torch.float8_e4m3fn:
         tensor.copy_(torch.randn(tensor.shape, dtype=torch.bfloat16, device=tensor.device))
     elif name.endswith(".scale") and tensor.dtype == torch.float32:
