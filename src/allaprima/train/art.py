@@ -52,34 +52,43 @@ class Art:
         self._icons: dict[str, dict[str, str]] = package["icons"]
         self._box = f"0 0 {package['width']} {package['height']}"
 
-    @lru_cache(maxsize=512)  # noqa: B019 - one Art lives as long as the process
     def sprite(self, icon: str, px: int, dye: str | None = None) -> NDArray[np.float32]:
         """Return an icon as (px, px, 4), float32 in [0, 1], colours multiplied by alpha.
 
         dye: one of `DYES`; the icon's main tone and its shades become that colour's.
         """
+        return _multiplied(self._levels(icon, px, dye))
+
+    # Kept as bytes, most of all sprites fit; to rasterise one takes ten times as long as to turn it into floats.
+    @lru_cache(maxsize=3000)  # noqa: B019 - one Art lives as long as the process
+    def _levels(self, icon: str, px: int, dye: str | None) -> NDArray[np.uint8]:
         body = self._icons[icon]["body"]
         if dye is not None:
             body = _dyed(body, self._main_tone(icon), dye)
         return self._raster(body, px)
 
-    def _raster(self, body: str, px: int) -> NDArray[np.float32]:
+    def _raster(self, body: str, px: int) -> NDArray[np.uint8]:
+        """Return an icon's drawing in levels: (px, px, 4), colours not multiplied by alpha."""
         svg = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="{self._box}">{body}</svg>'
         png = bytes(resvg_py.svg_to_bytes(svg_string=svg, width=px, height=px))
-        rgba = np.asarray(Image.open(io.BytesIO(png)).convert("RGBA"), dtype=np.float32) / np.float32(255)
-        rgba[..., :3] *= rgba[..., 3:]
-        return rgba
+        return np.asarray(Image.open(io.BytesIO(png)).convert("RGBA"))
 
     @cache  # noqa: B019 - as above
     def _main_tone(self, icon: str) -> tuple[float, float, float]:
         """Return hue in degrees, saturation and value of the saturated tone that covers most of an icon."""
-        pixels = self._raster(self._icons[icon]["body"], TONE_PX).reshape(-1, 4)
+        pixels = _multiplied(self._levels(icon, TONE_PX, None)).reshape(-1, 4)
         solid = pixels[pixels[:, 3] > 0.99, :3]
         tones = np.array([colorsys.rgb_to_hsv(*pixel) for pixel in solid.tolist()])
         tones = tones[tones[:, 1] > LEAST_SATURATION]
         hues, counts = np.unique(np.round(tones, 2), axis=0, return_counts=True)
         hue, saturation, value = hues[counts.argmax()].tolist()
         return 360 * hue, saturation, value
+
+
+def _multiplied(levels: NDArray[np.uint8]) -> NDArray[np.float32]:
+    rgba = levels.astype(np.float32) / np.float32(255)
+    rgba[..., :3] *= rgba[..., 3:]
+    return rgba
 
 
 def _member(folder: Path, name: str) -> bytes:
