@@ -205,7 +205,7 @@ def fit_detector(folder: Path, art: Art, minutes: float, scenes: int) -> Detecto
     matrices = flatten_kernels(detector, (detector.stem, detector.centres, detector.dyes))
     optimizers = make_optimizers(detector, matrices, MUON_RATE, RATE)
     fit = Fit(folder / "detector.ckpt", {"detector": detector}, optimizers, minutes, seed=5)
-    truth = true_scenes(range(JUDGE_FITTED_FROM, JUDGE_FITTED_FROM + (scenes if fit.share < 1 else 1)), art)
+    truth = true_scenes(range(JUDGE_FITTED_FROM, JUDGE_FITTED_FROM + scenes), art)
     first = torch.searchsorted(truth.centres[:, 0].contiguous(), torch.arange(scenes + 1))
     for step in fit.steps():
         picks = torch.randint(scenes, (BATCH,))
