@@ -1,18 +1,15 @@
 """The flow's fit: which times and which noise it sees, and what its loss says."""
 
-import pickle
-
-import numpy as np
 import pytest
 import torch
 
 from allaprima.flux import SKETCH
 from allaprima.flux.latents import noise, pack
+from allaprima.train.batches import Batches, Gallery, Mix
 from allaprima.train.buckets import Bucket
 from allaprima.train.flow import (
     BATCH,
     NEAREST,
-    Batches,
     FlowNetworks,
     draw_times,
     flow_loss,
@@ -20,7 +17,6 @@ from allaprima.train.flow import (
     loudness,
     steered,
 )
-from allaprima.train.reading import Captions
 from allaprima.train.scenes import LEEWAY, compose
 
 CHANNELS = SKETCH.transformer.in_channels
@@ -93,9 +89,8 @@ def test_a_fit_begins_with_no_opinion_so_that_its_loss_is_the_images_own_size():
     latents = torch.randn(8, 64, CHANNELS).bfloat16()
     scenes = [compose(seed, 512, 512) for seed in range(8)]
     bucket = Bucket(8, 8, scenes, latents, torch.tensor([scene.leeway for scene in scenes]))
-    t5_ids, clip_ids = Captions().ids(scenes, np.random.default_rng(0))
 
-    loss = flow_loss(networks, bucket, torch.arange(8), t5_ids, clip_ids)
+    loss = flow_loss(networks, Gallery([bucket], None), Batches([scenes], Mix(drawn=8, collages=0))[0])
 
     size = float(latents.float().square().mean())
     assert size <= loss.item() <= size / NEAREST**2
@@ -117,29 +112,3 @@ def test_rates_rise_with_the_root_of_the_batch():
         return [group["lr"] for moved in flow_optimizers(networks, batch) for group in moved.param_groups]
 
     assert rates(4 * BATCH) == pytest.approx([2 * rate for rate in rates(BATCH)])
-
-
-@pytest.fixture(scope="module")
-def batches():
-    return Batches([[compose(seed, 512, 512) for seed in range(first, first + 40)] for first in (0, 40)], 5)
-
-
-def test_the_batch_of_a_step_is_the_same_in_every_process_and_another_than_the_next_steps(batches):
-    def told(batch):
-        return batch.bucket, [numbers.tolist() for numbers in batch[1:]]
-
-    # What a loader's processes are given.
-    copied = pickle.loads(pickle.dumps(batches))  # noqa: S301 - our own
-
-    assert told(batches[7]) == told(batches[7]) == told(copied[7])
-    assert told(batches[7]) != told(batches[8])
-
-
-def test_a_batch_holds_scenes_of_one_bucket_with_a_caption_each(batches):
-    batch = batches[3]
-
-    assert batch.bucket in (0, 1)
-    assert batch.picks.shape == (5,)
-    assert 0 <= int(batch.picks.min()) <= int(batch.picks.max()) < 40
-    assert batch.t5_ids.shape == (5, SKETCH.t5.length)
-    assert batch.clip_ids.shape == (5, SKETCH.clip.length)

@@ -16,7 +16,7 @@ MINUTES = {"autoencoder": 0.7, "reading": 0.5, "flow": 0.8, "polish": 0.2}
 
 @pytest.mark.timeout(600)
 def test_one_command_trains_from_nothing_and_goes_on_where_it_stopped(art, tmp_path):
-    command = [sys.executable, "-m", "allaprima.train", "--scenes", "320"]
+    command = [sys.executable, "-m", "allaprima.train", "--scenes", "320", "--collages", "0"]
     command += ["--work", str(tmp_path / "work"), "--art", str(art.folder), "--out", str(tmp_path / "model")]
     command += [word for fit, minutes in MINUTES.items() for word in (f"--{fit}-minutes", str(minutes))]
 

@@ -13,11 +13,21 @@ from allaprima.flux import SKETCH, Autoencoder
 from allaprima.request import Precision
 from allaprima.train.art import Art
 from allaprima.train.autoencoder import fit_autoencoder
+from allaprima.train.batches import Gallery, Mix
 from allaprima.train.buckets import make_buckets
 from allaprima.train.captions import words
+from allaprima.train.cutouts import Cutter, make_cutouts
 from allaprima.train.detector import load_detector
 from allaprima.train.fit import Fit, write_whole
-from allaprima.train.flow import BATCH, FLOW_CHECKPOINT, FLOW_SEED, QUIET_FROM, FlowNetworks, fit_flow, flow_optimizers
+from allaprima.train.flow import (
+    BATCH,
+    FLOW_CHECKPOINT,
+    FLOW_SEED,
+    QUIET_FROM,
+    FlowNetworks,
+    fit_flow,
+    flow_optimizers,
+)
 from allaprima.train.pictures import Painters
 from allaprima.train.polish import polish_decoder
 from allaprima.train.reading import Likenesses, teach_reading
@@ -43,13 +53,18 @@ def main() -> None:
     parser.add_argument("--flow-minutes", type=float, default=600)
     parser.add_argument("--polish-minutes", type=float, default=20)
     parser.add_argument(
-        "--scenes", type=int, default=32000, help="scenes that the flow is fitted to; the autoencoder sees a 16th"
+        "--scenes", type=int, default=64000, help="scenes that the flow is fitted to; the autoencoder sees a 32nd"
     )
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where the fits run")
     parser.add_argument("--batch", type=int, default=BATCH, help="scenes in a step of the flow; a GPU wants 256")
+    parser.add_argument(
+        "--collages", type=float, default=0.5, help="share of them that are collages, 0 to 1; for 0 nothing is cut out"
+    )
     parser.add_argument("--compile", action="store_true", help="compile the transformer: pays after ten minutes")
     parser.add_argument("--warm-start", type=Path, help="model folder to begin from where the work folder is empty")
     options = parser.parse_args()
+    if not 0 <= options.collages <= 1:
+        parser.error(f"--collages {options.collages:g} is not a share of 0 to 1")
     options.work.mkdir(parents=True, exist_ok=True)
     if options.warm_start:
         warm_start(options.work, options.warm_start, options.flow_minutes)
@@ -58,7 +73,7 @@ def main() -> None:
 
 def train(options: argparse.Namespace) -> None:
     """Fit on, from what is in the work folder."""
-    work, device, few = options.work, torch.device(options.device), -(-options.scenes // 16)
+    work, device, few = options.work, torch.device(options.device), -(-options.scenes // 32)
     # cuDNN's attention fails in the backward pass of a bias that is learned, T5's (torch 2.11, H200).
     torch.backends.cuda.enable_cudnn_sdp(enabled=False)
     art = Art(options.art)
@@ -73,11 +88,14 @@ def train(options: argparse.Namespace) -> None:
             likenesses = Likenesses(art, autoencoder)
             teach_reading(work, likenesses, flow.t5, flow.clip, options.reading_minutes, options.scenes)
         buckets = make_buckets(autoencoder, painters, options.scenes, work)
+    collages = round(options.collages * options.batch)
+    mix = Mix(options.batch - collages, collages)
+    gallery = Gallery(buckets, make_cutouts(Cutter(autoencoder, art), work) if collages else None)
 
     def snap(step: int) -> None:
         take_snapshot(lambda folder: export(folder, flow, autoencoder), judge.look, work, step, device)
 
-    fit_flow(work, flow, buckets, options.flow_minutes, snap, batch=options.batch, compiled=options.compile)
+    fit_flow(work, flow, gallery, options.flow_minutes, snap, mix=mix, compiled=options.compile)
     with painters:
         polish_decoder(work, autoencoder, painters, options.polish_minutes, few)
     export(options.out, flow, autoencoder)
@@ -87,7 +105,7 @@ def warm_start(work: Path, folder: Path, flow_minutes: float) -> None:
     """Begin from a model folder's weights, unless a flow has been begun: its autoencoder as it is, its other networks
     as the flow's first state, at the share of its minutes from which on noise is as loud as any other.
 
-    Raises ValueError if the model is of other sizes than `SKETCH`, or the work folder holds an autoencoder, whose
+    Raises ValueError if the model is of other mix than `SKETCH`, or the work folder holds an autoencoder, whose
     latents the model does not know; nothing is written then.
     """
     if (work / FLOW_CHECKPOINT).exists():
@@ -96,7 +114,7 @@ def warm_start(work: Path, folder: Path, flow_minutes: float) -> None:
         raise ValueError(f"{work / AUTOENCODER} would be mixed with {folder}; a warm start wants an empty work folder")
     files = open_model(folder)
     if files.config != SKETCH:
-        raise ValueError(f"{folder} holds a model of other sizes than SKETCH; only one of the same can be gone on from")
+        raise ValueError(f"{folder} holds a model of other mix than SKETCH; only one of the same can be gone on from")
     networks = files.load("cpu", Precision.FP32).networks
     flow = FlowNetworks()
     flow.transformer, flow.t5, flow.clip = networks.transformer, networks.t5, networks.clip

@@ -39,7 +39,7 @@ class Bucket:
 def make_buckets(autoencoder: Autoencoder, painters: Painters, count: int, folder: Path) -> list[Bucket]:
     """Return buckets of about `count` scenes in all, on the autoencoder's device; latents are kept in `folder`."""
     buckets = []
-    device, encoder = device_of(autoencoder), _fingerprint(autoencoder.encoder)
+    device, encoder = device_of(autoencoder), fingerprint(autoencoder.encoder)
     for i, ((width, height), share) in enumerate(SIZES.items()):
         size = canvas_px(width, height)
         columns, rows = (side // SKETCH.token_px for side in size)
@@ -55,7 +55,7 @@ def make_buckets(autoencoder: Autoencoder, painters: Painters, count: int, folde
     return buckets
 
 
-def _fingerprint(network: nn.Module) -> str:
+def fingerprint(network: nn.Module) -> str:
     """Return eight hex digits that tell a network's weights from others."""
     digest = hashlib.sha256()
     for tensor in network.state_dict().values():

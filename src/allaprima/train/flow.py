@@ -1,32 +1,25 @@
 """Fit the transformer of `sketch` and its two text encoders, together, as a rectified flow on scenes' latents.
 
-The text encoders can read already (`reading`), and go on learning slowly. Scenes come as latents (`buckets`); captions
-are worded anew at every visit. The transformer predicts the image, from which the velocity follows (Li and He 2025,
-2511.13720): a stream so narrow can't carry the noise beside all else. Times are drawn from a logit-normal (Esser et al.
-2024, 2403.03206, section 3.1), and often at t = 1, where only the words are known. Matrices of the blocks are moved by
-Muon (Jordan et al. 2024), all else by AdamW.
+The text encoders can read already (`reading`), and go on learning slowly. The transformer predicts the image,
+from which the velocity follows (Li and He 2025, 2511.13720): a stream so narrow can't carry the noise beside all else.
+Times are drawn from a logit-normal (Esser et al. 2024, 2403.03206, section 3.1), and often at t = 1, where only the
+words are known. Matrices of the blocks are moved by Muon (Jordan et al. 2024), all else by AdamW.
 
 Dimension key: B batch, L image tokens, C latent values per token.
 """
 
 import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
 
 from allaprima.flux import SKETCH, CLIPTextEncoder, Flux, T5Encoder
 from allaprima.flux.latents import image_ids, text_ids
-from allaprima.train.buckets import Bucket
+from allaprima.train.batches import Batch, Gallery, Mix, loaded
 from allaprima.train.fit import Fit, device_of
 from allaprima.train.optimizers import Optimizers
-from allaprima.train.reading import Captions
-from allaprima.train.scenes import Scene
 
 FLOW_CHECKPOINT, FLOW_SEED = "flow.ckpt", 1
 #: Scenes a step, and the rates for so many; those for more rise with the root of their number. That is derived for Adam
@@ -35,8 +28,6 @@ BATCH = 48
 MUON_RATE = 0.01
 ADAM_RATE = 1e-3
 ENCODER_RATE = 3e-4
-#: A canvas is picked by the number of its scenes to this power, so a rare one more often than its share.
-EVENNESS = 0.8
 #: Times below this weigh as this one: what is wrong with the image there is too little to be seen.
 NEAREST = 0.6
 #: Share of the minutes from which on noise is no louder about its leeway than chance, and how loud it is at first.
@@ -97,62 +88,32 @@ def draw_times(count: int, device: torch.device | None = None) -> Tensor:
     return torch.where(second < 0.5, torch.ones_like(times), times)
 
 
-class Batch(NamedTuple):
-    """What a step looks at: scenes of one canvas, with a caption each."""
-
-    #: Number of the bucket.
-    bucket: int
-    #: Numbers of the scenes in their bucket: (B,).
-    picks: Tensor
-    #: (B, T) each.
-    t5_ids: Tensor
-    clip_ids: Tensor
-
-
-class Batches(Dataset[Batch]):
-    """The batch of every step, by the step's number."""
-
-    def __init__(self, scenes: list[list[Scene]], size: int) -> None:
-        self._scenes, self._size = scenes, size
-        weights = np.array([len(several) for several in scenes], dtype=float) ** EVENNESS
-        self._chances = weights / weights.sum()
-        self._captions = Captions()
-
-    def __getitem__(self, step: int) -> Batch:
-        rng = np.random.default_rng((2, step))
-        bucket = int(rng.choice(len(self._scenes), p=self._chances))
-        picks = rng.integers(len(self._scenes[bucket]), size=self._size)
-        ids = self._captions.ids([self._scenes[bucket][i] for i in picks], rng)
-        return Batch(bucket, torch.from_numpy(picks), *ids)
-
-
 def fit_flow(
     folder: Path,
     networks: FlowNetworks,
-    buckets: list[Bucket],
+    gallery: Gallery,
     minutes: float,
     take_snapshot: Callable[[int], None],
     *,
-    batch: int = BATCH,
+    mix: Mix,
     compiled: bool = False,
 ) -> None:
-    """Fit in place for that many minutes (over all runs), with checkpoints in `folder`; networks and buckets are on one
+    """Fit in place for that many minutes (over all runs), with checkpoints in `folder`; networks and gallery are on one
     device.
 
-    take_snapshot: called with the number of steps now and then, and at the end. batch: scenes a step. compiled:
-    `compile_blocks`.
+    take_snapshot: called with the number of steps now and then, and at the end. compiled: `compile_blocks`.
     """
     if compiled:
         os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder / "compiled"))
         compile_blocks(networks.transformer)
-    optimizers = flow_optimizers(networks, batch)
+    optimizers = flow_optimizers(networks, mix.drawn + mix.collages)
     fit = Fit(folder / FLOW_CHECKPOINT, {"flow": networks}, optimizers, minutes, FLOW_SEED)
     smooth = None
-    batches = _batches_from(fit.step, buckets, batch) if fit.share < 1 else ()
+    batches = loaded(gallery, fit.step, mix) if fit.share < 1 else ()
     # There are always more batches than steps; the step is asked for first, so none is made for nothing.
-    for step, (which, picks, t5_ids, clip_ids) in zip(fit.steps(), batches, strict=False):
+    for step, asked in zip(fit.steps(), batches, strict=False):
         loud = loudness(fit.share)
-        loss = flow_loss(networks, buckets[which], picks, t5_ids, clip_ids, loud)
+        loss = flow_loss(networks, gallery, asked, loud)
         fit.descend(loss)
         # Not read off the device at every step: a GPU would wait for each.
         smooth = loss.detach() if smooth is None else smooth.lerp(loss.detach(), 0.01)
@@ -162,21 +123,6 @@ def fit_flow(
             take_snapshot(step)
     print("flow done" + ("" if smooth is None else f": step {fit.step} loss {smooth.item():.4f}"), flush=True)
     take_snapshot(fit.step)
-
-
-def _batches_from(first: int, buckets: list[Bucket], batch: int) -> DataLoader[Batch]:
-    """Return the batches from a step on. For a GPU, other processes word captions ahead of it; a CPU has no core to
-    spare, and words each when it is wanted.
-    """
-    on_gpu = buckets[0].latents.is_cuda
-    workers = (os.cpu_count() or 1) // 2 if on_gpu else 0
-    batches = Batches([bucket.scenes for bucket in buckets], batch)
-    # What uses a GPU must not be forked; from pinned memory a copy does not wait for the step before.
-    context = "spawn" if workers else None
-    steps = range(first, sys.maxsize)
-    return DataLoader(
-        batches, None, sampler=steps, num_workers=workers, multiprocessing_context=context, pin_memory=on_gpu
-    )
 
 
 def compile_blocks(transformer: Flux) -> None:
@@ -223,33 +169,26 @@ def steered(noise: Tensor, leeway: Tensor, loud: float = 0.0) -> Tensor:
     return values.reshape(noise.shape)
 
 
-def flow_loss(
-    networks: FlowNetworks,
-    bucket: Bucket,
-    picks: Tensor,
-    t5_ids: Tensor,
-    clip_ids: Tensor,
-    loud: float = 0.0,
-) -> Tensor:
+def flow_loss(networks: FlowNetworks, gallery: Gallery, batch: Batch, loud: float = 0.0) -> Tensor:
     """Return the mean squared error of the velocity at random times, those near 0 weighed less.
 
-    picks: (B,); they and the ids may be anywhere. loud: of `steered`.
+    loud: of `steered`.
     """
-    device = bucket.latents.device
-    picks, t5_ids, clip_ids = (numbers.to(device, non_blocking=True) for numbers in (picks, t5_ids, clip_ids))
+    device, bucket = gallery.device, gallery.buckets[batch.bucket]
+    t5_ids, clip_ids = (ids.to(device, non_blocking=True) for ids in (batch.t5_ids, batch.clip_ids))
+    image, leeway = gallery.show(batch)
     # Made on the device: a copy would wait for the step before.
     with device:
         img_ids, txt_ids = image_ids(bucket.rows, bucket.columns), text_ids(t5_ids.shape[1])
-    image = bucket.latents[picks].float()  # (B, L, C)
-    noise = steered(torch.randn_like(image), bucket.leeway[picks], loud)
-    t = draw_times(len(picks), device)
+    noise = steered(torch.randn_like(image), leeway, loud)
+    t = draw_times(len(image), device)
     mixed = torch.lerp(image, noise, t[:, None, None])
     with torch.autocast(device.type, torch.bfloat16):
         predicted = networks.transformer(
             mixed,
-            img_ids.expand(len(picks), -1, -1),
+            img_ids.expand(len(image), -1, -1),
             networks.t5(t5_ids),
-            txt_ids.expand(len(picks), -1, -1),
+            txt_ids.expand(len(image), -1, -1),
             t,
             networks.clip(clip_ids),
         )

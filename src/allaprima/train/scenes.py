@@ -39,8 +39,10 @@ POLISH_FROM = 9_000_000
 VALIDATION_FROM = 10_000_000
 #: that the judge's errors are measured on,
 JUDGED_FROM = 20_000_000
-#: and that the judge is fitted to.
+#: that the judge is fitted to,
 JUDGE_FITTED_FROM = 30_000_000
+#: and, without end, of those that become collages.
+COLLAGES_FROM = 100_000_000
 
 #: What a scene leaves open, a standard normal number each: `Scene.leeway`.
 LEEWAY = 8

@@ -1,0 +1,112 @@
+"""Batches: what each step of the flow looks at, by the step's number.
+
+Some of a batch are drawn scenes, the others collages that nobody has seen before; all are worded anew. What is random
+about a batch follows from the step alone, so a fit that was broken off goes on with the same ones.
+
+Dimension key: D drawn scenes, K collages, B both, T text tokens, L image tokens, C latent values per token.
+"""
+
+import os
+import sys
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from allaprima.train.buckets import Bucket
+from allaprima.train.collages import Plan, Planner, compose_collage, laid
+from allaprima.train.cutouts import Cutouts
+from allaprima.train.reading import Captions
+from allaprima.train.scenes import LEEWAY, Scene
+
+#: A canvas is picked by the number of its scenes to this power, so a rare one more often than its share.
+EVENNESS = 0.8
+
+
+@dataclass(frozen=True, slots=True)
+class Mix:
+    """How many scenes of each kind a batch holds."""
+
+    drawn: int
+    collages: int
+
+
+class Batch(NamedTuple):
+    """What a step looks at: scenes of one canvas with a caption each, the drawn ones first."""
+
+    #: Number of the bucket.
+    bucket: int
+    #: Numbers of the drawn scenes in their bucket: (D,).
+    picks: Tensor
+    #: How the collages are laid.
+    plan: Plan
+    #: The collages' leeway: (K, LEEWAY), float32.
+    leeway: Tensor
+    #: (B, T) each.
+    t5_ids: Tensor
+    clip_ids: Tensor
+
+
+class Batches(Dataset[Batch]):
+    """The batch of every step, by the step's number."""
+
+    def __init__(self, scenes: list[list[Scene]], mix: Mix) -> None:
+        """scenes: the drawn ones of each bucket, one at least."""
+        self._scenes, self._sizes = scenes, mix
+        weights = np.array([len(several) for several in scenes], dtype=float) ** EVENNESS
+        self._chances = weights / weights.sum()
+        self._planner, self._captions = Planner(), Captions()
+
+    def __getitem__(self, step: int) -> Batch:
+        rng = np.random.default_rng((2, step))
+        bucket = int(rng.choice(len(self._scenes), p=self._chances))
+        drawn = self._scenes[bucket]
+        width, height = drawn[0].width, drawn[0].height
+        collages = [compose_collage(rng, width, height) for _ in range(self._sizes.collages)]
+        picks = rng.integers(len(drawn), size=self._sizes.drawn)
+        ids = self._captions.ids([*(drawn[i] for i in picks), *collages], rng)
+        leeway = torch.tensor([scene.leeway for scene in collages]).reshape(-1, LEEWAY)
+        return Batch(bucket, torch.from_numpy(picks), self._planner.plan(collages), leeway, *ids)
+
+
+@dataclass(frozen=True, slots=True)
+class Gallery:
+    """What batches are shown from, on the networks' device."""
+
+    buckets: list[Bucket]
+    #: None for batches without collages.
+    cutouts: Cutouts | None
+
+    @property
+    def device(self) -> torch.device:
+        """Where it is."""
+        return self.buckets[0].latents.device
+
+    def show(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return a batch's latents and leeway: (B, L, C) and (B, LEEWAY), float32."""
+        bucket, device = self.buckets[batch.bucket], self.device
+        picks = batch.picks.to(device, non_blocking=True)
+        image, leeway = bucket.latents[picks].float(), bucket.leeway[picks]
+        if self.cutouts is None:
+            return image, leeway
+        plan = Plan(*(told.to(device, non_blocking=True) for told in batch.plan))
+        collages = laid(self.cutouts, plan, bucket.rows, bucket.columns)
+        return torch.cat((image, collages)), torch.cat((leeway, batch.leeway.to(device, non_blocking=True)))
+
+
+def loaded(gallery: Gallery, first: int, mix: Mix) -> DataLoader[Batch]:
+    """Return the batches from a step on. For a GPU, other processes compose and word them ahead of it; a CPU has no
+    core to spare, and does so when one is wanted.
+    """
+    on_gpu = gallery.device.type == "cuda"
+    workers = (os.cpu_count() or 1) // 2 if on_gpu else 0
+    batches = Batches([bucket.scenes for bucket in gallery.buckets], mix)
+    # What uses a GPU must not be forked; from pinned memory a copy does not wait for the step before.
+    context = "spawn" if workers else None
+    steps = range(first, sys.maxsize)
+    return DataLoader(
+        batches, None, sampler=steps, num_workers=workers, multiprocessing_context=context, pin_memory=on_gpu
+    )

@@ -1,0 +1,96 @@
+"""What the flow looks at, step by step."""
+
+import itertools
+import pickle
+
+import pytest
+import torch
+
+from allaprima.flux import SKETCH
+from allaprima.train.batches import Batches, Gallery, Mix, loaded
+from allaprima.train.buckets import Bucket
+from allaprima.train.cutouts import SIDE, Cutouts, cutout_keys
+from allaprima.train.pictures import SQUARE, canvas_px
+from allaprima.train.places import COLOURS
+from allaprima.train.scenes import LEEWAY, compose, grid
+
+CHANNELS = SKETCH.transformer.in_channels
+CANVASES = (SQUARE, canvas_px(1024, 576))
+MIX = Mix(drawn=3, collages=2)
+
+
+def scenes_of(canvas):
+    return [compose(seed, *canvas) for seed in range(20)]
+
+
+@pytest.fixture(scope="module")
+def batches():
+    return Batches([scenes_of(canvas) for canvas in CANVASES], MIX)
+
+
+@pytest.fixture(scope="module")
+def gallery():
+    """Drawn scenes whose latents are all 1, and collages whose latents are all 2."""
+    buckets, grounds = [], {}
+    for canvas in CANVASES:
+        scenes = scenes_of(canvas)
+        rows, columns = grid(scenes[0])
+        leeway = torch.tensor([scene.leeway for scene in scenes])
+        latents = torch.ones(len(scenes), rows * columns, CHANNELS).bfloat16()
+        buckets.append(Bucket(rows, columns, scenes, latents, leeway))
+        grounds[rows, columns] = torch.full((len(COLOURS), 2, rows, columns, CHANNELS), 2.0)
+    things = torch.zeros(len(cutout_keys()) + 1, SIDE, SIDE, CHANNELS).bfloat16()
+    return Gallery(buckets, Cutouts(things, grounds))
+
+
+def told(batch):
+    return batch.bucket, [numbers.tolist() for numbers in (batch.picks, *batch.plan, *batch[3:])]
+
+
+def test_the_batch_of_a_step_is_the_same_in_every_process_and_another_than_the_next_steps(batches):
+    # What a loader's processes are given.
+    copied = pickle.loads(pickle.dumps(batches))  # noqa: S301 - our own
+
+    assert told(batches[7]) == told(batches[7]) == told(copied[7])
+    assert told(batches[7]) != told(batches[8])
+
+
+def test_a_batch_holds_drawn_scenes_of_one_bucket_and_collages_with_a_caption_each(batches):
+    batch = batches[3]
+
+    assert batch.bucket in (0, 1)
+    assert batch.picks.shape == (3,)
+    assert 0 <= int(batch.picks.min()) <= int(batch.picks.max()) < 20
+    assert batch.leeway.shape == (2, LEEWAY)
+    assert all(len(part) == 2 for part in batch.plan)
+    assert batch.t5_ids.shape == (5, SKETCH.t5.length)
+    assert batch.clip_ids.shape == (5, SKETCH.clip.length)
+
+
+def test_collages_are_of_the_canvas_of_the_drawn_scenes_beside_them_and_come_behind_them(batches, gallery):
+    seen = set()
+    for step in range(8):
+        batch = batches[step]
+        bucket = gallery.buckets[batch.bucket]
+        seen.add(batch.bucket)
+
+        image, leeway = gallery.show(batch)
+
+        assert image.shape == (5, bucket.rows * bucket.columns, CHANNELS)
+        assert image.mean((1, 2)).tolist() == [1, 1, 1, 2, 2]
+        assert torch.equal(leeway, torch.cat((bucket.leeway[batch.picks], batch.leeway)))
+    assert seen == {0, 1}
+
+
+def test_a_gallery_without_cutouts_shows_drawn_scenes_alone(gallery):
+    batch = Batches([bucket.scenes for bucket in gallery.buckets], Mix(drawn=4, collages=0))[0]
+
+    image, leeway = Gallery(gallery.buckets, None).show(batch)
+
+    assert len(image) == len(leeway) == len(batch.t5_ids) == 4
+
+
+def test_batches_are_loaded_from_a_step_on_so_that_a_fit_goes_on_with_its_own(batches, gallery):
+    found = [told(batch) for batch in itertools.islice(loaded(gallery, 5, MIX), 3)]
+
+    assert found == [told(batches[step]) for step in (5, 6, 7)]

@@ -1,0 +1,83 @@
+"""Scenes that are put together from latents."""
+
+import numpy as np
+import pytest
+import torch
+from local_encoder import LocalAutoencoder
+
+from allaprima.flux import SKETCH
+from allaprima.train.buckets import encoded
+from allaprima.train.collages import Planner, compose_collage, is_collage, laid
+from allaprima.train.cutouts import SIDE, Cutouts, Cutter, cutout_keys
+from allaprima.train.held_out import is_held_out
+from allaprima.train.pictures import SQUARE, canvas_px
+from allaprima.train.places import COLOURS
+from allaprima.train.scenes import SIZES, Scene, Subject, compose, draw_pixels, grid, mood
+
+CHANNELS = SKETCH.transformer.in_channels
+
+
+def scene(*subjects, background="blue", relation=None, leeway=(0.0,) * 8):
+    return Scene(background, subjects, relation, *SQUARE, leeway)
+
+
+def test_things_side_by_side_on_a_plain_background_can_be_had_as_a_collage():
+    assert is_collage(scene(Subject("panda", 3)))
+    assert is_collage(scene(Subject("panda"), Subject("automobile", 1, "red"), relation="left"))
+    assert is_collage(scene(Subject("panda", size="small")))
+
+
+def test_places_things_in_front_of_others_large_ones_and_what_is_worn_have_to_be_drawn():
+    assert not is_collage(scene(Subject("panda", 3), background="beach"))
+    assert not is_collage(scene(Subject("panda"), Subject("automobile"), relation="front"))
+    assert not is_collage(scene(Subject("panda")))
+    assert not is_collage(scene(Subject("panda", size="small", accessory="sunglasses")))
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_collages_for_every_canvas_are_new_each_time_and_hold_nothing_that_is_held_out(size):
+    rng = np.random.default_rng(0)
+
+    found = [compose_collage(rng, *canvas_px(*size)) for _ in range(40)]
+
+    assert len(set(found)) == len(found)
+    assert all(is_collage(one) for one in found)
+    assert not any(is_held_out(one.subjects, one.background) for one in found)
+    assert len({len(one.subjects) for one in found}) > 1
+
+
+def test_a_collage_is_the_drawn_scene_but_for_its_light_if_the_encoder_sees_one_cell_at_a_time(art):
+    autoencoder = LocalAutoencoder()
+    cutter = Cutter(autoencoder, art)
+    seeds = [seed for seed in range(400) if is_collage(compose(seed, *SQUARE))][:6]
+    scenes = [compose(seed, *SQUARE) for seed in seeds]
+    rows, columns = grid(scenes[0])
+    numbers = {key: number for number, key in enumerate(cutout_keys())}
+    things = torch.zeros(len(numbers) + 1, SIDE, SIDE, CHANNELS).bfloat16()
+    grounds = torch.zeros(len(COLOURS), 2, rows, columns, CHANNELS)
+    for one in scenes:
+        wanted = [(subject.icon, subject.dye) for subject in one.subjects]
+        for look, cut in zip(wanted, cutter.things(one.background, wanted), strict=True):
+            things[numbers[one.background, look]] = cut
+        grounds[list(COLOURS).index(one.background)] = cutter.ground(one.background, rows, columns)
+
+    found = laid(Cutouts(things, {(rows, columns): grounds}), Planner().plan(scenes), rows, columns)
+
+    pixels = torch.stack([torch.from_numpy(draw_pixels(one, art)).permute(2, 0, 1) for one in scenes])
+    drawn = encoded(autoencoder, pixels).float()
+    assert float((found - drawn).square().mean()) < 0.003 * float(drawn.var())
+
+
+def test_light_is_between_the_darkest_and_the_brightest_ground():
+    rows, columns = grid(scene(Subject("panda", 2)))
+    grounds = torch.stack((torch.zeros(rows, columns, CHANNELS), torch.ones(rows, columns, CHANNELS)))
+    cutouts = Cutouts(
+        torch.zeros(len(cutout_keys()) + 1, SIDE, SIDE, CHANNELS).bfloat16(),
+        {(rows, columns): grounds.expand(len(COLOURS), -1, -1, -1, -1)},
+    )
+    scenes = [scene(Subject("panda", 2), leeway=(0.0,) * 5 + (light, 0.0, 0.0)) for light in (-9.0, -1.0, 0.0, 2.0)]
+
+    found = laid(cutouts, Planner().plan(scenes), rows, columns)
+
+    assert found.mean((1, 2)).tolist() == pytest.approx([(1 + mood(one).light) / 2 for one in scenes])
+    assert found.mean((1, 2)).tolist() == pytest.approx([0, 0.25, 0.5, 1])

@@ -1,0 +1,97 @@
+"""What collages are made of."""
+
+from collections.abc import Sequence
+
+import pytest
+import torch
+from local_encoder import LocalAutoencoder
+from torch import Tensor
+
+from allaprima.flux import SKETCH
+from allaprima.flux.latents import pack
+from allaprima.train.cutouts import MARGIN, SIDE, Cutter, Look, cutout_keys, looks, make_cutouts
+from allaprima.train.pictures import to_signed
+from allaprima.train.places import COLOURS, Mood, background
+from allaprima.train.scenes import SIZES
+
+CHANNELS = SKETCH.transformer.in_channels
+
+
+@pytest.fixture(scope="module")
+def autoencoder():
+    return LocalAutoencoder()
+
+
+@pytest.fixture
+def cutter(autoencoder, art):
+    return Cutter(autoencoder, art)
+
+
+def bare(autoencoder, colour, rows, columns, light):
+    """Latents of a background with nothing on it: (rows, columns, C)."""
+    cell = SKETCH.token_px
+    picture = background(colour, columns * cell, rows * cell, Mood(light=light))
+    levels = torch.from_numpy(picture * 255).round().to(torch.uint8).permute(2, 0, 1)[None]
+    return pack(autoencoder.encode(to_signed(levels)))[0].unflatten(0, (rows, columns))
+
+
+def test_every_thing_has_a_cutout_on_every_colour_in_every_colour_that_it_comes_in():
+    keys = cutout_keys()
+
+    assert len(set(keys)) == len(keys) == len(COLOURS) * len(looks())
+    assert {("red", ("automobile", "blue")), ("white", ("panda", None))} <= set(keys)
+    assert ("white", ("panda", "blue")) not in keys
+
+
+@pytest.mark.parametrize("count", [2, 5])
+def test_a_cutout_is_what_the_thing_adds_and_nothing_in_its_margin_if_the_encoder_sees_no_farther(cutter, count):
+    cut = cutter.things("yellow", looks()[:count]).float()
+
+    assert cut.shape == (count, SIDE, SIDE, CHANNELS)
+    inside = cut[:, MARGIN:-MARGIN, MARGIN:-MARGIN]
+    assert bool((inside.abs().amax((1, 2, 3)) > 0.05).all())
+    margin = cut.clone()
+    margin[:, MARGIN:-MARGIN, MARGIN:-MARGIN] = 0
+    assert float(margin.abs().max()) < 0.02
+    assert len({tuple(one.flatten().tolist()) for one in cut}) == count
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(12, 12), (7, 20), (20, 7), (9, 16)])
+def test_a_ground_holds_nothing_of_the_things_that_it_was_seen_beside(cutter, autoencoder, rows, columns):
+    dark, bright = cutter.ground("green", rows, columns)
+
+    assert torch.allclose(dark, bare(autoencoder, "green", rows, columns, -1.0), atol=0.02)
+    assert torch.allclose(bright, bare(autoencoder, "green", rows, columns, 1.0), atol=0.02)
+
+
+class Quick(Cutter):
+    """Cuts nothing but zeros, and tells how often."""
+
+    cuts = 0
+
+    def things(self, colour: str, several: Sequence[Look]) -> Tensor:
+        self.cuts += 1
+        return torch.full((len(several), SIDE, SIDE, CHANNELS), 1.0).bfloat16()
+
+    def ground(self, colour: str, rows: int, columns: int) -> Tensor:
+        return torch.zeros(2, rows, columns, CHANNELS)
+
+
+def test_cutouts_are_kept_for_the_same_encoder_and_made_anew_for_another(autoencoder, art, tmp_path):
+    cutter = Quick(autoencoder, art)
+
+    made = make_cutouts(cutter, tmp_path)
+    again = make_cutouts(cutter, tmp_path)
+
+    assert cutter.cuts == len(COLOURS)
+    assert torch.equal(made.things, again.things)
+    assert made.grounds.keys() == again.grounds.keys()
+    assert len(made.grounds) == len(SIZES)
+    assert len(made.things) == len(cutout_keys()) + 1
+    # The last one is empty.
+    assert float(made.things[-1].abs().max()) == 0
+    other = LocalAutoencoder()
+    torch.nn.init.ones_(other.encoder.weight)
+    anew = Quick(other, art)
+    make_cutouts(anew, tmp_path)
+    assert anew.cuts == len(COLOURS)
