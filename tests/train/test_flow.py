@@ -1,5 +1,7 @@
 """The flow's fit: which times and which noise it sees, and what its loss says."""
 
+import math
+
 import pytest
 import torch
 
@@ -7,6 +9,7 @@ from allaprima.flux import SKETCH
 from allaprima.flux.latents import noise, pack
 from allaprima.train.batches import Batches, Gallery, Mix
 from allaprima.train.buckets import Bucket
+from allaprima.train.cells import ANSWERS
 from allaprima.train.flow import (
     BATCH,
     NEAREST,
@@ -17,7 +20,7 @@ from allaprima.train.flow import (
     loudness,
     steered,
 )
-from allaprima.train.scenes import LEEWAY, compose
+from allaprima.train.scenes import LEEWAY, compose, grid
 
 CHANNELS = SKETCH.transformer.in_channels
 
@@ -86,14 +89,18 @@ def test_the_noise_of_a_seed_tells_a_leeway_that_is_standard_normal():
 
 def test_a_fit_begins_with_no_opinion_so_that_its_loss_is_the_images_own_size():
     networks = FlowNetworks()
-    latents = torch.randn(8, 64, CHANNELS).bfloat16()
     scenes = [compose(seed, 512, 512) for seed in range(8)]
-    bucket = Bucket(8, 8, scenes, latents, torch.tensor([scene.leeway for scene in scenes]))
+    rows, columns = grid(scenes[0])
+    latents = torch.randn(8, rows * columns, CHANNELS).bfloat16()
+    bucket = Bucket(rows, columns, scenes, latents, torch.tensor([scene.leeway for scene in scenes]))
 
-    loss = flow_loss(networks, Gallery([bucket], None), Batches([scenes], Mix(drawn=8, collages=0))[0])
+    loss, read = flow_loss(networks, Gallery([bucket], None), Batches([scenes], Mix(drawn=8, collages=0))[0])
 
     size = float(latents.float().square().mean())
     assert size <= loss.item() <= size / NEAREST**2
+    # Nor an opinion of what stands where.
+    guessed = sum(math.log(count) for count in ANSWERS) / len(ANSWERS)
+    assert read.item() == pytest.approx(guessed, rel=0.3)
 
 
 def test_every_parameter_is_moved_by_one_optimizer():

@@ -28,6 +28,9 @@ def test_a_warm_start_begins_with_the_folders_weights(tmp_path):
     assert (fit.step, fit.share) == (0, QUIET_FROM)
     begun = flow.state_dict() | torch.load(tmp_path / "autoencoder.pt", weights_only=True)
     for name, weight in (shipped.state_dict() | autoencoder.state_dict()).items():
+        # What reads along while it is fitted is not shipped.
+        if name.startswith("cells."):
+            continue
         assert torch.equal(begun[name], weight.bfloat16().float()), name
 
 

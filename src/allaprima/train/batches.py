@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from allaprima.train.buckets import Bucket
+from allaprima.train.cells import standing
 from allaprima.train.collages import Plan, Planner, compose_collage, laid
 from allaprima.train.cutouts import Cutouts
 from allaprima.train.reading import Captions
@@ -48,6 +49,8 @@ class Batch(NamedTuple):
     #: (B, T) each.
     t5_ids: Tensor
     clip_ids: Tensor
+    #: What stands in each cell: (B, L, questions), uint8 (`cells`).
+    standing: Tensor
 
 
 class Batches(Dataset[Batch]):
@@ -67,9 +70,11 @@ class Batches(Dataset[Batch]):
         width, height = drawn[0].width, drawn[0].height
         collages = [compose_collage(rng, width, height) for _ in range(self._sizes.collages)]
         picks = rng.integers(len(drawn), size=self._sizes.drawn)
-        ids = self._captions.ids([*(drawn[i] for i in picks), *collages], rng)
+        scenes = [*(drawn[i] for i in picks), *collages]
+        ids = self._captions.ids(scenes, rng)
         leeway = torch.tensor([scene.leeway for scene in collages]).reshape(-1, LEEWAY)
-        return Batch(bucket, torch.from_numpy(picks), self._planner.plan(collages), leeway, *ids)
+        plan = self._planner.plan(collages)
+        return Batch(bucket, torch.from_numpy(picks), plan, leeway, *ids, standing(scenes))
 
 
 @dataclass(frozen=True, slots=True)

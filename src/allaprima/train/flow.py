@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from allaprima.flux import SKETCH, CLIPTextEncoder, Flux, T5Encoder
 from allaprima.flux.latents import image_ids, text_ids
 from allaprima.train.batches import Batch, Gallery, Mix, loaded
+from allaprima.train.cells import CellReader
 from allaprima.train.fit import Fit, device_of
 from allaprima.train.optimizers import Optimizers
 
@@ -30,13 +31,15 @@ ADAM_RATE = 1e-3
 ENCODER_RATE = 3e-4
 #: Times below this weigh as this one: what is wrong with the image there is too little to be seen.
 NEAREST = 0.6
+#: How much the error of what is read from the cells counts: about as much as the picture's, in the blocks before.
+CELLS_WEIGHT = 0.3
 #: Share of the minutes from which on noise is no louder about its leeway than chance, and how loud it is at first.
 QUIET_FROM = 0.25
 LOUDEST = 0.8
 
 
 class FlowNetworks(nn.Module):
-    """The three networks that are fitted together."""
+    """The three networks that are fitted together, and what reads along while they are."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -50,6 +53,7 @@ class FlowNetworks(nn.Module):
         for name, parameter in self.transformer.named_parameters():
             if "mod" in name.lower() or name.startswith("final_layer"):
                 nn.init.zeros_(parameter)
+        self.cells = CellReader(self.transformer)
 
 
 def flow_optimizers(networks: FlowNetworks, batch: int = BATCH) -> Optimizers:
@@ -62,14 +66,21 @@ def flow_optimizers(networks: FlowNetworks, batch: int = BATCH) -> Optimizers:
     matrices: list[nn.Parameter] = []
     encoders: list[nn.Parameter] = []
     rest: list[nn.Parameter] = []
+    readers = list(networks.cells.parameters())
     for name, parameter in networks.named_parameters():
         in_block = name.startswith(("transformer.double_blocks", "transformer.single_blocks"))
         if in_block and parameter.ndim == 2 and "mod" not in name:
             matrices.append(parameter)
-        else:
-            (rest if name.startswith("transformer.") else encoders).append(parameter)
+        elif name.startswith("transformer."):
+            rest.append(parameter)
+        elif not name.startswith("cells."):
+            encoders.append(parameter)
     more = (batch / BATCH) ** 0.5
-    groups = [{"params": rest, "lr": more * ADAM_RATE}, {"params": encoders, "lr": more * ENCODER_RATE}]
+    groups = [
+        {"params": rest, "lr": more * ADAM_RATE},
+        {"params": encoders, "lr": more * ENCODER_RATE},
+        {"params": readers, "lr": more * ADAM_RATE},
+    ]
     return [
         torch.optim.Muon(matrices, lr=more * MUON_RATE, momentum=0.95, weight_decay=0.01),
         torch.optim.AdamW(groups, betas=(0.9, 0.98), weight_decay=0.0),
@@ -113,15 +124,17 @@ def fit_flow(
     # There are always more batches than steps; the step is asked for first, so none is made for nothing.
     for step, asked in zip(fit.steps(), batches, strict=False):
         loud = loudness(fit.share)
-        loss = flow_loss(networks, gallery, asked, loud)
-        fit.descend(loss)
+        loss, read = flow_loss(networks, gallery, asked, loud)
+        fit.descend(loss + CELLS_WEIGHT * read)
         # Not read off the device at every step: a GPU would wait for each.
-        smooth = loss.detach() if smooth is None else smooth.lerp(loss.detach(), 0.01)
+        both = torch.stack((loss, read)).detach()
+        smooth = both if smooth is None else smooth.lerp(both, 0.01)
         if step % 100 == 0:
-            print(f"flow {fit.share:6.1%} step {step} loss {smooth.item():.4f} loud {loud:.2f}", flush=True)
+            told = "loss {:.4f} cells {:.4f}".format(*smooth.tolist())
+            print(f"flow {fit.share:6.1%} step {step} {told} loud {loud:.2f}", flush=True)
         if fit.is_snapshot_due():
             take_snapshot(step)
-    print("flow done" + ("" if smooth is None else f": step {fit.step} loss {smooth.item():.4f}"), flush=True)
+    print("flow done" + ("" if smooth is None else f": step {fit.step} loss {smooth[0].item():.4f}"), flush=True)
     take_snapshot(fit.step)
 
 
@@ -169,8 +182,9 @@ def steered(noise: Tensor, leeway: Tensor, loud: float = 0.0) -> Tensor:
     return values.reshape(noise.shape)
 
 
-def flow_loss(networks: FlowNetworks, gallery: Gallery, batch: Batch, loud: float = 0.0) -> Tensor:
-    """Return the mean squared error of the velocity at random times, those near 0 weighed less.
+def flow_loss(networks: FlowNetworks, gallery: Gallery, batch: Batch, loud: float = 0.0) -> tuple[Tensor, Tensor]:
+    """Return the mean squared error of the velocity at random times, those near 0 weighed less, and beside it what
+    the cells' reader errs by.
 
     loud: of `steered`.
     """
@@ -192,6 +206,7 @@ def flow_loss(networks: FlowNetworks, gallery: Gallery, batch: Batch, loud: floa
             t,
             networks.clip(clip_ids),
         )
+        read = networks.cells.loss(batch.standing.to(device, non_blocking=True))
     # The error of the velocity that follows from a predicted image is that image's, over t.
     errors = (predicted.float() - image) / t.clamp(min=NEAREST)[:, None, None]
-    return errors.square().mean()
+    return errors.square().mean(), read

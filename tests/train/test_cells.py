@@ -1,0 +1,79 @@
+"""What the transformer's middle is asked about the cells of a scene."""
+
+import math
+
+import pytest
+import torch
+
+from allaprima.flux import SKETCH, Flux
+from allaprima.flux.latents import image_ids, text_ids
+from allaprima.train.art import DYES
+from allaprima.train.cells import ANSWERS, BLOCK, CellReader, standing
+from allaprima.train.pictures import SQUARE
+from allaprima.train.scenes import Scene, Subject, grid, placed
+from allaprima.train.things import THINGS
+
+ICONS = [thing.icon for thing in THINGS]
+
+
+def scene(*subjects, relation=None):
+    return Scene("blue", subjects, relation, *SQUARE, (0.0,) * 8)
+
+
+def test_answers_say_what_stands_in_a_cell_in_which_colour_how_large_and_which_part_of_it():
+    shown = scene(Subject("panda"), Subject("automobile", 1, "red"), relation="left")
+    rows, columns = grid(shown)
+
+    (told,) = standing([shown]).unflatten(1, (rows, columns))
+
+    assert int(told.amax()) < max(ANSWERS)
+    for one in placed(shown):
+        box = one.box
+        part = told[box.row : box.row + box.cells, box.column : box.column + box.cells]
+        assert set(part[..., 0].flatten().tolist()) == {1 + ICONS.index(one.subject.icon)}
+        dye = 0 if one.subject.dye is None else 1 + list(DYES).index(one.subject.dye)
+        assert set(part[..., 1].flatten().tolist()) == {dye}
+        assert set(part[..., 2].flatten().tolist()) == {box.cells}
+        assert part[:, 0, 3].tolist() == part[0, :, 4].tolist() == list(range(1, box.cells + 1))
+        part[:] = 0
+    assert int(told.amax()) == 0
+
+
+def test_of_two_things_in_one_cell_the_front_one_is_meant():
+    shown = scene(Subject("panda"), Subject("castle"), relation="front")
+    rows, columns = grid(shown)
+    front = placed(shown)[-1]
+
+    (told,) = standing([shown]).unflatten(1, (rows, columns))
+
+    assert front.subject.icon == "panda"
+    covered = told[
+        front.box.row : front.box.row + front.box.cells, front.box.column : front.box.column + front.box.cells
+    ]
+    assert set(covered[..., 0].flatten().tolist()) == {1 + ICONS.index("panda")}
+    assert 1 + ICONS.index("castle") in told[..., 0]
+
+
+def test_what_is_read_teaches_the_blocks_before_it_and_none_behind():
+    torch.manual_seed(0)
+    transformer = Flux(SKETCH.transformer)
+    reader = CellReader(transformer)
+    shown = scene(Subject("panda", 2))
+    right, text = standing([shown]), 5
+    config = SKETCH.transformer
+
+    transformer(
+        torch.randn(1, right.shape[1], config.in_channels),
+        image_ids(*grid(shown)),
+        torch.randn(1, text, config.context_in_dim),
+        text_ids(text),
+        torch.ones(1),
+        torch.randn(1, config.vec_in_dim),
+    )
+    loss = reader.loss(right)
+    loss.backward()
+
+    assert loss.item() == pytest.approx(sum(math.log(count) for count in ANSWERS) / len(ANSWERS), rel=0.3)
+    taught = [any(p.grad is not None for p in block.parameters()) for block in transformer.single_blocks]
+    assert taught[: BLOCK + 1] == [True] * (BLOCK + 1)
+    assert not any(taught[BLOCK + 1 :])
