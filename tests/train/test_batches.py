@@ -9,10 +9,14 @@ import torch
 from allaprima.flux import SKETCH
 from allaprima.train.batches import Batches, Gallery, Mix, loaded
 from allaprima.train.buckets import Bucket
+from allaprima.train.captions import COLOUR_WORDS
+from allaprima.train.cells import right_answers
 from allaprima.train.cutouts import SIDE, Cutouts, cutout_keys
 from allaprima.train.pictures import SQUARE, canvas_px
 from allaprima.train.places import COLOURS
+from allaprima.train.reading import tokenizers
 from allaprima.train.scenes import LEEWAY, compose, grid
+from allaprima.train.things import THINGS
 
 CHANNELS = SKETCH.transformer.in_channels
 CANVASES = (SQUARE, canvas_px(1024, 576))
@@ -57,8 +61,10 @@ def test_the_batch_of_a_step_is_the_same_in_every_process_and_another_than_the_n
 
 def test_a_batch_holds_drawn_scenes_of_one_bucket_and_collages_with_a_caption_each(batches):
     batch = batches[3]
+    drawn = [scenes_of(CANVASES[batch.bucket])[i] for i in batch.picks]
 
     assert batch.bucket in (0, 1)
+    assert torch.equal(batch.answers[:3], right_answers(drawn))
     assert batch.picks.shape == (3,)
     assert 0 <= int(batch.picks.min()) <= int(batch.picks.max()) < 20
     assert batch.leeway.shape == (2, LEEWAY)
@@ -80,6 +86,25 @@ def test_collages_are_of_the_canvas_of_the_drawn_scenes_beside_them_and_come_beh
         assert image.mean((1, 2)).tolist() == [1, 1, 1, 2, 2]
         assert torch.equal(leeway, torch.cat((bucket.leeway[batch.picks], batch.leeway)))
     assert seen == {0, 1}
+
+
+def test_what_is_said_and_answered_of_a_collage_is_what_is_laid(batches, gallery):
+    read, _ = tokenizers()
+    for step in range(8):
+        batch = batches[step]
+        bucket = gallery.buckets[batch.bucket]
+        answers = batch.answers[3:].unflatten(1, (bucket.rows, bucket.columns))
+        for i, (colour, things) in enumerate(zip(batch.plan.colours.tolist(), batch.plan.things.tolist(), strict=True)):
+            name = list(COLOURS)[colour]
+            words = read.tokenizer.decode(batch.t5_ids[3 + i].tolist()).split()
+            assert set(COLOUR_WORDS.get(name, (name,))) & set(words)
+            corners = zip(batch.plan.rows[i].tolist(), batch.plan.columns[i].tolist(), strict=True)
+            for number, (row, column) in zip(things, corners, strict=True):
+                if number >= 0:
+                    icon = cutout_keys()[number][1][0]
+                    assert [thing.icon for thing in THINGS][int(answers[i, row, column, 0]) - 1] == icon
+                    # The upper left of its parts.
+                    assert answers[i, row, column, 3:].tolist() == [1, 1]
 
 
 def test_a_gallery_without_cutouts_shows_drawn_scenes_alone(gallery):

@@ -8,17 +8,25 @@ from local_encoder import LocalAutoencoder
 from allaprima.flux import SKETCH
 from allaprima.train.buckets import encoded
 from allaprima.train.collages import Planner, compose_collage, is_collage, laid
-from allaprima.train.cutouts import SIDE, Cutouts, Cutter, cutout_keys
+from allaprima.train.cutouts import MARGIN, SIDE, Cutouts, Cutter, cutout_keys
 from allaprima.train.held_out import is_held_out
 from allaprima.train.pictures import SQUARE, canvas_px
-from allaprima.train.places import COLOURS
-from allaprima.train.scenes import SIZES, Scene, Subject, compose, draw_pixels, grid, mood
+from allaprima.train.places import COLOURS, OPEN
+from allaprima.train.scenes import SIZES, Scene, Subject, compose, draw_pixels, grid, mood, placed
 
 CHANNELS = SKETCH.transformer.in_channels
 
 
-def scene(*subjects, background="blue", relation=None, leeway=(0.0,) * 8):
-    return Scene(background, subjects, relation, *SQUARE, leeway)
+def scene(*subjects, background="blue", relation=None, leeway=(0.0,) * 8, canvas=SQUARE):
+    return Scene(background, subjects, relation, *canvas, leeway)
+
+
+def blank(rows, columns, thing=0.0):
+    """Cutouts that are all one number, on grounds of 0 where it is dark and 1 where it is bright."""
+    things = torch.full((len(cutout_keys()) + 1, SIDE, SIDE, CHANNELS), thing).bfloat16()
+    things[-1] = 0
+    grounds = torch.stack((torch.zeros(rows, columns, CHANNELS), torch.ones(rows, columns, CHANNELS)))
+    return Cutouts(things, {(rows, columns): grounds.expand(len(COLOURS), -1, -1, -1, -1)})
 
 
 def test_things_side_by_side_on_a_plain_background_can_be_had_as_a_collage():
@@ -29,8 +37,10 @@ def test_things_side_by_side_on_a_plain_background_can_be_had_as_a_collage():
 
 def test_places_things_in_front_of_others_large_ones_and_what_is_worn_have_to_be_drawn():
     assert not is_collage(scene(Subject("panda", 3), background="beach"))
+    assert not is_collage(scene(Subject("panda", 3), background=OPEN))
     assert not is_collage(scene(Subject("panda"), Subject("automobile"), relation="front"))
     assert not is_collage(scene(Subject("panda")))
+    assert not is_collage(scene(Subject("panda", size="big")))
     assert not is_collage(scene(Subject("panda", size="small", accessory="sunglasses")))
 
 
@@ -46,11 +56,12 @@ def test_collages_for_every_canvas_are_new_each_time_and_hold_nothing_that_is_he
     assert len({len(one.subjects) for one in found}) > 1
 
 
-def test_a_collage_is_the_drawn_scene_but_for_its_light_if_the_encoder_sees_one_cell_at_a_time(art):
+@pytest.mark.parametrize("canvas", [SQUARE, canvas_px(1440, 512), canvas_px(512, 1440)])
+def test_a_collage_is_the_drawn_scene_but_for_its_light_if_the_encoder_sees_one_cell_at_a_time(art, canvas):
     autoencoder = LocalAutoencoder()
     cutter = Cutter(autoencoder, art)
-    seeds = [seed for seed in range(400) if is_collage(compose(seed, *SQUARE))][:6]
-    scenes = [compose(seed, *SQUARE) for seed in seeds]
+    seeds = [seed for seed in range(400) if is_collage(compose(seed, *canvas))][:6]
+    scenes = [compose(seed, *canvas) for seed in seeds]
     rows, columns = grid(scenes[0])
     numbers = {key: number for number, key in enumerate(cutout_keys())}
     things = torch.zeros(len(numbers) + 1, SIDE, SIDE, CHANNELS).bfloat16()
@@ -68,16 +79,30 @@ def test_a_collage_is_the_drawn_scene_but_for_its_light_if_the_encoder_sees_one_
     assert float((found - drawn).square().mean()) < 0.003 * float(drawn.var())
 
 
+def test_margins_beyond_the_canvas_are_cut_off_and_where_things_meet_both_are_added():
+    # Four on the flat canvas stand without a gap.
+    shown = scene(Subject("panda", 4), canvas=canvas_px(1440, 512), leeway=(-9.0, -9.0, *(0.0,) * 3, -9.0, 0.0, 0.0))
+    rows, columns = grid(shown)
+    wanted = torch.zeros(rows, columns)
+    boxes = [one.box for one in placed(shown)]
+    for box in boxes:
+        wanted[
+            max(0, box.row - MARGIN) : box.row + box.cells + MARGIN,
+            max(0, box.column - MARGIN) : box.column + box.cells + MARGIN,
+        ] += 1
+    assert int(wanted.amax()) == 2
+    assert min(box.column for box in boxes) < MARGIN
+
+    (found,) = laid(blank(rows, columns, thing=1.0), Planner().plan([shown]), rows, columns)
+
+    assert torch.equal(found, wanted.flatten()[:, None].expand(-1, CHANNELS))
+
+
 def test_light_is_between_the_darkest_and_the_brightest_ground():
     rows, columns = grid(scene(Subject("panda", 2)))
-    grounds = torch.stack((torch.zeros(rows, columns, CHANNELS), torch.ones(rows, columns, CHANNELS)))
-    cutouts = Cutouts(
-        torch.zeros(len(cutout_keys()) + 1, SIDE, SIDE, CHANNELS).bfloat16(),
-        {(rows, columns): grounds.expand(len(COLOURS), -1, -1, -1, -1)},
-    )
     scenes = [scene(Subject("panda", 2), leeway=(0.0,) * 5 + (light, 0.0, 0.0)) for light in (-9.0, -1.0, 0.0, 2.0)]
 
-    found = laid(cutouts, Planner().plan(scenes), rows, columns)
+    found = laid(blank(rows, columns), Planner().plan(scenes), rows, columns)
 
     assert found.mean((1, 2)).tolist() == pytest.approx([(1 + mood(one).light) / 2 for one in scenes])
     assert found.mean((1, 2)).tolist() == pytest.approx([0, 0.25, 0.5, 1])

@@ -1,5 +1,6 @@
 """What collages are made of."""
 
+import zlib
 from collections.abc import Sequence
 
 import pytest
@@ -65,33 +66,51 @@ def test_a_ground_holds_nothing_of_the_things_that_it_was_seen_beside(cutter, au
 
 
 class Quick(Cutter):
-    """Cuts nothing but zeros, and tells how often."""
+    """Cuts numbers that tell what they are of, and counts how often."""
 
     cuts = 0
 
     def things(self, colour: str, several: Sequence[Look]) -> Tensor:
         self.cuts += 1
-        return torch.full((len(several), SIDE, SIDE, CHANNELS), 1.0).bfloat16()
+        told = torch.tensor([told_of(colour, icon, dye) for icon, dye in several])
+        return told[:, None, None, None].expand(-1, SIDE, SIDE, CHANNELS).bfloat16()
 
     def ground(self, colour: str, rows: int, columns: int) -> Tensor:
-        return torch.zeros(2, rows, columns, CHANNELS)
+        return torch.full((2, rows, columns, CHANNELS), told_of(colour, str(rows), str(columns)))
 
 
-def test_cutouts_are_kept_for_the_same_encoder_and_made_anew_for_another(autoencoder, art, tmp_path):
-    cutter = Quick(autoencoder, art)
+def told_of(*names):
+    """A number for names, different for different ones, that bfloat16 holds."""
+    return float(zlib.crc32(repr(names).encode()) % 251)
+
+
+def test_there_is_a_cutout_for_every_key_in_order_with_an_empty_one_behind_and_a_ground_for_every_canvas(
+    autoencoder, art, tmp_path
+):
+    made = make_cutouts(Quick(autoencoder, art), tmp_path)
+
+    told = [told_of(colour, *look) for colour, look in cutout_keys()]
+    assert made.things[:, 3, 3, 7].tolist() == [*told, 0.0]
+    assert len(made.grounds) == len(SIZES)
+    for (rows, columns), grounds in made.grounds.items():
+        assert grounds.shape == (len(COLOURS), 2, rows, columns, CHANNELS)
+        assert grounds[:, 1, 2, 3, 4].tolist() == [told_of(colour, str(rows), str(columns)) for colour in COLOURS]
+
+
+def test_cutouts_are_kept_and_made_anew_for_another_encoder_or_where_they_are_of_something_else(
+    autoencoder, art, tmp_path
+):
+    cutter, other = Quick(autoencoder, art), LocalAutoencoder()
+    torch.nn.init.ones_(other.encoder.weight)
+    anew = Quick(other, art)
 
     made = make_cutouts(cutter, tmp_path)
     again = make_cutouts(cutter, tmp_path)
-
-    assert cutter.cuts == len(COLOURS)
-    assert torch.equal(made.things, again.things)
-    assert made.grounds.keys() == again.grounds.keys()
-    assert len(made.grounds) == len(SIZES)
-    assert len(made.things) == len(cutout_keys()) + 1
-    # The last one is empty.
-    assert float(made.things[-1].abs().max()) == 0
-    other = LocalAutoencoder()
-    torch.nn.init.ones_(other.encoder.weight)
-    anew = Quick(other, art)
     make_cutouts(anew, tmp_path)
-    assert anew.cuts == len(COLOURS)
+
+    assert cutter.cuts == anew.cuts == len(COLOURS)
+    assert torch.equal(made.things, again.things)
+    for kept in tmp_path.iterdir():
+        torch.save((("of", "something", "else"), made.things, made.grounds), kept)
+    make_cutouts(cutter, tmp_path)
+    assert cutter.cuts == 2 * len(COLOURS)

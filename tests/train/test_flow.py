@@ -10,6 +10,7 @@ from allaprima.flux.latents import noise, pack
 from allaprima.train.batches import Batches, Gallery, Mix
 from allaprima.train.buckets import Bucket
 from allaprima.train.cells import ANSWERS
+from allaprima.train.cutouts import SIDE, Cutouts, cutout_keys
 from allaprima.train.flow import (
     BATCH,
     NEAREST,
@@ -20,6 +21,7 @@ from allaprima.train.flow import (
     loudness,
     steered,
 )
+from allaprima.train.places import COLOURS
 from allaprima.train.scenes import LEEWAY, compose, grid
 
 CHANNELS = SKETCH.transformer.in_channels
@@ -101,6 +103,21 @@ def test_a_fit_begins_with_no_opinion_so_that_its_loss_is_the_images_own_size():
     # Nor an opinion of what stands where.
     guessed = sum(math.log(count) for count in ANSWERS) / len(ANSWERS)
     assert read.item() == pytest.approx(guessed, rel=0.3)
+
+
+def test_collages_have_their_loss_beside_drawn_scenes():
+    networks = FlowNetworks()
+    scenes = [compose(seed, 512, 512) for seed in range(4)]
+    rows, columns = grid(scenes[0])
+    drawn = torch.zeros(4, rows * columns, CHANNELS).bfloat16()
+    bucket = Bucket(rows, columns, scenes, drawn, torch.tensor([scene.leeway for scene in scenes]))
+    things = torch.zeros(len(cutout_keys()) + 1, SIDE, SIDE, CHANNELS).bfloat16()
+    grounds = {(rows, columns): torch.full((len(COLOURS), 2, rows, columns, CHANNELS), 2.0)}
+
+    loss, _ = flow_loss(networks, Gallery([bucket], Cutouts(things, grounds)), Batches([scenes], Mix(4, 4))[0])
+
+    # Nothing is painted yet, so it is the images' own size: 0 of the drawn ones, 4 of the collages.
+    assert 2 <= loss.item() <= 2 / NEAREST**2
 
 
 def test_every_parameter_is_moved_by_one_optimizer():

@@ -16,6 +16,7 @@ MINUTES = {"autoencoder": 0.7, "reading": 0.5, "flow": 0.8, "polish": 0.2}
 
 @pytest.mark.timeout(600)
 def test_one_command_trains_from_nothing_and_goes_on_where_it_stopped(art, tmp_path):
+    # Cutouts alone would take longer than all of this.
     command = [sys.executable, "-m", "allaprima.train", "--scenes", "320", "--collages", "0"]
     command += ["--work", str(tmp_path / "work"), "--art", str(art.folder), "--out", str(tmp_path / "model")]
     command += [word for fit, minutes in MINUTES.items() for word in (f"--{fit}-minutes", str(minutes))]
@@ -34,6 +35,8 @@ def test_one_command_trains_from_nothing_and_goes_on_where_it_stopped(art, tmp_p
     losses = told(r"flow .*loss (\S+)")
     assert len(losses) > 1
     assert losses[-1] < 1.2 * losses[0]
+    cells = told(r"flow .*cells (\S+)")
+    assert cells[-1] < cells[0]
     assert "snapshot at step" in log
     assert "polish done" in log
     assert list((tmp_path / "work").glob("sheet-*.png"))

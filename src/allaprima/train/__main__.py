@@ -51,14 +51,17 @@ def main() -> None:
     parser.add_argument("--autoencoder-minutes", type=float, default=40)
     parser.add_argument("--reading-minutes", type=float, default=10)
     parser.add_argument("--flow-minutes", type=float, default=600)
-    parser.add_argument("--polish-minutes", type=float, default=20)
+    parser.add_argument("--polish-minutes", type=float, default=40)
     parser.add_argument(
         "--scenes", type=int, default=64000, help="scenes that the flow is fitted to; the autoencoder sees a 32nd"
     )
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where the fits run")
     parser.add_argument("--batch", type=int, default=BATCH, help="scenes in a step of the flow; a GPU wants 256")
     parser.add_argument(
-        "--collages", type=float, default=0.5, help="share of them that are collages, 0 to 1; for 0 nothing is cut out"
+        "--collages",
+        type=float,
+        default=0.5,
+        help="share of a step's scenes that are collages, 0 to 1; at 0 no cutouts are made",
     )
     parser.add_argument("--compile", action="store_true", help="compile the transformer: pays after ten minutes")
     parser.add_argument("--warm-start", type=Path, help="model folder to begin from where the work folder is empty")
@@ -105,7 +108,7 @@ def warm_start(work: Path, folder: Path, flow_minutes: float) -> None:
     """Begin from a model folder's weights, unless a flow has been begun: its autoencoder as it is, its other networks
     as the flow's first state, at the share of its minutes from which on noise is as loud as any other.
 
-    Raises ValueError if the model is of other mix than `SKETCH`, or the work folder holds an autoencoder, whose
+    Raises ValueError if the model is of other sizes than `SKETCH`, or the work folder holds an autoencoder, whose
     latents the model does not know; nothing is written then.
     """
     if (work / FLOW_CHECKPOINT).exists():
@@ -114,11 +117,13 @@ def warm_start(work: Path, folder: Path, flow_minutes: float) -> None:
         raise ValueError(f"{work / AUTOENCODER} would be mixed with {folder}; a warm start wants an empty work folder")
     files = open_model(folder)
     if files.config != SKETCH:
-        raise ValueError(f"{folder} holds a model of other mix than SKETCH; only one of the same can be gone on from")
+        raise ValueError(f"{folder} holds a model of other sizes than SKETCH; only one of the same can be gone on from")
     networks = files.load("cpu", Precision.FP32).networks
     flow = FlowNetworks()
-    flow.transformer, flow.t5, flow.clip = networks.transformer, networks.t5, networks.clip
-    flow.requires_grad_()
+    for mine, shipped in (
+        (flow.transformer, networks.transformer), (flow.t5, networks.t5), (flow.clip, networks.clip)
+    ):  # fmt: skip
+        mine.load_state_dict(shipped.state_dict())
     write_whole(networks.autoencoder.state_dict(), work / AUTOENCODER)
     begun_s = QUIET_FROM * 60 * flow_minutes
     checkpoint = work / FLOW_CHECKPOINT

@@ -1,7 +1,7 @@
 """Batches: what each step of the flow looks at, by the step's number.
 
-Some of a batch are drawn scenes, the others collages that nobody has seen before; all are worded anew. What is random
-about a batch follows from the step alone, so a fit that was broken off goes on with the same ones.
+Some of a batch are drawn scenes, the others collages that were never seen before; all are worded anew. What is random
+about a batch follows from the step, so a fit of the same scenes and mix that was broken off goes on with the same ones.
 
 Dimension key: D drawn scenes, K collages, B both, T text tokens, L image tokens, C latent values per token.
 """
@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from allaprima.train.buckets import Bucket
-from allaprima.train.cells import standing
+from allaprima.train.cells import right_answers
 from allaprima.train.collages import Plan, Planner, compose_collage, laid
 from allaprima.train.cutouts import Cutouts
 from allaprima.train.reading import Captions
@@ -40,17 +40,17 @@ class Batch(NamedTuple):
 
     #: Number of the bucket.
     bucket: int
-    #: Numbers of the drawn scenes in their bucket: (D,).
+    #: Numbers of the drawn scenes in their bucket: (D,), int64.
     picks: Tensor
     #: How the collages are laid.
     plan: Plan
     #: The collages' leeway: (K, LEEWAY), float32.
     leeway: Tensor
-    #: (B, T) each.
+    #: Token ids: (B, T) each, int64.
     t5_ids: Tensor
     clip_ids: Tensor
-    #: What stands in each cell: (B, L, questions), uint8 (`cells`).
-    standing: Tensor
+    #: `cells.right_answers`: (B, L, questions), uint8.
+    answers: Tensor
 
 
 class Batches(Dataset[Batch]):
@@ -58,7 +58,7 @@ class Batches(Dataset[Batch]):
 
     def __init__(self, scenes: list[list[Scene]], mix: Mix) -> None:
         """scenes: the drawn ones of each bucket, one at least."""
-        self._scenes, self._sizes = scenes, mix
+        self._scenes, self._mix = scenes, mix
         weights = np.array([len(several) for several in scenes], dtype=float) ** EVENNESS
         self._chances = weights / weights.sum()
         self._planner, self._captions = Planner(), Captions()
@@ -68,13 +68,13 @@ class Batches(Dataset[Batch]):
         bucket = int(rng.choice(len(self._scenes), p=self._chances))
         drawn = self._scenes[bucket]
         width, height = drawn[0].width, drawn[0].height
-        collages = [compose_collage(rng, width, height) for _ in range(self._sizes.collages)]
-        picks = rng.integers(len(drawn), size=self._sizes.drawn)
+        collages = [compose_collage(rng, width, height) for _ in range(self._mix.collages)]
+        picks = rng.integers(len(drawn), size=self._mix.drawn)
         scenes = [*(drawn[i] for i in picks), *collages]
         ids = self._captions.ids(scenes, rng)
         leeway = torch.tensor([scene.leeway for scene in collages]).reshape(-1, LEEWAY)
         plan = self._planner.plan(collages)
-        return Batch(bucket, torch.from_numpy(picks), plan, leeway, *ids, standing(scenes))
+        return Batch(bucket, torch.from_numpy(picks), plan, leeway, *ids, right_answers(scenes))
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,12 +91,13 @@ class Gallery:
         return self.buckets[0].latents.device
 
     def show(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Return a batch's latents and leeway: (B, L, C) and (B, LEEWAY), float32."""
+        """Return a batch's latents and leeway: (B, L, C) and (B, LEEWAY), float32. One with collages wants cutouts."""
         bucket, device = self.buckets[batch.bucket], self.device
         picks = batch.picks.to(device, non_blocking=True)
         image, leeway = bucket.latents[picks].float(), bucket.leeway[picks]
-        if self.cutouts is None:
+        if len(batch.leeway) == 0:
             return image, leeway
+        assert self.cutouts is not None, "there are cutouts for collages"
         plan = Plan(*(told.to(device, non_blocking=True) for told in batch.plan))
         collages = laid(self.cutouts, plan, bucket.rows, bucket.columns)
         return torch.cat((image, collages)), torch.cat((leeway, batch.leeway.to(device, non_blocking=True)))

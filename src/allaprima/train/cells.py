@@ -19,9 +19,9 @@ from allaprima.train.layout import BIG
 from allaprima.train.scenes import Scene, grid, placed
 from allaprima.train.things import THINGS
 
-#: The single block after which the image tokens are read: before there were such questions, what stands in a cell was
-#: first to be found there, two blocks after its place and two before the end.
-BLOCK = 3
+#: Single block, counted from 0, after which image tokens are read. Without such questions a matrix could tell row and
+#: column after this one, and the thing only after the next (LOG.md, 2026-11-27); that left two blocks to paint it.
+BLOCK = 2
 
 _ICONS = (None, *(thing.icon for thing in THINGS))
 _DYES = (None, *DYES)
@@ -30,8 +30,8 @@ _DYES = (None, *DYES)
 ANSWERS = (len(_ICONS), len(_DYES), BIG + 1, BIG + 1, BIG + 1)
 
 
-def standing(scenes: list[Scene]) -> Tensor:
-    """Return the right answers for scenes of one canvas: (B, L, Q), uint8."""
+def right_answers(scenes: list[Scene]) -> Tensor:
+    """Return what is right about scenes of one canvas: (B, L, Q), uint8."""
     rows, columns = grid(scenes[0])
     told = np.zeros((len(scenes), rows, columns, len(ANSWERS)), dtype=np.uint8)
     for cells, scene in zip(told, scenes, strict=True):
@@ -51,7 +51,7 @@ class CellReader(nn.Module):
     """Answers every question about every cell from one hidden layer of a transformer."""
 
     def __init__(self, transformer: Flux) -> None:
-        """transformer: listened to from now on, not owned."""
+        """transformer: read by a forward hook, not owned."""
         super().__init__()
         self.answer = nn.Linear(SKETCH.transformer.hidden_size, sum(ANSWERS))
         self._heard: Tensor | None = None
@@ -61,11 +61,12 @@ class CellReader(nn.Module):
         self._heard = passed_on
 
     def loss(self, right: Tensor) -> Tensor:
-        """Return the error of the answers about what the transformer painted last, in nats, the mean of all.
+        """Return the mean cross-entropy over cells and questions, in nats, for the transformer's last forward pass: a
+        scalar, float32. Once per pass.
 
         right: the right answers, (B, L, Q), uint8, on the transformer's device.
         """
-        assert self._heard is not None, "the transformer has painted"
+        assert self._heard is not None, "there was a forward pass"
         tokens = self._heard[:, -right.shape[1] :]  # (B, T + L, width) -> (B, L, width)
         # Not kept: the whole graph of a step would be.
         self._heard = None

@@ -27,13 +27,13 @@ MOST = 4
 class Plan(NamedTuple):
     """How collages of one canvas are laid."""
 
-    #: Numbers of their colours: (B,).
+    #: Numbers of their colours: (B,), int64.
     colours: Tensor
-    #: From 0, darkest, to 1, brightest: (B,).
+    #: From 0, darkest, to 1, brightest: (B,), float32.
     light: Tensor
-    #: Numbers of their cutouts, -1 for none: (B, S).
+    #: Numbers of their cutouts, -1 for none: (B, S), int64.
     things: Tensor
-    #: Cells of the things' upper left corners: (B, S) each.
+    #: Cells of the things' upper left corners: (B, S) each, int64.
     rows: Tensor
     columns: Tensor
 
@@ -76,8 +76,9 @@ class Planner:
 def laid(cutouts: Cutouts, plan: Plan, rows: int, columns: int) -> Tensor:
     """Return the latents of collages on a canvas of rows x columns cells: (B, H * W, C), float32.
 
-    The plan is on the cutouts' device. Where the margins of two things overlap, both count; and a background's light
-    falls on what stands before it too, by 3 % of a level's range at most, which in a drawn scene it does not.
+    The plan is on the cutouts' device. Where a thing's margin meets another thing or its margin, both are added. Light
+    is added to things as well as to the background, 3 % of the range of levels at most; a drawn scene lights the
+    background only.
     """
     dark, bright = cutouts.grounds[rows, columns][plan.colours].unbind(1)  # (B, H, W, C)
     ground = torch.lerp(dark, bright, plan.light[:, None, None, None])

@@ -30,7 +30,8 @@ from allaprima.train.things import THINGS
 MARGIN = 1
 #: Side of a cutout in cells.
 SIDE = SEVERAL + 2 * MARGIN
-#: Rows and columns of the pictures that two cutouts are taken from, their margins in one corner overlapping.
+#: Rows and columns of the pictures that two cutouts are taken from: as near to a canvas's as it goes, their margins
+#: overlapping in one corner.
 SHEET = 2 * SEVERAL + 3 * MARGIN
 #: Pictures that are encoded at a time.
 PART = 16
@@ -60,7 +61,10 @@ def looks() -> list[Look]:
 
 
 def cutout_keys() -> list[tuple[str, Look]]:
-    """Return what there are cutouts of, in their order: every look on every colour."""
+    """Return what there are cutouts of, in their order: every look on every colour.
+
+    Combinations that are held out are among them; no scene that is composed asks for those.
+    """
     return [(colour, look) for colour in COLOURS for look in looks()]
 
 
@@ -72,6 +76,7 @@ class Cutter:
 
     def things(self, colour: str, several: Sequence[Look]) -> Tensor:
         """Return the cutouts of things on a colour: (len(several), SIDE, SIDE, C), bfloat16."""
+        # Light moves latents nearly in a line, so this is the ground in its middle.
         ground = self.ground(colour, SHEET, SHEET).mean(0)
         # Two that are far apart in the list share a picture.
         half = -(-len(several) // 2)
@@ -88,9 +93,11 @@ class Cutter:
         return torch.cat(cut, dim=1).flatten(0, 1)[: len(several)]
 
     def ground(self, colour: str, rows: int, columns: int) -> Tensor:
-        """Return a plain background, darkest and brightest, each of its halves as it is beside a thing in the other
-        half: (2, H, W, C), float32.
+        """Return the latents of a plain background, darkest first: (2, H, W, C), float32.
+
+        Each half is taken from pictures that have a thing in the other half, which takes 2 * (SEVERAL + MARGIN) cells.
         """
+        assert max(rows, columns) >= 2 * (SEVERAL + MARGIN), "room for a thing in each half"
         icons = [thing.icon for thing in THINGS[:: -(-len(THINGS) // BESIDE)]]
         axis = 0 if rows > columns else 1
         middle, far = (rows, columns)[axis] // 2, (rows - SEVERAL, columns - SEVERAL)
@@ -123,19 +130,19 @@ class Cutter:
 def make_cutouts(cutter: Cutter, folder: Path) -> Cutouts:
     """Return cutouts of every look, and grounds for every canvas, on the autoencoder's device.
 
-    They are kept in `folder`; those of another encoder have another name and are left alone.
+    They are kept in `folder` with what they are of, and made anew where that is another now; those of another encoder
+    have another name and are left alone.
     """
-    device = device_of(cutter.autoencoder)
     kept = folder / f"cutouts-{fingerprint(cutter.autoencoder.encoder)}.pt"
-    if not kept.exists():
+    canvases = [canvas_px(*size) for size in SIZES]
+    grids = [(height // SKETCH.token_px, width // SKETCH.token_px) for width, height in canvases]
+    wanted = (cutout_keys(), grids, SIDE)
+    if not kept.exists() or torch.load(kept, weights_only=True)[0] != wanted:
         several = looks()
         things = [cutter.things(colour, several).cpu() for colour in COLOURS]
-        grounds = {}
-        for size in SIZES:
-            width, height = canvas_px(*size)
-            rows, columns = height // SKETCH.token_px, width // SKETCH.token_px
-            grounds[rows, columns] = torch.stack([cutter.ground(colour, rows, columns).cpu() for colour in COLOURS])
-        write_whole((torch.cat((*things, torch.zeros_like(things[0][:1]))), grounds), kept)
-    things, grounds = torch.load(kept, map_location=device, weights_only=True)
+        empty = torch.zeros_like(things[0][:1])
+        grounds = {grid: torch.stack([cutter.ground(colour, *grid).cpu() for colour in COLOURS]) for grid in grids}
+        write_whole((wanted, torch.cat((*things, empty)), grounds), kept)
+    _, things, grounds = torch.load(kept, map_location=device_of(cutter.autoencoder), weights_only=True)
     print(f"cutouts: {len(things) - 1}", flush=True)
     return Cutouts(things, grounds)

@@ -183,8 +183,8 @@ def steered(noise: Tensor, leeway: Tensor, loud: float = 0.0) -> Tensor:
 
 
 def flow_loss(networks: FlowNetworks, gallery: Gallery, batch: Batch, loud: float = 0.0) -> tuple[Tensor, Tensor]:
-    """Return the mean squared error of the velocity at random times, those near 0 weighed less, and beside it what
-    the cells' reader errs by.
+    """Return the mean squared error of the velocity at random times, those near 0 weighed less, and the cells' loss
+    (`CellReader.loss`): scalars, float32.
 
     loud: of `steered`.
     """
@@ -206,7 +206,7 @@ def flow_loss(networks: FlowNetworks, gallery: Gallery, batch: Batch, loud: floa
             t,
             networks.clip(clip_ids),
         )
-        read = networks.cells.loss(batch.standing.to(device, non_blocking=True))
+        read = networks.cells.loss(batch.answers.to(device, non_blocking=True))
     # The error of the velocity that follows from a predicted image is that image's, over t.
     errors = (predicted.float() - image) / t.clamp(min=NEAREST)[:, None, None]
     return errors.square().mean(), read

@@ -1,8 +1,8 @@
 """Polish the decoder of `sketch` with the encoder as it is, on whole scenes.
 
 The transformer was fitted to the encoder's latents, so the encoder must not move any more; the decoder may, and gains
-from whole canvases of every ratio, whose norms see what they will see when it paints, and from noise on its latents, up
-to more than the flow leaves, so that it makes something clean of what is not quite right.
+from whole canvases of every ratio, whose norms see what they will see when it paints, and from some noise on its
+latents, so that it makes something clean of what is not quite right. With noise up to 0.4 it became cautious.
 """
 
 from pathlib import Path
@@ -19,7 +19,7 @@ from allaprima.train.scenes import POLISH_FROM, VALIDATION_FROM
 BATCH = 4
 MUON_RATE, RATE = 0.01, 1e-3
 #: The largest deviation of the noise on a latent, of which the deviation itself is about one.
-MOST_NOISE = 0.4
+MOST_NOISE = 0.2
 
 
 def polish_decoder(folder: Path, autoencoder: Autoencoder, painters: Painters, minutes: float, scenes: int) -> None:
