@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from allaprima.flux import SKETCH, Autoencoder, CLIPTextEncoder, T5Encoder
 from allaprima.train.captions import caption
@@ -15,6 +16,7 @@ from allaprima.train.reading import (
     Likenesses,
     Reader,
     answers,
+    look_both_ways,
     teach_reading,
     tokenizers,
 )
@@ -69,6 +71,55 @@ def test_likenesses_are_of_each_thing_of_a_scene_in_its_colour(likenesses):
     assert torch.equal(red[1], blue[1])
     assert red[1].any()
     assert not red[2:].any()
+
+
+def test_every_token_is_said_to_tell_of_the_thing_whose_name_it_is_part_of_whatever_the_order():
+    captions, rng = Captions(), np.random.default_rng(0)
+    scene = Scene("beach", (Subject("t-rex"), Subject("automobile", dye="blue")), "left", 512, 512, STILL)
+    read, _ = tokenizers()
+
+    t5, clip, whose = captions.told([scene] * 60, rng)
+
+    assert t5.shape == whose.shape
+    firsts = set()
+    for ids, subjects in zip(t5.tolist(), whose.tolist(), strict=True):
+        words = [read.tokenizer.id_to_token(token) for token in ids]
+        told = {word: subject for word, subject in zip(words, subjects, strict=True) if subject}
+        assert told.get("blue") == 2
+        assert all(told[word] == 1 for word in ("t", "rex", "dinosaur", "tyrannosaurus") if word in told)
+        assert not {"left", "right", "beach", "sand", "</s>", "<pad>"} & told.keys()
+        firsts.add(next(subject for subject in subjects if subject))
+    assert firsts == {1, 2}
+    assert clip.shape == (60, SKETCH.clip.length)
+
+
+def test_marks_change_neither_the_words_nor_the_ids():
+    captions = Captions()
+    scenes = [compose(seed, 512, 512) for seed in range(50)]
+
+    plain = captions.ids(scenes, np.random.default_rng(1))
+    *marked, _ = captions.told(scenes, np.random.default_rng(1))
+
+    assert all(torch.equal(one, other) for one, other in zip(plain, marked, strict=True))
+
+
+def test_one_head_begins_by_looking_to_the_left_and_one_to_the_right_and_near_words_before_far_ones():
+    def biases(encoder):
+        return encoder.get_submodule("encoder.block.0.layer.0.SelfAttention.relative_attention_bias").weight.detach()
+
+    torch.manual_seed(0)
+    t5 = T5Encoder(SKETCH.t5)
+    nn.init.normal_(biases(t5), std=0.3)
+    before = biases(t5).clone()
+
+    look_both_ways(t5)
+
+    left, right = biases(t5).chunk(2)
+    assert float(left[1:, 0].mean() - right[:, 0].mean()) > 2
+    assert float(right[1:, 1].mean() - left[:, 1].mean()) > 2
+    assert float(left[1, 0]) > float(left[-1, 0])
+    assert float(right[1, 1]) > float(right[-1, 1])
+    assert torch.equal(biases(t5)[:, 2:], before[:, 2:])
 
 
 def test_captions_come_as_ids_of_both_encoders_and_are_worded_anew():

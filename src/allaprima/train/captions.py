@@ -13,6 +13,10 @@ from allaprima.train.places import BACKGROUNDS, OPEN, PLACES
 from allaprima.train.scenes import Scene, Subject
 from allaprima.train.things import ACCESSORIES, BY_ACCESSORY, BY_ICON, THINGS, article, plural
 
+#: Marks of a scene's first to fourth subject, for `marked_caption`: characters of no alphabet, which tokenizers skip.
+MARKS = "\ue000\ue001\ue002\ue003"
+_UNMARKED = dict.fromkeys(map(ord, MARKS))
+
 #: Other words for a colour.
 COLOUR_WORDS = {"gray": ("gray", "grey"), "purple": ("purple", "violet")}
 #: Words for a number of things.
@@ -46,6 +50,11 @@ _GROUNDS = ("on a {} background", "{} background", "on {}", "with a {} backgroun
 
 def caption(scene: Scene, rng: Generator) -> str:
     """Return one of the sentences that describe a scene; the generator picks the wording."""
+    return _plain(marked_caption(scene, rng))
+
+
+def marked_caption(scene: Scene, rng: Generator) -> str:
+    """Return what `caption` would, in which each word of a subject's name is followed by that subject's mark."""
     body = _body(scene, rng)
     ground = _pick(rng, ground_words(scene.background))
     if rng.random() < 0.15:
@@ -60,7 +69,7 @@ def caption(scene: Scene, rng: Generator) -> str:
 
 def _body(scene: Scene, rng: Generator) -> list[str]:
     """Return what is said of a scene's things: of one, the thing first and what it does and wears behind it."""
-    names = [_named(rng, subject) for subject in scene.subjects]
+    names = [_marked(_named(rng, subject), mark) for subject, mark in zip(scene.subjects, MARKS, strict=False)]
     if scene.relation is not None:
         return [_pick(rng, _RELATIONS[scene.relation]).format(*names)]
     if len(names) > 1:
@@ -113,7 +122,15 @@ def _pick(rng: Generator, words: tuple[str, ...]) -> str:
 
 def _terse(rng: Generator, sentence: str) -> str:
     """Leave out about half of a sentence's small words, as people in a hurry do."""
-    return " ".join(word for word in sentence.split() if word not in _SMALL_WORDS or rng.random() < 0.5)
+    return " ".join(word for word in sentence.split() if _plain(word) not in _SMALL_WORDS or rng.random() < 0.5)
+
+
+def _marked(phrase: str, mark: str) -> str:
+    return " ".join(word + mark for word in phrase.split())
+
+
+def _plain(text: str) -> str:
+    return text.translate(_UNMARKED)
 
 
 def words() -> list[str]:

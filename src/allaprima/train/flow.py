@@ -21,6 +21,7 @@ from allaprima.train.batches import Batch, Gallery, Mix, loaded
 from allaprima.train.cells import CellReader
 from allaprima.train.fit import Fit, device_of
 from allaprima.train.optimizers import Optimizers
+from allaprima.train.reading import look_both_ways
 
 FLOW_CHECKPOINT, FLOW_SEED = "flow.ckpt", 1
 #: Scenes a step, and the rates for so many; those for more rise with the root of their number. That is derived for Adam
@@ -49,6 +50,7 @@ class FlowNetworks(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Embedding):
                 nn.init.normal_(module.weight, std=0.3)
+        look_both_ways(self.t5)
         # The fit starts from an empty image and untouched residuals.
         for name, parameter in self.transformer.named_parameters():
             if "mod" in name.lower() or name.startswith("final_layer"):

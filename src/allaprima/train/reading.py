@@ -7,6 +7,10 @@ out at once what a word means and what the thing looks like: what it is told of 
 the thing's latents can be read off. CLIP, whose one vector is to say what a picture is about, is asked about the first
 thing only.
 
+Which of two things stands left follows from the order of words alone, and a T5 whose position biases are random does
+not find that out in any time that we have: its words stay a heap. So one head begins by looking to the left and one to
+the right (`look_both_ways`), and every token is asked of which thing it tells.
+
 Dimension key: B batch, T tokens, W width, Q questions, S subjects, P values of a likeness.
 """
 
@@ -22,7 +26,7 @@ from torch.nn import functional as F
 from allaprima.flux import SKETCH, Autoencoder, CLIPTextEncoder, T5Encoder
 from allaprima.train.art import DYES, Art
 from allaprima.train.buckets import encoded
-from allaprima.train.captions import caption, words
+from allaprima.train.captions import MARKS, caption, marked_caption, words
 from allaprima.train.fit import Fit, device_of
 from allaprima.train.layout import SEVERAL, SINGLE
 from allaprima.train.optimizers import Optimizers
@@ -33,6 +37,10 @@ from allaprima.weights.tokenizer import PromptTokenizer, word_tokenizer, word_to
 
 BATCH = 128
 RATE = 2e-3
+#: How much the error of the one question counts that each token is asked, of which subject it tells.
+WHOSE_WEIGHT = 10.0
+#: Logits by which a head that looks one way hears what is behind it less, and what is a bucket farther away.
+AWAY, FARTHER = 4.0, 0.3
 #: Subjects that a scene can have.
 SUBJECTS = 4
 
@@ -56,6 +64,21 @@ def tokenizers() -> tuple[PromptTokenizer, PromptTokenizer]:
     return word_tokenizers(word_tokenizer(words()), SKETCH)
 
 
+def look_both_ways(t5: T5Encoder) -> None:
+    """Set a new T5's position biases so that its first head looks to the left, nearest words first, and its second to
+    the right; the others stay as they are.
+    """
+    table = t5.get_submodule("encoder.block.0.layer.0.SelfAttention.relative_attention_bias")
+    assert isinstance(table, nn.Embedding)
+    # (buckets, heads); the first half are keys from the token's own place to the left, farther and farther.
+    left, right = table.weight.detach().chunk(2)
+    farther = FARTHER * torch.arange(len(left))
+    for ahead, behind, head in ((left, right, 0), (right, left, 1)):
+        ahead[:, head] -= farther
+        behind[:, head] -= AWAY + farther
+    left[0, :2] -= AWAY
+
+
 class Captions:
     """Words scenes and turns the sentences into token ids."""
 
@@ -67,6 +90,28 @@ class Captions:
         prompts = [caption(scene, rng) for scene in scenes]
         t5 = torch.tensor([self._t5.encode(prompt).ids for prompt in prompts])
         return t5, torch.tensor([self._clip.encode(prompt).ids for prompt in prompts])
+
+    def told(self, scenes: list[Scene], rng: Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """Return what `ids` would, and of which subject each T5 token tells, from 1, or 0 of none: (B, T), int64."""
+        prompts = [marked_caption(scene, rng) for scene in scenes]
+        t5 = torch.tensor([self._t5.encode(prompt).ids for prompt in prompts])
+        clip = torch.tensor([self._clip.encode(prompt).ids for prompt in prompts])
+        whose = torch.zeros_like(t5)
+        for row, prompt in zip(whose, prompts, strict=True):
+            told = self._whose(prompt)[: self._t5.room]
+            row[: len(told)] = torch.tensor(told)
+        return t5, clip, whose
+
+    def _whose(self, marked: str) -> list[int]:
+        """Return of which subject each token of a marked caption tells."""
+        encoding = self._t5.tokenizer.encode(marked, add_special_tokens=False)
+        told = []
+        for token, (start, _) in zip(encoding.ids, encoding.offsets, strict=True):
+            # The mark stands at the end of a word, which may be several tokens ("T-Rex").
+            word = marked[start:].split(maxsplit=1)[0]
+            if token != self._t5.drop_id:
+                told.append(1 + max(MARKS.find(character) for character in word))
+        return told
 
 
 class Reader(nn.Module):
@@ -142,7 +187,8 @@ def teach_reading(
     device = device_of(t5)
     of_t5 = Reader(SKETCH.t5.d_model, SCENE_ANSWERS + SUBJECTS * SUBJECT_ANSWERS, SUBJECTS).to(device)
     of_clip = Reader(SKETCH.clip.hidden_size, SCENE_ANSWERS + SUBJECT_ANSWERS, 1).to(device)
-    networks: dict[str, nn.Module] = {"t5": t5, "clip": clip, "of_t5": of_t5, "of_clip": of_clip}
+    whose = nn.Linear(SKETCH.t5.d_model, 1 + SUBJECTS).to(device)
+    networks: dict[str, nn.Module] = {"t5": t5, "clip": clip, "of_t5": of_t5, "of_clip": of_clip, "whose": whose}
     parameters = [parameter for network in networks.values() for parameter in network.parameters()]
     optimizers: Optimizers = [torch.optim.AdamW(parameters, lr=RATE, betas=(0.9, 0.98), weight_decay=0.01)]
     fit = Fit(folder / "reading.ckpt", networks, optimizers, minutes, seed=4)
@@ -153,21 +199,22 @@ def teach_reading(
     for step in fit.steps():
         rng = np.random.default_rng((4, step))
         asked = [pool[i] for i in rng.integers(scenes, size=BATCH)]
-        t5_ids, clip_ids = (ids.to(device) for ids in captions.ids(asked, rng))
+        t5_ids, clip_ids, tells = (ids.to(device) for ids in captions.told(asked, rng))
         wanted = torch.tensor([answers(scene) for scene in asked], device=device)
         shown = likenesses.of(asked)
-        read = of_t5(t5(t5_ids)), of_clip(clip(clip_ids)[:, None])
+        tokens = t5(t5_ids)
+        read = of_t5(tokens), of_clip(clip(clip_ids)[:, None])
+        told = whose(tokens).flatten(0, 1)
         gaps = [_gap(drawn, shown) for _, drawn in read]
         loss = torch.stack([_cross_entropy(logits, wanted) for logits, _ in read]).sum()
         loss = loss + LIKENESS_WEIGHT * torch.stack(gaps).sum()
+        loss = loss + WHOSE_WEIGHT * F.cross_entropy(told, tells.flatten())
         fit.descend(loss)
         if step % 100 == 0:
             right = " ".join(f"{_right(logits, wanted):.1%}" for logits, _ in read)
             seen = " ".join(f"{1 - gap.item():.1%}" for gap in gaps)
-            print(
-                f"reading {fit.share:6.1%} step {step} loss {loss.item():.4f} read right {right} seen {seen}",
-                flush=True,
-            )
+            marks = f"read right {right} seen {seen} whose {_found(told, tells.flatten()):.1%}"
+            print(f"reading {fit.share:6.1%} step {step} loss {loss.item():.4f} {marks}", flush=True)
     print("reading done" + ("" if loss is None else f": loss {loss.item():.4f}"), flush=True)
 
 
@@ -187,3 +234,8 @@ def _right(logits: list[Tensor], wanted: Tensor) -> float:
     """Return the share of sentences of which every answer is right."""
     told = torch.stack([given.argmax(1) for given in logits], dim=1)
     return (told == wanted[:, : len(logits)]).all(1).float().mean().item()
+
+
+def _found(told: Tensor, tells: Tensor) -> float:
+    """Return the share of the subjects' words that are known to be theirs. told: (B * T, 1 + S); tells: (B * T,)."""
+    return (told.argmax(1) == tells)[tells > 0].float().mean().item()
