@@ -47,7 +47,8 @@ COLLAGES_FROM = 100_000_000
 #: What a scene leaves open, a standard normal number each: `Scene.leeway`.
 LEEWAY = 8
 
-#: How two things stand to each other: the first left of, above, or in front of the second, or just with it.
+#: How two things stand to each other: the first left of, above, or in front of the second, or just with it, which is
+#: drawn in the order of the words.
 Relation = Literal["left", "above", "front", "with"]
 RELATIONS: tuple[Relation, ...] = ("left", "above", "front", "with")
 Size = Literal["small", "big"]
@@ -76,7 +77,7 @@ class Scene:
     #: Canvas in pixels.
     width: int
     height: int
-    #: LEEWAY numbers: shift across, shift down, second thing's shift, order, horizon, light, drift, hue.
+    #: LEEWAY numbers: shift across, down, of the second thing, which way three stand, horizon, light, drift, hue.
     leeway: tuple[float, ...]
 
 
@@ -171,9 +172,6 @@ def placed(scene: Scene) -> list[Placed]:
     across, down, second, order = scene.leeway[:4]
     rows, columns = grid(scene)
     things = [subject for subject in scene.subjects for _ in range(subject.count)]
-    # "Next to" says nothing of who stands left.
-    if scene.relation == "with" and order > 0:
-        things.reverse()
     is_upright = order > 0 if len(scene.subjects) == 1 else True
     relation = "left" if scene.relation == "with" else scene.relation
     size = scene.subjects[0].size if len(things) == 1 else None
