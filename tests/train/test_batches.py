@@ -7,15 +7,16 @@ import pytest
 import torch
 
 from allaprima.flux import SKETCH
-from allaprima.train.batches import Batches, Gallery, Mix, loaded
+from allaprima.train.batches import LARGE, Batches, Gallery, Mix, loaded
 from allaprima.train.buckets import Bucket
 from allaprima.train.captions import COLOUR_WORDS
 from allaprima.train.cells import right_answers
 from allaprima.train.cutouts import SIDE, Cutouts, cutout_keys
+from allaprima.train.layout import SEVERAL
 from allaprima.train.pictures import SQUARE, canvas_px
 from allaprima.train.places import COLOURS
 from allaprima.train.reading import tokenizers
-from allaprima.train.scenes import LEEWAY, compose, grid
+from allaprima.train.scenes import LEEWAY, compose, grid, placed
 from allaprima.train.things import THINGS
 
 CHANNELS = SKETCH.transformer.in_channels
@@ -86,6 +87,17 @@ def test_collages_are_of_the_canvas_of_the_drawn_scenes_beside_them_and_come_beh
         assert image.mean((1, 2)).tolist() == [1, 1, 1, 2, 2]
         assert torch.equal(leeway, torch.cat((bucket.leeway[batch.picks], batch.leeway)))
     assert seen == {0, 1}
+
+
+def test_scenes_with_a_large_thing_are_picked_more_often(batches):
+    large = {i for i, scene in enumerate(scenes_of(SQUARE)) if any(one.box.cells > SEVERAL for one in placed(scene))}
+    picks = [i for step in range(300) if batches[step].bucket == 0 for i in batches[step].picks.tolist()]
+
+    share = sum(i in large for i in picks) / len(picks)
+
+    assert 0 < len(large) < 20
+    wanted = LARGE * len(large) / (LARGE * len(large) + 20 - len(large))
+    assert share == pytest.approx(wanted, abs=0.08)
 
 
 def test_what_is_said_and_answered_of_a_collage_is_what_is_laid(batches, gallery):

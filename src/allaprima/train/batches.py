@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -20,11 +21,15 @@ from allaprima.train.buckets import Bucket
 from allaprima.train.cells import right_answers
 from allaprima.train.collages import Plan, Planner, compose_collage, laid
 from allaprima.train.cutouts import Cutouts
+from allaprima.train.layout import SEVERAL
 from allaprima.train.reading import Captions
-from allaprima.train.scenes import LEEWAY, Scene
+from allaprima.train.scenes import LEEWAY, Scene, placed
 
 #: A canvas is picked by the number of its scenes to this power, so a rare one more often than its share.
 EVENNESS = 0.8
+#: How much more often than others a drawn scene is picked that shows a thing wider than `SEVERAL` cells: of those there
+#: is one in a picture, of others two to four, and they have more parts to learn.
+LARGE = 4.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +66,7 @@ class Batches(Dataset[Batch]):
         self._scenes, self._mix = scenes, mix
         weights = np.array([len(several) for several in scenes], dtype=float) ** EVENNESS
         self._chances = weights / weights.sum()
+        self._picked = [_chances(several) for several in scenes]
         self._planner, self._captions = Planner(), Captions()
 
     def __getitem__(self, step: int) -> Batch:
@@ -69,12 +75,19 @@ class Batches(Dataset[Batch]):
         drawn = self._scenes[bucket]
         width, height = drawn[0].width, drawn[0].height
         collages = [compose_collage(rng, width, height) for _ in range(self._mix.collages)]
-        picks = rng.integers(len(drawn), size=self._mix.drawn)
+        picks = rng.choice(len(drawn), size=self._mix.drawn, p=self._picked[bucket])
         scenes = [*(drawn[i] for i in picks), *collages]
         ids = self._captions.ids(scenes, rng)
         leeway = torch.tensor([scene.leeway for scene in collages]).reshape(-1, LEEWAY)
         plan = self._planner.plan(collages)
         return Batch(bucket, torch.from_numpy(picks), plan, leeway, *ids, right_answers(scenes))
+
+
+def _chances(scenes: list[Scene]) -> NDArray[np.float64]:
+    """Return how likely each scene of a bucket is to be picked."""
+    is_large = np.array([any(one.box.cells > SEVERAL for one in placed(scene)) for scene in scenes])
+    weights = np.where(is_large, LARGE, 1.0)
+    return weights / weights.sum()
 
 
 @dataclass(frozen=True, slots=True)
