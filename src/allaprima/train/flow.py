@@ -132,12 +132,15 @@ def fit_flow(
         both = torch.stack((loss, read)).detach()
         smooth = both if smooth is None else smooth.lerp(both, 0.01)
         if step % 100 == 0:
-            told = "loss {:.4f} cells {:.4f}".format(*smooth.tolist())
-            print(f"flow {fit.share:6.1%} step {step} {told} loud {loud:.2f}", flush=True)
+            print(f"flow {fit.share:6.1%} step {step} {_told(smooth)} loud {loud:.2f}", flush=True)
         if fit.is_snapshot_due():
             take_snapshot(step)
-    print("flow done" + ("" if smooth is None else f": step {fit.step} loss {smooth[0].item():.4f}"), flush=True)
+    print("flow done" + ("" if smooth is None else f": step {fit.step} {_told(smooth)}"), flush=True)
     take_snapshot(fit.step)
+
+
+def _told(losses: Tensor) -> str:
+    return "loss {:.4f} cells {:.4f}".format(*losses.tolist())
 
 
 def compile_blocks(transformer: Flux) -> None:
