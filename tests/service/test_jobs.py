@@ -436,6 +436,17 @@ async def test_orderly_stops_never_use_up_a_jobs_attempts(tmp_path: Path, clock:
     assert done.attempt > MAX_CRASHES
 
 
+async def test_whoever_waits_when_all_is_closed_hears_that_the_server_stops(
+    tmp_path: Path, engine: FakeEngine, clock: FakeClock
+) -> None:
+    engine.hold()
+    async with open_service(tmp_path, engine, clock) as service:
+        job = await submit(service)
+    with pytest.raises(Draining) as told:
+        await service.jobs.wait(job.id, 1.0)
+    assert told.value.retry_after_s > 0
+
+
 async def test_those_who_wait_hear_that_the_server_stops(tmp_path: Path, engine: FakeEngine, clock: FakeClock) -> None:
     engine.hold()
     async with open_service(tmp_path, engine, clock) as service:

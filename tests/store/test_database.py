@@ -144,6 +144,15 @@ async def test_a_data_folder_is_made_and_kept(tmp_path: Path) -> None:
     await again.close()
 
 
+async def test_a_closed_database_says_so(tmp_path: Path) -> None:
+    database = await open_database(tmp_path)
+    await database.close()
+    with pytest.raises(StoreError, match="closed"):
+        await names(database)
+    with pytest.raises(StoreError, match="closed"):
+        await add(database, "a")
+
+
 async def test_a_second_server_is_refused_by_name_of_the_folder(database: Database, tmp_path: Path) -> None:
     with pytest.raises(StoreLocked, match=str(tmp_path)):
         await open_database(tmp_path)

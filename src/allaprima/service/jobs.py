@@ -4,7 +4,15 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import suppress
 
-from allaprima.errors import Draining, GenerationFailed, GenerationTimeout, ImageNotFound, JobFinished, JobNotFound
+from allaprima.errors import (
+    Draining,
+    GenerationFailed,
+    GenerationTimeout,
+    ImageNotFound,
+    JobFinished,
+    JobNotFound,
+    StoreError,
+)
 from allaprima.request import ImageRequest, Painting, Terms
 from allaprima.service.admission import Admission, Quote
 from allaprima.service.dispatcher import RESTART_S, Dispatcher
@@ -82,6 +90,15 @@ class JobService:
         Raises `GenerationTimeout` when it is not finished in time (it goes on), `Draining` when the server stops
         before (the job waits for the next start), `JobNotFound` for an unknown id.
         """
+        try:
+            return await self._wait(job_id, timeout_s)
+        except StoreError as exc:
+            # The database may be closed before the last of those who wait has looked.
+            if not self.is_draining:
+                raise
+            raise Draining(retry_after_s=RESTART_S, job_id=job_id) from exc
+
+    async def _wait(self, job_id: str, timeout_s: float) -> Job:
         event = self._dispatcher.finished(job_id)
         job = await self._get(job_id)
         if job.is_finished:

@@ -57,14 +57,14 @@ class Database:
         """Return what a transaction that may write returns; it commits when it does, and leaves nothing if it raises.
 
         Once begun it goes on to its end, even if whoever awaits it is cancelled.
-        Raises `StoreError` when the database can't do its work: a full disk, a damaged file.
+        Raises `StoreError` when the database can't do its work: a full disk, a damaged file, closed.
         """
         return await self._run(self._writing, self._writer, transaction)
 
     async def read(self, transaction: Callable[[Connection], T]) -> T:
         """Return what a transaction that only reads returns; it sees one moment.
 
-        Raises `StoreError` when the database can't be read.
+        Raises `StoreError` when the database can't be read, or is closed.
         """
         return await self._run(self._reading, self._readers, transaction)
 
@@ -73,7 +73,12 @@ class Database:
             with _translated(), engine.begin() as connection:
                 return transaction(connection)
 
-        return await asyncio.get_running_loop().run_in_executor(threads, run)
+        try:
+            answer = asyncio.get_running_loop().run_in_executor(threads, run)
+        except RuntimeError as exc:
+            # Its threads take nothing any more.
+            raise StoreError("the database is closed") from exc
+        return await answer
 
     async def close(self) -> None:
         """Close all connections and give the data folder free."""
