@@ -89,16 +89,21 @@ def test_the_noise_of_a_seed_tells_a_leeway_that_is_standard_normal():
     assert float(told.std()) == pytest.approx(1, abs=0.1)
 
 
+def bucket_of(scenes, values):
+    """The scenes of one canvas, with latents made up by a function of their shape."""
+    rows, columns = grid(scenes[0])
+    latents = values(len(scenes), rows * columns, CHANNELS).bfloat16()
+    return Bucket(rows, columns, scenes, latents, torch.tensor([scene.leeway for scene in scenes]))
+
+
 def test_a_fit_begins_with_no_opinion_so_that_its_loss_is_the_images_own_size():
     networks = FlowNetworks()
     scenes = [compose(seed, 512, 512) for seed in range(8)]
-    rows, columns = grid(scenes[0])
-    latents = torch.randn(8, rows * columns, CHANNELS).bfloat16()
-    bucket = Bucket(rows, columns, scenes, latents, torch.tensor([scene.leeway for scene in scenes]))
+    bucket = bucket_of(scenes, torch.randn)
 
     loss, read = flow_loss(networks, Gallery([bucket], None), Batches([scenes], Mix(drawn=8, collages=0))[0])
 
-    size = float(latents.float().square().mean())
+    size = float(bucket.latents.float().square().mean())
     assert size <= loss.item() <= size / NEAREST**2
     # Nor an opinion of what stands where.
     guessed = sum(math.log(count) for count in ANSWERS) / len(ANSWERS)
@@ -108,13 +113,12 @@ def test_a_fit_begins_with_no_opinion_so_that_its_loss_is_the_images_own_size():
 def test_collages_have_their_loss_beside_drawn_scenes():
     networks = FlowNetworks()
     scenes = [compose(seed, 512, 512) for seed in range(4)]
-    rows, columns = grid(scenes[0])
-    drawn = torch.zeros(4, rows * columns, CHANNELS).bfloat16()
-    bucket = Bucket(rows, columns, scenes, drawn, torch.tensor([scene.leeway for scene in scenes]))
+    bucket = bucket_of(scenes, torch.zeros)
     things = torch.zeros(len(cutout_keys()) + 1, SIDE, SIDE, CHANNELS).bfloat16()
-    grounds = {(rows, columns): torch.full((len(COLOURS), 2, rows, columns, CHANNELS), 2.0)}
+    grounds = torch.full((len(COLOURS), 2, bucket.rows, bucket.columns, CHANNELS), 2.0)
+    cutouts = Cutouts(things, {(bucket.rows, bucket.columns): grounds})
 
-    loss, _ = flow_loss(networks, Gallery([bucket], Cutouts(things, grounds)), Batches([scenes], Mix(4, 4))[0])
+    loss, _ = flow_loss(networks, Gallery([bucket], cutouts), Batches([scenes], Mix(4, 4))[0])
 
     # Nothing is painted yet, so it is the images' own size: 0 of the drawn ones, 4 of the collages.
     assert 2 <= loss.item() <= 2 / NEAREST**2
