@@ -87,20 +87,21 @@ class Captions:
 
     def ids(self, scenes: list[Scene], rng: Generator) -> tuple[Tensor, Tensor]:
         """Return the T5 and the CLIP ids of one new caption a scene: (B, T) each, int64."""
-        prompts = [caption(scene, rng) for scene in scenes]
-        t5 = torch.tensor([self._t5.encode(prompt).ids for prompt in prompts])
-        return t5, torch.tensor([self._clip.encode(prompt).ids for prompt in prompts])
+        return self._encoded([caption(scene, rng) for scene in scenes])
 
     def told(self, scenes: list[Scene], rng: Generator) -> tuple[Tensor, Tensor, Tensor]:
         """Return what `ids` would, and of which subject each T5 token tells, from 1, or 0 of none: (B, T), int64."""
         prompts = [marked_caption(scene, rng) for scene in scenes]
-        t5 = torch.tensor([self._t5.encode(prompt).ids for prompt in prompts])
-        clip = torch.tensor([self._clip.encode(prompt).ids for prompt in prompts])
+        t5, clip = self._encoded(prompts)
         whose = torch.zeros_like(t5)
         for row, prompt in zip(whose, prompts, strict=True):
             told = self._whose(prompt)[: self._t5.room]
             row[: len(told)] = torch.tensor(told)
         return t5, clip, whose
+
+    def _encoded(self, prompts: list[str]) -> tuple[Tensor, Tensor]:
+        t5 = torch.tensor([self._t5.encode(prompt).ids for prompt in prompts])
+        return t5, torch.tensor([self._clip.encode(prompt).ids for prompt in prompts])
 
     def _whose(self, marked: str) -> list[int]:
         """Return of which subject each token of a marked caption tells."""
