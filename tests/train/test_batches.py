@@ -2,15 +2,18 @@
 
 import itertools
 import pickle
+from collections import Counter
 
+import numpy as np
 import pytest
 import torch
 
 from allaprima.flux import SKETCH
-from allaprima.train.batches import LARGE, Batches, Gallery, Mix, loaded
+from allaprima.train.batches import DYED, LARGE, Batches, Gallery, Mix, loaded
 from allaprima.train.buckets import Bucket
 from allaprima.train.captions import COLOUR_WORDS
 from allaprima.train.cells import right_answers
+from allaprima.train.collages import compose_collage
 from allaprima.train.cutouts import SIDE, Cutouts, cutout_keys
 from allaprima.train.layout import SEVERAL
 from allaprima.train.pictures import SQUARE, canvas_px
@@ -89,15 +92,39 @@ def test_collages_are_of_the_canvas_of_the_drawn_scenes_beside_them_and_come_beh
     assert seen == {0, 1}
 
 
-def test_scenes_with_a_large_thing_are_picked_more_often(batches):
-    large = {i for i, scene in enumerate(scenes_of(SQUARE)) if any(one.box.cells > SEVERAL for one in placed(scene))}
-    picks = [i for step in range(300) if batches[step].bucket == 0 for i in batches[step].picks.tolist()]
+def is_large(scene):
+    return any(one.box.cells > SEVERAL for one in placed(scene))
 
-    share = sum(i in large for i in picks) / len(picks)
 
-    assert 0 < len(large) < 20
-    wanted = LARGE * len(large) / (LARGE * len(large) + 20 - len(large))
-    assert share == pytest.approx(wanted, abs=0.08)
+def is_dyed(scene):
+    return any(subject.dye is not None for subject in scene.subjects)
+
+
+@pytest.mark.parametrize(("is_rare", "more"), [(is_large, LARGE), (is_dyed, DYED)])
+def test_scenes_with_a_large_or_a_dyed_thing_are_picked_more_often(batches, is_rare, more):
+    scenes = scenes_of(SQUARE)
+    picks = Counter(i for step in range(600) if batches[step].bucket == 0 for i in batches[step].picks.tolist())
+    # Scenes that are alike but for what is asked.
+    others = [is_dyed] if is_rare is is_large else [is_large]
+    alike = [i for i, scene in enumerate(scenes) if not any(other(scene) for other in others)]
+    rare = [picks[i] for i in alike if is_rare(scenes[i])]
+    common = [picks[i] for i in alike if not is_rare(scenes[i])]
+
+    assert sum(rare) / len(rare) == pytest.approx(more * sum(common) / len(common), rel=0.25)
+
+
+def test_collages_with_a_dyed_thing_are_picked_more_often(batches):
+    rng = np.random.default_rng(1)
+    composed = [is_dyed(compose_collage(rng, *SQUARE)) for _ in range(600)]
+    keys = cutout_keys()
+    shown = [
+        any(number >= 0 and keys[number][1][1] is not None for number in things)
+        for step in range(300)
+        for things in batches[step].plan.things.tolist()
+    ]
+    chance = sum(composed) / len(composed)
+
+    assert sum(shown) / len(shown) == pytest.approx(DYED * chance / (DYED * chance + 1 - chance), abs=0.07)
 
 
 def test_what_is_said_and_answered_of_a_collage_is_what_is_laid(batches, gallery):
