@@ -15,7 +15,7 @@ from allaprima.train.captions import COLOUR_WORDS
 from allaprima.train.cells import right_answers
 from allaprima.train.collages import compose_collage
 from allaprima.train.cutouts import SIDE, Cutouts, cutout_keys
-from allaprima.train.layout import SEVERAL
+from allaprima.train.layout import USUAL
 from allaprima.train.pictures import SQUARE, canvas_px
 from allaprima.train.places import COLOURS
 from allaprima.train.reading import tokenizers
@@ -93,7 +93,7 @@ def test_collages_are_of_the_canvas_of_the_drawn_scenes_beside_them_and_come_beh
 
 
 def is_large(scene):
-    return any(one.box.cells > SEVERAL for one in placed(scene))
+    return any(one.box.cells > USUAL for one in placed(scene))
 
 
 def is_dyed(scene):

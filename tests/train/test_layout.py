@@ -48,10 +48,11 @@ def test_left_is_left_and_above_is_above_whatever_is_left_open(grid):
 
 
 @pytest.mark.parametrize("grid", GRIDS)
-def test_what_stands_in_front_is_smaller_and_covers_the_lower_edge_of_what_is_behind(grid):
+def test_what_stands_in_front_covers_a_lower_part_of_what_is_behind(grid):
     for share in PICKS:
         front, behind = boxes(grid, 2, "front", share=share)
-        assert front.cells < behind.cells
+        assert front.cells == behind.cells
+        assert abs(front.column - behind.column) < behind.cells
         assert front.row < behind.row + behind.cells < front.row + front.cells
         assert front.row + front.cells <= grid[0]
         assert 0 <= front.column <= grid[1] - front.cells
@@ -61,6 +62,12 @@ def test_what_stands_in_front_is_smaller_and_covers_the_lower_edge_of_what_is_be
 def test_small_is_smaller_and_big_is_bigger(grid):
     (small,), (usual,), (big,) = (boxes(grid, 1, size=size) for size in ("small", None, "big"))
     assert small.cells < usual.cells < big.cells <= min(grid)
+
+
+@pytest.mark.parametrize("grid", [grid for grid in GRIDS if grid[1] >= 10])
+def test_a_thing_is_as_large_alone_as_beside_another(grid):
+    (alone,) = boxes(grid, 1)
+    assert {box.cells for box in boxes(grid, 2, "left")} == {alone.cells}
 
 
 def test_what_is_left_open_moves_things():

@@ -106,6 +106,7 @@ def test_a_colour_is_right_if_all_of_the_kind_have_it():
         ("left", ((0.2, 0.5), (0.8, 0.6)), ((0.8, 0.5), (0.2, 0.5))),
         ("above", ((0.5, 0.2), (0.5, 0.8)), ((0.2, 0.5), (0.8, 0.5))),
         ("front", ((0.5, 0.7), (0.5, 0.45)), ((0.5, 0.2), (0.5, 0.8))),
+        ("front", ((0.5, 0.7), (0.3, 0.45)), ((0.5, 0.75), (0.5, 0.25))),
     ],
 )
 def test_a_relation_is_right_if_things_stand_so(relation, good, bad):

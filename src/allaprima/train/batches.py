@@ -22,15 +22,15 @@ from allaprima.train.buckets import Bucket
 from allaprima.train.cells import right_answers
 from allaprima.train.collages import Plan, Planner, compose_collage, laid
 from allaprima.train.cutouts import Cutouts
-from allaprima.train.layout import SEVERAL
+from allaprima.train.layout import USUAL
 from allaprima.train.reading import Captions
 from allaprima.train.scenes import LEEWAY, Scene, placed
 
 #: A canvas is picked by the number of its scenes to this power, so a rare one more often than its share.
 EVENNESS = 0.8
-#: How much more often than others a drawn scene is picked that shows a thing wider than `SEVERAL` cells: of those there
+#: How much more often than others a drawn scene is picked that shows a thing wider than `USUAL` cells: of those there
 #: is one in a picture, of others two to four, and they have more parts to learn.
-LARGE = 4.0
+LARGE = 3.0
 #: How much more often than others a scene is picked that shows a dyed thing: dyed, the few things that can be look
 #: three times as many ways as all things undyed.
 DYED = 3.0
@@ -95,7 +95,7 @@ def _chances(scenes: list[Scene]) -> NDArray[np.float64]:
 
 def _weight(scene: Scene) -> float:
     """Return how much more often than the plainest scenes one is picked."""
-    is_large = any(one.box.cells > SEVERAL for one in placed(scene))
+    is_large = any(one.box.cells > USUAL for one in placed(scene))
     is_dyed = any(subject.dye is not None for subject in scene.subjects)
     return (LARGE if is_large else 1.0) * (DYED if is_dyed else 1.0)
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from allaprima.train.cutouts import MARGIN, SIDE, Cutouts, cutout_keys
-from allaprima.train.layout import SEVERAL
+from allaprima.train.layout import USUAL
 from allaprima.train.places import COLOURS
 from allaprima.train.scenes import COLLAGES_FROM, Scene, compose, mood, placed
 
@@ -42,7 +42,7 @@ def is_collage(scene: Scene) -> bool:
     """Say whether a scene can be had as a collage: a plain background, and things on it that there are cutouts of."""
     if scene.background not in COLOURS or scene.relation == "front":
         return False
-    return all(one.box.cells == SEVERAL and one.subject.accessory is None for one in placed(scene))
+    return all(one.box.cells == USUAL and one.subject.accessory is None for one in placed(scene))
 
 
 def compose_collage(rng: Generator, width: int, height: int) -> Scene:

@@ -20,7 +20,7 @@ from allaprima.flux import SKETCH, Autoencoder
 from allaprima.train.art import DYES, Art
 from allaprima.train.buckets import encoded, fingerprint
 from allaprima.train.fit import device_of, write_whole
-from allaprima.train.layout import SEVERAL
+from allaprima.train.layout import USUAL
 from allaprima.train.pictures import canvas_px
 from allaprima.train.places import COLOURS, Mood, background
 from allaprima.train.scenes import SIZES, paste
@@ -29,10 +29,10 @@ from allaprima.train.things import THINGS
 #: Cells around a thing in which the encoder still sees it.
 MARGIN = 1
 #: Side of a cutout in cells.
-SIDE = SEVERAL + 2 * MARGIN
+SIDE = USUAL + 2 * MARGIN
 #: Rows and columns of the pictures that two cutouts are taken from: as near to a canvas's as it goes, their margins
 #: overlapping in one corner.
-SHEET = 2 * SEVERAL + 3 * MARGIN
+SHEET = 2 * USUAL + 3 * MARGIN
 #: Pictures that are encoded at a time.
 PART = 16
 #: Things that a ground is seen beside.
@@ -81,7 +81,7 @@ class Cutter:
         # Two that are far apart in the list share a picture.
         half = -(-len(several) // 2)
         pairs = [(several[i], several[(i + half) % len(several)]) for i in range(half)]
-        corners = ((MARGIN, MARGIN), (SHEET - MARGIN - SEVERAL,) * 2)
+        corners = ((MARGIN, MARGIN), (SHEET - MARGIN - USUAL,) * 2)
         cut = []
         for first in range(0, half, PART):
             pictures = [
@@ -95,12 +95,12 @@ class Cutter:
     def ground(self, colour: str, rows: int, columns: int) -> Tensor:
         """Return the latents of a plain background, darkest first: (2, H, W, C), float32.
 
-        Each half is taken from pictures that have a thing in the other half, which takes 2 * (SEVERAL + MARGIN) cells.
+        Each half is taken from pictures that have a thing in the other half, which takes 2 * (USUAL + MARGIN) cells.
         """
-        assert max(rows, columns) >= 2 * (SEVERAL + MARGIN), "room for a thing in each half"
+        assert max(rows, columns) >= 2 * (USUAL + MARGIN), "room for a thing in each half"
         icons = [thing.icon for thing in THINGS[:: -(-len(THINGS) // BESIDE)]]
         axis = 0 if rows > columns else 1
-        middle, far = (rows, columns)[axis] // 2, (rows - SEVERAL, columns - SEVERAL)
+        middle, far = (rows, columns)[axis] // 2, (rows - USUAL, columns - USUAL)
 
         def beside(end: int, light: float) -> tuple[Tensor, ...]:
             """Return both halves of a background with a thing at one end of it, 0 or 1."""
@@ -117,7 +117,7 @@ class Cutter:
         cell = SKETCH.token_px
         picture = background(colour, columns * cell, rows * cell, Mood(light=light))
         for (icon, dye), (row, column) in things:
-            paste(picture, self._art.sprite(icon, SEVERAL * cell, dye), column * cell, row * cell)
+            paste(picture, self._art.sprite(icon, USUAL * cell, dye), column * cell, row * cell)
         return np.round(picture * 255).astype(np.uint8)
 
     def _latents(self, pictures: list[NDArray[np.uint8]], rows: int, columns: int) -> Tensor:

@@ -1,13 +1,17 @@
 """Where things stand: squares of whole cells, a cell being what one token of the model covers.
 
-A thing that always begins at a cell has one appearance to learn instead of a thousand.
+A thing that always begins at a cell has one appearance to learn instead of a thousand; and one that is as large alone
+as among others has one instead of two. (When what stood alone was eight cells wide, it stayed a blob long after all
+else had been learned: LOG.md, 2026-11-27.)
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
-#: Largest sides in cells: of one thing alone, of one among several, of a big one.
-SINGLE, SEVERAL, BIG = 8, 5, 11
+#: Largest sides of things in cells: of a small one, of any of which no size is said, of a big one.
+SMALL, USUAL, BIG = 3, 5, 8
+#: Rows by which what stands in front is lower than what is behind it, at most.
+LOWER = 3
 #: Given an axis (0 across, 1 down, 2 of the second thing) and a number of choices, picks one.
 Pick = Callable[[int, int], int]
 
@@ -29,18 +33,18 @@ def arranged(
 
     is_upright: whether three in a triangle have one above two or two above one. pick: decides what is left open.
     """
-    short = min(rows, columns)
-    alone = SINGLE if short > SINGLE else min(SEVERAL, short - 1)
     if count == 1:
-        cells = {None: alone, "small": min(SEVERAL, alone - 2), "big": min(BIG, short)}[size]
+        short = min(rows, columns)
+        usual = min(USUAL, short - 1)
+        cells = {None: usual, "small": min(SMALL, usual - 1), "big": min(BIG, short)}[size]
         return [Box(_free(rows - cells, pick, 1), _free(columns - cells, pick, 0), cells)]
     if relation == "front":
-        return _in_front(rows, columns, alone, pick)
+        return _in_front(rows, columns, pick)
     if relation == "above":
         lines = [1, 1]
-    elif relation == "left" or columns >= count * SEVERAL or rows < 2 * SEVERAL - 2:
+    elif relation == "left" or columns >= count * USUAL or rows < 2 * USUAL - 2:
         lines = [count]
-    elif rows >= count * SEVERAL:
+    elif rows >= count * USUAL:
         lines = [1] * count
     elif count == 3:
         lines = [1, 2] if is_upright else [2, 1]
@@ -57,7 +61,7 @@ def _free(room: int, pick: Pick, axis: int, most: int = 5) -> int:
 
 def _in_lines(rows: int, columns: int, lines: list[int], pick: Pick) -> list[Box]:
     """Return as many squares a line as `lines` says, the lines below one another, each line in the middle."""
-    cells = min(SEVERAL, rows // len(lines), columns // max(lines))
+    cells = min(USUAL, rows // len(lines), columns // max(lines))
     # A free cell between lines, and between neighbours, where there is room for it.
     gap_down = min(1, (rows - len(lines) * cells) // (len(lines) - 1)) if len(lines) > 1 else 0
     gap_across = min(1, (columns - max(lines) * cells) // (max(lines) - 1)) if max(lines) > 1 else 0
@@ -76,9 +80,11 @@ def _in_lines(rows: int, columns: int, lines: list[int], pick: Pick) -> list[Box
     return boxes
 
 
-def _in_front(rows: int, columns: int, alone: int, pick: Pick) -> list[Box]:
-    """Return the front square, over the lower edge of the other, and the other behind it."""
-    cells = SEVERAL if alone > SEVERAL else max(2, alone - 2)
-    top, left = _free(rows - alone - 1, pick, 1, 3), _free(columns - alone, pick, 0, 3)
-    across = (alone - cells) // 2 + 2 * (pick(2, 3) - 1)
-    return [Box(top + alone + 1 - cells, max(0, min(columns - cells, left + across)), cells), Box(top, left, alone)]
+def _in_front(rows: int, columns: int, pick: Pick) -> list[Box]:
+    """Return the front square, over a lower part of the other, and the other behind it."""
+    short = min(rows, columns)
+    cells = min(USUAL, short - 1)
+    lower = min(LOWER, cells - 1, rows - cells)
+    top, left = _free(rows - cells - lower, pick, 1, 3), _free(columns - cells, pick, 0, 3)
+    across = left + 2 * (pick(2, 3) - 1)
+    return [Box(top + lower, max(0, min(columns - cells, across)), cells), Box(top, left, cells)]

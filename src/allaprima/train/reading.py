@@ -28,7 +28,7 @@ from allaprima.train.art import DYES, Art
 from allaprima.train.buckets import encoded
 from allaprima.train.captions import MARKS, caption, marked_caption, words
 from allaprima.train.fit import Fit, device_of
-from allaprima.train.layout import SEVERAL, SINGLE
+from allaprima.train.layout import BIG, USUAL
 from allaprima.train.optimizers import Optimizers
 from allaprima.train.places import BACKGROUNDS, OPEN
 from allaprima.train.scenes import RELATIONS, SIZES, Scene, Subject, compose
@@ -54,7 +54,7 @@ _RELATIONS = (None, *RELATIONS)
 SCENE_ANSWERS = (len(_GROUNDS), len(_RELATIONS))
 SUBJECT_ANSWERS = (len(_ICONS), 4, len(_DYES), len(_SIZES), len(_ACCESSORIES))
 #: Sides of a thing's likenesses, in cells.
-LIKENESS_CELLS = (SEVERAL, SINGLE)
+LIKENESS_CELLS = (USUAL, BIG)
 #: Values of a thing's likenesses, and how much their error counts: as much as so many questions at first.
 LIKENESS_VALUES, LIKENESS_WEIGHT = sum(cells**2 for cells in LIKENESS_CELLS) * SKETCH.transformer.in_channels, 20.0
 

@@ -83,8 +83,8 @@ def _stand(relation: str, first: Found, second: Found) -> bool:
         return across > abs(down)
     if relation == "above":
         return down > abs(across)
-    # What is in front covers the other's lower part.
-    return -0.5 < down < 0 and abs(across) < 0.35
+    # What is in front covers the other's lower part; what is just below stands lower.
+    return -0.4 < down < 0 and abs(across) < 0.35
 
 
 # Prompts --------------------------------------------------------------------------------------------------------
