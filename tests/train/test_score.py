@@ -1,8 +1,9 @@
 """How the judge's own error is measured, and how scores are told."""
 
+from allaprima.flux import SKETCH, Autoencoder
 from allaprima.train.detector import Found, Sight
 from allaprima.train.scenes import JUDGED_FROM, compose, draw_pixels, grid, placed
-from allaprima.train.score import SIDE, judge_errors, print_table
+from allaprima.train.score import SIDE, autoencoder_psnr, judge_errors, print_table
 from allaprima.train.suite import CATEGORIES, HELD_OUT, SEEN
 
 COUNT = 60
@@ -32,6 +33,24 @@ def test_a_judge_without_fault_refuses_no_true_scene_and_passes_no_other(art):
 
 def test_a_judge_who_sees_nothing_refuses_all(art):
     assert judge_errors(lambda _: Sight("nowhere", ()), art, 10) == (1, 0)
+
+
+class Dimmed(Autoencoder):
+    """Gives back what it is given, a tenth of the range darker."""
+
+    def __init__(self):
+        super().__init__(SKETCH.autoencoder)
+
+    def encode(self, image):
+        return image
+
+    def decode(self, z, _check=None):
+        return z - 0.2
+
+
+def test_the_autoencoder_is_measured_by_what_it_gives_back_of_whole_scenes(art):
+    # A tenth of the range is 20 dB, and a little more where what is black already can't get darker.
+    assert 20 <= autoencoder_psnr(Dimmed(), art, 3) < 22
 
 
 def test_the_table_tells_every_category_beside_its_target_and_what_they_come_to(capsys):

@@ -8,19 +8,25 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from allaprima.engine.pipeline import Pipeline
-from allaprima.request import ImageRequest
+from allaprima.flux import Autoencoder
+from allaprima.request import ImageRequest, Precision
 from allaprima.train.art import Art
+from allaprima.train.autoencoder import score_psnr
 from allaprima.train.detector import SIDE_PX, Sight, load_detector
-from allaprima.train.scenes import JUDGED_FROM, Scene, compose, draw_pixels
+from allaprima.train.pictures import SQUARE
+from allaprima.train.scenes import JUDGED_FROM, VALIDATION_FROM, Scene, compose, draw_pixels
 from allaprima.train.suite import CATEGORIES, HELD_OUT, SEEN, Ask, asks, difference, is_right, overall, score
 from allaprima.weights.catalog import SKETCH_ID, sketch_folder
 from allaprima.weights.model import open_model
 
 #: True scenes that the judge is measured on.
 TRUE_SCENES = 1000
+#: Scenes that the autoencoder is measured on, and what is asked of it in dB.
+PSNR_SCENES, PSNR_TARGET = 24, 32.0
 #: Side in pixels of what is painted and of true scenes.
 SIDE = 512
 #: What is asked for of each category, the least share that is right.
@@ -61,6 +67,13 @@ def _another(scene: Scene, number: int) -> Scene:
     return Scene(scene.background, other.subjects, other.relation, SIDE, SIDE, scene.leeway)
 
 
+def autoencoder_psnr(autoencoder: Autoencoder, art: Art, count: int = PSNR_SCENES) -> float:
+    """Return the peak signal-to-noise ratio in dB of encoding and decoding whole scenes that no fit has seen."""
+    scenes = [compose(number, *SQUARE) for number in range(VALIDATION_FROM, VALIDATION_FROM + count)]
+    pixels = np.stack([draw_pixels(scene, art) for scene in scenes])
+    return score_psnr(autoencoder, torch.from_numpy(pixels).permute(0, 3, 1, 2))
+
+
 def print_table(shares: dict[str, float], counts: dict[str, int]) -> None:
     """Print the shares beside their targets, and what they come to."""
     print(f"{'category':24}{'pictures':>10}{'right':>9}{'target':>9}")
@@ -83,11 +96,13 @@ def main() -> None:
     parser.add_argument("--every", type=int, default=1, help="ask only every so many-th prompt")
     parser.add_argument("--true-scenes", type=int, default=TRUE_SCENES)
     options = parser.parse_args()
-    look = load_detector().look
-    refused, passed = judge_errors(look, Art(options.art), options.true_scenes)
+    look, art, files = load_detector().look, Art(options.art), open_model(options.model)
+    refused, passed = judge_errors(look, art, options.true_scenes)
     print(f"the judge's own errors on {options.true_scenes} true scenes of {SIDE}x{SIDE} at {SIDE_PX}x{SIDE_PX}:")
     print(f"  right ones refused {refused:.1%}, wrong ones passed {passed:.1%}")
-    pipeline = Pipeline(open_model(options.model).load(), "cpu")
+    psnr = autoencoder_psnr(files.load(precision=Precision.FP32).networks.autoencoder, art)
+    print(f"autoencoder: {psnr:.2f} dB on {PSNR_SCENES} held-out scenes, target {PSNR_TARGET:.0f} dB")
+    pipeline = Pipeline(files.load(), "cpu")
     asked = asks()[:: options.every]
     for steps in options.steps:
         print(f"revision {pipeline.model.revision}, steps {steps}, seeds {options.seeds}, {SIDE}x{SIDE}")
