@@ -2,7 +2,8 @@
 
 import os
 import shutil
-import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -33,24 +34,37 @@ def test_a_limit_holds_while_it_is_asked() -> None:
     assert library.level() == before
 
 
-def test_a_piece_is_used_again_when_nothing_lies_in_it() -> None:
-    like = torch.zeros(1)
-    first = workspace.empty((1024, 1024), like)
-    place = first.data_ptr()
-    view = first[3:]
-    second = workspace.empty((1024, 1024), like)
-    assert second.data_ptr() != place
-    del first
-    assert workspace.empty((1024, 1024), like).data_ptr() not in (place, second.data_ptr())
-    del view
-    assert workspace.empty((900, 1024), like).data_ptr() == place
+@pytest.fixture
+def new_thread() -> Iterator[ThreadPoolExecutor]:
+    """Runs what is submitted one after the other in a thread that has no pieces yet."""
+    with ThreadPoolExecutor(1) as pool:
+        yield pool
 
 
-def test_a_small_tensor_and_a_much_smaller_one_leave_a_piece_alone() -> None:
-    like = torch.zeros(1)
-    place = workspace.empty((2048, 1024), like).data_ptr()
-    assert workspace.empty((1024, 1024), like).data_ptr() != place
-    assert workspace.empty((10,), like).shape == (10,)
+def test_a_piece_is_used_again_when_nothing_lies_in_it(new_thread: ThreadPoolExecutor) -> None:
+    def work() -> None:
+        like = torch.zeros(1)
+        first = workspace.empty((1024, 1024), like)
+        place = first.data_ptr()
+        view = first[3:]
+        second = workspace.empty((1024, 1024), like)
+        assert second.data_ptr() != place
+        del first
+        assert workspace.empty((1024, 1024), like).data_ptr() not in (place, second.data_ptr())
+        del view
+        assert workspace.empty((900, 1024), like).data_ptr() == place
+
+    new_thread.submit(work).result()
+
+
+def test_a_small_tensor_and_a_much_smaller_one_leave_a_piece_alone(new_thread: ThreadPoolExecutor) -> None:
+    def work() -> None:
+        like = torch.zeros(1)
+        place = workspace.empty((2048, 1024), like).data_ptr()
+        assert workspace.empty((1024, 1024), like).data_ptr() != place
+        assert workspace.empty((10,), like).shape == (10,)
+
+    new_thread.submit(work).result()
 
 
 def test_idle_pieces_are_let_go_beyond_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -63,16 +77,8 @@ def test_idle_pieces_are_let_go_beyond_the_limit(monkeypatch: pytest.MonkeyPatch
     assert held.data_ptr() in {piece.ctypes.data for piece in made.pieces}
 
 
-def test_threads_share_no_piece() -> None:
+def test_threads_share_no_piece(new_thread: ThreadPoolExecutor) -> None:
     like = torch.zeros(1)
     place = workspace.empty((1024, 1024), like).data_ptr()
-    found: list[int] = []
-
-    def work() -> None:
-        tensor = workspace.empty((1024, 1024), like)
-        found.append(tensor.data_ptr())
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    thread.join()
-    assert found != [place]
+    found = new_thread.submit(lambda: workspace.empty((1024, 1024), like).data_ptr()).result()
+    assert found != place
