@@ -28,7 +28,8 @@ SIZE_WORDS = {
 
 _ARTICLES = ("a", "a", "a", "the", "one", "")
 _OPENERS = ("", "", "", "", "", "a picture of", "an image of", "a drawing of", "a painting of", "an illustration of",
-            "an icon of", "clipart of", "draw", "paint", "show me", "there is", "i see")  # fmt: skip
+            "an icon of", "clipart of", "draw", "paint", "show me", "there is", "i see", "nice to see", "fun to draw",
+            "lovely to paint")  # fmt: skip
 _ACTS = ("", "", "", "", "", "standing", "sitting", "relaxing", "lying", "lying on a sun lounger", "resting",
          "having fun")  # fmt: skip
 _PRAISE = ("cute", "beautiful", "nice", "lovely", "pretty", "happy", "funny")
