@@ -51,7 +51,9 @@ def test_chunks_are_kept_and_more_scenes_only_add_to_them(autoencoder, art, pain
     more = make_buckets(autoencoder, painters, 16, tmp_path)
     for one, same, longer in zip(few, again, more, strict=True):
         assert torch.equal(one.latents, same.latents)
-        assert torch.allclose(one.latents.float(), longer.latents[: len(one.latents)].float(), atol=0.05)
+        kept, redrawn = one.latents.float(), longer.latents[: len(one.latents)].float()
+        # In a batch of another size bfloat16 rounds otherwise; another scene is a tenth off at least.
+        assert (kept - redrawn).norm() < 0.02 * kept.norm()
         assert longer.scenes[: len(one.scenes)] == one.scenes
 
 
