@@ -33,7 +33,7 @@ EVENNESS = 0.8
 LARGE = 3.0
 #: How much more often than others a scene is picked that shows a dyed thing: dyed, the few things that can be look
 #: three times as many ways as all things undyed.
-DYED = 3.0
+DYED = 4.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,9 @@ from dataclasses import dataclass
 
 #: Largest sides of things in cells: of a small one, of any of which no size is said, of a big one.
 SMALL, USUAL, BIG = 3, 5, 8
+#: Places for the same things along an axis, at most. Which one it is has to be heard from the mean of a canvas of
+#: noise, and where that is between two, a thing is painted in both, half each.
+PLACES = 3
 #: Rows by which what stands in front is lower than what is behind it, at most.
 LOWER = 3
 #: Given an axis (0 across, 1 down, 2 of the second thing) and a number of choices, picks one.
@@ -37,7 +40,7 @@ def arranged(
         short = min(rows, columns)
         usual = min(USUAL, short - 1)
         cells = {None: usual, "small": min(SMALL, usual - 1), "big": min(BIG, short)}[size]
-        return [Box(_free(rows - cells, pick, 1), _free(columns - cells, pick, 0), cells)]
+        return [Box(_free(rows - cells, pick, 1, 2), _free(columns - cells, pick, 0, 2), cells)]
     if relation == "front":
         return _in_front(rows, columns, pick)
     if relation == "above":
@@ -53,10 +56,11 @@ def arranged(
     return _in_lines(rows, columns, lines, pick)
 
 
-def _free(room: int, pick: Pick, axis: int, most: int = 5) -> int:
-    """Return one of up to `most` places in the middle of `room` free cells."""
-    choices = min(room + 1, most)
-    return (room + 1 - choices) // 2 + pick(axis, choices)
+def _free(room: int, pick: Pick, axis: int, apart: int = 1) -> int:
+    """Return one of up to `PLACES` places in the middle of `room` free cells, so many cells apart if there is room."""
+    choices = min(room + 1, PLACES)
+    apart = max(1, min(apart, room // max(1, choices - 1)))
+    return (room - (choices - 1) * apart) // 2 + apart * pick(axis, choices)
 
 
 def _in_lines(rows: int, columns: int, lines: list[int], pick: Pick) -> list[Box]:
@@ -67,7 +71,7 @@ def _in_lines(rows: int, columns: int, lines: list[int], pick: Pick) -> list[Box
     gap_across = min(1, (columns - max(lines) * cells) // (max(lines) - 1)) if max(lines) > 1 else 0
     height = len(lines) * cells + (len(lines) - 1) * gap_down
     width = max(lines) * cells + (max(lines) - 1) * gap_across
-    top, left = _free(rows - height, pick, 1, 3), _free(columns - width, pick, 0, 3)
+    top, left = _free(rows - height, pick, 1), _free(columns - width, pick, 0)
     boxes = []
     for i, several in enumerate(lines):
         own = several * cells + (several - 1) * gap_across
@@ -85,6 +89,6 @@ def _in_front(rows: int, columns: int, pick: Pick) -> list[Box]:
     short = min(rows, columns)
     cells = min(USUAL, short - 1)
     lower = min(LOWER, cells - 1, rows - cells)
-    top, left = _free(rows - cells - lower, pick, 1, 3), _free(columns - cells, pick, 0, 3)
+    top, left = _free(rows - cells - lower, pick, 1), _free(columns - cells, pick, 0)
     across = left + 2 * (pick(2, 3) - 1)
     return [Box(top + lower, max(0, min(columns - cells, across)), cells), Box(top, left, cells)]
