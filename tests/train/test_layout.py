@@ -75,6 +75,11 @@ def test_what_is_left_open_moves_things():
     assert len(places) == 9
 
 
+def test_a_single_thing_stands_in_one_of_three_places_an_axis_two_cells_apart():
+    found = [boxes((12, 12), 1, share=(share, share, 1))[0] for share in (0, 1, 2)]
+    assert [(box.row, box.column) for box in found] == [(1, 1), (3, 3), (5, 5)]
+
+
 def test_three_stand_as_a_triangle_either_way_up():
     upright, other = (boxes((12, 12), 3, is_upright=is_upright) for is_upright in (True, False))
     assert [box.row for box in upright] != [box.row for box in other]

@@ -28,8 +28,8 @@ from allaprima.train.scenes import LEEWAY, Scene, placed
 
 #: A canvas is picked by the number of its scenes to this power, so a rare one more often than its share.
 EVENNESS = 0.8
-#: How much more often than others a drawn scene is picked that shows a thing wider than `USUAL` cells: of those there
-#: is one in a picture, of others two to four, and they have more parts to learn.
+#: How much more often than others a drawn scene is picked that shows a thing wider than `USUAL` cells: such scenes are
+#: few, and such a thing has more parts to learn.
 LARGE = 3.0
 #: How much more often than others a scene is picked that shows a dyed thing: dyed, the few things that can be look
 #: three times as many ways as all things undyed.
