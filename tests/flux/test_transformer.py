@@ -132,6 +132,11 @@ def test_places_tell_every_token_of_a_canvas_from_every_other(rows: int, columns
     assert apart.min() > 1
 
 
+def test_places_of_some_tokens_are_what_they_are_among_all() -> None:
+    ids, some = image_ids(7, 20), [0, 3, 57, 58, 139]
+    assert torch.equal(places(ids[:, some], 32), places(ids, 32)[:, some])
+
+
 def test_a_row_can_be_read_off_its_places_by_a_matrix() -> None:
     (told,) = places(image_ids(12, 12), 32)
     rows = torch.nn.functional.one_hot(torch.arange(12).repeat_interleave(12)).float()

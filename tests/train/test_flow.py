@@ -9,7 +9,7 @@ from allaprima.flux import SKETCH
 from allaprima.flux.latents import noise, pack
 from allaprima.train.batches import Batches, Gallery, Mix
 from allaprima.train.buckets import Bucket
-from allaprima.train.cells import ANSWERS
+from allaprima.train.cells import ANSWERS, right_answers
 from allaprima.train.cutouts import SIDE, Cutouts, cutout_keys
 from allaprima.train.flow import (
     BATCH,
@@ -19,6 +19,7 @@ from allaprima.train.flow import (
     flow_loss,
     flow_optimizers,
     loudness,
+    picked,
     steered,
 )
 from allaprima.train.places import COLOURS
@@ -122,6 +123,36 @@ def test_collages_have_their_loss_beside_drawn_scenes():
 
     # Nothing is painted yet, so it is the images' own size: 0 of the drawn ones, 4 of the collages.
     assert 2 <= loss.item() <= 2 / NEAREST**2
+
+
+def test_a_few_tokens_are_the_corners_then_things_then_any_others():
+    scenes = [compose(seed, 512, 512) for seed in range(40)]
+    things = right_answers(scenes)[..., 0] > 0
+
+    seen = picked(right_answers(scenes), 48)
+
+    assert seen.shape == (40, 48)
+    for numbers, covered in zip(seen.tolist(), things, strict=True):
+        assert numbers == sorted(set(numbers))
+        assert {0, 143} <= set(numbers)
+        shown = int(covered[numbers].sum())
+        assert shown == int(covered.sum()) or shown >= 46
+
+
+def test_the_loss_of_a_few_tokens_is_theirs_alone():
+    networks = FlowNetworks()
+    scenes = [compose(seed, 512, 512) for seed in range(8)]
+    # Nothing to paint but where things are.
+    covered = (right_answers(scenes)[..., :1] > 0).float()
+    bucket = bucket_of(scenes, lambda *shape: covered.expand(shape))
+    batch, gallery = Batches([scenes], Mix(drawn=8, collages=0))[0], Gallery([bucket], None)
+    share = (batch.answers[..., 0] > 0).float().mean().item()
+
+    whole, _ = flow_loss(networks, gallery, batch)
+    few, _ = flow_loss(networks, gallery, batch, tokens=48)
+
+    assert share <= whole.item() <= share / NEAREST**2
+    assert few.item() > 1.4 * whole.item()
 
 
 def test_every_parameter_is_moved_by_one_optimizer():

@@ -52,14 +52,16 @@ def rotary(ids: Tensor, axes_dim: tuple[int, ...], theta: int) -> Rotation:
 def places(ids: Tensor, channels: int) -> Tensor:
     """Return where on the canvas each image token is, as sines and cosines: (B, L, channels), float32.
 
-    ids: (B, L, 3), all tokens of a canvas, positions (index, row, column). Of each axis one wave is twice as long as
-    the canvas, which says how far from its edges a token is; the others' frequencies lie evenly below one turn in two
-    tokens, so that a matrix can read off any row or column. Rotary positions only tell distances between tokens; a
-    small model takes long to find places from them. Waves as positions: Vaswani et al. 2017 (1706.03762), section 3.5.
+    ids: (B, L, 3), positions (index, row, column), the first and the last token of a canvas among them. Of each axis
+    one wave is twice as long as the canvas, which says how far from its edges a token is; the others' frequencies lie
+    evenly below one turn in two tokens, so that a matrix can read off any row or column. Rotary positions only tell
+    distances between tokens; a small model takes long to find places from them. Waves as positions: Vaswani et al. 2017
+    (1706.03762), section 3.5.
     """
     at = ids[..., 1:].float()
-    from_middle = at - at.mean(dim=1, keepdim=True)  # (B, L, 2)
-    span = at.amax(dim=1, keepdim=True) - at.amin(dim=1, keepdim=True) + 1
+    first, last = at.amin(dim=1, keepdim=True), at.amax(dim=1, keepdim=True)
+    from_middle = at - (first + last) / 2  # (B, L, 2)
+    span = last - first + 1
     count = channels // 4 - 1
     frequencies = (torch.arange(count, device=ids.device) + 0.5) / (2 * max(1, count))
     turns = torch.cat(((from_middle / span / 2)[..., None], from_middle[..., None] * frequencies), dim=-1)

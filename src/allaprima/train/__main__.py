@@ -1,13 +1,15 @@
-"""`python -m allaprima.train`: from nothing to the shipped model, in four fits that can each be stopped and resumed.
+"""`python -m allaprima.train`: from nothing to the shipped model, in three fits that can each be stopped and resumed.
 
 Every fit is given minutes and keeps its state in the work folder, so the same command goes on where the last run
 stopped. Documented in `docs/training.md`.
 """
 
 import argparse
+import shutil
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file, save_file
 
 from allaprima.flux import SKETCH, Autoencoder
 from allaprima.request import Precision
@@ -18,18 +20,17 @@ from allaprima.train.buckets import make_buckets
 from allaprima.train.captions import words
 from allaprima.train.cutouts import Cutter, make_cutouts
 from allaprima.train.detector import load_detector
-from allaprima.train.fit import Fit, write_whole
+from allaprima.train.fit import Fit
 from allaprima.train.flow import (
     BATCH,
+    EASY_UNTIL,
     FLOW_CHECKPOINT,
     FLOW_SEED,
-    QUIET_FROM,
     FlowNetworks,
     fit_flow,
     flow_optimizers,
 )
 from allaprima.train.pictures import Painters
-from allaprima.train.polish import polish_decoder
 from allaprima.train.reading import Likenesses, teach_reading
 from allaprima.train.snapshots import take_snapshot
 from allaprima.weights.catalog import SKETCH_ID, sketch_folder
@@ -38,8 +39,8 @@ from allaprima.weights.model import open_model
 from allaprima.weights.networks import Networks
 from allaprima.weights.tokenizer import word_tokenizer
 
-#: The fitted autoencoder in the work folder, before its decoder is polished.
-AUTOENCODER = "autoencoder.pt"
+#: The fitted autoencoder in the work folder, in bfloat16, as it is shipped.
+AUTOENCODER = "autoencoder.safetensors"
 
 
 def main() -> None:
@@ -48,10 +49,9 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("build/train"), help="folder of checkpoints")
     parser.add_argument("--art", type=Path, default=Path("build/art"), help="folder of the art package")
     parser.add_argument("--out", type=Path, default=sketch_folder(), help="folder of the model to write")
-    parser.add_argument("--autoencoder-minutes", type=float, default=40)
+    parser.add_argument("--autoencoder-minutes", type=float, default=90)
     parser.add_argument("--reading-minutes", type=float, default=10)
     parser.add_argument("--flow-minutes", type=float, default=600)
-    parser.add_argument("--polish-minutes", type=float, default=40)
     parser.add_argument(
         "--scenes", type=int, default=64000, help="scenes that the flow is fitted to; the autoencoder sees a 32nd"
     )
@@ -64,11 +64,15 @@ def main() -> None:
         help="share of a step's scenes that are collages, 0 to 1; at 0 no cutouts are made",
     )
     parser.add_argument("--compile", action="store_true", help="compile the transformer: pays after ten minutes")
-    parser.add_argument("--warm-start", type=Path, help="model folder to begin from where the work folder is empty")
+    begun = parser.add_mutually_exclusive_group()
+    begun.add_argument("--autoencoder", type=Path, help="a fitted one, for a work folder that has none")
+    begun.add_argument("--warm-start", type=Path, help="model folder to begin from where the work folder is empty")
     options = parser.parse_args()
     if not 0 <= options.collages <= 1:
         parser.error(f"--collages {options.collages:g} is not a share of 0 to 1")
     options.work.mkdir(parents=True, exist_ok=True)
+    if options.autoencoder and not (options.work / AUTOENCODER).exists():
+        shutil.copyfile(options.autoencoder, options.work / AUTOENCODER)
     if options.warm_start:
         warm_start(options.work, options.warm_start, options.flow_minutes)
     train(options)
@@ -76,17 +80,17 @@ def main() -> None:
 
 def train(options: argparse.Namespace) -> None:
     """Fit on, from what is in the work folder."""
-    work, device, few = options.work, torch.device(options.device), -(-options.scenes // 32)
+    work, device = options.work, torch.device(options.device)
     # cuDNN's attention fails in the backward pass of a bias that is learned, T5's (torch 2.11, H200).
     torch.backends.cuda.enable_cudnn_sdp(enabled=False)
     art = Art(options.art)
     painters, judge, flow = Painters(art), load_detector(), FlowNetworks().to(device)
     with painters:
         if not (work / AUTOENCODER).exists():
-            fitted = fit_autoencoder(work, painters, options.autoencoder_minutes, few, device)
-            write_whole(fitted.state_dict(), work / AUTOENCODER)
+            few = -(-options.scenes // 32)
+            keep_autoencoder(fit_autoencoder(work, painters, options.autoencoder_minutes, few, device), work)
         autoencoder = Autoencoder(SKETCH.autoencoder).to(device).eval()
-        autoencoder.load_state_dict(torch.load(work / AUTOENCODER, map_location="cpu", weights_only=True))
+        autoencoder.load_state_dict(load_file(work / AUTOENCODER))
         if not (work / FLOW_CHECKPOINT).exists():
             likenesses = Likenesses(art, autoencoder)
             teach_reading(work, likenesses, flow.t5, flow.clip, options.reading_minutes, options.scenes)
@@ -99,8 +103,6 @@ def train(options: argparse.Namespace) -> None:
         take_snapshot(lambda folder: export(folder, flow, autoencoder), judge.look, work, step, device)
 
     fit_flow(work, flow, gallery, options.flow_minutes, snap, mix=mix, compiled=options.compile)
-    with painters:
-        polish_decoder(work, autoencoder, painters, options.polish_minutes, few)
     export(options.out, flow, autoencoder)
 
 
@@ -124,10 +126,17 @@ def warm_start(work: Path, folder: Path, flow_minutes: float) -> None:
         (flow.transformer, networks.transformer), (flow.t5, networks.t5), (flow.clip, networks.clip)
     ):  # fmt: skip
         mine.load_state_dict(shipped.state_dict())
-    write_whole(networks.autoencoder.state_dict(), work / AUTOENCODER)
-    begun_s = QUIET_FROM * 60 * flow_minutes
+    keep_autoencoder(networks.autoencoder, work)
+    begun_s = EASY_UNTIL * 60 * flow_minutes
     checkpoint = work / FLOW_CHECKPOINT
     Fit(checkpoint, {"flow": flow}, flow_optimizers(flow), flow_minutes, FLOW_SEED, elapsed_s=begun_s).save()
+
+
+def keep_autoencoder(autoencoder: Autoencoder, work: Path) -> None:
+    """Write a fitted autoencoder into the work folder, whole or not at all."""
+    draft = work / "autoencoder.tmp"
+    save_file({name: tensor.bfloat16().contiguous() for name, tensor in autoencoder.state_dict().items()}, draft)
+    draft.replace(work / AUTOENCODER)
 
 
 def export(folder: Path, flow: FlowNetworks, autoencoder: Autoencoder) -> None:

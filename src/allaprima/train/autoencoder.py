@@ -1,10 +1,11 @@
 """Fit the autoencoder of `sketch` to scenes.
 
-Crops of drawn scenes, cut along the canvas's cells, since that is how the model will ever see them; the loss is L1 on
-pixels and on their differences to the neighbours (which keeps edges), a small penalty on large latents, and noise on
-the latents while decoding, which makes the decoder forgive what the flow gets slightly wrong. At the end the latents'
-spread is folded into the convolutions on both sides, so that the model's latents have unit variance and its
-configuration needs no measured constants.
+Crops of drawn scenes at first, cut along the canvas's cells, since that is how the model will ever see them; then whole
+scenes of every canvas, since that is what group norms will see when it paints. The loss is L1 on pixels and on their
+differences to the neighbours (which keeps edges), a small penalty on large latents, and noise on the latents while
+decoding, which makes the decoder forgive what the flow gets slightly wrong. At the end the latents' spread is folded
+into the convolutions on both sides, so that the model's latents have unit variance and its configuration needs no
+measured constants.
 """
 
 from pathlib import Path
@@ -21,9 +22,13 @@ from allaprima.train.scenes import VALIDATION_FROM
 
 #: Side of a crop in pixels: five cells.
 CROP = 5 * SKETCH.token_px
-BATCH = 10
+#: Crops in a step, and whole scenes, which have about as many pixels.
+CROPS, SCENES = 10, 2
+#: Share of the minutes from which on scenes are whole.
+WHOLE_FROM = 0.55
 MUON_RATE, RATE = 0.03, 3e-3
-LATENT_NOISE = 0.08
+#: The largest deviation of the noise on latents, which themselves deviate by about 1.7.
+MOST_NOISE = 0.16
 LATENT_PENALTY = 1e-3
 
 
@@ -31,7 +36,7 @@ def fit_autoencoder(folder: Path, painters: Painters, minutes: float, scenes: in
     """Fit on a device for that many minutes (over all runs), with checkpoints in `folder`; return the fitted
     autoencoder, which is there too.
 
-    scenes: how many are drawn up front; crops are taken from all of them.
+    scenes: how many are drawn up front.
     """
     torch.manual_seed(0)
     model = Autoencoder(SKETCH.autoencoder).to(device)
@@ -41,10 +46,11 @@ def fit_autoencoder(folder: Path, painters: Painters, minutes: float, scenes: in
     pool = painters.pool(scenes) if fit.share < 1 else []
     held_out = painters.pixels(range(VALIDATION_FROM, VALIDATION_FROM + 24))
     for step in fit.steps():
-        loss = _loss(model, _crops(pool).to(device))
+        pixels = _crops(pool) if fit.share < WHOLE_FROM else _scenes(pool)
+        loss = _loss(model, pixels.to(device))
         fit.descend(loss)
         if step % 100 == 0:
-            psnr = f" psnr {score_psnr(model, held_out):.2f} dB" if step % 300 == 0 else ""
+            psnr = f" psnr {score_psnr(model, held_out):.2f} dB" if step % 1000 == 0 else ""
             print(f"autoencoder {fit.share:6.1%} step {step} loss {loss.item():.4f}{psnr}", flush=True)
     restore_kernels(model)
     print(f"autoencoder done: {score_psnr(model, held_out):.2f} dB on held-out scenes", flush=True)
@@ -52,11 +58,17 @@ def fit_autoencoder(folder: Path, painters: Painters, minutes: float, scenes: in
     return model
 
 
-def _crops(pool: list[Tensor]) -> Tensor:
-    """Return crops of scenes that all share a canvas: (BATCH, 3, CROP, CROP), uint8."""
+def _scenes(pool: list[Tensor]) -> Tensor:
+    """Return whole scenes of one canvas: (SCENES, 3, height, width), uint8."""
     scenes = pick_canvas(pool)
-    picks = torch.randint(len(scenes), (BATCH,))
-    ys, xs = (torch.randint((side - CROP) // SKETCH.token_px + 1, (BATCH,)) for side in scenes.shape[2:])
+    return scenes[torch.randint(len(scenes), (SCENES,))]
+
+
+def _crops(pool: list[Tensor]) -> Tensor:
+    """Return crops of scenes that all share a canvas: (CROPS, 3, CROP, CROP), uint8."""
+    scenes = pick_canvas(pool)
+    picks = torch.randint(len(scenes), (CROPS,))
+    ys, xs = (torch.randint((side - CROP) // SKETCH.token_px + 1, (CROPS,)) for side in scenes.shape[2:])
     crops = [
         scenes[i, :, y : y + CROP, x : x + CROP]
         for i, y, x in zip(picks, ys * SKETCH.token_px, xs * SKETCH.token_px, strict=True)
@@ -68,7 +80,8 @@ def _loss(model: Autoencoder, pixels: Tensor) -> Tensor:
     signed = to_signed(pixels).contiguous(memory_format=torch.channels_last)
     with torch.autocast(pixels.device.type, torch.bfloat16):
         z = model.encode(signed)
-        painted = model.decode(z + LATENT_NOISE * torch.randn_like(z))
+        deviations = MOST_NOISE * torch.rand(len(z), 1, 1, 1, device=z.device)
+        painted = model.decode(z + deviations * torch.randn_like(z))
     return picture_loss(painted.float() - signed) + LATENT_PENALTY * z.float().square().mean()
 
 

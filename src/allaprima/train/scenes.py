@@ -33,9 +33,7 @@ SIZES: dict[tuple[int, int], float] = {
 }
 
 #: Numbers of the first scene, apart from one another and from those of the other fits, which begin at 0: of those that
-#: the decoder is polished on,
-POLISH_FROM = 9_000_000
-#: that the autoencoder's error is measured on,
+#: the autoencoder's error is measured on,
 VALIDATION_FROM = 10_000_000
 #: that the judge's errors are measured on,
 JUDGED_FROM = 20_000_000
