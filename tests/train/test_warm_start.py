@@ -1,13 +1,13 @@
-"""A training that begins from a model folder instead of from nothing."""
+"""A training that begins from a model folder, or with a fitted autoencoder, instead of from nothing."""
 
 from dataclasses import replace
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from allaprima.flux import SKETCH, Autoencoder
-from allaprima.train.__main__ import export, warm_start
+from allaprima.train.__main__ import AUTOENCODER, export, keep_autoencoder, take_autoencoder, warm_start
 from allaprima.train.captions import words
 from allaprima.train.fit import Fit
 from allaprima.train.flow import EASY_UNTIL, FlowNetworks, flow_optimizers
@@ -33,6 +33,29 @@ def test_a_warm_start_begins_with_the_folders_weights(tmp_path):
         if name.startswith("cells."):
             continue
         assert torch.equal(begun[name].float(), weight.bfloat16().float()), name
+
+
+def test_a_fitted_autoencoder_is_taken_once(tmp_path):
+    torch.manual_seed(0)
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        keep_autoencoder(Autoencoder(SKETCH.autoencoder), tmp_path / name)
+
+    for name in ("first", "second"):
+        take_autoencoder(tmp_path, tmp_path / name / AUTOENCODER)
+
+    taken, first = (load_file(folder / AUTOENCODER) for folder in (tmp_path, tmp_path / "first"))
+    assert taken.keys() == first.keys()
+    assert all(torch.equal(taken[name], weight) for name, weight in first.items())
+
+
+def test_what_is_no_autoencoder_is_not_taken(tmp_path):
+    save_file({"alone": torch.zeros(1)}, tmp_path / "other.safetensors")
+
+    with pytest.raises(RuntimeError, match="Missing key"):
+        take_autoencoder(tmp_path, tmp_path / "other.safetensors")
+
+    assert not (tmp_path / AUTOENCODER).exists()
 
 
 def test_a_warm_start_leaves_a_flow_that_was_begun_alone(tmp_path):

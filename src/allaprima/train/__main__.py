@@ -5,7 +5,6 @@ stopped. Documented in `docs/training.md`.
 """
 
 import argparse
-import shutil
 from pathlib import Path
 
 import torch
@@ -49,7 +48,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("build/train"), help="folder of checkpoints")
     parser.add_argument("--art", type=Path, default=Path("build/art"), help="folder of the art package")
     parser.add_argument("--out", type=Path, default=sketch_folder(), help="folder of the model to write")
-    parser.add_argument("--autoencoder-minutes", type=float, default=90)
+    parser.add_argument("--autoencoder-minutes", type=float, default=100)
     parser.add_argument("--reading-minutes", type=float, default=10)
     parser.add_argument("--flow-minutes", type=float, default=600)
     parser.add_argument(
@@ -71,8 +70,8 @@ def main() -> None:
     if not 0 <= options.collages <= 1:
         parser.error(f"--collages {options.collages:g} is not a share of 0 to 1")
     options.work.mkdir(parents=True, exist_ok=True)
-    if options.autoencoder and not (options.work / AUTOENCODER).exists():
-        shutil.copyfile(options.autoencoder, options.work / AUTOENCODER)
+    if options.autoencoder:
+        take_autoencoder(options.work, options.autoencoder)
     if options.warm_start:
         warm_start(options.work, options.warm_start, options.flow_minutes)
     train(options)
@@ -104,6 +103,16 @@ def train(options: argparse.Namespace) -> None:
 
     fit_flow(work, flow, gallery, options.flow_minutes, snap, mix=mix, compiled=options.compile)
     export(options.out, flow, autoencoder)
+
+
+def take_autoencoder(work: Path, fitted: Path) -> None:
+    """Begin with a fitted autoencoder, unless the work folder has one. Raises OSError naming a file that can't be read,
+    and safetensors' or torch's error for one that holds no autoencoder of `SKETCH`'s sizes.
+    """
+    if not (work / AUTOENCODER).exists():
+        autoencoder = Autoencoder(SKETCH.autoencoder)
+        autoencoder.load_state_dict(load_file(fitted))
+        keep_autoencoder(autoencoder, work)
 
 
 def warm_start(work: Path, folder: Path, flow_minutes: float) -> None:

@@ -25,7 +25,7 @@ CROP = 5 * SKETCH.token_px
 #: Crops in a step, and whole scenes, which have about as many pixels.
 CROPS, SCENES = 10, 2
 #: Share of the minutes from which on scenes are whole.
-WHOLE_FROM = 0.55
+WHOLE_FROM = 0.8
 MUON_RATE, RATE = 0.03, 3e-3
 #: The largest deviation of the noise on latents, which themselves deviate by about 1.7.
 MOST_NOISE = 0.16
