@@ -35,12 +35,14 @@ NEAREST = 0.6
 #: How much the error of what is read from the cells counts: about as much as the picture's, in the blocks before.
 CELLS_WEIGHT = 0.3
 #: Share of the minutes up to which the fit has it easier: noise is louder about its leeway than chance,
-EASY_UNTIL = 0.4
-#: and a step looks at so many image tokens of a scene only, those where things are first. Most of a canvas is ground,
-#: which is soon learned and costs as much as what stands on it. That a transformer may be fitted to a part of the
-#: tokens first, and to all at the end, is the finding of Zheng et al. 2023 (2306.09305). Which tokens there are gives
-#: away where things stand; so does noise as long as it is loud.
+EASY_UNTIL = 0.25
+#: and most steps look at so many image tokens of a scene only, those where things are first. Most of a canvas is
+#: ground, which is soon learned and costs as much as what stands on it. That a transformer may be fitted to a part of
+#: the tokens first, and to all at the end, is the finding of Zheng et al. 2023 (2306.09305).
 FEW_TOKENS = 48
+#: One step in so many looks at all of them even then: which tokens there are gives away where things stand, and a fit
+#: that never sees a whole canvas believes that things are everywhere.
+WHOLE_EVERY = 4
 #: How loud noise is at first.
 LOUDEST = 0.8
 
@@ -132,7 +134,8 @@ def fit_flow(
     # There are always more batches than steps; the step is asked for first, so none is made for nothing.
     for step, asked in zip(fit.steps(), batches, strict=False):
         loud = loudness(fit.share)
-        loss, read = flow_loss(networks, gallery, asked, loud, FEW_TOKENS if fit.share < EASY_UNTIL else None)
+        few = fit.share < EASY_UNTIL and step % WHOLE_EVERY != 0
+        loss, read = flow_loss(networks, gallery, asked, loud, FEW_TOKENS if few else None)
         fit.descend(loss + CELLS_WEIGHT * read)
         # Not read off the device at every step: a GPU would wait for each.
         both = torch.stack((loss, read)).detach()
