@@ -1,7 +1,8 @@
 """The scenes that the flow is fitted to, as latents: drawn and encoded once per encoder, in chunks that are kept.
 
-A run that is broken off goes on at its chunk, and more scenes than last time add to what is there, the last chunk being
-drawn again. Chunks of another encoder have other names and are left alone.
+A run that is broken off goes on at its chunk, and more scenes than last time add to what is there. A scene that is
+composed or laid out otherwise than when it was kept is drawn again; code that paints otherwise is not noticed. Chunks
+of another encoder have other names and are left alone.
 """
 
 import hashlib
@@ -15,7 +16,7 @@ from allaprima.flux import SKETCH, Autoencoder
 from allaprima.flux.latents import pack
 from allaprima.train.fit import device_of, write_whole
 from allaprima.train.pictures import Painters, canvas_px, to_signed
-from allaprima.train.scenes import SIZES, Scene, compose
+from allaprima.train.scenes import SIZES, Scene, compose, placed
 
 #: Scenes in a chunk.
 CHUNK = 512
@@ -44,11 +45,12 @@ def make_buckets(autoencoder: Autoencoder, painters: Painters, count: int, folde
         size = canvas_px(width, height)
         columns, rows = (side // SKETCH.token_px for side in size)
         seeds = range(i * APART, i * APART + max(1, round(count * share)))
+        scenes = [compose(seed, *size) for seed in seeds]
         chunks = []
         for first in range(0, len(seeds), CHUNK):
             kept = folder / f"latents-{encoder}-{size[0]}x{size[1]}-{seeds[first]}.pt"
-            chunks.append(_chunk(autoencoder, painters, seeds[first : first + CHUNK], size, kept))
-        scenes = [compose(seed, *size) for seed in seeds]
+            part = slice(first, first + CHUNK)
+            chunks.append(_chunk(autoencoder, painters, seeds[part], scenes[part], kept))
         leeway = torch.tensor([scene.leeway for scene in scenes], device=device)
         buckets.append(Bucket(rows, columns, scenes, torch.cat(chunks).to(device), leeway))
         print(f"latents {rows}x{columns}: {len(seeds)}", flush=True)
@@ -63,16 +65,27 @@ def fingerprint(network: nn.Module) -> str:
     return digest.hexdigest()[:8]
 
 
-def _chunk(autoencoder: Autoencoder, painters: Painters, seeds: range, size: tuple[int, int], kept: Path) -> Tensor:
-    """Return the latents of at most `CHUNK` scenes, which may have been kept: (len(seeds), L, C)."""
-    if kept.exists():
-        latents: Tensor = torch.load(kept, weights_only=True)
-        if len(latents) >= len(seeds):
-            return latents[: len(seeds)]
-    device = device_of(autoencoder)
-    latents = torch.cat([encoded(autoencoder, pixels.to(device)).cpu() for pixels in painters.drawn(seeds, *size)])
-    write_whole(latents, kept)
-    return latents
+def _chunk(autoencoder: Autoencoder, painters: Painters, seeds: range, scenes: list[Scene], kept: Path) -> Tensor:
+    """Return the latents of at most `CHUNK` scenes of one canvas: (len(seeds), L, C). Those that are kept are read,
+    the others drawn, and all are kept.
+    """
+    names = [_name(scene) for scene in scenes]
+    latents = dict(zip(*torch.load(kept, weights_only=True), strict=True)) if kept.exists() else {}
+    missing = [i for i, name in enumerate(names) if name not in latents]
+    if missing:
+        device, size = device_of(autoencoder), (scenes[0].width, scenes[0].height)
+        drawn = painters.drawn([seeds[i] for i in missing], *size)
+        made = torch.cat([encoded(autoencoder, pixels.to(device)).cpu() for pixels in drawn])
+        latents |= dict(zip((names[i] for i in missing), made, strict=True))
+    chunk = torch.stack([latents[name] for name in names])
+    if missing:
+        write_whole((names, chunk), kept)
+    return chunk
+
+
+def _name(scene: Scene) -> str:
+    """Return hex digits that tell a scene, and how it is laid out, from others."""
+    return hashlib.sha256(repr((scene, placed(scene))).encode()).hexdigest()[:16]
 
 
 @torch.no_grad()

@@ -2,7 +2,7 @@
 
 import multiprocessing
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -53,7 +53,7 @@ class Painters:
             self._pool.shutdown(cancel_futures=True)
             self._pool = None
 
-    def drawn(self, seeds: range, width: int, height: int) -> Iterator[Tensor]:
+    def drawn(self, seeds: Sequence[int], width: int, height: int) -> Iterator[Tensor]:
         """Return drawn scenes as they come, in order: (at most PART, 3, height, width), uint8; all are begun now."""
         parts = [seeds[first : first + PART] for first in range(0, len(seeds), PART)]
         if len(parts) == 1:
@@ -71,9 +71,9 @@ class Painters:
             place.copy_(part)
         return pixels
 
-    def pool(self, count: int, first: int = 0) -> list[Tensor]:
-        """Return about `count` drawn scenes, from number `first` on, by canvas: (scenes, 3, height, width), uint8."""
-        pool = []
+    def pool(self, count: int) -> list[Tensor]:
+        """Return about `count` drawn scenes, the first by number, by canvas: (scenes, 3, height, width), uint8."""
+        pool, first = [], 0
         for size, share in SIZES.items():
             seeds = range(first, first + max(1, round(count * share)))
             first = seeds.stop
@@ -87,12 +87,12 @@ def _begin(folder: Path) -> None:
     _art = Art(folder)
 
 
-def _draw(width: int, height: int, seeds: range) -> NDArray[np.uint8]:
+def _draw(width: int, height: int, seeds: Sequence[int]) -> NDArray[np.uint8]:
     assert _art is not None
     return _pixels(_art, width, height, seeds)
 
 
-def _pixels(art: Art, width: int, height: int, seeds: range) -> NDArray[np.uint8]:
+def _pixels(art: Art, width: int, height: int, seeds: Sequence[int]) -> NDArray[np.uint8]:
     """Return drawn scenes: (len(seeds), 3, height, width)."""
     pictures = np.stack([draw_pixels(compose(seed, width, height), art) for seed in seeds])
     return np.ascontiguousarray(pictures.transpose(0, 3, 1, 2))
@@ -104,5 +104,5 @@ def pick_canvas(pool: list[Tensor]) -> Tensor:
 
 
 def to_signed(pixels: Tensor) -> Tensor:
-    """uint8 -> float32 in [-1, 1], same shape."""
+    """Levels, 0 to 255, of any dtype -> float32 in [-1, 1], same shape."""
     return pixels.float() / 127.5 - 1
