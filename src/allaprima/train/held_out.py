@@ -1,8 +1,10 @@
 """Combinations that no fit of the model ever sees, so that the suite can ask for what was never shown.
 
 A thing on a background, a thing in a colour, or two things together are held out by a hash of their names: about one
-combination in sixteen. What a thing wears or holds is not looked at, and the suite asks for none of it. The judge,
-which has to know such scenes when it sees them, is fitted to them too. `python -m allaprima.train.held_out` lists them.
+combination in sixteen. The open backdrop, which no words ask for, and a thing's usual colour, which is seen without
+the word, keep nothing apart. What a thing wears or holds is not looked at, and the suite asks for none of it. The
+judge, which has to know such scenes when it sees them, is fitted to them too. `python -m allaprima.train.held_out`
+lists them.
 """
 
 import itertools
@@ -11,8 +13,8 @@ from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 from allaprima.train.art import DYES
-from allaprima.train.places import BACKGROUNDS
-from allaprima.train.things import THINGS
+from allaprima.train.places import BACKGROUNDS, OPEN
+from allaprima.train.things import BY_ICON, THINGS, Thing
 
 #: One combination in so many is held out.
 ONE_IN = 16
@@ -38,12 +40,16 @@ def is_pair_held_out(one: str, other: str) -> bool:
 def is_held_out(subjects: Sequence[Described], background: str) -> bool:
     """Say whether a scene holds any combination that is held out."""
     for subject in subjects:
-        if is_pair_held_out(subject.icon, background):
+        if background != OPEN and is_pair_held_out(subject.icon, background):
             return True
-        # Apart from the names of backgrounds, some of which are colours' too.
-        if subject.dye is not None and is_pair_held_out(subject.icon, f"{subject.dye} one"):
+        if subject.dye is not None and _is_dye_held_out(BY_ICON[subject.icon], subject.dye):
             return True
     return any(is_pair_held_out(a.icon, b.icon) for a, b in itertools.combinations(subjects, 2))
+
+
+def _is_dye_held_out(thing: Thing, dye: str) -> bool:
+    # Apart from the names of backgrounds, some of which are colours' too.
+    return dye != thing.colour and is_pair_held_out(thing.icon, f"{dye} one")
 
 
 def combinations() -> Iterator[tuple[str, str, str]]:
@@ -54,8 +60,7 @@ def combinations() -> Iterator[tuple[str, str, str]]:
                 yield "background", thing.icon, name
         if thing.colour is not None:
             for dye in DYES:
-                # What has its usual colour is seen without the word.
-                if dye != thing.colour and is_pair_held_out(thing.icon, f"{dye} one"):
+                if _is_dye_held_out(thing, dye):
                     yield "colour", thing.icon, dye
     for one, other in itertools.combinations([thing.icon for thing in THINGS], 2):
         if is_pair_held_out(one, other):
