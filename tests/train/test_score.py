@@ -3,8 +3,8 @@
 from allaprima.flux import SKETCH, Autoencoder
 from allaprima.train.detector import Found, Sight
 from allaprima.train.scenes import JUDGED_FROM, compose, draw_pixels, grid, placed
-from allaprima.train.score import SIDE, autoencoder_psnr, judge_errors, print_table
-from allaprima.train.suite import CATEGORIES, HELD_OUT, SEEN
+from allaprima.train.score import SIDE, another, asking, autoencoder_psnr, judge_errors, print_table
+from allaprima.train.suite import CATEGORIES, HELD_OUT, SEEN, is_right
 
 COUNT = 60
 
@@ -29,6 +29,13 @@ def test_a_judge_without_fault_refuses_no_true_scene_and_passes_no_other(art):
     known = {draw_pixels(scene, art).tobytes(): truth(scene) for scene in scenes}
 
     assert judge_errors(lambda picture: known[picture.tobytes()], art, COUNT) == (0, 0)
+
+
+def test_what_is_asked_of_another_scene_is_not_what_a_scene_shows():
+    for number in range(JUDGED_FROM, JUDGED_FROM + 1000):
+        scene = compose(number, SIDE, SIDE, may_be_held_out=True)
+        assert is_right(asking(scene), truth(scene))
+        assert not is_right(asking(another(scene, number)), truth(scene))
 
 
 def test_a_judge_who_sees_nothing_refuses_all(art):

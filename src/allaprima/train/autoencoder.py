@@ -30,6 +30,8 @@ MUON_RATE, RATE = 0.03, 3e-3
 #: The largest deviation of the noise on latents, which themselves deviate by about 1.7.
 MOST_NOISE = 0.16
 LATENT_PENALTY = 1e-3
+#: Validation scenes, which no fit sees, that its error is measured on.
+PSNR_SCENES = 24
 
 
 def fit_autoencoder(folder: Path, painters: Painters, minutes: float, scenes: int, device: torch.device) -> Autoencoder:
@@ -44,16 +46,16 @@ def fit_autoencoder(folder: Path, painters: Painters, minutes: float, scenes: in
     optimizers = make_optimizers(model, flatten_kernels(model, ends), MUON_RATE, RATE)
     fit = Fit(folder / "autoencoder.ckpt", {"autoencoder": model}, optimizers, minutes, seed=0)
     pool = painters.pool(scenes) if fit.share < 1 else []
-    held_out = painters.pixels(range(VALIDATION_FROM, VALIDATION_FROM + 24))
+    validation = painters.pixels(range(VALIDATION_FROM, VALIDATION_FROM + PSNR_SCENES))
     for step in fit.steps():
         pixels = _crops(pool) if fit.share < WHOLE_FROM else _scenes(pool)
         loss = _loss(model, pixels.to(device))
         fit.descend(loss)
         if step % 100 == 0:
-            psnr = f" psnr {score_psnr(model, held_out):.2f} dB" if step % 1000 == 0 else ""
+            psnr = f" psnr {score_psnr(model, validation):.2f} dB" if step % 1000 == 0 else ""
             print(f"autoencoder {fit.share:6.1%} step {step} loss {loss.item():.4f}{psnr}", flush=True)
     restore_kernels(model)
-    print(f"autoencoder done: {score_psnr(model, held_out):.2f} dB on held-out scenes", flush=True)
+    print(f"autoencoder done: {score_psnr(model, validation):.2f} dB on validation scenes", flush=True)
     fold_spread(model, painters.pixels(range(256)))
     return model
 
