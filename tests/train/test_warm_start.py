@@ -51,9 +51,11 @@ def test_a_fitted_autoencoder_is_taken_once(tmp_path):
 
 def test_what_is_no_autoencoder_is_not_taken(tmp_path):
     save_file({"alone": torch.zeros(1)}, tmp_path / "other.safetensors")
+    (tmp_path / "torn.safetensors").write_bytes(b"torn")
 
-    with pytest.raises(RuntimeError, match="Missing key"):
-        take_autoencoder(tmp_path, tmp_path / "other.safetensors")
+    for name in ("other", "torn"):
+        with pytest.raises(ValueError, match=f"{name}.safetensors holds no autoencoder"):
+            take_autoencoder(tmp_path, tmp_path / f"{name}.safetensors")
 
     assert not (tmp_path / AUTOENCODER).exists()
 

@@ -5,9 +5,11 @@ stopped. Documented in `docs/training.md`.
 """
 
 import argparse
+import math
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from allaprima.flux import SKETCH, Autoencoder
@@ -42,23 +44,23 @@ from allaprima.weights.tokenizer import word_tokenizer
 AUTOENCODER = "autoencoder.safetensors"
 
 
-def main() -> None:
-    """Fit what the arguments ask for and write the model."""
+def command_line() -> argparse.ArgumentParser:
+    """Return what reads the arguments; what makes no sense is refused by name."""
     parser = argparse.ArgumentParser(prog="python -m allaprima.train", description=__doc__)
     parser.add_argument("--work", type=Path, default=Path("build/train"), help="folder of checkpoints")
     parser.add_argument("--art", type=Path, default=Path("build/art"), help="folder of the art package")
     parser.add_argument("--out", type=Path, default=sketch_folder(), help="folder of the model to write")
-    parser.add_argument("--autoencoder-minutes", type=float, default=100)
-    parser.add_argument("--reading-minutes", type=float, default=10)
-    parser.add_argument("--flow-minutes", type=float, default=600)
+    parser.add_argument("--autoencoder-minutes", type=_minutes, default=100)
+    parser.add_argument("--reading-minutes", type=_minutes, default=10)
+    parser.add_argument("--flow-minutes", type=_minutes, default=600)
     parser.add_argument(
-        "--scenes", type=int, default=64000, help="scenes that the flow is fitted to; the autoencoder sees a 32nd"
+        "--scenes", type=_number, default=64000, help="scenes that the flow is fitted to; the autoencoder sees a 32nd"
     )
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where the fits run")
-    parser.add_argument("--batch", type=int, default=BATCH, help="scenes in a step of the flow; a GPU wants 256")
+    parser.add_argument("--batch", type=_number, default=BATCH, help="scenes in a step of the flow; a GPU wants 256")
     parser.add_argument(
         "--collages",
-        type=float,
+        type=_share,
         default=0.5,
         help="share of a step's scenes that are collages, 0 to 1; at 0 no cutouts are made",
     )
@@ -66,14 +68,39 @@ def main() -> None:
     begun = parser.add_mutually_exclusive_group()
     begun.add_argument("--autoencoder", type=Path, help="a fitted one, for a work folder that has none")
     begun.add_argument("--warm-start", type=Path, help="model folder to begin from where the work folder is empty")
+    return parser
+
+
+def _minutes(text: str) -> float:
+    if not 0 <= (value := float(text)) < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is not a number of minutes from 0 on")
+    return value
+
+
+def _number(text: str) -> int:
+    if (value := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a number from 1 on")
+    return value
+
+
+def _share(text: str) -> float:
+    if not 0 <= (value := float(text)) <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a share of 0 to 1")
+    return value
+
+
+def main() -> None:
+    """Fit what the arguments ask for and write the model."""
+    parser = command_line()
     options = parser.parse_args()
-    if not 0 <= options.collages <= 1:
-        parser.error(f"--collages {options.collages:g} is not a share of 0 to 1")
     options.work.mkdir(parents=True, exist_ok=True)
-    if options.autoencoder:
-        take_autoencoder(options.work, options.autoencoder)
-    if options.warm_start:
-        warm_start(options.work, options.warm_start, options.flow_minutes)
+    try:
+        if options.autoencoder:
+            take_autoencoder(options.work, options.autoencoder)
+        if options.warm_start:
+            warm_start(options.work, options.warm_start, options.flow_minutes)
+    except ValueError as refused:
+        parser.error(str(refused))
     train(options)
 
 
@@ -83,6 +110,7 @@ def train(options: argparse.Namespace) -> None:
     # cuDNN's attention fails in the backward pass of a bias that is learned, T5's (torch 2.11, H200).
     torch.backends.cuda.enable_cudnn_sdp(enabled=False)
     art = Art(options.art)
+    torch.manual_seed(FLOW_SEED)
     painters, judge, flow = Painters(art), load_detector(), FlowNetworks().to(device)
     with painters:
         if not (work / AUTOENCODER).exists():
@@ -106,13 +134,19 @@ def train(options: argparse.Namespace) -> None:
 
 
 def take_autoencoder(work: Path, fitted: Path) -> None:
-    """Begin with a fitted autoencoder, unless the work folder has one. Raises OSError naming a file that can't be read,
-    and safetensors' or torch's error for one that holds no autoencoder of `SKETCH`'s sizes.
+    """Begin with a fitted autoencoder, unless the work folder has one.
+
+    Raises ValueError naming a file that holds none of `SKETCH`'s sizes, OSError for one that can't be read.
     """
-    if not (work / AUTOENCODER).exists():
-        autoencoder = Autoencoder(SKETCH.autoencoder)
+    if (work / AUTOENCODER).exists():
+        return
+    autoencoder = Autoencoder(SKETCH.autoencoder)
+    try:
         autoencoder.load_state_dict(load_file(fitted))
-        keep_autoencoder(autoencoder, work)
+    # The first for what is no safetensors file, the second for tensors that are missing, too many or of other sizes.
+    except (SafetensorError, RuntimeError) as other:
+        raise ValueError(f"{fitted} holds no autoencoder of SKETCH's sizes: {other}") from other
+    keep_autoencoder(autoencoder, work)
 
 
 def warm_start(work: Path, folder: Path, flow_minutes: float) -> None:
