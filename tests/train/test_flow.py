@@ -21,6 +21,7 @@ from allaprima.train.flow import (
     loudness,
     picked,
     steered,
+    tokens_seen,
 )
 from allaprima.train.places import COLOURS
 from allaprima.train.scenes import LEEWAY, compose, grid
@@ -34,7 +35,7 @@ def _seeded():
 
 
 def test_times_are_of_the_whole_way_and_often_of_its_beginning():
-    times = draw_times(20_000)
+    times = draw_times(20_000, torch.device("cpu"))
 
     assert 0 <= float(times.min()) < 0.02
     assert float((times == 1).float().mean()) == pytest.approx(0.5, abs=0.02)
@@ -82,6 +83,14 @@ def test_the_leeway_is_told_loudly_at_first_and_as_chance_has_it_in_the_end():
     assert heard[10:] == [0] * 11
 
 
+def test_early_steps_look_at_few_tokens_but_every_fourth_at_all_and_late_ones_at_all():
+    early = [tokens_seen(0.2, step) for step in range(8)]
+    late = [tokens_seen(0.3, step) for step in range(8)]
+
+    assert early == [None, 48, 48, 48] * 2
+    assert late == [None] * 8
+
+
 def test_the_noise_of_a_seed_tells_a_leeway_that_is_standard_normal():
     channels = SKETCH.autoencoder.z_channels
     told = torch.cat([read_leeway(pack(noise(seed, channels, 12, 12)[None])) for seed in range(300)])
@@ -102,7 +111,7 @@ def test_a_fit_begins_with_no_opinion_so_that_its_loss_is_the_images_own_size():
     scenes = [compose(seed, 512, 512) for seed in range(8)]
     bucket = bucket_of(scenes, torch.randn)
 
-    loss, read = flow_loss(networks, Gallery([bucket], None), Batches([scenes], Mix(drawn=8, collages=0))[0])
+    loss, read = flow_loss(networks, Gallery([bucket], None), Batches([scenes], Mix(drawn=8, collages=0))[0], 0.0, None)
 
     size = float(bucket.latents.float().square().mean())
     assert size <= loss.item() <= size / NEAREST**2
@@ -119,7 +128,7 @@ def test_collages_have_their_loss_beside_drawn_scenes():
     grounds = torch.full((len(COLOURS), 2, bucket.rows, bucket.columns, CHANNELS), 2.0)
     cutouts = Cutouts(things, {(bucket.rows, bucket.columns): grounds})
 
-    loss, _ = flow_loss(networks, Gallery([bucket], cutouts), Batches([scenes], Mix(4, 4))[0])
+    loss, _ = flow_loss(networks, Gallery([bucket], cutouts), Batches([scenes], Mix(4, 4))[0], 0.0, None)
 
     # Nothing is painted yet, so it is the images' own size: 0 of the drawn ones, 4 of the collages.
     assert 2 <= loss.item() <= 2 / NEAREST**2
@@ -148,8 +157,8 @@ def test_the_loss_of_a_few_tokens_is_theirs_alone():
     batch, gallery = Batches([scenes], Mix(drawn=8, collages=0))[0], Gallery([bucket], None)
     share = (batch.answers[..., 0] > 0).float().mean().item()
 
-    whole, _ = flow_loss(networks, gallery, batch)
-    few, _ = flow_loss(networks, gallery, batch, tokens=48)
+    whole, _ = flow_loss(networks, gallery, batch, 0.0, None)
+    few, _ = flow_loss(networks, gallery, batch, 0.0, 48)
 
     assert share <= whole.item() <= share / NEAREST**2
     assert few.item() > 1.4 * whole.item()

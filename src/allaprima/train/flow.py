@@ -97,8 +97,8 @@ def flow_optimizers(networks: FlowNetworks, batch: int = BATCH) -> Optimizers:
     ]
 
 
-def draw_times(count: int, device: torch.device | None = None) -> Tensor:
-    """Return times in [0, 1], float32 (count,), on a device, the CPU unless told.
+def draw_times(count: int, device: torch.device) -> Tensor:
+    """Return times in [0, 1], float32 (count,), on a device.
 
     Half are 1, the very beginning, whose step decides what the picture shows; of the others seven in eight are
     logit-normal (mean 0.5, scale 1.2) and one is uniform.
@@ -133,17 +133,15 @@ def fit_flow(
     batches = loaded(gallery, fit.step, mix) if fit.share < 1 else ()
     # There are always more batches than steps; the step is asked for first, so none is made for nothing.
     for step, asked in zip(fit.steps(), batches, strict=False):
-        loud = loudness(fit.share)
-        few = fit.share < EASY_UNTIL and step % WHOLE_EVERY != 0
-        loss, read = flow_loss(networks, gallery, asked, loud, FEW_TOKENS if few else None)
+        loss, read = flow_loss(networks, gallery, asked, loudness(fit.share), tokens_seen(fit.share, step))
         fit.descend(loss + CELLS_WEIGHT * read)
         # Not read off the device at every step: a GPU would wait for each.
         both = torch.stack((loss, read)).detach()
         smooth = both if smooth is None else smooth.lerp(both, 0.01)
         if step % 100 == 0:
-            print(f"flow {fit.share:6.1%} step {step} {_told(smooth)} loud {loud:.2f}", flush=True)
+            print(f"flow {fit.share:6.1%} step {step} {_told(smooth)} loud {loudness(fit.share):.2f}", flush=True)
         if fit.is_snapshot_due():
-            take_snapshot(step)
+            take_snapshot(step + 1)
     print("flow done" + ("" if smooth is None else f": step {fit.step} {_told(smooth)}"), flush=True)
     take_snapshot(fit.step)
 
@@ -169,6 +167,11 @@ def loudness(share: float) -> float:
     value that is plain to see, and by and by comes down to what chance itself has.
     """
     return max(0.0, 1.0 - share / EASY_UNTIL)
+
+
+def tokens_seen(share: float, step: int) -> int | None:
+    """Return how many image tokens of a scene a step looks at, at a share of the fit; None: all."""
+    return FEW_TOKENS if share < EASY_UNTIL and step % WHOLE_EVERY != 0 else None
 
 
 def steered(noise: Tensor, leeway: Tensor, loud: float = 0.0) -> Tensor:
@@ -197,7 +200,7 @@ def steered(noise: Tensor, leeway: Tensor, loud: float = 0.0) -> Tensor:
 
 
 def flow_loss(
-    networks: FlowNetworks, gallery: Gallery, batch: Batch, loud: float = 0.0, tokens: int | None = None
+    networks: FlowNetworks, gallery: Gallery, batch: Batch, loud: float, tokens: int | None
 ) -> tuple[Tensor, Tensor]:
     """Return the mean squared error of the velocity at random times, those near 0 weighed less, and the cells' loss
     (`CellReader.loss`): scalars, float32.
