@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from allaprima.train.art import DYES
 from allaprima.train.detector import (
     SIDE_PX,
     Detector,
@@ -14,18 +15,36 @@ from allaprima.train.detector import (
     true_scenes,
     weights_file,
 )
+from allaprima.train.places import BACKGROUNDS, OPEN
+from allaprima.train.scenes import compose, placed
 from allaprima.train.score import judge_errors
 from allaprima.train.things import THINGS
 
 
 def test_true_scenes_say_what_they_show(art):
+    scenes = [compose(seed, SIDE_PX, SIDE_PX, may_be_held_out=True) for seed in range(20)]
+
     truth = true_scenes(range(20), art)
-    assert truth.pixels.shape == (20, 3, SIDE_PX, SIDE_PX)
+
     assert truth.pixels.dtype == torch.uint8
-    assert len(truth.grounds) == 20
-    assert truth.centres[:, 0].tolist() == sorted(truth.centres[:, 0].tolist())
-    assert 20 <= len(truth.centres) <= 80
-    assert int(truth.centres[:, 1].max()) < len(THINGS)
+    assert truth.pixels.shape == (20, 3, SIDE_PX, SIDE_PX)
+    assert [(*BACKGROUNDS, OPEN)[ground] for ground in truth.grounds] == [scene.background for scene in scenes]
+    told = [
+        (scene, THINGS[thing].icon, (None, *DYES)[dye], row, column)
+        for scene, thing, dye, row, column in truth.centres.tolist()
+    ]
+    # The maps have a row and a column for every cell of a square canvas.
+    assert told == [
+        (
+            number,
+            one.subject.icon,
+            one.subject.dye,
+            one.box.row + one.box.cells // 2,
+            one.box.column + one.box.cells // 2,
+        )
+        for number, scene in enumerate(scenes)
+        for one in placed(scene)
+    ]
 
 
 def test_softened_pictures_are_still_those_pictures(art):

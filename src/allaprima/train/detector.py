@@ -27,8 +27,8 @@ from allaprima.train.places import BACKGROUNDS, OPEN
 from allaprima.train.scenes import JUDGE_FITTED_FROM, Scene, compose, draw_pixels, grid, placed
 from allaprima.train.things import THINGS
 
-#: Side of the pictures that it reads, and pixels per side of a place on its maps: one cell of a square canvas.
-SIDE_PX, PLACE_PX = 192, 16
+#: Side of the pictures that it reads, and pixels per side of a cell of its maps, which is one of a square canvas.
+SIDE_PX, CELL_PX = 192, 16
 WIDTHS = (48, 96, 128)
 BATCH = 32
 MUON_RATE, RATE = 0.02, 1.5e-3
@@ -106,7 +106,7 @@ class Detector(nn.Module):
                 continue
             taken.append((row, column))
             dye = _DYES[int(dyes[0, :, row, column].argmax())]
-            y, x = ((at + 0.5) * PLACE_PX / SIDE_PX for at in (row, column))
+            y, x = ((at + 0.5) * CELL_PX / SIDE_PX for at in (row, column))
             things.append(Found(THINGS[number].icon, dye, x, y))
         return Sight(_GROUNDS[int(ground[0].argmax())], tuple(things))
 
@@ -151,7 +151,7 @@ def true_scenes(seeds: range, art: Art) -> Truth:
 
 def _centres(scene: Scene) -> list[tuple[int, int, int, int]]:
     rows, columns = grid(scene)
-    places = SIDE_PX // PLACE_PX
+    places = SIDE_PX // CELL_PX
     return [
         (
             _NUMBER[one.subject.icon],
