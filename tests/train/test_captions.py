@@ -6,7 +6,7 @@ from functools import cache
 import numpy as np
 import pytest
 
-from allaprima.train.captions import COLOUR_WORDS, COUNT_WORDS, SIZE_WORDS, caption, ground_words, words
+from allaprima.train.captions import COLOUR_WORDS, COUNT_WORDS, SIZE_WORDS, background_words, caption, words
 from allaprima.train.places import COLOURS, OPEN, PLACES
 from allaprima.train.scenes import LEEWAY, SIZES, Scene, Subject, compose
 from allaprima.train.things import BY_ACCESSORY, BY_ICON, plural
@@ -121,4 +121,4 @@ def test_the_vocabulary_is_in_order_and_free_of_repeats():
 
 
 def test_nothing_is_said_of_the_open_backdrop():
-    assert ground_words(OPEN) == ("",)
+    assert background_words(OPEN) == ("",)

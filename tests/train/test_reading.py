@@ -9,9 +9,9 @@ from allaprima.flux import SKETCH, Autoencoder, CLIPTextEncoder, T5Encoder
 from allaprima.train.captions import caption
 from allaprima.train.reading import (
     LIKENESS_VALUES,
+    MOST,
     SCENE_ANSWERS,
     SUBJECT_ANSWERS,
-    SUBJECTS,
     Captions,
     Likenesses,
     Reader,
@@ -24,7 +24,7 @@ from allaprima.train.scenes import LEEWAY, SIZES, Scene, Subject, compose
 
 STILL = (0.0,) * LEEWAY
 BEACH = Scene("beach", (Subject("t-rex", accessory="sunglasses"),), None, 512, 512, STILL)
-ALL = SCENE_ANSWERS + SUBJECTS * SUBJECT_ANSWERS
+ALL = SCENE_ANSWERS + MOST * SUBJECT_ANSWERS
 
 
 def test_scenes_that_differ_in_one_respect_have_one_answer_that_differs():
@@ -48,10 +48,10 @@ def test_every_answer_of_every_scene_is_one_that_a_reader_can_give():
 
 
 def test_a_reader_answers_every_question_of_every_sentence_and_draws_its_things():
-    found, drawn = Reader(16, ALL, SUBJECTS)(torch.randn(3, 7, 16))
+    found, drawn = Reader(16, ALL, MOST)(torch.randn(3, 7, 16))
 
     assert [tuple(logits.shape) for logits in found] == [(3, count) for count in ALL]
-    assert drawn.shape == (3, SUBJECTS, LIKENESS_VALUES)
+    assert drawn.shape == (3, MOST, LIKENESS_VALUES)
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +66,7 @@ def test_likenesses_are_of_each_thing_of_a_scene_in_its_colour(likenesses):
 
     red, blue = likenesses.of([scene("red"), scene("blue")])
 
-    assert red.shape == (SUBJECTS, LIKENESS_VALUES)
+    assert red.shape == (MOST, LIKENESS_VALUES)
     assert not torch.equal(red[0], blue[0])
     assert torch.equal(red[1], blue[1])
     assert red[1].any()

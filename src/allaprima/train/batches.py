@@ -32,7 +32,7 @@ EVENNESS = 0.8
 #: few, and such a thing has more parts to learn.
 LARGE = 3.0
 #: How much more often than others a scene is picked that shows a dyed thing: dyed, the few things that can be look
-#: three times as many ways as all things undyed.
+#: more than twice as many ways as all things undyed.
 DYED = 4.0
 
 

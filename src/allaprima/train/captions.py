@@ -10,11 +10,12 @@ from numpy.random import Generator
 
 from allaprima.train.art import DYES
 from allaprima.train.places import BACKGROUNDS, OPEN, PLACES
-from allaprima.train.scenes import Scene, Subject
+from allaprima.train.scenes import MOST, Scene, Subject
 from allaprima.train.things import ACCESSORIES, BY_ACCESSORY, BY_ICON, THINGS, article, plural
 
 #: Marks of a scene's first to fourth subject, for `marked_caption`: characters of no alphabet, which tokenizers skip.
 MARKS = "\ue000\ue001\ue002\ue003"
+assert len(MARKS) == MOST
 _UNMARKED = dict.fromkeys(map(ord, MARKS))
 
 #: Other words for a colour.
@@ -57,7 +58,7 @@ def caption(scene: Scene, rng: Generator) -> str:
 def marked_caption(scene: Scene, rng: Generator) -> str:
     """Return what `caption` would, in which each word of a subject's name is followed by that subject's mark."""
     body = _body(scene, rng)
-    ground = _pick(rng, ground_words(scene.background))
+    ground = _pick(rng, background_words(scene.background))
     if rng.random() < 0.15:
         parts = [ground, *body]
     elif len(scene.subjects) == 1 and rng.random() < 0.3:
@@ -107,7 +108,7 @@ def _named(rng: Generator, subject: Subject) -> str:
 
 
 @cache
-def ground_words(name: str) -> tuple[str, ...]:
+def background_words(name: str) -> tuple[str, ...]:
     """Return the ways to ask for a background; of the open one, to say nothing."""
     if name == OPEN:
         return ("",)
@@ -145,7 +146,7 @@ def words() -> list[str]:
     for thing in THINGS:
         sentences += thing.wordings
         sentences += [plural(wording) for wording in thing.wordings]
-    sentences += [wording for name in BACKGROUNDS for wording in ground_words(name)]
+    sentences += [wording for name in BACKGROUNDS for wording in background_words(name)]
     cleaned = (
         sentence.replace("-", " ").replace("{0}", "").replace("{1}", "").replace("{}", "") for sentence in sentences
     )

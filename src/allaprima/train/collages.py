@@ -18,10 +18,7 @@ from torch.nn import functional as F
 from allaprima.train.cutouts import MARGIN, SIDE, Cutouts, cutout_keys
 from allaprima.train.layout import USUAL
 from allaprima.train.places import COLOURS
-from allaprima.train.scenes import COLLAGES_FROM, Scene, compose, mood, placed
-
-#: Things on a scene, at most.
-MOST = 4
+from allaprima.train.scenes import COLLAGES_FROM, MOST, Scene, compose, mood, placed
 
 
 class Plan(NamedTuple):

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 #: Largest sides of things in cells: of a small one, of any of which no size is said, of a big one.
 SMALL, USUAL, BIG = 3, 5, 8
-#: Places for the same things along an axis, at most. Which one it is has to be heard from the mean of a canvas of
+#: Positions of the same things along an axis, at most. Which one it is has to be heard from the mean of a canvas of
 #: noise, and where that is between two, a thing is painted in both, half each.
-PLACES = 3
+POSITIONS = 3
 #: Rows by which what stands in front is lower than what is behind it, at most.
 LOWER = 3
 #: Given an axis (0 across, 1 down, 2 of the second thing) and a number of choices, picks one.
@@ -57,8 +57,8 @@ def arranged(
 
 
 def _free(room: int, pick: Pick, axis: int, apart: int = 1) -> int:
-    """Return one of up to `PLACES` places in the middle of `room` free cells, so many cells apart if there is room."""
-    choices = min(room + 1, PLACES)
+    """Return one of up to `POSITIONS` in the middle of `room` free cells, so many cells apart if there is room."""
+    choices = min(room + 1, POSITIONS)
     apart = max(1, min(apart, room // max(1, choices - 1)))
     return (room - (choices - 1) * apart) // 2 + apart * pick(axis, choices)
 

@@ -123,11 +123,11 @@ def _waves(canvas: Canvas, base: float, height: float, turns: float, phase: floa
     return (base + height * np.sin(angle)).astype(np.float32)
 
 
-def _clouds(canvas: Canvas, mood: Mood, y: float, colour: Rgb = (255, 255, 255)) -> None:
-    for x, lower, size in ((0.2, 0.0, 0.06), (0.72, 0.07, 0.05)):
+def _clouds(canvas: Canvas, mood: Mood) -> None:
+    for x, y, size in ((0.2, 0.12, 0.06), (0.72, 0.19, 0.05)):
         for dx, r in ((-0.9, 0.7), (0.0, 1.0), (0.9, 0.75)):
             shift = dx * size / max(canvas.aspect, 0.6)
-            canvas.disc(x + shift + 0.12 * mood.drift, y + lower, r * size, colour, 0.75, squash=0.62)
+            canvas.disc(x + shift + 0.12 * mood.drift, y, r * size, (255, 255, 255), 0.75, squash=0.62)
 
 
 def _sun(canvas: Canvas, mood: Mood, y: float, radius: float, colour: Rgb) -> None:
@@ -155,7 +155,7 @@ def _night(canvas: Canvas, mood: Mood) -> None:
 def _meadow(canvas: Canvas, mood: Mood) -> None:
     edge = 0.6 + 0.05 * mood.horizon
     canvas.gradient((126, 200, 246), (212, 236, 250), end=edge)
-    _clouds(canvas, mood, 0.12)
+    _clouds(canvas, mood)
     canvas.below(_waves(canvas, edge, 0.03, 0.8, 0.3 * mood.drift), (128, 202, 92))
     canvas.below(_waves(canvas, edge + 0.14, 0.03, 0.6, 0.4 - 0.3 * mood.drift), (92, 172, 70))
 
@@ -181,7 +181,7 @@ def _snow(canvas: Canvas, mood: Mood) -> None:
 def _sea(canvas: Canvas, mood: Mood) -> None:
     edge = 0.5 + 0.05 * mood.horizon
     canvas.gradient((120, 196, 248), (208, 236, 252), end=edge)
-    _clouds(canvas, mood, 0.12)
+    _clouds(canvas, mood)
     canvas.below(edge, (34, 108, 182))
     for i, tone in enumerate(((28, 96, 170), (22, 82, 152), (16, 68, 132))):
         line = _waves(canvas, edge + 0.1 + 0.13 * i, 0.012, 2.0, 0.3 * i + 0.3 * mood.drift)

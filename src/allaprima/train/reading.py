@@ -31,7 +31,7 @@ from allaprima.train.fit import Fit, device_of
 from allaprima.train.layout import BIG, USUAL
 from allaprima.train.optimizers import Optimizers
 from allaprima.train.places import BACKGROUNDS, OPEN
-from allaprima.train.scenes import RELATIONS, SIZES, Scene, Subject, compose
+from allaprima.train.scenes import MOST, RELATIONS, SIZES, Scene, Subject, compose
 from allaprima.train.things import ACCESSORIES, THINGS
 from allaprima.weights.tokenizer import PromptTokenizer, word_tokenizer, word_tokenizers
 
@@ -41,9 +41,6 @@ RATE = 2e-3
 WHOSE_WEIGHT = 10.0
 #: Logits by which a head that looks one way hears what is behind it less, and what is a bucket farther away.
 AWAY, FARTHER = 4.0, 0.3
-#: Subjects that a scene can have.
-SUBJECTS = 4
-
 _GROUNDS = (*BACKGROUNDS, OPEN)
 _ICONS = (None, *(thing.icon for thing in THINGS))
 _DYES = (None, *DYES)
@@ -52,7 +49,7 @@ _ACCESSORIES = (None, *(accessory.icon for accessory in ACCESSORIES))
 _RELATIONS = (None, *RELATIONS)
 #: Number of answers to each question about the scene, and to each about one subject.
 SCENE_ANSWERS = (len(_GROUNDS), len(_RELATIONS))
-SUBJECT_ANSWERS = (len(_ICONS), 4, len(_DYES), len(_SIZES), len(_ACCESSORIES))
+SUBJECT_ANSWERS = (len(_ICONS), MOST, len(_DYES), len(_SIZES), len(_ACCESSORIES))
 #: Sides of a thing's likenesses, in cells.
 LIKENESS_CELLS = (USUAL, BIG)
 #: Values of a thing's likenesses, and how much their error counts: as much as so many questions at first.
@@ -133,7 +130,7 @@ class Reader(nn.Module):
 
 
 class Likenesses:
-    """What subjects look like: their latents on a grey ground, small and large, less the ground's."""
+    """What subjects look like: their latents on a grey ground, of usual size and big, less the ground's."""
 
     def __init__(self, art: Art, autoencoder: Autoencoder) -> None:
         self._art, self._autoencoder = art, autoencoder
@@ -141,7 +138,7 @@ class Likenesses:
 
     def of(self, scenes: list[Scene]) -> Tensor:
         """Return the likenesses of each scene's subjects, zeros where there is none: (B, S, P), float32."""
-        drawn = torch.zeros(len(scenes), SUBJECTS, LIKENESS_VALUES, device=self._device)
+        drawn = torch.zeros(len(scenes), MOST, LIKENESS_VALUES, device=self._device)
         for i, scene in enumerate(scenes):
             for j, subject in enumerate(scene.subjects):
                 drawn[i, j] = self._drawn(subject.icon, subject.dye)
@@ -159,9 +156,9 @@ class Likenesses:
 
 
 def answers(scene: Scene) -> tuple[int, ...]:
-    """Return what is right about a scene: of the scene, then of each of its `SUBJECTS` subjects or none."""
+    """Return what is right about a scene: of the scene, then of each of its `MOST` subjects or none."""
     right = [_GROUNDS.index(scene.background), _RELATIONS.index(scene.relation)]
-    for i in range(SUBJECTS):
+    for i in range(MOST):
         subject = scene.subjects[i] if i < len(scene.subjects) else None
         right += (0,) * len(SUBJECT_ANSWERS) if subject is None else _about(subject)
     return tuple(right)
@@ -186,15 +183,15 @@ def teach_reading(
     """
     torch.manual_seed(4)
     device = device_of(t5)
-    of_t5 = Reader(SKETCH.t5.d_model, SCENE_ANSWERS + SUBJECTS * SUBJECT_ANSWERS, SUBJECTS).to(device)
+    of_t5 = Reader(SKETCH.t5.d_model, SCENE_ANSWERS + MOST * SUBJECT_ANSWERS, MOST).to(device)
     of_clip = Reader(SKETCH.clip.hidden_size, SCENE_ANSWERS + SUBJECT_ANSWERS, 1).to(device)
-    whose = nn.Linear(SKETCH.t5.d_model, 1 + SUBJECTS).to(device)
+    whose = nn.Linear(SKETCH.t5.d_model, 1 + MOST).to(device)
     networks: dict[str, nn.Module] = {"t5": t5, "clip": clip, "of_t5": of_t5, "of_clip": of_clip, "whose": whose}
     parameters = [parameter for network in networks.values() for parameter in network.parameters()]
     optimizers: Optimizers = [torch.optim.AdamW(parameters, lr=RATE, betas=(0.9, 0.98), weight_decay=0.01)]
     fit = Fit(folder / "reading.ckpt", networks, optimizers, minutes, seed=4)
     sizes = list(SIZES)
-    pool = [compose(seed, *sizes[seed % len(sizes)]) for seed in range(scenes)]
+    pool = [compose(seed, *sizes[seed % len(sizes)]) for seed in range(scenes)] if fit.share < 1 else []
     captions = Captions()
     loss = None
     for step in fit.steps():

@@ -50,6 +50,8 @@ LEEWAY = 8
 Relation = Literal["left", "above", "front", "with"]
 RELATIONS: tuple[Relation, ...] = ("left", "above", "front", "with")
 Size = Literal["small", "big"]
+#: Things on a scene, at most.
+MOST = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,8 +114,8 @@ def _subjects(rng: Generator) -> tuple[tuple[Subject, ...], Relation | None]:
     if kind < 0.62:
         counted = [thing for thing in THINGS if thing.counts]
         thing = counted[rng.integers(len(counted))]
-        return (Subject(thing.icon, int(rng.integers(2, 5)), _dye(rng, thing)),), None
-    count = 2 if kind < 0.92 else int(rng.integers(3, 5))
+        return (Subject(thing.icon, int(rng.integers(2, MOST + 1)), _dye(rng, thing)),), None
+    count = 2 if kind < 0.92 else int(rng.integers(3, MOST + 1))
     things = [THINGS[i] for i in rng.choice(len(THINGS), count, replace=False)]
     subjects = tuple(Subject(thing.icon, 1, _dye(rng, thing)) for thing in things)
     return subjects, RELATIONS[rng.choice(4, p=(0.3, 0.25, 0.15, 0.3))] if count == 2 else None

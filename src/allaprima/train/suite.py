@@ -17,7 +17,7 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from allaprima.train.art import DYES
-from allaprima.train.captions import ground_words
+from allaprima.train.captions import background_words
 from allaprima.train.detector import Found, Sight
 from allaprima.train.held_out import is_held_out
 from allaprima.train.places import BACKGROUNDS, PLACES
@@ -161,7 +161,7 @@ def _ground(rng: Generator) -> tuple[str, str]:
         if rng.random() < 0.5
         else _pick(rng, [name for name in BACKGROUNDS if name not in PLACES])
     )
-    return name, ground_words(name)[0]
+    return name, background_words(name)[0]
 
 
 def _a(subject: Subject) -> str:
