@@ -84,8 +84,8 @@ def test_the_leeway_is_told_loudly_at_first_and_as_chance_has_it_in_the_end():
 
 
 def test_early_steps_look_at_few_tokens_but_every_fourth_at_all_and_late_ones_at_all():
-    early = [tokens_seen(0.2, step) for step in range(8)]
-    late = [tokens_seen(0.3, step) for step in range(8)]
+    early = [tokens_seen(0.1, step) for step in range(8)]
+    late = [tokens_seen(0.2, step) for step in range(8)]
 
     assert early == [None, 48, 48, 48] * 2
     assert late == [None] * 8

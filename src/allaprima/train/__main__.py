@@ -24,9 +24,9 @@ from allaprima.train.detector import load_detector
 from allaprima.train.fit import Fit
 from allaprima.train.flow import (
     BATCH,
-    EASY_UNTIL,
     FLOW_CHECKPOINT,
     FLOW_SEED,
+    LOUD_UNTIL,
     FlowNetworks,
     fit_flow,
     flow_optimizers,
@@ -170,7 +170,7 @@ def warm_start(work: Path, folder: Path, flow_minutes: float) -> None:
     ):  # fmt: skip
         mine.load_state_dict(shipped.state_dict())
     keep_autoencoder(networks.autoencoder, work)
-    begun_s = EASY_UNTIL * 60 * flow_minutes
+    begun_s = LOUD_UNTIL * 60 * flow_minutes
     checkpoint = work / FLOW_CHECKPOINT
     Fit(checkpoint, {"flow": flow}, flow_optimizers(flow), flow_minutes, FLOW_SEED, elapsed_s=begun_s).save()
 

@@ -34,12 +34,13 @@ ENCODER_RATE = 3e-4
 NEAREST = 0.6
 #: How much the error of what is read from the cells counts: about as much as the picture's, in the blocks before.
 CELLS_WEIGHT = 0.3
-#: Share of the minutes up to which the fit has it easier: noise is louder about its leeway than chance,
-EASY_UNTIL = 0.25
-#: and most steps look at so many image tokens of a scene only, those where things are first. Most of a canvas is
-#: ground, which is soon learned and costs as much as what stands on it. That a transformer may be fitted to a part of
-#: the tokens first, and to all at the end, is the finding of Zheng et al. 2023 (2306.09305).
-FEW_TOKENS = 48
+#: Share of the minutes up to which noise is louder about its leeway than chance.
+LOUD_UNTIL = 0.25
+#: Up to a share of the minutes most steps look at so many image tokens of a scene only, those where things are first.
+#: Most of a canvas is ground, which is soon learned and costs as much as what stands on it. That a transformer may be
+#: fitted to a part of the tokens first, and to all at the end, is the finding of Zheng et al. 2023 (2306.09305). It is
+#: for loud noise only: once noise is hard to hear, the fit reads where things stand from which tokens there are.
+FEW_TOKENS, FEW_UNTIL = 48, 0.12
 #: One step in so many looks at all of them even then: which tokens there are gives away where things stand, and a fit
 #: that never sees a whole canvas believes that things are everywhere.
 WHOLE_EVERY = 4
@@ -161,17 +162,17 @@ def compile_blocks(transformer: Flux) -> None:
 
 
 def loudness(share: float) -> float:
-    """Return how loudly the leeway is told at a share of the fit, for `steered`: from 1 down to 0 by `EASY_UNTIL`.
+    """Return how loudly the leeway is told at a share of the fit, for `steered`: from 1 down to 0 by `LOUD_UNTIL`.
 
     A mean over the picture is hard to hear before there is anything to hear it for. So it begins as a shift of every
     value that is plain to see, and by and by comes down to what chance itself has.
     """
-    return max(0.0, 1.0 - share / EASY_UNTIL)
+    return max(0.0, 1.0 - share / LOUD_UNTIL)
 
 
 def tokens_seen(share: float, step: int) -> int | None:
     """Return how many image tokens of a scene a step looks at, at a share of the fit; None: all."""
-    return FEW_TOKENS if share < EASY_UNTIL and step % WHOLE_EVERY != 0 else None
+    return FEW_TOKENS if share < FEW_UNTIL and step % WHOLE_EVERY != 0 else None
 
 
 def steered(noise: Tensor, leeway: Tensor, loud: float = 0.0) -> Tensor:
