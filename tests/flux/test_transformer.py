@@ -9,7 +9,7 @@ from torch import Tensor
 
 from allaprima.flux import Flux, TransformerConfig
 from allaprima.flux.latents import image_ids, text_ids
-from allaprima.flux.layers import places
+from allaprima.flux.layers import means, places
 
 NARROW = TransformerConfig(
     in_channels=16,
@@ -144,14 +144,32 @@ def test_a_row_can_be_read_off_its_places_by_a_matrix() -> None:
     assert (read - rows).abs().max() < 0.1
 
 
-def test_place_channels_are_read_beside_the_latents_and_change_nothing_else() -> None:
-    plain, placed = random_flux(NARROW), Flux(replace(NARROW, place_channels=8))
+@pytest.mark.parametrize("length", [1, 24, 144])
+def test_means_of_noise_are_as_loud_on_any_canvas_and_each_of_one_channel(length: int) -> None:
+    torch.manual_seed(0)
+    noise = torch.randn(2000, length, 16)
+
+    told = means(noise)
+
+    assert told.shape == (2000, 1, 4)
+    assert told.abs().max() < 1
+    heard = 2 * torch.atanh(told[:, 0])
+    assert heard.std(dim=0).tolist() == pytest.approx([1] * 4, abs=0.06)
+    # A token holds four values of a channel side by side.
+    moved = noise.clone()
+    moved[..., 4:8] += 0.01
+    assert ((means(moved) - told).abs().amax(dim=(0, 1)) > 1e-4).tolist() == [False, True, False, False]
+
+
+@pytest.mark.parametrize(("change", "count"), [({"place_channels": 8}, 8), ({"canvas_means": True}, 4)])
+def test_what_else_a_token_brings_is_read_beside_its_latents_and_changes_nothing_else(change: dict, count: int) -> None:
+    plain, told = random_flux(NARROW), Flux(replace(NARROW, **change))
     weights = plain.state_dict()
     latents, given = weights["img_in.weight"], inputs(NARROW, 4, 9)
     # Not the same weight for every channel of the stream: the norms would take that away again.
-    read = torch.linspace(-0.3, 0.3, NARROW.hidden_size)[:, None].expand(-1, 8)
+    read = torch.linspace(-0.3, 0.3, NARROW.hidden_size)[:, None].expand(-1, count)
     with torch.no_grad():
-        placed.load_state_dict(weights | {"img_in.weight": torch.cat((latents, torch.zeros_like(read)), dim=1)})
-        assert relative_error(placed(**given), plain(**given)) < 1e-6
-        placed.load_state_dict(weights | {"img_in.weight": torch.cat((latents, read), dim=1)})
-        assert relative_error(placed(**given), plain(**given)) > 1e-3
+        told.load_state_dict(weights | {"img_in.weight": torch.cat((latents, torch.zeros_like(read)), dim=1)})
+        assert relative_error(told(**given), plain(**given)) < 1e-6
+        told.load_state_dict(weights | {"img_in.weight": torch.cat((latents, read), dim=1)})
+        assert relative_error(told(**given), plain(**given)) > 1e-3

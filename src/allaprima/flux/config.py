@@ -31,6 +31,9 @@ class TransformerConfig:
     #: Values per image token that say where on the canvas it is, beside its latents (`layers.places`), as other FLUX.1
     #: models read a mask or a depth there; a multiple of 4, 0 for FLUX.1 [schnell].
     place_channels: int = 0
+    #: Whether each image token also brings the canvas's mean of every latent channel (`layers.means`): a value for
+    #: every four of its latents. Not in FLUX.1.
+    canvas_means: bool = False
 
     def __post_init__(self) -> None:
         if self.place_channels % 4:
@@ -39,6 +42,11 @@ class TransformerConfig:
             raise ValueError(f"hidden_size {self.hidden_size} is not a multiple of num_heads {self.num_heads}")
         if sum(self.axes_dim) != self.hidden_size // self.num_heads:
             raise ValueError(f"axes_dim {self.axes_dim} does not add up to {self.hidden_size // self.num_heads}")
+
+    @property
+    def brought_channels(self) -> int:
+        """Values that an image token brings with it, its latents and whatever else."""
+        return self.in_channels + self.place_channels + (self.in_channels // 4 if self.canvas_means else 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +165,7 @@ SKETCH = ModelConfig(
         axes_dim=(24, 20, 20),
         theta=100,
         place_channels=32,
+        canvas_means=True,
     ),
     t5=T5Config(vocab_size=768, d_model=256, d_kv=48, d_ff=256, num_heads=4, num_layers=2, length=32),
     clip=CLIPConfig(vocab_size=768, hidden_size=256, intermediate_size=256, num_heads=4, num_layers=1, length=34),

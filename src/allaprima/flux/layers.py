@@ -69,6 +69,17 @@ def places(ids: Tensor, channels: int) -> Tensor:
     return torch.cat((angle.sin(), angle.cos()), dim=-1)
 
 
+def means(img: Tensor) -> Tensor:
+    """Return the canvas's mean of each latent channel in the deviation that chance gives it, bounded by its tanh:
+    (B, 1, C / 4), float32.
+
+    img: (B, L, C), packed latents. Of pure noise these are independent numbers, tanh(n / 2) of standard normal ones: a
+    seed decides them, and no token alone can hear them. What they in turn decide is up to the fit.
+    """
+    values = img.float().unflatten(-1, (-1, 4))  # (B, L, C / 4, 4): `latents.pack` holds a channel's side by side
+    return torch.tanh(values.mean(dim=(1, 3)) * img.shape[1] ** 0.5)[:, None]
+
+
 def timestep_embedding(t: Tensor, width: int, max_period: int = 10_000, time_factor: float = 1000.0) -> Tensor:
     """Return the sinusoidal embedding of times, cosines first.
 

@@ -17,6 +17,7 @@ from allaprima.flux.layers import (
     LastLayer,
     MLPEmbedder,
     SingleStreamBlock,
+    means,
     places,
     rotary,
     timestep_embedding,
@@ -70,7 +71,7 @@ class Flux(nn.Module):
         self.config = config
         width, heads = config.hidden_size, config.num_heads
         mlp_hidden = int(width * config.mlp_ratio)
-        self.img_in = Linear(config.in_channels + config.place_channels, width)
+        self.img_in = Linear(config.brought_channels, width)
         self.time_in = MLPEmbedder(TIME_WIDTH, width)
         self.vector_in = MLPEmbedder(config.vec_in_dim, width)
         self.txt_in = Linear(config.context_in_dim, width)
@@ -115,7 +116,7 @@ class Flux(nn.Module):
         """
         dtype = self.img_in.weight.dtype
         pe = rotary(torch.cat((txt_ids, img_ids), dim=1), self.config.axes_dim, self.config.theta)
-        img = self.img_in(self._placed(img, img_ids).to(dtype))  # (B, L, W)
+        img = self.img_in(self._brought(img, img_ids).to(dtype))  # (B, L, W)
         txt = self.txt_in(txt.to(dtype))  # (B, T, W)
         for block, (img_mod, txt_mod) in zip(self.double_blocks, modulations.double, strict=True):
             check()
@@ -126,10 +127,15 @@ class Flux(nn.Module):
             x = block(x, modulation, pe)
         return self.final_layer(x[:, txt.shape[1] :], modulations.final)  # (B, L, C)
 
-    def _placed(self, img: Tensor, img_ids: Tensor) -> Tensor:
-        """Return each image token's latents with what says where it is: (B, L, C + place channels)."""
-        count = self.config.place_channels
-        return torch.cat((img, places(img_ids, count).to(img.dtype).expand(len(img), -1, -1)), dim=-1) if count else img
+    def _brought(self, img: Tensor, img_ids: Tensor) -> Tensor:
+        """Return each image token's latents with what else it brings: (B, L, brought channels)."""
+        parts = [img]
+        if self.config.place_channels:
+            parts.append(places(img_ids, self.config.place_channels))
+        if self.config.canvas_means:
+            parts.append(means(img))
+        shape = (len(img), img.shape[1], -1)
+        return torch.cat([part.to(img.dtype).expand(shape) for part in parts], dim=-1)
 
     def forward(
         self,

@@ -34,18 +34,13 @@ ENCODER_RATE = 3e-4
 NEAREST = 0.6
 #: How much the error of what is read from the cells counts: about as much as the picture's, in the blocks before.
 CELLS_WEIGHT = 0.3
-#: Share of the minutes up to which noise is louder about its leeway than chance.
-LOUD_UNTIL = 0.25
 #: Up to a share of the minutes most steps look at so many image tokens of a scene only, those where things are first.
 #: Most of a canvas is ground, which is soon learned and costs as much as what stands on it. That a transformer may be
-#: fitted to a part of the tokens first, and to all at the end, is the finding of Zheng et al. 2023 (2306.09305). It is
-#: for loud noise only: once noise is hard to hear, the fit reads where things stand from which tokens there are.
-FEW_TOKENS, FEW_UNTIL = 48, 0.12
-#: One step in so many looks at all of them even then: which tokens there are gives away where things stand, and a fit
-#: that never sees a whole canvas believes that things are everywhere.
+#: fitted to a part of the tokens first, and to all at the end, is the finding of Zheng et al. 2023 (2306.09305).
+FEW_TOKENS, FEW_UNTIL = 48, 0.6
+#: One step in so many looks at all of them even then: a fit that never sees a whole canvas believes that things are
+#: everywhere.
 WHOLE_EVERY = 4
-#: How loud noise is at first.
-LOUDEST = 0.8
 
 
 class FlowNetworks(nn.Module):
@@ -134,13 +129,13 @@ def fit_flow(
     batches = loaded(gallery, fit.step, mix) if fit.share < 1 else ()
     # There are always more batches than steps; the step is asked for first, so none is made for nothing.
     for step, asked in zip(fit.steps(), batches, strict=False):
-        loss, read = flow_loss(networks, gallery, asked, loudness(fit.share), tokens_seen(fit.share, step))
+        loss, read = flow_loss(networks, gallery, asked, tokens_seen(fit.share, step))
         fit.descend(loss + CELLS_WEIGHT * read)
         # Not read off the device at every step: a GPU would wait for each.
         both = torch.stack((loss, read)).detach()
         smooth = both if smooth is None else smooth.lerp(both, 0.01)
         if step % 100 == 0:
-            print(f"flow {fit.share:6.1%} step {step} {_told(smooth)} loud {loudness(fit.share):.2f}", flush=True)
+            print(f"flow {fit.share:6.1%} step {step} {_told(smooth)}", flush=True)
         if fit.is_snapshot_due():
             take_snapshot(step + 1)
     print("flow done" + ("" if smooth is None else f": step {fit.step} {_told(smooth)}"), flush=True)
@@ -161,52 +156,34 @@ def compile_blocks(transformer: Flux) -> None:
         block.compile(dynamic=device_of(transformer).type != "cpu")
 
 
-def loudness(share: float) -> float:
-    """Return how loudly the leeway is told at a share of the fit, for `steered`: from 1 down to 0 by `LOUD_UNTIL`.
-
-    A mean over the picture is hard to hear before there is anything to hear it for. So it begins as a shift of every
-    value that is plain to see, and by and by comes down to what chance itself has.
-    """
-    return max(0.0, 1.0 - share / LOUD_UNTIL)
-
-
 def tokens_seen(share: float, step: int) -> int | None:
     """Return how many image tokens of a scene a step looks at, at a share of the fit; None: all."""
     return FEW_TOKENS if share < FEW_UNTIL and step % WHOLE_EVERY != 0 else None
 
 
-def steered(noise: Tensor, leeway: Tensor, loud: float = 0.0) -> Tensor:
+def steered(noise: Tensor, leeway: Tensor) -> Tensor:
     """Return noise of which the mean of latent channel k over the picture is leeway k, scaled to deviate by one.
 
     Noise (B, L, C) and leeway (B, K) are standard normal, and so is what is returned; but now the noise that a picture
-    is painted from tells what the words leave open about it. Without that, a first step could only paint the mean of
-    all that it might be, and two seeds would differ little. Pairing noise with what it should become is the idea of
-    Pooladian et al. 2023 (2304.14772); here the pairs are made, not searched.
-
-    loud: 0 for noise like any other; up to 1 for means that are larger than chance has them, the values' variance
-    being kept.
+    is painted from tells what the words leave open about it, and every image token hears it (`layers.means`). Without
+    that, a first step could only paint the mean of all that it might be, and two seeds would differ little. Pairing
+    noise with what it should become is the idea of Pooladian et al. 2023 (2304.14772); here the pairs are made, not
+    searched.
     """
     batch, length, _ = noise.shape
     count = leeway.shape[1]
     # A token holds the four values of a latent channel side by side (`latents.pack`).
     values = noise.reshape(batch, length, -1, 4).clone()
     told = values[:, :, :count]
-    by_chance = (4 * length) ** -0.5
-    mean = by_chance ** (1 - loud) * LOUDEST**loud
-    rest = ((1 - mean**2) / (1 - by_chance**2)) ** 0.5
-    told -= told.mean(dim=(1, 3), keepdim=True)
-    told *= rest
-    told += (leeway * mean)[:, None, :, None]
+    told += (leeway * (4 * length) ** -0.5 - told.mean(dim=(1, 3)))[:, None, :, None]
     return values.reshape(noise.shape)
 
 
-def flow_loss(
-    networks: FlowNetworks, gallery: Gallery, batch: Batch, loud: float, tokens: int | None
-) -> tuple[Tensor, Tensor]:
+def flow_loss(networks: FlowNetworks, gallery: Gallery, batch: Batch, tokens: int | None) -> tuple[Tensor, Tensor]:
     """Return the mean squared error of the velocity at random times, those near 0 weighed less, and the cells' loss
     (`CellReader.loss`): scalars, float32.
 
-    loud: of `steered`. tokens: how many image tokens of each scene are looked at, those of `picked`; None: all.
+    tokens: how many image tokens of each scene are looked at, those of `picked`; None: all.
     """
     device, bucket = gallery.device, gallery.buckets[batch.bucket]
     t5_ids, clip_ids, answers = (
@@ -217,14 +194,13 @@ def flow_loss(
     with device:
         img_ids, txt_ids = image_ids(bucket.rows, bucket.columns), text_ids(t5_ids.shape[1])
     img_ids, txt_ids = (ids.expand(len(image), -1, -1) for ids in (img_ids, txt_ids))
-    noise = steered(torch.randn_like(image), leeway, loud)
-    t = draw_times(len(image), device)
-    mixed = torch.lerp(image, noise, t[:, None, None])
     if tokens is not None:
         seen = picked(answers, tokens)[..., None]  # (B, tokens, 1)
-        image, mixed, img_ids, answers = (
-            torch.take_along_dim(one, seen, dim=1) for one in (image, mixed, img_ids, answers)
-        )
+        image, img_ids, answers = (torch.take_along_dim(one, seen, dim=1) for one in (image, img_ids, answers))
+    # What is not looked at tells nothing: the noise of what is, alone, has the leeway in its means.
+    noise = steered(torch.randn_like(image), leeway)
+    t = draw_times(len(image), device)
+    mixed = torch.lerp(image, noise, t[:, None, None])
     with torch.autocast(device.type, torch.bfloat16):
         predicted = networks.transformer(mixed, img_ids, networks.t5(t5_ids), txt_ids, t, networks.clip(clip_ids))
         read = networks.cells.loss(answers)
