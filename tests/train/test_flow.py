@@ -69,8 +69,8 @@ def test_steered_noise_is_standard_normal_if_the_leeway_is():
 
 
 def test_early_steps_look_at_few_tokens_but_every_fourth_at_all_and_late_ones_at_all():
-    early = [tokens_seen(0.5, step) for step in range(8)]
-    late = [tokens_seen(0.7, step) for step in range(8)]
+    early = [tokens_seen(0.1, step) for step in range(8)]
+    late = [tokens_seen(0.2, step) for step in range(8)]
 
     assert early == [None, 48, 48, 48] * 2
     assert late == [None] * 8
