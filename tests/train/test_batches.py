@@ -9,17 +9,16 @@ import pytest
 import torch
 
 from allaprima.flux import SKETCH
-from allaprima.train.batches import DYED, LARGE, Batches, Gallery, Mix, loaded
+from allaprima.train.batches import DYED, SELDOM, Batches, Gallery, Mix, loaded
 from allaprima.train.buckets import Bucket
 from allaprima.train.captions import COLOUR_WORDS
 from allaprima.train.cells import right_answers
 from allaprima.train.collages import compose_collage
 from allaprima.train.cutouts import SIDE, Cutouts, cutout_keys
-from allaprima.train.layout import USUAL
 from allaprima.train.pictures import SQUARE, canvas_px
 from allaprima.train.places import COLOURS
 from allaprima.train.reading import tokenizers
-from allaprima.train.scenes import LEEWAY, compose, grid, placed
+from allaprima.train.scenes import LEEWAY, compose, grid
 from allaprima.train.things import THINGS
 
 CHANNELS = SKETCH.transformer.in_channels
@@ -92,20 +91,20 @@ def test_collages_are_of_the_canvas_of_the_drawn_scenes_beside_them_and_come_beh
     assert seen == {0, 1}
 
 
-def is_large(scene):
-    return any(one.box.cells > USUAL for one in placed(scene))
+def is_seldom(scene):
+    return scene.relation == "front" or any(subject.size or subject.accessory for subject in scene.subjects)
 
 
 def is_dyed(scene):
     return any(subject.dye is not None for subject in scene.subjects)
 
 
-@pytest.mark.parametrize(("is_rare", "more"), [(is_large, LARGE), (is_dyed, DYED)])
-def test_scenes_with_a_large_or_a_dyed_thing_are_picked_more_often(batches, is_rare, more):
+@pytest.mark.parametrize(("is_rare", "more"), [(is_seldom, SELDOM), (is_dyed, DYED)])
+def test_scenes_of_seldom_kinds_or_with_a_dyed_thing_are_picked_more_often(batches, is_rare, more):
     scenes = scenes_of(SQUARE)
     picks = Counter(i for step in range(600) if batches[step].bucket == 0 for i in batches[step].picks.tolist())
     # Scenes that are alike but for what is asked.
-    others = [is_dyed] if is_rare is is_large else [is_large]
+    others = [is_dyed] if is_rare is is_seldom else [is_seldom]
     alike = [i for i, scene in enumerate(scenes) if not any(other(scene) for other in others)]
     rare = [picks[i] for i in alike if is_rare(scenes[i])]
     common = [picks[i] for i in alike if not is_rare(scenes[i])]

@@ -22,15 +22,14 @@ from allaprima.train.buckets import Bucket
 from allaprima.train.cells import right_answers
 from allaprima.train.collages import Plan, Planner, compose_collage, laid
 from allaprima.train.cutouts import Cutouts
-from allaprima.train.layout import USUAL
 from allaprima.train.reading import Captions
-from allaprima.train.scenes import LEEWAY, Scene, placed
+from allaprima.train.scenes import LEEWAY, Scene
 
 #: A canvas is picked by the number of its scenes to this power, so a rare one more often than its share.
 EVENNESS = 0.8
-#: How much more often than others a drawn scene is picked that shows a thing wider than `USUAL` cells: such scenes are
-#: few, and such a thing has more parts to learn.
-LARGE = 3.0
+#: How much more often than others a scene is picked of a kind that is seldom, and in no collage: a thing of a said
+#: size, or that wears or holds something, or that stands in front of another.
+SELDOM = 3.0
 #: How much more often than others a scene is picked that shows a dyed thing: dyed, the few things that can be look
 #: more than twice as many ways as all things undyed.
 DYED = 4.0
@@ -95,13 +94,13 @@ def _chances(scenes: list[Scene]) -> NDArray[np.float64]:
 
 def _weight(scene: Scene) -> float:
     """Return how much more often than the plainest scenes one is picked."""
-    is_large = any(one.box.cells > USUAL for one in placed(scene))
+    is_seldom = scene.relation == "front" or any(subject.size or subject.accessory for subject in scene.subjects)
     is_dyed = any(subject.dye is not None for subject in scene.subjects)
-    return (LARGE if is_large else 1.0) * (DYED if is_dyed else 1.0)
+    return (SELDOM if is_seldom else 1.0) * (DYED if is_dyed else 1.0)
 
 
 def _collage(rng: Generator, width: int, height: int) -> Scene:
-    """Return a scene of `compose_collage`, a dyed thing being `DYED` times as likely. None is large."""
+    """Return a scene of `compose_collage`, a dyed thing being `DYED` times as likely; none is seldom."""
     while True:
         scene = compose_collage(rng, width, height)
         if rng.random() < _weight(scene) / DYED:
