@@ -134,6 +134,8 @@ class Flux(nn.Module):
             parts.append(places(img_ids, self.config.place_channels))
         if self.config.canvas_means:
             parts.append(means(img))
+        if len(parts) == 1:
+            return img
         shape = (len(img), img.shape[1], -1)
         return torch.cat([part.to(img.dtype).expand(shape) for part in parts], dim=-1)
 

@@ -24,6 +24,7 @@ from allaprima.train.detector import load_detector
 from allaprima.train.fit import Fit
 from allaprima.train.flow import (
     BATCH,
+    FEW_UNTIL,
     FLOW_CHECKPOINT,
     FLOW_SEED,
     FlowNetworks,
@@ -150,7 +151,7 @@ def take_autoencoder(work: Path, fitted: Path) -> None:
 
 def warm_start(work: Path, folder: Path, flow_minutes: float) -> None:
     """Begin from a model folder's weights, unless a flow has been begun: its autoencoder as it is, its other networks
-    as the flow's first state.
+    as the flow's first state, at the share of its minutes from which on every step looks at all tokens.
 
     Raises ValueError if the model is of other sizes than `SKETCH`, or the work folder holds an autoencoder, whose
     latents the model does not know; nothing is written then.
@@ -169,8 +170,9 @@ def warm_start(work: Path, folder: Path, flow_minutes: float) -> None:
     ):  # fmt: skip
         mine.load_state_dict(shipped.state_dict())
     keep_autoencoder(networks.autoencoder, work)
+    begun_s = FEW_UNTIL * 60 * flow_minutes
     checkpoint = work / FLOW_CHECKPOINT
-    Fit(checkpoint, {"flow": flow}, flow_optimizers(flow), flow_minutes, FLOW_SEED).save()
+    Fit(checkpoint, {"flow": flow}, flow_optimizers(flow), flow_minutes, FLOW_SEED, elapsed_s=begun_s).save()
 
 
 def keep_autoencoder(autoencoder: Autoencoder, work: Path) -> None:

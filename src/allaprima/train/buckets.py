@@ -66,8 +66,8 @@ def fingerprint(network: nn.Module) -> str:
 
 
 def _chunk(autoencoder: Autoencoder, painters: Painters, seeds: range, scenes: list[Scene], kept: Path) -> Tensor:
-    """Return the latents of at most `CHUNK` scenes of one canvas: (len(seeds), L, C). Those that are kept are read,
-    the others drawn, and all are kept.
+    """Return the latents of at most `CHUNK` scenes of one canvas: (len(seeds), L, C). Those that are kept are read;
+    where others had to be drawn, what is returned is kept instead.
     """
     names = [_name(scene) for scene in scenes]
     latents = dict(zip(*torch.load(kept, weights_only=True), strict=True)) if kept.exists() else {}
