@@ -88,22 +88,19 @@ def test_leeway_picks_evenly_among_choices():
     assert evenly(9.0, 5) == 4
 
 
-def test_leeway_moves_the_thing_and_turns_three_that_stand_in_a_triangle():
+def test_leeway_moves_the_thing():
     def first_box(one):
         return placed(one)[0].box
 
     still = scene(Subject("fox"))
     assert first_box(still) != first_box(replace(still, leeway=(2.0, *STILL[1:])))
     assert first_box(still) != first_box(replace(still, leeway=(0.0, 2.0, *STILL[2:])))
-    upright, turned = ((0.0, 0.0, 0.0, way, *STILL[4:]) for way in (1.0, -1.0))
-    lines = [[one.box.row for one in placed(scene(Subject("fox", 3), leeway=way))] for way in (upright, turned)]
-    assert [[rows.count(row) for row in sorted(set(rows))] for rows in lines] == [[1, 2], [2, 1]]
 
 
 @pytest.mark.parametrize("relation", ["with", "left"])
-@pytest.mark.parametrize("way", [1.0, -1.0])
-def test_two_things_side_by_side_stand_in_the_order_of_the_words(relation, way):
-    shown = scene(Subject("fox"), Subject("star"), relation=relation, leeway=(0.0, 0.0, 0.0, way, *STILL[4:]))
+@pytest.mark.parametrize("across", [1.0, -1.0])
+def test_two_things_side_by_side_stand_in_the_order_of_the_words(relation, across):
+    shown = scene(Subject("fox"), Subject("star"), relation=relation, leeway=(across, *STILL[1:]))
 
     assert [one.subject.icon for one in sorted(placed(shown), key=lambda one: one.box.column)] == ["fox", "star"]
 

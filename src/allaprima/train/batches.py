@@ -28,7 +28,7 @@ from allaprima.train.scenes import LEEWAY, Scene
 #: A canvas is picked by the number of its scenes to this power, so a rare one more often than its share.
 EVENNESS = 0.8
 #: How much more often than others a scene is picked of a kind that is seldom: a thing of a said size, or that wears or
-#: holds something, or that stands in front of another; three of a kind, whose triangle has two ways up.
+#: holds something, or that stands in front of another; three of a kind.
 SELDOM = 3.0
 #: How much more often than others a scene is picked that shows a dyed thing: dyed, the few things that can be look
 #: more than twice as many ways as all things undyed.

@@ -28,13 +28,11 @@ class Box:
     cells: int
 
 
-def arranged(
-    rows: int, columns: int, count: int, relation: str | None, size: str | None, *, is_upright: bool, pick: Pick
-) -> list[Box]:
+def arranged(rows: int, columns: int, count: int, relation: str | None, size: str | None, pick: Pick) -> list[Box]:
     """Return the squares of `count` things on a canvas of rows x columns cells, in reading order or as the relation
     says: the first left of, above, or in front of the second.
 
-    is_upright: whether three in a triangle have one above two or two above one. pick: decides what is left open.
+    pick: decides what is left open.
     """
     if count == 1:
         short = min(rows, columns)
@@ -50,7 +48,7 @@ def arranged(
     elif rows >= count * USUAL:
         lines = [1] * count
     elif count == 3:
-        lines = [1, 2] if is_upright else [2, 1]
+        lines = [1, 2]
     else:
         lines = [2] * (count // 2)
     return _in_lines(rows, columns, lines, pick)

@@ -42,7 +42,8 @@ JUDGE_FITTED_FROM = 30_000_000
 #: and, without end, of those that become collages.
 COLLAGES_FROM = 100_000_000
 
-#: What a scene leaves open, a standard normal number each: `Scene.leeway`.
+#: What a scene leaves open, a standard normal number each: `Scene.leeway`. Three place its things, the last four make
+#: its mood, and the fourth decides nothing.
 LEEWAY = 8
 
 #: How two things stand to each other: the first left of, above, or in front of the second, or just with it, which is
@@ -169,16 +170,16 @@ def grid(scene: Scene) -> tuple[int, int]:
 
 def placed(scene: Scene) -> list[Placed]:
     """Return a scene's things with their places, those in front last."""
-    across, down, second, order = scene.leeway[:4]
+    across, down, second = scene.leeway[:3]
     rows, columns = grid(scene)
     things = [subject for subject in scene.subjects for _ in range(subject.count)]
-    is_upright = order > 0 if len(scene.subjects) == 1 else True
     relation = "left" if scene.relation == "with" else scene.relation
     size = scene.subjects[0].size if len(things) == 1 else None
-    boxes = arranged(
-        rows, columns, len(things), relation, size, is_upright=is_upright,
-        pick=lambda axis, choices: evenly((across, down, second)[axis], choices),
-    )  # fmt: skip
+
+    def pick(axis: int, choices: int) -> int:
+        return evenly((across, down, second)[axis], choices)
+
+    boxes = arranged(rows, columns, len(things), relation, size, pick)
     pairs = [Placed(thing, box) for thing, box in zip(things, boxes, strict=True)]
     return pairs[::-1] if relation == "front" else pairs
 
