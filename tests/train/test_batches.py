@@ -92,9 +92,7 @@ def test_collages_are_of_the_canvas_of_the_drawn_scenes_beside_them_and_come_beh
 
 
 def is_seldom(scene):
-    return scene.relation == "front" or any(
-        subject.size or subject.accessory or subject.count == 3 for subject in scene.subjects
-    )
+    return scene.relation == "front" or any(subject.size or subject.accessory for subject in scene.subjects)
 
 
 def is_dyed(scene):

@@ -28,8 +28,8 @@ from allaprima.train.scenes import LEEWAY, Scene
 #: A canvas is picked by the number of its scenes to this power, so a rare one more often than its share.
 EVENNESS = 0.8
 #: How much more often than others a scene is picked of a kind that is seldom: a thing of a said size, or that wears or
-#: holds something, or that stands in front of another; three of a kind.
-SELDOM = 3.0
+#: holds something, or that stands in front of another.
+SELDOM = 2.0
 #: How much more often than others a scene is picked that shows a dyed thing: dyed, the few things that can be look
 #: more than twice as many ways as all things undyed.
 DYED = 4.0
@@ -94,9 +94,7 @@ def _chances(scenes: list[Scene]) -> NDArray[np.float64]:
 
 def _weight(scene: Scene) -> float:
     """Return how much more often than the plainest scenes one is picked."""
-    is_seldom = scene.relation == "front" or any(
-        subject.size or subject.accessory or subject.count == 3 for subject in scene.subjects
-    )
+    is_seldom = scene.relation == "front" or any(subject.size or subject.accessory for subject in scene.subjects)
     is_dyed = any(subject.dye is not None for subject in scene.subjects)
     return (SELDOM if is_seldom else 1.0) * (DYED if is_dyed else 1.0)
 

@@ -124,13 +124,14 @@ def _subjects(rng: Generator) -> tuple[tuple[Subject, ...], Relation | None]:
 
 def _single(rng: Generator) -> Subject:
     bodies = [thing for thing in THINGS if any((thing.body.eyes, thing.body.head, thing.body.hand))]
-    if rng.random() < 0.2:
-        thing = bodies[rng.integers(len(bodies))]
+    if rng.random() < 0.35:
+        # Everybody's first picture is of a T-Rex with sunglasses, the only body that is seen from the side.
+        thing = BY_ICON["t-rex"] if rng.random() < 0.15 else bodies[rng.integers(len(bodies))]
         fitting = [item for item in ACCESSORIES if _spot(thing, item) is not None and item.icon != thing.icon]
         return Subject(thing.icon, accessory=fitting[rng.integers(len(fitting))].icon)
     thing = THINGS[rng.integers(len(THINGS))]
     size: Size | None = None
-    if rng.random() < 0.22:
+    if rng.random() < 0.4:
         size = "small" if rng.random() < 0.5 else "big"
     return Subject(thing.icon, 1, _dye(rng, thing), size)
 
