@@ -126,7 +126,7 @@ def _single(rng: Generator) -> Subject:
     bodies = [thing for thing in THINGS if any((thing.body.eyes, thing.body.head, thing.body.hand))]
     if rng.random() < 0.35:
         # Everybody's first picture is of a T-Rex with sunglasses, the only body that is seen from the side.
-        thing = BY_ICON["t-rex"] if rng.random() < 0.15 else bodies[rng.integers(len(bodies))]
+        thing = BY_ICON["t-rex"] if rng.random() < 0.5 else bodies[rng.integers(len(bodies))]
         fitting = [item for item in ACCESSORIES if _spot(thing, item) is not None and item.icon != thing.icon]
         return Subject(thing.icon, accessory=fitting[rng.integers(len(fitting))].icon)
     thing = THINGS[rng.integers(len(THINGS))]
