@@ -93,7 +93,7 @@ def abreast(work: Work, count: int, cores: int) -> tuple[float, list[object]]:
 def batched_steps() -> None:
     """Print what a batch gains in a step."""
     pipeline = Pipeline(open_model(sketch_folder()).load(), "cpu")
-    config, transformer = pipeline.model.config, pipeline.model.networks.transformer
+    transformer = pipeline.model.networks.transformer
     conditioning = pipeline.encode("a red apple", no_check)
     row = pipeline._modulate(conditioning, 4, no_check).row(0)  # noqa: SLF001 - what a step is given
     txt = conditioning.embeddings.txt
@@ -103,7 +103,7 @@ def batched_steps() -> None:
         canvases = [pipeline.prepare(replace(REQUEST, seed=seed)) for seed in range(batch)]
         images = [canvas.images[0] for canvas in canvases]
         rows, columns = canvases[0].rows, canvases[0].columns
-        ids, txt_ids = image_ids(rows, columns), text_ids(txt.shape[1], config.text_anchors, rows, columns)
+        ids, txt_ids = image_ids(rows, columns), text_ids(txt.shape[1])
 
         def apart(images: list[Tensor] = images, ids: Tensor = ids, txt_ids: Tensor = txt_ids) -> Tensor:
             return torch.cat([transformer.velocity(image, ids, txt, txt_ids, row, no_check) for image in images])

@@ -95,15 +95,3 @@ def test_every_legal_size_gets_a_canvas_of_about_the_asked_tokens() -> None:
         assert (rows - columns) * (height - width) >= 0
         if 1 / 3 <= width / height <= 3:
             assert abs(log(columns / rows) - log(width / height)) < 0.1
-
-
-def test_text_anchors_are_spread_evenly_over_the_canvas() -> None:
-    ids = text_ids(24, anchors=12, rows=6, columns=8)[0]
-    assert ids[:12].equal(torch.zeros(12, 3))
-    assert ids[12:, 1].unique().tolist() == [0.5, 2.5, 4.5]
-    assert ids[12:, 2].unique().tolist() == [0.5, 2.5, 4.5, 6.5]
-    assert len(ids[12:].unique(dim=0)) == 12
-
-
-def test_text_anchors_follow_a_tall_canvas() -> None:
-    assert len(text_ids(24, anchors=12, rows=14, columns=5)[0, 12:, 1].unique()) == 4

@@ -1,7 +1,5 @@
 """Prompts to ids: the two encoders' special tokens, what is cut off, what is not known, what counts as a word."""
 
-from dataclasses import replace
-
 import pytest
 from tokenizers import Tokenizer
 
@@ -58,22 +56,8 @@ def test_clips_end_is_the_largest_id_so_that_it_pools_there(clip: PromptTokenize
     assert clip.end_id > max(ids.values())
 
 
-def test_marks_of_place_end_every_t5_row_and_leave_the_rest_for_words(
-    tokenizer: Tokenizer, config: ModelConfig, ids: dict[str, int]
-) -> None:
-    t5, clip = word_tokenizers(tokenizer, replace(config, text_anchors=3))
-    marks = (VOCABULARY - 1, VOCABULARY - 2, VOCABULARY - 3)
-
-    assert t5.encode("red apple").ids == (ids["red"], ids["apple"], END, PAD, PAD, *marks)
-    assert t5.encode("red " * 9).ids == (*[ids["red"]] * 4, END, *marks)
-    assert [t5.encode("red " * count).over for count in (4, 5, 7)] == [0, 1, 3]
-    assert (t5.room, clip.room) == (4, LENGTH - 2)
-    assert clip.encode("red").ids == (BEGIN_CLIP, ids["red"], *[END_CLIP] * 6)
-
-
 def test_words_have_the_ids_that_neither_encoder_keeps_for_itself(config: ModelConfig) -> None:
     assert word_room(config) == VOCABULARY - 2
-    assert word_room(replace(config, text_anchors=5)) == VOCABULARY - 5
 
 
 def test_nothing_to_read_is_still_a_whole_row(t5: PromptTokenizer, clip: PromptTokenizer) -> None:

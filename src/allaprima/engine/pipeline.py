@@ -137,7 +137,7 @@ class Pipeline:
         """
         ids = image_ids(canvas.rows, canvas.columns).to(self._device)
         txt = conditioning.embeddings.txt
-        txt_ids = text_ids(txt.shape[1], self.model.config.text_anchors, canvas.rows, canvas.columns).to(self._device)
+        txt_ids = text_ids(txt.shape[1]).to(self._device)
         modulations = self._modulate(conditioning, steps, check)
         for step, (t, t_next) in enumerate(pairwise(schedule(steps))):
             canvas.guesses = []

@@ -113,9 +113,6 @@ class ModelConfig:
     #: Image tokens the model is at its best with; it paints that many at the asked ratio, and the picture is resized
     #: to the asked size. None: the model paints the asked size itself.
     canvas_tokens: int | None = None
-    #: Text tokens, the last ones, that are spread over the canvas as marks of place (`latents.text_ids`), each with a
-    #: token id of its own; 0 for FLUX.
-    text_anchors: int = 0
     #: What the transformer puts out: the flow's velocity, as FLUX's does, or the finished image, from which the
     #: velocity follows (`sampler.velocity_to`).
     predicts: Literal["velocity", "image"] = "velocity"

@@ -43,26 +43,9 @@ def image_ids(rows: int, columns: int) -> Tensor:
     return torch.stack((torch.zeros_like(row), row, column), dim=-1).reshape(1, -1, 3).float()
 
 
-def text_ids(length: int, anchors: int = 0, rows: int = 0, columns: int = 0) -> Tensor:
-    """Return the positions of the text tokens: (1, length, 3), float32.
-
-    All zero, as FLUX has them. With anchors, the last `anchors` tokens are spread over a canvas of rows x columns image
-    tokens instead: rotary positions only tell distances, and a small model finds out where on the canvas a token is
-    far sooner with marks all over it than from the distance to one corner.
-    """
-    ids = torch.zeros(1, length, 3)
-    if anchors:
-        down, across = _near_square(anchors, tall=rows > columns)
-        row = (torch.arange(down) + 0.5) * rows / down - 0.5
-        column = (torch.arange(across) + 0.5) * columns / across - 0.5
-        ids[0, length - anchors :, 1:] = torch.cartesian_prod(row, column)
-    return ids
-
-
-def _near_square(count: int, *, tall: bool) -> tuple[int, int]:
-    """Return count as a product of two numbers as alike as can be, the larger first for a tall canvas."""
-    small = max(n for n in range(1, math.isqrt(count) + 1) if count % n == 0)
-    return (count // small, small) if tall else (small, count // small)
+def text_ids(length: int) -> Tensor:
+    """Return the positions of the text tokens, all zero: (1, length, 3), float32."""
+    return torch.zeros(1, length, 3)
 
 
 @lru_cache(maxsize=1024)

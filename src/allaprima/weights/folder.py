@@ -124,7 +124,6 @@ def _config_from_json(values: dict[str, Any]) -> ModelConfig:
         CLIPConfig(**values["clip"]),
         AutoencoderConfig(**values["autoencoder"] | mults),
         values["canvas_tokens"],
-        values["text_anchors"],
         values["predicts"],
     )
 

@@ -48,13 +48,11 @@ class PromptTokenizer:
     begin_id: int | None = None
     #: Leave tokens with this id out and report their words; None keeps all.
     drop_id: int | None = None
-    #: Ids that end every sequence, whatever the prompt: the built-in model's marks of place (`latents.text_ids`).
-    marks: tuple[int, ...] = ()
 
     @property
     def room(self) -> int:
         """How many tokens of a prompt are read."""
-        return self.length - (self.begin_id is not None) - 1 - len(self.marks)
+        return self.length - (self.begin_id is not None) - 1
 
     def count(self, prompt: str) -> int:
         """Return how many tokens a prompt has, of which the first `room` are read."""
@@ -62,7 +60,7 @@ class PromptTokenizer:
         return sum(token != self.drop_id for token in encoding.ids)
 
     def encode(self, prompt: str) -> Tokens:
-        """Return the ids of a prompt, padded or cut to `length`, marks included."""
+        """Return the ids of a prompt, padded or cut to `length`."""
         encoding = self.tokenizer.encode(prompt, add_special_tokens=False)
         content = [token for token in encoding.ids if token != self.drop_id]
         unknown = {
@@ -72,8 +70,7 @@ class PromptTokenizer:
         }
         begin = [] if self.begin_id is None else [self.begin_id]
         ids = [*begin, *content[: self.room], self.end_id]
-        ids += [self.pad_id] * (self.length - len(self.marks) - len(ids))
-        ids += self.marks
+        ids += [self.pad_id] * (self.length - len(ids))
         return Tokens(tuple(ids), tuple(unknown), max(0, len(content) - self.room))
 
 
@@ -91,11 +88,9 @@ def word_tokenizer(words: list[str]) -> Tokenizer:
 def word_tokenizers(tokenizer: Tokenizer, config: ModelConfig) -> tuple[PromptTokenizer, PromptTokenizer]:
     """Return the built-in model's T5 and CLIP tokenizers over one word list.
 
-    The last ids of each vocabulary are no words: CLIP's begin and end token, and T5's marks of place, which are counted
-    down from the end as T5's sentinels are.
+    The last two ids of CLIP's vocabulary are no words: its begin and its end token.
     """
-    marks = tuple(config.t5.vocab_size - 1 - mark for mark in range(config.text_anchors))
-    t5 = PromptTokenizer(tokenizer, config.t5.length, end_id=END, pad_id=PAD, drop_id=UNKNOWN, marks=marks)
+    t5 = PromptTokenizer(tokenizer, config.t5.length, end_id=END, pad_id=PAD, drop_id=UNKNOWN)
     clip_end = config.clip.vocab_size - 1
     clip = PromptTokenizer(
         tokenizer, config.clip.length, end_id=clip_end, pad_id=clip_end, begin_id=clip_end - 1, drop_id=UNKNOWN
@@ -105,7 +100,7 @@ def word_tokenizers(tokenizer: Tokenizer, config: ModelConfig) -> tuple[PromptTo
 
 def word_room(config: ModelConfig) -> int:
     """Return how many ids both encoders of a model have for words and for `SPECIAL_TOKENS`."""
-    return min(config.t5.vocab_size - config.text_anchors, config.clip.vocab_size - 2)
+    return min(config.t5.vocab_size, config.clip.vocab_size - 2)
 
 
 def published_tokenizers(folders: Sequence[Path], config: ModelConfig) -> tuple[PromptTokenizer, PromptTokenizer]:
