@@ -1,15 +1,11 @@
 """The autoencoder's fit: its loss, its measure, and what is folded into its weights at the end."""
 
-from importlib.resources import files
-
 import pytest
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from allaprima.flux import SKETCH, Autoencoder
 from allaprima.train.autoencoder import fold_spread, picture_loss, score_psnr
-from allaprima.train.score import autoencoder_psnr
 
 
 def test_a_picture_without_error_costs_nothing_and_an_even_error_its_size():
@@ -63,10 +59,3 @@ def test_folding_gives_latents_unit_deviation_and_changes_no_picture():
     z = model.encode(signed)
     assert torch.allclose(z.std(dim=(0, 2, 3)), torch.ones(z.shape[1]), atol=1e-3)
     assert torch.allclose(model.decode(z), before, atol=1e-3)
-
-
-def test_the_kept_autoencoder_restores_scenes_that_it_was_not_fitted_to(art):
-    model = Autoencoder(SKETCH.autoencoder).eval()
-    model.load_state_dict(load_file(str(files("allaprima.train") / "autoencoder.safetensors")))
-
-    assert autoencoder_psnr(model, art, count=4) > 31
