@@ -1,4 +1,4 @@
-"""The pictures that the shipped weights are held to, kept small: `tools/golden.py` paints them anew with new weights."""
+"""The small pictures that the shipped weights are held to; `tools/golden.py` paints them anew with new weights."""
 
 from pathlib import Path
 
