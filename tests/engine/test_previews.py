@@ -88,8 +88,9 @@ def test_a_request_without_the_checker_has_previews_without_scores(painter: Pain
 def test_the_linear_map_shows_the_decoders_colours(sketch: Model) -> None:
     """On the built-in model's own latents, for which the decoder's picture is there to compare with."""
     pipeline = Pipeline(sketch, "cpu")
-    canvas = pipeline.prepare(replace(REQUEST, count=1))
-    for _ in pipeline.denoise(canvas, pipeline.encode(REQUEST.prompt, no_check), 4, no_check):
+    request = replace(REQUEST, prompt="a cat on a beach", count=1)
+    canvas = pipeline.prepare(request)
+    for _ in pipeline.denoise(canvas, pipeline.encode(request.prompt, no_check), 4, no_check):
         continue
     previewer = Previewer(pipeline)
     z = _latents(canvas, sketch)
