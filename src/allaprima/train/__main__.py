@@ -52,16 +52,16 @@ def command_line() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, default=sketch_folder(), help="folder of the model to write")
     parser.add_argument("--autoencoder-minutes", type=_minutes, default=100)
     parser.add_argument("--reading-minutes", type=_minutes, default=10)
-    parser.add_argument("--flow-minutes", type=_minutes, default=600)
+    parser.add_argument("--flow-minutes", type=_minutes, default=300)
     parser.add_argument(
-        "--scenes", type=_number, default=64000, help="scenes that the flow is fitted to; the autoencoder sees a 32nd"
+        "--scenes", type=_number, default=20000, help="scenes that the flow is fitted to; the autoencoder sees a tenth"
     )
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where the fits run")
     parser.add_argument("--batch", type=_number, default=BATCH, help="scenes in a step of the flow; a GPU wants 256")
     parser.add_argument(
         "--collages",
         type=_share,
-        default=0.5,
+        default=0.35,
         help="share of a step's scenes that are collages, 0 to 1; at 0 no cutouts are made",
     )
     parser.add_argument("--compile", action="store_true", help="compile the transformer: pays after ten minutes")
@@ -114,7 +114,7 @@ def train(options: argparse.Namespace) -> None:
     painters, judge, flow = Painters(art), load_detector(), FlowNetworks().to(device)
     with painters:
         if not (work / AUTOENCODER).exists():
-            few = -(-options.scenes // 32)
+            few = -(-options.scenes // 10)
             keep_autoencoder(fit_autoencoder(work, painters, options.autoencoder_minutes, few, device), work)
         autoencoder = Autoencoder(SKETCH.autoencoder).to(device).eval()
         autoencoder.load_state_dict(load_file(work / AUTOENCODER))
