@@ -46,15 +46,15 @@ SHEET = Layout(columns=8, side=216, font=11, lines=2, letters=36)
 
 
 def main() -> None:
-    """Write docs/images/grid.png and docs/images/sheet.png."""
+    """Write docs/images/grid.webp and docs/images/sheet.webp."""
     pipeline = Pipeline(open_model(sketch_folder()).load(), "cpu")
     prompts = [ask.text for ask in asks()]
     for name, layout, chosen in (
-        ("grid.png", GRID, [FIRST, *prompts[::80][:11]]),
-        ("sheet.png", SHEET, prompts[::14][:64]),
+        ("grid.webp", GRID, [FIRST, *prompts[::80][:11]]),
+        ("sheet.webp", SHEET, prompts[::14][:64]),
     ):
         path = FOLDER / name
-        sheet(pipeline, layout, chosen).quantize(255, dither=Image.Dither.NONE).save(path, optimize=True)
+        sheet(pipeline, layout, chosen).save(path, quality=90, method=6)
         print(path)
 
 
