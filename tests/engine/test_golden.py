@@ -16,7 +16,7 @@ PROMPTS = (FOLDER / "prompts.txt").read_text().splitlines()
 #: Side in pixels of what is painted.
 PAINTED = 512
 #: Levels of 255 by which a picture may differ from the kept one, in the mean. Other machines round otherwise, and
-#: other precisions more so; another seed differs by ten times as much.
+#: other precisions more so; another seed differs by eight times as much.
 DISTANCE = 2.0
 
 

@@ -30,7 +30,7 @@ MUON_RATE, RATE = 0.03, 3e-3
 #: The largest deviation of the noise on latents, which themselves deviate by about 1.7.
 MOST_NOISE = 0.16
 LATENT_PENALTY = 1e-3
-#: Validation scenes, which no fit sees, that its error is measured on.
+#: Validation scenes, which no fit sees, that tell how a fit goes on; `score` measures its error on more.
 PSNR_SCENES = 24
 
 

@@ -100,10 +100,10 @@ def _weight(scene: Scene) -> float:
 
 
 def _collage(rng: Generator, width: int, height: int) -> Scene:
-    """Return a scene of `compose_collage`, the likelier the more its weight."""
+    """Return a scene of `compose_collage`, a dyed thing being `DYED` times as likely; none is seldom."""
     while True:
         scene = compose_collage(rng, width, height)
-        if rng.random() < _weight(scene) / (SELDOM * DYED):
+        if rng.random() < _weight(scene) / DYED:
             return scene
 
 
