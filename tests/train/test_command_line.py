@@ -14,6 +14,7 @@ from allaprima.train.__main__ import command_line
         ("--batch", "0"),
         ("--flow-minutes", "-1"),
         ("--reading-minutes", "nan"),
+        ("--decoder-minutes", "-0.5"),
         ("--autoencoder-minutes", "inf"),
     ],
 )

@@ -11,7 +11,7 @@ from allaprima.request import ImageRequest
 from allaprima.weights.catalog import SKETCH_ID
 from allaprima.weights.model import open_model
 
-MINUTES = {"autoencoder": 0.8, "reading": 0.5, "flow": 0.9}
+MINUTES = {"autoencoder": 0.7, "decoder": 0.2, "reading": 0.5, "flow": 0.9}
 
 
 @pytest.mark.timeout(600)
@@ -30,6 +30,7 @@ def test_one_command_trains_from_nothing_and_goes_on_where_it_stopped(art, tmp_p
     # Two minutes beside other work are few steps, most of them at rates that still rise: enough to see that the fits go
     # the right way. The flow's loss is of random times, so after so few steps only that it stays in bounds can be seen.
     assert done > begun
+    assert len(told(r"decoder done: ([\d.]+)")) == 1
     read = told(r"reading .*loss (\S+)")
     assert read[-1] < read[0]
     losses = told(r"flow .*loss (\S+)")
@@ -45,5 +46,5 @@ def test_one_command_trains_from_nothing_and_goes_on_where_it_stopped(art, tmp_p
     assert pictures[0].shape == (192, 256, 3)
 
     again = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    assert not re.search(r"(autoencoder|flow|reading) +\d", again)
+    assert not re.search(r"(autoencoder|decoder|flow|reading) +\d", again)
     assert open_model(tmp_path / "model").load().revision == model.revision

@@ -1,4 +1,4 @@
-"""`python -m allaprima.train`: from nothing to the shipped model, in three fits that can each be stopped and resumed.
+"""`python -m allaprima.train`: from nothing to the shipped model, in four fits that can each be stopped and resumed.
 
 Every fit is given minutes and keeps its state in the work folder, so the same command goes on where the last run
 stopped. Documented in `docs/training.md`.
@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from allaprima.flux import SKETCH, Autoencoder
 from allaprima.request import Precision
 from allaprima.train.art import Art
-from allaprima.train.autoencoder import fit_autoencoder
+from allaprima.train.autoencoder import fit_autoencoder, fit_decoder
 from allaprima.train.batches import Gallery, Mix
 from allaprima.train.buckets import make_buckets
 from allaprima.train.captions import words
@@ -40,7 +40,7 @@ from allaprima.weights.model import open_model
 from allaprima.weights.networks import Networks
 from allaprima.weights.tokenizer import word_tokenizer
 
-#: The fitted autoencoder in the work folder, in bfloat16, as it is shipped.
+#: The fitted autoencoder in the work folder, in bfloat16; its encoder is shipped, its decoder is fitted on.
 AUTOENCODER = "autoencoder.safetensors"
 
 
@@ -51,6 +51,7 @@ def command_line() -> argparse.ArgumentParser:
     parser.add_argument("--art", type=Path, default=Path("build/art"), help="folder of the art package")
     parser.add_argument("--out", type=Path, default=sketch_folder(), help="folder of the model to write")
     parser.add_argument("--autoencoder-minutes", type=_minutes, default=100)
+    parser.add_argument("--decoder-minutes", type=_minutes, default=20)
     parser.add_argument("--reading-minutes", type=_minutes, default=10)
     parser.add_argument("--flow-minutes", type=_minutes, default=240)
     parser.add_argument(
@@ -61,7 +62,7 @@ def command_line() -> argparse.ArgumentParser:
     parser.add_argument(
         "--collages",
         type=_share,
-        default=0.35,
+        default=0.5,
         help="share of a step's scenes that are collages, 0 to 1; at 0 no cutouts are made",
     )
     parser.add_argument("--compile", action="store_true", help="compile the transformer: pays after ten minutes")
@@ -112,12 +113,14 @@ def train(options: argparse.Namespace) -> None:
     art = Art(options.art)
     torch.manual_seed(FLOW_SEED)
     painters, judge, flow = Painters(art), load_detector(), FlowNetworks().to(device)
+    few = -(-options.scenes // 10)
     with painters:
         if not (work / AUTOENCODER).exists():
-            few = -(-options.scenes // 10)
             keep_autoencoder(fit_autoencoder(work, painters, options.autoencoder_minutes, few, device), work)
         autoencoder = Autoencoder(SKETCH.autoencoder).to(device).eval()
+        # In bfloat16's values, so that the flow is of the very latents that the shipped encoder makes.
         autoencoder.load_state_dict(load_file(work / AUTOENCODER))
+        fit_decoder(work, autoencoder, painters, options.decoder_minutes, few, device)
         if not (work / FLOW_CHECKPOINT).exists():
             likenesses = Likenesses(art, autoencoder)
             teach_reading(work, likenesses, flow.t5, flow.clip, options.reading_minutes, options.scenes)
