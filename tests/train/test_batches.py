@@ -9,12 +9,13 @@ import pytest
 import torch
 
 from allaprima.flux import SKETCH
-from allaprima.train.batches import DYED, SELDOM, Batches, Gallery, Mix, loaded
+from allaprima.train.batches import DYED, ENLARGED, SELDOM, Batches, Gallery, Mix, loaded
 from allaprima.train.buckets import Bucket
 from allaprima.train.captions import COLOUR_WORDS
 from allaprima.train.cells import right_answers
 from allaprima.train.collages import compose_collage
 from allaprima.train.cutouts import SIDE, Cutouts, cutout_keys
+from allaprima.train.layout import BIG
 from allaprima.train.pictures import SQUARE, canvas_px
 from allaprima.train.places import COLOURS
 from allaprima.train.reading import tokenizers
@@ -91,39 +92,45 @@ def test_collages_are_of_the_canvas_of_the_drawn_scenes_beside_them_and_come_beh
     assert seen == {0, 1}
 
 
-def is_seldom(scene):
-    return scene.relation == "front" or any(subject.size or subject.accessory for subject in scene.subjects)
+def kind(scene):
+    """How seldom a scene is, by the rarest that is about it."""
+    if any(subject.size == "big" for subject in scene.subjects):
+        return "big"
+    if any(subject.dye is not None for subject in scene.subjects):
+        return "dyed"
+    if scene.relation == "front" or any(subject.size or subject.accessory for subject in scene.subjects):
+        return "seldom"
+    return "plain"
 
 
-def is_dyed(scene):
-    return any(subject.dye is not None for subject in scene.subjects)
+MORE = {"big": ENLARGED, "dyed": DYED, "seldom": SELDOM, "plain": 1.0}
 
 
-@pytest.mark.parametrize(("is_rare", "more"), [(is_seldom, SELDOM), (is_dyed, DYED)])
-def test_scenes_of_seldom_kinds_or_with_a_dyed_thing_are_picked_more_often(batches, is_rare, more):
-    scenes = scenes_of(SQUARE)
-    picks = Counter(i for step in range(600) if batches[step].bucket == 0 for i in batches[step].picks.tolist())
-    # Scenes that are alike but for what is asked.
-    others = [is_dyed] if is_rare is is_seldom else [is_seldom]
-    alike = [i for i, scene in enumerate(scenes) if not any(other(scene) for other in others)]
-    rare = [picks[i] for i in alike if is_rare(scenes[i])]
-    common = [picks[i] for i in alike if not is_rare(scenes[i])]
+@pytest.mark.parametrize("rare", ["big", "dyed", "seldom"])
+def test_scenes_of_seldom_kinds_are_picked_more_often(batches, rare):
+    kinds = [kind(scene) for scene in scenes_of(SQUARE)]
+    picks = Counter(i for step in range(900) if batches[step].bucket == 0 for i in batches[step].picks.tolist())
 
-    assert sum(rare) / len(rare) == pytest.approx(more * sum(common) / len(common), rel=0.25)
+    def mean(of):
+        return sum(picks[i] for i, one in enumerate(kinds) if one == of) / kinds.count(of)
+
+    assert mean(rare) == pytest.approx(MORE[rare] * mean("plain"), rel=0.25)
 
 
-def test_collages_with_a_dyed_thing_are_picked_more_often(batches):
+def test_collages_of_big_or_dyed_things_are_picked_more_often(batches):
     rng = np.random.default_rng(1)
-    composed = [is_dyed(compose_collage(rng, *SQUARE)) for _ in range(600)]
+    composed = Counter(kind(compose_collage(rng, *SQUARE)) for _ in range(900))
     keys = cutout_keys()
-    shown = [
-        any(number >= 0 and keys[number][1][1] is not None for number in things)
-        for step in range(300)
-        for things in batches[step].plan.things.tolist()
-    ]
-    chance = sum(composed) / len(composed)
+    shown = Counter()
+    for step in range(300):
+        for things in batches[step].plan.things.tolist():
+            cut = [keys[number] for number in things if number >= 0]
+            shown["big"] += any(cells == BIG for cells, *_ in cut)
+            shown["dyed"] += any(dye is not None for cells, _, (_, dye) in cut if cells != BIG)
+    whole = sum(MORE[one] * count for one, count in composed.items())
 
-    assert sum(shown) / len(shown) == pytest.approx(DYED * chance / (DYED * chance + 1 - chance), abs=0.07)
+    for rare in ("big", "dyed"):
+        assert shown[rare] / 600 == pytest.approx(MORE[rare] * composed[rare] / whole, abs=0.07)
 
 
 def test_what_is_said_and_answered_of_a_collage_is_what_is_laid(batches, gallery):
@@ -139,7 +146,7 @@ def test_what_is_said_and_answered_of_a_collage_is_what_is_laid(batches, gallery
             corners = zip(batch.plan.rows[i].tolist(), batch.plan.columns[i].tolist(), strict=True)
             for number, (row, column) in zip(things, corners, strict=True):
                 if number >= 0:
-                    icon = cutout_keys()[number][1][0]
+                    _, _, (icon, _) = cutout_keys()[number]
                     assert [thing.icon for thing in THINGS][int(answers[i, row, column, 0]) - 1] == icon
                     # The upper left of its parts.
                     assert answers[i, row, column, 3:].tolist() == [1, 1]

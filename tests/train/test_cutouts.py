@@ -10,7 +10,8 @@ from torch import Tensor
 
 from allaprima.flux import SKETCH
 from allaprima.flux.latents import pack
-from allaprima.train.cutouts import MARGIN, SIDE, Cutter, Look, cutout_keys, looks, make_cutouts
+from allaprima.train.cutouts import CUT_CELLS, MARGIN, SIDE, Cutter, Look, cutout_keys, looks, make_cutouts
+from allaprima.train.layout import BIG, SMALL, USUAL
 from allaprima.train.pictures import to_signed
 from allaprima.train.places import COLOURS, Mood, background
 from allaprima.train.scenes import SIZES
@@ -36,24 +37,28 @@ def bare(autoencoder, colour, rows, columns, light):
     return pack(autoencoder.encode(to_signed(levels)))[0].unflatten(0, (rows, columns))
 
 
-def test_every_thing_has_a_cutout_on_every_colour_in_every_colour_that_it_comes_in():
+def test_every_thing_has_a_cutout_of_every_size_on_every_colour_in_every_colour_that_it_comes_in():
     keys = cutout_keys()
 
-    assert len(set(keys)) == len(keys) == len(COLOURS) * len(looks())
-    assert {("red", ("automobile", "blue")), ("white", ("panda", None))} <= set(keys)
-    assert ("white", ("panda", "blue")) not in keys
+    assert len(set(keys)) == len(keys) == len(CUT_CELLS) * len(COLOURS) * len(looks())
+    assert {(SMALL, "red", ("automobile", "blue")), (BIG, "white", ("panda", None))} <= set(keys)
+    assert (USUAL, "white", ("panda", "blue")) not in keys
 
 
+@pytest.mark.parametrize("cells", CUT_CELLS)
 @pytest.mark.parametrize("count", [2, 5])
-def test_a_cutout_is_what_the_thing_adds_and_nothing_in_its_margin_if_the_encoder_sees_no_farther(cutter, count):
-    cut = cutter.things("yellow", looks()[:count]).float()
+def test_a_cutout_is_what_the_thing_adds_and_nothing_around_it_if_the_encoder_sees_no_farther(cutter, count, cells):
+    cut = cutter.things(cells, "yellow", looks()[:count]).float()
 
     assert cut.shape == (count, SIDE, SIDE, CHANNELS)
-    inside = cut[:, MARGIN:-MARGIN, MARGIN:-MARGIN]
-    assert bool((inside.abs().amax((1, 2, 3)) > 0.05).all())
-    margin = cut.clone()
-    margin[:, MARGIN:-MARGIN, MARGIN:-MARGIN] = 0
-    assert float(margin.abs().max()) < 0.02
+    own = slice(MARGIN, MARGIN + cells)
+    inside = cut[:, own, own].abs().amax(-1) > 0.05
+    assert bool(inside.any(2).any(1).all())
+    # There is a thing in every row and column.
+    assert bool(inside.any(0).any(0).all() and inside.any(0).any(1).all())
+    around = cut.clone()
+    around[:, own, own] = 0
+    assert float(around.abs().max()) < 0.02
     assert len({tuple(one.flatten().tolist()) for one in cut}) == count
 
 
@@ -70,9 +75,9 @@ class Quick(Cutter):
 
     cuts = 0
 
-    def things(self, colour: str, several: Sequence[Look]) -> Tensor:
+    def things(self, cells: int, colour: str, several: Sequence[Look]) -> Tensor:
         self.cuts += 1
-        told = torch.tensor([told_of(colour, icon, dye) for icon, dye in several])
+        told = torch.tensor([told_of(cells, colour, icon, dye) for icon, dye in several])
         return told[:, None, None, None].expand(-1, SIDE, SIDE, CHANNELS).bfloat16()
 
     def ground(self, colour: str, rows: int, columns: int) -> Tensor:
@@ -89,7 +94,7 @@ def test_there_is_a_cutout_for_every_key_in_order_with_an_empty_one_behind_and_a
 ):
     made = make_cutouts(Quick(autoencoder, art), tmp_path)
 
-    told = [told_of(colour, *look) for colour, look in cutout_keys()]
+    told = [told_of(cells, colour, *look) for cells, colour, look in cutout_keys()]
     assert made.things[:, 3, 3, 7].tolist() == [*told, 0.0]
     assert len(made.grounds) == len(SIZES)
     for (rows, columns), grounds in made.grounds.items():
@@ -108,9 +113,9 @@ def test_cutouts_are_kept_and_made_anew_for_another_encoder_or_where_they_are_of
     again = make_cutouts(cutter, tmp_path)
     make_cutouts(anew, tmp_path)
 
-    assert cutter.cuts == anew.cuts == len(COLOURS)
+    assert cutter.cuts == anew.cuts == len(CUT_CELLS) * len(COLOURS)
     assert torch.equal(made.things, again.things)
     for kept in tmp_path.iterdir():
         torch.save((("of", "something", "else"), made.things, made.grounds), kept)
     make_cutouts(cutter, tmp_path)
-    assert cutter.cuts == 2 * len(COLOURS)
+    assert cutter.cuts == 2 * len(CUT_CELLS) * len(COLOURS)

@@ -15,8 +15,7 @@ from numpy.random import Generator
 from torch import Tensor
 from torch.nn import functional as F
 
-from allaprima.train.cutouts import MARGIN, SIDE, Cutouts, cutout_keys
-from allaprima.train.layout import USUAL
+from allaprima.train.cutouts import CUT_CELLS, MARGIN, SIDE, Cutouts, cutout_keys
 from allaprima.train.places import COLOURS
 from allaprima.train.scenes import COLLAGES_FROM, MOST, Scene, compose, mood, placed
 
@@ -39,7 +38,7 @@ def is_collage(scene: Scene) -> bool:
     """Say whether a scene can be had as a collage: a plain background, and things on it that there are cutouts of."""
     if scene.background not in COLOURS or scene.relation == "front":
         return False
-    return all(one.box.cells == USUAL and one.subject.accessory is None for one in placed(scene))
+    return all(one.box.cells in CUT_CELLS and one.subject.accessory is None for one in placed(scene))
 
 
 def compose_collage(rng: Generator, width: int, height: int) -> Scene:
@@ -63,7 +62,7 @@ class Planner:
         corners = np.zeros((2, len(scenes), MOST), dtype=np.int64)
         for i, scene in enumerate(scenes):
             for j, one in enumerate(placed(scene)):
-                things[i, j] = self._things[scene.background, (one.subject.icon, one.subject.dye)]
+                things[i, j] = self._things[one.box.cells, scene.background, (one.subject.icon, one.subject.dye)]
                 corners[:, i, j] = one.box.row, one.box.column
         colours = torch.tensor([self._colours[scene.background] for scene in scenes])
         light = torch.tensor([(1 + mood(scene).light) / 2 for scene in scenes])
@@ -79,8 +78,8 @@ def laid(cutouts: Cutouts, plan: Plan, rows: int, columns: int) -> Tensor:
     """
     dark, bright = cutouts.grounds[rows, columns][plan.colours].unbind(1)  # (B, H, W, C)
     ground = torch.lerp(dark, bright, plan.light[:, None, None, None])
-    # Things may stand at the edge, their margins beyond it.
-    canvas = F.pad(ground, (0, 0, MARGIN, MARGIN, MARGIN, MARGIN))
+    # Things may stand at the edge, their margins beyond it, and what is empty of a small one's cutout.
+    canvas = F.pad(ground, (0, 0, MARGIN, SIDE, MARGIN, SIDE))
     batch = torch.arange(len(canvas), device=canvas.device)[:, None, None]
     side = torch.arange(SIDE, device=canvas.device)
     for things, row, column in zip(plan.things.unbind(1), plan.rows.unbind(1), plan.columns.unbind(1), strict=True):

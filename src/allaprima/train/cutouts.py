@@ -1,8 +1,9 @@
 """Cutouts: what a thing adds to the latents of a plain background, of which collages are made.
 
 The encoder's normalisations look at the whole picture, so neither is a background encoded bare nor a thing alone: a
-cutout is taken from a picture of two things, a ground from pictures that have a thing elsewhere. So taken, the latents
-of a collage are those of the drawn picture but for 4 % of their variance (6 % where things are).
+cutout is taken from a picture of two things (four if they are small, one if it is big), a ground from pictures that
+have a thing elsewhere. So taken, the latents of a collage are those of the drawn picture but for 4 % of their variance
+(6 % where things are).
 
 Dimension key: N cutouts, H rows, W columns, C latent values per token.
 """
@@ -20,7 +21,7 @@ from allaprima.flux import SKETCH, Autoencoder
 from allaprima.train.art import DYES, Art
 from allaprima.train.buckets import encoded, fingerprint
 from allaprima.train.fit import device_of, write_whole
-from allaprima.train.layout import USUAL
+from allaprima.train.layout import BIG, SMALL, USUAL
 from allaprima.train.pictures import canvas_px
 from allaprima.train.places import COLOURS, Mood, background
 from allaprima.train.scenes import SIZES, paste
@@ -28,10 +29,12 @@ from allaprima.train.things import THINGS
 
 #: Cells around a thing in which the encoder still sees it.
 MARGIN = 1
-#: Side of a cutout in cells.
-SIDE = USUAL + 2 * MARGIN
-#: Rows and columns of the pictures that two cutouts are taken from: as near to a canvas's as it goes, their margins
-#: overlapping in one corner.
+#: Sides in cells of things that there are cutouts of.
+CUT_CELLS = (SMALL, USUAL, BIG)
+#: Side of a cutout in cells; that of a smaller thing is empty to the right and below.
+SIDE = BIG + 2 * MARGIN
+#: Rows and columns of the pictures that cutouts are taken from: as near to a canvas's as it goes, two things of usual
+#: size being on one, their margins overlapping in one corner.
 SHEET = 2 * USUAL + 3 * MARGIN
 #: Pictures that are encoded at a time.
 PART = 16
@@ -60,12 +63,12 @@ def looks() -> list[Look]:
     return [(thing.icon, dye) for thing in THINGS for dye in (dyes if thing.colour is not None else dyes[:1])]
 
 
-def cutout_keys() -> list[tuple[str, Look]]:
-    """Return what there are cutouts of, in their order: every look on every colour.
+def cutout_keys() -> list[tuple[int, str, Look]]:
+    """Return what there are cutouts of, in their order: in every number of cells, on every colour, every look.
 
     Combinations that are held out are among them; no scene that is composed asks for those.
     """
-    return [(colour, look) for colour in COLOURS for look in looks()]
+    return [(cells, colour, look) for cells in CUT_CELLS for colour in COLOURS for look in looks()]
 
 
 class Cutter:
@@ -74,23 +77,26 @@ class Cutter:
     def __init__(self, autoencoder: Autoencoder, art: Art) -> None:
         self.autoencoder, self._art = autoencoder, art
 
-    def things(self, colour: str, several: Sequence[Look]) -> Tensor:
-        """Return the cutouts of things on a colour: (len(several), SIDE, SIDE, C), bfloat16."""
+    def things(self, cells: int, colour: str, several: Sequence[Look]) -> Tensor:
+        """Return the cutouts of things of so many cells on a colour: (len(several), SIDE, SIDE, C), bfloat16."""
         # Light moves latents nearly in a line, so this is the ground in its middle.
         ground = self.ground(colour, SHEET, SHEET).mean(0)
-        # Two that are far apart in the list share a picture.
-        half = -(-len(several) // 2)
-        pairs = [(several[i], several[(i + half) % len(several)]) for i in range(half)]
-        corners = ((MARGIN, MARGIN), (SHEET - MARGIN - USUAL,) * 2)
-        cut = []
-        for first in range(0, half, PART):
+        corners = _corners(cells)
+        # Those that share a picture are far apart in the list.
+        count = -(-len(several) // len(corners))
+        groups = [[several[(i + j * count) % len(several)] for j in range(len(corners))] for i in range(count)]
+        reach = cells + 2 * MARGIN
+        cut = torch.zeros(len(corners), count, SIDE, SIDE, ground.shape[-1], dtype=torch.bfloat16, device=ground.device)
+        for first in range(0, count, PART):
             pictures = [
-                self._picture(colour, SHEET, SHEET, 0.0, list(zip(pair, corners, strict=True)))
-                for pair in pairs[first : first + PART]
+                self._picture(colour, SHEET, SHEET, 0.0, cells, list(zip(group, corners, strict=True)))
+                for group in groups[first : first + PART]
             ]
             added = self._latents(pictures, SHEET, SHEET) - ground
-            cut.append(torch.stack((added[:, :SIDE, :SIDE], added[:, -SIDE:, -SIDE:])).bfloat16())
-        return torch.cat(cut, dim=1).flatten(0, 1)[: len(several)]
+            for j, (row, column) in enumerate(corners):
+                top, left = row - MARGIN, column - MARGIN
+                cut[j, first : first + PART, :reach, :reach] = added[:, top : top + reach, left : left + reach]
+        return cut.flatten(0, 1)[: len(several)]
 
     def ground(self, colour: str, rows: int, columns: int) -> Tensor:
         """Return the latents of a plain background, darkest first: (2, H, W, C), float32.
@@ -105,19 +111,21 @@ class Cutter:
         def beside(end: int, light: float) -> tuple[Tensor, ...]:
             """Return both halves of a background with a thing at one end of it, 0 or 1."""
             row, column = (far[0] * end, far[1] // 2) if axis == 0 else (far[0] // 2, far[1] * end)
-            pictures = [self._picture(colour, rows, columns, light, [((icon, None), (row, column))]) for icon in icons]
+            pictures = [
+                self._picture(colour, rows, columns, light, USUAL, [((icon, None), (row, column))]) for icon in icons
+            ]
             return self._latents(pictures, rows, columns).mean(0).tensor_split((middle,), axis)
 
         return torch.stack([torch.cat((beside(1, light)[0], beside(0, light)[1]), axis) for light in (-1.0, 1.0)])
 
     def _picture(
-        self, colour: str, rows: int, columns: int, light: float, things: list[tuple[Look, Corner]]
+        self, colour: str, rows: int, columns: int, light: float, cells: int, things: list[tuple[Look, Corner]]
     ) -> NDArray[np.uint8]:
-        """Return a plain background with things on it, in levels: (height, width, 3)."""
+        """Return a plain background with things of so many cells on it, in levels: (height, width, 3)."""
         cell = SKETCH.token_px
         picture = background(colour, columns * cell, rows * cell, Mood(light=light))
         for (icon, dye), (row, column) in things:
-            paste(picture, self._art.sprite(icon, USUAL * cell, dye), column * cell, row * cell)
+            paste(picture, self._art.sprite(icon, cells * cell, dye), column * cell, row * cell)
         return np.round(picture * 255).astype(np.uint8)
 
     def _latents(self, pictures: list[NDArray[np.uint8]], rows: int, columns: int) -> Tensor:
@@ -125,6 +133,14 @@ class Cutter:
         pixels = torch.from_numpy(np.ascontiguousarray(np.stack(pictures).transpose(0, 3, 1, 2)))
         latents = encoded(self.autoencoder, pixels.to(device_of(self.autoencoder)))
         return latents.float().unflatten(1, (rows, columns))
+
+
+def _corners(cells: int) -> list[Corner]:
+    """Return where things of so many cells stand on a sheet, as many as have room for their margins."""
+    near, far = MARGIN, SHEET - MARGIN - cells
+    if cells > USUAL:
+        return [((SHEET - cells) // 2,) * 2]
+    return [(near, near), (far, far)] if cells > SMALL else [(row, column) for row in (near, far) for column in (near, far)]
 
 
 def make_cutouts(cutter: Cutter, folder: Path) -> Cutouts:
@@ -139,7 +155,7 @@ def make_cutouts(cutter: Cutter, folder: Path) -> Cutouts:
     wanted = (cutout_keys(), grids, SIDE)
     if not kept.exists() or torch.load(kept, weights_only=True)[0] != wanted:
         several = looks()
-        things = [cutter.things(colour, several).cpu() for colour in COLOURS]
+        things = [cutter.things(cells, colour, several).cpu() for cells in CUT_CELLS for colour in COLOURS]
         empty = torch.zeros_like(things[0][:1])
         grounds = {grid: torch.stack([cutter.ground(colour, *grid).cpu() for colour in COLOURS]) for grid in grids}
         write_whole((wanted, torch.cat((*things, empty)), grounds), kept)

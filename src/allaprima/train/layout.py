@@ -2,14 +2,14 @@
 
 A thing that always begins at a cell has one appearance to learn instead of a thousand; and one that is as large alone
 as among others has one instead of two. (When what stood alone was eight cells wide, it stayed a blob long after all
-else had been learned: LOG.md, 2026-11-27.)
+else had been learned: LOG.md, 2026-11-27.) A big thing fits on every canvas, so it is as large on all of them.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
 #: Largest sides of things in cells: of a small one, of any of which no size is said, of a big one.
-SMALL, USUAL, BIG = 3, 5, 8
+SMALL, USUAL, BIG = 3, 5, 7
 #: Positions of the same things along an axis, at most. Which one it is has to be heard from the mean of a canvas of
 #: noise, and where that is between two, a thing is painted in both, half each.
 POSITIONS = 3
