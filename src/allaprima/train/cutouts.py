@@ -140,7 +140,9 @@ def _corners(cells: int) -> list[Corner]:
     near, far = MARGIN, SHEET - MARGIN - cells
     if cells > USUAL:
         return [((SHEET - cells) // 2,) * 2]
-    return [(near, near), (far, far)] if cells > SMALL else [(row, column) for row in (near, far) for column in (near, far)]
+    if cells > SMALL:
+        return [(near, near), (far, far)]
+    return [(row, column) for row in (near, far) for column in (near, far)]
 
 
 def make_cutouts(cutter: Cutter, folder: Path) -> Cutouts:
