@@ -71,7 +71,7 @@ bench-full-size: $(VENV)/.dev ## load and paint with FLUX.1's sizes: 51 GB of di
 	$(BIN)/python bench/full_size.py --layout fp8
 	$(BIN)/python bench/decode.py
 
-sketch: $(VENV)/.dev ## train the built-in model (six hours on two cores)
+sketch: $(VENV)/.dev ## train the built-in model (seven hours on two cores)
 	$(BIN)/python -m allaprima.train
 
 sketch-suite: $(VENV)/.dev ## score the built-in model on its suite of prompts
