@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from allaprima.flux import SKETCH
-from allaprima.train.batches import DYED, ENLARGED, SELDOM, Batches, Gallery, Mix, loaded
+from allaprima.train.batches import DYED, SELDOM, SIZED, Batches, Gallery, Mix, loaded
 from allaprima.train.buckets import Bucket
 from allaprima.train.captions import COLOUR_WORDS
 from allaprima.train.cells import right_answers
 from allaprima.train.collages import compose_collage
 from allaprima.train.cutouts import SIDE, Cutouts, cutout_keys
-from allaprima.train.layout import BIG
+from allaprima.train.layout import USUAL
 from allaprima.train.pictures import SQUARE, canvas_px
 from allaprima.train.places import COLOURS
 from allaprima.train.reading import tokenizers
@@ -94,22 +94,23 @@ def test_collages_are_of_the_canvas_of_the_drawn_scenes_beside_them_and_come_beh
 
 def kind(scene):
     """How seldom a scene is, by the rarest that is about it."""
-    if any(subject.size == "big" for subject in scene.subjects):
-        return "big"
+    if any(subject.size is not None for subject in scene.subjects):
+        return "sized"
     if any(subject.dye is not None for subject in scene.subjects):
         return "dyed"
-    if scene.relation == "front" or any(subject.size or subject.accessory for subject in scene.subjects):
+    if scene.relation == "front" or any(subject.accessory for subject in scene.subjects):
         return "seldom"
     return "plain"
 
 
-MORE = {"big": ENLARGED, "dyed": DYED, "seldom": SELDOM, "plain": 1.0}
+MORE = {"sized": SIZED, "dyed": DYED, "seldom": SELDOM, "plain": 1.0}
 
 
-@pytest.mark.parametrize("rare", ["big", "dyed", "seldom"])
-def test_scenes_of_seldom_kinds_are_picked_more_often(batches, rare):
+@pytest.mark.parametrize("rare", ["sized", "dyed", "seldom"])
+def test_scenes_of_seldom_kinds_are_picked_more_often(rare):
+    drawn = Batches([scenes_of(SQUARE)], Mix(drawn=20, collages=0))
     kinds = [kind(scene) for scene in scenes_of(SQUARE)]
-    picks = Counter(i for step in range(900) if batches[step].bucket == 0 for i in batches[step].picks.tolist())
+    picks = Counter(i for step in range(300) for i in drawn[step].picks.tolist())
 
     def mean(of):
         return sum(picks[i] for i, one in enumerate(kinds) if one == of) / kinds.count(of)
@@ -117,7 +118,7 @@ def test_scenes_of_seldom_kinds_are_picked_more_often(batches, rare):
     assert mean(rare) == pytest.approx(MORE[rare] * mean("plain"), rel=0.25)
 
 
-def test_collages_of_big_or_dyed_things_are_picked_more_often(batches):
+def test_collages_of_sized_or_dyed_things_are_picked_more_often(batches):
     rng = np.random.default_rng(1)
     composed = Counter(kind(compose_collage(rng, *SQUARE)) for _ in range(900))
     keys = cutout_keys()
@@ -125,11 +126,11 @@ def test_collages_of_big_or_dyed_things_are_picked_more_often(batches):
     for step in range(300):
         for things in batches[step].plan.things.tolist():
             cut = [keys[number] for number in things if number >= 0]
-            shown["big"] += any(cells == BIG for cells, *_ in cut)
-            shown["dyed"] += any(dye is not None for cells, _, (_, dye) in cut if cells != BIG)
+            shown["sized"] += any(cells != USUAL for cells, *_ in cut)
+            shown["dyed"] += any(dye is not None for cells, _, (_, dye) in cut if cells == USUAL)
     whole = sum(MORE[one] * count for one, count in composed.items())
 
-    for rare in ("big", "dyed"):
+    for rare in ("sized", "dyed"):
         assert shown[rare] / 600 == pytest.approx(MORE[rare] * composed[rare] / whole, abs=0.07)
 
 

@@ -6,13 +6,17 @@ import torch
 from local_encoder import LocalAutoencoder
 
 from allaprima.flux import SKETCH
+from allaprima.request import Precision
 from allaprima.train.buckets import encoded
+from allaprima.train.cells import right_answers
 from allaprima.train.collages import Planner, compose_collage, is_collage, laid
 from allaprima.train.cutouts import MARGIN, SIDE, Cutouts, Cutter, cutout_keys
 from allaprima.train.held_out import is_held_out
 from allaprima.train.pictures import SQUARE, canvas_px
 from allaprima.train.places import COLOURS, OPEN
 from allaprima.train.scenes import SIZES, Scene, Subject, compose, draw_pixels, grid, mood, placed
+from allaprima.weights.catalog import sketch_folder
+from allaprima.weights.model import open_model
 
 CHANNELS = SKETCH.transformer.in_channels
 
@@ -60,11 +64,29 @@ def test_collages_for_every_canvas_are_new_each_time_and_hold_nothing_that_is_he
 
 @pytest.mark.parametrize("canvas", [SQUARE, canvas_px(1440, 512), canvas_px(512, 1440)])
 def test_a_collage_is_the_drawn_scene_but_for_its_light_if_the_encoder_sees_one_cell_at_a_time(art, canvas):
-    autoencoder = LocalAutoencoder()
-    cutter = Cutter(autoencoder, art)
     composed = [one for one in (compose(seed, *canvas) for seed in range(400)) if is_collage(one)]
     sized = [next(one for one in composed if one.subjects[0].size == size) for size in ("small", "big")]
-    scenes = [*composed[:4], *sized]
+
+    found, drawn = laid_and_drawn(LocalAutoencoder(), art, [*composed[:4], *sized])
+
+    assert float((found - drawn).square().mean()) < 0.003 * float(drawn.var())
+
+
+@pytest.mark.parametrize(("size", "most"), [("small", 0.05), (None, 0.1), ("big", 0.05)])
+def test_where_things_are_a_collage_is_near_the_drawn_scene_as_the_shipped_encoder_sees_it(art, size, most):
+    autoencoder = open_model(sketch_folder()).load(precision=Precision.FP32).networks.autoencoder
+    composed = (compose(seed, *SQUARE) for seed in range(400))
+    scenes = [one for one in composed if is_collage(one) and one.subjects[0].size == size][:3]
+
+    found, drawn = laid_and_drawn(autoencoder, art, scenes)
+
+    things = right_answers(scenes)[..., 0] > 0
+    assert float((found - drawn)[things].square().mean()) < most * float(drawn.var())
+
+
+def laid_and_drawn(autoencoder, art, scenes):
+    """Latents of scenes of one canvas as collages, and as they are drawn: (B, L, C) each."""
+    cutter = Cutter(autoencoder, art)
     rows, columns = grid(scenes[0])
     numbers = {key: number for number, key in enumerate(cutout_keys())}
     things = torch.zeros(len(numbers) + 1, SIDE, SIDE, CHANNELS).bfloat16()
@@ -77,10 +99,8 @@ def test_a_collage_is_the_drawn_scene_but_for_its_light_if_the_encoder_sees_one_
         grounds[list(COLOURS).index(one.background)] = cutter.ground(one.background, rows, columns)
 
     found = laid(Cutouts(things, {(rows, columns): grounds}), Planner().plan(scenes), rows, columns)
-
     pixels = torch.stack([torch.from_numpy(draw_pixels(one, art)).permute(2, 0, 1) for one in scenes])
-    drawn = encoded(autoencoder, pixels).float()
-    assert float((found - drawn).square().mean()) < 0.003 * float(drawn.var())
+    return found, encoded(autoencoder, pixels).float()
 
 
 def test_margins_beyond_the_canvas_are_cut_off_and_where_things_meet_both_are_added():

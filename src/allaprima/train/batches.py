@@ -27,15 +27,15 @@ from allaprima.train.scenes import LEEWAY, Scene
 
 #: A canvas is picked by the number of its scenes to this power, so a rare one more often than its share.
 EVENNESS = 0.8
-#: How much more often than others a scene is picked of a kind that is seldom: a small thing, or one that wears or holds
-#: something, or that stands in front of another.
+#: How much more often than others a scene is picked of a kind that is seldom: a thing that wears or holds something, or
+#: that stands in front of another.
 SELDOM = 2.0
 #: How much more often than others a scene is picked that shows a dyed thing: dyed, the few things that can be look
 #: more than twice as many ways as all things undyed.
 DYED = 4.0
-#: How much more often than others a scene is picked that shows a big thing: it is painted of twice as many cells as
-#: another, all of them its own.
-ENLARGED = 16.0
+#: How much more often than others a scene is picked that shows a small or a big thing: it is painted of cells all of
+#: its own, a big one of twice as many as another, a small one of a third, each holding thrice as much.
+SIZED = 12.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,11 +97,11 @@ def _chances(scenes: list[Scene]) -> NDArray[np.float64]:
 
 def _weight(scene: Scene) -> float:
     """Return how much more often than the plainest scenes one is picked, by the rarest that is about it."""
-    if any(subject.size == "big" for subject in scene.subjects):
-        return ENLARGED
+    if any(subject.size is not None for subject in scene.subjects):
+        return SIZED
     if any(subject.dye is not None for subject in scene.subjects):
         return DYED
-    is_seldom = scene.relation == "front" or any(subject.size or subject.accessory for subject in scene.subjects)
+    is_seldom = scene.relation == "front" or any(subject.accessory for subject in scene.subjects)
     return SELDOM if is_seldom else 1.0
 
 
@@ -109,7 +109,7 @@ def _collage(rng: Generator, width: int, height: int) -> Scene:
     """Return a scene of `compose_collage`, as much more likely as it would be picked more often."""
     while True:
         scene = compose_collage(rng, width, height)
-        if rng.random() < _weight(scene) / ENLARGED:
+        if rng.random() < _weight(scene) / SIZED:
             return scene
 
 

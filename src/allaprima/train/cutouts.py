@@ -1,9 +1,9 @@
 """Cutouts: what a thing adds to the latents of a plain background, of which collages are made.
 
 The encoder's normalisations look at the whole picture, so neither is a background encoded bare nor a thing alone: a
-cutout is taken from a picture of two things (four if they are small, one if it is big), a ground from pictures that
-have a thing elsewhere. So taken, the latents of a collage are those of the drawn picture but for 4 % of their variance
-(6 % where things are).
+cutout is taken from a picture of two things (a small or a big one alone, as it always stands), a ground from pictures
+that have a thing elsewhere. So taken, the latents of a collage are those of the drawn picture but for 4 % of their
+variance (6 % where things are).
 
 Dimension key: N cutouts, H rows, W columns, C latent values per token.
 """
@@ -136,13 +136,12 @@ class Cutter:
 
 
 def _corners(cells: int) -> list[Corner]:
-    """Return where things of so many cells stand on a sheet, as many as have room for their margins."""
-    near, far = MARGIN, SHEET - MARGIN - cells
-    if cells > USUAL:
+    """Return where things of so many cells stand on a sheet: two of usual size at its ends, others alone, as they stand
+    on a canvas.
+    """
+    if cells != USUAL:
         return [((SHEET - cells) // 2,) * 2]
-    if cells > SMALL:
-        return [(near, near), (far, far)]
-    return [(row, column) for row in (near, far) for column in (near, far)]
+    return [(MARGIN,) * 2, (SHEET - MARGIN - cells,) * 2]
 
 
 def make_cutouts(cutter: Cutter, folder: Path) -> Cutouts:
