@@ -53,7 +53,7 @@ def command_line() -> argparse.ArgumentParser:
     parser.add_argument("--autoencoder-minutes", type=_minutes, default=100)
     parser.add_argument("--decoder-minutes", type=_minutes, default=20)
     parser.add_argument("--reading-minutes", type=_minutes, default=10)
-    parser.add_argument("--flow-minutes", type=_minutes, default=260)
+    parser.add_argument("--flow-minutes", type=_minutes, default=310)
     parser.add_argument(
         "--scenes", type=_number, default=20000, help="scenes that the flow is fitted to; the autoencoder sees a tenth"
     )
