@@ -10,6 +10,7 @@ from torch import Tensor
 
 from allaprima.flux import SKETCH
 from allaprima.flux.latents import pack
+from allaprima.train.buckets import fingerprint
 from allaprima.train.cutouts import CUT_CELLS, MARGIN, SIDE, Cutter, Look, cutout_keys, looks, make_cutouts
 from allaprima.train.layout import BIG, SMALL, USUAL
 from allaprima.train.pictures import to_signed
@@ -102,9 +103,7 @@ def test_there_is_a_cutout_for_every_key_in_order_with_an_empty_one_behind_and_a
         assert grounds[:, 1, 2, 3, 4].tolist() == [told_of(colour, str(rows), str(columns)) for colour in COLOURS]
 
 
-def test_cutouts_are_kept_and_made_anew_for_another_encoder_or_where_they_are_of_something_else(
-    autoencoder, art, tmp_path
-):
+def test_cutouts_are_kept_and_made_anew_for_another_encoder_or_where_they_are_cut_otherwise(autoencoder, art, tmp_path):
     cutter, other = Quick(autoencoder, art), LocalAutoencoder()
     torch.nn.init.ones_(other.encoder.weight)
     anew = Quick(other, art)
@@ -115,7 +114,10 @@ def test_cutouts_are_kept_and_made_anew_for_another_encoder_or_where_they_are_of
 
     assert cutter.cuts == anew.cuts == len(CUT_CELLS) * len(COLOURS)
     assert torch.equal(made.things, again.things)
-    for kept in tmp_path.iterdir():
-        torch.save((("of", "something", "else"), made.things, made.grounds), kept)
-    make_cutouts(cutter, tmp_path)
-    assert cutter.cuts == 2 * len(CUT_CELLS) * len(COLOURS)
+    (kept,) = (one for one in tmp_path.iterdir() if fingerprint(autoencoder.encoder) in one.name)
+    (keys, grids, side, corners), *what = torch.load(kept, weights_only=True)
+    others = [(keys[1:], grids, side, corners), (keys, grids, side, corners[::-1]), (keys, grids, side)]
+    for times, of in enumerate(others, start=2):
+        torch.save((of, *what), kept)
+        make_cutouts(cutter, tmp_path)
+        assert cutter.cuts == times * len(CUT_CELLS) * len(COLOURS)

@@ -147,13 +147,13 @@ def _corners(cells: int) -> list[Corner]:
 def make_cutouts(cutter: Cutter, folder: Path) -> Cutouts:
     """Return cutouts of every look, and grounds for every canvas, on the autoencoder's device.
 
-    They are kept in `folder` with what they are of, and made anew where that is another now; those of another encoder
-    have another name and are left alone.
+    They are kept in `folder` with what they are of and where they are cut from, and made anew where either is another
+    now; those of another encoder have another name and are left alone.
     """
     kept = folder / f"cutouts-{fingerprint(cutter.autoencoder.encoder)}.pt"
     canvases = [canvas_px(*size) for size in SIZES]
     grids = [(height // SKETCH.token_px, width // SKETCH.token_px) for width, height in canvases]
-    wanted = (cutout_keys(), grids, SIDE)
+    wanted = (cutout_keys(), grids, SIDE, [_corners(cells) for cells in CUT_CELLS])
     if not kept.exists() or torch.load(kept, weights_only=True)[0] != wanted:
         several = looks()
         things = [cutter.things(cells, colour, several).cpu() for cells in CUT_CELLS for colour in COLOURS]
