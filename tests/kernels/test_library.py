@@ -2,12 +2,13 @@
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 from native import cpu_flags
+from torch import Tensor
 
 from allaprima.kernels import library, workspace
 from allaprima.kernels.library import Level
@@ -57,6 +58,44 @@ def test_a_piece_is_used_again_when_nothing_lies_in_it(new_thread: ThreadPoolExe
     new_thread.submit(work).result()
 
 
+@pytest.mark.parametrize(
+    "view_of",
+    [
+        lambda tensor: tensor[3:],
+        lambda tensor: tensor.view(torch.int32),
+        lambda tensor: tensor.numpy()[5:],
+        lambda tensor: memoryview(tensor.numpy()),
+        lambda tensor: tensor.untyped_storage(),
+    ],
+    ids=["slice", "other dtype", "numpy view", "memoryview", "storage"],
+)
+def test_memory_is_not_reused_while_a_view_of_it_is_held(
+    new_thread: ThreadPoolExecutor, view_of: Callable[[Tensor], object]
+) -> None:
+    def work() -> None:
+        like = torch.zeros(1)
+        tensor = workspace.empty((1024, 1024), like)
+        address = tensor.data_ptr()
+        view = view_of(tensor)
+        del tensor
+        later = [workspace.empty((1024, 1024), like) for _ in range(3)]
+        assert address not in [each.data_ptr() for each in later]
+        del view
+        assert workspace.empty((1024, 1024), like).data_ptr() == address
+
+    new_thread.submit(work).result()
+
+
+def test_a_view_of_the_lent_array_holds_its_memory() -> None:
+    blocks = workspace.Workspace()
+    array = blocks.take(2**20)
+    address, view = array.ctypes.data, array[7:]
+    del array
+    assert blocks.take(2**20).ctypes.data != address
+    del view
+    assert blocks.take(2**20).ctypes.data == address
+
+
 def test_a_small_tensor_and_a_much_smaller_one_leave_a_piece_alone(new_thread: ThreadPoolExecutor) -> None:
     def work() -> None:
         like = torch.zeros(1)
@@ -70,11 +109,15 @@ def test_a_small_tensor_and_a_much_smaller_one_leave_a_piece_alone(new_thread: T
 def test_idle_pieces_are_let_go_beyond_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workspace, "LIMIT", 10 * 2**20)
     made = workspace.Workspace()
-    held = torch.from_numpy(made.take(4 * 2**20))
+    held = made.take(4 * 2**20)
+    [kept] = made.blocks
     for size in (3, 5, 7):
         made.take(size * 2**20)
-        assert sum(piece.nbytes for piece in made.pieces) <= 10 * 2**20
-    assert held.data_ptr() in {piece.ctypes.data for piece in made.pieces}
+        assert sum(block.nbytes for block in made.blocks) <= 10 * 2**20
+    assert kept in made.blocks
+    assert not kept.is_idle
+    del held
+    assert kept.is_idle
 
 
 def test_threads_share_no_piece(new_thread: ThreadPoolExecutor) -> None:
