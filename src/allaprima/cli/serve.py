@@ -116,6 +116,9 @@ def _server(app: FastAPI) -> _Server:
     return _Server(
         uvicorn.Config(
             app,
+            # h11, not httptools: with `Upgrade: h2c` httptools leaves the body unread, and it runs as the next request.
+            http="h11",
+            ws="none",
             lifespan="off",
             log_config=None,
             log_level="warning",

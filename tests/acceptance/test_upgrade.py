@@ -1,0 +1,86 @@
+"""`Upgrade` never changes where a request ends (RFC 9110, section 7.8: a server may ignore it)."""
+
+import json
+import shutil
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from acceptance.processes import LIMIT_S, Server, environment
+
+BODY = json.dumps({"model": "flux/schnell", "prompt": "a red apple", "size": "64x64"}).encode()
+#: Itself a request; a server that leaves the body unread runs it as one.
+SMUGGLED = b"GET /v1/models?id=SMUGGLED HTTP/1.1\r\nHost: server\r\n\r\n"
+UPGRADES = {
+    "h2c": "Upgrade: h2c\r\nHTTP2-Settings: AAEAAEAAAAIAAAAB\r\nConnection: Upgrade, HTTP2-Settings",
+    "websocket": "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==",
+    "unknown protocol": "Upgrade: teleport/9\r\nConnection: upgrade",
+}
+JAVA = Path(__file__).parent / "programs" / "Generate.java"
+
+
+def exchange(server: Server, upgrade: str, body: bytes, *, in_segments: bool) -> bytes:
+    """Send one POST and return all that the server sends until it closes the connection."""
+    head = (
+        f"POST /v1/images/generations HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {server.key}\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n{UPGRADES[upgrade]}\r\n\r\n"
+    ).encode()
+    received = b""
+    with socket.create_connection(("127.0.0.1", server.port), timeout=LIMIT_S) as connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if in_segments:
+            connection.sendall(head)
+            time.sleep(0.3)  # the head arrives as a segment of its own
+            connection.sendall(body)
+        else:
+            connection.sendall(head + body)
+        while b"\r\n\r\n" not in received:
+            received += connection.recv(65536)
+        connection.settimeout(1)
+        try:
+            while chunk := connection.recv(65536):
+                received += chunk
+        except TimeoutError:
+            pass  # the connection is kept alive; nothing follows
+    return received
+
+
+@pytest.mark.parametrize("in_segments", [False, True], ids=["one segment", "two segments"])
+@pytest.mark.parametrize("upgrade", UPGRADES)
+def test_a_request_with_upgrade_is_answered_as_any_other(server: Server, upgrade: str, in_segments: bool) -> None:
+    received = exchange(server, upgrade, BODY, in_segments=in_segments)
+    assert received.startswith(b"HTTP/1.1 200 ")
+    assert received.count(b"HTTP/1.1 ") == 1
+
+
+@pytest.mark.parametrize("in_segments", [False, True], ids=["one segment", "two segments"])
+@pytest.mark.parametrize("upgrade", UPGRADES)
+def test_a_body_is_never_run_as_a_request(server: Server, upgrade: str, in_segments: bool) -> None:
+    received = exchange(server, upgrade, SMUGGLED, in_segments=in_segments)
+    assert received.startswith(b"HTTP/1.1 400 ")
+    assert received.count(b"HTTP/1.1 ") == 1
+    assert b'"object":"list"' not in received
+
+
+def test_a_connection_serves_the_next_request_after_an_upgrade(server: Server) -> None:
+    headers = {"upgrade": "h2c", "connection": "Upgrade, HTTP2-Settings", "authorization": f"Bearer {server.key}"}
+    with httpx2.Client(base_url=server.url, timeout=LIMIT_S) as client:
+        for _ in range(3):
+            answer = client.post(
+                "/v1/images/generations", content=BODY, headers=headers | {"content-type": "application/json"}
+            )
+            assert answer.status_code == 200
+
+
+@pytest.mark.skipif(not shutil.which("java"), reason="needs Java; the sockets above send the same")
+def test_javas_standard_client_generates(server: Server) -> None:
+    command = ["java", str(JAVA), server.url, server.key]
+    answers = [
+        subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=LIMIT_S, check=True).stdout
+        for _ in range(2)
+    ]
+    assert answers == ["200\n", "200\n"]
