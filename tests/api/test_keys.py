@@ -141,6 +141,32 @@ async def test_a_key_without_the_scope_paints_nothing(service: Service, manager:
             assert (answer.status_code, answer.json()["error"]["code"]) == (403, "scope_missing")
 
 
+async def test_a_key_without_the_scope_reads_no_jobs_and_no_images(
+    service: Service, client: httpx2.AsyncClient, manager: httpx2.AsyncClient
+) -> None:
+    answer = (await client.post(IMAGES, json=BODY | {"group_id": "g"})).json()
+    job = (await client.get("/v1/jobs")).json()["data"][0]["id"]
+    image = answer["images"][0]["id"]
+    made = (await manager.post("/v1/keys", json={"scopes": ["model:chat"]})).json()["data"]
+    calls = [
+        ("GET", "/v1/jobs"),
+        ("GET", f"/v1/jobs/{job}"),
+        ("GET", f"/v1/jobs/{job}/events"),
+        ("POST", f"/v1/jobs/{job}/cancel"),
+        ("DELETE", f"/v1/jobs/{job}"),
+        ("POST", "/v1/groups/g/cancel"),
+        ("POST", f"/v1/images/{image}/sign"),
+        ("DELETE", f"/v1/images/{image}"),
+    ]
+    async with client_of(service, key=made["key"]) as without:
+        for method, path in calls:
+            for caller in (without, manager):
+                refused = await caller.request(method, path)
+                assert (refused.status_code, refused.json()["error"]["code"]) == (403, "scope_missing"), path
+                assert "a boat" not in refused.text
+    assert (await client.get(f"/v1/jobs/{job}")).json()["result"]["images"][0]["id"] == image
+
+
 async def test_keys_are_an_accounts_own(service: Service, manager: httpx2.AsyncClient) -> None:
     account = await service.accounts.create("stranger")
     row, _ = await service.keys.create(KeySpec(), account.id)

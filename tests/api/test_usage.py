@@ -145,6 +145,22 @@ async def test_a_key_is_looked_at_alone(
     assert (await manager.get("/v2/usage?period=1h")).json()["requests"] == 3
 
 
+async def test_without_a_prefix_an_ordinary_key_reads_its_own_usage_alone(
+    service: Service, client: httpx2.AsyncClient, manager: httpx2.AsyncClient, clock: FakeClock
+) -> None:
+    _, idle = await service.keys.create(KeySpec(name="idle"))
+    answer = await paint(client)
+    clock.now += 1
+    async with client_of(service, key=idle) as neighbour:
+        for caller, requests in ((neighbour, 0), (client, 1), (manager, 1)):
+            for path in ("/v2/usage", "/v2/usage/detail"):
+                assert (await caller.get(f"{path}?period=1h")).json()["requests"] == requests
+            logs = (await caller.get("/v2/logs?period=1h")).json()
+            assert logs["pagination"]["total"] == requests
+            found = [row["inference_id"] for row in logs["data"]]
+            assert found == [answer.headers["x-inference-id"]] * requests
+
+
 @pytest.mark.parametrize(
     ("query", "field"),
     [

@@ -18,6 +18,8 @@ OPEN = {"/health", "/ready", "/v1/models", "/model/{name}", "/models/metrics", "
 #: Those that only a management key opens, and only an ordinary one.
 MANAGEMENT = {"/v1/keys", "/v1/keys/{prefix}", "/v1/keys/{prefix}/rotate"}
 ORDINARY = {"/v1/key", "/v2/billing/transactions"}
+#: Routes that show or change what was asked and generated: for keys with the scope `model:image`.
+IMAGES_AND_JOBS = ("/v1/images/", "/v1/jobs", "/v1/groups/")
 PAINTING = {("post", "/v1/images/generations"), ("post", "/v1/jobs")}
 
 
@@ -66,6 +68,8 @@ def expected_of_good(method: str, path: str, *, is_management: bool, kind: str) 
         return {403} if is_management else {200}
     if (method, path) in PAINTING:
         return {403} if kind in ("management", "scopeless") else {200, 202}
+    if path.startswith(IMAGES_AND_JOBS) and kind in ("management", "scopeless"):
+        return {403}
     if kind == "stranger" and "{" in path and path != "/v1/groups/{group_id}/cancel":
         return {404}
     return {200, 202, 204, 409}

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from fastapi import Header, Request
 
 from allaprima.api.body import read_object
-from allaprima.api.context import CallerKey, ServiceDep, SettingsDep
+from allaprima.api.context import ImageKey, ServiceDep, SettingsDep
 from allaprima.api.idempotency import NAME
 from allaprima.api.openapi import body_of
 from allaprima.api.schemas import ImagesBody, ImagesCall, read_images_body
@@ -78,7 +78,7 @@ class Call:
         return {"x-ignored-fields": ", ".join(names)} if self.body.ignored else {}
 
 
-async def read_call(request: Request, key: CallerKey, service: ServiceDep, settings: SettingsDep) -> Call:
+async def read_call(request: Request, key: ImageKey, service: ServiceDep, settings: SettingsDep) -> Call:
     """Read the body, after the key has been found good. Raises `InvalidRequest` with every problem in it."""
     values = await read_object(request, settings)
     body = read_images_body(values, lambda name: _model_problem(service, name), service.max_image_ttl_s)

@@ -7,6 +7,7 @@ from fastapi import Depends, Request, Security
 from fastapi.security import HTTPBearer
 
 from allaprima.errors import ManagementOnly, OrdinaryOnly, Unauthorized
+from allaprima.service.admission import check_scope
 from allaprima.service.service import Service
 from allaprima.settings import ServerSettings
 from allaprima.store.keys import KeyRow
@@ -73,9 +74,16 @@ async def get_ordinary_key(key: Annotated[KeyRow, Depends(get_key)]) -> KeyRow:
     return key
 
 
+async def get_image_key(key: Annotated[KeyRow, Depends(get_key)]) -> KeyRow:
+    """The caller's key, with the scope `model:image`. Raises `ScopeMissing`, also for a management key."""
+    check_scope(key)
+    return key
+
+
 ServiceDep = Annotated[Service, Depends(get_service)]
 SettingsDep = Annotated[ServerSettings, Depends(get_settings)]
 InferenceId = Annotated[str, Depends(get_inference_id)]
 CallerKey = Annotated[KeyRow, Depends(get_key)]
 ManagementKey = Annotated[KeyRow, Depends(get_management_key)]
 OrdinaryKey = Annotated[KeyRow, Depends(get_ordinary_key)]
+ImageKey = Annotated[KeyRow, Depends(get_image_key)]

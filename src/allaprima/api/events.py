@@ -13,7 +13,7 @@ from fastapi import APIRouter, Header, Request, Response
 from fastapi.responses import StreamingResponse
 from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
 
-from allaprima.api.context import CallerKey, ServiceDep, SettingsDep
+from allaprima.api.context import ImageKey, ServiceDep, SettingsDep
 from allaprima.api.errors import problems
 from allaprima.api.jobs import show
 from allaprima.api.origin import base_url
@@ -38,13 +38,13 @@ _STREAM: dict[int | str, dict[str, Any]] = {
 @router.get(
     "/{job_id}/events",
     response_class=StreamingResponse,
-    responses=_STREAM | problems(400, 401, 404),
+    responses=_STREAM | problems(400, 401, 403, 404),
     summary="Watch a job",
 )
 async def watch(
     request: Request,
     job_id: str,
-    key: CallerKey,
+    key: ImageKey,
     service: ServiceDep,
     settings: SettingsDep,
     last_event_id: Annotated[str | None, Header(description="The last event that the client has seen.")] = None,

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
 from allaprima.api.answers import JobAnswer
-from allaprima.api.context import CallerKey, ServiceDep, SettingsDep
+from allaprima.api.context import ImageKey, ServiceDep, SettingsDep
 from allaprima.api.errors import problems
 from allaprima.api.jobs import show
 from allaprima.api.origin import base_url
@@ -18,11 +18,11 @@ router = APIRouter(prefix="/v1/groups", tags=["jobs"])
     "/{group_id}/cancel",
     status_code=202,
     response_model=list[JobAnswer],
-    responses=problems(401),
+    responses=problems(401, 403),
     summary="Stop all jobs of a group",
 )
 async def cancel(
-    request: Request, group_id: str, key: CallerKey, service: ServiceDep, settings: SettingsDep
+    request: Request, group_id: str, key: ImageKey, service: ServiceDep, settings: SettingsDep
 ) -> Response:
     """Stop every job of the group that has not ended; return those that were stopped."""
     stopped = await service.jobs.cancel_group(key.account_id, group_id)

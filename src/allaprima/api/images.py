@@ -19,7 +19,7 @@ from allaprima.api.calls import (
     read_call,
     start_within,
 )
-from allaprima.api.context import CallerKey, InferenceId, ServiceDep, SettingsDep
+from allaprima.api.context import ImageKey, InferenceId, ServiceDep, SettingsDep
 from allaprima.api.errors import problems, rate_headers
 from allaprima.api.fields import seconds_problem
 from allaprima.api.idempotency import ClaimHeader, claim
@@ -58,7 +58,7 @@ OTHER_PATHS = tuple(
 )
 async def create(
     request: Request,
-    key: CallerKey,
+    key: ImageKey,
     call: Annotated[Call, Depends(read_call)],
     service: ServiceDep,
     settings: SettingsDep,
@@ -167,12 +167,12 @@ def _headers(body: answers.ImagesAnswer, call: Call, job: Job) -> dict[str, str]
 @router.post(
     "/v1/images/{image_id:uuid}/sign",
     response_model=answers.SignedImage,
-    responses=problems(400, 401, 404, 408, 413, 415),
+    responses=problems(400, 401, 403, 404, 408, 413, 415),
     openapi_extra=body_of(answers.SignBody, is_required=False),
     summary="Make a new link to a picture",
 )
 async def sign(
-    request: Request, image_id: UUID, key: CallerKey, service: ServiceDep, settings: SettingsDep
+    request: Request, image_id: UUID, key: ImageKey, service: ServiceDep, settings: SettingsDep
 ) -> answers.SignedImage:
     """Return a link that works without a key, until the picture's end or for as long as is asked."""
     values = await read_object(request, settings, is_optional=True)
@@ -196,10 +196,10 @@ async def sign(
 @router.delete(
     "/v1/images/{image_id:uuid}",
     response_model=answers.Deleted,
-    responses=problems(401, 404),
+    responses=problems(401, 403, 404),
     summary="Remove a picture",
 )
-async def remove(image_id: UUID, key: CallerKey, service: ServiceDep) -> answers.Deleted:
+async def remove(image_id: UUID, key: ImageKey, service: ServiceDep) -> answers.Deleted:
     """Remove a picture for good; its links end at once."""
     await service.jobs.remove_image(key.account_id, str(image_id))
     return answers.Deleted(id=str(image_id), object="image", deleted=True)

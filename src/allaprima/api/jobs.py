@@ -7,7 +7,7 @@ from fastapi.responses import JSONResponse
 
 from allaprima.api import answers, painted
 from allaprima.api.calls import BODY, QUOTES_PER_MINUTE, Call, DeadlineHeader, read_call, start_within
-from allaprima.api.context import CallerKey, InferenceId, ServiceDep, SettingsDep
+from allaprima.api.context import ImageKey, InferenceId, ServiceDep, SettingsDep
 from allaprima.api.cursor import read_cursor, write_cursor
 from allaprima.api.errors import problems, rate_headers
 from allaprima.api.idempotency import ClaimHeader, claim
@@ -38,7 +38,7 @@ _PAGE = 20
 )
 async def submit(
     request: Request,
-    key: CallerKey,
+    key: ImageKey,
     call: Annotated[Call, Depends(read_call)],
     service: ServiceDep,
     settings: SettingsDep,
@@ -104,11 +104,11 @@ _LIST = [
 @router.get(
     "",
     response_model=answers.JobsAnswer,
-    responses=problems(400, 401, 404),
+    responses=problems(400, 401, 403, 404),
     openapi_extra={"parameters": _LIST},
     summary="List jobs, newest first",
 )
-async def list_jobs(request: Request, key: CallerKey, service: ServiceDep, settings: SettingsDep) -> Response:
+async def list_jobs(request: Request, key: ImageKey, service: ServiceDep, settings: SettingsDep) -> Response:
     """Return a page of the account's jobs."""
     parameters = Parameters(request)
     status = parameters.choice("status", [state.value for state in JobState])
@@ -132,8 +132,8 @@ async def list_jobs(request: Request, key: CallerKey, service: ServiceDep, setti
     return JSONResponse({"object": "list", "data": shown, "has_more": has_more, "next_cursor": next_cursor})
 
 
-@router.get("/{job_id}", response_model=answers.JobAnswer, responses=problems(401, 404), summary="Look at a job")
-async def get(request: Request, job_id: str, key: CallerKey, service: ServiceDep, settings: SettingsDep) -> Response:
+@router.get("/{job_id}", response_model=answers.JobAnswer, responses=problems(401, 403, 404), summary="Look at a job")
+async def get(request: Request, job_id: str, key: ImageKey, service: ServiceDep, settings: SettingsDep) -> Response:
     """Return the job as it stands."""
     job = await service.jobs.get(key.account_id, job_id)
     return JSONResponse(await show(service, job, base_url(request, settings)))
@@ -143,17 +143,19 @@ async def get(request: Request, job_id: str, key: CallerKey, service: ServiceDep
     "/{job_id}/cancel",
     status_code=202,
     response_model=answers.JobAnswer,
-    responses=problems(401, 404, 409),
+    responses=problems(401, 403, 404, 409),
     summary="Stop a job",
 )
-async def cancel(request: Request, job_id: str, key: CallerKey, service: ServiceDep, settings: SettingsDep) -> Response:
+async def cancel(request: Request, job_id: str, key: ImageKey, service: ServiceDep, settings: SettingsDep) -> Response:
     """Stop a queued job at once, a running one at its next block; answer when it has stopped, or after two seconds."""
     job = await service.jobs.cancel(key.account_id, job_id)
     return JSONResponse(await show(service, job, base_url(request, settings)), 202)
 
 
-@router.delete("/{job_id}", response_model=answers.Deleted, responses=problems(401, 404, 409), summary="Remove a job")
-async def remove(job_id: str, key: CallerKey, service: ServiceDep) -> answers.Deleted:
+@router.delete(
+    "/{job_id}", response_model=answers.Deleted, responses=problems(401, 403, 404, 409), summary="Remove a job"
+)
+async def remove(job_id: str, key: ImageKey, service: ServiceDep) -> answers.Deleted:
     """Remove a finished job and its pictures; the bill keeps what it cost."""
     await service.jobs.remove(key.account_id, job_id)
     return answers.Deleted(id=job_id, object="job", deleted=True)

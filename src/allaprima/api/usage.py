@@ -28,7 +28,7 @@ _WINDOW = [
     documented("period", "A positive integer and h or d, such as 24h; or start and end."),
     documented("start", "ISO 8601; UTC where no offset is given."),
     documented("end", "ISO 8601; at most 92 days after start."),
-    documented("key_prefix", "One key's alone; another's with a management key only."),
+    documented("key_prefix", "Default: the asking key; all keys for a management key, which may name any of them."),
 ]
 _DETAIL = [
     *_WINDOW,
@@ -51,7 +51,7 @@ _LOGS = [
     summary="Sum up what was used",
 )
 async def usage(request: Request, key: CallerKey, service: ServiceDep) -> dict[str, Any]:
-    """Return what the account, or one of its keys, spent."""
+    """Return what the asking key spent; with a management key the account, or one of its keys."""
     window, prefix = await read_window(Parameters(request), service, key)
     return _head(window, prefix, await service.usage.sums(window))
 

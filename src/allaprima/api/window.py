@@ -94,13 +94,15 @@ class Parameters:
 async def read_window(parameters: Parameters, service: Service, key: KeyRow) -> tuple[Window, str | None]:
     """Return whose usage is asked for, and of when, and the prefix of the key that was named.
 
+    Without a prefix an ordinary key reads its own usage, a management key the account's.
+
     Raises `InvalidRequest` for all parameters at once, `Forbidden` for an ordinary key that names another, and
     `KeyNotFound` for one that is not the account's.
     """
     start, end = _window(parameters, datetime.fromtimestamp(service.clock(), UTC))
     prefix = parameters.one("key_prefix")
     parameters.finish()
-    key_id = None
+    key_id = None if key.is_management else key.id
     if prefix is not None:
         if prefix != key.prefix and not key.is_management:
             raise Forbidden("An ordinary key sees its own usage only; ask with a management key for another's")

@@ -221,6 +221,6 @@ class Admission:
 
 
 def check_scope(key: KeyRow) -> None:
-    """Raise `ScopeMissing` unless the key may paint."""
+    """Raise `ScopeMissing` unless the key may generate images, and so read jobs, prompts and images."""
     if key.is_management or (key.scopes is not None and SCOPE not in key.scopes):
         raise ScopeMissing(SCOPE)
