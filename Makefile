@@ -72,10 +72,10 @@ bench-full-size: $(VENV)/.dev ## load and paint with FLUX.1's sizes: 51 GB of di
 	$(BIN)/python bench/decode.py
 
 sketch: $(VENV)/.dev ## train the built-in model (seven hours on two cores)
-	$(BIN)/python -m allaprima.train
+	$(BIN)/python -m training
 
 sketch-suite: $(VENV)/.dev ## score the built-in model on its suite of prompts
-	$(BIN)/python -m allaprima.train.score
+	$(BIN)/python -m training.score
 
 sheet: $(VENV)/.dev ## paint the README's grid and the sheet of 64 prompts
 	$(BIN)/python tools/sheet.py

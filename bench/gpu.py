@@ -18,12 +18,12 @@ from torch import Tensor
 from allaprima.engine.pipeline import Pipeline
 from allaprima.flux import SCHNELL, no_check
 from allaprima.request import ImageRequest, Precision
-from allaprima.train.captions import words
 from allaprima.weights.catalog import SKETCH_ID, sketch_folder
 from allaprima.weights.model import open_model
 from allaprima.weights.networks import Model
 from allaprima.weights.precision import build_networks
 from allaprima.weights.tokenizer import word_tokenizer, word_tokenizers
+from training.captions import words
 
 PROMPT = "A T-Rex relaxing on a beach, lying on a sun lounger and wearing sunglasses."
 GPU_PRECISIONS = (Precision.BF16, Precision.FP8, Precision.INT8, Precision.INT8WO, Precision.INT4WO)

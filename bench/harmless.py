@@ -11,9 +11,9 @@ from allaprima.engine.pipeline import Pipeline
 from allaprima.engine.safety import SafetyChecker
 from allaprima.request import ImageRequest
 from allaprima.settings import DEFAULT_SAFETY_THRESHOLD
-from allaprima.train.suite import asks
 from allaprima.weights.catalog import SKETCH_ID, sketch_folder
 from allaprima.weights.model import open_model
+from training.suite import asks
 
 
 @torch.inference_mode()

@@ -1,0 +1,87 @@
+"""A training that begins from a model folder, or with a fitted autoencoder, instead of from nothing."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from allaprima.flux import SKETCH, Autoencoder
+from allaprima.weights.catalog import SKETCH_ID
+from allaprima.weights.folder import save_model
+from allaprima.weights.networks import Networks
+from allaprima.weights.tokenizer import word_tokenizer
+from training.__main__ import AUTOENCODER, export, keep_autoencoder, take_autoencoder, warm_start
+from training.captions import words
+from training.fit import Fit
+from training.flow import FEW_UNTIL, FlowNetworks, flow_optimizers
+
+
+def test_a_warm_start_begins_with_the_folders_weights(tmp_path):
+    torch.manual_seed(0)
+    shipped, autoencoder = FlowNetworks(), Autoencoder(SKETCH.autoencoder)
+    export(tmp_path / "model", shipped, autoencoder)
+
+    warm_start(tmp_path, tmp_path / "model", 8.0)
+
+    flow = FlowNetworks()
+    fit = Fit(tmp_path / "flow.ckpt", {"flow": flow}, flow_optimizers(flow), minutes=8.0, seed=0)
+    assert (fit.step, fit.share) == (0, pytest.approx(FEW_UNTIL))
+    begun = flow.state_dict() | load_file(tmp_path / "autoencoder.safetensors")
+    for name, weight in (shipped.state_dict() | autoencoder.state_dict()).items():
+        # What reads along while it is fitted is not shipped.
+        if name.startswith("cells."):
+            continue
+        assert torch.equal(begun[name].float(), weight.bfloat16().float()), name
+
+
+def test_a_fitted_autoencoder_is_taken_once(tmp_path):
+    torch.manual_seed(0)
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        keep_autoencoder(Autoencoder(SKETCH.autoencoder), tmp_path / name)
+
+    for name in ("first", "second"):
+        take_autoencoder(tmp_path, tmp_path / name / AUTOENCODER)
+
+    taken, first = (load_file(folder / AUTOENCODER) for folder in (tmp_path, tmp_path / "first"))
+    assert taken.keys() == first.keys()
+    assert all(torch.equal(taken[name], weight) for name, weight in first.items())
+
+
+def test_what_is_no_autoencoder_is_not_taken(tmp_path):
+    save_file({"alone": torch.zeros(1)}, tmp_path / "other.safetensors")
+    (tmp_path / "torn.safetensors").write_bytes(b"torn")
+
+    for name in ("other", "torn"):
+        with pytest.raises(ValueError, match=f"{name}.safetensors holds no autoencoder"):
+            take_autoencoder(tmp_path, tmp_path / f"{name}.safetensors")
+
+    assert not (tmp_path / AUTOENCODER).exists()
+
+
+def test_a_warm_start_leaves_a_flow_that_was_begun_alone(tmp_path):
+    (tmp_path / "flow.ckpt").write_bytes(b"begun")
+
+    warm_start(tmp_path, tmp_path / "none", 8.0)
+
+    assert [path.name for path in tmp_path.iterdir()] == ["flow.ckpt"]
+
+
+def test_another_autoencoder_is_not_mixed_with_the_folders_flow(tmp_path):
+    (tmp_path / "autoencoder.safetensors").write_bytes(b"fitted")
+
+    with pytest.raises(ValueError, match="wants an empty work folder"):
+        warm_start(tmp_path, tmp_path / "none", 8.0)
+
+    assert [path.name for path in tmp_path.iterdir()] == ["autoencoder.safetensors"]
+
+
+def test_a_model_of_other_sizes_is_refused_by_name_and_nothing_is_written(tmp_path):
+    other = replace(SKETCH, transformer=replace(SKETCH.transformer, depth_single_blocks=1))
+    save_model(tmp_path / "other", SKETCH_ID, other, Networks(other), word_tokenizer(words()))
+
+    with pytest.raises(ValueError, match="other sizes than SKETCH"):
+        warm_start(tmp_path, tmp_path / "other", 8.0)
+
+    assert [path.name for path in tmp_path.iterdir()] == ["other"]
