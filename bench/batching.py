@@ -15,20 +15,20 @@ import statistics
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 
 import torch
 from torch import Tensor
 
+from allaprima.bootstrap import build_painter, open_models
+from allaprima.domain.generation import GenerationRequest
+from allaprima.domain.progress import StepCallback
 from allaprima.engine.pipeline import Pipeline
-from allaprima.engine.safety import SafetyChecker
+from allaprima.engine.safety.checker import SafetyChecker
 from allaprima.flux import no_check
 from allaprima.flux.latents import image_ids, text_ids
-from allaprima.request import ImageRequest, StepsOnly
 from allaprima.settings import EngineSettings
-from allaprima.weights.catalog import sketch_folder
-from allaprima.weights.model import open_model
-from allaprima.wiring import build_painter, open_models
+from allaprima.weights.open import open_model
+from allaprima.weights.paths import sketch_folder
 from engines import PARTS, ours_int8
 from service import cpu_name
 
@@ -36,7 +36,7 @@ BATCHES = (2, 4, 8)
 RUNS = 40
 PICTURES, ROUNDS = 16, 5
 CALLS, FLUX_ROUNDS = 2, 5
-REQUEST = ImageRequest("a red apple", 1, "allaprima/sketch", 512, 512)
+REQUEST = GenerationRequest(prompt="a red apple", seed=1, model="allaprima/sketch", width=512, height=512)
 
 #: Does the work of one number.
 Work = Callable[[int], object]
@@ -52,7 +52,7 @@ def main() -> None:
     painter = build_painter(open_models(settings)[0], SafetyChecker.load(), settings)
 
     def picture(seed: int) -> bytes:
-        return painter.paint(replace(REQUEST, seed=seed), no_check, StepsOnly()).images[0].data
+        return painter.paint(REQUEST.changed(seed=seed), no_check, StepCallback()).images[0].data
 
     assert one_by_one(picture, PICTURES, cores)[1] == abreast(picture, PICTURES, cores)[1]
     compare("sketch, whole pictures at 512x512", picture, PICTURES, ROUNDS, cores)
@@ -100,7 +100,7 @@ def batched_steps() -> None:
     print(f"\nA step of sketch in {pipeline.model.precision}, 512x512\n")
     print("| pictures | ms, one by one | ms, in a batch | ratio | same bits |\n|---|---|---|---|---|")
     for batch in BATCHES:
-        canvases = [pipeline.prepare(replace(REQUEST, seed=seed)) for seed in range(batch)]
+        canvases = [pipeline.prepare(REQUEST.changed(seed=seed)) for seed in range(batch)]
         images = [canvas.images[0] for canvas in canvases]
         rows, columns = canvases[0].rows, canvases[0].columns
         ids, txt_ids = image_ids(rows, columns), text_ids(txt.shape[1])

@@ -25,9 +25,9 @@ import torch
 from numpy.typing import NDArray
 from tokenizers import Tokenizer, models, pre_tokenizers
 
+from allaprima.domain.models import Precision
 from allaprima.flux import SCHNELL
-from allaprima.request import Precision
-from allaprima.weights.precision import build_networks, footprint
+from allaprima.weights.quantize import build_networks, footprint
 from service import cpu_name, peak_mib, server
 
 PROMPTS = ("a t-rex on a beach", "a red boat at dawn", "an owl that reads", "a pizza on the moon")

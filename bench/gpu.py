@@ -15,14 +15,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from allaprima.domain.generation import GenerationRequest
+from allaprima.domain.models import SKETCH_ID, Precision
 from allaprima.engine.pipeline import Pipeline
 from allaprima.flux import SCHNELL, no_check
-from allaprima.request import ImageRequest, Precision
-from allaprima.weights.catalog import SKETCH_ID, sketch_folder
-from allaprima.weights.model import open_model
 from allaprima.weights.networks import Model
-from allaprima.weights.precision import build_networks
-from allaprima.weights.tokenizer import word_tokenizer, word_tokenizers
+from allaprima.weights.open import open_model
+from allaprima.weights.paths import sketch_folder
+from allaprima.weights.quantize import build_networks
+from allaprima.weights.tokenizers import word_tokenizer, word_tokenizers
 from training.captions import words
 
 PROMPT = "A T-Rex relaxing on a beach, lying on a sun lounger and wearing sunglasses."
@@ -36,7 +37,7 @@ def main() -> None:
     options = parser.parse_args()
     print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}, {dt.datetime.now(dt.UTC):%Y-%m-%d}\n")
     print("| sketch, 1024x768, 4 steps | seconds | mean difference to float32 on a CPU, of 255 levels |\n|---|---|---|")
-    request = ImageRequest(PROMPT, 0, SKETCH_ID, 1024, 768)
+    request = GenerationRequest(prompt=PROMPT, seed=0, model=SKETCH_ID, width=1024, height=768)
     files = open_model(sketch_folder())
     exact = Pipeline(files.load("cpu", Precision.FP32), "cpu").paint(request)[0].astype(float)
     for precision in GPU_PRECISIONS:
@@ -58,7 +59,9 @@ def schnell_figures(precision: Precision, rounds: int) -> list[float]:
     """
     model = random_schnell(precision)
     pipeline = Pipeline(model, "cuda")
-    requests = [ImageRequest(PROMPT, 0, "schnell", *size) for size in ((1024, 768), (1024, 1024))]
+    requests = [
+        GenerationRequest(prompt=PROMPT, seed=0, model="schnell", width=1024, height=height) for height in (768, 1024)
+    ]
     read = median_s(lambda: Pipeline(model, "cuda").encode(PROMPT, no_check), rounds)
     painted = [median_s(partial(pipeline.paint, request), rounds) for request in requests]
     return [read, *painted, torch.cuda.max_memory_allocated() / 2**30]

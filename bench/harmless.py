@@ -7,12 +7,13 @@ import argparse
 
 import torch
 
+from allaprima.domain.generation import GenerationRequest
+from allaprima.domain.models import SKETCH_ID
 from allaprima.engine.pipeline import Pipeline
-from allaprima.engine.safety import SafetyChecker
-from allaprima.request import ImageRequest
+from allaprima.engine.safety.checker import SafetyChecker
 from allaprima.settings import DEFAULT_SAFETY_THRESHOLD
-from allaprima.weights.catalog import SKETCH_ID, sketch_folder
-from allaprima.weights.model import open_model
+from allaprima.weights.open import open_model
+from allaprima.weights.paths import sketch_folder
 from training.suite import asks
 
 
@@ -28,7 +29,9 @@ def main() -> None:
     scores = []
     for number in range(options.pictures):
         prompt = asked[number % len(asked)].text
-        (pixels,) = pipeline.paint(ImageRequest(prompt, number // len(asked), SKETCH_ID, 512, 512))
+        (pixels,) = pipeline.paint(
+            GenerationRequest(prompt=prompt, seed=number // len(asked), model=SKETCH_ID, width=512, height=512)
+        )
         scores.append(checker.score(torch.from_numpy(pixels)))
     flagged = sum(score >= DEFAULT_SAFETY_THRESHOLD for score in scores)
     print(f"{flagged} of {len(scores)} flagged at {DEFAULT_SAFETY_THRESHOLD}; highest score {max(scores):.3f}")

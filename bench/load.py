@@ -32,10 +32,10 @@ import httpx2
 import torch
 from uuid_utils import uuid7
 
-from allaprima.service.keys import KeySpec
+from allaprima.bootstrap import open_operator
+from allaprima.domain.accounts import KeySpec
 from allaprima.settings import Settings
 from allaprima.store.database import DATABASE_FILE
-from allaprima.wiring import open_operator
 from service import cpu_name, server
 
 BODY: dict[str, Any] = {"model": "sketch", "prompt": "a red apple", "image_size": {"width": 512, "height": 512}}
@@ -54,10 +54,10 @@ settings = EngineSettings()
 painter = build_painter(open_models(settings)[0], SafetyChecker.load(), settings)
 request = ImageRequest("a red apple", 1, "allaprima/sketch", 512, 512)
 for seed in range(5):
-    painter.paint(replace(request, seed=seed), no_check, StepsOnly())
+    painter.paint(request.changed(seed=seed), no_check, StepsOnly())
 began, count = time.perf_counter(), 0
 while time.perf_counter() - began < float(sys.argv[1]):
-    painter.paint(replace(request, seed=count), no_check, StepsOnly())
+    painter.paint(request.changed(seed=count), no_check, StepsOnly())
     count += 1
 print(count / (time.perf_counter() - began))
 """

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from allaprima.engine.image import PaintingInfo, encode
-from allaprima.engine.safety import SafetyChecker
+from allaprima.engine.encode import PaintingInfo, encode
+from allaprima.engine.safety.checker import SafetyChecker
 
 RUNS = 31
 

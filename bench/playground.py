@@ -14,7 +14,7 @@ from pathlib import Path
 
 from playwright.sync_api import Browser, sync_playwright
 
-from allaprima.api.page import FOLDER
+from allaprima.api.web.routes import FOLDER
 from service import cpu_name, server
 
 

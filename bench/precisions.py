@@ -16,10 +16,11 @@ import torch
 from skimage.metrics import structural_similarity
 from torch import Tensor, nn
 
+from allaprima.domain.generation import GenerationRequest
+from allaprima.domain.models import SKETCH_ID, Precision
 from allaprima.engine.pipeline import Pipeline, Pixels
-from allaprima.request import ImageRequest, Precision
-from allaprima.weights.catalog import SKETCH_ID, sketch_folder
-from allaprima.weights.model import open_model
+from allaprima.weights.open import open_model
+from allaprima.weights.paths import sketch_folder
 from service import cpu_name
 from training.suite import asks
 
@@ -33,7 +34,7 @@ def main() -> None:
     parser.add_argument("--pictures", type=int, default=50, help="how many pictures to compare")
     options = parser.parse_args()
     requests = [
-        ImageRequest(prompt.text, seed, SKETCH_ID, 512, 512)
+        GenerationRequest(prompt=prompt.text, seed=seed, model=SKETCH_ID, width=512, height=512)
         for seed, prompt in enumerate(asks()[:: max(1, len(asks()) // options.pictures)][: options.pictures])
     ]
     exact = load(Precision.FP32)
@@ -70,7 +71,7 @@ def ssim(found: Pixels, wanted: Pixels) -> float:
 
 
 @torch.inference_mode()
-def block_errors(exact: Pipeline, other: Pipeline, request: ImageRequest) -> dict[str, float]:
+def block_errors(exact: Pipeline, other: Pipeline, request: GenerationRequest) -> dict[str, float]:
     """Return every block's relative error over one picture, by the block's name."""
     calls: dict[str, list[tuple[tuple[Any, ...], Any]]] = {}
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     import httpx2
 
-    from allaprima.service.service import Service
+    from allaprima.service.app import Service
     from fakes import FakeClock, FakeEngine
 
 

@@ -16,26 +16,15 @@ from typing import Any
 import httpx2
 from PIL import Image
 
-from allaprima import wiring
+from allaprima import bootstrap
 from allaprima.api.app import create_app
+from allaprima.domain.generation import GeneratedImage, GenerationRequest, GenerationResult, ImageFormat, Timings
+from allaprima.domain.models import ModelInfo, Precision, TokenCount
+from allaprima.domain.ports import Clock, Engine
+from allaprima.domain.progress import Preview, PreviewImage, Progress, StepDone
 from allaprima.errors import Cancelled, Draining, Error
-from allaprima.request import (
-    ImageFormat,
-    ImageRequest,
-    ModelInfo,
-    PaintedImage,
-    Painting,
-    Precision,
-    Preview,
-    PreviewImage,
-    Progress,
-    StepDone,
-    Timings,
-    TokenCount,
-)
-from allaprima.service.addresses import Resolve, resolve
-from allaprima.service.ports import Clock, Engine
-from allaprima.service.service import Service
+from allaprima.service.app import Service
+from allaprima.service.outbound import Resolve, resolve
 from allaprima.settings import ServerSettings, Settings
 
 NOON = 1_768_464_000.0
@@ -71,11 +60,11 @@ class FakeEngine(Engine):
         self._is_ready = is_ready
         self._is_holding = False
         self._is_closed = False
-        self._held: dict[str, Future[Painting]] = {}
+        self._held: dict[str, Future[GenerationResult]] = {}
         self._progress: dict[str, Progress] = {}
         self._arrival = asyncio.Event()
         #: What was asked, by job id, in the order it came.
-        self.requests: dict[str, ImageRequest] = {}
+        self.requests: dict[str, GenerationRequest] = {}
         #: Raised instead of painting, while it is set.
         self.failure: Error | None = None
         #: The places of each request's images that are withheld.
@@ -99,7 +88,7 @@ class FakeEngine(Engine):
         """The ids of the jobs in its hands."""
         return tuple(self._held)
 
-    def tokens(self, request: ImageRequest) -> TokenCount:
+    def tokens(self, request: GenerationRequest) -> TokenCount:
         """A token a word, of which it reads ten."""
         return TokenCount(len(request.prompt.split()), 10)
 
@@ -121,7 +110,7 @@ class FakeEngine(Engine):
         for job_id in tuple(self._held):
             self.finish(job_id)
 
-    def submit(self, job_id: str, request: ImageRequest, progress: Progress) -> Future[Painting]:
+    def submit(self, job_id: str, request: GenerationRequest, progress: Progress) -> Future[GenerationResult]:
         assert not self._is_closed, "a closed engine is given no requests"
         self.requests[job_id] = request
         self._progress[job_id] = progress
@@ -167,7 +156,7 @@ class FakeEngine(Engine):
             _, future = self._held.popitem()
             future.set_exception(Draining(retry_after_s=5))
 
-    def paint(self, request: ImageRequest) -> Painting:
+    def paint(self, request: GenerationRequest) -> GenerationResult:
         model = next(info for info in self._models if info.id == request.model)
         images = []
         for place in range(request.count):
@@ -176,9 +165,9 @@ class FakeEngine(Engine):
             colour = (0, 0, 0) if is_flagged else (255, seed % 251, seed // 251 % 251)
             data = plain_picture(request.width, request.height, colour, request.image_format)
             score = (0.99 if is_flagged else 0.01) if request.check_safety else None
-            images.append(PaintedImage(data, seed, score, is_flagged))
+            images.append(GeneratedImage(data, seed, score, is_flagged))
         timings = Timings(text=0.25, steps=(0.125,) * request.steps, decode=0.5, safety=0.0625, encode=0.03125)
-        return Painting(model.id, model.revision, Precision.FP32, tuple(images), timings, self.warnings)
+        return GenerationResult(model.id, model.revision, Precision.FP32, tuple(images), timings, self.warnings)
 
 
 @asynccontextmanager
@@ -197,7 +186,7 @@ async def open_service(
     groups: settings by group. resolve: how names become addresses.
     """
     settings = Settings(engine=engine_settings or {}, store={"data_dir": folder} | (store or {}), **groups)
-    async with wiring.open_service(settings, engine=engine, clock=clock, resolve=resolve) as service:
+    async with bootstrap.open_service(settings, engine=engine, clock=clock, resolve=resolve) as service:
         yield service
 
 

@@ -5,12 +5,14 @@ from dataclasses import FrozenInstanceError, asdict
 from typing import Any
 
 import pytest
+from allaprima.request import side_problem
 from hypothesis import given
 from hypothesis import strategies as st
 
 from allaprima import request as limits
+from allaprima.domain.fields import nearest_side
+from allaprima.domain.generation import GeneratedImage, GenerationRequest, ImageFormat, LongPromptPolicy, Timings
 from allaprima.errors import InvalidRequest
-from allaprima.request import ImageFormat, ImageRequest, LongPrompt, PaintedImage, Timings, nearest_side, side_problem
 
 LEGAL_SIDES = range(64, 1537, 32)
 LEGAL: dict[str, Any] = {"prompt": "a boat", "seed": 7, "model": "allaprima/sketch"}
@@ -24,7 +26,7 @@ def test_the_limits_are_the_documented_ones() -> None:
 
 
 def test_defaults_are_one_checked_png_of_1024_by_768_in_four_steps() -> None:
-    request = ImageRequest(**LEGAL)
+    request = GenerationRequest(**LEGAL)
     assert asdict(request) == LEGAL | {
         "width": 1024,
         "height": 768,
@@ -32,7 +34,7 @@ def test_defaults_are_one_checked_png_of_1024_by_768_in_four_steps() -> None:
         "count": 1,
         "check_safety": True,
         "image_format": ImageFormat.PNG,
-        "on_long_prompt": LongPrompt.TRUNCATE,
+        "on_long_prompt": LongPromptPolicy.TRUNCATE,
         "safety_threshold": None,
     }
 
@@ -61,13 +63,13 @@ def test_defaults_are_one_checked_png_of_1024_by_768_in_four_steps() -> None:
 )
 def test_a_request_out_of_its_limits_does_not_exist(field: str, value: Any) -> None:
     with pytest.raises(InvalidRequest) as caught:
-        ImageRequest(**LEGAL | {field: value})
+        GenerationRequest(**LEGAL | {field: value})
     assert [problem.field for problem in caught.value.problems] == [field]
 
 
 def test_every_bad_field_is_named_at_once() -> None:
     with pytest.raises(InvalidRequest) as caught:
-        ImageRequest("", -1, "sketch", 1, 2, 0, 9)
+        GenerationRequest(prompt="", seed=-1, model="sketch", width=1, height=2, steps=0, count=9)
     assert [problem.field for problem in caught.value.problems] == [
         "prompt", "width", "height", "steps", "count", "seed",
     ]  # fmt: skip
@@ -76,15 +78,15 @@ def test_every_bad_field_is_named_at_once() -> None:
 @pytest.mark.parametrize("count", [1, 2, 3, 4])
 def test_the_last_image_has_a_legal_seed(count: int) -> None:
     largest = 2**63 - count
-    assert ImageRequest(**LEGAL | {"seed": largest, "count": count}).seed == largest
+    assert GenerationRequest(**LEGAL | {"seed": largest, "count": count}).seed == largest
     if count > 1:
         with pytest.raises(InvalidRequest, match=f"room for {count} images"):
-            ImageRequest(**LEGAL | {"seed": largest + 1, "count": count})
+            GenerationRequest(**LEGAL | {"seed": largest + 1, "count": count})
 
 
 def test_a_request_can_not_be_changed() -> None:
     with pytest.raises(FrozenInstanceError):
-        ImageRequest(**LEGAL).seed = 8
+        GenerationRequest(**LEGAL).seed = 8
 
 
 @pytest.mark.parametrize("side", LEGAL_SIDES)
@@ -112,11 +114,11 @@ def test_the_nearest_side_is_legal_and_none_is_nearer(px: float) -> None:
     count=st.integers(1, 4),
     check_safety=st.booleans(),
     image_format=st.sampled_from(ImageFormat),
-    on_long_prompt=st.sampled_from(LongPrompt),
+    on_long_prompt=st.sampled_from(LongPromptPolicy),
 )
 def test_a_request_comes_back_from_json_as_it_was(**fields: Any) -> None:
-    request = ImageRequest(model="allaprima/sketch", **fields)
-    assert ImageRequest.from_json(json.loads(json.dumps(request.to_json()))) == request
+    request = GenerationRequest(model="allaprima/sketch", **fields)
+    assert GenerationRequest.from_json(json.loads(json.dumps(request.to_json()))) == request
 
 
 @pytest.mark.parametrize("image_format", ImageFormat)
@@ -130,4 +132,4 @@ def test_inference_is_the_models_own_work() -> None:
 
 
 def test_a_pictures_bytes_stay_out_of_logs() -> None:
-    assert "secret" not in repr(PaintedImage(b"secret", 1, None, is_flagged=False))
+    assert "secret" not in repr(GeneratedImage(b"secret", 1, None, is_flagged=False))

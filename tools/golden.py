@@ -4,10 +4,11 @@ from pathlib import Path
 
 from PIL import Image
 
+from allaprima.domain.generation import GenerationRequest
+from allaprima.domain.models import SKETCH_ID
 from allaprima.engine.pipeline import Pipeline
-from allaprima.request import ImageRequest
-from allaprima.weights.catalog import SKETCH_ID, sketch_folder
-from allaprima.weights.model import open_model
+from allaprima.weights.open import open_model
+from allaprima.weights.paths import sketch_folder
 
 FOLDER = Path("tests/engine/golden")
 #: Side in pixels of what is painted, and of what is kept of it.
@@ -18,7 +19,9 @@ def main() -> None:
     """Write one picture a line, named by its number; the seed is that number too."""
     pipeline = Pipeline(open_model(sketch_folder()).load(), "cpu")
     for number, prompt in enumerate((FOLDER / "prompts.txt").read_text().splitlines()):
-        (pixels,) = pipeline.paint(ImageRequest(prompt, number, SKETCH_ID, PAINTED, PAINTED))
+        (pixels,) = pipeline.paint(
+            GenerationRequest(prompt=prompt, seed=number, model=SKETCH_ID, width=PAINTED, height=PAINTED)
+        )
         picture = Image.fromarray(pixels).resize((KEPT, KEPT), Image.Resampling.BOX)
         picture.save(FOLDER / f"{number}.png", optimize=True)
         print(FOLDER / f"{number}.png", prompt)

@@ -11,10 +11,11 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
+from allaprima.domain.generation import GenerationRequest
+from allaprima.domain.models import SKETCH_ID
 from allaprima.engine.pipeline import Pipeline
-from allaprima.request import ImageRequest
-from allaprima.weights.catalog import SKETCH_ID, sketch_folder
-from allaprima.weights.model import open_model
+from allaprima.weights.open import open_model
+from allaprima.weights.paths import sketch_folder
 from training.suite import asks
 
 FIRST = "A T-Rex relaxing on a beach, lying on a sun lounger and wearing sunglasses."
@@ -75,7 +76,7 @@ def sheet(pipeline: Pipeline, layout: Layout, prompts: Sequence[str]) -> Image.I
 
 def paint(pipeline: Pipeline, prompt: str, side: int) -> Image.Image:
     """Return one picture of the prompt, seed 0."""
-    (pixels,) = pipeline.paint(ImageRequest(prompt=prompt, seed=0, model=SKETCH_ID, width=PAINTED, height=PAINTED))
+    (pixels,) = pipeline.paint(GenerationRequest(prompt=prompt, seed=0, model=SKETCH_ID, width=PAINTED, height=PAINTED))
     return Image.fromarray(pixels).resize((side, side), Image.Resampling.LANCZOS)
 
 

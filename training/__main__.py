@@ -12,13 +12,13 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from allaprima.domain.models import SKETCH_ID, Precision
 from allaprima.flux import SKETCH, Autoencoder
-from allaprima.request import Precision
-from allaprima.weights.catalog import SKETCH_ID, sketch_folder
-from allaprima.weights.folder import save_model
-from allaprima.weights.model import open_model
+from allaprima.weights.builtin import save_model
 from allaprima.weights.networks import Networks
-from allaprima.weights.tokenizer import word_tokenizer
+from allaprima.weights.open import open_model
+from allaprima.weights.paths import sketch_folder
+from allaprima.weights.tokenizers import word_tokenizer
 from training.art import Art
 from training.autoencoder import fit_autoencoder, fit_decoder
 from training.batches import Gallery, Mix

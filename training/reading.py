@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from allaprima.flux import SKETCH, Autoencoder, CLIPTextEncoder, T5Encoder
-from allaprima.weights.tokenizer import PromptTokenizer, word_tokenizer, word_tokenizers
+from allaprima.weights.tokenizers import PromptTokenizer, word_tokenizer, word_tokenizers
 from training.art import DYES, Art
 from training.buckets import encoded
 from training.captions import MARKS, caption, marked_caption, words

@@ -11,11 +11,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from allaprima.domain.generation import GenerationRequest
+from allaprima.domain.models import SKETCH_ID, Precision
 from allaprima.engine.pipeline import Pipeline
 from allaprima.flux import Autoencoder
-from allaprima.request import ImageRequest, Precision
-from allaprima.weights.catalog import SKETCH_ID, sketch_folder
-from allaprima.weights.model import open_model
+from allaprima.weights.open import open_model
+from allaprima.weights.paths import sketch_folder
 from training.art import Art
 from training.autoencoder import score_psnr
 from training.detector import SIDE_PX, Sight, load_detector
@@ -121,7 +122,9 @@ def main() -> None:
 
 def _painter(pipeline: Pipeline, steps: int) -> Callable[[str, int], NDArray[np.uint8]]:
     def paint(prompt: str, seed: int) -> NDArray[np.uint8]:
-        return pipeline.paint(ImageRequest(prompt, seed, SKETCH_ID, SIDE, SIDE, steps))[0]
+        return pipeline.paint(
+            GenerationRequest(prompt=prompt, seed=seed, model=SKETCH_ID, width=SIDE, height=SIDE, steps=steps)
+        )[0]
 
     return paint
 

@@ -11,10 +11,10 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from allaprima.domain.generation import GenerationRequest
+from allaprima.domain.models import SKETCH_ID
 from allaprima.engine.pipeline import Pipeline
-from allaprima.request import ImageRequest
-from allaprima.weights.catalog import SKETCH_ID
-from allaprima.weights.model import open_model
+from allaprima.weights.open import open_model
 from training.detector import Sight
 from training.suite import asks, score
 
@@ -41,7 +41,9 @@ def take_snapshot(
     painted: list[NDArray[np.uint8]] = []
 
     def paint(prompt: str, seed: int) -> NDArray[np.uint8]:
-        (picture,) = pipeline.paint(ImageRequest(prompt, seed, SKETCH_ID, SIDE, SIDE))
+        (picture,) = pipeline.paint(
+            GenerationRequest(prompt=prompt, seed=seed, model=SKETCH_ID, width=SIDE, height=SIDE)
+        )
         painted.append(picture)
         return picture
 

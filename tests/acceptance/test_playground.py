@@ -15,8 +15,8 @@ from playwright.sync_api import Browser, expect
 
 from acceptance.browser import Visit, chromium, visit
 from acceptance.processes import LIMIT_S, Server, allaprima, environment, until
-from allaprima.api.page import FOLDER
-from allaprima.engine.image import read_info
+from allaprima.api.web.routes import FOLDER
+from allaprima.engine.encode import read_info
 from programs import need
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(900)]

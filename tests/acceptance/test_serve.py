@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 
 from acceptance.conftest import Serve
 from acceptance.processes import LIMIT_S, Server, allaprima, until
-from allaprima.weights.catalog import sketch_folder
+from allaprima.weights.paths import sketch_folder
 
 pytestmark = pytest.mark.timeout(900)
 

@@ -9,7 +9,7 @@ import httpx2
 import pytest
 import pytest_asyncio
 
-from allaprima.service.service import Service
+from allaprima.service.app import Service
 from fakes import FakeClock, FakeEngine, client_of, open_service
 
 

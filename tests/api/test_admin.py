@@ -5,10 +5,10 @@ from collections.abc import AsyncIterator
 import httpx2
 import pytest
 
-from allaprima.api.admin import create_admin_app
-from allaprima.api.images import PATH
-from allaprima.service.keys import is_well_formed
-from allaprima.service.service import Service
+from allaprima.api.operator import create_admin_app
+from allaprima.api.v1.images import PATH
+from allaprima.service.accounts.keys import is_well_formed
+from allaprima.service.app import Service
 from fakes import FakeClock
 
 MEMBERS = {"prefix", "name", "account_id", "created_at", "revoked_at", "is_management", "is_disabled"}

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from allaprima.api.images import PATH
-from allaprima.service.service import Service
+from allaprima.api.v1.images import PATH
+from allaprima.service.app import Service
 from fakes import FakeEngine
 
 # Nothing here leaves a trace, so all tests share one service.

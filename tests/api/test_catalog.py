@@ -5,7 +5,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from allaprima.api.images import PATH
+from allaprima.api.v1.images import PATH
 from fakes import LOCAL, SCHNELL, SKETCH, FakeClock, FakeEngine, client_of, open_service
 
 

@@ -8,8 +8,8 @@ import httpx2
 import pytest
 import pytest_asyncio
 
-from allaprima.api.images import PATH
-from allaprima.api.schemas import ImagesBody
+from allaprima.api.dialects.aiml.requests import ImagesBody
+from allaprima.api.v1.images import PATH
 
 # Nothing here leaves a trace, so all tests share one service.
 pytestmark = pytest.mark.asyncio(loop_scope="module")

@@ -11,10 +11,10 @@ from typing import Any
 import httpx2
 import pytest
 
-from allaprima.api.images import PATH
-from allaprima.api.tracing import EXPOSED_HEADERS
+from allaprima.api.http.request_id import EXPOSED_HEADERS
+from allaprima.api.v1.images import PATH
 from allaprima.errors import GenerationFailed
-from allaprima.service.service import Service
+from allaprima.service.app import Service
 from allaprima.settings import ServerSettings
 from fakes import FakeClock, FakeEngine, client_of, open_service, with_clock
 

@@ -7,8 +7,8 @@ import httpx2
 import pytest
 import pytest_asyncio
 
-from allaprima.api.images import PATH
-from allaprima.service.service import Service
+from allaprima.api.v1.images import PATH
+from allaprima.service.app import Service
 from allaprima.settings import ServerSettings
 from fakes import FakeClock, FakeEngine, client_of, open_service
 

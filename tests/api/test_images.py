@@ -10,12 +10,12 @@ import httpx2
 import pytest
 from PIL import Image
 
-from allaprima.api.fields import PRESETS
-from allaprima.api.images import OTHER_PATHS, PATH
-from allaprima.request import ImageFormat
-from allaprima.service.service import Service
+from allaprima.api.dialects.aiml.fields import PRESETS
+from allaprima.api.v1.images import OTHER_PATHS, PATH
+from allaprima.domain.generation import ImageFormat
+from allaprima.domain.jobs import JobState
+from allaprima.service.app import Service
 from allaprima.settings import ServerSettings
-from allaprima.store.schema import JobState
 from fakes import SCHNELL, FakeClock, FakeEngine, client_of, open_service
 
 BODY: dict[str, Any] = {"model": "flux/schnell", "prompt": "a lighthouse at dusk"}

@@ -9,9 +9,9 @@ import httpx2
 import pytest
 
 from allaprima.api.app import create_app
-from allaprima.request import MAX_COUNT, MAX_SIDE, MAX_STEPS
-from allaprima.service.keys import KeySpec
-from allaprima.service.service import Service
+from allaprima.domain.accounts import KeySpec
+from allaprima.domain.fields import MAX_COUNT, MAX_SIDE, MAX_STEPS
+from allaprima.service.app import Service
 from allaprima.settings import EngineSettings, ServerSettings
 from fakes import FakeClock, FakeEngine, client_of, open_service
 

@@ -9,8 +9,8 @@ from typing import Any
 import httpx2
 import pytest
 
-from allaprima.service.keys import KeySpec
-from allaprima.service.service import Service
+from allaprima.domain.accounts import KeySpec
+from allaprima.service.app import Service
 from fakes import NOON, FakeClock, FakeEngine, client_of, open_service
 from store.made import ask
 

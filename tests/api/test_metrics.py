@@ -6,7 +6,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from allaprima.service.service import Service
+from allaprima.service.app import Service
 from allaprima.settings import ServerSettings
 from fakes import FakeClock, client_of
 

@@ -3,8 +3,8 @@
 import httpx2
 import pytest
 
-from allaprima.api.images import PATH
-from allaprima.service.service import Service
+from allaprima.api.v1.images import PATH
+from allaprima.service.app import Service
 from allaprima.settings import ServerSettings
 from fakes import client_of
 

@@ -5,7 +5,7 @@ import re
 import httpx2
 import pytest
 
-from allaprima.api.page import FOLDER, guards
+from allaprima.api.web.routes import FOLDER, guards
 
 
 def directives(policy: str) -> dict[str, str]:

@@ -7,9 +7,9 @@ from typing import Any
 import httpx2
 import pytest
 
+from allaprima.domain.accounts import KeySpec
 from allaprima.errors import GenerationFailed
-from allaprima.service.keys import KeySpec
-from allaprima.service.service import Service
+from allaprima.service.app import Service
 from fakes import FakeClock, FakeEngine, client_of, open_service
 from store.made import ask
 

@@ -7,7 +7,7 @@ import pytest
 
 from allaprima import __version__
 from allaprima.cli.doctor import examine, precision_rows
-from allaprima.request import Precision
+from allaprima.domain.models import Precision
 from cli.conftest import Run
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from allaprima.weights.catalog import sketch_folder
+from allaprima.weights.paths import sketch_folder
 from cli.conftest import Run
 
 SMALL = ("--size", "256x256", "--steps", "1", "--seed", "7")

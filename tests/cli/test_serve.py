@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from allaprima.weights.catalog import sketch_folder
+from allaprima.weights.paths import sketch_folder
 from cli.conftest import Run
 
 FILES = ("model.safetensors", "tokenizer.json")

@@ -2,13 +2,13 @@
 
 import pytest
 
-from allaprima.engine.painter import Painter
+from allaprima.engine.generator import Generator
 from allaprima.engine.pipeline import Pipeline
-from allaprima.engine.safety import SafetyChecker
+from allaprima.engine.safety.checker import SafetyChecker
 from allaprima.settings import DEFAULT_SAFETY_THRESHOLD
-from allaprima.weights.catalog import sketch_folder
-from allaprima.weights.model import open_model
 from allaprima.weights.networks import Model
+from allaprima.weights.open import open_model
+from allaprima.weights.paths import sketch_folder
 
 
 @pytest.fixture(scope="session")
@@ -22,5 +22,5 @@ def safety() -> SafetyChecker:
 
 
 @pytest.fixture(scope="session")
-def painter(sketch: Model, safety: SafetyChecker) -> Painter:
-    return Painter(Pipeline(sketch, "cpu"), safety, DEFAULT_SAFETY_THRESHOLD)
+def painter(sketch: Model, safety: SafetyChecker) -> Generator:
+    return Generator(Pipeline(sketch, "cpu"), safety, DEFAULT_SAFETY_THRESHOLD)

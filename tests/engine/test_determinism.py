@@ -8,7 +8,6 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,17 +16,19 @@ import torch
 from PIL import Image
 from uuid_utils import uuid7
 
-from allaprima.engine.painter import Painter
+from allaprima.domain.generation import GenerationRequest
+from allaprima.domain.models import SKETCH_ID, ModelInfo, Precision
+from allaprima.domain.progress import StepCallback
+from allaprima.engine.generator import Generator
+from allaprima.engine.local import LocalEngine
 from allaprima.engine.pipeline import Pipeline
-from allaprima.engine.runner import Engine
-from allaprima.engine.safety import SafetyChecker
+from allaprima.engine.safety.checker import SafetyChecker
 from allaprima.flux import Check
 from allaprima.kernels import library
 from allaprima.kernels.library import Level
-from allaprima.request import ImageRequest, ModelInfo, Precision, StepsOnly
 from allaprima.settings import DEFAULT_SAFETY_THRESHOLD
-from allaprima.weights.catalog import SKETCH_ID, sketch_folder
-from allaprima.weights.model import open_model
+from allaprima.weights.open import open_model
+from allaprima.weights.paths import sketch_folder
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -38,32 +39,36 @@ KERNELS = pytest.mark.skipif(
 LIMIT_S = 300
 
 REQUESTS = {
-    "square": ImageRequest("a red apple, blue background", 11, SKETCH_ID, 256, 256, steps=2),
-    "wide": ImageRequest("a t-rex on a beach", 2**40 + 5, SKETCH_ID, 384, 128, steps=2),
+    "square": GenerationRequest(
+        prompt="a red apple, blue background", seed=11, model=SKETCH_ID, width=256, height=256, steps=2
+    ),
+    "wide": GenerationRequest(
+        prompt="a t-rex on a beach", seed=2**40 + 5, model=SKETCH_ID, width=384, height=128, steps=2
+    ),
 }
 STRANGERS = (
-    ImageRequest("a rocket at night", 0, SKETCH_ID, 64, 320, steps=1, count=2),
-    ImageRequest("a palm tree in the desert", 11, SKETCH_ID, 256, 256, steps=3),
-    ImageRequest("a red apple, blue background", 12, SKETCH_ID, 288, 256, steps=1),
-    ImageRequest("a pizza", 2**63 - 1, SKETCH_ID, 64, 64, steps=2),
+    GenerationRequest(prompt="a rocket at night", seed=0, model=SKETCH_ID, width=64, height=320, steps=1, count=2),
+    GenerationRequest(prompt="a palm tree in the desert", seed=11, model=SKETCH_ID, width=256, height=256, steps=3),
+    GenerationRequest(prompt="a red apple, blue background", seed=12, model=SKETCH_ID, width=288, height=256, steps=1),
+    GenerationRequest(prompt="a pizza", seed=2**63 - 1, model=SKETCH_ID, width=64, height=64, steps=2),
 )
 
 
-def new_engine(abreast: int = 1) -> Engine:
+def new_engine(abreast: int = 1) -> LocalEngine:
     """Return a started engine that reads the model from the disk."""
 
-    def load(_check: Check) -> dict[str, Painter]:
+    def load(_check: Check) -> dict[str, Generator]:
         model = open_model(sketch_folder()).load()
-        return {model.id: Painter(Pipeline(model, "cpu"), SafetyChecker.load(), DEFAULT_SAFETY_THRESHOLD)}
+        return {model.id: Generator(Pipeline(model, "cpu"), SafetyChecker.load(), DEFAULT_SAFETY_THRESHOLD)}
 
-    engine = Engine((ModelInfo(SKETCH_ID, "", "sketch", ""),), load, {}, abreast)
+    engine = LocalEngine((ModelInfo(SKETCH_ID, "", "sketch", ""),), load, {}, abreast)
     engine.start()
     return engine
 
 
-def paint(engine: Engine, *requests: ImageRequest) -> list[list[bytes]]:
+def paint(engine: LocalEngine, *requests: GenerationRequest) -> list[list[bytes]]:
     """Submit all requests at once; return the files of each."""
-    futures = [engine.submit(str(uuid7()), request, StepsOnly()) for request in requests]
+    futures = [engine.submit(str(uuid7()), request, StepCallback()) for request in requests]
     return [[image.data for image in future.result(LIMIT_S).images] for future in futures]
 
 
@@ -73,19 +78,19 @@ def pixels(data: bytes) -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def engine() -> Iterator[Engine]:
+def engine() -> Iterator[LocalEngine]:
     opened = new_engine()
     yield opened
     opened.close()
 
 
 @pytest.fixture(params=REQUESTS)
-def request_(request: pytest.FixtureRequest) -> ImageRequest:
+def request_(request: pytest.FixtureRequest) -> GenerationRequest:
     return REQUESTS[request.param]
 
 
 @pytest.fixture
-def alone(request_: ImageRequest, engine: Engine, painted: dict[ImageRequest, bytes]) -> bytes:
+def alone(request_: GenerationRequest, engine: LocalEngine, painted: dict[GenerationRequest, bytes]) -> bytes:
     """The picture painted with nothing beside it."""
     if request_ not in painted:
         [[painted[request_]]] = paint(engine, request_)
@@ -93,16 +98,18 @@ def alone(request_: ImageRequest, engine: Engine, painted: dict[ImageRequest, by
 
 
 @pytest.fixture(scope="module")
-def painted() -> dict[ImageRequest, bytes]:
+def painted() -> dict[GenerationRequest, bytes]:
     return {}
 
 
-def test_a_request_paints_the_same_bytes_again(engine: Engine, request_: ImageRequest, alone: bytes) -> None:
+def test_a_request_paints_the_same_bytes_again(engine: LocalEngine, request_: GenerationRequest, alone: bytes) -> None:
     assert paint(engine, request_) == [[alone]]
 
 
-def test_image_3_of_4_is_the_image_of_its_own_seed(engine: Engine, request_: ImageRequest, alone: bytes) -> None:
-    [images] = paint(engine, replace(request_, seed=request_.seed - 2, count=4))
+def test_image_3_of_4_is_the_image_of_its_own_seed(
+    engine: LocalEngine, request_: GenerationRequest, alone: bytes
+) -> None:
+    [images] = paint(engine, request_.changed(seed=request_.seed - 2, count=4))
 
     assert images[2] == alone
     assert len(set(images)) == 4
@@ -110,36 +117,42 @@ def test_image_3_of_4_is_the_image_of_its_own_seed(engine: Engine, request_: Ima
 
 @pytest.mark.parametrize("count", [2, 3])
 def test_the_number_of_images_does_not_change_the_first(
-    engine: Engine, request_: ImageRequest, alone: bytes, count: int
+    engine: LocalEngine, request_: GenerationRequest, alone: bytes, count: int
 ) -> None:
-    [images] = paint(engine, replace(request_, count=count))
+    [images] = paint(engine, request_.changed(count=count))
 
     assert images[0] == alone
 
 
-def test_strangers_before_and_after_do_not_change_a_bit(engine: Engine, request_: ImageRequest, alone: bytes) -> None:
+def test_strangers_before_and_after_do_not_change_a_bit(
+    engine: LocalEngine, request_: GenerationRequest, alone: bytes
+) -> None:
     painted = paint(engine, *STRANGERS[:2], request_, *STRANGERS[2:], request_)
 
     assert painted[2] == painted[-1] == [alone]
 
 
-def test_other_sizes_painted_before_do_not_change_a_bit(engine: Engine, request_: ImageRequest, alone: bytes) -> None:
+def test_other_sizes_painted_before_do_not_change_a_bit(
+    engine: LocalEngine, request_: GenerationRequest, alone: bytes
+) -> None:
     for width, height in ((64, 64), (512, 64), (64, 512), (256, 512)):
-        paint(engine, replace(request_, width=width, height=height, steps=1))
+        paint(engine, request_.changed(width=width, height=height, steps=1))
 
     assert paint(engine, request_) == [[alone]]
 
 
-def test_looking_at_the_picture_does_not_change_it(engine: Engine, request_: ImageRequest) -> None:
-    assert paint(engine, replace(request_, check_safety=False)) == paint(engine, request_)
+def test_looking_at_the_picture_does_not_change_it(engine: LocalEngine, request_: GenerationRequest) -> None:
+    assert paint(engine, request_.changed(check_safety=False)) == paint(engine, request_)
 
 
 @KERNELS
-def test_strangers_painted_abreast_do_not_change_a_bit_nor_a_score(engine: Engine, request_: ImageRequest) -> None:
-    alone = engine.submit("alone", request_, StepsOnly()).result(LIMIT_S).images
+def test_strangers_painted_abreast_do_not_change_a_bit_nor_a_score(
+    engine: LocalEngine, request_: GenerationRequest
+) -> None:
+    alone = engine.submit("alone", request_, StepCallback()).result(LIMIT_S).images
     abreast = new_engine(abreast=3)
     requests = (request_, *STRANGERS, request_, request_)
-    futures = [abreast.submit(str(uuid7()), request, StepsOnly()) for request in requests]
+    futures = [abreast.submit(str(uuid7()), request, StepCallback()) for request in requests]
     painted = [future.result(LIMIT_S).images for future in futures]
     abreast.close()
 
@@ -148,7 +161,9 @@ def test_strangers_painted_abreast_do_not_change_a_bit_nor_a_score(engine: Engin
 
 
 @KERNELS
-def test_the_number_of_threads_does_not_change_a_bit(engine: Engine, request_: ImageRequest, alone: bytes) -> None:
+def test_the_number_of_threads_does_not_change_a_bit(
+    engine: LocalEngine, request_: GenerationRequest, alone: bytes
+) -> None:
     before = torch.get_num_threads()
     try:
         for threads in (1, 2, 3):
@@ -176,7 +191,7 @@ def test_a_picture_has_the_same_pixels_with_one_thread_and_with_two(precision: P
     assert np.array_equal(*found)
 
 
-def test_an_engine_that_read_the_model_anew_paints_the_same_bytes(request_: ImageRequest, alone: bytes) -> None:
+def test_an_engine_that_read_the_model_anew_paints_the_same_bytes(request_: GenerationRequest, alone: bytes) -> None:
     fresh = new_engine()
     try:
         assert paint(fresh, request_) == [[alone]]
@@ -185,7 +200,7 @@ def test_an_engine_that_read_the_model_anew_paints_the_same_bytes(request_: Imag
 
 
 @pytest.fixture(scope="module")
-def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> dict[ImageRequest, Path]:
+def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> dict[GenerationRequest, Path]:
     """The file that another process painted for each request."""
     folder = tmp_path_factory.mktemp("elsewhere")
     files = {request: folder / f"{name}.png" for name, request in REQUESTS.items()}
@@ -205,12 +220,12 @@ def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> dict[ImageRequest, Pa
 
 
 def test_another_process_paints_the_same_bytes(
-    request_: ImageRequest, alone: bytes, elsewhere: dict[ImageRequest, Path]
+    request_: GenerationRequest, alone: bytes, elsewhere: dict[GenerationRequest, Path]
 ) -> None:
     assert elsewhere[request_].read_bytes() == alone
 
 
-def test_another_seed_paints_other_pixels(engine: Engine, request_: ImageRequest, alone: bytes) -> None:
-    [[other]] = paint(engine, replace(request_, seed=request_.seed + 1))
+def test_another_seed_paints_other_pixels(engine: LocalEngine, request_: GenerationRequest, alone: bytes) -> None:
+    [[other]] = paint(engine, request_.changed(seed=request_.seed + 1))
 
     assert not np.array_equal(pixels(other), pixels(alone))

@@ -10,15 +10,16 @@ import numpy as np
 import pytest
 import torch
 
+from allaprima.domain.generation import GenerationRequest
+from allaprima.domain.models import SKETCH_ID, Precision
 from allaprima.engine.pipeline import Pipeline
 from allaprima.flux import SCHNELL, SKETCH, ModelConfig, no_check
 from allaprima.flux.latents import image_ids, text_ids
-from allaprima.request import ImageRequest, Precision
-from allaprima.weights.catalog import SKETCH_ID, sketch_folder
-from allaprima.weights.model import open_model
-from allaprima.weights.precision import build_networks, dtype_of
+from allaprima.weights.open import open_model
+from allaprima.weights.paths import sketch_folder
+from allaprima.weights.quantize import build_networks, dtype_of
 
-REQUEST = ImageRequest("a red apple on a beach", 7, SKETCH_ID, 256, 256)
+REQUEST = GenerationRequest(prompt="a red apple on a beach", seed=7, model=SKETCH_ID, width=256, height=256)
 EVERY_PRECISION = pytest.mark.parametrize("precision", Precision)
 CONFIGS = pytest.mark.parametrize("config", [SCHNELL, SKETCH], ids=["schnell", "sketch"])
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from allaprima.domain.generation import GenerationRequest
+from allaprima.domain.models import SKETCH_ID
 from allaprima.engine.pipeline import Pipeline
-from allaprima.request import ImageRequest
-from allaprima.weights.catalog import SKETCH_ID
 from allaprima.weights.networks import Model
 
 FOLDER = Path(__file__).parent / "golden"
@@ -24,7 +24,9 @@ DISTANCE = 2.0
 def test_the_shipped_weights_paint_the_golden_pictures(sketch: Model, number: int):
     golden = Image.open(FOLDER / f"{number}.png").convert("RGB")
 
-    (pixels,) = Pipeline(sketch, "cpu").paint(ImageRequest(PROMPTS[number], number, SKETCH_ID, PAINTED, PAINTED))
+    (pixels,) = Pipeline(sketch, "cpu").paint(
+        GenerationRequest(prompt=PROMPTS[number], seed=number, model=SKETCH_ID, width=PAINTED, height=PAINTED)
+    )
 
     painted = Image.fromarray(pixels).resize(golden.size, Image.Resampling.BOX)
     gap = np.abs(np.asarray(painted, np.float32) - np.asarray(golden, np.float32))

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 import torch
 
+from allaprima.domain.generation import GenerationRequest
+from allaprima.domain.models import SKETCH_ID
 from allaprima.engine.pipeline import Pipeline, to_pixels
 from allaprima.errors import Cancelled, GenerationFailed
 from allaprima.flux import no_check
-from allaprima.request import ImageRequest
-from allaprima.weights.catalog import SKETCH_ID
 from allaprima.weights.networks import Model
 
-REQUEST = ImageRequest("a red apple", 5, SKETCH_ID, 256, 256, steps=2)
+REQUEST = GenerationRequest(prompt="a red apple", seed=5, model=SKETCH_ID, width=256, height=256, steps=2)
 
 
 class Countdown:
@@ -91,8 +91,8 @@ def test_a_prompt_whose_reading_was_stopped_is_read_anew(sketch: Model) -> None:
 
 
 def test_the_noise_of_an_image_does_not_depend_on_the_number_of_images_or_steps(pipeline: Pipeline) -> None:
-    four = pipeline.prepare(replace(REQUEST, count=4, steps=12))
-    third = pipeline.prepare(replace(REQUEST, seed=REQUEST.seed + 2))
+    four = pipeline.prepare(REQUEST.changed(count=4, steps=12))
+    third = pipeline.prepare(REQUEST.changed(seed=REQUEST.seed + 2))
 
     assert torch.equal(four.images[2], third.images[0])
     assert all(image.dtype == torch.float32 for image in four.images)
@@ -100,7 +100,7 @@ def test_the_noise_of_an_image_does_not_depend_on_the_number_of_images_or_steps(
 
 def test_denoising_yields_after_each_step_and_every_image_has_moved(pipeline: Pipeline) -> None:
     conditioning = pipeline.encode(REQUEST.prompt, no_check)
-    canvas = pipeline.prepare(replace(REQUEST, count=2))
+    canvas = pipeline.prepare(REQUEST.changed(count=2))
     before, steps = list(canvas.images), []
 
     for progress in pipeline.denoise(canvas, conditioning, 3, no_check):
@@ -115,7 +115,7 @@ def test_denoising_yields_after_each_step_and_every_image_has_moved(pipeline: Pi
 @pytest.mark.parametrize("size", [(64, 64), (1536, 64), (1440, 512), (256, 256)], ids=str)
 def test_decoding_gives_exactly_the_size_asked_for(pipeline: Pipeline, size: tuple[int, int]) -> None:
     width, height = size
-    canvas = pipeline.prepare(replace(REQUEST, width=width, height=height, count=2))
+    canvas = pipeline.prepare(REQUEST.changed(width=width, height=height, count=2))
 
     pictures = pipeline.decode(canvas, width, height, no_check)
 
@@ -125,7 +125,7 @@ def test_decoding_gives_exactly_the_size_asked_for(pipeline: Pipeline, size: tup
 def test_a_model_without_a_canvas_paints_the_size_itself(sketch: Model) -> None:
     whole = Pipeline(replace(sketch, config=replace(sketch.config, canvas_tokens=None)), "cpu")
     token_px = sketch.config.token_px
-    request = replace(REQUEST, width=5 * token_px, height=3 * token_px)
+    request = REQUEST.changed(width=5 * token_px, height=3 * token_px)
 
     canvas = whole.prepare(request)
 
@@ -168,7 +168,7 @@ def test_latents_that_are_not_finite_fail_at_the_step_that_gave_them(sketch: Mod
 
 def test_a_picture_that_is_not_finite_fails_instead_of_becoming_pixels(sketch: Model) -> None:
     pipeline = Pipeline(sketch, "cpu")
-    canvas = pipeline.prepare(replace(REQUEST, count=2))
+    canvas = pipeline.prepare(REQUEST.changed(count=2))
     canvas.images[1][0, 0, 0] = torch.nan
 
     with pytest.raises(GenerationFailed, match="not finite"):
@@ -187,6 +187,6 @@ def test_pixels_are_clamped_and_rounded_to_the_nearest() -> None:
 def test_a_prompt_read_before_is_not_modulated_again_for_the_same_number_of_steps(sketch: Model) -> None:
     pipeline = Pipeline(sketch, "cpu")
     for seed, steps in ((1, 2), (2, 2), (3, 3)):
-        pipeline.paint(replace(REQUEST, seed=seed, steps=steps))
+        pipeline.paint(REQUEST.changed(seed=seed, steps=steps))
 
     assert (pipeline.modulations.hits, pipeline.modulations.misses) == (1, 2)

@@ -1,7 +1,6 @@
 """Previews: of every step that is watched, ever more like the picture, scored as it is, and without a trace in it."""
 
 import io
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,20 +8,23 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from allaprima.engine.painter import Painter
+from allaprima.domain.generation import GenerationRequest
+from allaprima.domain.models import SKETCH_ID
+from allaprima.domain.progress import Preview, StepCallback
+from allaprima.engine.generator import Generator
 from allaprima.engine.pipeline import Canvas, Pipeline, to_pixels
 from allaprima.engine.previews import MAX_SIDE_PX, Previewer
-from allaprima.engine.safety import SafetyChecker
+from allaprima.engine.safety.checker import SafetyChecker
 from allaprima.flux import no_check
 from allaprima.flux.latents import pack
-from allaprima.request import ImageRequest, Preview, StepsOnly
-from allaprima.weights.catalog import SKETCH_ID
 from allaprima.weights.networks import Model
 
-REQUEST = ImageRequest("a red apple, blue background", 5, SKETCH_ID, 512, 384, steps=4, count=2)
+REQUEST = GenerationRequest(
+    prompt="a red apple, blue background", seed=5, model=SKETCH_ID, width=512, height=384, steps=4, count=2
+)
 
 
-class Watcher(StepsOnly):
+class Watcher(StepCallback):
     """Somebody who wants to see every step."""
 
     def __init__(self) -> None:
@@ -40,7 +42,7 @@ def pixels(data: bytes, size: tuple[int, int] = (64, 48)) -> NDArray[np.float32]
     return np.asarray(Image.open(io.BytesIO(data)).convert("RGB").resize(size), dtype=np.float32)
 
 
-def test_every_step_has_its_preview_and_they_come_nearer_to_the_picture(painter: Painter) -> None:
+def test_every_step_has_its_preview_and_they_come_nearer_to_the_picture(painter: Generator) -> None:
     watcher = Watcher()
     painting = painter.paint(REQUEST, no_check, watcher)
     assert [(preview.step, preview.steps, len(preview.images)) for preview in watcher.seen] == [
@@ -53,9 +55,9 @@ def test_every_step_has_its_preview_and_they_come_nearer_to_the_picture(painter:
         assert errors[-1] < errors[0]
 
 
-def test_previews_are_small_files_of_the_right_ratio(painter: Painter) -> None:
+def test_previews_are_small_files_of_the_right_ratio(painter: Generator) -> None:
     watcher = Watcher()
-    painter.paint(replace(REQUEST, width=1024, height=512, count=1), no_check, watcher)
+    painter.paint(REQUEST.changed(width=1024, height=512, count=1), no_check, watcher)
     picture = Image.open(io.BytesIO(watcher.seen[0].images[0].data))
     assert picture.format == "JPEG"
     assert max(picture.size) <= MAX_SIDE_PX
@@ -63,24 +65,24 @@ def test_previews_are_small_files_of_the_right_ratio(painter: Painter) -> None:
     assert len(watcher.seen[0].images[0].data) < 40_000
 
 
-def test_being_watched_changes_no_byte_of_the_picture(painter: Painter) -> None:
-    unseen = painter.paint(REQUEST, no_check, StepsOnly())
+def test_being_watched_changes_no_byte_of_the_picture(painter: Generator) -> None:
+    unseen = painter.paint(REQUEST, no_check, StepCallback())
     seen = painter.paint(REQUEST, no_check, Watcher())
     assert [image.data for image in seen.images] == [image.data for image in unseen.images]
 
 
 def test_what_the_checker_withholds_is_not_shown_before_the_end_either(sketch: Model, safety: SafetyChecker) -> None:
     watcher = Watcher()
-    painting = Painter(Pipeline(sketch, "cpu"), safety, 0.0).paint(REQUEST, no_check, watcher)
+    painting = Generator(Pipeline(sketch, "cpu"), safety, 0.0).paint(REQUEST, no_check, watcher)
     assert all(image.is_flagged for image in painting.images)
     for preview in watcher.seen:
         assert [(image.data, image.is_flagged) for image in preview.images] == [(b"", True)] * 2
         assert all(image.nsfw_score is not None for image in preview.images)
 
 
-def test_a_request_without_the_checker_has_previews_without_scores(painter: Painter) -> None:
+def test_a_request_without_the_checker_has_previews_without_scores(painter: Generator) -> None:
     watcher = Watcher()
-    painter.paint(replace(REQUEST, check_safety=False), no_check, watcher)
+    painter.paint(REQUEST.changed(check_safety=False), no_check, watcher)
     assert [image.nsfw_score for image in watcher.seen[0].images] == [None, None]
 
 
@@ -88,7 +90,7 @@ def test_a_request_without_the_checker_has_previews_without_scores(painter: Pain
 def test_the_linear_map_shows_the_decoders_colours(sketch: Model) -> None:
     """On the built-in model's own latents, for which the decoder's picture is there to compare with."""
     pipeline = Pipeline(sketch, "cpu")
-    request = replace(REQUEST, prompt="a cat on a beach", count=1)
+    request = REQUEST.changed(prompt="a cat on a beach", count=1)
     canvas = pipeline.prepare(request)
     for _ in pipeline.denoise(canvas, pipeline.encode(request.prompt, no_check), 4, no_check):
         continue

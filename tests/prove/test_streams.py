@@ -6,7 +6,7 @@ import httpx2
 import pytest
 
 from acceptance.processes import Server
-from allaprima.service.events import END
+from allaprima.service.jobs.events import END
 
 BODY = {"model": "sketch", "prompt": "a red apple", "size": "512x512", "num_inference_steps": 12, "seed": 1}
 Heard = list[tuple[str, str]]

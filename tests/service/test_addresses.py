@@ -6,8 +6,8 @@ from ipaddress import ip_address
 
 import pytest
 
-from allaprima.service.addresses import Addresses, Refused, is_public
-from allaprima.service.addresses import resolve as system_resolve
+from allaprima.service.outbound import Addresses, Refused, is_public
+from allaprima.service.outbound import resolve as system_resolve
 from service.urls import NAMES, URLS
 
 PUBLIC = ("93.184.216.34", "2606:4700::1111")

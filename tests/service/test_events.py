@@ -6,25 +6,26 @@ from typing import Any
 import pytest
 from uuid_utils import uuid7
 
+from allaprima.domain.accounts import ApiKey
+from allaprima.domain.events import Event, EventId, EventType
+from allaprima.domain.generation import GenerationRequest
+from allaprima.domain.jobs import Job, JobOptions
 from allaprima.errors import GenerationFailed, JobNotFound
-from allaprima.request import ImageRequest, Terms
-from allaprima.service.events import END, Event, EventId, EventType
-from allaprima.service.service import Service
-from allaprima.store.keys import KeyRow
-from allaprima.store.rows import Job
+from allaprima.service.app import Service
+from allaprima.service.jobs.events import END
 from fakes import FakeClock, FakeEngine, open_service
 
-REQUEST = ImageRequest("a boat", 7, "allaprima/sketch", 64, 64, count=2)
+REQUEST = GenerationRequest(prompt="a boat", seed=7, model="allaprima/sketch", width=64, height=64, count=2)
 LONG = 60
 
 
 @pytest.fixture
-async def owner(service: Service, key: str) -> KeyRow:
+async def owner(service: Service, key: str) -> ApiKey:
     return await service.keys.authenticate(key)
 
 
-async def submit(service: Service, owner: KeyRow) -> Job:
-    return await service.jobs.submit(owner, REQUEST, Terms(REQUEST.model), str(uuid7()))
+async def submit(service: Service, owner: ApiKey) -> Job:
+    return await service.jobs.submit(owner, REQUEST, JobOptions(REQUEST.model), str(uuid7()))
 
 
 async def events_of(service: Service, job: Job, after: EventId | None = None, limit: int = 10**6) -> list[Event]:
@@ -40,7 +41,7 @@ async def events_of(service: Service, job: Job, after: EventId | None = None, li
     return found
 
 
-async def watched(service: Service, owner: KeyRow, engine: FakeEngine) -> tuple[Job, "asyncio.Task[list[Event]]"]:
+async def watched(service: Service, owner: ApiKey, engine: FakeEngine) -> tuple[Job, "asyncio.Task[list[Event]]"]:
     """Submit a job that the engine holds, and watch it."""
     engine.hold()
     job = await submit(service, owner)
@@ -60,7 +61,7 @@ async def play(engine: FakeEngine, job: Job) -> None:
 
 
 async def test_a_watched_job_tells_its_place_its_start_each_step_with_its_preview_and_its_end(
-    service: Service, owner: KeyRow, engine: FakeEngine
+    service: Service, owner: ApiKey, engine: FakeEngine
 ) -> None:
     job, watching = await watched(service, owner, engine)
     await play(engine, job)
@@ -75,7 +76,7 @@ async def test_a_watched_job_tells_its_place_its_start_each_step_with_its_previe
     assert preview["images"][0]["is_flagged"] is False
 
 
-async def test_ids_rise_and_the_end_has_the_last(service: Service, owner: KeyRow, engine: FakeEngine) -> None:
+async def test_ids_rise_and_the_end_has_the_last(service: Service, owner: ApiKey, engine: FakeEngine) -> None:
     job, watching = await watched(service, owner, engine)
     await play(engine, job)
     ids = [event.id for event in await watching]
@@ -85,7 +86,7 @@ async def test_ids_rise_and_the_end_has_the_last(service: Service, owner: KeyRow
 
 
 async def test_a_watcher_that_comes_back_after_any_event_hears_the_rest_and_no_more(
-    service: Service, owner: KeyRow, engine: FakeEngine
+    service: Service, owner: ApiKey, engine: FakeEngine
 ) -> None:
     job, watching = await watched(service, owner, engine)
     await play(engine, job)
@@ -97,7 +98,7 @@ async def test_a_watcher_that_comes_back_after_any_event_hears_the_rest_and_no_m
 
 
 async def test_a_watcher_that_is_cut_off_at_every_event_misses_none(
-    service: Service, owner: KeyRow, engine: FakeEngine
+    service: Service, owner: ApiKey, engine: FakeEngine
 ) -> None:
     job, watching = await watched(service, owner, engine)
 
@@ -115,7 +116,7 @@ async def test_a_watcher_that_is_cut_off_at_every_event_misses_none(
     assert await also == await watching
 
 
-async def test_nobody_looks_and_no_preview_is_made(service: Service, owner: KeyRow, engine: FakeEngine) -> None:
+async def test_nobody_looks_and_no_preview_is_made(service: Service, owner: ApiKey, engine: FakeEngine) -> None:
     job = await submit(service, owner)
     await service.jobs.wait(job.id, LONG)
     kinds = [event.type for event in await events_of(service, job)]
@@ -123,7 +124,7 @@ async def test_nobody_looks_and_no_preview_is_made(service: Service, owner: KeyR
     assert kinds[-1] == EventType.SUCCEEDED
 
 
-async def test_a_withheld_preview_is_not_sent(service: Service, owner: KeyRow, engine: FakeEngine) -> None:
+async def test_a_withheld_preview_is_not_sent(service: Service, owner: ApiKey, engine: FakeEngine) -> None:
     engine.flagged = frozenset({0, 1})
     job, watching = await watched(service, owner, engine)
     await play(engine, job)
@@ -134,7 +135,7 @@ async def test_a_withheld_preview_is_not_sent(service: Service, owner: KeyRow, e
 
 
 async def test_those_who_wait_hear_when_their_place_changes(
-    service: Service, owner: KeyRow, engine: FakeEngine
+    service: Service, owner: ApiKey, engine: FakeEngine
 ) -> None:
     engine.hold()
     jobs = [await submit(service, owner) for _ in range(5)]
@@ -150,7 +151,7 @@ async def test_those_who_wait_hear_when_their_place_changes(
 
 
 @pytest.mark.parametrize("end", ["failed", "cancelled"])
-async def test_every_end_is_told(service: Service, owner: KeyRow, engine: FakeEngine, end: str) -> None:
+async def test_every_end_is_told(service: Service, owner: ApiKey, engine: FakeEngine, end: str) -> None:
     job, watching = await watched(service, owner, engine)
     if end == "failed":
         engine.failure = GenerationFailed("no colours")
@@ -197,7 +198,7 @@ async def test_after_a_restart_a_watcher_hears_of_the_new_attempt(tmp_path: Any,
         assert all(event.id > seen[-1].id for event in rest)
 
 
-async def test_nobodys_events_are_anothers(service: Service, owner: KeyRow) -> None:
+async def test_nobodys_events_are_anothers(service: Service, owner: ApiKey) -> None:
     job = await submit(service, owner)
     with pytest.raises(JobNotFound):
         await service.jobs.watch("stranger", job.id, None)

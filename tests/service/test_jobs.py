@@ -6,25 +6,23 @@ import json
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from uuid_utils import uuid7
 
+from allaprima.domain.accounts import ApiKey
+from allaprima.domain.generation import GenerationRequest, ImageFormat
+from allaprima.domain.jobs import Job, JobOptions, JobState
 from allaprima.errors import Draining, GenerationFailed, GenerationTimeout, JobNotFound, QueueFull, StoreError
-from allaprima.request import ImageFormat, ImageRequest, Terms
-from allaprima.service.dispatcher import MAX_CRASHES
-from allaprima.service.service import Service
+from allaprima.service.app import Service
+from allaprima.service.jobs.dispatcher import MAX_CRASHES
 from allaprima.store.database import DATABASE_FILE
-from allaprima.store.keys import KeyRow
-from allaprima.store.rows import Job
-from allaprima.store.schema import JobState
-from allaprima.store.transitions import Transitions
+from allaprima.store.job_transitions import JobTransitions
 from fakes import FakeClock, FakeEngine, open_service
 
-REQUEST = ImageRequest("a boat", 7, "allaprima/sketch", 64, 64)
+REQUEST = GenerationRequest(prompt="a boat", seed=7, model="allaprima/sketch", width=64, height=64)
 #: Jobs that the engine is given at a time.
 AHEAD = 2
 #: Seconds within which anything that will happen has happened, however slow the machine.
@@ -42,14 +40,14 @@ def states(folder: Path) -> list[str]:
 
 
 @pytest.fixture
-async def owner(service: Service, key: str) -> KeyRow:
+async def owner(service: Service, key: str) -> ApiKey:
     return await service.keys.authenticate(key)
 
 
-async def submit(service: Service, owner: KeyRow | None = None, request: ImageRequest = REQUEST) -> Job:
+async def submit(service: Service, owner: ApiKey | None = None, request: GenerationRequest = REQUEST) -> Job:
     if owner is None:
         owner = (await service.keys.all())[0]
-    return await service.jobs.submit(owner, request, Terms(request.model), str(uuid7()))
+    return await service.jobs.submit(owner, request, JobOptions(request.model), str(uuid7()))
 
 
 async def finish(service: Service, job: Job) -> Job:
@@ -60,20 +58,20 @@ async def finish(service: Service, job: Job) -> Job:
 
 
 async def test_a_job_is_a_row_before_it_is_acknowledged(
-    service: Service, owner: KeyRow, engine: FakeEngine, tmp_path: Path
+    service: Service, owner: ApiKey, engine: FakeEngine, tmp_path: Path
 ) -> None:
     engine.hold()
     job = await submit(service, owner)
     found = rows(tmp_path, "SELECT id, account_id, key_id, request FROM jobs")
     assert [(row[0], row[1], row[2]) for row in found] == [(job.id, owner.account_id, owner.id)]
-    assert ImageRequest.from_json(json.loads(found[0][3])) == REQUEST
+    assert GenerationRequest.from_json(json.loads(found[0][3])) == REQUEST
     assert states(tmp_path)[0] in ("queued", "running")
 
 
 async def test_a_job_ends_with_its_pictures(
-    service: Service, owner: KeyRow, engine: FakeEngine, clock: FakeClock, tmp_path: Path
+    service: Service, owner: ApiKey, engine: FakeEngine, clock: FakeClock, tmp_path: Path
 ) -> None:
-    request = replace(REQUEST, count=3, image_format=ImageFormat.WEBP)
+    request = REQUEST.changed(count=3, image_format=ImageFormat.WEBP)
     engine.flagged = frozenset({1})
     engine.warnings = ("the prompt was cut",)
     done = await finish(service, await submit(service, owner, request))
@@ -111,16 +109,16 @@ async def test_a_job_ends_with_its_pictures(
 
 
 async def test_only_shown_pictures_are_charged_and_only_once(
-    service: Service, owner: KeyRow, engine: FakeEngine, tmp_path: Path
+    service: Service, owner: ApiKey, engine: FakeEngine, tmp_path: Path
 ) -> None:
     engine.flagged = frozenset({0})
-    job = await finish(service, await submit(service, owner, replace(REQUEST, count=4, width=512, height=1024)))
+    job = await finish(service, await submit(service, owner, REQUEST.changed(count=4, width=512, height=1024)))
     assert rows(tmp_path, "SELECT job_id, key_id, model, images, megapixels, credits FROM usage") == [
         (job.id, owner.id, "allaprima/sketch", 3, 3 * 512 * 1024 / 1e6, 0)
     ]
 
 
-async def test_a_finished_job_is_waited_for_in_no_time(service: Service, owner: KeyRow) -> None:
+async def test_a_finished_job_is_waited_for_in_no_time(service: Service, owner: ApiKey) -> None:
     job = await submit(service, owner)
     assert await finish(service, job) == await finish(service, job) == await service.jobs.wait(job.id, 0)
 
@@ -135,7 +133,7 @@ async def test_ids_sort_by_time(service: Service) -> None:
     assert ids == sorted(ids)
 
 
-async def test_a_picture_whose_time_is_over_is_gone(service: Service, owner: KeyRow, clock: FakeClock) -> None:
+async def test_a_picture_whose_time_is_over_is_gone(service: Service, owner: ApiKey, clock: FakeClock) -> None:
     job = await finish(service, await submit(service, owner))
     image = (await service.jobs.images_of(job))[0]
     clock.now = image.expires_at
@@ -148,7 +146,7 @@ async def test_a_picture_whose_time_is_over_is_gone(service: Service, owner: Key
 
 
 async def test_jobs_reach_the_engine_in_the_order_they_came(
-    service: Service, owner: KeyRow, engine: FakeEngine
+    service: Service, owner: ApiKey, engine: FakeEngine
 ) -> None:
     jobs = [await submit(service, owner) for _ in range(8)]
     for job in jobs:
@@ -157,7 +155,7 @@ async def test_jobs_reach_the_engine_in_the_order_they_came(
 
 
 async def test_the_engine_is_given_no_more_than_it_and_the_next(
-    service: Service, owner: KeyRow, engine: FakeEngine, tmp_path: Path
+    service: Service, owner: ApiKey, engine: FakeEngine, tmp_path: Path
 ) -> None:
     engine.hold()
     jobs = [await submit(service, owner) for _ in range(5)]
@@ -174,10 +172,10 @@ async def test_the_engine_is_given_no_more_than_it_and_the_next(
 
 
 async def test_many_at_once_are_all_painted_exactly_once(
-    service: Service, owner: KeyRow, engine: FakeEngine, tmp_path: Path
+    service: Service, owner: ApiKey, engine: FakeEngine, tmp_path: Path
 ) -> None:
     async def paint(seed: int) -> Job:
-        return await finish(service, await submit(service, owner, replace(REQUEST, seed=seed)))
+        return await finish(service, await submit(service, owner, REQUEST.changed(seed=seed)))
 
     done = await asyncio.gather(*(paint(seed) for seed in range(60)))
     assert all(job.state is JobState.SUCCEEDED and job.attempt == 1 for job in done)
@@ -244,7 +242,7 @@ async def test_the_queues_limit_holds_exactly_however_many_come_at_once(
 
 
 async def test_a_failure_of_the_engine_ends_the_job_with_the_reason(
-    service: Service, owner: KeyRow, engine: FakeEngine, clock: FakeClock, tmp_path: Path
+    service: Service, owner: ApiKey, engine: FakeEngine, clock: FakeClock, tmp_path: Path
 ) -> None:
     engine.failure = GenerationFailed("the colours ran out")
     failed = await finish(service, await submit(service, owner))
@@ -258,7 +256,7 @@ async def test_a_failure_of_the_engine_ends_the_job_with_the_reason(
     assert rows(tmp_path, "SELECT state, images, credits FROM usage") == [("failed", 0, 0)]
 
 
-async def test_after_a_failure_the_next_job_is_painted(service: Service, owner: KeyRow, engine: FakeEngine) -> None:
+async def test_after_a_failure_the_next_job_is_painted(service: Service, owner: ApiKey, engine: FakeEngine) -> None:
     engine.failure = GenerationFailed()
     for _ in range(AHEAD + 1):
         assert (await finish(service, await submit(service, owner))).state is JobState.FAILED
@@ -267,7 +265,7 @@ async def test_after_a_failure_the_next_job_is_painted(service: Service, owner: 
 
 
 async def test_a_cancelled_job_is_cancelled(
-    service: Service, owner: KeyRow, engine: FakeEngine, tmp_path: Path
+    service: Service, owner: ApiKey, engine: FakeEngine, tmp_path: Path
 ) -> None:
     engine.hold()
     job = await submit(service, owner)
@@ -288,7 +286,7 @@ def unblock(folder: Path) -> None:
 
 
 async def test_a_picture_that_can_not_be_written_fails_its_job_and_no_other(
-    service: Service, owner: KeyRow, tmp_path: Path
+    service: Service, owner: ApiKey, tmp_path: Path
 ) -> None:
     block(tmp_path / "images")
     for _ in range(AHEAD + 1):
@@ -304,7 +302,7 @@ async def test_a_picture_that_can_not_be_written_fails_its_job_and_no_other(
 # Waiting ------------------------------------------------------------------------------------------------------------
 
 
-async def test_when_the_wait_is_over_the_job_goes_on(service: Service, owner: KeyRow, engine: FakeEngine) -> None:
+async def test_when_the_wait_is_over_the_job_goes_on(service: Service, owner: ApiKey, engine: FakeEngine) -> None:
     engine.hold()
     job = await submit(service, owner)
     await engine.until_held()
@@ -317,7 +315,7 @@ async def test_when_the_wait_is_over_the_job_goes_on(service: Service, owner: Ke
 
 
 async def test_many_may_wait_for_one_job_and_one_may_give_up(
-    service: Service, owner: KeyRow, engine: FakeEngine
+    service: Service, owner: ApiKey, engine: FakeEngine
 ) -> None:
     engine.hold()
     job = await submit(service, owner)
@@ -329,7 +327,7 @@ async def test_many_may_wait_for_one_job_and_one_may_give_up(
     assert [done.state for done in await asyncio.gather(*patient)] == [JobState.SUCCEEDED] * 3
 
 
-async def test_nothing_is_kept_of_those_who_waited(service: Service, owner: KeyRow) -> None:
+async def test_nothing_is_kept_of_those_who_waited(service: Service, owner: ApiKey) -> None:
     for _ in range(3):
         await finish(service, await submit(service, owner))
     assert not service.jobs._dispatcher._finished
@@ -458,7 +456,7 @@ async def test_those_who_wait_hear_that_the_server_stops(tmp_path: Path, engine:
 
 
 async def test_those_whose_job_ends_while_the_server_stops_get_it(
-    service: Service, owner: KeyRow, engine: FakeEngine
+    service: Service, owner: ApiKey, engine: FakeEngine
 ) -> None:
     engine.hold()
     job = await submit(service, owner)
@@ -592,7 +590,7 @@ async def test_a_fault_of_the_dispatcher_ends_the_service(
     async def lease(*_: object) -> None:
         raise KeyError("a fault of ours")
 
-    monkeypatch.setattr(Transitions, "lease", lease)
+    monkeypatch.setattr(JobTransitions, "lease", lease)
     with pytest.raises(KeyError, match="a fault of ours"):
         async with asyncio.timeout(LONG), open_service(tmp_path, FakeEngine(), clock):
             await asyncio.Event().wait()

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from allaprima.domain.accounts import KeySpec
 from allaprima.errors import KeyNotFound, Unauthorized
-from allaprima.service.keys import BASE62, KeySpec, checksum, hash_key, is_well_formed, make_key
-from allaprima.service.service import Service
+from allaprima.service.accounts.keys import BASE62, checksum, hash_key, is_well_formed, make_key
+from allaprima.service.app import Service
 from fakes import FakeClock, FakeEngine, open_service
 
 BODIES = st.text(BASE62, min_size=30, max_size=30)

@@ -2,9 +2,8 @@
 
 import pytest
 
-from allaprima.request import ModelInfo
+from allaprima.domain.models import CATALOG, ModelInfo
 from allaprima.service.models import Models
-from allaprima.weights.catalog import CATALOG
 from fakes import LOCAL, SCHNELL, SKETCH, FakeEngine
 
 

@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from allaprima.request import ImageRequest, Timings
-from allaprima.service.pace import FIRST_GUESS_S, Pace
+from allaprima.domain.generation import GenerationRequest, Timings
+from allaprima.service.jobs.pace import FIRST_GUESS_S, Pace
 
-REQUEST = ImageRequest("a boat", 7, "allaprima/sketch", 512, 512, steps=4)
+REQUEST = GenerationRequest(prompt="a boat", seed=7, model="allaprima/sketch", width=512, height=512, steps=4)
 TIMINGS = Timings(text=0.1, steps=(0.5,) * 4, decode=0.2, safety=0.05, encode=0.05)
 
 
@@ -33,14 +33,14 @@ def test_a_request_like_one_before_takes_as_long() -> None:
 def test_another_request_is_reckoned_from_its_steps_images_and_pixels(change: dict[str, int], seconds: float) -> None:
     pace = Pace()
     pace.observe(REQUEST, TIMINGS, whole_s=2.5)
-    assert pace.seconds(replace(REQUEST, **change)) == pytest.approx(seconds)
+    assert pace.seconds(REQUEST.changed(**change)) == pytest.approx(seconds)
 
 
 def test_a_size_is_reckoned_from_the_nearest_that_was_painted() -> None:
     pace = Pace()
     pace.observe(REQUEST, TIMINGS, whole_s=2.4)
-    pace.observe(replace(REQUEST, width=1024, height=1024), replace(TIMINGS, steps=(1.0,) * 4), whole_s=4.4)
-    assert pace.seconds(replace(REQUEST, width=1024, height=1024)) == pytest.approx(4.4)
+    pace.observe(REQUEST.changed(width=1024, height=1024), replace(TIMINGS, steps=(1.0,) * 4), whole_s=4.4)
+    assert pace.seconds(REQUEST.changed(width=1024, height=1024)) == pytest.approx(4.4)
     assert pace.seconds(REQUEST) == pytest.approx(2.4)
 
 
@@ -48,7 +48,7 @@ def test_a_change_of_speed_is_learned() -> None:
     pace = Pace()
     for _ in range(20):
         pace.observe(REQUEST, TIMINGS, whole_s=2.5)
-    slow = Timings(0.2, (1.0,) * 4, 0.4, 0.1, 0.1)
+    slow = Timings(text=0.2, steps=(1.0,) * 4, decode=0.4, safety=0.1, encode=0.1)
     for _ in range(20):
         pace.observe(REQUEST, slow, whole_s=5.0)
     assert pace.seconds(REQUEST) == pytest.approx(5.0, rel=0.05)
@@ -57,4 +57,4 @@ def test_a_change_of_speed_is_learned() -> None:
 def test_models_are_measured_apart() -> None:
     pace = Pace()
     pace.observe(REQUEST, TIMINGS, whole_s=2.5)
-    assert pace.seconds(replace(REQUEST, model="flux/schnell")) == FIRST_GUESS_S
+    assert pace.seconds(REQUEST.changed(model="flux/schnell")) == FIRST_GUESS_S

@@ -2,11 +2,13 @@
 
 import pytest
 
-from allaprima.request import ImageRequest
-from allaprima.service.prices import Prices, to_credits, to_usd
-from allaprima.settings import Price
+from allaprima.domain.billing import Price, to_credits, to_usd
+from allaprima.domain.generation import GenerationRequest
+from allaprima.service.accounts.prices import Prices
 
-REQUEST = ImageRequest("a boat", 7, "allaprima/sketch", 1000 // 32 * 32, 512, steps=4)
+REQUEST = GenerationRequest(
+    prompt="a boat", seed=7, model="allaprima/sketch", width=1000 // 32 * 32, height=512, steps=4
+)
 
 
 @pytest.mark.parametrize(

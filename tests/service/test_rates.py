@@ -4,12 +4,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from allaprima.domain.ports import RateStatus
 from allaprima.errors import RateLimited
-from allaprima.service.rates import MANY_KEYS, WINDOW_S, Rate, Rates
+from allaprima.service.accounts.rate_limits import MANY_KEYS, WINDOW_S, MemoryRateLimiter
 from fakes import NOON, FakeClock
 
 
-def passes(rates: Rates, key: str = "a") -> bool:
+def passes(rates: MemoryRateLimiter, key: str = "a") -> bool:
     try:
         rates.take(key)
     except RateLimited:
@@ -18,14 +19,14 @@ def passes(rates: Rates, key: str = "a") -> bool:
 
 
 def test_without_a_limit_nothing_is_counted() -> None:
-    rates = Rates(FakeClock(), None)
+    rates = MemoryRateLimiter(FakeClock(), None)
     assert [rates.take("a") for _ in range(1000)] == [None] * 1000
 
 
 def test_a_rested_key_may_use_its_whole_minute_at_once_and_no_more() -> None:
-    rates = Rates(FakeClock(), 5)
+    rates = MemoryRateLimiter(FakeClock(), 5)
     assert [rates.take("a") for _ in range(5)] == [
-        Rate(5, remaining, pytest.approx((5 - remaining) * 12)) for remaining in (4, 3, 2, 1, 0)
+        RateStatus(5, remaining, pytest.approx((5 - remaining) * 12)) for remaining in (4, 3, 2, 1, 0)
     ]
     with pytest.raises(RateLimited, match="5 requests a minute") as refused:
         rates.take("a")
@@ -34,13 +35,13 @@ def test_a_rested_key_may_use_its_whole_minute_at_once_and_no_more() -> None:
 
 
 def test_each_key_has_its_own() -> None:
-    rates = Rates(FakeClock(), 1)
+    rates = MemoryRateLimiter(FakeClock(), 1)
     assert [passes(rates, key) for key in ("a", "b", "a", "b")] == [True, True, False, False]
 
 
 def test_a_refused_request_is_not_counted() -> None:
     clock = FakeClock()
-    rates = Rates(clock, 2)
+    rates = MemoryRateLimiter(clock, 2)
     assert [passes(rates) for _ in range(50)] == [True, True] + [False] * 48
     clock.now += WINDOW_S / 2
     assert [passes(rates) for _ in range(2)] == [True, False]
@@ -48,7 +49,7 @@ def test_a_refused_request_is_not_counted() -> None:
 
 def test_a_clock_set_back_locks_nobody_out_for_longer_than_the_window() -> None:
     clock = FakeClock()
-    rates = Rates(clock, 3)
+    rates = MemoryRateLimiter(clock, 3)
     rates.take("a")
     clock.now -= 86400
     with pytest.raises(RateLimited) as refused:
@@ -60,7 +61,7 @@ def test_a_clock_set_back_locks_nobody_out_for_longer_than_the_window() -> None:
 
 def test_keys_at_rest_are_forgotten() -> None:
     clock = FakeClock()
-    rates = Rates(clock, 60)
+    rates = MemoryRateLimiter(clock, 60)
     for number in range(MANY_KEYS + 5):
         clock.now += 1
         rates.take(str(number))
@@ -71,7 +72,7 @@ def test_keys_at_rest_are_forgotten() -> None:
 def test_a_minute_never_holds_more_than_twice_and_retry_after_is_true(limit: int, waits: list[float]) -> None:
     """The minute before a burst pays for it, so the most in any window is the limit and what was saved."""
     clock = FakeClock()
-    rates = Rates(clock, limit)
+    rates = MemoryRateLimiter(clock, limit)
     passed: list[float] = []
     for wait in waits:
         clock.now += wait

@@ -2,19 +2,18 @@
 
 import pytest
 
-from allaprima.request import ImageRequest, Terms, Timings
-from allaprima.service.timetable import Timetable
-from allaprima.store.rows import Job
-from allaprima.store.schema import JobState
+from allaprima.domain.generation import GenerationRequest, Timings
+from allaprima.domain.jobs import Job, JobOptions, JobState
+from allaprima.service.jobs.timetable import Timetable
 from fakes import FakeClock
 
-REQUEST = ImageRequest("a boat", 7, "allaprima/sketch", 512, 512, steps=4)
+REQUEST = GenerationRequest(prompt="a boat", seed=7, model="allaprima/sketch", width=512, height=512, steps=4)
 #: Two seconds in all.
 TIMINGS = Timings(text=0.1, steps=(0.4,) * 4, decode=0.2, safety=0.05, encode=0.05)
 
 
 def job(name: str) -> Job:
-    return Job(name, "account", "key", JobState.RUNNING, REQUEST, 0.0, Terms("allaprima/sketch"))
+    return Job(name, "account", "key", JobState.RUNNING, REQUEST, 0.0, JobOptions("allaprima/sketch"))
 
 
 def paint(timetable: Timetable, clock: FakeClock, *names: str, seconds: float) -> None:

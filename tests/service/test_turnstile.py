@@ -4,7 +4,7 @@ import heapq
 
 import pytest
 
-from allaprima.service.turnstile import EARLY_S, MANY, PATIENCE_S, Turnstile
+from allaprima.service.jobs.turnstile import EARLY_S, MANY, PATIENCE_S, Turnstile
 
 #: A client, and another.
 ONE, OTHER = 1, 2

@@ -13,18 +13,18 @@ import pytest
 from standardwebhooks import Webhook
 from uuid_utils import uuid7
 
+from allaprima.domain.accounts import ApiKey
+from allaprima.domain.generation import GenerationRequest
+from allaprima.domain.jobs import Job, JobOptions
 from allaprima.errors import InvalidRequest
-from allaprima.request import ImageRequest, Terms
-from allaprima.service.service import Service
+from allaprima.service.app import Service
 from allaprima.service.webhooks import SCHEDULE_S
 from allaprima.store.database import open_database
-from allaprima.store.keys import KeyRow
 from allaprima.store.outbox import KEPT_S, Outbox
-from allaprima.store.rows import Job
 from fakes import FakeClock, FakeEngine, client_of, open_service
 from store.made import ask
 
-REQUEST = ImageRequest("a boat", 7, "allaprima/sketch", 64, 64)
+REQUEST = GenerationRequest(prompt="a boat", seed=7, model="allaprima/sketch", width=64, height=64)
 LOOPBACK = {"allowed_networks": ("127.0.0.0/8",)}
 Handler = Callable[[int], tuple[int, dict[str, str]]]
 
@@ -74,12 +74,12 @@ async def service(tmp_path: Path, engine: FakeEngine, clock: FakeClock) -> Async
 
 
 @pytest.fixture
-async def owner(service: Service, key: str) -> KeyRow:
+async def owner(service: Service, key: str) -> ApiKey:
     return await service.keys.authenticate(key)
 
 
-async def submit(service: Service, owner: KeyRow, url: str) -> Job:
-    terms = Terms(REQUEST.model, webhook_url=url, base_url="http://paint.test")
+async def submit(service: Service, owner: ApiKey, url: str) -> Job:
+    terms = JobOptions(REQUEST.model, webhook_url=url, base_url="http://paint.test")
     job = await service.jobs.submit(owner, REQUEST, terms, str(uuid7()))
     return await service.jobs.wait(job.id, 60)
 
@@ -102,7 +102,7 @@ async def noted(folder: Path, tries: int = 1) -> tuple[Any, ...]:
 
 
 async def test_the_end_of_a_job_is_told_signed_and_complete(
-    service: Service, owner: KeyRow, receiver: Receiver, clock: FakeClock, tmp_path: Path
+    service: Service, owner: ApiKey, receiver: Receiver, clock: FakeClock, tmp_path: Path
 ) -> None:
     job = await submit(service, owner, receiver.url)
     await until(receiver, 1)
@@ -130,7 +130,7 @@ def _at(clock: FakeClock) -> Any:
 
 
 async def test_a_failing_receiver_is_tried_again_on_the_schedule_with_the_same_id(
-    service: Service, owner: KeyRow, receiver: Receiver, clock: FakeClock, tmp_path: Path
+    service: Service, owner: ApiKey, receiver: Receiver, clock: FakeClock, tmp_path: Path
 ) -> None:
     receiver.answer = lambda number: (500, {}) if number < 4 else (204, {})
     await submit(service, owner, receiver.url)
@@ -147,7 +147,7 @@ async def test_a_failing_receiver_is_tried_again_on_the_schedule_with_the_same_i
 
 
 async def test_a_receiver_that_never_answers_well_is_given_up(
-    service: Service, owner: KeyRow, receiver: Receiver, clock: FakeClock, tmp_path: Path
+    service: Service, owner: ApiKey, receiver: Receiver, clock: FakeClock, tmp_path: Path
 ) -> None:
     receiver.answer = lambda _: (500, {})
     await submit(service, owner, receiver.url)
@@ -161,14 +161,14 @@ async def test_a_receiver_that_never_answers_well_is_given_up(
 
 
 async def test_retry_after_is_obeyed(
-    service: Service, owner: KeyRow, receiver: Receiver, clock: FakeClock, tmp_path: Path
+    service: Service, owner: ApiKey, receiver: Receiver, clock: FakeClock, tmp_path: Path
 ) -> None:
     receiver.answer = lambda _: (503, {"retry-after": "4000"})
     await submit(service, owner, receiver.url)
     assert (await noted(tmp_path))[1] == clock.now + 4000
 
 
-async def test_410_ends_it_for_good(service: Service, owner: KeyRow, receiver: Receiver, tmp_path: Path) -> None:
+async def test_410_ends_it_for_good(service: Service, owner: ApiKey, receiver: Receiver, tmp_path: Path) -> None:
     receiver.answer = lambda _: (410, {})
     await submit(service, owner, receiver.url)
     assert (await noted(tmp_path))[3] == "answered 410"
@@ -182,7 +182,7 @@ async def test_410_ends_it_for_good(service: Service, owner: KeyRow, receiver: R
     await until(receiver, 2)
 
 
-async def test_a_redirect_is_not_followed(service: Service, owner: KeyRow, receiver: Receiver, tmp_path: Path) -> None:
+async def test_a_redirect_is_not_followed(service: Service, owner: ApiKey, receiver: Receiver, tmp_path: Path) -> None:
     receiver.answer = lambda _: (302, {"location": receiver.url})
     await submit(service, owner, receiver.url)
     assert (await noted(tmp_path))[3] == "answered 302"
@@ -205,7 +205,7 @@ async def test_what_was_not_delivered_before_a_stop_is_delivered_after_it(
 
 
 async def test_after_a_rotation_both_secrets_sign_for_a_day(
-    service: Service, owner: KeyRow, receiver: Receiver, clock: FakeClock
+    service: Service, owner: ApiKey, receiver: Receiver, clock: FakeClock
 ) -> None:
     old = await service.webhooks.secret(owner.account_id)
     new = await service.webhooks.rotate(owner.account_id)
@@ -253,7 +253,7 @@ async def test_without_leave_no_webhook_goes_inside(
     assert receiver.heard == []
 
 
-async def test_endpoints_and_secrets_over_http(service: Service, owner: KeyRow, key: str, receiver: Receiver) -> None:
+async def test_endpoints_and_secrets_over_http(service: Service, owner: ApiKey, key: str, receiver: Receiver) -> None:
     await submit(service, owner, receiver.url)
     async with client_of(service, key=key) as client:
         [endpoint] = (await client.get("/v1/webhooks")).json()["data"]

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from allaprima.domain.accounts import Account, ApiKey
 from allaprima.store.database import Database, open_database
-from allaprima.store.keys import Account, Accounts, KeyRow, Keys
+from allaprima.store.keys import AccountRepository, KeyRepository
 from fakes import NOON
 
 
@@ -18,9 +19,9 @@ async def database(tmp_path: Path) -> AsyncIterator[Database]:
 
 
 @pytest.fixture
-async def owner(database: Database) -> KeyRow:
+async def owner(database: Database) -> ApiKey:
     """A good key of an account."""
-    await Accounts(database).add(Account("account", "default", NOON))
-    row = KeyRow("key", "account", "first", "abcd1234", NOON, updated_at=NOON)
-    assert await Keys(database).add(row, "hash")
+    await AccountRepository(database).add(Account("account", "default", NOON))
+    row = ApiKey("key", "account", "first", "abcd1234", NOON, updated_at=NOON)
+    assert await KeyRepository(database).add(row, "hash")
     return row

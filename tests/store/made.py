@@ -7,21 +7,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from allaprima.request import ImageRequest, Terms
+from allaprima.domain.accounts import ApiKey
+from allaprima.domain.generation import GenerationRequest
+from allaprima.domain.jobs import Job, JobOptions, JobOutcome, JobState, StoredImage
 from allaprima.store.database import DATABASE_FILE
-from allaprima.store.keys import KeyRow
-from allaprima.store.rows import ImageRow, Job, Outcome
-from allaprima.store.schema import JobState
 from fakes import NOON
 
 RESULT = {"model": "allaprima/sketch", "revision": "5" * 40, "warnings": [], "timings": {"inference": 0.5}}
-REQUEST = ImageRequest("a boat", 2**63 - 1, "allaprima/sketch")
+REQUEST = GenerationRequest(prompt="a boat", seed=2**63 - 1, model="allaprima/sketch")
 _numbers = itertools.count()
 
 
-def new_job(owner: KeyRow, request: ImageRequest = REQUEST, created_at: float = NOON, **fields: Any) -> Job:
+def new_job(owner: ApiKey, request: GenerationRequest = REQUEST, created_at: float = NOON, **fields: Any) -> Job:
     """A queued job with the next id. Fields of its terms may be among the job's own."""
-    terms = {name: fields.pop(name) for name in tuple(fields) if name in Terms.__dataclass_fields__}
+    terms = {name: fields.pop(name) for name in tuple(fields) if name in JobOptions.__dataclass_fields__}
     return Job(
         id=f"job-{next(_numbers):06}",
         account_id=owner.account_id,
@@ -29,13 +28,13 @@ def new_job(owner: KeyRow, request: ImageRequest = REQUEST, created_at: float = 
         state=JobState.QUEUED,
         request=request,
         created_at=created_at,
-        terms=Terms(**{"model": request.model} | terms),
+        terms=JobOptions(**{"model": request.model} | terms),
         **fields,
     )
 
 
-def picture(job: Job, place: int = 0, **fields: Any) -> ImageRow:
-    row = ImageRow(
+def picture(job: Job, place: int = 0, **fields: Any) -> StoredImage:
+    row = StoredImage(
         id=f"{job.id}-{place}-{next(_numbers)}",
         job_id=job.id,
         place=place,
@@ -52,9 +51,11 @@ def picture(job: Job, place: int = 0, **fields: Any) -> ImageRow:
     return replace(row, **fields)
 
 
-def outcome(*pictures: ImageRow, **fields: Any) -> Outcome:
+def outcome(*pictures: StoredImage, **fields: Any) -> JobOutcome:
     """A painting that is charged with one image and costs nothing."""
-    return Outcome(**{"result": RESULT, "pictures": pictures, "images": 1, "megapixels": 0.25, "credits": 0} | fields)
+    return JobOutcome(
+        **{"result": RESULT, "pictures": pictures, "images": 1, "megapixels": 0.25, "credits": 0} | fields
+    )
 
 
 def ask(folder: Path, statement: str) -> list[tuple[Any, ...]]:

@@ -7,17 +7,17 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select
 
+from allaprima.domain.accounts import ApiKey
+from allaprima.domain.jobs import StoredImage
 from allaprima.errors import StoreError
 from allaprima.store.database import Database
-from allaprima.store.images import PAGE, Images
-from allaprima.store.keys import KeyRow
-from allaprima.store.rows import ImageRow
+from allaprima.store.images import PAGE, ImageRepository
+from allaprima.store.job_transitions import JobTransitions
 from allaprima.store.schema import images
-from allaprima.store.transitions import Transitions
 from fakes import NOON
 from store.made import new_job, outcome
 
-Keep = Callable[..., Awaitable[ImageRow]]
+Keep = Callable[..., Awaitable[StoredImage]]
 
 
 @pytest.fixture
@@ -26,20 +26,20 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def pictures(database: Database, folder: Path) -> Images:
-    return Images(database, folder)
+def pictures(database: Database, folder: Path) -> ImageRepository:
+    return ImageRepository(database, folder)
 
 
 @pytest.fixture
-async def keep(database: Database, pictures: Images, owner: KeyRow) -> Keep:
+async def keep(database: Database, pictures: ImageRepository, owner: ApiKey) -> Keep:
     """Store a picture of a finished job, file and row."""
 
-    async def keep(name: str, data: bytes = b"picture", expires_at: float = NOON + 60) -> ImageRow:
-        moves = Transitions(database)
+    async def keep(name: str, data: bytes = b"picture", expires_at: float = NOON + 60) -> StoredImage:
+        moves = JobTransitions(database)
         await moves.admit(new_job(owner), queue_size=100)
         job = await moves.lease(NOON, NOON + 60)
         assert job is not None
-        row = ImageRow(
+        row = StoredImage(
             id=name,
             job_id=job.id,
             place=0,
@@ -80,7 +80,7 @@ async def rows(database: Database) -> list[str]:
     return await database.read(lambda connection: list(connection.execute(wanted).scalars()))
 
 
-async def test_a_picture_comes_back_as_it_went(pictures: Images, keep: Keep) -> None:
+async def test_a_picture_comes_back_as_it_went(pictures: ImageRepository, keep: Keep) -> None:
     data = bytes(range(256)) * 1000
     row = await keep("a", data)
     assert await pictures.get("a", NOON) == (row, data)
@@ -88,34 +88,36 @@ async def test_a_picture_comes_back_as_it_went(pictures: Images, keep: Keep) -> 
 
 async def test_a_picture_outlives_the_server(database: Database, folder: Path, keep: Keep) -> None:
     row = await keep("a")
-    assert await Images(database, folder).get("a", NOON) == (row, b"picture")
+    assert await ImageRepository(database, folder).get("a", NOON) == (row, b"picture")
 
 
-async def test_an_unknown_picture_is_none(pictures: Images, keep: Keep) -> None:
+async def test_an_unknown_picture_is_none(pictures: ImageRepository, keep: Keep) -> None:
     await keep("a")
     for name in ("b", "a.png", "", "../allaprima.db", "%"):
         assert await pictures.get(name, NOON) is None
 
 
-async def test_a_picture_ends_when_its_time_is_over(pictures: Images, keep: Keep) -> None:
+async def test_a_picture_ends_when_its_time_is_over(pictures: ImageRepository, keep: Keep) -> None:
     await keep("a", expires_at=NOON + 60)
     assert await pictures.get("a", NOON + 59.9) is not None
     assert await pictures.get("a", NOON + 60) is None
 
 
-async def test_a_row_without_its_file_is_none(pictures: Images, folder: Path, keep: Keep) -> None:
+async def test_a_row_without_its_file_is_none(pictures: ImageRepository, folder: Path, keep: Keep) -> None:
     await keep("a")
     (folder / "a.png").unlink()
     assert await pictures.get("a", NOON) is None
 
 
-async def test_a_file_that_can_not_be_written_is_an_error_of_the_store(pictures: Images, folder: Path) -> None:
+async def test_a_file_that_can_not_be_written_is_an_error_of_the_store(pictures: ImageRepository, folder: Path) -> None:
     block(folder)
     with pytest.raises(StoreError, match="could not be written"):
         await pictures.put("a.png", b"picture")
 
 
-async def test_a_file_that_can_not_be_read_is_an_error_of_the_store(pictures: Images, folder: Path, keep: Keep) -> None:
+async def test_a_file_that_can_not_be_read_is_an_error_of_the_store(
+    pictures: ImageRepository, folder: Path, keep: Keep
+) -> None:
     await keep("a")
     (folder / "a.png").unlink()
     (folder / "a.png").symlink_to(folder / "a.png")
@@ -126,14 +128,14 @@ async def test_a_file_that_can_not_be_read_is_an_error_of_the_store(pictures: Im
 def test_a_folder_that_can_not_be_made_is_named(database: Database, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(StoreError, match=f"the image folder {tmp_path / 'file' / 'images'} can't be used"):
-        Images(database, tmp_path / "file" / "images")
+        ImageRepository(database, tmp_path / "file" / "images")
 
 
 # Sweeping -----------------------------------------------------------------------------------------------------------
 
 
 async def test_a_sweep_removes_what_is_over_row_and_file(
-    pictures: Images, folder: Path, database: Database, keep: Keep
+    pictures: ImageRepository, folder: Path, database: Database, keep: Keep
 ) -> None:
     await keep("old", expires_at=NOON + 60)
     await keep("new", expires_at=NOON + 61)
@@ -143,20 +145,20 @@ async def test_a_sweep_removes_what_is_over_row_and_file(
     assert await pictures.get("new", NOON + 60) is not None
 
 
-async def test_a_sweep_of_nothing_removes_nothing(pictures: Images, folder: Path, keep: Keep) -> None:
+async def test_a_sweep_of_nothing_removes_nothing(pictures: ImageRepository, folder: Path, keep: Keep) -> None:
     assert await pictures.sweep(NOON) == 0
     await keep("a")
     assert await pictures.sweep(NOON) == 0
     assert files(folder) == {"a.png"}
 
 
-async def test_a_sweep_twice_is_a_sweep_once(pictures: Images, keep: Keep) -> None:
+async def test_a_sweep_twice_is_a_sweep_once(pictures: ImageRepository, keep: Keep) -> None:
     await keep("a")
     assert await pictures.sweep(NOON + 60) == 1
     assert await pictures.sweep(NOON + 60) == 0
 
 
-async def test_only_orphans_older_than_an_hour_are_removed(pictures: Images, folder: Path, keep: Keep) -> None:
+async def test_only_orphans_older_than_an_hour_are_removed(pictures: ImageRepository, folder: Path, keep: Keep) -> None:
     await keep("kept")
     for name, seconds in (("old", 3601), ("edge", 3600), ("young", 3599), ("future", -60)):
         await pictures.put(f"{name}.png", b"orphan")
@@ -166,7 +168,9 @@ async def test_only_orphans_older_than_an_hour_are_removed(pictures: Images, fol
     assert files(folder) == {"kept.png", "edge.png", "young.png", "future.png"}
 
 
-async def test_a_sweep_looks_at_every_page_of_what_is_listed(pictures: Images, folder: Path, keep: Keep) -> None:
+async def test_a_sweep_looks_at_every_page_of_what_is_listed(
+    pictures: ImageRepository, folder: Path, keep: Keep
+) -> None:
     await keep("kept")
     for number in range(2 * PAGE + 10):
         file = folder / f"orphan-{number}.png"
@@ -176,7 +180,9 @@ async def test_a_sweep_looks_at_every_page_of_what_is_listed(pictures: Images, f
     assert files(folder) == {"kept.png"}
 
 
-async def test_a_sweep_goes_on_where_a_file_is_gone_already(pictures: Images, folder: Path, keep: Keep) -> None:
+async def test_a_sweep_goes_on_where_a_file_is_gone_already(
+    pictures: ImageRepository, folder: Path, keep: Keep
+) -> None:
     await keep("a")
     await keep("b")
     (folder / "a.png").unlink()
@@ -185,7 +191,7 @@ async def test_a_sweep_goes_on_where_a_file_is_gone_already(pictures: Images, fo
 
 
 async def test_what_the_sweep_could_not_remove_is_an_orphan_for_the_next(
-    pictures: Images, folder: Path, database: Database, keep: Keep
+    pictures: ImageRepository, folder: Path, database: Database, keep: Keep
 ) -> None:
     """Rows go first: a server that dies between leaves a file without a row, never a row without a file."""
     await keep("a", expires_at=NOON)

@@ -13,13 +13,14 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, multiple, rule
 
+from allaprima.domain.accounts import Account, ApiKey
+from allaprima.domain.billing import EntryType
+from allaprima.domain.idempotency import IdempotencyClaim
+from allaprima.domain.jobs import UNFINISHED, Job, JobState
 from allaprima.errors import GenerationFailed, JobFinished, JobNotFound, JobUnfinished, OutOfCredits
 from allaprima.store.database import open_database
-from allaprima.store.idempotency import Claim
-from allaprima.store.keys import Account, Accounts, KeyRow, Keys
-from allaprima.store.rows import Job
-from allaprima.store.schema import UNFINISHED, EntryType, JobState
-from allaprima.store.transitions import Transitions
+from allaprima.store.job_transitions import JobTransitions
+from allaprima.store.keys import AccountRepository, KeyRepository
 from fakes import NOON
 from store.made import ask, new_job, outcome, picture
 
@@ -52,11 +53,11 @@ class JobMachine(RuleBasedStateMachine):
     @initialize()
     def open(self) -> None:
         self.database = self.do(open_database(Path(self.folder.name)))
-        self.owner = KeyRow("key", "account", None, "abcd1234", NOON, updated_at=NOON)
-        self.do(Accounts(self.database).add(Account("account", "default", NOON)))
-        self.do(Keys(self.database).add(self.owner, "hash"))
-        self.do(Accounts(self.database).credit("account", EntryType.PAYMENT, PAID, None, NOON))
-        self.moves = Transitions(self.database)
+        self.owner = ApiKey("key", "account", None, "abcd1234", NOON, updated_at=NOON)
+        self.do(AccountRepository(self.database).add(Account("account", "default", NOON)))
+        self.do(KeyRepository(self.database).add(self.owner, "hash"))
+        self.do(AccountRepository(self.database).credit("account", EntryType.PAYMENT, PAID, None, NOON))
+        self.moves = JobTransitions(self.database)
 
     def teardown(self) -> None:
         self.do(self.database.close())
@@ -75,7 +76,7 @@ class JobMachine(RuleBasedStateMachine):
     @rule(target=jobs, price=st.integers(0, 10), claim=st.sampled_from([None, "a", "b"]))
     def admit(self, price: int, claim: str | None) -> Any:
         job = new_job(self.owner, created_at=self.now, held=price, predicted_s=1.0)
-        claimed = Claim(claim, "same") if claim else None
+        claimed = IdempotencyClaim(claim, "same") if claim else None
         is_repeated = claim in self.claims
         if not is_repeated and price > PAID - sum(self.charged.values()) - sum(self.held.values()):
             try:

@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
+from allaprima.domain.accounts import ApiKey
+from allaprima.domain.generation import ImageFormat
+from allaprima.domain.jobs import Job, JobState, Priority
 from allaprima.errors import GenerationFailed, JobFinished, JobUnfinished, QueueFull, StartDeadlineMissed
-from allaprima.request import ImageFormat, Priority
 from allaprima.store.database import Database
-from allaprima.store.jobs import Jobs
-from allaprima.store.keys import KeyRow, Keys
-from allaprima.store.rows import Job
-from allaprima.store.schema import JobState
-from allaprima.store.transitions import Transitions
+from allaprima.store.job_transitions import JobTransitions
+from allaprima.store.jobs import JobRepository
+from allaprima.store.keys import KeyRepository
 from fakes import NOON
 from store.made import REQUEST, RESULT, ask, count, new_job, outcome, picture
 
@@ -23,33 +23,33 @@ NO = GenerationFailed("no colours")
 
 
 @pytest.fixture
-def jobs(database: Database) -> Jobs:
-    return Jobs(database)
+def jobs(database: Database) -> JobRepository:
+    return JobRepository(database)
 
 
 @pytest.fixture
-def moves(database: Database) -> Transitions:
-    return Transitions(database)
+def moves(database: Database) -> JobTransitions:
+    return JobTransitions(database)
 
 
 @pytest.fixture
-def add(moves: Transitions, owner: KeyRow) -> Callable[..., Awaitable[Job]]:
+def add(moves: JobTransitions, owner: ApiKey) -> Callable[..., Awaitable[Job]]:
     """Store a new queued job."""
 
-    async def add(created_at: float = NOON, owner: KeyRow = owner, **fields: Any) -> Job:
+    async def add(created_at: float = NOON, owner: ApiKey = owner, **fields: Any) -> Job:
         request = {name: fields.pop(name) for name in tuple(fields) if name in REQUEST.__dataclass_fields__}
-        return await moves.admit(new_job(owner, replace(REQUEST, **request), created_at, **fields), queue_size=1000)
+        return await moves.admit(new_job(owner, REQUEST.changed(**request), created_at, **fields), queue_size=1000)
 
     return add
 
 
-async def test_a_new_job_is_queued_and_complete(jobs: Jobs, add: Any) -> None:
+async def test_a_new_job_is_queued_and_complete(jobs: JobRepository, add: Any) -> None:
     job = await add(width=64, height=96, count=1, image_format=ImageFormat.WEBP, check_safety=False)
     assert await jobs.get(job.id) == job
     assert not job.is_finished
 
 
-async def test_an_unknown_job_is_none(jobs: Jobs) -> None:
+async def test_an_unknown_job_is_none(jobs: JobRepository) -> None:
     assert await jobs.get("nobody") is None
     assert await jobs.images_of(["nobody"], NOON) == {"nobody": []}
 
@@ -57,32 +57,32 @@ async def test_an_unknown_job_is_none(jobs: Jobs) -> None:
 # Leasing ------------------------------------------------------------------------------------------------------------
 
 
-async def test_jobs_of_one_key_are_leased_as_they_came(moves: Transitions, add: Any) -> None:
+async def test_jobs_of_one_key_are_leased_as_they_came(moves: JobTransitions, add: Any) -> None:
     early, middle, late = [await add(NOON + number) for number in range(3)]
     leased = [await moves.lease(NOON + 3, NOON + 60) for _ in range(4)]
     assert [job.id if job else None for job in leased] == [early.id, middle.id, late.id, None]
 
 
-async def test_jobs_of_the_same_moment_are_leased_in_the_order_of_their_ids(moves: Transitions, add: Any) -> None:
+async def test_jobs_of_the_same_moment_are_leased_in_the_order_of_their_ids(moves: JobTransitions, add: Any) -> None:
     added = [await add() for _ in range(5)]
     leased = [await moves.lease(NOON, NOON + 60) for _ in added]
     assert [job.id for job in leased if job] == sorted(job.id for job in added)
 
 
-async def test_a_leased_job_runs_and_counts_its_attempt(jobs: Jobs, moves: Transitions, add: Any) -> None:
+async def test_a_leased_job_runs_and_counts_its_attempt(jobs: JobRepository, moves: JobTransitions, add: Any) -> None:
     job = await add()
     leased = await moves.lease(NOON + 5, NOON + 60)
     assert leased == replace(job, state=JobState.RUNNING, started_at=NOON + 5, attempt=1)
     assert await jobs.get(job.id) == leased
 
 
-async def test_no_job_is_leased_twice(moves: Transitions, add: Any) -> None:
+async def test_no_job_is_leased_twice(moves: JobTransitions, add: Any) -> None:
     added = [await add() for _ in range(20)]
     leased = await asyncio.gather(*(moves.lease(NOON, NOON + 60) for _ in range(40)))
     assert sorted(job.id for job in leased if job) == sorted(job.id for job in added)
 
 
-async def test_queued_jobs_are_counted(jobs: Jobs, moves: Transitions, add: Any) -> None:
+async def test_queued_jobs_are_counted(jobs: JobRepository, moves: JobTransitions, add: Any) -> None:
     for _ in range(4):
         await add()
     assert (await jobs.load()).queued == 4
@@ -90,7 +90,7 @@ async def test_queued_jobs_are_counted(jobs: Jobs, moves: Transitions, add: Any)
     assert (await jobs.load()).queued == 3
 
 
-async def test_a_full_queue_takes_no_more(moves: Transitions, owner: KeyRow, tmp_path: Path) -> None:
+async def test_a_full_queue_takes_no_more(moves: JobTransitions, owner: ApiKey, tmp_path: Path) -> None:
     for _ in range(2):
         await moves.admit(new_job(owner), queue_size=2)
     with pytest.raises(QueueFull):
@@ -108,7 +108,7 @@ async def test_a_full_queue_takes_no_more(moves: Transitions, owner: KeyRow, tmp
 
 
 async def test_success_brings_the_pictures_and_the_charge_with_it(
-    jobs: Jobs, moves: Transitions, add: Any, tmp_path: Path
+    jobs: JobRepository, moves: JobTransitions, add: Any, tmp_path: Path
 ) -> None:
     await add()
     leased = await moves.lease(NOON, NOON + 60)
@@ -121,7 +121,7 @@ async def test_success_brings_the_pictures_and_the_charge_with_it(
     assert count(tmp_path, "usage") == 1
 
 
-async def test_the_charge_is_the_jobs_account_and_key(moves: Transitions, add: Any, tmp_path: Path) -> None:
+async def test_the_charge_is_the_jobs_account_and_key(moves: JobTransitions, add: Any, tmp_path: Path) -> None:
     await add(NOON - 1, client_request_id="mine", origin="playground")
     leased = await moves.lease(NOON, NOON + 60)
     await moves.succeed(leased, NOON + 9, outcome(picture(leased)))
@@ -137,7 +137,7 @@ async def test_the_charge_is_the_jobs_account_and_key(moves: Transitions, add: A
     ]  # fmt: skip
 
 
-async def test_a_failure_says_why(jobs: Jobs, moves: Transitions, add: Any) -> None:
+async def test_a_failure_says_why(jobs: JobRepository, moves: JobTransitions, add: Any) -> None:
     await add()
     leased = await moves.lease(NOON, NOON + 60)
     await moves.fail(leased, NOON + 9, NO)
@@ -150,7 +150,7 @@ async def test_a_failure_says_why(jobs: Jobs, moves: Transitions, add: Any) -> N
     )
 
 
-async def test_a_cancelled_job_is_finished(jobs: Jobs, moves: Transitions, add: Any) -> None:
+async def test_a_cancelled_job_is_finished(jobs: JobRepository, moves: JobTransitions, add: Any) -> None:
     await add()
     leased = await moves.lease(NOON, NOON + 60)
     await moves.cancel(leased, NOON + 9)
@@ -158,7 +158,9 @@ async def test_a_cancelled_job_is_finished(jobs: Jobs, moves: Transitions, add: 
     assert (done.state, done.finished_at, done.is_finished) == (JobState.CANCELLED, NOON + 9, True)
 
 
-async def test_what_did_not_succeed_is_counted_and_costs_nothing(moves: Transitions, add: Any, tmp_path: Path) -> None:
+async def test_what_did_not_succeed_is_counted_and_costs_nothing(
+    moves: JobTransitions, add: Any, tmp_path: Path
+) -> None:
     for end in (
         lambda job: moves.fail(job, NOON, NO),
         lambda job: moves.cancel(job, NOON),
@@ -173,7 +175,9 @@ async def test_what_did_not_succeed_is_counted_and_costs_nothing(moves: Transiti
     assert count(tmp_path, "ledger") == 0
 
 
-async def test_a_finished_job_is_finished_for_good(jobs: Jobs, moves: Transitions, add: Any, tmp_path: Path) -> None:
+async def test_a_finished_job_is_finished_for_good(
+    jobs: JobRepository, moves: JobTransitions, add: Any, tmp_path: Path
+) -> None:
     for end in (
         lambda job: moves.succeed(job, NOON, outcome(picture(job))),
         lambda job: moves.fail(job, NOON, NO),
@@ -193,7 +197,7 @@ async def test_a_finished_job_is_finished_for_good(jobs: Jobs, moves: Transition
     assert (count(tmp_path, "images"), count(tmp_path, "usage"), count(tmp_path, "ledger")) == (1, 3, 1)
 
 
-async def test_of_many_equal_results_one_is_taken(moves: Transitions, add: Any, tmp_path: Path) -> None:
+async def test_of_many_equal_results_one_is_taken(moves: JobTransitions, add: Any, tmp_path: Path) -> None:
     await add()
     leased = await moves.lease(NOON, NOON + 60)
     taken = await asyncio.gather(*(moves.succeed(leased, NOON, outcome(picture(leased))) for _ in range(10)))
@@ -202,7 +206,7 @@ async def test_of_many_equal_results_one_is_taken(moves: Transitions, add: Any, 
 
 
 async def test_a_success_that_can_not_be_stored_whole_is_not_stored(
-    jobs: Jobs, moves: Transitions, add: Any, tmp_path: Path
+    jobs: JobRepository, moves: JobTransitions, add: Any, tmp_path: Path
 ) -> None:
     await add()
     leased = await moves.lease(NOON, NOON + 60)
@@ -216,7 +220,9 @@ async def test_a_success_that_can_not_be_stored_whole_is_not_stored(
 # Interruptions ------------------------------------------------------------------------------------------------------
 
 
-async def test_an_interrupted_job_waits_again_in_its_place(jobs: Jobs, moves: Transitions, add: Any) -> None:
+async def test_an_interrupted_job_waits_again_in_its_place(
+    jobs: JobRepository, moves: JobTransitions, add: Any
+) -> None:
     first = await add(NOON)
     await add(NOON + 1)
     await moves.requeue(await moves.lease(NOON + 2, NOON + 60))
@@ -226,7 +232,7 @@ async def test_an_interrupted_job_waits_again_in_its_place(jobs: Jobs, moves: Tr
 
 
 async def test_the_result_of_an_old_attempt_is_refused(
-    jobs: Jobs, moves: Transitions, add: Any, tmp_path: Path
+    jobs: JobRepository, moves: JobTransitions, add: Any, tmp_path: Path
 ) -> None:
     await add()
     old = await moves.lease(NOON, NOON + 60)
@@ -242,14 +248,16 @@ async def test_the_result_of_an_old_attempt_is_refused(
     assert (count(tmp_path, "images"), count(tmp_path, "usage")) == (1, 1)
 
 
-async def test_a_job_that_waits_takes_no_result(jobs: Jobs, moves: Transitions, add: Any) -> None:
+async def test_a_job_that_waits_takes_no_result(jobs: JobRepository, moves: JobTransitions, add: Any) -> None:
     job = await add()
     assert not await moves.succeed(job, NOON, outcome(picture(job)))
     await moves.fail(job, NOON, NO)
     assert await jobs.get(job.id) == job
 
 
-async def test_after_a_crash_what_ran_waits_again_and_the_rest_stands(jobs: Jobs, moves: Transitions, add: Any) -> None:
+async def test_after_a_crash_what_ran_waits_again_and_the_rest_stands(
+    jobs: JobRepository, moves: JobTransitions, add: Any
+) -> None:
     added = [await add(NOON + number) for number in range(4)]
     done = await moves.lease(NOON, NOON + 60)
     await moves.succeed(done, NOON, outcome(picture(done)))
@@ -265,7 +273,7 @@ async def test_after_a_crash_what_ran_waits_again_and_the_rest_stands(jobs: Jobs
 
 
 async def test_all_that_were_painted_abreast_may_have_taken_the_server_down(
-    jobs: Jobs, moves: Transitions, add: Any
+    jobs: JobRepository, moves: JobTransitions, add: Any
 ) -> None:
     added = [await add() for _ in range(3)]
     for _ in added:
@@ -275,7 +283,7 @@ async def test_all_that_were_painted_abreast_may_have_taken_the_server_down(
 
 
 async def test_a_job_that_took_every_server_down_fails_with_the_reason(
-    jobs: Jobs, moves: Transitions, add: Any
+    jobs: JobRepository, moves: JobTransitions, add: Any
 ) -> None:
     job = await add()
     for attempt in (1, 2):
@@ -289,7 +297,7 @@ async def test_a_job_that_took_every_server_down_fails_with_the_reason(
     assert await moves.lease(NOON, NOON + 60) is None
 
 
-async def test_after_a_crash_what_was_to_be_cancelled_is(jobs: Jobs, moves: Transitions, add: Any) -> None:
+async def test_after_a_crash_what_was_to_be_cancelled_is(jobs: JobRepository, moves: JobTransitions, add: Any) -> None:
     job = await add()
     await moves.lease(NOON, NOON + 60)
     assert (await moves.ask_cancel(job.id, NOON + 1)).state is JobState.RUNNING
@@ -297,7 +305,7 @@ async def test_after_a_crash_what_was_to_be_cancelled_is(jobs: Jobs, moves: Tran
     assert (await jobs.get(job.id)).state is JobState.CANCELLED
 
 
-async def test_a_lapsed_lease_is_taken_back(jobs: Jobs, moves: Transitions, add: Any) -> None:
+async def test_a_lapsed_lease_is_taken_back(jobs: JobRepository, moves: JobTransitions, add: Any) -> None:
     await add()
     leased = await moves.lease(NOON, NOON + 60)
     assert await moves.requeue_lapsed(NOON + 60) == 0
@@ -315,7 +323,7 @@ async def test_a_lapsed_lease_is_taken_back(jobs: Jobs, moves: Transitions, add:
 # Cancelling, missing the start, removing ----------------------------------------------------------------------------
 
 
-async def test_a_queued_job_is_cancelled_at_once(jobs: Jobs, moves: Transitions, add: Any) -> None:
+async def test_a_queued_job_is_cancelled_at_once(jobs: JobRepository, moves: JobTransitions, add: Any) -> None:
     job = await add()
     cancelled = await moves.ask_cancel(job.id, NOON + 5)
     assert (cancelled.state, cancelled.finished_at) == (JobState.CANCELLED, NOON + 5)
@@ -325,7 +333,7 @@ async def test_a_queued_job_is_cancelled_at_once(jobs: Jobs, moves: Transitions,
 
 
 async def test_a_job_that_was_put_back_is_not_leased_once_its_cancel_was_asked(
-    jobs: Jobs, moves: Transitions, add: Any
+    jobs: JobRepository, moves: JobTransitions, add: Any
 ) -> None:
     job = await add()
     leased = await moves.lease(NOON, NOON + 60)
@@ -335,7 +343,7 @@ async def test_a_job_that_was_put_back_is_not_leased_once_its_cancel_was_asked(
     assert (await jobs.get(job.id)).state is JobState.CANCELLED
 
 
-async def test_a_job_that_may_not_start_any_more_fails(jobs: Jobs, moves: Transitions, add: Any) -> None:
+async def test_a_job_that_may_not_start_any_more_fails(jobs: JobRepository, moves: JobTransitions, add: Any) -> None:
     early, late = await add(start_by=NOON + 5), await add(start_by=NOON + 50)
     assert await jobs.start_deadlines() == [(early.id, NOON + 5), (late.id, NOON + 50)]
     assert not await moves.miss_start(early.id, NOON + 4)
@@ -346,13 +354,17 @@ async def test_a_job_that_may_not_start_any_more_fails(jobs: Jobs, moves: Transi
     assert not await moves.miss_start(late.id, NOON + 51)
 
 
-async def test_a_job_whose_time_to_start_is_over_is_not_leased(jobs: Jobs, moves: Transitions, add: Any) -> None:
+async def test_a_job_whose_time_to_start_is_over_is_not_leased(
+    jobs: JobRepository, moves: JobTransitions, add: Any
+) -> None:
     over, other = await add(start_by=NOON + 5), await add()
     assert (await moves.lease(NOON + 6, NOON + 60)).id == other.id
     assert (await jobs.get(over.id)).error_code == StartDeadlineMissed.code
 
 
-async def test_a_removed_job_leaves_its_bill_behind(jobs: Jobs, moves: Transitions, add: Any, tmp_path: Path) -> None:
+async def test_a_removed_job_leaves_its_bill_behind(
+    jobs: JobRepository, moves: JobTransitions, add: Any, tmp_path: Path
+) -> None:
     job = await add()
     with pytest.raises(JobUnfinished, match="queued"):
         await moves.remove(job.id)
@@ -365,7 +377,9 @@ async def test_a_removed_job_leaves_its_bill_behind(jobs: Jobs, moves: Transitio
     assert [count(tmp_path, table) for table in tables] == [0, 0, 1, 1]
 
 
-async def test_a_job_that_nobody_may_keep_forgets_its_prompt(jobs: Jobs, moves: Transitions, add: Any) -> None:
+async def test_a_job_that_nobody_may_keep_forgets_its_prompt(
+    jobs: JobRepository, moves: JobTransitions, add: Any
+) -> None:
     job = await add(prompt="a secret", is_kept=False)
     assert (await jobs.get(job.id)).request.prompt == "a secret"
     await moves.succeed(await moves.lease(NOON, NOON + 60), NOON, outcome())
@@ -375,7 +389,7 @@ async def test_a_job_that_nobody_may_keep_forgets_its_prompt(jobs: Jobs, moves: 
 # Fair order ---------------------------------------------------------------------------------------------------------
 
 
-async def leased_keys(moves: Transitions, number: int) -> str:
+async def leased_keys(moves: JobTransitions, number: int) -> str:
     """Lease and finish some jobs; return whose they were, a letter each."""
     found = ""
     for _ in range(number):
@@ -386,14 +400,14 @@ async def leased_keys(moves: Transitions, number: int) -> str:
 
 
 @pytest.fixture
-async def other(database: Database, owner: KeyRow) -> KeyRow:
+async def other(database: Database, owner: ApiKey) -> ApiKey:
     row = replace(owner, id="key-b", prefix="bbbbbbbb")
-    assert await Keys(database).add(row, "hash-b")
+    assert await KeyRepository(database).add(row, "hash-b")
     return row
 
 
 async def test_a_key_that_sends_one_job_does_not_wait_for_all_of_another(
-    moves: Transitions, add: Any, other: KeyRow
+    moves: JobTransitions, add: Any, other: ApiKey
 ) -> None:
     for _ in range(100):
         await add(predicted_s=1.0)
@@ -402,7 +416,7 @@ async def test_a_key_that_sends_one_job_does_not_wait_for_all_of_another(
     assert "b" in await leased_keys(moves, 3)
 
 
-async def test_keys_take_turns_by_seconds(moves: Transitions, add: Any, other: KeyRow) -> None:
+async def test_keys_take_turns_by_seconds(moves: JobTransitions, add: Any, other: ApiKey) -> None:
     for _ in range(12):
         await add(predicted_s=1.0)
     for _ in range(4):
@@ -412,7 +426,7 @@ async def test_keys_take_turns_by_seconds(moves: Transitions, add: Any, other: K
     assert order.count("b") == 4
 
 
-async def test_a_key_that_rested_has_saved_nothing_up(moves: Transitions, add: Any, other: KeyRow) -> None:
+async def test_a_key_that_rested_has_saved_nothing_up(moves: JobTransitions, add: Any, other: ApiKey) -> None:
     for _ in range(20):
         await add(predicted_s=1.0)
     await leased_keys(moves, 10)
@@ -422,7 +436,7 @@ async def test_a_key_that_rested_has_saved_nothing_up(moves: Transitions, add: A
 
 
 async def test_priority_orders_a_keys_own_jobs_and_takes_no_turn_from_others(
-    jobs: Jobs, moves: Transitions, add: Any, other: KeyRow
+    jobs: JobRepository, moves: JobTransitions, add: Any, other: ApiKey
 ) -> None:
     first = await add(predicted_s=1.0)
     strangers = await add(owner=other, predicted_s=1.0)
@@ -433,14 +447,14 @@ async def test_priority_orders_a_keys_own_jobs_and_takes_no_turn_from_others(
     assert order == [urgent.id, strangers.id, first.id]
 
 
-async def test_low_jobs_wait_until_nothing_else_does(moves: Transitions, add: Any, other: KeyRow) -> None:
+async def test_low_jobs_wait_until_nothing_else_does(moves: JobTransitions, add: Any, other: ApiKey) -> None:
     low = await add(priority=Priority.LOW)
     normal = [await add(owner=other) for _ in range(3)]
     assert [(await moves.lease(NOON, NOON + 60)).id for _ in range(4)] == [*(job.id for job in normal), low.id]
 
 
 async def test_the_place_in_the_queue_is_the_order_in_which_jobs_are_leased(
-    jobs: Jobs, moves: Transitions, add: Any, other: KeyRow
+    jobs: JobRepository, moves: JobTransitions, add: Any, other: ApiKey
 ) -> None:
     added = []
     for number in range(24):
@@ -455,7 +469,7 @@ async def test_the_place_in_the_queue_is_the_order_in_which_jobs_are_leased(
 
 @pytest.mark.parametrize("priority", Priority)
 async def test_what_would_be_ahead_of_a_job_is_ahead_of_it_once_it_is_there(
-    jobs: Jobs, add: Any, other: KeyRow, priority: Priority
+    jobs: JobRepository, add: Any, other: ApiKey, priority: Priority
 ) -> None:
     for number in range(12):
         who = {"owner": other} if number % 3 == 0 else {}
@@ -465,7 +479,7 @@ async def test_what_would_be_ahead_of_a_job_is_ahead_of_it_once_it_is_there(
     assert await jobs.ahead_of(job.id) == (*foreseen, 2.0)
 
 
-async def test_the_seconds_ahead_are_those_of_the_jobs_ahead(jobs: Jobs, add: Any) -> None:
+async def test_the_seconds_ahead_are_those_of_the_jobs_ahead(jobs: JobRepository, add: Any) -> None:
     added = [await add(predicted_s=float(seconds)) for seconds in (2, 3, 5)]
     assert [await jobs.ahead_of(job.id) for job in added] == [(0, 0.0, 2.0), (1, 2.0, 3.0), (2, 5.0, 5.0)]
     assert (await jobs.load()).queued_s == 10.0

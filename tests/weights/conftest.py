@@ -10,9 +10,9 @@ import torch
 from tokenizers import Tokenizer
 
 from allaprima.flux import AutoencoderConfig, CLIPConfig, ModelConfig, T5Config, TransformerConfig
-from allaprima.weights.folder import save_model
+from allaprima.weights.builtin import save_model
 from allaprima.weights.networks import Networks
-from allaprima.weights.tokenizer import word_tokenizer
+from allaprima.weights.tokenizers import word_tokenizer
 
 if TYPE_CHECKING:
     from weights.published import Published

@@ -12,10 +12,10 @@ import sys
 import traceback
 from pathlib import Path
 
+from allaprima.domain.models import Precision
 from allaprima.errors import WeightsError
-from allaprima.request import Precision
-from allaprima.weights.checkpoint import open_checkpoint
-from allaprima.weights.shelf import Shelf
+from allaprima.weights.checkpoint.loader import open_checkpoint
+from allaprima.weights.packed_cache import Shelf
 
 COUNT = 200
 LIES = (0, 1, 10**6, 10**8, 2**31, 2**60, 2**63, 2**64 - 1)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from allaprima.flux import AutoencoderConfig, CLIPConfig, ModelConfig, T5Config, TransformerConfig
 from allaprima.weights.networks import Networks
-from allaprima.weights.tokenizer import clip_tokenizer
+from allaprima.weights.tokenizers import clip_tokenizer
 from flux.oracles import autoencoder_oracle, clip_oracle, randomize, t5_oracle, transformer_oracle
 from weights.prompts import PROMPTS
 

@@ -14,18 +14,19 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from allaprima.domain.generation import GenerationRequest
+from allaprima.domain.models import Precision
 from allaprima.engine.pipeline import Pipeline
 from allaprima.errors import WeightsCorrupt, WeightsMissing, WeightsTooLarge, WeightsUnsafe
 from allaprima.flux import SCHNELL
-from allaprima.request import ImageRequest, Precision
-from allaprima.weights import precision
-from allaprima.weights.checkpoint import CheckpointFiles, open_checkpoint
-from allaprima.weights.containers import open_container
-from allaprima.weights.layouts import Part
-from allaprima.weights.model import open_model
+from allaprima.weights import quantize
+from allaprima.weights.checkpoint.infer_config import read_config
+from allaprima.weights.checkpoint.key_maps import Part
+from allaprima.weights.checkpoint.loader import CheckpointFiles, open_checkpoint
+from allaprima.weights.formats.containers import open_container
 from allaprima.weights.networks import Networks
-from allaprima.weights.shelf import Shelf
-from allaprima.weights.sizes import read_config
+from allaprima.weights.open import open_model
+from allaprima.weights.packed_cache import Shelf
 from weights.published import (
     CONFIG,
     LOSSLESS,
@@ -38,7 +39,7 @@ from weights.published import (
     write_gguf,
 )
 
-REQUEST = ImageRequest("a red apple on a beach", 7, "flux/schnell", 64, 96, steps=2)
+REQUEST = GenerationRequest(prompt="a red apple on a beach", seed=7, model="flux/schnell", width=64, height=96, steps=2)
 
 
 def opened(path: Path, published: Published) -> CheckpointFiles:
@@ -47,7 +48,7 @@ def opened(path: Path, published: Published) -> CheckpointFiles:
 
 def paint(path: Path, published: Published) -> tuple[str, bytes]:
     """Return the revision and the pixels of a checkpoint's picture."""
-    model = opened(path, published).load(precision=Precision.BF16)
+    model = opened(path, published).load(quantize=Precision.BF16)
     return model.revision, Pipeline(model, "cpu").paint(REQUEST)[0].tobytes()
 
 
@@ -74,7 +75,7 @@ def test_the_reference_is_painted_by_the_weights_that_were_written(
     published: Published, tmp_path: Path, reference: tuple[str, bytes]
 ) -> None:
     write_bfl(tmp_path, published)
-    loaded = opened(tmp_path, published).load(precision=Precision.BF16).networks.state_dict()
+    loaded = opened(tmp_path, published).load(quantize=Precision.BF16).networks.state_dict()
     wanted = published.networks.state_dict()
     assert loaded.keys() == wanted.keys()
     assert all(torch.equal(loaded[name].float(), wanted[name]) for name in wanted)
@@ -139,7 +140,7 @@ def test_fp8_is_read_as_the_numbers_that_it_stands_for(
     tmp_path: Path, published: Published, change: Callable[[Tensors], Tensors], factor: int
 ) -> None:
     write_bundle(tmp_path, published, change)
-    loaded = opened(tmp_path, published).load(precision=Precision.BF16).networks
+    loaded = opened(tmp_path, published).load(quantize=Precision.BF16).networks
     for part in ("transformer", "t5"):
         for name, tensor in published.tensors(part).items():
             is_packed = factor == 1 or tensor.ndim == 2
@@ -175,7 +176,7 @@ def test_blocks_made_by_hand_are_read_as_the_library_unpacks_them(tmp_path: Path
     block, size = gguf.GGML_QUANT_SIZES[quantization]
     columns = 512
     packed = np.random.default_rng(3).integers(0, 255, (4, columns // block * size), dtype=np.uint8)
-    # Half-precision factors stand at places of their own in each type; small bytes keep them all finite.
+    # Half-quantize factors stand at places of their own in each type; small bytes keep them all finite.
     packed &= 0x3B
     writer = gguf.GGUFWriter(tmp_path / "one.gguf", "flux")
     writer.add_tensor("matrix", packed, raw_dtype=quantization)
@@ -237,7 +238,7 @@ def test_a_number_that_is_not_finite_is_refused_by_file_and_name(
     changed(tmp_path, "ae.safetensors", lambda tensors: tensors["encoder.conv_in.bias"].fill_(value))
     files = opened(tmp_path, published)
     with pytest.raises(WeightsCorrupt, match=r"ae.safetensors: the tensor encoder.conv_in.bias holds values"):
-        files.load(precision=Precision.BF16)
+        files.load(quantize=Precision.BF16)
 
 
 def test_a_missing_part_is_named_with_a_file_that_has_it(tmp_path: Path, published: Published) -> None:
@@ -283,7 +284,7 @@ def test_more_than_the_free_memory_is_refused_before_anything_is_read(
     tmp_path: Path, published: Published, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_bfl(tmp_path, published)
-    monkeypatch.setattr(precision, "WORKING_BYTES", 2**60)
+    monkeypatch.setattr(quantize, "WORKING_BYTES", 2**60)
     with pytest.raises(WeightsTooLarge, match=r"needs 1073741824.\d GiB of memory in int8, and .* free on cpu"):
         opened(tmp_path, published).load()
 
@@ -336,7 +337,7 @@ def test_a_factor_for_each_row_is_refused(tmp_path: Path, published: Published) 
     write_bfl(tmp_path, published)
     changed(tmp_path, "flux1-schnell.safetensors", lambda tensors: tensors.update(change(tensors)))
     with pytest.raises(WeightsCorrupt, match=r"img_in.scale_weight is not one factor but \(64,\)"):
-        opened(tmp_path, published).load(precision=Precision.BF16)
+        opened(tmp_path, published).load(quantize=Precision.BF16)
 
 
 def test_whole_numbers_are_no_weights(tmp_path: Path, published: Published) -> None:
@@ -345,7 +346,7 @@ def test_whole_numbers_are_no_weights(tmp_path: Path, published: Published) -> N
         tmp_path, "flux1-schnell.safetensors", lambda t: t.update({"img_in.bias": torch.ones(64, dtype=torch.int8)})
     )
     with pytest.raises(WeightsCorrupt, match=r"the tensor img_in.bias is stored in torch.int8, which holds no weights"):
-        opened(tmp_path, published).load(precision=Precision.BF16)
+        opened(tmp_path, published).load(quantize=Precision.BF16)
 
 
 @pytest.mark.parametrize("name", ["absent.scale_weight", "absent.comfy_quant"])

@@ -12,14 +12,15 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 
+from allaprima.domain.models import SKETCH_ID
 from allaprima.errors import WeightsCorrupt, WeightsMissing
 from allaprima.flux import ModelConfig
 from allaprima.kernels import library
-from allaprima.weights.catalog import SKETCH_ID, sketch_folder
-from allaprima.weights.folder import TOKENIZER_FILE, WEIGHTS_FILE, save_model
-from allaprima.weights.model import open_model
+from allaprima.weights.builtin import TOKENIZER_FILE, WEIGHTS_FILE, save_model
 from allaprima.weights.networks import Networks
-from allaprima.weights.tokenizer import word_tokenizer
+from allaprima.weights.open import open_model
+from allaprima.weights.paths import sketch_folder
+from allaprima.weights.tokenizers import word_tokenizer
 
 Tensors = dict[str, torch.Tensor]
 TENSOR = "transformer.img_in.weight"

@@ -266,8 +266,8 @@ def test_a_pull_brings_the_tokenizers_that_other_files_lack(
     whole_hub: Hub, tmp_path: Path, published: Published
 ) -> None:
     from allaprima.errors import WeightsMissing
-    from allaprima.weights.checkpoint import open_checkpoint
-    from allaprima.weights.shelf import Shelf
+    from allaprima.weights.checkpoint.loader import open_checkpoint
+    from allaprima.weights.packed_cache import Shelf
 
     own = tmp_path / "own"
     write_bfl(own, published)

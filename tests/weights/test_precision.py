@@ -8,19 +8,20 @@ import pytest
 import torch
 from torch import nn
 
+from allaprima.domain.generation import GenerationRequest
+from allaprima.domain.models import Precision
 from allaprima.engine.pipeline import Pipeline
 from allaprima.errors import WeightsTooLarge
 from allaprima.flux import SCHNELL, SKETCH
 from allaprima.kernels import QuantizedLinear, library
-from allaprima.request import ImageRequest, Precision
 from allaprima.settings import EngineSettings
-from allaprima.weights import precision as precisions
-from allaprima.weights.catalog import sketch_folder
-from allaprima.weights.model import open_model
-from allaprima.weights.precision import LINEARS, build_networks, choose_precision, footprint, needed_bytes
+from allaprima.weights import quantize as precisions
+from allaprima.weights.open import open_model
+from allaprima.weights.paths import sketch_folder
+from allaprima.weights.quantize import LINEARS, build_networks, choose_precision, footprint, needed_bytes
 
 GIB = 2**30
-REQUEST = ImageRequest("a red apple on a beach", 7, "allaprima/sketch", 256, 256)
+REQUEST = GenerationRequest(prompt="a red apple on a beach", seed=7, model="allaprima/sketch", width=256, height=256)
 
 
 def test_the_settings_know_every_precision() -> None:

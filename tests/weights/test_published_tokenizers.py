@@ -6,7 +6,7 @@ import pytest
 from transformers import CLIPTokenizer, T5TokenizerFast
 
 from allaprima.errors import WeightsCorrupt, WeightsMissing
-from allaprima.weights.tokenizer import PromptTokenizer, published_tokenizers
+from allaprima.weights.tokenizers import PromptTokenizer, published_tokenizers
 from weights.prompts import PROMPTS
 from weights.published import CONFIG, Published
 

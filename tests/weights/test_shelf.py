@@ -12,19 +12,20 @@ import pytest
 import torch
 from torch import Tensor
 
+from allaprima.domain.generation import GenerationRequest
+from allaprima.domain.models import Precision
 from allaprima.engine.pipeline import Pipeline
 from allaprima.errors import Cancelled, WeightsCorrupt, WeightsError, WeightsTooLarge
 from allaprima.kernels import QuantizedLinear
-from allaprima.request import ImageRequest, Precision
-from allaprima.weights import checkpoint as checkpoints
-from allaprima.weights import shelf as shelves
-from allaprima.weights.checkpoint import open_checkpoint
+from allaprima.weights import packed_cache as shelves
+from allaprima.weights.checkpoint import loader as checkpoints
+from allaprima.weights.checkpoint.loader import open_checkpoint
 from allaprima.weights.networks import Model
-from allaprima.weights.precision import LINEARS, build_networks, is_modulation, is_text, pack
-from allaprima.weights.shelf import Shelf
+from allaprima.weights.packed_cache import Shelf
+from allaprima.weights.quantize import LINEARS, build_networks, is_modulation, is_text, pack
 from weights.published import Published, write_bfl
 
-REQUEST = ImageRequest("a red apple on a beach", 7, "flux/schnell", 64, 96, steps=2)
+REQUEST = GenerationRequest(prompt="a red apple on a beach", seed=7, model="flux/schnell", width=64, height=96, steps=2)
 PACKED = pytest.mark.parametrize("precision", [Precision.INT8, Precision.INT8WO, Precision.INT4WO, Precision.FP8])
 
 

@@ -4,9 +4,9 @@ import pytest
 from tokenizers import Tokenizer
 
 from allaprima.flux import ModelConfig
-from allaprima.weights.catalog import sketch_folder
-from allaprima.weights.model import open_model
-from allaprima.weights.tokenizer import END, PAD, UNKNOWN, PromptTokenizer, word_room, word_tokenizers
+from allaprima.weights.open import open_model
+from allaprima.weights.paths import sketch_folder
+from allaprima.weights.tokenizers import END, PAD, UNKNOWN, PromptTokenizer, word_room, word_tokenizers
 
 LENGTH = 8
 VOCABULARY = 16

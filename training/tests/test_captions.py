@@ -6,7 +6,7 @@ from functools import cache
 import numpy as np
 import pytest
 
-from allaprima.weights.tokenizer import word_tokenizer
+from allaprima.weights.tokenizers import word_tokenizer
 from training.captions import COLOUR_WORDS, COUNT_WORDS, SIZE_WORDS, background_words, caption, words
 from training.places import COLOURS, OPEN, PLACES
 from training.scenes import LEEWAY, SIZES, Scene, Subject, compose

@@ -5,10 +5,10 @@ import pytest
 import torch
 from local_encoder import LocalAutoencoder
 
+from allaprima.domain.models import Precision
 from allaprima.flux import SKETCH
-from allaprima.request import Precision
-from allaprima.weights.catalog import sketch_folder
-from allaprima.weights.model import open_model
+from allaprima.weights.open import open_model
+from allaprima.weights.paths import sketch_folder
 from training.buckets import encoded
 from training.cells import right_answers
 from training.collages import Planner, compose_collage, is_collage, laid

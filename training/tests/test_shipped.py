@@ -2,10 +2,11 @@
 
 import pytest
 
+from allaprima.domain.generation import GenerationRequest
+from allaprima.domain.models import SKETCH_ID, Precision
 from allaprima.engine.pipeline import Pipeline
-from allaprima.request import ImageRequest, Precision
-from allaprima.weights.catalog import SKETCH_ID, sketch_folder
-from allaprima.weights.model import open_model
+from allaprima.weights.open import open_model
+from allaprima.weights.paths import sketch_folder
 from training.detector import load_detector
 from training.score import SIDE, autoencoder_psnr
 from training.suite import ALL_CATEGORIES, asks, score
@@ -24,7 +25,7 @@ def pipeline() -> Pipeline:
 @pytest.fixture(scope="module")
 def shares(pipeline: Pipeline) -> dict[str, float]:
     def paint(prompt: str, seed: int):
-        return pipeline.paint(ImageRequest(prompt, seed, SKETCH_ID, SIDE, SIDE))[0]
+        return pipeline.paint(GenerationRequest(prompt=prompt, seed=seed, model=SKETCH_ID, width=SIDE, height=SIDE))[0]
 
     return score(paint, load_detector().look, asks()[::EVERY], (0,))
 

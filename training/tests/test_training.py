@@ -6,10 +6,10 @@ import sys
 
 import pytest
 
+from allaprima.domain.generation import GenerationRequest
+from allaprima.domain.models import SKETCH_ID
 from allaprima.engine.pipeline import Pipeline
-from allaprima.request import ImageRequest
-from allaprima.weights.catalog import SKETCH_ID
-from allaprima.weights.model import open_model
+from allaprima.weights.open import open_model
 
 MINUTES = {"autoencoder": 0.7, "decoder": 0.2, "reading": 0.5, "flow": 0.9}
 
@@ -42,7 +42,9 @@ def test_one_command_trains_from_nothing_and_goes_on_where_it_stopped(art, tmp_p
     assert list((tmp_path / "work").glob("sheet-*.png"))
     model = open_model(tmp_path / "model").load()
     assert model.networks.transformer.final_layer.linear.weight.abs().sum() > 0
-    pictures = Pipeline(model, "cpu").paint(ImageRequest("a fox on a beach", 0, SKETCH_ID, 256, 192))
+    pictures = Pipeline(model, "cpu").paint(
+        GenerationRequest(prompt="a fox on a beach", seed=0, model=SKETCH_ID, width=256, height=192)
+    )
     assert pictures[0].shape == (192, 256, 3)
 
     again = subprocess.run(command, check=True, capture_output=True, text=True).stdout

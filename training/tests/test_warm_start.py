@@ -6,11 +6,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from allaprima.domain.models import SKETCH_ID
 from allaprima.flux import SKETCH, Autoencoder
-from allaprima.weights.catalog import SKETCH_ID
-from allaprima.weights.folder import save_model
+from allaprima.weights.builtin import save_model
 from allaprima.weights.networks import Networks
-from allaprima.weights.tokenizer import word_tokenizer
+from allaprima.weights.tokenizers import word_tokenizer
 from training.__main__ import AUTOENCODER, export, keep_autoencoder, take_autoencoder, warm_start
 from training.captions import words
 from training.fit import Fit

@@ -9,12 +9,14 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.staticfiles import StaticFiles
 
 from allaprima import __version__
-from allaprima.api import billing, catalog, events, files, groups, images, jobs, keys, metrics, page, usage, webhooks
+from allaprima.api import prometheus
 from allaprima.api.errors import add_error_handlers
-from allaprima.api.metrics import CountingMiddleware
+from allaprima.api.http.request_id import EXPOSED_HEADERS, RequestIdMiddleware
 from allaprima.api.openapi import correct_document
-from allaprima.api.tracing import EXPOSED_HEADERS, TracingMiddleware
-from allaprima.service.service import Service
+from allaprima.api.prometheus import AccessLogMiddleware
+from allaprima.api.v1 import billing, events, files, groups, images, jobs, keys, models, usage, webhooks
+from allaprima.api.web import routes
+from allaprima.service.app import Service
 from allaprima.settings import ServerSettings
 
 DOCS_FOLDER = Path(__file__).parent / "docs"
@@ -36,12 +38,12 @@ def create_app(settings: ServerSettings, service: Service) -> FastAPI:
     app.state.settings = settings
     app.state.service = service
     app.state.metrics = service.metrics
-    for part in (images, jobs, events, groups, files, keys, usage, billing, webhooks, catalog, metrics):
+    for part in (images, jobs, events, groups, files, keys, usage, billing, webhooks, models, prometheus):
         app.include_router(part.router)
     app.add_route("/docs", _docs, include_in_schema=False)
     app.mount("/docs/assets", StaticFiles(directory=DOCS_FOLDER), name="docs-assets")
-    app.include_router(page.router)
-    app.mount("/playground", page.Assets(), name="playground")
+    app.include_router(routes.router)
+    app.mount("/playground", routes.Assets(), name="playground")
     correct_document(app, [name for model in service.models.served() for name in (model.id, *model.aliases)])
     add_error_handlers(app)
     app.add_middleware(
@@ -51,8 +53,8 @@ def create_app(settings: ServerSettings, service: Service) -> FastAPI:
         allow_headers=["*"],
         expose_headers=EXPOSED_HEADERS,
     )
-    app.add_middleware(TracingMiddleware)
-    app.add_middleware(CountingMiddleware, metrics=service.metrics)
+    app.add_middleware(RequestIdMiddleware)
+    app.add_middleware(AccessLogMiddleware, prometheus=service.metrics)
     return app
 
 

@@ -17,7 +17,7 @@ from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from allaprima import errors
-from allaprima.api.context import inference_id_of
+from allaprima.api.deps import inference_id_of
 
 logger = logging.getLogger(__name__)
 

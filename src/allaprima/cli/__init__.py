@@ -173,7 +173,7 @@ def keys_create(
 ) -> None:
     """Make a key; it alone is printed on stdout, and never again."""
     with _refusals():
-        from allaprima.api.admin import NewKey
+        from allaprima.api.operator import NewKey
         from allaprima.cli.operator import open_operator
 
         with open_operator(_settings(data_dir)) as operator:
@@ -231,7 +231,7 @@ def accounts_list(data_dir: DataDir = None) -> None:
     """List all accounts with their balance, oldest first."""
     with _refusals():
         from allaprima.cli.operator import open_operator
-        from allaprima.service.prices import to_usd
+        from allaprima.domain.billing import to_usd
 
         with open_operator(_settings(data_dir)) as operator:
             rows = operator.list_accounts()
@@ -252,7 +252,7 @@ def accounts_credit(
     """Pay into an account; credits come in no other way."""
     with _refusals():
         from allaprima.cli.operator import open_operator
-        from allaprima.service.prices import to_credits, to_usd
+        from allaprima.domain.billing import to_credits, to_usd
 
         with open_operator(_settings(data_dir)) as operator:
             paid = operator.credit(account, to_credits(usd), note)
@@ -277,9 +277,9 @@ def pull(
 def models() -> None:
     """List the models that allaprima knows, and which of them are here."""
     with _refusals():
-        from allaprima.weights.catalog import CATALOG, SKETCH_ID
-        from allaprima.weights.pulled import default_folder, pulled_folders
-        from allaprima.wiring import open_models
+        from allaprima.bootstrap import open_models
+        from allaprima.domain.models import CATALOG, SKETCH_ID
+        from allaprima.weights.paths import default_folder, pulled_folders
 
         engine = _settings().engine
         weights_dir = engine.weights_dir or default_folder()
@@ -299,7 +299,7 @@ def doctor() -> None:
     """Say what hardware and models are here, and what is missing, in words."""
     with _refusals():
         from allaprima.cli.doctor import GIB, examine, precision_rows
-        from allaprima.weights.pulled import default_folder
+        from allaprima.weights.paths import default_folder
 
         engine = _settings().engine
         findings = examine(engine.weights_dir or default_folder())

@@ -8,17 +8,16 @@ from pathlib import Path
 
 import torch
 
-from allaprima.engine.safety import SafetyChecker
+from allaprima.domain.models import SCHNELL_ID, SKETCH_ID, Precision
+from allaprima.engine.safety.checker import SafetyChecker
 from allaprima.errors import WeightsError
 from allaprima.flux import SCHNELL
 from allaprima.kernels import library
 from allaprima.kernels.library import Level
-from allaprima.request import Precision
-from allaprima.weights.catalog import SCHNELL_ID, SKETCH_ID, sketch_folder
 from allaprima.weights.memory import available_bytes
-from allaprima.weights.model import open_model
-from allaprima.weights.precision import can_run, footprint, needed_bytes
-from allaprima.weights.pulled import pulled_folders
+from allaprima.weights.open import open_model
+from allaprima.weights.paths import pulled_folders, sketch_folder
+from allaprima.weights.quantize import can_run, footprint, needed_bytes
 
 GIB = 2**30
 

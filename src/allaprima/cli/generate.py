@@ -8,15 +8,17 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from allaprima.engine.safety import SafetyChecker
+from allaprima.bootstrap import build_painter, prepare_device
+from allaprima.domain.fields import RANDOM_SEED_BOUND
+from allaprima.domain.generation import GenerationRequest, ImageFormat
+from allaprima.domain.models import SKETCH_ID
+from allaprima.domain.progress import StepCallback, StepDone
+from allaprima.engine.safety.checker import SafetyChecker
 from allaprima.errors import FieldProblem, InvalidRequest
 from allaprima.flux import no_check
-from allaprima.request import RANDOM_SEED_BOUND, ImageFormat, ImageRequest, StepDone, StepsOnly
 from allaprima.settings import EngineSettings
-from allaprima.weights.catalog import SKETCH_ID, find_path
-from allaprima.weights.model import open_model
-from allaprima.weights.pulled import default_folder
-from allaprima.wiring import build_painter, prepare_device
+from allaprima.weights.open import open_model
+from allaprima.weights.paths import default_folder, find_path
 
 SUFFIXES = {
     ".png": ImageFormat.PNG,
@@ -33,7 +35,7 @@ MAX_SIZE_CHARACTERS = 40
 class Job:
     """What to paint and where to write it."""
 
-    request: ImageRequest
+    request: GenerationRequest
     output: Path
 
     @classmethod
@@ -48,7 +50,7 @@ class Job:
             problems.append(FieldProblem("--size", f"must look like 1024x768; it is {size[:MAX_SIZE_CHARACTERS]}"))
             width, height = "1024", "768"
         try:
-            request = ImageRequest(
+            request = GenerationRequest(
                 prompt=prompt,
                 seed=secrets.randbelow(RANDOM_SEED_BOUND) if seed is None else seed,
                 model=SKETCH_ID,
@@ -90,7 +92,7 @@ def paint(job: Job, model: str, words: Console, settings: EngineSettings) -> lis
         def on_step(done: StepDone) -> None:
             progress.update(task, completed=done.step)
 
-        painting = painter.paint(job.request, no_check, StepsOnly(on_step))
+        painting = painter.paint(job.request, no_check, StepCallback(on_step))
     for warning in painting.warnings:
         words.print(f"note: {warning}", markup=False)
     written = []

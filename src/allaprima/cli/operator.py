@@ -12,10 +12,10 @@ from urllib.parse import quote
 
 import httpx2
 
-from allaprima import wiring
-from allaprima.api.admin import SOCKET_FILE, NewKey, create_key, show_account, show_key
+from allaprima import bootstrap
+from allaprima.api.operator import SOCKET_FILE, NewKey, create_key, show_account, show_key
 from allaprima.errors import AccountNotFound, KeyNotFound, StoreLocked, StoreUnreachable
-from allaprima.service.service import OperatorService
+from allaprima.service.app import OperatorService
 from allaprima.settings import Settings
 
 T = TypeVar("T")
@@ -134,7 +134,7 @@ class LocalOperator:
 
     def _run(self, work: Callable[[OperatorService], Coroutine[Any, Any, T]]) -> T:
         async def open_and_work() -> T:
-            async with wiring.open_operator(self._settings) as operator:
+            async with bootstrap.open_operator(self._settings) as operator:
                 return await work(operator)
 
         return asyncio.run(open_and_work())

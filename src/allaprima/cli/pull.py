@@ -5,11 +5,11 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from allaprima.domain.models import SCHNELL_ID, find
 from allaprima.errors import FieldProblem, InvalidRequest
 from allaprima.settings import EngineSettings
-from allaprima.weights.catalog import SCHNELL_ID, find
 from allaprima.weights.hub import LAYOUTS, plan_pull, pull
-from allaprima.weights.pulled import default_folder
+from allaprima.weights.paths import default_folder
 
 
 def pull_model(model: str, layout: str, settings: EngineSettings, words: Console) -> Path:

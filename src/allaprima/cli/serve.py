@@ -15,16 +15,16 @@ from fastapi import FastAPI
 from rich.console import Console
 from uvicorn.loops.auto import auto_loop_factory
 
-from allaprima.api.admin import create_admin_app
 from allaprima.api.app import create_app
+from allaprima.api.operator import create_admin_app
+from allaprima.bootstrap import build_engine, open_service
 from allaprima.cli.logs import configure_logs
 from allaprima.cli.operator import socket_path
 from allaprima.cli.traces import exported_traces
-from allaprima.engine.runner import Engine
+from allaprima.engine.local import LocalEngine
 from allaprima.errors import SettingsError
-from allaprima.service.service import Service
+from allaprima.service.app import Service
 from allaprima.settings import ServerSettings, Settings
-from allaprima.wiring import build_engine, open_service
 
 #: Seconds that open requests get when the server stops: to be painted, and then to hear that they were not.
 PAINT_S, GRACE_S = 18, 20
@@ -73,7 +73,7 @@ def _bind(settings: ServerSettings) -> socket.socket:
     return listener
 
 
-async def _serve(settings: Settings, engine: Engine, listener: socket.socket, words: Console) -> None:
+async def _serve(settings: Settings, engine: LocalEngine, listener: socket.socket, words: Console) -> None:
     async with open_service(settings, engine=engine) as service:
         main = _server(create_app(settings.server, service))
         loop = asyncio.get_running_loop()

@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from allaprima.engine.cache import ByteCache
+from allaprima.domain.generation import GenerationRequest
+from allaprima.engine.prompt_cache import ByteCache
 from allaprima.errors import GenerationFailed
 from allaprima.flux import Check, Modulations, no_check
 from allaprima.flux.latents import image_ids, noise, pack, text_ids, token_grid, unpack
 from allaprima.flux.sampler import euler_step, schedule, velocity_to
-from allaprima.request import ImageRequest
 from allaprima.weights.networks import Model
 
 Pixels = NDArray[np.uint8]
@@ -89,7 +89,7 @@ class Pipeline:
         self._device = torch.device(device)
 
     @torch.inference_mode()
-    def paint(self, request: ImageRequest) -> list[Pixels]:
+    def paint(self, request: GenerationRequest) -> list[Pixels]:
         """Return a request's pictures, for those who want neither progress nor timings: `Painter` has both."""
         canvas = self.prepare(request)
         for _ in self.denoise(canvas, self.encode(request.prompt, no_check), request.steps, no_check):
@@ -120,7 +120,7 @@ class Pipeline:
             networks.clip(torch.tensor([clip_ids], device=self._device), check),
         )
 
-    def prepare(self, request: ImageRequest) -> Canvas:
+    def prepare(self, request: GenerationRequest) -> Canvas:
         """Return the canvas of a request: pure noise, image i from seed + i."""
         config = self.model.config
         rows, columns = token_grid(request.width, request.height, config.token_px, config.canvas_tokens)

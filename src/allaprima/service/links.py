@@ -8,8 +8,8 @@ import base64
 import hashlib
 import hmac
 
+from allaprima.domain.jobs import StoredImage
 from allaprima.errors import ImageNotFound
-from allaprima.store.rows import ImageRow
 
 
 class Links:
@@ -18,7 +18,7 @@ class Links:
     def __init__(self, secret: bytes) -> None:
         self._secret = secret
 
-    def path(self, image: ImageRow, until: float | None = None) -> str:
+    def path(self, image: StoredImage, until: float | None = None) -> str:
         """Return the link's path; it works until that time, or until the picture expires."""
         name = f"{image.id}.{image.object_name.rpartition('.')[2]}"
         expires = int(image.expires_at if until is None else until)

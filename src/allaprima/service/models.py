@@ -2,9 +2,8 @@
 
 from dataclasses import dataclass
 
-from allaprima.request import ModelInfo
-from allaprima.service.ports import Engine
-from allaprima.weights.catalog import CATALOG, SKETCH_ID, CatalogEntry, find
+from allaprima.domain.models import CATALOG, SKETCH_ID, CatalogEntry, ModelInfo, find
+from allaprima.domain.ports import Engine
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,9 @@
 from concurrent.futures import Future
 from typing import Protocol
 
-from allaprima.request import ImageRequest, ModelInfo, Painting, Progress, TokenCount
+from allaprima.domain.generation import GenerationRequest, GenerationResult
+from allaprima.domain.models import ModelInfo, TokenCount
+from allaprima.domain.progress import Progress
 
 
 class Engine(Protocol):
@@ -21,13 +23,13 @@ class Engine(Protocol):
     def is_ready(self) -> bool:
         """Whether every model is loaded."""
 
-    def tokens(self, request: ImageRequest) -> TokenCount:
+    def tokens(self, request: GenerationRequest) -> TokenCount:
         """Return how long a prompt is for its model."""
 
     def start(self) -> None:
         """Begin to load and then to paint."""
 
-    def submit(self, job_id: str, request: ImageRequest, progress: Progress) -> Future[Painting]:
+    def submit(self, job_id: str, request: GenerationRequest, progress: Progress) -> Future[GenerationResult]:
         """Queue a request; the Future fails with `Cancelled`, `Draining` or `GenerationFailed`, or is cancelled."""
 
     def cancel(self, job_id: str) -> None:

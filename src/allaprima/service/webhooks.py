@@ -19,15 +19,16 @@ from typing import Any
 import httpx2
 from standardwebhooks import Webhook
 
+from allaprima.domain.idempotency import IdempotencyClaim
+from allaprima.domain.jobs import Job, StoredImage
+from allaprima.domain.ports import Clock
+from allaprima.domain.webhooks import WebhookDelivery, WebhookEndpoint
 from allaprima.errors import EndpointNotFound, FieldProblem, InvalidRequest, StoreError
 from allaprima.metrics import Metrics
-from allaprima.service.addresses import Addresses, Refused
 from allaprima.service.links import Links
-from allaprima.service.ports import Clock
-from allaprima.store.idempotency import Claim
-from allaprima.store.jobs import Jobs
-from allaprima.store.outbox import Delivery, Endpoint, Outbox
-from allaprima.store.rows import ImageRow, Job
+from allaprima.service.outbound import Addresses, Refused
+from allaprima.store.jobs import JobRepository
+from allaprima.store.outbox import Outbox
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +48,7 @@ class Webhooks:
     """Sends what the outbox holds, and keeps the endpoints."""
 
     def __init__(
-        self, outbox: Outbox, jobs: Jobs, links: Links, addresses: Addresses, clock: Clock, metrics: Metrics
+        self, outbox: Outbox, jobs: JobRepository, links: Links, addresses: Addresses, clock: Clock, metrics: Metrics
     ) -> None:
         self._outbox = outbox
         self._jobs = jobs
@@ -70,7 +71,7 @@ class Webhooks:
             problem = "is disabled, for it answered 410 or never; remove it with DELETE /v1/webhooks/{id} to start anew"
             raise InvalidRequest(FieldProblem("webhook_url", problem))
 
-    async def endpoints(self, account_id: str) -> list[Endpoint]:
+    async def endpoints(self, account_id: str) -> list[WebhookEndpoint]:
         """Return an account's endpoints, oldest first."""
         return await self._outbox.endpoints(account_id)
 
@@ -86,7 +87,7 @@ class Webhooks:
             found = await self._outbox.secrets(account_id, self._clock())
         return found[0]
 
-    async def rotate(self, account_id: str, claim: Claim | None = None) -> str:
+    async def rotate(self, account_id: str, claim: IdempotencyClaim | None = None) -> str:
         """Return a new secret; the one before signs too for a day. An equal request changes nothing.
 
         Raises `IdempotencyMismatch`.
@@ -135,7 +136,7 @@ class Webhooks:
                 async with asyncio.timeout(wait_s):
                     await self._wake.wait()
 
-    async def _send(self, client: httpx2.AsyncClient, delivery: Delivery) -> None:
+    async def _send(self, client: httpx2.AsyncClient, delivery: WebhookDelivery) -> None:
         """Try once, and note what it came to."""
         try:
             async with asyncio.timeout(TIMEOUT_S):
@@ -156,7 +157,7 @@ class Webhooks:
         else:
             await self._try_again(delivery, f"answered {answer.status_code}", self._retry_after(answer))
 
-    async def _post(self, client: httpx2.AsyncClient, delivery: Delivery) -> httpx2.Response:
+    async def _post(self, client: httpx2.AsyncClient, delivery: WebhookDelivery) -> httpx2.Response:
         target = await self._addresses.find(delivery.url)
         body = json.dumps(await self._payload(delivery), separators=(",", ":"))
         headers = self._headers(delivery, body) | {"host": target.authority}
@@ -167,7 +168,7 @@ class Webhooks:
         ) as answer:
             return answer
 
-    def _headers(self, delivery: Delivery, body: str) -> dict[str, str]:
+    def _headers(self, delivery: WebhookDelivery, body: str) -> dict[str, str]:
         at = datetime.fromtimestamp(int(self._clock()), UTC)
         signatures = [Webhook(secret).sign(delivery.id, at, body) for secret in delivery.secrets]
         return {
@@ -178,7 +179,7 @@ class Webhooks:
             "webhook-signature": " ".join(signatures),
         }
 
-    async def _payload(self, delivery: Delivery) -> dict[str, Any]:
+    async def _payload(self, delivery: WebhookDelivery) -> dict[str, Any]:
         job = await self._jobs.get(delivery.job_id)
         data: dict[str, Any] = {"id": delivery.job_id}
         if job is not None:
@@ -187,7 +188,7 @@ class Webhooks:
         at = datetime.fromtimestamp(delivery.created_at, UTC).isoformat(timespec="milliseconds")
         return {"type": delivery.event, "timestamp": at.replace("+00:00", "Z"), "data": data}
 
-    def _shown_image(self, job: Job, image: ImageRow) -> dict[str, Any]:
+    def _shown_image(self, job: Job, image: StoredImage) -> dict[str, Any]:
         return {
             "id": image.id,
             "url": f"{job.terms.base_url}{self._links.path(image)}",
@@ -197,7 +198,7 @@ class Webhooks:
             "expires_at": int(image.expires_at),
         }
 
-    async def _try_again(self, delivery: Delivery, error: str, at_least_s: float) -> None:
+    async def _try_again(self, delivery: WebhookDelivery, error: str, at_least_s: float) -> None:
         if delivery.attempt >= len(SCHEDULE_S):
             logger.warning("webhook %s is given up after %d tries: %s", delivery.id, delivery.attempt + 1, error)
             await self._outbox.failed(delivery, error, None)

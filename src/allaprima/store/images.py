@@ -16,9 +16,10 @@ from obstore.exceptions import BaseError, NotFoundError
 from obstore.store import LocalStore
 from sqlalchemy import ColumnElement, Connection, delete, select
 
+from allaprima.domain.jobs import StoredImage
 from allaprima.errors import StoreError
 from allaprima.store.database import Database, reads, writes
-from allaprima.store.rows import ImageRow, image_from_row
+from allaprima.store.rows import image_from_row
 from allaprima.store.schema import images
 
 logger = logging.getLogger(__name__)
@@ -62,13 +63,13 @@ class Images:
                 os.close(descriptor)
 
     @reads
-    def find(self, connection: Connection, image_id: str, now: float) -> ImageRow | None:
+    def find(self, connection: Connection, image_id: str, now: float) -> StoredImage | None:
         """Return the row of a picture that is not expired."""
         wanted = select(images).where(images.c.id == image_id, images.c.expires_at > now)
         row = connection.execute(wanted).first()
         return image_from_row(row) if row else None
 
-    async def get(self, image_id: str, now: float) -> tuple[ImageRow, bytes] | None:
+    async def get(self, image_id: str, now: float) -> tuple[StoredImage, bytes] | None:
         """Return a picture that is not expired, row and file. Raises `StoreError` when its file can't be read."""
         picture = await self.find(image_id, now)
         if picture is None:

@@ -1,16 +1,17 @@
-"""Jobs as they stand: one, a page, their pictures, their place in the queue. What changes them is in `transitions`."""
+"""Jobs as they stand: one, a page, their pictures, their place in the fair_queue. What changes them is in `transitions`."""
 
 from collections.abc import Iterable
 
 from sqlalchemy import Connection, select
 
+from allaprima.domain.idempotency import IdempotencyClaim
+from allaprima.domain.jobs import UNFINISHED, Job, JobState, Priority, StoredImage
 from allaprima.errors import JobNotFound
-from allaprima.request import Priority
-from allaprima.store import queue
+from allaprima.store import fair_queue
 from allaprima.store.database import Database, reads
-from allaprima.store.idempotency import Claim, find_claim
-from allaprima.store.rows import FIND_JOB, JOB_COLUMNS, ImageRow, Job, image_from_row, job_from_row, read_job
-from allaprima.store.schema import UNFINISHED, JobState, images, jobs, results
+from allaprima.store.idempotency import find_claim
+from allaprima.store.rows import FIND_JOB, JOB_COLUMNS, image_from_row, job_from_row, read_job
+from allaprima.store.schema import images, jobs, results
 
 
 class Jobs:
@@ -25,7 +26,7 @@ class Jobs:
         return _find(connection, job_id)
 
     @reads
-    def find_claimed(self, connection: Connection, account_id: str, claim: Claim, now: float) -> Job | None:
+    def find_claimed(self, connection: Connection, account_id: str, claim: IdempotencyClaim, now: float) -> Job | None:
         """Return the job that an equal request made before, if any did.
 
         Raises `IdempotencyMismatch` for another request's claim, `JobNotFound` when the job was removed since.
@@ -72,9 +73,9 @@ class Jobs:
         return [job_from_row(row) for row in connection.execute(wanted.order_by(jobs.c.id))]
 
     @reads
-    def images_of(self, connection: Connection, job_ids: Iterable[str], now: float) -> dict[str, list[ImageRow]]:
+    def images_of(self, connection: Connection, job_ids: Iterable[str], now: float) -> dict[str, list[StoredImage]]:
         """Return the pictures of some jobs that have not expired, in order, by job id."""
-        found: dict[str, list[ImageRow]] = {job_id: [] for job_id in job_ids}
+        found: dict[str, list[StoredImage]] = {job_id: [] for job_id in job_ids}
         alive = images.c.job_id.in_(list(found)), images.c.expires_at > now
         wanted = select(images).where(*alive).order_by(images.c.job_id, images.c.place)
         for row in connection.execute(wanted):
@@ -83,20 +84,20 @@ class Jobs:
 
     @reads
     def ahead_of(self, connection: Connection, job_id: str) -> tuple[int, float, float] | None:
-        """See `queue.ahead_of`."""
-        return queue.ahead_of(connection, job_id)
+        """See `fair_queue.ahead_of`."""
+        return fair_queue.ahead_of(connection, job_id)
 
     @reads
     def ahead_of_new(
         self, connection: Connection, key_id: str, priority: Priority, predicted_s: float
     ) -> tuple[int, float]:
-        """See `queue.ahead_of_new`."""
-        return queue.ahead_of_new(connection, key_id, *queue.lane(priority), predicted_s)
+        """See `fair_queue.ahead_of_new`."""
+        return fair_queue.ahead_of_new(connection, key_id, *fair_queue.lane(priority), predicted_s)
 
     @reads
-    def load(self, connection: Connection) -> queue.Load:
-        """See `queue.load`."""
-        return queue.load(connection)
+    def load(self, connection: Connection) -> fair_queue.Load:
+        """See `fair_queue.load`."""
+        return fair_queue.load(connection)
 
     @reads
     def start_deadlines(self, connection: Connection) -> list[tuple[str, float]]:
@@ -109,7 +110,7 @@ class Jobs:
     @reads
     def cached(
         self, connection: Connection, account_id: str, fingerprint: str, now: float
-    ) -> tuple[Job, list[ImageRow]] | None:
+    ) -> tuple[Job, list[StoredImage]] | None:
         """Return the account's job that painted just this, while all its pictures are there."""
         wanted = select(results.c.job_id).where(
             results.c.account_id == account_id, results.c.fingerprint == fingerprint

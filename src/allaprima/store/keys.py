@@ -5,12 +5,14 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, bindparam, func, insert, select, update
 
+from allaprima.domain.accounts import LimitPeriod, period_start
+from allaprima.domain.billing import EntryDirection, EntryType
+from allaprima.domain.idempotency import IdempotencyClaim
 from allaprima.errors import KeyNotFound
-from allaprima.store import bill
+from allaprima.store import charges
 from allaprima.store.database import Database, reads, writes
-from allaprima.store.idempotency import Claim, find_claim, keep_claim
-from allaprima.store.schema import Direction, EntryType, accounts, keys, usage_slots
-from allaprima.store.windows import Retention, window_start
+from allaprima.store.idempotency import find_claim, keep_claim
+from allaprima.store.schema import accounts, keys, usage_slots
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +32,7 @@ class Account:
 class SpendLimit:
     """The most that a key may be charged in a window."""
 
-    retention: Retention
+    retention: LimitPeriod
     credits: int
 
 
@@ -47,7 +49,7 @@ class KeyRow:
     #: None while the key is good.
     revoked_at: float | None = None
     updated_at: float = 0.0
-    #: It works on keys and reads the bill, and paints nothing.
+    #: It works on keys and reads the charges, and paints nothing.
     is_management: bool = False
     is_disabled: bool = False
     #: None: all of them.
@@ -79,7 +81,7 @@ def _is_taken(connection: Connection, prefix: str, key_hash: str) -> bool:
 def _key(row: Row[Any]) -> KeyRow:
     limit = None
     if row.limit_retention is not None and row.limit_credits is not None:
-        limit = SpendLimit(Retention(row.limit_retention), row.limit_credits)
+        limit = SpendLimit(LimitPeriod(row.limit_retention), row.limit_credits)
     return KeyRow(
         id=row.id,
         account_id=row.account_id,
@@ -150,8 +152,8 @@ class Accounts:
         self, connection: Connection, account_id: str, kind: EntryType, credits_: int, note: str | None, now: float
     ) -> Account:
         """Pay in, or out where `credits_` is below zero; return the account as it is then."""
-        direction = Direction.TOPUP if credits_ >= 0 else Direction.CHARGE
-        bill.enter(connection, account_id, direction, kind, abs(credits_), now, note=note)
+        direction = EntryDirection.TOPUP if credits_ >= 0 else EntryDirection.CHARGE
+        charges.enter(connection, account_id, direction, kind, abs(credits_), now, note=note)
         return _account(connection, account_id)
 
 
@@ -162,7 +164,9 @@ class Keys:
         self._database = database
 
     @writes
-    def add(self, connection: Connection, key: KeyRow, key_hash: str, claim: Claim | None = None) -> str | None:
+    def add(
+        self, connection: Connection, key: KeyRow, key_hash: str, claim: IdempotencyClaim | None = None
+    ) -> str | None:
         """Store a new key and return its id, or the id of what an equal request made before.
 
         Returns None, and stores nothing, when its prefix or hash is taken. Raises `IdempotencyMismatch`.
@@ -179,7 +183,7 @@ class Keys:
                 hash=key_hash,
                 created_at=key.created_at,
                 is_management=int(key.is_management),
-                window_start=window_start(key.limit.retention, key.created_at) if key.limit else 0.0,
+                period_start=period_start(key.limit.retention, key.created_at) if key.limit else 0.0,
                 **_values(key),
             )
         )
@@ -217,19 +221,19 @@ class Keys:
 
     @writes
     def update(self, connection: Connection, key: KeyRow) -> None:
-        """Store what may change of a key. What a new limit counts is summed anew from the bill."""
-        start = window_start(key.limit.retention, key.updated_at) if key.limit else 0.0
+        """Store what may change of a key. What a new limit counts is summed anew from the charges."""
+        start = period_start(key.limit.retention, key.updated_at) if key.limit else 0.0
         spent = select(func.coalesce(func.sum(usage_slots.c.credits), 0)).where(
             usage_slots.c.account_id == key.account_id,
             usage_slots.c.key_id == key.id,
             usage_slots.c.slot >= start,
         )
-        counted = {"window_start": start, "spent": connection.execute(spent).scalar_one()}
+        counted = {"period_start": start, "spent": connection.execute(spent).scalar_one()}
         connection.execute(update(keys).where(keys.c.id == key.id).values(**_values(key), **counted))
 
     @writes
     def rotate(
-        self, connection: Connection, rotation: Rotation, key_hash: str, claim: Claim | None = None
+        self, connection: Connection, rotation: Rotation, key_hash: str, claim: IdempotencyClaim | None = None
     ) -> str | None:
         """Let another key stand for the same row; return the rotation's id, or that of what an equal request made.
 

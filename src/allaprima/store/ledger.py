@@ -4,8 +4,9 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, select
 
+from allaprima.domain.billing import EntryDirection, EntryType
 from allaprima.store.database import Database, reads
-from allaprima.store.schema import Direction, EntryType, ledger
+from allaprima.store.schema import ledger
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,7 +15,7 @@ class Entry:
 
     id: str
     created_at: float
-    direction: Direction
+    direction: EntryDirection
     type: EntryType
     #: Never negative.
     credits: int
@@ -31,7 +32,7 @@ class EntryFilter:
     since: float | None = None
     #: Before this time.
     until: float | None = None
-    direction: Direction | None = None
+    direction: EntryDirection | None = None
     type: EntryType | None = None
 
 
@@ -60,6 +61,6 @@ class Ledger:
             query = query.where(ledger.c.id < before)
         rows = connection.execute(query.order_by(ledger.c.id.desc()).limit(limit))
         return [
-            Entry(row.id, row.created_at, Direction(row.direction), EntryType(row.type), *tuple(row)[4:])
+            Entry(row.id, row.created_at, EntryDirection(row.direction), EntryType(row.type), *tuple(row)[4:])
             for row in rows
         ]

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, bindparam, delete, insert, select, update
 from uuid_utils import uuid7
 
+from allaprima.domain.idempotency import IdempotencyClaim
+from allaprima.domain.jobs import Job, JobState
 from allaprima.store.database import Database, reads, writes
-from allaprima.store.idempotency import Claim, find_claim, keep_claim
-from allaprima.store.rows import Job
-from allaprima.store.schema import JobState, accounts, deliveries, webhook_endpoints
+from allaprima.store.idempotency import find_claim, keep_claim
+from allaprima.store.schema import accounts, deliveries, webhook_endpoints
 
 #: Characters of an error that are kept.
 MAX_ERROR = 500
@@ -143,7 +144,7 @@ class Outbox:
         secret: str,
         old_until: float,
         now: float,
-        claim: Claim | None = None,
+        claim: IdempotencyClaim | None = None,
     ) -> None:
         """Let a new secret sign; the one before signs too until `old_until`. Nothing, where an equal request did that.
 

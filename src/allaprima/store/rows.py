@@ -5,9 +5,10 @@ from typing import Any
 
 from sqlalchemy import Row, bindparam, select
 
+from allaprima.domain.generation import GenerationRequest
+from allaprima.domain.jobs import UNFINISHED, JobOptions, JobState
 from allaprima.errors import Error
-from allaprima.request import ImageRequest, Terms
-from allaprima.store.schema import UNFINISHED, JobState, images, jobs
+from allaprima.store.schema import images, jobs
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,9 +19,9 @@ class Job:
     account_id: str
     key_id: str
     state: JobState
-    request: ImageRequest
+    request: GenerationRequest
     created_at: float
-    terms: Terms
+    terms: JobOptions
     started_at: float | None = None
     finished_at: float | None = None
     #: How often it was leased; the fencing token of a result.
@@ -91,12 +92,12 @@ _IMAGE_NAMES = tuple(column.name for column in images.c)
 
 
 def job_from_row(row: Row[Any]) -> Job:
-    """Return a row of `JOB_COLUMNS` as a `Job`. Raises what `ImageRequest` does for one of another version."""
+    """Return a row of `JOB_COLUMNS` as a `Job`. Raises what `GenerationRequest` does for one of another version."""
     values = {name: getattr(row, name) for name in _JOB_NAMES}
     values["state"] = JobState(values["state"])
-    values["request"] = ImageRequest.from_json(values["request"])
+    values["request"] = GenerationRequest.from_json(values["request"])
     # Jobs of earlier versions have no terms.
-    values["terms"] = Terms.from_json(values["terms"] or {"model": values["request"].model})
+    values["terms"] = JobOptions.from_json(values["terms"] or {"model": values["request"].model})
     return Job(**values)
 
 

@@ -10,10 +10,11 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, Select, case, func, select, union_all
 
-from allaprima.store.bill import SLOT_S
+from allaprima.domain.accounts import LimitPeriod, period_start
+from allaprima.domain.jobs import JobState
+from allaprima.store.charges import SLOT_S
 from allaprima.store.database import Database, reads
-from allaprima.store.schema import JobState, keys, usage, usage_slots
-from allaprima.store.windows import Retention, window_start
+from allaprima.store.schema import keys, usage, usage_slots
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +97,7 @@ class UsageBook:
     def spent_this_month(self, connection: Connection, account_id: str, now: float) -> dict[str, int]:
         """Return the credits that each of an account's keys was charged in this month of UTC. Others may be missing."""
         wanted = select(keys.c.id, keys.c.month_spent).where(
-            keys.c.account_id == account_id, keys.c.month_start >= window_start(Retention.MONTH, now)
+            keys.c.account_id == account_id, keys.c.month_start >= period_start(LimitPeriod.MONTH, now)
         )
         return {key_id: int(credits_) for key_id, credits_ in connection.execute(wanted)}
 

@@ -18,9 +18,9 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from allaprima.domain.models import SCHNELL_ID
 from allaprima.errors import PullFailed, WeightsCorrupt, WeightsTooLarge
-from allaprima.weights.catalog import SCHNELL_ID
-from allaprima.weights.pulled import RECORD_FILE, layout_folder
+from allaprima.weights.paths import RECORD_FILE, layout_folder
 
 ORIGINAL = "black-forest-labs/FLUX.1-schnell"
 _TOKENIZERS: Mapping[str, tuple[str, ...]] = {ORIGINAL: ("tokenizer/*", "tokenizer_2/*")}

@@ -7,9 +7,9 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from allaprima.domain.models import Precision
 from allaprima.flux import Autoencoder, Check, CLIPTextEncoder, Flux, ModelConfig, T5Encoder, no_check
-from allaprima.request import Precision
-from allaprima.weights.tokenizer import PromptTokenizer
+from allaprima.weights.tokenizers import PromptTokenizer
 
 
 class Networks(nn.Module):

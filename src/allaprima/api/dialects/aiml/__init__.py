@@ -1,0 +1,1 @@
+"""The hosted platform's wire format, which OpenAI's clients read too."""

@@ -1,0 +1,1 @@
+"""HTTP tools that know no use case."""

@@ -1,0 +1,73 @@
+"""`GET /files/...`: the pictures behind signed links. No key; any page may show them; ranges and ETags as in HTTP."""
+
+import re
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+
+from allaprima.api.deps import ServiceDep
+from allaprima.api.errors import ErrorBody
+from allaprima.errors import ImageNotFound
+
+router = APIRouter(tags=["files"])
+
+_RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
+
+_PICTURE: dict[str, Any] = {"content": {f"image/{name}": {} for name in ("png", "jpeg", "webp")}}
+_ANSWERS: dict[int | str, dict[str, Any]] = {
+    200: {"description": "The picture."} | _PICTURE,
+    206: {"description": "The range that was asked for."} | _PICTURE,
+    304: {"description": "The client has the picture."},
+    416: {"description": "The range lies beyond the file."},
+    # The whole class, or the framework would add a 422 that is never answered.
+    "4XX": {"model": ErrorBody, "description": "404: the link is not ours, or its time is over."},
+}
+
+
+@router.head("/files/{token}/{name}", include_in_schema=False)
+@router.get("/files/{token}/{name}", response_class=Response, responses=_ANSWERS, summary="Fetch a picture by its link")
+async def fetch(request: Request, token: str, name: str, service: ServiceDep) -> Response:
+    """Return the picture, a part of it, or 304 when the client has it."""
+    now = service.clock()
+    found = await service.jobs.read_image(service.links.read(token, name, now))
+    if found is None:
+        raise ImageNotFound
+    image, data = found
+    etag = f'"{image.sha256}"'
+    headers = {
+        "etag": etag,
+        "accept-ranges": "bytes",
+        "cache-control": f"public, max-age={max(0, int(image.expires_at - now))}, immutable",
+        "cross-origin-resource-policy": "cross-origin",
+        "access-control-allow-origin": "*",
+        "x-content-type-options": "nosniff",
+        "content-disposition": f'inline; filename="{name}"',
+    }
+    asked = [tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(",")]
+    if etag in asked or "*" in asked:
+        return Response(status_code=304, headers=headers)
+    part = _asked_part(request, etag, len(data))
+    if part is None:
+        return Response(data, 200, headers, image.content_type)
+    if not part:
+        return Response(status_code=416, headers=headers | {"content-range": f"bytes */{len(data)}"})
+    headers["content-range"] = f"bytes {part.start}-{part.stop - 1}/{len(data)}"
+    return Response(data[part.start : part.stop], 206, headers, image.content_type)
+
+
+def _asked_part(request: Request, etag: str, size: int) -> range | None:
+    """Return the one byte range asked for (empty: none of it exists), or None for the whole file.
+
+    Source: RFC 9110, section 14; several ranges in one request are answered with the whole file, as it allows.
+    """
+    if request.headers.get("if-range", etag) != etag:
+        return None
+    found = _RANGE.fullmatch(request.headers.get("range", "").replace(" ", ""))
+    if found is None or not (found[1] or found[2]):
+        return None
+    if not found[1]:
+        return range(max(0, size - int(found[2])), size)
+    last = min(int(found[2]), size - 1) if found[2] else size - 1
+    if found[2] and int(found[2]) < int(found[1]):
+        return None
+    return range(int(found[1]), last + 1)

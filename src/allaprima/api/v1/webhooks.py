@@ -1,0 +1,62 @@
+"""`/v1/webhooks`: where an account's webhooks go, and what signs them."""
+
+from fastapi import APIRouter
+from pydantic import BaseModel, Field
+
+from allaprima.api.deps import CallerKey, ServiceDep
+from allaprima.api.dialects.aiml.responses import Deleted
+from allaprima.api.errors import problems
+from allaprima.api.http.idempotency import ClaimHeader, claim
+
+router = APIRouter(prefix="/v1/webhooks", tags=["webhooks"])
+
+
+class EndpointAnswer(BaseModel):
+    """Where webhooks go."""
+
+    id: str
+    url: str
+    created_at: float
+    disabled_at: float | None = Field(description="When it answered 410; null while it is called.")
+
+
+class EndpointsAnswer(BaseModel):
+    """All endpoints, oldest first."""
+
+    object: str
+    data: list[EndpointAnswer]
+
+
+class SecretAnswer(BaseModel):
+    """What signs webhooks."""
+
+    secret: str = Field(description="whsec_ and base64, as the Standard Webhooks libraries take it.")
+
+
+@router.get("", responses=problems(401), summary="List webhook endpoints")
+async def list_endpoints(key: CallerKey, service: ServiceDep) -> EndpointsAnswer:
+    """Return every URL that was named as webhook_url."""
+    found = await service.webhooks.endpoints(key.account_id)
+    data = [
+        EndpointAnswer(id=one.id, url=one.url, created_at=one.created_at, disabled_at=one.disabled_at) for one in found
+    ]
+    return EndpointsAnswer(object="list", data=data)
+
+
+@router.get("/secret", responses=problems(401), summary="Show what signs webhooks")
+async def secret(key: CallerKey, service: ServiceDep) -> SecretAnswer:
+    """Return the account's secret, made when it is first asked for."""
+    return SecretAnswer(secret=await service.webhooks.secret(key.account_id))
+
+
+@router.post("/secret/rotate", responses=problems(400, 401, 422), summary="Replace what signs webhooks")
+async def rotate(key: CallerKey, service: ServiceDep, idempotency_key: ClaimHeader = None) -> SecretAnswer:
+    """Return a new secret; the one before signs too for 24 hours, so that receivers can change over."""
+    return SecretAnswer(secret=await service.webhooks.rotate(key.account_id, claim(idempotency_key, "secrets", "")))
+
+
+@router.delete("/{endpoint_id}", responses=problems(401, 404), summary="Forget a webhook endpoint")
+async def forget(endpoint_id: str, key: CallerKey, service: ServiceDep) -> Deleted:
+    """Remove an endpoint and what was still to be sent there; a disabled one can be used anew after that."""
+    await service.webhooks.forget(key.account_id, endpoint_id)
+    return Deleted(id=endpoint_id, object="webhook", deleted=True)

@@ -1,0 +1,1 @@
+"""Jobs from admission to their end."""

@@ -1,0 +1,1 @@
+"""Published checkpoints of FLUX.1, in every layout."""

@@ -1,0 +1,322 @@
+"""The engine's thread: order, cancelling, closing and failing, with a painter whose every move the test decides.
+
+The last tests cancel a picture of the built-in model.
+"""
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import CancelledError
+from concurrent.futures import wait as wait_for
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+
+from allaprima.domain.generation import GeneratedImage, GenerationRequest, GenerationResult, Timings
+from allaprima.domain.models import SKETCH_ID, ModelInfo, Precision
+from allaprima.domain.progress import Progress, StepCallback, StepDone
+from allaprima.engine.generator import Generator
+from allaprima.engine.local import LoadPainters, LocalEngine
+from allaprima.errors import Cancelled, Draining, GenerationFailed, WeightsCorrupt
+from allaprima.flux import Check
+from allaprima.kernels import library
+
+#: Longest wait for anything here, in seconds.
+LIMIT_S = 120
+
+MODELS = (ModelInfo(SKETCH_ID, "", "sketch", "The built-in model."),)
+REQUEST = GenerationRequest(prompt="paint", seed=1, model=SKETCH_ID, width=64, height=64, steps=3)
+CRASH = REQUEST.changed(prompt="crash")
+REFUSE = REQUEST.changed(prompt="refuse")
+
+
+class ScriptedPainter(Generator):
+    """Paints the prompt's own bytes; "crash" is a bug of ours and "refuse" an error of ours."""
+
+    def __init__(self) -> None:
+        self.model = SimpleNamespace(id=SKETCH_ID, revision="r1", precision=Precision.FP32)
+        #: The prompts that were begun, in order.
+        self.begun: list[str] = []
+
+    def paint(self, request: GenerationRequest, check: Check, progress: Progress) -> GenerationResult:
+        self.begun.append(request.prompt)
+        if request.prompt == "crash":
+            raise ZeroDivisionError("a bug")
+        if request.prompt == "refuse":
+            raise GenerationFailed("no")
+        for step in range(1, request.steps + 1):
+            check()
+            progress.step(StepDone(step, request.steps))
+        check()
+        image = GeneratedImage(request.prompt.encode(), request.seed, None, is_flagged=False)
+        timings = Timings(text=0.0, steps=(0.0,) * request.steps, decode=0.0, safety=0.0, encode=0.0)
+        return GenerationResult(SKETCH_ID, "r1", Precision.FP32, (image,), timings, ())
+
+
+class Gate(StepCallback):
+    """Somebody who stops the engine's thread at the first step until it is opened."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reached = threading.Event()
+        self.opened = threading.Event()
+        self.seen: list[StepDone] = []
+
+    def step(self, done: StepDone) -> None:
+        self.seen.append(done)
+        self.reached.set()
+        assert self.opened.wait(LIMIT_S)
+
+
+@pytest.fixture
+def scripted() -> ScriptedPainter:
+    return ScriptedPainter()
+
+
+@pytest.fixture
+def engine(scripted: ScriptedPainter) -> Iterator[LocalEngine]:
+    yield from running(lambda _check: {SKETCH_ID: scripted})
+
+
+@pytest.fixture
+def sketch_engine(painter: Generator) -> Iterator[LocalEngine]:
+    yield from running(lambda _check: {SKETCH_ID: painter})
+
+
+def running(load: LoadPainters) -> Iterator[LocalEngine]:
+    opened = LocalEngine(MODELS, load, {})
+    opened.start()
+    yield opened
+    opened.close()
+
+
+def test_an_engine_is_ready_and_knows_revisions_once_its_models_are_loaded(scripted: ScriptedPainter) -> None:
+    may_load = threading.Event()
+
+    def load(_check: Check) -> dict[str, Generator]:
+        assert may_load.wait(LIMIT_S)
+        return {SKETCH_ID: scripted}
+
+    engine = LocalEngine(MODELS, load, {})
+    engine.start()
+    future = engine.submit("early", REQUEST, StepCallback())
+    assert not engine.is_ready
+    assert engine.models == MODELS
+
+    may_load.set()
+    engine.ready.result(LIMIT_S)
+
+    assert engine.is_ready
+    assert engine.models == (replace(MODELS[0], revision="r1", precision=Precision.FP32, kernels=library.signature()),)
+    assert future.result(LIMIT_S).images[0].data == b"paint"
+    engine.close()
+
+
+@pytest.mark.parametrize("error", [WeightsCorrupt("bad file"), MemoryError()], ids=["ours", "unforeseen"])
+def test_an_engine_that_can_not_load_says_so_and_gives_back_what_waits(error: Exception) -> None:
+    def load(_check: Check) -> dict[str, Generator]:
+        raise error
+
+    engine = LocalEngine(MODELS, load, {})
+    engine.start()
+    waiting = engine.submit("waiting", REQUEST, StepCallback())
+
+    assert engine.ready.exception(LIMIT_S) is error
+    assert not engine.is_ready
+    engine.close()
+
+    assert isinstance(waiting.exception(LIMIT_S), Draining)
+
+
+def test_requests_are_painted_in_the_order_they_come(engine: LocalEngine, scripted: ScriptedPainter) -> None:
+    prompts = [f"picture {number}" for number in range(8)]
+
+    futures = [engine.submit(prompt, REQUEST.changed(prompt=prompt), StepCallback()) for prompt in prompts]
+
+    assert [future.result(LIMIT_S).images[0].data.decode() for future in futures] == prompts
+    assert scripted.begun == prompts
+
+
+def test_steps_are_told_in_order(engine: LocalEngine) -> None:
+    seen: list[StepDone] = []
+
+    engine.submit("steps", REQUEST, StepCallback(seen.append)).result(LIMIT_S)
+
+    assert seen == [StepDone(1, 3), StepDone(2, 3), StepDone(3, 3)]
+
+
+def test_as_many_requests_as_were_said_are_painted_abreast_and_the_next_waits(scripted: ScriptedPainter) -> None:
+    engine = LocalEngine(MODELS, lambda _check: {SKETCH_ID: scripted}, {}, abreast=2)
+    engine.start()
+    gates = [Gate() for _ in range(3)]
+    requests = [REQUEST.changed(prompt=f"picture {number}") for number in range(3)]
+    futures = [engine.submit(str(number), requests[number], gate) for number, gate in enumerate(gates)]
+    assert all(gate.reached.wait(LIMIT_S) for gate in gates[:2])
+    assert not gates[2].reached.is_set()
+
+    gates[1].opened.set()
+    assert gates[2].reached.wait(LIMIT_S)
+    for gate in gates:
+        gate.opened.set()
+    found = [future.result(LIMIT_S).images[0].data for future in futures]
+    assert found == [request.prompt.encode() for request in requests]
+    engine.close()
+
+
+def test_closing_gives_back_all_that_are_painted_abreast(scripted: ScriptedPainter) -> None:
+    engine = LocalEngine(MODELS, lambda _check: {SKETCH_ID: scripted}, {}, abreast=3)
+    engine.start()
+    gates = [Gate() for _ in range(4)]
+    futures = [engine.submit(str(number), REQUEST, gate) for number, gate in enumerate(gates)]
+    assert all(gate.reached.wait(LIMIT_S) for gate in gates[:3])
+    closing = threading.Thread(target=engine.close)
+    closing.start()
+    for gate in gates:
+        gate.opened.set()
+    closing.join(LIMIT_S)
+    assert {type(future.exception(LIMIT_S)) for future in futures[3:]} == {Draining}
+    assert all(future.done() for future in futures)
+
+
+def test_a_request_cancelled_before_it_starts_is_never_begun(engine: LocalEngine, scripted: ScriptedPainter) -> None:
+    gate = Gate()
+    first = engine.submit("first", REQUEST, gate)
+    assert gate.reached.wait(LIMIT_S)
+    waiting = engine.submit("waiting", REQUEST.changed(prompt="never"), StepCallback())
+
+    engine.cancel("waiting")
+
+    # At once, though the engine is busy with another.
+    assert waiting.cancelled()
+    gate.opened.set()
+    assert first.result(LIMIT_S).images
+    assert "never" not in scripted.begun
+
+
+def test_a_request_cancelled_in_the_middle_stops_and_the_next_is_painted(engine: LocalEngine) -> None:
+    gate = Gate()
+    running = engine.submit("running", REQUEST, gate)
+    following = engine.submit("following", REQUEST, StepCallback())
+    assert gate.reached.wait(LIMIT_S)
+
+    engine.cancel("running")
+    gate.opened.set()
+
+    assert isinstance(running.exception(LIMIT_S), Cancelled)
+    assert gate.seen == [StepDone(1, 3)]
+    assert following.result(LIMIT_S).images
+
+
+def test_cancelling_what_is_finished_or_unknown_does_nothing(engine: LocalEngine) -> None:
+    engine.submit("done", REQUEST, StepCallback()).result(LIMIT_S)
+
+    engine.cancel("done")
+    engine.cancel("never heard of")
+
+    assert engine.submit("done", REQUEST, StepCallback()).result(LIMIT_S).images
+
+
+def test_a_future_that_its_owner_gave_up_does_not_stop_the_engine(engine: LocalEngine) -> None:
+    gate = Gate()
+    engine.submit("first", REQUEST, gate)
+    assert gate.reached.wait(LIMIT_S)
+    given_up = engine.submit("given up", REQUEST, StepCallback())
+    following = engine.submit("following", REQUEST, StepCallback())
+
+    assert given_up.cancel()
+    gate.opened.set()
+
+    assert following.result(LIMIT_S).images
+    with pytest.raises(CancelledError):
+        given_up.result(LIMIT_S)
+
+
+def test_closing_gives_back_what_runs_and_what_waits(engine: LocalEngine, scripted: ScriptedPainter) -> None:
+    gate = Gate()
+    futures = [engine.submit("running", REQUEST, gate)]
+    assert gate.reached.wait(LIMIT_S)
+    futures += [engine.submit(f"waiting {n}", REQUEST.changed(prompt="never"), StepCallback()) for n in range(3)]
+    closing = threading.Thread(target=engine.close)
+
+    closing.start()
+    gate.opened.set()
+    closing.join(LIMIT_S)
+
+    assert not closing.is_alive()
+    assert not wait_for(futures, LIMIT_S).not_done
+    failures = [future.exception() for future in futures]
+    assert all(isinstance(failure, Draining) and failure.retry_after_s > 0 for failure in failures)
+    assert "never" not in scripted.begun
+
+
+def test_closing_twice_is_as_good_as_once(engine: LocalEngine) -> None:
+    engine.close()
+    engine.close()
+
+
+def test_a_bug_while_painting_fails_that_request_alone(engine: LocalEngine, caplog: pytest.LogCaptureFixture) -> None:
+    futures = [
+        engine.submit(str(number), request, StepCallback()) for number, request in enumerate((REQUEST, CRASH, REQUEST))
+    ]
+
+    failure = futures[1].exception(LIMIT_S)
+
+    assert isinstance(failure, GenerationFailed)
+    assert failure.message == "the engine failed with ZeroDivisionError"
+    assert futures[0].result(LIMIT_S) == futures[2].result(LIMIT_S)
+    assert [record.exc_info[0] for record in caplog.records if record.exc_info] == [ZeroDivisionError]
+
+
+def test_an_error_of_the_model_reaches_its_own_request_as_it_is(engine: LocalEngine) -> None:
+    refused, painted = (
+        engine.submit(str(number), request, StepCallback()) for number, request in enumerate((REFUSE, REQUEST))
+    )
+
+    failure = refused.exception(LIMIT_S)
+
+    assert isinstance(failure, GenerationFailed)
+    assert failure.message == "no"
+    assert painted.result(LIMIT_S).images
+
+
+def test_a_job_of_a_model_that_is_no_longer_loaded_says_so(engine: LocalEngine) -> None:
+    failure = engine.submit("old", REQUEST.changed(model="mine/own"), StepCallback()).exception(LIMIT_S)
+
+    assert isinstance(failure, GenerationFailed)
+    assert failure.message == "the model mine/own is no longer loaded; start the server with it again"
+
+
+@pytest.mark.timeout(600)
+def test_a_real_picture_cancelled_in_the_middle_stops_and_the_next_is_painted(sketch_engine: LocalEngine) -> None:
+    gate = Gate()
+    request = REQUEST.changed(prompt="a red apple", steps=12, count=4)
+    running = sketch_engine.submit("running", request, gate)
+    following = sketch_engine.submit("following", request.changed(steps=1, count=1), StepCallback())
+    assert gate.reached.wait(LIMIT_S)
+
+    sketch_engine.cancel("running")
+    gate.opened.set()
+
+    assert isinstance(running.exception(LIMIT_S), Cancelled)
+    assert gate.seen == [StepDone(1, 12)]
+    assert len(following.result(LIMIT_S).images) == 1
+
+
+def test_closing_stops_the_loading_at_its_next_question(scripted: ScriptedPainter) -> None:
+    asked = threading.Event()
+
+    def load(check: Check) -> dict[str, Generator]:
+        while True:
+            check()
+            asked.set()
+
+    engine = LocalEngine(MODELS, load, {})
+    engine.start()
+    waiting = engine.submit("a", REQUEST, lambda _: None)
+    assert asked.wait(10)
+
+    engine.close()
+
+    with pytest.raises(Draining):
+        waiting.result(10)
+    assert not engine.is_ready
