@@ -1,41 +1,41 @@
-"""Money, in the transaction of the job that it is for: held back before a job is accepted, charged when it ends.
+"""Charges, in the transaction of the job that they are for: held at admission, captured when the job ends.
 
-An account's balance is the sum of its ledger at any commit, and `held` the most that its unfinished jobs can cost, so
-that no number of clients at once can spend a credit twice. Without a price nothing is held and no balance is looked at.
+An account's balance is the sum of its ledger at every commit, and `held` is the most that its unfinished jobs can cost,
+so that concurrent clients can't spend a credit twice. Without a price nothing is held and the balance is not checked.
 """
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from sqlalchemy import Connection, bindparam, insert, select, update
 from uuid_utils import uuid7
 
 from allaprima.domain.accounts import LimitPeriod, period_start
-from allaprima.domain.billing import EntryDirection, EntryType
+from allaprima.domain.billing import EntryDirection, EntryType, LedgerEntry
 from allaprima.domain.jobs import JobState
 from allaprima.errors import KeyLimitReached, OutOfCredits
-from allaprima.store.schema import accounts, keys, ledger, usage, usage_slots
+from allaprima.store.schema import accounts, api_keys, ledger, usage, usage_buckets
 
-#: Seconds of a row of `usage_slots`.
-SLOT_S = 900
+#: Seconds of a row of `usage_buckets`.
+BUCKET_S = 900
 
-# What happens at every job is put together once; parameters that are no column's begin with an underscore.
-_COUNT = insert(usage)
-_ENTER = insert(ledger)
+# Built once, since they run at every job; parameters that are not columns start with an underscore.
+_INSERT_USAGE = insert(usage)
+_INSERT_ENTRY = insert(ledger)
 _MOVE_BALANCE = update(accounts).where(accounts.c.id == bindparam("_account_id"))
 _MOVE_BALANCE = _MOVE_BALANCE.values(balance=accounts.c.balance + bindparam("_moved"))
-_SLOT = ("account_id", "slot", "key_id", "model")
+_BUCKET = ("account_id", "start", "key_id", "model")
 _SUMS = ("succeeded", "failed", "charged", "images", "megapixels", "credits")
-_ADD_TO_SLOT = (
-    update(usage_slots)
-    .where(*(usage_slots.c[name] == bindparam(f"_{name}") for name in _SLOT))
-    .values({name: usage_slots.c[name] + bindparam(f"_{name}") for name in _SUMS})
+_ADD_TO_BUCKET = (
+    update(usage_buckets)
+    .where(*(usage_buckets.c[name] == bindparam(f"_{name}") for name in _BUCKET))
+    .values({name: usage_buckets.c[name] + bindparam(f"_{name}") for name in _SUMS})
 )
-_BEGIN_SLOT = insert(usage_slots)
+_NEW_BUCKET = insert(usage_buckets)
 
 
 @dataclass(frozen=True, slots=True)
 class Charge:
-    """What a finished request is counted and charged with."""
+    """What a finished request is charged."""
 
     job_id: str
     account_id: str
@@ -44,38 +44,38 @@ class Charge:
     model: str
     #: A final one.
     state: JobState
-    #: Images that were painted and not withheld.
+    #: Images that were generated and not withheld.
     images: int
     megapixels: float
     credits: int
-    #: What was held back for it.
+    #: Credits that were held for it.
     held: int
-    origin: str
+    source: str
     client_request_id: str | None
     duration_s: float
 
 
 def hold(connection: Connection, account_id: str, key_id: str, credits_: int, now: float) -> None:
-    """Hold back what a job can cost. Raises `OutOfCredits` or `KeyLimitReached`; then the transaction is to be left."""
+    """Hold the most that a job can cost. Raises `OutOfCredits` or `KeyLimitReached`; the transaction must then fail."""
     if credits_ == 0:
         return
-    key = connection.execute(select(keys).where(keys.c.id == key_id)).one()
+    key = connection.execute(select(api_keys).where(api_keys.c.id == key_id)).one()
     if key.limit_credits is not None:
-        is_current = key.window_start >= period_start(LimitPeriod(key.limit_retention), now)
+        is_current = key.period_start >= period_start(LimitPeriod(key.limit_period), now)
         spent = key.spent if is_current else 0
         if spent + key.held + credits_ > key.limit_credits:
             raise KeyLimitReached
-    has_room = accounts.c.balance - accounts.c.held >= credits_
+    is_covered = accounts.c.balance - accounts.c.held >= credits_
     held = connection.execute(
-        update(accounts).where(accounts.c.id == account_id, has_room).values(held=accounts.c.held + credits_)
+        update(accounts).where(accounts.c.id == account_id, is_covered).values(held=accounts.c.held + credits_)
     )
     if held.rowcount != 1:
         raise OutOfCredits
-    connection.execute(update(keys).where(keys.c.id == key_id).values(held=keys.c.held + credits_))
+    connection.execute(update(api_keys).where(api_keys.c.id == key_id).values(held=api_keys.c.held + credits_))
 
 
 def settle(connection: Connection, charge: Charge, now: float) -> None:
-    """Count a finished request, charge it, and give back what was held."""
+    """Count a finished request, charge it, and release its hold."""
     values = {
         "job_id": charge.job_id,
         "account_id": charge.account_id,
@@ -85,59 +85,36 @@ def settle(connection: Connection, charge: Charge, now: float) -> None:
         "megapixels": charge.megapixels,
         "credits": charge.credits,
         "created_at": now,
-        "slot": _slot(now),
+        "bucket": _bucket_start(now),
         "state": charge.state.value,
-        "origin": charge.origin,
+        "source": charge.source,
         "client_request_id": charge.client_request_id,
         "duration_s": charge.duration_s,
     }
-    connection.execute(_COUNT, values)
-    _add_to_slot(connection, charge, now)
+    connection.execute(_INSERT_USAGE, values)
+    _add_to_bucket(connection, charge, now)
     if charge.images:
-        enter(
-            connection,
-            charge.account_id,
-            EntryDirection.CHARGE,
-            EntryType.MODEL_USAGE,
-            charge.credits,
-            now,
+        entry = LedgerEntry(
+            id=str(uuid7()),
+            created_at=now,
+            direction=EntryDirection.CHARGE,
+            type=EntryType.MODEL_USAGE,
+            credits=charge.credits,
             model=charge.model,
             reference_id=charge.job_id,
             images=charge.images,
         )
+        post(connection, charge.account_id, entry)
     if charge.held or charge.credits:
         _spend(connection, charge, now)
 
 
-def enter(
-    connection: Connection,
-    account_id: str,
-    direction: EntryDirection,
-    kind: EntryType,
-    credits_: int,
-    now: float,
-    *,
-    model: str | None = None,
-    reference_id: str | None = None,
-    images: int | None = None,
-    note: str | None = None,
-) -> None:
-    """Write a row of the ledger and move the balance by it."""
-    values = {
-        "id": str(uuid7()),
-        "account_id": account_id,
-        "created_at": now,
-        "direction": direction.value,
-        "type": kind.value,
-        "credits": credits_,
-        "model": model,
-        "reference_id": reference_id,
-        "images": images,
-        "note": note,
-    }
-    connection.execute(_ENTER, values)
-    if credits_:
-        moved = credits_ if direction == EntryDirection.TOPUP else -credits_
+def post(connection: Connection, account_id: str, entry: LedgerEntry) -> None:
+    """Write a ledger entry and move the account's balance by it."""
+    values = asdict(entry) | {"direction": entry.direction.value, "type": entry.type.value, "account_id": account_id}
+    connection.execute(_INSERT_ENTRY, values)
+    if entry.credits:
+        moved = entry.credits if entry.direction == EntryDirection.TOPUP else -entry.credits
         connection.execute(_MOVE_BALANCE, {"_account_id": account_id, "_moved": moved})
 
 
@@ -145,24 +122,24 @@ def _spend(connection: Connection, charge: Charge, now: float) -> None:
     connection.execute(
         update(accounts).where(accounts.c.id == charge.account_id).values(held=accounts.c.held - charge.held)
     )
-    key = connection.execute(select(keys).where(keys.c.id == charge.key_id)).one()
-    start = period_start(LimitPeriod(key.limit_retention), now) if key.limit_retention else 0.0
-    is_current = key.window_start >= start
+    key = connection.execute(select(api_keys).where(api_keys.c.id == charge.key_id)).one()
+    start = period_start(LimitPeriod(key.limit_period), now) if key.limit_period else 0.0
+    is_current = key.period_start >= start
     month = period_start(LimitPeriod.MONTH, now)
     connection.execute(
-        update(keys)
-        .where(keys.c.id == charge.key_id)
+        update(api_keys)
+        .where(api_keys.c.id == charge.key_id)
         .values(
             held=key.held - charge.held,
             spent=(key.spent if is_current else 0) + charge.credits,
-            period_start=key.window_start if is_current else start,
+            period_start=key.period_start if is_current else start,
             month_spent=(key.month_spent if key.month_start >= month else 0) + charge.credits,
             month_start=max(key.month_start, month),
         )
     )
 
 
-def _add_to_slot(connection: Connection, charge: Charge, now: float) -> None:
+def _add_to_bucket(connection: Connection, charge: Charge, now: float) -> None:
     has_succeeded = charge.state == JobState.SUCCEEDED
     added = {
         "succeeded": int(has_succeeded),
@@ -172,11 +149,16 @@ def _add_to_slot(connection: Connection, charge: Charge, now: float) -> None:
         "megapixels": charge.megapixels,
         "credits": charge.credits,
     }
-    place = {"account_id": charge.account_id, "slot": _slot(now), "key_id": charge.key_id, "model": charge.model}
-    found = connection.execute(_ADD_TO_SLOT, {f"_{name}": value for name, value in (place | added).items()})
+    bucket = {
+        "account_id": charge.account_id,
+        "start": _bucket_start(now),
+        "key_id": charge.key_id,
+        "model": charge.model,
+    }
+    found = connection.execute(_ADD_TO_BUCKET, {f"_{name}": value for name, value in (bucket | added).items()})
     if found.rowcount == 0:
-        connection.execute(_BEGIN_SLOT, place | added)
+        connection.execute(_NEW_BUCKET, bucket | added)
 
 
-def _slot(now: float) -> int:
-    return int(now // SLOT_S * SLOT_S)
+def _bucket_start(now: float) -> int:
+    return int(now // BUCKET_S * BUCKET_S)

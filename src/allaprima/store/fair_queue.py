@@ -1,18 +1,17 @@
 """The order in which jobs are leased: fair between keys, by priority within a key.
 
-Start-time fair queueing (Goyal, Vin and Cheng 1997): a job's turn is the later of the queue's virtual time and its
-key's last turn, moved on by the seconds that the job is thought to take. So a key that sends a thousand jobs has a
-thousand turns far ahead, and the one job of another key goes between the first of them. A turn is a key's, not a job's:
-priority, then age, decides which of a key's jobs takes its next turn, so nobody gets ahead of another key by calling a
-job urgent. Jobs of the low queue run only while the ordinary one is empty.
+Start-time fair queueing (Goyal, Vin and Cheng 1997): a job's turn is the later of the queue's virtual time and its key's
+last turn, plus the estimated seconds of the job. A key that sends a thousand jobs has a thousand turns far ahead, and the
+one job of another key goes between the first of them. A turn belongs to a key, not to a job: priority, then age, decides
+which of a key's jobs takes its next turn, so that a high priority never overtakes another key. Jobs of the low queue run
+only while the ordinary one is empty.
 """
 
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Row, bindparam, func, literal_column, or_, select, tuple_, update
 
-from allaprima.domain.jobs import JobState, Priority
+from allaprima.domain.jobs import JobState, Priority, QueueLoad
 from allaprima.store.rows import JOB_COLUMNS
 from allaprima.store.schema import jobs
 
@@ -20,24 +19,24 @@ from allaprima.store.schema import jobs
 ORDINARY, LOW = 0, 1
 #: After every id.
 NEWEST = "~"
-# Written out, not passed as a parameter: only so does SQLite see that the queue's partial indexes apply.
-_QUEUED = jobs.c.state == literal_column(f"'{JobState.QUEUED.value}'")
+# A literal, not a parameter: SQLite uses the partial indexes only for a condition that it can compare with theirs.
+QUEUED = jobs.c.state == literal_column(f"'{JobState.QUEUED.value}'")
 _ORDER = (jobs.c.queue, jobs.c.turn, jobs.c.id)
 _RUNNING = jobs.c.state == JobState.RUNNING.value
 
-# What is asked at every job is put together once. Each asks for one queue, as an index has them.
-_OF_QUEUE = (_QUEUED, jobs.c.queue == bindparam("queue"))
+# Built once, since they run at every job. Each reads one queue, as the indexes are ordered.
+_OF_QUEUE = (QUEUED, jobs.c.queue == bindparam("queue"))
 _OF_KEY = (*_OF_QUEUE, jobs.c.key_id == bindparam("key_id"))
 _HEAD = select(jobs.c.id, jobs.c.key_id, jobs.c.queue, jobs.c.turn).where(*_OF_QUEUE).order_by(*_ORDER).limit(1)
 _MOST_URGENT = select(*(*JOB_COLUMNS, jobs.c.turn)).where(*_OF_KEY).order_by(jobs.c.priority, jobs.c.id).limit(1)
-# One question each way: with both in one, SQLite would look through all of the key's jobs.
+# One query each way: with both in one, SQLite would scan all of the key's jobs.
 _OTHERS = tuple(
     select(jobs.c.id).where(*_OF_KEY, is_other).limit(1)
     for is_other in (jobs.c.priority < bindparam("priority"), jobs.c.priority > bindparam("priority"))
 )
 _LOAD = select(func.count(), func.coalesce(func.sum(jobs.c.predicted_s), 0.0)).where(*_OF_QUEUE)
 _EARLIER = _LOAD.where(tuple_(jobs.c.turn, jobs.c.id) < tuple_(bindparam("turn"), bindparam("id")))
-_KINDS = (_QUEUED & (jobs.c.queue == ORDINARY), _QUEUED & (jobs.c.queue == LOW), _RUNNING)
+_KINDS = (QUEUED & (jobs.c.queue == ORDINARY), QUEUED & (jobs.c.queue == LOW), _RUNNING)
 _COUNTS = [select(func.count()).select_from(jobs).where(kind).scalar_subquery() for kind in _KINDS]
 _UNFINISHED = select(sum(_COUNTS[1:], _COUNTS[0]))
 _VIRTUAL_TIME = func.coalesce(
@@ -49,24 +48,8 @@ _TURNS = select(_VIRTUAL_TIME, select(func.max(jobs.c.turn)).where(*_OF_KEY).sca
 
 
 def lane(priority: Priority) -> tuple[int, int]:
-    """Return a job's queue, and its rank within its key: lower goes first."""
+    """Return a job's queue, and its rank within its key; lower ranks go first."""
     return LOW if priority == Priority.LOW else ORDINARY, int(priority != Priority.HIGH)
-
-
-@dataclass(frozen=True, slots=True)
-class Load:
-    """What the queue holds."""
-
-    #: Jobs that wait, and that wait or run.
-    queued: int
-    unfinished: int
-    #: Seconds that those which wait are thought to take together.
-    queued_s: float
-
-    @property
-    def job_s(self) -> float:
-        """Seconds that one of those is thought to take; 0 where none waits."""
-        return self.queued_s / self.queued if self.queued else 0.0
 
 
 def count_unfinished(connection: Connection) -> int:
@@ -74,11 +57,11 @@ def count_unfinished(connection: Connection) -> int:
     return int(connection.execute(_UNFINISHED).scalar_one())
 
 
-def load(connection: Connection) -> Load:
+def load(connection: Connection) -> QueueLoad:
     """Return what the queue holds."""
     counted = [connection.execute(_LOAD, {"queue": queue}).one() for queue in (ORDINARY, LOW)]
     queued = sum(count for count, _ in counted)
-    return Load(queued, count_unfinished(connection), sum(seconds for _, seconds in counted))
+    return QueueLoad(queued, count_unfinished(connection), sum(seconds for _, seconds in counted))
 
 
 def next_turn(connection: Connection, key_id: str, queue: int, predicted_s: float) -> float:
@@ -88,11 +71,11 @@ def next_turn(connection: Connection, key_id: str, queue: int, predicted_s: floa
 
 
 def take_next(connection: Connection) -> Row[Any] | None:
-    """Return the row of the job whose turn it is, if any waits; its key's other jobs keep the turns that are left.
+    """Return the row of the job whose turn it is, if any waits: `JOB_COLUMNS` and the turn.
 
-    Of `JOB_COLUMNS`, and the turn.
+    The key's most urgent job takes the turn; the job that had it gets that job's turn.
     """
-    # One queue at a time: with both, the order would be sorted out anew instead of read off its index.
+    # One queue at a time: with both, SQLite would sort instead of reading the index.
     heads = (connection.execute(_HEAD, {"queue": queue}).first() for queue in (ORDINARY, LOW))
     first = next(filter(None, heads), None)
     if first is None:
@@ -109,27 +92,24 @@ def _set_turn(connection: Connection, job_id: str, turn: float) -> None:
 
 
 def ahead_of(connection: Connection, job_id: str) -> tuple[int, float, float] | None:
-    """Return how many jobs wait before a queued one, the seconds that they were thought to take, and its own.
-
-    None when the job is not queued.
-    """
+    """Return how many jobs wait before a queued one, their estimated seconds, and its own; None if it is not queued."""
     job = connection.execute(_OWN, {"id": job_id}).first()
     if job is None:
         return None
-    *place, predicted_s = job
-    return *_ahead(connection, _Place(*place)), predicted_s
+    *values, predicted_s = job
+    return *_ahead(connection, _Position(*values)), predicted_s
 
 
 def ahead_of_new(
     connection: Connection, key_id: str, queue: int, priority: int, predicted_s: float
 ) -> tuple[int, float]:
-    """Return how many jobs would wait before a key's next one, and the seconds that they were thought to take."""
+    """Return how many jobs would wait before a key's next one, and their estimated seconds."""
     turn = next_turn(connection, key_id, queue, predicted_s)
-    return _ahead(connection, _Place(key_id, queue, priority, turn, NEWEST))
+    return _ahead(connection, _Position(key_id, queue, priority, turn, NEWEST))
 
 
-class _Place(NamedTuple):
-    """What a job's place in the queue hangs on."""
+class _Position(NamedTuple):
+    """What decides a job's position in the queue."""
 
     key_id: str
     queue: int
@@ -138,21 +118,25 @@ class _Place(NamedTuple):
     id: str
 
 
-_OWN = select(*(jobs.c[name] for name in (*_Place._fields, "predicted_s"))).where(_QUEUED, jobs.c.id == bindparam("id"))
+_OWN = select(*(jobs.c[name] for name in (*_Position._fields, "predicted_s"))).where(
+    QUEUED, jobs.c.id == bindparam("id")
+)
 
 
-def _ahead(connection: Connection, place: _Place) -> tuple[int, float]:
-    turn, turn_id = place.turn, place.id
-    siblings = (_QUEUED, jobs.c.key_id == place.key_id, jobs.c.queue == place.queue)
-    if any(connection.execute(other, place._asdict()).first() for other in _OTHERS):
-        # The job will take its key's turn of its rank, whichever job has it now.
-        is_before = or_(jobs.c.priority < place.priority, (jobs.c.priority == place.priority) & (jobs.c.id < place.id))
+def _ahead(connection: Connection, position: _Position) -> tuple[int, float]:
+    turn, turn_id = position.turn, position.id
+    siblings = (QUEUED, jobs.c.key_id == position.key_id, jobs.c.queue == position.queue)
+    if any(connection.execute(other, position._asdict()).first() for other in _OTHERS):
+        # The job will take its key's turn of that rank.
+        is_before = or_(
+            jobs.c.priority < position.priority, (jobs.c.priority == position.priority) & (jobs.c.id < position.id)
+        )
         ranked = select(func.count()).select_from(jobs).where(*siblings, is_before)
         rank = connection.execute(ranked).scalar_one()
         slot = select(jobs.c.turn, jobs.c.id).where(*siblings).order_by(*_ORDER).offset(rank).limit(1)
         turn, turn_id = connection.execute(slot).first() or (turn, turn_id)
-    count, seconds = connection.execute(_EARLIER, {"queue": place.queue, "turn": turn, "id": turn_id}).one()
-    if place.queue == LOW:
+    count, seconds = connection.execute(_EARLIER, {"queue": position.queue, "turn": turn, "id": turn_id}).one()
+    if position.queue == LOW:
         ordinary, its_seconds = connection.execute(_LOAD, {"queue": ORDINARY}).one()
         count, seconds = count + ordinary, seconds + its_seconds
     return count, seconds

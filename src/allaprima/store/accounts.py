@@ -1,0 +1,59 @@
+"""Accounts in the database."""
+
+from dataclasses import fields
+
+from sqlalchemy import Connection, insert, select
+
+from allaprima.domain.accounts import Account
+from allaprima.domain.billing import LedgerEntry
+from allaprima.store import charges
+from allaprima.store.database import Repository, reads, writes
+from allaprima.store.schema import accounts
+
+_NAMES = tuple(field.name for field in fields(Account))
+_COLUMNS = tuple(accounts.c[name] for name in _NAMES)
+
+
+class AccountRepository(Repository):
+    """Creates, reads and credits accounts."""
+
+    @writes
+    def add(self, connection: Connection, account: Account) -> None:
+        """Store a new account."""
+        _insert(connection, account)
+
+    @writes
+    def first(self, connection: Connection, new: Account) -> Account:
+        """Return the oldest account, which is `new` where there is none."""
+        row = connection.execute(select(*_COLUMNS).order_by(accounts.c.created_at, accounts.c.id).limit(1)).first()
+        if row is not None:
+            return Account(**{name: getattr(row, name) for name in _NAMES})
+        _insert(connection, new)
+        return new
+
+    @reads
+    def all(self, connection: Connection) -> list[Account]:
+        """Return every account, oldest first."""
+        rows = connection.execute(select(*_COLUMNS).order_by(accounts.c.created_at, accounts.c.id))
+        return [Account(**{name: getattr(row, name) for name in _NAMES}) for row in rows]
+
+    @reads
+    def get(self, connection: Connection, account_id: str) -> Account:
+        """Return an existing account."""
+        return _find(connection, account_id)
+
+    @writes
+    def post(self, connection: Connection, account_id: str, entry: LedgerEntry) -> Account:
+        """Write a ledger entry and move the balance by it; return the account as it then is."""
+        charges.post(connection, account_id, entry)
+        return _find(connection, account_id)
+
+
+def _insert(connection: Connection, account: Account) -> None:
+    values = {"id": account.id, "name": account.name, "created_at": account.created_at}
+    connection.execute(insert(accounts).values(**values))
+
+
+def _find(connection: Connection, account_id: str) -> Account:
+    row = connection.execute(select(*_COLUMNS).where(accounts.c.id == account_id)).one()
+    return Account(**{name: getattr(row, name) for name in _NAMES})

@@ -1,0 +1,85 @@
+"""Objects as files in a folder, flushed to the disk."""
+
+import asyncio
+import logging
+import os
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from datetime import datetime
+from pathlib import Path
+
+from obstore.exceptions import BaseError, NotFoundError
+from obstore.store import LocalStore
+
+from allaprima.domain.ports import ObjectStore
+from allaprima.errors import StoreError
+
+logger = logging.getLogger(__name__)
+
+#: Objects in a page of a listing.
+PAGE = 500
+
+
+class LocalObjectStore(ObjectStore):
+    """A folder of objects."""
+
+    def __init__(self, folder: Path) -> None:
+        """folder: created if need be. Raises `StoreError` when it can't be."""
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as exc:
+            raise StoreError(f"the image folder {folder} can't be used: {exc.strerror}") from exc
+        self._folder = folder
+        self._objects = LocalStore(folder)
+
+    async def put(self, name: str, data: bytes) -> None:
+        """See `ObjectStore`; returns when the file is on the disk."""
+        try:
+            await self._objects.put_async(name, data)
+            await asyncio.to_thread(self._flush, name)
+        except (BaseError, OSError) as exc:
+            logger.exception("could not write %s", name)
+            raise StoreError("the image could not be written to the image store") from exc
+
+    def _flush(self, name: str) -> None:
+        """Flush the file and its folder's entry; obstore does neither."""
+        path = self._folder / name
+        for target in (path, path.parent):
+            descriptor = os.open(target, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+
+    async def get(self, name: str) -> bytes | None:
+        """See `ObjectStore`."""
+        try:
+            found = await self._objects.get_async(name)
+            return bytes(await found.bytes_async())
+        except (NotFoundError, FileNotFoundError):
+            return None
+        except (BaseError, OSError) as exc:
+            logger.exception("could not read %s", name)
+            raise StoreError("the image could not be read from the image store") from exc
+
+    async def delete(self, name: str) -> None:
+        """See `ObjectStore`."""
+        try:
+            with suppress(NotFoundError, FileNotFoundError):
+                await self._objects.delete_async(name)
+        except (BaseError, OSError) as exc:
+            logger.exception("could not remove %s", name)
+            raise StoreError("the image store can't remove an image") from exc
+
+    async def pages(self) -> AsyncIterator[list[tuple[str, datetime]]]:
+        """See `ObjectStore`."""
+        listing = self._objects.list(chunk_size=PAGE)
+        while True:
+            try:
+                page = await asyncio.to_thread(next, listing, None)
+            except (BaseError, OSError) as exc:
+                logger.exception("could not list the image store")
+                raise StoreError("the image store can't be listed") from exc
+            if page is None:
+                return
+            yield [(meta["path"], meta["last_modified"]) for meta in page]

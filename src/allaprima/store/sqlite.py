@@ -1,0 +1,196 @@
+"""The SQLite backend: a lock file against a second server, pragmas, one writer, several readers, migrations at opening.
+
+SQLite before 3.51.3 can lose committed writes when two connections write in WAL mode, so exactly one connection writes
+and checkpoints; all others are `query_only` and never checkpoint. `synchronous=FULL` keeps a commit through a power cut.
+Source: sqlite.org/wal.html.
+"""
+
+import asyncio
+import logging
+import sqlite3
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from alembic import command
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+from filelock import FileLock, Timeout
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.exc import DBAPIError, IntegrityError, ProgrammingError
+
+from allaprima.errors import StoreError, StoreLocked
+from allaprima.store.database import Database
+
+logger = logging.getLogger(__name__)
+
+DATABASE_FILE = "allaprima.db"
+LOCK_FILE = "allaprima.lock"
+READERS = 4
+#: The first release with the fix, and older ones that carry it.
+FIXED_SQLITE = (3, 51, 3)
+PATCHED_SQLITE = ((3, 44, 6), (3, 50, 7))
+
+T = TypeVar("T")
+
+
+class SqliteDatabase(Database):
+    """An open SQLite database. Use `open_sqlite`."""
+
+    def __init__(self, writer: Engine, readers: Engine, lock: FileLock) -> None:
+        self._writer = writer
+        self._readers = readers
+        self._lock = lock
+        # Writers queue here, in order, instead of in SQLite's busy loop.
+        self._writing = ThreadPoolExecutor(1, "database-writer")
+        self._reading = ThreadPoolExecutor(READERS, "database-reader")
+
+    async def write(self, transaction: Callable[[Connection], T]) -> T:
+        """See `Database`."""
+        return await self._run(self._writing, self._writer, transaction)
+
+    async def read(self, transaction: Callable[[Connection], T]) -> T:
+        """See `Database`."""
+        return await self._run(self._reading, self._readers, transaction)
+
+    async def _run(self, threads: ThreadPoolExecutor, engine: Engine, transaction: Callable[[Connection], T]) -> T:
+        def run() -> T:
+            with _translated(), engine.begin() as connection:
+                return transaction(connection)
+
+        try:
+            answer = asyncio.get_running_loop().run_in_executor(threads, run)
+        except RuntimeError as exc:
+            # The executor was shut down.
+            raise StoreError("the database is closed") from exc
+        return await answer
+
+    async def close(self) -> None:
+        """Close all connections and unlock the data folder."""
+        for threads, engine in ((self._reading, self._readers), (self._writing, self._writer)):
+            await asyncio.to_thread(threads.shutdown)
+            engine.dispose()
+        # In the thread that acquired it.
+        self._lock.release()
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """Turn the database's own failures (not a mistake in a statement) into `StoreError`."""
+    try:
+        yield
+    except (IntegrityError, ProgrammingError):
+        raise
+    except DBAPIError as exc:
+        logger.exception("the database failed")
+        raise StoreError("the database can't do its work") from exc
+
+
+async def open_sqlite(folder: Path) -> SqliteDatabase:
+    """Lock the data folder, upgrade the schema and connect.
+
+    Raises `StoreLocked` when another process holds the folder, `StoreError` when it can't be created or written, when
+    another version wrote it, or when it holds something else under the database's name; the folder is then untouched.
+    """
+    lock = FileLock(folder / LOCK_FILE)
+    try:
+        await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
+        lock.acquire(timeout=0)
+    except Timeout as exc:
+        raise StoreLocked(f"another server works on the data folder {folder}") from exc
+    except OSError as exc:
+        raise StoreError(f"the data folder {folder} can't be used: {exc.strerror}") from exc
+    path = folder / DATABASE_FILE
+    try:
+        version = sqlite3.sqlite_version_info
+        if version < FIXED_SQLITE and version not in PATCHED_SQLITE:
+            logger.debug("SQLite %s may have the WAL-reset bug; one writer avoids it", sqlite3.sqlite_version)
+        try:
+            await asyncio.to_thread(migrate, path)
+        except DBAPIError as exc:
+            raise StoreError(f"{path} is not a database that this version can use: {exc.orig}") from exc
+        writer = create_engine(f"sqlite:///{path}", pool_size=1, max_overflow=0)
+        readers = create_engine(f"sqlite:///{path}", pool_size=READERS, max_overflow=0)
+        event.listen(writer, "connect", _prepare_writer)
+        event.listen(writer, "begin", _begin_immediate)
+        event.listen(readers, "connect", _prepare_reader)
+        event.listen(readers, "begin", _begin_deferred)
+    except BaseException:
+        lock.release()
+        raise
+    return SqliteDatabase(writer, readers, lock)
+
+
+def migrate(path: Path) -> None:
+    """Upgrade the schema at `path` to the newest revision, creating the file if need be.
+
+    Raises `StoreError`, and writes nothing, for a schema that this version does not know.
+    """
+    config = Config()
+    config.set_main_option("script_location", "allaprima.store:migrations")
+    config.set_main_option("path_separator", "os")
+    found = _stored_revision(path)
+    if found is not None and found not in {script.revision for script in _revisions(config)}:
+        raise StoreError(
+            f"{path} was written by another version of allaprima (schema {found}), which this version can't read; "
+            "choose another data folder, or start that version"
+        )
+    engine = create_engine(f"sqlite:///{path}")
+    # One transaction, so that a crash leaves the old schema or the new one: the driver starts none for DDL.
+    event.listen(engine, "connect", _prepare_writer)
+    event.listen(engine, "begin", _begin_immediate)
+    try:
+        with engine.begin() as connection:
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
+    finally:
+        engine.dispose()
+
+
+def _revisions(config: Config) -> list[Any]:
+    return list(ScriptDirectory.from_config(config).walk_revisions())
+
+
+def _stored_revision(path: Path) -> str | None:
+    """Return the schema revision in a database file without writing to it; None where there is none."""
+    if not path.exists():
+        return None
+    try:
+        # Immutable: otherwise SQLite would create files next to it.
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?immutable=1", uri=True)) as connection:
+            row = connection.execute("SELECT version_num FROM alembic_version").fetchone()
+    except sqlite3.OperationalError:
+        # No such table: a new database, or one whose tables are still in the write-ahead log.
+        return None
+    except sqlite3.DatabaseError as exc:
+        raise StoreError(f"{path} is not a database that this version can use: {exc}") from exc
+    return None if row is None else str(row[0])
+
+
+def _pragmas(connection: Any, *pragmas: str) -> None:
+    cursor = connection.cursor()
+    for pragma in pragmas:
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _prepare_writer(connection: Any, _record: Any) -> None:
+    # The driver must not start transactions; `_begin_immediate` does.
+    connection.isolation_level = None
+    _pragmas(connection, "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON")
+
+
+def _begin_immediate(connection: Any) -> None:
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def _begin_deferred(connection: Any) -> None:
+    # Without a transaction every statement would see a snapshot of its own, and two of them could contradict each other.
+    connection.exec_driver_sql("BEGIN")
+
+
+def _prepare_reader(connection: Any, _record: Any) -> None:
+    connection.isolation_level = None
+    _pragmas(connection, "query_only=1", "wal_autocheckpoint=0")
