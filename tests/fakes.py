@@ -54,9 +54,9 @@ def plain_picture(width: int, height: int, colour: tuple[int, int, int], image_f
 class FakeEngine(Engine):
     """Paints every request in its seed's colour, at once unless told to hold."""
 
-    def __init__(self, *models: ModelInfo, is_ready: bool = True, abreast: int = 1) -> None:
+    def __init__(self, *models: ModelInfo, is_ready: bool = True, max_concurrency: int = 1) -> None:
         self._models = models or (SKETCH,)
-        self._abreast = abreast
+        self._max_concurrency = max_concurrency
         self._is_ready = is_ready
         self._is_holding = False
         self._is_closed = False
@@ -76,12 +76,19 @@ class FakeEngine(Engine):
         return self._models
 
     @property
-    def abreast(self) -> int:
-        return self._abreast
+    def max_concurrency(self) -> int:
+        return self._max_concurrency
 
     @property
     def is_ready(self) -> bool:
         return self._is_ready
+
+    @property
+    def ready(self) -> Future[None]:
+        ready: Future[None] = Future()
+        if self._is_ready:
+            ready.set_result(None)
+        return ready
 
     @property
     def held(self) -> tuple[str, ...]:

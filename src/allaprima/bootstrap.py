@@ -1,131 +1,56 @@
-"""The composition root: settings to a running service. The only place that chooses implementations."""
+"""The composition root: settings to a running service. The only module that chooses implementations."""
 
-import logging
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 
-import torch
-
-from allaprima.domain.billing import Price
-from allaprima.domain.models import CATALOG, ModelInfo, Precision, find
+from allaprima.api.dialects import DIALECTS
 from allaprima.domain.ports import Clock, Engine
-from allaprima.engine.generator import Generator
-from allaprima.engine.local import LocalEngine as LocalEngine
-from allaprima.engine.pipeline import Pipeline
-from allaprima.engine.safety.checker import SafetyChecker
-from allaprima.errors import SettingsError
-from allaprima.flux import Check, no_check
-from allaprima.kernels import library
 from allaprima.metrics import Metrics
 from allaprima.service.accounts.accounts import AccountService
 from allaprima.service.accounts.keys import ApiKeyService
 from allaprima.service.accounts.prices import Prices
 from allaprima.service.accounts.rate_limits import MemoryRateLimiter
-from allaprima.service.accounts.usage import Usage
 from allaprima.service.app import OperatorService, Service
 from allaprima.service.cleanup import Cleaner
+from allaprima.service.images import ImageService, Links
 from allaprima.service.jobs.admission import Admission
+from allaprima.service.jobs.cancellation import Cancellation
 from allaprima.service.jobs.dispatcher import Dispatcher
+from allaprima.service.jobs.ephemeral import MemoryEphemeralResults
+from allaprima.service.jobs.estimates import Estimates
+from allaprima.service.jobs.eta import Eta
 from allaprima.service.jobs.events import MemoryEventBus
+from allaprima.service.jobs.positions import QueuePositions
+from allaprima.service.jobs.queue import JobQueue
+from allaprima.service.jobs.reporter import JobReporter
+from allaprima.service.jobs.result_cache import ResultCache
+from allaprima.service.jobs.results import ResultStore
+from allaprima.service.jobs.runner import JobRunner
 from allaprima.service.jobs.service import JobService
-from allaprima.service.limits import Limits
-from allaprima.service.links import Links
+from allaprima.service.jobs.signal import MemoryQueueSignal
+from allaprima.service.lifecycle import Lifecycle
 from allaprima.service.models import Models
-from allaprima.service.outbound import Addresses, Resolve, resolve
-from allaprima.service.safety import SafetyPolicy
-from allaprima.service.webhooks import Webhooks
-from allaprima.settings import BillingSettings, EngineSettings, Settings
-from allaprima.store.database import Database, open_database
+from allaprima.service.outbound import OutboundUrls, Resolve, resolve
+from allaprima.service.policy import Policy
+from allaprima.service.webhooks import WebhookMessages, Webhooks, WebhookSender
+from allaprima.settings import Settings
+from allaprima.store.accounts import AccountRepository
+from allaprima.store.database import Database
 from allaprima.store.idempotency import IdempotencyRepository
 from allaprima.store.images import ImageRepository
 from allaprima.store.job_transitions import JobTransitions
 from allaprima.store.jobs import JobRepository
-from allaprima.store.keys import AccountRepository, KeyRepository
+from allaprima.store.keys import KeyRepository
 from allaprima.store.ledger import LedgerRepository
+from allaprima.store.objects.local import LocalObjectStore
 from allaprima.store.outbox import Outbox
 from allaprima.store.secret import read_secret
+from allaprima.store.sqlite import open_sqlite
 from allaprima.store.usage import UsageRepository
-from allaprima.weights.networks import ModelFiles
-from allaprima.weights.open import open_model
-from allaprima.weights.paths import default_folder, find_path, sketch_folder
-from allaprima.weights.quantize import can_run, footprint
-
-logger = logging.getLogger(__name__)
 
 IMAGES_FOLDER = "images"
-#: One picture of a model of no more bytes does not keep the cores busy, and memory has room for several.
-SMALL_BYTES = 2**28
-#: Most pictures painted at a time.
-MAX_ABREAST = 4
-
-
-def build_engine(settings: EngineSettings) -> LocalEngine:
-    """Return an engine that will load the built-in model and the configured folders.
-
-    Raises `WeightsError` when a folder's files are missing or are something else, `SettingsError` for a device that
-    is not here.
-    """
-    prepare_device(settings)
-    opened = open_models(settings)
-
-    def load(check: Check) -> Mapping[str, Generator]:
-        safety = SafetyChecker.load()
-        return {files.id: build_painter(files, safety, settings, check) for files in opened}
-
-    tokenizers = {files.id: files.tokenizers[0] for files in opened}
-    return LocalEngine(tuple(_info(files) for files in opened), load, tokenizers, _abreast(settings, opened))
-
-
-def _abreast(settings: EngineSettings, opened: list[ModelFiles]) -> int:
-    """Return how many pictures are painted at a time: one a core, where every model is small and the device a CPU.
-
-    Then each has more threads or fewer, by what is beside it; only our kernels promise the same bits whatever they are.
-    """
-    has_kernels = settings.device == "cpu" and library.level() >= library.Level.AVX512
-    is_bf16 = settings.precision in (None, Precision.BF16.value)
-    is_small = all(footprint(files.config, Precision.FP32).whole <= SMALL_BYTES for files in opened)
-    return min(MAX_ABREAST, torch.get_num_threads()) if has_kernels and is_bf16 and is_small else 1
-
-
-def build_painter(
-    files: ModelFiles, safety: SafetyChecker, settings: EngineSettings, check: Check = no_check
-) -> Generator:
-    """Read a model and return what paints with it. Raises `WeightsError`, and whatever `check` raises."""
-    precision = Precision(settings.precision) if settings.precision else None
-    model = files.load(settings.device, precision, check)
-    logger.info("%s is loaded in %s, revision %s", model.id, model.precision, model.revision)
-    return Generator(Pipeline(model, settings.device), safety, settings.safety_threshold)
-
-
-def prepare_device(settings: EngineSettings) -> None:
-    """Look whether the device is here and can what is asked, and give the CPU its threads. Raises `SettingsError`."""
-    if settings.device == "cuda" and not torch.cuda.is_available():
-        raise SettingsError(f"engine.device = {settings.device!r}: this machine has no such device; use cpu")
-    if settings.precision and not can_run(Precision(settings.precision), settings.device):
-        raise SettingsError(
-            f"engine.precision = {settings.precision!r} needs a GPU that multiplies float8 (compute capability 8.9 or "
-            f"more), which engine.device = {settings.device!r} is not; use int8"
-        )
-    if settings.threads:
-        torch.set_num_threads(settings.threads)
-
-
-def open_models(settings: EngineSettings) -> list[ModelFiles]:
-    """Return the built-in model's files and those of the configured ones, none read yet. Raises `WeightsError`."""
-    weights_dir = settings.weights_dir or default_folder()
-    named = (find_path(model, weights_dir) for model in settings.models)
-    paths = {path.resolve(): None for path in (sketch_folder(), *named)}
-    opened = [open_model(path, settings.tokenizer_dir, weights_dir) for path in paths]
-    ids = [files.id for files in opened]
-    if twice := {model_id for model_id in ids if ids.count(model_id) > 1}:
-        raise SettingsError(f"engine.models: more than one path holds the model {', '.join(sorted(twice))}")
-    return opened
-
-
-def _info(files: ModelFiles) -> ModelInfo:
-    entry = find(files.id)
-    return ModelInfo(files.id, "", entry.name if entry else files.id, entry.description if entry else "")
 
 
 @asynccontextmanager
@@ -134,101 +59,122 @@ async def open_service(
 ) -> AsyncIterator[Service]:
     """Open the data folder and run the service while the context lasts.
 
-    engine: another than the local one. resolve: how the names in webhooks' URLs become addresses. Raises `StoreLocked`,
-    `WeightsError` or `SettingsError`.
+    engine: in place of the local one. resolve: looks up the host names of webhook URLs. Raises `StoreLocked`,
+    `StoreError`, `WeightsError` or `SettingsError`.
     """
-    engine = engine or build_engine(settings.engine)
-    database = await open_database(settings.store.data_dir)
+    if engine is None:
+        # Imports torch, which no other command needs.
+        from allaprima.engine.build import build_engine
+
+        engine = build_engine(settings.engine)
+    database = await open_sqlite(settings.store.data_dir)
     try:
-        secret = read_secret(settings.store.data_dir)
-        operator = _operator(database, secret, clock)
-        images = ImageRepository(database, settings.store.data_dir / IMAGES_FOLDER)
-        jobs, transitions, events = JobRepository(database), JobTransitions(database), MemoryEventBus(clock)
-        metrics, image_ttl_s = Metrics(), settings.store.image_ttl_s
-        prices, links = _prices(settings.billing, engine), Links(secret)
-        addresses = Addresses(settings.webhooks.allowed_networks, resolve)
-        outbox = Outbox(database)
-        webhooks = Webhooks(outbox, jobs, links, addresses, clock, metrics)
-        dispatcher = Dispatcher(
-            jobs, transitions, images, engine, clock, events, prices, webhooks, metrics, image_ttl_s=image_ttl_s
-        )
-        admission = Admission(
-            jobs,
-            transitions,
-            images,
-            engine,
-            clock,
-            dispatcher,
-            prices,
-            webhooks,
-            queue_size=settings.engine.queue_size,
-            image_ttl_s=image_ttl_s,
-        )
-        housekeeper = Cleaner(images, IdempotencyRepository(database), outbox, clock, settings.store.sweep_every_s)
-        async with housekeeper.running(), webhooks.running(), dispatcher.running():
-            yield Service(
-                accounts=operator.accounts,
-                keys=operator.keys,
-                jobs=JobService(jobs, transitions, images, clock, dispatcher, admission, events),
-                usage=Usage(UsageRepository(database)),
-                prices=prices,
-                safety=_safety(settings.engine),
-                limits=Limits(settings.engine.max_side, settings.engine.max_steps, settings.engine.max_images),
-                webhooks=webhooks,
-                models=Models(engine, has_stand_in=settings.engine.has_stand_in),
-                links=links,
-                rates=MemoryRateLimiter(clock, settings.server.requests_per_minute),
-                engine=engine,
-                clock=clock,
-                metrics=metrics,
-                max_image_ttl_s=settings.store.max_image_ttl_s,
-                first_key=await operator.keys.create_first(),
-            )
+        async with _run(settings, database, engine, clock, resolve) as service:
+            yield service
     finally:
         await database.close()
-
-
-def _prices(settings: BillingSettings, engine: Engine) -> Prices:
-    """Return the prices by the models' ids, whichever name they were given by.
-
-    Raises `SettingsError` for a name that no model has.
-    """
-    loaded = {info.id for info in engine.models}
-    table: dict[str, Price] = {}
-    for name, price in settings.prices.items():
-        entry = find(name)
-        if entry is None and name not in loaded:
-            known = ", ".join(sorted({*loaded, *(one.id for one in CATALOG)}))
-            raise SettingsError(f"billing.prices: there is no model {name!r}; known are {known}")
-        table[entry.id if entry else name] = price
-    return Prices(table)
-
-
-def _safety(settings: EngineSettings) -> SafetyPolicy:
-    return SafetyPolicy(
-        default=settings.safety_threshold,
-        lowest=settings.lowest_safety_threshold,
-        highest=settings.highest_safety_threshold,
-        is_optional=settings.safety_is_optional,
-    )
-
-
-def _operator(database: Database, secret: bytes, clock: Clock) -> OperatorService:
-    accounts = AccountRepository(database)
-    return OperatorService(
-        AccountService(accounts, LedgerRepository(database), clock),
-        ApiKeyService(KeyRepository(database), accounts, clock, secret),
-    )
 
 
 @asynccontextmanager
 async def open_operator(settings: Settings, *, clock: Clock = time.time) -> AsyncIterator[OperatorService]:
     """Open the data folder for its accounts and keys alone, without an engine.
 
-    Raises `StoreLocked` when a server has it.
+    Raises `StoreLocked` when a server holds it.
     """
-    database = await open_database(settings.store.data_dir)
+    database = await open_sqlite(settings.store.data_dir)
     try:
-        yield _operator(database, read_secret(settings.store.data_dir), clock)
+        yield _operator(database, clock)
     finally:
         await database.close()
+
+
+def _operator(database: Database, clock: Clock) -> OperatorService:
+    accounts = AccountRepository(database)
+    return OperatorService(
+        accounts=AccountService(accounts, clock),
+        keys=ApiKeyService(KeyRepository(database), accounts, clock),
+        account_records=accounts,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Stores:
+    """Everything that survives a restart."""
+
+    jobs: JobRepository
+    transitions: JobTransitions
+    images: ImageRepository
+    outbox: Outbox
+    links: Links
+
+
+def _stores(settings: Settings, database: Database) -> _Stores:
+    folder = settings.store.data_dir
+    return _Stores(
+        jobs=JobRepository(database),
+        transitions=JobTransitions(database),
+        images=ImageRepository(database, LocalObjectStore(folder / IMAGES_FOLDER)),
+        outbox=Outbox(database),
+        links=Links(read_secret(folder)),
+    )
+
+
+@asynccontextmanager
+async def _run(
+    settings: Settings, database: Database, engine: Engine, clock: Clock, resolve: Resolve
+) -> AsyncIterator[Service]:
+    stores, metrics, operator = _stores(settings, database), Metrics(), _operator(database, clock)
+    jobs, transitions, images, outbox = stores.jobs, stores.transitions, stores.images, stores.outbox
+    bus, signal, ephemeral = MemoryEventBus(clock), MemoryQueueSignal(), MemoryEphemeralResults()
+    lifecycle, eta = Lifecycle(bus, signal), Eta(engine.max_concurrency)
+    prices = Prices.for_models(settings.billing.prices, engine)
+    urls = OutboundUrls(settings.webhooks.allowed_networks, resolve)
+    webhooks = Webhooks(outbox, urls, clock)
+    sender = WebhookSender(webhooks, outbox, urls, WebhookMessages(jobs, stores.links, DIALECTS, clock), metrics, clock)
+    reporter = JobReporter(bus, eta, metrics, webhooks, clock)
+    image_ttl_s = settings.store.image_ttl_s
+    cache = ResultCache(jobs, transitions, images, engine, prices, reporter, image_ttl_s)
+    results = ResultStore(images, ephemeral, cache, prices, clock, image_ttl_s)
+    runner = JobRunner(engine, transitions, results, reporter, eta, lifecycle, clock)
+    dispatcher = Dispatcher(transitions, engine, runner, reporter, signal, lifecycle, clock)
+    positions = QueuePositions(jobs, eta, bus, lifecycle, clock)
+    queue = JobQueue(jobs, transitions, eta, signal, clock, settings.engine.queue_size)
+    job_service = JobService(jobs, transitions, images, bus, positions, lifecycle)
+    cleaner = Cleaner(images, IdempotencyRepository(database), outbox, clock, settings.store.sweep_every_s)
+    async with cleaner.running(), sender.running(), positions.publishing(), dispatcher.running():
+        yield Service(
+            operator=operator,
+            admission=Admission(
+                Estimates(jobs, engine, eta, prices, clock), cache, queue, webhooks, lifecycle, metrics
+            ),
+            jobs=job_service,
+            cancellation=Cancellation(job_service, jobs, transitions, runner, reporter, clock),
+            images=ImageService(images, jobs, ephemeral, stores.links, clock),
+            models=Models(engine, has_fallback=settings.engine.has_fallback),
+            webhooks=webhooks,
+            prices=prices,
+            policy=_policy(settings),
+            rates=MemoryRateLimiter(clock, settings.server.requests_per_minute, metrics),
+            roster=engine,
+            lifecycle=lifecycle,
+            clock=clock,
+            metrics=metrics,
+            job_records=jobs,
+            ledger=LedgerRepository(database),
+            usage=UsageRepository(database),
+            first_key=await operator.keys.create_first(),
+        )
+
+
+def _policy(settings: Settings) -> Policy:
+    engine = settings.engine
+    return Policy(
+        max_side=engine.max_side,
+        max_steps=engine.max_steps,
+        max_count=engine.max_images,
+        max_image_ttl_s=settings.store.max_image_ttl_s,
+        default_safety_threshold=engine.safety_threshold,
+        lowest_safety_threshold=engine.lowest_safety_threshold,
+        highest_safety_threshold=engine.highest_safety_threshold,
+        safety_is_optional=engine.safety_is_optional,
+    )

@@ -3,11 +3,11 @@
 Error:
     ├── InvalidRequest          fields that can't be done as asked, all of them
     ├── IdempotencyMismatch     the same Idempotency-Key for another request
-    ├── Unauthorized            no key, or not one of ours
-    ├── Forbidden               a good key, but not for this
+    ├── Unauthorized            no API key, or an invalid one
+    ├── Forbidden               a valid key, but not for this
     │   ├── ScopeMissing
     │   ├── ManagementOnly      an ordinary key where a management key is needed
-    │   ├── OrdinaryOnly        and the other way round
+    │   ├── OrdinaryOnly        a management key where an ordinary key is needed
     │   ├── OutOfCredits
     │   └── KeyLimitReached
     ├── NotFound
@@ -17,28 +17,28 @@ Error:
     │   ├── AccountNotFound
     │   ├── ModelNotFound
     │   └── EndpointNotFound
-    ├── Conflict                what is asked does not fit what is there
+    ├── Conflict                not possible in the present state
     │   ├── JobFinished
     │   └── JobUnfinished
-    ├── Busy                    carries the seconds after which to try again
+    ├── Busy                    carries the seconds after which to retry
     │   ├── QueueFull
     │   ├── RateLimited
     │   ├── Draining
-    │   └── IdempotencyInFlight  the first of some equal requests is not answered yet
+    │   └── IdempotencyInFlight  an equal request is not answered yet
     ├── GenerationTimeout       the wait is over, the job goes on; carries its id
-    ├── StartDeadlineMissed     the job did not start in the time that its client gave it
-    ├── GenerationFailed        the job ended without a picture
-    ├── Cancelled               the job was stopped
+    ├── StartDeadlineMissed     the job did not start before its deadline
+    ├── GenerationFailed        the job ended without an image
+    ├── Cancelled               the job was cancelled
     ├── WeightsError
     │   ├── WeightsMissing
     │   ├── WeightsCorrupt
-    │   ├── WeightsUnsafe       a format that runs code when it is opened
-    │   ├── WeightsTooLarge     more than the memory or the disk that is free
-    │   └── PullFailed          the hub does not give them
+    │   ├── WeightsUnsafe       a format that runs code when it is loaded
+    │   ├── WeightsTooLarge     more than the free memory or disk
+    │   └── PullFailed          the hub does not serve them
     ├── SettingsError           a setting that can't be used
     └── StoreError
-        ├── StoreLocked         another server works on the same data folder
-        └── StoreUnreachable    no server answers, and the data folder can't be opened
+        ├── StoreLocked         another server uses the same data folder
+        └── StoreUnreachable    a server uses the data folder but does not answer
 
 The docstring of a class is its default message; `code` is its stable name for programs.
 
@@ -65,6 +65,16 @@ class Error(Exception):
     """Something went wrong."""
 
     code: ClassVar[str] = "error"
+    #: Whether the request was refused for lack of room or credits, which the metrics count.
+    is_refusal: ClassVar[bool] = False
+    #: Whether a client should send the same request again; None: as it does by default for this kind of error.
+    retryable: bool | None = None
+    #: Seconds after which to send it again.
+    retry_after_s: float | None = None
+    #: The fields at fault.
+    problems: tuple[FieldProblem, ...] = ()
+    #: The job that goes on, if one does.
+    job_id: str | None = None
 
     def __init__(self, message: str | None = None) -> None:
         self.message = message or (type(self).__doc__ or "").strip()
@@ -124,12 +134,14 @@ class OutOfCredits(Forbidden):
     """You've run out of credits. Please ask the operator of this server to top up your balance to continue."""
 
     code = "out_of_credits"
+    is_refusal = True
 
 
 class KeyLimitReached(Forbidden):
     """This key's spend limit is reached. It ends with the limit's window, or when the limit is raised."""
 
     code = "key_limit_reached"
+    is_refusal = True
 
 
 class NotFound(Error):
@@ -145,7 +157,7 @@ class JobNotFound(NotFound):
 
 
 class ImageNotFound(NotFound):
-    """There is no such image, or its time is over."""
+    """There is no such image, or it has expired."""
 
     code = "image_not_found"
 
@@ -175,9 +187,10 @@ class EndpointNotFound(NotFound):
 
 
 class Conflict(Error):
-    """This does not fit what is there."""
+    """This is not possible in the present state."""
 
     code = "conflict"
+    retryable = False
 
 
 class JobFinished(Conflict):
@@ -202,6 +215,7 @@ class Busy(Error):
     """The server can't take this request now. Try again later."""
 
     code = "busy"
+    is_refusal = True
 
     def __init__(self, message: str | None = None, *, retry_after_s: float) -> None:
         self.retry_after_s = retry_after_s
@@ -230,35 +244,40 @@ class Draining(Busy):
     code = "draining"
 
     def __init__(self, *, retry_after_s: float, job_id: str | None = None) -> None:
-        #: The job that was accepted and goes on at the next start, if one was.
+        """job_id: the job that was accepted and goes on at the next start, if one was."""
         self.job_id = job_id
+        # A repeated request would be another job.
+        self.retryable = None if job_id is None else False
         super().__init__(retry_after_s=retry_after_s)
 
 
 class IdempotencyInFlight(Busy):
-    """A request with this Idempotency-Key is being worked on. Try again for its answer."""
+    """A request with this Idempotency-Key is being processed. Retry for its answer."""
 
     code = "idempotency_key_in_flight"
+    retryable = True
 
 
 class StartDeadlineMissed(Error):
     """Generation timeout: the job did not start before its deadline."""
 
     code = "start_deadline_missed"
+    retryable = False
 
 
 class GenerationTimeout(Error):
     """Generation timeout"""
 
     code = "generation_timeout"
+    retryable = False
 
     def __init__(self, job_id: str) -> None:
         self.job_id = job_id
-        super().__init__(f"Generation timeout: job {job_id} goes on")
+        super().__init__()
 
 
 class GenerationFailed(Error):
-    """The picture could not be painted."""
+    """The image could not be generated."""
 
     code = "generation_failed"
 
@@ -267,6 +286,7 @@ class Cancelled(Error):
     """The job was cancelled."""
 
     code = "cancelled"
+    retryable = False
 
 
 class WeightsError(Error):

@@ -15,7 +15,7 @@ from prometheus_client import (
 )
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
-#: Upper bounds of the histograms in seconds: from a small picture of the built-in model to FLUX's on a slow CPU.
+#: Upper bounds of the histograms in seconds: from a small image of the built-in model to one of FLUX on a slow CPU.
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 
@@ -31,10 +31,12 @@ class Metrics:
         self._requests = Counter("http_requests", "Answers by route and status.", ["route", "status"], **common)
         self._answer_s = Histogram("http_seconds", "Seconds to the answer.", ["route"], buckets=SECONDS, **common)
         self._jobs = Counter("jobs", "Jobs that ended, by final state.", ["state"], **common)
-        self._refused = Counter("refusals", "Requests that found no room, by reason.", ["reason"], **common)
-        self._images = Counter("images", "Pictures painted, by model.", ["model"], **common)
-        self._flagged = Counter("images_withheld", "Pictures that the safety checker withheld.", ["model"], **common)
-        self._bytes = Counter("image_bytes", "Bytes of finished pictures.", ["model"], **common)
+        self._refused = Counter(
+            "refusals", "Requests refused for lack of room or credits, by reason.", ["reason"], **common
+        )
+        self._images = Counter("images", "Images generated, by model.", ["model"], **common)
+        self._flagged = Counter("images_withheld", "Images that the safety checker withheld.", ["model"], **common)
+        self._bytes = Counter("image_bytes", "Bytes of finished images.", ["model"], **common)
         self._wait_s = Histogram("wait_seconds", "Seconds from acceptance to start.", buckets=SECONDS, **common)
         self._phase_s = Histogram(
             "phase_seconds", "Seconds of a phase of a job.", ["model", "phase"], buckets=SECONDS, **common
@@ -49,19 +51,19 @@ class Metrics:
         self._answer_s.labels(route).observe(seconds)
 
     def refused(self, reason: str) -> None:
-        """A request found no room."""
+        """A request was refused for lack of room or credits."""
         self._refused.labels(reason).inc()
 
     def ended(self, state: str) -> None:
-        """A job came to its end."""
+        """A job ended."""
         self._jobs.labels(state).inc()
 
     def started(self, waited_s: float) -> None:
         """A job was handed to the engine."""
         self._wait_s.observe(max(0.0, waited_s))
 
-    def painted(self, model: str, phases: Mapping[str, float], sizes: Sequence[int], withheld: int) -> None:
-        """A painting was stored. phases: their seconds by name. sizes: the files' bytes. withheld: how many of them."""
+    def generated(self, model: str, phases: Mapping[str, float], sizes: Sequence[int], withheld: int) -> None:
+        """A result was stored. phases: seconds by name. sizes: bytes of the files. withheld: how many of them."""
         for phase, seconds in phases.items():
             self._phase_s.labels(model, phase).observe(seconds)
         self._images.labels(model).inc(len(sizes))

@@ -1,7 +1,7 @@
 """Configuration: small frozen models, composed. Environment over default; the command line over both.
 
 Every field is read from `ALLAPRIMA_<GROUP>__<FIELD>`, such as `ALLAPRIMA_SERVER__PORT`; lists are JSON. A variable
-that names no field is refused, so that a typing error can't pass for a setting. Nothing else reads the environment.
+that names no field is refused, so that a typing error can't pass for a setting.
 """
 
 import json
@@ -13,13 +13,14 @@ from typing import Any, Literal, get_origin
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from allaprima.domain.billing import Price
 from allaprima.errors import SettingsError
 
 PREFIX = "ALLAPRIMA_"
 
-#: A picture is flagged when its score is at least this. The authors call a score above 0.8 highly probable to be
+#: An image is flagged when its score is at least this. The authors call a score above 0.8 highly probable to be
 #: pornographic, one below 0.2 very likely safe, and leave those between to the user (yahoo/open_nsfw, README.md).
-#: Between lie many harmless pictures: of 150 of nothing but skin-coloured ellipses, 0.8 flags 3, and 0.5 flags 14.
+#: Between lie many harmless images: of 150 of nothing but skin-coloured ellipses, 0.8 flags 3, and 0.5 flags 14.
 DEFAULT_SAFETY_THRESHOLD = 0.8
 
 
@@ -43,11 +44,11 @@ class ServerSettings(_Group):
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 picks a free one.")
     public_url: str | None = Field(None, description="What image URLs start with; else the request's own host.")
     allowed_hosts: tuple[str, ...] = Field(("*",), description="Host names that image URLs may be built on.")
-    trusted_proxies: tuple[str, ...] = Field((), description="Addresses whose X-Forwarded headers are believed.")
+    trusted_proxies: tuple[str, ...] = Field((), description="Addresses whose X-Forwarded headers are trusted.")
     cors_origins: tuple[str, ...] = Field(("*",), description="Origins whose pages may call the API.")
     max_body_bytes: int = Field(1024 * 1024, ge=1024, description="Largest request body.")
     requests_per_minute: int | None = Field(
-        None, ge=1, le=1_000_000, description="Requests for pictures that a key may make in a minute; default: any."
+        None, ge=1, le=1_000_000, description="Generation requests that a key may make in a minute; default: any."
     )
     wait_s: float = Field(280.0, gt=0, description="Longest wait of a synchronous request, in seconds.")
     receive_s: float = Field(20.0, gt=0, description="Longest time that a client may take to send a request's body.")
@@ -88,37 +89,33 @@ class StoreSettings(_Group):
 class EngineSettings(_Group):
     """The model side."""
 
-    models: tuple[str, ...] = Field((), description="Folders or files of models to load beside the built-in one.")
+    models: tuple[str, ...] = Field(
+        (), description="Folders or files of models to load in addition to the built-in one."
+    )
     tokenizer_dir: Path | None = Field(
         None, description="Folder of FLUX's tokenizers, for models whose files bring none."
     )
-    has_stand_in: bool = Field(default=True, description="Whether the built-in model paints for known models not here.")
+    has_fallback: bool = Field(
+        default=True, description="Whether the built-in model serves known models that are not here."
+    )
     weights_dir: Path | None = Field(
         None, description="Folder of pulled models and of packed weights; default: the user's cache folder."
     )
     precision: Literal["fp32", "bf16", "fp8", "int8", "int8wo", "int4wo"] | None = Field(
-        None, description="How the models' numbers are kept; default: bf16 where it fits, else int8."
+        None, description="Number format of the models' weights (quantization); default: bf16 where it fits, else int8."
     )
     device: Literal["cpu", "cuda"] = Field("cpu", description="Where the models run: cpu or cuda.")
     threads: int | None = Field(None, ge=1, description="CPU threads of the engine; default: all cores.")
     safety_threshold: float = Field(
-        DEFAULT_SAFETY_THRESHOLD, ge=0, le=1, description="Score from which a picture is withheld."
+        DEFAULT_SAFETY_THRESHOLD, ge=0, le=1, description="Score from which an image is withheld."
     )
     lowest_safety_threshold: float = Field(0.0, ge=0, le=1, description="Strictest threshold that a request may ask.")
     highest_safety_threshold: float = Field(1.0, ge=0, le=1, description="Laxest threshold that a key or request has.")
     safety_is_optional: bool = Field(default=True, description="Whether a request may switch the checker off.")
-    max_side: int = Field(1536, ge=64, le=1536, description="Longest side of a picture, in pixels.")
+    max_side: int = Field(1536, ge=64, le=1536, description="Longest side of an image, in pixels.")
     max_steps: int = Field(12, ge=1, le=12, description="Most steps of a request.")
     max_images: int = Field(4, ge=1, le=4, description="Most images of a request.")
     queue_size: int = Field(256, ge=1, description="Jobs that may be unfinished before requests are refused.")
-
-
-class Price(_Group):
-    """What a model's pictures cost."""
-
-    megapixel: float = Field(0.0, ge=0, le=1000, description="US dollars a megapixel.")
-    megapixel_step: float = Field(0.0, ge=0, le=1000, description="US dollars a megapixel and step, on top.")
-    cached_share: float = Field(0.0, ge=0, le=1, description="Share of the price that a cached result costs.")
 
 
 class BillingSettings(_Group):
@@ -173,7 +170,7 @@ def load_settings(**groups: dict[str, Any]) -> Settings:
         for name, field in (info.annotation.model_fields if info.annotation else {}).items()
     }
     stray = [name for name in os.environ if name.upper().startswith(PREFIX) and name.upper() not in known]
-    # A client's key may lie in the environment beside the server's settings, and the kernels have a word of their own.
+    # A client's key may be in the environment too, and the kernels read a variable of their own.
     stray = [name for name in stray if name.upper() not in (f"{PREFIX}KEY", f"{PREFIX}KERNELS")]
     if stray:
         raise SettingsError(f"unknown setting {', '.join(sorted(stray))}; known are {', '.join(sorted(known))}")

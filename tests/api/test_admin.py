@@ -6,7 +6,7 @@ import httpx2
 import pytest
 
 from allaprima.api.operator import create_admin_app
-from allaprima.api.v1.images import PATH
+from allaprima.api.v1.paths import IMAGES_PATH
 from allaprima.service.accounts.keys import is_well_formed
 from allaprima.service.app import Service
 from fakes import FakeClock
@@ -23,7 +23,7 @@ async def door(service: Service) -> AsyncIterator[httpx2.AsyncClient]:
 
 async def paint(client: httpx2.AsyncClient, key: str) -> int:
     body = {"model": "sketch", "prompt": "a boat", "size": "64x64"}
-    return (await client.post(PATH, json=body, headers={"authorization": f"Bearer {key}"})).status_code
+    return (await client.post(IMAGES_PATH, json=body, headers={"authorization": f"Bearer {key}"})).status_code
 
 
 async def test_a_made_key_is_shown_once_and_works(
@@ -74,7 +74,7 @@ async def test_what_is_no_good_key_can_not_be_revoked(door: httpx2.AsyncClient, 
 
 
 async def test_the_door_has_no_other_rooms(door: httpx2.AsyncClient) -> None:
-    for path in ("/docs", "/openapi.json", "/redoc", "/v1/models", "/", PATH):
+    for path in ("/docs", "/openapi.json", "/redoc", "/v1/models", "/", IMAGES_PATH):
         assert (await door.get(path)).status_code == 404
 
 

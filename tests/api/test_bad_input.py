@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from allaprima.api.v1.images import PATH
+from allaprima.api.v1.paths import IMAGES_PATH
 from allaprima.service.app import Service
 from fakes import FakeEngine
 
@@ -37,7 +37,7 @@ def client(shared_client: httpx2.AsyncClient) -> httpx2.AsyncClient:
 
 async def refuse(client: httpx2.AsyncClient, *fields: str, **changes: Any) -> str:
     """Post the body with changes; return the message of the refusal, which names these fields and no other."""
-    answer = await client.post(PATH, content=to_json(BODY | changes))
+    answer = await client.post(IMAGES_PATH, content=to_json(BODY | changes))
     return words_of(answer, *fields)
 
 
@@ -159,7 +159,7 @@ async def test_the_last_image_needs_a_legal_seed_too(client: httpx2.AsyncClient,
 
 @pytest.mark.usefixtures("may_paint")
 async def test_the_largest_seed_is_legal_for_one_image(client: httpx2.AsyncClient) -> None:
-    answer = await client.post(PATH, json=BODY | {"seed": 2**63 - 1, "num_images": 1, "size": "64x64"})
+    answer = await client.post(IMAGES_PATH, json=BODY | {"seed": 2**63 - 1, "num_images": 1, "size": "64x64"})
     assert answer.status_code == 200
     assert answer.json()["seed"] == 2**63 - 1
 
@@ -213,14 +213,14 @@ async def test_a_prompt_is_1_to_4000_characters_of_text(client: httpx2.AsyncClie
     "prompt", ["x" * 4000, "\U0001f98a" * 4000, "\u202eright to left\u202c", "e\u0301" * 2000, "\x01\x1b[31m", "\ufeff"]
 )
 async def test_any_text_of_up_to_4000_characters_is_painted(client: httpx2.AsyncClient, prompt: str) -> None:
-    answer = await client.post(PATH, content=to_json(BODY | {"prompt": prompt, "size": "64x64"}))
+    answer = await client.post(IMAGES_PATH, content=to_json(BODY | {"prompt": prompt, "size": "64x64"}))
     assert answer.status_code == 200
     assert answer.json()["prompt"] == prompt
 
 
 @pytest.mark.parametrize("name", ["prompt", "model"])
 async def test_prompt_and_model_are_required(client: httpx2.AsyncClient, name: str) -> None:
-    answer = await client.post(PATH, json={other: value for other, value in BODY.items() if other != name})
+    answer = await client.post(IMAGES_PATH, json={other: value for other, value in BODY.items() if other != name})
     assert words_of(answer, name) == f"Body validation error! {name}: is required"
 
 
@@ -324,7 +324,7 @@ async def test_every_bad_field_is_named_at_once(client: httpx2.AsyncClient) -> N
 async def test_what_holds_between_fields_is_named_with_the_rest(
     client: httpx2.AsyncClient, bad: dict[str, Any], names: tuple[str, ...]
 ) -> None:
-    answer = await client.post(PATH, json=BODY | bad)
+    answer = await client.post(IMAGES_PATH, json=BODY | bad)
     assert answer.status_code == 400
     for name in names:
         assert f"{name}: " in answer.json()["message"]
@@ -346,7 +346,7 @@ async def test_what_holds_between_fields_is_named_with_the_rest(
     ],
 )  # fmt: skip
 async def test_a_body_is_one_json_object_in_utf_8(client: httpx2.AsyncClient, body: bytes) -> None:
-    answer = await client.post(PATH, content=body, headers={"content-type": "application/json"})
+    answer = await client.post(IMAGES_PATH, content=body, headers={"content-type": "application/json"})
     words_of(answer, "body")
     assert len(answer.text) < 1000
 
@@ -363,14 +363,14 @@ async def test_a_body_is_one_json_object_in_utf_8(client: httpx2.AsyncClient, bo
     ],
 )
 async def test_a_name_stands_once_in_an_object(client: httpx2.AsyncClient, body: str, named: str) -> None:
-    answer = await client.post(PATH, content=body)
+    answer = await client.post(IMAGES_PATH, content=body)
     assert "is given more than once" in words_of(answer, named)
 
 
 @pytest.mark.timeout(20)
 async def test_a_late_duplicate_among_many_names_is_found_quickly(client: httpx2.AsyncClient) -> None:
     names = [f'"{number:x}":1' for number in range(90_000)]
-    words_of(await client.post(PATH, content="{" + ",".join([*names, names[-1]]) + "}"), "15f8f")
+    words_of(await client.post(IMAGES_PATH, content="{" + ",".join([*names, names[-1]]) + "}"), "15f8f")
 
 
 @pytest.mark.parametrize("name", ["\ud800", "x\udfff"])
@@ -385,19 +385,19 @@ async def test_nesting_without_end_is_refused(
     client: httpx2.AsyncClient, opening: str, closing: str, depth: int
 ) -> None:
     nested = opening * depth + "1" + closing * depth
-    words_of(await client.post(PATH, content=f'{{"model": "sketch", "prompt": {nested}}}'), "body")
-    words_of(await client.post(PATH, content=opening * depth), "body")
+    words_of(await client.post(IMAGES_PATH, content=f'{{"model": "sketch", "prompt": {nested}}}'), "body")
+    words_of(await client.post(IMAGES_PATH, content=opening * depth), "body")
 
 
 async def test_no_depth_of_nesting_is_an_error_of_the_server(client: httpx2.AsyncClient) -> None:
     for depth in range(800, 1000, 2):
         nested = "[" * depth + "]" * depth
-        answer = await client.post(PATH, content=f'{{"n": {nested}, "num_images": {nested}, "prompt": {nested}}}')
+        answer = await client.post(IMAGES_PATH, content=f'{{"n": {nested}, "num_images": {nested}, "prompt": {nested}}}')
         assert answer.status_code == 400
 
 
 async def test_no_body_at_all_is_refused(client: httpx2.AsyncClient) -> None:
-    assert "it is empty" in words_of(await client.post(PATH), "body")
+    assert "it is empty" in words_of(await client.post(IMAGES_PATH), "body")
 
 
 @pytest.mark.parametrize(
@@ -412,7 +412,7 @@ async def test_no_body_at_all_is_refused(client: httpx2.AsyncClient) -> None:
     ],
 )
 async def test_only_json_is_read(client: httpx2.AsyncClient, media_type: str) -> None:
-    answer = await client.post(PATH, content=to_json(BODY), headers={"content-type": media_type})
+    answer = await client.post(IMAGES_PATH, content=to_json(BODY), headers={"content-type": media_type})
     assert answer.status_code == 415
     assert answer.json()["message"] == "Unsupported Media Type: send the body as application/json"
 
@@ -421,7 +421,7 @@ async def test_only_json_is_read(client: httpx2.AsyncClient, media_type: str) ->
 @pytest.mark.parametrize("media_type", ["application/json", "APPLICATION/JSON; charset=utf-8", None])
 async def test_json_by_any_spelling_is_read(client: httpx2.AsyncClient, media_type: str | None) -> None:
     headers = {"content-type": media_type} if media_type else {}
-    answer = await client.post(PATH, content=to_json(BODY | {"size": "64x64"}), headers=headers)
+    answer = await client.post(IMAGES_PATH, content=to_json(BODY | {"size": "64x64"}), headers=headers)
     assert answer.status_code == 200
 
 
@@ -431,14 +431,14 @@ async def chunks(size: int) -> AsyncIterator[bytes]:
 
 
 async def test_a_body_over_the_limit_is_refused(client: httpx2.AsyncClient) -> None:
-    answer = await client.post(PATH, json=BODY | {"prompt": "x" * (12 * MIB)})
+    answer = await client.post(IMAGES_PATH, json=BODY | {"prompt": "x" * (12 * MIB)})
     assert answer.status_code == 413
     assert answer.json()["message"] == f"Payload Too Large: the body may have at most {MIB} bytes"
 
 
 @pytest.mark.parametrize("headers", [{}, {"content-length": "10"}, {"content-length": "-1"}, {"content-length": "x"}])
 async def test_a_body_that_hides_its_size_is_refused_too(client: httpx2.AsyncClient, headers: dict[str, str]) -> None:
-    answer = await client.post(PATH, content=chunks(2 * MIB), headers=headers)
+    answer = await client.post(IMAGES_PATH, content=chunks(2 * MIB), headers=headers)
     assert answer.status_code == 413
 
 
@@ -451,13 +451,13 @@ async def test_an_endless_body_is_not_read_to_its_end(client: httpx2.AsyncClient
             sent += 65536
             yield b" " * 65536
 
-    assert (await client.post(PATH, content=endless())).status_code == 413
+    assert (await client.post(IMAGES_PATH, content=endless())).status_code == 413
     assert sent <= MIB + 2 * 65536
 
 
 async def test_a_length_in_strange_digits_is_no_error_of_the_server(client: httpx2.AsyncClient) -> None:
     headers = {b"content-length": "\u00b2".encode("latin-1")}
-    answer = await client.post(PATH, content=chunks(2 * MIB), headers=headers)
+    answer = await client.post(IMAGES_PATH, content=chunks(2 * MIB), headers=headers)
     assert answer.status_code == 413
 
 
@@ -493,7 +493,7 @@ BODIES = st.fixed_dictionaries(
 async def test_no_json_object_is_an_error_of_the_server(
     client: httpx2.AsyncClient, body: dict[str, Any], extra: dict[str, Any]
 ) -> None:
-    answer = await client.post(PATH, content=to_json(extra | body))
+    answer = await client.post(IMAGES_PATH, content=to_json(extra | body))
     assert answer.status_code in (200, 400)
     if answer.status_code == 400:
         assert answer.json()["message"].startswith("Body validation error! ")
@@ -502,4 +502,4 @@ async def test_no_json_object_is_an_error_of_the_server(
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(body=st.binary(max_size=200))
 async def test_no_bytes_are_an_error_of_the_server(client: httpx2.AsyncClient, body: bytes) -> None:
-    assert (await client.post(PATH, content=body)).status_code == 400
+    assert (await client.post(IMAGES_PATH, content=body)).status_code == 400

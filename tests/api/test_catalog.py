@@ -5,7 +5,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from allaprima.api.v1.images import PATH
+from allaprima.api.v1.paths import IMAGES_PATH
 from fakes import LOCAL, SCHNELL, SKETCH, FakeClock, FakeEngine, client_of, open_service
 
 
@@ -49,7 +49,7 @@ async def test_the_stand_in_is_named_in_the_list(anonymous: httpx2.AsyncClient) 
 async def test_every_listed_name_and_alias_can_be_asked_for(client: httpx2.AsyncClient) -> None:
     for model in (await client.get("/v1/models")).json()["data"]:
         for name in (model["id"], *model["aliases"]):
-            answer = await client.post(PATH, json={"model": name, "prompt": "a boat", "size": "64x64"})
+            answer = await client.post(IMAGES_PATH, json={"model": name, "prompt": "a boat", "size": "64x64"})
             assert answer.headers["x-model"] == model["painted_by"]
 
 

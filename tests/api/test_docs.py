@@ -8,8 +8,8 @@ import httpx2
 import pytest
 import pytest_asyncio
 
-from allaprima.api.dialects.aiml.requests import ImagesBody
-from allaprima.api.v1.images import PATH
+from allaprima.api.dialects.aiml.requests import MEMBERS
+from allaprima.api.v1.paths import IMAGES_PATH
 
 # Nothing here leaves a trace, so all tests share one service.
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -34,7 +34,7 @@ async def document(anonymous: httpx2.AsyncClient) -> dict[str, Any]:
 
 @pytest.fixture
 def post(document: dict[str, Any]) -> dict[str, Any]:
-    return document["paths"][PATH]["post"]
+    return document["paths"][IMAGES_PATH]["post"]
 
 
 def references(value: Any) -> Iterator[str]:
@@ -108,7 +108,7 @@ async def test_the_documented_routes_are_the_served_ones(
     document: dict[str, Any], anonymous: httpx2.AsyncClient
 ) -> None:
     assert {path: set(methods) for path, methods in document["paths"].items()} == {
-        PATH: {"post"},
+        IMAGES_PATH: {"post"},
         "/v1/images/{image_id}/sign": {"post"},
         "/v1/images/{image_id}": {"delete"},
         "/v1/jobs": {"get", "post"},
@@ -144,7 +144,7 @@ async def test_the_request_schema_is_that_of_the_body(post: dict[str, Any]) -> N
     assert post["requestBody"]["required"] is True
     assert set(post["requestBody"]["content"]) == {"application/json"}
     schema = post["requestBody"]["content"]["application/json"]["schema"]
-    assert set(schema["properties"]) == set(ImagesBody.model_fields)
+    assert set(schema["properties"]) == set(MEMBERS.model_fields)
     assert sorted(schema["required"]) == ["model", "prompt"]
     assert schema["additionalProperties"] is True
     assert [parameter["name"] for parameter in post["parameters"]] == [
@@ -182,7 +182,7 @@ async def test_the_largest_seed_in_the_document_is_a_legal_seed(post: dict[str, 
 async def test_the_answer_schema_is_that_of_the_answer(
     document: dict[str, Any], post: dict[str, Any], client: httpx2.AsyncClient
 ) -> None:
-    body = (await client.post(PATH, json={"model": "sketch", "prompt": "a boat", "size": "64x64"})).json()
+    body = (await client.post(IMAGES_PATH, json={"model": "sketch", "prompt": "a boat", "size": "64x64"})).json()
     # The other is the answer to a dry run.
     [schema, _] = post["responses"]["200"]["content"]["application/json"]["schema"]["anyOf"]
     schema = resolve(document, schema)
@@ -204,7 +204,7 @@ async def test_every_status_of_a_refusal_is_documented_with_the_body(
     document: dict[str, Any], post: dict[str, Any], client: httpx2.AsyncClient
 ) -> None:
     assert set(post["responses"]) >= {"200", "400", "401", "413", "415", "429", "500", "503", "504"}
-    refused = (await client.post(PATH, json={})).json()
+    refused = (await client.post(IMAGES_PATH, json={})).json()
     for status, response in post["responses"].items():
         if status != "200":
             schema = resolve(document, response["content"]["application/json"]["schema"])
@@ -243,4 +243,4 @@ async def test_the_key_is_documented_where_it_is_needed(document: dict[str, Any]
         "/health",
         "/ready",
     }
-    assert [(schemes[name]["type"], schemes[name]["scheme"].lower()) for name in needed[PATH]] == [("http", "bearer")]
+    assert [(schemes[name]["type"], schemes[name]["scheme"].lower()) for name in needed[IMAGES_PATH]] == [("http", "bearer")]

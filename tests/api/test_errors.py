@@ -12,7 +12,7 @@ import httpx2
 import pytest
 
 from allaprima.api.http.request_id import EXPOSED_HEADERS
-from allaprima.api.v1.images import PATH
+from allaprima.api.v1.paths import IMAGES_PATH
 from allaprima.errors import GenerationFailed
 from allaprima.service.app import Service
 from allaprima.settings import ServerSettings
@@ -44,7 +44,7 @@ def check_body(answer: httpx2.Response, status: int, kind: str, code: str, param
 
 
 async def test_bad_fields_are_400(client: httpx2.AsyncClient) -> None:
-    answer = await client.post(PATH, json=BODY | {"n": 0, "steps": 0})
+    answer = await client.post(IMAGES_PATH, json=BODY | {"n": 0, "steps": 0})
     body = check_body(answer, 400, "invalid_request_error", "invalid_request", "n")
     assert (
         body["message"]
@@ -54,7 +54,7 @@ async def test_bad_fields_are_400(client: httpx2.AsyncClient) -> None:
 
 
 async def test_a_bad_key_is_401(anonymous: httpx2.AsyncClient) -> None:
-    body = check_body(await anonymous.post(PATH, json=BODY), 401, "authentication_error", "invalid_api_key")
+    body = check_body(await anonymous.post(IMAGES_PATH, json=BODY), 401, "authentication_error", "invalid_api_key")
     assert body["message"].startswith("This request requires a valid API key.")
 
 
@@ -68,19 +68,19 @@ async def test_an_unknown_path_is_404(anonymous: httpx2.AsyncClient, path: str) 
 
 @pytest.mark.parametrize("method", ["GET", "PUT", "PATCH", "DELETE", "TRACE"])
 async def test_another_method_is_405_with_the_right_ones(anonymous: httpx2.AsyncClient, method: str) -> None:
-    answer = await anonymous.request(method, PATH)
+    answer = await anonymous.request(method, IMAGES_PATH)
     body = check_body(answer, 405, "invalid_request_error", "method_not_allowed")
     assert body["message"] == "Method Not Allowed"
     assert "POST" in answer.headers["allow"]
 
 
 async def test_a_large_body_is_413(client: httpx2.AsyncClient) -> None:
-    answer = await client.post(PATH, content=b" " * (1024 * 1024 + 1))
+    answer = await client.post(IMAGES_PATH, content=b" " * (1024 * 1024 + 1))
     check_body(answer, 413, "invalid_request_error", "payload_too_large")
 
 
 async def test_another_media_type_is_415(client: httpx2.AsyncClient) -> None:
-    answer = await client.post(PATH, content=b"x", headers={"content-type": "text/plain"})
+    answer = await client.post(IMAGES_PATH, content=b"x", headers={"content-type": "text/plain"})
     check_body(answer, 415, "invalid_request_error", "unsupported_media_type")
 
 
@@ -92,9 +92,9 @@ async def test_a_full_queue_is_429_with_the_time_to_come_back(
         open_service(tmp_path, engine, clock, engine_settings={"queue_size": 1}) as service,
         client_of(service, key=service.first_key) as client,
     ):
-        first = asyncio.create_task(client.post(PATH, json=BODY))
+        first = asyncio.create_task(client.post(IMAGES_PATH, json=BODY))
         await engine.until_held()
-        answer = await client.post(PATH, json=BODY)
+        answer = await client.post(IMAGES_PATH, json=BODY)
         body = check_body(answer, 429, "rate_limit_error", "queue_full")
         assert body["message"].startswith("Too Many Requests")
         assert 1 <= int(answer.headers["retry-after"]) <= 120
@@ -110,8 +110,8 @@ async def test_a_key_over_its_rate_is_429_and_every_answer_says_where_it_stands(
         open_service(tmp_path, engine, clock, server={"requests_per_minute": 2}) as service,
         client_of(service, key=service.first_key) as client,
     ):
-        assert (await client.post(PATH, json=BODY | {"seed": -1})).status_code == 400
-        answers = [await client.post(PATH, json=BODY) for _ in range(3)]
+        assert (await client.post(IMAGES_PATH, json=BODY | {"seed": -1})).status_code == 400
+        answers = [await client.post(IMAGES_PATH, json=BODY) for _ in range(3)]
         assert [answer.status_code for answer in answers] == [200, 200, 429]
         body = check_body(answers[2], 429, "rate_limit_error", "rate_limit_exceeded")
         assert body["message"] == "Too Many Requests: this key may make 2 requests a minute"
@@ -123,19 +123,19 @@ async def test_a_key_over_its_rate_is_429_and_every_answer_says_where_it_stands(
             ["2", "0", "30.000s"],
         ]
         clock.now += 30
-        assert (await client.post(PATH, json=BODY)).status_code == 200
+        assert (await client.post(IMAGES_PATH, json=BODY)).status_code == 200
     assert len(engine.requests) == 3
 
 
 async def test_a_failed_job_is_500_with_its_reason(client: httpx2.AsyncClient, engine: FakeEngine) -> None:
     engine.failure = GenerationFailed("the colours ran out")
-    body = check_body(await client.post(PATH, json=BODY), 500, "server_error", "generation_failed")
+    body = check_body(await client.post(IMAGES_PATH, json=BODY), 500, "server_error", "generation_failed")
     assert body["message"] == "the colours ran out"
 
 
 async def test_a_cancelled_job_is_409(client: httpx2.AsyncClient, engine: FakeEngine) -> None:
     engine.hold()
-    waiting = asyncio.create_task(client.post(PATH, json=BODY))
+    waiting = asyncio.create_task(client.post(IMAGES_PATH, json=BODY))
     await engine.until_held()
     engine.cancel(engine.held[0])
     answer = await waiting
@@ -149,7 +149,7 @@ async def test_a_client_of_a_stopping_server_is_told_to_come_back(
     engine.hold()
     async with open_service(tmp_path, engine, clock) as service:
         client = client_of(service, key=service.first_key)
-        waiting = asyncio.create_task(client.post(PATH, json=BODY))
+        waiting = asyncio.create_task(client.post(IMAGES_PATH, json=BODY))
         await engine.until_held()
     answer = await waiting
     check_body(answer, 503, "server_error", "draining")
@@ -159,7 +159,7 @@ async def test_a_client_of_a_stopping_server_is_told_to_come_back(
 async def test_the_end_of_the_wait_is_504_with_the_jobs_id(service: Service, key: str, engine: FakeEngine) -> None:
     engine.hold()
     async with client_of(service, ServerSettings(wait_s=0.05), key=key) as client:
-        answer = await client.post(PATH, json=BODY)
+        answer = await client.post(IMAGES_PATH, json=BODY)
     body = check_body(answer, 504, "server_error", "generation_timeout")
     assert body["message"] == "Generation timeout"
     assert body["job_id"] == answer.headers["x-inference-id"]
@@ -218,14 +218,14 @@ async def test_without_a_key_not_a_byte_of_the_body_is_read(
         read.append(True)
         yield b"{}"
 
-    answer = await anonymous.post(PATH, content=body(), headers=headers)
+    answer = await anonymous.post(IMAGES_PATH, content=body(), headers=headers)
     assert answer.status_code == 401
     assert not read
 
 
 async def test_size_comes_before_json_and_json_before_fields(client: httpx2.AsyncClient) -> None:
-    assert (await client.post(PATH, content=b"{" * (1024 * 1024 + 1))).status_code == 413
-    assert (await client.post(PATH, content=b'{"n": 0, "n": 0')).json()["error"]["param"] == "body"
+    assert (await client.post(IMAGES_PATH, content=b"{" * (1024 * 1024 + 1))).status_code == 413
+    assert (await client.post(IMAGES_PATH, content=b'{"n": 0, "n": 0')).json()["error"]["param"] == "body"
 
 
 async def test_fields_come_before_the_queue(tmp_path: Path, engine: FakeEngine, clock: FakeClock) -> None:
@@ -234,15 +234,15 @@ async def test_fields_come_before_the_queue(tmp_path: Path, engine: FakeEngine, 
         open_service(tmp_path, engine, clock, engine_settings={"queue_size": 1}) as service,
         client_of(service, ServerSettings(wait_s=0.05), key=service.first_key) as client,
     ):
-        assert (await client.post(PATH, json=BODY)).status_code == 504
-        assert (await client.post(PATH, json=BODY | {"n": 9})).status_code == 400
-        assert (await client.post(PATH, json=BODY)).status_code == 429
+        assert (await client.post(IMAGES_PATH, json=BODY)).status_code == 504
+        assert (await client.post(IMAGES_PATH, json=BODY | {"n": 9})).status_code == 400
+        assert (await client.post(IMAGES_PATH, json=BODY)).status_code == 429
 
 
 async def test_a_revoked_key_is_refused_at_once(service: Service, client: httpx2.AsyncClient, key: str) -> None:
-    assert (await client.post(PATH, json=BODY)).status_code == 200
+    assert (await client.post(IMAGES_PATH, json=BODY)).status_code == 200
     await service.keys.revoke(key[3:11])
-    assert (await client.post(PATH, json=BODY)).status_code == 401
+    assert (await client.post(IMAGES_PATH, json=BODY)).status_code == 401
 
 
 # Pages of other origins -----------------------------------------------------------------------------------------------
@@ -285,9 +285,9 @@ async def test_pages_may_read_the_tracing_and_cost_headers(client: httpx2.AsyncC
     }  # fmt: skip
     assert wanted <= set(EXPOSED_HEADERS)
     for answer in (
-        await client.post(PATH, json=BODY, headers=ORIGIN),
-        await client.post(PATH, json={}, headers=ORIGIN),
-        await client.post(PATH, json=BODY, headers=ORIGIN | {"authorization": ""}),
+        await client.post(IMAGES_PATH, json=BODY, headers=ORIGIN),
+        await client.post(IMAGES_PATH, json={}, headers=ORIGIN),
+        await client.post(IMAGES_PATH, json=BODY, headers=ORIGIN | {"authorization": ""}),
         await client.get("/nothing", headers=ORIGIN),
     ):
         exposed = {name.strip() for name in answer.headers["access-control-expose-headers"].split(",")}
@@ -303,4 +303,4 @@ async def test_only_the_allowed_origins_may_call(service: Service, key: str) -> 
         theirs = await client.get("/v1/models", headers=ORIGIN)
         assert "access-control-allow-origin" not in theirs.headers
         asked = ORIGIN | {"access-control-request-method": "POST"}
-        assert (await client.options(PATH, headers=asked)).status_code == 400
+        assert (await client.options(IMAGES_PATH, headers=asked)).status_code == 400

@@ -7,7 +7,7 @@ import httpx2
 import pytest
 import pytest_asyncio
 
-from allaprima.api.v1.images import PATH
+from allaprima.api.v1.paths import IMAGES_PATH
 from allaprima.service.app import Service
 from allaprima.settings import ServerSettings
 from fakes import FakeClock, FakeEngine, client_of, open_service
@@ -33,7 +33,7 @@ def clock(shared: Service) -> Iterator[FakeClock]:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def link(shared_client: httpx2.AsyncClient) -> str:
     """The path of a picture's link."""
-    answer = await shared_client.post(PATH, json={"model": "sketch", "prompt": "a boat", "size": "64x64"})
+    answer = await shared_client.post(IMAGES_PATH, json={"model": "sketch", "prompt": "a boat", "size": "64x64"})
     return answer.json()["images"][0]["url"].removeprefix("http://paint.test")
 
 

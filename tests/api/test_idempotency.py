@@ -107,7 +107,7 @@ async def test_a_key_is_remembered_for_a_day(client: httpx2.AsyncClient, engine:
 
 
 async def test_keys_are_an_accounts_own(service: Service, client: httpx2.AsyncClient, engine: FakeEngine) -> None:
-    account = await service.accounts.create("stranger")
+    account = await service.operator.accounts.create("stranger")
     _, key = await service.keys.create(KeySpec(), account.id)
     await client.post(IMAGES, json=BODY, headers=KEY)
     async with client_of(service, key=key) as stranger:

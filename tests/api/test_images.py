@@ -10,8 +10,8 @@ import httpx2
 import pytest
 from PIL import Image
 
-from allaprima.api.dialects.aiml.fields import PRESETS
-from allaprima.api.v1.images import OTHER_PATHS, PATH
+from allaprima.api.dialects.aiml.sizes import PRESETS
+from allaprima.api.v1.paths import OTHER_IMAGES_PATHS, IMAGES_PATH
 from allaprima.domain.generation import ImageFormat
 from allaprima.domain.jobs import JobState
 from allaprima.service.app import Service
@@ -22,7 +22,7 @@ BODY: dict[str, Any] = {"model": "flux/schnell", "prompt": "a lighthouse at dusk
 
 
 async def paint(client: httpx2.AsyncClient, **fields: Any) -> dict[str, Any]:
-    answer = await client.post(PATH, json=BODY | fields)
+    answer = await client.post(IMAGES_PATH, json=BODY | fields)
     assert answer.status_code == 200, answer.text
     return answer.json()
 
@@ -116,7 +116,7 @@ async def test_the_link_gives_the_picture_to_anyone(client: httpx2.AsyncClient, 
 
 
 async def test_tracing_and_cost_headers_are_on_every_picture(client: httpx2.AsyncClient) -> None:
-    answer = await client.post(PATH, json=BODY)
+    answer = await client.post(IMAGES_PATH, json=BODY)
     assert answer.headers["content-type"] == "application/json"
     assert answer.headers["x-aimlapi-credits-used"] == "0"
     assert answer.headers["x-aimlapi-usd-spent"] == "0.000000000"
@@ -127,7 +127,7 @@ async def test_tracing_and_cost_headers_are_on_every_picture(client: httpx2.Asyn
 
 
 async def test_the_inference_id_is_the_jobs_id(client: httpx2.AsyncClient, engine: FakeEngine) -> None:
-    answer = await client.post(PATH, json=BODY)
+    answer = await client.post(IMAGES_PATH, json=BODY)
     assert list(engine.requests) == [answer.headers["x-inference-id"]]
 
 
@@ -147,7 +147,7 @@ async def test_any_other_client_id_is_dropped_without_an_error(client: httpx2.As
 # Where and with what key -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("path", OTHER_PATHS)
+@pytest.mark.parametrize("path", OTHER_IMAGES_PATHS)
 async def test_every_published_form_of_the_path_answers(client: httpx2.AsyncClient, path: str) -> None:
     answer = await client.post(path, json=BODY | {"image_size": "square"})
     assert answer.status_code == 200
@@ -155,26 +155,26 @@ async def test_every_published_form_of_the_path_answers(client: httpx2.AsyncClie
 
 
 def test_the_forms_are_with_and_without_v1_slash_and_with_url() -> None:
-    assert len(OTHER_PATHS) == 8
-    assert {PATH, f"{PATH}/", "/images/generations", "/images/generations/", f"{PATH}/with-url"} <= set(OTHER_PATHS)
+    assert len(OTHER_IMAGES_PATHS) == 8
+    assert {IMAGES_PATH, f"{IMAGES_PATH}/", "/images/generations", "/images/generations/", f"{IMAGES_PATH}/with-url"} <= set(OTHER_IMAGES_PATHS)
 
 
 async def test_every_form_of_the_key_is_accepted(anonymous: httpx2.AsyncClient, key: str) -> None:
     for form in ("Bearer {}", "bearer {}", "BEARER  {}", "Key {}", "key {}", "Key my-id:{}"):
-        answer = await anonymous.post(PATH, json=BODY, headers={"authorization": form.format(key)})
+        answer = await anonymous.post(IMAGES_PATH, json=BODY, headers={"authorization": form.format(key)})
         assert answer.status_code == 200, form
 
 
 async def test_any_other_form_is_refused(anonymous: httpx2.AsyncClient, key: str) -> None:
     for form in ("{}", "Basic {}", "Bearer", "Bearer ", "Bearer {} x", "Bearer id:{}", "Bearer {}x"):
-        answer = await anonymous.post(PATH, json=BODY, headers={"authorization": form.format(key)})
+        answer = await anonymous.post(IMAGES_PATH, json=BODY, headers={"authorization": form.format(key)})
         assert answer.status_code == 401, form
         assert answer.headers["www-authenticate"] == "Bearer"
         assert answer.json()["message"].startswith("This request requires a valid API key.")
 
 
 async def test_no_key_is_refused(anonymous: httpx2.AsyncClient, engine: FakeEngine) -> None:
-    assert (await anonymous.post(PATH, json=BODY)).status_code == 401
+    assert (await anonymous.post(IMAGES_PATH, json=BODY)).status_code == 401
     assert not engine.requests
 
 
@@ -376,7 +376,7 @@ LONG = " ".join(["apple"] * 13)
 async def test_a_prompt_that_is_too_long_is_refused_where_the_request_says_so(
     client: httpx2.AsyncClient, engine: FakeEngine
 ) -> None:
-    answer = await client.post(PATH, json=BODY | {"prompt": LONG, "on_long_prompt": "refuse"})
+    answer = await client.post(IMAGES_PATH, json=BODY | {"prompt": LONG, "on_long_prompt": "refuse"})
 
     assert answer.status_code == 400
     assert "prompt: has 3 tokens more than the model reads; shorten it" in answer.text
@@ -385,12 +385,12 @@ async def test_a_prompt_that_is_too_long_is_refused_where_the_request_says_so(
 
 @pytest.mark.parametrize(("prompt", "choice"), [(LONG, "truncate"), (LONG, None), ("an apple", "refuse")])
 async def test_any_other_prompt_is_painted(client: httpx2.AsyncClient, prompt: str, choice: str | None) -> None:
-    answer = await client.post(PATH, json=BODY | {"prompt": prompt, "on_long_prompt": choice})
+    answer = await client.post(IMAGES_PATH, json=BODY | {"prompt": prompt, "on_long_prompt": choice})
     assert answer.status_code == 200
 
 
 async def test_another_choice_for_long_prompts_is_refused_by_name(client: httpx2.AsyncClient) -> None:
-    answer = await client.post(PATH, json=BODY | {"on_long_prompt": "shorten"})
+    answer = await client.post(IMAGES_PATH, json=BODY | {"on_long_prompt": "shorten"})
     assert answer.status_code == 400
     assert "on_long_prompt: Invalid enum value. Expected 'truncate' | 'refuse', received" in answer.text
 
@@ -400,7 +400,7 @@ async def test_another_choice_for_long_prompts_is_refused_by_name(client: httpx2
 
 @pytest.mark.parametrize("name", ["flux/schnell", "flux-schnell", "FLUX.1-schnell", "black-forest-labs/FLUX.1-schnell"])
 async def test_a_stand_in_is_named(client: httpx2.AsyncClient, name: str) -> None:
-    answer = await client.post(PATH, json=BODY | {"model": name})
+    answer = await client.post(IMAGES_PATH, json=BODY | {"model": name})
     assert answer.headers["x-model"] == "allaprima/sketch"
     meta = answer.json()["meta"]
     assert meta["model"] == "allaprima/sketch"
@@ -413,7 +413,7 @@ async def test_a_loaded_model_paints_for_itself(tmp_path: Any, clock: FakeClock)
         open_service(tmp_path, FakeEngine(SCHNELL), clock) as service,
         client_of(service, key=service.first_key) as client,
     ):
-        answer = await client.post(PATH, json=BODY)
+        answer = await client.post(IMAGES_PATH, json=BODY)
         assert answer.headers["x-model"] == "flux/schnell"
         assert answer.json()["meta"]["warnings"] == []
 
@@ -425,7 +425,7 @@ async def test_without_stand_in_the_loaded_models_are_named(
         open_service(tmp_path, engine, clock, engine_settings={"has_stand_in": False}) as service,
         client_of(service, key=service.first_key) as client,
     ):
-        answer = await client.post(PATH, json=BODY)
+        answer = await client.post(IMAGES_PATH, json=BODY)
         assert answer.status_code == 400
         assert answer.json()["error"]["param"] == "model"
         assert "loaded are 'allaprima/sketch'" in answer.json()["message"]
@@ -436,7 +436,7 @@ async def test_without_stand_in_the_loaded_models_are_named(
 
 async def test_fields_without_effect_are_named(client: httpx2.AsyncClient) -> None:
     inert = {"guidance_scale": 3.5, "acceleration": "none", "user": None, "quality": "hd"}
-    answer = await client.post(PATH, json=BODY | {"model": "sketch", "image_size": {"width": 512, "depth": 2}} | inert)
+    answer = await client.post(IMAGES_PATH, json=BODY | {"model": "sketch", "image_size": {"width": 512, "depth": 2}} | inert)
     assert answer.status_code == 200
     assert answer.headers["x-ignored-fields"] == "guidance_scale, acceleration, user, quality, image_size.depth"
     assert answer.json()["meta"]["warnings"] == [
@@ -453,7 +453,7 @@ NASTY_NAMES = [
 async def test_a_nasty_field_name_neither_breaks_nor_forges_the_answer(client: httpx2.AsyncClient) -> None:
     for name in NASTY_NAMES:
         for extra in ({name: 1}, {"image_size": {"width": 64, "height": 64, name: 1}}):
-            answer = await client.post(PATH, json=BODY | extra)
+            answer = await client.post(IMAGES_PATH, json=BODY | extra)
             assert answer.status_code == 200, name
             assert re.fullmatch(r"[\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?|", answer.headers["x-ignored-fields"]), name
             assert "set-cookie" not in answer.headers
@@ -461,7 +461,7 @@ async def test_a_nasty_field_name_neither_breaks_nor_forges_the_answer(client: h
 
 
 async def test_many_nasty_field_names_make_no_header_that_clients_refuse(client: httpx2.AsyncClient) -> None:
-    answer = await client.post(PATH, json=BODY | {"\U0001f98a" * 60 + str(number): 1 for number in range(2000)})
+    answer = await client.post(IMAGES_PATH, json=BODY | {"\U0001f98a" * 60 + str(number): 1 for number in range(2000)})
     assert answer.status_code == 200
     assert len(answer.headers["x-ignored-fields"]) < 4096
 
@@ -472,7 +472,7 @@ async def test_many_nasty_field_names_make_no_header_that_clients_refuse(client:
 async def test_when_the_wait_is_over_the_job_goes_on(service: Service, key: str, engine: FakeEngine) -> None:
     engine.hold()
     async with client_of(service, ServerSettings(wait_s=0.05), key=key) as client:
-        answer = await client.post(PATH, json=BODY)
+        answer = await client.post(IMAGES_PATH, json=BODY)
     assert answer.status_code == 504
     body = answer.json()
     assert body["message"] == "Generation timeout"

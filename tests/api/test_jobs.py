@@ -33,7 +33,7 @@ async def finished(service: Service, client: httpx2.AsyncClient, job_id: str) ->
 @pytest.fixture
 async def stranger(service: Service) -> Any:
     """A client of another account."""
-    account = await service.accounts.create("stranger")
+    account = await service.operator.accounts.create("stranger")
     _, key = await service.keys.create(KeySpec(), account.id)
     async with client_of(service, key=key) as opened:
         yield opened

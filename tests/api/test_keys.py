@@ -168,7 +168,7 @@ async def test_a_key_without_the_scope_reads_no_jobs_and_no_images(
 
 
 async def test_keys_are_an_accounts_own(service: Service, manager: httpx2.AsyncClient) -> None:
-    account = await service.accounts.create("stranger")
+    account = await service.operator.accounts.create("stranger")
     row, _ = await service.keys.create(KeySpec(), account.id)
     assert row.prefix not in [key["prefix"] for key in (await manager.get("/v1/keys")).json()["data"]]
     for method in ("PATCH", "PUT", "DELETE"):
@@ -189,7 +189,7 @@ async def test_a_charge_is_in_the_answer_and_in_the_bill(tmp_path: Path, engine:
     engine.flagged = frozenset({1})
     async with open_service(tmp_path, engine, clock, billing=PRICES) as service:
         owner = await service.keys.authenticate(service.first_key or "")
-        await service.accounts.credit(owner.account_id, 10_000)
+        await service.operator.accounts.credit(owner.account_id, 10_000)
         async with client_of(service, key=service.first_key) as client:
             answer = await client.post(IMAGES, json=BODY | {"num_images": 3})
             balance = (await client.get("/v1/billing/balance")).json()["balance"]
@@ -206,12 +206,12 @@ async def test_a_charge_is_in_the_answer_and_in_the_bill(tmp_path: Path, engine:
 async def test_out_of_credits_is_403_and_costs_nothing(tmp_path: Path, engine: FakeEngine, clock: FakeClock) -> None:
     async with open_service(tmp_path, engine, clock, billing=PRICES) as service:
         owner = await service.keys.authenticate(service.first_key or "")
-        await service.accounts.credit(owner.account_id, CREDITS - 1)
+        await service.operator.accounts.credit(owner.account_id, CREDITS - 1)
         async with client_of(service, key=service.first_key) as client:
             answer = await client.post(IMAGES, json=BODY)
             assert (answer.status_code, answer.json()["error"]["code"]) == (403, "out_of_credits")
             assert answer.json()["message"].startswith("You've run out of credits.")
-            await service.accounts.credit(owner.account_id, 1)
+            await service.operator.accounts.credit(owner.account_id, 1)
             assert (await client.post(IMAGES, json=BODY)).status_code == 200
             assert (await client.post(IMAGES, json=BODY)).status_code == 403
     assert len(engine.requests) == 1
@@ -220,7 +220,7 @@ async def test_out_of_credits_is_403_and_costs_nothing(tmp_path: Path, engine: F
 async def test_racing_clients_never_overdraw(tmp_path: Path, engine: FakeEngine, clock: FakeClock) -> None:
     async with open_service(tmp_path, engine, clock, billing=PRICES) as service:
         owner = await service.keys.authenticate(service.first_key or "")
-        await service.accounts.credit(owner.account_id, CREDITS)
+        await service.operator.accounts.credit(owner.account_id, CREDITS)
         async with client_of(service, key=service.first_key) as client:
             answers = await asyncio.gather(*(client.post(IMAGES, json=BODY) for _ in range(64)))
     statuses = sorted(answer.status_code for answer in answers)
@@ -236,7 +236,7 @@ async def test_what_was_held_back_for_a_job_that_failed_is_free_again(
 
     async with open_service(tmp_path, engine, clock, billing=PRICES) as service:
         owner = await service.keys.authenticate(service.first_key or "")
-        await service.accounts.credit(owner.account_id, CREDITS)
+        await service.operator.accounts.credit(owner.account_id, CREDITS)
         async with client_of(service, key=service.first_key) as client:
             engine.failure = GenerationFailed("no")
             assert (await client.post(IMAGES, json=BODY)).status_code == 500
@@ -254,7 +254,7 @@ async def test_a_keys_limit_holds_until_its_window_ends(
 ) -> None:
     async with open_service(tmp_path, engine, clock, billing=PRICES) as service:
         owner = await service.keys.authenticate(service.first_key or "")
-        await service.accounts.credit(owner.account_id, 100 * CREDITS)
+        await service.operator.accounts.credit(owner.account_id, 100 * CREDITS)
         _, management = await service.keys.create(KeySpec(is_management=True), owner.account_id)
         limit = {"retention": retention, "threshold": 2 * CREDITS / 2_000_000}
         async with client_of(service, key=management) as manager:
@@ -274,7 +274,7 @@ async def test_a_limit_counts_what_was_spent_before_it_was_set(
 ) -> None:
     async with open_service(tmp_path, engine, clock, billing=PRICES) as service:
         owner = await service.keys.authenticate(service.first_key or "")
-        await service.accounts.credit(owner.account_id, 100 * CREDITS)
+        await service.operator.accounts.credit(owner.account_id, 100 * CREDITS)
         _, management = await service.keys.create(KeySpec(is_management=True), owner.account_id)
         async with client_of(service, key=management) as manager, client_of(service, key=service.first_key) as client:
             assert (await client.post(IMAGES, json=BODY)).status_code == 200

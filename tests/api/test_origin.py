@@ -3,7 +3,7 @@
 import httpx2
 import pytest
 
-from allaprima.api.v1.images import PATH
+from allaprima.api.v1.paths import IMAGES_PATH
 from allaprima.service.app import Service
 from allaprima.settings import ServerSettings
 from fakes import client_of
@@ -34,7 +34,7 @@ async def ask(
     address: str = "10.0.0.7",
 ) -> httpx2.Response:
     async with client_of(service, settings, key=key, address=address) as client:
-        return await client.post(PATH, json=BODY, headers=headers)
+        return await client.post(IMAGES_PATH, json=BODY, headers=headers)
 
 
 def start_of(answer: httpx2.Response) -> str:

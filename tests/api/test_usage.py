@@ -25,7 +25,7 @@ async def service(tmp_path: Path, engine: FakeEngine, clock: FakeClock) -> Async
     """A service where things cost something, and an account that has enough."""
     async with open_service(tmp_path, engine, clock, billing=PRICES) as opened:
         owner = await opened.keys.authenticate(opened.first_key or "")
-        await opened.accounts.credit(owner.account_id, 10**9, "for a start")
+        await opened.operator.accounts.credit(owner.account_id, 10**9, "for a start")
         yield opened
 
 

@@ -39,7 +39,7 @@ async def keys_of(service: Service, account_id: str) -> dict[str, str | None]:
     _, disabled = await ring.create(KeySpec("disabled", is_disabled=True), account_id)
     revoked_row, revoked = await ring.create(KeySpec("revoked"), account_id)
     await ring.revoke(revoked_row.prefix)
-    _, stranger = await ring.create(KeySpec("stranger"), (await service.accounts.create("stranger")).id)
+    _, stranger = await ring.create(KeySpec("stranger"), (await service.operator.accounts.create("stranger")).id)
     return {
         "none": None,
         "wrong": make_key(),

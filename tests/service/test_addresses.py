@@ -6,7 +6,7 @@ from ipaddress import ip_address
 
 import pytest
 
-from allaprima.service.outbound import Addresses, Refused, is_public
+from allaprima.service.outbound import OutboundUrls, UrlRefused, is_public
 from allaprima.service.outbound import resolve as system_resolve
 from service.urls import NAMES, URLS
 
@@ -30,12 +30,12 @@ def test_the_corpus_is_large() -> None:
 
 @pytest.mark.parametrize("url", sorted(set(URLS)))
 async def test_no_url_of_the_corpus_leads_inside(url: str) -> None:
-    with pytest.raises((Refused, OSError)):
-        await Addresses((), resolve).find(url)
+    with pytest.raises((UrlRefused, OSError)):
+        await OutboundUrls((), resolve).find(url)
 
 
 async def test_a_public_name_is_pinned_to_the_address_that_was_looked_at() -> None:
-    target = await Addresses((), resolve).find("https://public.example/hook?a=1&b=2")
+    target = await OutboundUrls((), resolve).find("https://public.example/hook?a=1&b=2")
     assert target.url == "https://93.184.216.34:443/hook?a=1&b=2"
     assert (target.host, target.authority) == ("public.example", "public.example")
 
@@ -47,7 +47,7 @@ async def test_a_name_is_resolved_once() -> None:
         asked.append(host)
         return ["93.184.216.34"] if len(asked) == 1 else ["127.0.0.1"]
 
-    target = await Addresses((), rebinding).find("http://rebind.example/")
+    target = await OutboundUrls((), rebinding).find("http://rebind.example/")
     assert (target.url, asked) == ("http://93.184.216.34:80/", ["rebind.example"])
 
 
@@ -64,11 +64,11 @@ async def test_a_name_is_resolved_once() -> None:
     ],
 )
 async def test_the_operator_may_open_networks(networks: list[str], url: str, is_allowed: bool) -> None:
-    addresses = Addresses(networks, resolve)
+    addresses = OutboundUrls(networks, resolve)
     if is_allowed:
         await addresses.find(url)
     else:
-        with pytest.raises(Refused):
+        with pytest.raises(UrlRefused):
             await addresses.find(url)
 
 

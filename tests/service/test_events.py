@@ -157,7 +157,7 @@ async def test_every_end_is_told(service: Service, owner: ApiKey, engine: FakeEn
         engine.failure = GenerationFailed("no colours")
         engine.finish(job.id)
     else:
-        await service.jobs.cancel(owner.account_id, job.id)
+        await service.cancellation.cancel(owner.account_id, job.id)
     assert (await watching)[-1].type.value == end
 
 

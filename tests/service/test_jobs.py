@@ -91,7 +91,7 @@ async def test_a_job_ends_with_its_pictures(
             "encode": 0.03125,
         },
     }
-    images = await service.jobs.images_of(done)
+    images = await service.images.of(done)
     painted = engine.paint(request).images
     assert [(image.place, image.seed, image.is_flagged, image.nsfw_score) for image in images] == [
         (0, 7, False, 0.01),
@@ -135,7 +135,7 @@ async def test_ids_sort_by_time(service: Service) -> None:
 
 async def test_a_picture_whose_time_is_over_is_gone(service: Service, owner: ApiKey, clock: FakeClock) -> None:
     job = await finish(service, await submit(service, owner))
-    image = (await service.jobs.images_of(job))[0]
+    image = (await service.images.of(job))[0]
     clock.now = image.expires_at
     assert await service.jobs.read_image(image.id) is None
     with pytest.raises(GenerationFailed, match="no longer in the store"):
@@ -184,7 +184,7 @@ async def test_many_at_once_are_all_painted_exactly_once(
     assert rows(tmp_path, "SELECT count(*), count(DISTINCT job_id) FROM usage") == [(60, 60)]
     assert rows(tmp_path, "SELECT count(*), count(DISTINCT job_id) FROM images") == [(60, 60)]
     for job in done:
-        assert [image.seed for image in await service.jobs.images_of(job)] == [job.request.seed]
+        assert [image.seed for image in await service.images.of(job)] == [job.request.seed]
 
 
 # The queue's limit --------------------------------------------------------------------------------------------------
@@ -252,7 +252,7 @@ async def test_a_failure_of_the_engine_ends_the_job_with_the_reason(
         "the colours ran out",
         clock.now,
     )
-    assert await service.jobs.images_of(failed) == []
+    assert await service.images.of(failed) == []
     assert rows(tmp_path, "SELECT state, images, credits FROM usage") == [("failed", 0, 0)]
 
 
@@ -401,7 +401,7 @@ async def test_a_job_that_waits_to_be_painted_alone_can_be_cancelled(tmp_path: P
         await again.until_held()
         while states(tmp_path) != ["running"] * 2:  # noqa: ASYNC110 - it lives in a file
             await asyncio.sleep(0.01)
-        cancelling = asyncio.create_task(service.jobs.cancel(jobs[1].account_id, jobs[1].id))
+        cancelling = asyncio.create_task(service.cancellation.cancel(jobs[1].account_id, jobs[1].id))
         while not rows(tmp_path, "SELECT id FROM jobs WHERE cancel_asked_at IS NOT NULL"):  # noqa: ASYNC110
             await asyncio.sleep(0.01)
         again.release()
@@ -464,7 +464,7 @@ async def test_those_whose_job_ends_while_the_server_stops_get_it(
     await engine.until_held()
     engine.release()
     await asyncio.gather(*service.jobs._dispatcher._tasks)
-    service.jobs.drain()
+    service.lifecycle.drain()
     assert (await waiting).state is JobState.SUCCEEDED
 
 
@@ -530,11 +530,11 @@ async def test_a_job_that_took_every_server_down_is_not_tried_again(
 
 async def test_expired_pictures_are_swept_at_start(tmp_path: Path, clock: FakeClock) -> None:
     async with open_service(tmp_path, FakeEngine(), clock, store={"image_ttl_s": 60}) as service:
-        image = (await service.jobs.images_of(await finish(service, await submit(service))))[0]
+        image = (await service.images.of(await finish(service, await submit(service))))[0]
         assert (tmp_path / "images" / image.object_name).exists()
     clock.now += 60
     async with open_service(tmp_path, FakeEngine(), clock, store={"image_ttl_s": 60}) as service:
-        fresh = await service.jobs.images_of(await finish(service, await submit(service)))
+        fresh = await service.images.of(await finish(service, await submit(service)))
     assert {path.name for path in (tmp_path / "images").iterdir()} == {fresh[0].object_name}
 
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from allaprima.errors import ImageNotFound, StoreError
-from allaprima.service.links import Links
+from allaprima.service.images import Links
 from allaprima.store.jobs import ImageRow
 from allaprima.store.secret import SECRET_BYTES, SECRET_FILE, read_secret
 from fakes import NOON

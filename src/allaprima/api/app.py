@@ -1,27 +1,21 @@
-"""The application: routes, middleware, errors, in one readable place."""
+"""The application: routes, middleware, errors."""
 
-from pathlib import Path
-
-from fastapi import FastAPI, Request
-from fastapi.openapi.docs import get_swagger_ui_html
-from fastapi.responses import HTMLResponse
+from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
-from starlette.staticfiles import StaticFiles
 
 from allaprima import __version__
 from allaprima.api import prometheus
 from allaprima.api.errors import add_error_handlers
+from allaprima.api.http.openapi import correct_document
 from allaprima.api.http.request_id import EXPOSED_HEADERS, RequestIdMiddleware
-from allaprima.api.openapi import correct_document
 from allaprima.api.prometheus import AccessLogMiddleware
-from allaprima.api.v1 import billing, events, files, groups, images, jobs, keys, models, usage, webhooks
-from allaprima.api.web import routes
+from allaprima.api.v1 import billing, events, files, images, jobs, keys, models, usage, webhooks
+from allaprima.api.web import routes as web
 from allaprima.service.app import Service
 from allaprima.settings import ServerSettings
 
-DOCS_FOLDER = Path(__file__).parent / "docs"
 DESCRIPTION = (
-    "Text to image in the manner of the hosted flux/schnell endpoint. Send the key as `Authorization: Bearer`."
+    "Text to image, compatible with the hosted flux/schnell endpoint. Send the key as `Authorization: Bearer`."
 )
 
 
@@ -37,14 +31,10 @@ def create_app(settings: ServerSettings, service: Service) -> FastAPI:
     )
     app.state.settings = settings
     app.state.service = service
-    app.state.metrics = service.metrics
-    for part in (images, jobs, events, groups, files, keys, usage, billing, webhooks, models, prometheus):
+    for part in (images, jobs, events, files, keys, usage, billing, webhooks, models, prometheus):
         app.include_router(part.router)
-    app.add_route("/docs", _docs, include_in_schema=False)
-    app.mount("/docs/assets", StaticFiles(directory=DOCS_FOLDER), name="docs-assets")
-    app.include_router(routes.router)
-    app.mount("/playground", routes.Assets(), name="playground")
-    correct_document(app, [name for model in service.models.served() for name in (model.id, *model.aliases)])
+    web.mount(app)
+    correct_document(app, [name for model in service.models.served() for name in (model.id, *model.entry.aliases)])
     add_error_handlers(app)
     app.add_middleware(
         CORSMiddleware,
@@ -54,16 +44,5 @@ def create_app(settings: ServerSettings, service: Service) -> FastAPI:
         expose_headers=EXPOSED_HEADERS,
     )
     app.add_middleware(RequestIdMiddleware)
-    app.add_middleware(AccessLogMiddleware, prometheus=service.metrics)
+    app.add_middleware(AccessLogMiddleware, metrics=service.metrics)
     return app
-
-
-async def _docs(_request: Request) -> HTMLResponse:
-    """The API's reference, with assets of our own."""
-    return get_swagger_ui_html(
-        openapi_url="/openapi.json",
-        title="allaprima API",
-        swagger_js_url="/docs/assets/swagger-ui-bundle.js",
-        swagger_css_url="/docs/assets/swagger-ui.css",
-        swagger_favicon_url="/docs/assets/favicon.svg",
-    )

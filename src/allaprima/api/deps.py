@@ -1,4 +1,7 @@
-"""What a route finds on its request: the service, the settings, the identity of the exchange, the caller's key."""
+"""Dependencies of the routes: the service, the settings, the caller's key.
+
+They are coroutines, short as they are: FastAPI runs plain functions in threads.
+"""
 
 import re
 from typing import Annotated, Any
@@ -9,13 +12,9 @@ from fastapi.security import HTTPBearer
 from allaprima.domain.accounts import ApiKey
 from allaprima.errors import ManagementOnly, OrdinaryOnly, Unauthorized
 from allaprima.service.app import Service
-from allaprima.service.jobs.admission import check_scope
 from allaprima.settings import ServerSettings
 
 _CREDENTIAL = re.compile(r"(?P<scheme>bearer|key)\s+(?P<credential>\S+)\s*", re.IGNORECASE)
-
-
-# The dependencies are coroutines, short as they are: FastAPI runs plain functions in threads.
 
 
 async def get_service(request: Request) -> Service:
@@ -30,26 +29,16 @@ async def get_settings(request: Request) -> ServerSettings:
     return settings
 
 
-def inference_id_of(request: Request) -> str:
-    """The id of this exchange, which is also the job's id when one is made."""
-    inference_id: str = request.scope["allaprima.inference_id"]
-    return inference_id
-
-
-async def get_inference_id(request: Request) -> str:
-    """See `inference_id_of`."""
-    return inference_id_of(request)
-
-
-#: Only to document that a key is needed, and how: `get_key` reads the header itself.
+#: Documents that a key is needed, and how; `get_key` reads the header itself.
 _BEARER = HTTPBearer(auto_error=False, description="A key of this server.")
 
 
 async def get_key(
     request: Request, service: Annotated[Service, Depends(get_service)], _documented: Annotated[Any, Security(_BEARER)]
 ) -> ApiKey:
-    """The caller's key, from `Authorization: Bearer k`, `Key k` or `Key id:secret` (the secret is the key; the id
-    is the client's own affair). Raises `Unauthorized`.
+    """The caller's key, from `Authorization: Bearer k`, `Key k` or `Key id:k` (the id is the client's own).
+
+    Raises `Unauthorized`.
     """
     found = _CREDENTIAL.fullmatch(request.headers.get("authorization", ""))
     if found is None:
@@ -76,13 +65,12 @@ async def get_ordinary_key(key: Annotated[ApiKey, Depends(get_key)]) -> ApiKey:
 
 async def get_image_key(key: Annotated[ApiKey, Depends(get_key)]) -> ApiKey:
     """The caller's key, with the scope `model:image`. Raises `ScopeMissing`, also for a management key."""
-    check_scope(key)
+    key.require_image_scope()
     return key
 
 
 ServiceDep = Annotated[Service, Depends(get_service)]
 SettingsDep = Annotated[ServerSettings, Depends(get_settings)]
-InferenceId = Annotated[str, Depends(get_inference_id)]
 CallerKey = Annotated[ApiKey, Depends(get_key)]
 ManagementKey = Annotated[ApiKey, Depends(get_management_key)]
 OrdinaryKey = Annotated[ApiKey, Depends(get_ordinary_key)]

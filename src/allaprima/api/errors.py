@@ -1,23 +1,23 @@
-"""Errors to HTTP: the only table of statuses, and the body that every error has.
-
-The body is the hosted platform's five members, and beside them the `error` object that OpenAI's clients read.
-"""
+"""Errors to HTTP: the only table of statuses. The exchange's dialect writes the body."""
 
 import logging
 import math
-from datetime import UTC, datetime
+import time
+from collections.abc import Callable
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from allaprima import errors
-from allaprima.api.deps import inference_id_of
+from allaprima.api.dialects import AIML, Dialect
+from allaprima.api.dialects.aiml.responses import ErrorBody
+from allaprima.api.dialects.base import ErrorReport
+from allaprima.api.http.request_id import request_id_of
 
 logger = logging.getLogger(__name__)
 
@@ -40,101 +40,6 @@ STATUS: dict[type[errors.Error], int] = {
     errors.Cancelled: 409,
 }
 
-#: Status to the type that OpenAI's clients know, for errors of the web framework too.
-OPENAI_TYPES = {
-    400: "invalid_request_error",
-    401: "authentication_error",
-    403: "permission_error",
-    404: "not_found_error",
-    429: "rate_limit_error",
-}
-
-#: The platform's words for what the framework refuses.
-FRAMEWORK_MESSAGES = {
-    404: "Not Found: there is nothing at this path",
-    405: "Method Not Allowed",
-    408: "Request Timeout",
-    413: "Payload Too Large",
-    415: "Unsupported Media Type",
-}
-
-
-class ErrorObject(BaseModel):
-    """What OpenAI's clients read."""
-
-    message: str
-    type: str
-    param: str | None = Field(description="The first field at fault, as the client named it.")
-    code: str
-
-
-class ErrorBody(BaseModel):
-    """The body of every error."""
-
-    requestId: str = Field(description="The exchange's id, also in the header x-inference-id.")
-    statusCode: int
-    timestamp: str = Field(description="ISO 8601, milliseconds, UTC.")
-    path: str
-    message: str
-    error: ErrorObject
-    job_id: str | None = Field(None, description="With 504, and 503 for a job that was accepted: the job that goes on.")
-
-
-_WORDS = {
-    400: "Fields that can't be done as asked, all of them.",
-    401: "No good key.",
-    403: "A good key, but not for this; or no credits, or no room in the key's spend limit.",
-    404: "There is no such thing, or it is another account's.",
-    408: "The body did not arrive in time.",
-    409: "It does not fit what is there; or an equal request is not answered yet, see Retry-After.",
-    413: "The body is too large.",
-    415: "The body is not application/json.",
-    422: "The Idempotency-Key was used for another request.",
-    429: "The queue is full, or the key's limit is reached; see Retry-After.",
-    500: "The job failed.",
-    503: "The server is stopping; see Retry-After.",
-    504: "The wait is over, and the job goes on; or the job did not start in time.",
-}
-
-
-def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Return how the OpenAPI document shows the errors of a route."""
-    return {status: {"model": ErrorBody, "description": _WORDS[status]} for status in statuses}
-
-
-def status_of(error: errors.Error) -> int:
-    """Return the HTTP status of an error."""
-    return next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)
-
-
-def answer(
-    request: Request,
-    status: int,
-    message: str,
-    code: str,
-    *,
-    param: str | None = None,
-    headers: dict[str, str] | None = None,
-    extra: dict[str, Any] | None = None,
-) -> JSONResponse:
-    """Return an error as every client of ours expects it."""
-    now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    kind = OPENAI_TYPES.get(status, "invalid_request_error" if status < 500 else "server_error")
-    content = {
-        "requestId": inference_id_of(request),
-        "statusCode": status,
-        "timestamp": now,
-        "path": printable(request.url.path),
-        "message": printable(message),
-        "error": {"message": printable(message), "type": kind, "param": param, "code": code},
-    }
-    return JSONResponse(content | (extra or {}), status, headers)
-
-
-def printable(text: str) -> str:
-    """Return text with what no UTF-8 answer can carry (lone surrogates) written as escapes."""
-    return text.encode("utf-8", "backslashreplace").decode()
-
 
 def rate_headers(limit: int, remaining: int, reset_s: float) -> dict[str, str]:
     """Return a rate limit as OpenAI's clients read it; seconds are written as in `1.5s`."""
@@ -145,47 +50,98 @@ def rate_headers(limit: int, remaining: int, reset_s: float) -> dict[str, str]:
     }
 
 
-_FINAL = (errors.GenerationTimeout, errors.StartDeadlineMissed, errors.Cancelled, errors.Conflict)
+#: Headers of an error class, found like its status.
+HEADERS: dict[type[errors.Error], Callable[[Any], dict[str, str]]] = {
+    errors.Error: lambda _: {},
+    errors.Unauthorized: lambda _: {"www-authenticate": "Bearer"},
+    errors.RateLimited: lambda error: rate_headers(error.limit, 0, error.retry_after_s),
+}
+
+#: The platform's messages for what the framework refuses.
+FRAMEWORK_MESSAGES = {
+    404: "Not Found: there is nothing at this path",
+    405: "Method Not Allowed",
+    408: "Request Timeout",
+    413: "Payload Too Large",
+    415: "Unsupported Media Type",
+}
+
+_DESCRIPTIONS = {
+    400: "Invalid request; the message names every field at fault.",
+    401: "Missing or invalid API key.",
+    403: "The key may not do this; or no credits, or the key's spend limit is reached.",
+    404: "There is no such thing, or it belongs to another account.",
+    408: "The body did not arrive in time.",
+    409: "Not possible in the present state; or an equal request is in flight, see Retry-After.",
+    413: "The body is too large.",
+    415: "The body is not application/json.",
+    422: "The Idempotency-Key was used for another request.",
+    429: "The queue is full, or the key's rate limit is reached; see Retry-After.",
+    500: "The job failed.",
+    503: "The server is stopping; see Retry-After.",
+    504: "The wait timed out, and the job goes on; or the job missed its start deadline.",
+}
 
 
-async def _our_error(request: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, errors.Error)
-    status = status_of(error)
-    headers: dict[str, str] = {}
-    extra: dict[str, Any] = {}
-    message, param = error.message, None
-    if isinstance(error, errors.InvalidRequest):
-        message = f"Body validation error! {message}"
-        param = printable(error.problems[0].field) if error.problems else None
-    if isinstance(error, errors.Unauthorized):
-        headers["www-authenticate"] = "Bearer"
-    if isinstance(error, errors.Busy):
+def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Return how the OpenAPI document shows the errors of a route."""
+    return {status: {"model": ErrorBody, "description": _DESCRIPTIONS[status]} for status in statuses}
+
+
+def status_of(error: errors.Error) -> int:
+    """Return the HTTP status of an error."""
+    return next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)
+
+
+def headers_of(error: errors.Error) -> dict[str, str]:
+    """Return the headers of an error, which are the same in all dialects."""
+    headers = next(HEADERS[kind] for kind in type(error).__mro__ if kind in HEADERS)(error)
+    if error.retry_after_s is not None:
         headers["retry-after"] = str(max(1, math.ceil(error.retry_after_s)))
         headers["retry-after-ms"] = str(max(1, math.ceil(error.retry_after_s * 1000)))
-    if isinstance(error, errors.RateLimited):
-        headers |= rate_headers(error.limit, 0, error.retry_after_s)
-    if isinstance(error, _FINAL):
-        # Clients repeat 409 and 504 unless told not to, and would be painted for twice.
-        headers["x-should-retry"] = "false"
-    if isinstance(error, errors.IdempotencyInFlight):
-        headers["x-should-retry"] = "true"
-    if isinstance(error, errors.GenerationTimeout):
-        message = "Generation timeout"
-        extra["job_id"] = error.job_id
-    if isinstance(error, errors.Draining) and error.job_id is not None:
-        # The job was accepted, and is painted at the next start; a request that is repeated would be another one.
-        headers["x-should-retry"] = "false"
-        extra["job_id"] = error.job_id
-    if isinstance(error, errors.Busy | errors.OutOfCredits | errors.KeyLimitReached):
-        request.app.state.metrics.refused(error.code)
-    return answer(request, status, message, error.code, param=param, headers=headers, extra=extra)
+    if error.retryable is not None:
+        # Clients repeat 409 and 504 by default, and the images would be generated twice.
+        headers["x-should-retry"] = str(error.retryable).lower()
+    return headers
+
+
+def set_dialect(request: Request, dialect: Dialect) -> None:
+    """Let errors of an exchange be written in a dialect; by default it is the platform's."""
+    request.scope["allaprima.dialect"] = dialect
+
+
+def _answer(request: Request, status: int, message: str, code: str, headers: dict[str, str], **more: Any) -> Response:
+    dialect: Dialect = request.scope.get("allaprima.dialect", AIML)
+    report = ErrorReport(
+        status=status,
+        code=code,
+        message=message,
+        request_id=request_id_of(request),
+        path=request.url.path,
+        at=time.time(),
+        **more,
+    )
+    return JSONResponse(dialect.error(report), status, headers)
+
+
+async def _known_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, errors.Error)  # it is registered for these
+    return _answer(
+        request,
+        status_of(error),
+        error.message,
+        error.code,
+        headers_of(error),
+        problems=error.problems,
+        job_id=error.job_id,
+    )
 
 
 async def _framework_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
+    assert isinstance(error, HTTPException)  # it is registered for these
     status = error.status_code
     if status == 405 and request.method == "OPTIONS":
-        # The framework answers only a browser's own preflights; anyone may ask what a path takes.
+        # The framework answers only a browser's preflight requests.
         return Response(status_code=204, headers={"allow": ", ".join([*_methods_of(request), "OPTIONS"])})
     message = FRAMEWORK_MESSAGES.get(status, str(error.detail))
     if status in (408, 413, 415) and error.detail:
@@ -194,11 +150,11 @@ async def _framework_error(request: Request, error: Exception) -> Response:
     headers = dict(error.headers or {})
     if status == 405:
         headers["allow"] = ", ".join(_methods_of(request))
-    return answer(request, status, message, code, headers=headers)
+    return _answer(request, status, message, code, headers)
 
 
 def _methods_of(request: Request) -> list[str]:
-    """Return what a path takes; the framework names only what the first of its routes does."""
+    """Return the methods of a path; the framework names only those of the first route."""
     routes = request.app.router.routes
     found = []
     for method in ("DELETE", "GET", "HEAD", "PATCH", "POST", "PUT"):
@@ -208,9 +164,11 @@ def _methods_of(request: Request) -> list[str]:
     return found
 
 
-class UnforeseenMiddleware:
-    """Answers what nobody foresaw. The framework's own handler would do so outside of all other middleware, where
-    the answer gets neither the tracing headers nor those that let a page read it.
+class ServerErrorMiddleware:
+    """Answers unexpected errors.
+
+    The framework's own handler is outside of all other middleware, so its answer has neither the exchange's id nor the
+    headers that let a page of another origin read it.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -228,19 +186,19 @@ class UnforeseenMiddleware:
         try:
             await self._app(scope, receive, send_noting)
         except ClientDisconnect:
-            # Gone in the middle of its request: there is nobody to answer.
-            logger.debug("a client went away")
+            # The client left in the middle of its request: there is no connection to answer on.
+            logger.debug("a client disconnected")
         except Exception as exc:
             if has_started or scope["type"] != "http":
                 raise
             request = Request(scope)
-            logger.exception("unforeseen error at %s", request.url.path, exc_info=exc)
-            response = answer(request, 500, "Internal server error", "internal_error")
+            logger.exception("unexpected error at %s", request.url.path, exc_info=exc)
+            response = _answer(request, 500, "Internal server error", "internal_error", {})
             await response(scope, receive, send)
 
 
 def add_error_handlers(app: FastAPI) -> None:
-    """Let every error of the application leave in our body. To be called before other middleware is added."""
-    app.add_exception_handler(errors.Error, _our_error)
+    """Let every error of the application be answered in a dialect. To be called before other middleware is added."""
+    app.add_exception_handler(errors.Error, _known_error)
     app.add_exception_handler(HTTPException, _framework_error)
-    app.add_middleware(UnforeseenMiddleware)
+    app.add_middleware(ServerErrorMiddleware)

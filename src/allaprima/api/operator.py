@@ -94,7 +94,7 @@ def create_admin_app(operator: OperatorService) -> FastAPI:
 
     @router.get("/accounts")
     async def list_accounts() -> list[dict[str, Any]]:
-        return [show_account(account) for account in await operator.accounts.all()]
+        return [show_account(account) for account in await operator.account_records.all()]
 
     @router.post("/accounts/{name}/credits")
     async def credit(name: str, body: Credit) -> dict[str, Any]:

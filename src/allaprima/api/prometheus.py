@@ -23,7 +23,7 @@ async def metrics(request: Request, service: ServiceDep, settings: SettingsDep) 
     """Return everything that is counted. Raises `Forbidden` for a stranger."""
     if not _may_read(request, settings):
         raise Forbidden("Counters are for this machine alone, or for a scraper with the server's metrics token")
-    return Response(service.metrics.text(await service.jobs.count_queued()), media_type=CONTENT_TYPE)
+    return Response(service.metrics.text((await service.job_records.load()).queued), media_type=CONTENT_TYPE)
 
 
 def _may_read(request: Request, settings: ServerSettings) -> bool:
@@ -39,7 +39,7 @@ def _may_read(request: Request, settings: ServerSettings) -> bool:
     return is_local and not is_proxied
 
 
-class CountingMiddleware:
+class AccessLogMiddleware:
     """Counts answers by the route's pattern, so that no id becomes a label."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
@@ -66,11 +66,11 @@ class CountingMiddleware:
             route = getattr(scope.get("route"), "path", "none")
             seconds = time.perf_counter() - began
             self._metrics.answered(route, status or 499, seconds)
-            told = {
+            fields = {
                 "method": scope["method"],
                 "route": route,
                 "status": status or 499,
                 "milliseconds": round(seconds * 1000, 1),
-                "inference_id": scope.get("allaprima.inference_id"),
+                "inference_id": scope.get("allaprima.request_id"),
             }
-            access.info("%s %s %d", scope["method"], route, status or 499, extra=told)
+            access.info("%s %s %d", scope["method"], route, status or 499, extra=fields)

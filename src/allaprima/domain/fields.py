@@ -25,6 +25,8 @@ MAX_SEED = 2**63 - 1
 RANDOM_SEED_BOUND = 2**32
 #: Bounds of the time for which an image is kept, in seconds.
 MIN_TTL_S, MAX_TTL_S = 60, 10**12
+#: In place of pydantic's own messages, by type.
+_MESSAGES = {"missing": "is required", "extra_forbidden": "is not a known field"}
 _GROUP_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 
 
@@ -37,9 +39,7 @@ def refusal(message: str) -> PydanticCustomError:
 def problems_in(error: ValidationError) -> list[FieldProblem]:
     """Return what a validation found, one problem a field."""
     found = [
-        FieldProblem(
-            ".".join(map(str, one["loc"])) or "body", "is required" if one["type"] == "missing" else one["msg"]
-        )
+        FieldProblem(".".join(map(str, one["loc"]))[:60] or "body", _MESSAGES.get(one["type"], one["msg"]))
         for one in error.errors(include_url=False)
     ]
     return list({problem.field: problem for problem in reversed(found)}.values())[::-1]

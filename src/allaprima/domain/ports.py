@@ -94,9 +94,6 @@ class EventBus(Protocol):
     def is_watched(self, job_id: str) -> bool:
         """Whether previews would be seen. May be called from any thread."""
 
-    def has_events(self, job_id: str) -> bool:
-        """Whether any event of a job is remembered."""
-
     def last(self, job_id: str) -> Event | None:
         """Return the last event of a job that is remembered."""
 
@@ -112,6 +109,16 @@ class EventBus(Protocol):
 
     def close(self) -> None:
         """End all iterators."""
+
+
+class QueueSignal(Protocol):
+    """Tells the dispatcher that a job was queued."""
+
+    def notify(self) -> None:
+        """Wake the dispatcher."""
+
+    async def wait(self, timeout_s: float | None = None) -> None:
+        """Return when `notify` was called since the last wait, or after some seconds."""
 
 
 class EphemeralResults(Protocol):

@@ -1,20 +1,24 @@
-"""All use cases in one value, as the floors above receive them."""
+"""All use cases in one value, as the front doors receive them."""
 
 from dataclasses import dataclass
 
-from allaprima.domain.ports import Clock, Engine
+from allaprima.domain.ports import Clock, RateLimiter, Roster
 from allaprima.metrics import Metrics
 from allaprima.service.accounts.accounts import AccountService
 from allaprima.service.accounts.keys import ApiKeyService
 from allaprima.service.accounts.prices import Prices
-from allaprima.service.accounts.rate_limits import MemoryRateLimiter
-from allaprima.service.accounts.usage import Usage
+from allaprima.service.images import ImageService
+from allaprima.service.jobs.admission import Admission
+from allaprima.service.jobs.cancellation import Cancellation
 from allaprima.service.jobs.service import JobService
-from allaprima.service.limits import Limits
-from allaprima.service.links import Links
+from allaprima.service.lifecycle import Lifecycle
 from allaprima.service.models import Models
-from allaprima.service.safety import SafetyPolicy
+from allaprima.service.policy import Policy
 from allaprima.service.webhooks import Webhooks
+from allaprima.store.accounts import AccountRepository
+from allaprima.store.jobs import JobRepository
+from allaprima.store.ledger import LedgerRepository
+from allaprima.store.usage import UsageRepository
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,32 +27,40 @@ class OperatorService:
 
     accounts: AccountService
     keys: ApiKeyService
+    account_records: AccountRepository
 
 
 @dataclass(frozen=True, slots=True)
 class Service:
     """The use cases of one open data folder and one engine."""
 
-    accounts: AccountService
-    keys: ApiKeyService
+    operator: OperatorService
+    admission: Admission
     jobs: JobService
-    usage: Usage
-    prices: Prices
-    safety: SafetyPolicy
-    limits: Limits
-    webhooks: Webhooks
+    cancellation: Cancellation
+    images: ImageService
     models: Models
-    links: Links
-    rates: MemoryRateLimiter
-    engine: Engine
+    webhooks: Webhooks
+    prices: Prices
+    policy: Policy
+    rates: RateLimiter
+    roster: Roster
+    lifecycle: Lifecycle
     clock: Clock
     metrics: Metrics
-    #: Longest time for which a request may have its images kept, in seconds.
-    max_image_ttl_s: float
-    #: The key made because the store was empty; shown once by whoever opened the service.
+    #: Repositories that the front doors read without a rule of the service between.
+    job_records: JobRepository
+    ledger: LedgerRepository
+    usage: UsageRepository
+    #: The key created because the store was empty; shown once by the command that opened the service.
     first_key: str | None
 
     @property
-    def operator(self) -> OperatorService:
-        """What an operator does beside the running service."""
-        return OperatorService(self.accounts, self.keys)
+    def keys(self) -> ApiKeyService:
+        """API keys."""
+        return self.operator.keys
+
+    @property
+    def accounts(self) -> AccountRepository:
+        """Account records."""
+        return self.operator.account_records

@@ -1,4 +1,4 @@
-"""What is done now and then: pictures whose time is over go, and what was remembered long enough is forgotten."""
+"""Periodic cleanup of expired images, idempotency records and finished webhook deliveries."""
 
 import asyncio
 import logging
@@ -14,14 +14,14 @@ from allaprima.store.outbox import Outbox
 logger = logging.getLogger(__name__)
 
 
-class Housekeeper:
-    """Sweeps the store."""
+class Cleaner:
+    """Cleans the store at once, and then at an interval."""
 
     def __init__(
-        self, images: ImageRepository, claims: IdempotencyRepository, outbox: Outbox, clock: Clock, every_s: float
+        self, images: ImageRepository, records: IdempotencyRepository, outbox: Outbox, clock: Clock, every_s: float
     ) -> None:
         self._images = images
-        self._claims = claims
+        self._records = records
         self._outbox = outbox
         self._clock = clock
         self._every_s = every_s
@@ -29,7 +29,7 @@ class Housekeeper:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Sweep at once and then every so often, while the context lasts."""
+        """Clean while the context lasts."""
         task = asyncio.create_task(self._run())
         try:
             yield
@@ -39,12 +39,12 @@ class Housekeeper:
 
     async def _run(self) -> None:
         while not self._stopping.is_set():
-            # The store has logged what failed; the next round may do better.
+            # The store has logged what failed; the next round tries again.
             with suppress(StoreError):
-                await self._claims.forget_old(self._clock())
-                await self._outbox.forget_old(self._clock())
-                if gone := await self._images.sweep(self._clock()):
-                    logger.info("removed %d pictures whose time was over", gone)
+                await self._records.remove_expired(self._clock())
+                await self._outbox.remove_finished(self._clock())
+                if removed := await self._images.sweep(self._clock()):
+                    logger.info("removed %d expired images", removed)
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._every_s):
                     await self._stopping.wait()

@@ -1,7 +1,7 @@
-"""Which addresses a webhook may go to: those of the public internet, and the networks that the operator names.
+"""Guards requests to URLs that clients name: only public addresses, and the networks that the operator allows.
 
-A name is resolved once, every address that it has is looked at, and the connection goes to one that was looked at, so
-that a name which answers differently the second time (DNS rebinding) gains nothing. Source of the ranges: the IANA
+A name is resolved once, each of its addresses is checked, and the connection goes to one of them, so that a name which
+resolves differently the second time (DNS rebinding) gains nothing. Source of the ranges: the IANA
 special-purpose registries, as Python's `ipaddress` has them.
 """
 
@@ -20,8 +20,7 @@ Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
 PORTS = {"http": 80, "https": 443}
 MAX_URL = 2000
 _LOOKUPS = ThreadPoolExecutor(4, thread_name_prefix="lookup")
-#: Addresses in which others are wrapped: old IPv4-compatible ones, 6to4, Teredo and NAT64 lead to an IPv4 address that
-#: is not looked at.
+#: IPv6 ranges that embed an IPv4 address, which would not be checked: IPv4-compatible, 6to4, Teredo and NAT64.
 _GLOBAL_UNICAST = IPv6Network("2000::/3")
 _WRAPPERS = (
     IPv6Network("::/96"),
@@ -34,71 +33,71 @@ _WRAPPERS = (
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where to connect for a URL, checked."""
+    """A checked address to connect to."""
 
     #: The URL with the address in place of the name.
     url: str
-    #: What the client asked for: for the Host header, and for TLS.
+    #: The host name of the URL, for TLS.
     host: str
-    #: With the port where it is not the scheme's own.
+    #: For the Host header: with the port, where the URL names one.
     authority: str
 
 
-class Refused(Exception):
-    """A URL that may not be called; says why."""
+class UrlRefused(Exception):
+    """A URL that must not be called, and why."""
 
 
 async def resolve(host: str, port: int) -> Sequence[str]:
     """Return every address of a name, as the system resolves it."""
-    # In threads of its own: a dead name server must not hold up the threads that flush pictures to the disk.
+    # In threads of its own: a dead name server must not block the threads that flush images to the disk.
     find = partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
     found = await asyncio.get_running_loop().run_in_executor(_LOOKUPS, find)
     return [str(address[0]) for *_, address in found]
 
 
-class Addresses:
-    """Says where a URL leads, and refuses those that lead inside."""
+class OutboundUrls:
+    """Resolves URLs that clients name, and refuses those that lead into private networks."""
 
     def __init__(self, allowed: Sequence[str], resolve: Resolve = resolve) -> None:
-        """allowed: networks that may be called although they are private, on any port."""
+        """allowed: private networks that may be called, on any port. resolve: looks names up."""
         self._allowed = [ip_network(network, strict=False) for network in allowed]
-        self._resolve = resolve
+        self._lookup = resolve
 
-    def check_url(self, url: str) -> SplitResult:
-        """Return a URL's parts if its shape may be called. Raises `Refused`."""
+    def check(self, url: str) -> SplitResult:
+        """Return a URL's parts if its shape may be called. Raises `UrlRefused`."""
         if (
             len(url) > MAX_URL
             or not url.isascii()
             or any(not " " < character < "\x7f" or character == "\\" for character in url)
         ):
-            raise Refused(f"must be a URL of at most {MAX_URL} ASCII characters without spaces")
+            raise UrlRefused(f"must be a URL of at most {MAX_URL} ASCII characters without spaces")
         try:
             parts = urlsplit(url)
             port = parts.port
         except ValueError:
-            raise Refused("is not a URL") from None
+            raise UrlRefused("is not a URL") from None
         if parts.scheme not in PORTS or not parts.hostname:
-            raise Refused("must start with https:// or http:// and a host name")
+            raise UrlRefused("must start with https:// or http:// and a host name")
         if not _is_name(parts.hostname):
-            raise Refused("must have a host name that can be looked up")
+            raise UrlRefused("must have a host name that can be looked up")
         if parts.username is not None or parts.password is not None:
-            raise Refused("must not contain a user name or password")
+            raise UrlRefused("must not contain a user name or password")
         if port not in (None, *PORTS.values()) and not self._allowed:
-            raise Refused("must go to port 80 or 443")
+            raise UrlRefused("must go to port 80 or 443")
         return parts
 
-    async def find(self, url: str) -> Target:
-        """Return where to connect. Raises `Refused`, or `OSError` when the name can't be resolved."""
-        parts = self.check_url(url)
+    async def resolve(self, url: str) -> Target:
+        """Return where to connect. Raises `UrlRefused`, or `OSError` when the name can't be resolved."""
+        parts = self.check(url)
         host = parts.hostname or ""
         port = parts.port or PORTS[parts.scheme]
-        found = [_parse(address) for address in await self._resolve(host, port)]
+        found = [_parse(address) for address in await self._lookup(host, port)]
         if not found:
             raise OSError(f"{host} has no address")
         is_usual_port = port in PORTS.values()
         for address in found:
             if not (self._is_allowed(address) or (is_usual_port and is_public(address))):
-                raise Refused(f"leads to {address}, which is not on the public internet")
+                raise UrlRefused(f"leads to {address}, which is not on the public internet")
         chosen = found[0]
         shown = f"[{chosen}]" if isinstance(chosen, IPv6Address) else str(chosen)
         named = f"[{host}]" if ":" in host else host
@@ -111,7 +110,7 @@ class Addresses:
 
 
 def _is_name(host: str) -> bool:
-    """Whether a resolver can be asked: no empty label, and none that is too long."""
+    """Whether a resolver accepts the host: no empty label, and none that is too long."""
     if ":" in host:
         return True
     labels = host.removesuffix(".").split(".")
@@ -119,7 +118,7 @@ def _is_name(host: str) -> bool:
 
 
 def _parse(text: str) -> IPv4Address | IPv6Address:
-    """Return an address; an IPv4 one that is written as IPv6 is taken for what it is."""
+    """Return an address; an IPv4-mapped IPv6 address as IPv4."""
     address = ip_address(text.partition("%")[0])
     if isinstance(address, IPv6Address) and address.ipv4_mapped:
         return address.ipv4_mapped

@@ -1,94 +1,88 @@
-"""Webhooks: the outbox sent out, signed, at least once.
+"""Webhooks: the outbox is sent, at least once.
 
-Signed after the Standard Webhooks specification (standard-webhooks/standard-webhooks, `spec/standard-webhooks.md`), by
-its own library: `webhook-id`, `webhook-timestamp` and `webhook-signature` over id, time and body. Only a 2xx is
-success; 410 disables the endpoint; Retry-After is obeyed; the schedule of tries is the specification's example.
+A dialect writes and signs a message (`domain.ports.WebhookFormat`). Only a 2xx is success; 410 disables the endpoint;
+Retry-After is obeyed; the retry schedule is the example of the Standard Webhooks specification
+(standard-webhooks/standard-webhooks, `spec/standard-webhooks.md`).
 """
 
 import asyncio
 import email.utils
-import json
 import logging
 import secrets
 from base64 import b64encode
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
-from datetime import UTC, datetime
-from typing import Any
 
 import httpx2
-from standardwebhooks import Webhook
 
 from allaprima.domain.idempotency import IdempotencyClaim
-from allaprima.domain.jobs import Job, StoredImage
-from allaprima.domain.ports import Clock
-from allaprima.domain.webhooks import WebhookDelivery, WebhookEndpoint
+from allaprima.domain.ports import Clock, WebhookFormat
+from allaprima.domain.webhooks import JobEnd, LinkedImage, WebhookDelivery, WebhookEndpoint, WebhookMessage
 from allaprima.errors import EndpointNotFound, FieldProblem, InvalidRequest, StoreError
 from allaprima.metrics import Metrics
-from allaprima.service.links import Links
-from allaprima.service.outbound import Addresses, Refused
+from allaprima.service.images import Links
+from allaprima.service.outbound import OutboundUrls, UrlRefused
 from allaprima.store.jobs import JobRepository
 from allaprima.store.outbox import Outbox
 
 logger = logging.getLogger(__name__)
 
-#: Seconds from one try to the next; after the last, the webhook is given up.
+#: Seconds from one attempt to the next; after the last, the delivery is given up.
 SCHEDULE_S = (5, 300, 1_800, 7_200, 18_000, 36_000, 50_400, 72_000, 86_400)
 TIMEOUT_S = 20.0
-#: Tries at a time.
-ABREAST = 8
-#: Seconds that the secret before a rotation still signs.
+#: Longest Retry-After that is obeyed, in seconds.
+MAX_RETRY_AFTER_S = 86_400.0
+#: Deliveries at a time.
+MAX_CONCURRENCY = 8
+#: Seconds for which the previous secret also signs after a rotation.
 OLD_SECRET_S = 86_400.0
 SECRET_BYTES = 32
-#: Longest time between two looks into the outbox.
-LOOK_S = 30.0
+#: Most seconds between two looks into the outbox.
+POLL_INTERVAL_S = 30.0
 
 
 class Webhooks:
-    """Sends what the outbox holds, and keeps the endpoints."""
+    """Keeps an account's endpoints and their signing secret, and wakes the sender."""
 
-    def __init__(
-        self, outbox: Outbox, jobs: JobRepository, links: Links, addresses: Addresses, clock: Clock, metrics: Metrics
-    ) -> None:
+    def __init__(self, outbox: Outbox, urls: OutboundUrls, clock: Clock) -> None:
         self._outbox = outbox
-        self._jobs = jobs
-        self._links = links
-        self._addresses = addresses
+        self._urls = urls
         self._clock = clock
-        self._wake = asyncio.Event()
-        self._stopping = asyncio.Event()
-        self._metrics = metrics
+        self._due = asyncio.Event()
 
-    async def expect(self, account_id: str, url: str) -> None:
-        """Be ready to call a URL. Raises `InvalidRequest` for one that may not be called, or that was disabled."""
+    async def ensure_endpoint(self, account_id: str, url: str) -> None:
+        """Create an account's endpoint for a URL, unless it exists.
+
+        Raises `InvalidRequest` for a URL that must not be called, or whose endpoint is disabled.
+        """
         try:
-            self._addresses.check_url(url)
-        except Refused as exc:
+            self._urls.check(url)
+        except UrlRefused as exc:
             raise InvalidRequest(FieldProblem("webhook_url", str(exc))) from exc
         await self.secret(account_id)
-        endpoint = await self._outbox.ensure(account_id, url, self._clock())
+        endpoint = await self._outbox.ensure_endpoint(account_id, url, self._clock())
         if endpoint.disabled_at is not None:
-            problem = "is disabled, for it answered 410 or never; remove it with DELETE /v1/webhooks/{id} to start anew"
-            raise InvalidRequest(FieldProblem("webhook_url", problem))
+            problem = "is disabled, since it answered 410 or its URL was refused; enable it again by "
+            raise InvalidRequest(FieldProblem("webhook_url", f"{problem}DELETE /v1/webhooks/{{id}}"))
 
     async def endpoints(self, account_id: str) -> list[WebhookEndpoint]:
         """Return an account's endpoints, oldest first."""
         return await self._outbox.endpoints(account_id)
 
-    async def forget(self, account_id: str, endpoint_id: str) -> None:
-        """Remove an endpoint. Raises `EndpointNotFound`."""
-        if not await self._outbox.forget(account_id, endpoint_id):
+    async def delete_endpoint(self, account_id: str, endpoint_id: str) -> None:
+        """Remove an endpoint and its deliveries. Raises `EndpointNotFound`."""
+        if not await self._outbox.delete_endpoint(account_id, endpoint_id):
             raise EndpointNotFound
 
     async def secret(self, account_id: str) -> str:
-        """Return what signs an account's webhooks, made when it is first asked for."""
+        """Return an account's signing secret, created when it is first read."""
         if not (found := await self._outbox.secrets(account_id, self._clock())):
             await self._outbox.set_first_secret(account_id, _new_secret())
             found = await self._outbox.secrets(account_id, self._clock())
         return found[0]
 
-    async def rotate(self, account_id: str, claim: IdempotencyClaim | None = None) -> str:
-        """Return a new secret; the one before signs too for a day. An equal request changes nothing.
+    async def rotate_secret(self, account_id: str, claim: IdempotencyClaim | None = None) -> str:
+        """Return a new secret; the previous one also signs for a day. An equal request changes nothing.
 
         Raises `IdempotencyMismatch`.
         """
@@ -96,58 +90,76 @@ class Webhooks:
         await self._outbox.rotate_secret(account_id, _new_secret(), now + OLD_SECRET_S, now, claim)
         return await self.secret(account_id)
 
-    # Sending ----------------------------------------------------------------------------------------------------
+    def wake(self) -> None:
+        """Wake the sender: a delivery may be due."""
+        self._due.set()
+
+    async def wait(self, timeout_s: float) -> None:
+        """Return when `wake` was called since the last wait, or after some seconds."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await self._due.wait()
+        self._due.clear()
+
+
+class WebhookSender:
+    """Sends the deliveries that are due."""
+
+    def __init__(
+        self,
+        webhooks: Webhooks,
+        outbox: Outbox,
+        urls: OutboundUrls,
+        messages: "WebhookMessages",
+        metrics: Metrics,
+        clock: Clock,
+    ) -> None:
+        self._webhooks = webhooks
+        self._outbox = outbox
+        self._urls = urls
+        self._messages = messages
+        self._metrics = metrics
+        self._clock = clock
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Send while the context lasts. What was not delivered then is tried again at the next start."""
-        # No redirects, no proxies of the environment: only the address that was looked at is called.
+        """Send while the context lasts. What was not delivered then is sent after the next start."""
+        # No redirects and no proxies from the environment: only the address that was checked is called.
         async with httpx2.AsyncClient(timeout=TIMEOUT_S, follow_redirects=False, trust_env=False) as client:
             task = asyncio.create_task(self._send_all(client))
             try:
                 yield
             finally:
-                self._stopping.set()
-                # What is in flight is sent again at the next start: at least once.
+                # A delivery in flight is sent again after the next start: at least once.
                 task.cancel()
                 with suppress(asyncio.CancelledError):
                     await task
 
-    def wake(self) -> None:
-        """Look into the outbox: there is something new."""
-        self._wake.set()
-
     async def _send_all(self, client: httpx2.AsyncClient) -> None:
-        while not self._stopping.is_set():
-            self._wake.clear()
-            # The store has logged what failed; what could not be noted is sent again.
+        while True:
+            wait_s = POLL_INTERVAL_S
+            # The store has logged what failed; a delivery whose result could not be recorded is sent again.
             with suppress(StoreError):
-                due = await self._outbox.due(self._clock(), ABREAST)
-                await asyncio.gather(*(self._send(client, delivery) for delivery in due))
-                # What one receiver set is nobody else's business, and they may share an address.
-                client.cookies.clear()
-                if due:
-                    continue
-            next_due = None
-            with suppress(StoreError):
-                next_due = await self._outbox.next_due()
-            wait_s = LOOK_S if next_due is None else min(LOOK_S, max(0.05, next_due - self._clock()))
-            with suppress(TimeoutError):
-                async with asyncio.timeout(wait_s):
-                    await self._wake.wait()
+                while due := await self._outbox.due(self._clock(), MAX_CONCURRENCY):
+                    await asyncio.gather(*(self._send(client, delivery) for delivery in due))
+                    # Clear cookies between receivers, which may share an address.
+                    client.cookies.clear()
+                if (next_due := await self._outbox.next_due()) is not None:
+                    wait_s = min(POLL_INTERVAL_S, max(0.05, next_due - self._clock()))
+            await self._webhooks.wait(wait_s)
 
     async def _send(self, client: httpx2.AsyncClient, delivery: WebhookDelivery) -> None:
-        """Try once, and note what it came to."""
+        """Make one attempt, and record its result."""
         try:
             async with asyncio.timeout(TIMEOUT_S):
                 answer = await self._post(client, delivery)
-        except Refused as exc:
+        except UrlRefused as exc:
             await self._outbox.disable(delivery, f"the URL {exc}", self._clock())
             return
-        # Whatever one URL or its receiver does, the others are still sent to.
+        # Whatever one URL or its receiver causes, the other deliveries are still sent.
         except Exception as exc:  # noqa: BLE001
             self._metrics.webhook("failed")
-            await self._try_again(delivery, f"{type(exc).__name__}: {exc}", 0.0)
+            await self._retry(delivery, f"{type(exc).__name__}: {exc}", 0.0)
             return
         self._metrics.webhook("delivered" if answer.is_success else "failed")
         if answer.is_success:
@@ -155,80 +167,57 @@ class Webhooks:
         elif answer.status_code == 410:
             await self._outbox.disable(delivery, "answered 410", self._clock())
         else:
-            await self._try_again(delivery, f"answered {answer.status_code}", self._retry_after(answer))
+            await self._retry(delivery, f"answered {answer.status_code}", self._retry_after(answer))
 
     async def _post(self, client: httpx2.AsyncClient, delivery: WebhookDelivery) -> httpx2.Response:
-        target = await self._addresses.find(delivery.url)
-        body = json.dumps(await self._payload(delivery), separators=(",", ":"))
-        headers = self._headers(delivery, body) | {"host": target.authority}
+        target = await self._urls.resolve(delivery.url)
+        message = await self._messages.write(delivery)
+        headers = message.headers | {"host": target.authority}
         extensions = {"sni_hostname": target.host}
-        # Of the answer the status and the headers count; whatever follows them is never read.
+        # Only status and headers of the answer count; its body is never read.
         async with client.stream(
-            "POST", target.url, content=body.encode(), headers=headers, extensions=extensions
+            "POST", target.url, content=message.body, headers=headers, extensions=extensions
         ) as answer:
             return answer
 
-    def _headers(self, delivery: WebhookDelivery, body: str) -> dict[str, str]:
-        at = datetime.fromtimestamp(int(self._clock()), UTC)
-        signatures = [Webhook(secret).sign(delivery.id, at, body) for secret in delivery.secrets]
-        return {
-            "content-type": "application/json",
-            "user-agent": "allaprima",
-            "webhook-id": delivery.id,
-            "webhook-timestamp": str(int(at.timestamp())),
-            "webhook-signature": " ".join(signatures),
-        }
-
-    async def _payload(self, delivery: WebhookDelivery) -> dict[str, Any]:
-        job = await self._jobs.get(delivery.job_id)
-        data: dict[str, Any] = {"id": delivery.job_id}
-        if job is not None:
-            pictures = (await self._jobs.images_of([job.id], self._clock()))[job.id]
-            data = _shown(job, [self._shown_image(job, picture) for picture in pictures])
-        at = datetime.fromtimestamp(delivery.created_at, UTC).isoformat(timespec="milliseconds")
-        return {"type": delivery.event, "timestamp": at.replace("+00:00", "Z"), "data": data}
-
-    def _shown_image(self, job: Job, image: StoredImage) -> dict[str, Any]:
-        return {
-            "id": image.id,
-            "url": f"{job.terms.base_url}{self._links.path(image)}",
-            "seed": image.seed,
-            "sha256": image.sha256,
-            "has_nsfw_concepts": image.is_flagged,
-            "expires_at": int(image.expires_at),
-        }
-
-    async def _try_again(self, delivery: WebhookDelivery, error: str, at_least_s: float) -> None:
+    async def _retry(self, delivery: WebhookDelivery, error: str, at_least_s: float) -> None:
         if delivery.attempt >= len(SCHEDULE_S):
-            logger.warning("webhook %s is given up after %d tries: %s", delivery.id, delivery.attempt + 1, error)
+            logger.warning("webhook %s is given up after %d attempts: %s", delivery.id, delivery.attempt + 1, error)
             await self._outbox.failed(delivery, error, None)
             return
         wait_s = max(SCHEDULE_S[delivery.attempt], at_least_s)
         await self._outbox.failed(delivery, error, self._clock() + wait_s)
 
     def _retry_after(self, answer: httpx2.Response) -> float:
-        """Return the seconds that an answer asks for; a day at most."""
+        """Return the seconds that an answer asks for, a day at most."""
         asked = answer.headers.get("retry-after", "")
         if asked.isascii() and asked.isdigit():
-            return min(86_400.0, float(asked[:9]))
+            return min(MAX_RETRY_AFTER_S, float(asked[:9]))
         with suppress(ValueError, TypeError, OverflowError):
-            return min(86_400.0, max(0.0, email.utils.parsedate_to_datetime(asked).timestamp() - self._clock()))
+            wait_s = email.utils.parsedate_to_datetime(asked).timestamp() - self._clock()
+            return min(MAX_RETRY_AFTER_S, max(0.0, wait_s))
         return 0.0
 
 
-def _shown(job: Job, images: list[dict[str, Any]]) -> dict[str, Any]:
-    error = {"code": job.error_code, "message": job.error_message} if job.error_code else None
-    return {
-        "id": job.id,
-        "object": "job",
-        "status": job.state.value,
-        "group_id": job.terms.group_id,
-        "model": job.terms.model,
-        "created_at": job.created_at,
-        "finished_at": job.finished_at,
-        "images": images,
-        "error": error,
-    }
+class WebhookMessages:
+    """Writes the message of a delivery in the dialect of its job."""
+
+    def __init__(self, jobs: JobRepository, links: Links, formats: Mapping[str, WebhookFormat], clock: Clock) -> None:
+        """formats: by the dialect's name; the first writes messages of jobs that were removed."""
+        self._jobs = jobs
+        self._links = links
+        self._formats = formats
+        self._clock = clock
+
+    async def write(self, delivery: WebhookDelivery) -> WebhookMessage:
+        """Return the message, signed now."""
+        job = await self._jobs.get(delivery.job_id)
+        default = next(iter(self._formats.values()))
+        if job is None:
+            return default.webhook(delivery, JobEnd(None, ()), self._clock())
+        stored = (await self._jobs.images_of([job.id], self._clock()))[job.id]
+        linked = tuple(LinkedImage(image, f"{job.options.base_url}{self._links.path(image)}") for image in stored)
+        return self._formats.get(job.options.dialect, default).webhook(delivery, JobEnd(job, linked), self._clock())
 
 
 def _new_secret() -> str:

@@ -1,17 +1,25 @@
-"""A request body to a JSON object, refusing what JSON readers usually let pass: duplicate keys, NaN, deep nesting."""
+"""A request body to a JSON object, refusing what JSON readers usually accept: duplicate keys, NaN, deep nesting.
+
+Routes read their bodies themselves, so that authentication comes before reading: a caller without a key can't make the
+server read or parse anything.
+"""
 
 import asyncio
 import json
-from typing import Any
+from typing import Any, TypeVar
 
 from fastapi import Request
+from pydantic import BaseModel, ValidationError
 from starlette.exceptions import HTTPException
 
+from allaprima.domain.fields import json_type, problems_in
 from allaprima.errors import FieldProblem, InvalidRequest
 from allaprima.settings import ServerSettings
 
-#: Shown as the field when the fault is the body's own.
+#: The field of a problem with the body as a whole.
 BODY = "body"
+
+M = TypeVar("M", bound=BaseModel)
 
 
 async def read_object(request: Request, settings: ServerSettings, *, is_optional: bool = False) -> dict[str, Any]:
@@ -29,6 +37,14 @@ async def read_object(request: Request, settings: ServerSettings, *, is_optional
     except TimeoutError as exc:
         raise HTTPException(408, f"the body did not arrive within {settings.receive_s:g} s") from exc
     return {} if is_optional and not body else parse_object(body)
+
+
+async def read_model(request: Request, settings: ServerSettings, model: type[M]) -> M:
+    """Return the body as a model; it may be left out. Raises what `read_object` does, and `InvalidRequest`."""
+    try:
+        return model.model_validate(await read_object(request, settings, is_optional=True))
+    except ValidationError as exc:
+        raise InvalidRequest(*problems_in(exc)) from exc
 
 
 async def _read(request: Request, max_bytes: int) -> bytes:
@@ -76,9 +92,3 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _refuse_constant(name: str) -> Any:
     raise ValueError(f"{name} is not a JSON number")
-
-
-def json_type(value: Any) -> str:
-    """Return what JSON calls a value's type, with its article."""
-    names = {dict: "an object", list: "a list", str: "a string", bool: "a boolean", int: "a number", float: "a number"}
-    return names.get(type(value), "null")

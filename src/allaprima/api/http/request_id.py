@@ -1,4 +1,4 @@
-"""An id for every exchange, under the names that the platforms' clients read, and the client's own id back."""
+"""An id for every exchange, under the names that the platforms' clients read, and the client's own id returned."""
 
 import re
 
@@ -7,14 +7,15 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uuid_utils import uuid7
 
-#: What a client may call its request; anything else is dropped.
+#: A client's own id of its request; any other text is ignored.
 CLIENT_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+
+#: The headers that carry an exchange's id.
+ID_HEADERS = ("x-inference-id", "x-request-id", "x-fal-request-id")
 
 #: Headers that pages of other origins may read.
 EXPOSED_HEADERS = (
-    "x-inference-id",
-    "x-request-id",
-    "x-fal-request-id",
+    *ID_HEADERS,
     "x-client-request-id",
     "x-aimlapi-credits-used",
     "x-aimlapi-usd-spent",
@@ -31,24 +32,28 @@ EXPOSED_HEADERS = (
     "idempotent-replayed",
     "server-timing",
 )
-
-#: The headers that carry an exchange's id.
-ID_HEADERS = ("x-inference-id", "x-request-id", "x-fal-request-id")
+_KEY = "allaprima.request_id"
 
 
 def client_request_id(request: Request) -> str | None:
-    """Return what the client calls its request, unless it is a name that can't be had."""
+    """Return the client's own id of its request, if it sent a valid one."""
     client_id = request.headers.get("x-client-request-id", "")
     return client_id if CLIENT_ID.fullmatch(client_id) else None
 
 
-def call_it(request: Request, inference_id: str) -> None:
+def request_id_of(request: Request) -> str:
+    """Return the id of an exchange, which is also the job's id when one is created."""
+    request_id: str = request.scope[_KEY]
+    return request_id
+
+
+def set_request_id(request: Request, request_id: str) -> None:
     """Give the exchange another id: that of the request whose answer it repeats."""
-    request.scope["allaprima.inference_id"] = inference_id
+    request.scope[_KEY] = request_id
 
 
-class TracingMiddleware:
-    """Gives each exchange its id and writes the tracing headers on the answer."""
+class RequestIdMiddleware:
+    """Gives each exchange its id, and writes it on the answer."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -58,16 +63,16 @@ class TracingMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        scope["allaprima.inference_id"] = str(uuid7())
+        scope[_KEY] = str(uuid7())
         client_id = Headers(scope=scope).get("x-client-request-id", "")
 
-        async def send_traced(message: Message) -> None:
+        async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
                 for name in ID_HEADERS:
-                    headers[name] = scope["allaprima.inference_id"]
+                    headers[name] = scope[_KEY]
                 if CLIENT_ID.fullmatch(client_id):
                     headers["x-client-request-id"] = client_id
             await send(message)
 
-        await self._app(scope, receive, send_traced)
+        await self._app(scope, receive, send_with_id)

@@ -72,7 +72,7 @@ async def transactions(request: Request, key: OrdinaryKey, service: ServiceDep) 
         direction=EntryDirection(direction) if direction else None,
         type=EntryType(kind) if kind else None,
     )
-    rows = await service.accounts.entries(key.account_id, wanted, before, limit + 1)
+    rows = await service.ledger.entries(key.account_id, wanted, before, limit + 1)
     has_more = len(rows) > limit
     next_cursor = write_cursor(rows[limit - 1].id) if has_more else None
     pagination = {"next_cursor": next_cursor, "has_more": has_more}

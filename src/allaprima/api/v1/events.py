@@ -1,4 +1,4 @@
-"""`GET /v1/jobs/{id}/events`: one stream of what happens to a job, resumable at every event.
+"""`GET /v1/jobs/{id}/events`: one stream of a job's events, resumable after each of them.
 
 Server-Sent Events as browsers read them (WHATWG HTML, "Server-sent events"). The data of an end is the job itself, as
 `GET /v1/jobs/{id}` shows it.
@@ -9,19 +9,16 @@ import json
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Request, Response
+from fastapi import APIRouter, Header, Response
 from fastapi.responses import StreamingResponse
 from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
 
-from allaprima.api.deps import ImageKey, ServiceDep, SettingsDep
+from allaprima.api.deps import ImageKey, ServiceDep
 from allaprima.api.errors import problems
-from allaprima.api.http.base_url import base_url
-from allaprima.api.v1.jobs import show
-from allaprima.domain.accounts import ApiKey
+from allaprima.api.v1.exchange import Exchange, ExchangeDep
 from allaprima.domain.events import Event, EventId
-from allaprima.errors import FieldProblem, GenerationFailed, InvalidRequest, JobNotFound
-from allaprima.service.app import Service
-from allaprima.service.jobs.events import END, ENDS
+from allaprima.domain.jobs import Job
+from allaprima.errors import FieldProblem, GenerationFailed, ImageNotFound, InvalidRequest, JobNotFound
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
@@ -43,30 +40,27 @@ _STREAM: dict[int | str, dict[str, Any]] = {
     summary="Watch a job",
 )
 async def watch(
-    request: Request,
     job_id: str,
     key: ImageKey,
     service: ServiceDep,
-    settings: SettingsDep,
+    exchange: ExchangeDep,
     last_event_id: Annotated[str | None, Header(description="The last event that the client has seen.")] = None,
 ) -> Response:
-    """Tell of a job's place, start, steps and previews as they happen, and of its end; then close."""
+    """Stream a job's position, start, steps and previews as they happen, and its end; then close."""
     after = EventId.parse(last_event_id) if last_event_id else None
     if last_event_id and after is None:
-        raise InvalidRequest(FieldProblem("Last-Event-ID", "is no id of an event of ours; leave it out to begin anew"))
-    events = await service.jobs.watch(key.account_id, job_id, after)
-    if after is not None and after.number >= END:
+        problem = "unknown event id; omit it to start from the beginning"
+        raise InvalidRequest(FieldProblem("Last-Event-ID", problem))
+    job = await service.jobs.get(key.account_id, job_id)
+    if after is not None and after.is_last:
         return Response(status_code=204)
-    origin = base_url(request, settings)
-    stream = _stream(service, key, job_id, events, origin)
+    stream = _stream(job, service.jobs.watch(job, after), exchange)
     headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
     return StreamingResponse(stream, headers=headers, media_type="text/event-stream")
 
 
-async def _stream(
-    service: Service, key: ApiKey, job_id: str, events: AsyncIterator[Event], origin: str
-) -> AsyncIterator[bytes]:
-    """Write events, and a comment now and then where there are none."""
+async def _stream(job: Job, events: AsyncIterator[Event], exchange: Exchange) -> AsyncIterator[bytes]:
+    """Write events, and comments in between where none happens for long."""
     following: asyncio.Task[Event] | None = None
     try:
         while True:
@@ -80,14 +74,16 @@ async def _stream(
             except StopAsyncIteration:
                 return
             following = None
-            data = event.data
-            if event.type in ENDS:
-                try:
-                    data = await show(service, await service.jobs.get(key.account_id, job_id), origin)
-                except (JobNotFound, GenerationFailed):
-                    # It, or a picture of it, was removed in this very moment; its end is still its end.
-                    data = {"id": job_id, "object": "job", "status": event.type.value}
+            data = await _end_of(job, event, exchange) if event.type.is_final else exchange.dialect.event(event)
             yield format_sse_event(event=event.type.value, id=str(event.id), data_str=json.dumps(data))
     finally:
         if following is not None:
             following.cancel()
+
+
+async def _end_of(job: Job, event: Event, exchange: Exchange) -> dict[str, Any]:
+    try:
+        return await exchange.show(await exchange.service.jobs.get(job.account_id, job.id))
+    except (JobNotFound, GenerationFailed, ImageNotFound):
+        # The job, or an image of it, was removed at the same time; its end is still its end.
+        return {"id": job.id, "object": "job", "status": event.type.value}

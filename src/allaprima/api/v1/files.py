@@ -6,7 +6,7 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from allaprima.api.deps import ServiceDep
-from allaprima.api.errors import ErrorBody
+from allaprima.api.dialects.aiml.responses import ErrorBody
 from allaprima.errors import ImageNotFound
 
 router = APIRouter(tags=["files"])
@@ -29,7 +29,7 @@ _ANSWERS: dict[int | str, dict[str, Any]] = {
 async def fetch(request: Request, token: str, name: str, service: ServiceDep) -> Response:
     """Return the picture, a part of it, or 304 when the client has it."""
     now = service.clock()
-    found = await service.jobs.read_image(service.links.read(token, name, now))
+    found = await service.images.read(service.images.links.read(token, name, now))
     if found is None:
         raise ImageNotFound
     image, data = found

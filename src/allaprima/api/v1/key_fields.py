@@ -5,9 +5,9 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
-from allaprima.api.http.body import json_type
 from allaprima.domain.accounts import LimitPeriod, SpendLimit
 from allaprima.domain.billing import to_credits
+from allaprima.domain.fields import json_type
 from allaprima.errors import FieldProblem, InvalidRequest
 
 #: The platform's scopes; only `model:image` opens anything here.

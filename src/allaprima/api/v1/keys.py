@@ -10,8 +10,8 @@ from pydantic import BaseModel, Field
 from allaprima.api.deps import ManagementKey, OrdinaryKey, ServiceDep, SettingsDep
 from allaprima.api.errors import problems
 from allaprima.api.http.body import read_object
-from allaprima.api.http.idempotency import ClaimHeader, claim
-from allaprima.api.openapi import body_of
+from allaprima.api.http.idempotency import ClaimHeader, claim_of
+from allaprima.api.http.openapi import body_of
 from allaprima.api.v1.key_fields import KeyBody, read_key_body
 from allaprima.domain.accounts import ApiKey, KeySpec
 from allaprima.domain.billing import to_usd
@@ -105,7 +105,7 @@ async def create(
     """Make an ordinary key of the account; it is shown only in this answer."""
     spec = KeySpec(**read_key_body(body))
     row, made = await service.keys.create(
-        spec, key.account_id, claim(idempotency_key, "keys", json.dumps(body, sort_keys=True))
+        spec, key.account_id, claim_of(idempotency_key, "keys", json.dumps(body, sort_keys=True))
     )
     return {"data": (await _show(service, row)) | {"key": made}}
 
@@ -146,7 +146,7 @@ async def rotate(
     key: ManagementKey, prefix: str, service: ServiceDep, idempotency_key: ClaimHeader = None
 ) -> dict[str, Any]:
     """Let a new key take this one's place, with its limits and its usage; the old one is useless at once."""
-    row, made = await service.keys.rotate(key.account_id, prefix, claim(idempotency_key, "rotations", prefix))
+    row, made = await service.keys.rotate(key.account_id, prefix, claim_of(idempotency_key, "rotations", prefix))
     return {"data": (await _show(service, row)) | {"key": made}}
 
 
@@ -170,7 +170,7 @@ async def _show(service: Service, row: ApiKey) -> dict[str, Any]:
 def _key_object(row: ApiKey, spent: int) -> dict[str, Any]:
     limit = None
     if row.limit is not None:
-        limit = {"retention": row.limit.retention.value, "threshold": to_usd(row.limit.credits)}
+        limit = {"retention": row.limit.period.value, "threshold": to_usd(row.limit.credits)}
     return {
         "name": row.name,
         "disabled": row.is_disabled,

@@ -12,8 +12,8 @@ from pydantic import BaseModel
 from allaprima.api.deps import ServiceDep
 from allaprima.api.errors import problems
 from allaprima.api.http.query import Parameters, documented
-from allaprima.api.v1.images import PATH
 from allaprima.api.v1.keys import iso
+from allaprima.api.v1.paths import IMAGES_PATH as PATH
 from allaprima.errors import ModelNotFound
 from allaprima.service.app import Service
 from allaprima.service.models import ServedModel
@@ -42,7 +42,7 @@ _FILTERS = [
 ]
 #: Filter to what of a model it looks at.
 _LOOKS: dict[str, Callable[[ServedModel], Sequence[str]]] = {
-    "id": lambda model: (model.id, *model.aliases),
+    "id": lambda model: (model.id, *model.entry.aliases),
     "type": lambda _: (_TYPE,),
     "tags": lambda _: _TAGS,
     "modalities": lambda _: (*_MODALITIES["input"], *_MODALITIES["output"]),
@@ -138,15 +138,15 @@ def _entry(service: Service, model: ServedModel) -> dict[str, Any]:
     return {
         "id": model.id,
         "object": "model",
-        "created": model.created,
-        "owned_by": model.owned_by,
-        "aliases": list(model.aliases),
+        "created": model.entry.created,
+        "owned_by": model.entry.owned_by,
+        "aliases": list(model.entry.aliases),
         "type": _TYPE,
         "info": {
-            "name": model.name,
-            "developer": model.developer,
-            "description": model.description,
-            "releasedAt": iso(model.created)[:10] if model.created else "",
+            "name": model.entry.name,
+            "developer": model.entry.developer,
+            "description": model.entry.description,
+            "releasedAt": iso(model.entry.created)[:10] if model.entry.created else "",
             "url": "",
             "docsUrl": "",
             "docsJson": "",
@@ -155,9 +155,9 @@ def _entry(service: Service, model: ServedModel) -> dict[str, Any]:
         "modalities": _MODALITIES,
         "capabilities": list(_CAPABILITIES),
         "pricing": {"kind": "fixed", "currency": "USD", "units": units},
-        "painted_by": model.painted_by.id,
-        "revision": model.painted_by.revision,
-        "precision": model.painted_by.precision,
+        "served_by": model.served_by.id,
+        "revision": model.served_by.revision,
+        "precision": model.served_by.precision,
     }
 
 
@@ -176,6 +176,6 @@ async def health() -> Health:
 )
 async def ready(service: ServiceDep) -> Response:
     """Answer 200 when every model is loaded, 503 before; jobs are accepted meanwhile and wait."""
-    if service.engine.is_ready:
+    if service.roster.is_ready:
         return JSONResponse({"status": "ready"})
     return JSONResponse({"status": "loading"}, 503, {"retry-after": "2"})

@@ -1,99 +1,139 @@
-"""A request for pictures as it came over HTTP, read whole: body, headers, and the model that answers to its name."""
+"""Reads a generation request: body, headers, model, the operator's policy, and last the key's rate limit.
 
-import secrets
-from dataclasses import dataclass
-from typing import Annotated, Literal
+Everything that can be refused is refused here, and only a request that passes is counted against the rate limit.
+"""
 
-from fastapi import Header, Request
+import json
+from typing import Annotated, Any
 
-from allaprima.api.deps import ImageKey, ServiceDep, SettingsDep
-from allaprima.api.dialects.aiml.requests import ImagesBody, ImagesCall, read_images_body
+from fastapi import Depends, Header, Request
+
+from allaprima.api.deps import ImageKey, SettingsDep
+from allaprima.api.dialects.base import ParsedBody
+from allaprima.api.errors import rate_headers, set_dialect
 from allaprima.api.http.body import read_object
-from allaprima.api.http.idempotency import NAME
-from allaprima.api.http.request_id import client_request_id
-from allaprima.api.openapi import body_of
+from allaprima.api.http.idempotency import NAME, ClaimHeader, claim_of
+from allaprima.api.http.request_id import client_request_id, request_id_of
+from allaprima.api.v1.exchange import Exchange, ExchangeDep
 from allaprima.domain.accounts import ApiKey
-from allaprima.domain.fields import RANDOM_SEED_BOUND
 from allaprima.domain.generation import GenerationRequest
-from allaprima.domain.jobs import JobOptions
+from allaprima.domain.jobs import JobOptions, Submission
 from allaprima.errors import FieldProblem, InvalidRequest
 from allaprima.service.app import Service
-from allaprima.service.models import ServedModel
 
-#: What a page of our own calls itself in `X-Origin`, for the logs.
-ORIGINS = ("api", "playground")
-#: Dry runs that a key may make in a minute; they are not counted against its limit.
-QUOTES_PER_MINUTE = 300
+#: Values of `X-Origin`: what the usage log names as a request's source.
+SOURCES = ("api", "playground")
+#: Dry runs that a key may make in a minute; they do not count against its limit.
+DRY_RUNS_PER_MINUTE = 300
 START_DEADLINE = "X-Start-Deadline"
 ON_DISCONNECT = "X-On-Disconnect"
 MAX_DEADLINE_S = 86_400.0
 
 DeadlineHeader = Annotated[
     str | None,
-    Header(alias=START_DEADLINE, description="Seconds, up to a day, within which painting must begin; then it is 504."),
+    Header(
+        alias=START_DEADLINE, description="Seconds, up to a day, within which generation must start; then it is 504."
+    ),
 ]
 DisconnectHeader = Annotated[
     str | None,
-    Header(alias=ON_DISCONNECT, description="What becomes of the job when the client goes away: finish, or cancel."),
+    Header(alias=ON_DISCONNECT, description="What happens to the job when the client disconnects: finish, or cancel."),
 ]
 
-#: The documented body of every route that takes one.
-BODY = body_of(ImagesBody, is_required=True)
+
+async def read_submission(
+    request: Request,
+    key: ImageKey,
+    exchange: ExchangeDep,
+    settings: SettingsDep,
+    idempotency_key: ClaimHeader = None,
+    start_deadline: DeadlineHeader = None,
+    on_disconnect: DisconnectHeader = None,
+) -> Submission:
+    """Read a request whose client waits. Raises `InvalidRequest` or `RateLimited`."""
+    body = await read_object(request, settings)
+    submission = Submission(
+        key=key,
+        **_parse(body, key, exchange),
+        job_id=request_id_of(request),
+        claim=claim_of(idempotency_key, "images", _digest(body)),
+        start_within_s=_start_within(start_deadline),
+        cancel_on_disconnect=_cancels_on_disconnect(on_disconnect),
+    )
+    if submission.claim and not submission.options.store:
+        raise InvalidRequest(FieldProblem(NAME, "cannot be combined with store=false"))
+    _count(submission, exchange)
+    return submission
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
-    """A legal request for pictures."""
-
-    body: ImagesCall
-    served: ServedModel
-    request: GenerationRequest
-
-    def terms(self, request: Request, origin: str) -> JobOptions:
-        """Return how the job is to be treated. origin: what links in a webhook start with."""
-        warnings = []
-        if self.served.is_stand_in:
-            warnings.append(f"{self.served.id} has no weights here; {self.served.painted_by.id} paints in its stead")
-        if self.body.ignored:
-            warnings.append(f"fields without effect: {', '.join(map(_shown, self.body.ignored))}")
-        came_from = request.headers.get("x-origin", "")
-        return JobOptions(
-            model=self.served.id,
-            priority=self.body.priority,
-            group_id=self.body.group_id,
-            image_ttl_s=self.body.expires_in,
-            webhook_url=self.body.webhook_url,
-            is_kept=self.body.is_kept,
-            use_cache=self.body.use_cache,
-            in_base64=self.body.in_base64,
-            as_data_uri=self.body.as_data_uri,
-            origin=came_from if came_from in ORIGINS else ORIGINS[0],
-            base_url=origin,
-            client_request_id=client_request_id(request),
-            traceparent=request.headers.get("traceparent", "")[:64] or None,
-            warnings=tuple(warnings),
-        )
-
-    def ignored_header(self) -> dict[str, str]:
-        """Return the header that names the members without effect, if there are any."""
-        names = [name for name in map(_shown, self.body.ignored[:32]) if name and name.isprintable()]
-        return {"x-ignored-fields": ", ".join(names)} if self.body.ignored else {}
+async def read_job_submission(
+    request: Request,
+    key: ImageKey,
+    exchange: ExchangeDep,
+    settings: SettingsDep,
+    idempotency_key: ClaimHeader = None,
+    start_deadline: DeadlineHeader = None,
+) -> Submission:
+    """Read a request whose client comes back for the result. Raises `InvalidRequest` or `RateLimited`."""
+    body = await read_object(request, settings)
+    submission = Submission(
+        key=key,
+        **_parse(body, key, exchange),
+        job_id=request_id_of(request),
+        claim=claim_of(idempotency_key, "jobs", _digest(body)),
+        start_within_s=_start_within(start_deadline),
+    )
+    if not submission.options.store and not submission.dry_run:
+        raise InvalidRequest(FieldProblem("store", "must be true for a job: its images are fetched later"))
+    _count(submission, exchange)
+    return submission
 
 
-async def read_call(request: Request, key: ImageKey, service: ServiceDep, settings: SettingsDep) -> Call:
-    """Read the body, after the key has been found good. Raises `InvalidRequest` with every problem in it."""
-    values = await read_object(request, settings)
-    body = read_images_body(values, lambda name: _model_problem(service, name), service.max_image_ttl_s)
-    service.limits.check(body.width, body.height, body.steps, body.count)
-    served = service.models.find(body.model)
-    assert served is not None  # an unknown name was a problem
-    if not body.is_kept and NAME in request.headers:
-        raise InvalidRequest(FieldProblem(NAME, "can't be had beside store: false, which leaves nothing to repeat"))
-    return Call(body, served, _image_request(body, served, key, service))
+ReadSubmission = Annotated[Submission, Depends(read_submission)]
+ReadJobSubmission = Annotated[Submission, Depends(read_job_submission)]
 
 
-def start_within(text: str | None) -> float | None:
-    """Return the seconds within which the client wants the job to start. Raises `InvalidRequest`."""
+def _parse(body: dict[str, Any], key: ApiKey, exchange: Exchange) -> dict[str, Any]:
+    """Return what the body says of a submission, within the operator's policy. Raises `InvalidRequest`."""
+    set_dialect(exchange.request, exchange.dialect)
+    parsed = exchange.dialect.parse(body, exchange.service.models)
+    if parsed.ignored:
+        exchange.headers["x-ignored-fields"] = ", ".join(name for name in parsed.ignored[:32] if name.isprintable())
+    return {
+        "request": _within_policy(parsed, key, exchange.service),
+        "options": _options(parsed.options, exchange),
+        "dry_run": parsed.dry_run,
+    }
+
+
+def _within_policy(parsed: ParsedBody, key: ApiKey, service: Service) -> GenerationRequest:
+    try:
+        return service.policy.apply(parsed.request, parsed.options.image_ttl_s, key)
+    except InvalidRequest as exc:
+        named = (FieldProblem(parsed.names.get(one.field, one.field), one.message) for one in exc.problems)
+        raise InvalidRequest(*named) from exc
+
+
+def _options(options: JobOptions, exchange: Exchange) -> JobOptions:
+    headers = exchange.request.headers
+    source = headers.get("x-origin", "")
+    return options.model_copy(
+        update={
+            "dialect": exchange.dialect.name,
+            "source": source if source in SOURCES else SOURCES[0],
+            "base_url": exchange.base_url,
+            "client_request_id": client_request_id(exchange.request),
+            "traceparent": headers.get("traceparent", "")[:64] or None,
+        }
+    )
+
+
+def _digest(body: dict[str, Any]) -> str:
+    """Return a body as one text, whatever the order of its members."""
+    return json.dumps(body, sort_keys=True, separators=(",", ":"))
+
+
+def _start_within(text: str | None) -> float | None:
     if text is None:
         return None
     try:
@@ -106,38 +146,17 @@ def start_within(text: str | None) -> float | None:
     return seconds
 
 
-def on_disconnect(text: str | None) -> Literal["finish", "cancel"]:
-    """Return what becomes of the job when the client goes away. Raises `InvalidRequest`."""
-    text = "finish" if text is None else text.strip().lower()
-    if text not in ("finish", "cancel"):
+def _cancels_on_disconnect(text: str | None) -> bool:
+    wanted = "finish" if text is None else text.strip().lower()
+    if wanted not in ("finish", "cancel"):
         raise InvalidRequest(FieldProblem(ON_DISCONNECT, "Invalid enum value. Expected 'finish' | 'cancel'"))
-    return "cancel" if text == "cancel" else "finish"
+    return wanted == "cancel"
 
 
-def _model_problem(service: Service, name: str) -> str | None:
-    if service.models.find(name):
-        return None
-    loaded = ", ".join(f"'{model.id}'" for model in service.models.served())
-    return f"there is no model {name[:80]!a} here; loaded are {loaded}"
-
-
-def _image_request(body: ImagesCall, served: ServedModel, key: ApiKey, service: Service) -> GenerationRequest:
-    return GenerationRequest(
-        prompt=body.prompt,
-        seed=secrets.randbelow(RANDOM_SEED_BOUND) if body.seed is None else body.seed,
-        model=served.painted_by.id,
-        width=body.width,
-        height=body.height,
-        steps=body.steps,
-        count=body.count,
-        check_safety=service.safety.check_wanted(key.safety_threshold, wanted=body.check_safety),
-        safety_threshold=service.safety.threshold(key.safety_threshold, body.safety_threshold),
-        image_format=body.image_format,
-        on_long_prompt=body.on_long_prompt,
-    )
-
-
-def _shown(name: str) -> str:
-    """A client's field name as text that a header can carry."""
-    text = name[:60].encode("ascii", "backslashreplace").decode().replace("\r", "\\r").replace("\n", "\\n")
-    return text[:60].strip()
+def _count(submission: Submission, exchange: Exchange) -> None:
+    """Count the request against its key's rate limit. Raises `RateLimited`."""
+    rates, key = exchange.service.rates, submission.key
+    if submission.dry_run:
+        rates.take(f"dry-runs/{key.id}", DRY_RUNS_PER_MINUTE)
+    elif (rate := rates.take(key.id, key.requests_per_minute)) is not None:
+        exchange.headers |= rate_headers(rate.limit, rate.remaining, rate.reset_s)

@@ -103,7 +103,7 @@ async def logs(request: Request, key: CallerKey, service: ServiceDep) -> dict[st
     offset = parameters.integer("offset", 0, 0, 10**9)
     window, _ = await read_window(parameters, service, key)
     has_succeeded = None if len(set(statuses)) != 1 else statuses[0] == "succeeded"
-    rows, count = await service.usage.logs(window, models, has_succeeded, offset, limit)
+    rows, count = await service.usage.page(window, models, has_succeeded, offset, limit)
     has_more = offset + len(rows) < count
     pagination = {"limit": limit, "offset": offset, "total": count, "has_more": has_more}
     return {"data": [_log(row) for row in rows], "pagination": pagination}
@@ -138,7 +138,7 @@ def _log(row: UsageRecord) -> dict[str, Any]:
     return {
         "created": iso(row.created_at),
         "status": "succeeded" if row.state == JobState.SUCCEEDED else "failed",
-        "origin": row.origin,
+        "origin": row.source,
         "model": row.model,
         "cost": {"usd": to_usd(row.credits), "credits": row.credits},
         "tokens": NO_TOKENS,

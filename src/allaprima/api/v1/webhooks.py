@@ -4,9 +4,9 @@ from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
 from allaprima.api.deps import CallerKey, ServiceDep
-from allaprima.api.dialects.aiml.responses import Deleted
 from allaprima.api.errors import problems
-from allaprima.api.http.idempotency import ClaimHeader, claim
+from allaprima.api.http.deleted import Deleted
+from allaprima.api.http.idempotency import ClaimHeader, claim_of
 
 router = APIRouter(prefix="/v1/webhooks", tags=["webhooks"])
 
@@ -52,11 +52,13 @@ async def secret(key: CallerKey, service: ServiceDep) -> SecretAnswer:
 @router.post("/secret/rotate", responses=problems(400, 401, 422), summary="Replace what signs webhooks")
 async def rotate(key: CallerKey, service: ServiceDep, idempotency_key: ClaimHeader = None) -> SecretAnswer:
     """Return a new secret; the one before signs too for 24 hours, so that receivers can change over."""
-    return SecretAnswer(secret=await service.webhooks.rotate(key.account_id, claim(idempotency_key, "secrets", "")))
+    return SecretAnswer(
+        secret=await service.webhooks.rotate_secret(key.account_id, claim_of(idempotency_key, "secrets", ""))
+    )
 
 
 @router.delete("/{endpoint_id}", responses=problems(401, 404), summary="Forget a webhook endpoint")
 async def forget(endpoint_id: str, key: CallerKey, service: ServiceDep) -> Deleted:
     """Remove an endpoint and what was still to be sent there; a disabled one can be used anew after that."""
-    await service.webhooks.forget(key.account_id, endpoint_id)
+    await service.webhooks.delete_endpoint(key.account_id, endpoint_id)
     return Deleted(id=endpoint_id, object="webhook", deleted=True)

@@ -1,13 +1,14 @@
-"""`/`: the playground, a page over the API from files of our own, which may load nothing from anywhere else.
+"""The pages: the playground at `/` and the API reference at `/docs`, from files in the package.
 
-It holds nothing that a client of the API could not do with a key; the key is asked for on the page.
+The playground may load nothing from other hosts, and does nothing that a client of the API could not do with a key.
 """
 
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from fastapi import APIRouter
-from fastapi.responses import FileResponse
+from fastapi import APIRouter, FastAPI, Request
+from fastapi.openapi.docs import get_swagger_ui_html
+from fastapi.responses import FileResponse, HTMLResponse
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
@@ -15,22 +16,38 @@ from starlette.types import Scope
 
 from allaprima.api.deps import SettingsDep
 
-FOLDER = Path(__file__).parent / "playground"
+PLAYGROUND_FOLDER = Path(__file__).parent / "playground"
+SWAGGER_FOLDER = Path(__file__).parent / "swagger"
 
 router = APIRouter(include_in_schema=False)
+
+
+def mount(app: FastAPI) -> None:
+    """Add the pages to an application."""
+    app.add_route("/docs", _reference, include_in_schema=False)
+    app.mount("/docs/assets", StaticFiles(directory=SWAGGER_FOLDER), name="docs-assets")
+    app.include_router(router)
+    app.mount("/playground", PlaygroundFiles(), name="playground")
+
+
+async def _reference(_request: Request) -> HTMLResponse:
+    return get_swagger_ui_html(
+        openapi_url="/openapi.json",
+        title="allaprima API",
+        swagger_js_url="/docs/assets/swagger-ui-bundle.js",
+        swagger_css_url="/docs/assets/swagger-ui.css",
+        swagger_favicon_url="/docs/assets/favicon.svg",
+    )
 
 
 @router.get("/")
 async def page(settings: SettingsDep) -> Response:
     """Return the page."""
-    return FileResponse(FOLDER / "index.html", headers=guards(settings.public_url))
+    return FileResponse(PLAYGROUND_FOLDER / "index.html", headers=guards(settings.public_url))
 
 
 def guards(public_url: str | None) -> dict[str, str]:
-    """Return the headers that keep the page to itself.
-
-    public_url: where pictures' links lead, if they are not the page's own.
-    """
+    """Return the headers that isolate the page. public_url: where image links lead, if not to the page's own host."""
     parts = urlsplit(public_url or "")
     own = f"'self' {parts.scheme}://{parts.netloc}" if public_url else "'self'"
     policy = {
@@ -53,14 +70,14 @@ def guards(public_url: str | None) -> dict[str, str]:
     }
 
 
-class Assets(StaticFiles):
-    """The page's scripts and styles; a browser asks each time whether it still has the newest."""
+class PlaygroundFiles(StaticFiles):
+    """The page's scripts and styles; a browser revalidates them each time."""
 
     def __init__(self) -> None:
-        super().__init__(directory=FOLDER)
+        super().__init__(directory=PLAYGROUND_FOLDER)
 
     async def get_response(self, path: str, scope: Scope) -> Response:
-        """Return a file with the headers that it needs; the page itself is at `/` alone."""
+        """Return a file with its headers. The page itself is served at `/` only."""
         if path.endswith(".html"):
             raise HTTPException(404)
         response = await super().get_response(path, scope)

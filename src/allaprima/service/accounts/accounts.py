@@ -1,40 +1,30 @@
-"""AccountRepository: made and paid into by the operator; their balance and their bill."""
+"""Accounts: created and credited by the operator."""
 
 from uuid_utils import uuid7
 
 from allaprima.domain.accounts import Account
-from allaprima.domain.billing import EntryType, LedgerEntry, LedgerFilter
+from allaprima.domain.billing import EntryDirection, EntryType, LedgerEntry
 from allaprima.domain.ports import Clock
 from allaprima.errors import AccountNotFound
-from allaprima.store.keys import AccountRepository
-from allaprima.store.ledger import LedgerRepository
+from allaprima.store.accounts import AccountRepository
 
 
-class AccountBook:
-    """Makes accounts and keeps their money."""
+class AccountService:
+    """Creates and credits accounts."""
 
-    def __init__(self, accounts: AccountRepository, ledger: LedgerRepository, clock: Clock) -> None:
+    def __init__(self, accounts: AccountRepository, clock: Clock) -> None:
         self._accounts = accounts
-        self._ledger = ledger
         self._clock = clock
 
     async def create(self, name: str) -> Account:
-        """Make an account with nothing in it."""
+        """Create an account with an empty balance."""
         account = Account(str(uuid7()), name, self._clock())
         await self._accounts.add(account)
         return account
 
-    async def all(self) -> list[Account]:
-        """Return every account, oldest first."""
-        return await self._accounts.all()
-
-    async def get(self, account_id: str) -> Account:
-        """Return an account that is there."""
-        return await self._accounts.get(account_id)
-
     async def find(self, wanted: str) -> Account:
         """Return the account with that id, or the only one with that name. Raises `AccountNotFound`."""
-        accounts = await self.all()
+        accounts = await self._accounts.all()
         found = [account for account in accounts if account.id == wanted]
         found = found or [account for account in accounts if account.name == wanted]
         if len(found) != 1:
@@ -43,10 +33,14 @@ class AccountBook:
         return found[0]
 
     async def credit(self, account_id: str, credits_: int, note: str | None = None) -> Account:
-        """Pay in; or take out, where `credits_` is below zero. Returns the account as it is then."""
-        kind = EntryType.PAYMENT if credits_ >= 0 else EntryType.ADJUSTMENT
-        return await self._accounts.credit(account_id, kind, credits_, note, self._clock())
-
-    async def entries(self, account_id: str, wanted: LedgerFilter, before: str | None, limit: int) -> list[LedgerEntry]:
-        """Return rows of an account's ledger, newest first; before: only those older than this id."""
-        return await self._ledger.entries(account_id, wanted, before, limit)
+        """Raise the balance, or lower it where `credits_` is below zero; return the account as it then is."""
+        is_payment = credits_ >= 0
+        entry = LedgerEntry(
+            id=str(uuid7()),
+            created_at=self._clock(),
+            direction=EntryDirection.TOPUP if is_payment else EntryDirection.CHARGE,
+            type=EntryType.PAYMENT if is_payment else EntryType.ADJUSTMENT,
+            credits=abs(credits_),
+            note=note,
+        )
+        return await self._accounts.post(account_id, entry)

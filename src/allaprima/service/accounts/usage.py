@@ -1,4 +1,4 @@
-"""What was used, summed as the platform's endpoints show it."""
+"""Usage, added up as the platform's endpoints show it."""
 
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
@@ -6,8 +6,7 @@ from datetime import datetime
 from typing import Any, TypeVar
 from zoneinfo import ZoneInfo
 
-from allaprima.domain.billing import UsageBucket, UsageRange, UsageRecord
-from allaprima.store.usage import UsageRepository
+from allaprima.domain.billing import UsageBucket
 
 Group = TypeVar("Group", bound=Hashable)
 
@@ -23,36 +22,11 @@ class Total:
     credits: int = 0
 
     def add(self, one: UsageBucket) -> None:
-        """Take a quarter of an hour in."""
+        """Add a bucket."""
         self.succeeded += one.succeeded
         self.failed += one.failed
         self.charged += one.charged
         self.credits += one.credits
-
-
-class Usage:
-    """Adds up and lists what accounts used."""
-
-    def __init__(self, book: UsageRepository) -> None:
-        self._book = book
-
-    async def sums(self, window: UsageRange) -> list[UsageBucket]:
-        """Return a window's usage by quarter of an hour and model, oldest first."""
-        return await self._book.sums(window)
-
-    async def logs(
-        self, window: UsageRange, models: list[str], has_succeeded: bool | None, offset: int, limit: int
-    ) -> tuple[list[UsageRecord], int]:
-        """Return some finished requests, newest first, and how many there are."""
-        return await self._book.page(window, models, has_succeeded, offset, limit)
-
-    async def spent_this_month(self, account_id: str, now: float) -> dict[str, int]:
-        """Return the credits that each of an account's keys was charged in this month of UTC, by key id."""
-        return await self._book.spent_this_month(account_id, now)
-
-    async def durations(self, since: float) -> dict[str, list[float]]:
-        """Return the seconds of each request that succeeded since then, by model, shortest first."""
-        return await self._book.durations(since)
 
 
 def total(sums: Iterable[UsageBucket]) -> Total:
@@ -64,7 +38,7 @@ def total(sums: Iterable[UsageBucket]) -> Total:
 
 
 def by_model(sums: Iterable[UsageBucket]) -> dict[str, Total]:
-    """Add up by model, the dearest first."""
+    """Add up by model, the most expensive first."""
     return _grouped(sums, lambda one: one.model, lambda item: (-item[1].credits, item[0]))
 
 
@@ -79,7 +53,7 @@ def by_day_and_model(sums: Iterable[UsageBucket], zone: ZoneInfo) -> dict[tuple[
 
 
 def _day(one: UsageBucket, zone: ZoneInfo) -> str:
-    return datetime.fromtimestamp(one.slot, zone).date().isoformat()
+    return datetime.fromtimestamp(one.start, zone).date().isoformat()
 
 
 def _grouped(

@@ -1,88 +1,45 @@
-"""What happens to jobs, for those who watch: numbered, kept for a while, and told again from any number on.
+"""The event bus of one process: events of jobs, numbered and kept in memory for a while.
 
-Events are kept in memory. An event's id is `<start of the server>.<number>`, so that ids of a later start are later,
-and the end of a job has the same number wherever it is told from, so that nobody hears it twice.
+An event's id is `<start of the server>.<number>`, so that ids of a later start are later. The end of a job always has
+the same number, so that no client receives it twice.
 """
 
 import asyncio
 from collections import OrderedDict
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from enum import StrEnum
-from typing import Any
 
-from allaprima.domain.ports import Clock
+from allaprima.domain.events import LAST_NUMBER, Event, EventData, EventId, EventType
+from allaprima.domain.ports import Clock, EventBus
+from allaprima.domain.progress import Preview
 
-#: The number of a job's last event.
-END = 1_000_000
-#: Finished jobs whose events are remembered, and the bytes of their previews, at most.
-MANY_FINISHED, MANY_BYTES = 256, 64 * 2**20
-#: Seconds after its last watcher left that a job still counts as watched: who lost a connection comes back.
-LINGER_S = 30.0
+#: Finished jobs whose events are kept, and bytes of their previews, at most.
+MAX_FINISHED, MAX_PREVIEW_BYTES = 256, 64 * 2**20
+#: Seconds for which a job counts as watched after its last watcher left: a lost connection is resumed.
+WATCH_GRACE_S = 30.0
 
 
-class EventType(StrEnum):
-    """The kinds of events; the last three are the final states of a job."""
-
-    QUEUED = "queued"
-    RUNNING = "running"
-    STEP = "step"
-    PREVIEW = "preview"
-    SUCCEEDED = "succeeded"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
-
-
-ENDS = (EventType.SUCCEEDED, EventType.FAILED, EventType.CANCELLED)
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class EventId:
-    """Where an event stands among those of its job."""
-
-    #: Unix seconds at which the server started.
-    start: int
-    number: int
-
-    def __str__(self) -> str:
-        return f"{self.start}.{self.number}"
-
-    @classmethod
-    def parse(cls, text: str) -> "EventId | None":
-        """Return the id that a client sent back, or None for a text that is none of ours."""
-        start, dot, number = text.partition(".")
-        is_id = dot and all(part.isascii() and part.isdigit() and len(part) < 16 for part in (start, number))
-        return cls(int(start), int(number)) if is_id else None
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """Something that happened to a job. The data of an end is empty: it is the job as it stands."""
-
-    id: EventId
-    type: EventType
-    data: dict[str, Any]
-
-
-@dataclass(slots=True, weakref_slot=True)
+@dataclass(slots=True)
 class _Log:
     events: list[Event] = field(default_factory=list)
+    followers: int = 0
     watchers: int = 0
     last_watched_at: float = float("-inf")
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
-    def nbytes(self) -> int:
-        previews = (event for event in self.events if event.type == EventType.PREVIEW)
-        return sum(len(image["url"] or "") for event in previews for image in event.data["images"])
+    def preview_bytes(self) -> int:
+        previews = (event.data for event in self.events if isinstance(event.data, Preview))
+        return sum(len(image.data) for preview in previews for image in preview.images)
 
     @property
     def is_over(self) -> bool:
-        return bool(self.events) and self.events[-1].type in ENDS
+        return bool(self.events) and self.events[-1].type.is_final
 
 
-class Events:
-    """The events of jobs that run, are watched, or ended a short while ago. To be used in the event loop."""
+class MemoryEventBus(EventBus):
+    """The events of jobs that run, are followed, or ended a short while ago. For use in the event loop."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -90,77 +47,87 @@ class Events:
         self._logs: dict[str, _Log] = {}
         self._over: OrderedDict[str, None] = OrderedDict()
         self._over_bytes = 0
-        self._is_closed = False
+        self._is_closed = self._has_closed_watches = False
 
-    def publish(self, job_id: str, kind: EventType, data: dict[str, Any]) -> None:
-        """Tell those who watch, now or later."""
+    def publish(self, job_id: str, kind: EventType, data: EventData = None) -> None:
+        """See `EventBus`."""
         log = self._logs.setdefault(job_id, _Log())
         if log.is_over:
             return
-        number = END if kind in ENDS else len(log.events) + 1
+        number = LAST_NUMBER if kind.is_final else len(log.events) + 1
         log.events.append(Event(EventId(self._start, number), kind, data))
         log.changed.set()
         log.changed = asyncio.Event()
-        if kind in ENDS:
+        if kind.is_final:
             self._over[job_id] = None
-            self._over_bytes += log.nbytes
-            while len(self._over) > MANY_FINISHED or (self._over_bytes > MANY_BYTES and len(self._over) > 1):
-                oldest, _ = self._over.popitem(last=False)
-                if forgotten := self._logs.pop(oldest, None):
-                    self._over_bytes -= forgotten.nbytes
+            self._over_bytes += log.preview_bytes
+            self._evict()
 
-    def last(self, job_id: str, kind: EventType) -> dict[str, Any] | None:
-        """Return the data of a job's last event if it is of that kind."""
-        log = self._logs.get(job_id)
-        return log.events[-1].data if log and log.events and log.events[-1].type == kind else None
+    def _evict(self) -> None:
+        while len(self._over) > MAX_FINISHED or (self._over_bytes > MAX_PREVIEW_BYTES and len(self._over) > 1):
+            oldest, _ = self._over.popitem(last=False)
+            if evicted := self._logs.pop(oldest, None):
+                self._over_bytes -= evicted.preview_bytes
+
+    @asynccontextmanager
+    async def follow(
+        self, job_id: str, after: EventId | None = None, *, previews: bool = False
+    ) -> AsyncIterator[AsyncIterator[Event]]:
+        """See `EventBus`."""
+        log = self._logs.setdefault(job_id, _Log())
+        log.followers += 1
+        log.watchers += previews
+        try:
+            yield self._events(log, after, previews)
+        finally:
+            log.followers -= 1
+            if previews:
+                log.watchers -= 1
+                log.last_watched_at = self._clock()
+            if not log.events and not log.followers and self._logs.get(job_id) is log:
+                del self._logs[job_id]
+
+    async def _events(self, log: _Log, after: EventId | None, previews: bool) -> AsyncIterator[Event]:
+        index = 0
+        while True:
+            while index < len(log.events):
+                event = log.events[index]
+                index += 1
+                if after is None or event.id > after:
+                    yield event
+            if log.is_over or self._is_closed or (previews and self._has_closed_watches):
+                return
+            await log.changed.wait()
 
     def is_watched(self, job_id: str) -> bool:
-        """Whether anybody looks, or did a moment ago. May be asked from any thread."""
+        """See `EventBus`."""
         log = self._logs.get(job_id)
-        return log is not None and (log.watchers > 0 or self._clock() - log.last_watched_at < LINGER_S)
+        return log is not None and (log.watchers > 0 or self._clock() - log.last_watched_at < WATCH_GRACE_S)
 
-    def knows(self, job_id: str) -> bool:
-        """Whether anything that happened to a job is remembered."""
+    def last(self, job_id: str) -> Event | None:
+        """See `EventBus`."""
         log = self._logs.get(job_id)
-        return log is not None and bool(log.events)
-
-    def is_waiting(self, job_id: str) -> bool:
-        """Whether nothing but its place was told of a job so far."""
-        log = self._logs.get(job_id)
-        return log is None or not log.events or log.events[-1].type == EventType.QUEUED
-
-    def close(self) -> None:
-        """End all streams: the server stops, and whoever watches comes back with the last id that it saw."""
-        self._is_closed = True
-        for log in self._logs.values():
-            log.changed.set()
+        return log.events[-1] if log and log.events else None
 
     @property
     def watched(self) -> list[str]:
-        """The ids of unfinished jobs that somebody looks at."""
+        """See `EventBus`."""
         return [job_id for job_id, log in self._logs.items() if log.watchers and not log.is_over]
 
-    def end_of(self, kind: EventType) -> Event:
-        """Return the end of a job that was finished before anybody remembers."""
-        return Event(EventId(self._start, END), kind, {})
+    def final_event(self, kind: EventType) -> Event:
+        """See `EventBus`."""
+        return Event(EventId(self._start, LAST_NUMBER), kind)
 
-    async def follow(self, job_id: str, after: EventId | None) -> AsyncIterator[Event]:
-        """Give a job's events after one of them, or all that are remembered, as they happen, to its end."""
-        log = self._logs.setdefault(job_id, _Log())
-        log.watchers += 1
-        place = 0
-        try:
-            while True:
-                while place < len(log.events):
-                    event = log.events[place]
-                    place += 1
-                    if after is None or event.id > after:
-                        yield event
-                if log.is_over or self._is_closed:
-                    return
-                await log.changed.wait()
-        finally:
-            log.watchers -= 1
-            log.last_watched_at = self._clock()
-            if not log.events and not log.watchers:
-                self._logs.pop(job_id, None)
+    def close_watches(self) -> None:
+        """See `EventBus`."""
+        self._has_closed_watches = True
+        self._wake_all()
+
+    def close(self) -> None:
+        """See `EventBus`."""
+        self._is_closed = True
+        self._wake_all()
+
+    def _wake_all(self) -> None:
+        for log in self._logs.values():
+            log.changed.set()

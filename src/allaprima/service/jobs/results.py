@@ -1,55 +1,80 @@
-"""What a painting comes to in the store: the rows of its pictures, and what its job is charged with."""
+"""Stores what the engine generated."""
 
 import hashlib
 
 from uuid_utils import uuid7
 
 from allaprima.domain.generation import GeneratedImage, GenerationResult
-from allaprima.domain.jobs import Job, JobOutcome, StoredImage
+from allaprima.domain.jobs import Job, JobOutcome, JobResult, StoredImage
+from allaprima.domain.ports import Clock, EphemeralResults
 from allaprima.service.accounts.prices import Prices
+from allaprima.service.jobs.result_cache import ResultCache
+from allaprima.store.images import ImageRepository
 
 
-def image_row(job: Job, place: int, image: GeneratedImage, now: float, expires_at: float) -> StoredImage:
-    """Return the row of a picture, with an id and a file's name of its own."""
-    image_id = str(uuid7())
-    return StoredImage(
-        id=image_id,
-        job_id=job.id,
-        place=place,
-        object_name=f"{image_id}.{job.request.image_format.value}",
-        content_type=job.request.image_format.content_type,
-        size_bytes=len(image.data),
-        sha256=hashlib.sha256(image.data).hexdigest(),
-        seed=image.seed,
-        nsfw_score=image.nsfw_score,
-        is_flagged=image.is_flagged,
-        created_at=now,
-        expires_at=expires_at,
-    )
+class ResultStore:
+    """Writes image files, and works out what a job ends with."""
 
+    def __init__(
+        self,
+        images: ImageRepository,
+        ephemeral: EphemeralResults,
+        cache: ResultCache,
+        prices: Prices,
+        clock: Clock,
+        image_ttl_s: float,
+    ) -> None:
+        self._images = images
+        self._ephemeral = ephemeral
+        self._cache = cache
+        self._prices = prices
+        self._clock = clock
+        self._image_ttl_s = image_ttl_s
 
-def outcome_of(
-    job: Job, painting: GenerationResult, rows: tuple[StoredImage, ...], prices: Prices, fingerprint: str | None
-) -> JobOutcome:
-    """Return what a job ends with. fingerprint: its name in the result cache, if it may be found there."""
-    charged = sum(not image.is_flagged for image in painting.images)
-    # Never more than was held back, though prices may have risen since.
-    credits_ = min(job.held, prices.credits(job.terms.model, job.request, charged))
-    timings = painting.timings
-    result = {
-        "model": painting.model,
-        "revision": painting.revision,
-        "precision": painting.precision,
-        "credits": credits_,
-        "warnings": [*job.terms.warnings, *painting.warnings],
-        "timings": {
-            "inference": timings.inference,
-            "text": timings.text,
-            "steps": list(timings.steps),
-            "decode": timings.decode,
-            "safety": timings.safety,
-            "encode": timings.encode,
-        },
-    }
-    megapixels = job.request.width * job.request.height * charged / 1e6
-    return JobOutcome(result, rows, charged, megapixels, credits_, fingerprint)
+    async def store(self, job: Job, result: GenerationResult) -> JobOutcome:
+        """Write and flush the image files, and return the outcome that is to be committed. Raises `StoreError`.
+
+        With `store=false` nothing is written: the result is held for the client that waits.
+        """
+        if not job.options.store:
+            self._ephemeral.put(job.id, result)
+            return self._outcome(job, result, (), None)
+        stored = []
+        for position, image in enumerate(result.images):
+            row = self._row(job, position, image)
+            await self._images.put(row.object_name, image.data)
+            stored.append(row)
+        return self._outcome(job, result, tuple(stored), self._cache.key(job.request))
+
+    def _row(self, job: Job, position: int, image: GeneratedImage) -> StoredImage:
+        image_id, now = str(uuid7()), self._clock()
+        return StoredImage(
+            id=image_id,
+            job_id=job.id,
+            position=position,
+            object_name=f"{image_id}.{job.request.image_format.value}",
+            content_type=job.request.image_format.content_type,
+            size_bytes=len(image.data),
+            sha256=hashlib.sha256(image.data).hexdigest(),
+            seed=image.seed,
+            nsfw_score=image.nsfw_score,
+            is_flagged=image.is_flagged,
+            created_at=now,
+            expires_at=now + (job.options.image_ttl_s or self._image_ttl_s),
+        )
+
+    def _outcome(
+        self, job: Job, result: GenerationResult, stored: tuple[StoredImage, ...], fingerprint: str | None
+    ) -> JobOutcome:
+        charged = sum(not image.is_flagged for image in result.images)
+        # Never more than was held, although the price may have risen since.
+        credits_ = min(job.held, self._prices.credits(job.options.model, job.request, charged))
+        report = JobResult(
+            model=result.model,
+            revision=result.revision,
+            precision=result.precision.value,
+            credits=credits_,
+            timings=result.timings,
+            warnings=(*job.options.warnings, *result.warnings),
+        )
+        return JobOutcome(report, stored, charged, job.request.megapixels * charged, fingerprint)

@@ -1,6 +1,6 @@
 """A finished job as OpenTelemetry spans, from acceptance to the last step; nothing, while no exporter is set up.
 
-The spans are written afterwards, from the times that were measured anyway, so that painting knows nothing of them.
+The spans are written afterwards from the measured times, so that no other code depends on tracing.
 Attributes are those of the GenAI conventions where there are any (open-telemetry/semantic-conventions-genai).
 """
 
@@ -14,13 +14,13 @@ _tracer = trace.get_tracer("allaprima")
 _propagator = TraceContextTextMapPropagator()
 
 
-def trace_job(job: Job, timings: Timings, painted_at: float, stored_at: float) -> None:
-    """Write a succeeded job's spans. painted_at, stored_at: unix seconds."""
-    parent = _propagator.extract({"traceparent": job.terms.traceparent}) if job.terms.traceparent else None
+def trace_job(job: Job, timings: Timings, generated_at: float, stored_at: float) -> None:
+    """Write the spans of a succeeded job. generated_at, stored_at: unix seconds."""
+    parent = _propagator.extract({"traceparent": job.options.traceparent}) if job.options.traceparent else None
     attributes: dict[str, str | int] = {
         "gen_ai.operation.name": "generate_content",
         "gen_ai.output.type": "image",
-        "gen_ai.request.model": job.terms.model,
+        "gen_ai.request.model": job.options.model,
         "gen_ai.response.model": job.request.model,
         "allaprima.job.id": job.id,
         "allaprima.width": job.request.width,
@@ -32,7 +32,7 @@ def trace_job(job: Job, timings: Timings, painted_at: float, stored_at: float) -
     if not whole.is_recording():
         return
     inside = trace.set_span_in_context(whole)
-    began_at = painted_at - timings.inference - timings.encode
+    began_at = generated_at - timings.inference - timings.encode
     phases = [("queue", job.created_at, began_at)]
     at = began_at
     steps = [(f"step {number}", seconds) for number, seconds in enumerate(timings.steps, 1)]
@@ -40,7 +40,7 @@ def trace_job(job: Job, timings: Timings, painted_at: float, stored_at: float) -
     for name, seconds in [("text", timings.text), *steps, *ends]:
         phases.append((name, at, at + seconds))
         at += seconds
-    phases.append(("store", painted_at, stored_at))
+    phases.append(("store", generated_at, stored_at))
     for name, start, end in phases:
         span = _tracer.start_span(name, inside, start_time=_nanoseconds(start))
         span.end(end_time=_nanoseconds(max(start, end)))

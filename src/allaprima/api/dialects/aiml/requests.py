@@ -1,250 +1,253 @@
-"""Bodies of `POST /v1/images/generations` and `/v1/jobs`: every published variant's fields, the aliases that real
-clients send, and our own.
+"""Request bodies: every published variant's members and the aliases that real clients send, mapped onto the domain's.
 
-`ImagesBody` is what the OpenAPI document shows and what validates single fields; `read_images_body` adds what holds
-between fields (aliases that disagree, seed plus count) and gives every problem at once, under the client's own names.
+A member is one line of a table here; its bounds, its description and the message that refuses it are the domain's.
 """
 
-import json
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+import secrets
+from typing import Any, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema
+from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import PydanticCustomError
 
-from allaprima import request as limits
-from allaprima.api.dialects.aiml.fields import (
-    OUTPUT_FORMATS,
-    RESPONSE_FORMATS,
-    Count,
-    ExpiresIn,
-    Flag,
-    GroupId,
-    Prompt,
-    Seed,
-    Share,
-    Size,
-    SizeObject,
-    Steps,
-    Text,
-    boolean,
-    choice,
-    integral,
-    seconds_problem,
-    size_of,
-)
-from allaprima.domain.generation import ImageFormat, LongPromptPolicy
-from allaprima.domain.jobs import Priority
+from allaprima.api.dialects.aiml.sizes import SIZE_NAMES, SIZE_SCHEMA, SizeReader
+from allaprima.api.dialects.base import ParsedBody
+from allaprima.domain.fields import RANDOM_SEED_BOUND, Flag, choice, problems_in
+from allaprima.domain.generation import GenerationRequest, ImageFormat
+from allaprima.domain.jobs import Delivery, JobOptions
 from allaprima.errors import FieldProblem, InvalidRequest
+from allaprima.service.models import Models, ServedModel
 
-#: Each field's other names.
-ALIASES: dict[str, tuple[str, ...]] = {
-    "num_images": ("n",),
-    "image_size": ("size",),
-    "num_inference_steps": ("steps",),
+#: Members of the body by the field of `GenerationRequest` that they set. A second name of a field is an alias.
+REQUEST_MEMBERS = {
+    "prompt": "prompt",
+    "num_images": "count",
+    "n": "count",
+    "num_inference_steps": "steps",
+    "steps": "steps",
+    "seed": "seed",
+    "enable_safety_checker": "check_safety",
+    "on_long_prompt": "on_long_prompt",
+    "safety_threshold": "safety_threshold",
 }
+#: The same for `JobOptions`.
+OPTION_MEMBERS = {
+    "model": "model",
+    "priority": "priority",
+    "group_id": "group_id",
+    "expires_in": "image_ttl_s",
+    "webhook_url": "webhook_url",
+    "store": "store",
+    "use_cache": "use_cache",
+}
+REQUIRED = ("model", "prompt")
+OUTPUT_FORMATS = (*ImageFormat, "url", "b64_json")
+RESPONSE_FORMATS = ("url", "b64_json")
+#: Members that decide how the answer is given, with their JSON Schema and description.
+ANSWER_MEMBERS: dict[str, tuple[dict[str, Any], str]] = {
+    "output_format": (
+        {"type": "string", "enum": list(OUTPUT_FORMATS)},
+        "File format; url and b64_json are taken as response_format.",
+    ),
+    "response_format": (
+        {"type": "string", "enum": list(RESPONSE_FORMATS)},
+        "Give images as links (default) or in base64.",
+    ),
+    "sync_mode": ({"type": "boolean"}, "Give images as data URIs instead of links; default false."),
+    "stream": ({"type": "boolean", "const": False}, "Streaming is not offered: true is refused."),
+    "dry_run": ({"type": "boolean"}, "Return a cost and time estimate without generating."),
+}
+_FLAG = TypeAdapter(Flag)
+
+M = TypeVar("M", bound=BaseModel)
 
 
-class ImagesBody(BaseModel):
-    """What to paint. Members that this server does not know are accepted and named in the answer."""
+class RequestBody:
+    """One body, read member by member; `problems` has everything that is wrong with it."""
 
-    model_config = ConfigDict(extra="allow", title="ImagesRequest")
+    def __init__(self, body: dict[str, Any], models: Models) -> None:
+        self._body = body
+        self._given = {name: value for name, value in body.items() if value is not None}
+        self._models = models
+        self._names: dict[str, str] = {}
+        self.problems = [FieldProblem(name, "must not be null") for name in REQUIRED if body.get(name, 0) is None]
 
-    model: Text = Field(description="Id or alias of a served model.")
-    prompt: Prompt = Field(description="What to paint.")
-    image_size: Size | None = Field(None, description="Size in pixels or a preset; default 1024x768.")
-    num_images: Count | None = Field(None, description="Number of images; image i is painted with seed + i.")
-    num_inference_steps: Steps | None = Field(None, description="Steps of the flow.")
-    seed: Seed | None = Field(None, description="Seed of the first image; drawn below 2**32 when absent.")
-    enable_safety_checker: Flag | None = Field(None, description="Look at the pictures; default true.")
-    sync_mode: Flag | None = Field(None, description="Give images as data URIs instead of links; default false.")
-    output_format: (
-        Annotated[str, BeforeValidator(choice(*OUTPUT_FORMATS)), WithJsonSchema({"enum": list(OUTPUT_FORMATS)})] | None
-    ) = Field(None, description="File format; url and b64_json are taken as response_format.")
-    response_format: (
-        Annotated[str, BeforeValidator(choice(*RESPONSE_FORMATS)), WithJsonSchema({"enum": list(RESPONSE_FORMATS)})]
-        | None
-    ) = Field(None, description="Give images as links (default) or in base64.")
-    on_long_prompt: (
-        Annotated[str, BeforeValidator(choice(*LongPromptPolicy)), WithJsonSchema({"enum": list(LongPromptPolicy)})]
-        | None
-    ) = Field(None, description="What to do with more tokens than the model reads; truncate, the default, warns.")
-    stream: Annotated[Literal[False], BeforeValidator(boolean)] | None = Field(
-        None, description="Streaming is not offered yet: true is refused."
-    )
-    safety_threshold: Share | None = Field(
-        None, description="Score from which a picture is withheld, within what the operator allows."
-    )
-    expires_in: ExpiresIn | None = Field(None, description="Seconds that the pictures are kept; the server's default.")
-    store: Flag | None = Field(
-        None, description="false: keep neither prompt nor pictures; they come in the answer, once. Default true."
-    )
-    use_cache: Flag | None = Field(
-        None, description="Take pictures that this very request gave before, if they are still there. Default false."
-    )
-    priority: Annotated[str, BeforeValidator(choice(*Priority)), WithJsonSchema({"enum": list(Priority)})] | None = (
-        Field(None, description="Which of the key's own jobs goes first; low runs while nothing else waits.")
-    )
-    group_id: GroupId | None = Field(None, description="A name that several jobs share, to list or cancel them by.")
-    webhook_url: Text | None = Field(None, description="Is sent a signed webhook when the job ends.")
-    dry_run: Flag | None = Field(None, description="Answer what it would come to, and paint nothing.")
-    n: Count | None = Field(None, description="Alias of num_images.")
-    size: Size | None = Field(None, description="Alias of image_size.")
-    steps: Steps | None = Field(None, description="Alias of num_inference_steps.")
+    def parse(self) -> ParsedBody:
+        """Return what the body asks. Raises `InvalidRequest` with every problem in it."""
+        size = SizeReader(self._given)
+        self.problems += size.problems
+        self._names |= size.names
+        model = self._served_model()
+        options = self._read_options(model.id if model else "", self._delivery())
+        request = self._read_request(size.values, model.served_by.id if model else "")
+        dry_run = self._flag("dry_run")
+        self._check_stream()
+        self._check_store()
+        if self.problems or request is None or options is None or model is None:
+            raise InvalidRequest(*dict.fromkeys(self.problems))
+        ignored = (*(name for name in self._body if name not in MEMBERS), *size.ignored)
+        warnings = []
+        if model.is_fallback:
+            warnings.append(f"{model.id} has no weights here; {model.served_by.id} generates in its place")
+        if ignored:
+            warnings.append(f"fields without effect: {', '.join(map(printable, ignored))}")
+        return ParsedBody(
+            request=request,
+            options=options.model_copy(update={"warnings": tuple(warnings)}),
+            dry_run=dry_run,
+            ignored=tuple(map(printable, ignored)),
+            names=self._names,
+        )
 
+    def _read_request(self, size: dict[str, Any], model: str) -> GenerationRequest | None:
+        values = self._fields(REQUEST_MEMBERS) | size | {"model": model}
+        values.setdefault("seed", secrets.randbelow(RANDOM_SEED_BOUND))
+        if image_format := self._image_format():
+            values["image_format"] = image_format
+        return self._validate(GenerationRequest, values)
 
-#: Fields whose null is refused: they have no absent meaning.
-NOT_NULL = ("prompt", "model")
+    def _read_options(self, model: str, delivery: Delivery) -> JobOptions | None:
+        values = self._fields(OPTION_MEMBERS)
+        # The name that was asked for becomes the id of what serves it; an unknown one is a problem already.
+        if isinstance(values.get("model"), str):
+            values["model"] = model
+        return self._validate(JobOptions, values | {"delivery": delivery})
 
+    def _fields(self, members: dict[str, str]) -> dict[str, Any]:
+        """Return the values of fields, and note their client's names; two names with two values are a problem."""
+        values: dict[str, Any] = {}
+        for member, field in members.items():
+            self._names.setdefault(field, member)
+            if member not in self._given:
+                continue
+            value = self._given[member]
+            if field not in values:
+                values[field], self._names[field] = value, member
+            elif value != values[field]:
+                problem = f"contradicts {self._names[field]}, which is the same field; send one of them"
+                self.problems.append(FieldProblem(member, problem))
+        return values
 
-@dataclass(frozen=True, slots=True)
-class ImagesCall:
-    """A legal body, its aliases resolved."""
-
-    model: str
-    prompt: str
-    width: int
-    height: int
-    count: int
-    steps: int
-    seed: int | None
-    check_safety: bool
-    image_format: ImageFormat
-    on_long_prompt: LongPromptPolicy
-    #: Whether `data` gives pictures in base64 instead of links.
-    in_base64: bool
-    #: Whether `images` gives pictures as data URIs instead of links.
-    as_data_uri: bool
-    #: Members without effect, in the client's order.
-    ignored: tuple[str, ...]
-    safety_threshold: float | None
-    expires_in: float | None
-    is_kept: bool
-    use_cache: bool
-    priority: Priority
-    group_id: str | None
-    webhook_url: str | None
-    dry_run: bool
-    #: The body as one text, whatever the order of its members.
-    digest: str
-
-
-def read_images_body(
-    values: dict[str, Any], model_problem: Callable[[str], str | None], max_ttl_s: float | None = None
-) -> ImagesCall:
-    """Return the call that a JSON object makes. Raises `InvalidRequest` with every problem in it.
-
-    model_problem: says what is wrong with a model's name, if anything. max_ttl_s: the longest that images are kept.
-    """
-    problems = [FieldProblem(name, "must not be null") for name in NOT_NULL if name in values and values[name] is None]
-    given = {name: value for name, value in values.items() if value is not None}
-    problems += _disagreements(given)
-    body = None
-    try:
-        body = ImagesBody.model_validate(given)
-    except ValidationError as exc:
-        named = {problem.field for problem in problems}
-        problems += [problem for problem in map(_problem, exc.errors(include_url=False)) if problem.field not in named]
-    if given.get("stream") is True:
-        problems = [problem for problem in problems if problem.field != "stream"]
-        problems.append(FieldProblem("stream", "streaming is not offered yet; leave it out or send false"))
-    problems += _last_seed(given)
-    problems += _not_together(given)
-    if message := given.get("expires_in") is not None and seconds_problem(given["expires_in"], max_ttl_s):
-        problems = [problem for problem in problems if problem.field != "expires_in"]
-        problems.append(FieldProblem("expires_in", message))
-    if isinstance(name := given.get("model"), str) and (message := model_problem(name)):
-        problems.append(FieldProblem("model", message))
-    if problems or body is None:
-        raise InvalidRequest(*problems)
-    return _call(body, values)
-
-
-def _call(body: ImagesBody, values: dict[str, Any]) -> ImagesCall:
-    size = body.image_size or body.size or SizeObject()
-    is_format = body.output_format in list(ImageFormat)
-    response_format = body.response_format or (None if is_format else body.output_format) or "url"
-    ignored = [name for name in values if name not in ImagesBody.model_fields]
-    ignored += [f"{name}.{extra}" for name in ("image_size", "size") for extra in _extras(getattr(body, name))]
-    return ImagesCall(
-        model=body.model,
-        prompt=body.prompt,
-        width=size.width,
-        height=size.height,
-        count=body.num_images or body.n or 1,
-        steps=body.num_inference_steps or body.steps or limits.DEFAULT_STEPS,
-        seed=body.seed,
-        check_safety=body.enable_safety_checker is not False,
-        image_format=ImageFormat(body.output_format) if is_format and body.output_format else ImageFormat.PNG,
-        on_long_prompt=LongPromptPolicy(body.on_long_prompt or LongPromptPolicy.TRUNCATE),
-        in_base64=response_format == "b64_json",
-        as_data_uri=body.sync_mode is True,
-        ignored=tuple(ignored),
-        safety_threshold=body.safety_threshold,
-        expires_in=body.expires_in,
-        is_kept=body.store is not False,
-        use_cache=body.use_cache is True,
-        priority=Priority(body.priority or Priority.NORMAL),
-        group_id=body.group_id,
-        webhook_url=body.webhook_url,
-        dry_run=body.dry_run is True,
-        digest=json.dumps(values, sort_keys=True, separators=(",", ":")),
-    )
-
-
-def _extras(size: SizeObject | None) -> list[str]:
-    return list(size.model_extra or {}) if size else []
-
-
-def _disagreements(given: dict[str, Any]) -> list[FieldProblem]:
-    """Name fields that are given under two names with two values."""
-    problems = []
-    for name, others in ALIASES.items():
-        for other in others:
-            if name in given and other in given and _meaning(given[name]) != _meaning(given[other]):
-                problems.append(FieldProblem(other, f"contradicts {name}, which is the same field; send one of them"))
-    formats = given.get("output_format"), given.get("response_format")
-    if formats[0] in RESPONSE_FORMATS and formats[1] is not None and formats[0] != formats[1]:
-        problems.append(FieldProblem("output_format", "contradicts response_format; send png, jpeg or webp here"))
-    return problems
-
-
-def _not_together(given: dict[str, Any]) -> list[FieldProblem]:
-    """Name what can't be had beside storing nothing."""
-    if given.get("store") is not False:
-        return []
-    is_inline = "b64_json" in (given.get("response_format"), given.get("output_format")) or given.get("sync_mode")
-    problems = []
-    if not is_inline:
-        problems.append(FieldProblem("store", "can be false only where the answer holds the pictures: b64_json"))
-    for name in ("use_cache", "webhook_url", "expires_in"):
-        if given.get(name):
-            problems.append(FieldProblem(name, "has no meaning where nothing is stored; leave it out"))
-    return problems
-
-
-def _last_seed(given: dict[str, Any]) -> list[FieldProblem]:
-    """Name a seed that is legal by itself but leaves no room for all the images."""
-    try:
-        seed = integral(limits.seed_problem)(given["seed"])
-        count = integral(limits.count_problem)(given.get("num_images", given.get("n", 1)))
-    except (KeyError, PydanticCustomError):
-        return []
-    message = limits.seed_problem(seed, count)
-    return [FieldProblem("seed", message)] if message else []
-
-
-def _meaning(value: Any) -> Any:
-    if isinstance(value, str | dict):
+    def _validate(self, kind: type[M], values: dict[str, Any]) -> M | None:
         try:
-            return SizeObject.model_validate(size_of(value))
-        except (ValidationError, PydanticCustomError):
-            return value
-    return value
+            return kind.model_validate(values)
+        except ValidationError as exc:
+            named = {problem.field for problem in self.problems}
+            for problem in problems_in(exc):
+                name = self._names.get(problem.field, problem.field)
+                if name not in named:
+                    self.problems.append(FieldProblem(name, problem.message))
+        return None
+
+    def _served_model(self) -> ServedModel | None:
+        name = self._given.get("model")
+        if not isinstance(name, str):
+            return None
+        if (found := self._models.find(name)) is None:
+            loaded = ", ".join(f"'{model.id}'" for model in self._models.served())
+            problem = f"there is no model {name[:80]!a} here; loaded are {loaded}"
+            self.problems.append(FieldProblem("model", problem))
+        return found
+
+    def _flag(self, name: str) -> bool:
+        try:
+            return _FLAG.validate_python(self._given.get(name, False))
+        except ValidationError as exc:
+            self.problems.append(FieldProblem(name, problems_in(exc)[0].message))
+            return False
+
+    def _choice(self, name: str, *allowed: str) -> str | None:
+        if name not in self._given:
+            return None
+        try:
+            return choice(*allowed)(self._given[name])
+        except PydanticCustomError as exc:
+            self.problems.append(FieldProblem(name, exc.message()))
+            return None
+
+    def _image_format(self) -> str | None:
+        output = self._given.get("output_format")
+        return output if output in list(ImageFormat) else None
+
+    def _delivery(self) -> Delivery:
+        output = self._choice("output_format", *OUTPUT_FORMATS)
+        response = self._choice("response_format", *RESPONSE_FORMATS)
+        if output in RESPONSE_FORMATS and response is not None and output != response:
+            problem = "contradicts response_format; send png, jpeg or webp here"
+            self.problems.append(FieldProblem("output_format", problem))
+        has_base64 = "b64_json" in (response, output)
+        has_data_uris = self._flag("sync_mode")
+        return {
+            (False, False): Delivery.LINKS,
+            (True, False): Delivery.BASE64,
+            (False, True): Delivery.DATA_URIS,
+            (True, True): Delivery.BASE64_AND_DATA_URIS,
+        }[has_base64, has_data_uris]
+
+    def _check_stream(self) -> None:
+        if self._flag("stream"):
+            self.problems.append(FieldProblem("stream", "streaming is not offered; leave it out or send false"))
+
+    def _check_store(self) -> None:
+        """Note what `store: false` excludes."""
+        if self._given.get("store") is not False:
+            return
+        formats = self._given.get("response_format"), self._given.get("output_format")
+        if "b64_json" not in formats and not self._given.get("sync_mode"):
+            problem = "can be false only where the answer holds the images: b64_json"
+            self.problems.append(FieldProblem("store", problem))
+        for name in ("use_cache", "webhook_url", "expires_in"):
+            if self._given.get(name):
+                self.problems.append(FieldProblem(name, "has no meaning where nothing is stored; leave it out"))
 
 
-def _problem(error: Any) -> FieldProblem:
-    field = ".".join(str(part) for part in error["loc"]) or "body"
-    message = "is required" if error["type"] == "missing" else error["msg"]
-    return FieldProblem(field, message)
+def printable(name: str) -> str:
+    """Return a client's member name as text that a header can carry."""
+    text = name[:60].encode("ascii", "backslashreplace").decode().replace("\r", "\\r").replace("\n", "\\n")
+    return text[:60].strip()
+
+
+def body_schema(models: list[str] | None = None) -> dict[str, Any]:
+    """Return the JSON Schema of a body. models: names that can be asked for."""
+    properties: dict[str, Any] = {}
+    for members, kind in ((REQUEST_MEMBERS, GenerationRequest), (OPTION_MEMBERS, JobOptions)):
+        schema = kind.model_json_schema()
+        documented: dict[str, str] = {}
+        for member, field in members.items():
+            properties[member] = _property(schema, field, documented.get(field), is_required=member in REQUIRED)
+            documented.setdefault(field, member)
+    size = {"title": "Image Size", "description": "Size in pixels or a preset; default 1024x768."}
+    properties |= dict.fromkeys(SIZE_NAMES, SIZE_SCHEMA | size)
+    properties["size"] = SIZE_SCHEMA | {"title": "Size", "description": "Alias of image_size."}
+    for name, (of_value, description) in ANSWER_MEMBERS.items():
+        properties[name] = {"anyOf": [of_value, {"type": "null"}], "description": description}
+    if models:
+        properties["model"]["enum"] = models
+    return {
+        "title": "ImagesRequest",
+        "description": "Members that this server does not know are accepted and named in the answer.",
+        "type": "object",
+        "properties": properties,
+        "required": list(REQUIRED),
+        "additionalProperties": True,
+    }
+
+
+def _property(schema: dict[str, Any], field: str, alias_of: str | None, *, is_required: bool) -> dict[str, Any]:
+    found = dict(schema["properties"][field])
+    description = f"Alias of {alias_of}." if alias_of else found.pop("description", "")
+    annotations = {name: found.pop(name) for name in ("title", "default") if name in found}
+    if "$ref" in found:
+        found = schema["$defs"][found["$ref"].rpartition("/")[2]]
+        found = {name: value for name, value in found.items() if name in ("type", "enum")}
+    found.pop("description", None)
+    if is_required:
+        return found | {"description": description}
+    variants = found.get("anyOf", [found])
+    if {"type": "null"} not in variants:
+        variants = [*variants, {"type": "null"}]
+    shown = {"anyOf": variants, "description": description}
+    return shown | ({"default": annotations["default"]} if annotations.get("default") is not None else {})
+
+
+#: Every member that has an effect.
+MEMBERS = (*REQUEST_MEMBERS, *OPTION_MEMBERS, *SIZE_NAMES, *ANSWER_MEMBERS)

@@ -1,10 +1,10 @@
-"""Bodies of successful answers: the superset of what the hosted platform and OpenAI document."""
+"""Response bodies: the superset of what the hosted platform and OpenAI document."""
 
 from pydantic import BaseModel, Field
 
 
-class AnswerImage(BaseModel):
-    """One picture, in order."""
+class ImageItem(BaseModel):
+    """One image, in order."""
 
     id: str | None = Field(description="For /v1/images/{id}; null when nothing was stored.")
     url: str | None = Field(
@@ -15,18 +15,18 @@ class AnswerImage(BaseModel):
     content_type: str
     seed: int = Field(description="The image's own seed.")
     sha256: str | None = Field(description="Of the file, hex; null when nothing was stored.")
-    nsfw_score: float | None = Field(description="0 to 1; null when the picture was not looked at.")
-    expires_at: int | None = Field(description="Unix seconds when the link and the picture end.")
+    nsfw_score: float | None = Field(description="0 to 1; null when the safety checker did not run.")
+    expires_at: int | None = Field(description="Unix seconds when the link and the image expire.")
 
 
-class AnswerData(BaseModel):
-    """One picture as OpenAI's clients read it: a link or base64, never both."""
+class DataItem(BaseModel):
+    """One image as OpenAI's clients read it: a link or base64, never both."""
 
     url: str | None = None
     b64_json: str | None = None
 
 
-class AnswerTimings(BaseModel):
+class TimingsBody(BaseModel):
     """Measured seconds."""
 
     inference: float = Field(description="text + steps + decode + safety.")
@@ -34,38 +34,38 @@ class AnswerTimings(BaseModel):
     steps: list[float]
     decode: float
     safety: float
-    encode: float = Field(description="Making the files; not part of inference.")
+    encode: float = Field(description="Encoding the files; not part of inference.")
 
 
-class AnswerUsage(BaseModel):
+class UsageBody(BaseModel):
     """What the request cost."""
 
     credits_used: int
     usd_spent: float
 
 
-class AnswerMeta(BaseModel):
-    """About the painting."""
+class MetaBody(BaseModel):
+    """About the generation."""
 
-    model: str = Field(description="The model that painted.")
+    model: str = Field(description="The model that generated.")
     revision: str = Field(description="Hash of its weights.")
-    precision: str | None = Field(description="How its numbers are kept, such as int8; null for old jobs.")
-    is_cached: bool = Field(description="Whether the pictures were painted for an equal request before.")
-    usage: AnswerUsage
+    precision: str = Field(description="Number format of its weights, such as int8.")
+    is_cached: bool = Field(description="Whether the images were generated for an equal request before.")
+    usage: UsageBody
     warnings: list[str]
 
 
-class ImagesAnswer(BaseModel):
-    """The finished pictures."""
+class ImagesResponse(BaseModel):
+    """The finished images."""
 
     created: int = Field(description="Unix seconds.")
-    images: list[AnswerImage]
-    data: list[AnswerData]
-    timings: AnswerTimings
+    images: list[ImageItem]
+    data: list[DataItem]
+    timings: TimingsBody
     seed: int = Field(description="Seed of the first image; image i has seed + i.")
     has_nsfw_concepts: list[bool]
     prompt: str
-    meta: AnswerMeta
+    meta: MetaBody
 
 
 class Size(BaseModel):
@@ -75,8 +75,8 @@ class Size(BaseModel):
     height: int
 
 
-class JobRequest(BaseModel):
-    """What a job is to paint, with everything that was left out filled in."""
+class JobRequestBody(BaseModel):
+    """A job's request, with everything that was left out filled in."""
 
     model: str
     prompt: str
@@ -90,14 +90,14 @@ class JobRequest(BaseModel):
     priority: str
 
 
-class JobError(BaseModel):
-    """What a job failed of."""
+class JobErrorBody(BaseModel):
+    """Why a job failed."""
 
     code: str
     message: str | None
 
 
-class JobAnswer(BaseModel):
+class JobResponse(BaseModel):
     """A job as it stands. Times are unix seconds."""
 
     id: str
@@ -110,55 +110,54 @@ class JobAnswer(BaseModel):
     predicted_start: float | None
     predicted_finish: float | None
     group_id: str | None
-    request: JobRequest
-    result: ImagesAnswer | None = Field(description="What the images endpoint would have answered.")
-    error: JobError | None
+    request: JobRequestBody
+    result: ImagesResponse | None = Field(description="What the images endpoint would have answered.")
+    error: JobErrorBody | None
 
 
-class JobsAnswer(BaseModel):
+class JobsPage(BaseModel):
     """A page of jobs, newest first."""
 
     object: str
-    data: list[JobAnswer]
+    data: list[JobResponse]
     has_more: bool
     next_cursor: str | None
 
 
-class QuoteAnswer(BaseModel):
-    """What a request would come to."""
+class EstimateResponse(BaseModel):
+    """What a request would cost, and when it would run."""
 
     object: str
     model: str
-    painted_by: str
-    tokens: int = Field(description="Of the prompt.")
-    max_tokens: int = Field(description="How many of them the model reads.")
+    served_by: str = Field(description="The model that would generate.")
+    tokens: int = Field(description="Tokens of the prompt.")
+    max_tokens: int = Field(description="Most tokens that the model reads.")
     image_size: Size
     num_images: int
     num_inference_steps: int
-    usage: AnswerUsage
-    seconds: float = Field(description="That it would keep the engine.")
+    usage: UsageBody
+    seconds: float = Field(description="Estimated compute seconds.")
     predicted_start: float = Field(description="Unix seconds.")
     predicted_finish: float = Field(description="Unix seconds.")
     warnings: list[str]
 
 
-class Deleted(BaseModel):
-    """It is gone."""
+class ErrorObject(BaseModel):
+    """The error as OpenAI's clients read it."""
 
-    id: str
-    object: str
-    deleted: bool
-
-
-class SignBody(BaseModel):
-    """How long a link is to work."""
-
-    expires_in: float | None = Field(None, ge=60, description="Seconds; until the picture's own end by default.")
+    message: str
+    type: str
+    param: str | None = Field(description="The first field at fault, as the client named it.")
+    code: str
 
 
-class SignedImage(BaseModel):
-    """A new link to a picture."""
+class ErrorBody(BaseModel):
+    """The body of every error: the hosted platform's five members, and the `error` object of OpenAI."""
 
-    id: str
-    url: str
-    expires_at: int = Field(description="Unix seconds when the link ends.")
+    requestId: str = Field(description="The exchange's id, also in the header x-inference-id.")
+    statusCode: int
+    timestamp: str = Field(description="ISO 8601, milliseconds, UTC.")
+    path: str
+    message: str
+    error: ErrorObject
+    job_id: str | None = Field(None, description="With 504, and 503 for a job that was accepted: the job that goes on.")

@@ -1,14 +1,14 @@
-"""How many seconds of the engine a job will take, from how many others took.
+"""Estimates the compute seconds of a request from those of earlier ones.
 
 Measured by model and size: the seconds of a step and of finishing one image; by model: those of reading a prompt and of
-all that is not the model's work. A size that was never painted is guessed from the nearest one that was.
+everything outside the model. A size that was never generated is estimated from the nearest one that was.
 """
 
 from dataclasses import dataclass, field
 
 from allaprima.domain.generation import GenerationRequest, Timings
 
-#: Seconds that a job is thought to take while nothing was measured.
+#: Estimated seconds of a request while nothing was measured.
 FIRST_GUESS_S = 2.0
 #: Weight of a new measurement; the first few count as a plain mean.
 WEIGHT = 0.2
@@ -16,50 +16,52 @@ WEIGHT = 0.2
 
 @dataclass(slots=True)
 class Mean:
-    """A mean that forgets slowly."""
+    """An exponential moving average."""
 
     value: float = 0.0
     count: int = 0
 
     def add(self, value: float) -> None:
-        """Take a measurement in."""
+        """Add a measurement."""
         self.count += 1
         self.value += max(WEIGHT, 1 / self.count) * (value - self.value)
 
 
 @dataclass(slots=True)
-class _SizePace:
+class _BySize:
     step: Mean = field(default_factory=Mean)
     finish: Mean = field(default_factory=Mean)
 
 
 @dataclass(slots=True)
-class _ModelPace:
+class _ByModel:
     text: Mean = field(default_factory=Mean)
     rest: Mean = field(default_factory=Mean)
-    sizes: dict[tuple[int, int], _SizePace] = field(default_factory=dict)
+    sizes: dict[tuple[int, int], _BySize] = field(default_factory=dict)
 
 
-class Pace:
+class Throughput:
     """The measured speed of the engine."""
 
     def __init__(self) -> None:
-        self._models: dict[str, _ModelPace] = {}
+        self._models: dict[str, _ByModel] = {}
 
-    def observe(self, request: GenerationRequest, timings: Timings, whole_s: float, abreast: float = 1.0) -> None:
-        """Take in a finished job. whole_s: from when the engine began until it had it done; abreast: how many it
-        painted meanwhile, which share those seconds.
+    def observe(self, request: GenerationRequest, timings: Timings, whole_s: float, concurrency: float = 1.0) -> None:
+        """Add a finished request.
+
+        whole_s: seconds from its start to its end in the engine. concurrency: mean number of requests that shared those
+        seconds.
         """
-        model = self._models.setdefault(request.model, _ModelPace())
-        size = model.sizes.setdefault((request.width, request.height), _SizePace())
+        model = self._models.setdefault(request.model, _ByModel())
+        size = model.sizes.setdefault((request.width, request.height), _BySize())
         finish_s = timings.decode + timings.safety + timings.encode
-        size.step.add(sum(timings.steps) / (request.steps * request.count) / abreast)
-        size.finish.add(finish_s / request.count / abreast)
-        model.text.add(timings.text / abreast)
-        model.rest.add(max(0.0, whole_s - timings.inference - timings.encode) / abreast)
+        size.step.add(sum(timings.steps) / (request.steps * request.count) / concurrency)
+        size.finish.add(finish_s / request.count / concurrency)
+        model.text.add(timings.text / concurrency)
+        model.rest.add(max(0.0, whole_s - timings.inference - timings.encode) / concurrency)
 
     def seconds(self, request: GenerationRequest) -> float:
-        """Return the seconds of the engine that a job will take."""
+        """Return the estimated compute seconds of a request, alone in the engine."""
         model = self._models.get(request.model)
         if model is None:
             return FIRST_GUESS_S

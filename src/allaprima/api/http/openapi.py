@@ -1,15 +1,22 @@
-"""The OpenAPI document, as far as the framework gets it wrong."""
+"""The OpenAPI document: bodies that routes read themselves, and corrections of what the framework writes."""
 
 from typing import Any
 
 from fastapi import FastAPI
 from pydantic import BaseModel
 
+from allaprima.api.dialects.aiml.requests import body_schema
+
 _FRAMEWORKS_OWN = ("HTTPValidationError", "ValidationError")
 
 
+def request_body() -> dict[str, Any]:
+    """Return how the document shows the body of a generation request."""
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": body_schema()}}}}
+
+
 def body_of(model: type[BaseModel], *, is_required: bool) -> dict[str, Any]:
-    """Return how the document shows a body that a route reads by itself, whole, without references."""
+    """Return how the document shows a body that a route reads itself, without references."""
     schema = model.model_json_schema()
     definitions = schema.pop("$defs", {})
     content = {"application/json": {"schema": _inlined(schema, definitions)}}
@@ -27,15 +34,13 @@ def _inlined(schema: Any, definitions: dict[str, Any]) -> Any:
 
 
 def correct_document(app: FastAPI, models: list[str]) -> None:
-    """Leave out the 422 that the framework documents for every parameter, since nothing here is validated by it, and
-    name the models that can be asked for.
-    """
-    as_the_framework_does = app.openapi
+    """Remove the 422 that the framework documents for every parameter, which is never answered, and name the models."""
+    generate = app.openapi
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
-            _correct(as_the_framework_does(), models)
-        return as_the_framework_does()
+            _correct(generate(), models)
+        return generate()
 
     # The framework's documented way.
     app.openapi = openapi  # type: ignore[method-assign]

@@ -1,0 +1,72 @@
+"""One HTTP exchange about jobs: the dialect that it speaks, and the headers that its answers have in common."""
+
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+
+from fastapi import Depends, Request
+from fastapi.responses import JSONResponse
+
+from allaprima.api.deps import ServiceDep, SettingsDep
+from allaprima.api.dialects import AIML, Dialect
+from allaprima.api.dialects.base import JobView
+from allaprima.api.http.base_url import base_url
+from allaprima.domain.billing import to_usd
+from allaprima.domain.jobs import Job, JobState, StoredImage
+from allaprima.errors import ImageNotFound
+from allaprima.service.app import Service
+from allaprima.service.images import JobImages
+
+
+@dataclass(slots=True)
+class Exchange:
+    """Renders jobs for the client of one exchange."""
+
+    request: Request
+    service: Service
+    #: Scheme and host that links start with.
+    base_url: str
+    dialect: Dialect = AIML
+    #: Headers of every answer of the exchange.
+    headers: dict[str, str] = field(default_factory=dict)
+
+    def link(self, image: StoredImage) -> str:
+        """Return an image's absolute URL."""
+        return f"{self.base_url}{self.service.images.links.path(image)}"
+
+    async def show(self, job: Job, images: JobImages | None = None) -> dict[str, Any]:
+        """Return a job as its client sees it. images: in lists, which show links alone and no position."""
+        if images is not None:
+            return self.dialect.job(JobView(job, images, self.link, is_listed=True))
+        position = await self.service.jobs.positions.of(job)
+        images = JobImages()
+        if job.state == JobState.SUCCEEDED:
+            # A job outlives its images.
+            with suppress(ImageNotFound):
+                images = await self.service.images.of(job)
+        return self.dialect.job(JobView(job, images, self.link, position))
+
+    def reply(self, content: Any, status: int = 200, **headers: str) -> JSONResponse:
+        """Return an answer with the exchange's headers."""
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        return JSONResponse(content, status, self.headers | named)
+
+    def result(self, job: Job, images: JobImages, prompt: str) -> JSONResponse:
+        """Return the answer that delivers a succeeded job. prompt: as the client sent it."""
+        assert job.result is not None  # it succeeded
+        phases = {"queue": (job.started_at or job.created_at) - job.created_at} | job.result.timings.phases
+        self.headers |= {
+            "x-model": job.result.model,
+            "x-aimlapi-credits-used": str(job.result.credits),
+            "x-aimlapi-usd-spent": f"{to_usd(job.result.credits):.9f}",
+            "server-timing": ", ".join(f"{name};dur={seconds * 1000:.1f}" for name, seconds in phases.items()),
+        }
+        return self.reply(self.dialect.result(JobView(job, images, self.link, prompt=prompt)))
+
+
+async def open_exchange(request: Request, service: ServiceDep, settings: SettingsDep) -> Exchange:
+    """Raises `InvalidRequest` for a host name that this server does not answer to."""
+    return Exchange(request, service, base_url(request, settings))
+
+
+ExchangeDep = Annotated[Exchange, Depends(open_exchange)]

@@ -1,0 +1,63 @@
+"""Cancels jobs."""
+
+from contextlib import suppress
+
+from allaprima.domain.jobs import Job, JobState
+from allaprima.domain.ports import Clock
+from allaprima.errors import Draining, GenerationTimeout, JobFinished, JobNotFound
+from allaprima.service.jobs.reporter import JobReporter
+from allaprima.service.jobs.runner import JobRunner
+from allaprima.service.jobs.service import JobService
+from allaprima.store.job_transitions import JobTransitions
+from allaprima.store.jobs import JobRepository
+
+#: Seconds that a cancellation waits for the engine to confirm it.
+CONFIRM_S = 2.0
+
+
+class Cancellation:
+    """Cancels one job, or all jobs of a group."""
+
+    def __init__(
+        self,
+        service: JobService,
+        jobs: JobRepository,
+        transitions: JobTransitions,
+        runner: JobRunner,
+        reporter: JobReporter,
+        clock: Clock,
+    ) -> None:
+        self._service = service
+        self._jobs = jobs
+        self._transitions = transitions
+        self._runner = runner
+        self._reporter = reporter
+        self._clock = clock
+
+    async def cancel(self, account_id: str, job_id: str) -> Job:
+        """Cancel a job; return it as it is when the engine has stopped, or after `CONFIRM_S`.
+
+        Raises `JobNotFound`, or `JobFinished` for one that has ended.
+        """
+        await self._service.get(account_id, job_id)
+        job = await self._transitions.request_cancel(job_id, self._clock())
+        if job.state == JobState.CANCELLED:
+            self._reporter.ended(job_id, JobState.CANCELLED)
+            return job
+        self._runner.cancel(job_id)
+        with suppress(GenerationTimeout, Draining):
+            job = await self._service.wait(job, CONFIRM_S)
+        if job.is_finished and job.state != JobState.CANCELLED:
+            raise JobFinished(job.state.value)
+        return job
+
+    async def cancel_group(self, account_id: str, group_id: str) -> list[Job]:
+        """Cancel all unfinished jobs of a group; return those that were cancelled."""
+        unfinished = await self._jobs.unfinished_of_group(account_id, group_id)
+        cancelled = []
+        # Queued jobs first: otherwise the engine would start each one as the job before it stops.
+        for job in sorted(unfinished, key=lambda job: job.state == JobState.RUNNING):
+            # A job may end, or be removed, while the others are cancelled.
+            with suppress(JobNotFound, JobFinished):
+                cancelled.append(await self.cancel(account_id, job.id))
+        return cancelled

@@ -1,0 +1,59 @@
+"""What a request will cost, and when it will run."""
+
+from allaprima.domain.generation import GenerationRequest, LongPromptPolicy
+from allaprima.domain.jobs import Estimate, Job, JobState, Submission
+from allaprima.domain.ports import Clock, Roster
+from allaprima.errors import FieldProblem, InvalidRequest
+from allaprima.service.accounts.prices import Prices
+from allaprima.service.jobs.eta import Eta
+from allaprima.store.jobs import JobRepository
+
+
+class Estimates:
+    """Turns submissions into jobs with their price and their estimated seconds."""
+
+    def __init__(self, jobs: JobRepository, roster: Roster, eta: Eta, prices: Prices, clock: Clock) -> None:
+        self._jobs = jobs
+        self._roster = roster
+        self._eta = eta
+        self._prices = prices
+        self._clock = clock
+
+    def check_prompt(self, request: GenerationRequest) -> None:
+        """Raise `InvalidRequest` for a prompt of more tokens than its model reads, where the request refuses that."""
+        if request.on_long_prompt != LongPromptPolicy.REFUSE:
+            return
+        if over := self._roster.tokens(request).over:
+            raise InvalidRequest(FieldProblem("prompt", f"has {over} tokens more than the model reads; shorten it"))
+
+    def new_job(self, submission: Submission) -> Job:
+        """Return the job that a submission becomes when it is accepted."""
+        now, within_s = self._clock(), submission.start_within_s
+        return Job(
+            id=submission.job_id,
+            account_id=submission.key.account_id,
+            key_id=submission.key.id,
+            state=JobState.QUEUED,
+            request=submission.request,
+            created_at=now,
+            options=submission.options,
+            predicted_s=self._eta.seconds(submission.request),
+            start_by=None if within_s is None else now + within_s,
+            held=self._prices.credits(submission.options.model, submission.request, submission.request.count),
+        )
+
+    async def estimate(self, submission: Submission) -> Estimate:
+        """Return a submission's cost and time without accepting it. Raises what `check_prompt` does."""
+        request, options = submission.request, submission.options
+        self.check_prompt(request)
+        tokens, seconds = self._roster.tokens(request), self._eta.seconds(request)
+        ahead = await self._jobs.ahead_of_new(submission.key.id, options.priority, seconds)
+        return Estimate(
+            request=request,
+            options=options,
+            tokens=tokens.used,
+            max_tokens=tokens.limit,
+            credits=self._prices.credits(options.model, request, request.count),
+            seconds=seconds,
+            predicted_start=self._clock() + self._eta.start_in(*ahead),
+        )

@@ -1,0 +1,71 @@
+"""Positions of jobs in the queue, and their predicted times."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+from allaprima.domain.events import EventType
+from allaprima.domain.jobs import Job, JobState, QueuePosition
+from allaprima.domain.ports import Clock, EventBus
+from allaprima.errors import StoreError
+from allaprima.service.jobs.eta import Eta
+from allaprima.service.lifecycle import Lifecycle
+from allaprima.store.jobs import JobRepository
+
+#: Seconds between two looks at the positions of watched jobs.
+PUBLISH_S = 0.5
+
+
+class QueuePositions:
+    """Works out positions, and publishes those of watched jobs when they change."""
+
+    def __init__(self, jobs: JobRepository, eta: Eta, bus: EventBus, lifecycle: Lifecycle, clock: Clock) -> None:
+        self._jobs = jobs
+        self._eta = eta
+        self._bus = bus
+        self._lifecycle = lifecycle
+        self._clock = clock
+
+    async def of(self, job: Job) -> QueuePosition:
+        """Return where a job stands."""
+        if job.state == JobState.QUEUED and (position := await self._queued(job.id)):
+            return position
+        finish = None
+        if job.state == JobState.RUNNING and job.started_at is not None:
+            finish = round(self._clock() + self._eta.finish_in(job.id), 3)
+        return QueuePosition(None, job.started_at, finish)
+
+    async def publish(self, job_id: str) -> None:
+        """Publish a job's position, if it is queued and its position has changed."""
+        position = await self._queued(job_id)
+        last = self._bus.last(job_id)
+        if position is None or (last is not None and last.type != EventType.QUEUED):
+            return
+        published = last.data if last else None
+        if not isinstance(published, QueuePosition) or published.queue_position != position.queue_position:
+            self._bus.publish(job_id, EventType.QUEUED, position)
+
+    @asynccontextmanager
+    async def publishing(self) -> AsyncIterator[None]:
+        """Publish positions of watched jobs while the context lasts."""
+        task = asyncio.create_task(self._publish_all())
+        try:
+            yield
+        finally:
+            await task
+
+    async def _publish_all(self) -> None:
+        while not self._lifecycle.is_draining:
+            for job_id in self._bus.watched:
+                # The store has logged what failed; the next round tries again.
+                with suppress(StoreError):
+                    await self.publish(job_id)
+            await self._lifecycle.pause(PUBLISH_S)
+
+    async def _queued(self, job_id: str) -> QueuePosition | None:
+        found = await self._jobs.ahead_of(job_id)
+        if found is None:
+            return None
+        count, seconds, own_s = found
+        start = self._clock() + self._eta.start_in(count, seconds)
+        return QueuePosition(count + 1, round(start, 3), round(start + own_s, 3))

@@ -1,0 +1,133 @@
+"""Runs one leased job to its end: generate, store, finish."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from allaprima.domain.generation import GenerationResult
+from allaprima.domain.jobs import Job, JobState
+from allaprima.domain.ports import Clock, Engine
+from allaprima.errors import Cancelled, Draining, Error, StoreError
+from allaprima.service.jobs.eta import Eta
+from allaprima.service.jobs.reporter import JobReporter
+from allaprima.service.jobs.results import ResultStore
+from allaprima.service.lifecycle import Lifecycle
+from allaprima.store.job_transitions import JobTransitions
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+#: Results that are stored at a time; when the store is slower than the engine, the engine waits.
+MAX_STORING = 4
+#: Seconds between two attempts at a write that a failing store must do.
+RETRY_S = 1.0
+#: Seconds after which a stopping server is expected to be back.
+RESTART_S = 5.0
+
+
+class JobRunner:
+    """Brings each leased job to exactly one end."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        transitions: JobTransitions,
+        results: ResultStore,
+        reporter: JobReporter,
+        eta: Eta,
+        lifecycle: Lifecycle,
+        clock: Clock,
+    ) -> None:
+        self._engine = engine
+        self._transitions = transitions
+        self._results = results
+        self._reporter = reporter
+        self._eta = eta
+        self._lifecycle = lifecycle
+        self._clock = clock
+        #: Leased jobs: those that the engine holds, and those that are being stored.
+        self._jobs: dict[str, Job] = {}
+        #: Those of them that are to be cancelled.
+        self._cancelled: set[str] = set()
+        self._storing = asyncio.Semaphore(MAX_STORING)
+
+    @property
+    def jobs(self) -> list[Job]:
+        """The jobs that run."""
+        return list(self._jobs.values())
+
+    def cancel(self, job_id: str) -> None:
+        """Stop a job that runs at its next block. An unknown id is ignored."""
+        if job_id in self._jobs:
+            self._cancelled.add(job_id)
+        self._engine.cancel(job_id)
+
+    async def run(self, job: Job, release: Callable[[], None]) -> None:
+        """Run a leased job. release: called once, as soon as the engine can take another job.
+
+        Raises `StoreError` when the store fails while the server stops; the next start then resumes the job.
+        """
+        self._jobs[job.id] = job
+        end: JobState | None = None
+        try:
+            end = await self._run(job, release)
+        except Cancelled:
+            if await self._persist(lambda: self._transitions.cancel(job, self._clock())):
+                end = JobState.CANCELLED
+        except Draining:
+            await self._persist(lambda: self._transitions.requeue(job))
+        except Error as exc:
+            error = exc
+            if await self._persist(lambda: self._transitions.fail(job, self._clock(), error)):
+                end = JobState.FAILED
+        finally:
+            self._release(job, release)
+            del self._jobs[job.id]
+            self._cancelled.discard(job.id)
+            if end is not None:
+                self._reporter.ended(job.id, end)
+
+    async def _run(self, job: Job, release: Callable[[], None]) -> JobState | None:
+        result = await self._generate(job)
+        loop = asyncio.get_running_loop()
+        finished_at = loop.time()
+        self._reporter.generated(job, result)
+        async with self._storing:
+            self._release(job, release)
+            generated_at = self._clock()
+            outcome = await self._results.store(job, result)
+            if not await self._persist(lambda: self._transitions.succeed(job, self._clock(), outcome)):
+                logger.warning("job %s: a result of an old attempt was refused", job.id)
+                return None
+        self._reporter.stored(job, result, generated_at, loop.time() - finished_at)
+        return JobState.SUCCEEDED
+
+    async def _generate(self, job: Job) -> GenerationResult:
+        if self._lifecycle.is_draining:
+            raise Draining(retry_after_s=RESTART_S)
+        self._eta.submitted(job)
+        if job.id in self._cancelled:
+            raise Cancelled
+        future = self._engine.submit(job.id, job.request, self._reporter.progress(job))
+        try:
+            return await asyncio.wrap_future(future)
+        except asyncio.CancelledError:
+            if future.cancelled():
+                raise Cancelled from None
+            raise
+
+    def _release(self, job: Job, release: Callable[[], None]) -> None:
+        if self._eta.released(job.id) or self._lifecycle.is_draining:
+            release()
+
+    async def _persist(self, write: Callable[[], Awaitable[T]]) -> T:
+        """Retry a write until the store does it. Raises `StoreError` when it fails while the server stops."""
+        while True:
+            try:
+                return await write()
+            except StoreError:
+                if self._lifecycle.is_draining:
+                    raise
+                await self._lifecycle.pause(RETRY_S)
