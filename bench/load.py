@@ -46,7 +46,7 @@ BARE = """
 import sys, time
 from dataclasses import replace
 from allaprima.engine.safety import SafetyChecker
-from allaprima.flux import no_check
+from allaprima.flux import never_cancelled
 from allaprima.request import ImageRequest, StepsOnly
 from allaprima.settings import EngineSettings
 from allaprima.wiring import build_painter, open_models
@@ -54,10 +54,10 @@ settings = EngineSettings()
 painter = build_painter(open_models(settings)[0], SafetyChecker.load(), settings)
 request = ImageRequest("a red apple", 1, "allaprima/sketch", 512, 512)
 for seed in range(5):
-    painter.paint(replace(request, seed=seed), no_check, StepsOnly())
+    painter.paint(replace(request, seed=seed), never_cancelled, StepsOnly())
 began, count = time.perf_counter(), 0
 while time.perf_counter() - began < float(sys.argv[1]):
-    painter.paint(replace(request, seed=count), no_check, StepsOnly())
+    painter.paint(replace(request, seed=count), never_cancelled, StepsOnly())
     count += 1
 print(count / (time.perf_counter() - began))
 """

@@ -12,7 +12,7 @@ from allaprima.engine.pipeline import Pipeline
 from allaprima.engine.runner import Engine as LocalEngine
 from allaprima.engine.safety import SafetyChecker
 from allaprima.errors import SettingsError
-from allaprima.flux import Check, no_check
+from allaprima.flux import CancelCheck, never_cancelled
 from allaprima.kernels import library
 from allaprima.metrics import Metrics
 from allaprima.request import ModelInfo, Precision
@@ -69,7 +69,7 @@ def build_engine(settings: EngineSettings) -> LocalEngine:
     prepare_device(settings)
     opened = open_models(settings)
 
-    def load(check: Check) -> Mapping[str, Painter]:
+    def load(check: CancelCheck) -> Mapping[str, Painter]:
         safety = SafetyChecker.load()
         return {files.id: build_painter(files, safety, settings, check) for files in opened}
 
@@ -82,14 +82,14 @@ def _abreast(settings: EngineSettings, opened: list[ModelFiles]) -> int:
 
     Then each has more threads or fewer, by what is beside it; only our kernels promise the same bits whatever they are.
     """
-    has_kernels = settings.device == "cpu" and library.level() >= library.Level.AVX512
+    has_kernels = settings.device == "cpu" and library.level() >= library.IsaLevel.AVX512
     is_bf16 = settings.precision in (None, Precision.BF16.value)
     is_small = all(footprint(files.config, Precision.FP32).whole <= SMALL_BYTES for files in opened)
     return min(MAX_ABREAST, torch.get_num_threads()) if has_kernels and is_bf16 and is_small else 1
 
 
 def build_painter(
-    files: ModelFiles, safety: SafetyChecker, settings: EngineSettings, check: Check = no_check
+    files: ModelFiles, safety: SafetyChecker, settings: EngineSettings, check: CancelCheck = never_cancelled
 ) -> Painter:
     """Read a model and return what paints with it. Raises `WeightsError`, and whatever `check` raises."""
     precision = Precision(settings.precision) if settings.precision else None

@@ -21,9 +21,9 @@ from allaprima.engine.painter import Painter
 from allaprima.engine.pipeline import Pipeline
 from allaprima.engine.runner import Engine
 from allaprima.engine.safety import SafetyChecker
-from allaprima.flux import Check
+from allaprima.flux import CancelCheck
 from allaprima.kernels import library
-from allaprima.kernels.library import Level
+from allaprima.kernels.library import IsaLevel
 from allaprima.request import ImageRequest, ModelInfo, Precision, StepsOnly
 from allaprima.settings import DEFAULT_SAFETY_THRESHOLD
 from allaprima.weights.catalog import SKETCH_ID, sketch_folder
@@ -32,7 +32,7 @@ from allaprima.weights.model import open_model
 pytestmark = pytest.mark.timeout(600)
 
 KERNELS = pytest.mark.skipif(
-    library.level() < Level.AVX512, reason="torch's own operations promise nothing across numbers of threads"
+    library.level() < IsaLevel.AVX512, reason="torch's own operations promise nothing across numbers of threads"
 )
 #: Longest wait for a picture, in seconds.
 LIMIT_S = 300
@@ -52,7 +52,7 @@ STRANGERS = (
 def new_engine(abreast: int = 1) -> Engine:
     """Return a started engine that reads the model from the disk."""
 
-    def load(_check: Check) -> dict[str, Painter]:
+    def load(_check: CancelCheck) -> dict[str, Painter]:
         model = open_model(sketch_folder()).load()
         return {model.id: Painter(Pipeline(model, "cpu"), SafetyChecker.load(), DEFAULT_SAFETY_THRESHOLD)}
 

@@ -13,7 +13,7 @@ from allaprima.engine.painter import Painter
 from allaprima.engine.pipeline import Pipeline
 from allaprima.engine.safety import SafetyChecker
 from allaprima.errors import Cancelled, GenerationFailed
-from allaprima.flux import no_check
+from allaprima.flux import never_cancelled
 from allaprima.request import ImageFormat, ImageRequest, Painting, StepDone, StepsOnly
 from allaprima.weights.catalog import SKETCH_ID
 from allaprima.weights.networks import Model
@@ -22,7 +22,7 @@ REQUEST = ImageRequest("a red apple", 5, SKETCH_ID, 256, 256, steps=1)
 
 
 def paint(painter: Painter, request: ImageRequest) -> Painting:
-    return painter.paint(request, no_check, StepsOnly())
+    return painter.paint(request, never_cancelled, StepsOnly())
 
 
 def open_picture(data: bytes) -> Image.Image:
@@ -45,7 +45,7 @@ def test_a_picture_has_exactly_the_size_asked_for(painter: Painter, size: tuple[
 def test_every_step_is_reported_once_and_in_order(painter: Painter, steps: int) -> None:
     seen: list[StepDone] = []
 
-    painting = painter.paint(replace(REQUEST, steps=steps, count=2), no_check, StepsOnly(seen.append))
+    painting = painter.paint(replace(REQUEST, steps=steps, count=2), never_cancelled, StepsOnly(seen.append))
 
     assert seen == [StepDone(step, steps) for step in range(1, steps + 1)]
     assert len(painting.timings.steps) == steps

@@ -15,7 +15,7 @@ import pytest
 from allaprima.engine.painter import Painter
 from allaprima.engine.runner import Engine, LoadPainters
 from allaprima.errors import Cancelled, Draining, GenerationFailed, WeightsCorrupt
-from allaprima.flux import Check
+from allaprima.flux import CancelCheck
 from allaprima.kernels import library
 from allaprima.request import (
     ImageRequest,
@@ -47,7 +47,7 @@ class ScriptedPainter(Painter):
         #: The prompts that were begun, in order.
         self.begun: list[str] = []
 
-    def paint(self, request: ImageRequest, check: Check, progress: Progress) -> Painting:
+    def paint(self, request: ImageRequest, check: CancelCheck, progress: Progress) -> Painting:
         self.begun.append(request.prompt)
         if request.prompt == "crash":
             raise ZeroDivisionError("a bug")
@@ -102,7 +102,7 @@ def running(load: LoadPainters) -> Iterator[Engine]:
 def test_an_engine_is_ready_and_knows_revisions_once_its_models_are_loaded(scripted: ScriptedPainter) -> None:
     may_load = threading.Event()
 
-    def load(_check: Check) -> dict[str, Painter]:
+    def load(_check: CancelCheck) -> dict[str, Painter]:
         assert may_load.wait(LIMIT_S)
         return {SKETCH_ID: scripted}
 
@@ -123,7 +123,7 @@ def test_an_engine_is_ready_and_knows_revisions_once_its_models_are_loaded(scrip
 
 @pytest.mark.parametrize("error", [WeightsCorrupt("bad file"), MemoryError()], ids=["ours", "unforeseen"])
 def test_an_engine_that_can_not_load_says_so_and_gives_back_what_waits(error: Exception) -> None:
-    def load(_check: Check) -> dict[str, Painter]:
+    def load(_check: CancelCheck) -> dict[str, Painter]:
         raise error
 
     engine = Engine(MODELS, load, {})
@@ -314,7 +314,7 @@ def test_a_real_picture_cancelled_in_the_middle_stops_and_the_next_is_painted(sk
 def test_closing_stops_the_loading_at_its_next_question(scripted: ScriptedPainter) -> None:
     asked = threading.Event()
 
-    def load(check: Check) -> dict[str, Painter]:
+    def load(check: CancelCheck) -> dict[str, Painter]:
         while True:
             check()
             asked.set()

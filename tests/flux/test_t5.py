@@ -59,7 +59,7 @@ def test_position_buckets_equal_transformers(buckets: int, farthest: int) -> Non
     assert relative_position_bucket(distance, buckets, farthest).equal(theirs)
 
 
-def test_padding_takes_part() -> None:
+def test_padding_is_attended_to() -> None:
     t5 = random_t5(NARROW)
     ids = random_ids(NARROW, 30)
     unpadded = ids[1:, :11]

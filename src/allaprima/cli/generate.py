@@ -10,7 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from allaprima.engine.safety import SafetyChecker
 from allaprima.errors import FieldProblem, InvalidRequest
-from allaprima.flux import no_check
+from allaprima.flux import never_cancelled
 from allaprima.request import RANDOM_SEED_BOUND, ImageFormat, ImageRequest, StepDone, StepsOnly
 from allaprima.settings import EngineSettings
 from allaprima.weights.catalog import SKETCH_ID, find_path
@@ -90,7 +90,7 @@ def paint(job: Job, model: str, words: Console, settings: EngineSettings) -> lis
         def on_step(done: StepDone) -> None:
             progress.update(task, completed=done.step)
 
-        painting = painter.paint(job.request, no_check, StepsOnly(on_step))
+        painting = painter.paint(job.request, never_cancelled, StepsOnly(on_step))
     for warning in painting.warnings:
         words.print(f"note: {warning}", markup=False)
     written = []

@@ -9,7 +9,7 @@ from allaprima.engine.image import PaintingInfo, encode
 from allaprima.engine.pipeline import Canvas, Pipeline, Pixels
 from allaprima.engine.previews import Previewer, encode_preview
 from allaprima.engine.safety import SafetyChecker
-from allaprima.flux import Check
+from allaprima.flux import CancelCheck
 from allaprima.request import (
     ImageRequest,
     PaintedImage,
@@ -47,7 +47,7 @@ class Painter:
         self._previewer = Previewer(pipeline)
 
     @torch.inference_mode()
-    def paint(self, request: ImageRequest, check: Check, progress: Progress) -> Painting:
+    def paint(self, request: ImageRequest, check: CancelCheck, progress: Progress) -> Painting:
         """Return the finished painting. `check` is asked before every block and may raise to stop it.
 
         The seconds that previews take belong to no phase: they are a watcher's, not the request's.
@@ -78,7 +78,7 @@ class Painter:
             self.model.id, self.model.revision, self.model.precision, images, timings, conditioning.warnings
         )
 
-    def _preview(self, request: ImageRequest, canvas: Canvas, check: Check) -> Preview:
+    def _preview(self, request: ImageRequest, canvas: Canvas, check: CancelCheck) -> Preview:
         """Return how the canvas looks now; what would be withheld at the end is withheld here too."""
         images = []
         for picture in self._previewer.pictures(canvas, check):

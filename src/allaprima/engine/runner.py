@@ -17,7 +17,7 @@ import torch
 
 from allaprima.engine.painter import Painter
 from allaprima.errors import Cancelled, Draining, Error, GenerationFailed
-from allaprima.flux import Check
+from allaprima.flux import CancelCheck
 from allaprima.kernels import library
 from allaprima.request import ImageRequest, ModelInfo, Painting, Progress, TokenCount
 from allaprima.weights.tokenizer import PromptTokenizer
@@ -25,7 +25,7 @@ from allaprima.weights.tokenizer import PromptTokenizer
 logger = logging.getLogger(__name__)
 
 #: Makes the painters by model id; called once, in the engine's thread, with what it has to ask now and then.
-LoadPainters = Callable[[Check], Mapping[str, Painter]]
+LoadPainters = Callable[[CancelCheck], Mapping[str, Painter]]
 
 
 @dataclass(slots=True)

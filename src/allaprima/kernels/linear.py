@@ -1,4 +1,4 @@
-"""Linears with what follows them: GELU, a gate and a residual, in one pass over the sums where the kernels can.
+"""Linears fused with what follows them (GELU, gate, residual): the kernels apply it to the sums before rounding them.
 
 Dimension key: B batch, M tokens, K columns in, N rows out.
 """
@@ -14,51 +14,62 @@ from allaprima.kernels import library, workspace
 
 #: All rows of a weight.
 ALL = slice(None)
-#: Makes a tensor, in the place that it is offered or elsewhere.
-Part = Callable[[Tensor | None], Tensor]
 
 
 @dataclass(frozen=True, slots=True)
 class Epilogue:
-    """What happens to a linear's result, in this order."""
+    """Operations on a linear's result, applied in the order of the fields."""
 
-    #: The tanh form.
+    #: GELU, tanh form.
     gelu: bool = False
-    #: Multiplied by: (B, 1, N).
+    #: A factor, (B, 1, N).
     gate: Tensor | None = None
-    #: Added: (B, M, N).
+    #: An addend, (B, M, N).
     residual: Tensor | None = None
 
 
 PLAIN = Epilogue()
 
 
+@dataclass(frozen=True, slots=True)
+class Slab:
+    """One of the tensors that `concat_into` concatenates."""
+
+    #: Its size along the axis.
+    size: int
+    #: Computes it. Its argument is the slab's slice of the result: `compute` may write into that and return it, or
+    #: return another tensor of the same shape. The argument is None where there is no slice to write into.
+    compute: Callable[[Tensor | None], Tensor]
+
+
 class Linear(nn.Linear):
-    """`nn.Linear` with an epilogue, for a part of its rows if asked."""
+    """`nn.Linear` with an epilogue and, optionally, only a slice of its output features."""
 
     def forward(self, x: Tensor, then: Epilogue = PLAIN, *, rows: slice = ALL, out: Tensor | None = None) -> Tensor:
-        """(..., K) -> (..., N), in the dtype of x; N rows of the weight.
+        """(..., K) -> (..., N), in the dtype of x.
 
-        out: where the result may be put, rows of numbers side by side, and need not be.
+        then: applied to the result. rows: the rows of the weight to use; N is their number. out: memory that the
+        result may be written to, contiguous along N; the result is the return value, which may lie elsewhere.
         """
         return linear(x, self.weight[rows], None if self.bias is None else self.bias[rows], then, out)
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None, then: Epilogue = PLAIN, out: Tensor | None = None) -> Tensor:
-    """(..., K), (N, K), (N,) -> (..., N): as `Linear` does."""
-    if not (has_kernel(x, weight.shape[0], bias, then, out) and library.takes(weight)) or weight.shape[1] % 2:
-        return finish(nn.functional.linear(x, weight, bias), then)
+    """Return x weight^T + bias after the epilogue: (..., K), (N, K), (N,) -> (..., N). See `Linear.forward`."""
+    is_supported = has_kernel(x, weight.shape[0], bias, then, out) and library.supports_rows(weight)
+    if not is_supported or weight.shape[1] % 2:
+        return apply_epilogue(nn.functional.linear(x, weight, bias), then)
     weight = weight.contiguous()
     out = workspace.empty((*x.shape[:-1], weight.shape[0]), x) if out is None else out
-    for tokens, epilogue, place in samples(x, bias, then, out):
+    for tokens, epilogue, result in per_sample_calls(x, bias, then, out):
         sizes = (tokens.shape[0], weight.shape[0], weight.shape[1])
-        library.call("linear_bf16", tokens, tokens.stride(0), weight, *sizes, epilogue, place, place.stride(0))
+        library.call("linear_bf16", tokens, tokens.stride(0), weight, *sizes, epilogue, result, result.stride(0))
     return out
 
 
 def has_kernel(x: Tensor, rows: int, bias: Tensor | None, then: Epilogue, out: Tensor | None) -> bool:
-    """Say whether the kernels can be given all but the weight, which has so many rows."""
-    if not library.takes(x, bias, then.gate, then.residual, out) or x.dim() not in {2, 3} or not x.shape[-1]:
+    """Return whether the kernels support these arguments of a linear whose weight has `rows` rows."""
+    if not library.supports_rows(x, bias, then.gate, then.residual, out) or x.dim() not in {2, 3} or not x.shape[-1]:
         return False
     shape = (*x.shape[:-1], rows)
     fits = all(tensor is None or tensor.shape == shape for tensor in (then.residual, out))
@@ -78,8 +89,8 @@ class NativeEpilogue(ctypes.Structure):
     )
 
 
-def finish(result: Tensor, then: Epilogue) -> Tensor:
-    """Do what an epilogue says with torch's operations."""
+def apply_epilogue(result: Tensor, then: Epilogue) -> Tensor:
+    """Return a linear's result after the epilogue, by torch's operations. result: (..., N)."""
     if then.gelu:
         result = nn.functional.gelu(result, approximate="tanh")
     if then.gate is not None:
@@ -87,37 +98,39 @@ def finish(result: Tensor, then: Epilogue) -> Tensor:
     return result if then.residual is None else then.residual + result
 
 
-def samples(
+def per_sample_calls(
     x: Tensor, bias: Tensor | None, then: Epilogue, out: Tensor
 ) -> Iterator[tuple[Tensor, NativeEpilogue, Tensor]]:
-    """Yield what the kernels do in one call each: tokens (M, K), what follows, and the place of the result (M, N)."""
-    tokens, places, beside = _matrices(x), _matrices(out), None if then.residual is None else _matrices(then.residual)
-    for index, place in enumerate(places):
+    """Yield the arguments of one kernel call per sample: its tokens (M, K), its epilogue, its part of `out` (M, N)."""
+    tokens, outs = _batched(x), _batched(out)
+    residuals = None if then.residual is None else _batched(then.residual)
+    for index, result in enumerate(outs):
         gate = None if then.gate is None else then.gate[index if then.gate.shape[0] > 1 else 0]
-        residual = None if beside is None else beside[index]
+        residual = None if residuals is None else residuals[index]
         pointers = (None if tensor is None else tensor.data_ptr() for tensor in (bias, gate, residual))
         stride = 0 if residual is None else residual.stride(0)
-        yield tokens[index], NativeEpilogue(*pointers, stride, then.gelu), place
+        yield tokens[index], NativeEpilogue(*pointers, stride, then.gelu), result
 
 
-def _matrices(x: Tensor) -> Tensor:
-    """(M, N) or (B, M, N) -> (B, M, N), of the same memory."""
+def _batched(x: Tensor) -> Tensor:
+    """(M, N) or (B, M, N) -> (B, M, N), a view."""
     return x if x.dim() == 3 else x[None]
 
 
-def beside(axis: int, shape: Sequence[int], like: Tensor, *parts: tuple[int, Part]) -> Tensor:
-    """Return parts beside each other along an axis, without a copy where they can be put into their place.
+def concat_into(slabs: Sequence[Slab], *, axis: int, shape: Sequence[int], like: Tensor) -> Tensor:
+    """Concatenate along `axis`, letting each slab write directly into its slice of the result.
 
-    parts: sizes along the axis, and what makes each, which is offered its place and may ignore it.
-    shape: the other axes' sizes; like: has the dtype and device. With gradients the parts are made apart.
+    A slab that returns another tensor is copied. shape: the result's shape; its size along `axis` is ignored, since it
+    follows from the slabs. like: has the dtype and device. While gradients are recorded the slabs are computed
+    separately and then concatenated.
     """
     if torch.is_grad_enabled():
-        return torch.cat([make(None) for _, make in parts], dim=axis)
+        return torch.cat([slab.compute(None) for slab in slabs], dim=axis)
     sizes = list(shape)
-    sizes[axis] = sum(size for size, _ in parts)
-    whole = workspace.empty(sizes, like)
-    for place, (_, make) in zip(whole.split([size for size, _ in parts], dim=axis), parts, strict=True):
-        made = make(place)
-        if made.data_ptr() != place.data_ptr():
-            place.copy_(made)
-    return whole
+    sizes[axis] = sum(slab.size for slab in slabs)
+    result = workspace.empty(sizes, like)
+    for part, slab in zip(result.split([slab.size for slab in slabs], dim=axis), slabs, strict=True):
+        computed = slab.compute(part)
+        if computed.data_ptr() != part.data_ptr():
+            part.copy_(computed)
+    return result

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from allaprima.errors import WeightsCorrupt, WeightsMissing, WeightsUnsafe
-from allaprima.flux import Check, ModelConfig, no_check
+from allaprima.flux import CancelCheck, ModelConfig, never_cancelled
 from allaprima.request import Precision
 from allaprima.weights.catalog import SCHNELL_ID
 from allaprima.weights.containers import ENDINGS, Container, ShardedContainer, open_container
@@ -70,7 +70,9 @@ class CheckpointFiles:
         """The model's id."""
         return SCHNELL_ID
 
-    def load(self, device: str = "cpu", precision: Precision | None = None, check: Check = no_check) -> Model:
+    def load(
+        self, device: str = "cpu", precision: Precision | None = None, check: CancelCheck = never_cancelled
+    ) -> Model:
         """Read the networks a tensor at a time, or map them where they were packed before.
 
         precision: None chooses, as `choose_precision` does. Raises `WeightsCorrupt` naming the file and the
@@ -90,13 +92,13 @@ class CheckpointFiles:
         assert revision is not None
         return Model(self.id, revision, precision, self.config, networks, *self.tokenizers)
 
-    def _read_into(self, networks: Networks, place: Place, device: str, check: Check) -> None:
+    def _read_into(self, networks: Networks, place: Place, device: str, check: CancelCheck) -> None:
         state: dict[str, Tensor] = {}
         for name, tensor in self._tensors(place, check):
             state |= {kept: numbers.to(device) for kept, numbers in pack(networks, name, tensor).items()}
         networks.load_state_dict(state, assign=True)
 
-    def _pack(self, networks: Networks, place: Place, precision: Precision, check: Check) -> PackedForm:
+    def _pack(self, networks: Networks, place: Place, precision: Precision, check: CancelCheck) -> PackedForm:
         nbytes = sum(tensor.nbytes for tensor in networks.state_dict().values())
         logger.info("packing %s as %s into %s, once: this takes minutes", self.path, precision, place.folder)
         with place.packing(precision, nbytes) as packer:
@@ -107,7 +109,7 @@ class CheckpointFiles:
         assert form is not None
         return form
 
-    def _tensors(self, place: Place, check: Check) -> Iterator[tuple[str, Tensor]]:
+    def _tensors(self, place: Place, check: CancelCheck) -> Iterator[tuple[str, Tensor]]:
         """Read every tensor in bfloat16, by its name in `Networks`; the first time, check them and keep the revision.
 
         Raises `WeightsCorrupt` naming file and tensor.

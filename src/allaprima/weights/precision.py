@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from allaprima.errors import WeightsTooLarge
 from allaprima.flux import ModelConfig
 from allaprima.kernels import Float8Linear, Int4WeightLinear, Int8Linear, Int8WeightLinear, QuantizedLinear
-from allaprima.kernels.library import Level, level
+from allaprima.kernels.library import IsaLevel, level
 from allaprima.request import Precision
 from allaprima.weights.memory import available_bytes
 from allaprima.weights.networks import Networks
@@ -68,7 +68,7 @@ def multiplies_bfloat16(device: str) -> bool:
     """Say whether a device multiplies bfloat16 quickly: a CPU without the kernels for that takes hundreds of times as
     long as in float32.
     """
-    return device != "cpu" or level() >= Level.AVX512
+    return device != "cpu" or level() >= IsaLevel.AVX512
 
 
 def widen(networks: Networks) -> None:
