@@ -79,12 +79,12 @@ def linear_and_bare(
     x, gate, residual = (
         torch.randn(1, count, size).bfloat16() for count, size in ((tokens, columns), (1, rows), (tokens, rows))
     )
-    then = {"bias": Epilogue(), "gelu": Epilogue(gelu=True), "residual": Epilogue(gate=gate, residual=residual)}[
+    epilogue = {"bias": Epilogue(), "gelu": Epilogue(gelu=True), "residual": Epilogue(gate=gate, residual=residual)}[
         follows
     ]
     numbers = torch.randint(-127, 128, (tokens, columns), dtype=torch.int8)
     transposed = packed.weight.t()
-    return lambda: packed(x, then), lambda: torch._int_mm(numbers, transposed)  # noqa: SLF001
+    return lambda: packed(x, epilogue), lambda: torch._int_mm(numbers, transposed)  # noqa: SLF001
 
 
 def report(

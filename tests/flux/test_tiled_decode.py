@@ -12,9 +12,9 @@ CONFIG = AutoencoderConfig(
 
 
 def random_autoencoder(config: AutoencoderConfig = CONFIG) -> Autoencoder:
-    made = Autoencoder(config)
-    randomize(made, seed=7)
-    return made
+    autoencoder = Autoencoder(config)
+    randomize(autoencoder, seed=7)
+    return autoencoder
 
 
 def latents(rows: int, columns: int, batch: int = 1) -> torch.Tensor:
@@ -26,11 +26,11 @@ def latents(rows: int, columns: int, batch: int = 1) -> torch.Tensor:
 def test_tiles_of_any_height_give_the_plain_decoders_image(
     monkeypatch: pytest.MonkeyPatch, rows: int, columns: int, batch: int, tile_rows: int
 ) -> None:
-    made, z = random_autoencoder(), latents(rows, columns, batch)
-    whole = made.decoder(z, lambda: None)
+    autoencoder, z = random_autoencoder(), latents(rows, columns, batch)
+    whole = autoencoder.decoder(z, lambda: None)
 
     monkeypatch.setattr(tiled_decode, "MAX_TILE_VALUES", tile_rows * columns * 4 * CONFIG.ch * batch)
-    tiled = made.decoder.decode_tiled(z, lambda: None)
+    tiled = autoencoder.decoder.decode_tiled(z, lambda: None)
 
     assert tiled.shape == whole.shape
     assert torch.allclose(tiled, whole, atol=1e-5, rtol=1e-4)
@@ -45,7 +45,7 @@ def test_cancel_check_is_called_before_every_tile(monkeypatch: pytest.MonkeyPatc
     class Stop(Exception):
         pass
 
-    made, z = random_autoencoder(), latents(4, 4)
+    autoencoder, z = random_autoencoder(), latents(4, 4)
     calls = 0
 
     def check_cancelled() -> None:
@@ -56,4 +56,4 @@ def test_cancel_check_is_called_before_every_tile(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(tiled_decode, "MAX_TILE_VALUES", 16 * 4 * CONFIG.ch)
     with pytest.raises(Stop):
-        made.decoder.decode_tiled(z, check_cancelled)
+        autoencoder.decoder.decode_tiled(z, check_cancelled)

@@ -25,8 +25,8 @@ def draw(*shape: int) -> Tensor:
     return torch.randn(shape).bfloat16()
 
 
-def error(found: Tensor, wanted: Tensor) -> float:
-    return float((found.double() - wanted.double()).norm() / wanted.double().norm())
+def error(actual: Tensor, expected: Tensor) -> float:
+    return float((actual.double() - expected.double()).norm() / expected.double().norm())
 
 
 @contextlib.contextmanager
@@ -40,11 +40,11 @@ def threads(count: int) -> Iterator[None]:
 
 
 def same_bits_with_any_threads(work: Callable[[], Tensor]) -> bool:
-    found = []
+    actual = []
     for count in (1, 2, 5):
         with threads(count):
-            found.append(work().clone())
-    return all(torch.equal(each.view(torch.int16), found[0].view(torch.int16)) for each in found)
+            actual.append(work().clone())
+    return all(torch.equal(each.view(torch.int16), actual[0].view(torch.int16)) for each in actual)
 
 
 def cpu_flags() -> set[str]:

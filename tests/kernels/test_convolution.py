@@ -123,9 +123,9 @@ def test_group_affine_equals_group_norm(channels: int, groups: int, rows: int, c
     norm.weight.data, norm.bias.data = draw(channels), draw(channels)
     x = image(channels, rows, columns) + 3
     affine = group_affine(norm.requires_grad_(requires_grad=False), x, 4)
-    found = x.double() * affine.scale[..., None, None] + affine.shift[..., None, None]
+    actual = x.double() * affine.scale[..., None, None] + affine.shift[..., None, None]
     assert (
-        error(found, functional.group_norm(x.double(), groups, norm.weight.double(), norm.bias.double(), 1e-6)) < 1e-5
+        error(actual, functional.group_norm(x.double(), groups, norm.weight.double(), norm.bias.double(), 1e-6)) < 1e-5
     )
     assert same_bits_with_any_threads(lambda: group_affine(norm, x, 4).scale)
     plain = group_affine(norm, x.contiguous(), 4)
@@ -136,10 +136,10 @@ def test_group_affine_equals_group_norm(channels: int, groups: int, rows: int, c
 @AT_EVERY_LEVEL
 def test_pointwise_equals_a_1x1_convolution() -> None:
     conv, x = layers(34, 21, 1), image(34, 5, 7)
-    found = pointwise(conv, x)
-    assert found.shape == (1, 21, 5, 7)
-    assert error(found, conv(x.double().bfloat16())) < 2 * ROUNDING
-    assert torch.equal(pointwise(conv, x[:, :, 2:4]), found[:, :, 2:4])
+    actual = pointwise(conv, x)
+    assert actual.shape == (1, 21, 5, 7)
+    assert error(actual, conv(x.double().bfloat16())) < 2 * ROUNDING
+    assert torch.equal(pointwise(conv, x[:, :, 2:4]), actual[:, :, 2:4])
 
 
 @UPSAMPLE

@@ -17,5 +17,5 @@ def test_int8_product_is_exact(shape: tuple[int, int, int], level: IsaLevel) -> 
     x = torch.randint(-127, 128, (tokens, columns), dtype=torch.int8)
     weight = torch.randint(-127, 128, (rows, columns), dtype=torch.int8)
     with library.limited(level):
-        found = _int8_product(x, weight)
-    assert torch.equal(found.double(), x.double() @ weight.double().t())
+        actual = _int8_product(x, weight)
+    assert torch.equal(actual.double(), x.double() @ weight.double().t())

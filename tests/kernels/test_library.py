@@ -2,6 +2,8 @@
 
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -23,8 +25,19 @@ def test_highest_level_that_the_cpu_supports_is_used() -> None:
     if not cpu_flags() >= {"avx2", "fma"} or library.LIMIT_VARIABLE in os.environ:
         pytest.skip(f"this CPU has no AVX2, or {library.LIMIT_VARIABLE} is set")
     assert library.is_built(), "there is a compiler, but the package was built without its kernels"
-    wanted = IsaLevel.AVX512 if cpu_flags() >= AVX512 else IsaLevel.AVX2
-    assert library.level() == (IsaLevel.AMX if cpu_flags() >= AMX else wanted)
+    expected = IsaLevel.AVX512 if cpu_flags() >= AVX512 else IsaLevel.AVX2
+    assert library.level() == (IsaLevel.AMX if cpu_flags() >= AMX else expected)
+
+
+def test_library_is_loaded_by_the_first_call_and_reads_its_variable_then() -> None:
+    code = (
+        "import os; from allaprima.kernels import library;"
+        "print(library.library.cache_info().currsize);"
+        "os.environ[library.LIMIT_VARIABLE] = 'torch';"
+        "print(library.level().name)"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.split() == ["0", "TORCH"]
 
 
 def test_limited_lowers_the_level_inside_the_context() -> None:
@@ -108,13 +121,13 @@ def test_block_is_not_used_for_a_much_smaller_tensor(new_thread: ThreadPoolExecu
 
 def test_idle_blocks_are_freed_beyond_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workspace, "LIMIT", 10 * 2**20)
-    made = workspace.Workspace()
-    held = made.take(4 * 2**20)
-    [kept] = made.blocks
+    blocks_of_thread = workspace.Workspace()
+    held = blocks_of_thread.take(4 * 2**20)
+    [kept] = blocks_of_thread.blocks
     for size in (3, 5, 7):
-        made.take(size * 2**20)
-        assert sum(block.nbytes for block in made.blocks) <= 10 * 2**20
-    assert kept in made.blocks
+        blocks_of_thread.take(size * 2**20)
+        assert sum(block.nbytes for block in blocks_of_thread.blocks) <= 10 * 2**20
+    assert kept in blocks_of_thread.blocks
     assert not kept.is_idle
     del held
     assert kept.is_idle
@@ -123,5 +136,5 @@ def test_idle_blocks_are_freed_beyond_the_limit(monkeypatch: pytest.MonkeyPatch)
 def test_threads_do_not_share_blocks(new_thread: ThreadPoolExecutor) -> None:
     like = torch.zeros(1)
     address = workspace.empty((1024, 1024), like).data_ptr()
-    found = new_thread.submit(lambda: workspace.empty((1024, 1024), like).data_ptr()).result()
-    assert found != address
+    actual = new_thread.submit(lambda: workspace.empty((1024, 1024), like).data_ptr()).result()
+    assert actual != address

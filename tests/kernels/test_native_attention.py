@@ -51,9 +51,9 @@ def test_attention_equals_float64_up_to_rounding(shape: tuple[int, ...]) -> None
 def test_result_is_written_into_a_slice_of_wider_rows() -> None:
     q, k, v = heads(1, 4, 60, 60, 32)
     wide = torch.zeros(1, 60, 200).bfloat16()
-    place = wide[..., 40:168].unflatten(-1, (4, 32)).transpose(1, 2)
-    assert attention(q, k, v, out=place).data_ptr() == place.data_ptr()
-    assert torch.equal(place, attention(q, k, v))
+    out = wide[..., 40:168].unflatten(-1, (4, 32)).transpose(1, 2)
+    assert attention(q, k, v, out=out).data_ptr() == out.data_ptr()
+    assert torch.equal(out, attention(q, k, v))
     assert not wide[..., :40].any()
     assert not wide[..., 168:].any()
 
@@ -67,8 +67,8 @@ def test_bits_do_not_depend_on_threads_or_other_queries(shape: tuple[int, ...]) 
 
 def test_no_memory_is_read_past_the_last_row() -> None:
     q, k, v = (draw(1, 33, 1, 64) for _ in range(3))
-    wanted = attention(*(x.transpose(1, 2) for x in (q, k, v))).clone()
-    assert torch.equal(attention(*(at_the_end_of_memory(x).transpose(1, 2) for x in (q, k, v))), wanted)
+    expected = attention(*(x.transpose(1, 2) for x in (q, k, v))).clone()
+    assert torch.equal(attention(*(at_the_end_of_memory(x).transpose(1, 2) for x in (q, k, v))), expected)
 
 
 def test_large_logits_neither_overflow_nor_vanish() -> None:
@@ -129,16 +129,16 @@ def test_qk_norm_rope_equals_float64(length: int, count: int, width: int) -> Non
     qkv, scales = draw(2, length, 3 * count * width), [draw(width), draw(width)]
     angles = torch.randn(2, length, width // 2)
     cos, sin = angles.cos(), angles.sin()
-    wanted = [part.double() for part in qkv.unflatten(-1, (3, count, width)).unbind(2)]
+    expected = [part.double() for part in qkv.unflatten(-1, (3, count, width)).unbind(2)]
     for i, scale in enumerate(scales):
-        normed = rms_norm(wanted[i], (width,), scale.double(), 1e-6)
+        normed = rms_norm(expected[i], (width,), scale.double(), 1e-6)
         pairs = torch.view_as_complex(normed.unflatten(-1, (-1, 2)).contiguous())
         turn = torch.polar(torch.ones_like(angles.double()), angles.double())[:, :, None]
-        wanted[i] = torch.view_as_real(pairs * turn).flatten(-2)
+        expected[i] = torch.view_as_real(pairs * turn).flatten(-2)
     with library.limited(IsaLevel.TORCH):
         plain = qk_norm_rope(qkv.clone(), *scales, cos, sin, count)
-    found = qk_norm_rope(qkv.clone(), *scales, cos, sin, count)
-    for result, limit in ((found, ROUNDING), (plain, 3 * ROUNDING)):
-        assert error(result, torch.stack(wanted, dim=2).flatten(2)) < limit
-    assert torch.equal(found[..., 2 * count * width :], qkv[..., 2 * count * width :])
+    actual = qk_norm_rope(qkv.clone(), *scales, cos, sin, count)
+    for result, limit in ((actual, ROUNDING), (plain, 3 * ROUNDING)):
+        assert error(result, torch.stack(expected, dim=2).flatten(2)) < limit
+    assert torch.equal(actual[..., 2 * count * width :], qkv[..., 2 * count * width :])
     assert same_bits_with_any_threads(lambda: qk_norm_rope(qkv.clone(), *scales, cos, sin, count))

@@ -19,15 +19,15 @@ SHAPES = pytest.mark.parametrize("shape", [(1, 64, 8), (257, 192, 40), (5, 70, 3
 
 
 def packed(kind: type[QuantizedLinear], plain: nn.Linear) -> QuantizedLinear:
-    made = kind.like(plain, plain.weight.dtype)
-    state = dict(made.pack(plain.weight.data))
+    linear = kind.like(plain, plain.weight.dtype)
+    state = dict(linear.pack(plain.weight.data))
     if plain.bias is not None:
         state["bias"] = plain.bias.data
-    assert {name: (tensor.shape, tensor.dtype) for name, tensor in made.state_dict().items()} == {
+    assert {name: (tensor.shape, tensor.dtype) for name, tensor in linear.state_dict().items()} == {
         name: (tensor.shape, tensor.dtype) for name, tensor in state.items()
     }
-    made.load_state_dict(state, assign=True)
-    return made
+    linear.load_state_dict(state, assign=True)
+    return linear
 
 
 def random(tokens: int, columns: int, rows: int, *, bias: bool = True) -> tuple[nn.Linear, Tensor]:
@@ -35,25 +35,25 @@ def random(tokens: int, columns: int, rows: int, *, bias: bool = True) -> tuple[
     return nn.Linear(columns, rows, bias=bias).requires_grad_(requires_grad=False), torch.randn(tokens, columns)
 
 
-def error(found: Tensor, wanted: Tensor) -> float:
-    return float((found.double() - wanted.double()).norm() / wanted.double().norm())
+def error(actual: Tensor, expected: Tensor) -> float:
+    return float((actual.double() - expected.double()).norm() / expected.double().norm())
 
 
 @EVERY_KIND
 @SHAPES
 def test_quantized_linear_is_close_to_the_plain_one(kind: type[QuantizedLinear], shape: tuple[int, int, int]) -> None:
     plain, x = random(*shape)
-    found = packed(kind, plain)(x)
-    assert found.dtype == x.dtype
-    assert 0 < error(found, plain(x)) < KINDS[kind]
+    actual = packed(kind, plain)(x)
+    assert actual.dtype == x.dtype
+    assert 0 < error(actual, plain(x)) < KINDS[kind]
 
 
 @EVERY_KIND
 def test_leading_axes_and_missing_bias_are_supported(kind: type[QuantizedLinear]) -> None:
     plain, x = random(6, 64, 8, bias=False)
-    found = packed(kind, plain)(x.reshape(2, 3, 64))
-    assert found.shape == (2, 3, 8)
-    assert torch.equal(found.reshape(6, 8), packed(kind, plain)(x))
+    actual = packed(kind, plain)(x.reshape(2, 3, 64))
+    assert actual.shape == (2, 3, 8)
+    assert torch.equal(actual.reshape(6, 8), packed(kind, plain)(x))
 
 
 @pytest.mark.parametrize("kind", [Int8WeightLinear, Int4WeightLinear, Int8Linear])
@@ -119,5 +119,5 @@ def test_chunk_size_does_not_change_the_result(kind: type[QuantizedLinear], monk
 @pytest.mark.parametrize(("kind", "bits"), [(Int8Linear, 8.0), (Int4WeightLinear, 4.5), (Float8Linear, 8.0)])
 def test_packed_weight_has_the_expected_size(kind: type[QuantizedLinear], bits: float) -> None:
     tensors = kind.pack(torch.empty(512, 4096, device="meta"))
-    found = sum(tensor.nbytes for tensor in tensors.values()) * 8 / (512 * 4096)
-    assert found == pytest.approx(bits, rel=2e-3)
+    actual = sum(tensor.nbytes for tensor in tensors.values()) * 8 / (512 * 4096)
+    assert actual == pytest.approx(bits, rel=2e-3)

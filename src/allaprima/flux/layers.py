@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from allaprima.kernels import PLAIN, Epilogue, Linear, Slab, attention, concat_into, modulate, qk_norm_rope
+from allaprima.kernels import NO_EPILOGUE, Epilogue, Linear, Segment, attention, concat_into, modulate, qk_norm_rope
 
 
 class Rotation(NamedTuple):
@@ -22,7 +22,7 @@ class Rotation(NamedTuple):
     cos: Tensor
     sin: Tensor
 
-    def of(self, tokens: slice) -> "Rotation":
+    def select(self, tokens: slice) -> "Rotation":
         """Return the rotation of a slice of the tokens."""
         return Rotation(self.cos[:, tokens], self.sin[:, tokens])
 
@@ -175,9 +175,9 @@ class MLP(nn.Sequential):
         # In the checkpoint, module 1 is the GELU.
         super().__init__(Linear(hidden_size, mlp_hidden), nn.Identity(), Linear(mlp_hidden, hidden_size))
 
-    def forward(self, x: Tensor, then: Epilogue = PLAIN) -> Tensor:
-        """(B, S, W) -> (B, S, W). then: the epilogue of the last linear."""
-        return self[2](self[0](x, Epilogue(gelu=True)), then)
+    def forward(self, x: Tensor, epilogue: Epilogue = NO_EPILOGUE) -> Tensor:
+        """(B, S, W) -> (B, S, W). epilogue: of the last linear."""
+        return self[2](self[0](x, Epilogue(gelu=True)), epilogue)
 
 
 class DoubleStreamBlock(nn.Module):
@@ -204,12 +204,12 @@ class DoubleStreamBlock(nn.Module):
         length = txt.shape[1]
         img_normed = modulate(img, img_attn_mod.shift, img_attn_mod.scale)
         txt_normed = modulate(txt, txt_attn_mod.shift, txt_attn_mod.scale)
-        image_pe, text_pe = pe.of(slice(length, None)), pe.of(slice(length))
-        slabs = (
-            Slab(length, lambda out: self.txt_attn.project(txt_normed, text_pe, out)),
-            Slab(img.shape[1], lambda out: self.img_attn.project(img_normed, image_pe, out)),
+        image_pe, text_pe = pe.select(slice(length, None)), pe.select(slice(length))
+        segments = (
+            Segment(length, lambda out: self.txt_attn.project(txt_normed, text_pe, out)),
+            Segment(img.shape[1], lambda out: self.img_attn.project(img_normed, image_pe, out)),
         )
-        qkv = concat_into(slabs, axis=1, shape=(*txt.shape[:2], 3 * txt.shape[2]), like=txt)  # (B, S, 3 W)
+        qkv = concat_into(segments, axis=1, shape=(*txt.shape[:2], 3 * txt.shape[2]), like=txt)  # (B, S, 3 W)
         joint = attend(qkv, self.img_attn.num_heads)  # (B, S, W)
         img = self._residuals(self.img_attn, self.img_mlp, img, joint[:, length:], img_attn_mod, img_mlp_mod)
         txt = self._residuals(self.txt_attn, self.txt_mlp, txt, joint[:, :length], txt_attn_mod, txt_mlp_mod)
@@ -243,11 +243,11 @@ class SingleStreamBlock(nn.Module):
         width = x.shape[-1]
         to_qkv, to_mlp = slice(3 * width), slice(3 * width, None)
         qkv = self.norm(self.linear1(normed, rows=to_qkv), pe, self.num_heads)  # (B, S, 3 W)
-        slabs = (
-            Slab(width, lambda out: attend(qkv, self.num_heads, out)),
-            Slab(self.mlp_hidden, lambda out: self.linear1(normed, Epilogue(gelu=True), rows=to_mlp, out=out)),
+        segments = (
+            Segment(width, lambda out: attend(qkv, self.num_heads, out)),
+            Segment(self.mlp_hidden, lambda out: self.linear1(normed, Epilogue(gelu=True), rows=to_mlp, out=out)),
         )
-        hidden = concat_into(slabs, axis=-1, shape=x.shape, like=x)  # (B, S, W + mlp_hidden)
+        hidden = concat_into(segments, axis=-1, shape=x.shape, like=x)  # (B, S, W + mlp_hidden)
         return self.linear2(hidden, Epilogue(gate=mod.gate, residual=x))
 
 

@@ -60,12 +60,12 @@ class T5Attention(nn.Module):
         if has_relative_bias:
             self.relative_attention_bias = nn.Embedding(config.relative_attention_num_buckets, config.num_heads)
 
-    def forward(self, x: Tensor, bias: Tensor, then: Epilogue) -> Tensor:
-        """x: (B, T, W); bias: (1, H, T, T); then: the epilogue of the output projection. Returns (B, T, W)."""
+    def forward(self, x: Tensor, bias: Tensor, epilogue: Epilogue) -> Tensor:
+        """x: (B, T, W); bias: (1, H, T, T); epilogue: of the output projection. Returns (B, T, W)."""
         q, k, v = (
             proj(x).unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for proj in (self.q, self.k, self.v)
         )  # (B, H, T, D)
-        return self.o(attention(q, k, v, bias=bias, scale=1.0).transpose(1, 2).flatten(2), then)
+        return self.o(attention(q, k, v, bias=bias, scale=1.0).transpose(1, 2).flatten(2), epilogue)
 
 
 class T5LayerSelfAttention(nn.Module):
@@ -90,9 +90,9 @@ class T5DenseGatedActDense(nn.Module):
         self.wi_1 = Linear(config.d_model, config.d_ff, bias=False)
         self.wo = Linear(config.d_ff, config.d_model, bias=False)
 
-    def forward(self, x: Tensor, then: Epilogue) -> Tensor:
-        """(B, T, W) -> (B, T, W). then: the epilogue of the last linear."""
-        return self.wo(self.wi_0(x, Epilogue(gelu=True)) * self.wi_1(x), then)
+    def forward(self, x: Tensor, epilogue: Epilogue) -> Tensor:
+        """(B, T, W) -> (B, T, W). epilogue: of the last linear."""
+        return self.wo(self.wi_0(x, Epilogue(gelu=True)) * self.wi_1(x), epilogue)
 
 
 class T5LayerFF(nn.Module):

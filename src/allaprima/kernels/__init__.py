@@ -2,7 +2,7 @@
 
 from allaprima.kernels.attention import attention, qk_norm_rope
 from allaprima.kernels.convolution import Affine, Convolution, group_affine, pointwise, prefers_channels_last
-from allaprima.kernels.linear import PLAIN, Epilogue, Linear, Slab, concat_into
+from allaprima.kernels.linear import NO_EPILOGUE, Epilogue, Linear, Segment, concat_into
 from allaprima.kernels.norms import modulate, rms_norm
 from allaprima.kernels.quantized import (
     LAYOUT,
@@ -15,7 +15,7 @@ from allaprima.kernels.quantized import (
 
 __all__ = [
     "LAYOUT",
-    "PLAIN",
+    "NO_EPILOGUE",
     "Affine",
     "Convolution",
     "Epilogue",
@@ -25,7 +25,7 @@ __all__ = [
     "Int8WeightLinear",
     "Linear",
     "QuantizedLinear",
-    "Slab",
+    "Segment",
     "attention",
     "concat_into",
     "group_affine",

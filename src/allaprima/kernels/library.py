@@ -76,7 +76,7 @@ def library() -> Library:
 
 
 def _load() -> ctypes.CDLL | None:
-    # It is not a Python extension, but the build places it beside this module under a module's name.
+    # It is not a Python extension, but the build puts it next to this module under a module's name.
     spec = importlib.util.find_spec("allaprima.kernels._native")
     if not spec or not spec.origin:
         return None

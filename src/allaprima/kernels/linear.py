@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from allaprima.kernels import library, workspace
 
 #: All rows of a weight.
-ALL = slice(None)
+ALL_ROWS = slice(None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,16 +28,16 @@ class Epilogue:
     residual: Tensor | None = None
 
 
-PLAIN = Epilogue()
+NO_EPILOGUE = Epilogue()
 
 
 @dataclass(frozen=True, slots=True)
-class Slab:
+class Segment:
     """One of the tensors that `concat_into` concatenates."""
 
     #: Its size along the axis.
     size: int
-    #: Computes it. Its argument is the slab's slice of the result: `compute` may write into that and return it, or
+    #: Computes it. Its argument is the segment's slice of the result: `compute` may write into that and return it, or
     #: return another tensor of the same shape. The argument is None where there is no slice to write into.
     compute: Callable[[Tensor | None], Tensor]
 
@@ -45,36 +45,42 @@ class Slab:
 class Linear(nn.Linear):
     """`nn.Linear` with an epilogue and, optionally, only a slice of its output features."""
 
-    def forward(self, x: Tensor, then: Epilogue = PLAIN, *, rows: slice = ALL, out: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, epilogue: Epilogue = NO_EPILOGUE, *, rows: slice = ALL_ROWS, out: Tensor | None = None
+    ) -> Tensor:
         """(..., K) -> (..., N), in the dtype of x.
 
-        then: applied to the result. rows: the rows of the weight to use; N is their number. out: memory that the
+        epilogue: applied to the result. rows: the rows of the weight to use; N is their number. out: memory that the
         result may be written to, contiguous along N; the result is the return value, which may lie elsewhere.
         """
-        return linear(x, self.weight[rows], None if self.bias is None else self.bias[rows], then, out)
+        return linear(x, self.weight[rows], None if self.bias is None else self.bias[rows], epilogue, out)
 
 
-def linear(x: Tensor, weight: Tensor, bias: Tensor | None, then: Epilogue = PLAIN, out: Tensor | None = None) -> Tensor:
+def linear(
+    x: Tensor, weight: Tensor, bias: Tensor | None, epilogue: Epilogue = NO_EPILOGUE, out: Tensor | None = None
+) -> Tensor:
     """Return x weight^T + bias after the epilogue: (..., K), (N, K), (N,) -> (..., N). See `Linear.forward`."""
-    is_supported = has_kernel(x, weight.shape[0], bias, then, out) and library.supports_rows(weight)
+    is_supported = has_kernel(x, weight.shape[0], bias, epilogue, out) and library.supports_rows(weight)
     if not is_supported or weight.shape[1] % 2:
-        return apply_epilogue(nn.functional.linear(x, weight, bias), then)
+        return apply_epilogue(nn.functional.linear(x, weight, bias), epilogue)
     weight = weight.contiguous()
     out = workspace.empty((*x.shape[:-1], weight.shape[0]), x) if out is None else out
-    for tokens, epilogue, result in per_sample_calls(x, bias, then, out):
+    for tokens, native_epilogue, result in per_sample_calls(x, bias, epilogue, out):
         sizes = (tokens.shape[0], weight.shape[0], weight.shape[1])
-        library.call("linear_bf16", tokens, tokens.stride(0), weight, *sizes, epilogue, result, result.stride(0))
+        library.call("linear_bf16", tokens, tokens.stride(0), weight, *sizes, native_epilogue, result, result.stride(0))
     return out
 
 
-def has_kernel(x: Tensor, rows: int, bias: Tensor | None, then: Epilogue, out: Tensor | None) -> bool:
+def has_kernel(x: Tensor, rows: int, bias: Tensor | None, epilogue: Epilogue, out: Tensor | None) -> bool:
     """Return whether the kernels support these arguments of a linear whose weight has `rows` rows."""
-    if not library.supports_rows(x, bias, then.gate, then.residual, out) or x.dim() not in {2, 3} or not x.shape[-1]:
+    if not library.supports_rows(x, bias, epilogue.gate, epilogue.residual, out):
+        return False
+    if x.dim() not in {2, 3} or not x.shape[-1]:
         return False
     shape = (*x.shape[:-1], rows)
-    fits = all(tensor is None or tensor.shape == shape for tensor in (then.residual, out))
+    fits = all(tensor is None or tensor.shape == shape for tensor in (epilogue.residual, out))
     batch = x.shape[0] if x.dim() == 3 else 1
-    return fits and (then.gate is None or then.gate.shape in {(1, 1, rows), (batch, 1, rows)})
+    return fits and (epilogue.gate is None or epilogue.gate.shape in {(1, 1, rows), (batch, 1, rows)})
 
 
 class NativeEpilogue(ctypes.Structure):
@@ -89,27 +95,27 @@ class NativeEpilogue(ctypes.Structure):
     )
 
 
-def apply_epilogue(result: Tensor, then: Epilogue) -> Tensor:
+def apply_epilogue(result: Tensor, epilogue: Epilogue) -> Tensor:
     """Return a linear's result after the epilogue, by torch's operations. result: (..., N)."""
-    if then.gelu:
+    if epilogue.gelu:
         result = nn.functional.gelu(result, approximate="tanh")
-    if then.gate is not None:
-        result = then.gate * result
-    return result if then.residual is None else then.residual + result
+    if epilogue.gate is not None:
+        result = epilogue.gate * result
+    return result if epilogue.residual is None else epilogue.residual + result
 
 
 def per_sample_calls(
-    x: Tensor, bias: Tensor | None, then: Epilogue, out: Tensor
+    x: Tensor, bias: Tensor | None, epilogue: Epilogue, out: Tensor
 ) -> Iterator[tuple[Tensor, NativeEpilogue, Tensor]]:
     """Yield the arguments of one kernel call per sample: its tokens (M, K), its epilogue, its part of `out` (M, N)."""
     tokens, outs = _batched(x), _batched(out)
-    residuals = None if then.residual is None else _batched(then.residual)
+    residuals = None if epilogue.residual is None else _batched(epilogue.residual)
     for index, result in enumerate(outs):
-        gate = None if then.gate is None else then.gate[index if then.gate.shape[0] > 1 else 0]
+        gate = None if epilogue.gate is None else epilogue.gate[index if epilogue.gate.shape[0] > 1 else 0]
         residual = None if residuals is None else residuals[index]
         pointers = (None if tensor is None else tensor.data_ptr() for tensor in (bias, gate, residual))
         stride = 0 if residual is None else residual.stride(0)
-        yield tokens[index], NativeEpilogue(*pointers, stride, then.gelu), result
+        yield tokens[index], NativeEpilogue(*pointers, stride, epilogue.gelu), result
 
 
 def _batched(x: Tensor) -> Tensor:
@@ -117,20 +123,20 @@ def _batched(x: Tensor) -> Tensor:
     return x if x.dim() == 3 else x[None]
 
 
-def concat_into(slabs: Sequence[Slab], *, axis: int, shape: Sequence[int], like: Tensor) -> Tensor:
-    """Concatenate along `axis`, letting each slab write directly into its slice of the result.
+def concat_into(segments: Sequence[Segment], *, axis: int, shape: Sequence[int], like: Tensor) -> Tensor:
+    """Concatenate along `axis`, letting each segment write directly into its slice of the result.
 
-    A slab that returns another tensor is copied. shape: the result's shape; its size along `axis` is ignored, since it
-    follows from the slabs. like: has the dtype and device. While gradients are recorded the slabs are computed
+    A segment that returns another tensor is copied. shape: the result's shape; its size along `axis` is ignored, since
+    it follows from the segments. like: has the dtype and device. While gradients are recorded the segments are computed
     separately and then concatenated.
     """
     if torch.is_grad_enabled():
-        return torch.cat([slab.compute(None) for slab in slabs], dim=axis)
+        return torch.cat([segment.compute(None) for segment in segments], dim=axis)
     sizes = list(shape)
-    sizes[axis] = sum(slab.size for slab in slabs)
+    sizes[axis] = sum(segment.size for segment in segments)
     result = workspace.empty(sizes, like)
-    for part, slab in zip(result.split([slab.size for slab in slabs], dim=axis), slabs, strict=True):
-        computed = slab.compute(part)
+    for part, segment in zip(result.split([segment.size for segment in segments], dim=axis), segments, strict=True):
+        computed = segment.compute(part)
         if computed.data_ptr() != part.data_ptr():
             part.copy_(computed)
     return result

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from allaprima.kernels import library, workspace
-from allaprima.kernels.linear import ALL, PLAIN, Epilogue, apply_epilogue, has_kernel, per_sample_calls
+from allaprima.kernels.linear import ALL_ROWS, NO_EPILOGUE, Epilogue, apply_epilogue, has_kernel, per_sample_calls
 
 #: Version of the packed weights' layout; incremented when it changes, so that packed weights on disk are rebuilt.
 LAYOUT = 2
@@ -62,13 +62,13 @@ class QuantizedLinear(nn.Module):
     def forward(
         self,
         x: Tensor,
-        then: Epilogue = PLAIN,
+        epilogue: Epilogue = NO_EPILOGUE,
         *,
-        rows: slice = ALL,
+        rows: slice = ALL_ROWS,
         out: Tensor | None = None,  # noqa: ARG002 - using `out` is optional
     ) -> Tensor:
         """(..., K) -> (..., N), in the dtype of x. Arguments as in `kernels.Linear.forward`."""
-        return apply_epilogue(self.product(x, rows), then)
+        return apply_epilogue(self.product(x, rows), epilogue)
 
     def product(self, x: Tensor, rows: slice) -> Tensor:
         """Return x times some rows of the weight, plus the bias: (..., K) -> (..., rows), in the dtype of x."""
@@ -84,18 +84,20 @@ class Int8Linear(QuantizedLinear):
         packed, scale = quantize_rows(weight)
         return {"weight": packed, "scale": scale}
 
-    def forward(self, x: Tensor, then: Epilogue = PLAIN, *, rows: slice = ALL, out: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, epilogue: Epilogue = NO_EPILOGUE, *, rows: slice = ALL_ROWS, out: Tensor | None = None
+    ) -> Tensor:
         """(..., K) -> (..., N), as in the base class; the compiled kernel applies the epilogue in float32."""
         count = len(range(*rows.indices(self.out_features)))
-        if has_kernel(x, count, self.bias, then, out) and self.weight.device.type == "cpu":
-            return self._native(x, then, rows, out)
-        return apply_epilogue(self.product(x, rows), then)
+        if has_kernel(x, count, self.bias, epilogue, out) and self.weight.device.type == "cpu":
+            return self._native(x, epilogue, rows, out)
+        return apply_epilogue(self.product(x, rows), epilogue)
 
-    def _native(self, x: Tensor, then: Epilogue, rows: slice, out: Tensor | None) -> Tensor:
+    def _native(self, x: Tensor, epilogue: Epilogue, rows: slice, out: Tensor | None) -> Tensor:
         weight, scale = self.weight[rows].contiguous(), self.scale[rows].contiguous()
         out = workspace.empty((*x.shape[:-1], weight.shape[0]), x) if out is None else out
         bias = None if self.bias is None else self.bias[rows]
-        for tokens, epilogue, result in per_sample_calls(x, bias, then, out):
+        for tokens, native_epilogue, result in per_sample_calls(x, bias, epilogue, out):
             packed, token_scale, sums = _quantize_native(tokens)
             library.call(
                 "linear_int8",
@@ -107,7 +109,7 @@ class Int8Linear(QuantizedLinear):
                 scale,
                 tokens.shape[0],
                 *weight.shape,
-                epilogue,
+                native_epilogue,
                 result,
                 result.stride(0),
             )

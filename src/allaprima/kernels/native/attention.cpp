@@ -102,22 +102,22 @@ void add_bias(float* scores, Index keys, float scale, const float* bias) {
 float online_softmax_row(const float* scores, Index keys, Index count, float scale, float& row_max, float& row_sum,
                          Bf16* probabilities) {
     const Floats factor = _mm512_set1_ps(scale);
-    const Index whole = keys / 16 * 16;
+    const Index full_lanes = keys / 16 * 16;
     Floats top = _mm512_set1_ps(row_max);
-    for (Index i = 0; i < whole; i += 16) top = _mm512_max_ps(top, _mm512_mul_ps(_mm512_loadu_ps(scores + i), factor));
-    if (whole < keys)
-        top = _mm512_mask_max_ps(top, lanes(keys - whole), top, _mm512_mul_ps(_mm512_loadu_ps(scores + whole), factor));
-    const float now = _mm512_reduce_max_ps(top);
+    for (Index i = 0; i < full_lanes; i += 16) top = _mm512_max_ps(top, _mm512_mul_ps(_mm512_loadu_ps(scores + i), factor));
+    if (full_lanes < keys)
+        top = _mm512_mask_max_ps(top, lanes(keys - full_lanes), top, _mm512_mul_ps(_mm512_loadu_ps(scores + full_lanes), factor));
+    const float new_max = _mm512_reduce_max_ps(top);
     // If every score so far is -inf, the accumulator is still zero, and -inf - -inf would give NaN.
-    const bool is_nothing = now == -std::numeric_limits<float>::infinity();
-    const Floats center = _mm512_set1_ps(is_nothing ? 0 : now);
+    const bool is_masked = new_max == -std::numeric_limits<float>::infinity();
+    const Floats center = _mm512_set1_ps(is_masked ? 0 : new_max);
     const auto exponential = [&](Index i) __attribute__((always_inline)) {
-        // No FMA: `now` was computed without one, and the largest score must give exactly 1.
+        // No FMA: `new_max` was computed without one, and the largest score must give exactly 1.
         return exp2_approx(_mm512_sub_ps(_mm512_mul_ps(_mm512_loadu_ps(scores + i), factor), center));
     };
     Floats sum = _mm512_setzero_ps();
     Index i = 0;
-    for (; i + 32 <= whole; i += 32) {
+    for (; i + 32 <= full_lanes; i += 32) {
         const Floats first = exponential(i), second = exponential(i + 16);
         sum = _mm512_add_ps(sum, _mm512_add_ps(first, second));
         store(probabilities + i, first, second);
@@ -127,9 +127,9 @@ float online_softmax_row(const float* scores, Index keys, Index count, float sca
         sum = _mm512_add_ps(sum, probability);
         store(probabilities + i, probability);
     }
-    const float correction = is_nothing ? 1 : _mm512_cvtss_f32(exp2_approx(_mm512_set1_ps(row_max - now)));
+    const float correction = is_masked ? 1 : _mm512_cvtss_f32(exp2_approx(_mm512_set1_ps(row_max - new_max)));
     row_sum = row_sum * correction + _mm512_reduce_add_ps(sum);
-    row_max = now;
+    row_max = new_max;
     return correction;
 }
 

@@ -76,17 +76,17 @@ void multiply(const Pair* lines, const Pair* panel, Index pairs, bool is_first, 
         add(e, lines[4], first, second);
         add(f, lines[5], first, second);
     }
-    alignas(32) std::int32_t found[ROWS][PANEL];
-    store(a, found[0]);
-    store(b, found[1]);
-    store(c, found[2]);
-    store(d, found[3]);
-    store(e, found[4]);
-    store(f, found[5]);
+    alignas(32) std::int32_t sums[ROWS][PANEL];
+    store(a, sums[0]);
+    store(b, sums[1]);
+    store(c, sums[2]);
+    store(d, sums[3]);
+    store(e, sums[4]);
+    store(f, sums[5]);
     for (Index m = 0; m < rows; ++m) {
-        std::int32_t* place = out + m * out_stride;
+        std::int32_t* to = out + m * out_stride;
         for (Index column = 0; column < columns; ++column)
-            place[column] = is_first ? found[m][column] : place[column] + found[m][column];
+            to[column] = is_first ? sums[m][column] : to[column] + sums[m][column];
     }
 }
 

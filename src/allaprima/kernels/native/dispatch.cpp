@@ -53,8 +53,8 @@ bool uses_amx() { return current_level.load(std::memory_order_relaxed) == AMX; }
 extern "C" int allaprima_version() { return 3; }
 
 extern "C" int allaprima_level() {
-    static const int found = allaprima::find_level();
-    return found;
+    static const int level = allaprima::find_level();
+    return level;
 }
 
 extern "C" void allaprima_set_level(int level) { allaprima::current_level.store(level, std::memory_order_relaxed); }

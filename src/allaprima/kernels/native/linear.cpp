@@ -34,11 +34,11 @@ struct LinearArgs {
 // Applies the epilogue to 16 columns of one row.
 __attribute__((always_inline)) inline Floats apply_epilogue(const LinearArgs& linear, Index row, Index column, Floats sums,
                                                             __mmask16 mask) {
-    const Epilogue& then = linear.epilogue;
-    if (then.bias) sums = _mm512_add_ps(sums, load(then.bias + column, mask));
-    if (then.gelu) sums = gelu(sums);
-    if (then.gate) sums = _mm512_mul_ps(sums, load(then.gate + column, mask));
-    if (then.residual) sums = _mm512_add_ps(sums, load(then.residual + row * then.residual_stride + column, mask));
+    const Epilogue& epilogue = linear.epilogue;
+    if (epilogue.bias) sums = _mm512_add_ps(sums, load(epilogue.bias + column, mask));
+    if (epilogue.gelu) sums = gelu(sums);
+    if (epilogue.gate) sums = _mm512_mul_ps(sums, load(epilogue.gate + column, mask));
+    if (epilogue.residual) sums = _mm512_add_ps(sums, load(epilogue.residual + row * epilogue.residual_stride + column, mask));
     return sums;
 }
 
@@ -104,8 +104,8 @@ void multiply(const LinearArgs& linear, int threads, const Scale& scale) {
     constexpr Index WIDTH = Microkernel::PANELS_IN_FLIGHT * Microkernel::PANEL;
     if (linear.m == 0 || linear.n == 0) return;
     const Index across = (linear.n + WIDTH - 1) / WIDTH;
-    const Index wanted = across >= TASKS_PER_THREAD * threads ? 1 : (TASKS_PER_THREAD * threads + across - 1) / across;
-    const Index part = (linear.m + wanted - 1) / wanted;
+    const Index splits = across >= TASKS_PER_THREAD * threads ? 1 : (TASKS_PER_THREAD * threads + across - 1) / across;
+    const Index part = (linear.m + splits - 1) / splits;
     const Index rounded = (part + Microkernel::ROWS - 1) / Microkernel::ROWS * Microkernel::ROWS;
     const Index height = std::min(linear.m, std::max(MIN_ROWS_PER_TASK, rounded));
     const Index down = (linear.m + height - 1) / height;
