@@ -1,7 +1,8 @@
 """Configuration: small frozen models, composed. Environment over default; the command line over both.
 
 Every field is read from `ALLAPRIMA_<GROUP>__<FIELD>`, such as `ALLAPRIMA_SERVER__PORT`; lists are JSON. A variable
-that names no field is refused, so that a typing error can't pass for a setting. Nothing else reads the environment.
+that names no field is refused, so that a typing error can't pass for a setting. The one other variable that is read is
+`ALLAPRIMA_KERNELS` (`kernels.library`).
 """
 
 import json

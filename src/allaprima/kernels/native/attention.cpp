@@ -6,8 +6,8 @@
 #include <limits>
 #include <memory>
 
-#include "microkernels.h"
 #include "kernels.h"
+#include "microkernels.h"
 #include "scratch.h"
 #include "vectors.h"
 

@@ -3,8 +3,8 @@
 
 #include <algorithm>
 
-#include "microkernels.h"
 #include "kernels.h"
+#include "microkernels.h"
 #include "scratch.h"
 #include "vectors.h"
 

@@ -5,8 +5,8 @@
 
 #include <algorithm>
 
-#include "microkernels.h"
 #include "kernels.h"
+#include "microkernels.h"
 #include "scratch.h"
 #include "vectors.h"
 

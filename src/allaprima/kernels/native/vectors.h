@@ -43,7 +43,7 @@ inline float widen(Bf16 value) {
 constexpr float LOG2_E = 1.44269504f;
 
 // 2^x with a relative error of 3e-6, for results that are rounded to bfloat16 next. Exactly 1 at 0; 0 below -150; NaN for NaN and
-// infinity. The polynomial is the minimax one of degree 4 on [-1/2, 1/2] with value 1 at 0.
+// +infinity. The polynomial is the minimax one of degree 4 on [-1/2, 1/2] with value 1 at 0.
 inline Floats exp2_approx(Floats x) {
     x = _mm512_max_ps(_mm512_set1_ps(-150.f), x);  // returns the second operand if x is NaN
     const Floats n = _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT);
