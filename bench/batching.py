@@ -24,7 +24,7 @@ from allaprima.domain.generation import GenerationRequest
 from allaprima.domain.progress import StepCallback
 from allaprima.engine.pipeline import Pipeline
 from allaprima.engine.safety.checker import SafetyChecker
-from allaprima.flux import no_check
+from allaprima.flux import never_cancelled
 from allaprima.flux.latents import image_ids, text_ids
 from allaprima.settings import EngineSettings
 from allaprima.weights.open import open_model
@@ -52,7 +52,7 @@ def main() -> None:
     painter = build_painter(open_models(settings)[0], SafetyChecker.load(), settings)
 
     def picture(seed: int) -> bytes:
-        return painter.paint(REQUEST.changed(seed=seed), no_check, StepCallback()).images[0].data
+        return painter.paint(REQUEST.changed(seed=seed), never_cancelled, StepCallback()).images[0].data
 
     assert one_by_one(picture, PICTURES, cores)[1] == abreast(picture, PICTURES, cores)[1]
     compare("sketch, whole pictures at 512x512", picture, PICTURES, ROUNDS, cores)
@@ -94,8 +94,8 @@ def batched_steps() -> None:
     """Print what a batch gains in a step."""
     pipeline = Pipeline(open_model(sketch_folder()).load(), "cpu")
     transformer = pipeline.model.networks.transformer
-    conditioning = pipeline.encode("a red apple", no_check)
-    row = pipeline._modulate(conditioning, 4, no_check).row(0)  # noqa: SLF001 - what a step is given
+    conditioning = pipeline.encode("a red apple", never_cancelled)
+    row = pipeline._modulate(conditioning, 4, never_cancelled).row(0)  # noqa: SLF001 - what a step is given
     txt = conditioning.embeddings.txt
     print(f"\nA step of sketch in {pipeline.model.precision}, 512x512\n")
     print("| pictures | ms, one by one | ms, in a batch | ratio | same bits |\n|---|---|---|---|---|")
@@ -106,11 +106,11 @@ def batched_steps() -> None:
         ids, txt_ids = image_ids(rows, columns), text_ids(txt.shape[1])
 
         def apart(images: list[Tensor] = images, ids: Tensor = ids, txt_ids: Tensor = txt_ids) -> Tensor:
-            return torch.cat([transformer.velocity(image, ids, txt, txt_ids, row, no_check) for image in images])
+            return torch.cat([transformer.velocity(image, ids, txt, txt_ids, row, never_cancelled) for image in images])
 
         def together(images: list[Tensor] = images, ids: Tensor = ids, txt_ids: Tensor = txt_ids) -> Tensor:
             wide, wide_ids, wide_txt_ids = (one.expand(len(images), -1, -1) for one in (txt, ids, txt_ids))
-            return transformer.velocity(torch.cat(images), wide_ids, wide, wide_txt_ids, row, no_check)
+            return transformer.velocity(torch.cat(images), wide_ids, wide, wide_txt_ids, row, never_cancelled)
 
         is_same = bool(torch.equal(apart(), together()))
         timed: tuple[list[float], list[float]] = ([], [])

@@ -18,7 +18,7 @@ from torch import Tensor
 from allaprima.domain.generation import GenerationRequest
 from allaprima.domain.models import SKETCH_ID, Precision
 from allaprima.engine.pipeline import Pipeline
-from allaprima.flux import SCHNELL, no_check
+from allaprima.flux import SCHNELL, never_cancelled
 from allaprima.weights.networks import Model
 from allaprima.weights.open import open_model
 from allaprima.weights.paths import sketch_folder
@@ -62,7 +62,7 @@ def schnell_figures(precision: Precision, rounds: int) -> list[float]:
     requests = [
         GenerationRequest(prompt=PROMPT, seed=0, model="schnell", width=1024, height=height) for height in (768, 1024)
     ]
-    read = median_s(lambda: Pipeline(model, "cuda").encode(PROMPT, no_check), rounds)
+    read = median_s(lambda: Pipeline(model, "cuda").encode(PROMPT, never_cancelled), rounds)
     painted = [median_s(partial(pipeline.paint, request), rounds) for request in requests]
     return [read, *painted, torch.cuda.max_memory_allocated() / 2**30]
 

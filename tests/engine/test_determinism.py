@@ -23,9 +23,9 @@ from allaprima.engine.generator import Generator
 from allaprima.engine.local import LocalEngine
 from allaprima.engine.pipeline import Pipeline
 from allaprima.engine.safety.checker import SafetyChecker
-from allaprima.flux import Check
+from allaprima.flux import CancelCheck
 from allaprima.kernels import library
-from allaprima.kernels.library import Level
+from allaprima.kernels.library import IsaLevel
 from allaprima.settings import DEFAULT_SAFETY_THRESHOLD
 from allaprima.weights.open import open_model
 from allaprima.weights.paths import sketch_folder
@@ -33,7 +33,7 @@ from allaprima.weights.paths import sketch_folder
 pytestmark = pytest.mark.timeout(600)
 
 KERNELS = pytest.mark.skipif(
-    library.level() < Level.AVX512, reason="torch's own operations promise nothing across numbers of threads"
+    library.level() < IsaLevel.AVX512, reason="torch's own operations promise nothing across numbers of threads"
 )
 #: Longest wait for a picture, in seconds.
 LIMIT_S = 300
@@ -57,7 +57,7 @@ STRANGERS = (
 def new_engine(abreast: int = 1) -> LocalEngine:
     """Return a started engine that reads the model from the disk."""
 
-    def load(_check: Check) -> dict[str, Generator]:
+    def load(_check: CancelCheck) -> dict[str, Generator]:
         model = open_model(sketch_folder()).load()
         return {model.id: Generator(Pipeline(model, "cpu"), SafetyChecker.load(), DEFAULT_SAFETY_THRESHOLD)}
 
@@ -91,7 +91,7 @@ def request_(request: pytest.FixtureRequest) -> GenerationRequest:
 
 @pytest.fixture
 def alone(request_: GenerationRequest, engine: LocalEngine, painted: dict[GenerationRequest, bytes]) -> bytes:
-    """The picture painted with nothing beside it."""
+    """The picture painted with nothing concat_into it."""
     if request_ not in painted:
         [[painted[request_]]] = paint(engine, request_)
     return painted[request_]

@@ -13,7 +13,7 @@ import torch
 from allaprima.domain.generation import GenerationRequest
 from allaprima.domain.models import SKETCH_ID, Precision
 from allaprima.engine.pipeline import Pipeline
-from allaprima.flux import SCHNELL, SKETCH, ModelConfig, no_check
+from allaprima.flux import SCHNELL, SKETCH, ModelConfig, never_cancelled
 from allaprima.flux.latents import image_ids, text_ids
 from allaprima.weights.open import open_model
 from allaprima.weights.paths import sketch_folder
@@ -38,7 +38,7 @@ def test_every_network_stays_on_the_device_of_its_weights(precision: Precision, 
     txt_ids = text_ids(config.t5.length).to(device)
     velocity = networks.transformer.velocity(img, image_ids(3, 4).to(device), txt, txt_ids, modulations.row(0))
     z = torch.zeros(1, config.autoencoder.z_channels, 6, 8, device=device, dtype=dtype_of(precision))
-    picture = networks.autoencoder.decode(z, no_check)
+    picture = networks.autoencoder.decode(z, never_cancelled)
 
     assert txt.shape == (1, config.t5.length, config.transformer.context_in_dim)
     assert velocity.shape == img.shape

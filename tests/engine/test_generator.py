@@ -16,14 +16,14 @@ from allaprima.engine.generator import Generator
 from allaprima.engine.pipeline import Pipeline
 from allaprima.engine.safety.checker import SafetyChecker
 from allaprima.errors import Cancelled, GenerationFailed
-from allaprima.flux import no_check
+from allaprima.flux import never_cancelled
 from allaprima.weights.networks import Model
 
 REQUEST = GenerationRequest(prompt="a red apple", seed=5, model=SKETCH_ID, width=256, height=256, steps=1)
 
 
 def paint(painter: Generator, request: GenerationRequest) -> GenerationResult:
-    return painter.paint(request, no_check, StepCallback())
+    return painter.paint(request, never_cancelled, StepCallback())
 
 
 def open_picture(data: bytes) -> Image.Image:
@@ -46,7 +46,7 @@ def test_a_picture_has_exactly_the_size_asked_for(painter: Generator, size: tupl
 def test_every_step_is_reported_once_and_in_order(painter: Generator, steps: int) -> None:
     seen: list[StepDone] = []
 
-    painting = painter.paint(REQUEST.changed(steps=steps, count=2), no_check, StepCallback(seen.append))
+    painting = painter.paint(REQUEST.changed(steps=steps, count=2), never_cancelled, StepCallback(seen.append))
 
     assert seen == [StepDone(step, steps) for step in range(1, steps + 1)]
     assert len(painting.timings.steps) == steps

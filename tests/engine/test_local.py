@@ -18,7 +18,7 @@ from allaprima.domain.progress import Progress, StepCallback, StepDone
 from allaprima.engine.generator import Generator
 from allaprima.engine.local import LoadPainters, LocalEngine
 from allaprima.errors import Cancelled, Draining, GenerationFailed, WeightsCorrupt
-from allaprima.flux import Check
+from allaprima.flux import CancelCheck
 from allaprima.kernels import library
 
 #: Longest wait for anything here, in seconds.
@@ -38,7 +38,7 @@ class ScriptedPainter(Generator):
         #: The prompts that were begun, in order.
         self.begun: list[str] = []
 
-    def paint(self, request: GenerationRequest, check: Check, progress: Progress) -> GenerationResult:
+    def paint(self, request: GenerationRequest, check: CancelCheck, progress: Progress) -> GenerationResult:
         self.begun.append(request.prompt)
         if request.prompt == "crash":
             raise ZeroDivisionError("a bug")
@@ -93,7 +93,7 @@ def running(load: LoadPainters) -> Iterator[LocalEngine]:
 def test_an_engine_is_ready_and_knows_revisions_once_its_models_are_loaded(scripted: ScriptedPainter) -> None:
     may_load = threading.Event()
 
-    def load(_check: Check) -> dict[str, Generator]:
+    def load(_check: CancelCheck) -> dict[str, Generator]:
         assert may_load.wait(LIMIT_S)
         return {SKETCH_ID: scripted}
 
@@ -114,7 +114,7 @@ def test_an_engine_is_ready_and_knows_revisions_once_its_models_are_loaded(scrip
 
 @pytest.mark.parametrize("error", [WeightsCorrupt("bad file"), MemoryError()], ids=["ours", "unforeseen"])
 def test_an_engine_that_can_not_load_says_so_and_gives_back_what_waits(error: Exception) -> None:
-    def load(_check: Check) -> dict[str, Generator]:
+    def load(_check: CancelCheck) -> dict[str, Generator]:
         raise error
 
     engine = LocalEngine(MODELS, load, {})
@@ -305,7 +305,7 @@ def test_a_real_picture_cancelled_in_the_middle_stops_and_the_next_is_painted(sk
 def test_closing_stops_the_loading_at_its_next_question(scripted: ScriptedPainter) -> None:
     asked = threading.Event()
 
-    def load(check: Check) -> dict[str, Generator]:
+    def load(check: CancelCheck) -> dict[str, Generator]:
         while True:
             check()
             asked.set()

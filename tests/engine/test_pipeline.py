@@ -12,7 +12,7 @@ from allaprima.domain.generation import GenerationRequest
 from allaprima.domain.models import SKETCH_ID
 from allaprima.engine.pipeline import Pipeline, to_pixels
 from allaprima.errors import Cancelled, GenerationFailed
-from allaprima.flux import no_check
+from allaprima.flux import never_cancelled
 from allaprima.weights.networks import Model
 
 REQUEST = GenerationRequest(prompt="a red apple", seed=5, model=SKETCH_ID, width=256, height=256, steps=2)
@@ -42,7 +42,7 @@ def pipeline(sketch: Model) -> Pipeline:
 
 
 def test_a_known_and_short_prompt_gives_no_warnings(pipeline: Pipeline, sketch: Model) -> None:
-    conditioning = pipeline.encode("a red apple", no_check)
+    conditioning = pipeline.encode("a red apple", never_cancelled)
 
     assert conditioning.warnings == ()
     assert conditioning.embeddings.txt.shape == (1, sketch.config.t5.length, sketch.config.transformer.context_in_dim)
@@ -52,7 +52,7 @@ def test_a_known_and_short_prompt_gives_no_warnings(pipeline: Pipeline, sketch: 
 def test_unknown_words_and_a_prompt_that_is_too_long_are_both_said(pipeline: Pipeline, sketch: Model) -> None:
     room = sketch.t5_tokenizer.room
 
-    warnings = pipeline.encode("Qwertz " + "apple " * (room + 1) + "asdfgh", no_check).warnings
+    warnings = pipeline.encode("Qwertz " + "apple " * (room + 1) + "asdfgh", never_cancelled).warnings
 
     assert warnings == (
         "the model does not know these words: Qwertz, asdfgh",
@@ -61,7 +61,9 @@ def test_unknown_words_and_a_prompt_that_is_too_long_are_both_said(pipeline: Pip
 
 
 def test_unknown_words_leave_no_trace_in_the_conditioning(pipeline: Pipeline) -> None:
-    plain, padded = (pipeline.encode(prompt, no_check) for prompt in ("a red apple", "a qwertz red apple asdfgh"))
+    plain, padded = (
+        pipeline.encode(prompt, never_cancelled) for prompt in ("a red apple", "a qwertz red apple asdfgh")
+    )
 
     assert torch.equal(plain.embeddings.txt, padded.embeddings.txt)
     assert torch.equal(plain.embeddings.vec, padded.embeddings.vec)
@@ -70,9 +72,9 @@ def test_unknown_words_leave_no_trace_in_the_conditioning(pipeline: Pipeline) ->
 def test_a_prompt_is_read_once_however_it_is_written(sketch: Model) -> None:
     pipeline = Pipeline(sketch, "cpu")
 
-    first = pipeline.encode("a red apple", no_check)
-    again = pipeline.encode("A RED apple, qwertz", no_check)
-    other = pipeline.encode("a red car", no_check)
+    first = pipeline.encode("a red apple", never_cancelled)
+    again = pipeline.encode("A RED apple, qwertz", never_cancelled)
+    other = pipeline.encode("a red car", never_cancelled)
 
     assert again.embeddings is first.embeddings
     assert (first.warnings, again.warnings) == ((), ("the model does not know these words: qwertz",))
@@ -86,7 +88,7 @@ def test_a_prompt_whose_reading_was_stopped_is_read_anew(sketch: Model) -> None:
     with pytest.raises(Cancelled):
         pipeline.encode("a red apple", Countdown(2))
 
-    pipeline.encode("a red apple", no_check)
+    pipeline.encode("a red apple", never_cancelled)
     assert (pipeline.prompts.hits, pipeline.prompts.misses) == (0, 2)
 
 
@@ -99,11 +101,11 @@ def test_the_noise_of_an_image_does_not_depend_on_the_number_of_images_or_steps(
 
 
 def test_denoising_yields_after_each_step_and_every_image_has_moved(pipeline: Pipeline) -> None:
-    conditioning = pipeline.encode(REQUEST.prompt, no_check)
+    conditioning = pipeline.encode(REQUEST.prompt, never_cancelled)
     canvas = pipeline.prepare(REQUEST.changed(count=2))
     before, steps = list(canvas.images), []
 
-    for progress in pipeline.denoise(canvas, conditioning, 3, no_check):
+    for progress in pipeline.denoise(canvas, conditioning, 3, never_cancelled):
         steps.append(progress.step)
         assert not any(torch.equal(old, new) for old, new in zip(before, progress.images, strict=True))
         before = list(progress.images)
@@ -117,13 +119,13 @@ def test_decoding_gives_exactly_the_size_asked_for(pipeline: Pipeline, size: tup
     width, height = size
     canvas = pipeline.prepare(REQUEST.changed(width=width, height=height, count=2))
 
-    pictures = pipeline.decode(canvas, width, height, no_check)
+    pictures = pipeline.decode(canvas, width, height, never_cancelled)
 
     assert [(picture.shape, picture.dtype) for picture in pictures] == [((height, width, 3), np.uint8)] * 2
 
 
 def test_a_model_without_a_canvas_paints_the_size_itself(sketch: Model) -> None:
-    whole = Pipeline(replace(sketch, config=replace(sketch.config, canvas_tokens=None)), "cpu")
+    whole = Pipeline(replace(sketch, config=replace(sketch.config, native_tokens=None)), "cpu")
     token_px = sketch.config.token_px
     request = REQUEST.changed(width=5 * token_px, height=3 * token_px)
 
@@ -131,7 +133,7 @@ def test_a_model_without_a_canvas_paints_the_size_itself(sketch: Model) -> None:
 
     assert (canvas.rows, canvas.columns) == (3, 5)
     assert canvas.images[0].shape[1] == 15
-    [picture] = whole.decode(canvas, request.width, request.height, no_check)
+    [picture] = whole.decode(canvas, request.width, request.height, never_cancelled)
     assert picture.shape == (3 * token_px, 5 * token_px, 3)
 
 
@@ -147,7 +149,7 @@ def test_reading_and_decoding_stop_at_any_of_their_checks(sketch: Model, calls: 
 
 
 def test_denoising_stops_in_the_middle_of_a_step(pipeline: Pipeline, sketch: Model) -> None:
-    conditioning, canvas = pipeline.encode(REQUEST.prompt, no_check), pipeline.prepare(REQUEST)
+    conditioning, canvas = pipeline.encode(REQUEST.prompt, never_cancelled), pipeline.prepare(REQUEST)
     blocks = sketch.config.transformer.depth + sketch.config.transformer.depth_single_blocks
 
     with pytest.raises(Cancelled):
@@ -160,10 +162,10 @@ def test_latents_that_are_not_finite_fail_at_the_step_that_gave_them(sketch: Mod
     networks = copy.deepcopy(sketch.networks)
     networks.transformer.final_layer.linear.weight[0, 0] = torch.inf
     broken = Pipeline(replace(sketch, networks=networks), "cpu")
-    conditioning, canvas = broken.encode(REQUEST.prompt, no_check), broken.prepare(REQUEST)
+    conditioning, canvas = broken.encode(REQUEST.prompt, never_cancelled), broken.prepare(REQUEST)
 
     with pytest.raises(GenerationFailed, match="not finite at step 1"):
-        list(broken.denoise(canvas, conditioning, 2, no_check))
+        list(broken.denoise(canvas, conditioning, 2, never_cancelled))
 
 
 def test_a_picture_that_is_not_finite_fails_instead_of_becoming_pixels(sketch: Model) -> None:
@@ -172,7 +174,7 @@ def test_a_picture_that_is_not_finite_fails_instead_of_becoming_pixels(sketch: M
     canvas.images[1][0, 0, 0] = torch.nan
 
     with pytest.raises(GenerationFailed, match="not finite"):
-        pipeline.decode(canvas, 256, 256, no_check)
+        pipeline.decode(canvas, 256, 256, never_cancelled)
 
 
 def test_pixels_are_clamped_and_rounded_to_the_nearest() -> None:

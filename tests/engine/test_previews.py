@@ -15,7 +15,7 @@ from allaprima.engine.generator import Generator
 from allaprima.engine.pipeline import Canvas, Pipeline, to_pixels
 from allaprima.engine.previews import MAX_SIDE_PX, Previewer
 from allaprima.engine.safety.checker import SafetyChecker
-from allaprima.flux import no_check
+from allaprima.flux import never_cancelled
 from allaprima.flux.latents import pack
 from allaprima.weights.networks import Model
 
@@ -44,7 +44,7 @@ def pixels(data: bytes, size: tuple[int, int] = (64, 48)) -> NDArray[np.float32]
 
 def test_every_step_has_its_preview_and_they_come_nearer_to_the_picture(painter: Generator) -> None:
     watcher = Watcher()
-    painting = painter.paint(REQUEST, no_check, watcher)
+    painting = painter.paint(REQUEST, never_cancelled, watcher)
     assert [(preview.step, preview.steps, len(preview.images)) for preview in watcher.seen] == [
         (step, 4, 2) for step in (1, 2, 3, 4)
     ]
@@ -57,7 +57,7 @@ def test_every_step_has_its_preview_and_they_come_nearer_to_the_picture(painter:
 
 def test_previews_are_small_files_of_the_right_ratio(painter: Generator) -> None:
     watcher = Watcher()
-    painter.paint(REQUEST.changed(width=1024, height=512, count=1), no_check, watcher)
+    painter.paint(REQUEST.changed(width=1024, height=512, count=1), never_cancelled, watcher)
     picture = Image.open(io.BytesIO(watcher.seen[0].images[0].data))
     assert picture.format == "JPEG"
     assert max(picture.size) <= MAX_SIDE_PX
@@ -66,14 +66,14 @@ def test_previews_are_small_files_of_the_right_ratio(painter: Generator) -> None
 
 
 def test_being_watched_changes_no_byte_of_the_picture(painter: Generator) -> None:
-    unseen = painter.paint(REQUEST, no_check, StepCallback())
-    seen = painter.paint(REQUEST, no_check, Watcher())
+    unseen = painter.paint(REQUEST, never_cancelled, StepCallback())
+    seen = painter.paint(REQUEST, never_cancelled, Watcher())
     assert [image.data for image in seen.images] == [image.data for image in unseen.images]
 
 
 def test_what_the_checker_withholds_is_not_shown_before_the_end_either(sketch: Model, safety: SafetyChecker) -> None:
     watcher = Watcher()
-    painting = Generator(Pipeline(sketch, "cpu"), safety, 0.0).paint(REQUEST, no_check, watcher)
+    painting = Generator(Pipeline(sketch, "cpu"), safety, 0.0).paint(REQUEST, never_cancelled, watcher)
     assert all(image.is_flagged for image in painting.images)
     for preview in watcher.seen:
         assert [(image.data, image.is_flagged) for image in preview.images] == [(b"", True)] * 2
@@ -82,7 +82,7 @@ def test_what_the_checker_withholds_is_not_shown_before_the_end_either(sketch: M
 
 def test_a_request_without_the_checker_has_previews_without_scores(painter: Generator) -> None:
     watcher = Watcher()
-    painter.paint(REQUEST.changed(check_safety=False), no_check, watcher)
+    painter.paint(REQUEST.changed(check_safety=False), never_cancelled, watcher)
     assert [image.nsfw_score for image in watcher.seen[0].images] == [None, None]
 
 
@@ -92,18 +92,18 @@ def test_the_linear_map_shows_the_decoders_colours(sketch: Model) -> None:
     pipeline = Pipeline(sketch, "cpu")
     request = REQUEST.changed(prompt="a cat on a beach", count=1)
     canvas = pipeline.prepare(request)
-    for _ in pipeline.denoise(canvas, pipeline.encode(request.prompt, no_check), 4, no_check):
+    for _ in pipeline.denoise(canvas, pipeline.encode(request.prompt, never_cancelled), 4, never_cancelled):
         continue
     previewer = Previewer(pipeline)
     z = _latents(canvas, sketch)
-    colours = to_pixels(previewer._project(z, no_check)).astype(np.float32)
-    decoded = to_pixels(previewer._decode(z, no_check))
+    colours = to_pixels(previewer._project(z, never_cancelled)).astype(np.float32)
+    decoded = to_pixels(previewer._decode(z, never_cancelled))
     shrunk = np.asarray(Image.fromarray(decoded).resize(colours.shape[1::-1], Image.Resampling.BOX), dtype=np.float32)
     error = np.abs(colours - shrunk).mean()
     assert error < 0.6 * np.abs(shrunk - shrunk.mean(axis=(0, 1))).mean()
     # The map is made once.
     made = previewer._map
-    previewer._project(z, no_check)
+    previewer._project(z, never_cancelled)
     assert previewer._map is made
 
 

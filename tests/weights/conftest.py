@@ -35,7 +35,7 @@ TINY = ModelConfig(
     autoencoder=AutoencoderConfig(
         ch=8, ch_mult=(1, 2), num_res_blocks=1, z_channels=4, scale_factor=0.5, shift_factor=0.25, groups=4
     ),
-    canvas_tokens=16,
+    native_tokens=16,
 )
 
 

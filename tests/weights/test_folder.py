@@ -3,8 +3,9 @@
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -64,7 +65,7 @@ def test_a_loaded_model_is_ready_to_paint_on_a_cpu(folder: Path) -> None:
     networks = open_model(folder).load().networks
 
     assert not networks.training
-    dtype = torch.bfloat16 if library.level() >= library.Level.AVX512 else torch.float32
+    dtype = torch.bfloat16 if library.level() >= library.IsaLevel.AVX512 else torch.float32
     assert all(tensor.dtype == dtype and not tensor.requires_grad for tensor in networks.parameters())
     assert not any(tensor.is_meta for tensor in networks.state_dict().values())
 
@@ -241,8 +242,12 @@ def test_a_file_of_another_program_is_refused_by_name(folder: Path) -> None:
     assert str(folder / WEIGHTS_FILE) in caught.value.message
 
 
-def changed_config(config: ModelConfig, network: str, **values: object) -> str:
-    sizes = asdict(config)
+def header_config(folder: Path) -> dict[str, Any]:
+    return json.loads(read(folder)[1]["config"])
+
+
+def changed_config(folder: Path, network: str, **values: object) -> str:
+    sizes = header_config(folder)
     return json.dumps(sizes | {network: sizes[network] | values})
 
 
@@ -260,18 +265,34 @@ def test_a_header_without_a_usable_configuration_is_refused_by_name(folder: Path
     assert str(folder / WEIGHTS_FILE) in caught.value.message
 
 
-def test_a_configuration_with_a_size_too_many_is_refused(folder: Path, config: ModelConfig) -> None:
-    rewrite_header(folder, config=changed_config(config, "t5", more=1))
+def test_a_configuration_with_a_size_too_many_is_refused(folder: Path) -> None:
+    rewrite_header(folder, config=changed_config(folder, "t5", more=1))
 
     with pytest.raises(WeightsCorrupt, match="header"):
         open_model(folder)
 
 
-def test_tensors_of_another_configuration_are_refused(folder: Path, config: ModelConfig) -> None:
-    rewrite_header(folder, config=changed_config(config, "t5", d_ff=24))
+def test_tensors_of_another_configuration_are_refused(folder: Path) -> None:
+    rewrite_header(folder, config=changed_config(folder, "t5", d_ff=24))
 
     with pytest.raises(WeightsCorrupt, match=r"the tensor t5\..* has the shape"):
         open_model(folder).load()
+
+
+def test_header_names_fields_as_the_file_format_does(folder: Path, config: ModelConfig) -> None:
+    sizes = header_config(folder)
+
+    assert sizes["canvas_tokens"] == config.native_tokens
+    assert sizes["transformer"]["place_channels"] == config.transformer.pos_embed_channels
+    assert sizes["transformer"]["canvas_means"] == config.transformer.latent_stats
+
+
+def test_header_with_the_codes_name_of_a_renamed_field_is_refused(folder: Path) -> None:
+    sizes = header_config(folder)
+    rewrite_header(folder, config=json.dumps(sizes | {"native_tokens": sizes.pop("canvas_tokens")}))
+
+    with pytest.raises(WeightsCorrupt, match="unknown fields native_tokens"):
+        open_model(folder)
 
 
 def test_a_header_without_an_id_is_refused(folder: Path) -> None:
@@ -282,7 +303,7 @@ def test_a_header_without_an_id_is_refused(folder: Path) -> None:
 
 
 def test_the_model_may_be_of_any_configuration(tmp_path: Path, config: ModelConfig, tokenizer: Tokenizer) -> None:
-    whole = replace(config, canvas_tokens=None)
+    whole = replace(config, native_tokens=None)
 
     save_model(tmp_path, "mine/own", whole, Networks(whole), tokenizer)
 

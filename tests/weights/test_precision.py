@@ -68,13 +68,13 @@ def test_a_cpu_without_kernels_for_bfloat16_is_given_int8_however_much_memory_is
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(precisions, "available_bytes", lambda _: 200 * GIB)
-    with library.limited(library.Level.AVX2):
+    with library.limited(library.IsaLevel.AVX2):
         assert choose_precision("it", SCHNELL, None, "cpu") == Precision.INT8
 
 
 @pytest.mark.parametrize("precision", [Precision.INT8, Precision.INT4WO])
 def test_a_cpu_without_kernels_for_bfloat16_computes_in_float32_beside_packed_weights(precision: Precision) -> None:
-    with library.limited(library.Level.AVX2):
+    with library.limited(library.IsaLevel.AVX2):
         networks = open_model(sketch_folder()).load("cpu", precision).networks
     for module in networks.modules():
         if not isinstance(module, QuantizedLinear):

@@ -11,7 +11,7 @@ from allaprima.engine.encode import PaintingInfo, encode
 from allaprima.engine.pipeline import Canvas, Pipeline, Pixels
 from allaprima.engine.previews import Previewer, encode_preview
 from allaprima.engine.safety.checker import SafetyChecker
-from allaprima.flux import Check
+from allaprima.flux import CancelCheck
 
 
 class Stopwatch:
@@ -39,7 +39,7 @@ class Generator:
         self._previewer = Previewer(pipeline)
 
     @torch.inference_mode()
-    def paint(self, request: GenerationRequest, check: Check, progress: Progress) -> GenerationResult:
+    def paint(self, request: GenerationRequest, check: CancelCheck, progress: Progress) -> GenerationResult:
         """Return the finished painting. `check` is asked before every block and may raise to stop it.
 
         The seconds that previews take belong to no phase: they are a watcher's, not the request's.
@@ -70,7 +70,7 @@ class Generator:
             self.model.id, self.model.revision, self.model.precision, images, timings, conditioning.warnings
         )
 
-    def _preview(self, request: GenerationRequest, canvas: Canvas, check: Check) -> Preview:
+    def _preview(self, request: GenerationRequest, canvas: Canvas, check: CancelCheck) -> Preview:
         """Return how the canvas looks now; what would be withheld at the end is withheld here too."""
         images = []
         for picture in self._previewer.pictures(canvas, check):

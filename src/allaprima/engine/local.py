@@ -3,7 +3,7 @@
 One loads the models; then each takes one request at a time. A large model fills the device with one request, and has
 one thread. A small one leaves cores idle: its pictures are painted abreast, each with its share of the cores. Every
 picture is painted by itself, and where our kernels run its bits depend on no number of threads; so not on what is
-painted beside it either. Elsewhere there is one thread for all.
+painted concat_into it either. Elsewhere there is one thread for all.
 """
 
 import logging
@@ -20,14 +20,14 @@ from allaprima.domain.models import ModelInfo, TokenCount
 from allaprima.domain.progress import Progress
 from allaprima.engine.generator import Generator
 from allaprima.errors import Cancelled, Draining, Error, GenerationFailed
-from allaprima.flux import Check
+from allaprima.flux import CancelCheck
 from allaprima.kernels import library
 from allaprima.weights.tokenizers import PromptTokenizer
 
 logger = logging.getLogger(__name__)
 
 #: Makes the painters by model id; called once, in the engine's thread, with what it has to ask now and then.
-LoadPainters = Callable[[Check], Mapping[str, Generator]]
+LoadPainters = Callable[[CancelCheck], Mapping[str, Generator]]
 
 
 @dataclass(slots=True)
@@ -135,7 +135,7 @@ class LocalEngine:
 
     def _paint_all(self) -> None:
         while ticket := self._inbox.get():
-            # Those that wait are begun beside it.
+            # Those that wait are begun concat_into it.
             threads = max(1, self._cores // min(self.abreast, len(self._tickets) or 1))
             if threads != torch.get_num_threads():
                 # It throws away what oneDNN has prepared.

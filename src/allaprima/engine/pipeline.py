@@ -20,7 +20,7 @@ from torch import Tensor
 from allaprima.domain.generation import GenerationRequest
 from allaprima.engine.prompt_cache import ByteCache
 from allaprima.errors import GenerationFailed
-from allaprima.flux import Check, Modulations, no_check
+from allaprima.flux import CancelCheck, Modulations, never_cancelled
 from allaprima.flux.latents import image_ids, noise, pack, text_ids, token_grid, unpack
 from allaprima.flux.sampler import euler_step, schedule, velocity_to
 from allaprima.weights.networks import Model
@@ -92,11 +92,11 @@ class Pipeline:
     def paint(self, request: GenerationRequest) -> list[Pixels]:
         """Return a request's pictures, for those who want neither progress nor timings: `Painter` has both."""
         canvas = self.prepare(request)
-        for _ in self.denoise(canvas, self.encode(request.prompt, no_check), request.steps, no_check):
+        for _ in self.denoise(canvas, self.encode(request.prompt, never_cancelled), request.steps, never_cancelled):
             continue
-        return self.decode(canvas, request.width, request.height, no_check)
+        return self.decode(canvas, request.width, request.height, never_cancelled)
 
-    def encode(self, prompt: str, check: Check) -> Conditioning:
+    def encode(self, prompt: str, check: CancelCheck) -> Conditioning:
         """Read a prompt with both text encoders, or remember what they made of it."""
         t5_tokens = self.model.t5_tokenizer.encode(prompt)
         clip_tokens = self.model.clip_tokenizer.encode(prompt)
@@ -113,7 +113,7 @@ class Pipeline:
             self.prompts.put(key, embeddings)
         return Conditioning(key, embeddings, tuple(warnings))
 
-    def _read(self, t5_ids: tuple[int, ...], clip_ids: tuple[int, ...], check: Check) -> Embeddings:
+    def _read(self, t5_ids: tuple[int, ...], clip_ids: tuple[int, ...], check: CancelCheck) -> Embeddings:
         networks = self.model.networks
         return Embeddings(
             networks.t5(torch.tensor([t5_ids], device=self._device), check),
@@ -123,14 +123,14 @@ class Pipeline:
     def prepare(self, request: GenerationRequest) -> Canvas:
         """Return the canvas of a request: pure noise, image i from seed + i."""
         config = self.model.config
-        rows, columns = token_grid(request.width, request.height, config.token_px, config.canvas_tokens)
+        rows, columns = token_grid(request.width, request.height, config.token_px, config.native_tokens)
         channels = config.autoencoder.z_channels
         images = [
             pack(noise(request.seed + i, channels, rows, columns)[None]).to(self._device) for i in range(request.count)
         ]
         return Canvas(rows, columns, images)
 
-    def denoise(self, canvas: Canvas, conditioning: Conditioning, steps: int, check: Check) -> Iterator[Canvas]:
+    def denoise(self, canvas: Canvas, conditioning: Conditioning, steps: int, check: CancelCheck) -> Iterator[Canvas]:
         """Move the canvas from noise to image, yielding it after each step.
 
         Raises `GenerationFailed` when a step gives values that are not finite.
@@ -153,7 +153,7 @@ class Pipeline:
             canvas.step += 1
             yield canvas
 
-    def _modulate(self, conditioning: Conditioning, steps: int, check: Check) -> Modulations:
+    def _modulate(self, conditioning: Conditioning, steps: int, check: CancelCheck) -> Modulations:
         """Return the modulations of all steps, a row each."""
         key = conditioning.key, steps
         modulations = self.modulations.get(key)
@@ -163,7 +163,7 @@ class Pipeline:
             self.modulations.put(key, modulations)
         return modulations
 
-    def decode(self, canvas: Canvas, width: int, height: int, check: Check) -> list[Pixels]:
+    def decode(self, canvas: Canvas, width: int, height: int, check: CancelCheck) -> list[Pixels]:
         """Return the pictures of a finished canvas: (height, width, 3), uint8, one per image.
 
         Raises `GenerationFailed` when the autoencoder gives values that are not finite.

@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from allaprima.engine.pipeline import Canvas, Pipeline, Pixels, to_pixels
-from allaprima.flux import Check
+from allaprima.flux import CancelCheck
 from allaprima.flux.latents import unpack
 
 #: Longest side of a preview in pixels.
@@ -33,29 +33,29 @@ class Previewer:
         #: (z_channels + 1, 3); made when it is first needed.
         self._map: Tensor | None = None
 
-    def pictures(self, canvas: Canvas, check: Check) -> list[Pixels]:
+    def pictures(self, canvas: Canvas, check: CancelCheck) -> list[Pixels]:
         """Return one small picture per image: (Y, X, 3), uint8."""
         config = self._model.config
         shown = []
         for guess in canvas.guesses:
             z = unpack(guess, canvas.rows, canvas.columns)
-            picture = self._decode(z, check) if config.canvas_tokens else self._project(z, check)
+            picture = self._decode(z, check) if config.native_tokens else self._project(z, check)
             shown.append(_shrunk(to_pixels(picture)))
         return shown
 
-    def _decode(self, z: Tensor, check: Check) -> Tensor:
+    def _decode(self, z: Tensor, check: CancelCheck) -> Tensor:
         autoencoder = self._model.networks.autoencoder
         picture: Tensor = autoencoder.decode(z.to(autoencoder.decoder.conv_in.weight.dtype), check)
         return picture.nan_to_num()
 
-    def _project(self, z: Tensor, check: Check) -> Tensor:
+    def _project(self, z: Tensor, check: CancelCheck) -> Tensor:
         """(1, C, Y, X) -> (1, 3, Y, X), about [-1, 1]."""
         if self._map is None:
             self._map = self._fit(z.shape[1], z.device, check)
         colours = torch.einsum("bcyx,cd->bdyx", z.float(), self._map[:-1]) + self._map[-1][:, None, None]
         return colours.nan_to_num()
 
-    def _fit(self, channels: int, device: torch.device, check: Check) -> Tensor:
+    def _fit(self, channels: int, device: torch.device, check: CancelCheck) -> Tensor:
         """Return the affine map from latents to colours that is nearest to the decoder."""
         generator = torch.Generator().manual_seed(FIT_SEED)
         coarse = torch.randn(1, channels, FIT_SIDE // FIT_GRAIN, FIT_SIDE // FIT_GRAIN, generator=generator)

@@ -6,6 +6,7 @@ Reading is strict: every tensor that the configuration asks for, in its shape an
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,15 @@ from torch import Tensor
 
 from allaprima.domain.models import Precision
 from allaprima.errors import WeightsCorrupt, WeightsMissing
-from allaprima.flux import AutoencoderConfig, Check, CLIPConfig, ModelConfig, T5Config, TransformerConfig, no_check
+from allaprima.flux import (
+    AutoencoderConfig,
+    CancelCheck,
+    CLIPConfig,
+    ModelConfig,
+    T5Config,
+    TransformerConfig,
+    never_cancelled,
+)
 from allaprima.weights.checkpoint.validate import check_numbers, check_shapes
 from allaprima.weights.formats.containers import ENDINGS
 from allaprima.weights.networks import Model, Networks, Revision
@@ -28,6 +37,13 @@ from allaprima.weights.tokenizers import PromptTokenizer, word_room, word_tokeni
 WEIGHTS_FILE = "model.safetensors"
 TOKENIZER_FILE = "tokenizer.json"
 FORMAT = "allaprima-1"
+#: The file format's names of configuration fields that the code calls differently: field of the code -> name in the
+#: header's JSON, for the model's own fields ("") and those of a network. All other fields have the same name in both,
+#: as have all tensors. The shipped weights use these names, so they must not change while `FORMAT` stays the same.
+HEADER_NAMES = {
+    "": {"native_tokens": "canvas_tokens"},
+    "transformer": {"pos_embed_channels": "place_channels", "latent_stats": "canvas_means"},
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +55,9 @@ class FolderFiles:
     config: ModelConfig
     tokenizers: tuple[PromptTokenizer, PromptTokenizer]
 
-    def load(self, device: str = "cpu", precision: Precision | None = None, check: Check = no_check) -> Model:
+    def load(
+        self, device: str = "cpu", precision: Precision | None = None, check: CancelCheck = never_cancelled
+    ) -> Model:
         """Read the networks; unless told otherwise in bfloat16, or in float32 on a CPU without kernels for that.
 
         check: asked before each tensor. Raises `WeightsCorrupt` naming the file and the tensor at fault.
@@ -90,7 +108,7 @@ def open_folder(folder: Path) -> FolderFiles:
 
 
 def is_own_folder(path: Path) -> bool:
-    """Say whether a path is a folder in this form, whole or not: by the header of its weights, or by a word list beside
+    """Say whether a path is a folder in this form, whole or not: by the header of its weights, or by a word list concat_into
     which no other weights lie.
     """
     if (path / TOKENIZER_FILE).is_file() and not _has_other_weights(path):
@@ -110,22 +128,37 @@ def save_model(folder: Path, model_id: str, config: ModelConfig, networks: Netwo
     """Write a model folder; the tensors are stored in bfloat16."""
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: tensor.bfloat16().contiguous() for name, tensor in networks.state_dict().items()}
-    header = {"format": FORMAT, "id": model_id, "config": json.dumps(asdict(config))}
+    header = {"format": FORMAT, "id": model_id, "config": json.dumps(_config_to_json(config))}
     save_file(tensors, folder / WEIGHTS_FILE, header)
     tokenizer.save(str(folder / TOKENIZER_FILE))
 
 
+def _config_to_json(config: ModelConfig) -> dict[str, Any]:
+    values = _renamed(asdict(config), HEADER_NAMES[""])
+    return values | {"transformer": _renamed(values["transformer"], HEADER_NAMES["transformer"])}
+
+
 def _config_from_json(values: dict[str, Any]) -> ModelConfig:
-    tuples = {key: tuple(value) for key, value in values["transformer"].items() if isinstance(value, list)}
+    fields = {owner: {name: field for field, name in names.items()} for owner, names in HEADER_NAMES.items()}
+    values = _renamed(values, fields[""])
+    transformer = _renamed(values["transformer"], fields["transformer"])
+    tuples = {key: tuple(value) for key, value in transformer.items() if isinstance(value, list)}
     mults = {"ch_mult": tuple(values["autoencoder"]["ch_mult"])}
     return ModelConfig(
-        TransformerConfig(**values["transformer"] | tuples),
+        TransformerConfig(**transformer | tuples),
         T5Config(**values["t5"]),
         CLIPConfig(**values["clip"]),
         AutoencoderConfig(**values["autoencoder"] | mults),
-        values["canvas_tokens"],
+        values["native_tokens"],
         values["predicts"],
     )
+
+
+def _renamed(values: dict[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    """Return the values with some keys renamed, in the same order. Raises `ValueError` if a new name is in use."""
+    if taken := values.keys() & set(names.values()):
+        raise ValueError(f"unknown fields {', '.join(sorted(taken))}")
+    return {names.get(key, key): value for key, value in values.items()}
 
 
 def _read_tensors(path: Path) -> dict[str, Tensor]:

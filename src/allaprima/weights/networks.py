@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from allaprima.domain.models import Precision
-from allaprima.flux import Autoencoder, Check, CLIPTextEncoder, Flux, ModelConfig, T5Encoder, no_check
+from allaprima.flux import Autoencoder, CancelCheck, CLIPTextEncoder, Flux, ModelConfig, T5Encoder, never_cancelled
 from allaprima.weights.tokenizers import PromptTokenizer
 
 
@@ -52,7 +52,9 @@ class ModelFiles(Protocol):
     def tokenizers(self) -> tuple[PromptTokenizer, PromptTokenizer]:
         """T5's and CLIP's."""
 
-    def load(self, device: str = "cpu", precision: Precision | None = None, check: Check = no_check) -> Model:
+    def load(
+        self, device: str = "cpu", precision: Precision | None = None, check: CancelCheck = never_cancelled
+    ) -> Model:
         """Read the networks to a device, in the asked precision or in the model's own choice.
 
         check: asked before each tensor. Raises `WeightsError` naming the file at fault, and whatever `check` raises.

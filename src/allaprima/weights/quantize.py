@@ -15,7 +15,7 @@ from allaprima.domain.models import Precision
 from allaprima.errors import WeightsTooLarge
 from allaprima.flux import ModelConfig
 from allaprima.kernels import Float8Linear, Int4WeightLinear, Int8Linear, Int8WeightLinear, QuantizedLinear
-from allaprima.kernels.library import Level, level
+from allaprima.kernels.library import IsaLevel, level
 from allaprima.weights.memory import available_bytes
 from allaprima.weights.networks import Networks
 
@@ -29,7 +29,7 @@ LINEARS: Mapping[Precision, type[QuantizedLinear]] = {
 #: What a checkpoint is read in when nobody says, the first that fits, where bfloat16 is
 #: multiplied quickly; elsewhere the last.
 PREFERRED = (Precision.BF16, Precision.INT8)
-#: Memory beside the weights that painting takes, at least.
+#: Memory concat_into the weights that painting takes, at least.
 WORKING_BYTES = 2 * 2**30
 _MODULATION = re.compile(r"transformer\..*\.(img_mod|txt_mod|modulation)(\.|$)")
 _PACKED = re.compile(r"(transformer\.(double_blocks|single_blocks)|t5\.encoder\.block)\.")
@@ -68,7 +68,7 @@ def multiplies_bfloat16(device: str) -> bool:
     """Say whether a device multiplies bfloat16 quickly: a CPU without the kernels for that takes hundreds of times as
     long as in float32.
     """
-    return device != "cpu" or level() >= Level.AVX512
+    return device != "cpu" or level() >= IsaLevel.AVX512
 
 
 def widen(networks: Networks) -> None:

@@ -1,6 +1,6 @@
 """A checkpoint of FLUX.1 [schnell] as people have it: one file, or a folder of files in any mixture of layouts.
 
-A folder with a `model_index.json` is a diffusers folder, whose parts lie in its subfolders, and what they lack beside
+A folder with a `model_index.json` is a diffusers folder, whose parts lie in its subfolders, and what they lack concat_into
 them; any other is looked through as it is. Files are told apart by their tensors (`layouts`). Everything is looked at
 before anything large is read, and reading is strict: every tensor that the networks ask for, in its shape and finite,
 and no other.
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from allaprima.domain.models import SCHNELL_ID, Precision
 from allaprima.errors import WeightsCorrupt, WeightsMissing, WeightsUnsafe
-from allaprima.flux import Check, ModelConfig, no_check
+from allaprima.flux import CancelCheck, ModelConfig, never_cancelled
 from allaprima.weights.checkpoint.components import PartFile, parts_of
 from allaprima.weights.checkpoint.infer_config import Unsized, read_config
 from allaprima.weights.checkpoint.key_maps import Part
@@ -69,7 +69,9 @@ class CheckpointFiles:
         """The model's id."""
         return SCHNELL_ID
 
-    def load(self, device: str = "cpu", precision: Precision | None = None, check: Check = no_check) -> Model:
+    def load(
+        self, device: str = "cpu", precision: Precision | None = None, check: CancelCheck = never_cancelled
+    ) -> Model:
         """Read the networks a tensor at a time, or map them where they were packed before.
 
         precision: None chooses, as `choose_precision` does. Raises `WeightsCorrupt` naming the file and the
@@ -89,13 +91,13 @@ class CheckpointFiles:
         assert revision is not None
         return Model(self.id, revision, precision, self.config, networks, *self.tokenizers)
 
-    def _read_into(self, networks: Networks, place: Place, device: str, check: Check) -> None:
+    def _read_into(self, networks: Networks, place: Place, device: str, check: CancelCheck) -> None:
         state: dict[str, Tensor] = {}
         for name, tensor in self._tensors(place, check):
             state |= {kept: numbers.to(device) for kept, numbers in pack(networks, name, tensor).items()}
         networks.load_state_dict(state, assign=True)
 
-    def _pack(self, networks: Networks, place: Place, precision: Precision, check: Check) -> PackedForm:
+    def _pack(self, networks: Networks, place: Place, precision: Precision, check: CancelCheck) -> PackedForm:
         nbytes = sum(tensor.nbytes for tensor in networks.state_dict().values())
         logger.info("packing %s as %s into %s, once: this takes minutes", self.path, precision, place.folder)
         with place.packing(precision, nbytes) as packer:
@@ -106,7 +108,7 @@ class CheckpointFiles:
         assert form is not None
         return form
 
-    def _tensors(self, place: Place, check: Check) -> Iterator[tuple[str, Tensor]]:
+    def _tensors(self, place: Place, check: CancelCheck) -> Iterator[tuple[str, Tensor]]:
         """Read every tensor in bfloat16, by its name in `Networks`; the first time, check them and keep the revision.
 
         Raises `WeightsCorrupt` naming file and tensor.
