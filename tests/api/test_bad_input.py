@@ -54,7 +54,7 @@ def words_of(answer: httpx2.Response, *fields: str) -> str:
 
 @pytest.fixture(autouse=True)
 def _nothing_is_painted(shared: Service, request: pytest.FixtureRequest) -> Iterator[None]:
-    engine = shared.engine
+    engine = shared.roster
     assert isinstance(engine, FakeEngine)
     before = len(engine.requests)
     yield

@@ -155,8 +155,8 @@ async def test_every_published_form_of_the_path_answers(client: httpx2.AsyncClie
 
 
 def test_the_forms_are_with_and_without_v1_slash_and_with_url() -> None:
-    assert len(OTHER_IMAGES_PATHS) == 8
-    assert {IMAGES_PATH, f"{IMAGES_PATH}/", "/images/generations", "/images/generations/", f"{IMAGES_PATH}/with-url"} <= set(OTHER_IMAGES_PATHS)
+    assert len({IMAGES_PATH, *OTHER_IMAGES_PATHS}) == 8
+    assert {IMAGES_PATH, f"{IMAGES_PATH}/", "/images/generations", "/images/generations/", f"{IMAGES_PATH}/with-url"} <= {IMAGES_PATH, *OTHER_IMAGES_PATHS}
 
 
 async def test_every_form_of_the_key_is_accepted(anonymous: httpx2.AsyncClient, key: str) -> None:
@@ -405,7 +405,7 @@ async def test_a_stand_in_is_named(client: httpx2.AsyncClient, name: str) -> Non
     meta = answer.json()["meta"]
     assert meta["model"] == "allaprima/sketch"
     assert meta["revision"] == "5" * 40
-    assert meta["warnings"] == ["flux/schnell has no weights here; allaprima/sketch paints in its stead"]
+    assert meta["warnings"] == ["flux/schnell has no weights here; allaprima/sketch generates in its place"]
 
 
 async def test_a_loaded_model_paints_for_itself(tmp_path: Any, clock: FakeClock) -> None:
@@ -422,7 +422,7 @@ async def test_without_stand_in_the_loaded_models_are_named(
     tmp_path: Any, engine: FakeEngine, clock: FakeClock
 ) -> None:
     async with (
-        open_service(tmp_path, engine, clock, engine_settings={"has_stand_in": False}) as service,
+        open_service(tmp_path, engine, clock, engine_settings={"has_fallback": False}) as service,
         client_of(service, key=service.first_key) as client,
     ):
         answer = await client.post(IMAGES_PATH, json=BODY)
