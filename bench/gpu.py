@@ -39,10 +39,10 @@ def main() -> None:
     print("| sketch, 1024x768, 4 steps | seconds | mean difference to float32 on a CPU, of 255 levels |\n|---|---|---|")
     request = GenerationRequest(prompt=PROMPT, seed=0, model=SKETCH_ID, width=1024, height=768)
     files = open_model(sketch_folder())
-    exact = Pipeline(files.load("cpu", Precision.FP32), "cpu").paint(request)[0].astype(float)
+    exact = Pipeline(files.load("cpu", Precision.FP32), "cpu").generate(request)[0].astype(float)
     for precision in GPU_PRECISIONS:
         pipeline = Pipeline(files.load("cuda", precision), "cuda")
-        found = pipeline.paint(request)[0].astype(float)
+        found = pipeline.generate(request)[0].astype(float)
         took = median_s(partial(pipeline.paint, request), options.rounds)
         print(f"| {precision} | {took:.3f} | {np.abs(found - exact).mean():.2f} |", flush=True)
     print("\n| schnell, 4 steps | prompt read | 1024x768 | 1024x1024 | peak memory, GiB |\n|---|---|---|---|---|")

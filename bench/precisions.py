@@ -38,12 +38,12 @@ def main() -> None:
         for seed, prompt in enumerate(asks()[:: max(1, len(asks()) // options.pictures)][: options.pictures])
     ]
     exact = load(Precision.FP32)
-    pictures = [exact.paint(request)[0] for request in requests]
+    pictures = [exact.generate(request)[0] for request in requests]
     others = {precision: load(precision) for precision in OTHERS}
     print(f"{cpu_name()}, torch {torch.__version__}, {dt.datetime.now(dt.UTC):%Y-%m-%d}\n")
     print("| precision | PSNR, dB, median | worst | SSIM, median | worst |\n|---|---|---|---|---|")
     for precision, pipeline in others.items():
-        found = [pipeline.paint(request)[0] for request in requests]
+        found = [pipeline.generate(request)[0] for request in requests]
         noise = [psnr(one, other) for one, other in zip(found, pictures, strict=True)]
         likeness = [ssim(one, other) for one, other in zip(found, pictures, strict=True)]
         shown = (statistics.median(noise), min(noise), statistics.median(likeness), min(likeness))
@@ -84,7 +84,7 @@ def block_errors(exact: Pipeline, other: Pipeline, request: GenerationRequest) -
     networks = exact.model.networks
     names = [f"{stack}.{i}" for stack in BLOCKS for i in range(len(list(networks.get_submodule(stack).children())))]
     handles = [networks.get_submodule(name).register_forward_hook(note(name)) for name in names]
-    Pipeline(exact.model, "cpu").paint(request)
+    Pipeline(exact.model, "cpu").generate(request)
     for handle in handles:
         handle.remove()
     dtype = other.model.networks.transformer.img_in.weight.dtype
