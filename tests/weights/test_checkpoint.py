@@ -49,7 +49,7 @@ def opened(path: Path, published: Published) -> CheckpointFiles:
 def paint(path: Path, published: Published) -> tuple[str, bytes]:
     """Return the revision and the pixels of a checkpoint's picture."""
     model = opened(path, published).load(quantize=Precision.BF16)
-    return model.revision, Pipeline(model, "cpu").paint(REQUEST)[0].tobytes()
+    return model.revision, Pipeline(model, "cpu").generate(REQUEST)[0].tobytes()
 
 
 @pytest.fixture(scope="module")

@@ -107,8 +107,8 @@ def test_what_is_free_need_not_be_known() -> None:
 )
 def test_the_built_in_model_paints_nearly_the_same_in_every_precision(precision: Precision, least_db: float) -> None:
     files = open_model(sketch_folder())
-    exact = Pipeline(files.load("cpu", Precision.FP32), "cpu").paint(REQUEST)[0].astype(float)
-    found = Pipeline(files.load("cpu", precision), "cpu").paint(REQUEST)[0].astype(float)
+    exact = Pipeline(files.load("cpu", Precision.FP32), "cpu").generate(REQUEST)[0].astype(float)
+    found = Pipeline(files.load("cpu", precision), "cpu").generate(REQUEST)[0].astype(float)
 
     error = float(np.square(exact - found).mean())
 
@@ -120,6 +120,6 @@ def test_latents_and_steps_are_float32_in_every_precision() -> None:
     for precision in Precision:
         pipeline = Pipeline(open_model(sketch_folder()).load("cpu", precision), "cpu")
         with torch.inference_mode():
-            canvas = pipeline.prepare(REQUEST)
-            for progress in pipeline.denoise(canvas, pipeline.encode(REQUEST.prompt, lambda: None), 2, lambda: None):
-                assert all(image.dtype == torch.float32 for image in progress.images)
+            state = pipeline.init_latents(REQUEST)
+            for progress in pipeline.denoise(state, pipeline.encode(REQUEST.prompt, lambda: None), 2, lambda: None):
+                assert all(image.dtype == torch.float32 for image in progress.latents)

@@ -126,7 +126,7 @@ def test_the_second_start_reads_none_of_the_checkpoints_numbers(
     checkpoint: Path, shelf: Shelf, published: Published
 ) -> None:
     first = load(checkpoint, shelf, published, Precision.INT8)
-    pixels = Pipeline(first, "cpu").paint(REQUEST)[0]
+    pixels = Pipeline(first, "cpu").generate(REQUEST)[0]
     before = {file: file.stat().st_mtime_ns for file in form_of(shelf).iterdir()}
 
     spoil(checkpoint)
@@ -134,7 +134,7 @@ def test_the_second_start_reads_none_of_the_checkpoints_numbers(
 
     assert {file: file.stat().st_mtime_ns for file in form_of(shelf).iterdir()} == before
     assert second.revision == first.revision
-    assert (Pipeline(second, "cpu").paint(REQUEST)[0] == pixels).all()
+    assert (Pipeline(second, "cpu").generate(REQUEST)[0] == pixels).all()
     assert len(set(pixels.tobytes())) > 50
 
 
@@ -156,7 +156,7 @@ def test_what_is_lent_has_numbers_during_its_pass_alone(
     idle = without_numbers(model)
     assert {name.rpartition(".")[0] for name in idle} == lent.keys()
 
-    pixels = Pipeline(model, "cpu").paint(REQUEST)[0]
+    pixels = Pipeline(model, "cpu").generate(REQUEST)[0]
 
     assert dict(given) == dict.fromkeys(lent, False)
     assert without_numbers(model) == idle
@@ -189,7 +189,7 @@ def test_files_of_what_is_lent_are_unmapped_after_its_pass(
         if is_modulation(name) and isinstance(module, QuantizedLinear):
             module.register_forward_pre_hook(lambda *_: seen.update(mapped()))
     before = mapped()
-    Pipeline(model, "cpu").paint(REQUEST)
+    Pipeline(model, "cpu").generate(REQUEST)
 
     modulations = {file.name for file in form.glob("*.modulation.safetensors")}
     assert modulations
@@ -210,7 +210,7 @@ def test_a_packing_that_broke_off_is_begun_anew(checkpoint: Path, shelf: Shelf, 
     model = load(checkpoint, shelf, published, Precision.INT8)
 
     assert place.packed(Precision.INT8) is not None
-    assert len(set(Pipeline(model, "cpu").paint(REQUEST)[0].tobytes())) > 50
+    assert len(set(Pipeline(model, "cpu").generate(REQUEST)[0].tobytes())) > 50
 
 
 def test_a_form_in_an_older_layout_makes_room_for_the_new_one(
@@ -257,7 +257,7 @@ def test_a_damaged_packed_form_is_refused_with_what_to_do(
     damage(form_of(shelf))
 
     with pytest.raises(WeightsCorrupt, match=r"remove (the|that) folder.* and it will be made anew") as refused:
-        Pipeline(load(checkpoint, shelf, published, Precision.INT8), "cpu").paint(REQUEST)
+        Pipeline(load(checkpoint, shelf, published, Precision.INT8), "cpu").generate(REQUEST)
     assert str(form_of(shelf)) in str(refused.value)
 
 
