@@ -11,12 +11,12 @@ import pytest
 from PIL import Image
 
 from allaprima.api.dialects.aiml.sizes import PRESETS
-from allaprima.api.v1.paths import OTHER_IMAGES_PATHS, IMAGES_PATH
+from allaprima.api.v1.paths import IMAGES_PATH, OTHER_IMAGES_PATHS
 from allaprima.domain.generation import ImageFormat
 from allaprima.domain.jobs import JobState
 from allaprima.service.app import Service
 from allaprima.settings import ServerSettings
-from fakes import SCHNELL, FakeClock, FakeEngine, client_of, open_service
+from fakes import SCHNELL, FakeClock, FakeEngine, client_of, ended, open_service
 
 BODY: dict[str, Any] = {"model": "flux/schnell", "prompt": "a lighthouse at dusk"}
 
@@ -478,4 +478,4 @@ async def test_when_the_wait_is_over_the_job_goes_on(service: Service, key: str,
     assert body["message"] == "Generation timeout"
     assert body["job_id"] == answer.headers["x-inference-id"]
     engine.release()
-    assert (await service.jobs.wait(body["job_id"], 30)).state is JobState.SUCCEEDED
+    assert (await ended(service, body["job_id"])).state is JobState.SUCCEEDED

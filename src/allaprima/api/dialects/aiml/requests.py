@@ -83,7 +83,7 @@ class RequestBody:
         self._check_stream()
         self._check_store()
         if self.problems or request is None or options is None or model is None:
-            raise InvalidRequest(*dict.fromkeys(self.problems))
+            raise InvalidRequest(*self._in_order())
         ignored = (*(name for name in self._body if name not in MEMBERS), *size.ignored)
         warnings = []
         if model.is_fallback:
@@ -97,6 +97,12 @@ class RequestBody:
             ignored=tuple(map(printable, ignored)),
             names=self._names,
         )
+
+    def _in_order(self) -> list[FieldProblem]:
+        """Return the problems, each once, in the order of the body's members."""
+        places = {name: place for place, name in enumerate(self._body)}
+        distinct = dict.fromkeys(self.problems)
+        return sorted(distinct, key=lambda problem: places.get(problem.field.partition(".")[0], len(places)))
 
     def _read_request(self, size: dict[str, Any], model: str) -> GenerationRequest | None:
         values = self._fields(REQUEST_MEMBERS) | size | {"model": model}
