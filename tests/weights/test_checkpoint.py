@@ -48,7 +48,7 @@ def opened(path: Path, published: Published) -> CheckpointFiles:
 
 def paint(path: Path, published: Published) -> tuple[str, bytes]:
     """Return the revision and the pixels of a checkpoint's picture."""
-    model = opened(path, published).load(quantize=Precision.BF16)
+    model = opened(path, published).load(precision=Precision.BF16)
     return model.revision, Pipeline(model, "cpu").paint(REQUEST)[0].tobytes()
 
 
@@ -75,7 +75,7 @@ def test_the_reference_is_painted_by_the_weights_that_were_written(
     published: Published, tmp_path: Path, reference: tuple[str, bytes]
 ) -> None:
     write_bfl(tmp_path, published)
-    loaded = opened(tmp_path, published).load(quantize=Precision.BF16).networks.state_dict()
+    loaded = opened(tmp_path, published).load(precision=Precision.BF16).networks.state_dict()
     wanted = published.networks.state_dict()
     assert loaded.keys() == wanted.keys()
     assert all(torch.equal(loaded[name].float(), wanted[name]) for name in wanted)
@@ -140,7 +140,7 @@ def test_fp8_is_read_as_the_numbers_that_it_stands_for(
     tmp_path: Path, published: Published, change: Callable[[Tensors], Tensors], factor: int
 ) -> None:
     write_bundle(tmp_path, published, change)
-    loaded = opened(tmp_path, published).load(quantize=Precision.BF16).networks
+    loaded = opened(tmp_path, published).load(precision=Precision.BF16).networks
     for part in ("transformer", "t5"):
         for name, tensor in published.tensors(part).items():
             is_packed = factor == 1 or tensor.ndim == 2
@@ -176,7 +176,7 @@ def test_blocks_made_by_hand_are_read_as_the_library_unpacks_them(tmp_path: Path
     block, size = gguf.GGML_QUANT_SIZES[quantization]
     columns = 512
     packed = np.random.default_rng(3).integers(0, 255, (4, columns // block * size), dtype=np.uint8)
-    # Half-quantize factors stand at places of their own in each type; small bytes keep them all finite.
+    # Half-precision factors stand at places of their own in each type; small bytes keep them all finite.
     packed &= 0x3B
     writer = gguf.GGUFWriter(tmp_path / "one.gguf", "flux")
     writer.add_tensor("matrix", packed, raw_dtype=quantization)
@@ -238,7 +238,7 @@ def test_a_number_that_is_not_finite_is_refused_by_file_and_name(
     changed(tmp_path, "ae.safetensors", lambda tensors: tensors["encoder.conv_in.bias"].fill_(value))
     files = opened(tmp_path, published)
     with pytest.raises(WeightsCorrupt, match=r"ae.safetensors: the tensor encoder.conv_in.bias holds values"):
-        files.load(quantize=Precision.BF16)
+        files.load(precision=Precision.BF16)
 
 
 def test_a_missing_part_is_named_with_a_file_that_has_it(tmp_path: Path, published: Published) -> None:
@@ -337,7 +337,7 @@ def test_a_factor_for_each_row_is_refused(tmp_path: Path, published: Published) 
     write_bfl(tmp_path, published)
     changed(tmp_path, "flux1-schnell.safetensors", lambda tensors: tensors.update(change(tensors)))
     with pytest.raises(WeightsCorrupt, match=r"img_in.scale_weight is not one factor but \(64,\)"):
-        opened(tmp_path, published).load(quantize=Precision.BF16)
+        opened(tmp_path, published).load(precision=Precision.BF16)
 
 
 def test_whole_numbers_are_no_weights(tmp_path: Path, published: Published) -> None:
@@ -346,7 +346,7 @@ def test_whole_numbers_are_no_weights(tmp_path: Path, published: Published) -> N
         tmp_path, "flux1-schnell.safetensors", lambda t: t.update({"img_in.bias": torch.ones(64, dtype=torch.int8)})
     )
     with pytest.raises(WeightsCorrupt, match=r"the tensor img_in.bias is stored in torch.int8, which holds no weights"):
-        opened(tmp_path, published).load(quantize=Precision.BF16)
+        opened(tmp_path, published).load(precision=Precision.BF16)
 
 
 @pytest.mark.parametrize("name", ["absent.scale_weight", "absent.comfy_quant"])

@@ -231,8 +231,8 @@ def test_two_processes_that_pack_at_once_both_get_the_whole_form(
     checkpoint: Path, shelf: Shelf, published: Published
 ) -> None:
     script = (
-        "import sys; from pathlib import Path; from allaprima.weights.checkpoint import open_checkpoint; "
-        "from allaprima.weights.shelf import Shelf; from allaprima.request import Precision; "
+        "import sys; from pathlib import Path; from allaprima.weights.checkpoint.loader import open_checkpoint; "
+        "from allaprima.weights.packed_cache import Shelf; from allaprima.domain.models import Precision; "
         "a, b, c = map(Path, sys.argv[1:]); print(open_checkpoint(a, Shelf(b), c).load('cpu', Precision.INT8).revision)"
     )
     command = (sys.executable, "-c", script, str(checkpoint), str(shelf.folder), str(published.tokenizers))
