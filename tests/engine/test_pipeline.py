@@ -50,7 +50,7 @@ def test_a_known_and_short_prompt_gives_no_warnings(pipeline: Pipeline, sketch: 
 
 
 def test_unknown_words_and_a_prompt_that_is_too_long_are_both_said(pipeline: Pipeline, sketch: Model) -> None:
-    room = sketch.t5_tokenizer.room
+    room = sketch.t5_tokenizer.max_tokens
 
     warnings = pipeline.encode("Qwertz " + "apple " * (room + 1) + "asdfgh", no_check).warnings
 

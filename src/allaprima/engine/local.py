@@ -85,7 +85,7 @@ class LocalEngine:
     def tokens(self, request: GenerationRequest) -> TokenCount:
         """Return how long a prompt is for its model, in tokens of T5."""
         tokenizer = self._tokenizers[request.model]
-        return TokenCount(tokenizer.count(request.prompt), tokenizer.room)
+        return TokenCount(tokenizer.count(request.prompt), tokenizer.max_tokens)
 
     def start(self) -> None:
         """Start to load. Requests may be submitted at once; they wait."""
