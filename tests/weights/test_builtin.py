@@ -189,7 +189,7 @@ def with_value(name: str, value: float) -> Callable[[Tensors], object]:
 
 
 @pytest.mark.parametrize(
-    ("change", "words"),
+    ("change", "message"),
     [
         (lambda tensors: tensors.pop(TENSOR), f"lacks the tensor {TENSOR} (1 in all)"),
         (lambda tensors: tensors.update({"more": torch.zeros(1)}), "the unexpected tensor more (1 in all)"),
@@ -204,14 +204,14 @@ def with_value(name: str, value: float) -> Callable[[Tensors], object]:
     ],
     ids=["missing", "unexpected", "transposed", "flat", "scalar", "NaN", "infinite"],
 )
-def test_invalid_tensor_is_named_with_its_file(folder: Path, change: Callable[[Tensors], object], words: str) -> None:
+def test_invalid_tensor_is_named_with_its_file(folder: Path, change: Callable[[Tensors], object], message: str) -> None:
     rewrite(folder, change)
 
     with pytest.raises(WeightsCorrupt) as caught:
         open_model(folder).load()
 
     assert str(folder / WEIGHTS_FILE) in caught.value.message
-    assert words in caught.value.message
+    assert message in caught.value.message
 
 
 @pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.bool, torch.complex64], ids=str)

@@ -28,7 +28,7 @@ def test_streamed_weights_are_loaded_during_their_forward_pass_alone(
     monkeypatch: pytest.MonkeyPatch,
     is_memory_short: bool,
 ) -> None:
-    monkeypatch.setattr(loader, "is_short", lambda *_: is_memory_short)
+    monkeypatch.setattr(loader, "is_memory_short", lambda *_: is_memory_short)
     model = load_checkpoint(checkpoint, cache, published, Precision.INT8)
     linears = {n: m for n, m in model.networks.named_modules() if isinstance(m, QuantizedLinear)}
     streamed = {n: m for n, m in linears.items() if is_modulation(n) or (is_memory_short and is_text(n))}
@@ -61,7 +61,7 @@ def test_files_of_streamed_weights_are_unmapped_after_the_forward_pass(
 ) -> None:
     if not Path("/proc/self/maps").exists():
         pytest.skip("this system does not list what is mapped")
-    monkeypatch.setattr(loader, "is_short", lambda *_: True)
+    monkeypatch.setattr(loader, "is_memory_short", lambda *_: True)
     model = load_checkpoint(checkpoint, cache, published, Precision.INT8)
     (packed,) = cache.folder.glob("packed/*/int8-*/")
 

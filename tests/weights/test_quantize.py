@@ -83,7 +83,7 @@ def test_cpu_without_kernels_for_bfloat16_keeps_all_other_weights_in_float32(pre
 
 
 @pytest.mark.parametrize(
-    ("free_gib", "requested", "words"),
+    ("free_gib", "requested", "message"),
     [
         (9, None, r"it needs 10\.\d GiB of memory in int8, and 9\.0 GiB are free on cpu; ask for int4wo \(\d"),
         (24, "bf16", r"needs 3\d\.\d GiB of memory in bf16.*ask for int8 \(.*\) or int8wo \(.*\) or int4wo"),
@@ -91,10 +91,10 @@ def test_cpu_without_kernels_for_bfloat16_keeps_all_other_weights_in_float32(pre
     ],
 )
 def test_precision_that_does_not_fit_is_refused_with_those_that_do(
-    free_gib: int, requested: str | None, words: str, monkeypatch: pytest.MonkeyPatch
+    free_gib: int, requested: str | None, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(quantize, "available_bytes", lambda _: free_gib * GIB)
-    with pytest.raises(WeightsTooLarge, match=words):
+    with pytest.raises(WeightsTooLarge, match=message):
         choose_precision("it", SCHNELL, Precision(requested) if requested else None, "cpu")
 
 

@@ -120,7 +120,7 @@ def needed_bytes(config: ModelConfig, precision: Precision, device: str) -> int:
     return WORKING_BYTES + found.whole - (found.text + found.modulation if can_stream else 0)
 
 
-def is_short(config: ModelConfig, precision: Precision, device: str) -> bool:
+def is_memory_short(config: ModelConfig, precision: Precision, device: str) -> bool:
     """Whether memory is too small to keep T5 loaded between two prompts."""
     free = available_bytes(device)
     return free is not None and needed_bytes(config, precision, device) + footprint(config, precision).text > free

@@ -17,8 +17,8 @@ from tokenizers import Tokenizer
 from allaprima.errors import WeightsCorrupt, WeightsMissing
 
 if TYPE_CHECKING:
-    # Importing it at run time would import torch.
-    from allaprima.flux import ModelConfig
+    # At run time this would import torch, in `allaprima.flux`.
+    from allaprima.flux.config import ModelConfig
 
 #: The built-in model's special tokens and their ids, for both of its encoders.
 PAD, END, UNKNOWN = 0, 1, 2

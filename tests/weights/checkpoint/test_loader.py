@@ -153,7 +153,7 @@ def changed(folder: Path, name: str, change: Callable[[Tensors], object]) -> Non
 
 
 @pytest.mark.parametrize(
-    ("file", "change", "words"),
+    ("file", "change", "message"),
     [
         ("flux1-schnell.safetensors", lambda t: t.pop("img_in.bias"), "lacks the tensor img_in.bias"),
         ("ae.safetensors", lambda t: t.pop("decoder.conv_out.bias"), "lacks the tensor decoder.conv_out.bias"),
@@ -177,11 +177,11 @@ def changed(folder: Path, name: str, change: Callable[[Tensors], object]) -> Non
     ],
 )
 def test_invalid_tensor_is_refused_by_file_and_name(
-    tmp_path: Path, published: Published, file: str, change: Callable[[Tensors], object], words: str
+    tmp_path: Path, published: Published, file: str, change: Callable[[Tensors], object], message: str
 ) -> None:
     write_bfl(tmp_path, published)
     changed(tmp_path, file, change)
-    with pytest.raises(WeightsCorrupt, match=f"{tmp_path / file}.*{words}"):
+    with pytest.raises(WeightsCorrupt, match=f"{tmp_path / file}.*{message}"):
         opened(tmp_path, published)
 
 

@@ -30,7 +30,7 @@ from allaprima.weights.quantize import (
     LINEARS,
     build_networks,
     choose_precision,
-    is_short,
+    is_memory_short,
     multiplies_bfloat16,
     pack,
     widen,
@@ -79,7 +79,7 @@ class CheckpointFiles:
         networks = build_networks(self.config, precision)
         if precision in LINEARS:
             packed = entry.packed_weights(precision) or self._pack(networks, entry, precision, check)
-            load_packed(networks, packed, device, stream_text=is_short(self.config, precision, device))
+            load_packed(networks, packed, device, stream_text=is_memory_short(self.config, precision, device))
             if not multiplies_bfloat16(device):
                 widen(networks)
         else:
