@@ -393,7 +393,9 @@ async def test_nesting_without_end_is_refused(
 async def test_no_depth_of_nesting_is_an_error_of_the_server(client: httpx2.AsyncClient) -> None:
     for depth in range(800, 1000, 2):
         nested = "[" * depth + "]" * depth
-        answer = await client.post(IMAGES_PATH, content=f'{{"n": {nested}, "num_images": {nested}, "prompt": {nested}}}')
+        answer = await client.post(
+            IMAGES_PATH, content=f'{{"n": {nested}, "num_images": {nested}, "prompt": {nested}}}'
+        )
         assert answer.status_code == 400
 
 
