@@ -75,7 +75,7 @@ sketch: $(VENV)/.dev ## train the built-in model (seven hours on two cores)
 	$(BIN)/python -m training
 
 sketch-suite: $(VENV)/.dev ## score the built-in model on its suite of prompts
-	$(BIN)/python -m training.score
+	$(BIN)/python -m training.evaluate.score
 
 sheet: $(VENV)/.dev ## paint the README's grid and the sheet of 64 prompts
 	$(BIN)/python tools/sheet.py

@@ -23,7 +23,7 @@ from allaprima.weights.model import open_model
 from allaprima.weights.networks import Model
 from allaprima.weights.precision import build_networks
 from allaprima.weights.tokenizer import word_tokenizer, word_tokenizers
-from training.captions import words
+from training.data.captions import words
 
 PROMPT = "A T-Rex relaxing on a beach, lying on a sun lounger and wearing sunglasses."
 GPU_PRECISIONS = (Precision.BF16, Precision.FP8, Precision.INT8, Precision.INT8WO, Precision.INT4WO)

@@ -13,7 +13,7 @@ from allaprima.request import ImageRequest
 from allaprima.settings import DEFAULT_SAFETY_THRESHOLD
 from allaprima.weights.catalog import SKETCH_ID, sketch_folder
 from allaprima.weights.model import open_model
-from training.suite import asks
+from training.evaluate.benchmark import asks
 
 
 @torch.inference_mode()

@@ -21,7 +21,7 @@ from allaprima.request import ImageRequest, Precision
 from allaprima.weights.catalog import SKETCH_ID, sketch_folder
 from allaprima.weights.model import open_model
 from service import cpu_name
-from training.suite import asks
+from training.evaluate.benchmark import asks
 
 BLOCKS = ("transformer.double_blocks", "transformer.single_blocks", "t5.encoder.block")
 OTHERS = (Precision.BF16, Precision.INT8, Precision.INT8WO, Precision.FP8, Precision.INT4WO)

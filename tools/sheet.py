@@ -15,7 +15,7 @@ from allaprima.engine.pipeline import Pipeline
 from allaprima.request import ImageRequest
 from allaprima.weights.catalog import SKETCH_ID, sketch_folder
 from allaprima.weights.model import open_model
-from training.suite import asks
+from training.evaluate.benchmark import asks
 
 FIRST = "A T-Rex relaxing on a beach, lying on a sun lounger and wearing sunglasses."
 FOLDER = Path("docs/images")

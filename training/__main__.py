@@ -19,18 +19,18 @@ from allaprima.weights.folder import save_model
 from allaprima.weights.model import open_model
 from allaprima.weights.networks import Networks
 from allaprima.weights.tokenizer import word_tokenizer
-from training.art import Art
-from training.autoencoder import fit_autoencoder, fit_decoder
-from training.batches import Gallery, Mix
-from training.buckets import make_buckets
-from training.captions import words
-from training.cutouts import Cutter, make_cutouts
-from training.detector import load_detector
-from training.fit import Fit
-from training.flow import BATCH, FEW_UNTIL, FLOW_CHECKPOINT, FLOW_SEED, FlowNetworks, fit_flow, flow_optimizers
-from training.pictures import Painters
-from training.reading import Likenesses, teach_reading
-from training.snapshots import take_snapshot
+from training.data.art import Art
+from training.data.batches import Gallery, Mix
+from training.data.cached_latents import make_buckets
+from training.data.captions import words
+from training.data.latent_sprites import Cutter, make_cutouts
+from training.data.rendering import Painters
+from training.evaluate.evaluator import load_detector
+from training.fit.autoencoder import fit_autoencoder, fit_decoder
+from training.fit.flow import BATCH, FEW_UNTIL, FLOW_CHECKPOINT, FLOW_SEED, FlowNetworks, fit_flow, flow_optimizers
+from training.fit.loop import Fit
+from training.fit.snapshots import take_snapshot
+from training.fit.text_encoders import Likenesses, teach_reading
 
 #: The fitted autoencoder in the work folder, in bfloat16; its encoder is shipped, its decoder is fitted on.
 AUTOENCODER = "autoencoder.safetensors"

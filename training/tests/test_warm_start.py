@@ -12,9 +12,9 @@ from allaprima.weights.folder import save_model
 from allaprima.weights.networks import Networks
 from allaprima.weights.tokenizer import word_tokenizer
 from training.__main__ import AUTOENCODER, export, keep_autoencoder, take_autoencoder, warm_start
-from training.captions import words
-from training.fit import Fit
-from training.flow import FEW_UNTIL, FlowNetworks, flow_optimizers
+from training.data.captions import words
+from training.fit.flow import FEW_UNTIL, FlowNetworks, flow_optimizers
+from training.fit.loop import Fit
 
 
 def test_a_warm_start_begins_with_the_folders_weights(tmp_path):

@@ -1,0 +1,1 @@
+"""How `sketch` is scored: the benchmark of prompts, and the evaluator that detects what an image shows."""

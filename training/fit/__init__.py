@@ -1,0 +1,1 @@
+"""The fits of `sketch` and of the evaluator, and what they share."""

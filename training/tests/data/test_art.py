@@ -1,0 +1,42 @@
+"""Sprites: every thing has one, and recolouring turns its main tone and nothing else."""
+
+import colorsys
+
+import numpy as np
+import pytest
+
+from training.data.art import DYES
+from training.data.objects import THINGS
+
+RECOLOURED = [thing.icon for thing in THINGS if thing.colour]
+
+
+def test_every_thing_is_drawn_with_colours_inside_its_alpha(art):
+    for thing in THINGS:
+        sprite = art.sprite(thing.icon, 24)
+        assert sprite.shape == (24, 24, 4)
+        assert 0.05 < sprite[..., 3].mean() <= 1
+        assert (sprite[..., :3] <= sprite[..., 3:] + 1e-6).all()
+
+
+@pytest.mark.parametrize("icon", RECOLOURED)
+def test_a_recoloured_thing_keeps_its_outline_and_looks_different_in_every_colour(art, icon):
+    usual = art.sprite(icon, 32)
+    dyed = [art.sprite(icon, 32, dye) for dye in DYES]
+    assert all(np.allclose(one[..., 3], usual[..., 3]) for one in dyed)
+    for i, one in enumerate(dyed):
+        for other in dyed[:i]:
+            assert np.abs(one - other).mean() > 0.01
+
+
+def test_a_blue_car_is_blue_where_the_usual_one_is_red(art):
+    usual, blue = (art.sprite("automobile", 64, dye) for dye in (None, "blue"))
+    changed = np.abs(usual - blue).sum(axis=2) > 0.5
+    hues = [colorsys.rgb_to_hsv(*pixel)[0] * 360 for pixel in blue[changed][:, :3].tolist()]
+    assert 0.1 < changed.mean() < 0.6
+    assert abs(np.median(hues) - DYES["blue"][0]) < 15
+
+
+def test_black_is_dark(art):
+    sprite = art.sprite("red-heart", 64, "black")
+    assert sprite[32, 32, :3].max() < 0.3

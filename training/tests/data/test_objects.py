@@ -1,0 +1,53 @@
+"""The list of things: enough of them, told apart by their names."""
+
+from collections import Counter
+
+import pytest
+
+from training.data.objects import ACCESSORIES, BY_ICON, THINGS, article, plural
+
+
+def test_there_are_160_things_each_once():
+    assert len(THINGS) == len(BY_ICON) == 160
+
+
+def test_no_two_things_share_a_name_even_in_the_plural():
+    named = Counter(name for thing in THINGS for wording in thing.wordings for name in {wording, plural(wording)})
+    assert [name for name, times in named.items() if times > 1] == []
+
+
+@pytest.mark.parametrize(
+    ("one", "many"),
+    [
+        ("dog", "dogs"),
+        ("red apple", "red apples"),
+        ("slice of pizza", "slices of pizza"),
+        ("fox", "foxes"),
+        ("peach", "peaches"),
+        ("strawberry", "strawberries"),
+        ("monkey", "monkeys"),
+        ("tomato", "tomatoes"),
+        ("flamingo", "flamingos"),
+        ("mouse", "mice"),
+        ("maple leaf", "maple leaves"),
+        ("snowman", "snowmen"),
+    ],
+)
+def test_plurals_are_as_english_has_them(one, many):
+    assert plural(one) == many
+
+
+@pytest.mark.parametrize("name", ["elephant", "orange car", "umbrella", "ice cream"])
+def test_an_stands_before_a_vowel(name):
+    assert article(name) == "an"
+
+
+@pytest.mark.parametrize("name", ["dog", "unicorn", "ufo", "small elephant"])
+def test_a_stands_before_all_else(name):
+    assert article(name) == "a"
+
+
+@pytest.mark.parametrize("accessory", ACCESSORIES, ids=lambda accessory: accessory.icon)
+def test_an_accessory_is_a_thing_itself_and_several_things_can_carry_it(accessory):
+    assert accessory.icon in BY_ICON
+    assert sum(getattr(thing.body, accessory.place) is not None for thing in THINGS) >= 5

@@ -1,0 +1,157 @@
+"""A fit: its schedule by the clock, which a written clock stands in for, its steps, and its checkpoints."""
+
+import pytest
+import torch
+from torch import nn
+
+from training.fit.loop import CHECKPOINT_S, DECAY_FROM, LONGEST_STEP_S, SNAPSHOT_S, WARM_STEPS, Fit
+
+
+class Clock:
+    """Tells the seconds that were spent on it, and no others."""
+
+    def __init__(self):
+        self.now_s = 1000.0
+
+    def __call__(self):
+        return self.now_s
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def begun(clock, tmp_path):
+    """Returns a fit of a fresh network, the same every time, that a checkpoint may be there for."""
+
+    def begin(minutes=1.0):
+        torch.manual_seed(0)
+        network = nn.Linear(3, 2)
+        optimizers = [torch.optim.AdamW(network.parameters(), lr=0.1)]
+        return Fit(tmp_path / "fit.ckpt", {"network": network}, optimizers, minutes, seed=7, clock=clock)
+
+    return begin
+
+
+def descend(fit):
+    """One step on random data."""
+    fit.descend(fit.networks["network"](torch.randn(4, 3)).square().sum())
+
+
+def weight(fit):
+    return fit.networks["network"].weight
+
+
+def test_a_fit_takes_steps_until_its_minutes_are_used(clock, begun):
+    fit = begun(minutes=0.5)
+
+    for step in fit.steps():
+        assert fit.share == pytest.approx(step / 15)
+        clock.now_s += 2
+
+    assert fit.step == 15
+    assert fit.share == 1
+
+
+def test_a_fit_of_no_minutes_takes_no_steps(begun):
+    assert list(begun(minutes=0.0).steps()) == []
+
+
+def test_a_step_during_which_the_machine_slept_counts_as_a_long_one_and_no_more(clock, begun):
+    fit = begun()
+
+    steps = fit.steps()
+    next(steps)
+    clock.now_s += 3600
+    next(steps)
+
+    assert fit.elapsed_s == LONGEST_STEP_S
+
+
+def test_rates_rise_over_the_first_steps_stay_and_fall_to_nothing(clock, begun):
+    fit, told = begun(minutes=50.0), []
+
+    for _ in fit.steps():
+        descend(fit)
+        told.append((fit.share, fit.optimizers[0].param_groups[0]["lr"]))
+        clock.now_s += 3
+
+    rates = [rate for _, rate in told]
+    assert rates[:WARM_STEPS] == pytest.approx([0.1 * (step + 1) / WARM_STEPS for step in range(WARM_STEPS)])
+    assert {rate for share, rate in told[WARM_STEPS:] if share < DECAY_FROM} == {0.1}
+    assert rates[WARM_STEPS:] == sorted(rates[WARM_STEPS:], reverse=True)
+    assert rates[-1] < 0.001
+
+
+def test_a_step_moves_every_parameter_by_a_gradient_whose_norm_is_kept_to_one(begun):
+    fit = begun()
+    before = [parameter.clone() for parameter in fit.networks["network"].parameters()]
+
+    fit.descend(1000 * fit.networks["network"](torch.ones(1, 3)).square().sum())
+
+    after = list(fit.networks["network"].parameters())
+    assert not any(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+    gradients = torch.cat([parameter.grad.flatten() for parameter in after])
+    assert float(gradients.norm()) == pytest.approx(1.0, abs=1e-3)
+
+
+def test_a_snapshot_is_due_once_per_its_time(clock, begun):
+    fit = begun()
+    assert not fit.is_snapshot_due()
+    clock.now_s += SNAPSHOT_S + 1
+    assert fit.is_snapshot_due()
+    assert not fit.is_snapshot_due()
+
+
+def test_a_fit_that_was_broken_off_goes_on_as_if_it_had_not_been(clock, begun, tmp_path):
+    whole = begun(minutes=2.0)
+    for _ in whole.steps():
+        descend(whole)
+        clock.now_s += LONGEST_STEP_S
+    (tmp_path / "fit.ckpt").unlink()
+
+    first = begun(minutes=2.0)
+    for step in first.steps():
+        descend(first)
+        # A pause, after which a checkpoint is due.
+        clock.now_s += CHECKPOINT_S + 1 if step == 4 else LONGEST_STEP_S
+        if step == 6:
+            break
+    torch.randn(10)
+    again = begun(minutes=2.0)
+    taken = []
+    for step in again.steps():
+        descend(again)
+        taken.append(step)
+        clock.now_s += LONGEST_STEP_S
+
+    assert taken == list(range(5, 12))
+    assert (again.step, again.elapsed_s) == (whole.step, whole.elapsed_s)
+    assert torch.equal(weight(again), weight(whole))
+
+
+def test_every_step_draws_numbers_of_its_own(clock, begun):
+    drawn = []
+    for _ in begun(minutes=0.5).steps():
+        drawn.append(float(torch.rand(1)))
+        clock.now_s += 5
+    assert len(set(drawn)) == len(drawn) == 6
+
+
+def test_a_fit_that_goes_on_at_other_rates_takes_those_and_not_the_checkpoints(clock, begun):
+    first = begun(minutes=50.0)
+    for step in first.steps():
+        descend(first)
+        clock.now_s += 1
+        if step == WARM_STEPS:
+            break
+    first.optimizers[0].param_groups[0]["lr"] = 0.5
+    first.save()
+
+    again = begun(minutes=50.0)
+    next(again.steps())
+    descend(again)
+
+    assert again.optimizers[0].param_groups[0]["lr"] == 0.1
