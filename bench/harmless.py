@@ -13,7 +13,7 @@ from allaprima.request import ImageRequest
 from allaprima.settings import DEFAULT_SAFETY_THRESHOLD
 from allaprima.weights.catalog import SKETCH_ID, sketch_folder
 from allaprima.weights.model import open_model
-from training.evaluate.benchmark import asks
+from training.evaluate.benchmark import benchmark_prompts
 
 
 @torch.inference_mode()
@@ -24,7 +24,7 @@ def main() -> None:
     options = parser.parse_args()
     pipeline = Pipeline(open_model(sketch_folder()).load(), "cpu")
     checker = SafetyChecker.load()
-    asked = asks()
+    asked = benchmark_prompts()
     scores = []
     for number in range(options.pictures):
         prompt = asked[number % len(asked)].text

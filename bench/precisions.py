@@ -21,7 +21,7 @@ from allaprima.request import ImageRequest, Precision
 from allaprima.weights.catalog import SKETCH_ID, sketch_folder
 from allaprima.weights.model import open_model
 from service import cpu_name
-from training.evaluate.benchmark import asks
+from training.evaluate.benchmark import benchmark_prompts
 
 BLOCKS = ("transformer.double_blocks", "transformer.single_blocks", "t5.encoder.block")
 OTHERS = (Precision.BF16, Precision.INT8, Precision.INT8WO, Precision.FP8, Precision.INT4WO)
@@ -32,9 +32,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pictures", type=int, default=50, help="how many pictures to compare")
     options = parser.parse_args()
+    prompts = benchmark_prompts()
     requests = [
         ImageRequest(prompt.text, seed, SKETCH_ID, 512, 512)
-        for seed, prompt in enumerate(asks()[:: max(1, len(asks()) // options.pictures)][: options.pictures])
+        for seed, prompt in enumerate(prompts[:: max(1, len(prompts) // options.pictures)][: options.pictures])
     ]
     exact = load(Precision.FP32)
     pictures = [exact.paint(request)[0] for request in requests]

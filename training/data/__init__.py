@@ -1,1 +1,1 @@
-"""What `sketch` is fitted to: drawn scenes, their captions, their latents, and the batches of a fit."""
+"""The training data of `sketch`: drawn scenes, their captions, their latents, and batches of them."""

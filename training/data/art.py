@@ -1,7 +1,7 @@
-"""The pictures of things: flat vector art by Microsoft (MIT), recoloured where asked, rasterised at any size.
+"""Images of the objects: flat vector art by Microsoft (MIT), rasterised at any size, in any of its colour variants.
 
-The art comes from the npm package named in `PACKAGE`, fetched once with `npm pack` into a folder of the caller's
-choice; nothing of it is shipped.
+The art is the npm package `PACKAGE`, which `npm pack` fetches once into a folder that the caller chooses. None of it is
+shipped with allaprima.
 """
 
 import colorsys
@@ -22,8 +22,8 @@ from PIL import Image
 PACKAGE = "@iconify-json/fluent-emoji-flat@1.2.6"
 TARBALL = "iconify-json-fluent-emoji-flat-1.2.6.tgz"
 
-#: Colours that things come in: hue in degrees, saturation and value of their main tone.
-DYES: dict[str, tuple[float, float, float]] = {
+#: Colours in which an object can be drawn: hue in degrees, saturation and value of the object's main tone.
+COLOUR_VARIANTS: dict[str, tuple[float, float, float]] = {
     "red": (358, 0.82, 0.92),
     "orange": (27, 0.85, 0.98),
     "yellow": (48, 0.78, 0.99),
@@ -34,49 +34,50 @@ DYES: dict[str, tuple[float, float, float]] = {
     "black": (250, 0.2, 0.2),
 }
 
-#: Tones within this many degrees of the main tone's hue are recoloured with it, if saturated at least so much.
+#: Tones are recoloured with the main tone if their hue is within so many degrees of it and they are at least this
+#: saturated.
 HUE_REACH, LEAST_SATURATION = 44.0, 0.25
-#: Side in pixels at which an icon's main tone is looked for.
+#: Side in pixels of the raster in which the main tone of an icon is searched.
 TONE_PX = 48
 
 _HEX = re.compile(r"#([0-9a-fA-F]{6}|[0-9a-fA-F]{3})\b")
 
 
 class Art:
-    """The art package on disk, rasterised on demand."""
+    """The art package on disk, which rasterises icons on demand and caches them."""
 
     def __init__(self, folder: Path) -> None:
-        """folder: holds the package's tarball, or will once it is fetched with npm."""
+        """folder: of the package's tarball; npm fetches it there if it is missing."""
         self.folder = folder
         package = json.loads(_member(folder, "package/icons.json"))
         self._icons: dict[str, dict[str, str]] = package["icons"]
         self._box = f"0 0 {package['width']} {package['height']}"
 
-    def sprite(self, icon: str, px: int, dye: str | None = None) -> NDArray[np.float32]:
+    def sprite(self, icon: str, px: int, variant: str | None = None) -> NDArray[np.float32]:
         """Return an icon as (px, px, 4), float32 in [0, 1], colours multiplied by alpha.
 
-        dye: one of `DYES`; the icon's main tone and its shades become that colour's.
+        variant: one of `COLOUR_VARIANTS`, which replaces the main tone and its shades; None: the usual colour.
         """
-        return _multiplied(self._levels(icon, px, dye))
+        return _premultiplied(self._levels(icon, px, variant))
 
-    # Kept as bytes, most of all sprites fit; to rasterise one takes ten times as long as to turn it into floats.
+    # Cached as bytes, so that most sprites fit. Rasterising takes ten times as long as the conversion to float.
     @lru_cache(maxsize=3000)  # noqa: B019 - one Art lives as long as the process
-    def _levels(self, icon: str, px: int, dye: str | None) -> NDArray[np.uint8]:
+    def _levels(self, icon: str, px: int, variant: str | None) -> NDArray[np.uint8]:
         body = self._icons[icon]["body"]
-        if dye is not None:
-            body = _dyed(body, self._main_tone(icon), dye)
+        if variant is not None:
+            body = _recoloured(body, self._main_tone(icon), variant)
         return self._raster(body, px)
 
     def _raster(self, body: str, px: int) -> NDArray[np.uint8]:
-        """Return an icon's drawing in levels: (px, px, 4), colours not multiplied by alpha."""
+        """Return a rasterised icon: (px, px, 4), uint8, colours not multiplied by alpha."""
         svg = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="{self._box}">{body}</svg>'
         png = bytes(resvg_py.svg_to_bytes(svg_string=svg, width=px, height=px))
         return np.asarray(Image.open(io.BytesIO(png)).convert("RGBA"))
 
     @cache  # noqa: B019 - as above
     def _main_tone(self, icon: str) -> tuple[float, float, float]:
-        """Return hue in degrees, saturation and value of the saturated tone that covers most of an icon."""
-        pixels = _multiplied(self._levels(icon, TONE_PX, None)).reshape(-1, 4)
+        """Return hue in degrees, saturation and value of the most frequent saturated tone of an icon."""
+        pixels = _premultiplied(self._levels(icon, TONE_PX, None)).reshape(-1, 4)
         solid = pixels[pixels[:, 3] > 0.99, :3]
         tones = np.array([colorsys.rgb_to_hsv(*pixel) for pixel in solid.tolist()])
         tones = tones[tones[:, 1] > LEAST_SATURATION]
@@ -85,7 +86,7 @@ class Art:
         return 360 * hue, saturation, value
 
 
-def _multiplied(levels: NDArray[np.uint8]) -> NDArray[np.float32]:
+def _premultiplied(levels: NDArray[np.uint8]) -> NDArray[np.float32]:
     rgba = levels.astype(np.float32) / np.float32(255)
     rgba[..., :3] *= rgba[..., 3:]
     return rgba
@@ -102,12 +103,12 @@ def _member(folder: Path, name: str) -> bytes:
         return member.read()
 
 
-def _dyed(body: str, main: tuple[float, float, float], dye: str) -> str:
-    """Return an icon's SVG with the main tone and its shades turned into a dye's."""
+def _recoloured(body: str, main: tuple[float, float, float], variant: str) -> str:
+    """Return an icon's SVG with the main tone and its shades in a colour variant."""
     main_hue, main_saturation, main_value = main
-    hue, saturation, value = DYES[dye]
+    hue, saturation, value = COLOUR_VARIANTS[variant]
 
-    def turned(match: re.Match[str]) -> str:
+    def recoloured(match: re.Match[str]) -> str:
         digits = match[1] if len(match[1]) == 6 else "".join(2 * digit for digit in match[1])
         h, s, v = colorsys.rgb_to_hsv(*(int(digits[i : i + 2], 16) / 255 for i in (0, 2, 4)))
         away = (360 * h - main_hue + 180) % 360 - 180
@@ -117,4 +118,4 @@ def _dyed(body: str, main: tuple[float, float, float], dye: str) -> str:
         rgb = colorsys.hsv_to_rgb(((hue + 0.2 * away) % 360) / 360, s, v)
         return "#" + "".join(f"{round(255 * part):02x}" for part in rgb)
 
-    return _HEX.sub(turned, body)
+    return _HEX.sub(recoloured, body)

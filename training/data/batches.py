@@ -1,9 +1,9 @@
-"""Batches: what each step of the flow looks at, by the step's number.
+"""The batch of each step of the flow's fit.
 
-Some of a batch are drawn scenes, the others collages that were never seen before; all are worded anew. What is random
-about a batch follows from the step, so a fit of the same scenes and mix that was broken off goes on with the same ones.
+A batch consists of drawn scenes and of new latent composites, with a new caption for each. Its random numbers depend on
+the step alone, so a fit that is resumed with the same scenes and mix sees the batches that it would have seen.
 
-Dimension key: D drawn scenes, K collages, B both, T text tokens, L image tokens, C latent values per token.
+Dimension key: D drawn scenes, K composites, B both, T text tokens, L image tokens, C latent values per token.
 """
 
 import os
@@ -19,134 +19,140 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from training.data.cached_latents import Bucket
-from training.data.caption_tokens import Captions
-from training.data.latent_composites import Plan, Planner, compose_collage, laid
-from training.data.latent_sprites import Cutouts
-from training.data.layout_labels import right_answers
-from training.data.scenes import LEEWAY, Scene
+from training.data.caption_tokens import CaptionTokenizer
+from training.data.latent_composites import CompositePlan, CompositePlanner, compose_compositable, composite
+from training.data.latent_sprites import LatentSprites
+from training.data.layout_labels import layout_labels
+from training.data.scenes import FREE_FACTORS, Scene
 
-#: A canvas is picked by the number of its scenes to this power, so a rare one more often than its share.
-EVENNESS = 0.8
-#: How much more often than others a scene is picked of a kind that is seldom: a thing that wears or holds something, or
-#: that stands in front of another.
-SELDOM = 2.0
-#: How much more often than others a scene is picked that shows a dyed thing: dyed, the few things that can be look
-#: more than twice as many ways as all things undyed.
-DYED = 4.0
-#: How much more often than others a scene is picked that shows a small or a big thing: it is painted of cells all of
-#: its own, a big one of twice as many as another, a small one of a third, each holding thrice as much.
-SIZED = 12.0
+#: The probability of a canvas is proportional to its number of scenes to this power, which favours rare canvases.
+CANVAS_EXPONENT = 0.8
+# Sampling weights of scenes, relative to 1 for all others.
+#: An object with an accessory, or one in front of another: both are rare.
+RARE_WEIGHT = 2.0
+#: An object in a colour variant: the few objects with variants have more than twice as many appearances as all objects
+#: have without.
+VARIANT_WEIGHT = 4.0
+#: A small or a big object: its cells are unlike those of the usual size. A big one has twice as many, a small one a
+#: third, each with three times the content.
+SIZE_WEIGHT = 12.0
 
 
 @dataclass(frozen=True, slots=True)
 class Mix:
-    """How many scenes of each kind a batch holds."""
+    """Numbers of drawn scenes and of composites in a batch."""
 
     drawn: int
-    collages: int
+    composites: int
 
 
 class Batch(NamedTuple):
-    """What a step looks at: scenes of one canvas with a caption each, the drawn ones first."""
+    """Scenes of one canvas with a caption each, the drawn ones first."""
 
-    #: Number of the bucket.
+    #: Index of the bucket.
     bucket: int
-    #: Numbers of the drawn scenes in their bucket: (D,), int64.
+    #: Indices of the drawn scenes in their bucket: (D,), int64.
     picks: Tensor
-    #: How the collages are laid.
-    plan: Plan
-    #: The collages' leeway: (K, LEEWAY), float32.
-    leeway: Tensor
+    #: Plan of the composites.
+    plan: CompositePlan
+    #: Free factors of the composites: (K, FREE_FACTORS), float32.
+    free_factors: Tensor
     #: Token ids: (B, T) each, int64.
     t5_ids: Tensor
     clip_ids: Tensor
-    #: `cells.right_answers`: (B, L, questions), uint8.
-    answers: Tensor
+    #: `layout_labels`: (B, L, questions), uint8.
+    labels: Tensor
 
 
-class Batches(Dataset[Batch]):
-    """The batch of every step, by the step's number."""
+class FlowBatches(Dataset[Batch]):
+    """Batches by step."""
 
     def __init__(self, scenes: list[list[Scene]], mix: Mix) -> None:
-        """scenes: the drawn ones of each bucket, one at least."""
+        """scenes: the drawn scenes of each bucket, at least one."""
         self._scenes, self._mix = scenes, mix
-        weights = np.array([len(several) for several in scenes], dtype=float) ** EVENNESS
-        self._chances = weights / weights.sum()
-        self._picked = [_chances(several) for several in scenes]
-        self._planner, self._captions = Planner(), Captions()
+        weights = np.array([len(bucket) for bucket in scenes], dtype=float) ** CANVAS_EXPONENT
+        self._bucket_chances = weights / weights.sum()
+        self._scene_chances = [_chances(bucket) for bucket in scenes]
+        self._planner, self._captions = CompositePlanner(), CaptionTokenizer()
 
     def __getitem__(self, step: int) -> Batch:
         rng = np.random.default_rng((2, step))
-        bucket = int(rng.choice(len(self._scenes), p=self._chances))
+        bucket = int(rng.choice(len(self._scenes), p=self._bucket_chances))
         drawn = self._scenes[bucket]
         width, height = drawn[0].width, drawn[0].height
-        collages = [_collage(rng, width, height) for _ in range(self._mix.collages)]
-        picks = rng.choice(len(drawn), size=self._mix.drawn, p=self._picked[bucket])
-        scenes = [*(drawn[i] for i in picks), *collages]
-        ids = self._captions.ids(scenes, rng)
-        leeway = torch.tensor([scene.leeway for scene in collages]).reshape(-1, LEEWAY)
-        plan = self._planner.plan(collages)
-        return Batch(bucket, torch.from_numpy(picks), plan, leeway, *ids, right_answers(scenes))
+        composites = [_compose_weighted(rng, width, height) for _ in range(self._mix.composites)]
+        picks = rng.choice(len(drawn), size=self._mix.drawn, p=self._scene_chances[bucket])
+        scenes = [*(drawn[i] for i in picks), *composites]
+        ids = self._captions.tokenize(scenes, rng)
+        free_factors = torch.tensor([scene.free_factors for scene in composites]).reshape(-1, FREE_FACTORS)
+        plan = self._planner.plan(composites)
+        return Batch(bucket, torch.from_numpy(picks), plan, free_factors, *ids, layout_labels(scenes))
 
 
 def _chances(scenes: list[Scene]) -> NDArray[np.float64]:
-    """Return how likely each scene of a bucket is to be picked."""
+    """Return the sampling probability of each scene of a bucket."""
     weights = np.array([_weight(scene) for scene in scenes])
     return weights / weights.sum()
 
 
 def _weight(scene: Scene) -> float:
-    """Return how much more often than the plainest scenes one is picked, by the rarest that is about it."""
+    """Return the sampling weight of a scene: that of its rarest attribute."""
     if any(subject.size is not None for subject in scene.subjects):
-        return SIZED
-    if any(subject.dye is not None for subject in scene.subjects):
-        return DYED
-    is_seldom = scene.relation == "front" or any(subject.accessory for subject in scene.subjects)
-    return SELDOM if is_seldom else 1.0
+        return SIZE_WEIGHT
+    if any(subject.variant is not None for subject in scene.subjects):
+        return VARIANT_WEIGHT
+    is_rare = scene.relation == "front" or any(subject.accessory for subject in scene.subjects)
+    return RARE_WEIGHT if is_rare else 1.0
 
 
-def _collage(rng: Generator, width: int, height: int) -> Scene:
-    """Return a scene of `compose_collage`, as much more likely as it would be picked more often."""
+def _compose_weighted(rng: Generator, width: int, height: int) -> Scene:
+    """Return a random compositable scene, with a probability proportional to its weight (rejection sampling)."""
     while True:
-        scene = compose_collage(rng, width, height)
-        if rng.random() < _weight(scene) / SIZED:
+        scene = compose_compositable(rng, width, height)
+        if rng.random() < _weight(scene) / SIZE_WEIGHT:
             return scene
 
 
 @dataclass(frozen=True, slots=True)
-class Gallery:
-    """What batches are shown from, on the networks' device."""
+class LatentStore:
+    """The latents that batches refer to, on the device of the networks."""
 
     buckets: list[Bucket]
-    #: None for batches without collages.
-    cutouts: Cutouts | None
+    #: None for batches without composites.
+    sprites: LatentSprites | None
 
     @property
     def device(self) -> torch.device:
-        """Where it is."""
+        """Device of the latents."""
         return self.buckets[0].latents.device
 
-    def show(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Return a batch's latents and leeway: (B, L, C) and (B, LEEWAY), float32. One with collages wants cutouts."""
+    def load(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return the latents and free factors of a batch: (B, L, C) and (B, FREE_FACTORS), float32.
+
+        A batch with composites needs sprites.
+        """
         bucket, device = self.buckets[batch.bucket], self.device
         picks = batch.picks.to(device, non_blocking=True)
-        image, leeway = bucket.latents[picks].float(), bucket.leeway[picks]
-        if len(batch.leeway) == 0:
-            return image, leeway
-        assert self.cutouts is not None, "there are cutouts for collages"
-        plan = Plan(*(told.to(device, non_blocking=True) for told in batch.plan))
-        collages = laid(self.cutouts, plan, bucket.rows, bucket.columns)
-        return torch.cat((image, collages)), torch.cat((leeway, batch.leeway.to(device, non_blocking=True)))
+        image, free_factors = bucket.latents[picks].float(), bucket.free_factors[picks]
+        if len(batch.free_factors) == 0:
+            return image, free_factors
+        assert self.sprites is not None, "a batch with composites needs sprites"
+        plan = CompositePlan(*(part.to(device, non_blocking=True) for part in batch.plan))
+        composites = composite(self.sprites, plan, bucket.rows, bucket.columns)
+        their_factors = batch.free_factors.to(device, non_blocking=True)
+        return torch.cat((image, composites)), torch.cat((free_factors, their_factors))
 
 
-def loaded(gallery: Gallery, first: int, mix: Mix) -> DataLoader[Batch]:
-    """Return the batches from a step on. For a GPU, other processes compose and word them ahead of it; a CPU has no
-    core to spare, and does so when one is wanted.
+def batch_loader(store: LatentStore, first: int, mix: Mix) -> DataLoader[Batch]:
+    """Return the batches from step `first` on.
+
+    For a fit on a GPU, worker processes prepare them ahead; for one on a CPU, which has no free core, each is prepared
+    when it is needed.
     """
-    on_gpu = gallery.device.type == "cuda"
+    on_gpu = store.device.type == "cuda"
     workers = (os.cpu_count() or 1) // 2 if on_gpu else 0
-    batches = Batches([bucket.scenes for bucket in gallery.buckets], mix)
-    # What uses a GPU must not be forked; from pinned memory a copy does not wait for the step before.
+    batches = FlowBatches([bucket.scenes for bucket in store.buckets], mix)
+    # A process that uses CUDA must not be forked. A copy from pinned memory does not wait for the previous step.
     context = "spawn" if workers else None
     steps = range(first, sys.maxsize)
     return DataLoader(

@@ -1,26 +1,27 @@
-"""Sentences that describe a scene, in the many wordings that people use.
+"""Captions: sentences that describe a scene, in many wordings.
 
-A caption says what the scene is about, and may leave nothing of it out but what a scene's leeway decides. Numbers,
-colours and sizes stand before the thing, what is worn or held behind it; the background comes first or last.
+A caption states everything about a scene except its free factors. Numbers, colours and sizes precede an object's name,
+its accessory follows it; the background comes first or last.
 """
 
 from functools import cache
 
 from numpy.random import Generator
 
-from training.data.art import DYES
-from training.data.backgrounds import BACKGROUNDS, OPEN, PLACES
-from training.data.objects import ACCESSORIES, BY_ACCESSORY, BY_ICON, THINGS, article, plural
-from training.data.scenes import MOST, Scene, Subject
+from training.data.art import COLOUR_VARIANTS
+from training.data.backgrounds import BACKGROUNDS, OPEN, SCENIC
+from training.data.objects import ACCESSORIES, BY_ACCESSORY, BY_ICON, OBJECTS, article, plural
+from training.data.scenes import MAX_OBJECTS, Scene, Subject
 
-#: Marks of a scene's first to fourth subject, for `marked_caption`: characters of no alphabet, which tokenizers skip.
+#: Characters that mark the words of a scene's first to fourth subject in `marked_caption`; they are of a private use
+#: area, which the tokenizers ignore.
 MARKS = "\ue000\ue001\ue002\ue003"
-assert len(MARKS) == MOST
+assert len(MARKS) == MAX_OBJECTS
 _UNMARKED = dict.fromkeys(map(ord, MARKS))
 
-#: Other words for a colour.
+#: Words for a colour, where there are several.
 COLOUR_WORDS = {"gray": ("gray", "grey"), "purple": ("purple", "violet")}
-#: Words for a number of things.
+#: Words for a number of objects.
 COUNT_WORDS = {2: ("two", "2", "a pair of", "a couple of"), 3: ("three", "3", "a trio of"), 4: ("four", "4")}
 SIZE_WORDS = {
     "small": ("small", "little", "tiny"),
@@ -37,7 +38,7 @@ _PRAISE = ("cute", "beautiful", "nice", "lovely", "pretty", "happy", "funny")
 _SMALL_WORDS = frozenset(("a", "the", "one", "of", "in", "on", "at", "with", "and", "background"))
 _WORN = ("wearing {}", "with {}", "wearing {}", "in {}")
 _HELD = ("holding {}", "with {}", "holding {}", "carrying {}")
-#: {0} is the first thing, {1} the second.
+#: {0} is the first object, {1} the second.
 _RELATIONS: dict[str, tuple[str, ...]] = {
     "left": ("{0} left of {1}", "{0} to the left of {1}", "{1} right of {0}", "{1} to the right of {0}",
              "{0} on the left and {1} on the right", "{1} on the right and {0} on the left"),
@@ -51,12 +52,12 @@ _GROUNDS = ("on a {} background", "{} background", "on {}", "with a {} backgroun
 
 
 def caption(scene: Scene, rng: Generator) -> str:
-    """Return one of the sentences that describe a scene; the generator picks the wording."""
+    """Return a random caption of a scene."""
     return _plain(marked_caption(scene, rng))
 
 
 def marked_caption(scene: Scene, rng: Generator) -> str:
-    """Return what `caption` would, in which each word of a subject's name is followed by that subject's mark."""
+    """Return what `caption` returns for the same generator, with a subject's mark after each word of its name."""
     body = _body(scene, rng)
     ground = _pick(rng, background_words(scene.background))
     if rng.random() < 0.15:
@@ -70,7 +71,7 @@ def marked_caption(scene: Scene, rng: Generator) -> str:
 
 
 def _body(scene: Scene, rng: Generator) -> list[str]:
-    """Return what is said of a scene's things: of one, the thing first and what it does and wears behind it."""
+    """Return the phrases for a scene's objects; for a single one its name, then its action and accessory."""
     names = [_marked(_named(rng, subject), mark) for subject, mark in zip(scene.subjects, MARKS, strict=False)]
     if scene.relation is not None:
         return [_pick(rng, _RELATIONS[scene.relation]).format(*names)]
@@ -88,18 +89,18 @@ def _body(scene: Scene, rng: Generator) -> list[str]:
 
 
 def _named(rng: Generator, subject: Subject) -> str:
-    """Name a subject: how many, how big, which colour, what."""
-    thing = BY_ICON[subject.icon]
-    wording = thing.wordings[0] if rng.random() < 0.6 else _pick(rng, thing.wordings)
+    """Return the name of a subject with its number, size and colour."""
+    obj = BY_ICON[subject.icon]
+    wording = obj.wordings[0] if rng.random() < 0.6 else _pick(rng, obj.wordings)
     words = []
     if rng.random() < 0.06:
         words.append(_pick(rng, _PRAISE))
     if subject.size is not None:
         words.append(_pick(rng, SIZE_WORDS[subject.size]))
-    if subject.dye is not None:
-        # "red apple" is a name of its own.
+    if subject.variant is not None:
+        # The name "red apple" would contradict another colour.
         wording = wording.removeprefix("red ")
-        words.append(_pick(rng, COLOUR_WORDS.get(subject.dye, (subject.dye,))))
+        words.append(_pick(rng, COLOUR_WORDS.get(subject.variant, (subject.variant,))))
     if subject.count > 1:
         return " ".join((_pick(rng, COUNT_WORDS[subject.count]), *words, plural(wording)))
     named = " ".join((*words, wording))
@@ -109,11 +110,11 @@ def _named(rng: Generator, subject: Subject) -> str:
 
 @cache
 def background_words(name: str) -> tuple[str, ...]:
-    """Return the ways to ask for a background; of the open one, to say nothing."""
+    """Return the phrases for a background; the open background has one, which is empty."""
     if name == OPEN:
         return ("",)
-    if name in PLACES:
-        return PLACES[name].wordings
+    if name in SCENIC:
+        return SCENIC[name].wordings
     words = COLOUR_WORDS.get(name, (name,))
     return tuple(form.replace("a {}", f"{article(word)} {{}}").format(word) for word in words for form in _GROUNDS)
 
@@ -123,7 +124,7 @@ def _pick(rng: Generator, words: tuple[str, ...]) -> str:
 
 
 def _terse(rng: Generator, sentence: str) -> str:
-    """Leave out about half of a sentence's small words, as people in a hurry do."""
+    """Drop about half of a sentence's small words, as terse prompts do."""
     return " ".join(word for word in sentence.split() if _plain(word) not in _SMALL_WORDS or rng.random() < 0.5)
 
 
@@ -135,17 +136,17 @@ def _plain(text: str) -> str:
     return text.translate(_UNMARKED)
 
 
-def words() -> list[str]:
-    """Return every word that a caption can hold, in order of the alphabet: the built-in model's vocabulary."""
+def vocabulary() -> list[str]:
+    """Return every word that a caption can contain, sorted: the vocabulary of the built-in model."""
     sentences = [*_ARTICLES, *_OPENERS, *_ACTS, *_PRAISE, *_WORN, *_HELD]
     sentences += [
         form for forms in (*_RELATIONS.values(), *COUNT_WORDS.values(), *SIZE_WORDS.values()) for form in forms
     ]
-    sentences += [word for dye in DYES for word in COLOUR_WORDS.get(dye, (dye,))]
+    sentences += [word for variant in COLOUR_VARIANTS for word in COLOUR_WORDS.get(variant, (variant,))]
     sentences += [wording for accessory in ACCESSORIES for wording in accessory.wordings]
-    for thing in THINGS:
-        sentences += thing.wordings
-        sentences += [plural(wording) for wording in thing.wordings]
+    for obj in OBJECTS:
+        sentences += obj.wordings
+        sentences += [plural(wording) for wording in obj.wordings]
     sentences += [wording for name in BACKGROUNDS for wording in background_words(name)]
     cleaned = (
         sentence.replace("-", " ").replace("{0}", "").replace("{1}", "").replace("{}", "") for sentence in sentences

@@ -1,10 +1,10 @@
-"""Collages: scenes put together from latents, a plain background and cutouts of things on it.
+"""Latent composites: scenes assembled from latents, a plain background and sprites of objects on it.
 
-A thing of whole cells has nearly the same latents wherever it stands on a plain background. So pairs, counts and
-whatever else stands side by side are had without drawing and encoding them, and without end: of 10,000 drawn pairs a
-flow knew each by heart long before it had understood how any pair comes about.
+An object that covers whole cells of a plain background has nearly the same latents at every position. So scenes of
+several objects need not be drawn and encoded, and their number is unlimited: with 10,000 drawn pairs, a flow memorised
+each pair long before it generalised to others.
 
-Dimension key: B collages, S things at most, H rows, W columns, C latent values per token.
+Dimension key: B composites, S objects at most, H rows, W columns, C latent values per token.
 """
 
 from typing import NamedTuple
@@ -16,74 +16,74 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from training.data.backgrounds import COLOURS
-from training.data.latent_sprites import CUT_CELLS, MARGIN, SIDE, Cutouts, cutout_keys
-from training.data.scenes import COLLAGES_FROM, MOST, Scene, compose, mood, placed
+from training.data.latent_sprites import MARGIN, SPRITE_CELLS, SPRITE_SIDE, LatentSprites, sprite_keys
+from training.data.scenes import COMPOSITES_FROM, MAX_OBJECTS, Scene, background_params, compose, place_objects
 
 
-class Plan(NamedTuple):
-    """How collages of one canvas are laid."""
+class CompositePlan(NamedTuple):
+    """What each composite of one canvas consists of, as indices into `LatentSprites`."""
 
-    #: Numbers of their colours: (B,), int64.
+    #: Indices of the background colours: (B,), int64.
     colours: Tensor
-    #: From 0, darkest, to 1, brightest: (B,), float32.
+    #: Brightness of the backgrounds, 0 (darkest) to 1: (B,), float32.
     light: Tensor
-    #: Numbers of their cutouts, -1 for none: (B, S), int64.
-    things: Tensor
-    #: Cells of the things' upper left corners: (B, S) each, int64.
+    #: Indices of the sprites, -1 for none: (B, S), int64.
+    sprites: Tensor
+    #: Row and column of each object's upper left cell: (B, S) each, int64.
     rows: Tensor
     columns: Tensor
 
 
-def is_collage(scene: Scene) -> bool:
-    """Say whether a scene can be had as a collage: a plain background, and things on it that there are cutouts of."""
+def is_compositable(scene: Scene) -> bool:
+    """Whether a scene can be assembled from latents: its background is plain, and there is a sprite of each object."""
     if scene.background not in COLOURS or scene.relation == "front":
         return False
-    return all(one.box.cells in CUT_CELLS and one.subject.accessory is None for one in placed(scene))
+    return all(one.box.cells in SPRITE_CELLS and one.subject.accessory is None for one in place_objects(scene))
 
 
-def compose_collage(rng: Generator, width: int, height: int) -> Scene:
-    """Return a scene for a canvas that can be had as a collage, without combinations that are held out."""
+def compose_compositable(rng: Generator, width: int, height: int) -> Scene:
+    """Return a random compositable scene for a canvas, without held-out combinations."""
     while True:
-        scene = compose(int(rng.integers(COLLAGES_FROM, 2**62)), width, height)
-        if is_collage(scene):
+        scene = compose(int(rng.integers(COMPOSITES_FROM, 2**62)), width, height)
+        if is_compositable(scene):
             return scene
 
 
-class Planner:
-    """Says how scenes are laid as collages."""
+class CompositePlanner:
+    """Turns scenes into plans."""
 
     def __init__(self) -> None:
-        self._things = {key: number for number, key in enumerate(cutout_keys())}
-        self._colours = {colour: number for number, colour in enumerate(COLOURS)}
+        self._sprites = {key: index for index, key in enumerate(sprite_keys())}
+        self._colours = {colour: index for index, colour in enumerate(COLOURS)}
 
-    def plan(self, scenes: list[Scene]) -> Plan:
-        """Return the plan of scenes of one canvas, of each of which `is_collage` is true."""
-        things = np.full((len(scenes), MOST), -1)
-        corners = np.zeros((2, len(scenes), MOST), dtype=np.int64)
+    def plan(self, scenes: list[Scene]) -> CompositePlan:
+        """Return the plan of compositable scenes of one canvas."""
+        sprites = np.full((len(scenes), MAX_OBJECTS), -1)
+        corners = np.zeros((2, len(scenes), MAX_OBJECTS), dtype=np.int64)
         for i, scene in enumerate(scenes):
-            for j, one in enumerate(placed(scene)):
-                things[i, j] = self._things[one.box.cells, scene.background, (one.subject.icon, one.subject.dye)]
+            for j, one in enumerate(place_objects(scene)):
+                sprites[i, j] = self._sprites[one.box.cells, scene.background, (one.subject.icon, one.subject.variant)]
                 corners[:, i, j] = one.box.row, one.box.column
         colours = torch.tensor([self._colours[scene.background] for scene in scenes])
-        light = torch.tensor([(1 + mood(scene).light) / 2 for scene in scenes])
-        return Plan(colours, light, torch.from_numpy(things), *torch.from_numpy(corners))
+        light = torch.tensor([(1 + background_params(scene).light) / 2 for scene in scenes])
+        return CompositePlan(colours, light, torch.from_numpy(sprites), *torch.from_numpy(corners))
 
 
-def laid(cutouts: Cutouts, plan: Plan, rows: int, columns: int) -> Tensor:
-    """Return the latents of collages on a canvas of rows x columns cells: (B, H * W, C), float32.
+def composite(latents: LatentSprites, plan: CompositePlan, rows: int, columns: int) -> Tensor:
+    """Return the latents of composites on a canvas of rows x columns cells: (B, H * W, C), float32.
 
-    The plan is on the cutouts' device. Where a thing's margin meets another thing or its margin, both are added. Light
-    is added to things as well as to the background, 3 % of the range of levels at most; a drawn scene lights the
-    background only.
+    The plan must be on the device of the sprites. Where margins of objects overlap, both sprites are added. Light
+    brightens objects as well as the background, by at most 3 % of the range of levels; in a drawn scene it brightens
+    the background only.
     """
-    dark, bright = cutouts.grounds[rows, columns][plan.colours].unbind(1)  # (B, H, W, C)
-    ground = torch.lerp(dark, bright, plan.light[:, None, None, None])
-    # Things may stand at the edge, their margins beyond it, and what is empty of a small one's cutout.
-    canvas = F.pad(ground, (0, 0, MARGIN, SIDE, MARGIN, SIDE))
+    dark, bright = latents.backgrounds[rows, columns][plan.colours].unbind(1)  # (B, H, W, C)
+    background = torch.lerp(dark, bright, plan.light[:, None, None, None])
+    # A sprite's margin, and the empty part of a small object's sprite, may extend beyond the canvas.
+    canvas = F.pad(background, (0, 0, MARGIN, SPRITE_SIDE, MARGIN, SPRITE_SIDE))
     batch = torch.arange(len(canvas), device=canvas.device)[:, None, None]
-    side = torch.arange(SIDE, device=canvas.device)
-    for things, row, column in zip(plan.things.unbind(1), plan.rows.unbind(1), plan.columns.unbind(1), strict=True):
+    side = torch.arange(SPRITE_SIDE, device=canvas.device)
+    for sprite, row, column in zip(plan.sprites.unbind(1), plan.rows.unbind(1), plan.columns.unbind(1), strict=True):
         down, across = row[:, None, None] + side[:, None], column[:, None, None] + side
-        # Number -1 is the last one, which is empty.
-        canvas[batch, down, across] += cutouts.things[things].float()
+        # Index -1 is the last sprite, which is empty.
+        canvas[batch, down, across] += latents.sprites[sprite].float()
     return canvas[:, MARGIN : MARGIN + rows, MARGIN : MARGIN + columns].flatten(1, 2)

@@ -1,4 +1,7 @@
-"""Latents of drawn images."""
+"""Encoding images as latents of the autoencoder.
+
+Dimension key: B batch, L image tokens, C latent values per token.
+"""
 
 import hashlib
 
@@ -11,12 +14,12 @@ from training.data.rendering import to_signed
 
 
 def device_of(network: nn.Module) -> torch.device:
-    """Return where a network's parameters are."""
+    """Return the device of a network's parameters."""
     return next(network.parameters()).device
 
 
 def fingerprint(network: nn.Module) -> str:
-    """Return eight hex digits that tell a network's weights from others."""
+    """Return eight hex digits of a hash of a network's weights."""
     digest = hashlib.sha256()
     for tensor in network.state_dict().values():
         digest.update(tensor.cpu().numpy().tobytes())
@@ -24,8 +27,8 @@ def fingerprint(network: nn.Module) -> str:
 
 
 @torch.no_grad()
-def encoded(autoencoder: Autoencoder, pixels: Tensor) -> Tensor:
-    """Return pixels, 0 to 255, as packed latents: (B, 3, height, width) -> (B, L, C), bfloat16."""
+def encode_pixels(autoencoder: Autoencoder, pixels: Tensor) -> Tensor:
+    """Return images with levels 0 to 255 as packed latents: (B, 3, height, width) -> (B, L, C), bfloat16."""
     with torch.autocast(pixels.device.type, torch.bfloat16):
         z = autoencoder.encode(to_signed(pixels).contiguous(memory_format=torch.channels_last))
     return pack(z).bfloat16()

@@ -1,4 +1,4 @@
-"""Drawn scenes as tensors, drawn by other processes where they are many: what the fits look at."""
+"""Rendering scenes as tensors, in parallel processes where there are many."""
 
 import multiprocessing
 import os
@@ -19,26 +19,26 @@ from allaprima.flux.latents import token_grid
 from training.data.art import Art
 from training.data.scenes import SIZES, compose, draw_pixels
 
-#: Scenes that one process draws at a time.
-PART = 8
+#: Scenes in one task of a worker process.
+SCENES_PER_TASK = 8
 
-#: The art of a process that draws, once it has one.
-_art: Art | None = None
+#: The art of a worker process; set when the process starts.
+_worker_art: Art | None = None
 
 
 def canvas_px(width: int, height: int) -> tuple[int, int]:
-    """Return the width and height in pixels of the canvas on which the model paints a picture of that size."""
+    """Return the width and height in pixels of the canvas on which the model generates an image of a size."""
     rows, columns = token_grid(width, height, SKETCH.token_px, SKETCH.canvas_tokens)
     return columns * SKETCH.token_px, rows * SKETCH.token_px
 
 
-#: The canvas of a square picture.
+#: Canvas of a square image.
 SQUARE = canvas_px(512, 512)
 
 
-class Painters:
-    """As many processes as there are cores, each with its own art: from when there is first enough to draw, to the end
-    of the `with`.
+class SceneRenderer:
+    """Renders scenes with one process per core. The processes start with the first task that needs them, and end with
+    the `with` block.
     """
 
     def __init__(self, art: Art) -> None:
@@ -53,56 +53,59 @@ class Painters:
             self._pool.shutdown(cancel_futures=True)
             self._pool = None
 
-    def drawn(self, seeds: Sequence[int], width: int, height: int) -> Iterator[Tensor]:
-        """Return drawn scenes as they come, in order: (at most PART, 3, height, width), uint8; all are begun now."""
-        parts = [seeds[first : first + PART] for first in range(0, len(seeds), PART)]
+    def render_chunks(self, seeds: Sequence[int], width: int, height: int) -> Iterator[Tensor]:
+        """Yield rendered scenes in order, in chunks: (at most SCENES_PER_TASK, 3, height, width), uint8.
+
+        All tasks are submitted at the call.
+        """
+        parts = [seeds[first : first + SCENES_PER_TASK] for first in range(0, len(seeds), SCENES_PER_TASK)]
         if len(parts) == 1:
-            # Not worth the start of a process.
-            return iter([torch.from_numpy(_pixels(self._own_art, width, height, seeds))])
+            # Starting processes would take longer.
+            return iter([torch.from_numpy(_render(self._own_art, width, height, seeds))])
         if self._pool is None:
             context = multiprocessing.get_context("spawn")
-            self._pool = ProcessPoolExecutor(os.cpu_count(), context, _begin, (self._own_art.folder,))
-        return map(torch.from_numpy, self._pool.map(partial(_draw, width, height), parts))
+            self._pool = ProcessPoolExecutor(os.cpu_count(), context, _start_worker, (self._own_art.folder,))
+        return map(torch.from_numpy, self._pool.map(partial(_render_in_worker, width, height), parts))
 
-    def pixels(self, seeds: range, width: int = SQUARE[0], height: int = SQUARE[1]) -> Tensor:
-        """Return drawn scenes: (len(seeds), 3, height, width), uint8."""
+    def render(self, seeds: range, width: int = SQUARE[0], height: int = SQUARE[1]) -> Tensor:
+        """Return rendered scenes: (len(seeds), 3, height, width), uint8."""
         pixels = torch.empty(len(seeds), 3, height, width, dtype=torch.uint8)
-        for place, part in zip(pixels.split(PART), self.drawn(seeds, width, height), strict=True):
-            place.copy_(part)
+        for target, chunk in zip(pixels.split(SCENES_PER_TASK), self.render_chunks(seeds, width, height), strict=True):
+            target.copy_(chunk)
         return pixels
 
-    def pool(self, count: int) -> list[Tensor]:
-        """Return about `count` drawn scenes, the first by number, by canvas: (scenes, 3, height, width), uint8."""
+    def render_pool(self, count: int) -> list[Tensor]:
+        """Return about `count` rendered scenes by canvas, from seed 0 on: (scenes, 3, height, width) each, uint8."""
         pool, first = [], 0
         for size, share in SIZES.items():
             seeds = range(first, first + max(1, round(count * share)))
             first = seeds.stop
-            pool.append(self.pixels(seeds, *canvas_px(*size)))
+            pool.append(self.render(seeds, *canvas_px(*size)))
         return pool
 
 
-def _begin(folder: Path) -> None:
-    global _art  # noqa: PLW0603 - a process's own, set as it starts
+def _start_worker(folder: Path) -> None:
+    global _worker_art  # noqa: PLW0603 - each process sets its own when it starts
     torch.set_num_threads(1)
-    _art = Art(folder)
+    _worker_art = Art(folder)
 
 
-def _draw(width: int, height: int, seeds: Sequence[int]) -> NDArray[np.uint8]:
-    assert _art is not None
-    return _pixels(_art, width, height, seeds)
+def _render_in_worker(width: int, height: int, seeds: Sequence[int]) -> NDArray[np.uint8]:
+    assert _worker_art is not None
+    return _render(_worker_art, width, height, seeds)
 
 
-def _pixels(art: Art, width: int, height: int, seeds: Sequence[int]) -> NDArray[np.uint8]:
-    """Return drawn scenes: (len(seeds), 3, height, width)."""
-    pictures = np.stack([draw_pixels(compose(seed, width, height), art) for seed in seeds])
-    return np.ascontiguousarray(pictures.transpose(0, 3, 1, 2))
+def _render(art: Art, width: int, height: int, seeds: Sequence[int]) -> NDArray[np.uint8]:
+    """Return rendered scenes: (len(seeds), 3, height, width), uint8."""
+    images = np.stack([draw_pixels(compose(seed, width, height), art) for seed in seeds])
+    return np.ascontiguousarray(images.transpose(0, 3, 1, 2))
 
 
-def pick_canvas(pool: list[Tensor]) -> Tensor:
-    """Return one canvas's scenes, each canvas as often as it has scenes."""
+def sample_canvas(pool: list[Tensor]) -> Tensor:
+    """Return the scenes of a random canvas, with a probability proportional to their number."""
     return pool[int(torch.multinomial(torch.tensor([float(len(scenes)) for scenes in pool]), 1))]
 
 
 def to_signed(pixels: Tensor) -> Tensor:
-    """Levels, 0 to 255, of any dtype -> float32 in [-1, 1], same shape."""
+    """Levels 0 to 255 of any dtype -> float32 in [-1, 1], same shape."""
     return pixels.float() / 127.5 - 1

@@ -1,4 +1,4 @@
-"""`python -m training.data.samples`: a sheet of drawn scenes with a caption each, as the fits see them."""
+"""`python -m training.data.samples`: a contact sheet of drawn scenes with their captions."""
 
 import argparse
 import textwrap
@@ -11,19 +11,19 @@ from training.data.art import Art
 from training.data.captions import caption
 from training.data.scenes import SIZES, compose, draw_pixels
 
-#: Pictures on the sheet, in a row of it, the longer side of one, and the height of its caption, in pixels.
+#: Images on the sheet and in a row; the longer side of an image and the height of its caption, in pixels.
 COUNT, COLUMNS, SIDE, CAPTION = 48, 8, 192, 44
 
 
 def sample_sheet(art: Art, first: int = 0) -> Image.Image:
-    """Return the scenes of numbers from `first` on, on canvases of all sizes."""
+    """Return a sheet of scenes with seeds from `first` on, on canvases of all sizes."""
     sheet = Image.new("RGB", (COLUMNS * SIDE, COUNT // COLUMNS * (SIDE + CAPTION)), "white")
     pen = ImageDraw.Draw(sheet)
     rng = np.random.default_rng(first)
-    for place, size in enumerate(rng.choice(list(SIZES), COUNT, p=list(SIZES.values()))):
+    for i, size in enumerate(rng.choice(list(SIZES), COUNT, p=list(SIZES.values()))):
         width, height = (round(SIDE * side / max(size)) for side in size)
-        scene = compose(first + place, width, height)
-        x, y = place % COLUMNS * SIDE, place // COLUMNS * (SIDE + CAPTION)
+        scene = compose(first + i, width, height)
+        x, y = i % COLUMNS * SIDE, i // COLUMNS * (SIDE + CAPTION)
         sheet.paste(Image.fromarray(draw_pixels(scene, art)), (x, y))
         words = "\n".join(textwrap.wrap(caption(scene, rng), 30)[:3])
         pen.multiline_text((x + 2, y + SIDE + 2), words, fill="black", spacing=1)
@@ -35,7 +35,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m training.data.samples", description=__doc__)
     parser.add_argument("--art", type=Path, default=Path("build/art"), help="folder of the art package")
     parser.add_argument("--out", type=Path, default=Path("build/samples.png"))
-    parser.add_argument("--first", type=int, default=0, help="number of the first scene")
+    parser.add_argument("--first", type=int, default=0, help="seed of the first scene")
     options = parser.parse_args()
     options.out.parent.mkdir(parents=True, exist_ok=True)
     sample_sheet(Art(options.art), options.first).save(options.out)

@@ -1,8 +1,8 @@
-"""Scenes: a background and one to four things on it, composed by number and drawn.
+"""Scenes: a background and one to four objects, composed from a seed and drawn.
 
-The same seed gives the same scene for ever, so a set of scenes is a range of seeds. What words leave open about a scene
-(where things stand, the horizon, the light) is decided by a handful of standard normal numbers, its leeway;
-`flow.steered` tells how the noise that a picture is painted from comes to decide them.
+A seed always gives the same scene, so a set of scenes is a range of seeds. What a caption leaves open about a scene
+(the positions of objects, the horizon, the light) is decided by a few standard normal numbers, its free factors;
+`fit.flow.steer_noise` describes how the noise of an image determines them.
 """
 
 import math
@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 
 from allaprima.flux import SKETCH
 from allaprima.flux.latents import token_grid
-from training.data.art import DYES, Art
-from training.data.backgrounds import COLOURS, OPEN, PLACES, Mood, Picture, background, has_ground
+from training.data.art import COLOUR_VARIANTS, Art
+from training.data.backgrounds import COLOURS, OPEN, SCENIC, BackgroundParams, FloatImage, draw_background, has_ground
 from training.data.held_out import is_held_out
-from training.data.layout import Box, arranged
-from training.data.objects import ACCESSORIES, BY_ACCESSORY, BY_ICON, THINGS, Accessory, Thing
+from training.data.layout import Box, arrange
+from training.data.objects import ACCESSORIES, BY_ACCESSORY, BY_ICON, OBJECTS, Accessory, ObjectClass
 
-#: Sizes of pictures that the fits see, with their share of the scenes.
+#: Image sizes (width, height) in the training data, with the share of scenes of each.
 SIZES: dict[tuple[int, int], float] = {
     (512, 512): 0.46,
     (1024, 768): 0.2,
@@ -32,118 +32,120 @@ SIZES: dict[tuple[int, int], float] = {
     (512, 1440): 0.04,
 }
 
-#: Numbers of the first scene, apart from one another and from those of the other fits, which begin at 0: of those that
-#: the autoencoder's error is measured on,
+# First seeds of disjoint sets of scenes. The seeds of the model's fits begin at 0.
+#: Scenes on which the autoencoder's error is measured.
 VALIDATION_FROM = 10_000_000
-#: that the judge's errors are measured on,
-JUDGED_FROM = 20_000_000
-#: that the judge is fitted to,
-JUDGE_FITTED_FROM = 30_000_000
-#: and, without end, of those that become collages.
-COLLAGES_FROM = 100_000_000
+#: Scenes on which the evaluator's errors are measured.
+EVALUATOR_TEST_FROM = 20_000_000
+#: Scenes that the evaluator is fitted to.
+EVALUATOR_TRAIN_FROM = 30_000_000
+#: Scenes that become latent composites; this set has no end.
+COMPOSITES_FROM = 100_000_000
 
-#: What a scene leaves open, a standard normal number each: `Scene.leeway`. Three place its things, the last four make
-#: its mood, and the fourth decides nothing.
-LEEWAY = 8
+#: Number of a scene's free factors (`Scene.free_factors`). Three place the objects, the fourth is unused, and the last
+#: four are the background's parameters.
+FREE_FACTORS = 8
 
-#: How two things stand to each other: the first left of, above, or in front of the second, or just with it, which is
-#: drawn in the order of the words.
+#: Relation of two objects: the first is left of, above, in front of, or with the second; "with" is drawn like "left".
 Relation = Literal["left", "above", "front", "with"]
 RELATIONS: tuple[Relation, ...] = ("left", "above", "front", "with")
 Size = Literal["small", "big"]
-#: Things on a scene, at most.
-MOST = 4
+#: Most objects in a scene.
+MAX_OBJECTS = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """A thing that a scene is about, as words tell it."""
+    """One or several equal objects of a scene, with all that a caption says about them."""
 
     icon: str
     count: int = 1
-    dye: str | None = None
+    #: Colour variant; None: the usual colour.
+    variant: str | None = None
     size: Size | None = None
-    #: Icon of what it wears or holds.
+    #: Icon of the accessory that it wears or holds.
     accessory: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """What is to be drawn."""
+    """A description of an image, complete enough to draw it."""
 
     background: str
     subjects: tuple[Subject, ...]
-    #: Between two subjects; more than two, or one, stand in no relation.
+    #: Relation of the first subject to the second; None unless there are two subjects.
     relation: Relation | None
-    #: Canvas in pixels.
+    #: Size of the canvas in pixels.
     width: int
     height: int
-    #: LEEWAY numbers: shift across, down, of the second thing, which way three stand, horizon, light, drift, hue.
-    leeway: tuple[float, ...]
+    #: `FREE_FACTORS` standard normal numbers: horizontal shift, vertical shift, shift of the second object, unused,
+    #: horizon, light, drift, hue.
+    free_factors: tuple[float, ...]
 
 
-def evenly(number: float, choices: int) -> int:
-    """Return which of `choices` equally likely choices a standard normal number stands for."""
+def quantile_bin(number: float, choices: int) -> int:
+    """Return the index, 0 to choices - 1, of the quantile of the standard normal distribution that holds a number."""
     return min(choices - 1, int(choices * 0.5 * (1 + math.erf(number / math.sqrt(2)))))
 
 
-def compose(seed: int, width: int, height: int, *, may_be_held_out: bool = False) -> Scene:
-    """Return the scene of that number for that canvas; without combinations that are held out, unless they may be."""
+def compose(seed: int, width: int, height: int, *, allow_held_out: bool = False) -> Scene:
+    """Return the scene of a seed for a canvas; without held-out combinations unless they are allowed."""
     rng = np.random.default_rng(seed)
     while True:
         subjects, relation = _subjects(rng)
         chosen = _background(rng)
-        if may_be_held_out or not is_held_out(subjects, chosen):
+        if allow_held_out or not is_held_out(subjects, chosen):
             break
-    leeway = tuple(rng.standard_normal(LEEWAY).tolist())
-    return Scene(chosen, subjects, relation, width, height, leeway)
+    free_factors = tuple(rng.standard_normal(FREE_FACTORS).tolist())
+    return Scene(chosen, subjects, relation, width, height, free_factors)
 
 
 def _background(rng: Generator) -> str:
     kind = rng.random()
     if kind < 0.1:
         return OPEN
-    names = list(PLACES) if kind < 0.56 else list(COLOURS)
+    names = list(SCENIC) if kind < 0.56 else list(COLOURS)
     return names[rng.integers(len(names))]
 
 
 def _subjects(rng: Generator) -> tuple[tuple[Subject, ...], Relation | None]:
-    """Choose what a scene is about: one thing, several of a kind, two in a relation, or three or four things."""
+    """Choose the subjects: one object, several equal ones, two in a relation, or three or four different ones."""
     kind = rng.random()
     if kind < 0.44:
         return (_single(rng),), None
     if kind < 0.62:
-        counted = [thing for thing in THINGS if thing.counts]
-        thing = counted[rng.integers(len(counted))]
-        return (Subject(thing.icon, int(rng.integers(2, MOST + 1)), _dye(rng, thing)),), None
-    count = 2 if kind < 0.92 else int(rng.integers(3, MOST + 1))
-    things = [THINGS[i] for i in rng.choice(len(THINGS), count, replace=False)]
-    subjects = tuple(Subject(thing.icon, 1, _dye(rng, thing)) for thing in things)
+        counted = [obj for obj in OBJECTS if obj.counts]
+        obj = counted[rng.integers(len(counted))]
+        return (Subject(obj.icon, int(rng.integers(2, MAX_OBJECTS + 1)), _variant(rng, obj)),), None
+    count = 2 if kind < 0.92 else int(rng.integers(3, MAX_OBJECTS + 1))
+    objects = [OBJECTS[i] for i in rng.choice(len(OBJECTS), count, replace=False)]
+    subjects = tuple(Subject(obj.icon, 1, _variant(rng, obj)) for obj in objects)
     return subjects, RELATIONS[rng.choice(4, p=(0.3, 0.25, 0.15, 0.3))] if count == 2 else None
 
 
 def _single(rng: Generator) -> Subject:
-    bodies = [thing for thing in THINGS if any((thing.body.eyes, thing.body.head, thing.body.hand))]
+    bodies = [obj for obj in OBJECTS if any((obj.body.eyes, obj.body.head, obj.body.hand))]
     if rng.random() < 0.35:
-        # Everybody's first picture is of a T-Rex with sunglasses, the only body that is seen from the side.
-        thing = BY_ICON["t-rex"] if rng.random() < 0.5 else bodies[rng.integers(len(bodies))]
-        fitting = [item for item in ACCESSORIES if _spot(thing, item) is not None and item.icon != thing.icon]
-        return Subject(thing.icon, accessory=fitting[rng.integers(len(fitting))].icon)
-    thing = THINGS[rng.integers(len(THINGS))]
+        # The example prompt of the documentation asks for a T-Rex with sunglasses. It is the only body seen from the
+        # side, so it needs more examples than the others.
+        obj = BY_ICON["t-rex"] if rng.random() < 0.5 else bodies[rng.integers(len(bodies))]
+        fitting = [item for item in ACCESSORIES if _spot(obj, item) is not None and item.icon != obj.icon]
+        return Subject(obj.icon, accessory=fitting[rng.integers(len(fitting))].icon)
+    obj = OBJECTS[rng.integers(len(OBJECTS))]
     size: Size | None = None
     if rng.random() < 0.4:
         size = "small" if rng.random() < 0.5 else "big"
-    return Subject(thing.icon, 1, _dye(rng, thing), size)
+    return Subject(obj.icon, 1, _variant(rng, obj), size)
 
 
-def _dye(rng: Generator, thing: Thing) -> str | None:
-    if thing.colour is None or rng.random() < 0.45:
+def _variant(rng: Generator, obj: ObjectClass) -> str | None:
+    if obj.colour is None or rng.random() < 0.45:
         return None
-    return list(DYES)[rng.integers(len(DYES))]
+    return list(COLOUR_VARIANTS)[rng.integers(len(COLOUR_VARIANTS))]
 
 
-def _spot(thing: Thing, accessory: Accessory) -> tuple[float, float, float] | None:
-    spot: tuple[float, float, float] | None = getattr(thing.body, accessory.place)
+def _spot(obj: ObjectClass, accessory: Accessory) -> tuple[float, float, float] | None:
+    spot: tuple[float, float, float] | None = getattr(obj.body, accessory.place)
     return spot
 
 
@@ -151,87 +153,87 @@ def _spot(thing: Thing, accessory: Accessory) -> tuple[float, float, float] | No
 
 
 @dataclass(frozen=True, slots=True)
-class Placed:
-    """One thing of a scene with its square on the canvas, in cells."""
+class PlacedObject:
+    """One object of a scene with its square on the canvas, in cells."""
 
     subject: Subject
     box: Box
 
 
-def mood(scene: Scene) -> Mood:
-    """Return the mood of a scene's background."""
-    bounded = [max(-1.0, min(1.0, number / 2)) for number in scene.leeway]
-    return Mood(*bounded[4:8])
+def background_params(scene: Scene) -> BackgroundParams:
+    """Return the parameters of a scene's background, each clamped to [-1, 1]."""
+    bounded = [max(-1.0, min(1.0, number / 2)) for number in scene.free_factors]
+    return BackgroundParams(*bounded[4:8])
 
 
-def grid(scene: Scene) -> tuple[int, int]:
-    """Return the rows and columns of cells, a token each, of a scene's canvas."""
+def cell_grid(scene: Scene) -> tuple[int, int]:
+    """Return the rows and columns of cells (tokens) of a scene's canvas."""
     return token_grid(scene.width, scene.height, SKETCH.token_px, SKETCH.canvas_tokens)
 
 
-def placed(scene: Scene) -> list[Placed]:
-    """Return a scene's things with their places, those in front last."""
-    across, down, second = scene.leeway[:3]
-    rows, columns = grid(scene)
-    things = [subject for subject in scene.subjects for _ in range(subject.count)]
+def place_objects(scene: Scene) -> list[PlacedObject]:
+    """Return a scene's objects with their squares, in drawing order: the front object last."""
+    across, down, second = scene.free_factors[:3]
+    rows, columns = cell_grid(scene)
+    objects = [subject for subject in scene.subjects for _ in range(subject.count)]
     relation = "left" if scene.relation == "with" else scene.relation
-    size = scene.subjects[0].size if len(things) == 1 else None
+    size = scene.subjects[0].size if len(objects) == 1 else None
 
     def pick(axis: int, choices: int) -> int:
-        return evenly((across, down, second)[axis], choices)
+        return quantile_bin((across, down, second)[axis], choices)
 
-    boxes = arranged(rows, columns, len(things), relation, size, pick)
-    pairs = [Placed(thing, box) for thing, box in zip(things, boxes, strict=True)]
+    boxes = arrange(rows, columns, len(objects), relation, size, pick)
+    pairs = [PlacedObject(obj, box) for obj, box in zip(objects, boxes, strict=True)]
     return pairs[::-1] if relation == "front" else pairs
 
 
-def draw(scene: Scene, art: Art) -> Picture:
-    """Return the scene's picture: (height, width, 3)."""
-    picture = background(scene.background, scene.width, scene.height, mood(scene))
-    rows, columns = grid(scene)
+def draw(scene: Scene, art: Art) -> FloatImage:
+    """Return the image of a scene: (height, width, 3), float32 in [0, 1]."""
+    image = draw_background(scene.background, scene.width, scene.height, background_params(scene))
+    rows, columns = cell_grid(scene)
     cell_x, cell_y = scene.width / columns, scene.height / rows
-    for one in placed(scene):
+    for one in place_objects(scene):
         side = round(one.box.cells * min(cell_x, cell_y))
         x = round((one.box.column + one.box.cells / 2) * cell_x - side / 2)
         y = round((one.box.row + one.box.cells / 2) * cell_y - side / 2)
         if has_ground(scene.background):
-            _shadow(picture, x + side / 2, y + 0.97 * side, 0.42 * side)
-        paste(picture, art.sprite(one.subject.icon, side, one.subject.dye), x, y)
+            _shadow(image, x + side / 2, y + 0.97 * side, 0.42 * side)
+        paste(image, art.sprite(one.subject.icon, side, one.subject.variant), x, y)
         if one.subject.accessory is not None:
-            _paste_accessory(picture, art, one.subject.icon, one.subject.accessory, x, y, side)
-    return picture
+            _paste_accessory(image, art, one.subject.icon, one.subject.accessory, x, y, side)
+    return image
 
 
 def draw_pixels(scene: Scene, art: Art) -> NDArray[np.uint8]:
-    """Return the scene's picture in levels: (height, width, 3)."""
+    """Return the image of a scene: (height, width, 3), uint8."""
     return np.round(draw(scene, art) * 255).astype(np.uint8)
 
 
-def _paste_accessory(picture: Picture, art: Art, icon: str, worn: str, x: int, y: int, side: int) -> None:
-    accessory = BY_ACCESSORY[worn]
+def _paste_accessory(image: FloatImage, art: Art, icon: str, accessory_icon: str, x: int, y: int, side: int) -> None:
+    accessory = BY_ACCESSORY[accessory_icon]
     spot = _spot(BY_ICON[icon], accessory)
     assert spot is not None
     own = round(spot[2] * side)
     left, top = x + spot[0] * side - accessory.grip[0] * own, y + spot[1] * side - accessory.grip[1] * own
-    paste(picture, art.sprite(accessory.icon, own), round(left), round(top))
+    paste(image, art.sprite(accessory.icon, own), round(left), round(top))
 
 
-def paste(picture: Picture, sprite: Picture, left: int, top: int) -> None:
-    """Lay a sprite over the picture in place; what sticks out is cut off."""
-    height, width, _ = picture.shape
+def paste(image: FloatImage, sprite: FloatImage, left: int, top: int) -> None:
+    """Draw a sprite over the image, in place, clipped at the image's edges."""
+    height, width, _ = image.shape
     px = len(sprite)
     rows = slice(max(0, top), max(0, min(height, top + px)))
     columns = slice(max(0, left), max(0, min(width, left + px)))
     part = sprite[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
-    picture[rows, columns] = picture[rows, columns] * (1 - part[..., 3:]) + part[..., :3]
+    image[rows, columns] = image[rows, columns] * (1 - part[..., 3:]) + part[..., :3]
 
 
-def _shadow(picture: Picture, x: float, y: float, radius: float) -> None:
-    """Darken a flat ellipse, soft at its edge, in place; x, y, radius: in pixels."""
-    height, width, _ = picture.shape
+def _shadow(image: FloatImage, x: float, y: float, radius: float) -> None:
+    """Darken a flat ellipse with a soft edge, in place; x, y, radius: in pixels."""
+    height, width, _ = image.shape
     rows = slice(max(0, int(y - 0.2 * radius)), min(height, int(y + 0.2 * radius) + 1))
     columns = slice(max(0, int(x - radius)), min(width, int(x + radius) + 1))
     dy = (np.arange(rows.start, rows.stop, dtype=np.float32)[:, None] - y) / (0.2 * radius)
     dx = (np.arange(columns.start, columns.stop, dtype=np.float32)[None] - x) / radius
     dark = ((1 - np.sqrt(dx * dx + dy * dy)) * 3).clip(0, 1) * np.float32(0.22)
-    picture[rows, columns] *= 1 - dark[..., None]
+    image[rows, columns] *= 1 - dark[..., None]

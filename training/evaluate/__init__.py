@@ -1,1 +1,1 @@
-"""How `sketch` is scored: the benchmark of prompts, and the evaluator that detects what an image shows."""
+"""Evaluation of `sketch`: a benchmark of prompts, and an evaluator that detects what an image shows."""

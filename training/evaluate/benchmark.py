@@ -1,10 +1,11 @@
-"""The suite: prompts by category, in the manner of GenEval (Ghosh et al. 2023, 2310.11513), and what is right.
+"""The benchmark: prompts by category, after GenEval (Ghosh et al. 2023, 2310.11513), and the verdict on an image.
 
-Prompts are worded by templates of the suite's own, none of which a caption has. Much of what is strange in them is
-words that the model's tokenizer does not know and leaves out; what then reaches the encoders may well be a caption's
-words in a caption's order. So templates measure above all that such words do no harm. How other people's words are
-read is measured by the prompts of `prompts.txt`, which were written by hand before there was a model to paint them.
-The judge is `detector`.
+Prompts are made from templates that no caption uses. Most of the words that only the templates have are not in the
+model's vocabulary, and its tokenizer drops them; what reaches the encoders may equal a caption. So the templates mainly
+measure that unknown words do no harm. How well free wordings are understood is measured by `prompts.txt`, whose prompts
+were written by hand before there was a model.
+
+The verdict is on what `evaluator` detects in the image.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -16,74 +17,74 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from training.data.art import DYES
-from training.data.backgrounds import BACKGROUNDS, PLACES
+from training.data.art import COLOUR_VARIANTS
+from training.data.backgrounds import BACKGROUNDS, SCENIC
 from training.data.captions import background_words
 from training.data.held_out import is_held_out
-from training.data.objects import BY_ICON, THINGS, Thing, article, plural
+from training.data.objects import BY_ICON, OBJECTS, ObjectClass, article, plural
 from training.data.scenes import Relation, Subject
-from training.evaluate.evaluator import Found, Sight
+from training.evaluate.evaluator import DetectedObject, Detections
 
-#: Given a prompt and a seed, returns a square picture: uint8 (H, W, 3).
-Paint = Callable[[str, int], NDArray[np.uint8]]
+#: Given a prompt and a seed, returns a square image: uint8 (H, W, 3).
+Generate = Callable[[str, int], NDArray[np.uint8]]
 
-#: Prompts of each category, those written by hand aside.
+#: Prompts per category, except those written by hand.
 PER_CATEGORY = 102
-#: What overall is the mean of.
+#: Categories of which the overall score is the mean.
 CATEGORIES = ("single thing", "two things", "background", "counting", "position", "colour")
-#: Combinations that were never shown, those asked for in the same words that were, and the prompts written by hand.
-HELD_OUT, SEEN, BY_HAND = "held-out combinations", "seen combinations", "by hand"
-ALL_CATEGORIES = (*CATEGORIES, HELD_OUT, SEEN, BY_HAND)
+#: Further categories: held-out combinations, seen combinations in the same wordings, and the prompts written by hand.
+HELD_OUT, SEEN, HAND_WRITTEN = "held-out combinations", "seen combinations", "by hand"
+ALL_CATEGORIES = (*CATEGORIES, HELD_OUT, SEEN, HAND_WRITTEN)
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
-    """A prompt, and what its picture has to show."""
+class BenchmarkPrompt:
+    """A prompt, and what its image must show."""
 
     category: str
     text: str
     background: str
     subjects: tuple[Subject, ...]
     relation: Relation | None = None
-    #: Whether the verdict looks at the background, and at the things.
-    judges_background: bool = False
-    judges_things: bool = True
+    #: Whether the verdict depends on the background, and on the objects.
+    checks_background: bool = False
+    checks_objects: bool = True
 
 
 # Verdicts -------------------------------------------------------------------------------------------------------
 
 
-def is_right(ask: Ask, sight: Sight) -> bool:
-    """Say whether a picture shows what was asked for: the background; each thing as often as asked, once if no number
-    is asked, in its colour if one is asked; and the things where they were asked to be.
+def is_right(prompt: BenchmarkPrompt, detections: Detections) -> bool:
+    """Whether an image shows what its prompt asks for: the background, the number of objects of each class, their
+    colour if the prompt names one, and their relation.
     """
-    if ask.judges_background and sight.background != ask.background:
+    if prompt.checks_background and detections.background != prompt.background:
         return False
-    if not ask.judges_things:
+    if not prompt.checks_objects:
         return True
-    found = [_matching(subject, sight) for subject in ask.subjects]
-    if any(len(things) != subject.count for subject, things in zip(ask.subjects, found, strict=True)):
+    found = [_matches(subject, detections) for subject in prompt.subjects]
+    if any(len(objects) != subject.count for subject, objects in zip(prompt.subjects, found, strict=True)):
         return False
-    return ask.relation in (None, "with") or _stand(str(ask.relation), found[0][0], found[1][0])
+    return prompt.relation in (None, "with") or _relation_holds(str(prompt.relation), found[0][0], found[1][0])
 
 
-def _matching(subject: Subject, sight: Sight) -> list[Found]:
-    """Return the things of that kind, all of them; none if one has not the colour that was asked for."""
-    kind = [thing for thing in sight.things if thing.icon == subject.icon]
-    # A thing may be seen as in its usual colour, or by that colour's name.
+def _matches(subject: Subject, detections: Detections) -> list[DetectedObject]:
+    """Return all detected objects of the subject's class; none if one of them has another colour than the subject."""
+    kind = [obj for obj in detections.objects if obj.icon == subject.icon]
+    # The usual colour may be detected as such or as the variant of that colour.
     usual = BY_ICON[subject.icon].colour
-    if subject.dye is not None and any((thing.dye or usual) != subject.dye for thing in kind):
+    if subject.variant is not None and any((obj.variant or usual) != subject.variant for obj in kind):
         return []
     return kind
 
 
-def _stand(relation: str, first: Found, second: Found) -> bool:
+def _relation_holds(relation: str, first: DetectedObject, second: DetectedObject) -> bool:
     across, down = second.x - first.x, second.y - first.y
     if relation == "left":
         return across > abs(down)
     if relation == "above":
         return down > abs(across)
-    # What is in front covers the other's lower part; what is just below stands lower.
+    # "front": the first covers a lower part of the second. A larger distance means that it is below.
     return -0.4 < down < 0 and abs(across) < 0.35
 
 
@@ -107,140 +108,147 @@ _NUMBERS = {2: "two", 3: "three", 4: "four"}
 
 
 @cache
-def asks() -> tuple[Ask, ...]:
-    """Return the prompts that models are compared by, `PER_CATEGORY` a category and those by hand."""
+def benchmark_prompts() -> tuple[BenchmarkPrompt, ...]:
+    """Return the prompts of the benchmark, always the same: `PER_CATEGORY` per category, and those written by hand."""
     rng = np.random.default_rng(2026)
-    makers: dict[str, Callable[[Generator], Ask]] = {
-        "single thing": _ask_single,
-        "two things": _ask_two,
-        "background": _ask_background,
-        "counting": _ask_counting,
-        "position": _ask_position,
-        "colour": _ask_colour,
+    makers: dict[str, Callable[[Generator], BenchmarkPrompt]] = {
+        "single thing": _single_prompt,
+        "two things": _pair_prompt,
+        "background": _background_prompt,
+        "counting": _counting_prompt,
+        "position": _position_prompt,
+        "colour": _colour_prompt,
     }
-    made = [ask for category in CATEGORIES for ask in _different(makers[category], rng, is_new=False)]
-    kinds = (_ask_both, _ask_colour_alone, _ask_two)
-    for category, is_new in ((HELD_OUT, True), (SEEN, False)):
+    prompts = [prompt for category in CATEGORIES for prompt in _distinct(makers[category], rng, held_out=False)]
+    kinds = (_combined_prompt, _one_colour_prompt, _pair_prompt)
+    for category, held_out in ((HELD_OUT, True), (SEEN, False)):
         for maker in kinds:
-            third = _different(maker, rng, is_new=is_new, count=PER_CATEGORY // len(kinds))
-            made += [replace(ask, category=category) for ask in third]
-    return (*made, *_by_hand())
+            third = _distinct(maker, rng, held_out=held_out, count=PER_CATEGORY // len(kinds))
+            prompts += [replace(prompt, category=category) for prompt in third]
+    return (*prompts, *_hand_written())
 
 
-def _different(
-    maker: Callable[[Generator], Ask], rng: Generator, *, is_new: bool, count: int = PER_CATEGORY
-) -> list[Ask]:
-    """Return that many different asks, all of them held out or none."""
-    chosen: dict[str, Ask] = {}
+def _distinct(
+    maker: Callable[[Generator], BenchmarkPrompt], rng: Generator, *, held_out: bool, count: int = PER_CATEGORY
+) -> list[BenchmarkPrompt]:
+    """Return `count` prompts with different texts, either all or none of a held-out combination."""
+    chosen: dict[str, BenchmarkPrompt] = {}
     while len(chosen) < count:
-        ask = maker(rng)
-        if is_held_out(ask.subjects, ask.background) == is_new:
-            chosen[ask.text] = ask
+        prompt = maker(rng)
+        if is_held_out(prompt.subjects, prompt.background) == held_out:
+            chosen[prompt.text] = prompt
     return list(chosen.values())
 
 
-def _by_hand() -> Iterator[Ask]:
+def _hand_written() -> Iterator[BenchmarkPrompt]:
     lines = (files("training.evaluate") / "prompts.txt").read_text("utf-8").splitlines()
     for line in lines:
         background, icon, text = (part.strip() for part in line.split("|"))
-        yield Ask(BY_HAND, text, background, (Subject(icon),), judges_background=True)
+        yield BenchmarkPrompt(HAND_WRITTEN, text, background, (Subject(icon),), checks_background=True)
 
 
 def _pick(rng: Generator, choices: Sequence[str]) -> str:
     return choices[int(rng.integers(len(choices)))]
 
 
-def _thing(rng: Generator, choices: Sequence[Thing] = THINGS) -> Thing:
+def _object_class(rng: Generator, choices: Sequence[ObjectClass] = OBJECTS) -> ObjectClass:
     return choices[int(rng.integers(len(choices)))]
 
 
-def _ground(rng: Generator) -> tuple[str, str]:
-    """Return a background and how a prompt asks for it: one colour in two, one place in two."""
-    name = (
-        _pick(rng, list(PLACES))
-        if rng.random() < 0.5
-        else _pick(rng, [name for name in BACKGROUNDS if name not in PLACES])
-    )
+def _background(rng: Generator) -> tuple[str, str]:
+    """Return a background and the phrase for it: scenic or plain, with equal probability."""
+    is_scenic = rng.random() < 0.5
+    name = _pick(rng, [name for name in BACKGROUNDS if (name in SCENIC) == is_scenic])
     return name, background_words(name)[0]
 
 
-def _a(subject: Subject) -> str:
+def _with_article(subject: Subject) -> str:
     name = BY_ICON[subject.icon].wordings[0]
-    if subject.dye is not None:
-        name = f"{subject.dye} {name}"
+    if subject.variant is not None:
+        name = f"{subject.variant} {name}"
     if not BY_ICON[subject.icon].counts:
         return name
     return f"{article(name)} {name}"
 
 
-def _ask_single(rng: Generator) -> Ask:
-    subject, (background, ground) = Subject(_thing(rng).icon), _ground(rng)
-    return Ask("single thing", _pick(rng, _SINGLE).format(a=_a(subject), ground=ground), background, (subject,))
+def _single_prompt(rng: Generator) -> BenchmarkPrompt:
+    subject, (background, ground) = Subject(_object_class(rng).icon), _background(rng)
+    text = _pick(rng, _SINGLE).format(a=_with_article(subject), ground=ground)
+    return BenchmarkPrompt("single thing", text, background, (subject,))
 
 
-def _ask_background(rng: Generator) -> Ask:
-    return replace(_ask_single(rng), category="background", judges_background=True, judges_things=False)
+def _background_prompt(rng: Generator) -> BenchmarkPrompt:
+    return replace(_single_prompt(rng), category="background", checks_background=True, checks_objects=False)
 
 
-def _ask_both(rng: Generator) -> Ask:
-    return replace(_ask_single(rng), judges_background=True)
+def _combined_prompt(rng: Generator) -> BenchmarkPrompt:
+    return replace(_single_prompt(rng), checks_background=True)
 
 
-def _ask_two(rng: Generator) -> Ask:
-    one, other = (Subject(THINGS[i].icon) for i in rng.choice(len(THINGS), 2, replace=False))
-    background, ground = _ground(rng)
-    return Ask("two things", _pick(rng, _TWO).format(a=_a(one), b=_a(other), ground=ground), background, (one, other))
+def _pair_prompt(rng: Generator) -> BenchmarkPrompt:
+    one, other = (Subject(OBJECTS[i].icon) for i in rng.choice(len(OBJECTS), 2, replace=False))
+    background, ground = _background(rng)
+    text = _pick(rng, _TWO).format(a=_with_article(one), b=_with_article(other), ground=ground)
+    return BenchmarkPrompt("two things", text, background, (one, other))
 
 
-def _ask_counting(rng: Generator) -> Ask:
-    thing, count = _thing(rng, [thing for thing in THINGS if thing.counts]), int(rng.integers(2, 5))
-    many = f"{_NUMBERS[count]} {plural(thing.wordings[0])}"
-    background, ground = _ground(rng)
+def _counting_prompt(rng: Generator) -> BenchmarkPrompt:
+    obj, count = _object_class(rng, [obj for obj in OBJECTS if obj.counts]), int(rng.integers(2, 5))
+    many = f"{_NUMBERS[count]} {plural(obj.wordings[0])}"
+    background, ground = _background(rng)
     text = _pick(rng, _COUNTING).format(many=many, ground=ground)
-    return Ask("counting", text, background, (Subject(thing.icon, count),))
+    return BenchmarkPrompt("counting", text, background, (Subject(obj.icon, count),))
 
 
-def _dyed(rng: Generator) -> Subject:
-    """Return a thing in a colour that is not its usual one."""
-    thing = _thing(rng, [thing for thing in THINGS if thing.colour is not None])
-    return Subject(thing.icon, 1, _pick(rng, [dye for dye in DYES if dye != thing.colour]))
+def _recoloured_subject(rng: Generator) -> Subject:
+    """Return an object in a colour variant other than its usual colour."""
+    obj = _object_class(rng, [obj for obj in OBJECTS if obj.colour is not None])
+    return Subject(obj.icon, 1, _pick(rng, [variant for variant in COLOUR_VARIANTS if variant != obj.colour]))
 
 
-def _ask_colour(rng: Generator) -> Ask:
-    """Ask for one thing in a colour, or every other time for two in a colour each."""
+def _colour_prompt(rng: Generator) -> BenchmarkPrompt:
+    """Return a prompt for one recoloured object or for two, with equal probability."""
     if rng.random() < 0.5:
-        return _ask_colour_alone(rng)
-    one, other, (background, ground) = _dyed(rng), _dyed(rng), _ground(rng)
+        return _one_colour_prompt(rng)
+    one, other, (background, ground) = _recoloured_subject(rng), _recoloured_subject(rng), _background(rng)
     if one.icon == other.icon:
-        return _ask_colour(rng)
-    return Ask("colour", _pick(rng, _TWO).format(a=_a(one), b=_a(other), ground=ground), background, (one, other))
+        return _colour_prompt(rng)
+    text = _pick(rng, _TWO).format(a=_with_article(one), b=_with_article(other), ground=ground)
+    return BenchmarkPrompt("colour", text, background, (one, other))
 
 
-def _ask_colour_alone(rng: Generator) -> Ask:
-    subject, (background, ground) = _dyed(rng), _ground(rng)
-    return Ask("colour", _pick(rng, _COLOUR).format(a=_a(subject), ground=ground), background, (subject,))
+def _one_colour_prompt(rng: Generator) -> BenchmarkPrompt:
+    subject, (background, ground) = _recoloured_subject(rng), _background(rng)
+    text = _pick(rng, _COLOUR).format(a=_with_article(subject), ground=ground)
+    return BenchmarkPrompt("colour", text, background, (subject,))
 
 
-def _ask_position(rng: Generator) -> Ask:
-    one, other = (Subject(THINGS[i].icon) for i in rng.choice(len(THINGS), 2, replace=False))
+def _position_prompt(rng: Generator) -> BenchmarkPrompt:
+    one, other = (Subject(OBJECTS[i].icon) for i in rng.choice(len(OBJECTS), 2, replace=False))
     relation: Relation = ("left", "above", "front")[int(rng.choice(3, p=(0.4, 0.4, 0.2)))]
-    background, ground = _ground(rng)
-    text = _pick(rng, _POSITION[relation]).format(a=_a(one), b=_a(other), ground=ground)
-    return Ask("position", text, background, (one, other), relation)
+    background, ground = _background(rng)
+    text = _pick(rng, _POSITION[relation]).format(a=_with_article(one), b=_with_article(other), ground=ground)
+    return BenchmarkPrompt("position", text, background, (one, other), relation)
 
 
 # Scores ---------------------------------------------------------------------------------------------------------
 
 
 def score(
-    paint: Paint, look: Callable[[NDArray[np.uint8]], Sight], asked: Sequence[Ask], seeds: Sequence[int]
+    generate: Generate,
+    detect: Callable[[NDArray[np.uint8]], Detections],
+    prompts: Sequence[BenchmarkPrompt],
+    seeds: Sequence[int],
 ) -> dict[str, float]:
-    """Paint every prompt with every seed and return the share that is right by category, in [0, 1]; categories that
-    nothing was asked of are left out.
+    """Generate every prompt with every seed and return the share of right images by category, in [0, 1].
+
+    Categories without a prompt are left out.
     """
     rights: dict[str, list[bool]] = {}
-    for ask in asked:
-        rights.setdefault(ask.category, []).extend(is_right(ask, look(paint(ask.text, seed))) for seed in seeds)
+    for prompt in prompts:
+        rights.setdefault(prompt.category, []).extend(
+            is_right(prompt, detect(generate(prompt.text, seed))) for seed in seeds
+        )
     return {category: float(np.mean(rights[category])) for category in ALL_CATEGORIES if category in rights}
 
 
@@ -249,10 +257,10 @@ def overall(shares: dict[str, float]) -> float:
     return float(np.mean([shares[category] for category in CATEGORIES]))
 
 
-def difference(paint: Paint, asked: Sequence[Ask], seeds: Sequence[int]) -> float:
-    """Return by how many levels, of 255, two pictures of one prompt differ in the mean of pixels, pairs and prompts."""
+def seed_difference(generate: Generate, prompts: Sequence[BenchmarkPrompt], seeds: Sequence[int]) -> float:
+    """Return the mean absolute difference, in levels of 255, between images of one prompt with different seeds."""
     gaps = []
-    for ask in asked:
-        pictures = [paint(ask.text, seed).astype(np.float32) for seed in seeds]
-        gaps += [float(np.abs(a - b).mean()) for i, a in enumerate(pictures) for b in pictures[:i]]
+    for prompt in prompts:
+        images = [generate(prompt.text, seed).astype(np.float32) for seed in seeds]
+        gaps += [float(np.abs(a - b).mean()) for i, a in enumerate(images) for b in images[:i]]
     return float(np.mean(gaps))

@@ -1,10 +1,11 @@
-"""The judge of the suite: a detector of things, their colours and the background, trained apart from `sketch`.
+"""The evaluator of the benchmark: a detector of objects, their colours and the background.
 
-It sees drawn scenes only, blurred, noisy and brightened so that it also reads a picture that is a little soft, and
-knows nothing of the model that it judges. Centres of things are found as points (Zhou et al. 2019, 1904.07850), on a
-map for each thing. `python -m training.fit.evaluator` fits it; `score` prints its own errors beside every score.
+It is fitted independently of `sketch`, to drawn scenes only, which are degraded by blur, noise and changes of light so
+that it also works on slightly soft images. Objects are detected as centre points (Zhou et al. 2019, 1904.07850) on one
+map per class. `python -m training.fit.evaluator` fits it; `score` prints its own errors with every score.
 
-Dimension key: B batch, N things, D dyes and none, G backgrounds and the open one; Y and X rows and columns of the map.
+Dimension key: B batch, N object classes, V colour variants (including the usual colour), G backgrounds (including the
+open one), Y and X rows and columns of the maps.
 """
 
 from dataclasses import dataclass
@@ -19,43 +20,46 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from allaprima.flux.autoencoder import ResnetBlock
-from training.data.art import DYES
+from training.data.art import COLOUR_VARIANTS
 from training.data.backgrounds import BACKGROUNDS, OPEN
-from training.data.objects import THINGS
+from training.data.objects import OBJECTS
 
-#: Side of the pictures that it reads, and pixels per side of a cell of its maps, which is one of a square canvas.
-SIDE_PX, CELL_PX = 192, 16
+#: Side in pixels of the network's input, and of the area of one cell of its maps, which is a cell of a square canvas.
+INPUT_PX, CELL_PX = 192, 16
 WIDTHS = (48, 96, 128)
-#: A centre counts from here on, in [0, 1].
+#: Least confidence of a detection, in [0, 1].
 THRESHOLD = 0.35
 WEIGHTS = "detector.safetensors"
 
-_DYES = (None, *DYES)
-_GROUNDS = (*BACKGROUNDS, OPEN)
+VARIANT_CLASSES = (None, *COLOUR_VARIANTS)
+BACKGROUND_CLASSES = (*BACKGROUNDS, OPEN)
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """A thing in a picture."""
+class DetectedObject:
+    """An object in an image."""
 
     icon: str
-    #: None: its usual colour.
-    dye: str | None
-    #: Centre, fractions of width and height.
+    #: Colour variant; None: the usual colour.
+    variant: str | None
+    #: Centre, as fractions of width and height.
     x: float
     y: float
 
 
 @dataclass(frozen=True, slots=True)
-class Sight:
-    """What a picture shows."""
+class Detections:
+    """What an image shows."""
 
     background: str
-    things: tuple[Found, ...]
+    objects: tuple[DetectedObject, ...]
 
 
-class Detector(nn.Module):
-    """A small residual network with a map of centres per thing, of colours, and one verdict on the background."""
+class Evaluator(nn.Module):
+    """A small residual network that predicts maps of object centres and of colour variants, and the background.
+
+    The names of its modules are those of the tensors in `detector.safetensors`.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -66,14 +70,14 @@ class Detector(nn.Module):
         self.coarse = nn.Sequential(*(ResnetBlock(third, third, 16) for _ in range(2)))
         self.wide = nn.Sequential(*(ResnetBlock(third, third, 16) for _ in range(2)))
         self.join = ResnetBlock(2 * third, third, 16)
-        self.centres = nn.Conv2d(third, len(THINGS), 1)
-        self.dyes = nn.Conv2d(third, len(_DYES), 1)
-        self.ground = nn.Linear(2 * third, len(_GROUNDS))
+        self.centres = nn.Conv2d(third, len(OBJECTS), 1)
+        self.dyes = nn.Conv2d(third, len(VARIANT_CLASSES), 1)
+        self.ground = nn.Linear(2 * third, len(BACKGROUND_CLASSES))
         nn.init.constant_(self.centres.bias, -5.0)  # type: ignore[arg-type]
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Pictures (B, 3, SIDE_PX, SIDE_PX) in [-1, 1] -> centres (B, N, Y, X), dyes (B, D, Y, X), grounds (B, G); all
-        logits.
+        """Images (B, 3, INPUT_PX, INPUT_PX) in [-1, 1] -> logits of centres (B, N, Y, X), of variants (B, V, Y, X) and
+        of the background (B, G).
         """
         x = self.fine(self.stem(F.pixel_unshuffle(pixels, 4)))
         x = self.coarse(F.avg_pool2d(self.middle(F.avg_pool2d(x, 2)), 2))
@@ -83,34 +87,34 @@ class Detector(nn.Module):
         return self.centres(x), self.dyes(x), self.ground(summary)
 
     @torch.no_grad()
-    def look(self, picture: NDArray[np.uint8]) -> Sight:
-        """Return what a square picture, uint8 (H, W, 3), shows."""
-        pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None].float() / 127.5 - 1
-        pixels = F.interpolate(pixels, (SIDE_PX, SIDE_PX), mode="area")
-        centres, dyes, ground = self(pixels)
+    def detect(self, image: NDArray[np.uint8]) -> Detections:
+        """Return what a square image, uint8 (H, W, 3), shows."""
+        pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float() / 127.5 - 1
+        pixels = F.interpolate(pixels, (INPUT_PX, INPUT_PX), mode="area")
+        centres, variants, background = self(pixels)
         heat = centres.sigmoid()[0]
-        # What is most certain of a place and its neighbours, and of two things in one place the likelier.
+        # Local maxima of the maps; of two objects in one place only the more confident one is kept.
         is_peak = (heat == F.max_pool2d(heat[None], 3, 1, 1)[0]) & (heat > THRESHOLD)
         candidates = sorted(((float(heat[tuple(at)]), *at.tolist()) for at in is_peak.nonzero()), reverse=True)
-        things: list[Found] = []
+        objects: list[DetectedObject] = []
         taken: list[tuple[int, int]] = []
         for _, number, row, column in candidates:
             if any(abs(row - y) < 2 and abs(column - x) < 2 for y, x in taken):
                 continue
             taken.append((row, column))
-            dye = _DYES[int(dyes[0, :, row, column].argmax())]
-            y, x = ((at + 0.5) * CELL_PX / SIDE_PX for at in (row, column))
-            things.append(Found(THINGS[number].icon, dye, x, y))
-        return Sight(_GROUNDS[int(ground[0].argmax())], tuple(things))
+            variant = VARIANT_CLASSES[int(variants[0, :, row, column].argmax())]
+            y, x = ((at + 0.5) * CELL_PX / INPUT_PX for at in (row, column))
+            objects.append(DetectedObject(OBJECTS[number].icon, variant, x, y))
+        return Detections(BACKGROUND_CLASSES[int(background[0].argmax())], tuple(objects))
 
 
 def weights_file() -> Path:
-    """Return where the shipped detector's weights are."""
+    """Return the path of the fitted evaluator's weights."""
     return Path(str(files("training.evaluate") / WEIGHTS))
 
 
-def load_detector() -> Detector:
-    """Return the fitted detector, in float32."""
-    detector = Detector()
-    detector.load_state_dict({name: value.float() for name, value in load_file(weights_file()).items()})
-    return detector.eval()
+def load_evaluator() -> Evaluator:
+    """Return the fitted evaluator, in float32."""
+    evaluator = Evaluator()
+    evaluator.load_state_dict({name: value.float() for name, value in load_file(weights_file()).items()})
+    return evaluator.eval()

@@ -1,4 +1,4 @@
-"""How well an autoencoder restores images."""
+"""Reconstruction error of an autoencoder."""
 
 import torch
 from torch import Tensor
@@ -11,7 +11,7 @@ from training.data.rendering import to_signed
 
 @torch.no_grad()
 def score_psnr(model: Autoencoder, pixels: Tensor) -> float:
-    """Return the peak signal-to-noise ratio in dB of encoding and decoding whole pictures; uint8 in."""
+    """Return the mean PSNR in dB of encoded and decoded images. pixels: (N, 3, height, width), uint8."""
     device = device_of(model)
     signed = [to_signed(one[None].to(device)) for one in pixels]
     errors = [F.mse_loss(model.decode(model.encode(one)).clamp(-1, 1), one) for one in signed]

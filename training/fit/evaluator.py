@@ -1,4 +1,4 @@
-"""Fit the evaluator."""
+"""`python -m training.fit.evaluator`: fit the evaluator of the benchmark to drawn scenes."""
 
 import argparse
 from dataclasses import dataclass
@@ -10,123 +10,128 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from training.data.art import Art
-from training.data.objects import THINGS
-from training.data.scenes import JUDGE_FITTED_FROM, Scene, compose, draw_pixels, grid, placed
-from training.evaluate.evaluator import _DYES, _GROUNDS, CELL_PX, SIDE_PX, Detector, weights_file
+from training.data.objects import OBJECTS
+from training.data.scenes import EVALUATOR_TRAIN_FROM, Scene, cell_grid, compose, draw_pixels, place_objects
+from training.evaluate.evaluator import BACKGROUND_CLASSES, CELL_PX, INPUT_PX, VARIANT_CLASSES, Evaluator, weights_file
 from training.fit.loop import Fit
 from training.fit.optimizers import flatten_kernels, make_optimizers, restore_kernels
 
 BATCH = 32
 MUON_RATE, RATE = 0.02, 1.5e-3
-_NUMBER = {thing.icon: i for i, thing in enumerate(THINGS)}
+_CLASSES = {obj.icon: i for i, obj in enumerate(OBJECTS)}
 
 
 @dataclass(frozen=True, slots=True)
-class Truth:
-    """Scenes and what a detector has to say of them."""
+class LabelledScenes:
+    """Scenes with the output that the evaluator should have."""
 
-    #: uint8, (number of scenes, 3, SIDE_PX, SIDE_PX).
+    #: (number of scenes, 3, INPUT_PX, INPUT_PX), uint8.
     pixels: Tensor
-    #: Rows of (scene, thing, dye, row, column) of the map, int64.
+    #: A row (scene, object class, variant, row, column of the map) for each object: (number of objects, 5), int64.
     centres: Tensor
-    #: int64, (number of scenes,).
-    grounds: Tensor
+    #: Indices of the backgrounds: (number of scenes,), int64.
+    backgrounds: Tensor
 
 
-def true_scenes(seeds: range, art: Art) -> Truth:
-    """Draw scenes, held-out combinations among them, as the detector reads them."""
-    scenes = [compose(seed, SIDE_PX, SIDE_PX, may_be_held_out=True) for seed in seeds]
-    pixels = torch.empty(len(scenes), 3, SIDE_PX, SIDE_PX, dtype=torch.uint8)
-    for place, scene in zip(pixels, scenes, strict=True):
-        place.copy_(torch.from_numpy(draw_pixels(scene, art)).permute(2, 0, 1))
+def labelled_scenes(seeds: range, art: Art) -> LabelledScenes:
+    """Draw scenes for the evaluator, including held-out combinations."""
+    scenes = [compose(seed, INPUT_PX, INPUT_PX, allow_held_out=True) for seed in seeds]
+    pixels = torch.empty(len(scenes), 3, INPUT_PX, INPUT_PX, dtype=torch.uint8)
+    for target, scene in zip(pixels, scenes, strict=True):
+        target.copy_(torch.from_numpy(draw_pixels(scene, art)).permute(2, 0, 1))
     centres = torch.tensor([(i, *centre) for i, scene in enumerate(scenes) for centre in _centres(scene)])
-    grounds = torch.tensor([_GROUNDS.index(scene.background) for scene in scenes])
-    return Truth(pixels, centres, grounds)
+    backgrounds = torch.tensor([BACKGROUND_CLASSES.index(scene.background) for scene in scenes])
+    return LabelledScenes(pixels, centres, backgrounds)
 
 
 def _centres(scene: Scene) -> list[tuple[int, int, int, int]]:
-    rows, columns = grid(scene)
-    places = SIDE_PX // CELL_PX
+    rows, columns = cell_grid(scene)
+    size = INPUT_PX // CELL_PX
     return [
         (
-            _NUMBER[one.subject.icon],
-            _DYES.index(one.subject.dye),
-            int((one.box.row + one.box.cells / 2) / rows * places),
-            int((one.box.column + one.box.cells / 2) / columns * places),
+            _CLASSES[one.subject.icon],
+            VARIANT_CLASSES.index(one.subject.variant),
+            int((one.box.row + one.box.cells / 2) / rows * size),
+            int((one.box.column + one.box.cells / 2) / columns * size),
         )
-        for one in placed(scene)
+        for one in place_objects(scene)
     ]
 
 
-def softened(pixels: Tensor) -> Tensor:
-    """Return pictures (B, 3, SIDE_PX, SIDE_PX) in [-1, 1] as a model might paint them: some blurred, noisy, lighter or
-    darker.
+def degrade(pixels: Tensor) -> Tensor:
+    """Return images (B, 3, INPUT_PX, INPUT_PX) in [-1, 1] with the defects of generated ones: blur, noise, and changes
+    of light, of random strength.
     """
     if torch.rand(()) < 0.6:
         scale = float(torch.empty(()).uniform_(0.25, 0.9))
         small = F.interpolate(pixels, scale_factor=scale, mode="area")
         pixels = F.interpolate(small, pixels.shape[2:], mode="bilinear")
     deviation = 0.12 * torch.rand(len(pixels), 1, 1, 1)
-    coarse = F.interpolate(torch.randn(len(pixels), 3, SIDE_PX // 4, SIDE_PX // 4), scale_factor=4.0, mode="bilinear")
+    coarse = F.interpolate(torch.randn(len(pixels), 3, INPUT_PX // 4, INPUT_PX // 4), scale_factor=4.0, mode="bilinear")
     light = 0.08 * torch.randn(len(pixels), 3, 1, 1)
     return pixels + light + deviation * (coarse + 0.5 * torch.randn_like(pixels))
 
 
-def detector_loss(detector: Detector, pixels: Tensor, centres: Tensor, grounds: Tensor) -> Tensor:
-    """Return the focal loss of the centres and the cross entropies of colours and backgrounds. centres: rows of
-    (picture, thing, dye, row, column).
+def evaluator_loss(evaluator: Evaluator, pixels: Tensor, centres: Tensor, backgrounds: Tensor) -> Tensor:
+    """Return the loss, a scalar: focal loss of the centres, cross-entropy of the variants and of the backgrounds.
+
+    pixels: (B, 3, INPUT_PX, INPUT_PX) in [-1, 1]. centres, backgrounds: as in `LabelledScenes`.
     """
     with torch.autocast("cpu", torch.bfloat16):
-        heat, dyes, ground = (out.float() for out in detector(pixels))
-    picture, thing, dye, row, column = centres.unbind(1)
+        heat, variants, background = (out.float() for out in evaluator(pixels))
+    image, obj, variant, row, column = centres.unbind(1)
     target = torch.zeros_like(heat)
-    target[picture, thing, row, column] = 1.0
-    # Neighbours of a centre are hardly wrong.
+    target[image, obj, row, column] = 1.0
+    # A detection next to a centre counts little as an error.
     near = F.max_pool2d(target, 3, 1, 1) - target
     chance = heat.sigmoid()
     missed = target * (1 - chance) ** 2 * F.logsigmoid(heat)
     invented = (1 - target) * (1 - 0.9 * near) * chance**2 * F.logsigmoid(-heat)
     focal = -(missed + invented).sum() / len(centres)
-    return focal + F.cross_entropy(dyes[picture, :, row, column], dye) + 0.5 * F.cross_entropy(ground, grounds)
+    return (
+        focal
+        + F.cross_entropy(variants[image, :, row, column], variant)
+        + 0.5 * F.cross_entropy(background, backgrounds)
+    )
 
 
-def fit_detector(folder: Path, art: Art, minutes: float, scenes: int) -> Detector:
-    """Fit for that many minutes (over all runs), with checkpoints in `folder`; return the fitted detector.
+def fit_evaluator(folder: Path, art: Art, minutes: float, scenes: int) -> Evaluator:
+    """Fit for `minutes` (over all runs), with checkpoints in `folder`; return the fitted evaluator.
 
-    scenes: how many are drawn up front.
+    scenes: number of scenes to draw for it.
     """
     torch.manual_seed(5)
-    detector = Detector()
-    matrices = flatten_kernels(detector, (detector.stem, detector.centres, detector.dyes))
-    optimizers = make_optimizers(detector, matrices, MUON_RATE, RATE)
-    fit = Fit(folder / "detector.ckpt", {"detector": detector}, optimizers, minutes, seed=5)
-    truth = true_scenes(range(JUDGE_FITTED_FROM, JUDGE_FITTED_FROM + scenes), art)
-    first = torch.searchsorted(truth.centres[:, 0].contiguous(), torch.arange(scenes + 1))
+    evaluator = Evaluator()
+    matrices = flatten_kernels(evaluator, (evaluator.stem, evaluator.centres, evaluator.dyes))
+    optimizers = make_optimizers(evaluator, matrices, MUON_RATE, RATE)
+    fit = Fit(folder / "detector.ckpt", {"detector": evaluator}, optimizers, minutes, seed=5)
+    labelled = labelled_scenes(range(EVALUATOR_TRAIN_FROM, EVALUATOR_TRAIN_FROM + scenes), art)
+    first = torch.searchsorted(labelled.centres[:, 0].contiguous(), torch.arange(scenes + 1))
     for step in fit.steps():
         picks = torch.randint(scenes, (BATCH,))
-        centres = torch.cat([truth.centres[first[i] : first[i + 1]] for i in picks.tolist()])
+        centres = torch.cat([labelled.centres[first[i] : first[i + 1]] for i in picks.tolist()])
         centres[:, 0] = torch.repeat_interleave(torch.arange(BATCH), first[picks + 1] - first[picks])
-        pixels = softened(truth.pixels[picks].float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
-        loss = detector_loss(detector, pixels, centres, truth.grounds[picks])
+        pixels = degrade(labelled.pixels[picks].float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
+        loss = evaluator_loss(evaluator, pixels, centres, labelled.backgrounds[picks])
         fit.descend(loss)
         if step % 50 == 0:
-            print(f"detector {fit.share:6.1%} step {step} loss {loss.item():.4f}", flush=True)
-    restore_kernels(detector)
-    return detector
+            print(f"evaluator {fit.progress:6.1%} step {step} loss {loss.item():.4f}", flush=True)
+    restore_kernels(evaluator)
+    return evaluator
 
 
 def main() -> None:
-    """Fit the detector and write its weights."""
+    """Fit the evaluator and write its weights."""
     parser = argparse.ArgumentParser(prog="python -m training.fit.evaluator", description=__doc__)
     parser.add_argument("--work", type=Path, default=Path("build/train"), help="folder of checkpoints")
     parser.add_argument("--art", type=Path, default=Path("build/art"), help="folder of the art package")
     parser.add_argument("--out", type=Path, default=weights_file(), help="file to write")
     parser.add_argument("--minutes", type=float, default=35)
-    parser.add_argument("--scenes", type=int, default=30000, help="scenes that it is fitted to")
+    parser.add_argument("--scenes", type=int, default=30000, help="scenes to fit it to")
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
-    detector = fit_detector(options.work, Art(options.art), options.minutes, options.scenes)
-    save_file({name: value.bfloat16().contiguous() for name, value in detector.state_dict().items()}, options.out)
+    evaluator = fit_evaluator(options.work, Art(options.art), options.minutes, options.scenes)
+    save_file({name: value.bfloat16().contiguous() for name, value in evaluator.state_dict().items()}, options.out)
 
 
 if __name__ == "__main__":

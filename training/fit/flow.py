@@ -1,9 +1,9 @@
-"""Fit the transformer of `sketch` and its two text encoders, together, as a rectified flow on scenes' latents.
+"""Fit of the flow: the transformer of `sketch` and its two text encoders, jointly, as a rectified flow on latents.
 
-The text encoders can read already (`reading`), and go on learning slowly. The transformer predicts the image,
-from which the velocity follows (Li and He 2025, 2511.13720): a stream so narrow can't carry the noise beside all else.
-Times are drawn from a logit-normal (Esser et al. 2024, 2403.03206, section 3.1), and often at t = 1, where only the
-words are known. Matrices of the blocks are moved by Muon (Jordan et al. 2024), all else by AdamW.
+The text encoders are pretrained (`text_encoders`) and learn at a lower rate. The transformer predicts the image, from
+which the velocity follows (Li and He 2025, 2511.13720): its narrow residual stream cannot carry the noise as well.
+Times are drawn from a logit-normal distribution (Esser et al. 2024, 2403.03206, section 3.1), and half of them are 1,
+where only the prompt is known. Muon (Jordan et al. 2024) optimizes the matrices of the blocks, AdamW all else.
 
 Dimension key: B batch, L image tokens, C latent values per token.
 """
@@ -17,36 +17,36 @@ from torch import Tensor, nn
 
 from allaprima.flux import SKETCH, CLIPTextEncoder, Flux, T5Encoder
 from allaprima.flux.latents import image_ids, text_ids
-from training.data.batches import Batch, Gallery, Mix, loaded
+from training.data.batches import Batch, LatentStore, Mix, batch_loader
 from training.data.latents import device_of
-from training.fit.layout_probe import CellReader
+from training.fit.layout_probe import LayoutProbe
 from training.fit.loop import Fit
 from training.fit.optimizers import Optimizers
-from training.fit.text_encoders import look_both_ways
+from training.fit.text_encoders import init_directional_heads
 
 FLOW_CHECKPOINT, FLOW_SEED = "flow.ckpt", 1
-#: Scenes a step, and the rates for so many; those for more rise with the root of their number. That is derived for Adam
-#: (Malladi et al. 2022, 2205.10287), carried over to Muon, and was seen to work for 256.
+#: Scenes in a step, and the learning rates for this number; for others they scale with its square root. The rule is
+#: derived for Adam (Malladi et al. 2022, 2205.10287); with Muon it was tried up to 256.
 BATCH = 48
 MUON_RATE = 0.01
 ADAM_RATE = 1e-3
 ENCODER_RATE = 3e-4
-#: Times below this weigh as this one: what is wrong with the image there is too little to be seen.
-NEAREST = 0.6
-#: How much the error of what is read from the cells counts: about as much as the picture's, in the blocks before.
-CELLS_WEIGHT = 0.3
-#: Up to a share of the minutes most steps look at so many image tokens of a scene only, those where things are first.
-#: Most of a canvas is ground, which is soon learned and costs as much as what stands on it. That a transformer may be
-#: fitted to a part of the tokens first, and to all at the end, is the finding of Zheng et al. 2023 (2306.09305). For
-#: long it does harm: which tokens there are gives away where things stand, and a fit reads that instead of the noise.
-FEW_TOKENS, FEW_UNTIL = 48, 0.12
-#: One step in so many looks at all of them even then: a fit that never sees a whole canvas believes that things are
-#: everywhere.
-WHOLE_EVERY = 4
+#: Errors at times below this are weighted like those at this time: there they are too small to be visible.
+MIN_WEIGHTED_TIME = 0.6
+#: Weight of the layout probe's loss, with which its gradient in the blocks before the probe is about as large as that
+#: of the image's error.
+LAYOUT_PROBE_WEIGHT = 0.3
+#: Until this progress most steps use only so many image tokens of a scene, preferably those of objects. Most tokens are
+#: of the background, which is learned soon and costs as much. Zheng et al. 2023 (2306.09305) fit a transformer to a
+#: part of the tokens first and to all at the end. It must not last long: the choice of tokens reveals the positions
+#: of objects, and the model would infer them from it instead of the noise.
+SPARSE_TOKENS, SPARSE_UNTIL = 48, 0.12
+#: Every fourth step uses all tokens even then: a model that never sees a whole canvas generates objects everywhere.
+DENSE_EVERY = 4
 
 
 class FlowNetworks(nn.Module):
-    """The three networks that are fitted together, and what reads along while they are."""
+    """The three networks that are fitted jointly, and the layout probe."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -56,25 +56,25 @@ class FlowNetworks(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Embedding):
                 nn.init.normal_(module.weight, std=0.3)
-        look_both_ways(self.t5)
-        # The fit starts from an empty image and untouched residuals.
+        init_directional_heads(self.t5)
+        # At first the predicted image is zero and each block is the identity.
         for name, parameter in self.transformer.named_parameters():
             if "mod" in name.lower() or name.startswith("final_layer"):
                 nn.init.zeros_(parameter)
-        self.cells = CellReader(self.transformer)
+        # The name is that of the probe's tensors in a work folder's flow.ckpt.
+        self.cells = LayoutProbe(self.transformer)
 
 
 def flow_optimizers(networks: FlowNetworks, batch: int = BATCH) -> Optimizers:
-    """Return Muon for the matrices of the transformer's blocks, and AdamW for the rest, at rates for `batch` scenes a
-    step.
+    """Return Muon for the matrices of the blocks, and AdamW for the rest, with the rates for a batch of that size.
 
-    Muon moves a matrix by the same amount however small its gradient is; on the text encoders, whose gradients are
-    mostly noise in a small batch, that is a random walk that the words' meanings do not survive.
+    The text encoders are left to AdamW because Muon's update has the same size for every gradient: in a small batch
+    their gradients are mostly noise, and the embeddings would drift at random.
     """
     matrices: list[nn.Parameter] = []
     encoders: list[nn.Parameter] = []
     rest: list[nn.Parameter] = []
-    readers = list(networks.cells.parameters())
+    probe = list(networks.cells.parameters())
     for name, parameter in networks.named_parameters():
         in_block = name.startswith(("transformer.double_blocks", "transformer.single_blocks"))
         if in_block and parameter.ndim == 2 and "mod" not in name:
@@ -87,7 +87,7 @@ def flow_optimizers(networks: FlowNetworks, batch: int = BATCH) -> Optimizers:
     groups = [
         {"params": rest, "lr": more * ADAM_RATE},
         {"params": encoders, "lr": more * ENCODER_RATE},
-        {"params": readers, "lr": more * ADAM_RATE},
+        {"params": probe, "lr": more * ADAM_RATE},
     ]
     return [
         torch.optim.Muon(matrices, lr=more * MUON_RATE, momentum=0.95, weight_decay=0.01),
@@ -96,10 +96,10 @@ def flow_optimizers(networks: FlowNetworks, batch: int = BATCH) -> Optimizers:
 
 
 def draw_times(count: int, device: torch.device) -> Tensor:
-    """Return times in [0, 1], float32 (count,), on a device.
+    """Return random times in [0, 1], float32 (count,), on a device.
 
-    Half are 1, the very beginning, whose step decides what the picture shows; of the others seven in eight are
-    logit-normal (mean 0.5, scale 1.2) and one is uniform.
+    Half are 1, pure noise, since the first step decides what the image shows. Of the others seven in eight are
+    logit-normal (mean 0.5, scale 1.2) and one in eight is uniform.
     """
     times = torch.sigmoid(0.5 + 1.2 * torch.randn(count, device=device))
     uniform, first, second = torch.rand(3, count, device=device)
@@ -110,113 +110,113 @@ def draw_times(count: int, device: torch.device) -> Tensor:
 def fit_flow(
     folder: Path,
     networks: FlowNetworks,
-    gallery: Gallery,
+    store: LatentStore,
     minutes: float,
     take_snapshot: Callable[[int], None],
     *,
     mix: Mix,
     compiled: bool = False,
 ) -> None:
-    """Fit in place for that many minutes (over all runs), with checkpoints in `folder`; networks and gallery are on one
-    device.
+    """Fit in place for `minutes` (over all runs), with checkpoints in `folder`. The networks and the store must be on
+    the same device.
 
-    take_snapshot: called with the number of steps now and then, and at the end. compiled: `compile_blocks`.
+    take_snapshot: called with the number of steps, every `SNAPSHOT_S` seconds and at the end. compiled: whether to
+    compile the transformer's blocks.
     """
     if compiled:
         os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder / "compiled"))
         compile_blocks(networks.transformer)
-    optimizers = flow_optimizers(networks, mix.drawn + mix.collages)
+    optimizers = flow_optimizers(networks, mix.drawn + mix.composites)
     fit = Fit(folder / FLOW_CHECKPOINT, {"flow": networks}, optimizers, minutes, FLOW_SEED)
     smooth = None
-    batches = loaded(gallery, fit.step, mix) if fit.share < 1 else ()
-    # There are always more batches than steps; the step is asked for first, so none is made for nothing.
-    for step, asked in zip(fit.steps(), batches, strict=False):
-        loss, read = flow_loss(networks, gallery, asked, tokens_seen(fit.share, step))
-        fit.descend(loss + CELLS_WEIGHT * read)
-        # Not read off the device at every step: a GPU would wait for each.
-        both = torch.stack((loss, read)).detach()
-        smooth = both if smooth is None else smooth.lerp(both, 0.01)
+    batches = batch_loader(store, fit.step, mix) if fit.progress < 1 else ()
+    # The iterator of steps ends first, and is asked before that of batches, so no batch is prepared in vain.
+    for step, batch in zip(fit.steps(), batches, strict=False):
+        loss, probe_loss = flow_loss(networks, store, batch, token_count(fit.progress, step))
+        fit.descend(loss + LAYOUT_PROBE_WEIGHT * probe_loss)
+        # Kept on the device: reading the losses at every step would make a GPU wait.
+        losses = torch.stack((loss, probe_loss)).detach()
+        smooth = losses if smooth is None else smooth.lerp(losses, 0.01)
         if step % 100 == 0:
-            print(f"flow {fit.share:6.1%} step {step} {_told(smooth)}", flush=True)
+            print(f"flow {fit.progress:6.1%} step {step} {_format_losses(smooth)}", flush=True)
         if fit.is_snapshot_due():
             take_snapshot(step + 1)
-    print("flow done" + ("" if smooth is None else f": step {fit.step} {_told(smooth)}"), flush=True)
+    print("flow done" + ("" if smooth is None else f": step {fit.step} {_format_losses(smooth)}"), flush=True)
     take_snapshot(fit.step)
 
 
-def _told(losses: Tensor) -> str:
-    return "loss {:.4f} cells {:.4f}".format(*losses.tolist())
+def _format_losses(losses: Tensor) -> str:
+    return "loss {:.4f} layout {:.4f}".format(*losses.tolist())
 
 
 def compile_blocks(transformer: Flux) -> None:
-    """Compile each block by itself: all blocks of a kind share what is compiled. On a CPU once for each canvas; on a
-    GPU, where compiling all would take longer than a short fit, once for all.
+    """Compile each block separately, so that blocks of one kind share the code: on a CPU once for each canvas,
+    on a GPU, where that would take longer than a short fit, once with dynamic shapes.
 
-    Compiled as a whole, the transformer took minutes longer to begin and no less for a step.
+    Compiling the whole transformer took minutes longer and made a step no faster.
     """
     for block in (*transformer.double_blocks, *transformer.single_blocks):
         block.compile(dynamic=device_of(transformer).type != "cpu")
 
 
-def tokens_seen(share: float, step: int) -> int | None:
-    """Return how many image tokens of a scene a step looks at, at a share of the fit; None: all."""
-    return FEW_TOKENS if share < FEW_UNTIL and step % WHOLE_EVERY != 0 else None
+def token_count(progress: float, step: int) -> int | None:
+    """Return the number of image tokens of a scene that a step uses, given the progress of the fit; None: all."""
+    return SPARSE_TOKENS if progress < SPARSE_UNTIL and step % DENSE_EVERY != 0 else None
 
 
-def steered(noise: Tensor, leeway: Tensor) -> Tensor:
-    """Return noise of which the mean of latent channel k over the picture is leeway k, scaled to deviate by one.
+def steer_noise(noise: Tensor, free_factors: Tensor) -> Tensor:
+    """Return noise whose mean over latent channel k of the image, scaled to unit variance, is free factor k.
 
-    Noise (B, L, C) and leeway (B, K) are standard normal, and so is what is returned; but now the noise that a picture
-    is painted from tells what the words leave open about it, and every image token hears it (`layers.means`). Without
-    that, a first step could only paint the mean of all that it might be, and two seeds would differ little. Pairing
-    noise with what it should become is the idea of Pooladian et al. 2023 (2304.14772); here the pairs are made, not
-    searched.
+    Noise (B, L, C) and free factors (B, K) are standard normal, and so is the result. In a fit the noise thereby
+    determines what the caption leaves open about the image, and the transformer gives the means to every image token.
+    Without that, the first step could only predict the mean of all images that match the prompt, and seeds would differ
+    little. Pairing noise with data follows Pooladian et al. 2023 (2304.14772), who search for pairs.
     """
     batch, length, _ = noise.shape
-    count = leeway.shape[1]
-    # A token holds the four values of a latent channel side by side (`latents.pack`).
+    count = free_factors.shape[1]
+    # The four values of a latent channel in a token are adjacent (`latents.pack`).
     values = noise.reshape(batch, length, -1, 4).clone()
-    told = values[:, :, :count]
-    told += (leeway * (4 * length) ** -0.5 - told.mean(dim=(1, 3)))[:, None, :, None]
+    steered = values[:, :, :count]
+    steered += (free_factors * (4 * length) ** -0.5 - steered.mean(dim=(1, 3)))[:, None, :, None]
     return values.reshape(noise.shape)
 
 
-def flow_loss(networks: FlowNetworks, gallery: Gallery, batch: Batch, tokens: int | None) -> tuple[Tensor, Tensor]:
-    """Return the mean squared error of the velocity at random times, those near 0 weighed less, and the cells' loss
-    (`CellReader.loss`): scalars, float32.
+def flow_loss(networks: FlowNetworks, store: LatentStore, batch: Batch, tokens: int | None) -> tuple[Tensor, Tensor]:
+    """Return the mean squared error of the velocity at random times, with times near 0 weighted less, and the loss of
+    the layout probe: scalars, float32.
 
-    tokens: how many image tokens of each scene are looked at, those of `picked`; None: all.
+    tokens: number of image tokens of each scene to use, chosen by `select_tokens`; None: all.
     """
-    device, bucket = gallery.device, gallery.buckets[batch.bucket]
-    t5_ids, clip_ids, answers = (
-        told.to(device, non_blocking=True) for told in (batch.t5_ids, batch.clip_ids, batch.answers)
+    device, bucket = store.device, store.buckets[batch.bucket]
+    t5_ids, clip_ids, labels = (
+        part.to(device, non_blocking=True) for part in (batch.t5_ids, batch.clip_ids, batch.labels)
     )
-    image, leeway = gallery.show(batch)
-    # Made on the device: a copy would wait for the step before.
+    image, free_factors = store.load(batch)
+    # Created on the device: a copy would wait for the previous step.
     with device:
         img_ids, txt_ids = image_ids(bucket.rows, bucket.columns), text_ids(t5_ids.shape[1])
     img_ids, txt_ids = (ids.expand(len(image), -1, -1) for ids in (img_ids, txt_ids))
     if tokens is not None:
-        seen = picked(answers, tokens)[..., None]  # (B, tokens, 1)
-        image, img_ids, answers = (torch.take_along_dim(one, seen, dim=1) for one in (image, img_ids, answers))
-    # What is not looked at tells nothing: the noise of what is, alone, has the leeway in its means.
-    noise = steered(torch.randn_like(image), leeway)
+        used = select_tokens(labels, tokens)[..., None]  # (B, tokens, 1)
+        image, img_ids, labels = (torch.take_along_dim(one, used, dim=1) for one in (image, img_ids, labels))
+    # The means are those of the tokens in use, since the transformer sees no others.
+    noise = steer_noise(torch.randn_like(image), free_factors)
     t = draw_times(len(image), device)
     mixed = torch.lerp(image, noise, t[:, None, None])
     with torch.autocast(device.type, torch.bfloat16):
         predicted = networks.transformer(mixed, img_ids, networks.t5(t5_ids), txt_ids, t, networks.clip(clip_ids))
-        read = networks.cells.loss(answers)
-    # The error of the velocity that follows from a predicted image is that image's, over t.
-    errors = (predicted.float() - image) / t.clamp(min=NEAREST)[:, None, None]
-    return errors.square().mean(), read
+        probe_loss = networks.cells.loss(labels)
+    # velocity = (noisy - image) / t, so its error is the image's error over t.
+    errors = (predicted.float() - image) / t.clamp(min=MIN_WEIGHTED_TIME)[:, None, None]
+    return errors.square().mean(), probe_loss
 
 
-def picked(answers: Tensor, count: int) -> Tensor:
-    """Return the numbers of `count` image tokens of each scene, in order: the first and the last, which tell the
-    canvas's extent (`layers.places`), then any where things are, then any others: (B, count), int64.
+def select_tokens(labels: Tensor, count: int) -> Tensor:
+    """Return the indices of `count` image tokens of each scene, ascending: (B, count), int64.
 
-    answers: of `cells.right_answers`, (B, L, Q).
+    They include the first and the last token, from which the transformer infers the extent of the canvas, then random
+    tokens of objects, then random others. labels: `layout_labels`, (B, L, Q).
     """
-    order = torch.rand(answers.shape[:2], device=answers.device) + (answers[..., 0] > 0)
+    order = torch.rand(labels.shape[:2], device=labels.device) + (labels[..., 0] > 0)
     order[:, [0, -1]] = 2.0
     return order.topk(count, dim=1).indices.sort(dim=1).values

@@ -1,11 +1,11 @@
-"""What stands in each cell of a scene: questions that the middle of the transformer answers while it is fitted.
+"""The layout probe: an auxiliary loss on a hidden layer of the transformer, used in the fit only.
 
-To paint a thing well takes long to learn, to know that it is to stand here does not; and while the one is missing, the
-error of the picture hardly rewards the other. So a matrix reads from a hidden layer's image tokens what stands there,
-and its error counts beside the picture's. That a hidden layer which is made to know what a picture shows trains faster
-is the finding of Yu et al. 2024 (2410.06940), who take the answers from another network; scenes have them ready.
+It takes long to learn to draw an object, and less to learn where it belongs; but until it is drawn well, the error of
+the image hardly rewards its position. So a linear probe predicts from the image tokens of a hidden layer which object
+covers each cell (`layout_labels`), and its loss is added. Yu et al. 2024 (2410.06940) showed that supervising a hidden
+layer with the content of the image speeds up training; they take the targets from another network.
 
-Dimension key: B batch, H rows, W columns, L image tokens (H * W), T text tokens, Q questions.
+Dimension key: B batch, L image tokens, T text tokens, Q questions.
 """
 
 import torch
@@ -13,37 +13,37 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from allaprima.flux import SKETCH, Flux
-from training.data.layout_labels import ANSWERS
+from training.data.layout_labels import LABEL_CLASSES
 
-#: Single block, counted from 0, after which image tokens are read. Without such questions a matrix could tell row and
-#: column after this one, and the thing only after the next (LOG.md, 2026-11-27); that left two blocks to paint it.
-BLOCK = 2
+#: Index of the single block whose output is probed. Without the loss, a linear probe could find row and column after
+#: this block, but the object only after the next one (LOG.md, 2026-11-27), with two blocks left to draw it.
+PROBED_BLOCK = 2
 
 
-class CellReader(nn.Module):
-    """Answers every question about every cell from one hidden layer of a transformer."""
+class LayoutProbe(nn.Module):
+    """Predicts the layout labels of every cell from a hidden layer of a transformer."""
 
     def __init__(self, transformer: Flux) -> None:
-        """transformer: read by a forward hook, not owned."""
+        """transformer: observed by a forward hook; not a submodule."""
         super().__init__()
-        self.answer = nn.Linear(SKETCH.transformer.hidden_size, sum(ANSWERS))
-        self._heard: Tensor | None = None
-        transformer.single_blocks[BLOCK].register_forward_hook(self._keep)
+        self.answer = nn.Linear(SKETCH.transformer.hidden_size, sum(LABEL_CLASSES))
+        self._hidden: Tensor | None = None
+        transformer.single_blocks[PROBED_BLOCK].register_forward_hook(self._capture)
 
-    def _keep(self, _block: nn.Module, _given: object, passed_on: Tensor) -> None:
-        self._heard = passed_on
+    def _capture(self, _block: nn.Module, _inputs: object, output: Tensor) -> None:
+        self._hidden = output
 
-    def loss(self, right: Tensor) -> Tensor:
-        """Return the mean cross-entropy over cells and questions, in nats, for the transformer's last forward pass: a
-        scalar, float32. Once per pass.
+    def loss(self, labels: Tensor) -> Tensor:
+        """Return the mean cross-entropy over cells and questions, in nats, of the transformer's last forward pass: a
+        scalar, float32. It can be called once per pass.
 
-        right: the right answers, (B, L, Q), uint8, on the transformer's device.
+        labels: (B, L, Q), uint8, on the transformer's device.
         """
-        assert self._heard is not None, "there was a forward pass"
-        tokens = self._heard[:, -right.shape[1] :]  # (B, T + L, width) -> (B, L, width)
-        # Not kept: the whole graph of a step would be.
-        self._heard = None
-        # As a block reads it.
-        answers = self.answer(F.layer_norm(tokens, tokens.shape[-1:])).float().flatten(0, 1).split(ANSWERS, dim=-1)
-        questions = zip(answers, right.long().flatten(0, 1).unbind(-1), strict=True)
-        return torch.stack([F.cross_entropy(answer, one) for answer, one in questions]).mean()
+        assert self._hidden is not None, "a forward pass comes first"
+        tokens = self._hidden[:, -labels.shape[1] :]  # (B, T + L, width) -> (B, L, width)
+        # Released, since it holds the graph of the whole step.
+        self._hidden = None
+        # Normalised as the next block does it.
+        logits = self.answer(F.layer_norm(tokens, tokens.shape[-1:])).float().flatten(0, 1)
+        pairs = zip(logits.split(LABEL_CLASSES, dim=-1), labels.long().flatten(0, 1).unbind(-1), strict=True)
+        return torch.stack([F.cross_entropy(*pair) for pair in pairs]).mean()

@@ -1,6 +1,6 @@
-"""What all fits share: a schedule by the clock, clipped steps, and checkpoints that a later run resumes from.
+"""The fitting loop: a schedule by time, gradient clipping, and checkpoints from which a later run resumes.
 
-A fit is given minutes, not steps; it has come as far as the share of them that has been used, over all runs.
+The length of a fit is given in minutes, not steps; its progress is the share of them that was used in all runs.
 """
 
 import time
@@ -12,93 +12,93 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from training.data.storage import write_whole
+from training.data.storage import write_atomically
 from training.fit.optimizers import Optimizers
 
-#: The most that one step counts, in seconds: a machine that slept, or compiled, has not fitted anything meanwhile.
+#: Most seconds that a step counts for: the time of a suspended machine, or of compilation, is not time of the fit.
 LONGEST_STEP_S = 10.0
 #: Seconds between checkpoints.
 CHECKPOINT_S = 60.0
-#: Seconds between snapshots of what a fit has come to.
+#: Seconds between snapshots.
 SNAPSHOT_S = 900.0
-#: The learning rates rise over so many steps,
+#: Steps of the warm-up, in which the learning rates rise linearly.
 WARM_STEPS = 100
-#: stay up to this share of the minutes, then fall linearly to nothing.
+#: Progress from which on the learning rates fall linearly to 0.
 DECAY_FROM = 0.3
 
 
 @dataclass
 class Fit:
-    """Networks, what moves all of their parameters, and how far that has come, by a clock that only goes forward.
+    """The state of a fit: networks, the optimizers of all their parameters, steps and time.
 
-    One that is made goes on from its checkpoint, where there is one.
+    A new instance resumes from its checkpoint if there is one.
     """
 
     checkpoint: Path
     networks: dict[str, nn.Module]
     optimizers: Optimizers
     minutes: float
-    #: Of the random numbers that torch draws in the steps.
+    #: Seed of torch's random numbers in the steps.
     seed: int
+    #: Monotonic seconds.
     clock: Callable[[], float] = time.monotonic
     step: int = 0
-    #: Seconds of fitting in earlier runs and this one; a step counts when it is done.
+    #: Seconds of completed steps in all runs.
     elapsed_s: float = 0.0
 
-    _full_rates: list[list[float]] = field(init=False)
-    _saved: float = field(init=False)
-    _snapped: float = field(init=False)
+    _base_rates: list[list[float]] = field(init=False)
+    _saved_at: float = field(init=False)
+    _snapshot_at: float = field(init=False)
 
     def __post_init__(self) -> None:
-        # Before a checkpoint's rates take their place: those of now may be others.
-        self._full_rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in self.optimizers]
-        self._saved = self._snapped = self.clock()
+        # Read before resuming, which overwrites them with the checkpoint's: the rates of this run apply.
+        self._base_rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in self.optimizers]
+        self._saved_at = self._snapshot_at = self.clock()
         self._resume()
 
     @property
-    def share(self) -> float:
-        """Used share of the minutes, 0 to 1."""
+    def progress(self) -> float:
+        """Share of the minutes that was used, 0 to 1."""
         return min(1.0, self.elapsed_s / (60 * self.minutes)) if self.minutes else 1.0
 
     @property
-    def rate(self) -> float:
-        """Factor on every learning rate now."""
+    def rate_factor(self) -> float:
+        """Factor by which all learning rates are multiplied at present, 0 to 1."""
         warm = min(1.0, (self.step + 1) / WARM_STEPS)
-        return warm * min(1.0, (1.0 - self.share) / (1.0 - DECAY_FROM))
+        return warm * min(1.0, (1.0 - self.progress) / (1.0 - DECAY_FROM))
 
     def steps(self) -> Iterator[int]:
-        """Count steps until the minutes are used up, with checkpoints on the way.
+        """Yield the numbers of steps until the minutes are used up, and save checkpoints.
 
-        Torch's random numbers begin anew with every step, so that a step draws the same ones whether or not the fit
-        was broken off before it.
+        Torch is seeded for each step, so a step draws the same random numbers whether or not the fit was interrupted.
         """
-        while self.share < 1.0:
-            begun = self.clock()
+        while self.progress < 1.0:
+            started = self.clock()
             torch.manual_seed(self.seed << 32 | self.step)
             yield self.step
-            self.elapsed_s += min(self.clock() - begun, LONGEST_STEP_S)
+            self.elapsed_s += min(self.clock() - started, LONGEST_STEP_S)
             self.step += 1
-            if self.clock() - self._saved > CHECKPOINT_S:
+            if self.clock() - self._saved_at > CHECKPOINT_S:
                 self.save()
         self.save()
 
     def descend(self, loss: Tensor) -> None:
-        """Move all parameters against a loss's gradient, whose norm is kept to 1, at the rates of now."""
-        for optimizer, rates in zip(self.optimizers, self._full_rates, strict=True):
+        """Take an optimizer step on a loss, with the norm of its gradient clipped to 1."""
+        for optimizer, rates in zip(self.optimizers, self._base_rates, strict=True):
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
-                group["lr"] = self.rate * rate
+                group["lr"] = self.rate_factor * rate
             optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        moved = [parameter for network in self.networks.values() for parameter in network.parameters()]
-        nn.utils.clip_grad_norm_(moved, 1.0)
+        parameters = [parameter for network in self.networks.values() for parameter in network.parameters()]
+        nn.utils.clip_grad_norm_(parameters, 1.0)
         for optimizer in self.optimizers:
             optimizer.step()
 
     def is_snapshot_due(self) -> bool:
-        """Say once per `SNAPSHOT_S` that it is time."""
-        due = self.clock() - self._snapped > SNAPSHOT_S
+        """Whether `SNAPSHOT_S` have passed since the last time this was true."""
+        due = self.clock() - self._snapshot_at > SNAPSHOT_S
         if due:
-            self._snapped = self.clock()
+            self._snapshot_at = self.clock()
         return due
 
     def save(self) -> None:
@@ -109,8 +109,8 @@ class Fit:
             "networks": {name: network.state_dict() for name, network in self.networks.items()},
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
         }
-        write_whole(state, self.checkpoint)
-        self._saved = self.clock()
+        write_atomically(state, self.checkpoint)
+        self._saved_at = self.clock()
 
     def _resume(self) -> None:
         if not self.checkpoint.exists():

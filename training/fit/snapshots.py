@@ -1,6 +1,6 @@
-"""Snapshots of a flow while it is fitted: a sheet of pictures, and the suite's score on a part of the prompts.
+"""Snapshots of the flow during its fit: a contact sheet, and the score on a part of the benchmark.
 
-Each exports the networks as a model folder and paints with the engine, so what is seen is what would be shipped.
+A snapshot exports the networks as a model folder and generates with the engine, so it shows what would be shipped.
 """
 
 from collections.abc import Callable
@@ -15,47 +15,47 @@ from allaprima.engine.pipeline import Pipeline
 from allaprima.request import ImageRequest
 from allaprima.weights.catalog import SKETCH_ID
 from allaprima.weights.model import open_model
-from training.evaluate.benchmark import asks, score
-from training.evaluate.evaluator import Sight
+from training.evaluate.benchmark import benchmark_prompts, score
+from training.evaluate.evaluator import Detections
 
-#: One prompt in so many is painted; of those, so many come on the sheet.
-EVERY, SHOWN, COLUMNS = 15, 48, 8
-#: Side in pixels of what is painted, and of a picture on the sheet.
-SIDE, SMALL = 512, 192
+#: Every 15th prompt is used; number of images on the sheet and in a row of it.
+EVERY, SHEET_IMAGES, COLUMNS = 15, 48, 8
+#: Side in pixels of generated images, and of an image on the sheet.
+IMAGE_PX, THUMBNAIL_PX = 512, 192
 
 
 def take_snapshot(
     export: Callable[[Path], None],
-    look: Callable[[NDArray[np.uint8]], Sight],
+    detect: Callable[[NDArray[np.uint8]], Detections],
     folder: Path,
     step: int,
     device: torch.device,
 ) -> None:
-    """Export the model into `folder`, print its score on a part of the suite and write a sheet beside it.
+    """Export the model into `folder`, print its score on a part of the benchmark and write a contact sheet there.
 
-    export: writes the model into a folder of its own. look: the judge. device: where it paints.
+    export: writes the model to a folder. detect: the evaluator's. device: of the generation.
     """
     model = folder / "snapshot"
     export(model)
     pipeline = Pipeline(open_model(model).load(device.type), device.type)
-    painted: list[NDArray[np.uint8]] = []
+    generated: list[NDArray[np.uint8]] = []
 
-    def paint(prompt: str, seed: int) -> NDArray[np.uint8]:
-        (picture,) = pipeline.paint(ImageRequest(prompt, seed, SKETCH_ID, SIDE, SIDE))
-        painted.append(picture)
-        return picture
+    def generate(prompt: str, seed: int) -> NDArray[np.uint8]:
+        (image,) = pipeline.paint(ImageRequest(prompt, seed, SKETCH_ID, IMAGE_PX, IMAGE_PX))
+        generated.append(image)
+        return image
 
-    shares = score(paint, look, asks()[::EVERY], (0,))
-    told = ", ".join(f"{name} {share:.0%}" for name, share in shares.items())
-    print(f"snapshot at step {step}: {told}", flush=True)
-    sheet(painted[:SHOWN]).save(folder / f"sheet-{step:06}.png")
+    shares = score(generate, detect, benchmark_prompts()[::EVERY], (0,))
+    scores = ", ".join(f"{name} {share:.0%}" for name, share in shares.items())
+    print(f"snapshot at step {step}: {scores}", flush=True)
+    contact_sheet(generated[:SHEET_IMAGES]).save(folder / f"sheet-{step:06}.png")
 
 
-def sheet(pictures: list[NDArray[np.uint8]]) -> Image.Image:
-    """Return pictures side by side, small."""
-    rows = -(-len(pictures) // COLUMNS)
-    whole = Image.new("RGB", (COLUMNS * SMALL, rows * SMALL))
-    for i, picture in enumerate(pictures):
-        small = Image.fromarray(picture).resize((SMALL, SMALL), Image.Resampling.LANCZOS)
-        whole.paste(small, (i % COLUMNS * SMALL, i // COLUMNS * SMALL))
+def contact_sheet(images: list[NDArray[np.uint8]]) -> Image.Image:
+    """Return an image of all images, scaled down, in rows."""
+    rows = -(-len(images) // COLUMNS)
+    whole = Image.new("RGB", (COLUMNS * THUMBNAIL_PX, rows * THUMBNAIL_PX))
+    for i, image in enumerate(images):
+        small = Image.fromarray(image).resize((THUMBNAIL_PX, THUMBNAIL_PX), Image.Resampling.LANCZOS)
+        whole.paste(small, (i % COLUMNS * THUMBNAIL_PX, i // COLUMNS * THUMBNAIL_PX))
     return whole

@@ -28,4 +28,4 @@ def test_what_makes_no_sense_is_refused_by_name(capsys, option, value):
 def test_a_fit_of_no_minutes_and_a_batch_without_collages_are_asked_for_plainly():
     options = command_line().parse_args(["--reading-minutes", "0", "--collages", "0"])
 
-    assert (options.reading_minutes, options.collages) == (0, 0)
+    assert (options.reading_minutes, options.composites) == (0, 0)

@@ -42,8 +42,8 @@ def test_one_command_trains_from_nothing_and_goes_on_where_it_stopped(art, tmp_p
     assert list((tmp_path / "work").glob("sheet-*.png"))
     model = open_model(tmp_path / "model").load()
     assert model.networks.transformer.final_layer.linear.weight.abs().sum() > 0
-    pictures = Pipeline(model, "cpu").paint(ImageRequest("a fox on a beach", 0, SKETCH_ID, 256, 192))
-    assert pictures[0].shape == (192, 256, 3)
+    images = Pipeline(model, "cpu").paint(ImageRequest("a fox on a beach", 0, SKETCH_ID, 256, 192))
+    assert images[0].shape == (192, 256, 3)
 
     again = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     assert not re.search(r"(autoencoder|decoder|flow|reading) +\d", again)

@@ -12,8 +12,8 @@ from allaprima.weights.folder import save_model
 from allaprima.weights.networks import Networks
 from allaprima.weights.tokenizer import word_tokenizer
 from training.__main__ import AUTOENCODER, export, keep_autoencoder, take_autoencoder, warm_start
-from training.data.captions import words
-from training.fit.flow import FEW_UNTIL, FlowNetworks, flow_optimizers
+from training.data.captions import vocabulary
+from training.fit.flow import SPARSE_UNTIL, FlowNetworks, flow_optimizers
 from training.fit.loop import Fit
 
 
@@ -26,7 +26,7 @@ def test_a_warm_start_begins_with_the_folders_weights(tmp_path):
 
     flow = FlowNetworks()
     fit = Fit(tmp_path / "flow.ckpt", {"flow": flow}, flow_optimizers(flow), minutes=8.0, seed=0)
-    assert (fit.step, fit.share) == (0, pytest.approx(FEW_UNTIL))
+    assert (fit.step, fit.progress) == (0, pytest.approx(SPARSE_UNTIL))
     begun = flow.state_dict() | load_file(tmp_path / "autoencoder.safetensors")
     for name, weight in (shipped.state_dict() | autoencoder.state_dict()).items():
         # What reads along while it is fitted is not shipped.
@@ -79,7 +79,7 @@ def test_another_autoencoder_is_not_mixed_with_the_folders_flow(tmp_path):
 
 def test_a_model_of_other_sizes_is_refused_by_name_and_nothing_is_written(tmp_path):
     other = replace(SKETCH, transformer=replace(SKETCH.transformer, depth_single_blocks=1))
-    save_model(tmp_path / "other", SKETCH_ID, other, Networks(other), word_tokenizer(words()))
+    save_model(tmp_path / "other", SKETCH_ID, other, Networks(other), word_tokenizer(vocabulary()))
 
     with pytest.raises(ValueError, match="other sizes than SKETCH"):
         warm_start(tmp_path, tmp_path / "other", 8.0)

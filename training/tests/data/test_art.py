@@ -5,15 +5,15 @@ import colorsys
 import numpy as np
 import pytest
 
-from training.data.art import DYES
-from training.data.objects import THINGS
+from training.data.art import COLOUR_VARIANTS
+from training.data.objects import OBJECTS
 
-RECOLOURED = [thing.icon for thing in THINGS if thing.colour]
+RECOLOURED = [obj.icon for obj in OBJECTS if obj.colour]
 
 
 def test_every_thing_is_drawn_with_colours_inside_its_alpha(art):
-    for thing in THINGS:
-        sprite = art.sprite(thing.icon, 24)
+    for obj in OBJECTS:
+        sprite = art.sprite(obj.icon, 24)
         assert sprite.shape == (24, 24, 4)
         assert 0.05 < sprite[..., 3].mean() <= 1
         assert (sprite[..., :3] <= sprite[..., 3:] + 1e-6).all()
@@ -22,7 +22,7 @@ def test_every_thing_is_drawn_with_colours_inside_its_alpha(art):
 @pytest.mark.parametrize("icon", RECOLOURED)
 def test_a_recoloured_thing_keeps_its_outline_and_looks_different_in_every_colour(art, icon):
     usual = art.sprite(icon, 32)
-    dyed = [art.sprite(icon, 32, dye) for dye in DYES]
+    dyed = [art.sprite(icon, 32, variant) for variant in COLOUR_VARIANTS]
     assert all(np.allclose(one[..., 3], usual[..., 3]) for one in dyed)
     for i, one in enumerate(dyed):
         for other in dyed[:i]:
@@ -30,11 +30,11 @@ def test_a_recoloured_thing_keeps_its_outline_and_looks_different_in_every_colou
 
 
 def test_a_blue_car_is_blue_where_the_usual_one_is_red(art):
-    usual, blue = (art.sprite("automobile", 64, dye) for dye in (None, "blue"))
+    usual, blue = (art.sprite("automobile", 64, variant) for variant in (None, "blue"))
     changed = np.abs(usual - blue).sum(axis=2) > 0.5
     hues = [colorsys.rgb_to_hsv(*pixel)[0] * 360 for pixel in blue[changed][:, :3].tolist()]
     assert 0.1 < changed.mean() < 0.6
-    assert abs(np.median(hues) - DYES["blue"][0]) < 15
+    assert abs(np.median(hues) - COLOUR_VARIANTS["blue"][0]) < 15
 
 
 def test_black_is_dark(art):

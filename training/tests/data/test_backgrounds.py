@@ -5,31 +5,31 @@ import itertools
 import numpy as np
 import pytest
 
-from training.data.backgrounds import BACKGROUNDS, COLOURS, OPEN, PLACES, Mood, background
+from training.data.backgrounds import BACKGROUNDS, COLOURS, OPEN, SCENIC, BackgroundParams, draw_background
 
-MOODS = [Mood(*numbers) for numbers in itertools.product((-1.0, 0.0, 1.0), repeat=4)]
+ALL_PARAMS = [BackgroundParams(*numbers) for numbers in itertools.product((-1.0, 0.0, 1.0), repeat=4)]
 
 
 def test_there_are_eleven_colours_and_at_least_twelve_places():
     assert len(COLOURS) == 11
-    assert len(PLACES) >= 12
+    assert len(SCENIC) >= 12
 
 
 @pytest.mark.parametrize("name", [*BACKGROUNDS, OPEN])
 @pytest.mark.parametrize("size", [(90, 60), (40, 120), (64, 64)])
 def test_backgrounds_are_float_pictures_from_0_to_1_in_every_mood(name, size):
-    for mood in MOODS[::7]:
-        picture = background(name, *size, mood)
-        assert picture.shape == (size[1], size[0], 3)
-        assert picture.dtype == np.float32
-        assert picture.min() >= 0
-        assert picture.max() <= 1
+    for params in ALL_PARAMS[::7]:
+        image = draw_background(name, *size, params)
+        assert image.shape == (size[1], size[0], 3)
+        assert image.dtype == np.float32
+        assert image.min() >= 0
+        assert image.max() <= 1
 
 
-@pytest.mark.parametrize("name", PLACES)
+@pytest.mark.parametrize("name", SCENIC)
 def test_places_change_smoothly_with_the_mood_and_visibly_over_its_range(name):
     def shown(drift):
-        return background(name, 64, 64, Mood(horizon=drift, drift=drift))
+        return draw_background(name, 64, 64, BackgroundParams(horizon=drift, drift=drift))
 
     near = np.abs(shown(0.0) - shown(0.02)).mean()
     far = np.abs(shown(-1.0) - shown(1.0)).mean()
@@ -39,16 +39,16 @@ def test_places_change_smoothly_with_the_mood_and_visibly_over_its_range(name):
 
 def test_plain_backgrounds_are_of_their_colour():
     for name, colour in COLOURS.items():
-        assert np.allclose(background(name, 32, 32, Mood()).mean((0, 1)) * 255, colour, atol=12)
+        assert np.allclose(draw_background(name, 32, 32, BackgroundParams()).mean((0, 1)) * 255, colour, atol=12)
 
 
 def test_no_two_backgrounds_look_alike():
-    pictures = {name: background(name, 32, 32, Mood()) for name in BACKGROUNDS}
+    images = {name: draw_background(name, 32, 32, BackgroundParams()) for name in BACKGROUNDS}
     for one, other in itertools.combinations(BACKGROUNDS, 2):
-        assert np.abs(pictures[one] - pictures[other]).mean() > 0.03, (one, other)
+        assert np.abs(images[one] - images[other]).mean() > 0.03, (one, other)
 
 
 def test_the_open_backdrop_takes_its_hue_from_the_mood():
-    hues = [background(OPEN, 8, 8, Mood(hue=hue)).mean((0, 1)) for hue in (-0.8, -0.2, 0.4, 1.0)]
+    hues = [draw_background(OPEN, 8, 8, BackgroundParams(hue=hue)).mean((0, 1)) for hue in (-0.8, -0.2, 0.4, 1.0)]
     for one, other in itertools.combinations(hues, 2):
         assert np.abs(one - other).max() > 0.1

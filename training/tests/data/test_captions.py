@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 
 from allaprima.weights.tokenizer import word_tokenizer
-from training.data.backgrounds import COLOURS, OPEN, PLACES
-from training.data.captions import COLOUR_WORDS, COUNT_WORDS, SIZE_WORDS, background_words, caption, words
+from training.data.backgrounds import COLOURS, OPEN, SCENIC
+from training.data.captions import COLOUR_WORDS, COUNT_WORDS, SIZE_WORDS, background_words, caption, vocabulary
 from training.data.objects import BY_ACCESSORY, BY_ICON, plural
-from training.data.scenes import LEEWAY, SIZES, Scene, Subject, compose
+from training.data.scenes import FREE_FACTORS, SIZES, Scene, Subject, compose
 
 SQUARE = (512, 512)
-STILL = (0.0,) * LEEWAY
+STILL = (0.0,) * FREE_FACTORS
 
 
 @cache
@@ -41,8 +41,8 @@ def test_captions_name_every_thing():
 
 def test_captions_name_the_background_unless_it_is_open():
     for scene, text in captioned():
-        if scene.background in PLACES:
-            assert any(wording.split()[-1] in text.split() for wording in PLACES[scene.background].wordings), text
+        if scene.background in SCENIC:
+            assert any(wording.split()[-1] in text.split() for wording in SCENIC[scene.background].wordings), text
         elif scene.background in COLOURS:
             assert set(COLOUR_WORDS.get(scene.background, (scene.background,))) & set(text.split()), text
 
@@ -53,8 +53,8 @@ def test_captions_tell_number_colour_size_and_accessory():
         for subject in scene.subjects:
             if subject.count > 1:
                 assert any(set(word.split()) - {"a", "of"} <= said for word in COUNT_WORDS[subject.count]), text
-            if subject.dye is not None:
-                assert set(COLOUR_WORDS.get(subject.dye, (subject.dye,))) & said, text
+            if subject.variant is not None:
+                assert set(COLOUR_WORDS.get(subject.variant, (subject.variant,))) & said, text
             if subject.size is not None:
                 assert set(SIZE_WORDS[subject.size]) & said, text
             if subject.accessory is not None:
@@ -110,14 +110,14 @@ def test_some_captions_leave_small_words_out():
 
 
 def test_every_word_of_every_caption_is_in_the_vocabulary():
-    tokenizer = word_tokenizer(words())
+    tokenizer = word_tokenizer(vocabulary())
     unknown = tokenizer.token_to_id("<unk>")
     for _, text in captioned():
         assert unknown not in tokenizer.encode(text).ids, text
 
 
 def test_the_vocabulary_is_in_order_and_free_of_repeats():
-    assert words() == sorted(set(words()))
+    assert vocabulary() == sorted(set(vocabulary()))
 
 
 def test_nothing_is_said_of_the_open_backdrop():

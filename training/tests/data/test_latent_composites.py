@@ -11,63 +11,72 @@ from allaprima.weights.catalog import sketch_folder
 from allaprima.weights.model import open_model
 from training.data.backgrounds import COLOURS, OPEN
 from training.data.held_out import is_held_out
-from training.data.latent_composites import Planner, compose_collage, is_collage, laid
-from training.data.latent_sprites import MARGIN, SIDE, Cutouts, Cutter, cutout_keys
-from training.data.latents import encoded
-from training.data.layout_labels import right_answers
+from training.data.latent_composites import CompositePlanner, compose_compositable, composite, is_compositable
+from training.data.latent_sprites import MARGIN, SPRITE_SIDE, LatentSprites, SpriteExtractor, sprite_keys
+from training.data.latents import encode_pixels
+from training.data.layout_labels import layout_labels
 from training.data.rendering import SQUARE, canvas_px
-from training.data.scenes import SIZES, Scene, Subject, compose, draw_pixels, grid, mood, placed
+from training.data.scenes import (
+    SIZES,
+    Scene,
+    Subject,
+    background_params,
+    cell_grid,
+    compose,
+    draw_pixels,
+    place_objects,
+)
 
 CHANNELS = SKETCH.transformer.in_channels
 
 
-def scene(*subjects, background="blue", relation=None, leeway=(0.0,) * 8, canvas=SQUARE):
-    return Scene(background, subjects, relation, *canvas, leeway)
+def scene(*subjects, background="blue", relation=None, free_factors=(0.0,) * 8, canvas=SQUARE):
+    return Scene(background, subjects, relation, *canvas, free_factors)
 
 
-def blank(rows, columns, thing=0.0):
+def blank(rows, columns, value=0.0):
     """Cutouts that are all one number, on grounds of 0 where it is dark and 1 where it is bright."""
-    things = torch.zeros(len(cutout_keys()) + 1, SIDE, SIDE, CHANNELS).bfloat16()
-    for number, (cells, *_) in enumerate(cutout_keys()):
-        things[number, : cells + 2 * MARGIN, : cells + 2 * MARGIN] = thing
-    grounds = torch.stack((torch.zeros(rows, columns, CHANNELS), torch.ones(rows, columns, CHANNELS)))
-    return Cutouts(things, {(rows, columns): grounds.expand(len(COLOURS), -1, -1, -1, -1)})
+    sprites = torch.zeros(len(sprite_keys()) + 1, SPRITE_SIDE, SPRITE_SIDE, CHANNELS).bfloat16()
+    for number, (cells, *_) in enumerate(sprite_keys()):
+        sprites[number, : cells + 2 * MARGIN, : cells + 2 * MARGIN] = value
+    backgrounds = torch.stack((torch.zeros(rows, columns, CHANNELS), torch.ones(rows, columns, CHANNELS)))
+    return LatentSprites(sprites, {(rows, columns): backgrounds.expand(len(COLOURS), -1, -1, -1, -1)})
 
 
 def test_things_of_any_size_on_a_plain_background_can_be_had_as_a_collage():
-    assert is_collage(scene(Subject("panda", 3)))
-    assert is_collage(scene(Subject("panda"), Subject("automobile", 1, "red"), relation="left"))
-    assert is_collage(scene(Subject("panda")))
+    assert is_compositable(scene(Subject("panda", 3)))
+    assert is_compositable(scene(Subject("panda"), Subject("automobile", 1, "red"), relation="left"))
+    assert is_compositable(scene(Subject("panda")))
     for canvas in SIZES:
-        assert is_collage(scene(Subject("panda", size="big"), canvas=canvas_px(*canvas)))
-        assert is_collage(scene(Subject("panda", size="small"), canvas=canvas_px(*canvas)))
+        assert is_compositable(scene(Subject("panda", size="big"), canvas=canvas_px(*canvas)))
+        assert is_compositable(scene(Subject("panda", size="small"), canvas=canvas_px(*canvas)))
 
 
 def test_places_things_in_front_of_others_and_what_is_worn_have_to_be_drawn():
-    assert not is_collage(scene(Subject("panda", 3), background="beach"))
-    assert not is_collage(scene(Subject("panda", 3), background=OPEN))
-    assert not is_collage(scene(Subject("panda"), Subject("automobile"), relation="front"))
-    assert not is_collage(scene(Subject("panda", accessory="sunglasses")))
+    assert not is_compositable(scene(Subject("panda", 3), background="beach"))
+    assert not is_compositable(scene(Subject("panda", 3), background=OPEN))
+    assert not is_compositable(scene(Subject("panda"), Subject("automobile"), relation="front"))
+    assert not is_compositable(scene(Subject("panda", accessory="sunglasses")))
 
 
 @pytest.mark.parametrize("size", SIZES)
 def test_collages_for_every_canvas_are_new_each_time_and_hold_nothing_that_is_held_out(size):
     rng = np.random.default_rng(0)
 
-    found = [compose_collage(rng, *canvas_px(*size)) for _ in range(40)]
+    found = [compose_compositable(rng, *canvas_px(*size)) for _ in range(40)]
 
     assert len(set(found)) == len(found)
-    assert all(is_collage(one) for one in found)
+    assert all(is_compositable(one) for one in found)
     assert not any(is_held_out(one.subjects, one.background) for one in found)
     assert len({len(one.subjects) for one in found}) > 1
 
 
 @pytest.mark.parametrize("canvas", [SQUARE, canvas_px(1440, 512), canvas_px(512, 1440)])
 def test_a_collage_is_the_drawn_scene_but_for_its_light_if_the_encoder_sees_one_cell_at_a_time(art, canvas):
-    composed = [one for one in (compose(seed, *canvas) for seed in range(400)) if is_collage(one)]
+    composed = [one for one in (compose(seed, *canvas) for seed in range(400)) if is_compositable(one)]
     sized = [next(one for one in composed if one.subjects[0].size == size) for size in ("small", "big")]
 
-    found, drawn = laid_and_drawn(LocalAutoencoder(), art, [*composed[:4], *sized])
+    found, drawn = composited_and_drawn(LocalAutoencoder(), art, [*composed[:4], *sized])
 
     assert float((found - drawn).square().mean()) < 0.003 * float(drawn.var())
 
@@ -76,39 +85,43 @@ def test_a_collage_is_the_drawn_scene_but_for_its_light_if_the_encoder_sees_one_
 def test_where_things_are_a_collage_is_near_the_drawn_scene_as_the_shipped_encoder_sees_it(art, size, most):
     autoencoder = open_model(sketch_folder()).load(precision=Precision.FP32).networks.autoencoder
     composed = (compose(seed, *SQUARE) for seed in range(400))
-    scenes = [one for one in composed if is_collage(one) and one.subjects[0].size == size][:3]
+    scenes = [one for one in composed if is_compositable(one) and one.subjects[0].size == size][:3]
 
-    found, drawn = laid_and_drawn(autoencoder, art, scenes)
+    found, drawn = composited_and_drawn(autoencoder, art, scenes)
 
-    things = right_answers(scenes)[..., 0] > 0
-    assert float((found - drawn)[things].square().mean()) < most * float(drawn.var())
+    sprites = layout_labels(scenes)[..., 0] > 0
+    assert float((found - drawn)[sprites].square().mean()) < most * float(drawn.var())
 
 
-def laid_and_drawn(autoencoder, art, scenes):
+def composited_and_drawn(autoencoder, art, scenes):
     """Latents of scenes of one canvas as collages, and as they are drawn: (B, L, C) each."""
-    cutter = Cutter(autoencoder, art)
-    rows, columns = grid(scenes[0])
-    numbers = {key: number for number, key in enumerate(cutout_keys())}
-    things = torch.zeros(len(numbers) + 1, SIDE, SIDE, CHANNELS).bfloat16()
-    grounds = torch.zeros(len(COLOURS), 2, rows, columns, CHANNELS)
+    extractor = SpriteExtractor(autoencoder, art)
+    rows, columns = cell_grid(scenes[0])
+    numbers = {key: number for number, key in enumerate(sprite_keys())}
+    sprites = torch.zeros(len(numbers) + 1, SPRITE_SIDE, SPRITE_SIDE, CHANNELS).bfloat16()
+    backgrounds = torch.zeros(len(COLOURS), 2, rows, columns, CHANNELS)
     for one in scenes:
-        wanted = [(subject.icon, subject.dye) for subject in one.subjects]
-        cells = placed(one)[0].box.cells
-        for look, cut in zip(wanted, cutter.things(cells, one.background, wanted), strict=True):
-            things[numbers[cells, one.background, look]] = cut
-        grounds[list(COLOURS).index(one.background)] = cutter.ground(one.background, rows, columns)
+        wanted = [(subject.icon, subject.variant) for subject in one.subjects]
+        cells = place_objects(one)[0].box.cells
+        for appearance, extracted in zip(wanted, extractor.sprites(cells, one.background, wanted), strict=True):
+            sprites[numbers[cells, one.background, appearance]] = extracted
+        backgrounds[list(COLOURS).index(one.background)] = extractor.background(one.background, rows, columns)
 
-    found = laid(Cutouts(things, {(rows, columns): grounds}), Planner().plan(scenes), rows, columns)
+    found = composite(
+        LatentSprites(sprites, {(rows, columns): backgrounds}), CompositePlanner().plan(scenes), rows, columns
+    )
     pixels = torch.stack([torch.from_numpy(draw_pixels(one, art)).permute(2, 0, 1) for one in scenes])
-    return found, encoded(autoencoder, pixels).float()
+    return found, encode_pixels(autoencoder, pixels).float()
 
 
 def test_margins_beyond_the_canvas_are_cut_off_and_where_things_meet_both_are_added():
     # Four on the flat canvas stand without a gap.
-    shown = scene(Subject("panda", 4), canvas=canvas_px(1440, 512), leeway=(-9.0, -9.0, *(0.0,) * 3, -9.0, 0.0, 0.0))
-    rows, columns = grid(shown)
+    shown = scene(
+        Subject("panda", 4), canvas=canvas_px(1440, 512), free_factors=(-9.0, -9.0, *(0.0,) * 3, -9.0, 0.0, 0.0)
+    )
+    rows, columns = cell_grid(shown)
     wanted = torch.zeros(rows, columns)
-    boxes = [one.box for one in placed(shown)]
+    boxes = [one.box for one in place_objects(shown)]
     for box in boxes:
         wanted[
             max(0, box.row - MARGIN) : box.row + box.cells + MARGIN,
@@ -117,16 +130,18 @@ def test_margins_beyond_the_canvas_are_cut_off_and_where_things_meet_both_are_ad
     assert int(wanted.amax()) == 2
     assert min(box.column for box in boxes) < MARGIN
 
-    (found,) = laid(blank(rows, columns, thing=1.0), Planner().plan([shown]), rows, columns)
+    (found,) = composite(blank(rows, columns, value=1.0), CompositePlanner().plan([shown]), rows, columns)
 
     assert torch.equal(found, wanted.flatten()[:, None].expand(-1, CHANNELS))
 
 
 def test_light_is_between_the_darkest_and_the_brightest_ground():
-    rows, columns = grid(scene(Subject("panda", 2)))
-    scenes = [scene(Subject("panda", 2), leeway=(0.0,) * 5 + (light, 0.0, 0.0)) for light in (-9.0, -1.0, 0.0, 2.0)]
+    rows, columns = cell_grid(scene(Subject("panda", 2)))
+    scenes = [
+        scene(Subject("panda", 2), free_factors=(0.0,) * 5 + (light, 0.0, 0.0)) for light in (-9.0, -1.0, 0.0, 2.0)
+    ]
 
-    found = laid(blank(rows, columns), Planner().plan(scenes), rows, columns)
+    found = composite(blank(rows, columns), CompositePlanner().plan(scenes), rows, columns)
 
-    assert found.mean((1, 2)).tolist() == pytest.approx([(1 + mood(one).light) / 2 for one in scenes])
+    assert found.mean((1, 2)).tolist() == pytest.approx([(1 + background_params(one).light) / 2 for one in scenes])
     assert found.mean((1, 2)).tolist() == pytest.approx([0, 0.25, 0.5, 1])

@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from training.data.layout import arranged
+from training.data.layout import arrange
 
 GRIDS = [(12, 12), (10, 14), (14, 10), (9, 16), (16, 9), (7, 20), (20, 7)]
 PICKS = list(itertools.product((0, 1, 2), repeat=3))
@@ -16,7 +16,7 @@ def boxes(grid, count, relation=None, size=None, share=(1, 1, 1)):
     def pick(axis, choices):
         return (choices - 1) * share[axis] // 2
 
-    return arranged(*grid, count, relation, size, pick)
+    return arrange(*grid, count, relation, size, pick)
 
 
 @pytest.mark.parametrize("grid", GRIDS)

@@ -4,15 +4,15 @@ from collections import Counter
 
 import pytest
 
-from training.data.objects import ACCESSORIES, BY_ICON, THINGS, article, plural
+from training.data.objects import ACCESSORIES, BY_ICON, OBJECTS, article, plural
 
 
 def test_there_are_160_things_each_once():
-    assert len(THINGS) == len(BY_ICON) == 160
+    assert len(OBJECTS) == len(BY_ICON) == 160
 
 
 def test_no_two_things_share_a_name_even_in_the_plural():
-    named = Counter(name for thing in THINGS for wording in thing.wordings for name in {wording, plural(wording)})
+    named = Counter(name for obj in OBJECTS for wording in obj.wordings for name in {wording, plural(wording)})
     assert [name for name, times in named.items() if times > 1] == []
 
 
@@ -50,4 +50,4 @@ def test_a_stands_before_all_else(name):
 @pytest.mark.parametrize("accessory", ACCESSORIES, ids=lambda accessory: accessory.icon)
 def test_an_accessory_is_a_thing_itself_and_several_things_can_carry_it(accessory):
     assert accessory.icon in BY_ICON
-    assert sum(getattr(thing.body, accessory.place) is not None for thing in THINGS) >= 5
+    assert sum(getattr(obj.body, accessory.place) is not None for obj in OBJECTS) >= 5

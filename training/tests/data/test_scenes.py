@@ -6,13 +6,25 @@ from functools import cache
 import numpy as np
 import pytest
 
-from training.data.art import DYES
-from training.data.backgrounds import BACKGROUNDS, OPEN, Mood, background
+from training.data.art import COLOUR_VARIANTS
+from training.data.backgrounds import BACKGROUNDS, OPEN, BackgroundParams, draw_background
 from training.data.objects import BY_ICON
-from training.data.scenes import LEEWAY, RELATIONS, SIZES, Scene, Subject, compose, draw, evenly, grid, paste, placed
+from training.data.scenes import (
+    FREE_FACTORS,
+    RELATIONS,
+    SIZES,
+    Scene,
+    Subject,
+    cell_grid,
+    compose,
+    draw,
+    paste,
+    place_objects,
+    quantile_bin,
+)
 
 SQUARE = (512, 512)
-STILL = (0.0,) * LEEWAY
+STILL = (0.0,) * FREE_FACTORS
 
 
 @cache
@@ -21,8 +33,8 @@ def composed(size=SQUARE):
     return [compose(seed, *size) for seed in range(2500)]
 
 
-def scene(*subjects, relation=None, background="white", leeway=STILL):
-    return Scene(background, subjects, relation, 192, 192, leeway)
+def scene(*subjects, relation=None, background="white", free_factors=STILL):
+    return Scene(background, subjects, relation, 192, 192, free_factors)
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -46,7 +58,7 @@ def test_every_thing_background_colour_size_relation_and_accessory_gets_its_turn
     subjects = [subject for one in composed() for subject in one.subjects]
     assert {one.background for one in composed()} == {*BACKGROUNDS, OPEN}
     assert {subject.icon for subject in subjects} == set(BY_ICON)
-    assert {subject.dye for subject in subjects} == {None, *DYES}
+    assert {subject.variant for subject in subjects} == {None, *COLOUR_VARIANTS}
     assert {subject.size for subject in subjects} == {None, "small", "big"}
     assert {one.relation for one in composed()} == {None, *RELATIONS}
     assert len({subject.accessory for subject in subjects}) == 7
@@ -55,7 +67,7 @@ def test_every_thing_background_colour_size_relation_and_accessory_gets_its_turn
 def test_only_what_comes_in_colours_is_recoloured_and_only_what_can_is_counted():
     for one in composed():
         for subject in one.subjects:
-            assert subject.dye is None or BY_ICON[subject.icon].colour
+            assert subject.variant is None or BY_ICON[subject.icon].colour
             assert subject.count == 1 or BY_ICON[subject.icon].counts
 
 
@@ -66,61 +78,61 @@ def test_things_of_one_scene_are_different():
 
 @pytest.mark.parametrize("size", SIZES)
 def test_things_lie_inside_the_canvas(size):
-    rows, columns = grid(composed(size)[0])
+    rows, columns = cell_grid(composed(size)[0])
     for one in composed(size):
-        for thing in placed(one):
-            assert 0 <= thing.box.row <= rows - thing.box.cells
-            assert 0 <= thing.box.column <= columns - thing.box.cells
+        for obj in place_objects(one):
+            assert 0 <= obj.box.row <= rows - obj.box.cells
+            assert 0 <= obj.box.column <= columns - obj.box.cells
 
 
 def test_leeway_is_standard_normal():
-    numbers = np.array([one.leeway for one in composed()])
-    assert numbers.shape[1] == LEEWAY
+    numbers = np.array([one.free_factors for one in composed()])
+    assert numbers.shape[1] == FREE_FACTORS
     assert np.abs(numbers.mean(0)).max() < 0.1
     assert np.abs(numbers.std(0) - 1).max() < 0.1
 
 
 def test_leeway_picks_evenly_among_choices():
     numbers = np.random.default_rng(0).standard_normal(6000).tolist()
-    picked = np.bincount([evenly(number, 5) for number in numbers], minlength=5)
-    assert picked.min() > 1050
-    assert evenly(-9.0, 5) == 0
-    assert evenly(9.0, 5) == 4
+    select_tokens = np.bincount([quantile_bin(number, 5) for number in numbers], minlength=5)
+    assert select_tokens.min() > 1050
+    assert quantile_bin(-9.0, 5) == 0
+    assert quantile_bin(9.0, 5) == 4
 
 
 def test_leeway_moves_the_thing():
     def first_box(one):
-        return placed(one)[0].box
+        return place_objects(one)[0].box
 
     still = scene(Subject("fox"))
-    assert first_box(still) != first_box(replace(still, leeway=(2.0, *STILL[1:])))
-    assert first_box(still) != first_box(replace(still, leeway=(0.0, 2.0, *STILL[2:])))
+    assert first_box(still) != first_box(replace(still, free_factors=(2.0, *STILL[1:])))
+    assert first_box(still) != first_box(replace(still, free_factors=(0.0, 2.0, *STILL[2:])))
 
 
 @pytest.mark.parametrize("relation", ["with", "left"])
 @pytest.mark.parametrize("across", [1.0, -1.0])
 def test_two_things_side_by_side_stand_in_the_order_of_the_words(relation, across):
-    shown = scene(Subject("fox"), Subject("star"), relation=relation, leeway=(across, *STILL[1:]))
+    shown = scene(Subject("fox"), Subject("star"), relation=relation, free_factors=(across, *STILL[1:]))
 
-    assert [one.subject.icon for one in sorted(placed(shown), key=lambda one: one.box.column)] == ["fox", "star"]
+    assert [one.subject.icon for one in sorted(place_objects(shown), key=lambda one: one.box.column)] == ["fox", "star"]
 
 
 @pytest.mark.parametrize("size", [(128, 128), (192, 108), (96, 270)])
 def test_drawn_scenes_are_float_pictures_from_0_to_1_and_the_same_for_ever(art, size):
     for seed in range(30):
-        picture = draw(compose(seed, *size), art)
-        assert picture.shape == (size[1], size[0], 3)
-        assert picture.dtype == np.float32
-        assert picture.min() >= 0
+        image = draw(compose(seed, *size), art)
+        assert image.shape == (size[1], size[0], 3)
+        assert image.dtype == np.float32
+        assert image.min() >= 0
         # Sums of rounded products may pass 1 by a rounding.
-        assert picture.max() <= 1 + 1e-6
-        assert np.array_equal(picture, draw(compose(seed, *size), art))
+        assert image.max() <= 1 + 1e-6
+        assert np.array_equal(image, draw(compose(seed, *size), art))
 
 
 def test_what_is_asked_for_is_drawn(art):
-    bare = background("white", 192, 192, Mood())
+    bare = draw_background("white", 192, 192, BackgroundParams())
     one, three = (draw(scene(Subject("red-apple", count)), art) for count in (1, 3))
-    blue = draw(scene(Subject("red-apple", dye="blue")), art)
+    blue = draw(scene(Subject("red-apple", variant="blue")), art)
     worn = draw(scene(Subject("t-rex", accessory="sunglasses")), art)
     assert np.abs(one - bare).mean() > 0.02
     assert np.abs(three - one).mean() > 0.02
@@ -130,7 +142,10 @@ def test_what_is_asked_for_is_drawn(art):
 
 def test_things_cast_a_shadow_on_ground_and_none_on_the_sea(art):
     def darkened(name):
-        bare, full = background(name, 192, 192, Mood()), draw(scene(Subject("cloud"), background=name), art)
+        bare, full = (
+            draw_background(name, 192, 192, BackgroundParams()),
+            draw(scene(Subject("cloud"), background=name), art),
+        )
         return (bare - full)[115:135].max()
 
     assert darkened("snow") > 0.1
@@ -139,19 +154,19 @@ def test_things_cast_a_shadow_on_ground_and_none_on_the_sea(art):
 
 def test_what_stands_in_front_is_drawn_last():
     front = scene(Subject("fox"), Subject("house"), relation="front")
-    assert [one.subject.icon for one in placed(front)] == ["house", "fox"]
+    assert [one.subject.icon for one in place_objects(front)] == ["house", "fox"]
 
 
 def test_what_sticks_out_of_the_picture_is_cut_off():
-    picture = np.zeros((10, 20, 3), dtype=np.float32)
-    paste(picture, np.ones((8, 8, 4), dtype=np.float32), -4, 1)
-    assert picture[1:9, :4].min() == 1
-    assert picture.sum() == 3 * 8 * 4
+    image = np.zeros((10, 20, 3), dtype=np.float32)
+    paste(image, np.ones((8, 8, 4), dtype=np.float32), -4, 1)
+    assert image[1:9, :4].min() == 1
+    assert image.sum() == 3 * 8 * 4
 
 
 def test_a_see_through_sprite_lets_the_picture_through():
-    picture = np.full((8, 8, 3), 0.5, dtype=np.float32)
+    image = np.full((8, 8, 3), 0.5, dtype=np.float32)
     half = np.full((8, 8, 4), 0.5, dtype=np.float32)
     half[..., :3] = [0.5, 0, 0]
-    paste(picture, half, 0, 0)
-    assert np.allclose(picture, [0.75, 0.25, 0.25])
+    paste(image, half, 0, 0)
+    assert np.allclose(image, [0.75, 0.25, 0.25])

@@ -1,45 +1,48 @@
 """How the judge's own error is measured, and how scores are told."""
 
 from allaprima.flux import SKETCH, Autoencoder
-from training.data.scenes import JUDGED_FROM, compose, draw_pixels, grid, placed
+from training.data.scenes import EVALUATOR_TEST_FROM, cell_grid, compose, draw_pixels, place_objects
 from training.evaluate.benchmark import CATEGORIES, HELD_OUT, SEEN, is_right
-from training.evaluate.evaluator import Found, Sight
-from training.evaluate.score import SIDE, another, asking, autoencoder_psnr, judge_errors, print_table
+from training.evaluate.evaluator import DetectedObject, Detections
+from training.evaluate.score import IMAGE_PX, altered, autoencoder_psnr, evaluator_errors, print_table, prompt_for
 
 COUNT = 60
 
 
-def truth(scene):
+def true_detections(scene):
     """What a judge without fault says of a scene."""
-    rows, columns = grid(scene)
-    things = [
-        Found(
+    rows, columns = cell_grid(scene)
+    objects = [
+        DetectedObject(
             one.subject.icon,
-            one.subject.dye,
+            one.subject.variant,
             (one.box.column + one.box.cells / 2) / columns,
             (one.box.row + one.box.cells / 2) / rows,
         )
-        for one in placed(scene)
+        for one in place_objects(scene)
     ]
-    return Sight(scene.background, tuple(things))
+    return Detections(scene.background, tuple(objects))
 
 
 def test_a_judge_without_fault_refuses_no_true_scene_and_passes_no_other(art):
-    scenes = [compose(number, SIDE, SIDE, may_be_held_out=True) for number in range(JUDGED_FROM, JUDGED_FROM + COUNT)]
-    known = {draw_pixels(scene, art).tobytes(): truth(scene) for scene in scenes}
+    scenes = [
+        compose(number, IMAGE_PX, IMAGE_PX, allow_held_out=True)
+        for number in range(EVALUATOR_TEST_FROM, EVALUATOR_TEST_FROM + COUNT)
+    ]
+    known = {draw_pixels(scene, art).tobytes(): true_detections(scene) for scene in scenes}
 
-    assert judge_errors(lambda picture: known[picture.tobytes()], art, COUNT) == (0, 0)
+    assert evaluator_errors(lambda image: known[image.tobytes()], art, COUNT) == (0, 0)
 
 
 def test_what_is_asked_of_another_scene_is_not_what_a_scene_shows():
-    for number in range(JUDGED_FROM, JUDGED_FROM + 1000):
-        scene = compose(number, SIDE, SIDE, may_be_held_out=True)
-        assert is_right(asking(scene), truth(scene))
-        assert not is_right(asking(another(scene, number)), truth(scene))
+    for number in range(EVALUATOR_TEST_FROM, EVALUATOR_TEST_FROM + 1000):
+        scene = compose(number, IMAGE_PX, IMAGE_PX, allow_held_out=True)
+        assert is_right(prompt_for(scene), true_detections(scene))
+        assert not is_right(prompt_for(altered(scene, number)), true_detections(scene))
 
 
 def test_a_judge_who_sees_nothing_refuses_all(art):
-    assert judge_errors(lambda _: Sight("nowhere", ()), art, 10) == (1, 0)
+    assert evaluator_errors(lambda _: Detections("nowhere", ()), art, 10) == (1, 0)
 
 
 class Dimmed(Autoencoder):

@@ -6,8 +6,8 @@ from allaprima.engine.pipeline import Pipeline
 from allaprima.request import ImageRequest, Precision
 from allaprima.weights.catalog import SKETCH_ID, sketch_folder
 from allaprima.weights.model import open_model
-from training.evaluate.benchmark import ALL_CATEGORIES, asks, score
-from training.evaluate.evaluator import load_detector
+from training.evaluate.benchmark import ALL_CATEGORIES, benchmark_prompts, score
+from training.evaluate.evaluator import load_evaluator
 from training.evaluate.score import SIDE, autoencoder_psnr
 
 #: One prompt in so many is painted, with one seed.
@@ -26,7 +26,7 @@ def shares(pipeline: Pipeline) -> dict[str, float]:
     def paint(prompt: str, seed: int):
         return pipeline.paint(ImageRequest(prompt, seed, SKETCH_ID, SIDE, SIDE))[0]
 
-    return score(paint, load_detector().look, asks()[::EVERY], (0,))
+    return score(paint, load_evaluator().detect, benchmark_prompts()[::EVERY], (0,))
 
 
 @pytest.mark.parametrize("category", ALL_CATEGORIES)

@@ -9,12 +9,12 @@ from torch import Tensor, nn
 
 from allaprima.flux import SKETCH, Autoencoder
 from training.evaluate.psnr import score_psnr
-from training.fit.autoencoder import decoder_loss, fit_decoder, fold_spread, picture_loss
+from training.fit.autoencoder import decoder_loss, fit_decoder, fold_spread, image_loss
 
 
 def test_a_picture_without_error_costs_nothing_and_an_even_error_its_size():
-    assert float(picture_loss(torch.zeros(1, 3, 8, 8))) == 0
-    assert float(picture_loss(torch.full((1, 3, 8, 8), -0.25))) == pytest.approx(0.25)
+    assert float(image_loss(torch.zeros(1, 3, 8, 8))) == 0
+    assert float(image_loss(torch.full((1, 3, 8, 8), -0.25))) == pytest.approx(0.25)
 
 
 def test_an_error_that_changes_from_pixel_to_pixel_costs_more_than_an_even_one():
@@ -22,7 +22,7 @@ def test_an_error_that_changes_from_pixel_to_pixel_costs_more_than_an_even_one()
     checkered = (0.25 * (-1.0) ** (rows + columns)).expand(1, 3, 8, 8)
 
     # Its size, and twice that for every step to the right and downwards.
-    assert float(picture_loss(checkered)) == pytest.approx(0.25 + 0.5 + 0.5)
+    assert float(image_loss(checkered)) == pytest.approx(0.25 + 0.5 + 0.5)
 
 
 def test_an_error_twice_as_large_costs_the_decoder_as_much_more_whether_it_was_large_or_small():
@@ -59,17 +59,17 @@ class Grey:
 def test_the_decoders_fit_leaves_the_encoder_as_it_was_and_goes_on_from_its_checkpoint(tmp_path):
     torch.manual_seed(0)
     fitted = Autoencoder(SKETCH.autoencoder).eval()
-    fitted_on, again, painters = copy.deepcopy(fitted), copy.deepcopy(fitted), Grey()
+    fitted_on, again, renderer = copy.deepcopy(fitted), copy.deepcopy(fitted), Grey()
 
-    fit_decoder(tmp_path, fitted_on, painters, 0.1, 4, torch.device("cpu"))
-    fit_decoder(tmp_path, again, painters, 0.1, 4, torch.device("cpu"))
+    fit_decoder(tmp_path, fitted_on, renderer, 0.1, 4, torch.device("cpu"))
+    fit_decoder(tmp_path, again, renderer, 0.1, 4, torch.device("cpu"))
 
-    assert painters.drawn == 4
+    assert renderer.drawn == 4
     before = fitted.state_dict()
     for name, weight in fitted_on.state_dict().items():
         assert torch.equal(weight, again.state_dict()[name])
         assert torch.equal(weight, before[name]) == name.startswith("encoder.")
-    pixels = painters.pixels(range(3))
+    pixels = renderer.render(range(3))
     assert score_psnr(fitted_on, pixels) > score_psnr(fitted, pixels)
 
 

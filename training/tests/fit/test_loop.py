@@ -48,11 +48,11 @@ def test_a_fit_takes_steps_until_its_minutes_are_used(clock, begun):
     fit = begun(minutes=0.5)
 
     for step in fit.steps():
-        assert fit.share == pytest.approx(step / 15)
+        assert fit.progress == pytest.approx(step / 15)
         clock.now_s += 2
 
     assert fit.step == 15
-    assert fit.share == 1
+    assert fit.progress == 1
 
 
 def test_a_fit_of_no_minutes_takes_no_steps(begun):
@@ -75,7 +75,7 @@ def test_rates_rise_over_the_first_steps_stay_and_fall_to_nothing(clock, begun):
 
     for _ in fit.steps():
         descend(fit)
-        told.append((fit.share, fit.optimizers[0].param_groups[0]["lr"]))
+        told.append((fit.progress, fit.optimizers[0].param_groups[0]["lr"]))
         clock.now_s += 3
 
     rates = [rate for _, rate in told]

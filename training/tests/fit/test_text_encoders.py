@@ -6,24 +6,24 @@ import torch
 from torch import nn
 
 from allaprima.flux import SKETCH, Autoencoder, CLIPTextEncoder, T5Encoder
-from training.data.caption_tokens import Captions, tokenizers
+from training.data.caption_tokens import CaptionTokenizer, tokenizers
 from training.data.captions import caption
-from training.data.scenes import LEEWAY, SIZES, Scene, Subject, compose
+from training.data.scenes import FREE_FACTORS, SIZES, Scene, Subject, compose
 from training.fit.text_encoders import (
-    LIKENESS_VALUES,
-    MOST,
-    SCENE_ANSWERS,
-    SUBJECT_ANSWERS,
-    Likenesses,
-    Reader,
+    APPEARANCE_VALUES,
+    MAX_OBJECTS,
+    SCENE_CLASSES,
+    SUBJECT_CLASSES,
+    AppearanceTargets,
+    CaptionProbe,
     answers,
-    look_both_ways,
-    teach_reading,
+    init_directional_heads,
+    pretrain_text_encoders,
 )
 
-STILL = (0.0,) * LEEWAY
+STILL = (0.0,) * FREE_FACTORS
 BEACH = Scene("beach", (Subject("t-rex", accessory="sunglasses"),), None, 512, 512, STILL)
-ALL = SCENE_ANSWERS + MOST * SUBJECT_ANSWERS
+ALL = SCENE_CLASSES + MAX_OBJECTS * SUBJECT_CLASSES
 
 
 def test_scenes_that_differ_in_one_respect_have_one_answer_that_differs():
@@ -33,7 +33,7 @@ def test_scenes_that_differ_in_one_respect_have_one_answer_that_differs():
     assert differing(Scene("red", BEACH.subjects, None, 512, 512, STILL)) == 1
     assert differing(Scene("beach", (Subject("fox", accessory="sunglasses"),), None, 512, 512, STILL)) == 1
     assert differing(Scene("beach", (Subject("t-rex", accessory="crown"),), None, 512, 512, STILL)) == 1
-    assert differing(Scene("beach", BEACH.subjects, None, 512, 512, (1.0,) * LEEWAY)) == 0
+    assert differing(Scene("beach", BEACH.subjects, None, 512, 512, (1.0,) * FREE_FACTORS)) == 0
 
 
 def test_every_answer_of_every_scene_is_one_that_a_reader_can_give():
@@ -42,30 +42,30 @@ def test_every_answer_of_every_scene_is_one_that_a_reader_can_give():
     assert told.shape[1] == len(ALL)
     assert (told >= 0).all()
     assert (told < np.array(ALL)).all()
-    asked_of_all = len(SCENE_ANSWERS) + len(SUBJECT_ANSWERS)
+    asked_of_all = len(SCENE_CLASSES) + len(SUBJECT_CLASSES)
     assert told.max(0).tolist()[:asked_of_all] == [count - 1 for count in ALL[:asked_of_all]]
 
 
 def test_a_reader_answers_every_question_of_every_sentence_and_draws_its_things():
-    found, drawn = Reader(16, ALL, MOST)(torch.randn(3, 7, 16))
+    found, drawn = CaptionProbe(16, ALL, MAX_OBJECTS)(torch.randn(3, 7, 16))
 
     assert [tuple(logits.shape) for logits in found] == [(3, count) for count in ALL]
-    assert drawn.shape == (3, MOST, LIKENESS_VALUES)
+    assert drawn.shape == (3, MAX_OBJECTS, APPEARANCE_VALUES)
 
 
 @pytest.fixture(scope="module")
-def likenesses(art):
+def appearance_targets(art):
     torch.manual_seed(0)
-    return Likenesses(art, Autoencoder(SKETCH.autoencoder))
+    return AppearanceTargets(art, Autoencoder(SKETCH.autoencoder))
 
 
-def test_likenesses_are_of_each_thing_of_a_scene_in_its_colour(likenesses):
-    def scene(dye):
-        return Scene("beach", (Subject("automobile", dye=dye), Subject("fox")), "with", 512, 512, STILL)
+def test_likenesses_are_of_each_thing_of_a_scene_in_its_colour(appearance_targets):
+    def scene(variant):
+        return Scene("beach", (Subject("automobile", variant=variant), Subject("fox")), "with", 512, 512, STILL)
 
-    red, blue = likenesses.of([scene("red"), scene("blue")])
+    red, blue = appearance_targets.of([scene("red"), scene("blue")])
 
-    assert red.shape == (MOST, LIKENESS_VALUES)
+    assert red.shape == (MAX_OBJECTS, APPEARANCE_VALUES)
     assert not torch.equal(red[0], blue[0])
     assert torch.equal(red[1], blue[1])
     assert red[1].any()
@@ -73,8 +73,8 @@ def test_likenesses_are_of_each_thing_of_a_scene_in_its_colour(likenesses):
 
 
 def test_every_token_is_said_to_tell_of_the_thing_whose_name_it_is_part_of_whatever_the_order():
-    captions, rng = Captions(), np.random.default_rng(0)
-    scene = Scene("beach", (Subject("t-rex"), Subject("automobile", dye="blue")), "left", 512, 512, STILL)
+    captions, rng = CaptionTokenizer(), np.random.default_rng(0)
+    scene = Scene("beach", (Subject("t-rex"), Subject("automobile", variant="blue")), "left", 512, 512, STILL)
     read, _ = tokenizers()
 
     t5, clip, whose = captions.told([scene] * 60, rng)
@@ -93,7 +93,7 @@ def test_every_token_is_said_to_tell_of_the_thing_whose_name_it_is_part_of_whate
 
 
 def test_marks_change_neither_the_words_nor_the_ids():
-    captions = Captions()
+    captions = CaptionTokenizer()
     scenes = [compose(seed, 512, 512) for seed in range(50)]
 
     plain = captions.ids(scenes, np.random.default_rng(1))
@@ -111,7 +111,7 @@ def test_one_head_begins_by_looking_to_the_left_and_one_to_the_right_and_near_wo
     nn.init.normal_(biases(t5), std=0.3)
     before = biases(t5).clone()
 
-    look_both_ways(t5)
+    init_directional_heads(t5)
 
     left, right = biases(t5).chunk(2)
     assert float(left[1:, 0].mean() - right[:, 0].mean()) > 2
@@ -122,7 +122,7 @@ def test_one_head_begins_by_looking_to_the_left_and_one_to_the_right_and_near_wo
 
 
 def test_captions_come_as_ids_of_both_encoders_and_are_worded_anew():
-    captions, rng = Captions(), np.random.default_rng(0)
+    captions, rng = CaptionTokenizer(), np.random.default_rng(0)
 
     t5, clip = captions.ids([BEACH] * 20, rng)
 
@@ -140,16 +140,16 @@ def test_no_caption_is_longer_than_the_encoders_read():
         assert not any(tokenizer.encode(text).over for text in captions)
 
 
-def test_a_fit_goes_on_where_it_stopped_and_ends_when_its_minutes_are_used(likenesses, tmp_path, capsys):
+def test_a_fit_goes_on_where_it_stopped_and_ends_when_its_minutes_are_used(appearance_targets, tmp_path, capsys):
     torch.manual_seed(0)
     t5, clip = T5Encoder(SKETCH.t5), CLIPTextEncoder(SKETCH.clip)
     before = t5.shared.weight.clone()
 
-    teach_reading(tmp_path, likenesses, t5, clip, minutes=0.03, scenes=50)
+    pretrain_text_encoders(tmp_path, appearance_targets, t5, clip, minutes=0.03, scenes=50)
     learned = t5.shared.weight.clone()
     assert not torch.equal(before, learned)
 
     fresh = T5Encoder(SKETCH.t5)
-    teach_reading(tmp_path, likenesses, fresh, CLIPTextEncoder(SKETCH.clip), minutes=0.03, scenes=50)
+    pretrain_text_encoders(tmp_path, appearance_targets, fresh, CLIPTextEncoder(SKETCH.clip), minutes=0.03, scenes=50)
     assert torch.equal(fresh.shared.weight, learned)
     assert "read right" in capsys.readouterr().out
