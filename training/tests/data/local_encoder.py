@@ -1,4 +1,4 @@
-"""An autoencoder whose encoder sees one cell at a time: what stands elsewhere makes no difference to it."""
+"""An autoencoder whose encoder is local to one cell, so that other cells don't affect its latents."""
 
 import torch
 from torch import Tensor, nn
@@ -7,7 +7,7 @@ from allaprima.flux import SKETCH
 
 
 class LocalAutoencoder(nn.Module):
-    """Encodes by one convolution without overlap; stands where only `encode` is wanted."""
+    """Encodes by one convolution without overlap; it cannot decode."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -16,5 +16,5 @@ class LocalAutoencoder(nn.Module):
         self.encoder = nn.Conv2d(3, SKETCH.autoencoder.z_channels, px, stride=px, bias=False)
 
     def encode(self, pixels: Tensor) -> Tensor:
-        """(B, 3, height, width) -> (B, channels, H, W), two latents a cell across and down."""
+        """(B, 3, height, width) -> (B, channels, H, W), two latents per cell in each direction."""
         return self.encoder(pixels)

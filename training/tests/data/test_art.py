@@ -1,4 +1,4 @@
-"""Sprites: every thing has one, and recolouring turns its main tone and nothing else."""
+"""Sprites of all objects and their colour variants."""
 
 import colorsys
 
@@ -11,7 +11,7 @@ from training.data.objects import OBJECTS
 RECOLOURED = [obj.icon for obj in OBJECTS if obj.colour]
 
 
-def test_every_thing_is_drawn_with_colours_inside_its_alpha(art):
+def test_every_object_has_a_sprite_with_premultiplied_colours(art):
     for obj in OBJECTS:
         sprite = art.sprite(obj.icon, 24)
         assert sprite.shape == (24, 24, 4)
@@ -20,16 +20,16 @@ def test_every_thing_is_drawn_with_colours_inside_its_alpha(art):
 
 
 @pytest.mark.parametrize("icon", RECOLOURED)
-def test_a_recoloured_thing_keeps_its_outline_and_looks_different_in_every_colour(art, icon):
+def test_colour_variants_keep_the_outline_and_differ_from_one_another(art, icon):
     usual = art.sprite(icon, 32)
-    dyed = [art.sprite(icon, 32, variant) for variant in COLOUR_VARIANTS]
-    assert all(np.allclose(one[..., 3], usual[..., 3]) for one in dyed)
-    for i, one in enumerate(dyed):
-        for other in dyed[:i]:
+    variants = [art.sprite(icon, 32, variant) for variant in COLOUR_VARIANTS]
+    assert all(np.allclose(one[..., 3], usual[..., 3]) for one in variants)
+    for i, one in enumerate(variants):
+        for other in variants[:i]:
             assert np.abs(one - other).mean() > 0.01
 
 
-def test_a_blue_car_is_blue_where_the_usual_one_is_red(art):
+def test_a_blue_car_is_blue_where_the_usual_car_is_red(art):
     usual, blue = (art.sprite("automobile", 64, variant) for variant in (None, "blue"))
     changed = np.abs(usual - blue).sum(axis=2) > 0.5
     hues = [colorsys.rgb_to_hsv(*pixel)[0] * 360 for pixel in blue[changed][:, :3].tolist()]
@@ -37,6 +37,6 @@ def test_a_blue_car_is_blue_where_the_usual_one_is_red(art):
     assert abs(np.median(hues) - COLOUR_VARIANTS["blue"][0]) < 15
 
 
-def test_black_is_dark(art):
+def test_the_black_variant_is_dark(art):
     sprite = art.sprite("red-heart", 64, "black")
     assert sprite[32, 32, :3].max() < 0.3

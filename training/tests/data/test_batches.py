@@ -1,4 +1,4 @@
-"""What the flow looks at, step by step."""
+"""Batches of the flow's fit."""
 
 import itertools
 import pickle
@@ -20,7 +20,7 @@ from training.data.layout import USUAL
 from training.data.layout_labels import layout_labels
 from training.data.objects import OBJECTS
 from training.data.rendering import SQUARE, canvas_px
-from training.data.scenes import FREE_FACTORS, compose, grid
+from training.data.scenes import FREE_FACTORS, cell_grid, compose
 
 CHANNELS = SKETCH.transformer.in_channels
 CANVASES = (SQUARE, canvas_px(1024, 576))
@@ -38,11 +38,11 @@ def batches():
 
 @pytest.fixture(scope="module")
 def store():
-    """Drawn scenes whose latents are all 1, and collages whose latents are all 2."""
+    """Drawn scenes whose latents are all 1, and composites whose latents are all 2."""
     buckets, backgrounds = [], {}
     for canvas in CANVASES:
         scenes = scenes_of(canvas)
-        rows, columns = grid(scenes[0])
+        rows, columns = cell_grid(scenes[0])
         free_factors = torch.tensor([scene.free_factors for scene in scenes])
         latents = torch.ones(len(scenes), rows * columns, CHANNELS).bfloat16()
         buckets.append(Bucket(rows, columns, scenes, latents, free_factors))
@@ -51,19 +51,19 @@ def store():
     return LatentStore(buckets, LatentSprites(sprites, backgrounds))
 
 
-def told(batch):
+def content(batch):
     return batch.bucket, [numbers.tolist() for numbers in (batch.picks, *batch.plan, *batch[3:])]
 
 
-def test_the_batch_of_a_step_is_the_same_in_every_process_and_another_than_the_next_steps(batches):
-    # What a loader's processes are given.
+def test_the_batch_of_a_step_is_the_same_in_every_process_and_differs_from_the_next(batches):
+    # Worker processes of the loader receive a copy.
     copied = pickle.loads(pickle.dumps(batches))  # noqa: S301 - our own
 
-    assert told(batches[7]) == told(batches[7]) == told(copied[7])
-    assert told(batches[7]) != told(batches[8])
+    assert content(batches[7]) == content(batches[7]) == content(copied[7])
+    assert content(batches[7]) != content(batches[8])
 
 
-def test_a_batch_holds_drawn_scenes_of_one_bucket_and_collages_with_a_caption_each(batches):
+def test_a_batch_has_drawn_scenes_of_one_bucket_and_composites_with_captions(batches):
     batch = batches[3]
     drawn = [scenes_of(CANVASES[batch.bucket])[i] for i in batch.picks]
 
@@ -77,7 +77,7 @@ def test_a_batch_holds_drawn_scenes_of_one_bucket_and_collages_with_a_caption_ea
     assert batch.clip_ids.shape == (5, SKETCH.clip.length)
 
 
-def test_collages_are_of_the_canvas_of_the_drawn_scenes_beside_them_and_come_behind_them(batches, store):
+def test_composites_have_the_canvas_of_the_drawn_scenes_and_follow_them(batches, store):
     seen = set()
     for step in range(8):
         batch = batches[step]
@@ -93,21 +93,21 @@ def test_collages_are_of_the_canvas_of_the_drawn_scenes_beside_them_and_come_beh
 
 
 def kind(scene):
-    """How seldom a scene is, by the rarest that is about it."""
+    """Return the rarest attribute of a scene."""
     if any(subject.size is not None for subject in scene.subjects):
         return "sized"
     if any(subject.variant is not None for subject in scene.subjects):
-        return "dyed"
+        return "variant"
     if scene.relation == "front" or any(subject.accessory for subject in scene.subjects):
-        return "seldom"
+        return "rare"
     return "plain"
 
 
-MORE = {"sized": SIZE_WEIGHT, "dyed": VARIANT_WEIGHT, "seldom": RARE_WEIGHT, "plain": 1.0}
+WEIGHTS = {"sized": SIZE_WEIGHT, "variant": VARIANT_WEIGHT, "rare": RARE_WEIGHT, "plain": 1.0}
 
 
-@pytest.mark.parametrize("rare", ["sized", "dyed", "seldom"])
-def test_scenes_of_seldom_kinds_are_picked_more_often(rare):
+@pytest.mark.parametrize("attribute", ["sized", "variant", "rare"])
+def test_rare_scenes_are_sampled_more_often(attribute):
     drawn = FlowBatches([scenes_of(SQUARE)], Mix(drawn=20, composites=0))
     kinds = [kind(scene) for scene in scenes_of(SQUARE)]
     picks = Counter(i for step in range(300) for i in drawn[step].picks.tolist())
@@ -115,47 +115,46 @@ def test_scenes_of_seldom_kinds_are_picked_more_often(rare):
     def mean(of):
         return sum(picks[i] for i, one in enumerate(kinds) if one == of) / kinds.count(of)
 
-    assert mean(rare) == pytest.approx(MORE[rare] * mean("plain"), rel=0.25)
+    assert mean(attribute) == pytest.approx(WEIGHTS[attribute] * mean("plain"), rel=0.25)
 
 
-def test_collages_of_sized_or_dyed_things_are_picked_more_often(batches):
+def test_rare_composites_are_sampled_more_often(batches):
     rng = np.random.default_rng(1)
     composed = Counter(kind(compose_compositable(rng, *SQUARE)) for _ in range(900))
     keys = sprite_keys()
     shown = Counter()
     for step in range(300):
         for sprites in batches[step].plan.sprites.tolist():
-            cut = [keys[number] for number in sprites if number >= 0]
-            shown["sized"] += any(cells != USUAL for cells, *_ in cut)
-            shown["dyed"] += any(variant is not None for cells, _, (_, variant) in cut if cells == USUAL)
-    whole = sum(MORE[one] * count for one, count in composed.items())
+            used = [keys[number] for number in sprites if number >= 0]
+            shown["sized"] += any(cells != USUAL for cells, *_ in used)
+            shown["variant"] += any(variant is not None for cells, _, (_, variant) in used if cells == USUAL)
+    whole = sum(WEIGHTS[one] * count for one, count in composed.items())
 
-    for rare in ("sized", "dyed"):
-        assert shown[rare] / 600 == pytest.approx(MORE[rare] * composed[rare] / whole, abs=0.07)
+    for attribute in ("sized", "variant"):
+        expected = WEIGHTS[attribute] * composed[attribute] / whole
+        assert shown[attribute] / 600 == pytest.approx(expected, abs=0.07)
 
 
-def test_what_is_said_and_answered_of_a_collage_is_what_is_laid(batches, store):
-    read, _ = tokenizers()
+def test_captions_and_labels_of_composites_match_their_plan(batches, store):
+    t5_tokenizer, _ = tokenizers()
     for step in range(8):
         batch = batches[step]
         bucket = store.buckets[batch.bucket]
         labels = batch.labels[3:].unflatten(1, (bucket.rows, bucket.columns))
-        for i, (colour, sprites) in enumerate(
-            zip(batch.plan.colours.tolist(), batch.plan.sprites.tolist(), strict=True)
-        ):
-            name = list(COLOURS)[colour]
-            words = read.tokenizer.decode(batch.t5_ids[3 + i].tolist()).split()
+        for i, sprites in enumerate(batch.plan.sprites.tolist()):
+            name = list(COLOURS)[int(batch.plan.colours[i])]
+            words = t5_tokenizer.tokenizer.decode(batch.t5_ids[3 + i].tolist()).split()
             assert set(COLOUR_WORDS.get(name, (name,))) & set(words)
             corners = zip(batch.plan.rows[i].tolist(), batch.plan.columns[i].tolist(), strict=True)
             for number, (row, column) in zip(sprites, corners, strict=True):
                 if number >= 0:
                     _, _, (icon, _) = sprite_keys()[number]
                     assert [obj.icon for obj in OBJECTS][int(labels[i, row, column, 0]) - 1] == icon
-                    # The upper left of its parts.
+                    # The cell has the upper left part of the object.
                     assert labels[i, row, column, 3:].tolist() == [1, 1]
 
 
-def test_a_gallery_without_cutouts_shows_drawn_scenes_alone(store):
+def test_a_store_without_sprites_loads_drawn_scenes_alone(store):
     batch = FlowBatches([bucket.scenes for bucket in store.buckets], Mix(drawn=4, composites=0))[0]
 
     image, free_factors = LatentStore(store.buckets, None).load(batch)
@@ -163,7 +162,7 @@ def test_a_gallery_without_cutouts_shows_drawn_scenes_alone(store):
     assert len(image) == len(free_factors) == len(batch.t5_ids) == 4
 
 
-def test_batches_are_loaded_from_a_step_on_so_that_a_fit_goes_on_with_its_own(batches, store):
-    found = [told(batch) for batch in itertools.islice(batch_loader(store, 5, MIX), 3)]
+def test_the_loader_starts_at_a_step(batches, store):
+    loaded = [content(batch) for batch in itertools.islice(batch_loader(store, 5, MIX), 3)]
 
-    assert found == [told(batches[step]) for step in (5, 6, 7)]
+    assert loaded == [content(batches[step]) for step in (5, 6, 7)]

@@ -1,4 +1,4 @@
-"""Scenes as latents, kept in chunks."""
+"""Cached latents of scenes."""
 
 import copy
 from collections.abc import Iterator
@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from allaprima.flux import SKETCH, Autoencoder
-from training.data.cached_latents import build_buckets
+from training.data.cached_latents import build_buckets, scene_key
 from training.data.rendering import SceneRenderer
-from training.data.scenes import FREE_FACTORS, SIZES
+from training.data.scenes import FREE_FACTORS, SIZES, compose
 
 
 @pytest.fixture(scope="module")
@@ -19,11 +19,11 @@ def autoencoder():
     return Autoencoder(SKETCH.autoencoder).eval()
 
 
-class Idle(SceneRenderer):
-    """Painters who have nothing to draw."""
+class NoRenderer(SceneRenderer):
+    """Fails if it has to render."""
 
-    def drawn(self, seeds: range, width: int, height: int) -> Iterator[Tensor]:
-        raise AssertionError("what is kept was drawn again")
+    def render_chunks(self, seeds: range, width: int, height: int) -> Iterator[Tensor]:
+        raise AssertionError("a cached scene was rendered again")
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def renderer(art):
         yield opened
 
 
-def test_there_is_a_bucket_for_every_canvas_with_latents_and_leeway_for_every_scene(autoencoder, renderer, tmp_path):
+def test_each_canvas_has_a_bucket_with_latents_and_free_factors_of_each_scene(autoencoder, renderer, tmp_path):
     found = build_buckets(autoencoder, renderer, 10, tmp_path)
     assert len(found) == len(SIZES)
     for bucket in found:
@@ -45,9 +45,9 @@ def test_there_is_a_bucket_for_every_canvas_with_latents_and_leeway_for_every_sc
         ]
 
 
-def test_chunks_are_kept_and_more_scenes_only_add_to_them(autoencoder, art, renderer, tmp_path):
+def test_chunks_are_cached_and_more_scenes_extend_them(autoencoder, art, renderer, tmp_path):
     few = build_buckets(autoencoder, renderer, 10, tmp_path)
-    again = build_buckets(autoencoder, Idle(art), 10, tmp_path)
+    again = build_buckets(autoencoder, NoRenderer(art), 10, tmp_path)
     more = build_buckets(autoencoder, renderer, 16, tmp_path)
     for one, same, longer in zip(few, again, more, strict=True):
         assert torch.equal(one.latents, same.latents)
@@ -55,28 +55,33 @@ def test_chunks_are_kept_and_more_scenes_only_add_to_them(autoencoder, art, rend
         assert longer.scenes[: len(one.scenes)] == one.scenes
 
 
-def test_only_a_scene_that_is_another_than_when_it_was_kept_is_drawn_again(autoencoder, renderer, tmp_path):
+def test_only_scenes_that_changed_are_rendered_again(autoencoder, renderer, tmp_path):
     build_buckets(autoencoder, renderer, 10, tmp_path)
-    kept = next(tmp_path.glob("latents-*-0.pt"))
-    names, latents = torch.load(kept, weights_only=True)
-    torch.save((["of another scene", *names[1:]], torch.full_like(latents, 9.0)), kept)
+    path = next(tmp_path.glob("latents-*-0.pt"))
+    keys, latents = torch.load(path, weights_only=True)
+    torch.save((["of another scene", *keys[1:]], torch.full_like(latents, 9.0)), path)
 
     again = build_buckets(autoencoder, renderer, 10, tmp_path)[0].latents
 
-    # In a batch of another size bfloat16 rounds otherwise; another scene is a tenth off at least.
+    # The rounding to bfloat16 depends on the size of the batch; another scene would differ by a tenth or more.
     assert (again[0].float() - latents[0].float()).norm() < 0.02 * latents[0].float().norm()
     assert bool((again[1:] == 9).all())
-    assert torch.load(kept, weights_only=True)[0] == names
+    assert torch.load(path, weights_only=True)[0] == keys
 
 
-def test_another_encoders_chunks_are_not_taken_and_another_decoder_makes_no_other(autoencoder, art, renderer, tmp_path):
-    made = build_buckets(autoencoder, renderer, 7, tmp_path)
+def test_the_cache_depends_on_the_encoder_and_not_on_the_decoder(autoencoder, art, renderer, tmp_path):
+    built = build_buckets(autoencoder, renderer, 7, tmp_path)
     other = copy.deepcopy(autoencoder)
 
     torch.nn.init.ones_(other.decoder.conv_in.weight)
-    again = build_buckets(other, Idle(art), 7, tmp_path)
-    assert all(torch.equal(a.latents, b.latents) for a, b in zip(made, again, strict=True))
+    again = build_buckets(other, NoRenderer(art), 7, tmp_path)
+    assert all(torch.equal(a.latents, b.latents) for a, b in zip(built, again, strict=True))
 
     torch.nn.init.ones_(other.encoder.conv_in.weight)
-    with pytest.raises(AssertionError, match="drawn again"):
-        build_buckets(other, Idle(art), 7, tmp_path)
+    with pytest.raises(AssertionError, match="rendered again"):
+        build_buckets(other, NoRenderer(art), 7, tmp_path)
+
+
+def test_the_key_of_a_scene_is_fixed():
+    """Another key would make all cached latents of a work folder useless."""
+    assert scene_key(compose(20_000_000, 512, 512)) == "2b6c263f2409937b"

@@ -1,4 +1,4 @@
-"""Captions: true of their scenes, in many wordings, and all of their words known."""
+"""Captions: complete, varied, and within the vocabulary."""
 
 import re
 from functools import cache
@@ -18,7 +18,7 @@ STILL = (0.0,) * FREE_FACTORS
 
 @cache
 def captioned():
-    """Scenes of all canvases with a caption each."""
+    """Return scenes of all canvases, each with a caption."""
     rng = np.random.default_rng(7)
     sizes = list(SIZES)
     scenes = [compose(seed, *sizes[seed % len(sizes)]) for seed in range(2500)]
@@ -26,15 +26,15 @@ def captioned():
 
 
 def names(subject, text):
-    """Whether one of a thing's wordings stands in a text, as whole words."""
+    """Return whether a text has one of the names of a subject, as whole words."""
     wordings = [wording.removeprefix("red ") for wording in BY_ICON[subject.icon].wordings]
     spoken = [plural(wording) for wording in wordings] if subject.count > 1 else wordings
-    # Small words may be left out of a terse caption.
+    # A terse caption may omit small words.
     keys = [re.escape(wording).replace(r"\ of\ ", r"\ (of\ )?") for wording in spoken]
     return any(re.search(rf"(?<![\w-]){key}(?![\w-])", text) for key in keys)
 
 
-def test_captions_name_every_thing():
+def test_captions_name_every_object():
     for scene, text in captioned():
         assert all(names(subject, text) for subject in scene.subjects), text
 
@@ -47,7 +47,7 @@ def test_captions_name_the_background_unless_it_is_open():
             assert set(COLOUR_WORDS.get(scene.background, (scene.background,))) & set(text.split()), text
 
 
-def test_captions_tell_number_colour_size_and_accessory():
+def test_captions_state_number_colour_size_and_accessory():
     for scene, text in captioned():
         said = set(re.findall(r"[\w-]+", text))
         for subject in scene.subjects:
@@ -74,10 +74,10 @@ def test_captions_tell_number_colour_size_and_accessory():
         ("next to", "with", True),
     ],
 )
-def test_captions_tell_which_thing_stands_where(phrase, relation, is_first):
-    told = 0
+def test_captions_state_relations(phrase, relation, is_first):
+    count = 0
     for scene, text in captioned():
-        # "In front of a red wall" is a background.
+        # "in front of a red wall" is a background.
         if scene.relation != relation or "wall" in text:
             continue
         before, found, after = text.partition(f" {phrase} ")
@@ -85,8 +85,8 @@ def test_captions_tell_which_thing_stands_where(phrase, relation, is_first):
             first, second = scene.subjects if is_first else scene.subjects[::-1]
             assert names(first, before), text
             assert names(second, after), text
-            told += 1
-    assert told > 10
+            count += 1
+    assert count > 10
 
 
 def test_captions_have_the_right_articles():
@@ -103,7 +103,7 @@ def test_captions_vary():
     assert len({caption(scene, rng) for _ in range(200)}) > 100
 
 
-def test_some_captions_leave_small_words_out():
+def test_some_captions_omit_small_words():
     said = [set(text.split()) for _, text in captioned()]
     assert any(not spoken & {"a", "the", "one"} for spoken in said)
     assert sum("background" in spoken for spoken in said) > 100
@@ -116,9 +116,9 @@ def test_every_word_of_every_caption_is_in_the_vocabulary():
         assert unknown not in tokenizer.encode(text).ids, text
 
 
-def test_the_vocabulary_is_in_order_and_free_of_repeats():
+def test_the_vocabulary_is_sorted_without_duplicates():
     assert vocabulary() == sorted(set(vocabulary()))
 
 
-def test_nothing_is_said_of_the_open_backdrop():
+def test_the_open_background_has_no_words():
     assert background_words(OPEN) == ("",)

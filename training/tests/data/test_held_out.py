@@ -1,4 +1,4 @@
-"""Held-out combinations: a fixed few of them, in no scene that a fit sees."""
+"""Held-out combinations."""
 
 import itertools
 
@@ -9,25 +9,25 @@ from training.data.objects import OBJECTS
 from training.data.scenes import Subject, compose
 
 
-def test_about_one_combination_in_sixteen_is_held_out_of_each_kind():
+def test_about_one_combination_in_sixteen_of_each_kind_is_held_out():
     listed = list(combinations())
     pairs = sum(kind == "pair" for kind, _, _ in listed)
     assert 0.05 < pairs / (len(OBJECTS) * (len(OBJECTS) - 1) / 2) < 0.075
     assert {kind for kind, _, _ in listed} == {"background", "colour", "pair"}
 
 
-def test_no_scene_of_a_fit_holds_one_and_some_of_the_judges_do():
+def test_only_scenes_of_the_evaluator_have_held_out_combinations():
     kept = [compose(seed, 512, 512) for seed in range(1500)]
     free = [compose(seed, 512, 512, allow_held_out=True) for seed in range(1500)]
     assert not any(is_held_out(scene.subjects, scene.background) for scene in kept)
     assert sum(is_held_out(scene.subjects, scene.background) for scene in free) > 50
 
 
-def test_the_order_of_two_names_makes_no_difference():
+def test_the_order_of_two_names_does_not_matter():
     assert all(is_pair_held_out(b, a) == is_pair_held_out(a, b) for _, a, b in list(combinations())[:200])
 
 
-def test_what_is_held_out_is_what_is_listed():
+def test_the_list_is_complete():
     found = [
         ("background", obj.icon, name)
         for obj in OBJECTS
@@ -50,6 +50,6 @@ def test_what_is_held_out_is_what_is_listed():
     assert sorted(found) == sorted(combinations())
 
 
-def test_nothing_is_kept_from_the_open_backdrop_or_from_its_usual_colour():
+def test_the_open_background_and_usual_colours_are_never_held_out():
     for obj in OBJECTS:
         assert not is_held_out([Subject(obj.icon, variant=obj.colour)], OPEN)

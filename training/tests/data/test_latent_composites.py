@@ -1,4 +1,4 @@
-"""Scenes that are put together from latents."""
+"""Latent composites."""
 
 import numpy as np
 import pytest
@@ -35,7 +35,7 @@ def scene(*subjects, background="blue", relation=None, free_factors=(0.0,) * 8, 
 
 
 def blank(rows, columns, value=0.0):
-    """Cutouts that are all one number, on grounds of 0 where it is dark and 1 where it is bright."""
+    """Sprites of one value, and backgrounds that are 0 at the darkest and 1 at the brightest."""
     sprites = torch.zeros(len(sprite_keys()) + 1, SPRITE_SIDE, SPRITE_SIDE, CHANNELS).bfloat16()
     for number, (cells, *_) in enumerate(sprite_keys()):
         sprites[number, : cells + 2 * MARGIN, : cells + 2 * MARGIN] = value
@@ -43,7 +43,7 @@ def blank(rows, columns, value=0.0):
     return LatentSprites(sprites, {(rows, columns): backgrounds.expand(len(COLOURS), -1, -1, -1, -1)})
 
 
-def test_things_of_any_size_on_a_plain_background_can_be_had_as_a_collage():
+def test_objects_of_any_size_on_a_plain_background_are_compositable():
     assert is_compositable(scene(Subject("panda", 3)))
     assert is_compositable(scene(Subject("panda"), Subject("automobile", 1, "red"), relation="left"))
     assert is_compositable(scene(Subject("panda")))
@@ -52,7 +52,7 @@ def test_things_of_any_size_on_a_plain_background_can_be_had_as_a_collage():
         assert is_compositable(scene(Subject("panda", size="small"), canvas=canvas_px(*canvas)))
 
 
-def test_places_things_in_front_of_others_and_what_is_worn_have_to_be_drawn():
+def test_scenic_backgrounds_front_objects_and_accessories_are_not_compositable():
     assert not is_compositable(scene(Subject("panda", 3), background="beach"))
     assert not is_compositable(scene(Subject("panda", 3), background=OPEN))
     assert not is_compositable(scene(Subject("panda"), Subject("automobile"), relation="front"))
@@ -60,7 +60,7 @@ def test_places_things_in_front_of_others_and_what_is_worn_have_to_be_drawn():
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_collages_for_every_canvas_are_new_each_time_and_hold_nothing_that_is_held_out(size):
+def test_composed_scenes_are_compositable_different_and_not_held_out(size):
     rng = np.random.default_rng(0)
 
     found = [compose_compositable(rng, *canvas_px(*size)) for _ in range(40)]
@@ -72,7 +72,7 @@ def test_collages_for_every_canvas_are_new_each_time_and_hold_nothing_that_is_he
 
 
 @pytest.mark.parametrize("canvas", [SQUARE, canvas_px(1440, 512), canvas_px(512, 1440)])
-def test_a_collage_is_the_drawn_scene_but_for_its_light_if_the_encoder_sees_one_cell_at_a_time(art, canvas):
+def test_a_composite_equals_the_drawn_scene_except_for_light_if_the_encoder_is_local(art, canvas):
     composed = [one for one in (compose(seed, *canvas) for seed in range(400)) if is_compositable(one)]
     sized = [next(one for one in composed if one.subjects[0].size == size) for size in ("small", "big")]
 
@@ -82,19 +82,19 @@ def test_a_collage_is_the_drawn_scene_but_for_its_light_if_the_encoder_sees_one_
 
 
 @pytest.mark.parametrize(("size", "most"), [("small", 0.05), (None, 0.1), ("big", 0.05)])
-def test_where_things_are_a_collage_is_near_the_drawn_scene_as_the_shipped_encoder_sees_it(art, size, most):
+def test_a_composite_is_close_to_the_drawn_scene_with_the_shipped_encoder(art, size, most):
     autoencoder = open_model(sketch_folder()).load(precision=Precision.FP32).networks.autoencoder
     composed = (compose(seed, *SQUARE) for seed in range(400))
     scenes = [one for one in composed if is_compositable(one) and one.subjects[0].size == size][:3]
 
     found, drawn = composited_and_drawn(autoencoder, art, scenes)
 
-    sprites = layout_labels(scenes)[..., 0] > 0
-    assert float((found - drawn)[sprites].square().mean()) < most * float(drawn.var())
+    covered = layout_labels(scenes)[..., 0] > 0
+    assert float((found - drawn)[covered].square().mean()) < most * float(drawn.var())
 
 
 def composited_and_drawn(autoencoder, art, scenes):
-    """Latents of scenes of one canvas as collages, and as they are drawn: (B, L, C) each."""
+    """Return the latents of scenes of one canvas as composites and as drawn images: (B, L, C) each."""
     extractor = SpriteExtractor(autoencoder, art)
     rows, columns = cell_grid(scenes[0])
     numbers = {key: number for number, key in enumerate(sprite_keys())}
@@ -107,15 +107,14 @@ def composited_and_drawn(autoencoder, art, scenes):
             sprites[numbers[cells, one.background, appearance]] = extracted
         backgrounds[list(COLOURS).index(one.background)] = extractor.background(one.background, rows, columns)
 
-    found = composite(
-        LatentSprites(sprites, {(rows, columns): backgrounds}), CompositePlanner().plan(scenes), rows, columns
-    )
+    latents = LatentSprites(sprites, {(rows, columns): backgrounds})
+    found = composite(latents, CompositePlanner().plan(scenes), rows, columns)
     pixels = torch.stack([torch.from_numpy(draw_pixels(one, art)).permute(2, 0, 1) for one in scenes])
     return found, encode_pixels(autoencoder, pixels).float()
 
 
-def test_margins_beyond_the_canvas_are_cut_off_and_where_things_meet_both_are_added():
-    # Four on the flat canvas stand without a gap.
+def test_margins_are_clipped_at_the_canvas_and_added_where_they_overlap():
+    # On the flat canvas four objects have no gap between them.
     shown = scene(
         Subject("panda", 4), canvas=canvas_px(1440, 512), free_factors=(-9.0, -9.0, *(0.0,) * 3, -9.0, 0.0, 0.0)
     )
@@ -135,7 +134,7 @@ def test_margins_beyond_the_canvas_are_cut_off_and_where_things_meet_both_are_ad
     assert torch.equal(found, wanted.flatten()[:, None].expand(-1, CHANNELS))
 
 
-def test_light_is_between_the_darkest_and_the_brightest_ground():
+def test_light_interpolates_between_the_darkest_and_the_brightest_background():
     rows, columns = cell_grid(scene(Subject("panda", 2)))
     scenes = [
         scene(Subject("panda", 2), free_factors=(0.0,) * 5 + (light, 0.0, 0.0)) for light in (-9.0, -1.0, 0.0, 2.0)

@@ -1,4 +1,4 @@
-"""What collages are made of."""
+"""Latent sprites: extraction and cache."""
 
 import zlib
 from collections.abc import Sequence
@@ -40,14 +40,14 @@ def extractor(autoencoder, art):
 
 
 def bare(autoencoder, colour, rows, columns, light):
-    """Latents of a background with nothing on it: (rows, columns, C)."""
+    """Return the latents of a background without objects: (rows, columns, C)."""
     cell = SKETCH.token_px
     image = draw_background(colour, columns * cell, rows * cell, BackgroundParams(light=light))
     levels = torch.from_numpy(image * 255).round().to(torch.uint8).permute(2, 0, 1)[None]
     return pack(autoencoder.encode(to_signed(levels)))[0].unflatten(0, (rows, columns))
 
 
-def test_every_thing_has_a_cutout_of_every_size_on_every_colour_in_every_colour_that_it_comes_in():
+def test_there_is_a_sprite_key_for_each_size_background_and_appearance():
     keys = sprite_keys()
 
     assert len(set(keys)) == len(keys) == len(SPRITE_CELLS) * len(COLOURS) * len(all_appearances())
@@ -57,23 +57,23 @@ def test_every_thing_has_a_cutout_of_every_size_on_every_colour_in_every_colour_
 
 @pytest.mark.parametrize("cells", SPRITE_CELLS)
 @pytest.mark.parametrize("count", [2, 5])
-def test_a_cutout_is_what_the_thing_adds_and_nothing_around_it_if_the_encoder_sees_no_farther(extractor, count, cells):
-    cut = extractor.objects(cells, "yellow", all_appearances()[:count]).float()
+def test_a_sprite_is_limited_to_the_objects_cells_if_the_encoder_is_local(extractor, count, cells):
+    sprites = extractor.sprites(cells, "yellow", all_appearances()[:count]).float()
 
-    assert cut.shape == (count, SPRITE_SIDE, SPRITE_SIDE, CHANNELS)
+    assert sprites.shape == (count, SPRITE_SIDE, SPRITE_SIDE, CHANNELS)
     own = slice(MARGIN, MARGIN + cells)
-    inside = cut[:, own, own].abs().amax(-1) > 0.05
+    inside = sprites[:, own, own].abs().amax(-1) > 0.05
     assert bool(inside.any(2).any(1).all())
-    # There is a thing in every row and column.
+    # Every row and column of the object's cells is covered.
     assert bool(inside.any(0).any(0).all() and inside.any(0).any(1).all())
-    around = cut.clone()
+    around = sprites.clone()
     around[:, own, own] = 0
     assert float(around.abs().max()) < 0.02
-    assert len({tuple(one.flatten().tolist()) for one in cut}) == count
+    assert len({tuple(one.flatten().tolist()) for one in sprites}) == count
 
 
 @pytest.mark.parametrize(("rows", "columns"), [(12, 12), (7, 20), (20, 7), (9, 16)])
-def test_a_ground_holds_nothing_of_the_things_that_it_was_seen_beside(extractor, autoencoder, rows, columns):
+def test_a_background_has_no_trace_of_the_objects_it_was_extracted_with(extractor, autoencoder, rows, columns):
     dark, bright = extractor.background("green", rows, columns)
 
     assert torch.allclose(dark, bare(autoencoder, "green", rows, columns, -1.0), atol=0.02)
@@ -81,52 +81,50 @@ def test_a_ground_holds_nothing_of_the_things_that_it_was_seen_beside(extractor,
 
 
 class FakeExtractor(SpriteExtractor):
-    """Cuts numbers that tell what they are of, and counts how often."""
+    """Returns values that identify what was extracted, and counts the calls."""
 
     calls = 0
 
-    def objects(self, cells: int, colour: str, several: Sequence[Appearance]) -> Tensor:
+    def sprites(self, cells: int, colour: str, appearances: Sequence[Appearance]) -> Tensor:
         self.calls += 1
-        values = torch.tensor([value_of(cells, colour, icon, variant) for icon, variant in several])
+        values = torch.tensor([value_of(cells, colour, icon, variant) for icon, variant in appearances])
         return values[:, None, None, None].expand(-1, SPRITE_SIDE, SPRITE_SIDE, CHANNELS).bfloat16()
 
-    def draw_background(self, colour: str, rows: int, columns: int) -> Tensor:
+    def background(self, colour: str, rows: int, columns: int) -> Tensor:
         return torch.full((2, rows, columns, CHANNELS), value_of(colour, str(rows), str(columns)))
 
 
 def value_of(*names):
-    """A number for names, different for different ones, that bfloat16 holds."""
+    """Return a number that identifies names and is exact in bfloat16."""
     return float(zlib.crc32(repr(names).encode()) % 251)
 
 
-def test_there_is_a_cutout_for_every_key_in_order_with_an_empty_one_behind_and_a_ground_for_every_canvas(
-    autoencoder, art, tmp_path
-):
-    made = build_sprites(FakeExtractor(autoencoder, art), tmp_path)
+def test_sprites_are_in_the_order_of_their_keys_with_an_empty_one_at_the_end(autoencoder, art, tmp_path):
+    built = build_sprites(FakeExtractor(autoencoder, art), tmp_path)
 
     values = [value_of(cells, colour, *appearance) for cells, colour, appearance in sprite_keys()]
-    assert made.objects[:, 3, 3, 7].tolist() == [*values, 0.0]
-    assert len(made.backgrounds) == len(SIZES)
-    for (rows, columns), backgrounds in made.backgrounds.items():
+    assert built.sprites[:, 3, 3, 7].tolist() == [*values, 0.0]
+    assert len(built.backgrounds) == len(SIZES)
+    for (rows, columns), backgrounds in built.backgrounds.items():
         assert backgrounds.shape == (len(COLOURS), 2, rows, columns, CHANNELS)
         assert backgrounds[:, 1, 2, 3, 4].tolist() == [value_of(colour, str(rows), str(columns)) for colour in COLOURS]
 
 
-def test_cutouts_are_kept_and_made_anew_for_another_encoder_or_where_they_are_cut_otherwise(autoencoder, art, tmp_path):
+def test_sprites_are_cached_until_the_encoder_or_the_extraction_changes(autoencoder, art, tmp_path):
     extractor, other = FakeExtractor(autoencoder, art), LocalAutoencoder()
     torch.nn.init.ones_(other.encoder.weight)
-    anew = FakeExtractor(other, art)
+    other_extractor = FakeExtractor(other, art)
 
-    made = build_sprites(extractor, tmp_path)
+    built = build_sprites(extractor, tmp_path)
     again = build_sprites(extractor, tmp_path)
-    build_sprites(anew, tmp_path)
+    build_sprites(other_extractor, tmp_path)
 
-    assert extractor.calls == anew.calls == len(SPRITE_CELLS) * len(COLOURS)
-    assert torch.equal(made.objects, again.objects)
-    (kept,) = (one for one in tmp_path.iterdir() if fingerprint(autoencoder.encoder) in one.name)
-    (keys, grids, side, corners), *what = torch.load(kept, weights_only=True)
+    assert extractor.calls == other_extractor.calls == len(SPRITE_CELLS) * len(COLOURS)
+    assert torch.equal(built.sprites, again.sprites)
+    (path,) = (one for one in tmp_path.iterdir() if fingerprint(autoencoder.encoder) in one.name)
+    (keys, grids, side, corners), *content = torch.load(path, weights_only=True)
     others = [(keys[1:], grids, side, corners), (keys, grids, side, corners[::-1]), (keys, grids, side)]
-    for times, of in enumerate(others, start=2):
-        torch.save((of, *what), kept)
+    for times, described in enumerate(others, start=2):
+        torch.save((described, *content), path)
         build_sprites(extractor, tmp_path)
         assert extractor.calls == times * len(SPRITE_CELLS) * len(COLOURS)

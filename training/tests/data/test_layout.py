@@ -1,4 +1,4 @@
-"""Squares of cells: inside the canvas, apart from one another, where the relation puts them."""
+"""Layout of objects on canvases."""
 
 import itertools
 
@@ -11,7 +11,7 @@ PICKS = list(itertools.product((0, 1, 2), repeat=3))
 
 
 def boxes(grid, count, relation=None, size=None, share=(1, 1, 1)):
-    """`share` of the choices of each axis: 0 the first, 1 the middle one, 2 the last."""
+    """Return squares for a choice per axis: 0 the first, 1 the middle one, 2 the last."""
 
     def pick(axis, choices):
         return (choices - 1) * share[axis] // 2
@@ -21,7 +21,7 @@ def boxes(grid, count, relation=None, size=None, share=(1, 1, 1)):
 
 @pytest.mark.parametrize("grid", GRIDS)
 @pytest.mark.parametrize("count", [1, 2, 3, 4])
-def test_things_stand_inside_the_canvas_and_do_not_overlap(grid, count):
+def test_objects_are_inside_the_canvas_and_do_not_overlap(grid, count):
     for share in PICKS:
         found = boxes(grid, count, share=share)
         assert len(found) == count
@@ -36,7 +36,7 @@ def test_things_stand_inside_the_canvas_and_do_not_overlap(grid, count):
 
 
 @pytest.mark.parametrize("grid", GRIDS)
-def test_left_is_left_and_above_is_above_whatever_is_left_open(grid):
+def test_left_is_left_and_above_is_above_for_all_choices(grid):
     for share in PICKS:
         first, second = boxes(grid, 2, "left", share=share)
         assert first.column + first.cells <= second.column
@@ -47,7 +47,7 @@ def test_left_is_left_and_above_is_above_whatever_is_left_open(grid):
 
 
 @pytest.mark.parametrize("grid", GRIDS)
-def test_what_stands_in_front_covers_a_lower_part_of_what_is_behind(grid):
+def test_the_front_object_covers_a_lower_part_of_the_other(grid):
     for share in PICKS:
         front, behind = boxes(grid, 2, "front", share=share)
         assert front.cells == behind.cells
@@ -58,28 +58,28 @@ def test_what_stands_in_front_covers_a_lower_part_of_what_is_behind(grid):
 
 
 @pytest.mark.parametrize("grid", GRIDS)
-def test_small_is_smaller_and_big_is_bigger(grid):
+def test_small_objects_are_smaller_and_big_ones_bigger_than_usual(grid):
     (small,), (usual,), (big,) = (boxes(grid, 1, size=size) for size in ("small", None, "big"))
     assert small.cells < usual.cells < big.cells <= min(grid)
 
 
 @pytest.mark.parametrize("grid", [grid for grid in GRIDS if grid[1] >= 10])
-def test_a_thing_is_as_large_alone_as_beside_another(grid):
+def test_an_object_has_the_same_size_alone_and_with_another(grid):
     (alone,) = boxes(grid, 1)
     assert {box.cells for box in boxes(grid, 2, "left")} == {alone.cells}
 
 
-def test_what_is_left_open_moves_things():
+def test_choices_move_objects():
     places = {tuple(boxes((12, 12), 1, share=share)) for share in PICKS}
     assert len(places) == 9
 
 
-def test_a_single_thing_stands_in_one_of_three_places_an_axis_two_cells_apart():
+def test_a_single_object_has_three_positions_per_axis_two_cells_apart():
     found = [boxes((12, 12), 1, share=(share, share, 1))[0] for share in (0, 1, 2)]
     assert [(box.row, box.column) for box in found] == [(1, 1), (3, 3), (5, 5)]
 
 
-def test_three_stand_as_a_triangle_one_above_two():
+def test_three_objects_form_a_triangle():
     above, *below = boxes((12, 12), 3)
     assert [box.row for box in below] == [above.row + above.cells + 1] * 2
     assert below[0].column < above.column < below[1].column

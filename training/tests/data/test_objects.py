@@ -1,4 +1,4 @@
-"""The list of things: enough of them, told apart by their names."""
+"""The vocabulary of objects."""
 
 from collections import Counter
 
@@ -7,11 +7,11 @@ import pytest
 from training.data.objects import ACCESSORIES, BY_ICON, OBJECTS, article, plural
 
 
-def test_there_are_160_things_each_once():
+def test_there_are_160_different_objects():
     assert len(OBJECTS) == len(BY_ICON) == 160
 
 
-def test_no_two_things_share_a_name_even_in_the_plural():
+def test_no_two_objects_share_a_name_even_in_the_plural():
     named = Counter(name for obj in OBJECTS for wording in obj.wordings for name in {wording, plural(wording)})
     assert [name for name, times in named.items() if times > 1] == []
 
@@ -33,21 +33,21 @@ def test_no_two_things_share_a_name_even_in_the_plural():
         ("snowman", "snowmen"),
     ],
 )
-def test_plurals_are_as_english_has_them(one, many):
+def test_plurals_are_english(one, many):
     assert plural(one) == many
 
 
 @pytest.mark.parametrize("name", ["elephant", "orange car", "umbrella", "ice cream"])
-def test_an_stands_before_a_vowel(name):
+def test_an_precedes_a_vowel_sound(name):
     assert article(name) == "an"
 
 
 @pytest.mark.parametrize("name", ["dog", "unicorn", "ufo", "small elephant"])
-def test_a_stands_before_all_else(name):
+def test_a_precedes_other_sounds(name):
     assert article(name) == "a"
 
 
 @pytest.mark.parametrize("accessory", ACCESSORIES, ids=lambda accessory: accessory.icon)
-def test_an_accessory_is_a_thing_itself_and_several_things_can_carry_it(accessory):
+def test_an_accessory_is_an_object_too_and_fits_several_objects(accessory):
     assert accessory.icon in BY_ICON
     assert sum(getattr(obj.body, accessory.place) is not None for obj in OBJECTS) >= 5

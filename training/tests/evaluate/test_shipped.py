@@ -1,4 +1,4 @@
-"""What the weights in the package are held to: a part of the suite, painted and judged as `make sketch-suite` does."""
+"""The shipped weights: their score on a part of the benchmark, and the autoencoder's PSNR."""
 
 import pytest
 
@@ -8,11 +8,11 @@ from allaprima.weights.catalog import SKETCH_ID, sketch_folder
 from allaprima.weights.model import open_model
 from training.evaluate.benchmark import ALL_CATEGORIES, benchmark_prompts, score
 from training.evaluate.evaluator import load_evaluator
-from training.evaluate.score import SIDE, autoencoder_psnr
+from training.evaluate.score import IMAGE_PX, autoencoder_psnr
 
-#: One prompt in so many is painted, with one seed.
+#: Every sixth prompt is used, with one seed.
 EVERY = 6
-#: The least share that is right: what the whole suite has (docs/sketch.md), less what 17 prompts may deviate by.
+#: Least share of right images: that of the whole benchmark (docs/sketch.md) less the deviation of 17 prompts.
 LEAST = dict.fromkeys(ALL_CATEGORIES, 0.8)
 
 
@@ -23,18 +23,18 @@ def pipeline() -> Pipeline:
 
 @pytest.fixture(scope="module")
 def shares(pipeline: Pipeline) -> dict[str, float]:
-    def paint(prompt: str, seed: int):
-        return pipeline.paint(ImageRequest(prompt, seed, SKETCH_ID, SIDE, SIDE))[0]
+    def generate(prompt: str, seed: int):
+        return pipeline.paint(ImageRequest(prompt, seed, SKETCH_ID, IMAGE_PX, IMAGE_PX))[0]
 
-    return score(paint, load_evaluator().detect, benchmark_prompts()[::EVERY], (0,))
+    return score(generate, load_evaluator().detect, benchmark_prompts()[::EVERY], (0,))
 
 
 @pytest.mark.parametrize("category", ALL_CATEGORIES)
-def test_the_shipped_weights_paint_what_is_asked(shares: dict[str, float], category: str):
+def test_the_shipped_model_reaches_the_least_score_of_each_category(shares: dict[str, float], category: str):
     assert shares[category] >= LEAST[category]
 
 
-def test_the_shipped_autoencoder_restores_scenes_that_it_was_not_fitted_to(art):
+def test_the_shipped_autoencoder_reconstructs_unseen_scenes(art):
     networks = open_model(sketch_folder()).load(precision=Precision.FP32).networks
 
     assert autoencoder_psnr(networks.autoencoder, art, count=4) > 31

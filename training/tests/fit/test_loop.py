@@ -1,4 +1,4 @@
-"""A fit: its schedule by the clock, which a written clock stands in for, its steps, and its checkpoints."""
+"""The fitting loop with a fake clock: schedule, steps and checkpoints."""
 
 import pytest
 import torch
@@ -7,8 +7,8 @@ from torch import nn
 from training.fit.loop import CHECKPOINT_S, DECAY_FROM, LONGEST_STEP_S, SNAPSHOT_S, WARM_STEPS, Fit
 
 
-class Clock:
-    """Tells the seconds that were spent on it, and no others."""
+class FakeClock:
+    """A clock that the test advances."""
 
     def __init__(self):
         self.now_s = 1000.0
@@ -19,24 +19,24 @@ class Clock:
 
 @pytest.fixture
 def clock():
-    return Clock()
+    return FakeClock()
 
 
 @pytest.fixture
-def begun(clock, tmp_path):
-    """Returns a fit of a fresh network, the same every time, that a checkpoint may be there for."""
+def start(clock, tmp_path):
+    """Return a function that starts a fit of the same network each time, from the checkpoint if there is one."""
 
-    def begin(minutes=1.0):
+    def started(minutes=1.0):
         torch.manual_seed(0)
         network = nn.Linear(3, 2)
         optimizers = [torch.optim.AdamW(network.parameters(), lr=0.1)]
         return Fit(tmp_path / "fit.ckpt", {"network": network}, optimizers, minutes, seed=7, clock=clock)
 
-    return begin
+    return started
 
 
 def descend(fit):
-    """One step on random data."""
+    """Take one step on random data."""
     fit.descend(fit.networks["network"](torch.randn(4, 3)).square().sum())
 
 
@@ -44,8 +44,8 @@ def weight(fit):
     return fit.networks["network"].weight
 
 
-def test_a_fit_takes_steps_until_its_minutes_are_used(clock, begun):
-    fit = begun(minutes=0.5)
+def test_a_fit_takes_steps_until_its_minutes_are_used(clock, start):
+    fit = start(minutes=0.5)
 
     for step in fit.steps():
         assert fit.progress == pytest.approx(step / 15)
@@ -55,12 +55,12 @@ def test_a_fit_takes_steps_until_its_minutes_are_used(clock, begun):
     assert fit.progress == 1
 
 
-def test_a_fit_of_no_minutes_takes_no_steps(begun):
-    assert list(begun(minutes=0.0).steps()) == []
+def test_a_fit_of_no_minutes_takes_no_steps(start):
+    assert list(start(minutes=0.0).steps()) == []
 
 
-def test_a_step_during_which_the_machine_slept_counts_as_a_long_one_and_no_more(clock, begun):
-    fit = begun()
+def test_the_time_of_a_suspended_machine_is_capped(clock, start):
+    fit = start()
 
     steps = fit.steps()
     next(steps)
@@ -70,23 +70,23 @@ def test_a_step_during_which_the_machine_slept_counts_as_a_long_one_and_no_more(
     assert fit.elapsed_s == LONGEST_STEP_S
 
 
-def test_rates_rise_over_the_first_steps_stay_and_fall_to_nothing(clock, begun):
-    fit, told = begun(minutes=50.0), []
+def test_rates_warm_up_stay_constant_and_decay_to_zero(clock, start):
+    fit, history = start(minutes=50.0), []
 
     for _ in fit.steps():
         descend(fit)
-        told.append((fit.progress, fit.optimizers[0].param_groups[0]["lr"]))
+        history.append((fit.progress, fit.optimizers[0].param_groups[0]["lr"]))
         clock.now_s += 3
 
-    rates = [rate for _, rate in told]
+    rates = [rate for _, rate in history]
     assert rates[:WARM_STEPS] == pytest.approx([0.1 * (step + 1) / WARM_STEPS for step in range(WARM_STEPS)])
-    assert {rate for share, rate in told[WARM_STEPS:] if share < DECAY_FROM} == {0.1}
+    assert {rate for share, rate in history[WARM_STEPS:] if share < DECAY_FROM} == {0.1}
     assert rates[WARM_STEPS:] == sorted(rates[WARM_STEPS:], reverse=True)
     assert rates[-1] < 0.001
 
 
-def test_a_step_moves_every_parameter_by_a_gradient_whose_norm_is_kept_to_one(begun):
-    fit = begun()
+def test_a_step_changes_every_parameter_and_clips_the_gradient_to_norm_one(start):
+    fit = start()
     before = [parameter.clone() for parameter in fit.networks["network"].parameters()]
 
     fit.descend(1000 * fit.networks["network"](torch.ones(1, 3)).square().sum())
@@ -97,30 +97,30 @@ def test_a_step_moves_every_parameter_by_a_gradient_whose_norm_is_kept_to_one(be
     assert float(gradients.norm()) == pytest.approx(1.0, abs=1e-3)
 
 
-def test_a_snapshot_is_due_once_per_its_time(clock, begun):
-    fit = begun()
+def test_a_snapshot_is_due_once_per_interval(clock, start):
+    fit = start()
     assert not fit.is_snapshot_due()
     clock.now_s += SNAPSHOT_S + 1
     assert fit.is_snapshot_due()
     assert not fit.is_snapshot_due()
 
 
-def test_a_fit_that_was_broken_off_goes_on_as_if_it_had_not_been(clock, begun, tmp_path):
-    whole = begun(minutes=2.0)
+def test_an_interrupted_fit_resumes_with_the_same_result(clock, start, tmp_path):
+    whole = start(minutes=2.0)
     for _ in whole.steps():
         descend(whole)
         clock.now_s += LONGEST_STEP_S
     (tmp_path / "fit.ckpt").unlink()
 
-    first = begun(minutes=2.0)
+    first = start(minutes=2.0)
     for step in first.steps():
         descend(first)
-        # A pause, after which a checkpoint is due.
+        # A pause after which a checkpoint is due.
         clock.now_s += CHECKPOINT_S + 1 if step == 4 else LONGEST_STEP_S
         if step == 6:
             break
     torch.randn(10)
-    again = begun(minutes=2.0)
+    again = start(minutes=2.0)
     taken = []
     for step in again.steps():
         descend(again)
@@ -132,16 +132,16 @@ def test_a_fit_that_was_broken_off_goes_on_as_if_it_had_not_been(clock, begun, t
     assert torch.equal(weight(again), weight(whole))
 
 
-def test_every_step_draws_numbers_of_its_own(clock, begun):
+def test_each_step_draws_different_random_numbers(clock, start):
     drawn = []
-    for _ in begun(minutes=0.5).steps():
+    for _ in start(minutes=0.5).steps():
         drawn.append(float(torch.rand(1)))
         clock.now_s += 5
     assert len(set(drawn)) == len(drawn) == 6
 
 
-def test_a_fit_that_goes_on_at_other_rates_takes_those_and_not_the_checkpoints(clock, begun):
-    first = begun(minutes=50.0)
+def test_a_resumed_fit_uses_the_rates_of_this_run_and_not_the_checkpoints(clock, start):
+    first = start(minutes=50.0)
     for step in first.steps():
         descend(first)
         clock.now_s += 1
@@ -150,7 +150,7 @@ def test_a_fit_that_goes_on_at_other_rates_takes_those_and_not_the_checkpoints(c
     first.optimizers[0].param_groups[0]["lr"] = 0.5
     first.save()
 
-    again = begun(minutes=50.0)
+    again = start(minutes=50.0)
     next(again.steps())
     descend(again)
 

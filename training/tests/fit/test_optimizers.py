@@ -1,4 +1,4 @@
-"""Kernels as matrices, and what moves which."""
+"""Flattened kernels, and the optimizer of each parameter."""
 
 import torch
 from torch import nn
@@ -11,7 +11,7 @@ def network():
     return nn.Sequential(nn.Conv2d(2, 3, 3), nn.Conv2d(3, 4, 3), nn.Conv2d(4, 1, 1))
 
 
-def test_kernels_kept_as_matrices_compute_the_same_and_come_back():
+def test_flattened_kernels_compute_the_same_and_can_be_restored():
     plain, flat = network(), network()
     pixels = torch.randn(1, 2, 8, 8)
 
@@ -24,7 +24,7 @@ def test_kernels_kept_as_matrices_compute_the_same_and_come_back():
     assert torch.equal(flat(pixels), plain(pixels))
 
 
-def test_every_parameter_is_moved_by_one_optimizer_matrices_by_muon():
+def test_each_parameter_has_one_optimizer_and_matrices_have_muon():
     flat = network()
     matrices = flatten_kernels(flat, (flat[0],))
 
@@ -32,6 +32,6 @@ def test_every_parameter_is_moved_by_one_optimizer_matrices_by_muon():
 
     (by_muon,), (by_adam,) = muon.param_groups, adam.param_groups
     assert [id(matrix) for matrix in by_muon["params"]] == [id(matrix) for matrix in matrices]
-    moved = [id(parameter) for parameter in by_muon["params"] + by_adam["params"]]
-    assert sorted(moved) == sorted(id(parameter) for parameter in flat.parameters())
+    optimized = [id(parameter) for parameter in by_muon["params"] + by_adam["params"]]
+    assert sorted(optimized) == sorted(id(parameter) for parameter in flat.parameters())
     assert (by_muon["lr"], by_adam["lr"]) == (0.1, 0.01)
