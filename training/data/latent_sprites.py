@@ -157,6 +157,7 @@ def build_sprites(extractor: SpriteExtractor, folder: Path) -> LatentSprites:
     They are cached in `folder`, together with what they show and from which positions they were extracted; the cache is
     rebuilt if either has changed. The encoder's fingerprint is part of the file name.
     """
+    # The names of files in a work folder stay when those in the code change.
     path = folder / f"cutouts-{fingerprint(extractor.autoencoder.encoder)}.pt"
     canvases = [canvas_px(*size) for size in SIZES]
     grids = [(height // SKETCH.token_px, width // SKETCH.token_px) for width, height in canvases]

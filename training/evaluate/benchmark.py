@@ -70,12 +70,12 @@ def is_right(prompt: BenchmarkPrompt, detections: Detections) -> bool:
 
 def _matches(subject: Subject, detections: Detections) -> list[DetectedObject]:
     """Return all detected objects of the subject's class; none if one of them has another colour than the subject."""
-    kind = [obj for obj in detections.objects if obj.icon == subject.icon]
+    same_class = [obj for obj in detections.objects if obj.icon == subject.icon]
     # The usual colour may be detected as such or as the variant of that colour.
     usual = BY_ICON[subject.icon].colour
-    if subject.variant is not None and any((obj.variant or usual) != subject.variant for obj in kind):
+    if subject.variant is not None and any((obj.variant or usual) != subject.variant for obj in same_class):
         return []
-    return kind
+    return same_class
 
 
 def _relation_holds(relation: str, first: DetectedObject, second: DetectedObject) -> bool:

@@ -130,7 +130,7 @@ def fit_flow(
     fit = Fit(folder / FLOW_CHECKPOINT, {"flow": networks}, optimizers, minutes, FLOW_SEED)
     smooth = None
     batches = batch_loader(store, fit.step, mix) if fit.progress < 1 else ()
-    # The iterator of steps ends first, and is asked before that of batches, so no batch is prepared in vain.
+    # The iterator of steps comes first, so no batch is prepared after the last step.
     for step, batch in zip(fit.steps(), batches, strict=False):
         loss, probe_loss = flow_loss(networks, store, batch, token_count(fit.progress, step))
         fit.descend(loss + LAYOUT_PROBE_WEIGHT * probe_loss)
