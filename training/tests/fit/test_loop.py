@@ -26,13 +26,13 @@ def clock():
 def start(clock, tmp_path):
     """Return a function that starts a fit of the same network each time, from the checkpoint if there is one."""
 
-    def started(minutes=1.0):
+    def start_fit(minutes=1.0):
         torch.manual_seed(0)
         network = nn.Linear(3, 2)
         optimizers = [torch.optim.AdamW(network.parameters(), lr=0.1)]
         return Fit(tmp_path / "fit.ckpt", {"network": network}, optimizers, minutes, seed=7, clock=clock)
 
-    return started
+    return start_fit
 
 
 def descend(fit):
