@@ -51,7 +51,7 @@ format: $(VENV)/.dev ## put the code in its form
 
 bench: $(VENV)/.dev ## measure speed, overhead and memory on this machine
 	$(BIN)/python bench/service.py
-	$(BIN)/python bench/picture.py
+	$(BIN)/python bench/image.py
 
 bench-kernels: $(VENV)/.dev ## measure the CPU kernels beside bare products
 	$(BIN)/python bench/kernels.py

@@ -1,7 +1,7 @@
 """The service under load: throughput, accept latency, a long history, and estimates of refusals.
 
-Real processes on loopback, on the cores that the engine uses too. Prints tables in Markdown with machine and date. About
-eight minutes.
+Real processes on loopback, on the cores that the engine uses too. Prints tables in Markdown with machine and date.
+About eight minutes.
 
 - Throughput: images of 512x512 that the server finishes per second, over those that `Generator.generate` alone does
   (generation, safety and PNG in one process, no HTTP, no store), interleaved; and the latency of `POST /v1/jobs`
@@ -155,7 +155,7 @@ async def submit_for(address: str, key: str, clients: int, seconds: float, per_s
     return accepted
 
 
-# A long history --------------------------------------------------------------------------------------------------------
+# A long history -----------------------------------------------------------------------------------------------------
 
 
 def long_history() -> None:
@@ -332,9 +332,9 @@ def fill_history(data_dir: Path, count: int, days: int) -> None:
             ),
         )
         raw.execute(
-            "INSERT INTO usage_buckets (account_id, start, key_id, model, succeeded, failed, charged, images, megapixels,"
-            " credits) SELECT account_id, bucket, key_id, model, sum(images), sum(1 - images), sum(images), sum(images),"
-            " 0.26 * sum(images), 0 FROM usage GROUP BY 1, 2, 3, 4"
+            "INSERT INTO usage_buckets (account_id, start, key_id, model, succeeded, failed, charged, images,"
+            " megapixels, credits) SELECT account_id, bucket, key_id, model, sum(images), sum(1 - images), sum(images),"
+            " sum(images), 0.26 * sum(images), 0 FROM usage GROUP BY 1, 2, 3, 4"
         )
         raw.execute(
             "INSERT INTO ledger (id, account_id, created_at, direction, type, credits, model, reference_id, images)"

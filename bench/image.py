@@ -1,4 +1,4 @@
-"""Milliseconds to encode a photograph-like 1024x768 picture as PNG, and to look at it with the safety checker."""
+"""Milliseconds to encode a photograph-like 1024x768 image as PNG, and to run the safety checker on it."""
 
 import statistics
 import time
