@@ -1,26 +1,24 @@
 """Rows for the tests of the store."""
 
 import itertools
-import sqlite3
-from contextlib import closing
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from allaprima.domain.accounts import ApiKey
-from allaprima.domain.generation import GenerationRequest
-from allaprima.domain.jobs import Job, JobOptions, JobOutcome, JobState, StoredImage
-from allaprima.store.database import DATABASE_FILE
-from fakes import NOON
+from allaprima.domain.billing import EntryDirection, EntryType, LedgerEntry
+from allaprima.domain.generation import GenerationRequest, Timings
+from allaprima.domain.jobs import Job, JobOptions, JobOutcome, JobResult, JobState, StoredImage
+from clock import NOON
 
-RESULT = {"model": "allaprima/sketch", "revision": "5" * 40, "warnings": [], "timings": {"inference": 0.5}}
+TIMINGS = Timings(text=0.1, steps=(0.1, 0.1), decode=0.1, safety=0.1, encode=0.1)
+RESULT = JobResult(model="allaprima/sketch", revision="5" * 40, precision="fp32", credits=0, timings=TIMINGS)
 REQUEST = GenerationRequest(prompt="a boat", seed=2**63 - 1, model="allaprima/sketch")
 _numbers = itertools.count()
 
 
 def new_job(owner: ApiKey, request: GenerationRequest = REQUEST, created_at: float = NOON, **fields: Any) -> Job:
-    """A queued job with the next id. Fields of its terms may be among the job's own."""
-    terms = {name: fields.pop(name) for name in tuple(fields) if name in JobOptions.__dataclass_fields__}
+    """A queued job with the next id. fields: of the job and of its options."""
+    options = {name: fields.pop(name) for name in tuple(fields) if name in JobOptions.model_fields}
     return Job(
         id=f"job-{next(_numbers):06}",
         account_id=owner.account_id,
@@ -28,17 +26,18 @@ def new_job(owner: ApiKey, request: GenerationRequest = REQUEST, created_at: flo
         state=JobState.QUEUED,
         request=request,
         created_at=created_at,
-        terms=JobOptions(**{"model": request.model} | terms),
+        options=JobOptions(**{"model": request.model} | options),
         **fields,
     )
 
 
-def picture(job: Job, place: int = 0, **fields: Any) -> StoredImage:
-    row = StoredImage(
-        id=f"{job.id}-{place}-{next(_numbers)}",
+def new_image(job: Job, position: int = 0, **fields: Any) -> StoredImage:
+    """A row of an image that expires a minute after noon."""
+    image = StoredImage(
+        id=f"{job.id}-{position}-{next(_numbers)}",
         job_id=job.id,
-        place=place,
-        object_name=f"{job.id}-{place}.png",
+        position=position,
+        object_name=f"{job.id}-{position}.png",
         content_type="image/png",
         size_bytes=100,
         sha256="0" * 64,
@@ -48,28 +47,16 @@ def picture(job: Job, place: int = 0, **fields: Any) -> StoredImage:
         created_at=NOON,
         expires_at=NOON + 60,
     )
-    return replace(row, **fields)
+    return replace(image, **fields)
 
 
-def outcome(*pictures: StoredImage, **fields: Any) -> JobOutcome:
-    """A painting that is charged with one image and costs nothing."""
-    return JobOutcome(
-        **{"result": RESULT, "pictures": pictures, "images": 1, "megapixels": 0.25, "credits": 0} | fields
-    )
+def new_outcome(*images: StoredImage, credits_: int = 0, **fields: Any) -> JobOutcome:
+    """The end of a job that is charged for one image."""
+    result = RESULT.model_copy(update={"credits": credits_})
+    return JobOutcome(**{"result": result, "images": images, "charged": 1, "megapixels": 0.25} | fields)
 
 
-def ask(folder: Path, statement: str) -> list[tuple[Any, ...]]:
-    """Ask the database file itself."""
-    with closing(sqlite3.connect(folder / DATABASE_FILE)) as raw:
-        return raw.execute(statement).fetchall()
-
-
-def count(folder: Path, table: str) -> int:
-    """Return the number of a table's rows."""
-    return int(ask(folder, f"SELECT count(*) FROM {table}")[0][0])  # noqa: S608 - a name of ours
-
-
-def dump(folder: Path) -> str:
-    """Return everything that the database holds, as text."""
-    with closing(sqlite3.connect(folder / DATABASE_FILE)) as raw:
-        return "\n".join(raw.iterdump())
+def new_entry(credits_: int, created_at: float = NOON, **fields: Any) -> LedgerEntry:
+    """A payment with the next id."""
+    values = {"direction": EntryDirection.TOPUP, "type": EntryType.PAYMENT}
+    return LedgerEntry(id=f"entry-{next(_numbers):06}", created_at=created_at, credits=credits_, **values | fields)
