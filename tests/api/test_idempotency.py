@@ -9,7 +9,7 @@ import pytest
 
 from allaprima.domain.accounts import KeySpec
 from allaprima.service.app import Service
-from fakes import FakeClock, FakeEngine, client_of
+from fakes import FakeClock, FakeEngine, client_of, ended
 from store.sqlite_file import count, dump
 
 IMAGES, JOBS = "/v1/images/generations", "/v1/jobs"

@@ -67,28 +67,27 @@ async def test_an_unknown_prefix_revokes_nothing(keys: KeyRepository, owner: Api
 
 
 async def test_a_disabled_key_is_not_found_until_it_is_enabled(keys: KeyRepository, owner: ApiKey) -> None:
-    await keys.update(replace(owner, is_disabled=True))
+    await keys.change(owner.account_id, owner.prefix, {"is_disabled": True}, NOON)
     assert await keys.find_valid("hash") is None
     found = await keys.find(owner.prefix)
     assert found is not None
     assert found.is_disabled
-    await keys.update(owner)
+    await keys.change(owner.account_id, owner.prefix, {"is_disabled": False}, NOON)
     assert await keys.find_valid("hash") == owner
 
 
 async def test_every_setting_of_a_key_is_stored(keys: KeyRepository, owner: ApiKey) -> None:
-    changed = replace(
-        owner,
-        name="other",
-        updated_at=NOON + 1,
-        scopes=("model:image",),
-        limit=SpendLimit(LimitPeriod.WEEK, 500),
-        requests_per_minute=7,
-        safety_threshold=0.25,
-    )
-    await keys.update(changed)
+    changes = {
+        "name": "other",
+        "scopes": ("model:image",),
+        "limit": SpendLimit(LimitPeriod.WEEK, 500),
+        "requests_per_minute": 7,
+        "safety_threshold": 0.25,
+    }
+    changed = await keys.change(owner.account_id, owner.prefix, changes, NOON + 1)
+    assert changed == replace(owner, **changes, updated_at=NOON + 1)
     assert await keys.all() == [changed]
-    await keys.update(replace(owner, scopes=()))
+    await keys.change(owner.account_id, owner.prefix, {"scopes": ()}, NOON + 2)
     assert (await keys.all())[0].scopes == ()
 
 

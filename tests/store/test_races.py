@@ -3,7 +3,6 @@
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Coroutine, Iterable
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -103,7 +102,8 @@ async def test_a_key_holds_no_more_than_its_limit(
     database: Database, transitions: JobTransitions, keys: KeyRepository, owner: ApiKey
 ) -> None:
     await AccountRepository(database).post(owner.account_id, new_entry(1000))
-    await keys.update(replace(owner, limit=SpendLimit(LimitPeriod.NO_RESET, 10)))
+    limit = {"limit": SpendLimit(LimitPeriod.NO_RESET, 10)}
+    await keys.change(owner.account_id, owner.prefix, limit, NOON)
     found = await all_at_once(
         (transitions.admit(new_job(owner, held=1), 1000) for _ in range(WRITERS)), KeyLimitReached
     )
@@ -271,11 +271,11 @@ async def test_a_new_limit_counts_every_charge(
 ) -> None:
     await AccountRepository(database).post(owner.account_id, new_entry(1000))
     jobs = await leased(transitions, owner, held=5)
-    limited = replace(owner, limit=SpendLimit(LimitPeriod.DAY, 500), updated_at=NOON)
+    limit = {"limit": SpendLimit(LimitPeriod.DAY, 500)}
     await all_at_once(
         interleaved(
             (transitions.succeed(job, NOON, new_outcome(new_image(job), credits_=3)) for job in jobs),
-            (keys.update(limited) for _ in jobs),
+            (keys.change(owner.account_id, owner.prefix, limit, NOON) for _ in jobs),
         )
     )
     assert await query(database, "SELECT spent, held FROM api_keys") == [(3 * WRITERS, 0)]

@@ -23,7 +23,7 @@ from allaprima.errors import (
     StartDeadlineMissed,
 )
 from allaprima.store import charges, fair_queue, outbox
-from allaprima.store.database import Repository, writes
+from allaprima.store.database import Repository, reads, writes
 from allaprima.store.idempotency import find_resource, keep_resource
 from allaprima.store.rows import FIND_JOB, JOB_COLUMNS, UNREADABLE, image_values, job_from_row, job_values
 from allaprima.store.schema import cached_results, images, jobs, webhook_deliveries
@@ -182,9 +182,18 @@ class JobTransitions(Repository):
             _end(connection, job, JobState.CANCELLED, now)
         return _find(connection, job_id)
 
-    @writes
-    def fail_missed_starts(self, connection: Connection, now: float) -> list[str]:
+    async def fail_missed_starts(self, now: float) -> list[str]:
         """queued -> failed for jobs whose start deadline has passed; return their ids."""
+        # Polled often: the writer is only asked for where there is something to write.
+        return await self._fail_missed_starts(now) if await self._has_missed_starts(now) else []
+
+    @reads
+    def _has_missed_starts(self, connection: Connection, now: float) -> bool:
+        late = select(jobs.c.id).where(fair_queue.QUEUED, jobs.c.start_by.is_not(None), jobs.c.start_by <= now)
+        return connection.execute(late.limit(1)).first() is not None
+
+    @writes
+    def _fail_missed_starts(self, connection: Connection, now: float) -> list[str]:
         late = select(*JOB_COLUMNS).where(fair_queue.QUEUED, jobs.c.start_by.is_not(None), jobs.c.start_by <= now)
         failed = []
         for row in connection.execute(late).all():

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, select
 
 from allaprima.domain.idempotency import IdempotencyClaim
 from allaprima.domain.jobs import UNFINISHED, Job, JobFilter, Priority, QueueLoad, StoredImage
@@ -85,13 +85,6 @@ class JobRepository(Repository):
     def load(self, connection: Connection) -> QueueLoad:
         """Return what the queue holds."""
         return fair_queue.load(connection)
-
-    @reads
-    def next_start_deadline(self, connection: Connection) -> float | None:
-        """Return the earliest start deadline of a queued job, unix seconds."""
-        wanted = select(func.min(jobs.c.start_by)).where(fair_queue.QUEUED, jobs.c.start_by.is_not(None))
-        found: float | None = connection.execute(wanted).scalar()
-        return found
 
     @reads
     def cached(

@@ -1,5 +1,7 @@
 """API keys in the database. Only a hash of a key is stored."""
 
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import Connection, Row, bindparam, func, insert, select, update
@@ -119,15 +121,20 @@ class KeyRepository(Repository):
     @reads
     def find(self, connection: Connection, prefix: str, account_id: str | None = None) -> ApiKey | None:
         """Return the key with that prefix, of that account if one is named, unless it is revoked."""
-        wanted = select(api_keys).where(api_keys.c.prefix == prefix, api_keys.c.revoked_at.is_(None))
-        if account_id is not None:
-            wanted = wanted.where(api_keys.c.account_id == account_id)
-        row = connection.execute(wanted).first()
-        return _key(row) if row else None
+        return _find(connection, prefix, account_id)
 
     @writes
-    def update(self, connection: Connection, key: ApiKey) -> None:
-        """Store what may change of a key. What a new limit counts is summed from the charges."""
+    def change(
+        self, connection: Connection, account_id: str, prefix: str, changes: Mapping[str, Any], now: float
+    ) -> ApiKey | None:
+        """Change members of a `KeySpec`; return the key as it then is, None where the account has no such valid key.
+
+        What a new limit counts is summed from the charges.
+        """
+        found = _find(connection, prefix, account_id)
+        if found is None:
+            return None
+        key = replace(found, **changes, updated_at=now)
         start = period_start(key.limit.period, key.updated_at) if key.limit else 0.0
         spent = select(func.coalesce(func.sum(usage_buckets.c.credits), 0)).where(
             usage_buckets.c.account_id == key.account_id,
@@ -136,6 +143,7 @@ class KeyRepository(Repository):
         )
         counted = {"period_start": start, "spent": connection.execute(spent).scalar_one()}
         connection.execute(update(api_keys).where(api_keys.c.id == key.id).values(**_values(key), **counted))
+        return key
 
     @writes
     def rotate(
@@ -170,3 +178,11 @@ class KeyRepository(Repository):
         if account_id is not None:
             wanted = wanted.where(api_keys.c.account_id == account_id)
         return connection.execute(wanted.values(revoked_at=now)).rowcount == 1
+
+
+def _find(connection: Connection, prefix: str, account_id: str | None) -> ApiKey | None:
+    wanted = select(api_keys).where(api_keys.c.prefix == prefix, api_keys.c.revoked_at.is_(None))
+    if account_id is not None:
+        wanted = wanted.where(api_keys.c.account_id == account_id)
+    row = connection.execute(wanted).first()
+    return _key(row) if row else None

@@ -71,7 +71,7 @@ RACES = (
     ),
     Race(
         "a_new_limit_counts_every_charge",
-        "keys.KeyRepository.update",
+        "keys.KeyRepository.change",
         "The sum of the charges is read, another transaction charges the key, and the older sum is written.",
         "SELECT ... FOR NO KEY UPDATE of the key before the sum.",
     ),

@@ -4,11 +4,9 @@ A key is `ap_`, 30 random base62 characters and 6 that are the CRC32 of those, s
 from a look-alike offline. The 30 characters carry 178 bits; a fast hash is enough.
 """
 
-import asyncio
 import hashlib
 import secrets
 import zlib
-from dataclasses import replace
 from typing import Any
 
 from uuid_utils import uuid7
@@ -69,7 +67,6 @@ class ApiKeyService:
         self._keys = keys
         self._accounts = accounts
         self._clock = clock
-        self._changing = asyncio.Lock()
 
     async def create(
         self, spec: KeySpec, account_id: str | None = None, claim: IdempotencyClaim | None = None
@@ -125,18 +122,12 @@ class ApiKeyService:
 
     async def find(self, prefix: str, account_id: str | None = None) -> ApiKey:
         """Return a key that is not revoked. Raises `KeyNotFound`, also for another account's."""
-        key = await self._keys.find(prefix, account_id)
-        if key is None:
-            raise KeyNotFound(f"there is no valid key with the prefix {prefix[:40]}")
-        return key
+        return _found(await self._keys.find(prefix, account_id), prefix)
 
     async def change(self, account_id: str, prefix: str, **changes: Any) -> ApiKey:
         """Change members of a `KeySpec`; return the key as it then is. Raises `KeyNotFound`."""
-        # One at a time: each writes the whole record.
-        async with self._changing:
-            changed = replace(await self.find(prefix, account_id), **changes, updated_at=self._clock())
-            await self._keys.update(changed)
-        return changed
+        changed = await self._keys.change(account_id, prefix, changes, self._clock())
+        return _found(changed, prefix)
 
     async def revoke(self, prefix: str, account_id: str | None = None) -> None:
         """Make a key invalid from the next request on. Raises `KeyNotFound`."""
@@ -149,3 +140,9 @@ class ApiKeyService:
         if found is None:
             raise Unauthorized
         return found
+
+
+def _found(key: ApiKey | None, prefix: str) -> ApiKey:
+    if key is None:
+        raise KeyNotFound(f"there is no valid key with the prefix {prefix[:40]}")
+    return key
