@@ -130,6 +130,13 @@ class ApiKeyService:
             raise KeyNotFound(f"there is no valid key with the prefix {prefix[:40]}")
         return key
 
+    async def find_any(self, prefix: str, account_id: str) -> ApiKey:
+        """Return a key of an account, revoked or not. Raises `KeyNotFound`."""
+        found = next((key for key in await self.all(account_id) if key.prefix == prefix), None)
+        if found is None:
+            raise KeyNotFound
+        return found
+
     async def change(self, account_id: str, prefix: str, **changes: Any) -> ApiKey:
         """Change members of a `KeySpec`; return the key as it then is. Raises `KeyNotFound`."""
         # One at a time: each writes the whole record.
