@@ -1,8 +1,8 @@
-"""How near the kernels come to bare products: linears to torch's int8 product, attention to its bfloat16 product.
+"""Measures the kernels against bare matrix products: linears against torch's int8 product, attention against bfloat16.
 
-A linear is timed whole: bringing the activations into int8, the product, scales, bias, GELU, gate and residual. The
-bare products are oneDNN's through torch, of the same shapes (attention: of 2048 x 2048 x 2048), interleaved with it.
-Prints a table in Markdown, and what the cores' registers reach at most where there is a compiler.
+A linear is timed with everything it does: quantizing the activations, product, scales, bias, GELU, gate and residual.
+The bare products are oneDNN's, called by torch, of the same shapes (for attention: 2048 x 2048 x 2048); the two are
+measured alternately. Prints a table in Markdown, and the peak rate of the CPU's registers (needs a C++ compiler).
 """
 
 import datetime as dt
@@ -22,7 +22,7 @@ from service import cpu_name
 
 THREADS = 2
 ROUNDS = 15
-#: Of FLUX.1 at 512x512, 1024 image tokens and 256 of text: tokens, columns in, rows out, what follows.
+#: FLUX.1 at 512x512, 1024 image tokens and 256 text tokens: tokens, columns in, rows out, epilogue.
 LINEARS = {
     "single block, q, k and v": (1280, 3072, 9216, "bias"),
     "single block, MLP": (1280, 3072, 12288, "gelu"),
@@ -60,7 +60,7 @@ def main() -> None:
 
 
 def peak() -> list[list[str]]:
-    """Return what `peak.cpp` measures, of AVX-512 and of AMX where it is."""
+    """Return the results of `peak.cpp`: int8 and bfloat16 rates of AVX-512 and, where available, of AMX."""
     with tempfile.TemporaryDirectory() as folder:
         program = Path(folder) / "peak"
         source = Path(__file__).with_name("peak.cpp")
@@ -72,25 +72,25 @@ def peak() -> list[list[str]]:
 def linear_and_bare(
     tokens: int, columns: int, rows: int, follows: str
 ) -> tuple[Callable[[], Tensor], Callable[[], Tensor]]:
-    """Return a whole linear, and the bare product of its shape."""
+    """Return a call of a linear with its epilogue, and a call of the bare product of the same shape."""
     plain = Linear(columns, rows).bfloat16()
     packed = Int8Linear.like(plain, torch.bfloat16)
     packed.load_state_dict(packed.pack(plain.weight) | {"bias": plain.bias}, assign=True)
     x, gate, residual = (
         torch.randn(1, count, size).bfloat16() for count, size in ((tokens, columns), (1, rows), (tokens, rows))
     )
-    then = {"bias": Epilogue(), "gelu": Epilogue(gelu=True), "residual": Epilogue(gate=gate, residual=residual)}[
+    epilogue = {"bias": Epilogue(), "gelu": Epilogue(gelu=True), "residual": Epilogue(gate=gate, residual=residual)}[
         follows
     ]
     numbers = torch.randint(-127, 128, (tokens, columns), dtype=torch.int8)
     transposed = packed.weight.t()
-    return lambda: packed(x, then), lambda: torch._int_mm(numbers, transposed)  # noqa: SLF001
+    return lambda: packed(x, epilogue), lambda: torch._int_mm(numbers, transposed)  # noqa: SLF001
 
 
 def report(
     name: str, shape: str, work: float, ours: Callable[[], Tensor], bare: Callable[[], Tensor], scale: float = 1
 ) -> None:
-    """Print one row. work: in 10^9 operations; scale: how many times the bare product's work that is."""
+    """Print one row. work: in 10^9 operations; scale: `work` divided by that of the bare product."""
     ours(), bare()
     seconds: tuple[list[float], list[float]] = ([], [])
     for _ in range(ROUNDS):

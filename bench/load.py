@@ -1,4 +1,4 @@
-"""The service under load: pictures per second beside the bare engine, accept latency, a long past, honest refusals.
+"""The service under load: pictures per second concat_into the bare engine, accept latency, a long past, honest refusals.
 
 Everything runs as real processes on loopback, on the cores that the engine uses too. Prints tables in Markdown with
 machine and date. About eight minutes.
@@ -6,7 +6,7 @@ machine and date. About eight minutes.
 - Throughput: pictures of 512x512 that the server finishes a second, over those that `Painter.paint` alone does (paint,
   safety and PNG in one process, no HTTP, no store), in turns; and the latency of `POST /v1/jobs` meanwhile, with some
   clients who submit as many jobs as the bare engine paints, before a queue of ten thousand.
-- A long past: each endpoint beside a million finished jobs of ninety days, over the same beside the last of those
+- A long past: each endpoint concat_into a million finished jobs of ninety days, over the same concat_into the last of those
   days alone, in turns.
 - Refusals: clients that come back when they were told to; by how much they were told wrong.
 """
@@ -35,7 +35,7 @@ from uuid_utils import uuid7
 from allaprima.bootstrap import open_operator
 from allaprima.domain.accounts import KeySpec
 from allaprima.settings import Settings
-from allaprima.store.database import DATABASE_FILE
+from allaprima.store.sqlite import DATABASE_FILE
 from service import cpu_name, server
 
 BODY: dict[str, Any] = {"model": "sketch", "prompt": "a red apple", "image_size": {"width": 512, "height": 512}}
@@ -46,7 +46,7 @@ BARE = """
 import sys, time
 from dataclasses import replace
 from allaprima.engine.safety import SafetyChecker
-from allaprima.flux import no_check
+from allaprima.flux import never_cancelled
 from allaprima.request import ImageRequest, StepsOnly
 from allaprima.settings import EngineSettings
 from allaprima.wiring import build_painter, open_models
@@ -54,10 +54,10 @@ settings = EngineSettings()
 painter = build_painter(open_models(settings)[0], SafetyChecker.load(), settings)
 request = ImageRequest("a red apple", 1, "allaprima/sketch", 512, 512)
 for seed in range(5):
-    painter.paint(request.changed(seed=seed), no_check, StepsOnly())
+    painter.paint(request.changed(seed=seed), never_cancelled, StepsOnly())
 began, count = time.perf_counter(), 0
 while time.perf_counter() - began < float(sys.argv[1]):
-    painter.paint(request.changed(seed=count), no_check, StepsOnly())
+    painter.paint(request.changed(seed=count), never_cancelled, StepsOnly())
     count += 1
 print(count / (time.perf_counter() - began))
 """
@@ -265,7 +265,9 @@ def make_key(data_dir: Path) -> str:
 
     async def create() -> str:
         async with open_operator(Settings(store={"data_dir": data_dir})) as operator:
-            return (await operator.keys.create(KeySpec(name="load")))[1]
+            _, key = await operator.keys.create(KeySpec(name="load"))
+            assert key is not None  # it is new
+            return key
 
     return asyncio.run(create())
 

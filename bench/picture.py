@@ -7,7 +7,8 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from allaprima.engine.encode import PaintingInfo, encode
+from allaprima.domain.generation import GenerationRequest
+from allaprima.engine.encode import ImageMetadata, encode
 from allaprima.engine.safety.checker import SafetyChecker
 
 RUNS = 31
@@ -19,9 +20,10 @@ def main() -> None:
     field = np.stack([np.sin(3 * x + y), np.cos(2 * y - x), np.sin(x * y)], axis=-1)
     noise = np.random.default_rng(0).normal(0, 5, field.shape)
     pixels = (127 + 100 * field + noise).clip(0, 255).astype(np.uint8)
-    info = PaintingInfo("a field", 7, 4, 1024, 768, "allaprima/sketch", "0" * 16, "fp32")
+    request = GenerationRequest(prompt="a field", seed=7, model="allaprima/sketch")
+    metadata = ImageMetadata(request.metadata(0), "0" * 16, "fp32")
     checker = SafetyChecker.load()
-    print(f"PNG 1024x768: {median_ms(lambda: encode(pixels, info)):.1f} ms, median of {RUNS}")
+    print(f"PNG 1024x768: {median_ms(lambda: encode(pixels, metadata)):.1f} ms, median of {RUNS}")
     with torch.inference_mode():
         print(f"safety score: {median_ms(lambda: checker.score(torch.from_numpy(pixels))):.1f} ms, median of {RUNS}")
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from playwright.sync_api import Browser, sync_playwright
 
-from allaprima.api.web.routes import FOLDER
+from allaprima.api.web.routes import PLAYGROUND_FOLDER
 from service import cpu_name, server
 
 
@@ -23,7 +23,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=9)
     options = parser.parse_args()
-    files = [file for file in FOLDER.rglob("*") if file.suffix in (".js", ".css", ".html")]
+    files = [file for file in PLAYGROUND_FOLDER.rglob("*") if file.suffix in (".js", ".css", ".html")]
     paints, pictures = [], []
     for _ in range(options.runs):
         with tempfile.TemporaryDirectory() as folder, server(Path(folder) / "data") as (address, key, _process):

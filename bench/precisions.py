@@ -1,7 +1,7 @@
-"""What each precision costs in quality: relative error of every block, and PSNR and SSIM of whole pictures.
+"""The loss of quality in each precision: relative error of every block, and PSNR and SSIM of whole images.
 
-All on the trained built-in model, against float32, on the prompts of its suite. A block's error is that of its output
-for the input that the float32 model gives it, as a relative L2 norm. Prints tables in Markdown.
+Measured on the built-in model against float32, with the prompts of its evaluation suite. A block's error is the
+relative L2 error of its output for the input that it has in the float32 model. Prints tables in Markdown.
 """
 
 import argparse
@@ -31,22 +31,22 @@ OTHERS = (Precision.BF16, Precision.INT8, Precision.INT8WO, Precision.FP8, Preci
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--pictures", type=int, default=50, help="how many pictures to compare")
+    parser.add_argument("--images", type=int, default=50, help="number of images to compare")
     options = parser.parse_args()
     requests = [
         GenerationRequest(prompt=prompt.text, seed=seed, model=SKETCH_ID, width=512, height=512)
-        for seed, prompt in enumerate(asks()[:: max(1, len(asks()) // options.pictures)][: options.pictures])
+        for seed, prompt in enumerate(asks()[:: max(1, len(asks()) // options.images)][: options.images])
     ]
     exact = load(Precision.FP32)
-    pictures = [exact.paint(request)[0] for request in requests]
+    references = [exact.generate(request)[0] for request in requests]
     others = {precision: load(precision) for precision in OTHERS}
     print(f"{cpu_name()}, torch {torch.__version__}, {dt.datetime.now(dt.UTC):%Y-%m-%d}\n")
     print("| precision | PSNR, dB, median | worst | SSIM, median | worst |\n|---|---|---|---|---|")
     for precision, pipeline in others.items():
-        found = [pipeline.paint(request)[0] for request in requests]
-        noise = [psnr(one, other) for one, other in zip(found, pictures, strict=True)]
-        likeness = [ssim(one, other) for one, other in zip(found, pictures, strict=True)]
-        shown = (statistics.median(noise), min(noise), statistics.median(likeness), min(likeness))
+        found = [pipeline.generate(request)[0] for request in requests]
+        noise = [psnr(one, other) for one, other in zip(found, references, strict=True)]
+        similarity = [ssim(one, other) for one, other in zip(found, references, strict=True)]
+        shown = (statistics.median(noise), min(noise), statistics.median(similarity), min(similarity))
         print(f"| {precision} | {shown[0]:.1f} | {shown[1]:.1f} | {shown[2]:.4f} | {shown[3]:.4f} |", flush=True)
     print(f"\n| block | {' | '.join(others)} |\n|---|{'---|' * len(others)}")
     errors = {precision: block_errors(exact, other, requests[0]) for precision, other in others.items()}
@@ -66,38 +66,38 @@ def psnr(found: Pixels, wanted: Pixels) -> float:
 
 
 def ssim(found: Pixels, wanted: Pixels) -> float:
-    """Return the structural similarity, 1 for equal pictures."""
+    """Return the structural similarity, 1 for equal images."""
     return float(structural_similarity(found, wanted, channel_axis=2))
 
 
 @torch.inference_mode()
 def block_errors(exact: Pipeline, other: Pipeline, request: GenerationRequest) -> dict[str, float]:
-    """Return every block's relative error over one picture, by the block's name."""
+    """Return every block's relative error in one request, by the block's name."""
     calls: dict[str, list[tuple[tuple[Any, ...], Any]]] = {}
 
-    def note(name: str) -> Callable[..., None]:
-        def hook(_block: nn.Module, given: tuple[Any, ...], gave: Any) -> None:
-            calls.setdefault(name, []).append((given, gave))
+    def record(name: str) -> Callable[..., None]:
+        def hook(_block: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+            calls.setdefault(name, []).append((inputs, output))
 
         return hook
 
     networks = exact.model.networks
     names = [f"{stack}.{i}" for stack in BLOCKS for i in range(len(list(networks.get_submodule(stack).children())))]
-    handles = [networks.get_submodule(name).register_forward_hook(note(name)) for name in names]
-    Pipeline(exact.model, "cpu").paint(request)
+    handles = [networks.get_submodule(name).register_forward_hook(record(name)) for name in names]
+    Pipeline(exact.model, "cpu").generate(request)
     for handle in handles:
         handle.remove()
     dtype = other.model.networks.transformer.img_in.weight.dtype
     errors = {}
     for name in names:
         block = other.model.networks.get_submodule(name)
-        found = [block(*(cast(part, dtype) for part in given)) for given, _ in calls[name]]
-        errors[name] = relative(found, [gave for _, gave in calls[name]])
+        found = [block(*(cast(part, dtype) for part in inputs)) for inputs, _ in calls[name]]
+        errors[name] = relative(found, [output for _, output in calls[name]])
     return errors
 
 
 def cast(part: Any, dtype: torch.dtype) -> Any:
-    """Return a block's input in another dtype; rotations stay in float32."""
+    """Return a block's input in another dtype; what is not a tensor is returned as it is."""
     return part.to(dtype) if isinstance(part, Tensor) else part
 
 

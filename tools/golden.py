@@ -1,4 +1,4 @@
-"""Paint what the built-in model is held to, `tests/engine/golden/prompts.txt`, when its weights change."""
+"""Write the golden images of `tests/engine/golden/prompts.txt`; to be run when the built-in model's weights change."""
 
 from pathlib import Path
 
@@ -11,19 +11,19 @@ from allaprima.weights.open import open_model
 from allaprima.weights.paths import sketch_folder
 
 FOLDER = Path("tests/engine/golden")
-#: Side in pixels of what is painted, and of what is kept of it.
-PAINTED, KEPT = 512, 128
+#: Side in pixels of the generated images, and of the golden ones that they are reduced to.
+SIDE, GOLDEN_SIDE = 512, 128
 
 
 def main() -> None:
-    """Write one picture a line, named by its number; the seed is that number too."""
+    """Write one image per line of prompts, named by the line's number, which is also the seed."""
     pipeline = Pipeline(open_model(sketch_folder()).load(), "cpu")
     for number, prompt in enumerate((FOLDER / "prompts.txt").read_text().splitlines()):
-        (pixels,) = pipeline.paint(
-            GenerationRequest(prompt=prompt, seed=number, model=SKETCH_ID, width=PAINTED, height=PAINTED)
+        (pixels,) = pipeline.generate(
+            GenerationRequest(prompt=prompt, seed=number, model=SKETCH_ID, width=SIDE, height=SIDE)
         )
-        picture = Image.fromarray(pixels).resize((KEPT, KEPT), Image.Resampling.BOX)
-        picture.save(FOLDER / f"{number}.png", optimize=True)
+        image = Image.fromarray(pixels).resize((GOLDEN_SIDE, GOLDEN_SIDE), Image.Resampling.BOX)
+        image.save(FOLDER / f"{number}.png", optimize=True)
         print(FOLDER / f"{number}.png", prompt)
 
 

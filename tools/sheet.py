@@ -76,7 +76,9 @@ def sheet(pipeline: Pipeline, layout: Layout, prompts: Sequence[str]) -> Image.I
 
 def paint(pipeline: Pipeline, prompt: str, side: int) -> Image.Image:
     """Return one picture of the prompt, seed 0."""
-    (pixels,) = pipeline.paint(GenerationRequest(prompt=prompt, seed=0, model=SKETCH_ID, width=PAINTED, height=PAINTED))
+    (pixels,) = pipeline.generate(
+        GenerationRequest(prompt=prompt, seed=0, model=SKETCH_ID, width=PAINTED, height=PAINTED)
+    )
     return Image.fromarray(pixels).resize((side, side), Image.Resampling.LANCZOS)
 
 

@@ -28,7 +28,7 @@ _art: Art | None = None
 
 def canvas_px(width: int, height: int) -> tuple[int, int]:
     """Return the width and height in pixels of the canvas on which the model paints a picture of that size."""
-    rows, columns = token_grid(width, height, SKETCH.token_px, SKETCH.canvas_tokens)
+    rows, columns = token_grid(width, height, SKETCH.token_px, SKETCH.native_tokens)
     return columns * SKETCH.token_px, rows * SKETCH.token_px
 
 

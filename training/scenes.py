@@ -166,7 +166,7 @@ def mood(scene: Scene) -> Mood:
 
 def grid(scene: Scene) -> tuple[int, int]:
     """Return the rows and columns of cells, a token each, of a scene's canvas."""
-    return token_grid(scene.width, scene.height, SKETCH.token_px, SKETCH.canvas_tokens)
+    return token_grid(scene.width, scene.height, SKETCH.token_px, SKETCH.native_tokens)
 
 
 def placed(scene: Scene) -> list[Placed]:

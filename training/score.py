@@ -122,7 +122,7 @@ def main() -> None:
 
 def _painter(pipeline: Pipeline, steps: int) -> Callable[[str, int], NDArray[np.uint8]]:
     def paint(prompt: str, seed: int) -> NDArray[np.uint8]:
-        return pipeline.paint(
+        return pipeline.generate(
             GenerationRequest(prompt=prompt, seed=seed, model=SKETCH_ID, width=SIDE, height=SIDE, steps=steps)
         )[0]
 

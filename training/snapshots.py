@@ -41,7 +41,7 @@ def take_snapshot(
     painted: list[NDArray[np.uint8]] = []
 
     def paint(prompt: str, seed: int) -> NDArray[np.uint8]:
-        (picture,) = pipeline.paint(
+        (picture,) = pipeline.generate(
             GenerationRequest(prompt=prompt, seed=seed, model=SKETCH_ID, width=SIDE, height=SIDE)
         )
         painted.append(picture)

@@ -16,7 +16,7 @@ from playwright.sync_api import Browser, expect
 from acceptance.browser import Visit, chromium, visit
 from acceptance.processes import LIMIT_S, Server, allaprima, environment, until
 from allaprima.api.web.routes import FOLDER
-from allaprima.engine.encode import read_info
+from image_files import read_metadata
 from programs import need
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(900)]
@@ -157,7 +157,7 @@ def test_a_keys_gallery_shows_what_other_keys_painted_only_if_asked(browser: Bro
 def test_a_dropped_png_gives_its_settings_back_to_the_last_digit(browser: Browser, server: Server) -> None:
     seed = 2**63 - 2
     picture = painted(server, prompt="a crab, “on” a beach 🏖", seed=seed, size="512x320", steps=3, model="sketch")
-    assert read_info(picture).seed == seed
+    assert read_metadata(picture)["seed"] == seed
     with visit(browser, server.url) as seen:
         seen.sign_in(server.key)
         seen.open("gallery")
@@ -286,8 +286,8 @@ def test_the_copied_code_runs_as_it_stands_in_all_four_languages(
             done = subprocess.run(run, env=variables, capture_output=True, text=True, timeout=LIMIT_S, check=False)
             assert done.returncode == 0, (name, done.stderr)
             links = re.findall(rf"{server.url}/files/[^\s\"',]+", done.stdout)
-            infos = [read_info(httpx2.get(link).content) for link in dict.fromkeys(links)]
-            assert [(info.seed, info.prompt) for info in infos] == [
+            found = [read_metadata(httpx2.get(link).content) for link in dict.fromkeys(links)]
+            assert [(one["seed"], one["prompt"]) for one in found] == [
                 (2**63 - 5, 'it\'s a "blue" car, $5 `x` \\n'),
                 (2**63 - 4, 'it\'s a "blue" car, $5 `x` \\n'),
             ], name

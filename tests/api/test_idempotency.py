@@ -9,7 +9,7 @@ import pytest
 
 from allaprima.domain.accounts import KeySpec
 from allaprima.service.app import Service
-from fakes import FakeClock, FakeEngine, client_of
+from fakes import ended, FakeClock, FakeEngine, client_of
 from store.made import count, dump
 
 IMAGES, JOBS = "/v1/images/generations", "/v1/jobs"
@@ -73,7 +73,7 @@ async def test_a_job_is_submitted_once_and_shown_as_it_stands(
     again = await client.post(JOBS, json=BODY, headers=KEY)
     assert (again.status_code, again.json()["id"]) == (202, first.json()["id"])
     engine.release()
-    await service.jobs.wait(first.json()["id"], 60)
+    await ended(service, first.json()["id"])
     assert (await client.post(JOBS, json=BODY, headers=KEY)).json()["status"] == "succeeded"
 
 

@@ -13,7 +13,7 @@ from allaprima.domain.accounts import KeySpec
 from allaprima.domain.fields import MAX_COUNT, MAX_SIDE, MAX_STEPS
 from allaprima.service.app import Service
 from allaprima.settings import EngineSettings, ServerSettings
-from fakes import FakeClock, FakeEngine, client_of, open_service
+from fakes import ended, FakeClock, FakeEngine, client_of, open_service
 
 JOBS = "/v1/jobs"
 BODY: dict[str, Any] = {"model": "sketch", "prompt": "a boat", "size": "64x64", "seed": 7}
@@ -26,7 +26,7 @@ async def submit(client: httpx2.AsyncClient, headers: dict[str, str] | None = No
 
 
 async def finished(service: Service, client: httpx2.AsyncClient, job_id: str) -> dict[str, Any]:
-    await service.jobs.wait(job_id, 60)
+    await ended(service, job_id)
     return (await client.get(f"{JOBS}/{job_id}")).json()
 
 
@@ -171,7 +171,7 @@ async def test_a_bad_header_is_refused_by_name(client: httpx2.AsyncClient, name:
 async def test_pages_lead_through_all_jobs_newest_first(service: Service, client: httpx2.AsyncClient) -> None:
     made = [(await submit(client))["id"] for _ in range(7)]
     for job_id in made:
-        await service.jobs.wait(job_id, 60)
+        await ended(service, job_id)
     found: list[str] = []
     cursor = ""
     while True:
@@ -189,7 +189,7 @@ async def test_jobs_are_filtered_by_state_and_group(
     service: Service, client: httpx2.AsyncClient, engine: FakeEngine
 ) -> None:
     done = (await submit(client, group_id="a"))["id"]
-    await service.jobs.wait(done, 60)
+    await ended(service, done)
     engine.hold()
     open_jobs = [(await submit(client, group_id=group))["id"] for group in ("a", "b")]
     await engine.until_held(2)
@@ -447,7 +447,7 @@ async def test_a_request_that_stores_nothing_leaves_nothing(client: httpx2.Async
     listed = await client.get(JOBS)
     assert listed.status_code == 200, listed.text
     [job] = (await client.get(JOBS)).json()["data"]
-    assert job["request"]["prompt"] == "(not kept)"
+    assert job["request"]["prompt"] == "(not stored)"
     assert job["result"] is None
 
 
@@ -473,7 +473,7 @@ async def test_a_request_may_be_stricter_within_the_operators_bounds(
             answer = await client.post(JOBS, json=BODY | {"safety_threshold": value})
             assert answer.status_code == status
         job = await submit(client)
-        await service.jobs.wait(job["id"], 60)
+        await ended(service, job["id"])
         assert engine.requests[job["id"]].safety_threshold == 0.5
         answer = await client.post(JOBS, json=BODY | {"enable_safety_checker": False})
         assert answer.status_code == 400
@@ -489,7 +489,7 @@ async def test_an_operator_may_allow_less_than_can_be_painted(
     ):
         answer = await client.post(JOBS, json=BODY | {"size": "96x128", "n": 2})
         assert answer.status_code == 400
-        for field in ("image_size.width", "image_size.height", "num_inference_steps", "num_images"):
+        for field in ("size.width", "size.height", "num_inference_steps", "n"):
             assert f"{field}: must be at most" in answer.json()["message"]
         await submit(client, steps=1)
 

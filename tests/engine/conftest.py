@@ -1,4 +1,4 @@
-"""The built-in model and the safety checker, read once for all tests of the engine."""
+"""The built-in model and the safety checker, loaded once for all tests of the engine."""
 
 import pytest
 
@@ -22,5 +22,5 @@ def safety() -> SafetyChecker:
 
 
 @pytest.fixture(scope="session")
-def painter(sketch: Model, safety: SafetyChecker) -> Generator:
+def generator(sketch: Model, safety: SafetyChecker) -> Generator:
     return Generator(Pipeline(sketch, "cpu"), safety, DEFAULT_SAFETY_THRESHOLD)

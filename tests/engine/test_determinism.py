@@ -1,6 +1,6 @@
-"""The determinism contract, bit for bit: what a request paints depends on the request and the model alone.
+"""The determinism contract, bit for bit: the images of a request depend on the request and the model alone.
 
-Whole PNG files are compared, so the text inside them has to agree as well as every pixel.
+Whole PNG files are compared, so the text in them must be equal as well as every pixel.
 """
 
 import io
@@ -17,25 +17,26 @@ from PIL import Image
 from uuid_utils import uuid7
 
 from allaprima.domain.generation import GenerationRequest
-from allaprima.domain.models import SKETCH_ID, ModelInfo, Precision
+from allaprima.domain.models import SKETCH_ID, Precision
 from allaprima.domain.progress import StepCallback
 from allaprima.engine.generator import Generator
 from allaprima.engine.local import LocalEngine
 from allaprima.engine.pipeline import Pipeline
 from allaprima.engine.safety.checker import SafetyChecker
-from allaprima.flux import Check
+from allaprima.flux import CancelCheck
 from allaprima.kernels import library
-from allaprima.kernels.library import Level
+from allaprima.kernels.library import IsaLevel
 from allaprima.settings import DEFAULT_SAFETY_THRESHOLD
 from allaprima.weights.open import open_model
 from allaprima.weights.paths import sketch_folder
+from allaprima.weights.roster import open_roster
 
 pytestmark = pytest.mark.timeout(600)
 
 KERNELS = pytest.mark.skipif(
-    library.level() < Level.AVX512, reason="torch's own operations promise nothing across numbers of threads"
+    library.level() < IsaLevel.AVX512, reason="the bits of torch's own operations depend on the number of threads"
 )
-#: Longest wait for a picture, in seconds.
+#: Longest wait for an image, in seconds.
 LIMIT_S = 300
 
 REQUESTS = {
@@ -46,7 +47,7 @@ REQUESTS = {
         prompt="a t-rex on a beach", seed=2**40 + 5, model=SKETCH_ID, width=384, height=128, steps=2
     ),
 }
-STRANGERS = (
+OTHERS = (
     GenerationRequest(prompt="a rocket at night", seed=0, model=SKETCH_ID, width=64, height=320, steps=1, count=2),
     GenerationRequest(prompt="a palm tree in the desert", seed=11, model=SKETCH_ID, width=256, height=256, steps=3),
     GenerationRequest(prompt="a red apple, blue background", seed=12, model=SKETCH_ID, width=288, height=256, steps=1),
@@ -54,27 +55,27 @@ STRANGERS = (
 )
 
 
-def new_engine(abreast: int = 1) -> LocalEngine:
-    """Return a started engine that reads the model from the disk."""
+def new_engine(max_concurrency: int = 1) -> LocalEngine:
+    """Return a started engine that loads the model from disk."""
 
-    def load(_check: Check) -> dict[str, Generator]:
+    def load(_check: CancelCheck) -> dict[str, Generator]:
         model = open_model(sketch_folder()).load()
         return {model.id: Generator(Pipeline(model, "cpu"), SafetyChecker.load(), DEFAULT_SAFETY_THRESHOLD)}
 
-    engine = LocalEngine((ModelInfo(SKETCH_ID, "", "sketch", ""),), load, {}, abreast)
+    engine = LocalEngine(open_roster(()), load, max_concurrency)
     engine.start()
     return engine
 
 
-def paint(engine: LocalEngine, *requests: GenerationRequest) -> list[list[bytes]]:
+def generate(engine: LocalEngine, *requests: GenerationRequest) -> list[list[bytes]]:
     """Submit all requests at once; return the files of each."""
     futures = [engine.submit(str(uuid7()), request, StepCallback()) for request in requests]
     return [[image.data for image in future.result(LIMIT_S).images] for future in futures]
 
 
 def pixels(data: bytes) -> np.ndarray:
-    with Image.open(io.BytesIO(data)) as picture:
-        return np.asarray(picture)
+    with Image.open(io.BytesIO(data)) as image:
+        return np.asarray(image)
 
 
 @pytest.fixture(scope="module")
@@ -90,87 +91,81 @@ def request_(request: pytest.FixtureRequest) -> GenerationRequest:
 
 
 @pytest.fixture
-def alone(request_: GenerationRequest, engine: LocalEngine, painted: dict[GenerationRequest, bytes]) -> bytes:
-    """The picture painted with nothing beside it."""
-    if request_ not in painted:
-        [[painted[request_]]] = paint(engine, request_)
-    return painted[request_]
+def alone(request_: GenerationRequest, engine: LocalEngine, generated_alone: dict[GenerationRequest, bytes]) -> bytes:
+    """The image of the request, generated while nothing else runs."""
+    if request_ not in generated_alone:
+        [[generated_alone[request_]]] = generate(engine, request_)
+    return generated_alone[request_]
 
 
 @pytest.fixture(scope="module")
-def painted() -> dict[GenerationRequest, bytes]:
+def generated_alone() -> dict[GenerationRequest, bytes]:
     return {}
 
 
-def test_a_request_paints_the_same_bytes_again(engine: LocalEngine, request_: GenerationRequest, alone: bytes) -> None:
-    assert paint(engine, request_) == [[alone]]
+def test_repeated_request_gives_the_same_bytes(engine: LocalEngine, request_: GenerationRequest, alone: bytes) -> None:
+    assert generate(engine, request_) == [[alone]]
 
 
-def test_image_3_of_4_is_the_image_of_its_own_seed(
+def test_third_image_of_four_is_the_image_of_its_own_seed(
     engine: LocalEngine, request_: GenerationRequest, alone: bytes
 ) -> None:
-    [images] = paint(engine, request_.changed(seed=request_.seed - 2, count=4))
+    [images] = generate(engine, request_.changed(seed=request_.seed - 2, count=4))
 
     assert images[2] == alone
     assert len(set(images)) == 4
 
 
 @pytest.mark.parametrize("count", [2, 3])
-def test_the_number_of_images_does_not_change_the_first(
+def test_number_of_images_does_not_change_the_first(
     engine: LocalEngine, request_: GenerationRequest, alone: bytes, count: int
 ) -> None:
-    [images] = paint(engine, request_.changed(count=count))
+    [images] = generate(engine, request_.changed(count=count))
 
     assert images[0] == alone
 
 
-def test_strangers_before_and_after_do_not_change_a_bit(
+def test_other_requests_before_and_after_change_no_bit(
     engine: LocalEngine, request_: GenerationRequest, alone: bytes
 ) -> None:
-    painted = paint(engine, *STRANGERS[:2], request_, *STRANGERS[2:], request_)
+    found = generate(engine, *OTHERS[:2], request_, *OTHERS[2:], request_)
 
-    assert painted[2] == painted[-1] == [alone]
+    assert found[2] == found[-1] == [alone]
 
 
-def test_other_sizes_painted_before_do_not_change_a_bit(
-    engine: LocalEngine, request_: GenerationRequest, alone: bytes
-) -> None:
+def test_other_sizes_before_change_no_bit(engine: LocalEngine, request_: GenerationRequest, alone: bytes) -> None:
     for width, height in ((64, 64), (512, 64), (64, 512), (256, 512)):
-        paint(engine, request_.changed(width=width, height=height, steps=1))
+        generate(engine, request_.changed(width=width, height=height, steps=1))
 
-    assert paint(engine, request_) == [[alone]]
+    assert generate(engine, request_) == [[alone]]
 
 
-def test_looking_at_the_picture_does_not_change_it(engine: LocalEngine, request_: GenerationRequest) -> None:
-    assert paint(engine, request_.changed(check_safety=False)) == paint(engine, request_)
+def test_safety_checker_does_not_change_the_image(engine: LocalEngine, request_: GenerationRequest) -> None:
+    assert generate(engine, request_.changed(check_safety=False)) == generate(engine, request_)
 
 
 @KERNELS
-def test_strangers_painted_abreast_do_not_change_a_bit_nor_a_score(
-    engine: LocalEngine, request_: GenerationRequest
-) -> None:
+def test_concurrent_requests_change_no_bit_and_no_score(engine: LocalEngine, request_: GenerationRequest) -> None:
     alone = engine.submit("alone", request_, StepCallback()).result(LIMIT_S).images
-    abreast = new_engine(abreast=3)
-    requests = (request_, *STRANGERS, request_, request_)
-    futures = [abreast.submit(str(uuid7()), request, StepCallback()) for request in requests]
-    painted = [future.result(LIMIT_S).images for future in futures]
-    abreast.close()
+    concurrent = new_engine(max_concurrency=3)
+    requests = (request_, *OTHERS, request_, request_)
+    futures = [concurrent.submit(str(uuid7()), request, StepCallback()) for request in requests]
+    found = [future.result(LIMIT_S).images for future in futures]
+    concurrent.close()
 
-    assert [painted[0], painted[-2], painted[-1]] == [alone] * 3
+    assert [found[0], found[-2], found[-1]] == [alone] * 3
     assert alone[0].nsfw_score is not None
 
 
 @KERNELS
-def test_the_number_of_threads_does_not_change_a_bit(
-    engine: LocalEngine, request_: GenerationRequest, alone: bytes
-) -> None:
+def test_number_of_threads_changes_no_bit(engine: LocalEngine, request_: GenerationRequest, alone: bytes) -> None:
     before = torch.get_num_threads()
     try:
         for threads in (1, 2, 3):
             torch.set_num_threads(threads)
             fresh = new_engine()
             try:
-                assert paint(fresh, request_) == [[alone]]
+                assert generate(fresh, request_) == [[alone]]
             finally:
                 fresh.close()
     finally:
@@ -179,53 +174,61 @@ def test_the_number_of_threads_does_not_change_a_bit(
 
 @KERNELS
 @pytest.mark.parametrize("precision", [Precision.BF16, Precision.INT8])
-def test_a_picture_has_the_same_pixels_with_one_thread_and_with_two(precision: Precision) -> None:
+def test_pixels_are_the_same_with_one_thread_and_with_two(precision: Precision) -> None:
     model = open_model(sketch_folder()).load("cpu", precision)
     before, found = torch.get_num_threads(), []
     try:
         for threads in (1, 2):
             torch.set_num_threads(threads)
-            found.append(Pipeline(model, "cpu").paint(REQUESTS["wide"])[0])
+            found.append(Pipeline(model, "cpu").generate(REQUESTS["wide"])[0])
     finally:
         torch.set_num_threads(before)
     assert np.array_equal(*found)
 
 
-def test_an_engine_that_read_the_model_anew_paints_the_same_bytes(request_: GenerationRequest, alone: bytes) -> None:
+def test_engine_that_loads_the_model_again_gives_the_same_bytes(request_: GenerationRequest, alone: bytes) -> None:
     fresh = new_engine()
     try:
-        assert paint(fresh, request_) == [[alone]]
+        assert generate(fresh, request_) == [[alone]]
     finally:
         fresh.close()
 
 
+#: Generates each request that it is given as JSON, and writes the file that is named with it.
+PROGRAM = """
+import json, sys
+from pathlib import Path
+from allaprima.domain.generation import GenerationRequest
+from allaprima.domain.progress import StepCallback
+from allaprima.engine.build import build_engine
+from allaprima.settings import EngineSettings
+
+engine = build_engine(EngineSettings())
+engine.start()
+for path, fields in json.loads(sys.argv[1]).items():
+    result = engine.submit(path, GenerationRequest(**fields), StepCallback()).result()
+    Path(path).write_bytes(result.images[0].data)
+engine.close()
+"""
+
+
 @pytest.fixture(scope="module")
-def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> dict[GenerationRequest, Path]:
-    """The file that another process painted for each request."""
-    folder = tmp_path_factory.mktemp("elsewhere")
+def from_another_process(tmp_path_factory: pytest.TempPathFactory) -> dict[GenerationRequest, Path]:
+    """The file that another process wrote for each request."""
+    folder = tmp_path_factory.mktemp("process")
     files = {request: folder / f"{name}.png" for name, request in REQUESTS.items()}
-    commands = [
-        [
-            *("generate", request.prompt, "-o", str(file), f"--size={request.width}x{request.height}"),
-            *(f"--steps={request.steps}", f"--seed={request.seed}"),
-        ]
-        for request, file in files.items()
-    ]
-    program = (
-        "import json, sys; from allaprima.cli import app\n"
-        "for command in json.loads(sys.argv[1]): app(command, standalone_mode=False)"
-    )
-    subprocess.run([sys.executable, "-c", program, json.dumps(commands)], check=True, timeout=LIMIT_S)
+    fields = {str(path): request.model_dump() for request, path in files.items()}
+    subprocess.run([sys.executable, "-c", PROGRAM, json.dumps(fields)], check=True, timeout=LIMIT_S)
     return files
 
 
-def test_another_process_paints_the_same_bytes(
-    request_: GenerationRequest, alone: bytes, elsewhere: dict[GenerationRequest, Path]
+def test_another_process_gives_the_same_bytes(
+    request_: GenerationRequest, alone: bytes, from_another_process: dict[GenerationRequest, Path]
 ) -> None:
-    assert elsewhere[request_].read_bytes() == alone
+    assert from_another_process[request_].read_bytes() == alone
 
 
-def test_another_seed_paints_other_pixels(engine: LocalEngine, request_: GenerationRequest, alone: bytes) -> None:
-    [[other]] = paint(engine, request_.changed(seed=request_.seed + 1))
+def test_another_seed_gives_other_pixels(engine: LocalEngine, request_: GenerationRequest, alone: bytes) -> None:
+    [[other]] = generate(engine, request_.changed(seed=request_.seed + 1))
 
     assert not np.array_equal(pixels(other), pixels(alone))

@@ -1,6 +1,6 @@
-"""The engine's thread: order, cancelling, closing and failing, with a painter whose every move the test decides.
+"""The local engine: order, concurrency, cancelling, closing and failing, with a scripted generator.
 
-The last tests cancel a picture of the built-in model.
+One test cancels a request of the built-in model.
 """
 
 import threading
@@ -13,33 +13,33 @@ from types import SimpleNamespace
 import pytest
 
 from allaprima.domain.generation import GeneratedImage, GenerationRequest, GenerationResult, Timings
-from allaprima.domain.models import SKETCH_ID, ModelInfo, Precision
+from allaprima.domain.models import SKETCH_ID, Precision
 from allaprima.domain.progress import Progress, StepCallback, StepDone
 from allaprima.engine.generator import Generator
-from allaprima.engine.local import LoadPainters, LocalEngine
+from allaprima.engine.local import LoadGenerators, LocalEngine
 from allaprima.errors import Cancelled, Draining, GenerationFailed, WeightsCorrupt
-from allaprima.flux import Check
+from allaprima.flux import CancelCheck
 from allaprima.kernels import library
+from allaprima.weights.roster import open_roster
 
 #: Longest wait for anything here, in seconds.
 LIMIT_S = 120
 
-MODELS = (ModelInfo(SKETCH_ID, "", "sketch", "The built-in model."),)
-REQUEST = GenerationRequest(prompt="paint", seed=1, model=SKETCH_ID, width=64, height=64, steps=3)
+REQUEST = GenerationRequest(prompt="an apple", seed=1, model=SKETCH_ID, width=64, height=64, steps=3)
 CRASH = REQUEST.changed(prompt="crash")
 REFUSE = REQUEST.changed(prompt="refuse")
 
 
-class ScriptedPainter(Generator):
-    """Paints the prompt's own bytes; "crash" is a bug of ours and "refuse" an error of ours."""
+class ScriptedGenerator(Generator):
+    """Gives the bytes of the prompt as the image; "crash" raises an unexpected error and "refuse" an expected one."""
 
     def __init__(self) -> None:
         self.model = SimpleNamespace(id=SKETCH_ID, revision="r1", precision=Precision.FP32)
-        #: The prompts that were begun, in order.
-        self.begun: list[str] = []
+        #: The prompts that were started, in order.
+        self.prompts: list[str] = []
 
-    def paint(self, request: GenerationRequest, check: Check, progress: Progress) -> GenerationResult:
-        self.begun.append(request.prompt)
+    def generate(self, request: GenerationRequest, check: CancelCheck, progress: Progress) -> GenerationResult:
+        self.prompts.append(request.prompt)
         if request.prompt == "crash":
             raise ZeroDivisionError("a bug")
         if request.prompt == "refuse":
@@ -54,7 +54,7 @@ class ScriptedPainter(Generator):
 
 
 class Gate(StepCallback):
-    """Somebody who stops the engine's thread at the first step until it is opened."""
+    """Blocks the engine's thread at each step until `opened` is set."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -69,55 +69,56 @@ class Gate(StepCallback):
 
 
 @pytest.fixture
-def scripted() -> ScriptedPainter:
-    return ScriptedPainter()
+def scripted() -> ScriptedGenerator:
+    return ScriptedGenerator()
 
 
 @pytest.fixture
-def engine(scripted: ScriptedPainter) -> Iterator[LocalEngine]:
+def engine(scripted: ScriptedGenerator) -> Iterator[LocalEngine]:
     yield from running(lambda _check: {SKETCH_ID: scripted})
 
 
 @pytest.fixture
-def sketch_engine(painter: Generator) -> Iterator[LocalEngine]:
-    yield from running(lambda _check: {SKETCH_ID: painter})
+def sketch_engine(generator: Generator) -> Iterator[LocalEngine]:
+    yield from running(lambda _check: {SKETCH_ID: generator})
 
 
-def running(load: LoadPainters) -> Iterator[LocalEngine]:
-    opened = LocalEngine(MODELS, load, {})
+def running(load: LoadGenerators) -> Iterator[LocalEngine]:
+    opened = LocalEngine(open_roster(()), load)
     opened.start()
     yield opened
     opened.close()
 
 
-def test_an_engine_is_ready_and_knows_revisions_once_its_models_are_loaded(scripted: ScriptedPainter) -> None:
+def test_engine_is_ready_and_has_revisions_once_its_models_are_loaded(scripted: ScriptedGenerator) -> None:
     may_load = threading.Event()
 
-    def load(_check: Check) -> dict[str, Generator]:
+    def load(_check: CancelCheck) -> dict[str, Generator]:
         assert may_load.wait(LIMIT_S)
         return {SKETCH_ID: scripted}
 
-    engine = LocalEngine(MODELS, load, {})
+    engine = LocalEngine(open_roster(()), load)
     engine.start()
     future = engine.submit("early", REQUEST, StepCallback())
     assert not engine.is_ready
-    assert engine.models == MODELS
+    [info] = engine.models
+    assert (info.id, info.revision) == (SKETCH_ID, "")
 
     may_load.set()
     engine.ready.result(LIMIT_S)
 
     assert engine.is_ready
-    assert engine.models == (replace(MODELS[0], revision="r1", precision=Precision.FP32, kernels=library.signature()),)
-    assert future.result(LIMIT_S).images[0].data == b"paint"
+    assert engine.models == (replace(info, revision="r1", precision=Precision.FP32, kernels=library.signature()),)
+    assert future.result(LIMIT_S).images[0].data == b"an apple"
     engine.close()
 
 
-@pytest.mark.parametrize("error", [WeightsCorrupt("bad file"), MemoryError()], ids=["ours", "unforeseen"])
-def test_an_engine_that_can_not_load_says_so_and_gives_back_what_waits(error: Exception) -> None:
-    def load(_check: Check) -> dict[str, Generator]:
+@pytest.mark.parametrize("error", [WeightsCorrupt("bad file"), MemoryError()], ids=["expected", "unexpected"])
+def test_loading_error_fails_ready_and_closing_fails_queued_requests(error: Exception) -> None:
+    def load(_check: CancelCheck) -> dict[str, Generator]:
         raise error
 
-    engine = LocalEngine(MODELS, load, {})
+    engine = LocalEngine(open_roster(()), load)
     engine.start()
     waiting = engine.submit("waiting", REQUEST, StepCallback())
 
@@ -128,16 +129,16 @@ def test_an_engine_that_can_not_load_says_so_and_gives_back_what_waits(error: Ex
     assert isinstance(waiting.exception(LIMIT_S), Draining)
 
 
-def test_requests_are_painted_in_the_order_they_come(engine: LocalEngine, scripted: ScriptedPainter) -> None:
-    prompts = [f"picture {number}" for number in range(8)]
+def test_requests_are_generated_in_order_of_submission(engine: LocalEngine, scripted: ScriptedGenerator) -> None:
+    prompts = [f"prompt {number}" for number in range(8)]
 
     futures = [engine.submit(prompt, REQUEST.changed(prompt=prompt), StepCallback()) for prompt in prompts]
 
     assert [future.result(LIMIT_S).images[0].data.decode() for future in futures] == prompts
-    assert scripted.begun == prompts
+    assert scripted.prompts == prompts
 
 
-def test_steps_are_told_in_order(engine: LocalEngine) -> None:
+def test_steps_are_reported_in_order(engine: LocalEngine) -> None:
     seen: list[StepDone] = []
 
     engine.submit("steps", REQUEST, StepCallback(seen.append)).result(LIMIT_S)
@@ -145,11 +146,11 @@ def test_steps_are_told_in_order(engine: LocalEngine) -> None:
     assert seen == [StepDone(1, 3), StepDone(2, 3), StepDone(3, 3)]
 
 
-def test_as_many_requests_as_were_said_are_painted_abreast_and_the_next_waits(scripted: ScriptedPainter) -> None:
-    engine = LocalEngine(MODELS, lambda _check: {SKETCH_ID: scripted}, {}, abreast=2)
+def test_requests_run_concurrently_up_to_the_maximum(scripted: ScriptedGenerator) -> None:
+    engine = LocalEngine(open_roster(()), lambda _check: {SKETCH_ID: scripted}, max_concurrency=2)
     engine.start()
     gates = [Gate() for _ in range(3)]
-    requests = [REQUEST.changed(prompt=f"picture {number}") for number in range(3)]
+    requests = [REQUEST.changed(prompt=f"prompt {number}") for number in range(3)]
     futures = [engine.submit(str(number), requests[number], gate) for number, gate in enumerate(gates)]
     assert all(gate.reached.wait(LIMIT_S) for gate in gates[:2])
     assert not gates[2].reached.is_set()
@@ -163,8 +164,8 @@ def test_as_many_requests_as_were_said_are_painted_abreast_and_the_next_waits(sc
     engine.close()
 
 
-def test_closing_gives_back_all_that_are_painted_abreast(scripted: ScriptedPainter) -> None:
-    engine = LocalEngine(MODELS, lambda _check: {SKETCH_ID: scripted}, {}, abreast=3)
+def test_closing_ends_all_concurrent_requests(scripted: ScriptedGenerator) -> None:
+    engine = LocalEngine(open_roster(()), lambda _check: {SKETCH_ID: scripted}, max_concurrency=3)
     engine.start()
     gates = [Gate() for _ in range(4)]
     futures = [engine.submit(str(number), REQUEST, gate) for number, gate in enumerate(gates)]
@@ -178,7 +179,7 @@ def test_closing_gives_back_all_that_are_painted_abreast(scripted: ScriptedPaint
     assert all(future.done() for future in futures)
 
 
-def test_a_request_cancelled_before_it_starts_is_never_begun(engine: LocalEngine, scripted: ScriptedPainter) -> None:
+def test_request_cancelled_while_queued_never_starts(engine: LocalEngine, scripted: ScriptedGenerator) -> None:
     gate = Gate()
     first = engine.submit("first", REQUEST, gate)
     assert gate.reached.wait(LIMIT_S)
@@ -186,14 +187,14 @@ def test_a_request_cancelled_before_it_starts_is_never_begun(engine: LocalEngine
 
     engine.cancel("waiting")
 
-    # At once, though the engine is busy with another.
+    # At once, although the engine is busy with another request.
     assert waiting.cancelled()
     gate.opened.set()
     assert first.result(LIMIT_S).images
-    assert "never" not in scripted.begun
+    assert "never" not in scripted.prompts
 
 
-def test_a_request_cancelled_in_the_middle_stops_and_the_next_is_painted(engine: LocalEngine) -> None:
+def test_request_cancelled_while_running_stops_and_the_next_one_runs(engine: LocalEngine) -> None:
     gate = Gate()
     running = engine.submit("running", REQUEST, gate)
     following = engine.submit("following", REQUEST, StepCallback())
@@ -207,31 +208,31 @@ def test_a_request_cancelled_in_the_middle_stops_and_the_next_is_painted(engine:
     assert following.result(LIMIT_S).images
 
 
-def test_cancelling_what_is_finished_or_unknown_does_nothing(engine: LocalEngine) -> None:
+def test_cancelling_a_finished_or_unknown_request_does_nothing(engine: LocalEngine) -> None:
     engine.submit("done", REQUEST, StepCallback()).result(LIMIT_S)
 
     engine.cancel("done")
-    engine.cancel("never heard of")
+    engine.cancel("unknown")
 
     assert engine.submit("done", REQUEST, StepCallback()).result(LIMIT_S).images
 
 
-def test_a_future_that_its_owner_gave_up_does_not_stop_the_engine(engine: LocalEngine) -> None:
+def test_future_cancelled_by_its_owner_does_not_stop_the_engine(engine: LocalEngine) -> None:
     gate = Gate()
     engine.submit("first", REQUEST, gate)
     assert gate.reached.wait(LIMIT_S)
-    given_up = engine.submit("given up", REQUEST, StepCallback())
+    abandoned = engine.submit("abandoned", REQUEST, StepCallback())
     following = engine.submit("following", REQUEST, StepCallback())
 
-    assert given_up.cancel()
+    assert abandoned.cancel()
     gate.opened.set()
 
     assert following.result(LIMIT_S).images
     with pytest.raises(CancelledError):
-        given_up.result(LIMIT_S)
+        abandoned.result(LIMIT_S)
 
 
-def test_closing_gives_back_what_runs_and_what_waits(engine: LocalEngine, scripted: ScriptedPainter) -> None:
+def test_closing_fails_running_and_queued_requests(engine: LocalEngine, scripted: ScriptedGenerator) -> None:
     gate = Gate()
     futures = [engine.submit("running", REQUEST, gate)]
     assert gate.reached.wait(LIMIT_S)
@@ -246,15 +247,15 @@ def test_closing_gives_back_what_runs_and_what_waits(engine: LocalEngine, script
     assert not wait_for(futures, LIMIT_S).not_done
     failures = [future.exception() for future in futures]
     assert all(isinstance(failure, Draining) and failure.retry_after_s > 0 for failure in failures)
-    assert "never" not in scripted.begun
+    assert "never" not in scripted.prompts
 
 
-def test_closing_twice_is_as_good_as_once(engine: LocalEngine) -> None:
+def test_engine_can_be_closed_twice(engine: LocalEngine) -> None:
     engine.close()
     engine.close()
 
 
-def test_a_bug_while_painting_fails_that_request_alone(engine: LocalEngine, caplog: pytest.LogCaptureFixture) -> None:
+def test_unexpected_error_fails_that_request_alone(engine: LocalEngine, caplog: pytest.LogCaptureFixture) -> None:
     futures = [
         engine.submit(str(number), request, StepCallback()) for number, request in enumerate((REQUEST, CRASH, REQUEST))
     ]
@@ -267,8 +268,8 @@ def test_a_bug_while_painting_fails_that_request_alone(engine: LocalEngine, capl
     assert [record.exc_info[0] for record in caplog.records if record.exc_info] == [ZeroDivisionError]
 
 
-def test_an_error_of_the_model_reaches_its_own_request_as_it_is(engine: LocalEngine) -> None:
-    refused, painted = (
+def test_expected_error_fails_its_request_unchanged(engine: LocalEngine) -> None:
+    refused, next_one = (
         engine.submit(str(number), request, StepCallback()) for number, request in enumerate((REFUSE, REQUEST))
     )
 
@@ -276,10 +277,10 @@ def test_an_error_of_the_model_reaches_its_own_request_as_it_is(engine: LocalEng
 
     assert isinstance(failure, GenerationFailed)
     assert failure.message == "no"
-    assert painted.result(LIMIT_S).images
+    assert next_one.result(LIMIT_S).images
 
 
-def test_a_job_of_a_model_that_is_no_longer_loaded_says_so(engine: LocalEngine) -> None:
+def test_request_for_a_model_that_is_not_loaded_fails_and_names_it(engine: LocalEngine) -> None:
     failure = engine.submit("old", REQUEST.changed(model="mine/own"), StepCallback()).exception(LIMIT_S)
 
     assert isinstance(failure, GenerationFailed)
@@ -287,7 +288,7 @@ def test_a_job_of_a_model_that_is_no_longer_loaded_says_so(engine: LocalEngine) 
 
 
 @pytest.mark.timeout(600)
-def test_a_real_picture_cancelled_in_the_middle_stops_and_the_next_is_painted(sketch_engine: LocalEngine) -> None:
+def test_built_in_model_stops_when_cancelled_and_generates_the_next_request(sketch_engine: LocalEngine) -> None:
     gate = Gate()
     request = REQUEST.changed(prompt="a red apple", steps=12, count=4)
     running = sketch_engine.submit("running", request, gate)
@@ -302,17 +303,17 @@ def test_a_real_picture_cancelled_in_the_middle_stops_and_the_next_is_painted(sk
     assert len(following.result(LIMIT_S).images) == 1
 
 
-def test_closing_stops_the_loading_at_its_next_question(scripted: ScriptedPainter) -> None:
+def test_closing_stops_loading_at_its_next_check(scripted: ScriptedGenerator) -> None:
     asked = threading.Event()
 
-    def load(check: Check) -> dict[str, Generator]:
+    def load(check: CancelCheck) -> dict[str, Generator]:
         while True:
             check()
             asked.set()
 
-    engine = LocalEngine(MODELS, load, {})
+    engine = LocalEngine(open_roster(()), load)
     engine.start()
-    waiting = engine.submit("a", REQUEST, lambda _: None)
+    waiting = engine.submit("a", REQUEST, StepCallback())
     assert asked.wait(10)
 
     engine.close()

@@ -1,4 +1,4 @@
-"""Prompt to conditioning, noise to latents, latents to pixels: each part by itself, on the built-in model."""
+"""Prompt to conditioning, noise to latents, latents to pixels: each part by itself, with the built-in model."""
 
 import copy
 from collections.abc import Iterator
@@ -12,14 +12,14 @@ from allaprima.domain.generation import GenerationRequest
 from allaprima.domain.models import SKETCH_ID
 from allaprima.engine.pipeline import Pipeline, to_pixels
 from allaprima.errors import Cancelled, GenerationFailed
-from allaprima.flux import no_check
+from allaprima.flux import never_cancelled
 from allaprima.weights.networks import Model
 
 REQUEST = GenerationRequest(prompt="a red apple", seed=5, model=SKETCH_ID, width=256, height=256, steps=2)
 
 
 class Countdown:
-    """A check that stops the pass at its n-th call."""
+    """A check that raises `Cancelled` at its n-th call."""
 
     def __init__(self, calls: int) -> None:
         self.left = calls
@@ -41,8 +41,8 @@ def pipeline(sketch: Model) -> Pipeline:
     return Pipeline(sketch, "cpu")
 
 
-def test_a_known_and_short_prompt_gives_no_warnings(pipeline: Pipeline, sketch: Model) -> None:
-    conditioning = pipeline.encode("a red apple", no_check)
+def test_short_prompt_of_known_words_gives_no_warnings(pipeline: Pipeline, sketch: Model) -> None:
+    conditioning = pipeline.encode("a red apple", never_cancelled)
 
     assert conditioning.warnings == ()
     assert conditioning.embeddings.txt.shape == (1, sketch.config.t5.length, sketch.config.transformer.context_in_dim)
@@ -50,9 +50,9 @@ def test_a_known_and_short_prompt_gives_no_warnings(pipeline: Pipeline, sketch: 
 
 
 def test_unknown_words_and_a_prompt_that_is_too_long_are_both_said(pipeline: Pipeline, sketch: Model) -> None:
-    room = sketch.t5_tokenizer.room
+    room = sketch.t5_tokenizer.max_tokens
 
-    warnings = pipeline.encode("Qwertz " + "apple " * (room + 1) + "asdfgh", no_check).warnings
+    warnings = pipeline.encode("Qwertz " + "apple " * (room + 1) + "asdfgh", never_cancelled).warnings
 
     assert warnings == (
         "the model does not know these words: Qwertz, asdfgh",
@@ -60,119 +60,122 @@ def test_unknown_words_and_a_prompt_that_is_too_long_are_both_said(pipeline: Pip
     )
 
 
-def test_unknown_words_leave_no_trace_in_the_conditioning(pipeline: Pipeline) -> None:
-    plain, padded = (pipeline.encode(prompt, no_check) for prompt in ("a red apple", "a qwertz red apple asdfgh"))
+def test_unknown_words_do_not_change_the_embeddings(pipeline: Pipeline) -> None:
+    plain, padded = (
+        pipeline.encode(prompt, never_cancelled) for prompt in ("a red apple", "a qwertz red apple asdfgh")
+    )
 
     assert torch.equal(plain.embeddings.txt, padded.embeddings.txt)
     assert torch.equal(plain.embeddings.vec, padded.embeddings.vec)
 
 
-def test_a_prompt_is_read_once_however_it_is_written(sketch: Model) -> None:
+def test_prompts_of_the_same_tokens_are_encoded_once(sketch: Model) -> None:
     pipeline = Pipeline(sketch, "cpu")
 
-    first = pipeline.encode("a red apple", no_check)
-    again = pipeline.encode("A RED apple, qwertz", no_check)
-    other = pipeline.encode("a red car", no_check)
+    first = pipeline.encode("a red apple", never_cancelled)
+    again = pipeline.encode("A RED apple, qwertz", never_cancelled)
+    other = pipeline.encode("a red car", never_cancelled)
 
     assert again.embeddings is first.embeddings
     assert (first.warnings, again.warnings) == ((), ("the model does not know these words: qwertz",))
     assert other.embeddings is not first.embeddings
-    assert (pipeline.prompts.hits, pipeline.prompts.misses) == (1, 2)
 
 
-def test_a_prompt_whose_reading_was_stopped_is_read_anew(sketch: Model) -> None:
+def test_cancelled_encoding_is_not_cached(sketch: Model) -> None:
     pipeline = Pipeline(sketch, "cpu")
 
     with pytest.raises(Cancelled):
         pipeline.encode("a red apple", Countdown(2))
 
-    pipeline.encode("a red apple", no_check)
-    assert (pipeline.prompts.hits, pipeline.prompts.misses) == (0, 2)
+    found = pipeline.encode("a red apple", never_cancelled).embeddings
+    expected = Pipeline(sketch, "cpu").encode("a red apple", never_cancelled).embeddings
+    assert torch.equal(found.txt, expected.txt)
+    assert torch.equal(found.vec, expected.vec)
 
 
-def test_the_noise_of_an_image_does_not_depend_on_the_number_of_images_or_steps(pipeline: Pipeline) -> None:
-    four = pipeline.prepare(REQUEST.changed(count=4, steps=12))
-    third = pipeline.prepare(REQUEST.changed(seed=REQUEST.seed + 2))
+def test_initial_latents_do_not_depend_on_the_number_of_images_or_steps(pipeline: Pipeline) -> None:
+    four = pipeline.init_latents(REQUEST.changed(count=4, steps=12))
+    third = pipeline.init_latents(REQUEST.changed(seed=REQUEST.seed + 2))
 
-    assert torch.equal(four.images[2], third.images[0])
-    assert all(image.dtype == torch.float32 for image in four.images)
+    assert torch.equal(four.latents[2], third.latents[0])
+    assert all(latents.dtype == torch.float32 for latents in four.latents)
 
 
-def test_denoising_yields_after_each_step_and_every_image_has_moved(pipeline: Pipeline) -> None:
-    conditioning = pipeline.encode(REQUEST.prompt, no_check)
-    canvas = pipeline.prepare(REQUEST.changed(count=2))
-    before, steps = list(canvas.images), []
+def test_denoising_yields_after_each_step_with_every_image_changed(pipeline: Pipeline) -> None:
+    conditioning = pipeline.encode(REQUEST.prompt, never_cancelled)
+    state = pipeline.init_latents(REQUEST.changed(count=2))
+    before, steps = list(state.latents), []
 
-    for progress in pipeline.denoise(canvas, conditioning, 3, no_check):
+    for progress in pipeline.denoise(state, conditioning, 3, never_cancelled):
         steps.append(progress.step)
-        assert not any(torch.equal(old, new) for old, new in zip(before, progress.images, strict=True))
-        before = list(progress.images)
+        assert not any(torch.equal(old, new) for old, new in zip(before, progress.latents, strict=True))
+        before = list(progress.latents)
 
     assert steps == [1, 2, 3]
-    assert all(image.dtype == torch.float32 for image in before)
+    assert all(latents.dtype == torch.float32 for latents in before)
 
 
 @pytest.mark.parametrize("size", [(64, 64), (1536, 64), (1440, 512), (256, 256)], ids=str)
-def test_decoding_gives_exactly_the_size_asked_for(pipeline: Pipeline, size: tuple[int, int]) -> None:
+def test_decoding_gives_exactly_the_requested_size(pipeline: Pipeline, size: tuple[int, int]) -> None:
     width, height = size
-    canvas = pipeline.prepare(REQUEST.changed(width=width, height=height, count=2))
+    state = pipeline.init_latents(REQUEST.changed(width=width, height=height, count=2))
 
-    pictures = pipeline.decode(canvas, width, height, no_check)
+    images = pipeline.decode(state, width, height, never_cancelled)
 
-    assert [(picture.shape, picture.dtype) for picture in pictures] == [((height, width, 3), np.uint8)] * 2
+    assert [(image.shape, image.dtype) for image in images] == [((height, width, 3), np.uint8)] * 2
 
 
-def test_a_model_without_a_canvas_paints_the_size_itself(sketch: Model) -> None:
-    whole = Pipeline(replace(sketch, config=replace(sketch.config, canvas_tokens=None)), "cpu")
+def test_model_without_a_fixed_token_count_generates_the_size_itself(sketch: Model) -> None:
+    whole = Pipeline(replace(sketch, config=replace(sketch.config, native_tokens=None)), "cpu")
     token_px = sketch.config.token_px
     request = REQUEST.changed(width=5 * token_px, height=3 * token_px)
 
-    canvas = whole.prepare(request)
+    state = whole.init_latents(request)
 
-    assert (canvas.rows, canvas.columns) == (3, 5)
-    assert canvas.images[0].shape[1] == 15
-    [picture] = whole.decode(canvas, request.width, request.height, no_check)
-    assert picture.shape == (3 * token_px, 5 * token_px, 3)
+    assert (state.rows, state.columns) == (3, 5)
+    assert state.latents[0].shape[1] == 15
+    [image] = whole.decode(state, request.width, request.height, never_cancelled)
+    assert image.shape == (3 * token_px, 5 * token_px, 3)
 
 
 @pytest.mark.parametrize("calls", [1, 2, 3])
-def test_reading_and_decoding_stop_at_any_of_their_checks(sketch: Model, calls: int) -> None:
+def test_encoding_and_decoding_stop_at_any_check(sketch: Model, calls: int) -> None:
     pipeline = Pipeline(sketch, "cpu")
-    canvas = pipeline.prepare(REQUEST)
+    state = pipeline.init_latents(REQUEST)
 
     with pytest.raises(Cancelled):
         pipeline.encode(REQUEST.prompt, Countdown(calls))
     with pytest.raises(Cancelled):
-        pipeline.decode(canvas, 256, 256, Countdown(calls))
+        pipeline.decode(state, 256, 256, Countdown(calls))
 
 
 def test_denoising_stops_in_the_middle_of_a_step(pipeline: Pipeline, sketch: Model) -> None:
-    conditioning, canvas = pipeline.encode(REQUEST.prompt, no_check), pipeline.prepare(REQUEST)
+    conditioning, state = pipeline.encode(REQUEST.prompt, never_cancelled), pipeline.init_latents(REQUEST)
     blocks = sketch.config.transformer.depth + sketch.config.transformer.depth_single_blocks
 
     with pytest.raises(Cancelled):
-        list(pipeline.denoise(canvas, conditioning, 4, Countdown(2 * blocks + 2)))
+        list(pipeline.denoise(state, conditioning, 4, Countdown(2 * blocks + 2)))
 
-    assert canvas.step == 1
+    assert state.step == 1
 
 
-def test_latents_that_are_not_finite_fail_at_the_step_that_gave_them(sketch: Model) -> None:
+def test_latents_that_are_not_finite_fail_at_their_step(sketch: Model) -> None:
     networks = copy.deepcopy(sketch.networks)
     networks.transformer.final_layer.linear.weight[0, 0] = torch.inf
     broken = Pipeline(replace(sketch, networks=networks), "cpu")
-    conditioning, canvas = broken.encode(REQUEST.prompt, no_check), broken.prepare(REQUEST)
+    conditioning, state = broken.encode(REQUEST.prompt, never_cancelled), broken.init_latents(REQUEST)
 
     with pytest.raises(GenerationFailed, match="not finite at step 1"):
-        list(broken.denoise(canvas, conditioning, 2, no_check))
+        list(broken.denoise(state, conditioning, 2, never_cancelled))
 
 
-def test_a_picture_that_is_not_finite_fails_instead_of_becoming_pixels(sketch: Model) -> None:
+def test_decoded_values_that_are_not_finite_fail(sketch: Model) -> None:
     pipeline = Pipeline(sketch, "cpu")
-    canvas = pipeline.prepare(REQUEST.changed(count=2))
-    canvas.images[1][0, 0, 0] = torch.nan
+    state = pipeline.init_latents(REQUEST.changed(count=2))
+    state.latents[1][0, 0, 0] = torch.nan
 
     with pytest.raises(GenerationFailed, match="not finite"):
-        pipeline.decode(canvas, 256, 256, no_check)
+        pipeline.decode(state, 256, 256, never_cancelled)
 
 
 def test_pixels_are_clamped_and_rounded_to_the_nearest() -> None:
@@ -184,9 +187,11 @@ def test_pixels_are_clamped_and_rounded_to_the_nearest() -> None:
     assert pixels[0, :, 0].tolist() == [0, 0, 128, 255, 255, 128]
 
 
-def test_a_prompt_read_before_is_not_modulated_again_for_the_same_number_of_steps(sketch: Model) -> None:
+def test_modulations_are_computed_once_per_prompt_and_number_of_steps(sketch: Model) -> None:
     pipeline = Pipeline(sketch, "cpu")
-    for seed, steps in ((1, 2), (2, 2), (3, 3)):
-        pipeline.paint(REQUEST.changed(seed=seed, steps=steps))
+    conditioning = pipeline.encode(REQUEST.prompt, never_cancelled)
 
-    assert (pipeline.modulations.hits, pipeline.modulations.misses) == (1, 2)
+    two, again, three = (pipeline.modulate(conditioning, steps, never_cancelled) for steps in (2, 2, 3))
+
+    assert again is two
+    assert three is not two

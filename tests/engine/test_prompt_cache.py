@@ -1,4 +1,4 @@
-"""The cache: bounded in bytes, the longest unused gone first."""
+"""The cache: bounded in bytes, the least recently used value is evicted first."""
 
 import torch
 
@@ -19,18 +19,17 @@ def key(number: int) -> PromptKey:
     return (number,), (number, 0)
 
 
-def test_what_was_put_is_found_and_counted() -> None:
-    cache, kept = cache_of(1000), embeddings()
+def test_cached_value_is_found_under_its_key_alone() -> None:
+    cache, value = cache_of(1000), embeddings()
 
     assert cache.get(key(1)) is None
-    cache.put(key(1), kept)
+    cache.put(key(1), value)
 
-    assert cache.get(key(1)) is kept
+    assert cache.get(key(1)) is value
     assert cache.get(((1,), (1,))) is None
-    assert (cache.hits, cache.misses) == (1, 2)
 
 
-def test_the_longest_unused_goes_when_the_bytes_are_used_up() -> None:
+def test_least_recently_used_value_is_evicted_when_the_bytes_are_used_up() -> None:
     cache = cache_of(3 * embeddings().nbytes)
     for number in (1, 2, 3):
         cache.put(key(number), embeddings())
@@ -41,7 +40,7 @@ def test_the_longest_unused_goes_when_the_bytes_are_used_up() -> None:
     assert [number for number in (1, 2, 3, 4) if cache.get(key(number))] == [1, 3, 4]
 
 
-def test_putting_again_takes_no_more_room() -> None:
+def test_replacing_a_value_takes_no_more_bytes() -> None:
     cache = cache_of(2 * embeddings().nbytes)
     cache.put(key(1), embeddings())
     for _ in range(10):
@@ -51,7 +50,7 @@ def test_putting_again_takes_no_more_room() -> None:
     assert cache.get(key(2))
 
 
-def test_what_is_over_the_limit_alone_is_not_kept_and_drives_nothing_out() -> None:
+def test_value_larger_than_the_limit_is_not_cached_and_evicts_nothing() -> None:
     cache = cache_of(embeddings(10).nbytes)
     cache.put(key(1), embeddings(10))
 

@@ -1,7 +1,4 @@
-"""What every test of the networks needs: no gradients unless asked for, and one thread.
-
-The networks here are so small that threads only wait for each other.
-"""
+"""Fixture of all network tests: no gradients by default, and one thread, since the networks are too small for more."""
 
 from collections.abc import Iterator
 
@@ -10,7 +7,7 @@ import torch
 
 
 @pytest.fixture(autouse=True)
-def _small_scale() -> Iterator[None]:
+def _one_thread_without_gradients() -> Iterator[None]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     with torch.no_grad():

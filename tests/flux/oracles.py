@@ -1,8 +1,8 @@
-"""The same networks as diffusers and transformers build them, with the very weights of ours.
+"""The reference networks of diffusers and transformers, with the same weights as ours.
 
 Each `*_oracle` takes one of our modules and returns its counterpart. State dicts are loaded strictly, so a weight that
-one side has and the other lacks is an error. `randomize` gives our module weights under which no parameter is neutral:
-norm scales are not one, biases not zero.
+only one side has is an error. `randomize` gives a module weights of which none is neutral: norm scales are not one,
+biases not zero.
 """
 
 import re
@@ -84,7 +84,7 @@ def randomize(module: nn.Module, seed: int) -> None:
 
 
 def fade(module: nn.Module, layers: tuple[str, ...]) -> None:
-    """Divide the named layers by a thousand: what they feed to norms is then so small that the epsilons count."""
+    """Divide the named layers by a thousand: the inputs of the norms are then so small that their epsilons matter."""
     for name, parameter in module.named_parameters():
         if any(layer in name.split(".") for layer in layers):
             parameter.data /= 1000
@@ -97,7 +97,7 @@ def relative_error(ours: Tensor, theirs: Tensor) -> float:
 
 
 def transformer_layers(layer: str) -> list[str]:
-    """Return the names that one layer of ours has in diffusers."""
+    """Return the diffusers names of one of our layers."""
     kind, _, rest = layer.partition(".")
     index, _, inner = rest.partition(".")
     if kind == "double_blocks":

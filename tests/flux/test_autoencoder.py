@@ -1,4 +1,4 @@
-"""The autoencoder against diffusers' AutoencoderKL, with the same random weights; and its patch, which FLUX lacks."""
+"""The autoencoder against diffusers' AutoencoderKL with the same random weights, and patches, which it lacks."""
 
 from dataclasses import replace
 
@@ -25,8 +25,8 @@ def random_autoencoder(config: AutoencoderConfig) -> Autoencoder:
     return autoencoder
 
 
-def pictures(config: AutoencoderConfig, rows: int, columns: int) -> Tensor:
-    """Two random pictures of rows x columns latent positions."""
+def images(config: AutoencoderConfig, rows: int, columns: int) -> Tensor:
+    """Two random images of rows x columns latent positions."""
     size = (2, 3, rows * config.downscale, columns * config.downscale)
     return torch.rand(size, generator=torch.Generator().manual_seed(8)) * 2 - 1
 
@@ -47,7 +47,7 @@ def fold(pixels: Tensor, patch: int) -> Tensor:
 
 
 def without_patch(patched: Autoencoder) -> Autoencoder:
-    """The same weights in an autoencoder that is given, and gives, patches already folded into channels."""
+    """The same weights in an autoencoder whose input and output are patches already folded into channels."""
     config = replace(patched.config, patch=1)
     folded = 3 * patched.config.patch**2
     plain = Autoencoder(config)
@@ -71,13 +71,13 @@ def decoded_by_diffusers(autoencoder: Autoencoder, z: Tensor) -> Tensor:
 @pytest.mark.parametrize("config", [SHALLOW, DEEP], ids=["shallow", "deep"])
 def test_encoded_mean_equals_diffusers_at_two_ratios(config: AutoencoderConfig, rows: int, columns: int) -> None:
     autoencoder = random_autoencoder(config)
-    pixels = pictures(config, rows, columns)
+    pixels = images(config, rows, columns)
     assert relative_error(autoencoder.encode(pixels), encoded_by_diffusers(autoencoder, pixels)) < 1e-5
 
 
 @pytest.mark.parametrize(("rows", "columns"), RATIOS)
 @pytest.mark.parametrize("config", [SHALLOW, DEEP], ids=["shallow", "deep"])
-def test_decoded_picture_equals_diffusers_at_two_ratios(config: AutoencoderConfig, rows: int, columns: int) -> None:
+def test_decoded_image_equals_diffusers_at_two_ratios(config: AutoencoderConfig, rows: int, columns: int) -> None:
     autoencoder = random_autoencoder(config)
     z = latents(config, rows, columns)
     assert relative_error(autoencoder.decode(z), decoded_by_diffusers(autoencoder, z)) < 1e-5
@@ -86,7 +86,7 @@ def test_decoded_picture_equals_diffusers_at_two_ratios(config: AutoencoderConfi
 def test_epsilons_of_the_norms_equal_diffusers() -> None:
     autoencoder = random_autoencoder(SHALLOW)
     fade(autoencoder, ("conv_in",))
-    pixels, z = pictures(SHALLOW, 2, 5), latents(SHALLOW, 2, 5)
+    pixels, z = images(SHALLOW, 2, 5), latents(SHALLOW, 2, 5)
     assert relative_error(autoencoder.encode(pixels), encoded_by_diffusers(autoencoder, pixels)) < 1e-5
     assert relative_error(autoencoder.decode(z), decoded_by_diffusers(autoencoder, z)) < 1e-5
 
@@ -94,7 +94,7 @@ def test_epsilons_of_the_norms_equal_diffusers() -> None:
 @pytest.mark.parametrize("config", [SHALLOW, DEEP, PATCHED], ids=["shallow", "deep", "patched"])
 def test_decode_undoes_the_shape_of_encode(config: AutoencoderConfig) -> None:
     autoencoder = random_autoencoder(config)
-    pixels = pictures(config, 2, 5)
+    pixels = images(config, 2, 5)
     z = autoencoder.encode(pixels)
     assert z.shape == (2, config.z_channels, 2, 5)
     assert autoencoder.decode(z).shape == pixels.shape
@@ -102,7 +102,7 @@ def test_decode_undoes_the_shape_of_encode(config: AutoencoderConfig) -> None:
 
 def test_patch_folds_pixels_into_channels_before_encoding() -> None:
     patched = random_autoencoder(PATCHED)
-    pixels = pictures(PATCHED, 3, 4)
+    pixels = images(PATCHED, 3, 4)
     assert relative_error(patched.encode(pixels), without_patch(patched).encode(fold(pixels, 4))) < 1e-6
 
 

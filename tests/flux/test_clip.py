@@ -41,7 +41,7 @@ def test_epsilon_of_the_norms_equals_transformers() -> None:
     assert relative_error(clip(ids), clip_oracle(clip, NARROW)(input_ids=ids).pooler_output) < 1e-5
 
 
-def test_tokens_behind_the_end_token_change_nothing() -> None:
+def test_tokens_after_the_end_token_change_nothing() -> None:
     clip = random_clip(NARROW)
     ids = random_ids(NARROW, 20)[1:]
     other = ids.clone()

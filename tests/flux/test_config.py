@@ -1,4 +1,4 @@
-"""The published sizes, counted without allocating them, and what a configuration refuses."""
+"""The published sizes, counted without allocating memory, and invalid configurations."""
 
 from dataclasses import replace
 
@@ -38,7 +38,7 @@ def test_schnell_text_encoders_have_the_published_sizes() -> None:
 
 
 @pytest.mark.parametrize(("config", "pixels"), [(SCHNELL, 16), (SKETCH, 64)], ids=["schnell", "sketch"])
-def test_networks_of_a_model_fit_together(config, pixels: int) -> None:
+def test_sizes_of_a_models_networks_match(config, pixels: int) -> None:
     assert config.transformer.in_channels == 4 * config.autoencoder.z_channels
     assert config.transformer.vec_in_dim == config.clip.hidden_size
     assert config.transformer.context_in_dim == config.t5.d_model
@@ -57,9 +57,9 @@ def test_sketch_can_be_built() -> None:
     [
         ({"num_heads": 7}, "not a multiple of num_heads 7"),
         ({"axes_dim": (16, 56, 54)}, "does not add up to 128"),
-        ({"place_channels": 6}, "place_channels 6 is not a multiple of 4"),
+        ({"pos_embed_channels": 6}, "pos_embed_channels 6 is not a multiple of 4"),
     ],
 )
-def test_sizes_that_contradict_each_other_are_refused(change: dict, complaint: str) -> None:
+def test_inconsistent_sizes_raise_value_error(change: dict, complaint: str) -> None:
     with pytest.raises(ValueError, match=complaint):
         replace(SCHNELL.transformer, **change)

@@ -1,4 +1,4 @@
-"""Noise, packing, positions and the canvas."""
+"""Noise, packing, positions and the token grid."""
 
 from itertools import product
 from math import log
@@ -9,18 +9,18 @@ import torch
 from allaprima.flux import SCHNELL, SKETCH
 from allaprima.flux.latents import image_ids, noise, pack, text_ids, token_grid, unpack
 
-#: The sides that a request may ask for.
+#: The sides that a request may have.
 SIDES = range(64, 1537, 32)
 SKETCH_TOKENS = range(126, 163)
 
 
 def sketch_grid(width: int, height: int) -> tuple[int, int]:
-    return token_grid(width, height, SKETCH.token_px, SKETCH.canvas_tokens)
+    return token_grid(width, height, SKETCH.token_px, SKETCH.native_tokens)
 
 
-def test_noise_depends_on_seed_and_shape_alone() -> None:
+def test_noise_depends_on_seed_and_shape_only() -> None:
     first = noise(11, 16, 3, 5)
-    torch.manual_seed(99)  # the global generator has no say, nor do draws in between
+    torch.manual_seed(99)  # neither the global generator nor other draws have an effect
     noise(12, 16, 3, 5)
     assert first.equal(noise(11, 16, 3, 5))
     assert not first.equal(noise(12, 16, 3, 5))
@@ -28,7 +28,7 @@ def test_noise_depends_on_seed_and_shape_alone() -> None:
     assert (first.dtype, first.device.type) == (torch.float32, "cpu")
 
 
-def test_noise_leaves_the_global_generator_alone() -> None:
+def test_noise_does_not_use_the_global_generator() -> None:
     before = torch.random.get_rng_state()
     noise(11, 16, 3, 5)
     assert torch.random.get_rng_state().equal(before)
@@ -62,32 +62,32 @@ def test_image_ids_count_rows_and_columns_in_the_order_of_tokens() -> None:
     assert ids.tolist() == [[[0, 0, 0], [0, 0, 1], [0, 0, 2], [0, 1, 0], [0, 1, 1], [0, 1, 2]]]
 
 
-def test_text_tokens_all_stand_at_zero() -> None:
+def test_text_ids_are_all_zero() -> None:
     assert text_ids(4).equal(torch.zeros(1, 4, 3))
 
 
-def test_without_a_canvas_the_picture_itself_is_painted() -> None:
-    assert token_grid(1024, 768, SCHNELL.token_px, SCHNELL.canvas_tokens) == (48, 64)
+def test_without_native_tokens_the_grid_has_the_requested_size() -> None:
+    assert token_grid(1024, 768, SCHNELL.token_px, SCHNELL.native_tokens) == (48, 64)
     for width, height in product(SIDES, SIDES):
-        rows, columns = token_grid(width, height, SCHNELL.token_px, SCHNELL.canvas_tokens)
+        rows, columns = token_grid(width, height, SCHNELL.token_px, SCHNELL.native_tokens)
         assert (columns * 16, rows * 16) == (width, height)
 
 
-def test_square_pictures_get_a_square_canvas() -> None:
+def test_square_images_get_a_square_grid() -> None:
     assert {sketch_grid(side, side) for side in SIDES} == {(12, 12)}
 
 
-def test_wide_picture_gets_a_canvas_of_nearly_its_ratio() -> None:
+def test_wide_image_gets_a_grid_of_nearly_its_ratio() -> None:
     rows, columns = sketch_grid(1440, 512)
     assert columns / rows == pytest.approx(1440 / 512, rel=0.05)
 
 
-def test_thinnest_strips_get_the_nearest_canvas_there_is() -> None:
+def test_most_extreme_ratios_get_the_nearest_grid() -> None:
     assert sketch_grid(64, 1536) == (63, 2)
     assert sketch_grid(1536, 64) == (2, 63)
 
 
-def test_every_legal_size_gets_a_canvas_of_about_the_asked_tokens() -> None:
+def test_every_legal_size_gets_about_the_native_number_of_tokens() -> None:
     for width, height in product(SIDES, SIDES):
         rows, columns = sketch_grid(width, height)
         assert min(rows, columns) >= 1

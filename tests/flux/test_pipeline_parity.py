@@ -78,29 +78,29 @@ def prompt(seed: int) -> Prompt:
     return Prompt(torch.randint(0, 60, (1, CONFIG.t5.length), generator=generator), clip_ids)
 
 
-def paint(networks: Networks, asked: Prompt, width: int, height: int) -> np.ndarray:
+def generate(networks: Networks, request: Prompt, width: int, height: int) -> np.ndarray:
     """Our own pixels: (height, width, 3), uint8."""
-    rows, columns = token_grid(width, height, CONFIG.token_px, CONFIG.canvas_tokens)
+    rows, columns = token_grid(width, height, CONFIG.token_px, CONFIG.native_tokens)
     x = pack(noise(SEED, CONFIG.autoencoder.z_channels, rows, columns)[None])
     condition = {
-        "txt": networks.t5(asked.t5_ids),
+        "txt": networks.t5(request.t5_ids),
         "txt_ids": text_ids(CONFIG.t5.length),
         "img_ids": image_ids(rows, columns),
-        "y": networks.clip(asked.clip_ids),
+        "y": networks.clip(request.clip_ids),
     }
     path = schedule(STEPS)
     for t, t_next in pairwise(path):
         x = euler_step(x, networks.flux(img=x, timesteps=torch.tensor([t]), **condition), t, t_next)
-    picture = networks.autoencoder.decode(unpack(x, rows, columns))[0]
-    return ((picture / 2 + 0.5).clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
+    image = networks.autoencoder.decode(unpack(x, rows, columns))[0]
+    return ((image / 2 + 0.5).clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
 
 
-def paint_with_diffusers(networks: Networks, asked: Prompt, width: int, height: int) -> np.ndarray:
-    """The same with diffusers and transformers throughout, noise apart."""
+def generate_with_diffusers(networks: Networks, request: Prompt, width: int, height: int) -> np.ndarray:
+    """The same by diffusers and transformers, except for the noise."""
     start = noise(SEED, CONFIG.autoencoder.z_channels, height // CONFIG.token_px, width // CONFIG.token_px)[None]
     images = pipeline_oracle(networks.flux, networks.autoencoder)(
-        prompt_embeds=t5_oracle(networks.t5, CONFIG.t5)(input_ids=asked.t5_ids).last_hidden_state,
-        pooled_prompt_embeds=clip_oracle(networks.clip, CONFIG.clip)(input_ids=asked.clip_ids).pooler_output,
+        prompt_embeds=t5_oracle(networks.t5, CONFIG.t5)(input_ids=request.t5_ids).last_hidden_state,
+        pooled_prompt_embeds=clip_oracle(networks.clip, CONFIG.clip)(input_ids=request.clip_ids).pooler_output,
         latents=FluxPipeline._pack_latents(start, *start.shape),
         width=width,
         height=height,
@@ -113,17 +113,17 @@ def paint_with_diffusers(networks: Networks, asked: Prompt, width: int, height: 
 
 @pytest.mark.parametrize(("width", "height"), [(96, 64), (40, 120)])
 def test_pixels_equal_diffusers_at_two_ratios(networks: Networks, width: int, height: int) -> None:
-    ours = paint(networks, prompt(1), width, height)
-    theirs = paint_with_diffusers(networks, prompt(1), width, height)
+    ours = generate(networks, prompt(1), width, height)
+    theirs = generate_with_diffusers(networks, prompt(1), width, height)
     assert ours.shape == theirs.shape == (height, width, 3)
     assert np.abs(ours.astype(int) - theirs.astype(int)).max() <= 1
-    assert ours.std(axis=(0, 1)).min() > 25  # each color varies over the picture
+    assert ours.std(axis=(0, 1)).min() > 25  # each color varies over the image
     assert np.isin(ours, (0, 255)).mean() < 0.02
 
 
 @pytest.mark.parametrize("changed", ["t5_ids", "clip_ids"])
-def test_either_half_of_the_prompt_changes_the_picture(networks: Networks, changed: str) -> None:
+def test_either_prompt_embedding_changes_the_image(networks: Networks, changed: str) -> None:
     first = prompt(1)
     second = replace(first, **{changed: getattr(prompt(2), changed)})
-    ours, other = (paint(networks, asked, 96, 64).astype(int) for asked in (first, second))
-    assert np.abs(ours - other).max() > 5  # far more than the level that diffusers may differ by
+    ours, other = (generate(networks, request, 96, 64).astype(int) for request in (first, second))
+    assert np.abs(ours - other).max() > 5  # far more than the rounding difference to diffusers

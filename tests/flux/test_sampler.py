@@ -41,7 +41,7 @@ def test_schedule_falls_evenly_from_noise_to_image(steps: int) -> None:
     assert [a - b for a, b in pairwise(path)] == pytest.approx([1 / steps] * steps)
 
 
-def test_true_velocity_leads_from_noise_to_image_in_any_number_of_steps() -> None:
+def test_exact_velocity_leads_from_noise_to_image_in_any_number_of_steps() -> None:
     noise, image = torch.randn(2, 1, 5, 8, generator=torch.Generator().manual_seed(1))
     for steps in STEPS:
         x, path = noise, schedule(steps)
@@ -50,20 +50,20 @@ def test_true_velocity_leads_from_noise_to_image_in_any_number_of_steps() -> Non
         assert relative_error(x, image) < 1e-6
 
 
-def test_a_true_image_gives_the_true_velocity_at_every_time_of_the_way() -> None:
+def test_velocity_to_the_image_is_exact_at_every_time() -> None:
     noise, image = torch.randn(2, 1, 5, 8, generator=torch.Generator().manual_seed(2))
     for steps in STEPS:
         for t in schedule(steps)[:-1]:
             assert relative_error(velocity_to(image, torch.lerp(image, noise, t), t), noise - image) < 1e-5
 
 
-def test_the_last_step_ends_in_the_predicted_image() -> None:
+def test_last_step_ends_at_the_predicted_image() -> None:
     img, finished = torch.randn(2, 1, 5, 8, generator=torch.Generator().manual_seed(3))
     assert relative_error(euler_step(img, velocity_to(finished.bfloat16(), img, 0.25), 0.25, 0.0), finished) < 1e-2
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_step_is_taken_in_float32_under_a_coarse_velocity(dtype: torch.dtype) -> None:
+def test_step_is_computed_in_float32_from_bfloat16_inputs(dtype: torch.dtype) -> None:
     x, velocity = torch.randn(2, 1, 5, 8, generator=torch.Generator().manual_seed(1)).bfloat16()
     stepped = euler_step(x.to(dtype), velocity, 1.0, 2 / 3)
     assert stepped.dtype == torch.float32

@@ -29,7 +29,7 @@ def random_t5(config: T5Config) -> T5Encoder:
 
 
 def random_ids(config: T5Config, length: int) -> torch.Tensor:
-    """Two prompts, the second one padded with zeros behind its end token."""
+    """Two prompts, the second one padded with zeros after its end token."""
     ids = torch.randint(2, config.vocab_size, (2, length), generator=torch.Generator().manual_seed(4))
     ids[:, -1] = 1
     ids[1, length // 3] = 1
@@ -59,7 +59,7 @@ def test_position_buckets_equal_transformers(buckets: int, farthest: int) -> Non
     assert relative_position_bucket(distance, buckets, farthest).equal(theirs)
 
 
-def test_padding_takes_part() -> None:
+def test_padding_is_attended_to() -> None:
     t5 = random_t5(NARROW)
     ids = random_ids(NARROW, 30)
     unpadded = ids[1:, :11]

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from allaprima.flux import Flux, TransformerConfig
 from allaprima.flux.latents import image_ids, text_ids
-from allaprima.flux.layers import means, places
+from allaprima.flux.layers import latent_stats, position_features
 
 NARROW = TransformerConfig(
     in_channels=16,
@@ -44,7 +44,7 @@ def random_flux(config: TransformerConfig) -> Flux:
 
 
 def inputs(config: TransformerConfig, rows: int, columns: int) -> dict[str, Tensor]:
-    """Two samples, each at a time of its own."""
+    """Two samples at different times."""
     generator = torch.Generator().manual_seed(2)
     return {
         "img": torch.randn(2, rows * columns, config.in_channels, generator=generator),
@@ -92,7 +92,7 @@ def test_every_weight_and_every_input_changes_the_velocity() -> None:
     assert idle == []
 
 
-def test_samples_of_a_batch_do_not_see_each_other() -> None:
+def test_samples_of_a_batch_are_independent() -> None:
     flux = random_flux(NARROW)
     given = inputs(NARROW, 4, 9)
     alone = [flux(**{name: value[i : i + 1] for name, value in given.items()}) for i in range(2)]
@@ -108,7 +108,7 @@ def test_velocity_has_the_dtype_of_the_weights() -> None:
     assert relative_error(rough, exact) < 0.1
 
 
-def test_the_modulations_of_all_steps_at_once_paint_as_those_of_each_step_do() -> None:
+def test_batched_modulations_equal_those_of_each_step() -> None:
     flux, given = random_flux(NARROW), inputs(NARROW, 4, 9)
     y, times = given["y"][:1], torch.tensor([1.0, 0.75, 0.5, 0.25])
     rest = [given[name][:1] for name in ("img", "img_ids", "txt", "txt_ids")]
@@ -124,52 +124,52 @@ def test_the_modulations_of_all_steps_at_once_paint_as_those_of_each_step_do() -
 
 
 @pytest.mark.parametrize(("rows", "columns"), [(12, 12), (7, 20), (1, 24), (1, 1)])
-def test_places_tell_every_token_of_a_canvas_from_every_other(rows: int, columns: int) -> None:
-    (told,) = places(image_ids(rows, columns), 32)
-    assert told.shape == (rows * columns, 32)
-    assert told.abs().max() <= 1
-    apart = torch.cdist(told, told) + 9 * torch.eye(len(told))
+def test_position_features_differ_for_every_token(rows: int, columns: int) -> None:
+    (features,) = position_features(image_ids(rows, columns), 32)
+    assert features.shape == (rows * columns, 32)
+    assert features.abs().max() <= 1
+    apart = torch.cdist(features, features) + 9 * torch.eye(len(features))
     assert apart.min() > 1
 
 
-def test_places_of_some_tokens_are_what_they_are_among_all() -> None:
+def test_position_features_of_some_tokens_equal_those_among_all() -> None:
     ids, some = image_ids(7, 20), [0, 3, 57, 58, 139]
-    assert torch.equal(places(ids[:, some], 32), places(ids, 32)[:, some])
+    assert torch.equal(position_features(ids[:, some], 32), position_features(ids, 32)[:, some])
 
 
-def test_a_row_can_be_read_off_its_places_by_a_matrix() -> None:
-    (told,) = places(image_ids(12, 12), 32)
+def test_row_is_a_linear_function_of_the_position_features() -> None:
+    (features,) = position_features(image_ids(12, 12), 32)
     rows = torch.nn.functional.one_hot(torch.arange(12).repeat_interleave(12)).float()
-    read = told @ (torch.linalg.pinv(told, rtol=1e-3) @ rows)
+    read = features @ (torch.linalg.pinv(features, rtol=1e-3) @ rows)
     assert (read - rows).abs().max() < 0.1
 
 
 @pytest.mark.parametrize("length", [1, 24, 144])
-def test_means_of_noise_are_as_loud_on_any_canvas_and_each_of_one_channel(length: int) -> None:
+def test_latent_stats_of_noise_have_unit_variance_and_depend_on_one_channel_each(length: int) -> None:
     torch.manual_seed(0)
     noise = torch.randn(2000, length, 16)
 
-    told = means(noise)
+    features = latent_stats(noise)
 
-    assert told.shape == (2000, 1, 4)
-    assert told.abs().max() < 1
-    heard = 2 * torch.atanh(told[:, 0])
-    assert heard.std(dim=0).tolist() == pytest.approx([1] * 4, abs=0.06)
-    # A token holds four values of a channel side by side.
+    assert features.shape == (2000, 1, 4)
+    assert features.abs().max() < 1
+    normal = 2 * torch.atanh(features[:, 0])
+    assert normal.std(dim=0).tolist() == pytest.approx([1] * 4, abs=0.06)
+    # A token has four adjacent values per channel.
     moved = noise.clone()
     moved[..., 4:8] += 0.01
-    assert ((means(moved) - told).abs().amax(dim=(0, 1)) > 1e-4).tolist() == [False, True, False, False]
+    assert ((latent_stats(moved) - features).abs().amax(dim=(0, 1)) > 1e-4).tolist() == [False, True, False, False]
 
 
-@pytest.mark.parametrize(("change", "count"), [({"place_channels": 8}, 8), ({"canvas_means": True}, 4)])
-def test_what_else_a_token_brings_is_read_beside_its_latents_and_changes_nothing_else(change: dict, count: int) -> None:
-    plain, told = random_flux(NARROW), Flux(replace(NARROW, **change))
+@pytest.mark.parametrize(("change", "count"), [({"pos_embed_channels": 8}, 8), ({"latent_stats": True}, 4)])
+def test_further_features_are_concatenated_to_the_latents(change: dict, count: int) -> None:
+    plain, extended = random_flux(NARROW), Flux(replace(NARROW, **change))
     weights = plain.state_dict()
     latents, given = weights["img_in.weight"], inputs(NARROW, 4, 9)
-    # Not the same weight for every channel of the stream: the norms would take that away again.
+    # Weights differ by hidden channel: the layer norms would remove a constant.
     read = torch.linspace(-0.3, 0.3, NARROW.hidden_size)[:, None].expand(-1, count)
     with torch.no_grad():
-        told.load_state_dict(weights | {"img_in.weight": torch.cat((latents, torch.zeros_like(read)), dim=1)})
-        assert relative_error(told(**given), plain(**given)) < 1e-6
-        told.load_state_dict(weights | {"img_in.weight": torch.cat((latents, read), dim=1)})
-        assert relative_error(told(**given), plain(**given)) > 1e-3
+        extended.load_state_dict(weights | {"img_in.weight": torch.cat((latents, torch.zeros_like(read)), dim=1)})
+        assert relative_error(extended(**given), plain(**given)) < 1e-6
+        extended.load_state_dict(weights | {"img_in.weight": torch.cat((latents, read), dim=1)})
+        assert relative_error(extended(**given), plain(**given)) > 1e-3

@@ -1,4 +1,4 @@
-"""Which library the kernels' tests call: the package's own, or one that was built with sanitizers."""
+"""Chooses the library that the kernels' tests call: the package's own, or one built with sanitizers."""
 
 import ctypes
 import os
@@ -8,22 +8,22 @@ import pytest
 import torch
 
 from allaprima.kernels import library
-from allaprima.kernels.library import Level
+from allaprima.kernels.library import IsaLevel
 
 if sanitized := os.environ.get("SANITIZED_KERNELS"):
-    library._use(ctypes.CDLL(sanitized))
+    library.library().use(ctypes.CDLL(sanitized))
 
-#: Those that every kernel runs on, of this CPU.
-LEVELS = [level for level in (Level.AVX512, Level.AMX) if level <= library.level()]
+#: The levels of this CPU at which all kernels are available.
+LEVELS = [level for level in (IsaLevel.AVX512, IsaLevel.AMX) if level <= library.level()]
 
 
 @pytest.fixture(autouse=True)
-def _numbers_are_drawn_anew() -> None:
+def _fixed_seed() -> None:
     torch.manual_seed(0)
 
 
 @pytest.fixture(params=LEVELS or [library.level()], ids=lambda level: level.name)
 def _every_level(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Run a test at each level that this CPU has and every kernel runs on."""
+    """Run a test at each of `LEVELS`."""
     with library.limited(request.param):
         yield

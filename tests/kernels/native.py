@@ -1,4 +1,4 @@
-"""What the compiled kernels' tests share."""
+"""Helpers of the compiled kernels' tests."""
 
 import contextlib
 import ctypes
@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from allaprima.kernels import library
-from allaprima.kernels.library import Level
+from allaprima.kernels.library import IsaLevel
 
 NEEDS_AVX512 = pytest.mark.skipif(
-    library.level() < Level.AVX512, reason="the compiled kernels want AVX-512 VNNI and BF16, which this CPU has not"
+    library.level() < IsaLevel.AVX512, reason="the compiled kernels need a CPU with AVX-512 VNNI and BF16"
 )
 AT_EVERY_LEVEL = pytest.mark.usefixtures("_every_level")
 #: bfloat16 has 8 bits: rounding a result to it gives a relative error of 2^-8 at most.
@@ -25,8 +25,8 @@ def draw(*shape: int) -> Tensor:
     return torch.randn(shape).bfloat16()
 
 
-def error(found: Tensor, wanted: Tensor) -> float:
-    return float((found.double() - wanted.double()).norm() / wanted.double().norm())
+def error(actual: Tensor, expected: Tensor) -> float:
+    return float((actual.double() - expected.double()).norm() / expected.double().norm())
 
 
 @contextlib.contextmanager
@@ -40,11 +40,11 @@ def threads(count: int) -> Iterator[None]:
 
 
 def same_bits_with_any_threads(work: Callable[[], Tensor]) -> bool:
-    found = []
+    actual = []
     for count in (1, 2, 5):
         with threads(count):
-            found.append(work().clone())
-    return all(torch.equal(each.view(torch.int16), found[0].view(torch.int16)) for each in found)
+            actual.append(work().clone())
+    return all(torch.equal(each.view(torch.int16), actual[0].view(torch.int16)) for each in actual)
 
 
 def cpu_flags() -> set[str]:
@@ -53,12 +53,12 @@ def cpu_flags() -> set[str]:
 
 
 def at_the_end_of_memory(x: Tensor) -> Tensor:
-    """Return a copy behind which no byte can be read."""
+    """Return a copy that ends at an unreadable page, so that a read past its end crashes."""
     pages = -(-x.nbytes // mmap.PAGESIZE) * mmap.PAGESIZE
     memory = mmap.mmap(-1, pages + mmap.PAGESIZE)
     address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.mprotect(ctypes.c_void_p(address + pages), ctypes.c_size_t(mmap.PAGESIZE), 0):
-        raise OSError(ctypes.get_errno(), "the page behind can't be shut")
-    place = torch.frombuffer(memory, dtype=x.dtype, count=x.numel(), offset=pages - x.nbytes)
-    return place.view(x.shape).copy_(x)
+        raise OSError(ctypes.get_errno(), "mprotect failed")
+    copy = torch.frombuffer(memory, dtype=x.dtype, count=x.numel(), offset=pages - x.nbytes)
+    return copy.view(x.shape).copy_(x)

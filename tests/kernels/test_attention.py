@@ -1,4 +1,4 @@
-"""Attention against the framework's own, in float64."""
+"""Attention against torch's own, in float64."""
 
 import pytest
 import torch
@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from allaprima.kernels import attention
-from allaprima.kernels.attention import BAND_LOGITS
+from allaprima.kernels.attention import CHUNK_LOGITS
 
 #: Batch, heads, queries, keys, width.
 SHAPES = [(1, 1, 1, 1, 1), (2, 3, 7, 7, 5), (1, 2, 33, 17, 24), (3, 1, 5, 40, 16)]
@@ -40,11 +40,11 @@ def test_low_precision_stays_near_the_exact_value() -> None:
 @pytest.mark.parametrize(
     ("heads", "queries", "keys"),
     [(2, 3000, 3000), (1, 4500, 4000)],
-    ids=["a band holds a head", "a head needs two bands, the second one short"],
+    ids=["one chunk per head", "two chunks per head, the second one shorter"],
 )
-def test_bands_equal_the_whole(heads: int, queries: int, keys: int) -> None:
+def test_chunked_attention_equals_unchunked(heads: int, queries: int, keys: int) -> None:
     q, k, v = draw(1, heads, queries, keys, 8)
-    assert heads * queries * keys > BAND_LOGITS
+    assert heads * queries * keys > CHUNK_LOGITS
     # Parts of heads and queries that are small enough to be computed whole.
     whole = [
         torch.cat([attention(rows, k[:, h : h + 1], v[:, h : h + 1]) for rows in q[:, h : h + 1].split(1500, dim=2)], 2)
@@ -53,6 +53,6 @@ def test_bands_equal_the_whole(heads: int, queries: int, keys: int) -> None:
     torch.testing.assert_close(attention(q, k, v), torch.cat(whole, dim=1), rtol=0, atol=1e-6)
 
 
-def test_bands_equal_the_framework_for_each_sample_of_a_batch() -> None:
+def test_chunked_attention_equals_the_framework_for_each_sample_of_a_batch() -> None:
     q, k, v = draw(2, 1, 4200, 4200, 4)
     torch.testing.assert_close(attention(q, k, v), scaled_dot_product_attention(q, k, v), rtol=0, atol=1e-5)

@@ -1,127 +1,45 @@
-"""What of the compiled kernels is used, and where their results lie."""
+"""Loading of the compiled library, and the level in use."""
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+import subprocess
+import sys
 
 import pytest
 import torch
 from native import cpu_flags
-from torch import Tensor
 
-from allaprima.kernels import library, workspace
-from allaprima.kernels.library import Level
+from allaprima.kernels import library
+from allaprima.kernels.library import IsaLevel
 
 AVX512 = {"avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_vnni", "avx512_bf16"}
 AMX = AVX512 | {"amx_tile", "amx_int8", "amx_bf16"}
 
 
-def test_a_cpu_that_can_run_the_kernels_runs_them() -> None:
+def test_highest_level_that_the_cpu_supports_is_used() -> None:
     if not shutil.which("g++"):
         pytest.skip("no compiler here")
     if not cpu_flags() >= {"avx2", "fma"} or library.LIMIT_VARIABLE in os.environ:
-        pytest.skip("this CPU has no AVX2, or the kernels are limited by hand")
-    assert library.is_built(), "there is a compiler, and the package was built without its kernels"
-    wanted = Level.AVX512 if cpu_flags() >= AVX512 else Level.AVX2
-    assert library.level() == (Level.AMX if cpu_flags() >= AMX else wanted)
+        pytest.skip(f"this CPU has no AVX2, or {library.LIMIT_VARIABLE} is set")
+    assert library.is_built(), "there is a compiler, but the package was built without its kernels"
+    expected = IsaLevel.AVX512 if cpu_flags() >= AVX512 else IsaLevel.AVX2
+    assert library.level() == (IsaLevel.AMX if cpu_flags() >= AMX else expected)
 
 
-def test_a_limit_holds_while_it_is_asked() -> None:
+def test_library_is_loaded_by_the_first_call_and_reads_its_variable_then() -> None:
+    code = (
+        "import os; from allaprima.kernels import library;"
+        "print(library.library.cache_info().currsize);"
+        "os.environ[library.LIMIT_VARIABLE] = 'torch';"
+        "print(library.level().name)"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.split() == ["0", "TORCH"]
+
+
+def test_limited_lowers_the_level_inside_the_context() -> None:
     before = library.level()
-    with library.limited(Level.TORCH):
-        assert library.level() == Level.TORCH
-        assert not library.takes(torch.zeros(2).bfloat16())
+    with library.limited(IsaLevel.TORCH):
+        assert library.level() == IsaLevel.TORCH
+        assert not library.supports_rows(torch.zeros(2).bfloat16())
     assert library.level() == before
-
-
-@pytest.fixture
-def new_thread() -> Iterator[ThreadPoolExecutor]:
-    """Runs what is submitted one after the other in a thread that has no pieces yet."""
-    with ThreadPoolExecutor(1) as pool:
-        yield pool
-
-
-def test_a_piece_is_used_again_when_nothing_lies_in_it(new_thread: ThreadPoolExecutor) -> None:
-    def work() -> None:
-        like = torch.zeros(1)
-        first = workspace.empty((1024, 1024), like)
-        place = first.data_ptr()
-        view = first[3:]
-        second = workspace.empty((1024, 1024), like)
-        assert second.data_ptr() != place
-        del first
-        assert workspace.empty((1024, 1024), like).data_ptr() not in (place, second.data_ptr())
-        del view
-        assert workspace.empty((900, 1024), like).data_ptr() == place
-
-    new_thread.submit(work).result()
-
-
-@pytest.mark.parametrize(
-    "view_of",
-    [
-        lambda tensor: tensor[3:],
-        lambda tensor: tensor.view(torch.int32),
-        lambda tensor: tensor.numpy()[5:],
-        lambda tensor: memoryview(tensor.numpy()),
-        lambda tensor: tensor.untyped_storage(),
-    ],
-    ids=["slice", "other dtype", "numpy view", "memoryview", "storage"],
-)
-def test_memory_is_not_reused_while_a_view_of_it_is_held(
-    new_thread: ThreadPoolExecutor, view_of: Callable[[Tensor], object]
-) -> None:
-    def work() -> None:
-        like = torch.zeros(1)
-        tensor = workspace.empty((1024, 1024), like)
-        address = tensor.data_ptr()
-        view = view_of(tensor)
-        del tensor
-        later = [workspace.empty((1024, 1024), like) for _ in range(3)]
-        assert address not in [each.data_ptr() for each in later]
-        del view
-        assert workspace.empty((1024, 1024), like).data_ptr() == address
-
-    new_thread.submit(work).result()
-
-
-def test_a_view_of_the_lent_array_holds_its_memory() -> None:
-    blocks = workspace.Workspace()
-    array = blocks.take(2**20)
-    address, view = array.ctypes.data, array[7:]
-    del array
-    assert blocks.take(2**20).ctypes.data != address
-    del view
-    assert blocks.take(2**20).ctypes.data == address
-
-
-def test_a_small_tensor_and_a_much_smaller_one_leave_a_piece_alone(new_thread: ThreadPoolExecutor) -> None:
-    def work() -> None:
-        like = torch.zeros(1)
-        place = workspace.empty((2048, 1024), like).data_ptr()
-        assert workspace.empty((1024, 1024), like).data_ptr() != place
-        assert workspace.empty((10,), like).shape == (10,)
-
-    new_thread.submit(work).result()
-
-
-def test_idle_pieces_are_let_go_beyond_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workspace, "LIMIT", 10 * 2**20)
-    made = workspace.Workspace()
-    held = made.take(4 * 2**20)
-    [kept] = made.blocks
-    for size in (3, 5, 7):
-        made.take(size * 2**20)
-        assert sum(block.nbytes for block in made.blocks) <= 10 * 2**20
-    assert kept in made.blocks
-    assert not kept.is_idle
-    del held
-    assert kept.is_idle
-
-
-def test_threads_share_no_piece(new_thread: ThreadPoolExecutor) -> None:
-    like = torch.zeros(1)
-    place = workspace.empty((1024, 1024), like).data_ptr()
-    found = new_thread.submit(lambda: workspace.empty((1024, 1024), like).data_ptr()).result()
-    assert found != place

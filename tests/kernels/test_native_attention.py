@@ -1,4 +1,4 @@
-"""The compiled attention and what precedes it, against float64."""
+"""The compiled attention, and norm and rotary positions of queries and keys, against float64."""
 
 import pytest
 import torch
@@ -14,8 +14,8 @@ from native import (
 from torch import Tensor
 from torch.nn.functional import rms_norm, scaled_dot_product_attention
 
-from allaprima.kernels import attention, library, turn_heads
-from allaprima.kernels.library import Level
+from allaprima.kernels import attention, library, qk_norm_rope
+from allaprima.kernels.library import IsaLevel
 
 pytestmark = [NEEDS_AVX512, AT_EVERY_LEVEL]
 
@@ -41,34 +41,34 @@ def exact(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None, scale: fl
 
 
 @SHAPES
-def test_it_is_the_exact_value_but_for_the_rounding_of_weights_and_result(shape: tuple[int, ...]) -> None:
+def test_attention_equals_float64_up_to_rounding(shape: tuple[int, ...]) -> None:
     q, k, v = heads(*shape)
     assert error(attention(q, k, v), exact(q, k, v)) < 2 * ROUNDING
     bias = torch.randn(1, *shape[1:4]).bfloat16()
     assert error(attention(q, k, v, bias=bias, scale=0.5), exact(q, k, v, bias, 0.5)) < 4 * ROUNDING
 
 
-def test_a_result_may_be_put_into_a_part_of_wider_rows() -> None:
+def test_result_is_written_into_a_slice_of_wider_rows() -> None:
     q, k, v = heads(1, 4, 60, 60, 32)
     wide = torch.zeros(1, 60, 200).bfloat16()
-    place = wide[..., 40:168].unflatten(-1, (4, 32)).transpose(1, 2)
-    assert attention(q, k, v, out=place).data_ptr() == place.data_ptr()
-    assert torch.equal(place, attention(q, k, v))
+    out = wide[..., 40:168].unflatten(-1, (4, 32)).transpose(1, 2)
+    assert attention(q, k, v, out=out).data_ptr() == out.data_ptr()
+    assert torch.equal(out, attention(q, k, v))
     assert not wide[..., :40].any()
     assert not wide[..., 168:].any()
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 300, 700, 64), (1, 24, 70, 70, 32)], ids=str)
-def test_bits_depend_neither_on_threads_nor_on_other_queries(shape: tuple[int, ...]) -> None:
+def test_bits_do_not_depend_on_threads_or_other_queries(shape: tuple[int, ...]) -> None:
     q, k, v = heads(*shape)
     assert same_bits_with_any_threads(lambda: attention(q, k, v))
     assert torch.equal(attention(q, k, v)[:, :, 51:53], attention(q[:, :, 51:53], k, v))
 
 
-def test_nothing_is_read_behind_the_last_row() -> None:
+def test_no_memory_is_read_past_the_last_row() -> None:
     q, k, v = (draw(1, 33, 1, 64) for _ in range(3))
-    wanted = attention(*(x.transpose(1, 2) for x in (q, k, v))).clone()
-    assert torch.equal(attention(*(at_the_end_of_memory(x).transpose(1, 2) for x in (q, k, v))), wanted)
+    expected = attention(*(x.transpose(1, 2) for x in (q, k, v))).clone()
+    assert torch.equal(attention(*(at_the_end_of_memory(x).transpose(1, 2) for x in (q, k, v))), expected)
 
 
 def test_large_logits_neither_overflow_nor_vanish() -> None:
@@ -76,7 +76,7 @@ def test_large_logits_neither_overflow_nor_vanish() -> None:
     assert error(attention(q, k, v), exact(q, k, v)) < 4 * ROUNDING
 
 
-def test_queries_may_be_cut_from_rows_of_an_odd_width() -> None:
+def test_queries_may_be_slices_of_rows_of_odd_width() -> None:
     wide = draw(1, 60, 3 * 64 + 1)
     q, k, v = (wide[..., i * 64 : (i + 1) * 64].unflatten(-1, (2, 32)).transpose(1, 2) for i in range(3))
     assert torch.equal(
@@ -84,30 +84,30 @@ def test_queries_may_be_cut_from_rows_of_an_odd_width() -> None:
     )
 
 
-def test_keys_may_be_shut_out_by_the_bias_a_whole_block_of_them() -> None:
+def test_bias_of_minus_infinity_masks_a_whole_block_of_keys() -> None:
     q, k, v = heads(1, 2, 60, 1100, 64)
     bias = torch.zeros(1, 2, 60, 1100)
     bias[..., :600] = -torch.inf
     assert error(attention(q, k, v, bias=bias), exact(q, k, v, bias)) < 4 * ROUNDING
 
 
-def test_no_queries_give_no_results() -> None:
+def test_zero_queries_give_an_empty_result() -> None:
     q, k, v = heads(1, 2, 0, 5, 64)
     assert attention(q, k, v).shape == (1, 2, 0, 64)
 
 
-def test_no_keys_give_no_numbers() -> None:
+def test_zero_keys_give_nan() -> None:
     q, k, v = heads(1, 2, 5, 0, 64)
     assert attention(q, k, v).isnan().all()
 
 
-def test_zeros_give_the_mean_of_the_values() -> None:
+def test_queries_of_zeros_give_the_mean_of_the_values() -> None:
     q, k, v = heads(1, 2, 5, 77, 64)
     assert error(attention(0 * q, k, v), v.double().mean(dim=2, keepdim=True).expand(1, 2, 5, 64)) < 2 * ROUNDING
 
 
 @pytest.mark.parametrize("value", [torch.inf, torch.nan])
-def test_what_is_not_finite_in_a_query_stays_in_its_own_row(value: float) -> None:
+def test_non_finite_query_affects_only_its_own_row(value: float) -> None:
     q, k, v = heads(1, 2, 60, 80, 64)
     before = attention(q, k, v).clone()
     q[0, 1, 7, 3] = value
@@ -117,7 +117,7 @@ def test_what_is_not_finite_in_a_query_stays_in_its_own_row(value: float) -> Non
     assert torch.equal(after, before)
 
 
-def test_a_value_that_is_not_finite_is_seen_by_all() -> None:
+def test_non_finite_value_reaches_every_query() -> None:
     q, k, v = heads(1, 1, 60, 80, 64)
     v[0, 0, 79, 5] = torch.inf
     assert not torch.isfinite(attention(q, k, v)[..., 5]).any()
@@ -125,20 +125,20 @@ def test_a_value_that_is_not_finite_is_seen_by_all() -> None:
 
 
 @pytest.mark.parametrize(("length", "count", "width"), [(1, 1, 16), (257, 3, 32), (40, 24, 128), (9, 2, 6)])
-def test_heads_are_normalised_and_turned(length: int, count: int, width: int) -> None:
+def test_qk_norm_rope_equals_float64(length: int, count: int, width: int) -> None:
     qkv, scales = draw(2, length, 3 * count * width), [draw(width), draw(width)]
     angles = torch.randn(2, length, width // 2)
     cos, sin = angles.cos(), angles.sin()
-    wanted = [part.double() for part in qkv.unflatten(-1, (3, count, width)).unbind(2)]
+    expected = [part.double() for part in qkv.unflatten(-1, (3, count, width)).unbind(2)]
     for i, scale in enumerate(scales):
-        normed = rms_norm(wanted[i], (width,), scale.double(), 1e-6)
+        normed = rms_norm(expected[i], (width,), scale.double(), 1e-6)
         pairs = torch.view_as_complex(normed.unflatten(-1, (-1, 2)).contiguous())
         turn = torch.polar(torch.ones_like(angles.double()), angles.double())[:, :, None]
-        wanted[i] = torch.view_as_real(pairs * turn).flatten(-2)
-    with library.limited(Level.TORCH):
-        plain = turn_heads(qkv.clone(), *scales, cos, sin, count)
-    found = turn_heads(qkv.clone(), *scales, cos, sin, count)
-    for result, limit in ((found, ROUNDING), (plain, 3 * ROUNDING)):
-        assert error(result, torch.stack(wanted, dim=2).flatten(2)) < limit
-    assert torch.equal(found[..., 2 * count * width :], qkv[..., 2 * count * width :])
-    assert same_bits_with_any_threads(lambda: turn_heads(qkv.clone(), *scales, cos, sin, count))
+        expected[i] = torch.view_as_real(pairs * turn).flatten(-2)
+    with library.limited(IsaLevel.TORCH):
+        plain = qk_norm_rope(qkv.clone(), *scales, cos, sin, count)
+    actual = qk_norm_rope(qkv.clone(), *scales, cos, sin, count)
+    for result, limit in ((actual, ROUNDING), (plain, 3 * ROUNDING)):
+        assert error(result, torch.stack(expected, dim=2).flatten(2)) < limit
+    assert torch.equal(actual[..., 2 * count * width :], qkv[..., 2 * count * width :])
+    assert same_bits_with_any_threads(lambda: qk_norm_rope(qkv.clone(), *scales, cos, sin, count))

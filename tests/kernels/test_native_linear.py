@@ -1,4 +1,4 @@
-"""The compiled linears against float64, over odd shapes and numbers, alone and among others, with any threads."""
+"""The compiled linears against float64: odd shapes and values, batches, any number of threads."""
 
 import pytest
 import torch
@@ -13,8 +13,8 @@ from native import (
 )
 from torch import Tensor, nn
 
-from allaprima.kernels import Epilogue, Int8Linear, Linear, beside, library
-from allaprima.kernels.library import Level
+from allaprima.kernels import Epilogue, Int8Linear, Linear, Segment, concat_into, library
+from allaprima.kernels.library import IsaLevel
 from allaprima.kernels.quantized import _quantize_native, quantize_rows
 
 pytestmark = [NEEDS_AVX512, AT_EVERY_LEVEL]
@@ -25,10 +25,10 @@ SHAPES = pytest.mark.parametrize(
     ids=str,
 )
 KINDS = pytest.mark.parametrize("kind", [Linear, Int8Linear])
-Made = Linear | Int8Linear
+AnyLinear = Linear | Int8Linear
 
 
-def made(kind: type[Made], columns: int, rows: int, *, bias: bool = True) -> tuple[Made, Tensor]:
+def make_linear(kind: type[AnyLinear], columns: int, rows: int, *, bias: bool = True) -> tuple[AnyLinear, Tensor]:
     """Return a linear and, in float64, the weight that it multiplies with."""
     plain = Linear(columns, rows, bias=bias).bfloat16().requires_grad_(requires_grad=False)
     if kind is Linear:
@@ -39,7 +39,7 @@ def made(kind: type[Made], columns: int, rows: int, *, bias: bool = True) -> tup
     return packed, packed.weight.double() * packed.scale[:, None].double()
 
 
-def exact(linear: Made, weight: Tensor, x: Tensor) -> Tensor:
+def exact(linear: AnyLinear, weight: Tensor, x: Tensor) -> Tensor:
     """Return the linear's result in float64, of the activations that it multiplies."""
     values = x.double()
     if isinstance(linear, Int8Linear):
@@ -51,18 +51,16 @@ def exact(linear: Made, weight: Tensor, x: Tensor) -> Tensor:
 @KINDS
 @SHAPES
 @pytest.mark.parametrize("bias", [True, False])
-def test_it_is_the_plain_product_but_for_the_rounding_of_its_result(
-    kind: type[Made], shape: tuple[int, int, int], bias: bool
-) -> None:
+def test_product_equals_float64_up_to_rounding(kind: type[AnyLinear], shape: tuple[int, int, int], bias: bool) -> None:
     tokens, columns, rows = shape
-    linear, weight = made(kind, columns, rows, bias=bias)
+    linear, weight = make_linear(kind, columns, rows, bias=bias)
     x = draw(tokens, columns)
     assert error(linear(x), exact(linear, weight, x)) < ROUNDING
 
 
 @KINDS
-def test_what_follows_is_done_in_its_order(kind: type[Made]) -> None:
-    linear, weight = made(kind, 130, 70)
+def test_epilogue_is_applied_in_order(kind: type[AnyLinear]) -> None:
+    linear, weight = make_linear(kind, 130, 70)
     x, gate, residual = draw(2, 19, 130), draw(2, 1, 70), draw(2, 19, 70)
     plain = exact(linear, weight, x)
     curved = nn.functional.gelu(plain, approximate="tanh")
@@ -74,8 +72,8 @@ def test_what_follows_is_done_in_its_order(kind: type[Made]) -> None:
 
 
 @KINDS
-def test_a_part_of_the_rows_is_that_part_of_the_result(kind: type[Made]) -> None:
-    linear, _ = made(kind, 66, 200)
+def test_slice_of_the_rows_gives_that_slice_of_the_result(kind: type[AnyLinear]) -> None:
+    linear, _ = make_linear(kind, 66, 200)
     x = draw(9, 66)
     whole = linear(x)
     assert torch.equal(linear(x, rows=slice(70)), whole[:, :70])
@@ -83,30 +81,32 @@ def test_a_part_of_the_rows_is_that_part_of_the_result(kind: type[Made]) -> None
 
 
 @KINDS
-def test_results_are_put_beside_each_other_in_the_place_that_they_are_offered(kind: type[Made]) -> None:
-    linear, _ = made(kind, 64, 48)
-    other, _ = made(kind, 64, 21)
+def test_concat_into_equals_cat(kind: type[AnyLinear]) -> None:
+    linear, _ = make_linear(kind, 64, 48)
+    other, _ = make_linear(kind, 64, 21)
     x = draw(1, 11, 64)
     with torch.no_grad():
-        both = beside(-1, x.shape, x, (48, lambda out: linear(x, out=out)), (21, lambda out: other(x, out=out)))
-        under = beside(1, (1, 11, 48), x, *[(11, lambda out: linear(x, out=out))] * 2)
-    assert torch.equal(both, torch.cat((linear(x), other(x)), dim=-1))
-    assert torch.equal(under, torch.cat((linear(x), linear(x)), dim=1))
+        segments = [Segment(48, lambda out: linear(x, out=out)), Segment(21, lambda out: other(x, out=out))]
+        columns = concat_into(segments, axis=-1, shape=x.shape, like=x)
+        segments = [Segment(11, lambda out: linear(x, out=out)), Segment(11, lambda _out: linear(x))]
+        rows = concat_into(segments, axis=1, shape=(1, 11, 48), like=x)
+    assert torch.equal(columns, torch.cat((linear(x), other(x)), dim=-1))
+    assert torch.equal(rows, torch.cat((linear(x), linear(x)), dim=1))
 
 
 @KINDS
-def test_activations_may_be_a_part_of_wider_rows(kind: type[Made]) -> None:
-    linear, _ = made(kind, 64, 24)
+def test_activations_may_be_slices_of_wider_rows(kind: type[AnyLinear]) -> None:
+    linear, _ = make_linear(kind, 64, 24)
     wide = draw(1, 17, 201)
     assert torch.equal(linear(wide[..., 30:94]), linear(wide[..., 30:94].clone()))
 
 
 @KINDS
 @pytest.mark.parametrize(("tokens", "columns", "rows"), [(3, 3100, 70), (400, 3100, 64), (40, 3104, 2000)])
-def test_bits_depend_neither_on_threads_nor_on_what_else_is_in_the_batch(
-    kind: type[Made], tokens: int, columns: int, rows: int
+def test_bits_do_not_depend_on_threads_or_the_rest_of_the_batch(
+    kind: type[AnyLinear], tokens: int, columns: int, rows: int
 ) -> None:
-    linear, _ = made(kind, columns, rows)
+    linear, _ = make_linear(kind, columns, rows)
     x = draw(tokens, columns)
     assert same_bits_with_any_threads(lambda: linear(x))
     assert all(torch.equal(linear(x)[i], linear(x[i : i + 1])[0]) for i in (0, tokens // 2, tokens - 1))
@@ -114,8 +114,8 @@ def test_bits_depend_neither_on_threads_nor_on_what_else_is_in_the_batch(
 
 @KINDS
 @pytest.mark.parametrize("value", [torch.inf, -torch.inf, torch.nan])
-def test_what_is_not_finite_stays_so_in_its_own_token_alone(kind: type[Made], value: float) -> None:
-    linear, _ = made(kind, 64, 70)
+def test_non_finite_token_affects_only_itself(kind: type[AnyLinear], value: float) -> None:
+    linear, _ = make_linear(kind, 64, 70)
     x = draw(9, 64)
     before = linear(x)
     x[4, 7] = value
@@ -126,8 +126,8 @@ def test_what_is_not_finite_stays_so_in_its_own_token_alone(kind: type[Made], va
 
 
 @KINDS
-def test_zeros_give_the_bias_and_outliers_their_share(kind: type[Made]) -> None:
-    linear, weight = made(kind, 128, 40)
+def test_zeros_give_the_bias_and_outliers_stay_accurate(kind: type[AnyLinear]) -> None:
+    linear, weight = make_linear(kind, 128, 40)
     assert torch.equal(linear(torch.zeros(3, 128).bfloat16()), linear.bias.expand(3, 40))
     x = draw(5, 128)
     x[2, 3], x[3, 9] = 3e4, -1e-30
@@ -137,17 +137,17 @@ def test_zeros_give_the_bias_and_outliers_their_share(kind: type[Made]) -> None:
 @pytest.mark.parametrize("shape", [(257, 192, 72), (13, 5002, 129)], ids=str)
 def test_int8_has_the_same_bits_at_every_level(shape: tuple[int, int, int]) -> None:
     tokens, columns, rows = shape
-    linear, _ = made(Int8Linear, columns, rows)
+    linear, _ = make_linear(Int8Linear, columns, rows)
     x = draw(tokens, columns)
-    found = linear(x)
-    with library.limited(Level.AVX512):
-        assert torch.equal(linear(x), found)
+    actual = linear(x)
+    with library.limited(IsaLevel.AVX512):
+        assert torch.equal(linear(x), actual)
 
 
 @KINDS
 @pytest.mark.parametrize("tokens", [1, 15, 17, 33])
-def test_nothing_is_read_behind_the_last_row(kind: type[Made], tokens: int) -> None:
-    linear, weight = made(kind, 64, 40)
+def test_no_memory_is_read_past_the_last_row(kind: type[AnyLinear], tokens: int) -> None:
+    linear, weight = make_linear(kind, 64, 40)
     x = at_the_end_of_memory(draw(tokens, 64))
     assert error(linear(x), exact(linear, weight, x)) < ROUNDING
     with torch.no_grad():
@@ -159,50 +159,50 @@ def test_nothing_is_read_behind_the_last_row(kind: type[Made], tokens: int) -> N
     assert error(linear(x), exact(linear, weight, x)) < ROUNDING
 
 
-def test_every_product_of_extreme_numbers_is_exact() -> None:
+def test_products_of_extreme_values_are_exact() -> None:
     weight = torch.full((70, 15360), -127, dtype=torch.int8)
     linear = Int8Linear.like(nn.Linear(15360, 70, bias=False), torch.bfloat16)
     linear.load_state_dict({"weight": weight, "scale": torch.ones(70)}, assign=True)
     x = torch.full((7, 15360), 127.0).bfloat16()
-    wanted = torch.tensor(-127.0 * 127 * 15360)
-    assert torch.equal(linear(x), wanted.bfloat16().expand(7, 70))
-    assert torch.equal(linear(-x), -wanted.bfloat16().expand(7, 70))
+    expected = torch.tensor(-127.0 * 127 * 15360)
+    assert torch.equal(linear(x), expected.bfloat16().expand(7, 70))
+    assert torch.equal(linear(-x), -expected.bfloat16().expand(7, 70))
 
 
 @pytest.mark.parametrize("columns", [1, 3, 4, 70, 257, 3072])
-def test_activations_are_packed_as_the_definition_packs_them(columns: int) -> None:
+def test_native_quantization_equals_quantize_rows(columns: int) -> None:
     x = draw(40, columns)
     x[3] = 0
     x[5, 0] = 1e30
     x[7] = 1e-38 * torch.arange(columns)
     packed, scale, sums = _quantize_native(x)
-    wanted, wanted_scale = quantize_rows(x)
-    assert torch.equal(packed[:, :columns], wanted)
+    expected, expected_scale = quantize_rows(x)
+    assert torch.equal(packed[:, :columns], expected)
     assert not packed[:, columns:].any()
-    assert torch.equal(scale, wanted_scale)
-    assert torch.equal(sums, wanted.sum(dim=1, dtype=torch.int32))
+    assert torch.equal(scale, expected_scale)
+    assert torch.equal(sums, expected.sum(dim=1, dtype=torch.int32))
 
 
 @KINDS
-def test_torchs_own_operations_give_the_same_but_for_rounding(kind: type[Made]) -> None:
-    linear, _ = made(kind, 192, 72)
+def test_torch_version_gives_the_same_up_to_rounding(kind: type[AnyLinear]) -> None:
+    linear, _ = make_linear(kind, 192, 72)
     x, gate, residual = draw(1, 50, 192), draw(1, 1, 72), draw(1, 50, 72)
-    then = Epilogue(gelu=True, gate=gate, residual=residual)
-    found = linear(x, then)
-    with library.limited(Level.TORCH):
-        assert error(found, linear(x, then)) < 3 * ROUNDING
+    epilogue = Epilogue(gelu=True, gate=gate, residual=residual)
+    actual = linear(x, epilogue)
+    with library.limited(IsaLevel.TORCH):
+        assert error(actual, linear(x, epilogue)) < 3 * ROUNDING
 
 
 @KINDS
-def test_no_tokens_give_no_results(kind: type[Made]) -> None:
-    linear, _ = made(kind, 64, 48)
+def test_zero_tokens_or_rows_give_an_empty_result(kind: type[AnyLinear]) -> None:
+    linear, _ = make_linear(kind, 64, 48)
     assert linear(draw(1, 0, 64)).shape == (1, 0, 48)
     assert linear(draw(1, 3, 64), rows=slice(0)).shape == (1, 3, 0)
 
 
 @KINDS
-def test_what_the_kernels_can_not_be_given_is_torchs(kind: type[Made]) -> None:
-    linear, weight = made(kind, 64, 48)
+def test_unsupported_shapes_fall_back_to_torch(kind: type[AnyLinear]) -> None:
+    linear, weight = make_linear(kind, 64, 48)
     x = draw(2, 3, 5, 64)
     assert error(linear(x.transpose(0, 1)), exact(linear, weight, x).transpose(0, 1)) < 2 * ROUNDING
     residual = draw(2, 1, 48)
@@ -212,7 +212,7 @@ def test_what_the_kernels_can_not_be_given_is_torchs(kind: type[Made]) -> None:
     )
 
 
-def test_gradients_flow_where_they_are_asked() -> None:
+def test_gradients_are_computed_when_recorded() -> None:
     linear = Linear(64, 48).bfloat16()
     linear(draw(3, 64), Epilogue(gelu=True)).sum().backward()
     assert linear.weight.grad is not None

@@ -1,4 +1,4 @@
-"""The kernels' tests on kernels built with sanitizers, which see all but masked loads and stores."""
+"""Runs the kernels' tests on a build with sanitizers, which check everything except masked loads and stores."""
 
 import os
 import shutil
@@ -16,7 +16,7 @@ TESTS.append("test_int8_product.py")
 
 
 @NEEDS_AVX512
-def test_the_kernels_stay_inside_their_buffers_and_in_defined_behaviour(tmp_path: Path) -> None:
+def test_kernels_have_no_sanitizer_errors(tmp_path: Path) -> None:
     if not shutil.which("g++"):
         pytest.skip("no compiler here")
     (extension,) = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["ext-modules"]
@@ -30,7 +30,7 @@ def test_the_kernels_stay_inside_their_buffers_and_in_defined_behaviour(tmp_path
     ]
     environment = os.environ | {
         "LD_PRELOAD": " ".join(runtime),
-        # Python and torch keep memory until the end by design.
+        # Python and torch do not free all memory at exit.
         "ASAN_OPTIONS": "detect_leaks=0",
         "SANITIZED_KERNELS": str(library),
     }

@@ -7,7 +7,7 @@ import torch
 
 from allaprima.flux import SKETCH
 from allaprima.flux.latents import noise, pack
-from allaprima.flux.layers import means
+from allaprima.flux.layers import latent_stats
 from training.batches import Batches, Gallery, Mix
 from training.buckets import Bucket
 from training.cells import ANSWERS, right_answers
@@ -55,7 +55,7 @@ def test_steered_noise_tells_the_leeway_and_is_otherwise_as_it_was():
 
     assert torch.allclose(read_leeway(found), leeway, atol=1e-4)
     # As every image token hears it.
-    assert torch.allclose(2 * torch.atanh(means(found)[:, 0, :LEEWAY]), leeway, atol=1e-3)
+    assert torch.allclose(2 * torch.atanh(latent_stats(found)[:, 0, :LEEWAY]), leeway, atol=1e-3)
     assert torch.equal(found[..., 4 * LEEWAY :], plain[..., 4 * LEEWAY :])
     # The same shift for every value of a channel.
     assert (found - plain).std(dim=1).max() < 1e-5

@@ -15,7 +15,7 @@ def test_canvases_are_whole_tokens_of_about_the_pictures_ratio(size):
     assert width % SKETCH.token_px == height % SKETCH.token_px == 0
     assert width / height == pytest.approx(size[0] / size[1], rel=0.1)
     tokens = width * height // SKETCH.token_px**2
-    assert 7 / 8 <= tokens / SKETCH.canvas_tokens <= 9 / 8
+    assert 7 / 8 <= tokens / SKETCH.native_tokens <= 9 / 8
 
 
 @pytest.fixture

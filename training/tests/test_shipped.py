@@ -25,7 +25,9 @@ def pipeline() -> Pipeline:
 @pytest.fixture(scope="module")
 def shares(pipeline: Pipeline) -> dict[str, float]:
     def paint(prompt: str, seed: int):
-        return pipeline.paint(GenerationRequest(prompt=prompt, seed=seed, model=SKETCH_ID, width=SIDE, height=SIDE))[0]
+        return pipeline.generate(GenerationRequest(prompt=prompt, seed=seed, model=SKETCH_ID, width=SIDE, height=SIDE))[
+            0
+        ]
 
     return score(paint, load_detector().look, asks()[::EVERY], (0,))
 

@@ -42,7 +42,7 @@ def test_one_command_trains_from_nothing_and_goes_on_where_it_stopped(art, tmp_p
     assert list((tmp_path / "work").glob("sheet-*.png"))
     model = open_model(tmp_path / "model").load()
     assert model.networks.transformer.final_layer.linear.weight.abs().sum() > 0
-    pictures = Pipeline(model, "cpu").paint(
+    pictures = Pipeline(model, "cpu").generate(
         GenerationRequest(prompt="a fox on a beach", seed=0, model=SKETCH_ID, width=256, height=192)
     )
     assert pictures[0].shape == (192, 256, 3)

@@ -13,7 +13,7 @@ from allaprima.engine.safety.checker import SafetyChecker
 from allaprima.errors import WeightsError
 from allaprima.flux import SCHNELL
 from allaprima.kernels import library
-from allaprima.kernels.library import Level
+from allaprima.kernels.library import IsaLevel
 from allaprima.weights.memory import available_bytes
 from allaprima.weights.open import open_model
 from allaprima.weights.paths import pulled_folders, sketch_folder
@@ -77,14 +77,14 @@ def _torch() -> Finding:
 
 def _kernels() -> Finding:
     words = {
-        Level.AMX: "compiled, for AMX and AVX-512 VNNI and BF16",
-        Level.AVX512: "compiled, for AVX-512 VNNI and BF16",
-        Level.AVX2: "compiled, for AVX2: the int8 products; the rest is torch's",
-        Level.TORCH: "none for this CPU; torch's own operations paint, some times slower",
+        IsaLevel.AMX: "compiled, for AMX and AVX-512 VNNI and BF16",
+        IsaLevel.AVX512: "compiled, for AVX-512 VNNI and BF16",
+        IsaLevel.AVX2: "compiled, for AVX2: the int8 products; the rest is torch's",
+        IsaLevel.TORCH: "none for this CPU; torch's own operations paint, some times slower",
     }[library.level()]
     if not library.is_built():
         words = "not built: they want x86-64 and GCC 10 or later; torch's own operations paint, some times slower"
-    return Finding("CPU kernels", words, is_good=library.level() > Level.TORCH)
+    return Finding("CPU kernels", words, is_good=library.level() > IsaLevel.TORCH)
 
 
 def _gpu() -> Finding:

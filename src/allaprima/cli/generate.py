@@ -15,7 +15,7 @@ from allaprima.domain.models import SKETCH_ID
 from allaprima.domain.progress import StepCallback, StepDone
 from allaprima.engine.safety.checker import SafetyChecker
 from allaprima.errors import FieldProblem, InvalidRequest
-from allaprima.flux import no_check
+from allaprima.flux import never_cancelled
 from allaprima.settings import EngineSettings
 from allaprima.weights.open import open_model
 from allaprima.weights.paths import default_folder, find_path
@@ -92,7 +92,7 @@ def paint(job: Job, model: str, words: Console, settings: EngineSettings) -> lis
         def on_step(done: StepDone) -> None:
             progress.update(task, completed=done.step)
 
-        painting = painter.paint(job.request, no_check, StepCallback(on_step))
+        painting = painter.paint(job.request, never_cancelled, StepCallback(on_step))
     for warning in painting.warnings:
         words.print(f"note: {warning}", markup=False)
     written = []

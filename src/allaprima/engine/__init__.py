@@ -1,1 +1,1 @@
-"""Requests in, pictures out: the only floor that touches the device, in threads of its own."""
+"""Generates images: the only package that uses the compute device, in its own threads."""

@@ -1,7 +1,7 @@
-"""Pictures as files: PNG, JPEG and WebP, each carrying what it takes to paint the same picture again.
+"""Images as files: PNG, JPEG and WebP, each carrying the parameters that generate the same image again.
 
-PNG has a writer of its own: the "Up" filter in numpy and ISA-L's deflate are many times faster than a general encoder,
-for a file about a tenth larger.
+PNG is written here: the "Up" filter in numpy and ISA-L's deflate are many times faster than a general encoder, for a
+file about a tenth larger.
 
 Source: PNG (Portable Network Graphics) Specification, Third Edition, sections 5 (chunks), 9 (filters), 10
 (compression) and 11.3.3 (text); the `parameters` text of AUTOMATIC1111/stable-diffusion-webui, `create_infotext` and
@@ -12,16 +12,18 @@ import io
 import json
 import re
 import struct
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from isal import isal_zlib
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, PngImagePlugin
+from PIL import ExifTags, Image
 
 from allaprima.domain.generation import ImageFormat
 
-__all__ = ["PaintingInfo", "encode", "parameters_text", "read_info"]
+__all__ = ["ImageMetadata", "encode", "parameters_text"]
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _UP = 2
@@ -31,93 +33,77 @@ _TEXT = re.compile(r"[\n\x20-\x7e\xa0-\xff]*")
 
 
 @dataclass(frozen=True, slots=True)
-class PaintingInfo:
-    """What decides the pixels of one picture, and nothing else: no time, no host.
+class ImageMetadata:
+    """What decides the pixels of one image, and nothing else: no time, no host."""
 
-    prompt: any text. seed: the image's own. steps: Euler steps. width, height: in pixels. model: its id, such as
-    "allaprima/sketch". revision: the version of its weights. precision: how their numbers are kept, such as "int8".
-    """
-
-    prompt: str
-    seed: int
-    steps: int
-    width: int
-    height: int
-    model: str
+    #: The request's part, `GenerationRequest.metadata` of this image: prompt, model, width, height, steps, seed.
+    request: Mapping[str, Any]
+    #: Hash of the model's weights.
     revision: str
+    #: Number format of the weights, a `Precision`.
     precision: str
 
+    def to_json(self) -> str:
+        """Return all values as one JSON object, compact and sorted by name."""
+        values = {**self.request, "revision": self.revision, "precision": self.precision}
+        return json.dumps(values, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
 
-def encode(pixels: NDArray[np.uint8], info: PaintingInfo | None, image_format: ImageFormat = ImageFormat.PNG) -> bytes:
-    """Return the picture as a file: PNG exactly; JPEG at quality 95 without subsampling; WebP at quality 90.
 
-    pixels: (H, W, 3), uint8, RGB, at least one pixel; need not be contiguous. info: written into the file as
-    `parameters_text` (PNG text chunk, else EXIF UserComment) and, in a PNG, as what `read_info` reads; None writes
-    nothing. The same input gives the same bytes, as long as the encoder libraries and the kind of processor stay.
+def encode(
+    pixels: NDArray[np.uint8], metadata: ImageMetadata | None, image_format: ImageFormat = ImageFormat.PNG
+) -> bytes:
+    """Return the image as a file: PNG lossless; JPEG at quality 95 without chroma subsampling; WebP at quality 90.
+
+    pixels: (H, W, 3), uint8, RGB, at least one pixel; need not be contiguous. metadata: written into the file as
+    `parameters_text` (PNG text chunk, otherwise EXIF UserComment) and, in a PNG, as JSON in a text chunk named
+    `allaprima`; None writes neither. The same input gives the same bytes with the same encoder libraries on the same
+    kind of processor.
 
     Raises ValueError for pixels of another type or shape, for text with lone surrogates (UnicodeEncodeError), and
-    for text over what one JPEG segment takes, about 32,000 characters. Safe to call from several threads at once.
+    for text longer than one JPEG segment holds, about 32,000 characters. Safe to call from several threads at once.
     """
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.size == 0:
         raise ValueError(f"pixels must be uint8 of shape (H, W, 3), not {pixels.dtype} of shape {pixels.shape}")
     if image_format == ImageFormat.PNG:
-        return _png(pixels, info)
-    exif = b"" if info is None else _exif(parameters_text(info))
+        return _png(pixels, metadata)
+    exif = b"" if metadata is None else _exif(parameters_text(metadata))
     file = io.BytesIO()
-    picture = Image.fromarray(pixels)
+    image = Image.fromarray(pixels)
     if image_format == ImageFormat.JPEG:
-        picture.save(file, "JPEG", quality=95, subsampling="4:4:4", exif=exif)
+        image.save(file, "JPEG", quality=95, subsampling="4:4:4", exif=exif)
     else:
-        picture.save(file, "WEBP", quality=90, exif=exif)
+        image.save(file, "WEBP", quality=90, exif=exif)
     return file.getvalue()
 
 
-def read_info(data: bytes) -> PaintingInfo | None:
-    """Return the info that `encode` wrote into this PNG, prompt and all to the letter; None if there is none.
+def parameters_text(metadata: ImageMetadata) -> str:
+    r"""Return the text that other tools display and parse: the prompt, then one line of settings.
 
-    data: any bytes. A file that is not a whole PNG, or whose `allaprima` text is not exactly a PaintingInfo, gives
-    None. Decodes the pixels, so Pillow's limit on their number holds.
+    Line ends become a line feed and NUL is removed, since text chunks allow neither CR nor NUL; as in the original,
+    the result is stripped. Example:
+    "a boat\nSteps: 4, Sampler: Euler, Seed: 7, Size: 512x512, Model hash: 0123456789, Model: a/b".
     """
-    try:
-        with Image.open(io.BytesIO(data), formats=["PNG"]) as picture:
-            text = picture.text.get(_KEYWORD) if isinstance(picture, PngImagePlugin.PngImageFile) else None
-        given = None if text is None else json.loads(text)
-    # What Pillow raises for a broken file and json for a foreign text; the size limit has an exception of its own.
-    except (OSError, SyntaxError, ValueError, LookupError, RecursionError, struct.error, Image.DecompressionBombError):
-        return None
-    types = {field.name: field.type for field in fields(PaintingInfo)}
-    # By type and not isinstance: true is no number of steps.
-    if not isinstance(given, dict) or {name: type(value) for name, value in given.items()} != types:
-        return None
-    return PaintingInfo(**given)
-
-
-def parameters_text(info: PaintingInfo) -> str:
-    r"""Return the text other tools show and read back: the prompt, then one line of settings.
-
-    Line ends become a line feed and NUL is left out, for text chunks know neither; like the original, the whole is
-    stripped. Example: "a boat\nSteps: 4, Sampler: Euler, Seed: 7, Size: 512x512, Model hash: 0123456789, Model: a/b".
-    """
-    prompt = info.prompt.replace("\r\n", "\n").replace("\r", "\n").replace("\0", "")
+    request = metadata.request
+    prompt = request["prompt"].replace("\r\n", "\n").replace("\r", "\n").replace("\0", "")
     settings = {
-        "Steps": str(info.steps),
+        "Steps": str(request["steps"]),
         "Sampler": "Euler",
-        "Seed": str(info.seed),
-        "Size": f"{info.width}x{info.height}",
-        "Model hash": info.revision[:10],
-        "Model": info.model,
+        "Seed": str(request["seed"]),
+        "Size": f"{request['width']}x{request['height']}",
+        "Model hash": metadata.revision[:10],
+        "Model": request["model"],
     }
     line = ", ".join(f"{name}: {_quoted(value)}" for name, value in settings.items())
     return f"{prompt}\n{line}".strip()
 
 
 def _quoted(value: str) -> str:
-    """Return a setting such that readers, who split at commas and colons, get it back whole."""
+    """Return a setting in quotes where it contains a character at which readers split."""
     return json.dumps(value, ensure_ascii=False) if re.search(r"[,:\n]", value) else value
 
 
-def _png(pixels: NDArray[np.uint8], info: PaintingInfo | None) -> bytes:
-    """Return the picture as an 8-bit RGB PNG with every row filtered by "Up"."""
+def _png(pixels: NDArray[np.uint8], metadata: ImageMetadata | None) -> bytes:
+    """Return the image as an 8-bit RGB PNG with every row filtered by "Up"."""
     height, width, _ = pixels.shape
     rows = pixels.reshape(height, width * 3)
     filtered = np.empty((height, 1 + width * 3), dtype=np.uint8)
@@ -125,15 +111,14 @@ def _png(pixels: NDArray[np.uint8], info: PaintingInfo | None) -> bytes:
     filtered[0, 1:] = rows[0]  # the row above the first counts as zero
     np.subtract(rows[1:], rows[:-1], out=filtered[1:, 1:])  # modulo 256, as the filter wants
     texts = []
-    if info is not None:
-        # JSON escapes the controls below 0x20, so that any prompt comes back to the letter.
-        record = json.dumps(asdict(info), ensure_ascii=False, sort_keys=True, separators=(",", ":"))
-        texts = [_text_chunk("parameters", parameters_text(info)), _text_chunk(_KEYWORD, record)]
+    if metadata is not None:
+        # JSON escapes control characters below 0x20, so any prompt survives unchanged.
+        texts = [_text_chunk("parameters", parameters_text(metadata)), _text_chunk(_KEYWORD, metadata.to_json())]
     return b"".join(
         (
             _SIGNATURE,
             _chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)),  # 8 bit, RGB, not interlaced
-            *texts,  # before the pixels, where a reader that only opens the file finds them
+            *texts,  # before the pixels, so that a reader finds them without decoding
             _chunk(b"IDAT", isal_zlib.compress(filtered, 1)),
             _chunk(b"IEND", b""),
         )
@@ -141,7 +126,7 @@ def _png(pixels: NDArray[np.uint8], info: PaintingInfo | None) -> bytes:
 
 
 def _text_chunk(keyword: str, text: str) -> bytes:
-    """Return the text as tEXt if that may hold it, otherwise as uncompressed iTXt without language."""
+    """Return the text as tEXt if its characters allow that, otherwise as uncompressed iTXt without language."""
     name = keyword.encode("ascii")
     if _TEXT.fullmatch(text):
         return _chunk(b"tEXt", name + b"\0" + text.encode("latin-1"))
@@ -157,7 +142,7 @@ def _chunk(kind: bytes, body: bytes) -> bytes:
 def _exif(text: str) -> bytes:
     """Return EXIF data whose UserComment is the text, in UTF-16.
 
-    Big-endian throughout: some readers take the byte order of the text from the file, others know no other.
+    Big-endian throughout: some readers take the byte order of the text from the file, others support big-endian only.
     """
     exif = Image.Exif()
     exif.endian = ">"

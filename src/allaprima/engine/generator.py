@@ -7,15 +7,16 @@ import torch
 
 from allaprima.domain.generation import GeneratedImage, GenerationRequest, GenerationResult, Timings
 from allaprima.domain.progress import Preview, PreviewImage, Progress, StepDone
-from allaprima.engine.encode import PaintingInfo, encode
-from allaprima.engine.pipeline import Canvas, Pipeline, Pixels
+from allaprima.engine.encode import ImageMetadata, encode
+from allaprima.engine.init_latents import LatentState
+from allaprima.engine.pipeline import Pipeline, Pixels
 from allaprima.engine.previews import Previewer, encode_preview
 from allaprima.engine.safety.checker import SafetyChecker
-from allaprima.flux import Check
+from allaprima.flux import CancelCheck
 
 
 class Stopwatch:
-    """Seconds since the last lap."""
+    """Measures consecutive intervals."""
 
     def __init__(self) -> None:
         self._last = time.perf_counter()
@@ -28,10 +29,10 @@ class Stopwatch:
 
 
 class Generator:
-    """Paints requests with one model, looks at what it painted, and encodes it."""
+    """Generates requests with one model, runs the safety checker on the images, and encodes them as files."""
 
     def __init__(self, pipeline: Pipeline, safety: SafetyChecker, threshold: float) -> None:
-        """threshold: the score from 0 to 1 from which a picture is withheld."""
+        """threshold: the score, 0 to 1, from which an image is withheld; a request may have its own."""
         self.model = pipeline.model
         self._pipeline = pipeline
         self._safety = safety
@@ -39,64 +40,56 @@ class Generator:
         self._previewer = Previewer(pipeline)
 
     @torch.inference_mode()
-    def paint(self, request: GenerationRequest, check: Check, progress: Progress) -> GenerationResult:
-        """Return the finished painting. `check` is asked before every block and may raise to stop it.
+    def generate(self, request: GenerationRequest, check: CancelCheck, progress: Progress) -> GenerationResult:
+        """Return the finished images. `check` is called before every block and may raise to stop the request.
 
-        The seconds that previews take belong to no phase: they are a watcher's, not the request's.
+        The seconds spent on previews belong to no phase: previews are made for a watcher, not for the request.
 
         Raises `GenerationFailed` when the model gives values that are not finite, and whatever `check` raises.
         """
         watch = Stopwatch()
         conditioning = self._pipeline.encode(request.prompt, check)
         text_s = watch.lap()
-        canvas = self._pipeline.prepare(request)
+        state = self._pipeline.init_latents(request)
         steps_s = []
-        for _ in self._pipeline.denoise(canvas, conditioning, request.steps, check):
+        for _ in self._pipeline.denoise(state, conditioning, request.steps, check):
             steps_s.append(watch.lap())
-            progress.step(StepDone(canvas.step, request.steps))
+            progress.step(StepDone(state.step, request.steps))
             if progress.wants_previews():
-                progress.preview(self._preview(request, canvas, check))
+                progress.preview(self._preview(request, state, check))
                 watch.lap()
-        pictures = self._pipeline.decode(canvas, request.width, request.height, check)
+        decoded = self._pipeline.decode(state, request.width, request.height, check)
         decode_s = watch.lap()
-        scores = [self._score(picture) if request.check_safety else None for picture in pictures]
+        scores = [self._score(request, pixels) for pixels in decoded]
         safety_s = watch.lap()
         images = tuple(
-            self._finish(request, i, picture, score)
-            for i, (picture, score) in enumerate(zip(pictures, scores, strict=True))
+            self._finish(request, i, pixels, score)
+            for i, (pixels, score) in enumerate(zip(decoded, scores, strict=True))
         )
         timings = Timings(text=text_s, steps=tuple(steps_s), decode=decode_s, safety=safety_s, encode=watch.lap())
         return GenerationResult(
             self.model.id, self.model.revision, self.model.precision, images, timings, conditioning.warnings
         )
 
-    def _preview(self, request: GenerationRequest, canvas: Canvas, check: Check) -> Preview:
-        """Return how the canvas looks now; what would be withheld at the end is withheld here too."""
+    def _preview(self, request: GenerationRequest, state: LatentState, check: CancelCheck) -> Preview:
+        """Return the images as they look now; each is scored and withheld like a finished one."""
         images = []
-        for picture in self._previewer.pictures(canvas, check):
-            score = self._score(picture) if request.check_safety else None
-            is_flagged = score is not None and score >= self._threshold_of(request)
-            data = b"" if is_flagged else encode_preview(picture)
-            images.append(PreviewImage(data, score, is_flagged))
-        return Preview(canvas.step, request.steps, tuple(images))
+        for pixels in self._previewer.render(state, check):
+            score = self._score(request, pixels)
+            is_flagged = self._is_flagged(request, score)
+            images.append(PreviewImage(b"" if is_flagged else encode_preview(pixels), score, is_flagged))
+        return Preview(state.step, request.steps, tuple(images))
 
-    def _threshold_of(self, request: GenerationRequest) -> float:
-        return self._threshold if request.safety_threshold is None else request.safety_threshold
+    def _score(self, request: GenerationRequest, pixels: Pixels) -> float | None:
+        return self._safety.score(torch.from_numpy(pixels)) if request.check_safety else None
 
-    def _score(self, picture: Pixels) -> float:
-        return self._safety.score(torch.from_numpy(picture))
+    def _is_flagged(self, request: GenerationRequest, score: float | None) -> bool:
+        threshold = self._threshold if request.safety_threshold is None else request.safety_threshold
+        return score is not None and score >= threshold
 
-    def _finish(self, request: GenerationRequest, index: int, picture: Pixels, score: float | None) -> GeneratedImage:
-        is_flagged = score is not None and score >= self._threshold_of(request)
-        info = PaintingInfo(
-            prompt=request.prompt,
-            seed=request.seed + index,
-            steps=request.steps,
-            width=request.width,
-            height=request.height,
-            model=self.model.id,
-            revision=self.model.revision,
-            precision=self.model.precision.value,
-        )
-        shown = np.zeros_like(picture) if is_flagged else picture
-        return GeneratedImage(encode(shown, info, request.image_format), info.seed, score, is_flagged)
+    def _finish(self, request: GenerationRequest, index: int, pixels: Pixels, score: float | None) -> GeneratedImage:
+        is_flagged = self._is_flagged(request, score)
+        metadata = ImageMetadata(request.metadata(index), self.model.revision, self.model.precision)
+        shown = np.zeros_like(pixels) if is_flagged else pixels
+        file = encode(shown, metadata, request.image_format)
+        return GeneratedImage(file, request.seed + index, score, is_flagged)

@@ -1,9 +1,9 @@
-"""The threads that own the device. Everything else talks to them through `submit`, `cancel` and Futures.
+"""The engine of this process: the threads that own the device, the queue before them, and a Future per request.
 
-One loads the models; then each takes one request at a time. A large model fills the device with one request, and has
-one thread. A small one leaves cores idle: its pictures are painted abreast, each with its share of the cores. Every
-picture is painted by itself, and where our kernels run its bits depend on no number of threads; so not on what is
-painted beside it either. Elsewhere there is one thread for all.
+One thread loads the models; then every thread generates one request at a time. A large model keeps the device busy with
+one request and has one thread. Small models leave cores idle, so several requests run concurrently and share the cores.
+Each image is computed by itself, and the kernels give the same bits for any number of threads, so concurrency changes
+no image. Where the kernels are not available there is one thread (see `engine.device.max_concurrency`).
 """
 
 import logging
@@ -17,22 +17,26 @@ import torch
 
 from allaprima.domain.generation import GenerationRequest, GenerationResult
 from allaprima.domain.models import ModelInfo, TokenCount
+from allaprima.domain.ports import Engine
 from allaprima.domain.progress import Progress
 from allaprima.engine.generator import Generator
 from allaprima.errors import Cancelled, Draining, Error, GenerationFailed
-from allaprima.flux import Check
+from allaprima.flux import CancelCheck
 from allaprima.kernels import library
-from allaprima.weights.tokenizers import PromptTokenizer
+from allaprima.weights.roster import ModelRoster
 
 logger = logging.getLogger(__name__)
 
-#: Makes the painters by model id; called once, in the engine's thread, with what it has to ask now and then.
-LoadPainters = Callable[[Check], Mapping[str, Generator]]
+#: Loads the generators by model id. It runs once, in the engine's thread, and calls the check that it receives often.
+LoadGenerators = Callable[[CancelCheck], Mapping[str, Generator]]
+
+#: Seconds after which a client may retry a request that the closing engine gave back.
+RETRY_AFTER_S = 5
 
 
 @dataclass(slots=True)
-class Ticket:
-    """A request inside the engine."""
+class QueuedRequest:
+    """A request from `submit` to its end."""
 
     job_id: str
     request: GenerationRequest
@@ -41,145 +45,152 @@ class Ticket:
     cancelled: threading.Event = field(default_factory=threading.Event)
 
 
-class LocalEngine:
-    """Paints requests in the order they come, in threads of its own."""
+class LocalEngine(Engine):
+    """Generates requests in the order of their submission, in its own threads."""
 
     def __init__(
         self,
-        models: tuple[ModelInfo, ...],
-        load: LoadPainters,
-        tokenizers: Mapping[str, PromptTokenizer],
-        abreast: int = 1,
+        roster: ModelRoster,
+        load: LoadGenerators,
+        max_concurrency: int = 1,
     ) -> None:
-        """models: what will be loaded, without revisions. load: loads them; may raise `WeightsError`. tokenizers: T5's,
-        by model id. abreast: how many requests it paints at a time.
+        """roster: the models that `load` loads. load: may raise `WeightsError`.
+
+        max_concurrency: most requests that are generated at a time.
         """
-        self.abreast = abreast
-        self._models = models
+        self._roster = roster
         self._load = load
-        self._tokenizers = tokenizers
-        self._painters: Mapping[str, Generator] = {}
-        self._inbox: queue.SimpleQueue[Ticket | None] = queue.SimpleQueue()
-        #: All that has no end yet.
-        self._tickets: dict[str, Ticket] = {}
+        self._max_concurrency = max_concurrency
+        self._generators: Mapping[str, Generator] = {}
+        self._inbox: queue.SimpleQueue[QueuedRequest | None] = queue.SimpleQueue()
+        #: Every unfinished request, by job id.
+        self._unfinished: dict[str, QueuedRequest] = {}
         self._closing = threading.Event()
-        self._loader = threading.Thread(target=self._run, name="engine", daemon=True)
-        self._others = [
-            threading.Thread(target=self._paint_all, name=f"engine-{number}", daemon=True)
-            for number in range(1, abreast)
-        ]
+        self._ready: Future[None] = Future()
         self._cores = torch.get_num_threads()
-        #: Done when all models are loaded; fails with the `WeightsError` when one can't be.
-        self.ready: Future[None] = Future()
+        self._first_thread = threading.Thread(target=self._load_and_serve, name="engine", daemon=True)
+        self._other_threads = [
+            threading.Thread(target=self._serve, name=f"engine-{number}", daemon=True)
+            for number in range(1, max_concurrency)
+        ]
 
     @property
     def models(self) -> tuple[ModelInfo, ...]:
         """The models that are loaded or loading."""
-        return self._models
+        return self._roster.models
 
     @property
     def is_ready(self) -> bool:
         """Whether every model is loaded."""
-        return self.ready.done() and self.ready.exception() is None
+        return self._ready.done() and self._ready.exception() is None
+
+    @property
+    def ready(self) -> Future[None]:
+        """Done when every model is loaded; fails with what `load` raised."""
+        return self._ready
+
+    @property
+    def max_concurrency(self) -> int:
+        """Most requests that are generated at a time."""
+        return self._max_concurrency
 
     def tokens(self, request: GenerationRequest) -> TokenCount:
-        """Return how long a prompt is for its model, in tokens of T5."""
-        tokenizer = self._tokenizers[request.model]
-        return TokenCount(tokenizer.count(request.prompt), tokenizer.room)
+        """Return the length of a request's prompt in tokens of its model's T5."""
+        return self._roster.tokens(request)
 
     def start(self) -> None:
-        """Start to load. Requests may be submitted at once; they wait."""
-        self._loader.start()
+        """Start to load the models, and then to generate. Requests submitted before are queued."""
+        self._first_thread.start()
 
     def submit(self, job_id: str, request: GenerationRequest, progress: Progress) -> Future[GenerationResult]:
-        """Queue a request. The Future fails with `Cancelled`, `Draining` or `GenerationFailed`."""
-        ticket = Ticket(job_id, request, progress)
-        self._tickets[job_id] = ticket
-        ticket.future.add_done_callback(lambda _: self._tickets.pop(job_id, None))
-        self._inbox.put(ticket)
-        return ticket.future
+        """Queue a request. The Future fails with `Cancelled`, `Draining` or `GenerationFailed`, or is cancelled."""
+        queued = QueuedRequest(job_id, request, progress)
+        self._unfinished[job_id] = queued
+        queued.future.add_done_callback(lambda _: self._unfinished.pop(job_id, None))
+        self._inbox.put(queued)
+        return queued.future
 
     def cancel(self, job_id: str) -> None:
-        """Stop a request at its next block; at once, by cancelling its Future, while it only waits.
-
-        Unknown ids are none of the engine's business.
-        """
-        if ticket := self._tickets.get(job_id):
-            ticket.cancelled.set()
-            ticket.future.cancel()
+        """Stop a running request at its next block; cancel the Future of a queued one at once. Ignores unknown ids."""
+        if queued := self._unfinished.get(job_id):
+            queued.cancelled.set()
+            queued.future.cancel()
 
     def close(self) -> None:
-        """Stop at the next block; what runs or waits fails with `Draining`. Returns when the threads are gone."""
+        """Stop at the next block; unfinished requests fail with `Draining`. Returns when the threads have ended."""
         self._closing.set()
-        for _ in range(self.abreast):
+        for _ in range(self._max_concurrency):
             self._inbox.put(None)
-        for thread in (self._loader, *self._others):
+        for thread in (self._first_thread, *self._other_threads):
             if thread.is_alive():
                 thread.join()
 
-    def _run(self) -> None:
+    def _load_and_serve(self) -> None:
         try:
-            self._painters = self._load(self._check_open)
-            self._announce()
+            self._generators = self._load(self._check_closing)
+            self._set_ready()
         except Draining:
             logger.debug("the engine was closed while it loaded")
-        # Whatever keeps the models from loading, those who wait for `ready` hear of it.
+        # Any failure to load, expected or not, must reach the waiter of `ready`.
         except Exception as exc:
             logger.debug("the models could not be loaded", exc_info=exc)
-            self.ready.set_exception(exc)
-            # What was submitted waits for `close`, which gives it back.
+            self._ready.set_exception(exc)
+            # Requests submitted meanwhile stay queued until `close` fails them with `Draining`.
             self._closing.wait()
-        for thread in self._others:
+        for thread in self._other_threads:
             thread.start()
-        self._paint_all()
+        self._serve()
 
-    def _paint_all(self) -> None:
-        while ticket := self._inbox.get():
-            # Those that wait are begun beside it.
-            threads = max(1, self._cores // min(self.abreast, len(self._tickets) or 1))
-            if threads != torch.get_num_threads():
-                # It throws away what oneDNN has prepared.
-                torch.set_num_threads(threads)
-            self._step(ticket)
-
-    def _check_open(self) -> None:
-        """Raise `Draining` once the engine is to close."""
-        if self._closing.is_set():
-            raise Draining(retry_after_s=5)
-
-    def _announce(self) -> None:
-        """Tell the revisions and precisions of the loaded models, and that the engine is ready."""
+    def _set_ready(self) -> None:
+        """Complete the models' infos with what is known once they are loaded, and mark the engine as ready."""
         kernels = library.signature()
-        loaded = {model_id: painter.model for model_id, painter in self._painters.items()}
-        self._models = tuple(
+        loaded = {model_id: generator.model for model_id, generator in self._generators.items()}
+        self._roster.update(
             replace(info, revision=loaded[info.id].revision, precision=loaded[info.id].precision, kernels=kernels)
-            for info in self._models
+            for info in self._roster.models
         )
-        self.ready.set_result(None)
+        self._ready.set_result(None)
 
-    def _painter(self, model_id: str) -> Generator:
-        if model_id not in self._painters:
-            raise GenerationFailed(f"the model {model_id} is no longer loaded; start the server with it again")
-        return self._painters[model_id]
+    def _serve(self) -> None:
+        """Generate queued requests until `close` puts None into the inbox."""
+        while queued := self._inbox.get():
+            # Unfinished requests include the queued ones, which other threads are about to start.
+            concurrency = min(self._max_concurrency, len(self._unfinished) or 1)
+            threads = max(1, self._cores // concurrency)
+            # Setting the number of threads discards oneDNN's prepared primitives, even if it does not change.
+            if threads != torch.get_num_threads():
+                torch.set_num_threads(threads)
+            self._run(queued)
 
-    def _step(self, ticket: Ticket) -> None:
+    def _run(self, queued: QueuedRequest) -> None:
+        """Generate one request and complete its Future."""
+
         def check() -> None:
-            if ticket.cancelled.is_set():
+            if queued.cancelled.is_set():
                 raise Cancelled
-            self._check_open()
+            self._check_closing()
 
-        if not ticket.future.set_running_or_notify_cancel():
+        if not queued.future.set_running_or_notify_cancel():
             return
         try:
             check()
-            ticket.progress.started()
-            painting = self._painter(ticket.request.model).paint(ticket.request, check, ticket.progress)
+            queued.progress.started()
+            result = self._generator(queued.request.model).generate(queued.request, check, queued.progress)
         except Error as exc:
-            ticket.future.set_exception(exc)
-        # Whatever a request does to the engine, the next one is painted.
+            queued.future.set_exception(exc)
+        # A bug fails this request alone: the thread must survive for the next one.
         except Exception as exc:
-            logger.exception("job %s failed", ticket.job_id)
-            failure = GenerationFailed(f"the engine failed with {type(exc).__name__}")
-            ticket.future.set_exception(failure)
+            logger.exception("job %s failed", queued.job_id)
+            queued.future.set_exception(GenerationFailed(f"the engine failed with {type(exc).__name__}"))
         else:
-            ticket.future.set_result(painting)
+            queued.future.set_result(result)
+
+    def _check_closing(self) -> None:
+        """Raise `Draining` once the engine is closing."""
+        if self._closing.is_set():
+            raise Draining(retry_after_s=RETRY_AFTER_S)
+
+    def _generator(self, model_id: str) -> Generator:
+        if model_id not in self._generators:
+            raise GenerationFailed(f"the model {model_id} is no longer loaded; start the server with it again")
+        return self._generators[model_id]

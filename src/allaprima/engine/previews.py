@@ -1,9 +1,11 @@
-"""What a canvas looks like between two steps, at a price that one step does not feel.
+"""Preview images between two denoising steps, at a cost that is negligible next to a step.
 
-A preview shows the picture that the last step took the noise for. The built-in model's own autoencoder decodes it, in a
-few milliseconds. FLUX's would take seconds, so there a linear map from latents to colours stands in: fitted once, by
-least squares, to what the loaded autoencoder makes of smooth random latents. Such a map gives a picture an eighth as
-large, without fine structure, and its colours.
+A preview shows the noise-free latents that the last step predicted. The built-in model's autoencoder decodes them in a
+few milliseconds. FLUX's would take seconds, so its previews use a linear projection of the latents to RGB, fitted once
+by least squares to the loaded autoencoder's output for smooth random latents. The projection gives an image an eighth
+as large, with the colours but without fine structure.
+
+Dimension key: C latent channels, Y rows and X columns of latent pixels.
 """
 
 from io import BytesIO
@@ -13,62 +15,64 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from allaprima.engine.pipeline import Canvas, Pipeline, Pixels, to_pixels
-from allaprima.flux import Check
+from allaprima.engine.init_latents import LatentState
+from allaprima.engine.pipeline import Pipeline, Pixels, to_pixels
+from allaprima.flux import CancelCheck
 from allaprima.flux.latents import unpack
 
 #: Longest side of a preview in pixels.
 MAX_SIDE_PX = 320
 JPEG_QUALITY = 80
-#: Side of the random latents of the fit, and of their grain, in latent pixels.
+#: Side of the random latents of the fit, and of the blocks from which they are interpolated, in latent pixels.
 FIT_SIDE, FIT_GRAIN = 32, 4
 FIT_SEED = 0
 
 
 class Previewer:
-    """Makes previews of one model's canvases."""
+    """Renders previews of one model's latents."""
 
     def __init__(self, pipeline: Pipeline) -> None:
         self._model = pipeline.model
-        #: (z_channels + 1, 3); made when it is first needed.
-        self._map: Tensor | None = None
+        #: Latents to RGB, the last row an offset: (C + 1, 3). Fitted when it is first needed.
+        self._projection: Tensor | None = None
 
-    def pictures(self, canvas: Canvas, check: Check) -> list[Pixels]:
-        """Return one small picture per image: (Y, X, 3), uint8."""
+    def render(self, state: LatentState, check: CancelCheck) -> list[Pixels]:
+        """Return one small image per image of the request."""
         config = self._model.config
-        shown = []
-        for guess in canvas.guesses:
-            z = unpack(guess, canvas.rows, canvas.columns)
-            picture = self._decode(z, check) if config.canvas_tokens else self._project(z, check)
-            shown.append(_shrunk(to_pixels(picture)))
-        return shown
+        previews = []
+        for predicted in state.x0_pred:
+            z = unpack(predicted, state.rows, state.columns)
+            image = self._decode(z, check) if config.native_tokens else self._project(z, check)
+            previews.append(_shrink(to_pixels(image)))
+        return previews
 
-    def _decode(self, z: Tensor, check: Check) -> Tensor:
+    def _decode(self, z: Tensor, check: CancelCheck) -> Tensor:
         autoencoder = self._model.networks.autoencoder
-        picture: Tensor = autoencoder.decode(z.to(autoencoder.decoder.conv_in.weight.dtype), check)
-        return picture.nan_to_num()
+        image: Tensor = autoencoder.decode(z.to(autoencoder.decoder.conv_in.weight.dtype), check)
+        return image.nan_to_num()
 
-    def _project(self, z: Tensor, check: Check) -> Tensor:
+    def _project(self, z: Tensor, check: CancelCheck) -> Tensor:
         """(1, C, Y, X) -> (1, 3, Y, X), about [-1, 1]."""
-        if self._map is None:
-            self._map = self._fit(z.shape[1], z.device, check)
-        colours = torch.einsum("bcyx,cd->bdyx", z.float(), self._map[:-1]) + self._map[-1][:, None, None]
+        if self._projection is None:
+            self._projection = self._fit_projection(z.shape[1], z.device, check)
+        weight, offset = self._projection[:-1], self._projection[-1]
+        colours = torch.einsum("bcyx,cd->bdyx", z.float(), weight) + offset[:, None, None]
         return colours.nan_to_num()
 
-    def _fit(self, channels: int, device: torch.device, check: Check) -> Tensor:
-        """Return the affine map from latents to colours that is nearest to the decoder."""
+    def _fit_projection(self, channels: int, device: torch.device, check: CancelCheck) -> Tensor:
+        """Return the affine map from latents to RGB that is nearest to the decoder: (C + 1, 3), float32."""
         generator = torch.Generator().manual_seed(FIT_SEED)
         coarse = torch.randn(1, channels, FIT_SIDE // FIT_GRAIN, FIT_SIDE // FIT_GRAIN, generator=generator)
         z = nn.functional.interpolate(coarse, size=(FIT_SIDE, FIT_SIDE), mode="bilinear").to(device)
-        picture = self._decode(z, check).float()
-        colours = nn.functional.adaptive_avg_pool2d(picture, FIT_SIDE)[0].flatten(1).T  # (Y X, 3)
+        image = self._decode(z, check).float()
+        colours = nn.functional.adaptive_avg_pool2d(image, FIT_SIDE)[0].flatten(1).T  # (Y X, 3)
         inputs = nn.functional.pad(z[0].flatten(1).T, (0, 1), value=1.0)  # (Y X, C + 1)
-        # On the CPU in double precision: a system of this size is solved before it could be sent anywhere.
+        # On the CPU in double precision: the system is too small to gain from a GPU.
         solution: Tensor = torch.linalg.lstsq(inputs.double().cpu(), colours.double().cpu()).solution
         return solution.float().to(device)
 
 
-def _shrunk(pixels: Pixels) -> Pixels:
+def _shrink(pixels: Pixels) -> Pixels:
     longest = max(pixels.shape[:2])
     if longest <= MAX_SIDE_PX:
         return pixels

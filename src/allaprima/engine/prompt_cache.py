@@ -1,4 +1,4 @@
-"""What was worked out before, kept for the next request that asks the same."""
+"""A cache of what the networks computed for a prompt, so that a later request with the same prompt skips them."""
 
 import threading
 from collections import OrderedDict
@@ -6,47 +6,43 @@ from collections.abc import Hashable
 from typing import Generic, Protocol, TypeVar
 
 
-class _Weighty(Protocol):
+class _Sized(Protocol):
     @property
     def nbytes(self) -> int:
-        """How many bytes it takes."""
+        """Size in bytes."""
 
 
 Key = TypeVar("Key", bound=Hashable)
-Value = TypeVar("Value", bound=_Weighty)
+Value = TypeVar("Value", bound=_Sized)
 
 
 class ByteCache(Generic[Key, Value]):
-    """The latest values by key, up to a number of bytes; the longest unused goes first. Threads may share it."""
+    """A least-recently-used cache, bounded by the bytes of its values. Thread-safe."""
 
     def __init__(self, limit_bytes: int) -> None:
         self._limit_bytes = limit_bytes
-        self._kept: OrderedDict[Key, Value] = OrderedDict()
+        #: The least recently used comes first.
+        self._values: OrderedDict[Key, Value] = OrderedDict()
         self._nbytes = 0
         self._lock = threading.Lock()
-        #: How often a value was found, and how often it had to be worked out.
-        self.hits, self.misses = 0, 0
 
     def get(self, key: Key) -> Value | None:
-        """Return what is kept under a key, if anything."""
+        """Return the cached value, or None."""
         with self._lock:
-            found = self._kept.get(key)
-            if found is None:
-                self.misses += 1
-                return None
-            self.hits += 1
-            self._kept.move_to_end(key)
-            return found
+            value = self._values.get(key)
+            if value is not None:
+                self._values.move_to_end(key)
+            return value
 
     def put(self, key: Key, value: Value) -> None:
-        """Keep a value, unless it alone is over the limit."""
+        """Cache a value, evicting the least recently used; a value larger than the limit is not cached."""
         if value.nbytes > self._limit_bytes:
             return
         with self._lock:
-            if (before := self._kept.pop(key, None)) is not None:
-                self._nbytes -= before.nbytes
-            self._kept[key] = value
+            if (replaced := self._values.pop(key, None)) is not None:
+                self._nbytes -= replaced.nbytes
+            self._values[key] = value
             self._nbytes += value.nbytes
             while self._nbytes > self._limit_bytes:
-                _, oldest = self._kept.popitem(last=False)
-                self._nbytes -= oldest.nbytes
+                _, evicted = self._values.popitem(last=False)
+                self._nbytes -= evicted.nbytes

@@ -1,7 +1,7 @@
-"""FLUX.1's networks as pure model code: tensors in, tensors out, and the names of the published checkpoints."""
+"""FLUX.1's networks as pure model code: tensors in, tensors out, named as in the published checkpoints."""
 
 from allaprima.flux.autoencoder import Autoencoder
-from allaprima.flux.check import Check, no_check
+from allaprima.flux.cancel import CancelCheck, never_cancelled
 from allaprima.flux.clip import CLIPTextEncoder
 from allaprima.flux.config import (
     SCHNELL,
@@ -22,12 +22,12 @@ __all__ = [
     "AutoencoderConfig",
     "CLIPConfig",
     "CLIPTextEncoder",
-    "Check",
+    "CancelCheck",
     "Flux",
     "ModelConfig",
     "Modulations",
     "T5Config",
     "T5Encoder",
     "TransformerConfig",
-    "no_check",
+    "never_cancelled",
 ]

@@ -1,8 +1,9 @@
-"""The convolutional autoencoder: pictures to latents and back.
+"""The convolutional autoencoder: images to latents and back.
 
-Residual blocks with group norm, one attention in the middle, nearest-neighbour upsampling. A `patch` above 1 folds
-that many pixels per side into channels first (and unfolds them last), which FLUX does not and `sketch` does.
-Source: Rombach et al. 2022 (2112.10752); black-forest-labs/flux `modules/autoencoder.py`; its names.
+Residual blocks with group norm, one attention in the middle, nearest-neighbour upsampling. With `patch` above 1,
+patches of that many pixels per side are folded into channels before the encoder and unfolded after the decoder; FLUX
+has patch 1, the built-in model `sketch` a larger one. Source: Rombach et al. 2022 (2112.10752); black-forest-labs/flux
+`modules/autoencoder.py`, whose attribute names are used.
 
 Dimension key: B batch, C channels, Y rows, X columns.
 """
@@ -12,15 +13,15 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from allaprima.flux.bands import (
-    banded_attention,
-    banded_convolution,
-    banded_head,
-    banded_resnet,
-    banded_upsample,
-)
-from allaprima.flux.check import Check, no_check
+from allaprima.flux.cancel import CancelCheck, never_cancelled
 from allaprima.flux.config import AutoencoderConfig
+from allaprima.flux.tiled_decode import (
+    tiled_attention,
+    tiled_convolution,
+    tiled_head,
+    tiled_resnet,
+    tiled_upsample,
+)
 from allaprima.kernels import attention
 
 
@@ -30,7 +31,7 @@ def norm(channels: int, groups: int) -> nn.GroupNorm:
 
 
 class ResnetBlock(nn.Module):
-    """Two norm-SiLU-convolution rounds and a residual."""
+    """Twice norm, SiLU and convolution, with a residual."""
 
     def __init__(self, in_channels: int, out_channels: int, groups: int) -> None:
         super().__init__()
@@ -104,8 +105,8 @@ class Middle(nn.Module):
         yield from (self.block_1, self.attn_1, self.block_2)
 
 
-class Level(nn.Module):
-    """One resolution: its residual blocks, and the change of resolution behind them where there is one."""
+class Resolution(nn.Module):
+    """The residual blocks at one resolution, and the change of resolution after them, if any."""
 
     def __init__(
         self, blocks: list[ResnetBlock], *, down: Downsample | None = None, up: Upsample | None = None
@@ -138,25 +139,25 @@ class Encoder(nn.Module):
         channels = config.ch
         for i, width in enumerate(widths):
             blocks = [ResnetBlock(channels if j == 0 else width, width, groups) for j in range(config.num_res_blocks)]
-            self.down.append(Level(blocks, down=Downsample(width) if i < len(widths) - 1 else None))
+            self.down.append(Resolution(blocks, down=Downsample(width) if i < len(widths) - 1 else None))
             channels = width
         self.mid = Middle(channels, groups)
         self.norm_out = norm(channels, groups)
         self.conv_out = nn.Conv2d(channels, 2 * config.z_channels, 3, padding=1)
 
-    def levels(self) -> Iterator["Level | Middle"]:
+    def resolutions(self) -> Iterator["Resolution | Middle"]:
         """The resolutions, highest first."""
-        for level in self.down:
-            assert isinstance(level, Level)
-            yield level
+        for resolution in self.down:
+            assert isinstance(resolution, Resolution)
+            yield resolution
         yield self.mid
 
-    def forward(self, x: Tensor, check: Check) -> Tensor:
+    def forward(self, x: Tensor, check_cancelled: CancelCheck) -> Tensor:
         """(B, 3, Y, X) -> (B, 2 z_channels, Y / downscale, X / downscale), mean before log variance."""
         x = self.conv_in(nn.functional.pixel_unshuffle(x, self.patch) if self.patch > 1 else x)
-        for stages in self.levels():
+        for stages in self.resolutions():
             for stage in stages.stages():
-                check()
+                check_cancelled()
                 x = stage(x)
         return self.conv_out(nn.functional.silu(self.norm_out(x)))
 
@@ -172,52 +173,52 @@ class Decoder(nn.Module):
         channels = widths[-1]
         self.conv_in = nn.Conv2d(config.z_channels, channels, 3, padding=1)
         self.mid = Middle(channels, groups)
-        levels = []
+        resolutions = []
         for i, width in reversed(list(enumerate(widths))):
             blocks = [
                 ResnetBlock(channels if j == 0 else width, width, groups) for j in range(config.num_res_blocks + 1)
             ]
-            levels.append(Level(blocks, up=Upsample(width) if i > 0 else None))
+            resolutions.append(Resolution(blocks, up=Upsample(width) if i > 0 else None))
             channels = width
-        # The checkpoint counts levels from the highest resolution; painting goes the other way.
-        self.up = nn.ModuleList(reversed(levels))
+        # Checkpoints count from the highest resolution; the decoder starts at the lowest.
+        self.up = nn.ModuleList(reversed(resolutions))
         self.norm_out = norm(channels, groups)
         self.conv_out = nn.Conv2d(channels, 3 * config.patch**2, 3, padding=1)
 
-    def levels(self) -> Iterator["Level | Middle"]:
+    def resolutions(self) -> Iterator["Resolution | Middle"]:
         """The resolutions, lowest first."""
         yield self.mid
-        for level in reversed(self.up):
-            assert isinstance(level, Level)
-            yield level
+        for resolution in reversed(self.up):
+            assert isinstance(resolution, Resolution)
+            yield resolution
 
-    def forward(self, z: Tensor, check: Check) -> Tensor:
+    def forward(self, z: Tensor, check_cancelled: CancelCheck) -> Tensor:
         """(B, z_channels, Y, X) -> (B, 3, downscale Y, downscale X)."""
         x = self.conv_in(z)
-        for stages in self.levels():
+        for stages in self.resolutions():
             for stage in stages.stages():
-                check()
+                check_cancelled()
                 x = stage(x)
         x = self.conv_out(nn.functional.silu(self.norm_out(x)))
         return nn.functional.pixel_shuffle(x, self.patch) if self.patch > 1 else x
 
     @torch.no_grad()
-    def by_bands(self, z: Tensor, check: Check) -> Tensor:
-        """Return what `forward` returns, in memory that is bounded beside two activations of the largest level."""
-        return torch.cat([self._by_bands(sample, check) for sample in z.split(1)])
+    def decode_tiled(self, z: Tensor, check_cancelled: CancelCheck) -> Tensor:
+        """Return what `forward` returns, in bounded memory plus two activations of the highest resolution."""
+        return torch.cat([self._decode_sample(sample, check_cancelled) for sample in z.split(1)])
 
-    def _by_bands(self, z: Tensor, check: Check) -> Tensor:
-        x = banded_convolution(self.conv_in, z, check)
-        for stages in self.levels():
+    def _decode_sample(self, z: Tensor, check_cancelled: CancelCheck) -> Tensor:
+        x = tiled_convolution(self.conv_in, z, check_cancelled)
+        for stages in self.resolutions():
             for stage in stages.stages():
                 if isinstance(stage, Upsample):
-                    x = banded_upsample(stage.conv, x, check)
+                    x = tiled_upsample(stage.conv, x, check_cancelled)
                 elif isinstance(stage, AttnBlock):
-                    x = banded_attention(stage, x, check)
+                    x = tiled_attention(stage, x, check_cancelled)
                 else:
                     assert isinstance(stage, ResnetBlock)
-                    x = banded_resnet(stage, x, check)
-        x = banded_head(self.norm_out, self.conv_out, x, check)
+                    x = tiled_resnet(stage, x, check_cancelled)
+        x = tiled_head(self.norm_out, self.conv_out, x, check_cancelled)
         return nn.functional.pixel_shuffle(x, self.patch) if self.patch > 1 else x.contiguous()
 
 
@@ -230,18 +231,19 @@ class Autoencoder(nn.Module):
         self.encoder = Encoder(config)
         self.decoder = Decoder(config)
 
-    def encode(self, pixels: Tensor, check: Check = no_check) -> Tensor:
-        """Return the mean latents of pictures, scaled for the transformer.
+    def encode(self, pixels: Tensor, check_cancelled: CancelCheck = never_cancelled) -> Tensor:
+        """Return the mean latents of images, scaled for the transformer.
 
-        pixels: (B, 3, Y, X) in [-1, 1], sides a multiple of `downscale`. Returns (B, z_channels, Y/d, X/d).
+        pixels: (B, 3, Y, X) in [-1, 1], sides multiples of `downscale`. Returns (B, z_channels, Y/d, X/d).
         """
-        mean, _log_variance = self.encoder(pixels, check).chunk(2, dim=1)
+        mean, _log_variance = self.encoder(pixels, check_cancelled).chunk(2, dim=1)
         return (mean - self.config.shift_factor) * self.config.scale_factor
 
-    def decode(self, z: Tensor, check: Check = no_check) -> Tensor:
-        """Return the pictures of scaled latents, about [-1, 1] (not clamped). Inverse shapes of `encode`.
+    def decode(self, z: Tensor, check_cancelled: CancelCheck = never_cancelled) -> Tensor:
+        """Return the images of scaled latents, about [-1, 1] (not clamped). Shapes are the inverse of `encode`'s.
 
-        Without gradients they are decoded in bands of rows (`bands`), as many as their size asks for.
+        Without gradients, images are decoded in tiles (`tiled_decode`).
         """
         z = z / self.config.scale_factor + self.config.shift_factor
-        return self.decoder(z, check) if torch.is_grad_enabled() else self.decoder.by_bands(z, check)
+        decode = self.decoder if torch.is_grad_enabled() else self.decoder.decode_tiled
+        return decode(z, check_cancelled)

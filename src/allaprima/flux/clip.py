@@ -1,8 +1,8 @@
-"""CLIP's text encoder, down to the one pooled vector that FLUX uses.
+"""CLIP's text encoder: token ids in, the one pooled vector that FLUX uses out.
 
 Layer norm before each layer, a causal mask, quick GELU, learned positions. The pooled vector is the last norm's
 output at the first end token; there is no projection.
-Source: Radford et al. 2021 (2103.00020); names of the Hugging Face checkpoint, `text_model.` included.
+Source: Radford et al. 2021 (2103.00020); attribute names of the Hugging Face checkpoint, `text_model.` included.
 
 Dimension key: B batch, T tokens, W hidden width, H heads.
 """
@@ -10,7 +10,7 @@ Dimension key: B batch, T tokens, W hidden width, H heads.
 import torch
 from torch import Tensor, nn
 
-from allaprima.flux.check import Check, no_check
+from allaprima.flux.cancel import CancelCheck, never_cancelled
 from allaprima.flux.config import CLIPConfig
 from allaprima.kernels import Linear
 
@@ -98,11 +98,11 @@ class CLIPTextTransformer(nn.Module):
         self.encoder = CLIPStack(config)
         self.final_layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
 
-    def forward(self, ids: Tensor, check: Check) -> Tensor:
-        """(B, T) -> (B, T, W). Calls `check` before every layer."""
+    def forward(self, ids: Tensor, check_cancelled: CancelCheck) -> Tensor:
+        """(B, T) -> (B, T, W). Calls `check_cancelled` before every layer."""
         x = self.embeddings(ids)
         for layer in self.encoder.layers:
-            check()
+            check_cancelled()
             x = layer(x)
         return self.final_layer_norm(x)
 
@@ -114,10 +114,10 @@ class CLIPTextEncoder(nn.Module):
         super().__init__()
         self.text_model = CLIPTextTransformer(config)
 
-    def forward(self, ids: Tensor, check: Check = no_check) -> Tensor:
-        """ids: (B, T), int64; the end token is the largest id of each row, and its first place is pooled.
+    def forward(self, ids: Tensor, check_cancelled: CancelCheck = never_cancelled) -> Tensor:
+        """ids: (B, T), int64. Pools the first end token, which is the largest id of each row.
 
         Returns (B, W).
         """
-        hidden = self.text_model(ids, check)
+        hidden = self.text_model(ids, check_cancelled)
         return hidden[torch.arange(ids.shape[0], device=ids.device), ids.argmax(dim=-1)]

@@ -1,7 +1,7 @@
-"""The sizes of FLUX.1's four networks, as small frozen values, and the two configurations that allaprima knows.
+"""The configurations of FLUX.1's four networks, and the two configurations that ship with allaprima.
 
-`SCHNELL` has the published sizes of FLUX.1 [schnell]; `SKETCH` is the built-in model: the same classes, small.
-Source of SCHNELL: black-forest-labs/flux `util.py`; the Hugging Face configurations of T5 v1.1 XXL and CLIP-L.
+`SCHNELL` has the published sizes of FLUX.1 [schnell]; `SKETCH`, the built-in model, is a small model of the same
+classes. Source of SCHNELL: black-forest-labs/flux `util.py`; the Hugging Face configurations of T5 v1.1 XXL and CLIP-L.
 """
 
 from dataclasses import dataclass
@@ -28,25 +28,25 @@ class TransformerConfig:
     #: Rotary widths of (index, row, column); they add up to the width of a head.
     axes_dim: tuple[int, int, int]
     theta: int = 10_000
-    #: Values per image token that say where on the canvas it is, beside its latents (`layers.places`), as other FLUX.1
-    #: models read a mask or a depth there; a multiple of 4, 0 for FLUX.1 [schnell].
-    place_channels: int = 0
-    #: Whether each image token also brings the canvas's mean of every latent channel (`layers.means`): a value for
-    #: every four of its latents. Not in FLUX.1.
-    canvas_means: bool = False
+    #: Channels of position features (`layers.position_features`) that are concatenated to each image token's latents,
+    #: as other FLUX.1 models concatenate a mask or a depth map. A multiple of 4; 0 for FLUX.1 [schnell].
+    pos_embed_channels: int = 0
+    #: Whether the image's latent statistics (`layers.latent_stats`) are concatenated to each image token: one value per
+    #: latent channel, `in_channels / 4` in all. False for FLUX.1.
+    latent_stats: bool = False
 
     def __post_init__(self) -> None:
-        if self.place_channels % 4:
-            raise ValueError(f"place_channels {self.place_channels} is not a multiple of 4")
+        if self.pos_embed_channels % 4:
+            raise ValueError(f"pos_embed_channels {self.pos_embed_channels} is not a multiple of 4")
         if self.hidden_size % self.num_heads:
             raise ValueError(f"hidden_size {self.hidden_size} is not a multiple of num_heads {self.num_heads}")
         if sum(self.axes_dim) != self.hidden_size // self.num_heads:
             raise ValueError(f"axes_dim {self.axes_dim} does not add up to {self.hidden_size // self.num_heads}")
 
     @property
-    def brought_channels(self) -> int:
-        """Values that an image token brings with it, its latents and whatever else."""
-        return self.in_channels + self.place_channels + (self.in_channels // 4 if self.canvas_means else 0)
+    def input_channels(self) -> int:
+        """Values per image token at the input of `img_in`: latents, position features and latent statistics."""
+        return self.in_channels + self.pos_embed_channels + (self.in_channels // 4 if self.latent_stats else 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ class T5Config:
     d_ff: int
     num_heads: int
     num_layers: int
-    #: Tokens a prompt is padded or truncated to, end token included.
+    #: Number of tokens that a prompt is padded or truncated to, including the end token.
     length: int
     relative_attention_num_buckets: int = 32
     relative_attention_max_distance: int = 128
@@ -75,7 +75,7 @@ class CLIPConfig:
     intermediate_size: int
     num_heads: int
     num_layers: int
-    #: Tokens a prompt is padded or truncated to, begin and end token included.
+    #: Number of tokens that a prompt is padded or truncated to, including the begin and end tokens.
     length: int
     layer_norm_eps: float = 1e-5
 
@@ -84,14 +84,14 @@ class CLIPConfig:
 class AutoencoderConfig:
     """Sizes of the convolutional autoencoder."""
 
-    #: Channels of the first level; level i has `ch * ch_mult[i]`.
+    #: Base number of channels; resolution i, counted from the highest, has `ch * ch_mult[i]`.
     ch: int
     ch_mult: tuple[int, ...]
     num_res_blocks: int
     z_channels: int
     scale_factor: float
     shift_factor: float
-    #: Pixels per side that are folded into channels before the first convolution; 1 for FLUX.
+    #: Pixels per side of the patches that are folded into channels before the first convolution; 1 for FLUX.
     patch: int = 1
     #: Groups of every group norm.
     groups: int = 32
@@ -104,16 +104,17 @@ class AutoencoderConfig:
 
 @dataclass(frozen=True, slots=True)
 class ModelConfig:
-    """The four networks of one model, and how it paints."""
+    """The four networks of one model, and how it is sampled."""
 
     transformer: TransformerConfig
     t5: T5Config
     clip: CLIPConfig
     autoencoder: AutoencoderConfig
-    #: Image tokens the model is at its best with; it paints that many at the asked ratio, and the picture is resized
-    #: to the asked size. None: the model paints the asked size itself.
-    canvas_tokens: int | None = None
-    #: What the transformer puts out: the flow's velocity, as FLUX's does, or the finished image, from which the
+    #: Number of image tokens that the model was trained with. It generates about that many at the requested aspect
+    #: ratio (`latents.token_grid`), and the image is resized to the requested size. None: it generates the requested
+    #: size.
+    native_tokens: int | None = None
+    #: What the transformer predicts: the flow's velocity, as in FLUX, or the clean latents ("image"), from which the
     #: velocity follows (`sampler.velocity_to`).
     predicts: Literal["velocity", "image"] = "velocity"
 
@@ -157,12 +158,12 @@ SKETCH = ModelConfig(
         num_heads=4,
         depth=1,
         depth_single_blocks=6,
-        # Prompts and small canvases: a third of each head reads without regard to place, and no angle is wasted on
-        # distances that a canvas of a dozen tokens a side never has.
+        # For small grids: the index axis, which is always 0 here, leaves more than a third of each head independent of
+        # position, and theta is small because a grid of a dozen tokens per side has no long distances.
         axes_dim=(24, 20, 20),
         theta=100,
-        place_channels=32,
-        canvas_means=True,
+        pos_embed_channels=32,
+        latent_stats=True,
     ),
     t5=T5Config(vocab_size=768, d_model=256, d_kv=48, d_ff=256, num_heads=4, num_layers=2, length=32),
     clip=CLIPConfig(vocab_size=768, hidden_size=256, intermediate_size=256, num_heads=4, num_layers=1, length=34),
@@ -175,7 +176,8 @@ SKETCH = ModelConfig(
         shift_factor=0.0,
         patch=8,
     ),
-    canvas_tokens=144,
-    # A velocity holds the noise: 128 values a token, which a stream of 256 would have to carry beside everything else.
+    native_tokens=144,
+    # A velocity contains the noise: 128 values per token, too much for a hidden width of 256 to carry with everything
+    # else.
     predicts="image",
 )

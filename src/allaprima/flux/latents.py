@@ -1,4 +1,4 @@
-"""Latents before and after the transformer: noise, packing into tokens, position ids, the canvas.
+"""Latents before and after the transformer: noise, packing into tokens, position ids, the token grid of an image size.
 
 Dimension key: B batch, C latent channels, Y rows and X columns of tokens.
 """
@@ -13,7 +13,7 @@ from torch import Tensor
 def noise(seed: int, channels: int, rows: int, columns: int) -> Tensor:
     """Return the starting noise of one image: (C, 2 rows, 2 columns), float32, on the CPU.
 
-    Depends on the seed and the shape alone: a CPU generator of its own, float32 whatever the model runs in.
+    Depends on the seed and the shape only: it uses its own CPU generator, and float32 whatever dtype the model has.
     seed: 0 to 2**63 - 1. rows, columns: in tokens.
     """
     generator = torch.Generator(device="cpu").manual_seed(seed)
@@ -49,15 +49,15 @@ def text_ids(length: int) -> Tensor:
 
 
 @lru_cache(maxsize=1024)
-def token_grid(width: int, height: int, token_px: int, canvas_tokens: int | None) -> tuple[int, int]:
-    """Return the (rows, columns) of tokens to paint for a picture of width x height pixels.
+def token_grid(width: int, height: int, token_px: int, native_tokens: int | None) -> tuple[int, int]:
+    """Return the (rows, columns) of tokens to generate for an image of width x height pixels.
 
-    Without a canvas the picture itself, a token per `token_px` pixels. With one, the grid of about `canvas_tokens`
-    tokens (within an eighth) whose ratio is nearest to the picture's; the picture is resized from it.
+    Without `native_tokens`, one token per `token_px` pixels per side. With it, the grid of that many tokens (within an
+    eighth) whose aspect ratio is nearest to the image's; the decoded image is then resized.
     """
-    if canvas_tokens is None:
+    if native_tokens is None:
         return height // token_px, width // token_px
-    few, many = canvas_tokens * 7 // 8, canvas_tokens * 9 // 8
+    few, many = native_tokens * 7 // 8, native_tokens * 9 // 8
     grids = [(r, c) for r in range(1, many + 1) for c in range(1, many + 1) if few <= r * c <= many]
     ratio = height / width
     return min(grids, key=lambda grid: (abs(math.log(grid[0] / grid[1] / ratio)), -grid[0] * grid[1]))

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from allaprima.kernels import PLAIN, Epilogue, Linear, attention, beside, modulate, turn_heads
+from allaprima.kernels import NO_EPILOGUE, Epilogue, Linear, Segment, attention, concat_into, modulate, qk_norm_rope
 
 
 class Rotation(NamedTuple):
@@ -22,8 +22,8 @@ class Rotation(NamedTuple):
     cos: Tensor
     sin: Tensor
 
-    def of(self, tokens: slice) -> "Rotation":
-        """Return those of some tokens."""
+    def select(self, tokens: slice) -> "Rotation":
+        """Return the rotation of a slice of the tokens."""
         return Rotation(self.cos[:, tokens], self.sin[:, tokens])
 
 
@@ -36,9 +36,9 @@ class Modulated(NamedTuple):
 
 
 def rotary(ids: Tensor, axes_dim: tuple[int, ...], theta: int) -> Rotation:
-    """Return the rotation of each token, its axes' angles side by side.
+    """Return the rotation of each token: the angles of its axes, concatenated.
 
-    ids: (B, S, A), float32, a position per axis. Angles: position / theta^(2k/d) for k < d/2 of each axis of width d.
+    ids: (B, S, A), float32, one position per axis. Angles: position / theta^(2k/d) for k < d/2 of each axis of width d.
     Source: Su et al. 2021 (2104.09864), eq. 15; black-forest-labs/flux `math.py`, `rope`.
     """
     angles = []
@@ -49,34 +49,33 @@ def rotary(ids: Tensor, axes_dim: tuple[int, ...], theta: int) -> Rotation:
     return Rotation(angle.cos().float(), angle.sin().float())
 
 
-def places(ids: Tensor, channels: int) -> Tensor:
-    """Return where on the canvas each image token is, as sines and cosines: (B, L, channels), float32.
+def position_features(ids: Tensor, channels: int) -> Tensor:
+    """Return sinusoidal features of each image token's absolute position: (B, L, channels), float32.
 
-    ids: (B, L, 3), positions (index, row, column), the first and the last token of a canvas among them. Of each axis
-    one wave is twice as long as the canvas, which says how far from its edges a token is; the others' frequencies lie
-    evenly below one turn in two tokens, so that a matrix can read off any row or column. Rotary positions only tell
-    distances between tokens; a small model takes long to find places from them. Waves as positions: Vaswani et al. 2017
-    (1706.03762), section 3.5.
+    ids: (B, L, 3), positions (index, row, column), including the first and the last token of the grid. Per axis, the
+    wavelength of the first sinusoid is twice the grid's length, which encodes the distance to its edges; the
+    frequencies of the others are spaced evenly below half a turn per token, so that a linear map can read off any row
+    or column. FLUX's rotary positions encode only distances between tokens, from which a small model learns absolute
+    positions slowly. Source: Vaswani et al. 2017 (1706.03762), section 3.5, with other frequencies.
     """
-    at = ids[..., 1:].float()
-    first, last = at.amin(dim=1, keepdim=True), at.amax(dim=1, keepdim=True)
-    from_middle = at - (first + last) / 2  # (B, L, 2)
+    position = ids[..., 1:].float()
+    first, last = position.amin(dim=1, keepdim=True), position.amax(dim=1, keepdim=True)
+    from_centre = position - (first + last) / 2  # (B, L, 2)
     span = last - first + 1
     count = channels // 4 - 1
     frequencies = (torch.arange(count, device=ids.device) + 0.5) / (2 * max(1, count))
-    turns = torch.cat(((from_middle / span / 2)[..., None], from_middle[..., None] * frequencies), dim=-1)
+    turns = torch.cat(((from_centre / span / 2)[..., None], from_centre[..., None] * frequencies), dim=-1)
     angle = (2 * math.pi * turns).flatten(2)  # (B, L, channels / 2)
     return torch.cat((angle.sin(), angle.cos()), dim=-1)
 
 
-def means(img: Tensor) -> Tensor:
-    """Return the canvas's mean of each latent channel in the deviation that chance gives it, bounded by its tanh:
-    (B, 1, C / 4), float32.
+def latent_stats(img: Tensor) -> Tensor:
+    """Return the mean of each latent channel over the image, normalised and squashed with tanh: (B, 1, C / 4), float32.
 
-    img: (B, L, C), packed latents. Of pure noise these are independent numbers, tanh(n / 2) of standard normal ones: a
-    seed decides them, and no token alone can hear them. What they in turn decide is up to the fit.
+    img: (B, L, C), packed latents. For pure noise the values are tanh(n / 2) with n standard normal, whatever the
+    number of tokens. They give every token a global summary of the noise, so that the seed can control the layout.
     """
-    values = img.float().unflatten(-1, (-1, 4))  # (B, L, C / 4, 4): `latents.pack` holds a channel's side by side
+    values = img.float().unflatten(-1, (-1, 4))  # (B, L, C / 4, 4): `latents.pack` keeps a channel's values adjacent
     return torch.tanh(values.mean(dim=(1, 3)) * img.shape[1] ** 0.5)[:, None]
 
 
@@ -93,7 +92,7 @@ def timestep_embedding(t: Tensor, width: int, max_period: int = 10_000, time_fac
 
 
 class MLPEmbedder(nn.Module):
-    """Two linears with a SiLU between them: times and pooled vectors to the width of the blocks."""
+    """Linear, SiLU, linear: from time embeddings and pooled vectors to the width of the blocks."""
 
     def __init__(self, in_dim: int, hidden_dim: int) -> None:
         super().__init__()
@@ -106,7 +105,7 @@ class MLPEmbedder(nn.Module):
 
 
 class RMSNorm(nn.Module):
-    """The scale of a norm over a head's width; `QKNorm` applies it."""
+    """The scale of an RMS norm over a head's width; `QKNorm` applies it."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -114,7 +113,7 @@ class RMSNorm(nn.Module):
 
 
 class QKNorm(nn.Module):
-    """Normalise queries and keys, each with a learned scale over the head's width, and turn them by their positions."""
+    """RMS norms of queries and keys, each with a learned scale over the head's width, and their rotary positions."""
 
     def __init__(self, head_dim: int) -> None:
         super().__init__()
@@ -122,22 +121,22 @@ class QKNorm(nn.Module):
         self.key_norm = RMSNorm(head_dim)
 
     def forward(self, qkv: Tensor, pe: Rotation, num_heads: int) -> Tensor:
-        """(B, S, 3 W), all of q, then k, then v -> the same shape, which may lie in the same memory."""
-        return turn_heads(qkv, self.query_norm.scale, self.key_norm.scale, pe.cos, pe.sin, num_heads)
+        """(B, S, 3 W): q, k, v -> the same shape. May overwrite qkv."""
+        return qk_norm_rope(qkv, self.query_norm.scale, self.key_norm.scale, pe.cos, pe.sin, num_heads)
 
 
 def attend(qkv: Tensor, num_heads: int, out: Tensor | None = None) -> Tensor:
     """Attention of every token to every token: (B, S, 3 W) -> (B, S, W).
 
-    out: where the result may be put, (B, S, W), and need not be.
+    out: (B, S, W), memory that the result may be written to; the result is the return value.
     """
     q, k, v = qkv.unflatten(-1, (3, num_heads, -1)).permute(2, 0, 3, 1, 4)  # each (B, H, S, D)
-    place = None if out is None else out.unflatten(-1, (num_heads, -1)).transpose(1, 2)
-    return attention(q, k, v, out=place).transpose(1, 2).flatten(2)
+    heads_out = None if out is None else out.unflatten(-1, (num_heads, -1)).transpose(1, 2)
+    return attention(q, k, v, out=heads_out).transpose(1, 2).flatten(2)
 
 
 class SelfAttention(nn.Module):
-    """The projections and norms of one stream's attention; the attention itself joins both streams."""
+    """The projections and norms of one stream; the attention itself runs over both streams together."""
 
     def __init__(self, hidden_size: int, num_heads: int) -> None:
         super().__init__()
@@ -147,7 +146,7 @@ class SelfAttention(nn.Module):
         self.proj = Linear(hidden_size, hidden_size)
 
     def project(self, x: Tensor, pe: Rotation, out: Tensor | None) -> Tensor:
-        """(B, S, W) -> (B, S, 3 W), normalised and turned q and k, and plain v."""
+        """(B, S, W) -> (B, S, 3 W): q and k after norm and rotary positions, then v. out: as in `attend`."""
         return self.norm(self.qkv(x, out=out), pe, self.num_heads)
 
 
@@ -164,7 +163,7 @@ class Modulation(nn.Module):
 
 
 def branches(modulation: Tensor, width: int) -> list[Modulated]:
-    """Take a `Modulation`'s values apart: (B, 3 * branches * W) -> one `Modulated` per residual branch."""
+    """Split a `Modulation`'s result: (B, 3 * branches * W) -> one `Modulated` per residual branch."""
     parts = modulation[:, None].split(width, dim=-1)
     return [Modulated(*parts[i : i + 3]) for i in range(0, len(parts), 3)]
 
@@ -173,16 +172,16 @@ class MLP(nn.Sequential):
     """The feed-forward branch: linear, GELU (tanh form), linear."""
 
     def __init__(self, hidden_size: int, mlp_hidden: int) -> None:
-        # The checkpoint counts the GELU as 1.
+        # In the checkpoint, module 1 is the GELU.
         super().__init__(Linear(hidden_size, mlp_hidden), nn.Identity(), Linear(mlp_hidden, hidden_size))
 
-    def forward(self, x: Tensor, then: Epilogue = PLAIN) -> Tensor:
-        """(B, S, W) -> (B, S, W). then: what follows it."""
-        return self[2](self[0](x, Epilogue(gelu=True)), then)
+    def forward(self, x: Tensor, epilogue: Epilogue = NO_EPILOGUE) -> Tensor:
+        """(B, S, W) -> (B, S, W). epilogue: of the last linear."""
+        return self[2](self[0](x, Epilogue(gelu=True)), epilogue)
 
 
 class DoubleStreamBlock(nn.Module):
-    """Text and image each with their own weights, joined in one attention, text before image."""
+    """Text and image with separate weights and a joint attention, text before image."""
 
     def __init__(self, hidden_size: int, num_heads: int, mlp_hidden: int) -> None:
         super().__init__()
@@ -196,37 +195,37 @@ class DoubleStreamBlock(nn.Module):
     def forward(
         self, img: Tensor, txt: Tensor, img_mod: Tensor, txt_mod: Tensor, pe: Rotation
     ) -> tuple[Tensor, Tensor]:
-        """img: (B, L, W); txt: (B, T, W); img_mod, txt_mod: (B, 6 W), what the block's modulations gave.
+        """img: (B, L, W); txt: (B, T, W); img_mod, txt_mod: (B, 6 W), results of the block's modulations.
 
-        Returns img and txt.
+        Returns the new img and txt.
         """
         img_attn_mod, img_mlp_mod = branches(img_mod, img.shape[-1])
         txt_attn_mod, txt_mlp_mod = branches(txt_mod, txt.shape[-1])
         length = txt.shape[1]
         img_normed = modulate(img, img_attn_mod.shift, img_attn_mod.scale)
         txt_normed = modulate(txt, txt_attn_mod.shift, txt_attn_mod.scale)
-        image_pe, text_pe = pe.of(slice(length, None)), pe.of(slice(length))
-        qkv = beside(
-            *(1, (*txt.shape[:2], 3 * txt.shape[2]), txt),
-            (length, lambda out: self.txt_attn.project(txt_normed, text_pe, out)),
-            (img.shape[1], lambda out: self.img_attn.project(img_normed, image_pe, out)),
-        )  # (B, S, 3 W)
+        image_pe, text_pe = pe.select(slice(length, None)), pe.select(slice(length))
+        segments = (
+            Segment(length, lambda out: self.txt_attn.project(txt_normed, text_pe, out)),
+            Segment(img.shape[1], lambda out: self.img_attn.project(img_normed, image_pe, out)),
+        )
+        qkv = concat_into(segments, axis=1, shape=(*txt.shape[:2], 3 * txt.shape[2]), like=txt)  # (B, S, 3 W)
         joint = attend(qkv, self.img_attn.num_heads)  # (B, S, W)
-        img = self._feed(self.img_attn, self.img_mlp, img, joint[:, length:], img_attn_mod, img_mlp_mod)
-        txt = self._feed(self.txt_attn, self.txt_mlp, txt, joint[:, :length], txt_attn_mod, txt_mlp_mod)
+        img = self._residuals(self.img_attn, self.img_mlp, img, joint[:, length:], img_attn_mod, img_mlp_mod)
+        txt = self._residuals(self.txt_attn, self.txt_mlp, txt, joint[:, :length], txt_attn_mod, txt_mlp_mod)
         return img, txt
 
     @staticmethod
-    def _feed(
+    def _residuals(
         attn: SelfAttention, mlp: MLP, x: Tensor, attended: Tensor, attn_mod: Modulated, mlp_mod: Modulated
     ) -> Tensor:
-        """Add to one stream what its attention found, and then what its MLP makes of it."""
+        """Return one stream after its two residual branches: the attention's projection, then the MLP."""
         x = attn.proj(attended, Epilogue(gate=attn_mod.gate, residual=x))
         return mlp(modulate(x, mlp_mod.shift, mlp_mod.scale), Epilogue(gate=mlp_mod.gate, residual=x))
 
 
 class SingleStreamBlock(nn.Module):
-    """Text and image in one sequence; attention and MLP side by side, fused in two linears."""
+    """Text and image in one sequence; attention and MLP in parallel, fused into two linears."""
 
     def __init__(self, hidden_size: int, num_heads: int, mlp_hidden: int) -> None:
         super().__init__()
@@ -238,22 +237,22 @@ class SingleStreamBlock(nn.Module):
         self.modulation = Modulation(hidden_size, branches=1)
 
     def forward(self, x: Tensor, modulation: Tensor, pe: Rotation) -> Tensor:
-        """x: (B, S, W), text before image; modulation: (B, 3 W), what the block's modulation gave. Returns x."""
+        """x: (B, S, W), text before image; modulation: (B, 3 W), result of `self.modulation`. Returns the new x."""
         (mod,) = branches(modulation, x.shape[-1])
         normed = modulate(x, mod.shift, mod.scale)
         width = x.shape[-1]
         to_qkv, to_mlp = slice(3 * width), slice(3 * width, None)
         qkv = self.norm(self.linear1(normed, rows=to_qkv), pe, self.num_heads)  # (B, S, 3 W)
-        both = beside(
-            *(-1, x.shape, x),
-            (width, lambda out: attend(qkv, self.num_heads, out)),
-            (self.mlp_hidden, lambda out: self.linear1(normed, Epilogue(gelu=True), rows=to_mlp, out=out)),
-        )  # (B, S, W + mlp_hidden)
-        return self.linear2(both, Epilogue(gate=mod.gate, residual=x))
+        segments = (
+            Segment(width, lambda out: attend(qkv, self.num_heads, out)),
+            Segment(self.mlp_hidden, lambda out: self.linear1(normed, Epilogue(gelu=True), rows=to_mlp, out=out)),
+        )
+        hidden = concat_into(segments, axis=-1, shape=x.shape, like=x)  # (B, S, W + mlp_hidden)
+        return self.linear2(hidden, Epilogue(gate=mod.gate, residual=x))
 
 
 class LastLayer(nn.Module):
-    """Modulated norm and the linear back to latent values."""
+    """Modulated norm and linear: hidden states to latents."""
 
     def __init__(self, hidden_size: int, out_channels: int) -> None:
         super().__init__()
@@ -261,6 +260,6 @@ class LastLayer(nn.Module):
         self.adaLN_modulation = nn.Sequential(nn.SiLU(), Linear(hidden_size, 2 * hidden_size))
 
     def forward(self, x: Tensor, modulation: Tensor) -> Tensor:
-        """x: (B, L, W); modulation: (B, 2 W), what `adaLN_modulation` gave. Returns (B, L, out_channels)."""
+        """x: (B, L, W); modulation: (B, 2 W), result of `adaLN_modulation`. Returns (B, L, out_channels)."""
         shift, scale = modulation[:, None].chunk(2, dim=-1)
         return self.linear(modulate(x, shift, scale))

@@ -1,8 +1,8 @@
 """The T5 v1.1 encoder: token ids in, one vector per token out.
 
 RMS norms before each layer, relative position biases from block 0 used by all blocks, no attention scaling, a gated
-GELU, no biases, **no mask**: FLUX was trained with padding taking part.
-Source: Raffel et al. 2020 (1910.10683) and Shazeer 2020 (2002.05202); names of the Hugging Face checkpoint.
+GELU, no biases, **no mask**: FLUX was trained with attention to padding.
+Source: Raffel et al. 2020 (1910.10683) and Shazeer 2020 (2002.05202); attribute names of the Hugging Face checkpoint.
 
 Dimension key: B batch, T tokens, W d_model, H heads, D d_kv.
 """
@@ -12,7 +12,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from allaprima.flux.check import Check, no_check
+from allaprima.flux.cancel import CancelCheck, never_cancelled
 from allaprima.flux.config import T5Config
 from allaprima.kernels import Epilogue, Linear, attention, rms_norm
 
@@ -31,10 +31,11 @@ class T5LayerNorm(nn.Module):
 
 
 def relative_position_bucket(distance: Tensor, num_buckets: int, max_distance: int) -> Tensor:
-    """Return the bucket of each key-minus-query distance.
+    """Return the bucket of each distance (key position minus query position).
 
-    Half of the buckets are for keys to the right. Of each half, one half holds single distances and the other grows
-    logarithmically up to `max_distance`. distance: any shape, int64. Returns the same shape, int64.
+    Half of the buckets are for keys to the right. In each half, one half of the buckets holds single distances, and the
+    ranges of the other half grow logarithmically up to `max_distance`. distance: any shape, int64. Returns the same
+    shape, int64.
     """
     half = num_buckets // 2
     exact = half // 2
@@ -59,12 +60,12 @@ class T5Attention(nn.Module):
         if has_relative_bias:
             self.relative_attention_bias = nn.Embedding(config.relative_attention_num_buckets, config.num_heads)
 
-    def forward(self, x: Tensor, bias: Tensor, then: Epilogue) -> Tensor:
-        """x: (B, T, W); bias: (1, H, T, T); then: what follows. Returns (B, T, W)."""
+    def forward(self, x: Tensor, bias: Tensor, epilogue: Epilogue) -> Tensor:
+        """x: (B, T, W); bias: (1, H, T, T); epilogue: of the output projection. Returns (B, T, W)."""
         q, k, v = (
             proj(x).unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for proj in (self.q, self.k, self.v)
         )  # (B, H, T, D)
-        return self.o(attention(q, k, v, bias=bias, scale=1.0).transpose(1, 2).flatten(2), then)
+        return self.o(attention(q, k, v, bias=bias, scale=1.0).transpose(1, 2).flatten(2), epilogue)
 
 
 class T5LayerSelfAttention(nn.Module):
@@ -89,9 +90,9 @@ class T5DenseGatedActDense(nn.Module):
         self.wi_1 = Linear(config.d_model, config.d_ff, bias=False)
         self.wo = Linear(config.d_ff, config.d_model, bias=False)
 
-    def forward(self, x: Tensor, then: Epilogue) -> Tensor:
-        """(B, T, W) -> (B, T, W). then: what follows it."""
-        return self.wo(self.wi_0(x, Epilogue(gelu=True)) * self.wi_1(x), then)
+    def forward(self, x: Tensor, epilogue: Epilogue) -> Tensor:
+        """(B, T, W) -> (B, T, W). epilogue: of the last linear."""
+        return self.wo(self.wi_0(x, Epilogue(gelu=True)) * self.wi_1(x), epilogue)
 
 
 class T5LayerFF(nn.Module):
@@ -129,22 +130,22 @@ class T5Stack(nn.Module):
         self.final_layer_norm = T5LayerNorm(config.d_model, config.layer_norm_epsilon)
 
     def position_bias(self, length: int) -> Tensor:
-        """Return block 0's bias for every pair of positions: (1, H, T, T), float32, which every block's logits want."""
+        """Return block 0's bias for every pair of positions: (1, H, T, T), float32, added to all blocks' logits."""
         table = self.get_submodule("block.0.layer.0.SelfAttention.relative_attention_bias")
         assert isinstance(table, nn.Embedding)
-        place = torch.arange(length, device=table.weight.device)
+        position = torch.arange(length, device=table.weight.device)
         buckets = relative_position_bucket(
-            place[None, :] - place[:, None],
+            position[None, :] - position[:, None],
             self.config.relative_attention_num_buckets,
             self.config.relative_attention_max_distance,
         )
         return table(buckets).permute(2, 0, 1)[None].float().contiguous()
 
-    def forward(self, x: Tensor, check: Check) -> Tensor:
-        """(B, T, W) -> (B, T, W). Calls `check` before every block."""
+    def forward(self, x: Tensor, check_cancelled: CancelCheck) -> Tensor:
+        """(B, T, W) -> (B, T, W). Calls `check_cancelled` before every block."""
         bias = self.position_bias(x.shape[1])
         for block in self.block:
-            check()
+            check_cancelled()
             x = block(x, bias)
         return self.final_layer_norm(x)
 
@@ -157,6 +158,6 @@ class T5Encoder(nn.Module):
         self.shared = nn.Embedding(config.vocab_size, config.d_model)
         self.encoder = T5Stack(config)
 
-    def forward(self, ids: Tensor, check: Check = no_check) -> Tensor:
-        """ids: (B, T), int64, padded. Returns (B, T, d_model); every position counts, padding too."""
-        return self.encoder(self.shared(ids), check)
+    def forward(self, ids: Tensor, check_cancelled: CancelCheck = never_cancelled) -> Tensor:
+        """ids: (B, T), int64, padded. Returns (B, T, d_model). Padding is attended to."""
+        return self.encoder(self.shared(ids), check_cancelled)

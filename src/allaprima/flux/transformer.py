@@ -1,6 +1,6 @@
 """FLUX's rectified-flow transformer: image and text tokens in, the velocity of the image tokens out.
 
-Source: black-forest-labs/flux `model.py` (commit 802fb47); parameter names are its checkpoint's.
+Source: black-forest-labs/flux `model.py` (commit 802fb47); parameter names are those of its checkpoint.
 
 Dimension key: B batch, L image tokens, T text tokens, C latent values per token, W hidden width.
 """
@@ -10,15 +10,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from allaprima.flux.check import Check, no_check
+from allaprima.flux.cancel import CancelCheck, never_cancelled
 from allaprima.flux.config import TransformerConfig
 from allaprima.flux.layers import (
     DoubleStreamBlock,
     LastLayer,
     MLPEmbedder,
     SingleStreamBlock,
-    means,
-    places,
+    latent_stats,
+    position_features,
     rotary,
     timestep_embedding,
 )
@@ -30,7 +30,7 @@ TIME_WIDTH = 256
 
 @dataclass(frozen=True, slots=True)
 class Modulations:
-    """What time and pooled vector say to every block: all that the transformer needs of either.
+    """The adaLN modulations of every block: the transformer depends on time and pooled vector only through them.
 
     One row per sample, in the dtype of the weights.
     """
@@ -43,7 +43,7 @@ class Modulations:
     final: Tensor
 
     def row(self, index: int) -> "Modulations":
-        """Return those of one sample, B = 1."""
+        """Return the modulations of one sample, B = 1."""
         rows = slice(index, index + 1)
         return Modulations(
             tuple((img[rows], txt[rows]) for img, txt in self.double),
@@ -53,7 +53,7 @@ class Modulations:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all of them."""
+        """Bytes of all tensors."""
         return sum(
             tensor.nbytes for tensor in (*(one for pair in self.double for one in pair), *self.single, self.final)
         )
@@ -62,8 +62,9 @@ class Modulations:
 class Flux(nn.Module):
     """Predict the velocity of the flow from noise to image, for one time per sample.
 
-    `modulations` does what depends on time and pooled vector, `velocity` the rest. Where an image is painted in several
-    steps, the first is done once for all of them: in FLUX.1 its linears are 27 % of the weights, and see but a vector.
+    `modulations` computes what depends on time and pooled vector, `velocity` the rest. An image of several steps needs
+    `modulations` only once, with all its times as a batch: in FLUX.1 its linears are 27 % of the weights, and their
+    input is a single vector.
     """
 
     def __init__(self, config: TransformerConfig) -> None:
@@ -71,7 +72,7 @@ class Flux(nn.Module):
         self.config = config
         width, heads = config.hidden_size, config.num_heads
         mlp_hidden = int(width * config.mlp_ratio)
-        self.img_in = Linear(config.brought_channels, width)
+        self.img_in = Linear(config.input_channels, width)
         self.time_in = MLPEmbedder(TIME_WIDTH, width)
         self.vector_in = MLPEmbedder(config.vec_in_dim, width)
         self.txt_in = Linear(config.context_in_dim, width)
@@ -81,20 +82,20 @@ class Flux(nn.Module):
         )
         self.final_layer = LastLayer(width, config.in_channels)
 
-    def modulations(self, timesteps: Tensor, y: Tensor, check: Check = no_check) -> Modulations:
-        """Return the modulations at the given times. Calls `check` before every block.
+    def modulations(self, timesteps: Tensor, y: Tensor, check_cancelled: CancelCheck = never_cancelled) -> Modulations:
+        """Return the modulations at the given times. Calls `check_cancelled` before every block.
 
-        timesteps: (B,), in [0, 1], 1 is noise; y: (B, vec_in_dim), or (1, vec_in_dim) for all.
+        timesteps: (B,), in [0, 1]; 1 is noise. y: (B, vec_in_dim), or (1, vec_in_dim) for the whole batch.
         """
         dtype = self.img_in.weight.dtype
         vec = self.time_in(timestep_embedding(timesteps, TIME_WIDTH).to(dtype)) + self.vector_in(y.to(dtype))
         double, single = [], []
         for block in self.double_blocks:
-            check()
+            check_cancelled()
             assert isinstance(block, DoubleStreamBlock)
             double.append((block.img_mod(vec), block.txt_mod(vec)))
         for block in self.single_blocks:
-            check()
+            check_cancelled()
             assert isinstance(block, SingleStreamBlock)
             single.append(block.modulation(vec))
         return Modulations(tuple(double), tuple(single), self.final_layer.adaLN_modulation(vec))
@@ -106,34 +107,33 @@ class Flux(nn.Module):
         txt: Tensor,
         txt_ids: Tensor,
         modulations: Modulations,
-        check: Check = no_check,
+        check_cancelled: CancelCheck = never_cancelled,
     ) -> Tensor:
-        """Return the velocity d img / d t, in the dtype of the weights; or the finished image, where the weights were
-        fitted to that (`ModelConfig.predicts`).
+        """Return the velocity d img / d t, or the clean latents if the model predicts those (`ModelConfig.predicts`).
 
         img: (B, L, C), packed latents; img_ids: (B, L, 3); txt: (B, T, context_in_dim); txt_ids: (B, T, 3).
-        Calls `check` before every block.
+        Returns (B, L, C), in the dtype of the weights. Calls `check_cancelled` before every block.
         """
         dtype = self.img_in.weight.dtype
         pe = rotary(torch.cat((txt_ids, img_ids), dim=1), self.config.axes_dim, self.config.theta)
-        img = self.img_in(self._brought(img, img_ids).to(dtype))  # (B, L, W)
+        img = self.img_in(self._input_features(img, img_ids).to(dtype))  # (B, L, W)
         txt = self.txt_in(txt.to(dtype))  # (B, T, W)
         for block, (img_mod, txt_mod) in zip(self.double_blocks, modulations.double, strict=True):
-            check()
+            check_cancelled()
             img, txt = block(img, txt, img_mod, txt_mod, pe)
         x = torch.cat((txt, img), dim=1)  # (B, T + L, W)
         for block, modulation in zip(self.single_blocks, modulations.single, strict=True):
-            check()
+            check_cancelled()
             x = block(x, modulation, pe)
         return self.final_layer(x[:, txt.shape[1] :], modulations.final)  # (B, L, C)
 
-    def _brought(self, img: Tensor, img_ids: Tensor) -> Tensor:
-        """Return each image token's latents with what else it brings: (B, L, brought channels)."""
+    def _input_features(self, img: Tensor, img_ids: Tensor) -> Tensor:
+        """Return each image token's latents with its further features: (B, L, input_channels)."""
         parts = [img]
-        if self.config.place_channels:
-            parts.append(places(img_ids, self.config.place_channels))
-        if self.config.canvas_means:
-            parts.append(means(img))
+        if self.config.pos_embed_channels:
+            parts.append(position_features(img_ids, self.config.pos_embed_channels))
+        if self.config.latent_stats:
+            parts.append(latent_stats(img))
         if len(parts) == 1:
             return img
         shape = (len(img), img.shape[1], -1)
@@ -147,7 +147,9 @@ class Flux(nn.Module):
         txt_ids: Tensor,
         timesteps: Tensor,
         y: Tensor,
-        check: Check = no_check,
+        check_cancelled: CancelCheck = never_cancelled,
     ) -> Tensor:
-        """Return what `velocity` returns, with the modulations at (B,) times for (B, vec_in_dim) pooled vectors."""
-        return self.velocity(img, img_ids, txt, txt_ids, self.modulations(timesteps, y, check), check)
+        """Return what `velocity` returns. timesteps: (B,); y: (B, vec_in_dim), the pooled vectors."""
+        return self.velocity(
+            img, img_ids, txt, txt_ids, self.modulations(timesteps, y, check_cancelled), check_cancelled
+        )

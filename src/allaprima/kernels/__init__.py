@@ -1,8 +1,8 @@
-"""The fast inner loops behind one seam: plain tensors in, plain tensors out."""
+"""The performance-critical operations: plain tensors in, plain tensors out. Each has a compiled and a torch version."""
 
-from allaprima.kernels.attention import attention, turn_heads
+from allaprima.kernels.attention import attention, qk_norm_rope
 from allaprima.kernels.convolution import Affine, Convolution, group_affine, pointwise, prefers_channels_last
-from allaprima.kernels.linear import PLAIN, Epilogue, Linear, beside
+from allaprima.kernels.linear import NO_EPILOGUE, Epilogue, Linear, Segment, concat_into
 from allaprima.kernels.norms import modulate, rms_norm
 from allaprima.kernels.quantized import (
     LAYOUT,
@@ -15,7 +15,7 @@ from allaprima.kernels.quantized import (
 
 __all__ = [
     "LAYOUT",
-    "PLAIN",
+    "NO_EPILOGUE",
     "Affine",
     "Convolution",
     "Epilogue",
@@ -25,12 +25,13 @@ __all__ = [
     "Int8WeightLinear",
     "Linear",
     "QuantizedLinear",
+    "Segment",
     "attention",
-    "beside",
+    "concat_into",
     "group_affine",
     "modulate",
     "pointwise",
     "prefers_channels_last",
+    "qk_norm_rope",
     "rms_norm",
-    "turn_heads",
 ]

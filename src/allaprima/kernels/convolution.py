@@ -1,6 +1,6 @@
-"""The autoencoder's convolutions, a band of rows at a time, with the norm before them and the residual behind.
+"""The autoencoder's convolutions, a range of rows at a time, fused with the norm before and the residual after them.
 
-The compiled kernel wants pictures whose channels lie side by side (`torch.channels_last`), and gives such ones.
+The compiled kernel supports images in `torch.channels_last` memory format only, and writes its result in that format.
 
 Dimension key: B batch, C channels, Y rows, X columns.
 """
@@ -17,7 +17,7 @@ from allaprima.kernels.linear import linear
 
 @dataclass(frozen=True, slots=True)
 class Affine:
-    """What a group norm does to each channel of each sample: times scale, plus shift; each (B, C), float32."""
+    """A group norm as an affine map: x * scale + shift for each channel of each sample; each (B, C), float32."""
 
     scale: Tensor
     shift: Tensor
@@ -25,58 +25,69 @@ class Affine:
 
 @dataclass(frozen=True, slots=True)
 class Convolution:
-    """A 3x3 convolution, padded with zeros, and what stands around it."""
+    """A 3x3 convolution with zero padding, and the operations fused with it, in this order."""
 
     conv: nn.Conv2d
-    #: SiLU of this is what is convolved.
+    #: Before the convolution: this affine map (a group norm), then SiLU.
     affine: Affine | None = None
-    #: Whether every pixel is doubled both ways before.
-    doubles: bool = False
-    #: Added: as the result.
+    #: Before the convolution: nearest-neighbour upsampling by 2.
+    upsample: bool = False
+    #: After the convolution: added. Has the shape of the result.
     residual: Tensor | None = None
 
     def rows(self, x: Tensor, start: int, stop: int, out: Tensor) -> None:
-        """Convolve rows of x, from `start` to before `stop`, into their place in `out`.
+        """Convolve the input rows [start, stop) and write the resulting rows to `out`.
 
-        x: (B, C, Y, X); out: (B, out_channels, Y, X), or twice the rows and columns. out may be the residual.
+        x: (B, C, Y, X), all rows; out: (B, out_channels, Y, X), or (B, out_channels, 2 Y, 2 X) with `upsample`. out may
+        be the residual.
         """
         weight, bias = self.conv.weight, self.conv.bias
         if _is_native(x, out, self.residual, weight, bias) and weight.is_contiguous():
             self._native(x, start, stop, out)
-            return
-        factor = 2 if self.doubles else 1
+        else:
+            self._with_torch(x, start, stop, out)
+
+    def _with_torch(self, x: Tensor, start: int, stop: int, out: Tensor) -> None:
+        factor = 2 if self.upsample else 1
         height = factor * x.shape[2]
         first, end = max(0, start - 1), min(x.shape[2], stop + 1)
         values = x[:, :, first:end]
         if self.affine is not None:
-            # In float32 from end to end: what is rounded twice depends on where a band begins.
+            # Both in float32, rounded once, so that the result does not depend on where the range of rows begins.
             shift, scale = (each[..., None, None] for each in (self.affine.shift, self.affine.scale))
             values = nn.functional.silu(torch.addcmul(shift, values.float(), scale), inplace=True).to(x.dtype)
-        if self.doubles:
+        if self.upsample:
             values = nn.functional.interpolate(values, scale_factor=2.0, mode="nearest")
         start, stop, first = factor * start, factor * stop, factor * first
         above, below = min(1, start), min(1, height - stop)
         values = values[:, :, start - above - first : stop + below - first]
         values = nn.functional.pad(values, (0, 0, 1 - above, 1 - below))
-        made = nn.functional.conv2d(values, self.conv.weight, self.conv.bias, padding=(0, 1))
-        out[:, :, start:stop] = made if self.residual is None else self.residual[:, :, start:stop] + made
+        result = nn.functional.conv2d(values, self.conv.weight, self.conv.bias, padding=(0, 1))
+        out[:, :, start:stop] = result if self.residual is None else self.residual[:, :, start:stop] + result
 
     def _native(self, x: Tensor, start: int, stop: int, out: Tensor) -> None:
         for b in range(x.shape[0]):
-            affine = (None, None) if self.affine is None else (self.affine.scale[b], self.affine.shift[b])
-            library.call(
-                "convolve",
-                NativeConvolution(
-                    *(x[b].data_ptr(), x.shape[2], x.shape[3], x.shape[1]),
-                    *(_pointer(part) for part in (*affine, self.conv.weight, self.conv.bias)),
-                    *(self.conv.out_channels, self.doubles, start, stop),
-                    *(None if self.residual is None else self.residual[b].data_ptr(), out[b].data_ptr()),
-                ),
+            arguments = NativeConvolution(
+                x=x[b].data_ptr(),
+                rows=x.shape[2],
+                columns=x.shape[3],
+                channels=x.shape[1],
+                scale=None if self.affine is None else self.affine.scale[b].data_ptr(),
+                shift=None if self.affine is None else self.affine.shift[b].data_ptr(),
+                weight=self.conv.weight.data_ptr(),
+                bias=None if self.conv.bias is None else self.conv.bias.data_ptr(),
+                out_channels=self.conv.out_channels,
+                upsample=self.upsample,
+                begin=start,
+                end=stop,
+                residual=None if self.residual is None else self.residual[b].data_ptr(),
+                out=out[b].data_ptr(),
             )
+            library.call("convolve", arguments)
 
 
 class NativeConvolution(ctypes.Structure):
-    """`Convolve` of `native/kernels.h`."""
+    """`ConvolutionArgs` of `native/kernels.h`."""
 
     _fields_ = (
         ("x", ctypes.c_void_p),
@@ -88,7 +99,7 @@ class NativeConvolution(ctypes.Structure):
         ("weight", ctypes.c_void_p),
         ("bias", ctypes.c_void_p),
         ("out_channels", ctypes.c_int64),
-        ("doubles", ctypes.c_int64),
+        ("upsample", ctypes.c_int64),
         ("begin", ctypes.c_int64),
         ("end", ctypes.c_int64),
         ("residual", ctypes.c_void_p),
@@ -96,11 +107,11 @@ class NativeConvolution(ctypes.Structure):
     )
 
 
-def group_affine(norm: nn.GroupNorm, x: Tensor, band: int) -> Affine:
-    """Return what a group norm of x does, from statistics of all of x. x: (B, C, Y, X); band: rows at a time.
+def group_affine(norm: nn.GroupNorm, x: Tensor, rows_at_a_time: int) -> Affine:
+    """Return a group norm of x as an affine map per channel, from the statistics of all of x: (B, C, Y, X).
 
-    Summed in float64, by the kernel 256 pixels at a time in float32 before: what a band's height changes is far below
-    what float32 shows, and the threads change nothing.
+    rows_at_a_time: bounds the memory of torch's version. Sums are float64 (the kernel sums 256 pixels in float32
+    first), so the effect of `rows_at_a_time` is far below float32's precision. The number of threads has no effect.
     Source: Wu and He 2018 (1803.08494), eq. 2.
     """
     if _is_native(x, x, None, norm.weight, norm.bias):
@@ -111,12 +122,12 @@ def group_affine(norm: nn.GroupNorm, x: Tensor, band: int) -> Affine:
         return Affine(scale, shift)
     groups, count = x.shape[0] * norm.num_groups, x[0].numel() / norm.num_groups
     sums = torch.zeros((2, groups), dtype=torch.float64, device=x.device)
-    for rows in x.split(band, dim=2):
+    for rows in x.split(rows_at_a_time, dim=2):
         values = rows.double().reshape(groups, -1)
         sums[0] += values.sum(dim=1)
         sums[1] += values.square().sum(dim=1)
     mean, square = sums / count
-    # Rounding may leave a little less than nothing of a variance; a NaN stays one.
+    # Rounding can make the variance slightly negative. `clamp` keeps a NaN.
     factor = ((square - mean.square()).clamp(min=0) + norm.eps).rsqrt()
     mean, factor = (
         each.float().repeat_interleave(x.shape[1] // norm.num_groups).reshape(x.shape[:2]) for each in (mean, factor)
@@ -126,7 +137,7 @@ def group_affine(norm: nn.GroupNorm, x: Tensor, band: int) -> Affine:
 
 
 def pointwise(conv: nn.Conv2d, x: Tensor) -> Tensor:
-    """Do as a 1x1 convolution does: (B, C, Y, X) -> (B, out_channels, Y, X)."""
+    """Apply a 1x1 convolution: (B, C, Y, X) -> (B, out_channels, Y, X)."""
     weight = conv.weight.flatten(1).contiguous()
     if not _is_native(x, x, None, weight, conv.bias):
         return conv(x)
@@ -134,20 +145,13 @@ def pointwise(conv: nn.Conv2d, x: Tensor) -> Tensor:
 
 
 def prefers_channels_last(x: Tensor) -> bool:
-    """Say whether a picture should have its channels side by side for the kernels here."""
-    return x.shape[1] % 2 == 0 and library.knows(x)
+    """Return whether the kernels support an image of this shape and dtype, provided it is `torch.channels_last`."""
+    return x.shape[1] % 2 == 0 and library.supports_dtype(x)
 
 
 def _is_native(x: Tensor, out: Tensor, residual: Tensor | None, *others: Tensor | None) -> bool:
     return (
         prefers_channels_last(x)
-        and library.knows(out, residual, *others)
-        and all(
-            picture is None or picture.is_contiguous(memory_format=torch.channels_last)
-            for picture in (x, out, residual)
-        )
+        and library.supports_dtype(out, residual, *others)
+        and all(image is None or image.is_contiguous(memory_format=torch.channels_last) for image in (x, out, residual))
     )
-
-
-def _pointer(tensor: Tensor | None) -> int | None:
-    return None if tensor is None else tensor.data_ptr()

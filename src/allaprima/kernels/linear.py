@@ -1,4 +1,4 @@
-"""Linears with what follows them: GELU, a gate and a residual, in one pass over the sums where the kernels can.
+"""Linears fused with what follows them (GELU, gate, residual): the kernels apply it to the sums before rounding them.
 
 Dimension key: B batch, M tokens, K columns in, N rows out.
 """
@@ -13,57 +13,74 @@ from torch import Tensor, nn
 from allaprima.kernels import library, workspace
 
 #: All rows of a weight.
-ALL = slice(None)
-#: Makes a tensor, in the place that it is offered or elsewhere.
-Part = Callable[[Tensor | None], Tensor]
+ALL_ROWS = slice(None)
 
 
 @dataclass(frozen=True, slots=True)
 class Epilogue:
-    """What happens to a linear's result, in this order."""
+    """Operations on a linear's result, applied in the order of the fields."""
 
-    #: The tanh form.
+    #: GELU, tanh form.
     gelu: bool = False
-    #: Multiplied by: (B, 1, N).
+    #: A factor, (B, 1, N).
     gate: Tensor | None = None
-    #: Added: (B, M, N).
+    #: An addend, (B, M, N).
     residual: Tensor | None = None
 
 
-PLAIN = Epilogue()
+NO_EPILOGUE = Epilogue()
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """One of the tensors that `concat_into` concatenates."""
+
+    #: Its size along the axis.
+    size: int
+    #: Computes it. Its argument is the segment's slice of the result: `compute` may write into that and return it, or
+    #: return another tensor of the same shape. The argument is None where there is no slice to write into.
+    compute: Callable[[Tensor | None], Tensor]
 
 
 class Linear(nn.Linear):
-    """`nn.Linear` with an epilogue, for a part of its rows if asked."""
+    """`nn.Linear` with an epilogue and, optionally, only a slice of its output features."""
 
-    def forward(self, x: Tensor, then: Epilogue = PLAIN, *, rows: slice = ALL, out: Tensor | None = None) -> Tensor:
-        """(..., K) -> (..., N), in the dtype of x; N rows of the weight.
+    def forward(
+        self, x: Tensor, epilogue: Epilogue = NO_EPILOGUE, *, rows: slice = ALL_ROWS, out: Tensor | None = None
+    ) -> Tensor:
+        """(..., K) -> (..., N), in the dtype of x.
 
-        out: where the result may be put, rows of numbers side by side, and need not be.
+        epilogue: applied to the result. rows: the rows of the weight to use; N is their number. out: memory that the
+        result may be written to, contiguous along N; the result is the return value, which may lie elsewhere.
         """
-        return linear(x, self.weight[rows], None if self.bias is None else self.bias[rows], then, out)
+        return linear(x, self.weight[rows], None if self.bias is None else self.bias[rows], epilogue, out)
 
 
-def linear(x: Tensor, weight: Tensor, bias: Tensor | None, then: Epilogue = PLAIN, out: Tensor | None = None) -> Tensor:
-    """(..., K), (N, K), (N,) -> (..., N): as `Linear` does."""
-    if not (has_kernel(x, weight.shape[0], bias, then, out) and library.takes(weight)) or weight.shape[1] % 2:
-        return finish(nn.functional.linear(x, weight, bias), then)
+def linear(
+    x: Tensor, weight: Tensor, bias: Tensor | None, epilogue: Epilogue = NO_EPILOGUE, out: Tensor | None = None
+) -> Tensor:
+    """Return x weight^T + bias after the epilogue: (..., K), (N, K), (N,) -> (..., N). See `Linear.forward`."""
+    is_supported = has_kernel(x, weight.shape[0], bias, epilogue, out) and library.supports_rows(weight)
+    if not is_supported or weight.shape[1] % 2:
+        return apply_epilogue(nn.functional.linear(x, weight, bias), epilogue)
     weight = weight.contiguous()
     out = workspace.empty((*x.shape[:-1], weight.shape[0]), x) if out is None else out
-    for tokens, epilogue, place in samples(x, bias, then, out):
+    for tokens, native_epilogue, result in per_sample_calls(x, bias, epilogue, out):
         sizes = (tokens.shape[0], weight.shape[0], weight.shape[1])
-        library.call("linear_bf16", tokens, tokens.stride(0), weight, *sizes, epilogue, place, place.stride(0))
+        library.call("linear_bf16", tokens, tokens.stride(0), weight, *sizes, native_epilogue, result, result.stride(0))
     return out
 
 
-def has_kernel(x: Tensor, rows: int, bias: Tensor | None, then: Epilogue, out: Tensor | None) -> bool:
-    """Say whether the kernels can be given all but the weight, which has so many rows."""
-    if not library.takes(x, bias, then.gate, then.residual, out) or x.dim() not in {2, 3} or not x.shape[-1]:
+def has_kernel(x: Tensor, rows: int, bias: Tensor | None, epilogue: Epilogue, out: Tensor | None) -> bool:
+    """Return whether the kernels support these arguments of a linear whose weight has `rows` rows."""
+    if not library.supports_rows(x, bias, epilogue.gate, epilogue.residual, out):
+        return False
+    if x.dim() not in {2, 3} or not x.shape[-1]:
         return False
     shape = (*x.shape[:-1], rows)
-    fits = all(tensor is None or tensor.shape == shape for tensor in (then.residual, out))
+    fits = all(tensor is None or tensor.shape == shape for tensor in (epilogue.residual, out))
     batch = x.shape[0] if x.dim() == 3 else 1
-    return fits and (then.gate is None or then.gate.shape in {(1, 1, rows), (batch, 1, rows)})
+    return fits and (epilogue.gate is None or epilogue.gate.shape in {(1, 1, rows), (batch, 1, rows)})
 
 
 class NativeEpilogue(ctypes.Structure):
@@ -78,46 +95,48 @@ class NativeEpilogue(ctypes.Structure):
     )
 
 
-def finish(result: Tensor, then: Epilogue) -> Tensor:
-    """Do what an epilogue says with torch's operations."""
-    if then.gelu:
+def apply_epilogue(result: Tensor, epilogue: Epilogue) -> Tensor:
+    """Return a linear's result after the epilogue, by torch's operations. result: (..., N)."""
+    if epilogue.gelu:
         result = nn.functional.gelu(result, approximate="tanh")
-    if then.gate is not None:
-        result = then.gate * result
-    return result if then.residual is None else then.residual + result
+    if epilogue.gate is not None:
+        result = epilogue.gate * result
+    return result if epilogue.residual is None else epilogue.residual + result
 
 
-def samples(
-    x: Tensor, bias: Tensor | None, then: Epilogue, out: Tensor
+def per_sample_calls(
+    x: Tensor, bias: Tensor | None, epilogue: Epilogue, out: Tensor
 ) -> Iterator[tuple[Tensor, NativeEpilogue, Tensor]]:
-    """Yield what the kernels do in one call each: tokens (M, K), what follows, and the place of the result (M, N)."""
-    tokens, places, beside = _matrices(x), _matrices(out), None if then.residual is None else _matrices(then.residual)
-    for index, place in enumerate(places):
-        gate = None if then.gate is None else then.gate[index if then.gate.shape[0] > 1 else 0]
-        residual = None if beside is None else beside[index]
+    """Yield the arguments of one kernel call per sample: its tokens (M, K), its epilogue, its part of `out` (M, N)."""
+    tokens, outs = _batched(x), _batched(out)
+    residuals = None if epilogue.residual is None else _batched(epilogue.residual)
+    for index, result in enumerate(outs):
+        gate = None if epilogue.gate is None else epilogue.gate[index if epilogue.gate.shape[0] > 1 else 0]
+        residual = None if residuals is None else residuals[index]
         pointers = (None if tensor is None else tensor.data_ptr() for tensor in (bias, gate, residual))
         stride = 0 if residual is None else residual.stride(0)
-        yield tokens[index], NativeEpilogue(*pointers, stride, then.gelu), place
+        yield tokens[index], NativeEpilogue(*pointers, stride, epilogue.gelu), result
 
 
-def _matrices(x: Tensor) -> Tensor:
-    """(M, N) or (B, M, N) -> (B, M, N), of the same memory."""
+def _batched(x: Tensor) -> Tensor:
+    """(M, N) or (B, M, N) -> (B, M, N), a view."""
     return x if x.dim() == 3 else x[None]
 
 
-def beside(axis: int, shape: Sequence[int], like: Tensor, *parts: tuple[int, Part]) -> Tensor:
-    """Return parts beside each other along an axis, without a copy where they can be put into their place.
+def concat_into(segments: Sequence[Segment], *, axis: int, shape: Sequence[int], like: Tensor) -> Tensor:
+    """Concatenate along `axis`, letting each segment write directly into its slice of the result.
 
-    parts: sizes along the axis, and what makes each, which is offered its place and may ignore it.
-    shape: the other axes' sizes; like: has the dtype and device. With gradients the parts are made apart.
+    A segment that returns another tensor is copied. shape: the result's shape; its size along `axis` is ignored, since
+    it follows from the segments. like: has the dtype and device. While gradients are recorded the segments are computed
+    separately and then concatenated.
     """
     if torch.is_grad_enabled():
-        return torch.cat([make(None) for _, make in parts], dim=axis)
+        return torch.cat([segment.compute(None) for segment in segments], dim=axis)
     sizes = list(shape)
-    sizes[axis] = sum(size for size, _ in parts)
-    whole = workspace.empty(sizes, like)
-    for place, (_, make) in zip(whole.split([size for size, _ in parts], dim=axis), parts, strict=True):
-        made = make(place)
-        if made.data_ptr() != place.data_ptr():
-            place.copy_(made)
-    return whole
+    sizes[axis] = sum(segment.size for segment in segments)
+    result = workspace.empty(sizes, like)
+    for part, segment in zip(result.split([segment.size for segment in segments], dim=axis), segments, strict=True):
+        computed = segment.compute(part)
+        if computed.data_ptr() != part.data_ptr():
+            part.copy_(computed)
+    return result

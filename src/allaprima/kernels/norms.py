@@ -10,11 +10,11 @@ from allaprima.kernels import library, workspace
 
 
 def modulate(x: Tensor, shift: Tensor, scale: Tensor, eps: float = 1e-6) -> Tensor:
-    """Layer-normalise x without affine, then scale it by 1 + scale and shift it.
+    """Return the layer norm of x (without affine) times 1 + scale, plus shift.
 
     x: (B, L, W); shift, scale: (B, 1, W). Returns (B, L, W). Source: Ba et al. 2016 (1607.06450), eq. 4.
     """
-    if library.takes(x, shift, scale) and shift.shape == scale.shape == (x.shape[0], 1, x.shape[2]):
+    if library.supports_rows(x, shift, scale) and shift.shape == scale.shape == (x.shape[0], 1, x.shape[2]):
         out = workspace.empty(x.shape, x)
         for b in range(x.shape[0]):
             sizes = (x.shape[1], x.shape[2], x.stride(1))
@@ -25,11 +25,11 @@ def modulate(x: Tensor, shift: Tensor, scale: Tensor, eps: float = 1e-6) -> Tens
 
 
 def rms_norm(x: Tensor, scale: Tensor, eps: float) -> Tensor:
-    """Divide by the root mean square over the last axis, then scale.
+    """Return x divided by its root mean square over the last axis, times scale.
 
     x: (..., W); scale: (W,). Returns the same shape. Source: Zhang and Sennrich 2019 (1910.07467), eq. 4.
     """
-    if library.takes(x, scale) and x.is_contiguous():
+    if library.supports_rows(x, scale) and x.is_contiguous():
         out = torch.empty_like(x)
         width = x.shape[-1]
         library.call("rms_norm", x, x.numel() // width, width, width, scale, float(eps), out)

@@ -1,27 +1,27 @@
-// Attention in bfloat16 with float32 sums, a block of queries and a block of keys at a time, with a running softmax.
+// Attention in bfloat16 with float32 accumulators, one block of queries and one block of keys at a time, with an online softmax.
 //
-// Source: Milakov and Gimelshein 2018 (1805.02867), the running maximum and sum; Dao et al. 2022 (2205.14135), the blocks.
+// Source: Milakov and Gimelshein 2018 (1805.02867), online softmax; Dao et al. 2022 (2205.14135), FlashAttention's blocks.
 
 #include <algorithm>
 #include <limits>
 #include <memory>
 
-#include "cores.h"
 #include "kernels.h"
+#include "microkernels.h"
 #include "scratch.h"
 #include "vectors.h"
 
 namespace allaprima {
 namespace {
 
-constexpr Index KEYS = 512;  // of a block, whole panels
-constexpr Index HEADS = 4;   // for each thread, where a head is one thread's
+constexpr Index KEY_BLOCK = 512;       // keys per block; a multiple of every PANEL
+constexpr Index HEADS_PER_THREAD = 4;  // with at least this many heads per thread, each head is one task
 
-// Of a block: whole tiles.
-template <class Core>
-constexpr Index QUERIES = std::max(48, 2 * Core::ROWS);
+// Queries per block; a multiple of the tile height.
+template <class Microkernel>
+constexpr Index QUERY_BLOCK = std::max(48, 2 * Microkernel::ROWS);
 
-struct Attention {
+struct AttentionArgs {
     const Bf16* q;
     Index q_stride;
     const Bf16* k;
@@ -35,60 +35,61 @@ struct Attention {
     Index out_stride;
 };
 
-// How the keys and the values of one head lie in panels.
-template <class Core>
+// The panel layout of one head's keys and values (see panel.h).
+template <class Microkernel>
 struct Panels {
-    static constexpr Index PANEL = Core::PANEL;
-    const Attention& of;
+    static constexpr Index PANEL = Microkernel::PANEL;
+    const AttentionArgs& args;
 
-    Index keys() const { return (of.keys + PANEL - 1) / PANEL; }
-    Index values() const { return (of.width + PANEL - 1) / PANEL; }
-    Index pairs() const { return keys() * PANEL / 2; }  // of keys, the words of the values' depth
-    Index key_words() const { return PANEL * (of.width / 2); }
-    Index value_words() const { return PANEL * pairs(); }
+    Index keys() const { return (args.keys + PANEL - 1) / PANEL; }
+    Index values() const { return (args.width + PANEL - 1) / PANEL; }
+    Index pairs() const { return keys() * PANEL / 2; }  // 4-byte groups along the values' depth: two keys each
+    Index key_groups() const { return PANEL * (args.width / 2); }
+    Index value_groups() const { return PANEL * pairs(); }
 
-    // Lay the keys of one head out as panel `p`.
-    void pack_keys(Index head, Index p, Word* panels) const {
-        const auto* from = reinterpret_cast<const std::uint8_t*>(of.k + p * PANEL * of.k_stride + head * of.width);
-        pack_panel<Core, typename Core::Bf16Dot>(from, of.k_stride * 2, std::min(PANEL, of.keys - p * PANEL), of.width * 2,
-                                                 panels + p * key_words());
+    // Packs panel `p` of one head's keys.
+    void pack_keys(Index head, Index p, Group4* panels) const {
+        const auto* from = reinterpret_cast<const std::uint8_t*>(args.k + p * PANEL * args.k_stride + head * args.width);
+        pack_panel<Microkernel, typename Microkernel::Bf16Dot>(from, args.k_stride * 2, std::min(PANEL, args.keys - p * PANEL),
+                                                               args.width * 2, panels + p * key_groups());
     }
 
-    // Lay the values of one head out as panel `p` of those whose depth is the keys; what is beyond the last key is zero.
-    void pack_values(Index head, Index p, Word* panels) const {
+    // Packs panel `p` of one head's values, whose depth is the keys. Entries past the last key are zero.
+    void pack_values(Index head, Index p, Group4* panels) const {
         for (Index pair = 0; pair < pairs(); ++pair) {
-            Word* to = panels + p * value_words() + pair * PANEL;
-            for (Index group = 0; group < PANEL; group += 16) {
-                const Index column = p * PANEL + group;
+            Group4* to = panels + p * value_groups() + pair * PANEL;
+            for (Index lane = 0; lane < PANEL; lane += 16) {
+                const Index column = p * PANEL + lane;
                 __m512i both = _mm512_setzero_si512();
                 for (Index half = 0; half < 2; ++half) {
                     const Index key = 2 * pair + half;
-                    if (key >= of.keys || column >= of.width) continue;
-                    const Bf16* from = of.v + key * of.v_stride + head * of.width + column;
-                    const __m512i wide = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(lanes(of.width - column), from));
+                    if (key >= args.keys || column >= args.width) continue;
+                    const Bf16* from = args.v + key * args.v_stride + head * args.width + column;
+                    const __m512i wide = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(lanes(args.width - column), from));
                     both = _mm512_or_si512(both, half ? _mm512_slli_epi32(wide, 16) : wide);
                 }
-                _mm512_storeu_si512(to + group, both);
+                _mm512_storeu_si512(to + lane, both);
             }
         }
     }
 };
 
-// What a block of queries carries from one block of keys to the next. Scores are logits times log2(e). There are two of what is
-// written and read by products, since those of one block of keys may go on beside the softmax of another.
-template <class Core>
-struct Running {
-    float largest[QUERIES<Core>], total[QUERIES<Core>], shrink[QUERIES<Core>];
-    alignas(64) float scores[2][QUERIES<Core> * KEYS];
-    alignas(64) Bf16 weights[2][QUERIES<Core> * KEYS];
+// The online softmax state of a block of queries. Scores are logits times log2(e). `scores` and `probabilities` are double buffered:
+// the matrix products of one block of keys overlap with the softmax of another.
+template <class Microkernel>
+struct SoftmaxState {
+    float row_max[QUERY_BLOCK<Microkernel>], row_sum[QUERY_BLOCK<Microkernel>];
+    float correction[QUERY_BLOCK<Microkernel>];  // factor for the accumulator after the last block of keys
+    alignas(64) float scores[2][QUERY_BLOCK<Microkernel> * KEY_BLOCK];
+    alignas(64) Bf16 probabilities[2][QUERY_BLOCK<Microkernel> * KEY_BLOCK];
 };
 
-struct KeysUser {};
-struct ValuesUser {};
-struct SumsUser {};
-struct RunningUser {};
+struct KeysTag {};
+struct ValuesTag {};
+struct SumsTag {};
+struct StateTag {};
 
-// Scale a row's products and add the bias.
+// Scales the dot products of one row and adds the bias, both times log2(e).
 void add_bias(float* scores, Index keys, float scale, const float* bias) {
     for (Index i = 0; i < keys; i += 16) {
         const Floats added = _mm512_mul_ps(_mm512_maskz_loadu_ps(lanes(keys - i), bias + i), _mm512_set1_ps(LOG2_E));
@@ -96,127 +97,129 @@ void add_bias(float* scores, Index keys, float scale, const float* bias) {
     }
 }
 
-// Turn the scores of one row, which are yet to be scaled, into weights that are not divided by their sum yet: `count` of them, whole
-// panels, zero behind the keys. What the row has summed so far must be multiplied by what is returned.
-float soften(const float* scores, Index keys, Index count, float scale, float& largest, float& total, Bf16* weights) {
+// Online softmax step for one row (FlashAttention): updates `row_max` and `row_sum` with `keys` unscaled scores and writes `count`
+// unnormalised probabilities (whole panels; zero past the keys). Returns the factor by which the row's accumulator must be rescaled.
+float online_softmax_row(const float* scores, Index keys, Index count, float scale, float& row_max, float& row_sum,
+                         Bf16* probabilities) {
     const Floats factor = _mm512_set1_ps(scale);
-    const Index whole = keys / 16 * 16;
-    Floats top = _mm512_set1_ps(largest);
-    for (Index i = 0; i < whole; i += 16) top = _mm512_max_ps(top, _mm512_mul_ps(_mm512_loadu_ps(scores + i), factor));
-    if (whole < keys)
-        top = _mm512_mask_max_ps(top, lanes(keys - whole), top, _mm512_mul_ps(_mm512_loadu_ps(scores + whole), factor));
-    const float now = _mm512_reduce_max_ps(top);
-    // Where nothing was seen yet but minus infinity, there is nothing to shrink, and infinity less infinity is no number.
-    const bool is_nothing = now == -std::numeric_limits<float>::infinity();
-    const Floats center = _mm512_set1_ps(is_nothing ? 0 : now);
-    const auto weigh = [&](Index i) __attribute__((always_inline)) {
-        // Not fused, as the largest was not: it must give 1.
-        return exp2_roughly(_mm512_sub_ps(_mm512_mul_ps(_mm512_loadu_ps(scores + i), factor), center));
+    const Index full_lanes = keys / 16 * 16;
+    Floats top = _mm512_set1_ps(row_max);
+    for (Index i = 0; i < full_lanes; i += 16) top = _mm512_max_ps(top, _mm512_mul_ps(_mm512_loadu_ps(scores + i), factor));
+    if (full_lanes < keys)
+        top = _mm512_mask_max_ps(top, lanes(keys - full_lanes), top, _mm512_mul_ps(_mm512_loadu_ps(scores + full_lanes), factor));
+    const float new_max = _mm512_reduce_max_ps(top);
+    // If every score so far is -inf, the accumulator is still zero, and -inf - -inf would give NaN.
+    const bool is_masked = new_max == -std::numeric_limits<float>::infinity();
+    const Floats center = _mm512_set1_ps(is_masked ? 0 : new_max);
+    const auto exponential = [&](Index i) __attribute__((always_inline)) {
+        // No FMA: `new_max` was computed without one, and the largest score must give exactly 1.
+        return exp2_approx(_mm512_sub_ps(_mm512_mul_ps(_mm512_loadu_ps(scores + i), factor), center));
     };
     Floats sum = _mm512_setzero_ps();
     Index i = 0;
-    for (; i + 32 <= whole; i += 32) {
-        const Floats first = weigh(i), second = weigh(i + 16);
+    for (; i + 32 <= full_lanes; i += 32) {
+        const Floats first = exponential(i), second = exponential(i + 16);
         sum = _mm512_add_ps(sum, _mm512_add_ps(first, second));
-        store(weights + i, first, second);
+        store(probabilities + i, first, second);
     }
     for (; i < count; i += 16) {
-        const Floats weight = _mm512_maskz_mov_ps(lanes(keys - i), weigh(i));
-        sum = _mm512_add_ps(sum, weight);
-        store(weights + i, weight);
+        const Floats probability = _mm512_maskz_mov_ps(lanes(keys - i), exponential(i));
+        sum = _mm512_add_ps(sum, probability);
+        store(probabilities + i, probability);
     }
-    const float shrink = is_nothing ? 1 : _mm512_cvtss_f32(exp2_roughly(_mm512_set1_ps(largest - now)));
-    total = total * shrink + _mm512_reduce_add_ps(sum);
-    largest = now;
-    return shrink;
+    const float correction = is_masked ? 1 : _mm512_cvtss_f32(exp2_approx(_mm512_set1_ps(row_max - new_max)));
+    row_sum = row_sum * correction + _mm512_reduce_add_ps(sum);
+    row_max = new_max;
+    return correction;
 }
 
-// A block of queries of one head against all keys.
-template <class Core>
-class Block {
+// One block of queries of one head against all keys.
+template <class Microkernel>
+class QueryBlock {
 public:
-    Block(const Attention& of, Index head, Index query, Index rows, const Word* keys, const Word* values)
-        : of_(of), panels_{of}, head_(head), query_(query), rows_(rows), keys_(keys), values_(values) {
+    QueryBlock(const AttentionArgs& args, Index head, Index query, Index rows, const Group4* keys, const Group4* values)
+        : args_(args), panels_{args}, head_(head), query_(query), rows_(rows), keys_(keys), values_(values) {
         std::fill_n(sums_, HEIGHT * PANEL * panels_.values(), 0.f);
-        std::fill_n(running_.largest, HEIGHT, -std::numeric_limits<float>::infinity());
-        std::fill_n(running_.total, HEIGHT, 0.f);
+        std::fill_n(state_.row_max, HEIGHT, -std::numeric_limits<float>::infinity());
+        std::fill_n(state_.row_sum, HEIGHT, 0.f);
     }
 
-    // Rows are softened while the products before and behind them are made, by a core that has room for that.
+    // Overlaps the softmax of block i with the products P V of block i - 1 and Q K^T of block i + 1 if the microkernel calls
+    // `overlap` between its steps (AMX does); rows that are left over follow the products.
     void attend() {
-        const Index blocks = (of_.keys + KEYS - 1) / KEYS;
-        if (blocks > 0) score(0, Nothing{});
+        const Index blocks = (args_.keys + KEY_BLOCK - 1) / KEY_BLOCK;
+        if (blocks > 0) compute_qk(0, NoOverlap{});
         for (Index block = 0; block < blocks; ++block) {
             const bool has_next = block + 1 < blocks;
-            const Index steps = (block ? weigh_steps(block - 1) : 0) + (has_next ? score_steps(block + 1) : 0);
-            const Index pace = std::max<Index>(1, steps / rows_);
+            const Index steps = (block ? pv_steps(block - 1) : 0) + (has_next ? qk_steps(block + 1) : 0);
+            const Index steps_per_row = std::max<Index>(1, steps / rows_);
             Index row = 0, step = 0;
-            const auto meanwhile = [&]() __attribute__((always_inline)) {
-                if (++step % pace == 0 && row < rows_) soften_row(block, row++);
+            const auto overlap = [&]() __attribute__((always_inline)) {
+                if (++step % steps_per_row == 0 && row < rows_) softmax_row(block, row++);
             };
-            if (block) weigh(block - 1, meanwhile);
-            if (has_next) score(block + 1, meanwhile);
-            while (row < rows_) soften_row(block, row++);
-            if (block) shrink();
+            if (block) accumulate_pv(block - 1, overlap);
+            if (has_next) compute_qk(block + 1, overlap);
+            while (row < rows_) softmax_row(block, row++);
+            if (block) rescale();
         }
-        if (blocks > 0) weigh(blocks - 1, Nothing{});
-        for (Index row = 0; row < rows_; ++row) finish(row);
+        if (blocks > 0) accumulate_pv(blocks - 1, NoOverlap{});
+        for (Index row = 0; row < rows_; ++row) normalize_row(row);
     }
 
 private:
-    static constexpr Index PANEL = Core::PANEL, HEIGHT = QUERIES<Core>;
-    static_assert(HEIGHT % Core::ROWS == 0 && KEYS % PANEL == 0);
-    static_assert(PANEL / 2 % Core::STEP == 0, "a panel of keys is whole steps of the values' depth");
-    using Dot = typename Core::Bf16Dot;
+    static constexpr Index PANEL = Microkernel::PANEL, HEIGHT = QUERY_BLOCK<Microkernel>;
+    static_assert(HEIGHT % Microkernel::ROWS == 0 && KEY_BLOCK % PANEL == 0);
+    static_assert(PANEL / 2 % Microkernel::STEP == 0, "a panel of keys must be a multiple of the step along the values' depth");
+    using Dot = typename Microkernel::Bf16Dot;
 
-    const Attention& of_;
-    const Panels<Core> panels_;
+    const AttentionArgs& args_;
+    const Panels<Microkernel> panels_;
     const Index head_, query_, rows_;
-    const Word* const keys_;
-    const Word* const values_;
-    Core core_;
-    Running<Core>& running_ = *scratch<RunningUser, Running<Core>>(1);
-    float* const sums_ = scratch<SumsUser, float>(HEIGHT * PANEL * panels_.values());  // a panel's rows together
+    const Group4* const keys_;
+    const Group4* const values_;
+    Microkernel microkernel_;
+    SoftmaxState<Microkernel>& state_ = *scratch<StateTag, SoftmaxState<Microkernel>>(1);
+    float* const sums_ = scratch<SumsTag, float>(HEIGHT * PANEL * panels_.values());  // the P V accumulator, panel by panel
 
-    Index keys_of(Index block) const { return std::min(KEYS, of_.keys - block * KEYS); }
+    Index keys_of(Index block) const { return std::min(KEY_BLOCK, args_.keys - block * KEY_BLOCK); }
     Index padded_keys_of(Index block) const { return (keys_of(block) + PANEL - 1) / PANEL * PANEL; }
-    Index tiles() const { return (rows_ + Core::ROWS - 1) / Core::ROWS; }
-    Index score_steps(Index block) const { return tiles() * (padded_keys_of(block) / PANEL) * (of_.width / 2 / Core::STEP); }
-    Index weigh_steps(Index block) const { return tiles() * panels_.values() * (padded_keys_of(block) / 2 / Core::STEP); }
+    Index tiles() const { return (rows_ + Microkernel::ROWS - 1) / Microkernel::ROWS; }
+    Index qk_steps(Index block) const { return tiles() * (padded_keys_of(block) / PANEL) * (args_.width / 2 / Microkernel::STEP); }
+    Index pv_steps(Index block) const { return tiles() * panels_.values() * (padded_keys_of(block) / 2 / Microkernel::STEP); }
 
-    // Plain products with a block of keys.
-    template <class Meanwhile>
-    void score(Index block, const Meanwhile& meanwhile) {
-        const Bf16* q = of_.q + query_ * of_.q_stride + head_ * of_.width;
-        const Index depth = of_.width / 2;
-        float* scores = running_.scores[block % 2];
+    // Q K^T for one block of keys, unscaled.
+    template <class Overlap>
+    void compute_qk(Index block, const Overlap& overlap) {
+        const Bf16* q = args_.q + query_ * args_.q_stride + head_ * args_.width;
+        const Index depth = args_.width / 2;
+        float* scores = state_.scores[block % 2];
         for (Index column = 0; column < keys_of(block); column += PANEL) {
-            const Word* panel = keys_ + (block * KEYS + column) * depth;
-            core_.template tiles<Dot>(rows_, [&](auto tile, Index first) __attribute__((always_inline)) {
+            const Group4* panel = keys_ + (block * KEY_BLOCK + column) * depth;
+            microkernel_.template for_each_tile<Dot>(rows_, [&](auto tile, Index first) __attribute__((always_inline)) {
                 tile.clear();
-                tile.add(q + first * of_.q_stride, of_.q_stride * 2, panel, depth, meanwhile);
-                tile.store(reinterpret_cast<Word*>(scores + first * KEYS + column), KEYS);
+                tile.add(q + first * args_.q_stride, args_.q_stride * 2, panel, depth, overlap);
+                tile.store(reinterpret_cast<Group4*>(scores + first * KEY_BLOCK + column), KEY_BLOCK);
             });
         }
     }
 
-    void soften_row(Index block, Index row) {
-        float* scores = running_.scores[block % 2] + row * KEYS;
+    void softmax_row(Index block, Index row) {
+        float* scores = state_.scores[block % 2] + row * KEY_BLOCK;
         const Index keys = keys_of(block);
-        float scale = of_.scale * LOG2_E;
-        if (of_.bias) {
-            add_bias(scores, keys, scale, of_.bias + (head_ * of_.queries + query_ + row) * of_.keys + block * KEYS);
+        float scale = args_.scale * LOG2_E;
+        if (args_.bias) {
+            add_bias(scores, keys, scale, args_.bias + (head_ * args_.queries + query_ + row) * args_.keys + block * KEY_BLOCK);
             scale = 1;
         }
-        running_.shrink[row] = soften(scores, keys, padded_keys_of(block), scale, running_.largest[row], running_.total[row],
-                                      running_.weights[block % 2] + row * KEYS);
+        state_.correction[row] = online_softmax_row(scores, keys, padded_keys_of(block), scale, state_.row_max[row],
+                                                    state_.row_sum[row], state_.probabilities[block % 2] + row * KEY_BLOCK);
     }
 
-    // Bring what was summed so far down to a new largest score.
-    void shrink() {
+    // Rescales the accumulator after the row maxima have changed.
+    void rescale() {
         for (Index row = 0; row < rows_; ++row) {
-            if (running_.shrink[row] == 1) continue;
-            const Floats factor = _mm512_set1_ps(running_.shrink[row]);
+            if (state_.correction[row] == 1) continue;
+            const Floats factor = _mm512_set1_ps(state_.correction[row]);
             for (Index p = 0; p < panels_.values(); ++p) {
                 float* partial = sums_ + (p * HEIGHT + row) * PANEL;
                 for (Index v = 0; v < PANEL; v += 16)
@@ -225,59 +228,60 @@ private:
         }
     }
 
-    // Add the values of a block of keys, times their weights.
-    template <class Meanwhile>
-    void weigh(Index block, const Meanwhile& meanwhile) {
+    // Adds P V of one block of keys to the accumulator.
+    template <class Overlap>
+    void accumulate_pv(Index block, const Overlap& overlap) {
         const Index depth = padded_keys_of(block) / 2;
         for (Index p = 0; p < panels_.values(); ++p) {
-            const Word* panel = values_ + p * panels_.value_words() + block * KEYS / 2 * PANEL;
-            core_.template tiles<Dot>(rows_, [&](auto tile, Index first) __attribute__((always_inline)) {
-                auto* partial = reinterpret_cast<Word*>(sums_ + (p * HEIGHT + first) * PANEL);
+            const Group4* panel = values_ + p * panels_.value_groups() + block * KEY_BLOCK / 2 * PANEL;
+            microkernel_.template for_each_tile<Dot>(rows_, [&](auto tile, Index first) __attribute__((always_inline)) {
+                auto* partial = reinterpret_cast<Group4*>(sums_ + (p * HEIGHT + first) * PANEL);
                 tile.load(partial, PANEL);
-                tile.add(running_.weights[block % 2] + first * KEYS, KEYS * 2, panel, depth, meanwhile);
+                tile.add(state_.probabilities[block % 2] + first * KEY_BLOCK, KEY_BLOCK * 2, panel, depth, overlap);
                 tile.store(partial, PANEL);
             });
         }
     }
 
-    // One row, to memory.
-    void finish(Index row) const {
-        Bf16* to = of_.out + (query_ + row) * of_.out_stride + head_ * of_.width;
-        const Floats inverse = _mm512_set1_ps(1 / running_.total[row]);
-        for (Index column = 0; column < of_.width; column += 16) {
+    // Divides one row of the accumulator by its probabilities' sum and writes it to `out`.
+    void normalize_row(Index row) const {
+        Bf16* to = args_.out + (query_ + row) * args_.out_stride + head_ * args_.width;
+        const Floats inverse = _mm512_set1_ps(1 / state_.row_sum[row]);
+        for (Index column = 0; column < args_.width; column += 16) {
             const float* from = sums_ + (column / PANEL * HEIGHT + row) * PANEL + column % PANEL;
-            store(to + column, _mm512_mul_ps(_mm512_load_ps(from), inverse), lanes(of_.width - column));
+            store(to + column, _mm512_mul_ps(_mm512_load_ps(from), inverse), lanes(args_.width - column));
         }
     }
 };
 
-template <class Core>
-void attend(const Attention& attention, Index heads, int threads) {
-    const Panels<Core> panels{attention};
-    const Index blocks = (attention.queries + QUERIES<Core> - 1) / QUERIES<Core>;
-    const auto attend_block = [&](Index head, Index block, const Word* keys, const Word* values) {
-        const Index query = block * QUERIES<Core>;
-        Block<Core>(attention, head, query, std::min(QUERIES<Core>, attention.queries - query), keys, values).attend();
+template <class Microkernel>
+void attend(const AttentionArgs& args, Index heads, int threads) {
+    const Panels<Microkernel> panels{args};
+    const Index blocks = (args.queries + QUERY_BLOCK<Microkernel> - 1) / QUERY_BLOCK<Microkernel>;
+    const auto attend_block = [&](Index head, Index block, const Group4* keys, const Group4* values) {
+        const Index query = block * QUERY_BLOCK<Microkernel>;
+        const Index rows = std::min(QUERY_BLOCK<Microkernel>, args.queries - query);
+        QueryBlock<Microkernel>(args, head, query, rows, keys, values).attend();
     };
-    if (heads >= threads * HEADS) {
-        share(heads, threads, [&](Index head) {
-            Word* keys = scratch<KeysUser, Word>(panels.keys() * panels.key_words());
-            Word* values = scratch<ValuesUser, Word>(panels.values() * panels.value_words());
+    if (heads >= threads * HEADS_PER_THREAD) {
+        parallel_for(heads, threads, [&](Index head) {
+            Group4* keys = scratch<KeysTag, Group4>(panels.keys() * panels.key_groups());
+            Group4* values = scratch<ValuesTag, Group4>(panels.values() * panels.value_groups());
             for (Index p = 0; p < panels.keys(); ++p) panels.pack_keys(head, p, keys);
             for (Index p = 0; p < panels.values(); ++p) panels.pack_values(head, p, values);
             for (Index block = 0; block < blocks; ++block) attend_block(head, block, keys, values);
         });
         return;
     }
-    // Too few heads for all threads: one after another, each by all of them.
-    const std::unique_ptr<Word[]> keys(new Word[std::size_t(panels.keys() * panels.key_words())]);
-    const std::unique_ptr<Word[]> values(new Word[std::size_t(panels.values() * panels.value_words())]);
+    // Too few heads to keep all threads busy: one head at a time, its panels and query blocks split over the threads.
+    const std::unique_ptr<Group4[]> keys(new Group4[std::size_t(panels.keys() * panels.key_groups())]);
+    const std::unique_ptr<Group4[]> values(new Group4[std::size_t(panels.values() * panels.value_groups())]);
     for (Index head = 0; head < heads; ++head) {
-        share(panels.keys() + panels.values(), threads, [&](Index i) {
+        parallel_for(panels.keys() + panels.values(), threads, [&](Index i) {
             if (i < panels.keys()) panels.pack_keys(head, i, keys.get());
             else panels.pack_values(head, i - panels.keys(), values.get());
         });
-        share(blocks, threads, [&](Index block) { attend_block(head, block, keys.get(), values.get()); });
+        parallel_for(blocks, threads, [&](Index block) { attend_block(head, block, keys.get(), values.get()); });
     }
 }
 
@@ -289,7 +293,7 @@ using namespace allaprima;
 extern "C" void allaprima_attention(const Bf16* q, Index q_stride, const Bf16* k, Index k_stride, const Bf16* v,
                                     Index v_stride, const float* bias, float scale, Index heads, Index queries, Index keys,
                                     Index width, Bf16* out, Index out_stride, int threads) {
-    const Attention attention{q, q_stride, k, k_stride, v, v_stride, bias, scale, queries, keys, width, out, out_stride};
+    const AttentionArgs args{q, q_stride, k, k_stride, v, v_stride, bias, scale, queries, keys, width, out, out_stride};
     if (queries == 0) return;
-    with_core(width * 2, [&](auto of) { attend<typename decltype(of)::Core>(attention, heads, threads); });
+    dispatch_isa(width * 2, [&](auto isa) { attend<typename decltype(isa)::Microkernel>(args, heads, threads); });
 }

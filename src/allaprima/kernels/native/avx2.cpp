@@ -1,7 +1,7 @@
-// The int8 product for CPUs with AVX2 and no more: exact, in pairs of int16.
+// The exact int8 matrix product for CPUs that have AVX2 but no AVX-512: int8 is widened to pairs of int16.
 //
-// Blocked after Goto and van de Geijn 2008 ("Anatomy of High-Performance Matrix Multiplication", section 4): a panel of
-// columns lies in the first cache, a group of panels in the second, and rows pass by both, in the order of their use.
+// Blocked after Goto and van de Geijn 2008 ("Anatomy of High-Performance Matrix Multiplication", section 4): one
+// panel of columns stays in the L1 cache, a group of panels in L2, and the packed rows stream through both.
 
 #include <algorithm>
 
@@ -16,17 +16,18 @@
 namespace allaprima {
 namespace {
 
-constexpr int ROWS = 6, PANEL = 16;  // of a tile: 12 of the 16 registers
-constexpr Index DEPTH = 512;         // pairs of a panel at a time: 32 KiB
-constexpr Index GROUP = 8;           // panels at a time: 256 KiB
+constexpr int ROWS = 6, PANEL = 16;  // of a tile: its sums take 12 of the 16 registers
+constexpr Index DEPTH = 512;         // pairs of a panel per pass: 32 KiB
+constexpr Index GROUP = 8;           // panels per task: 256 KiB
 
-// Two neighbours of a row, each an int16.
+// Two consecutive values of a row, each as int16.
 using Pair = std::int32_t;
 
-struct RowsUser {};
-struct PanelUser {};
+struct RowsTag {};
+struct PanelTag {};
 
-// The pairs of `count` lines of `length` numbers, depth after depth; zeros for lines up to LINES and behind an odd end.
+// Packs `count` lines of `length` values as pairs, interleaved: pair p of every line, then pair p + 1. Missing lines up to LINES and
+// the second half of an odd last pair are zero.
 template <int LINES>
 void interleave(const std::int8_t* from, Index stride, Index count, Index length, Pair* to) {
     const auto pair = [](std::int8_t first, std::int8_t second) {
@@ -50,7 +51,7 @@ inline void add(Row& sums, Pair pair, __m256i first, __m256i second) {
     const __m256i row = _mm256_set1_epi32(pair);
     sums.left = _mm256_add_epi32(sums.left, _mm256_madd_epi16(row, first));
     sums.right = _mm256_add_epi32(sums.right, _mm256_madd_epi16(row, second));
-    // One row is done after another: with all products at once the sums don't fit the registers.
+    // Keeps the compiler from computing all rows at once: their products would not fit the registers.
     asm("" : "+x"(sums.left), "+x"(sums.right));
 }
 
@@ -59,10 +60,10 @@ inline void store(const Row& sums, std::int32_t* to) {
     _mm256_store_si256(reinterpret_cast<__m256i*>(to + 8), sums.right);
 }
 
-// A tile of sums, begun anew or added to what is there. `rows` and `columns` are those of the tile that are there.
+// Multiplies one tile and overwrites `out` (`is_first`) or adds to it. `rows`, `columns`: the valid part of the tile.
 void multiply(const Pair* lines, const Pair* panel, Index pairs, bool is_first, Index rows, Index columns,
               std::int32_t* out, Index out_stride) {
-    // Each by its name: an array of them would be kept in memory.
+    // Separate variables: GCC would keep an array in memory instead of registers.
     const Row zero = {_mm256_setzero_si256(), _mm256_setzero_si256()};
     Row a = zero, b = zero, c = zero, d = zero, e = zero, f = zero;
     for (Index p = 0; p < pairs; ++p, lines += ROWS, panel += PANEL) {
@@ -75,17 +76,17 @@ void multiply(const Pair* lines, const Pair* panel, Index pairs, bool is_first, 
         add(e, lines[4], first, second);
         add(f, lines[5], first, second);
     }
-    alignas(32) std::int32_t found[ROWS][PANEL];
-    store(a, found[0]);
-    store(b, found[1]);
-    store(c, found[2]);
-    store(d, found[3]);
-    store(e, found[4]);
-    store(f, found[5]);
+    alignas(32) std::int32_t sums[ROWS][PANEL];
+    store(a, sums[0]);
+    store(b, sums[1]);
+    store(c, sums[2]);
+    store(d, sums[3]);
+    store(e, sums[4]);
+    store(f, sums[5]);
     for (Index m = 0; m < rows; ++m) {
-        std::int32_t* place = out + m * out_stride;
+        std::int32_t* to = out + m * out_stride;
         for (Index column = 0; column < columns; ++column)
-            place[column] = is_first ? found[m][column] : place[column] + found[m][column];
+            to[column] = is_first ? sums[m][column] : to[column] + sums[m][column];
     }
 }
 
@@ -97,14 +98,14 @@ using namespace allaprima;
 extern "C" void allaprima_product_int8_avx2(const std::int8_t* rows, const std::int8_t* weight, Index m, Index n, Index k,
                                             std::int32_t* out, int threads) {
     const Index pairs = (k + 1) / 2, tiles = (m + ROWS - 1) / ROWS;
-    Pair* lines = scratch<RowsUser, Pair>(tiles * ROWS * pairs);
-    share(tiles, threads, [&](Index tile) {
+    Pair* lines = scratch<RowsTag, Pair>(tiles * ROWS * pairs);
+    parallel_for(tiles, threads, [&](Index tile) {
         interleave<ROWS>(rows + tile * ROWS * k, k, std::min<Index>(ROWS, m - tile * ROWS), k,
                          lines + tile * ROWS * pairs);
     });
     const Index panels = (n + PANEL - 1) / PANEL;
-    share((panels + GROUP - 1) / GROUP, threads, [&](Index task) {
-        Pair* group = scratch<PanelUser, Pair>(GROUP * DEPTH * PANEL);
+    parallel_for((panels + GROUP - 1) / GROUP, threads, [&](Index task) {
+        Pair* group = scratch<PanelTag, Pair>(GROUP * DEPTH * PANEL);
         const Index first = task * GROUP, count = std::min(GROUP, panels - first);
         const auto columns = [&](Index panel) { return std::min<Index>(PANEL, n - (first + panel) * PANEL); };
         for (Index begin = 0; begin < pairs; begin += DEPTH) {

@@ -1,9 +1,9 @@
-// 3x3 convolutions of pictures whose channels lie side by side, with the norm and SiLU before them and the residual behind.
+// 3x3 convolutions of channels-last images, fused with the group norm and SiLU before them and the residual after them.
 //
-// A picture's rows are brought into a frame of zeros first, normalised as they come; a tile of pixels is then the product of
-// its neighbours, tap after tap, with a panel of the weight. A picture that is doubled before its convolution is not: of four
-// neighbours in the larger picture at least two are the same pixel, so each of the four pixels that one becomes has four taps,
-// whose weights are sums. That is 4/9 of the products.
+// Input rows are normalised and copied into a zero-padded frame. Each output tile is then the sum over the taps of (shifted rows) x
+// (weight panel). Nearest-neighbour upsampling by 2 is folded into the weights: an output pixel of one of the four phases (row and
+// column parity) sees only four distinct input pixels, so its kernel has four taps whose weights are sums of the nine. That takes
+// 4/9 of the multiplications.
 
 #include "convolution.h"
 
@@ -13,137 +13,139 @@
 namespace allaprima {
 namespace {
 
-constexpr Index PIXELS = 1024;             // of a task, about
-constexpr Index PANEL_BYTES = 320 * 1024;  // of a panel, at a time
-constexpr Index DEEP = 32;                 // channels from which on fewer products are worth more sums
-constexpr Index TASKS = 4;                 // for each thread, at least
+constexpr Index PIXELS_PER_TASK = 1024;      // approximately
+constexpr Index PANEL_BYTES = 320 * 1024;    // of a weight panel per pass over the rows
+constexpr Index WINOGRAD_MIN_CHANNELS = 32;  // below, Winograd's transforms cost more than its fewer multiplications save
+constexpr Index TASKS_PER_THREAD = 4;        // at least
 
-// A neighbour, and which of the nine weights of the kernel it is multiplied by the sum of.
+// An input pixel's offset from the output pixel, and a bit mask of the kernel weights whose sum multiplies it.
 struct Tap {
     int down, right, weights;
 };
 
-// Where one of a pixel's results lands, and its taps.
-struct Corner {
+// One output pixel per input pixel: its offset in the output (0 without upsampling) and its taps.
+struct Phase {
     int down, right;
     std::vector<Tap> taps;
 };
 
-// The weights' rows (or columns) for each neighbour, from -1 on, of a pixel that stays one.
-constexpr int ALONE[3] = {1, 2, 4};
-// The same of the first and the second of two that a pixel becomes.
-constexpr int DOUBLED[2][3] = {{1, 6, 0}, {0, 3, 4}};
+// For the input offsets -1, 0 and 1: a bit mask of the kernel rows (or columns) that read that input, without upsampling.
+constexpr int TAPS_PLAIN[3] = {1, 2, 4};
+// The same for the first and the second output row (or column) of an upsampled input.
+constexpr int TAPS_UPSAMPLED[2][3] = {{1, 6, 0}, {0, 3, 4}};
 
-std::vector<Corner> corners(bool doubles) {
-    std::vector<Corner> all;
-    for (int down = 0; down < (doubles ? 2 : 1); ++down)
-        for (int right = 0; right < (doubles ? 2 : 1); ++right) {
-            const int* rows = doubles ? DOUBLED[down] : ALONE;
-            const int* columns = doubles ? DOUBLED[right] : ALONE;
-            Corner corner{down, right, {}};
+std::vector<Phase> phases(bool upsample) {
+    std::vector<Phase> all;
+    for (int down = 0; down < (upsample ? 2 : 1); ++down)
+        for (int right = 0; right < (upsample ? 2 : 1); ++right) {
+            const int* rows = upsample ? TAPS_UPSAMPLED[down] : TAPS_PLAIN;
+            const int* columns = upsample ? TAPS_UPSAMPLED[right] : TAPS_PLAIN;
+            Phase phase{down, right, {}};
             for (int y = 0; y < 3; ++y)
                 for (int x = 0; x < 3; ++x) {
                     int weights = 0;
                     for (int w = 0; w < 9; ++w)
                         if (rows[y] >> (w / 3) & 1 && columns[x] >> (w % 3) & 1) weights |= 1 << w;
-                    if (weights) corner.taps.push_back({y - 1, x - 1, weights});
+                    if (weights) phase.taps.push_back({y - 1, x - 1, weights});
                 }
-            all.push_back(corner);
+            all.push_back(phase);
         }
     return all;
 }
 
-struct PackedUser {};
-struct FrameUser {};
-struct PartialUser {};
+struct PackedTag {};
+struct FrameTag {};
+struct PartialTag {};
 
-template <class Core>
+template <class Microkernel>
 struct Convolution {
-    static constexpr Index PANEL = Core::PANEL;
+    static constexpr Index PANEL = Microkernel::PANEL;
 
-    const Convolve& of;
-    std::vector<Corner> all;
+    const ConvolutionArgs& args;
+    std::vector<Phase> all;
 
-    Index depth() const { return of.channels / 2; }  // words of a tap
-    Index panels() const { return (of.out_channels + PANEL - 1) / PANEL; }
+    Index depth() const { return args.channels / 2; }  // 4-byte groups per tap
+    Index panels() const { return (args.out_channels + PANEL - 1) / PANEL; }
     Index taps() const { return Index(all[0].taps.size()); }
-    Index panel_words() const { return taps() * depth() * PANEL; }  // of one corner
+    Index panel_groups() const { return taps() * depth() * PANEL; }  // per phase
 };
 
-// One panel of one corner: words of two channels, tap after tap, from a weight of (out_channels, channels, 3, 3).
-template <class Core>
-void pack_weight(const Convolution<Core>& convolution, const Corner& corner, Index panel, Word* to) {
-    constexpr Index PANEL = Core::PANEL;
-    const Convolve& of = convolution.of;
-    for (const Tap& tap : corner.taps)
+// Packs one panel of one phase, tap by tap, from a weight of shape (out_channels, channels, 3, 3). A 4-byte group is two channels.
+template <class Microkernel>
+void pack_weight(const Convolution<Microkernel>& convolution, const Phase& phase, Index panel, Group4* to) {
+    constexpr Index PANEL = Microkernel::PANEL;
+    const ConvolutionArgs& args = convolution.args;
+    for (const Tap& tap : phase.taps)
         for (Index d = 0; d < convolution.depth(); ++d)
             for (Index c = 0; c < PANEL; ++c, ++to) {
                 const Index column = panel * PANEL + c;
-                Word word = 0;
-                for (Index half = 0; half < 2 && column < of.out_channels; ++half) {
-                    const Bf16* nine = of.weight + (column * of.channels + 2 * d + half) * 9;
+                Group4 group = 0;
+                for (Index half = 0; half < 2 && column < args.out_channels; ++half) {
+                    const Bf16* nine = args.weight + (column * args.channels + 2 * d + half) * 9;
                     float sum = 0;
                     for (int w = 0; w < 9; ++w)
                         if (tap.weights >> w & 1) sum += widen(nine[w]);
-                    word |= Word(round_to_bf16(sum)) << (16 * half);
+                    group |= Group4(round_to_bf16(sum)) << (16 * half);
                 }
-                *to = word;
+                *to = group;
             }
 }
 
-// One panel of one corner for the rows of a frame.
-template <class Core>
-void multiply(const Convolution<Core>& convolution, const Corner& corner, Index panel, Index begin, Index end,
-              const Bf16* frame, const Word* packed, Word* partial) {
-    constexpr Index PANEL = Core::PANEL;
-    Core core;
-    const Convolve& of = convolution.of;
-    const Index depth = convolution.depth(), taps = convolution.taps(), scale = of.doubles ? 2 : 1;
-    const Index most = std::max<Index>(1, PANEL_BYTES / Index(depth * PANEL * sizeof(Word)));
-    const auto* words = reinterpret_cast<const Word*>(frame);
-    for (Index first = 0; first < taps; first += most) {
-        const Index last = std::min(first + most, taps);
+// Computes the output channels of one panel, at the pixels of one phase, for the rows of a frame.
+template <class Microkernel>
+void multiply(const Convolution<Microkernel>& convolution, const Phase& phase, Index panel, Index begin, Index end,
+              const Bf16* frame, const Group4* packed, Group4* partial) {
+    using Dot = typename Microkernel::Bf16Dot;
+    constexpr Index PANEL = Microkernel::PANEL;
+    Microkernel microkernel;
+    const ConvolutionArgs& args = convolution.args;
+    const Index depth = convolution.depth(), taps = convolution.taps(), scale = args.upsample ? 2 : 1;
+    const Index taps_at_a_time = std::max<Index>(1, PANEL_BYTES / Index(depth * PANEL * sizeof(Group4)));
+    const auto* groups = reinterpret_cast<const Group4*>(frame);
+    for (Index first = 0; first < taps; first += taps_at_a_time) {
+        const Index last = std::min(first + taps_at_a_time, taps);
         for (Index y = begin; y < end; ++y)
-            core.template tiles<typename Core::Bf16Dot>(of.columns, [&](auto tile, Index x) __attribute__((always_inline)) {
-                Word* sums = partial + ((y - begin) * of.columns + x) * PANEL;
+            microkernel.template for_each_tile<Dot>(args.columns, [&](auto tile, Index x) __attribute__((always_inline)) {
+                Group4* sums = partial + ((y - begin) * args.columns + x) * PANEL;
                 if (first == 0) tile.clear();
                 else tile.load(sums, PANEL);
                 for (Index t = first; t < last; ++t) {
-                    const Tap& tap = corner.taps[std::size_t(t)];
-                    const Index pixel = (y - begin + 1 + tap.down) * (of.columns + 2) + x + 1 + tap.right;
-                    tile.add(words + pixel * depth, depth * Index(sizeof(Word)), packed + t * depth * PANEL, depth);
+                    const Tap& tap = phase.taps[std::size_t(t)];
+                    const Index pixel = (y - begin + 1 + tap.down) * (args.columns + 2) + x + 1 + tap.right;
+                    tile.add(groups + pixel * depth, depth * Index(sizeof(Group4)), packed + t * depth * PANEL, depth);
                 }
                 if (last < taps) return tile.store(sums, PANEL);
-                Index pixel = (y * scale + corner.down) * of.columns * scale + x * scale + corner.right;
-                tile.each_row([&](Index, const Floats* row) __attribute__((always_inline)) {
-                    for (Index v = 0; v < Core::VECTORS && panel * PANEL + v * 16 < of.out_channels; ++v)
-                        finish(of, pixel, panel * PANEL + v * 16, row[v]);
+                Index pixel = (y * scale + phase.down) * args.columns * scale + x * scale + phase.right;
+                tile.for_each_row([&](Index, const Floats* row) __attribute__((always_inline)) {
+                    for (Index v = 0; v < Microkernel::VECTORS && panel * PANEL + v * 16 < args.out_channels; ++v)
+                        store_pixel(args, pixel, panel * PANEL + v * 16, row[v]);
                     pixel += scale;
                 });
             });
     }
 }
 
-template <class Core>
-void convolve(const Convolve& of, int threads) {
-    const Convolution<Core> convolution{of, corners(of.doubles != 0)};
-    const Index count = Index(convolution.all.size()), panels = convolution.panels(), words = convolution.panel_words();
-    Word* packed = scratch<PackedUser, Word>(panels * count * words);
-    share(panels * count, threads, [&](Index i) {
-        pack_weight(convolution, convolution.all[std::size_t(i % count)], i / count, packed + i * words);
+template <class Microkernel>
+void convolve(const ConvolutionArgs& args, int threads) {
+    const Convolution<Microkernel> convolution{args, phases(args.upsample != 0)};
+    const Index count = Index(convolution.all.size()), panels = convolution.panels(), groups = convolution.panel_groups();
+    Group4* packed = scratch<PackedTag, Group4>(panels * count * groups);
+    parallel_for(panels * count, threads, [&](Index i) {
+        pack_weight(convolution, convolution.all[std::size_t(i % count)], i / count, packed + i * groups);
     });
-    const Index height = std::max<Index>(1, PIXELS / of.columns);
-    const Index bands = (of.end - of.begin + height - 1) / height;
-    const Index shares = std::min(panels, (TASKS * threads + bands - 1) / bands);  // of a band's panels
-    share(bands * shares, threads, [&](Index task) {
-        const Index begin = of.begin + task / shares * height, end = std::min(begin + height, of.end);
-        Bf16* frame = scratch<FrameUser, Bf16>((height + 2) * (of.columns + 2) * of.channels);
-        Word* partial = scratch<PartialUser, Word>(height * of.columns * Core::PANEL);
-        fill_frame(of, begin, end, of.columns + 2, frame);
-        for (Index panel = task % shares; panel < panels; panel += shares)
-            for (Index corner = 0; corner < count; ++corner)
-                multiply(convolution, convolution.all[std::size_t(corner)], panel, begin, end, frame,
-                         packed + (panel * count + corner) * words, partial);
+    const Index height = std::max<Index>(1, PIXELS_PER_TASK / args.columns);
+    const Index strips = (args.end - args.begin + height - 1) / height;
+    // Tasks that share a strip of rows, each with other panels.
+    const Index panel_splits = std::min(panels, (TASKS_PER_THREAD * threads + strips - 1) / strips);
+    parallel_for(strips * panel_splits, threads, [&](Index task) {
+        const Index begin = args.begin + task / panel_splits * height, end = std::min(begin + height, args.end);
+        Bf16* frame = scratch<FrameTag, Bf16>((height + 2) * (args.columns + 2) * args.channels);
+        Group4* partial = scratch<PartialTag, Group4>(height * args.columns * Microkernel::PANEL);
+        fill_frame(args, begin, end, args.columns + 2, frame);
+        for (Index panel = task % panel_splits; panel < panels; panel += panel_splits)
+            for (Index phase = 0; phase < count; ++phase)
+                multiply(convolution, convolution.all[std::size_t(phase)], panel, begin, end, frame,
+                         packed + (panel * count + phase) * groups, partial);
     });
 }
 
@@ -152,18 +154,18 @@ void convolve(const Convolve& of, int threads) {
 
 using namespace allaprima;
 
-extern "C" void allaprima_convolve(const Convolve* of, int threads) {
-    if (of->begin >= of->end || of->columns == 0) return;
-    if (!of->doubles && of->channels >= DEEP) return convolve_winograd(*of, threads);
-    with_core(of->channels * 2, [&](auto which) { convolve<typename decltype(which)::Core>(*of, threads); });
+extern "C" void allaprima_convolve(const ConvolutionArgs* args, int threads) {
+    if (args->begin >= args->end || args->columns == 0) return;
+    if (!args->upsample && args->channels >= WINOGRAD_MIN_CHANNELS) return convolve_winograd(*args, threads);
+    dispatch_isa(args->channels * 2, [&](auto isa) { convolve<typename decltype(isa)::Microkernel>(*args, threads); });
 }
 
 namespace allaprima {
 namespace {
 
-constexpr Index CHUNK = 256;  // pixels that are summed in float32 before they go on in float64
+constexpr Index CHUNK = 256;  // pixels whose sums are float32; the sums of chunks are added in float64
 
-// Sums and sums of squares of each channel of some pixels.
+// Sums and sums of squares of each channel over `pixels` pixels.
 void sum_pixels(const Bf16* x, Index pixels, Index channels, float* sums, float* squares) {
     for (Index c = 0; c < channels; c += 16) {
         const __mmask16 mask = lanes(channels - c);
@@ -185,7 +187,7 @@ extern "C" void allaprima_group_affine(const Bf16* x, Index pixels, Index channe
                                        const Bf16* bias, float eps, float* scale, float* shift, int threads) {
     const Index chunks = (pixels + CHUNK - 1) / CHUNK, size = channels / groups;
     std::vector<float> sums(std::size_t(chunks * 2 * channels));
-    share(chunks, threads, [&](Index chunk) {
+    parallel_for(chunks, threads, [&](Index chunk) {
         float* to = sums.data() + chunk * 2 * channels;
         const Index first = chunk * CHUNK;
         sum_pixels(x + first * channels, std::min(CHUNK, pixels - first), channels, to, to + channels);
@@ -199,7 +201,7 @@ extern "C" void allaprima_group_affine(const Bf16* x, Index pixels, Index channe
             }
         const double mean = sum / double(pixels * size), variance = square / double(pixels * size) - mean * mean;
         for (Index c = group * size; c < (group + 1) * size; ++c) {
-            // Rounding may leave a little less than nothing of a variance; a NaN stays one.
+            // Rounding can make the variance slightly negative. The comparison keeps a NaN.
             const float factor = float(1 / __builtin_sqrt((variance < 0 ? 0 : variance) + eps));
             scale[c] = widen(weight[c]) * factor;
             shift[c] = widen(bias[c]) - float(mean) * scale[c];

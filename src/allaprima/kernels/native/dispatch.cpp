@@ -1,4 +1,4 @@
-// Which of the kernels this CPU runs, and which of those are used.
+// Detects the instruction sets of this CPU and holds the level in use.
 
 #include "dispatch.h"
 
@@ -15,9 +15,9 @@
 namespace allaprima {
 namespace {
 
-enum Level { NOTHING, AVX2, AVX512, AMX };
+enum IsaLevel { NONE, AVX2, AVX512, AMX };
 
-std::atomic<int> used{NOTHING};
+std::atomic<int> current_level{NONE};
 
 bool has_avx512() {
     return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
@@ -25,7 +25,7 @@ bool has_avx512() {
            __builtin_cpu_supports("avx512bf16");
 }
 
-// The system gives the tile registers to a process that asks for them. Source: Linux, Documentation/arch/x86/xstate.rst.
+// Linux grants the AMX tile registers to a process on request. Source: Linux, Documentation/arch/x86/xstate.rst.
 bool has_amx() {
 #if defined(__x86_64__) && defined(__linux__) && __has_include(<amxtileintrin.h>)
     constexpr unsigned BF16 = 1u << 22, TILE = 1u << 24, INT8 = 1u << 25;
@@ -41,20 +41,20 @@ bool has_amx() {
 int find_level() {
     __builtin_cpu_init();
     if (has_avx512()) return has_amx() ? AMX : AVX512;
-    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") ? AVX2 : NOTHING;
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") ? AVX2 : NONE;
 }
 
 }  // namespace
 
-bool uses_amx() { return used.load(std::memory_order_relaxed) == AMX; }
+bool uses_amx() { return current_level.load(std::memory_order_relaxed) == AMX; }
 
 }  // namespace allaprima
 
-extern "C" int allaprima_version() { return 2; }
+extern "C" int allaprima_version() { return 3; }
 
 extern "C" int allaprima_level() {
-    static const int found = allaprima::find_level();
-    return found;
+    static const int level = allaprima::find_level();
+    return level;
 }
 
-extern "C" void allaprima_use(int level) { allaprima::used.store(level, std::memory_order_relaxed); }
+extern "C" void allaprima_set_level(int level) { allaprima::current_level.store(level, std::memory_order_relaxed); }

@@ -1,4 +1,4 @@
-// Which of the kernels are used.
+// The instruction set level in use.
 #pragma once
 
 namespace allaprima {

@@ -1,53 +1,54 @@
-// Linears: rows of activations times a weight as it lies in memory, (n, k), a panel of columns at a time.
+// Linears: rows of activations times a weight stored as (n, k), one panel of output columns at a time.
 //
-// A panel is laid out anew in every call, which is a small part of its products (of AVX-512's: 1/32 for 128 rows and 1/320 for
-// 1280): so weights stay as every other reader wants them. The panels that stand abreast fit the L2 cache.
+// Weights keep torch's layout; their panels are packed in every call. Packing is cheap compared with the products (with AVX-512 1/32 of
+// the time for 128 rows, 1/320 for 1280). The panels in flight fit the L2 cache.
 
 #include <algorithm>
 
-#include "cores.h"
 #include "kernels.h"
+#include "microkernels.h"
 #include "scratch.h"
 #include "vectors.h"
 
 namespace allaprima {
 namespace {
 
-constexpr Index DEPTH = 768;  // words of a panel at a time
-constexpr Index CHUNK = 192;  // rows of a task at least, where there are too few panels for all threads
-constexpr Index TASKS = 4;    // for each thread, then
+constexpr Index DEPTH_BLOCK = 768;        // 4-byte groups of a panel per pass
+constexpr Index MIN_ROWS_PER_TASK = 192;  // when rows are split because there are too few panels for all threads
+constexpr Index TASKS_PER_THREAD = 4;     // wanted then
 
-struct PanelUser {};
-struct PartialUser {};
+struct PanelTag {};
+struct PartialTag {};
 
-struct Linear {
+struct LinearArgs {
     const std::uint8_t* rows;
     Index rows_stride;  // bytes
     const std::uint8_t* weight;
-    Index bytes;  // of a row of the weight
+    Index bytes;  // per row of the weight
     Index m, n;
     const Epilogue& epilogue;
     Bf16* out;
     Index out_stride;
 };
 
-// What follows for sixteen columns of one row, whose sums are in float32.
-__attribute__((always_inline)) inline Floats follow(const Linear& linear, Index row, Index column, Floats sums, __mmask16 mask) {
-    const Epilogue& then = linear.epilogue;
-    if (then.bias) sums = _mm512_add_ps(sums, load(then.bias + column, mask));
-    if (then.gelu) sums = gelu(sums);
-    if (then.gate) sums = _mm512_mul_ps(sums, load(then.gate + column, mask));
-    if (then.residual) sums = _mm512_add_ps(sums, load(then.residual + row * then.residual_stride + column, mask));
+// Applies the epilogue to 16 columns of one row.
+__attribute__((always_inline)) inline Floats apply_epilogue(const LinearArgs& linear, Index row, Index column, Floats sums,
+                                                            __mmask16 mask) {
+    const Epilogue& epilogue = linear.epilogue;
+    if (epilogue.bias) sums = _mm512_add_ps(sums, load(epilogue.bias + column, mask));
+    if (epilogue.gelu) sums = gelu(sums);
+    if (epilogue.gate) sums = _mm512_mul_ps(sums, load(epilogue.gate + column, mask));
+    if (epilogue.residual) sums = _mm512_add_ps(sums, load(epilogue.residual + row * epilogue.residual_stride + column, mask));
     return sums;
 }
 
-// One row of a finished tile, to memory.
+// Scales one row of a finished tile, applies the epilogue and writes it to `out`.
 template <int VECTORS, class Sums, class Scale>
-__attribute__((always_inline)) inline void finish(const Linear& linear, Index row, Index column, const Sums* sums,
-                                                  const Scale& scale) {
+__attribute__((always_inline)) inline void store_row(const LinearArgs& linear, Index row, Index column, const Sums* sums,
+                                                     const Scale& scale) {
     const auto done = [&](Index v, __mmask16 mask) __attribute__((always_inline)) {
         const Index at = column + v * 16;
-        return follow(linear, row, at, scale(row, at, sums[v], mask), mask);
+        return apply_epilogue(linear, row, at, scale(row, at, sums[v], mask), mask);
     };
     Bf16* to = linear.out + row * linear.out_stride + column;
     if (column + VECTORS * 16 <= linear.n) {
@@ -60,56 +61,57 @@ __attribute__((always_inline)) inline void finish(const Linear& linear, Index ro
     }
 }
 
-// The rows `first` to before `last` of some panels side by side, the first of which begins at a column. scale(row, column,
-// sums, mask) turns sums into float32.
-template <class Core, class Dot, class Scale>
-void multiply(const Linear& linear, Index column, Index first, Index last, const Scale& scale) {
-    constexpr Index PANEL = Core::PANEL, WIDTH = Core::ABREAST * PANEL;
-    static_assert(DEPTH % Core::STEP == 0);
+// Computes rows [first, last) of the PANELS_IN_FLIGHT panels that begin at `column`. scale(row, column, sums, mask) converts the sums
+// of 16 columns to float32.
+template <class Microkernel, class Dot, class Scale>
+void multiply(const LinearArgs& linear, Index column, Index first, Index last, const Scale& scale) {
+    constexpr Index PANEL = Microkernel::PANEL, WIDTH = Microkernel::PANELS_IN_FLIGHT * PANEL;
+    static_assert(DEPTH_BLOCK % Microkernel::STEP == 0);
     const Index columns = std::min(WIDTH, linear.n - column);
-    const Index depth = whole_steps<Core>((linear.bytes + 3) / 4);
-    Word* packed = scratch<PanelUser, Word>(WIDTH * DEPTH);
-    Word* partial = scratch<PartialUser, Word>(depth > DEPTH ? WIDTH * (last - first) : 0);
-    Core core;
-    const auto finish_row = [&](Index row, Index at, const typename Dot::Sums* sums) __attribute__((always_inline)) {
-        finish<Core::VECTORS>(linear, row, at, sums, scale);
+    const Index depth = round_up_to_step<Microkernel>((linear.bytes + 3) / 4);
+    Group4* packed = scratch<PanelTag, Group4>(WIDTH * DEPTH_BLOCK);
+    Group4* partial = scratch<PartialTag, Group4>(depth > DEPTH_BLOCK ? WIDTH * (last - first) : 0);
+    Microkernel microkernel;
+    const auto write_row = [&](Index row, Index at, const typename Dot::Sums* sums) __attribute__((always_inline)) {
+        store_row<Microkernel::VECTORS>(linear, row, at, sums, scale);
     };
-    typename Core::template Results<Dot, decltype(finish_row)> results(finish_row);
-    const auto meanwhile = [&]() __attribute__((always_inline)) { results.step(); };
-    for (Index begin = 0; begin < depth; begin += DEPTH) {
-        const Index end = std::min(begin + DEPTH, depth);
+    typename Microkernel::template TileWriter<Dot, decltype(write_row)> writer(write_row);
+    const auto overlap = [&]() __attribute__((always_inline)) { writer.step(); };
+    for (Index begin = 0; begin < depth; begin += DEPTH_BLOCK) {
+        const Index end = std::min(begin + DEPTH_BLOCK, depth);
         for (Index c = 0; c < columns; c += PANEL)
-            pack_panel<Core, Dot>(linear.weight + (column + c) * linear.bytes + begin * 4, linear.bytes,
+            pack_panel<Microkernel, Dot>(linear.weight + (column + c) * linear.bytes + begin * 4, linear.bytes,
                                   std::min(PANEL, columns - c), std::min(end * 4, linear.bytes) - begin * 4,
-                                  packed + c * DEPTH);
-        core.template tiles<Dot>(last - first, [&](auto tile, Index start) __attribute__((always_inline)) {
+                                  packed + c * DEPTH_BLOCK);
+        microkernel.template for_each_tile<Dot>(last - first, [&](auto tile, Index start) __attribute__((always_inline)) {
             const Index row = first + start;
-            const auto* rows = linear.rows + row * linear.rows_stride + begin * Index(sizeof(Word));
+            const auto* rows = linear.rows + row * linear.rows_stride + begin * Index(sizeof(Group4));
             for (Index c = 0; c < columns; c += PANEL) {
-                Word* sums = partial + c * (last - first) + start * PANEL;
+                Group4* sums = partial + c * (last - first) + start * PANEL;
                 if (begin == 0) tile.clear();
                 else tile.load(sums, PANEL);
-                tile.add(rows, linear.rows_stride, packed + c * DEPTH, end - begin, meanwhile);
+                tile.add(rows, linear.rows_stride, packed + c * DEPTH_BLOCK, end - begin, overlap);
                 if (end < depth) tile.store(sums, PANEL);
-                else results.take(tile, row, column + c);
+                else writer.submit(tile, row, column + c);
             }
         });
     }
-    results.drain();
+    writer.drain();
 }
 
-template <class Core, class Dot, class Scale>
-void multiply(const Linear& linear, int threads, const Scale& scale) {
-    constexpr Index WIDTH = Core::ABREAST * Core::PANEL;
+template <class Microkernel, class Dot, class Scale>
+void multiply(const LinearArgs& linear, int threads, const Scale& scale) {
+    constexpr Index WIDTH = Microkernel::PANELS_IN_FLIGHT * Microkernel::PANEL;
     if (linear.m == 0 || linear.n == 0) return;
     const Index across = (linear.n + WIDTH - 1) / WIDTH;
-    const Index wanted = across >= TASKS * threads ? 1 : (TASKS * threads + across - 1) / across;
-    const Index part = (linear.m + wanted - 1) / wanted;
-    const Index height = std::min(linear.m, std::max(CHUNK, (part + Core::ROWS - 1) / Core::ROWS * Core::ROWS));
+    const Index splits = across >= TASKS_PER_THREAD * threads ? 1 : (TASKS_PER_THREAD * threads + across - 1) / across;
+    const Index part = (linear.m + splits - 1) / splits;
+    const Index rounded = (part + Microkernel::ROWS - 1) / Microkernel::ROWS * Microkernel::ROWS;
+    const Index height = std::min(linear.m, std::max(MIN_ROWS_PER_TASK, rounded));
     const Index down = (linear.m + height - 1) / height;
-    share(across * down, threads, [&](Index task) {
+    parallel_for(across * down, threads, [&](Index task) {
         const Index first = task / across * height;
-        multiply<Core, Dot>(linear, task % across * WIDTH, first, std::min(first + height, linear.m), scale);
+        multiply<Microkernel, Dot>(linear, task % across * WIDTH, first, std::min(first + height, linear.m), scale);
     });
 }
 
@@ -122,14 +124,14 @@ extern "C" void allaprima_linear_int8(const std::int8_t* rows, Index depth, cons
                                       const std::int32_t* row_sums, const std::int8_t* weight, const float* weight_scale,
                                       Index m, Index n, Index k, const Epilogue* epilogue, Bf16* out, Index out_stride,
                                       int threads) {
-    const Linear linear{reinterpret_cast<const std::uint8_t*>(rows), depth, reinterpret_cast<const std::uint8_t*>(weight),
-                        k, m, n, *epilogue, out, out_stride};
-    with_core(depth, [&](auto of) {
-        using Core = typename decltype(of)::Core;
-        using Dot = typename Core::Int8Dot;
-        multiply<Core, Dot>(linear, threads, [&](Index row, Index column, __m512i sums, __mmask16 mask) {
-            // The weight's numbers may have been raised by 128, and with them the sums by 128 times the row's.
-            if constexpr (Dot::RAISE != 0) sums = _mm512_sub_epi32(sums, _mm512_set1_epi32(128 * row_sums[row]));
+    const LinearArgs linear{reinterpret_cast<const std::uint8_t*>(rows), depth, reinterpret_cast<const std::uint8_t*>(weight),
+                            k, m, n, *epilogue, out, out_stride};
+    dispatch_isa(depth, [&](auto isa) {
+        using Microkernel = typename decltype(isa)::Microkernel;
+        using Dot = typename Microkernel::Int8Dot;
+        multiply<Microkernel, Dot>(linear, threads, [&](Index row, Index column, __m512i sums, __mmask16 mask) {
+            // With VNNI the weight has an unsigned offset of 128, which adds 128 times the row's sum.
+            if constexpr (Dot::UNSIGNED_OFFSET != 0) sums = _mm512_sub_epi32(sums, _mm512_set1_epi32(128 * row_sums[row]));
             const Floats scaled = _mm512_mul_ps(_mm512_cvtepi32_ps(sums), _mm512_set1_ps(row_scale[row]));
             return _mm512_mul_ps(scaled, _mm512_maskz_loadu_ps(mask, weight_scale + column));
         });
@@ -138,10 +140,11 @@ extern "C" void allaprima_linear_int8(const std::int8_t* rows, Index depth, cons
 
 extern "C" void allaprima_linear_bf16(const Bf16* rows, Index rows_stride, const Bf16* weight, Index m, Index n, Index k,
                                       const Epilogue* epilogue, Bf16* out, Index out_stride, int threads) {
-    const Linear linear{reinterpret_cast<const std::uint8_t*>(rows), rows_stride * 2,
-                        reinterpret_cast<const std::uint8_t*>(weight), k * 2, m, n, *epilogue, out, out_stride};
-    with_core(k * 2, [&](auto of) {
-        using Core = typename decltype(of)::Core;
-        multiply<Core, typename Core::Bf16Dot>(linear, threads, [](Index, Index, Floats sums, __mmask16) { return sums; });
+    const LinearArgs linear{reinterpret_cast<const std::uint8_t*>(rows), rows_stride * 2,
+                            reinterpret_cast<const std::uint8_t*>(weight), k * 2, m, n, *epilogue, out, out_stride};
+    dispatch_isa(k * 2, [&](auto isa) {
+        using Microkernel = typename decltype(isa)::Microkernel;
+        const auto unscaled = [](Index, Index, Floats sums, __mmask16) { return sums; };
+        multiply<Microkernel, typename Microkernel::Bf16Dot>(linear, threads, unscaled);
     });
 }

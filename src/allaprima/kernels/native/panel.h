@@ -1,12 +1,14 @@
-// The right-hand side of a product: panels of columns, in the order of their use.
+// Packing of a product's right-hand matrix into panels, in the order in which a microkernel reads them.
 //
-// A "word" is four bytes: four int8 or two bfloat16 numbers of one row, side by side in the depth. A panel is some columns of the
-// right-hand matrix, word after word: the words of all its columns at one depth lie together.
+// A 4-byte group is four int8 or two bfloat16 values of one row that are adjacent along the depth (the summed dimension). A panel is
+// PANEL columns of the right-hand matrix: the groups of all its columns at depth 0, then at depth 1, and so on.
 //
-// What multiplies a panel is a "core", a type that says: how many rows and columns its tiles have (ROWS, PANEL; VECTORS registers of
-// columns); how many panels a linear does abreast (ABREAST), and how many words of the depth in a step (STEP); what it multiplies
-// (Int8Dot, Bf16Dot: the type of its sums, and by what the columns' words are raised); how rows are cut into tiles, which may do
-// something else between their steps (`meanwhile`); and when a finished tile's rows are given to whoever wants them (Results).
+// A microkernel is a type that multiplies rows by a panel:
+// - ROWS, PANEL, VECTORS: rows and columns of its tiles; vector registers per tile row.
+// - STEP: 4-byte groups of the depth per step. PANELS_IN_FLIGHT: panels that a linear works on at a time.
+// - Int8Dot, Bf16Dot: the type of the sums, and UNSIGNED_OFFSET, which is XORed into the packed columns.
+// - for_each_tile: splits rows into tiles. A tile's `add` may call an `overlap` callback between its steps.
+// - TileWriter: passes the rows of finished tiles on, at once or during the steps of the next tile.
 #pragma once
 
 #include <cstdint>
@@ -16,20 +18,20 @@
 
 namespace allaprima {
 
-using Word = std::uint32_t;
+using Group4 = std::uint32_t;
 
-// What is done between the steps of a product: nothing.
-struct Nothing {
+// The overlap callback that does nothing.
+struct NoOverlap {
     void operator()() const {}
 };
 
-// Words of the depth, with those that fill the last step.
-template <class Core>
-constexpr Index whole_steps(Index words) {
-    return (words + Core::STEP - 1) / Core::STEP * Core::STEP;
+// Rounds a number of 4-byte groups up to a multiple of STEP.
+template <class Microkernel>
+constexpr Index round_up_to_step(Index groups) {
+    return (groups + Microkernel::STEP - 1) / Microkernel::STEP * Microkernel::STEP;
 }
 
-// Transpose 16 x 16 four-byte values in registers.
+// Transposes 16 x 16 four-byte values in registers.
 inline void transpose(__m512i (&r)[16]) {
     __m512i t[16];
     for (int i = 0; i < 16; i += 2) {
@@ -56,26 +58,26 @@ inline void transpose(__m512i (&r)[16]) {
     }
 }
 
-// Lay `columns` columns, the numbers of each in `bytes` bytes of memory, `stride` bytes from one column to the next, out as a
-// panel of whole steps. What the panel has beyond them is zero, before it is raised.
-template <class Core, class Dot>
-void pack_panel(const std::uint8_t* from, Index stride, Index columns, Index bytes, Word* panel) {
-    const __m512i raise = _mm512_set1_epi32(int(Dot::RAISE));
-    for (Index group = 0; group < Core::PANEL; group += 16) {
+// Packs `columns` columns into a panel. A column is `bytes` contiguous bytes; columns are `stride` bytes apart. The depth is rounded
+// up to a multiple of STEP; padding is zero before the unsigned offset.
+template <class Microkernel, class Dot>
+void pack_panel(const std::uint8_t* from, Index stride, Index columns, Index bytes, Group4* panel) {
+    const __m512i offset = _mm512_set1_epi32(int(Dot::UNSIGNED_OFFSET));
+    for (Index first = 0; first < Microkernel::PANEL; first += 16) {
         for (Index byte = 0; byte < bytes; byte += 64) {
             const Index left = bytes - byte;
             const __mmask64 mask = left >= 64 ? ~__mmask64(0) : (__mmask64(1) << left) - 1;
             __m512i r[16];
 #pragma GCC unroll 16
             for (int i = 0; i < 16; ++i) {
-                const bool is_there = group + i < columns;
-                r[i] = is_there ? _mm512_maskz_loadu_epi8(mask, from + (group + i) * stride + byte)
+                const bool is_there = first + i < columns;
+                r[i] = is_there ? _mm512_maskz_loadu_epi8(mask, from + (first + i) * stride + byte)
                                 : _mm512_setzero_si512();
-                r[i] = _mm512_xor_si512(r[i], raise);
+                r[i] = _mm512_xor_si512(r[i], offset);
             }
             transpose(r);
-            const Index words = left >= 64 ? 16 : whole_steps<Core>((left + 3) / 4);
-            for (Index i = 0; i < words; ++i) _mm512_storeu_si512(panel + (byte / 4 + i) * Core::PANEL + group, r[i]);
+            const Index groups = left >= 64 ? 16 : round_up_to_step<Microkernel>((left + 3) / 4);
+            for (Index i = 0; i < groups; ++i) _mm512_storeu_si512(panel + (byte / 4 + i) * Microkernel::PANEL + first, r[i]);
         }
     }
 }

@@ -1,4 +1,4 @@
-// What is done to one row at a time: bringing it into int8, the norms, and the turning of queries and keys.
+// Kernels that work on one row at a time: quantization to int8, norms, and the norm and rotary positions of queries and keys.
 
 #include <algorithm>
 #include <limits>
@@ -10,17 +10,17 @@
 namespace allaprima {
 namespace {
 
-constexpr Index BAND = 16;  // rows of a task
+constexpr Index ROWS_PER_TASK = 16;
 
-// Call `work(row)` for all rows, a band of them a task.
+// Calls `work(row)` for every row.
 template <class Work>
-void each_row(Index rows, int threads, const Work& work) {
-    share((rows + BAND - 1) / BAND, threads, [&](Index band) {
-        for (Index row = band * BAND; row < std::min(rows, (band + 1) * BAND); ++row) work(row);
+void for_each_row(Index rows, int threads, const Work& work) {
+    parallel_for((rows + ROWS_PER_TASK - 1) / ROWS_PER_TASK, threads, [&](Index task) {
+        for (Index row = task * ROWS_PER_TASK; row < std::min(rows, (task + 1) * ROWS_PER_TASK); ++row) work(row);
     });
 }
 
-// The sum over a row, in an order that its width alone decides.
+// Sums term(x) over a row. The order of the additions depends on the width alone.
 template <class Term>
 float sum_row(const Bf16* row, Index width, const Term& term) {
     Floats total = _mm512_setzero_ps();
@@ -42,10 +42,10 @@ using namespace allaprima;
 
 extern "C" void allaprima_quantize(const Bf16* x, Index m, Index k, Index x_stride, std::int8_t* packed, Index depth,
                                    float* scale, std::int32_t* sums, int threads) {
-    each_row(m, threads, [&](Index row) {
+    for_each_row(m, threads, [&](Index row) {
         const Bf16* from = x + row * x_stride;
         std::int8_t* to = packed + row * depth;
-        // Without their sign bfloat16's bits are in the numbers' order, with infinity and then NaN above all.
+        // Without the sign bit, bfloat16 bits compare as integers like their absolute values; infinity and NaN are the largest.
         __m512i top = _mm512_setzero_si512();
         const __m512i unsigned_bits = _mm512_set1_epi16(0x7fff);
         for (Index i = 0; i < k; i += 32) {
@@ -55,7 +55,7 @@ extern "C" void allaprima_quantize(const Bf16* x, Index m, Index k, Index x_stri
         const __m512i pairs = _mm512_max_epu32(_mm512_and_si512(top, _mm512_set1_epi32(0xffff)), _mm512_srli_epi32(top, 16));
         const float largest = widen(Bf16(_mm512_reduce_max_epu32(pairs)));
         scale[row] = largest / 127;
-        // Bit for bit as `quantize_rows` of quantized.py.
+        // Must match `quantize_rows` in quantized.py bit for bit.
         const Floats inverse = _mm512_set1_ps(scale[row] >= std::numeric_limits<float>::min() ? 1 / scale[row] : 1);
         const auto round = [&](Index i, __mmask16 mask) __attribute__((always_inline)) {
             const __m512i rounded = _mm512_cvtps_epi32(_mm512_mul_ps(load(from + i, mask), inverse));
@@ -79,7 +79,7 @@ extern "C" void allaprima_quantize(const Bf16* x, Index m, Index k, Index x_stri
 
 extern "C" void allaprima_modulate(const Bf16* x, Index m, Index width, Index x_stride, const Bf16* shift, const Bf16* scale,
                                    float eps, Bf16* out, int threads) {
-    each_row(m, threads, [&](Index row) {
+    for_each_row(m, threads, [&](Index row) {
         const Bf16* from = x + row * x_stride;
         const float mean = sum_row(from, width, [](Floats x) { return x; }) / float(width);
         const Floats center = _mm512_set1_ps(mean);
@@ -99,7 +99,7 @@ extern "C" void allaprima_modulate(const Bf16* x, Index m, Index width, Index x_
 
 extern "C" void allaprima_rms_norm(const Bf16* x, Index m, Index width, Index x_stride, const Bf16* scale, float eps, Bf16* out,
                                    int threads) {
-    each_row(m, threads, [&](Index row) {
+    for_each_row(m, threads, [&](Index row) {
         const Bf16* from = x + row * x_stride;
         const Floats inverse = _mm512_set1_ps(1 / __builtin_sqrtf(mean_square(from, width) + eps));
         for (Index i = 0; i < width; i += 16) {
@@ -110,10 +110,10 @@ extern "C" void allaprima_rms_norm(const Bf16* x, Index m, Index width, Index x_
     });
 }
 
-extern "C" void allaprima_rotate(Bf16* x, Index m, Index heads, Index width, Index x_stride, const Bf16* scale, float eps,
+extern "C" void allaprima_qk_norm_rope(Bf16* x, Index m, Index heads, Index width, Index x_stride, const Bf16* scale, float eps,
                                  const float* cosines, const float* sines, int threads) {
     const __m512i twice = _mm512_set_epi32(7, 7, 6, 6, 5, 5, 4, 4, 3, 3, 2, 2, 1, 1, 0, 0);
-    each_row(m, threads, [&](Index row) {
+    for_each_row(m, threads, [&](Index row) {
         for (Index head = 0; head < heads; ++head) {
             Bf16* values = x + row * x_stride + head * width;
             const Floats inverse = _mm512_set1_ps(1 / __builtin_sqrtf(mean_square(values, width) + eps));

@@ -1,4 +1,4 @@
-// Memory of one thread for the length of a task, kept for its next task.
+// Scratch memory of one thread, kept for reuse by its next task.
 #pragma once
 
 #include <cstdint>
@@ -7,8 +7,9 @@
 
 namespace allaprima {
 
-// Each user is a type of its own, so that no two of them share memory.
-template <class User, class Number>
+// Returns uninitialised memory for `count` values, valid until the thread's next call with the same tag. Each purpose has its own
+// tag type, so that two purposes never share memory.
+template <class Tag, class Number>
 Number* scratch(std::int64_t count) {
     struct Free {
         void operator()(Number* numbers) const { ::operator delete[](numbers, std::align_val_t(64)); }

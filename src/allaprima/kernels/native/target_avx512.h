@@ -1,6 +1,5 @@
-// For files that are compiled for CPUs with AVX-512 VNNI and BF16, whatever the rest is compiled for, and may use AMX, which no
-// compiler does of itself. Every header of the standard library comes before: its inline functions must stay runnable on all
-// CPUs.
+// Enables AVX-512 with VNNI and BF16, and AMX intrinsics, for the files that include it. The standard headers are included before
+// the target pragma: their inline functions must stay runnable on every CPU.
 #pragma once
 
 #include <algorithm>

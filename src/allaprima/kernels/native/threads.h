@@ -1,4 +1,4 @@
-// Work shared among the threads that torch uses: both sides link the same OpenMP library and so the same pool.
+// Parallel loops on torch's threads: the library and torch use the same OpenMP runtime, and so the same thread pool.
 #pragma once
 
 #include <cstdint>
@@ -7,9 +7,9 @@ namespace allaprima {
 
 using Index = std::int64_t;
 
-// Call `work(i)` for every i below `count`, each by whichever thread is free. What `work(i)` does must depend on i alone.
+// Calls `work(i)` for every i below `count`, scheduled dynamically. `work(i)` must depend on i alone, not on the thread.
 template <class Work>
-void share(Index count, int threads, const Work& work) {
+void parallel_for(Index count, int threads, const Work& work) {
 #pragma omp parallel for schedule(dynamic, 1) num_threads(threads) if (count > 1 && threads > 1)
     for (Index i = 0; i < count; ++i) work(i);
 }

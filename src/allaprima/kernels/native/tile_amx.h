@@ -1,7 +1,8 @@
-// Products of some rows and a panel of columns in the tile registers of AMX, which multiply 16 x 16 sums by 64 bytes at once.
+// The AMX microkernel. A tile register holds 16 x 16 sums, or 16 rows of 64 bytes.
 //
-// A tile here is two by two of them, 32 rows x 32 columns: four registers of sums, two of rows, two of columns. A row's sums are the
-// same in whatever tile it is. int8 is exact, and so has the bits of every other core; bfloat16 is summed in another order.
+// A tile here is 2 x 2 registers, 32 rows x 32 columns: four registers of sums, two of rows, two of columns. A row's sums do not
+// depend on the tile it falls into. int8 is exact, so its results equal those of every other microkernel; bfloat16 is summed in
+// another order than with AVX-512.
 #pragma once
 
 #include <cstdint>
@@ -13,21 +14,21 @@
 
 namespace allaprima {
 
-// One a task, since it holds its thread's tile registers.
+// Owns the tile configuration of its thread, so each task creates its own.
 class Amx {
 public:
     static constexpr int ROWS = 32, PANEL = 32, VECTORS = PANEL / 16;
-    static constexpr Index STEP = 16, ABREAST = 8;  // panels of 768 words: 768 KiB, of an L2 cache of 2 MiB
+    static constexpr Index STEP = 16, PANELS_IN_FLIGHT = 8;  // 8 panels of 768 groups are 768 KiB of a 2 MiB L2
 
     struct Int8Dot {
         using Sums = __m512i;
-        static constexpr Word RAISE = 0;
+        static constexpr Group4 UNSIGNED_OFFSET = 0;
         static Sums load(const void* from) { return _mm512_load_si512(from); }
     };
 
     struct Bf16Dot {
         using Sums = __m512;
-        static constexpr Word RAISE = 0;
+        static constexpr Group4 UNSIGNED_OFFSET = 0;
         static Sums load(const void* from) { return _mm512_load_ps(from); }
     };
 
@@ -36,7 +37,7 @@ public:
     Amx& operator=(const Amx&) = delete;
     ~Amx() { _tile_release(); }
 
-    // Up to 16 rows, or up to 32, where `IS_HIGH`. Its sums are in the registers: one tile at a time.
+    // Up to 32 rows if `IS_HIGH`, up to 16 otherwise. The sums are in the tile registers, so only one tile can be in use.
     template <class Dot, bool IS_HIGH>
     struct Tile {
         Index height;
@@ -50,9 +51,9 @@ public:
             }
         }
 
-        // Partial sums, rows of four-byte values `stride` of them apart.
-        __attribute__((always_inline)) void load(const Word* from, Index stride) const {
-            const Index bytes = stride * Index(sizeof(Word));
+        // Loads partial sums: four-byte values, rows `stride` values apart.
+        __attribute__((always_inline)) void load(const Group4* from, Index stride) const {
+            const Index bytes = stride * Index(sizeof(Group4));
             barrier();
             _tile_loadd(0, from, bytes);
             _tile_loadd(1, from + 16, bytes);
@@ -62,8 +63,8 @@ public:
             }
         }
 
-        __attribute__((always_inline)) void store(Word* to, Index stride) const {
-            const Index bytes = stride * Index(sizeof(Word));
+        __attribute__((always_inline)) void store(Group4* to, Index stride) const {
+            const Index bytes = stride * Index(sizeof(Group4));
             barrier();
             _tile_stored(0, to, bytes);
             _tile_stored(1, to + 16, bytes);
@@ -74,15 +75,15 @@ public:
             barrier();
         }
 
-        // Add `depth` words, whole steps, of the rows, `stride` bytes apart, times a panel. `meanwhile` is called in every step: the
-        // tiles are busy for 64 cycles of it, and the other registers are not.
-        template <class Meanwhile = Nothing>
-        __attribute__((always_inline)) void add(const void* rows, Index stride, const Word* panel, Index depth,
-                                                const Meanwhile& meanwhile = {}) const {
+        // Adds rows, `stride` bytes apart, times a panel. `depth`: 4-byte groups, a multiple of STEP. `overlap` is called in every
+        // step: the tile unit is busy for about 64 cycles, while the vector registers are free.
+        template <class Overlap = NoOverlap>
+        __attribute__((always_inline)) void add(const void* rows, Index stride, const Group4* panel, Index depth,
+                                                const Overlap& overlap = {}) const {
             const auto* row = static_cast<const std::uint8_t*>(rows);
-            constexpr Index WIDTH = PANEL * sizeof(Word);
+            constexpr Index WIDTH = PANEL * sizeof(Group4);
             barrier();
-            for (Index d = 0; d < depth; d += STEP, row += STEP * Index(sizeof(Word)), panel += STEP * PANEL) {
+            for (Index d = 0; d < depth; d += STEP, row += STEP * Index(sizeof(Group4)), panel += STEP * PANEL) {
                 _tile_loadd(4, row, stride);
                 _tile_loadd(6, panel, WIDTH);
                 multiply<0, 4, 6>();
@@ -93,78 +94,78 @@ public:
                 _tile_loadd(7, panel + 16, WIDTH);
                 multiply<1, 4, 7>();
                 if constexpr (IS_HIGH) multiply<3, 5, 7>();
-                meanwhile();
+                overlap();
             }
         }
 
-        // Call `work` with each row's number and its VECTORS registers of sums.
+        // Calls `work` with each row's index and its VECTORS registers of sums.
         template <class Work>
-        __attribute__((always_inline)) void each_row(const Work& work) const {
-            alignas(64) Word found[ROWS * PANEL];
-            store(found, PANEL);
+        __attribute__((always_inline)) void for_each_row(const Work& work) const {
+            alignas(64) Group4 stored[ROWS * PANEL];
+            store(stored, PANEL);
             for (Index m = 0; m < height; ++m) {
-                const typename Dot::Sums sums[VECTORS] = {Dot::load(found + m * PANEL), Dot::load(found + m * PANEL + 16)};
+                const typename Dot::Sums sums[VECTORS] = {Dot::load(stored + m * PANEL), Dot::load(stored + m * PANEL + 16)};
                 work(m, sums);
             }
         }
 
     private:
-        // The intrinsics of GCC don't tell the compiler that they read memory.
+        // GCC's tile intrinsics don't tell the compiler that they access memory.
         static void barrier() { asm volatile("" ::: "memory"); }
 
         template <int SUMS, int ROW, int COLUMNS>
         static void multiply() {
-            // The intrinsics take nothing but literals.
+            // Assembly, since the intrinsics accept only literals, not template arguments.
             if constexpr (std::is_same_v<Dot, Int8Dot>)
                 asm volatile("tdpbssd %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(SUMS), "i"(ROW), "i"(COLUMNS));
             else asm volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(SUMS), "i"(ROW), "i"(COLUMNS));
         }
     };
 
-    // Gives each row of a finished tile to `work`: its number, the tile's column, its sums. A row at a time, in the steps of the tile
-    // that comes next, so that the products go on.
+    // Calls `work(row, column, sums)` for each row of a finished tile, one row per step of the next tile, so that the tile unit
+    // stays busy.
     template <class Dot, class Work>
-    class Results {
+    class TileWriter {
     public:
-        explicit Results(const Work& work) : work_(work) {}
+        explicit TileWriter(const Work& work) : work_(work) {}
 
         template <class Tile>
-        __attribute__((always_inline)) void take(const Tile& tile, Index row, Index column) {
+        __attribute__((always_inline)) void submit(const Tile& tile, Index row, Index column) {
             drain();
             tile.store(sums_, PANEL);
             row_ = row;
             column_ = column;
             height_ = tile.height;
             next_ = 0;
-            idle_ = LATENCY;
+            wait_ = LATENCY;
         }
 
         __attribute__((always_inline)) void step() {
-            if (idle_ > 0) --idle_;
-            else if (next_ < height_) give();
+            if (wait_ > 0) --wait_;
+            else if (next_ < height_) write_next_row();
         }
 
         void drain() {
-            while (next_ < height_) give();
+            while (next_ < height_) write_next_row();
         }
 
     private:
-        static constexpr Index LATENCY = 8;  // steps until a tile's sums are in memory
+        static constexpr Index LATENCY = 8;  // steps until the stored sums can be read without a stall
 
         const Work& work_;
-        Index row_ = 0, column_ = 0, height_ = 0, next_ = 0, idle_ = 0;
-        alignas(64) Word sums_[ROWS * PANEL];
+        Index row_ = 0, column_ = 0, height_ = 0, next_ = 0, wait_ = 0;
+        alignas(64) Group4 sums_[ROWS * PANEL];
 
-        __attribute__((always_inline)) void give() {
-            const Word* from = sums_ + next_ * PANEL;
+        __attribute__((always_inline)) void write_next_row() {
+            const Group4* from = sums_ + next_ * PANEL;
             const typename Dot::Sums sums[VECTORS] = {Dot::load(from), Dot::load(from + 16)};
             work_(row_ + next_++, column_, sums);
         }
     };
 
-    // Call `work` with a tile of each height that `rows` rows are cut into, and the tile's first row.
+    // Splits `rows` rows into tiles and calls `work(tile, first row)` for each.
     template <class Dot, class Work>
-    __attribute__((always_inline)) void tiles(Index rows, const Work& work) {
+    __attribute__((always_inline)) void for_each_tile(Index rows, const Work& work) {
         Index row = 0;
         for (; row + ROWS <= rows; row += ROWS) {
             configure(ROWS);
@@ -178,9 +179,9 @@ public:
     }
 
 private:
-    Index height_ = 0;  // that the registers are configured for
+    Index height_ = 0;  // the height that the tile registers are configured for
 
-    // Rows that are not there are neither read nor written.
+    // Configures the tile registers for tiles of `height` rows: rows past it are neither read nor written.
     void configure(Index height) {
         if (height == height_) return;
         struct {

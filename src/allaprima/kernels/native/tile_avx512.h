@@ -1,7 +1,7 @@
-// Products of a few rows and a panel of columns in the registers of AVX-512, with VNNI and BF16.
+// The AVX-512 microkernel, with VNNI and BF16.
 //
-// A tile holds up to ROWS x PANEL sums in 24 of the 32 registers. Sums run over the depth in order, one word after another, so that a
-// row's sums are the same in whatever tile it is.
+// A tile holds up to ROWS x PANEL sums in 24 of the 32 registers. The depth is summed in order, one 4-byte group after another, so a
+// row's sums do not depend on the tile it falls into.
 #pragma once
 
 #include <cstdint>
@@ -11,19 +11,19 @@
 namespace allaprima {
 
 inline __m512i broadcast(const std::uint8_t* from) {
-    Word word;
-    __builtin_memcpy(&word, from, sizeof word);  // rows of bfloat16 may begin at any even address
-    return _mm512_set1_epi32(int(word));
+    Group4 group;
+    __builtin_memcpy(&group, from, sizeof group);  // rows may be unaligned
+    return _mm512_set1_epi32(int(group));
 }
 
 struct Avx512 {
     static constexpr int ROWS = 6, PANEL = 64, VECTORS = PANEL / 16;
-    static constexpr Index STEP = 1, ABREAST = 2;
+    static constexpr Index STEP = 1, PANELS_IN_FLIGHT = 2;
 
-    // int8 rows times int8 columns of which each number was raised by 128: one factor of the instruction has no sign.
+    // int8 times int8. The columns carry an unsigned offset of 128 (XOR 0x80), since vpdpbusd multiplies unsigned by signed.
     struct Int8Dot {
         using Sums = __m512i;
-        static constexpr Word RAISE = 0x80808080;
+        static constexpr Group4 UNSIGNED_OFFSET = 0x80808080;
         static Sums zero() { return _mm512_setzero_si512(); }
         static Sums load(const void* from) { return _mm512_loadu_si512(from); }
         static void store(void* to, Sums sums) { _mm512_storeu_si512(to, sums); }
@@ -33,7 +33,7 @@ struct Avx512 {
     // bfloat16 times bfloat16, summed in float32.
     struct Bf16Dot {
         using Sums = __m512;
-        static constexpr Word RAISE = 0;
+        static constexpr Group4 UNSIGNED_OFFSET = 0;
         static Sums zero() { return _mm512_setzero_ps(); }
         static Sums load(const void* from) { return _mm512_loadu_ps(from); }
         static void store(void* to, Sums sums) { _mm512_storeu_ps(to, sums); }
@@ -53,25 +53,25 @@ struct Avx512 {
                 for (int v = 0; v < VECTORS; ++v) sums[m][v] = Dot::zero();
         }
 
-        // Partial sums, rows of four-byte values `stride` of them apart.
-        __attribute__((always_inline)) void load(const Word* from, Index stride) {
+        // Loads partial sums: four-byte values, rows `stride` values apart.
+        __attribute__((always_inline)) void load(const Group4* from, Index stride) {
 #pragma GCC unroll 24
             for (int m = 0; m < M; ++m)
 #pragma GCC unroll 4
                 for (int v = 0; v < VECTORS; ++v) sums[m][v] = Dot::load(from + m * stride + v * 16);
         }
 
-        __attribute__((always_inline)) void store(Word* to, Index stride) const {
+        __attribute__((always_inline)) void store(Group4* to, Index stride) const {
 #pragma GCC unroll 24
             for (int m = 0; m < M; ++m)
 #pragma GCC unroll 4
                 for (int v = 0; v < VECTORS; ++v) Dot::store(to + m * stride + v * 16, sums[m][v]);
         }
 
-        // Add `depth` words of M rows, `stride` bytes apart, times a panel. The instructions leave no room for anything meanwhile.
-        template <class Meanwhile = Nothing>
-        __attribute__((always_inline)) void add(const void* rows, Index stride, const Word* panel, Index depth,
-                                                const Meanwhile& = {}) {
+        // Adds M rows, `stride` bytes apart, times a panel. `depth`: 4-byte groups. `overlap` is not called: the vector units are busy.
+        template <class Overlap = NoOverlap>
+        __attribute__((always_inline)) void add(const void* rows, Index stride, const Group4* panel, Index depth,
+                                                const Overlap& = {}) {
             typename Dot::Sums local[M][VECTORS];
 #pragma GCC unroll 24
             for (int m = 0; m < M; ++m)
@@ -83,7 +83,7 @@ struct Avx512 {
                 for (int v = 0; v < VECTORS; ++v) columns[v] = _mm512_loadu_si512(panel + d * PANEL + v * 16);
 #pragma GCC unroll 24
                 for (int m = 0; m < M; ++m) {
-                    const __m512i row = broadcast(static_cast<const std::uint8_t*>(rows) + m * stride + d * Index(sizeof(Word)));
+                    const __m512i row = broadcast(static_cast<const std::uint8_t*>(rows) + m * stride + d * Index(sizeof(Group4)));
 #pragma GCC unroll 4
                     for (int v = 0; v < VECTORS; ++v) local[m][v] = Dot::add(local[m][v], row, columns[v]);
                 }
@@ -94,21 +94,21 @@ struct Avx512 {
                 for (int v = 0; v < VECTORS; ++v) sums[m][v] = local[m][v];
         }
 
-        // Call `work` with each row's number and its VECTORS registers of sums.
+        // Calls `work` with each row's index and its VECTORS registers of sums.
         template <class Work>
-        __attribute__((always_inline)) void each_row(const Work& work) const {
+        __attribute__((always_inline)) void for_each_row(const Work& work) const {
             for (int m = 0; m < M; ++m) work(Index(m), sums[m]);
         }
     };
 
-    // Gives each row of a finished tile to `work`: its number, the tile's column, its sums. At once.
+    // Calls `work(row, column, sums)` for each row of a finished tile, at once.
     template <class Dot, class Work>
-    class Results {
+    class TileWriter {
     public:
-        explicit Results(const Work& work) : work_(work) {}
+        explicit TileWriter(const Work& work) : work_(work) {}
 
         template <class Tile>
-        __attribute__((always_inline)) void take(const Tile& tile, Index row, Index column) {
+        __attribute__((always_inline)) void submit(const Tile& tile, Index row, Index column) {
             for (const auto& sums : tile.sums) work_(row++, column, sums);
         }
 
@@ -119,9 +119,9 @@ struct Avx512 {
         const Work& work_;
     };
 
-    // Call `work` with a tile of each height that `rows` rows are cut into, and the tile's first row.
+    // Splits `rows` rows into tiles and calls `work(tile, first row)` for each.
     template <class Dot, class Work>
-    __attribute__((always_inline)) void tiles(Index rows, const Work& work) {
+    __attribute__((always_inline)) void for_each_tile(Index rows, const Work& work) {
         Index row = 0;
         for (; row + ROWS <= rows; row += ROWS) work(Tile<Dot, ROWS>{}, row);
         switch (rows - row) {

@@ -1,4 +1,4 @@
-// Sixteen numbers at a time: bfloat16 in and out, and the functions that the kernels put between.
+// Vectors of 16 values: bfloat16 loads and stores, exponential, SiLU and GELU.
 #pragma once
 
 #include <cstdint>
@@ -10,7 +10,7 @@ namespace allaprima {
 using Bf16 = std::uint16_t;
 using Floats = __m512;
 
-// The lanes below `count`, all of them from 16 on.
+// The mask of the first `count` lanes (at most 16).
 inline __mmask16 lanes(std::int64_t count) {
     return count >= 16 ? __mmask16(0xffff) : __mmask16((1u << (count < 0 ? 0 : count)) - 1);
 }
@@ -21,14 +21,14 @@ inline Floats load(const Bf16* from) { return widen(_mm256_loadu_si256(reinterpr
 
 inline Floats load(const Bf16* from, __mmask16 mask) { return widen(_mm256_maskz_loadu_epi16(mask, from)); }
 
-// Rounded to the nearest even, as torch does; what is not a number stays so.
+// Rounds to nearest even, as torch does; NaN stays NaN.
 inline __m256i narrow(Floats values) { return reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(values)); }
 
 inline void store(Bf16* to, Floats values) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), narrow(values)); }
 
 inline void store(Bf16* to, Floats values, __mmask16 mask) { _mm256_mask_storeu_epi16(to, mask, narrow(values)); }
 
-// Two times sixteen.
+// Stores two vectors.
 inline void store(Bf16* to, Floats first, Floats second) {
     _mm512_storeu_si512(to, reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(second, first)));
 }
@@ -42,10 +42,10 @@ inline float widen(Bf16 value) {
 
 constexpr float LOG2_E = 1.44269504f;
 
-// 2^x to 3e-6 of itself, exactly 1 at 0; 0 below -150, and no number of infinity. For what is rounded to bfloat16 next. The polynomial is the best of degree 4
-// between -1/2 and 1/2 (least relative error, 1 at 0).
-inline Floats exp2_roughly(Floats x) {
-    x = _mm512_max_ps(_mm512_set1_ps(-150.f), x);  // the second operand is what comes back of a NaN
+// 2^x with a relative error of 3e-6, for results that are rounded to bfloat16 next. Exactly 1 at 0; 0 below -150; NaN for NaN and
+// +infinity. The polynomial is the minimax one of degree 4 on [-1/2, 1/2] with value 1 at 0.
+inline Floats exp2_approx(Floats x) {
+    x = _mm512_max_ps(_mm512_set1_ps(-150.f), x);  // returns the second operand if x is NaN
     const Floats n = _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT);
     const Floats r = _mm512_sub_ps(x, n);
     Floats sum = _mm512_set1_ps(0.00958285171f);
@@ -56,12 +56,12 @@ inline Floats exp2_roughly(Floats x) {
     return _mm512_scalef_ps(sum, n);
 }
 
-// x / (1 + e^-y), as near as `exp2_roughly`: SiLU where y is x, and the tanh form of GELU where y is 2 sqrt(2/pi) (x + 0.044715 x^3).
-// Below -87 the divisor stays 2^126, whose inverse is still a normal number.
+// x / (1 + e^-y), with the error of `exp2_approx`. SiLU for y = x; GELU's tanh form for y = 2 sqrt(2/pi) (x + 0.044715 x^3). The power
+// is clamped to 126, so that the inverse of the divisor stays a normal number.
 inline Floats times_sigmoid(Floats x, Floats y) {
     const Floats power = _mm512_min_ps(_mm512_set1_ps(126.f), _mm512_mul_ps(y, _mm512_set1_ps(-LOG2_E)));
-    const Floats divisor = _mm512_add_ps(_mm512_set1_ps(1.f), exp2_roughly(power));
-    // A guess to 14 bits and a step of Newton's, since a division takes as long as all the rest.
+    const Floats divisor = _mm512_add_ps(_mm512_set1_ps(1.f), exp2_approx(power));
+    // A 14-bit estimate and one Newton step: a division would take as long as everything else here.
     const Floats guess = _mm512_rcp14_ps(divisor);
     const Floats inverse = _mm512_mul_ps(guess, _mm512_fnmadd_ps(divisor, guess, _mm512_set1_ps(2.f)));
     return _mm512_mul_ps(x, inverse);

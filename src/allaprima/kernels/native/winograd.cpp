@@ -1,8 +1,9 @@
-// 3x3 convolutions with 16 products for four pixels instead of 36: F(2x2, 3x3).
+// 3x3 convolutions by Winograd's F(2x2, 3x3): 16 multiplications per four output pixels instead of 36.
 //
-// A block of 4x4 pixels and the nine weights are brought into a form where each of 16 numbers meets but one other; what
-// channels sum to is brought back to 2x2 pixels. Blocks begin at even rows and columns of the whole picture, whatever rows
-// are asked. Source: Winograd 1980; Lavin and Gray 2015 (1509.09308), section 4.1.
+// A 4x4 input tile and the 3x3 weights are each transformed to 16 values; corresponding values are multiplied and summed over the
+// channels, and the 16 sums are transformed to 2x2 output pixels. Tiles start at even rows and columns of the whole image, whatever
+// range of rows is asked for, so results do not depend on the range. Source: Winograd 1980; Lavin and Gray 2015 (1509.09308),
+// section 4.1.
 
 #include "convolution.h"
 
@@ -11,17 +12,17 @@
 namespace allaprima {
 namespace {
 
-constexpr int FORMS = 16;                   // numbers of a block's form
-constexpr Index FORM_BYTES = 768 * 1024;    // of the blocks of a task
-constexpr Index TASKS = 4;                  // for each thread, at least
+constexpr int TILE_VALUES = 16;           // values of a transformed tile
+constexpr Index TASK_BYTES = 768 * 1024;  // of a task's transformed tiles
+constexpr Index TASKS_PER_THREAD = 4;     // at least
 
-struct WeightUser {};
-struct FrameUser {};
-struct FormUser {};
-struct ProductUser {};
+struct WeightTag {};
+struct FrameTag {};
+struct TransformedTag {};
+struct ProductTag {};
 
-// (1, 0, 0), (1/2, 1/2, 1/2), (1/2, -1/2, 1/2), (0, 0, 1): three weights as four.
-inline void spread(const float* three, Index stride, float* four, Index out_stride) {
+// Three weights to four values: the matrix G = (1, 0, 0), (1/2, 1/2, 1/2), (1/2, -1/2, 1/2), (0, 0, 1).
+inline void transform_weight_1d(const float* three, Index stride, float* four, Index out_stride) {
     const float a = three[0], b = three[stride], c = three[2 * stride];
     four[0] = a;
     four[out_stride] = (a + c + b) / 2;
@@ -29,28 +30,28 @@ inline void spread(const float* three, Index stride, float* four, Index out_stri
     four[3 * out_stride] = c;
 }
 
-// A panel of the weight (out_channels, channels, 3, 3): form after form, words of two channels.
-template <class Core>
-void pack_weight(const Convolve& of, Index panel, Word* to) {
-    constexpr Index PANEL = Core::PANEL;
-    const Index depth = of.channels / 2;
+// Transforms and packs one panel of the weight (out_channels, channels, 3, 3), value by value. A 4-byte group is two channels.
+template <class Microkernel>
+void pack_weight(const ConvolutionArgs& args, Index panel, Group4* to) {
+    constexpr Index PANEL = Microkernel::PANEL;
+    const Index depth = args.channels / 2;
     for (Index c = 0; c < PANEL; ++c)
         for (Index d = 0; d < depth; ++d) {
-            Word words[FORMS] = {};
-            for (Index half = 0; half < 2 && panel * PANEL + c < of.out_channels; ++half) {
-                const Bf16* nine = of.weight + ((panel * PANEL + c) * of.channels + 2 * d + half) * 9;
-                float wide[9], rows[12], forms[FORMS];
+            Group4 groups[TILE_VALUES] = {};
+            for (Index half = 0; half < 2 && panel * PANEL + c < args.out_channels; ++half) {
+                const Bf16* nine = args.weight + ((panel * PANEL + c) * args.channels + 2 * d + half) * 9;
+                float wide[9], rows[12], transformed[TILE_VALUES];
                 for (int i = 0; i < 9; ++i) wide[i] = widen(nine[i]);
-                for (int i = 0; i < 3; ++i) spread(wide + i, 3, rows + i, 3);
-                for (int i = 0; i < 4; ++i) spread(rows + 3 * i, 1, forms + 4 * i, 1);
-                for (int i = 0; i < FORMS; ++i) words[i] |= Word(round_to_bf16(forms[i])) << (16 * half);
+                for (int i = 0; i < 3; ++i) transform_weight_1d(wide + i, 3, rows + i, 3);
+                for (int i = 0; i < 4; ++i) transform_weight_1d(rows + 3 * i, 1, transformed + 4 * i, 1);
+                for (int i = 0; i < TILE_VALUES; ++i) groups[i] |= Group4(round_to_bf16(transformed[i])) << (16 * half);
             }
-            for (int i = 0; i < FORMS; ++i) to[(i * depth + d) * PANEL + c] = words[i];
+            for (int i = 0; i < TILE_VALUES; ++i) to[(i * depth + d) * PANEL + c] = groups[i];
         }
 }
 
-// Four neighbours as the sums and differences that two results need.
-inline void combine(Floats& a, Floats& b, Floats& c, Floats& d) {
+// Four input pixels to four values (the matrix B^T), in place.
+inline void transform_input_1d(Floats& a, Floats& b, Floats& c, Floats& d) {
     const Floats first = _mm512_sub_ps(a, c), sum = _mm512_add_ps(b, c), difference = _mm512_sub_ps(c, b);
     d = _mm512_sub_ps(b, d);
     a = first;
@@ -58,31 +59,31 @@ inline void combine(Floats& a, Floats& b, Floats& c, Floats& d) {
     c = difference;
 }
 
-// The form of one block: 4x4 pixels of a frame of `width` pixels, to FORMS places `stride` numbers apart.
-void transform(const Bf16* pixels, Index width, Index channels, Bf16* to, Index stride) {
+// Transforms one 4x4 tile of a frame whose rows are `width` pixels. The TILE_VALUES results are `stride` values apart.
+void transform_input(const Bf16* pixels, Index width, Index channels, Bf16* to, Index stride) {
     for (Index c = 0; c < channels; c += 16) {
         const __mmask16 mask = lanes(channels - c);
-        Floats block[4][4];
+        Floats tile[4][4];
 #pragma GCC unroll 4
         for (int y = 0; y < 4; ++y) {
 #pragma GCC unroll 4
-            for (int x = 0; x < 4; ++x) block[y][x] = load(pixels + (y * width + x) * channels + c, mask);
-            combine(block[y][0], block[y][1], block[y][2], block[y][3]);
+            for (int x = 0; x < 4; ++x) tile[y][x] = load(pixels + (y * width + x) * channels + c, mask);
+            transform_input_1d(tile[y][0], tile[y][1], tile[y][2], tile[y][3]);
         }
 #pragma GCC unroll 4
         for (int x = 0; x < 4; ++x) {
-            combine(block[0][x], block[1][x], block[2][x], block[3][x]);
+            transform_input_1d(tile[0][x], tile[1][x], tile[2][x], tile[3][x]);
 #pragma GCC unroll 4
-            for (int y = 0; y < 4; ++y) store(to + (y * 4 + x) * stride + c, block[y][x], mask);
+            for (int y = 0; y < 4; ++y) store(to + (y * 4 + x) * stride + c, tile[y][x], mask);
         }
     }
 }
 
-// One block's 2x2 pixels of a panel, from its products, FORMS of them `stride` numbers apart. y, x: of the first pixel.
-template <class Core>
-void transform_back(const Convolve& of, const float* products, Index stride, Index panel, Index y, Index x) {
-    constexpr Index PANEL = Core::PANEL;
-    for (Index v = 0; v < PANEL && panel * PANEL + v < of.out_channels; v += 16) {
+// Transforms one tile's TILE_VALUES sums, `stride` values apart, to 2x2 output pixels and writes them. y, x: the first pixel.
+template <class Microkernel>
+void transform_output(const ConvolutionArgs& args, const float* products, Index stride, Index panel, Index y, Index x) {
+    constexpr Index PANEL = Microkernel::PANEL;
+    for (Index v = 0; v < PANEL && panel * PANEL + v < args.out_channels; v += 16) {
         Floats rows[2][4];
 #pragma GCC unroll 4
         for (int i = 0; i < 4; ++i) {
@@ -93,66 +94,69 @@ void transform_back(const Convolve& of, const float* products, Index stride, Ind
             rows[1][i] = _mm512_sub_ps(_mm512_sub_ps(b, c), d);
         }
         for (Index down = 0; down < 2; ++down) {
-            if (y + down < of.begin || y + down >= of.end) continue;
+            if (y + down < args.begin || y + down >= args.end) continue;
             const Floats* row = rows[down];
-            const Index pixel = (y + down) * of.columns + x;
-            finish(of, pixel, panel * PANEL + v, _mm512_add_ps(_mm512_add_ps(row[0], row[1]), row[2]));
-            if (x + 1 < of.columns)
-                finish(of, pixel + 1, panel * PANEL + v, _mm512_sub_ps(_mm512_sub_ps(row[1], row[2]), row[3]));
+            const Index pixel = (y + down) * args.columns + x;
+            store_pixel(args, pixel, panel * PANEL + v, _mm512_add_ps(_mm512_add_ps(row[0], row[1]), row[2]));
+            if (x + 1 < args.columns)
+                store_pixel(args, pixel + 1, panel * PANEL + v, _mm512_sub_ps(_mm512_sub_ps(row[1], row[2]), row[3]));
         }
     }
 }
 
-template <class Core>
-void convolve(const Convolve& of, int threads) {
-    constexpr Index ROWS = Core::ROWS, PANEL = Core::PANEL;
-    const Index depth = of.channels / 2, panels = (of.out_channels + PANEL - 1) / PANEL;
-    const Index panel_words = FORMS * depth * PANEL;
-    Word* weight = scratch<WeightUser, Word>(panels * panel_words);
-    share(panels, threads, [&](Index panel) { pack_weight<Core>(of, panel, weight + panel * panel_words); });
-    const Index across = (of.columns + 1) / 2, top = of.begin / 2, down = (of.end + 1) / 2 - top;  // blocks
-    const Index width = 2 * across + 2;                                                            // of a frame's rows
-    const Index most = std::max<Index>(1, FORM_BYTES / (FORMS * of.channels * 2));
-    // A task is some rows of blocks, or a part of one row.
-    const Index height = std::max<Index>(1, most / across), length = std::min(across, std::max<Index>(ROWS, most / ROWS * ROWS));
-    const Index bands = (down + height - 1) / height, parts = (across + length - 1) / length;
-    const Index shares = std::min(panels, (TASKS * threads + bands * parts - 1) / (bands * parts));  // of the panels
-    share(bands * parts * shares, threads, [&](Index task) {
-        const Index first = top + task / shares / parts * height, last = std::min(first + height, top + down);
-        const Index left = task / shares % parts * length, columns = std::min(length, across - left);
-        const Index blocks = (last - first) * columns;
-        Bf16* frame = scratch<FrameUser, Bf16>((2 * height + 2) * width * of.channels);
-        Bf16* forms = scratch<FormUser, Bf16>(FORMS * height * length * of.channels);
-        float* products = scratch<ProductUser, float>(FORMS * height * length * PANEL);
-        Core core;
-        fill_frame(of, 2 * first, 2 * last, width, frame);
-        for (Index block = 0; block < blocks; ++block) {
-            const Index y = 2 * (block / columns), x = 2 * (left + block % columns);
-            transform(frame + (y * width + x) * of.channels, width, of.channels, forms + block * of.channels,
-                      blocks * of.channels);
+template <class Microkernel>
+void convolve(const ConvolutionArgs& args, int threads) {
+    using Dot = typename Microkernel::Bf16Dot;
+    constexpr Index ROWS = Microkernel::ROWS, PANEL = Microkernel::PANEL;
+    const Index depth = args.channels / 2, panels = (args.out_channels + PANEL - 1) / PANEL;
+    const Index panel_groups = TILE_VALUES * depth * PANEL;
+    Group4* weight = scratch<WeightTag, Group4>(panels * panel_groups);
+    parallel_for(panels, threads, [&](Index panel) { pack_weight<Microkernel>(args, panel, weight + panel * panel_groups); });
+    const Index across = (args.columns + 1) / 2, top = args.begin / 2, down = (args.end + 1) / 2 - top;  // in tiles
+    const Index width = 2 * across + 2;                                                                  // of a frame, in pixels
+    const Index max_tiles = std::max<Index>(1, TASK_BYTES / (TILE_VALUES * args.channels * 2));
+    // A task is several rows of tiles, or a part of one row.
+    const Index height = std::max<Index>(1, max_tiles / across);
+    const Index length = std::min(across, std::max<Index>(ROWS, max_tiles / ROWS * ROWS));
+    const Index strips = (down + height - 1) / height, parts = (across + length - 1) / length;
+    // Tasks that share the same tiles, each with other panels.
+    const Index panel_splits = std::min(panels, (TASKS_PER_THREAD * threads + strips * parts - 1) / (strips * parts));
+    parallel_for(strips * parts * panel_splits, threads, [&](Index task) {
+        const Index first = top + task / panel_splits / parts * height, last = std::min(first + height, top + down);
+        const Index left = task / panel_splits % parts * length, columns = std::min(length, across - left);
+        const Index tiles = (last - first) * columns;
+        Bf16* frame = scratch<FrameTag, Bf16>((2 * height + 2) * width * args.channels);
+        Bf16* transformed = scratch<TransformedTag, Bf16>(TILE_VALUES * height * length * args.channels);
+        float* products = scratch<ProductTag, float>(TILE_VALUES * height * length * PANEL);
+        Microkernel microkernel;
+        fill_frame(args, 2 * first, 2 * last, width, frame);
+        for (Index tile = 0; tile < tiles; ++tile) {
+            const Index y = 2 * (tile / columns), x = 2 * (left + tile % columns);
+            transform_input(frame + (y * width + x) * args.channels, width, args.channels, transformed + tile * args.channels,
+                            tiles * args.channels);
         }
-        for (Index panel = task % shares; panel < panels; panel += shares) {
-            for (Index form = 0; form < FORMS; ++form) {
-                const auto* rows = reinterpret_cast<const Word*>(forms) + form * blocks * depth;
-                const Word* columns_of = weight + panel * panel_words + form * depth * PANEL;
-                auto* to = reinterpret_cast<Word*>(products) + form * blocks * PANEL;
-                core.template tiles<typename Core::Bf16Dot>(blocks, [&](auto tile, Index row) __attribute__((always_inline)) {
+        for (Index panel = task % panel_splits; panel < panels; panel += panel_splits) {
+            for (Index value = 0; value < TILE_VALUES; ++value) {
+                const auto* rows = reinterpret_cast<const Group4*>(transformed) + value * tiles * depth;
+                const Group4* columns_of = weight + panel * panel_groups + value * depth * PANEL;
+                auto* to = reinterpret_cast<Group4*>(products) + value * tiles * PANEL;
+                microkernel.template for_each_tile<Dot>(tiles, [&](auto tile, Index row) __attribute__((always_inline)) {
                     tile.clear();
-                    tile.add(rows + row * depth, depth * Index(sizeof(Word)), columns_of, depth);
+                    tile.add(rows + row * depth, depth * Index(sizeof(Group4)), columns_of, depth);
                     tile.store(to + row * PANEL, PANEL);
                 });
             }
-            for (Index block = 0; block < blocks; ++block)
-                transform_back<Core>(of, products + block * PANEL, blocks * PANEL, panel, 2 * (first + block / columns),
-                                     2 * (left + block % columns));
+            for (Index tile = 0; tile < tiles; ++tile)
+                transform_output<Microkernel>(args, products + tile * PANEL, tiles * PANEL, panel, 2 * (first + tile / columns),
+                                              2 * (left + tile % columns));
         }
     });
 }
 
 }  // namespace
 
-void convolve_winograd(const Convolve& of, int threads) {
-    with_core(of.channels * 2, [&](auto which) { convolve<typename decltype(which)::Core>(of, threads); });
+void convolve_winograd(const ConvolutionArgs& args, int threads) {
+    dispatch_isa(args.channels * 2, [&](auto isa) { convolve<typename decltype(isa)::Microkernel>(args, threads); });
 }
 
 }  // namespace allaprima

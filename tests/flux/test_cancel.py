@@ -1,4 +1,4 @@
-"""Every pass asks `check` before each of its stages, and stops where it raises."""
+"""Every pass calls its `CancelCheck` before each stage, and stops when it raises."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from torch import nn
 from allaprima.flux import (
     Autoencoder,
     AutoencoderConfig,
-    Check,
+    CancelCheck,
     CLIPConfig,
     CLIPTextEncoder,
     Flux,
@@ -43,8 +43,8 @@ class Stop(Exception):
     """Stop the pass."""
 
 
-class Diary:
-    """What happened in a pass, in order: "check" and "stage". The check raises `Stop` the `stop_at`-th time."""
+class EventLog:
+    """The events of a pass in order, "check" and "stage". The check raises `Stop` on its `stop_at`-th call."""
 
     def __init__(self, stages: list[nn.Module], stop_at: int | None = None) -> None:
         self.events: list[str] = []
@@ -63,11 +63,11 @@ class Diary:
 
 @dataclass(frozen=True)
 class Pass:
-    """A network's pass: its stages in no order, how many there are, and how to run it."""
+    """A network's pass: its stages in any order, their expected number, and how to run it."""
 
     stages: list[nn.Module]
     count: int
-    run: Callable[[Check], object]
+    run: Callable[[CancelCheck], object]
 
 
 def modulations_pass() -> Pass:
@@ -98,7 +98,7 @@ def clip_pass() -> Pass:
 
 
 def stages_of(levels: nn.ModuleList, middle: nn.Module) -> Iterator[nn.Module]:
-    """The residual blocks, attentions and changes of resolution, found without the model's own list of them."""
+    """The residual blocks, attentions and changes of resolution, found by the module tree."""
     for child in chain(*(level.children() for level in (*levels, middle))):
         yield from child if isinstance(child, nn.ModuleList) else (child,)
 
@@ -121,28 +121,28 @@ PASSES = pytest.mark.parametrize(
 
 
 @PASSES
-def test_check_is_called_before_every_stage(make: Callable[[], Pass]) -> None:
+def test_cancel_check_is_called_before_every_stage(make: Callable[[], Pass]) -> None:
     watched = make()
-    diary = Diary(watched.stages)
-    watched.run(diary.check)
+    log = EventLog(watched.stages)
+    watched.run(log.check)
     assert len(watched.stages) == watched.count
-    assert diary.events == ["check", "stage"] * watched.count
+    assert log.events == ["check", "stage"] * watched.count
 
 
 @PASSES
-def test_error_in_check_stops_the_pass_where_it_is(make: Callable[[], Pass]) -> None:
+def test_error_in_the_cancel_check_stops_the_pass(make: Callable[[], Pass]) -> None:
     watched = make()
-    diary = Diary(watched.stages, stop_at=3)
+    log = EventLog(watched.stages, stop_at=3)
     with pytest.raises(Stop):
-        watched.run(diary.check)
-    assert diary.events == ["check", "stage", "check", "stage", "check"]
+        watched.run(log.check)
+    assert log.events == ["check", "stage", "check", "stage", "check"]
 
 
 @PASSES
-def test_stopped_network_can_be_used_again(make: Callable[[], Pass]) -> None:
+def test_network_can_be_used_again_after_a_stopped_pass(make: Callable[[], Pass]) -> None:
     watched = make()
-    diary = Diary(watched.stages, stop_at=1)
+    log = EventLog(watched.stages, stop_at=1)
     with pytest.raises(Stop):
-        watched.run(diary.check)
-    watched.run(diary.check)
-    assert diary.events == ["check"] + ["check", "stage"] * watched.count
+        watched.run(log.check)
+    watched.run(log.check)
+    assert log.events == ["check"] + ["check", "stage"] * watched.count

@@ -1,6 +1,6 @@
-"""How many of 500 pictures by the built-in model the safety checker would withhold at the default threshold.
+"""How many of 500 images by the built-in model the safety checker flags at the default threshold.
 
-The model has seen nothing but flat art of animals, food and things, so every hit is a false one.
+The model was trained on flat art of animals, food and objects alone, so every flagged image is a false positive.
 """
 
 import argparse
@@ -19,18 +19,18 @@ from training.suite import asks
 
 @torch.inference_mode()
 def main() -> None:
-    """Paint, score and print."""
+    """Generate, score and print."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--pictures", type=int, default=500)
+    parser.add_argument("--images", type=int, default=500)
     options = parser.parse_args()
     pipeline = Pipeline(open_model(sketch_folder()).load(), "cpu")
     checker = SafetyChecker.load()
-    asked = asks()
+    prompts = asks()
     scores = []
-    for number in range(options.pictures):
-        prompt = asked[number % len(asked)].text
-        (pixels,) = pipeline.paint(
-            GenerationRequest(prompt=prompt, seed=number // len(asked), model=SKETCH_ID, width=512, height=512)
+    for number in range(options.images):
+        prompt = prompts[number % len(prompts)].text
+        (pixels,) = pipeline.generate(
+            GenerationRequest(prompt=prompt, seed=number // len(prompts), model=SKETCH_ID, width=512, height=512)
         )
         scores.append(checker.score(torch.from_numpy(pixels)))
     flagged = sum(score >= DEFAULT_SAFETY_THRESHOLD for score in scores)

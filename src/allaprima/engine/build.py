@@ -1,0 +1,45 @@
+"""Settings to an engine, and files to a generator."""
+
+import logging
+from collections.abc import Mapping
+
+from allaprima.domain.models import Precision
+from allaprima.engine.device import max_concurrency, prepare_device
+from allaprima.engine.generator import Generator
+from allaprima.engine.local import LocalEngine
+from allaprima.engine.pipeline import Pipeline
+from allaprima.engine.safety.checker import SafetyChecker
+from allaprima.flux import CancelCheck, never_cancelled
+from allaprima.settings import EngineSettings
+from allaprima.weights.networks import ModelFiles
+from allaprima.weights.open import open_models
+from allaprima.weights.roster import ModelRoster
+
+logger = logging.getLogger(__name__)
+
+
+def build_engine(settings: EngineSettings) -> LocalEngine:
+    """Return an engine, not started, for the built-in model and the configured ones.
+
+    Raises `WeightsError` when a model's files are missing or are not a model, and `SettingsError` when the device is
+    missing or cannot run the precision, or when two paths hold the same model.
+    """
+    prepare_device(settings)
+    opened = open_models(settings.models, settings.tokenizer_dir, settings.weights_dir)
+
+    def load(check: CancelCheck) -> Mapping[str, Generator]:
+        safety = SafetyChecker.load()
+        return {files.id: build_generator(files, safety, settings, check) for files in opened}
+
+    roster = ModelRoster({files.id: files.tokenizers[0] for files in opened})
+    return LocalEngine(roster, load, max_concurrency(settings, opened))
+
+
+def build_generator(
+    files: ModelFiles, safety: SafetyChecker, settings: EngineSettings, check: CancelCheck = never_cancelled
+) -> Generator:
+    """Load a model and return its generator. Raises `WeightsError`, and whatever `check` raises."""
+    precision = Precision(settings.precision) if settings.precision else None
+    model = files.load(settings.device, precision, check)
+    logger.info("%s is loaded in %s, revision %s", model.id, model.precision, model.revision)
+    return Generator(Pipeline(model, settings.device), safety, settings.safety_threshold)
