@@ -10,9 +10,9 @@ from allaprima.api.deps import CallerKey, OrdinaryKey, ServiceDep
 from allaprima.api.errors import problems
 from allaprima.api.http.pagination import Cursor, write_cursor
 from allaprima.api.http.query import MomentWithOffset, PageSize, QueryModel, one_of, query_of
-from allaprima.api.http.timestamps import iso
 from allaprima.domain.billing import CURRENCY, EntryDirection, EntryType, LedgerEntry, LedgerFilter, to_usd
 from allaprima.domain.fields import refusal
+from allaprima.domain.timestamps import iso
 
 router = APIRouter(tags=["billing"])
 

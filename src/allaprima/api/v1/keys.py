@@ -10,10 +10,10 @@ from allaprima.api.errors import problems
 from allaprima.api.http.body import read_model
 from allaprima.api.http.idempotency import ClaimHeader, claim_of
 from allaprima.api.http.openapi import body_of
-from allaprima.api.http.timestamps import iso
 from allaprima.domain.accounts import ApiKey, KeySpec, LimitPeriod, SpendLimit
 from allaprima.domain.billing import to_credits, to_usd
 from allaprima.domain.fields import Flag, choice, refusal
+from allaprima.domain.timestamps import iso
 from allaprima.service.app import Service
 
 router = APIRouter(tags=["keys"])

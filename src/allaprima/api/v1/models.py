@@ -13,9 +13,9 @@ from allaprima.api.deps import ServiceDep
 from allaprima.api.errors import problems
 from allaprima.api.http.conditional import has_current
 from allaprima.api.http.query import QueryModel, query_of
-from allaprima.api.http.timestamps import iso
 from allaprima.api.v1.paths import IMAGES_PATH
 from allaprima.domain.fields import refusal
+from allaprima.domain.timestamps import iso
 from allaprima.errors import ModelNotFound
 from allaprima.service.app import Service
 from allaprima.service.models import ServedModel

@@ -11,12 +11,12 @@ from standardwebhooks import Webhook
 from allaprima.api.dialects.aiml import responses
 from allaprima.api.dialects.aiml.requests import RequestBody
 from allaprima.api.dialects.base import Dialect, ErrorReport, JobView, ParsedBody
-from allaprima.api.http.timestamps import iso
 from allaprima.domain.billing import to_usd
 from allaprima.domain.events import Event
 from allaprima.domain.generation import Timings
 from allaprima.domain.jobs import Estimate, Job, JobState, QueuePosition, StoredImage
 from allaprima.domain.progress import Preview
+from allaprima.domain.timestamps import iso
 from allaprima.domain.webhooks import JobEnd, LinkedImage, WebhookDelivery, WebhookMessage
 from allaprima.service.models import Models
 

@@ -1,4 +1,4 @@
-"""Times as the API writes them."""
+"""Times as text."""
 
 from datetime import UTC, datetime
 
