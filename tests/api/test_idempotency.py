@@ -93,7 +93,7 @@ async def test_nothing_is_kept_of_a_request_that_was_refused(
     client: httpx2.AsyncClient, engine: FakeEngine, tmp_path: Path
 ) -> None:
     assert (await client.post(IMAGES, json=BODY | {"steps": 99}, headers=KEY)).status_code == 400
-    assert count(tmp_path, "idempotency") == 0
+    assert count(tmp_path, "idempotency_records") == 0
     assert (await client.post(IMAGES, json=BODY, headers=KEY)).status_code == 200
 
 
