@@ -1,4 +1,4 @@
-"""Pictures behind their links: for anyone who has the link, for as long as the picture lives, and for no one else."""
+"""Images by signed links: served without a key until the link expires, and only by valid links."""
 
 import re
 from collections.abc import AsyncIterator, Iterator
@@ -12,7 +12,7 @@ from allaprima.service.app import Service
 from allaprima.settings import ServerSettings
 from fakes import FakeClock, FakeEngine, client_of, open_service
 
-# Nothing here leaves a trace, so all tests share one service.
+# No test changes the state that another one reads, so all tests share one service.
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
@@ -32,18 +32,20 @@ def clock(shared: Service) -> Iterator[FakeClock]:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def link(shared_client: httpx2.AsyncClient) -> str:
-    """The path of a picture's link."""
+    """The path of an image's link."""
     answer = await shared_client.post(IMAGES_PATH, json={"model": "sketch", "prompt": "a boat", "size": "64x64"})
     return answer.json()["images"][0]["url"].removeprefix("http://paint.test")
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def data(shared_anonymous: httpx2.AsyncClient, link: str) -> bytes:
-    """The picture's file."""
+    """The image's file."""
     return (await shared_anonymous.get(link)).content
 
 
-async def test_a_picture_comes_without_a_key_with_its_type_and_length(anonymous: httpx2.AsyncClient, link: str) -> None:
+async def test_an_image_is_served_without_a_key_with_its_type_and_length(
+    anonymous: httpx2.AsyncClient, link: str
+) -> None:
     answer = await anonymous.get(link)
     assert answer.status_code == 200
     assert answer.content.startswith(b"\x89PNG")
@@ -55,11 +57,11 @@ async def test_a_picture_comes_without_a_key_with_its_type_and_length(anonymous:
     assert answer.headers["content-disposition"] == f'inline; filename="{name}"'
 
 
-async def test_a_wrong_key_does_not_matter(anonymous: httpx2.AsyncClient, link: str) -> None:
-    assert (await anonymous.get(link, headers={"authorization": "Bearer nobody"})).status_code == 200
+async def test_an_invalid_key_is_ignored(anonymous: httpx2.AsyncClient, link: str) -> None:
+    assert (await anonymous.get(link, headers={"authorization": "Bearer invalid"})).status_code == 200
 
 
-async def test_a_picture_may_be_kept_until_it_expires(
+async def test_an_image_may_be_cached_until_it_expires(
     anonymous: httpx2.AsyncClient, link: str, clock: FakeClock
 ) -> None:
     clock.now += 86400
@@ -67,7 +69,7 @@ async def test_a_picture_may_be_kept_until_it_expires(
     assert answer.headers["cache-control"] == f"public, max-age={6 * 86400}, immutable"
 
 
-async def test_head_is_get_without_the_body(anonymous: httpx2.AsyncClient, link: str, data: bytes) -> None:
+async def test_head_answers_like_get_without_the_body(anonymous: httpx2.AsyncClient, link: str, data: bytes) -> None:
     answer = await anonymous.head(link)
     assert answer.status_code == 200
     assert answer.content == b""
@@ -76,19 +78,17 @@ async def test_head_is_get_without_the_body(anonymous: httpx2.AsyncClient, link:
     assert answer.headers["etag"]
 
 
-# What the client already has ----------------------------------------------------------------------------------------
+# Conditional requests -----------------------------------------------------------------------------------------------
 
 
-async def test_the_etag_is_strong_and_lasting(anonymous: httpx2.AsyncClient, link: str) -> None:
+async def test_the_etag_is_strong_and_stable(anonymous: httpx2.AsyncClient, link: str) -> None:
     tags = {(await anonymous.get(link)).headers["etag"] for _ in range(2)}
     assert len(tags) == 1
     assert re.fullmatch(r'"[0-9a-f]{64}"', tags.pop())
 
 
 @pytest.mark.parametrize("form", ["{}", "W/{}", '"other", {}', "*", '{},"other"'])
-async def test_a_picture_that_the_client_has_is_not_sent_again(
-    anonymous: httpx2.AsyncClient, link: str, form: str
-) -> None:
+async def test_a_matching_if_none_match_is_answered_304(anonymous: httpx2.AsyncClient, link: str, form: str) -> None:
     etag = (await anonymous.get(link)).headers["etag"]
     answer = await anonymous.get(link, headers={"if-none-match": form.format(etag)})
     assert answer.status_code == 304
@@ -98,7 +98,7 @@ async def test_a_picture_that_the_client_has_is_not_sent_again(
 
 
 @pytest.mark.parametrize("tag", ['"other"', "", "nonsense", 'W/"other"'])
-async def test_another_etag_gets_the_picture(anonymous: httpx2.AsyncClient, link: str, tag: str) -> None:
+async def test_another_etag_is_answered_with_the_image(anonymous: httpx2.AsyncClient, link: str, tag: str) -> None:
     assert (await anonymous.get(link, headers={"if-none-match": tag})).status_code == 200
 
 
@@ -116,7 +116,7 @@ async def test_another_etag_gets_the_picture(anonymous: httpx2.AsyncClient, link
         ("-999999", 0, None),
     ],
 )
-async def test_a_range_gets_its_bytes(
+async def test_a_range_is_answered_with_its_bytes(
     anonymous: httpx2.AsyncClient, link: str, data: bytes, asked: str, first: int, last: int | None
 ) -> None:
     answer = await anonymous.get(link, headers={"range": f"bytes={asked}"})
@@ -129,7 +129,7 @@ async def test_a_range_gets_its_bytes(
 
 
 @pytest.mark.parametrize("asked", ["999999-", "999999-9999999", "-0"])
-async def test_a_range_beyond_the_file_is_refused_with_its_size(
+async def test_a_range_beyond_the_file_is_answered_416_with_the_size(
     anonymous: httpx2.AsyncClient, link: str, data: bytes, asked: str
 ) -> None:
     answer = await anonymous.get(link, headers={"range": f"bytes={asked}"})
@@ -142,7 +142,7 @@ async def test_a_range_beyond_the_file_is_refused_with_its_size(
     "asked",
     ["bytes=9-5", "bytes=-", "bytes=", "bytes=a-b", "bytes=0-1,4-5", "lines=0-1", "0-1", "bytes=" + "9" * 400 + "-"],
 )
-async def test_a_range_that_makes_no_sense_gets_the_whole_file(
+async def test_an_invalid_range_is_answered_with_the_whole_file(
     anonymous: httpx2.AsyncClient, link: str, data: bytes, asked: str
 ) -> None:
     answer = await anonymous.get(link, headers={"range": asked})
@@ -150,7 +150,7 @@ async def test_a_range_that_makes_no_sense_gets_the_whole_file(
     assert answer.content == data
 
 
-async def test_a_range_of_another_version_gets_the_whole_file(
+async def test_a_range_with_another_if_range_is_answered_with_the_whole_file(
     anonymous: httpx2.AsyncClient, link: str, data: bytes
 ) -> None:
     etag = (await anonymous.get(link)).headers["etag"]
@@ -160,24 +160,24 @@ async def test_a_range_of_another_version_gets_the_whole_file(
     assert other.content == data
 
 
-# Other pages --------------------------------------------------------------------------------------------------------
+# Other origins ------------------------------------------------------------------------------------------------------
 
 
-async def test_any_page_may_show_a_picture(anonymous: httpx2.AsyncClient, link: str) -> None:
+async def test_any_page_may_show_an_image(anonymous: httpx2.AsyncClient, link: str) -> None:
     for headers in ({}, {"origin": "https://page.example"}):
         answer = await anonymous.get(link, headers=headers)
         assert answer.headers.get_list("access-control-allow-origin") == ["*"]
         assert answer.headers["cross-origin-resource-policy"] == "cross-origin"
 
 
-async def test_pages_that_may_not_call_the_api_may_show_a_picture(shared: Service, link: str) -> None:
+async def test_a_page_outside_cors_origins_may_show_an_image(shared: Service, link: str) -> None:
     settings = ServerSettings(cors_origins=("https://ours.example",))
     async with client_of(shared, settings) as client:
         answer = await client.get(link, headers={"origin": "https://page.example"})
         assert answer.headers.get_list("access-control-allow-origin") == ["*"]
 
 
-# Links that are not ours, or no longer --------------------------------------------------------------------------------
+# Invalid and expired links --------------------------------------------------------------------------------------------
 
 
 def forgeries(link: str) -> list[str]:
@@ -215,7 +215,7 @@ def forgeries(link: str) -> list[str]:
     ]
 
 
-async def test_a_forged_link_finds_nothing(anonymous: httpx2.AsyncClient, link: str) -> None:
+async def test_a_forged_link_is_answered_404(anonymous: httpx2.AsyncClient, link: str) -> None:
     assert (await anonymous.get(link)).status_code == 200
     for forged in forgeries(link):
         answer = await anonymous.get(forged)
@@ -223,17 +223,17 @@ async def test_a_forged_link_finds_nothing(anonymous: httpx2.AsyncClient, link: 
         assert answer.json()["statusCode"] == 404
 
 
-async def test_an_expired_link_finds_nothing(anonymous: httpx2.AsyncClient, link: str, clock: FakeClock) -> None:
+async def test_an_expired_link_is_answered_404(anonymous: httpx2.AsyncClient, link: str, clock: FakeClock) -> None:
     clock.now += 7 * 86400 - 1
     assert (await anonymous.get(link)).status_code == 200
     clock.now += 1
     answer = await anonymous.get(link)
     assert answer.status_code == 404
-    assert answer.json()["message"] == "There is no such image, or its time is over."
+    assert answer.json()["message"] == "There is no such image, or it has expired."
     assert answer.json()["error"]["code"] == "image_not_found"
 
 
-async def test_nothing_under_files_can_be_listed(anonymous: httpx2.AsyncClient, link: str) -> None:
+async def test_files_cannot_be_listed(anonymous: httpx2.AsyncClient, link: str) -> None:
     for path in ("/files", "/files/", link.rpartition("/")[0], link.rpartition("/")[0] + "/"):
         assert (await anonymous.get(path)).status_code == 404
 
@@ -245,6 +245,6 @@ async def elsewhere(tmp_path_factory: pytest.TempPathFactory, clock: FakeClock) 
         yield opened
 
 
-async def test_a_link_of_another_data_folder_finds_nothing(link: str, elsewhere: Service) -> None:
+async def test_a_link_of_another_data_folder_is_answered_404(link: str, elsewhere: Service) -> None:
     async with client_of(elsewhere) as client:
         assert (await client.get(link)).status_code == 404

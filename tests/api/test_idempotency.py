@@ -1,6 +1,7 @@
 """Idempotency-Key: of equal requests one is done, and the others are answered as it was."""
 
 import asyncio
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +93,7 @@ async def test_nothing_is_kept_of_a_request_that_was_refused(
     client: httpx2.AsyncClient, engine: FakeEngine, tmp_path: Path
 ) -> None:
     assert (await client.post(IMAGES, json=BODY | {"steps": 99}, headers=KEY)).status_code == 400
-    assert count(tmp_path, "idempotency") == 0
+    assert count(tmp_path, "idempotency_records") == 0
     assert (await client.post(IMAGES, json=BODY, headers=KEY)).status_code == 200
 
 
@@ -137,53 +138,63 @@ async def test_of_racing_equal_requests_one_makes_a_job(
     assert count(tmp_path, "jobs") == keys
 
 
-async def test_a_key_that_was_made_is_shown_again_though_it_is_stored_nowhere(service: Service, tmp_path: Path) -> None:
+@pytest.fixture
+async def manager(service: Service) -> AsyncIterator[httpx2.AsyncClient]:
+    """A client with a management key of the first account."""
+    _, management = await service.keys.create(KeySpec(is_management=True))
+    async with client_of(service, key=management) as opened:
+        yield opened
+
+
+async def test_a_replayed_key_creation_answers_the_row_without_the_key(
+    service: Service, manager: httpx2.AsyncClient, tmp_path: Path
+) -> None:
+    first = await manager.post("/v1/keys", json={"name": "ci"}, headers=KEY)
+    again = await manager.post("/v1/keys", json={"name": "ci"}, headers=KEY)
+    assert "idempotent-replayed" not in first.headers
+    assert again.headers["idempotent-replayed"] == "true"
+    assert again.json()["data"] == first.json()["data"] | {"key": None}
+    key = first.json()["data"]["key"]
+    assert (await service.keys.authenticate(key)).name == "ci"
+    assert key not in dump(tmp_path)
+
+
+async def test_the_idempotency_key_of_a_key_creation_belongs_to_one_body(manager: httpx2.AsyncClient) -> None:
+    limit = {"retention": "day", "threshold": 1}
+    first = (await manager.post("/v1/keys", json={"name": "ci", "limit": limit}, headers=KEY)).json()["data"]
+    reordered = {"limit": {"threshold": 1, "retention": "day"}, "name": "ci"}
+    assert (await manager.post("/v1/keys", json=reordered, headers=KEY)).status_code == 200
+    for body in ({"name": "cd", "limit": limit}, {"name": "ci"}, {"name": "ci", "limit": limit, "scopes": None}):
+        assert (await manager.post("/v1/keys", json=body, headers=KEY)).status_code == 422
+    other = (await manager.post("/v1/keys", json={"name": "ci", "limit": limit})).json()["data"]
+    assert other["key"] != first["key"]
+
+
+async def test_a_replayed_key_creation_finds_no_deleted_key(manager: httpx2.AsyncClient) -> None:
+    created = (await manager.post("/v1/keys", headers=KEY)).json()["data"]
+    await manager.delete(f"/v1/keys/{created['prefix']}")
+    assert (await manager.post("/v1/keys", headers=KEY)).status_code == 404
+
+
+async def test_a_replayed_rotation_answers_the_row_without_the_key(
+    service: Service, manager: httpx2.AsyncClient
+) -> None:
     owner = await service.keys.authenticate(service.first_key or "")
-    _, management = await service.keys.create(KeySpec(is_management=True), owner.account_id)
-    async with client_of(service, key=management) as client:
-        first = (await client.post("/v1/keys", json={"name": "ci"}, headers=KEY)).json()["data"]
-        again = (await client.post("/v1/keys", json={"name": "ci"}, headers=KEY)).json()["data"]
-        assert again == first
-        other = (await client.post("/v1/keys", json={"name": "ci"})).json()["data"]
-        assert other["key"] != first["key"]
-        assert (await client.post("/v1/keys", json={"name": "cd"}, headers=KEY)).status_code == 422
-    assert (await service.keys.authenticate(first["key"])).name == "ci"
-    assert first["key"] not in dump(tmp_path)
+    path = f"/v1/keys/{owner.prefix}/rotate"
+    first = (await manager.post(path, headers=KEY)).json()["data"]
+    again = await manager.post(path, headers=KEY)
+    assert again.headers["idempotent-replayed"] == "true"
+    assert again.json()["data"] == first | {"key": None}
+    assert (await manager.post(f"/v1/keys/{first['prefix']}/rotate", headers=KEY)).status_code == 422
 
 
-async def test_a_rotation_that_is_asked_for_again_shows_the_same_key(service: Service) -> None:
+async def test_of_racing_equal_rotations_one_creates_a_key(service: Service, manager: httpx2.AsyncClient) -> None:
     owner = await service.keys.authenticate(service.first_key or "")
-    _, management = await service.keys.create(KeySpec(is_management=True), owner.account_id)
-    async with client_of(service, key=management) as client:
-        path = f"/v1/keys/{owner.prefix}/rotate"
-        first = (await client.post(path, headers=KEY)).json()["data"]
-        again = (await client.post(path, headers=KEY)).json()["data"]
-        assert again == first
-        assert (await client.post(f"/v1/keys/{first['prefix']}/rotate", headers=KEY)).status_code == 422
-        # The key that it made is replaced in turn: it can't be shown as if it were good.
-        await client.post(f"/v1/keys/{first['prefix']}/rotate")
-        assert (await client.post(path, headers=KEY)).status_code == 404
-
-
-async def test_racing_equal_rotations_make_one_key(service: Service) -> None:
-    owner = await service.keys.authenticate(service.first_key or "")
-    _, management = await service.keys.create(KeySpec(is_management=True), owner.account_id)
-    async with client_of(service, key=management) as client:
-        path = f"/v1/keys/{owner.prefix}/rotate"
-        answers = await asyncio.gather(*(client.post(path, headers=KEY) for _ in range(20)))
+    path = f"/v1/keys/{owner.prefix}/rotate"
+    answers = await asyncio.gather(*(manager.post(path, headers=KEY) for _ in range(20)))
     assert {answer.status_code for answer in answers} == {200}
-    [key] = {answer.json()["data"]["key"] for answer in answers}
+    [key] = {answer.json()["data"]["key"] for answer in answers} - {None}
     assert (await service.keys.authenticate(key)).id == owner.id
-
-
-async def test_a_key_that_was_replaced_since_is_not_shown_as_if_it_were_good(service: Service) -> None:
-    owner = await service.keys.authenticate(service.first_key or "")
-    _, management = await service.keys.create(KeySpec(is_management=True), owner.account_id)
-    async with client_of(service, key=management) as client:
-        made = (await client.post("/v1/keys", json={}, headers=KEY)).json()["data"]
-        await client.post(f"/v1/keys/{made['prefix']}/rotate")
-        answer = await client.post("/v1/keys", json={}, headers=KEY)
-    assert answer.status_code == 404
 
 
 async def test_the_secret_of_webhooks_is_replaced_once(service: Service, client: httpx2.AsyncClient) -> None:

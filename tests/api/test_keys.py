@@ -1,4 +1,4 @@
-"""Keys over HTTP: the platform's bodies, limits that hold exactly, and nobody's keys but one's own account's."""
+"""API keys over HTTP: the platform's bodies, exact spend limits, and isolation of accounts."""
 
 import asyncio
 import re
@@ -29,7 +29,7 @@ async def manager(service: Service) -> AsyncIterator[httpx2.AsyncClient]:
         yield opened
 
 
-async def test_a_key_is_made_as_the_platform_makes_it(service: Service, manager: httpx2.AsyncClient) -> None:
+async def test_a_created_key_has_the_members_of_the_platform(service: Service, manager: httpx2.AsyncClient) -> None:
     body = {"name": "ci", "limit": {"retention": "week", "threshold": 25}, "scopes": ["model:image"]}
     answer = await manager.post("/v1/keys", json=body)
     data = answer.json()["data"]
@@ -53,7 +53,7 @@ async def test_a_key_is_made_as_the_platform_makes_it(service: Service, manager:
         assert (await client.post(IMAGES, json=BODY)).status_code == 200
 
 
-async def test_keys_are_listed_oldest_first_without_the_keys(manager: httpx2.AsyncClient) -> None:
+async def test_keys_are_listed_oldest_first_without_their_secrets(manager: httpx2.AsyncClient) -> None:
     for name in ("a", "b"):
         await manager.post("/v1/keys", json={"name": name})
     rows = (await manager.get("/v1/keys")).json()["data"]
@@ -61,7 +61,7 @@ async def test_keys_are_listed_oldest_first_without_the_keys(manager: httpx2.Asy
     assert not any("key" in row for row in rows)
 
 
-async def test_a_key_is_changed_member_by_member(
+async def test_a_change_affects_only_the_given_members_of_a_key(
     service: Service, manager: httpx2.AsyncClient, clock: FakeClock
 ) -> None:
     made = (await manager.post("/v1/keys", json={"name": "a"})).json()["data"]
@@ -79,7 +79,9 @@ async def test_a_key_is_changed_member_by_member(
     assert answers[0].headers["x-ratelimit-limit-requests"] == "3"
 
 
-async def test_a_rotated_key_goes_on_under_another_name(service: Service, manager: httpx2.AsyncClient) -> None:
+async def test_a_rotated_key_keeps_its_settings_and_the_old_one_is_invalid(
+    service: Service, manager: httpx2.AsyncClient
+) -> None:
     made = (await manager.post("/v1/keys", json={"name": "a", "requests_per_minute": 5})).json()["data"]
     new = (await manager.post(f"/v1/keys/{made['prefix']}/rotate")).json()["data"]
     assert (new["name"], new["requests_per_minute"]) == ("a", 5)
@@ -88,7 +90,7 @@ async def test_a_rotated_key_goes_on_under_another_name(service: Service, manage
         assert (await fresh.get("/v1/key")).status_code == 200
 
 
-async def test_a_deleted_key_is_useless(service: Service, manager: httpx2.AsyncClient) -> None:
+async def test_a_deleted_key_is_invalid(service: Service, manager: httpx2.AsyncClient) -> None:
     made = (await manager.post("/v1/keys")).json()["data"]
     path = f"/v1/keys/{made['prefix']}"
     assert (await manager.delete(path)).json() == {"data": {"prefix": made["prefix"], "deleted": True}}
@@ -116,12 +118,14 @@ async def test_a_deleted_key_is_useless(service: Service, manager: httpx2.AsyncC
         ({"management": True}, "management"),
     ],
 )
-async def test_a_bad_member_is_refused_by_name(manager: httpx2.AsyncClient, body: Any, field: str) -> None:
+async def test_an_invalid_member_of_a_key_is_refused_by_name(
+    manager: httpx2.AsyncClient, body: Any, field: str
+) -> None:
     answer = await manager.post("/v1/keys", json=body)
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, field)
 
 
-async def test_an_ordinary_key_manages_none_and_a_management_key_paints_nothing(
+async def test_an_ordinary_key_manages_no_keys_and_a_management_key_generates_nothing(
     client: httpx2.AsyncClient, manager: httpx2.AsyncClient
 ) -> None:
     calls = [("GET", "/v1/keys"), ("POST", "/v1/keys"), ("PATCH", "/v1/keys/x"), ("DELETE", "/v1/keys/x")]
@@ -133,7 +137,7 @@ async def test_an_ordinary_key_manages_none_and_a_management_key_paints_nothing(
     assert (await manager.get("/v1/key")).json()["error"]["code"] == "ordinary_key_required"
 
 
-async def test_a_key_without_the_scope_paints_nothing(service: Service, manager: httpx2.AsyncClient) -> None:
+async def test_a_key_without_the_image_scope_generates_nothing(service: Service, manager: httpx2.AsyncClient) -> None:
     made = (await manager.post("/v1/keys", json={"scopes": ["model:chat"]})).json()["data"]
     async with client_of(service, key=made["key"]) as client:
         for path in (IMAGES, "/v1/jobs"):
@@ -141,7 +145,7 @@ async def test_a_key_without_the_scope_paints_nothing(service: Service, manager:
             assert (answer.status_code, answer.json()["error"]["code"]) == (403, "scope_missing")
 
 
-async def test_a_key_without_the_scope_reads_no_jobs_and_no_images(
+async def test_a_key_without_the_image_scope_reads_no_jobs_and_no_images(
     service: Service, client: httpx2.AsyncClient, manager: httpx2.AsyncClient
 ) -> None:
     answer = (await client.post(IMAGES, json=BODY | {"group_id": "g"})).json()
@@ -167,7 +171,7 @@ async def test_a_key_without_the_scope_reads_no_jobs_and_no_images(
     assert (await client.get(f"/v1/jobs/{job}")).json()["result"]["images"][0]["id"] == image
 
 
-async def test_keys_are_an_accounts_own(service: Service, manager: httpx2.AsyncClient) -> None:
+async def test_keys_of_another_account_are_not_found(service: Service, manager: httpx2.AsyncClient) -> None:
     account = await service.operator.accounts.create("stranger")
     row, _ = await service.keys.create(KeySpec(), account.id)
     assert row.prefix not in [key["prefix"] for key in (await manager.get("/v1/keys")).json()["data"]]
@@ -176,16 +180,18 @@ async def test_keys_are_an_accounts_own(service: Service, manager: httpx2.AsyncC
     assert (await manager.post(f"/v1/keys/{row.prefix}/rotate")).status_code == 404
 
 
-# Money --------------------------------------------------------------------------------------------------------------
+# Charges ------------------------------------------------------------------------------------------------------------
 
 
-async def test_without_a_price_nobody_needs_credits(client: httpx2.AsyncClient) -> None:
+async def test_without_prices_no_credits_are_needed(client: httpx2.AsyncClient) -> None:
     answer = await client.post(IMAGES, json=BODY)
     assert answer.headers["x-aimlapi-credits-used"] == "0"
     assert answer.headers["x-aimlapi-usd-spent"] == "0.000000000"
 
 
-async def test_a_charge_is_in_the_answer_and_in_the_bill(tmp_path: Path, engine: FakeEngine, clock: FakeClock) -> None:
+async def test_a_charge_is_shown_in_the_answer_and_recorded_in_the_ledger(
+    tmp_path: Path, engine: FakeEngine, clock: FakeClock
+) -> None:
     engine.flagged = frozenset({1})
     async with open_service(tmp_path, engine, clock, billing=PRICES) as service:
         owner = await service.keys.authenticate(service.first_key or "")
@@ -203,7 +209,9 @@ async def test_a_charge_is_in_the_answer_and_in_the_bill(tmp_path: Path, engine:
     assert row == (answer.headers["x-inference-id"], 2 * CREDITS, 2)
 
 
-async def test_out_of_credits_is_403_and_costs_nothing(tmp_path: Path, engine: FakeEngine, clock: FakeClock) -> None:
+async def test_a_request_without_enough_credits_is_answered_403_and_costs_nothing(
+    tmp_path: Path, engine: FakeEngine, clock: FakeClock
+) -> None:
     async with open_service(tmp_path, engine, clock, billing=PRICES) as service:
         owner = await service.keys.authenticate(service.first_key or "")
         await service.operator.accounts.credit(owner.account_id, CREDITS - 1)
@@ -217,7 +225,9 @@ async def test_out_of_credits_is_403_and_costs_nothing(tmp_path: Path, engine: F
     assert len(engine.requests) == 1
 
 
-async def test_racing_clients_never_overdraw(tmp_path: Path, engine: FakeEngine, clock: FakeClock) -> None:
+async def test_concurrent_requests_never_overdraw_an_account(
+    tmp_path: Path, engine: FakeEngine, clock: FakeClock
+) -> None:
     async with open_service(tmp_path, engine, clock, billing=PRICES) as service:
         owner = await service.keys.authenticate(service.first_key or "")
         await service.operator.accounts.credit(owner.account_id, CREDITS)
@@ -229,9 +239,7 @@ async def test_racing_clients_never_overdraw(tmp_path: Path, engine: FakeEngine,
     assert ask(tmp_path, "SELECT sum(credits) FROM usage") == [(CREDITS,)]
 
 
-async def test_what_was_held_back_for_a_job_that_failed_is_free_again(
-    tmp_path: Path, engine: FakeEngine, clock: FakeClock
-) -> None:
+async def test_the_hold_of_a_failed_job_is_released(tmp_path: Path, engine: FakeEngine, clock: FakeClock) -> None:
     from allaprima.errors import GenerationFailed
 
     async with open_service(tmp_path, engine, clock, billing=PRICES) as service:
@@ -249,7 +257,7 @@ async def test_what_was_held_back_for_a_job_that_failed_is_free_again(
 
 
 @pytest.mark.parametrize(("retention", "later"), [("day", 86_400), ("week", 7 * 86_400), ("month", 31 * 86_400)])
-async def test_a_keys_limit_holds_until_its_window_ends(
+async def test_the_spend_limit_of_a_key_resets_when_its_period_ends(
     tmp_path: Path, engine: FakeEngine, clock: FakeClock, retention: str, later: float
 ) -> None:
     async with open_service(tmp_path, engine, clock, billing=PRICES) as service:
@@ -269,7 +277,7 @@ async def test_a_keys_limit_holds_until_its_window_ends(
     assert usage == pytest.approx((3 if retention == "day" else 1 if retention == "month" else 3) * CREDITS / 2e6)
 
 
-async def test_a_limit_counts_what_was_spent_before_it_was_set(
+async def test_a_spend_limit_counts_what_was_spent_before_it_was_set(
     tmp_path: Path, engine: FakeEngine, clock: FakeClock
 ) -> None:
     async with open_service(tmp_path, engine, clock, billing=PRICES) as service:

@@ -1,18 +1,18 @@
-"""The playground's files: a strict policy, nothing but the page's own, and nothing beside it."""
+"""The playground: a strict content security policy, and only its own files are served."""
 
 import re
 
 import httpx2
 import pytest
 
-from allaprima.api.web.routes import FOLDER, guards
+from allaprima.api.web.routes import PLAYGROUND_FOLDER, guards
 
 
 def directives(policy: str) -> dict[str, str]:
     return dict(part.strip().split(" ", 1) for part in policy.split(";"))
 
 
-async def test_the_page_may_load_its_own_files_and_nothing_else(anonymous: httpx2.AsyncClient) -> None:
+async def test_the_policy_lets_the_page_load_only_its_own_files(anonymous: httpx2.AsyncClient) -> None:
     page = await anonymous.get("/")
     policy = directives(page.headers["content-security-policy"])
     assert policy["default-src"] == policy["frame-ancestors"] == policy["base-uri"] == "'none'"
@@ -22,10 +22,12 @@ async def test_the_page_may_load_its_own_files_and_nothing_else(anonymous: httpx
     assert page.headers["referrer-policy"] == "no-referrer"
 
 
-async def test_everything_that_the_page_and_its_modules_name_is_served(anonymous: httpx2.AsyncClient) -> None:
+async def test_every_file_that_the_page_and_its_modules_name_is_served(anonymous: httpx2.AsyncClient) -> None:
     page = (await anonymous.get("/")).text
     links = re.findall(r'(?:href|src)="(/playground/[^"]+)"', page)
-    modules = {f"/playground/js/{name}" for file in FOLDER.rglob("*.js") for name in imported(file.read_text())}
+    modules = {
+        f"/playground/js/{name}" for file in PLAYGROUND_FOLDER.rglob("*.js") for name in imported(file.read_text())
+    }
     assert len(links) >= 3
     assert len(modules) >= 10
     for link in (*links, *modules):
@@ -41,20 +43,20 @@ def imported(script: str) -> list[str]:
 @pytest.mark.parametrize(
     "path", ["/playground/index.html", "/playground/../page.py", "/playground/..%2fapp.py", "/playground/js"]
 )
-async def test_the_page_has_one_address_and_nothing_beside_it_is_served(
+async def test_the_page_has_one_path_and_files_outside_its_folder_are_not_served(
     anonymous: httpx2.AsyncClient, path: str
 ) -> None:
     assert (await anonymous.get(path)).status_code == 404
 
 
-def test_pictures_from_a_public_address_are_let_in_by_its_origin() -> None:
-    policy = directives(guards("https://pictures.example/of/ours")["content-security-policy"])
-    assert policy["img-src"] == "'self' https://pictures.example data:"
-    assert policy["connect-src"] == "'self' https://pictures.example"
+def test_the_policy_allows_images_from_the_origin_of_the_public_url() -> None:
+    policy = directives(guards("https://images.example/some/path")["content-security-policy"])
+    assert policy["img-src"] == "'self' https://images.example data:"
+    assert policy["connect-src"] == "'self' https://images.example"
     assert policy["script-src"] == "'self'"
 
 
-async def test_dry_runs_leave_a_keys_rate_alone(client: httpx2.AsyncClient) -> None:
+async def test_dry_runs_do_not_count_against_the_rate_limit_of_a_key(client: httpx2.AsyncClient) -> None:
     body = {"model": "sketch", "prompt": "a boat", "dry_run": True}
     for path in ("/v1/jobs", "/v1/images/generations"):
         answer = await client.post(path, json=body)

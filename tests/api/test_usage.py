@@ -1,4 +1,4 @@
-"""Usage, logs and bill as the platform shows them, and the same to the last credit wherever it is asked."""
+"""Usage, logs and billing in the platform's form; all of them agree to the last credit."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -22,10 +22,10 @@ HOUR = 3600
 
 @pytest.fixture
 async def service(tmp_path: Path, engine: FakeEngine, clock: FakeClock) -> AsyncIterator[Service]:
-    """A service where things cost something, and an account that has enough."""
+    """A service with prices, and an account with enough credits."""
     async with open_service(tmp_path, engine, clock, billing=PRICES) as opened:
         owner = await opened.keys.authenticate(opened.first_key or "")
-        await opened.operator.accounts.credit(owner.account_id, 10**9, "for a start")
+        await opened.operator.accounts.credit(owner.account_id, 10**9, "initial credit")
         yield opened
 
 
@@ -36,15 +36,15 @@ async def manager(service: Service) -> AsyncIterator[httpx2.AsyncClient]:
         yield opened
 
 
-async def paint(client: httpx2.AsyncClient, **fields: Any) -> httpx2.Response:
+async def generate(client: httpx2.AsyncClient, **fields: Any) -> httpx2.Response:
     return await client.post(IMAGES, json=BODY | fields)
 
 
 # Usage --------------------------------------------------------------------------------------------------------------
 
 
-async def test_usage_has_the_platforms_members(client: httpx2.AsyncClient) -> None:
-    await paint(client)
+async def test_total_usage_has_the_members_of_the_platform(client: httpx2.AsyncClient) -> None:
+    await generate(client)
     assert (await client.get("/v2/usage?period=24h")).json() == {
         "api_key_prefix": None,
         "start": "2026-01-14T08:00:00.000Z",
@@ -53,22 +53,22 @@ async def test_usage_has_the_platforms_members(client: httpx2.AsyncClient) -> No
         "currency": "USD",
         "requests": 0,
     }
-    # A window ends before its end.
+    # The end of a range is exclusive.
     body = (await client.get("/v2/usage?start=2026-01-15T00:00:00Z&end=2026-01-16T00:00:00Z")).json()
     assert (body["spend"], body["requests"]) == (SCHNELL / 2e6, 1)
 
 
-async def test_detail_sums_up_by_model_and_day(
+async def test_usage_detail_is_summed_by_model_and_by_day(
     client: httpx2.AsyncClient, engine: FakeEngine, clock: FakeClock
 ) -> None:
     for _ in range(2):
-        await paint(client)
-    await paint(client, model="sketch")
+        await generate(client)
+    await generate(client, model="sketch")
     clock.now += 24 * HOUR
     engine.failure = GenerationFailed("no")
-    await paint(client)
+    await generate(client)
     engine.failure = None
-    await paint(client)
+    await generate(client)
     clock.now += 1
     query = "/v2/usage/detail?period=7d"
     body = (await client.get(query)).json()
@@ -97,8 +97,10 @@ async def test_detail_sums_up_by_model_and_day(
     [("UTC", "2026-01-15"), ("Pacific/Kiritimati", "2026-01-15"), ("Asia/Kathmandu", "2026-01-15"),
      ("Pacific/Pago_Pago", "2026-01-14")],
 )  # fmt: skip
-async def test_days_are_those_of_a_time_zone(client: httpx2.AsyncClient, clock: FakeClock, zone: str, day: str) -> None:
-    await paint(client)
+async def test_days_follow_the_requested_time_zone(
+    client: httpx2.AsyncClient, clock: FakeClock, zone: str, day: str
+) -> None:
+    await generate(client)
     clock.now += 1
     [group] = (await client.get("/v2/usage/detail", params={"period": "1d", "group_by": "day", "tz": zone})).json()[
         "groups"
@@ -106,50 +108,50 @@ async def test_days_are_those_of_a_time_zone(client: httpx2.AsyncClient, clock: 
     assert group["day"] == day
 
 
-async def test_any_window_is_exact(client: httpx2.AsyncClient, clock: FakeClock) -> None:
+async def test_usage_and_logs_of_any_time_range_are_exact(client: httpx2.AsyncClient, clock: FakeClock) -> None:
     start = clock.now
     times = [0, 1, 899, 900, 901, 1800, 3000, 3599, 3600, 9000]
     for after in times:
         clock.now = start + after
-        await paint(client)
+        await generate(client)
     clock.now = start + 10_000
     for begin in (0, 1, 450, 900, 901, 2000, 3600):
         for end in (1, 900, 901, 1801, 3599, 3600, 9001):
             if end < begin:
                 continue
-            window = {
+            time_range = {
                 "start": f"2026-01-15T{8 + begin // 3600:02}:{begin // 60 % 60:02}:{begin % 60:02}Z",
                 "end": f"2026-01-15T{8 + end // 3600:02}:{end // 60 % 60:02}:{end % 60:02}Z",
             }
             expected = sum(begin <= after < end for after in times)
-            assert (await client.get("/v2/usage", params=window)).json()["requests"] == expected, (begin, end)
-            logs = (await client.get("/v2/logs", params=window)).json()
+            assert (await client.get("/v2/usage", params=time_range)).json()["requests"] == expected, (begin, end)
+            logs = (await client.get("/v2/logs", params=time_range)).json()
             assert (logs["pagination"]["total"], len(logs["data"])) == (expected, expected)
 
 
-async def test_a_key_is_looked_at_alone(
+async def test_key_prefix_limits_usage_to_one_key(
     service: Service, client: httpx2.AsyncClient, manager: httpx2.AsyncClient, clock: FakeClock
 ) -> None:
     row, key = await service.keys.create(KeySpec(name="second"))
-    await paint(client)
+    await generate(client)
     async with client_of(service, key=key) as second:
         for _ in range(2):
-            await paint(second)
+            await generate(second)
         clock.now += 1
         query = f"/v2/usage?period=1h&key_prefix={row.prefix}"
         for who in (second, manager):
             body = (await who.get(query)).json()
             assert (body["api_key_prefix"], body["requests"]) == (row.prefix, 2)
         assert (await client.get(query)).status_code == 403
-        assert (await manager.get("/v2/usage?period=1h&key_prefix=nobody")).status_code == 404
+        assert (await manager.get("/v2/usage?period=1h&key_prefix=unknown")).status_code == 404
     assert (await manager.get("/v2/usage?period=1h")).json()["requests"] == 3
 
 
-async def test_without_a_prefix_an_ordinary_key_reads_its_own_usage_alone(
+async def test_without_a_prefix_an_ordinary_key_reads_only_its_own_usage(
     service: Service, client: httpx2.AsyncClient, manager: httpx2.AsyncClient, clock: FakeClock
 ) -> None:
     _, idle = await service.keys.create(KeySpec(name="idle"))
-    answer = await paint(client)
+    answer = await generate(client)
     clock.now += 1
     async with client_of(service, key=idle) as neighbour:
         for caller, requests in ((neighbour, 0), (client, 1), (manager, 1)):
@@ -180,13 +182,13 @@ async def test_without_a_prefix_an_ordinary_key_reads_its_own_usage_alone(
         ("period=1h&tz=UTC", "tz"),
     ],
 )
-async def test_a_bad_window_is_refused_by_name(client: httpx2.AsyncClient, query: str, field: str) -> None:
+async def test_an_invalid_time_range_is_refused_by_name(client: httpx2.AsyncClient, query: str, field: str) -> None:
     answer = await client.get(f"/v2/usage?{query}")
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, field)
 
 
 @pytest.mark.parametrize("zone", ["utc", "+05:00", "Mars/Olympus", "localtime", "europe/berlin", "../UTC", ""])
-async def test_only_exact_names_of_zones_are_taken(client: httpx2.AsyncClient, zone: str) -> None:
+async def test_only_exact_names_of_time_zones_are_accepted(client: httpx2.AsyncClient, zone: str) -> None:
     answer = await client.get("/v2/usage/detail", params={"period": "1h", "tz": zone})
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, "tz")
 
@@ -194,11 +196,13 @@ async def test_only_exact_names_of_zones_are_taken(client: httpx2.AsyncClient, z
 # Logs ---------------------------------------------------------------------------------------------------------------
 
 
-async def test_logs_are_rows_newest_first(client: httpx2.AsyncClient, engine: FakeEngine, clock: FakeClock) -> None:
+async def test_logs_list_finished_requests_newest_first(
+    client: httpx2.AsyncClient, engine: FakeEngine, clock: FakeClock
+) -> None:
     done = await client.post(IMAGES, json=BODY, headers={"X-Client-Request-Id": "order-8f21c4"})
     clock.now += 1
     engine.failure = GenerationFailed("no")
-    failed = await paint(client)
+    failed = await generate(client)
     clock.now += 1
     body = (await client.get("/v2/logs?period=1h")).json()
     assert body["pagination"] == {"limit": 50, "offset": 0, "total": 2, "has_more": False}
@@ -228,10 +232,12 @@ async def test_logs_are_rows_newest_first(client: httpx2.AsyncClient, engine: Fa
     ]
 
 
-async def test_logs_are_filtered_and_paged(client: httpx2.AsyncClient, engine: FakeEngine, clock: FakeClock) -> None:
+async def test_logs_are_filtered_and_paginated(
+    client: httpx2.AsyncClient, engine: FakeEngine, clock: FakeClock
+) -> None:
     for number in range(6):
         engine.failure = GenerationFailed("no") if number % 3 == 0 else None
-        await paint(client, model=("flux/schnell", "sketch")[number % 2])
+        await generate(client, model=("flux/schnell", "sketch")[number % 2])
         clock.now += 1
 
     async def found(query: str) -> tuple[int, int, bool]:
@@ -243,7 +249,7 @@ async def test_logs_are_filtered_and_paged(client: httpx2.AsyncClient, engine: F
     assert await found("status=succeeded&status=failed") == (6, 6, False)
     assert await found("model=flux/schnell&model=allaprima/sketch&limit=4") == (4, 6, True)
     assert await found("limit=4&offset=4") == (2, 6, False)
-    assert await found("model=nobody") == (0, 0, False)
+    assert await found("model=unknown") == (0, 0, False)
 
 
 @pytest.mark.parametrize(
@@ -251,22 +257,22 @@ async def test_logs_are_filtered_and_paged(client: httpx2.AsyncClient, engine: F
     [("status=done", "status"), ("status=failed,succeeded", "status"), ("model=a,b", "model"), ("limit=0", "limit"),
      ("limit=101", "limit"), ("offset=-1", "offset"), ("colour=red", "colour")],
 )  # fmt: skip
-async def test_a_bad_filter_is_refused_by_name(client: httpx2.AsyncClient, query: str, field: str) -> None:
+async def test_an_invalid_filter_of_logs_is_refused_by_name(client: httpx2.AsyncClient, query: str, field: str) -> None:
     answer = await client.get(f"/v2/logs?period=1h&{query}")
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, field)
 
 
-async def test_logs_may_be_asked_200_times_a_minute(client: httpx2.AsyncClient) -> None:
+async def test_logs_are_limited_to_200_requests_a_minute(client: httpx2.AsyncClient) -> None:
     statuses = [(await client.get("/v2/logs?period=1h")).status_code for _ in range(201)]
     assert statuses == [200] * 200 + [429]
 
 
-# The bill -----------------------------------------------------------------------------------------------------------
+# Billing -----------------------------------------------------------------------------------------------------------
 
 
-async def test_the_ledger_tells_every_credit(client: httpx2.AsyncClient, clock: FakeClock) -> None:
+async def test_the_ledger_lists_every_payment_and_charge(client: httpx2.AsyncClient, clock: FakeClock) -> None:
     clock.now += 1
-    painted = await paint(client, num_images=2)
+    answer = await generate(client, num_images=2)
     body = (await client.get("/v2/billing/transactions")).json()
     assert body == {
         "data": [
@@ -276,7 +282,7 @@ async def test_the_ledger_tells_every_credit(client: httpx2.AsyncClient, clock: 
                 "type": "MODEL_USAGE",
                 "amount": {"usd": 2 * SCHNELL / 2e6, "credits": 2 * SCHNELL},
                 "model": "flux/schnell",
-                "reference_id": painted.headers["x-inference-id"],
+                "reference_id": answer.headers["x-inference-id"],
                 "images": 2,
             },
             {
@@ -293,10 +299,10 @@ async def test_the_ledger_tells_every_credit(client: httpx2.AsyncClient, clock: 
     }
 
 
-async def test_the_ledger_is_paged_and_filtered(client: httpx2.AsyncClient, clock: FakeClock) -> None:
+async def test_the_ledger_is_paginated_and_filtered(client: httpx2.AsyncClient, clock: FakeClock) -> None:
     for _ in range(5):
         clock.now += 1
-        await paint(client)
+        await generate(client)
     path = "/v2/billing/transactions"
     seen: list[str] = []
     cursor = ""
@@ -329,15 +335,15 @@ async def test_the_ledger_is_paged_and_filtered(client: httpx2.AsyncClient, cloc
         ({"colour": "red"}, "colour"),
     ],
 )
-async def test_a_bad_parameter_of_the_ledger_is_refused_by_name(
+async def test_an_invalid_parameter_of_the_ledger_is_refused_by_name(
     client: httpx2.AsyncClient, query: dict[str, str], field: str
 ) -> None:
     answer = await client.get("/v2/billing/transactions", params=query)
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, field)
 
 
-async def test_the_balance_is_shown_in_three_ways(client: httpx2.AsyncClient, manager: httpx2.AsyncClient) -> None:
-    await paint(client)
+async def test_three_endpoints_show_the_same_balance(client: httpx2.AsyncClient, manager: httpx2.AsyncClient) -> None:
+    await generate(client)
     left = 10**9 - SCHNELL
     for who in (client, manager):
         assert (await who.get("/v2/billing")).json() == {"current_balance": left / 2e6, "currency": "USD"}
@@ -349,13 +355,13 @@ async def test_the_balance_is_shown_in_three_ways(client: httpx2.AsyncClient, ma
     assert (await manager.get("/v2/billing/transactions")).status_code == 403
 
 
-async def test_ledger_usage_sums_and_balance_agree_to_the_last_credit(
+async def test_ledger_usage_and_balance_agree_to_the_last_credit(
     service: Service, client: httpx2.AsyncClient, engine: FakeEngine, clock: FakeClock, tmp_path: Path
 ) -> None:
     for number in range(30):
         engine.failure = GenerationFailed("no") if number % 7 == 0 else None
         engine.flagged = frozenset({0}) if number % 5 == 0 else frozenset()
-        await paint(
+        await generate(
             client,
             model=("flux/schnell", "sketch")[number % 2],
             num_images=1 + number % 3,
@@ -364,10 +370,10 @@ async def test_ledger_usage_sums_and_balance_agree_to_the_last_credit(
         clock.now += 400
     [(usage,)] = ask(tmp_path, "SELECT sum(credits) FROM usage")
     [(charged,)] = ask(tmp_path, "SELECT sum(credits) FROM ledger WHERE direction = 'CHARGE'")
-    [(summed,)] = ask(tmp_path, "SELECT sum(credits) FROM usage_slots")
+    [(summed,)] = ask(tmp_path, "SELECT sum(credits) FROM usage_buckets")
     assert usage == charged == summed > 0
     assert ask(tmp_path, "SELECT balance, held FROM accounts") == [(10**9 - usage, 0)]
-    assert ask(tmp_path, "SELECT sum(spent), sum(held) FROM keys") == [(usage, 0)]
+    assert ask(tmp_path, "SELECT sum(spent), sum(held) FROM api_keys") == [(usage, 0)]
     spend = (await client.get("/v2/usage?period=1d")).json()["spend"]
     assert round(spend * 2_000_000) == usage
     assert ask(tmp_path, "SELECT count(*) FROM usage") == [(30,)]

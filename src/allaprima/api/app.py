@@ -9,7 +9,7 @@ from allaprima.api.errors import add_error_handlers
 from allaprima.api.http.openapi import correct_document
 from allaprima.api.http.request_id import EXPOSED_HEADERS, RequestIdMiddleware
 from allaprima.api.prometheus import AccessLogMiddleware
-from allaprima.api.v1 import billing, events, files, images, jobs, keys, models, usage, webhooks
+from allaprima.api.v1 import billing, events, files, images, jobs, keys, models, system, usage, webhooks
 from allaprima.api.web import routes as web
 from allaprima.service.app import Service
 from allaprima.settings import ServerSettings
@@ -31,7 +31,7 @@ def create_app(settings: ServerSettings, service: Service) -> FastAPI:
     )
     app.state.settings = settings
     app.state.service = service
-    for part in (images, jobs, events, files, keys, usage, billing, webhooks, models, prometheus):
+    for part in (images, jobs, events, files, keys, usage, billing, webhooks, models, system, prometheus):
         app.include_router(part.router)
     web.mount(app)
     correct_document(app, [name for model in service.models.served() for name in (model.id, *model.entry.aliases)])

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
@@ -17,6 +18,7 @@ from allaprima import errors
 from allaprima.api.dialects import AIML, Dialect
 from allaprima.api.dialects.aiml.responses import ErrorBody
 from allaprima.api.dialects.base import ErrorReport
+from allaprima.api.http.query import problems_of
 from allaprima.api.http.request_id import request_id_of
 
 logger = logging.getLogger(__name__)
@@ -137,6 +139,11 @@ async def _known_error(request: Request, error: Exception) -> Response:
     )
 
 
+async def _validation_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)  # it is registered for these
+    return await _known_error(request, errors.InvalidRequest(*problems_of(request, error.errors())))
+
+
 async def _framework_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # it is registered for these
     status = error.status_code
@@ -200,5 +207,6 @@ class ServerErrorMiddleware:
 def add_error_handlers(app: FastAPI) -> None:
     """Let every error of the application be answered in a dialect. To be called before other middleware is added."""
     app.add_exception_handler(errors.Error, _known_error)
+    app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(HTTPException, _framework_error)
     app.add_middleware(ServerErrorMiddleware)

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from allaprima.domain.jobs import JobState
 
+CURRENCY = "USD"
 CREDITS_PER_USD = 2_000_000
 
 

@@ -1,4 +1,4 @@
-"""What links in an answer start with: the public URL, else what the client called this server."""
+"""The base URL of links in an answer: the public URL, else the host that the client named."""
 
 import ipaddress
 
@@ -9,10 +9,10 @@ from allaprima.settings import ServerSettings
 
 
 def base_url(request: Request, settings: ServerSettings) -> str:
-    """Return scheme and host, without a slash at the end.
+    """Return the base URL, without a slash at the end.
 
-    X-Forwarded headers count only when a trusted proxy sent them. Raises `InvalidRequest` for a host that is not
-    among the allowed ones.
+    X-Forwarded headers are used only if a trusted proxy sent them. Raises `InvalidRequest` for a host that is not
+    allowed.
     """
     if settings.public_url:
         return settings.public_url
@@ -21,9 +21,9 @@ def base_url(request: Request, settings: ServerSettings) -> str:
         scheme = _first(request.headers.get("x-forwarded-proto")) or scheme
         host = _first(request.headers.get("x-forwarded-host")) or host
     name = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() else host
-    is_sound = bool(host) and not set(host) & set("/\\@?# <>\"'") and scheme in ("http", "https")
+    is_valid = bool(host) and not set(host) & set("/\\@?# <>\"'") and scheme in ("http", "https")
     allowed = {allowed.lower() for allowed in settings.allowed_hosts}
-    if not is_sound or not ("*" in allowed or name.lower() in allowed):
+    if not is_valid or not ("*" in allowed or name.lower() in allowed):
         raise InvalidRequest(FieldProblem("Host", f"{host!a} is not a host name that this server answers to"))
     return f"{scheme}://{host}"
 

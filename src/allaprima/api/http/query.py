@@ -1,174 +1,164 @@
-"""Parameters of the usage endpoints: strict about their names, their forms and the window of time."""
+"""Query parameters as pydantic models: strict about names, forms and repetition.
 
-import re
-from collections.abc import Iterable
-from datetime import UTC, datetime, timedelta
+A route declares `Annotated[Model, query_of(Model)]`. FastAPI validates and documents the model. This module adds what
+FastAPI leaves open: a parameter that is given twice is refused (FastAPI would use the last value), and all problems are
+reported together, each under the parameter's name.
+"""
+
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+from enum import StrEnum
 from functools import cache
-from typing import Any
+from typing import Annotated, Any, get_origin
 from zoneinfo import ZoneInfo, available_timezones
 
-from fastapi import Request
+from fastapi import Depends, Query, Request
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, WithJsonSchema
 
-from allaprima.domain.accounts import ApiKey
-from allaprima.domain.billing import UsageRange
-from allaprima.errors import FieldProblem, Forbidden, InvalidRequest, KeyNotFound
-from allaprima.service.app import Service
+from allaprima.domain.fields import refusal
+from allaprima.errors import FieldProblem, InvalidRequest
 
 FIRST_YEAR, LAST_YEAR = 1971, 9000
-MAX_WINDOW = timedelta(days=92)
-_PERIOD = re.compile(r"([1-9][0-9]{0,5})([hd])")
+MAX_OFFSET = 10**9
+MAX_MODELS = 50
+_MAX_NAME = 60
+_STATE = "allaprima.query_model"
 
 
-class Parameters:
-    """A query's parameters, each read once; `finish` refuses what is left and all that was wrong."""
+class QueryModel(BaseModel):
+    """The parameters of an endpoint; any other parameter is refused. List fields may be repeated."""
 
-    def __init__(self, request: Request) -> None:
-        self._given = request.query_params
-        self._known: set[str] = set()
-        self.problems: list[FieldProblem] = []
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
-    def one(self, name: str) -> str | None:
-        """Return a parameter that may be given once."""
-        values = self.many(name)
-        if len(values) > 1:
-            self.refuse(name, "must be given once")
-        return values[0] if values else None
 
-    def many(self, name: str) -> list[str]:
-        """Return every value of a parameter."""
-        self._known.add(name)
-        return self._given.getlist(name)
+def query_of(model: type[QueryModel]) -> Any:
+    """Return the dependency that reads a request's query as a model. Raises `InvalidRequest` for all problems.
 
-    def choice(self, name: str, allowed: Iterable[str]) -> str | None:
-        """Return a parameter that is one of some words."""
-        value, words = self.one(name), list(allowed)
-        if value is not None and value not in words:
-            expected = " | ".join(f"'{word}'" for word in words)
-            self.refuse(name, f"Invalid enum value. Expected {expected}")
-            return None
+    It does not authenticate: a route asks for the caller's key too, and a caller without one is answered 401.
+    """
+
+    async def repeated(request: Request) -> list[FieldProblem]:
+        # Called before the validation, whose errors are handled where the model is not known.
+        request.scope[_STATE] = model
+        return _repeated(model, request)
+
+    async def read(
+        repeated: Annotated[list[FieldProblem], Depends(repeated)],
+        query: Annotated[model, Query()],  # type: ignore[valid-type]
+    ) -> Any:
+        if repeated:
+            raise InvalidRequest(*repeated)
+        return query
+
+    return Depends(read)
+
+
+def problems_of(request: Request, errors: Iterable[Any]) -> list[FieldProblem]:
+    """Return the problems of a request whose validation by FastAPI failed, one for each parameter."""
+    model: type[QueryModel] | None = request.scope.get(_STATE)
+    found = _repeated(model, request) if model else []
+    for error in errors:
+        name = ".".join(map(str, error["loc"][1:]))
+        message = error["msg"]
+        if error["type"] == "extra_forbidden":
+            message = "is not a parameter of this endpoint"
+            if model:
+                message += f"; known are {', '.join(sorted(_names(model)))}"
+        found.append(FieldProblem(name[:_MAX_NAME], message))
+    return list({problem.field: problem for problem in reversed(found)}.values())[::-1]
+
+
+def _names(model: type[QueryModel]) -> dict[str, bool]:
+    """Return the names of a model's parameters, and whether each may be repeated."""
+    return {field.alias or name: get_origin(field.annotation) is list for name, field in model.model_fields.items()}
+
+
+def _repeated(model: type[QueryModel], request: Request) -> list[FieldProblem]:
+    given = request.query_params
+    return [
+        FieldProblem(name, "must be given once")
+        for name, is_list in _names(model).items()
+        if not is_list and len(given.getlist(name)) > 1
+    ]
+
+
+def whole_number(low: int, high: int) -> BeforeValidator:
+    """Return the validator of an integer in decimal digits."""
+
+    def check(value: Any) -> Any:
+        if isinstance(value, str):
+            if not (value.isascii() and value.isdigit() and len(value) < 16 and low <= int(value) <= high):
+                raise refusal(f"must be an integer from {low} to {high}")
+            return int(value)
         return value
 
-    def integer(self, name: str, default: int, low: int, high: int) -> int:
-        """Return a parameter that is an integer within bounds."""
-        value = self.one(name)
-        if value is None:
-            return default
-        if not (value.isascii() and value.isdigit() and len(value) < 16 and low <= int(value) <= high):
-            self.refuse(name, f"must be an integer from {low} to {high}")
-            return default
-        return int(value)
+    return BeforeValidator(check)
 
-    def moment(self, name: str, *, needs_offset: bool = False) -> datetime | None:
-        """Return a parameter that is a time in ISO 8601; one without an offset is UTC's."""
-        value = self.one(name)
-        if value is None:
-            return None
+
+def one_of(words: type[StrEnum] | tuple[str, ...]) -> BeforeValidator:
+    """Return the validator of one of some words."""
+    allowed = [str(word) for word in words]
+    expected = " | ".join(f"'{word}'" for word in allowed)
+
+    def check(value: Any) -> Any:
+        if value not in allowed:
+            raise refusal(f"Invalid enum value. Expected {expected}")
+        return value
+
+    return BeforeValidator(check)
+
+
+def _moment(*, needs_offset: bool) -> Callable[[Any], datetime]:
+    def check(value: Any) -> datetime:
         try:
-            found = datetime.fromisoformat(value.replace(" ", "+"))
-        except ValueError:
-            self.refuse(name, "must be a time in ISO 8601, such as 2026-07-20T22:15:00Z")
-            return None
+            # A plus sign that the client did not escape arrives as a space.
+            found = datetime.fromisoformat(str(value).replace(" ", "+"))
+        except ValueError as exc:
+            raise refusal("must be a time in ISO 8601, such as 2026-07-20T22:15:00Z") from exc
         if found.tzinfo is None and needs_offset:
-            self.refuse(name, "must have an offset, such as Z or +02:00")
-            return None
-        moment = found if found.tzinfo else found.replace(tzinfo=UTC)
+            raise refusal("must have an offset, such as Z or +02:00")
         if not FIRST_YEAR <= found.year <= LAST_YEAR:
-            self.refuse(name, f"must be a time of the years {FIRST_YEAR} to {LAST_YEAR}")
-            return None
-        return moment
+            raise refusal(f"must be a time of the years {FIRST_YEAR} to {LAST_YEAR}")
+        return found if found.tzinfo else found.replace(tzinfo=UTC)
 
-    def refuse(self, name: str, message: str) -> None:
-        """Note what is wrong."""
-        self.problems.append(FieldProblem(name, message))
-
-    def finish(self) -> None:
-        """Raise `InvalidRequest` for all that was wrong, parameters that nobody asked for included."""
-        known = ", ".join(sorted(self._known)) or "none"
-        for name in self._given:
-            if name not in self._known:
-                self.refuse(name[:60], f"is not a parameter of this endpoint; known are {known}")
-        if self.problems:
-            raise InvalidRequest(*dict.fromkeys(self.problems))
-
-
-async def read_window(parameters: Parameters, service: Service, key: ApiKey) -> tuple[UsageRange, str | None]:
-    """Return whose usage is asked for, and of when, and the prefix of the key that was named.
-
-    Without a prefix an ordinary key reads its own usage, a management key the account's.
-
-    Raises `InvalidRequest` for all parameters at once, `Forbidden` for an ordinary key that names another, and
-    `KeyNotFound` for one that is not the account's.
-    """
-    start, end = _window(parameters, datetime.fromtimestamp(service.clock(), UTC))
-    prefix = parameters.one("key_prefix")
-    parameters.finish()
-    key_id = None if key.is_management else key.id
-    if prefix is not None:
-        if prefix != key.prefix and not key.is_management:
-            raise Forbidden("An ordinary key sees its own usage only; ask with a management key for another's")
-        key_id = await find_key(service, key.account_id, prefix)
-    return UsageRange(key.account_id, start.timestamp(), end.timestamp(), key_id), prefix
-
-
-async def find_key(service: Service, account_id: str, prefix: str) -> str:
-    """Return the id of an account's key, deleted or not. Raises `KeyNotFound`."""
-    rows = await service.keys.all(account_id)
-    key_id = next((row.id for row in rows if row.prefix == prefix), None)
-    if key_id is None:
-        raise KeyNotFound
-    return key_id
-
-
-def _window(parameters: Parameters, now: datetime) -> tuple[datetime, datetime]:
-    period = parameters.one("period")
-    start, end = parameters.moment("start"), parameters.moment("end")
-    named = [name for name in ("start", "end") if parameters.one(name) is not None]
-    if period is not None and named:
-        parameters.refuse("period", "can't be given beside start and end")
-    elif period is not None:
-        found = _PERIOD.fullmatch(period)
-        length = int(found[1]) * (timedelta(hours=1) if found[2] == "h" else timedelta(days=1)) if found else None
-        if length is None:
-            parameters.refuse("period", "must be a positive integer and h or d, such as 24h or 7d")
-        elif length > MAX_WINDOW:
-            parameters.refuse("period", "must be at most 92 days")
-        else:
-            return now - length, now
-    elif start is None or end is None:
-        if not parameters.problems:
-            parameters.refuse("period", "is required, or start and end")
-    elif end < start:
-        parameters.refuse("end", "must not be before start")
-    elif end - start > MAX_WINDOW:
-        parameters.refuse("end", "must be at most 92 days after start")
-    else:
-        return start, end
-    return now, now
+    return check
 
 
 @cache
 def _zones() -> frozenset[str]:
-    # Looked for on the disk, so once; "localtime" is a file of some systems, and no zone.
+    # Cached because it reads the disk. "localtime" is a file of some systems and not a time zone.
     return frozenset(available_timezones() - {"localtime"})
 
 
-def read_zone(parameters: Parameters) -> ZoneInfo:
-    """Return the time zone that days are to be of: an exact IANA name, `UTC` by default."""
-    name = parameters.one("tz")
-    if name is None:
-        return ZoneInfo("UTC")
-    if name not in _zones():
-        parameters.refuse("tz", "must be an IANA time zone, such as UTC or Europe/Berlin, exactly as it is written")
-        return ZoneInfo("UTC")
-    return ZoneInfo(name)
+def _zone(value: Any) -> ZoneInfo:
+    if value not in _zones():
+        raise refusal("must be an IANA time zone, such as UTC or Europe/Berlin, exactly as it is written")
+    return ZoneInfo(value)
 
 
-def documented(name: str, description: str, *, is_repeated: bool = False) -> dict[str, Any]:
-    """Return how the OpenAPI document shows a parameter that `Parameters` reads."""
-    schema: dict[str, Any] = {"type": "string"}
-    return {
-        "name": name,
-        "in": "query",
-        "description": description,
-        "schema": {"type": "array", "items": schema} if is_repeated else schema,
-    }
+def _models(values: list[str]) -> list[str]:
+    if len(values) > MAX_MODELS or any("," in value for value in values):
+        raise refusal(f"must be repeated for each model, at most {MAX_MODELS} times; commas do not separate models")
+    return values
+
+
+_DATE_TIME = WithJsonSchema({"type": "string", "format": "date-time"})
+
+#: How many entries a page has.
+PageSize = Annotated[int, whole_number(1, 100), WithJsonSchema({"type": "integer", "minimum": 1, "maximum": 100})]
+#: How many entries are skipped.
+Offset = Annotated[
+    int, whole_number(0, MAX_OFFSET), WithJsonSchema({"type": "integer", "minimum": 0, "maximum": MAX_OFFSET})
+]
+#: A time in ISO 8601; UTC where no offset is given.
+Moment = Annotated[datetime, BeforeValidator(_moment(needs_offset=False)), _DATE_TIME]
+#: A time in ISO 8601 with an offset.
+MomentWithOffset = Annotated[datetime, BeforeValidator(_moment(needs_offset=True)), _DATE_TIME]
+#: The exact name of an IANA time zone.
+TimeZone = Annotated[ZoneInfo, BeforeValidator(_zone), WithJsonSchema({"type": "string"})]
+#: Model ids, the parameter repeated for each.
+ModelIds = Annotated[
+    list[str],
+    AfterValidator(_models),
+    WithJsonSchema({"type": "array", "items": {"type": "string"}, "maxItems": MAX_MODELS}),
+]

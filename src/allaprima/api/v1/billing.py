@@ -1,41 +1,60 @@
-"""`/v2/billing` and `/v1/billing/balance`: the balance and the ledger, as the platform shows them."""
+"""`/v2/billing` and `/v1/billing/balance`: the balance and the ledger in the platform's form."""
 
-from typing import Any
+from datetime import datetime
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter
+from pydantic import Field, ValidationInfo, field_validator
 
 from allaprima.api.deps import CallerKey, OrdinaryKey, ServiceDep
 from allaprima.api.errors import problems
-from allaprima.api.http.pagination import read_cursor, write_cursor
-from allaprima.api.http.query import Parameters, documented
-from allaprima.api.v1.keys import iso
-from allaprima.api.v1.usage import CURRENCY
-from allaprima.domain.billing import EntryDirection, EntryType, LedgerEntry, LedgerFilter, to_usd
+from allaprima.api.http.pagination import Cursor, write_cursor
+from allaprima.api.http.query import MomentWithOffset, PageSize, QueryModel, one_of, query_of
+from allaprima.domain.billing import CURRENCY, EntryDirection, EntryType, LedgerEntry, LedgerFilter, to_usd
+from allaprima.domain.fields import refusal
+from allaprima.domain.timestamps import iso
 
 router = APIRouter(tags=["billing"])
 
 #: A balance below this is called low.
 LOW_CREDITS = 2_000_000
-_TRANSACTIONS = [
-    documented("from", "ISO 8601 with an offset: this time or later."),
-    documented("to", "ISO 8601 with an offset: before this time."),
-    documented("direction", "TOPUP or CHARGE."),
-    documented("type", "PAYMENT, BONUS, REFUND, ADJUSTMENT, MODEL_USAGE, CREDITS_EXPIRED or INIT."),
-    documented("limit", "1 to 100."),
-    documented("cursor", "next_cursor of the page before."),
-]
+
+
+class LedgerQuery(QueryModel):
+    """The parameters of `/v2/billing/transactions`."""
+
+    since: MomentWithOffset | None = Field(
+        None, alias="from", description="ISO 8601 with an offset: entries of this time or later."
+    )
+    until: MomentWithOffset | None = Field(
+        None, alias="to", description="ISO 8601 with an offset: entries before this time."
+    )
+    direction: Annotated[EntryDirection, one_of(EntryDirection)] | None = Field(
+        None, description="Only this direction."
+    )
+    type: Annotated[EntryType, one_of(EntryType)] | None = Field(None, description="Only this type.")
+    limit: PageSize = Field(50, description="Largest number of entries returned.")
+    cursor: Cursor | None = Field(None, description="next_cursor of the previous page.")
+
+    @field_validator("until")
+    @classmethod
+    def _check_until(cls, until: datetime | None, info: ValidationInfo) -> datetime | None:
+        since = info.data.get("since")
+        if since is not None and until is not None and until <= since:
+            raise refusal("must be after from")
+        return until
 
 
 @router.get("/v2/billing", responses=problems(401), summary="Show the balance")
 async def balance(key: CallerKey, service: ServiceDep) -> dict[str, Any]:
-    """Return what is left of the account's credits."""
+    """Return the account's balance in US dollars."""
     account = await service.accounts.get(key.account_id)
     return {"current_balance": to_usd(account.balance), "currency": CURRENCY}
 
 
 @router.get("/v2/billing/detail", responses=problems(401), summary="Show the account")
 async def detail(key: CallerKey, service: ServiceDep) -> dict[str, Any]:
-    """Return the account with its balance. Nobody has an e-mail here, and nothing tops itself up."""
+    """Return the account with its balance. Accounts have no e-mail address, and automatic top-up is always off."""
     account = await service.accounts.get(key.account_id)
     return {
         "user_id": account.id,
@@ -46,42 +65,27 @@ async def detail(key: CallerKey, service: ServiceDep) -> dict[str, Any]:
     }
 
 
-@router.get(
-    "/v2/billing/transactions",
-    responses=problems(400, 401, 403),
-    openapi_extra={"parameters": _TRANSACTIONS},
-    summary="List the ledger, newest first",
-)
-async def transactions(request: Request, key: OrdinaryKey, service: ServiceDep) -> dict[str, Any]:
-    """Return rows of the account's ledger; amounts are positive, the direction carries the sign."""
-    parameters = Parameters(request)
-    since, until = (parameters.moment(name, needs_offset=True) for name in ("from", "to"))
-    if since is not None and until is not None and until <= since:
-        parameters.refuse("to", "must be after from")
-    direction = parameters.choice("direction", [one.value for one in EntryDirection])
-    kind = parameters.choice("type", [one.value for one in EntryType])
-    limit = parameters.integer("limit", 50, 1, 100)
-    cursor = parameters.one("cursor")
-    before = None if cursor is None else read_cursor(cursor)
-    if cursor is not None and before is None:
-        parameters.refuse("cursor", "is none of ours; leave it out for the first page")
-    parameters.finish()
+@router.get("/v2/billing/transactions", responses=problems(400, 401, 403), summary="List the ledger, newest first")
+async def transactions(
+    key: OrdinaryKey, service: ServiceDep, query: Annotated[LedgerQuery, query_of(LedgerQuery)]
+) -> dict[str, Any]:
+    """Return entries of the account's ledger. Amounts are positive; the direction says whether credits were added."""
     wanted = LedgerFilter(
-        since=since.timestamp() if since else None,
-        until=until.timestamp() if until else None,
-        direction=EntryDirection(direction) if direction else None,
-        type=EntryType(kind) if kind else None,
+        since=query.since.timestamp() if query.since else None,
+        until=query.until.timestamp() if query.until else None,
+        direction=query.direction,
+        type=query.type,
     )
-    rows = await service.ledger.entries(key.account_id, wanted, before, limit + 1)
-    has_more = len(rows) > limit
-    next_cursor = write_cursor(rows[limit - 1].id) if has_more else None
+    rows = await service.ledger.entries(key.account_id, wanted, query.cursor, query.limit + 1)
+    has_more = len(rows) > query.limit
+    next_cursor = write_cursor(rows[query.limit - 1].id) if has_more else None
     pagination = {"next_cursor": next_cursor, "has_more": has_more}
-    return {"data": [_entry(row) for row in rows[:limit]], "pagination": pagination}
+    return {"data": [_entry(row) for row in rows[: query.limit]], "pagination": pagination}
 
 
 @router.get("/v1/billing/balance", responses=problems(401), summary="Show the balance in credits (older form)")
 async def old_balance(key: CallerKey, service: ServiceDep) -> dict[str, Any]:
-    """Return the balance as older clients read it."""
+    """Return the balance in credits, in the form that older clients read."""
     account = await service.accounts.get(key.account_id)
     return {
         "balance": account.balance,

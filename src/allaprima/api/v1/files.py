@@ -1,4 +1,4 @@
-"""`GET /files/...`: the pictures behind signed links. No key; any page may show them; ranges and ETags as in HTTP."""
+"""`GET /files/...`: images by signed links, without a key, for any page; with byte ranges and entity tags."""
 
 import re
 from typing import Any
@@ -7,27 +7,28 @@ from fastapi import APIRouter, Request, Response
 
 from allaprima.api.deps import ServiceDep
 from allaprima.api.dialects.aiml.responses import ErrorBody
+from allaprima.api.http.conditional import has_current
 from allaprima.errors import ImageNotFound
 
 router = APIRouter(tags=["files"])
 
 _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
 
-_PICTURE: dict[str, Any] = {"content": {f"image/{name}": {} for name in ("png", "jpeg", "webp")}}
+_IMAGE: dict[str, Any] = {"content": {f"image/{name}": {} for name in ("png", "jpeg", "webp")}}
 _ANSWERS: dict[int | str, dict[str, Any]] = {
-    200: {"description": "The picture."} | _PICTURE,
-    206: {"description": "The range that was asked for."} | _PICTURE,
-    304: {"description": "The client has the picture."},
-    416: {"description": "The range lies beyond the file."},
-    # The whole class, or the framework would add a 422 that is never answered.
-    "4XX": {"model": ErrorBody, "description": "404: the link is not ours, or its time is over."},
+    200: {"description": "The image."} | _IMAGE,
+    206: {"description": "The requested byte range."} | _IMAGE,
+    304: {"description": "The client has the current image."},
+    416: {"description": "The range is beyond the end of the file."},
+    # All of 4XX, because the framework would otherwise add a 422 that is never answered.
+    "4XX": {"model": ErrorBody, "description": "404: the link is invalid or has expired."},
 }
 
 
 @router.head("/files/{token}/{name}", include_in_schema=False)
-@router.get("/files/{token}/{name}", response_class=Response, responses=_ANSWERS, summary="Fetch a picture by its link")
+@router.get("/files/{token}/{name}", response_class=Response, responses=_ANSWERS, summary="Fetch an image by its link")
 async def fetch(request: Request, token: str, name: str, service: ServiceDep) -> Response:
-    """Return the picture, a part of it, or 304 when the client has it."""
+    """Return the image, a part of it, or 304 when the client has it."""
     now = service.clock()
     found = await service.images.read(service.images.links.read(token, name, now))
     if found is None:
@@ -43,10 +44,9 @@ async def fetch(request: Request, token: str, name: str, service: ServiceDep) ->
         "x-content-type-options": "nosniff",
         "content-disposition": f'inline; filename="{name}"',
     }
-    asked = [tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(",")]
-    if etag in asked or "*" in asked:
+    if has_current(request, etag):
         return Response(status_code=304, headers=headers)
-    part = _asked_part(request, etag, len(data))
+    part = _requested_range(request, etag, len(data))
     if part is None:
         return Response(data, 200, headers, image.content_type)
     if not part:
@@ -55,10 +55,10 @@ async def fetch(request: Request, token: str, name: str, service: ServiceDep) ->
     return Response(data[part.start : part.stop], 206, headers, image.content_type)
 
 
-def _asked_part(request: Request, etag: str, size: int) -> range | None:
-    """Return the one byte range asked for (empty: none of it exists), or None for the whole file.
+def _requested_range(request: Request, etag: str, size: int) -> range | None:
+    """Return the requested byte range (empty: none of it exists), or None for the whole file.
 
-    Source: RFC 9110, section 14; several ranges in one request are answered with the whole file, as it allows.
+    Source: RFC 9110, section 14; a request for several ranges is answered with the whole file, which it allows.
     """
     if request.headers.get("if-range", etag) != etag:
         return None

@@ -1,24 +1,23 @@
 """`/v1/jobs`: the asynchronous form of the images endpoint. Submit, read, list, cancel, remove. And groups of jobs."""
 
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Response
+from pydantic import Field
 
 from allaprima.api.deps import ImageKey, ServiceDep
 from allaprima.api.dialects.aiml.responses import EstimateResponse, JobResponse, JobsPage
 from allaprima.api.errors import problems
 from allaprima.api.http.deleted import Deleted
 from allaprima.api.http.openapi import request_body
-from allaprima.api.http.pagination import read_cursor, write_cursor
-from allaprima.api.http.query import Parameters, documented, find_key
+from allaprima.api.http.pagination import Cursor, write_cursor
+from allaprima.api.http.query import PageSize, QueryModel, one_of, query_of
 from allaprima.api.http.request_id import set_request_id
 from allaprima.api.v1.exchange import ExchangeDep
 from allaprima.api.v1.submission import ReadJobSubmission
 from allaprima.domain.jobs import JobFilter, JobState
 
 router = APIRouter(prefix="/v1", tags=["jobs"])
-
-_PAGE = 20
 
 
 @router.post(
@@ -44,41 +43,32 @@ async def create(submission: ReadJobSubmission, service: ServiceDep, exchange: E
     return exchange.reply(shown, 202, location=f"/v1/jobs/{job.id}", x_model=job.request.model)
 
 
-_LIST = [
-    documented("status", "Only this state: queued, running, succeeded, failed or cancelled."),
-    documented("group_id", "Only this group."),
-    documented("key_prefix", "Only jobs that this key of the account submitted."),
-    documented("limit", "1 to 100; 20 by default."),
-    documented("cursor", "next_cursor of the previous page."),
-]
+class JobsQuery(QueryModel):
+    """The parameters of the list of jobs."""
+
+    status: Annotated[JobState, one_of(JobState)] | None = Field(None, description="Only jobs in this state.")
+    group_id: str | None = Field(None, description="Only jobs of this group.")
+    key_prefix: str | None = Field(None, description="Only jobs that this key of the account submitted.")
+    limit: PageSize = Field(20, description="Largest number of jobs returned.")
+    cursor: Cursor | None = Field(None, description="next_cursor of the previous page.")
 
 
-@router.get(
-    "/jobs",
-    response_model=JobsPage,
-    responses=problems(400, 401, 403, 404),
-    openapi_extra={"parameters": _LIST},
-    summary="List jobs, newest first",
-)
-async def list_jobs(request: Request, key: ImageKey, service: ServiceDep, exchange: ExchangeDep) -> Response:
+@router.get("/jobs", response_model=JobsPage, responses=problems(400, 401, 403, 404), summary="List jobs, newest first")
+async def list_jobs(
+    key: ImageKey, service: ServiceDep, exchange: ExchangeDep, query: Annotated[JobsQuery, query_of(JobsQuery)]
+) -> Response:
     """Return a page of the account's jobs."""
-    parameters = Parameters(request)
-    status = parameters.choice("status", [state.value for state in JobState])
-    group_id, prefix = parameters.one("group_id"), parameters.one("key_prefix")
-    limit = parameters.integer("limit", _PAGE, 1, 100)
-    cursor = parameters.one("cursor")
-    before = None if cursor is None else read_cursor(cursor)
-    if cursor is not None and before is None:
-        parameters.refuse("cursor", "invalid cursor; omit it for the first page")
-    parameters.finish()
+    key_id = None
+    if query.key_prefix is not None:
+        key_id = (await service.keys.find_any(query.key_prefix, key.account_id)).id
     wanted = JobFilter(
-        state=JobState(status) if status else None,
-        group_id=group_id,
-        key_id=None if prefix is None else await find_key(service, key.account_id, prefix),
-        before=before,
+        state=query.status,
+        group_id=query.group_id,
+        key_id=key_id,
+        before=query.cursor,
     )
-    found = await service.jobs.page(key.account_id, wanted, limit + 1)
-    page, has_more = found[:limit], len(found) > limit
+    found = await service.jobs.page(key.account_id, wanted, query.limit + 1)
+    page, has_more = found[: query.limit], len(found) > query.limit
     images = await service.images.of_all(page)
     shown = [await exchange.show(job, images[job.id]) for job in page]
     next_cursor = write_cursor(page[-1].id) if has_more else None

@@ -1,34 +1,136 @@
-"""`/v1/keys` and `/v1/key`: the platform's keys, with our key format. All but the last need a management key."""
+"""`/v1/keys` and `/v1/key`: API keys in the platform's form. All routes but `GET /v1/key` need a management key."""
 
-import json
-from datetime import UTC, datetime
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Request
-from pydantic import BaseModel, Field
+from fastapi import APIRouter, Depends, Request, Response
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from allaprima.api.deps import ManagementKey, OrdinaryKey, ServiceDep, SettingsDep
 from allaprima.api.errors import problems
-from allaprima.api.http.body import read_object
+from allaprima.api.http.body import read_model
 from allaprima.api.http.idempotency import ClaimHeader, claim_of
 from allaprima.api.http.openapi import body_of
-from allaprima.api.v1.key_fields import KeyBody, read_key_body
-from allaprima.domain.accounts import ApiKey, KeySpec
-from allaprima.domain.billing import to_usd
+from allaprima.domain.accounts import ApiKey, KeySpec, LimitPeriod, SpendLimit
+from allaprima.domain.billing import to_credits, to_usd
+from allaprima.domain.fields import Flag, choice, refusal
+from allaprima.domain.timestamps import iso
 from allaprima.service.app import Service
 
 router = APIRouter(tags=["keys"])
 
+#: The platform's scopes; only `model:image` has an effect on this server.
+SCOPES = tuple(
+    f"model:{what}" for what in ("chat", "responses", "image", "audio", "video", "embeddings", "speech", "ocr")
+)
+MAX_NAME = 200
+#: Largest spend limit in US dollars.
+MAX_THRESHOLD = 1_000_000_000
+MAX_REQUESTS_PER_MINUTE = 1_000_000
+
+
+def _is_number(value: Any, low: float, high: float) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high
+
+
+def _threshold(value: Any) -> float:
+    if not _is_number(value, 0, MAX_THRESHOLD):
+        raise refusal(f"must be US dollars from 0 to {MAX_THRESHOLD}")
+    return float(value)
+
+
+class LimitBody(BaseModel):
+    """The most that a key may be charged in a period."""
+
+    retention: Annotated[LimitPeriod, BeforeValidator(choice(*LimitPeriod))] = Field(
+        description="Periods begin at 00:00 UTC, a week on Monday, a month on the first."
+    )
+    threshold: Annotated[
+        float, BeforeValidator(_threshold), WithJsonSchema({"type": "number", "minimum": 0, "maximum": MAX_THRESHOLD})
+    ] = Field(description="US dollars.")
+
+
+def _name(value: Any) -> Any:
+    if value is None:
+        return None
+    if not isinstance(value, str) or len(value) > MAX_NAME or any("\ud800" <= one <= "\udfff" for one in value):
+        raise refusal(f"must be a string of at most {MAX_NAME} characters, or null")
+    return value
+
+
+def _limit(value: Any) -> Any:
+    if value is not None and (not isinstance(value, dict) or set(value) != set(LimitBody.model_fields)):
+        raise refusal("must be null or an object of retention and threshold")
+    return value
+
+
+def _scopes(value: Any) -> Any:
+    if value is None:
+        return None
+    if not isinstance(value, list) or not all(isinstance(scope, str) and scope in SCOPES for scope in value):
+        raise refusal(f"must be null or a list of scopes; known are {', '.join(SCOPES)}")
+    return list(dict.fromkeys(value))
+
+
+def _requests_per_minute(value: Any) -> Any:
+    if value is not None and not (isinstance(value, int) and _is_number(value, 1, MAX_REQUESTS_PER_MINUTE)):
+        raise refusal(f"must be null or an integer from 1 to {MAX_REQUESTS_PER_MINUTE}")
+    return value
+
+
+def _safety_threshold(value: Any) -> Any:
+    if value is not None and not _is_number(value, 0, 1):
+        raise refusal("must be null or a number from 0 to 1")
+    return value
+
+
+def _or_null(**schema: Any) -> WithJsonSchema:
+    return WithJsonSchema({"anyOf": [schema, {"type": "null"}]})
+
+
+class KeyBody(BaseModel):
+    """The settings of a key; a change leaves members that are not given as they are."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: Annotated[str | None, BeforeValidator(_name), _or_null(type="string", maxLength=MAX_NAME)] = None
+    disabled: Flag = Field(default=False, description="A disabled key is refused until it is enabled again.")
+    limit: Annotated[LimitBody | None, BeforeValidator(_limit)] = Field(None, description="null: no limit.")
+    scopes: Annotated[
+        list[str] | None, BeforeValidator(_scopes), _or_null(type="array", items={"type": "string", "enum": SCOPES})
+    ] = Field(None, description="null: all.")
+    requests_per_minute: Annotated[
+        int | None,
+        BeforeValidator(_requests_per_minute),
+        _or_null(type="integer", minimum=1, maximum=MAX_REQUESTS_PER_MINUTE),
+    ] = Field(None, description="null: the server's.")
+    safety_threshold: Annotated[
+        float | None, BeforeValidator(_safety_threshold), _or_null(type="number", minimum=0, maximum=1)
+    ] = Field(None, description="null: the server's.")
+
+    def changes(self) -> dict[str, Any]:
+        """Return the members that were given, as members of a `KeySpec`."""
+        limit = self.limit and SpendLimit(self.limit.retention, to_credits(self.limit.threshold))
+        values = {
+            "name": self.name,
+            "is_disabled": self.disabled,
+            "limit": limit,
+            "scopes": None if self.scopes is None else tuple(self.scopes),
+            "requests_per_minute": self.requests_per_minute,
+            "safety_threshold": self.safety_threshold,
+        }
+        given = {"is_disabled" if name == "disabled" else name for name in self.model_fields_set}
+        return {name: value for name, value in values.items() if name in given}
+
 
 class LimitAnswer(BaseModel):
-    """The most that a key may be charged in a window."""
+    """The most that a key may be charged in a period."""
 
-    retention: str = Field(description="no_reset, day, week or month; windows begin at 00:00 UTC.")
+    retention: str = Field(description="no_reset, day, week or month; periods begin at 00:00 UTC.")
     threshold: float = Field(description="US dollars.")
 
 
 class KeyObject(BaseModel):
-    """A key, without the key."""
+    """The record of a key, without the key itself."""
 
     name: str | None
     disabled: bool
@@ -37,7 +139,7 @@ class KeyObject(BaseModel):
     limit: LimitAnswer | None
     created_at: str
     updated_at: str
-    monthly_usage: float = Field(description="US dollars charged in this month of UTC.")
+    monthly_usage: float = Field(description="US dollars charged in the current month of UTC.")
     management: bool
     requests_per_minute: int | None = Field(description="null: the server's.")
     safety_threshold: float | None = Field(description="null: the server's.")
@@ -46,7 +148,7 @@ class KeyObject(BaseModel):
 class NewKeyObject(KeyObject):
     """A new key."""
 
-    key: str = Field(description="Shown only now.")
+    key: str | None = Field(description="Shown only once; null where a replayed request created it before.")
 
 
 class KeyAnswer(BaseModel):
@@ -68,14 +170,14 @@ class KeysAnswer(BaseModel):
 
 
 class DeletedKey(BaseModel):
-    """A key that is useless from now on."""
+    """A key that was deleted."""
 
     prefix: str
     deleted: bool
 
 
 class DeletedKeyAnswer(BaseModel):
-    """It is done."""
+    """The answer to a deletion."""
 
     data: DeletedKey
 
@@ -84,12 +186,12 @@ _BODY = body_of(KeyBody, is_required=False)
 _CHANGE = problems(400, 401, 403, 404, 408, 413, 415)
 
 
-async def read_changes(request: Request, _key: ManagementKey, settings: SettingsDep) -> dict[str, Any]:
-    """Read the body, after the key has been found good; it may be left out."""
-    return await read_object(request, settings, is_optional=True)
+async def read_key_body(request: Request, _key: ManagementKey, settings: SettingsDep) -> KeyBody:
+    """Read the body, which may be left out. The management key is checked first. Raises `InvalidRequest`."""
+    return await read_model(request, settings, KeyBody)
 
 
-Changes = Annotated[dict[str, Any], Depends(read_changes)]
+KeyBodyDep = Annotated[KeyBody, Depends(read_key_body)]
 
 
 @router.post(
@@ -97,17 +199,15 @@ Changes = Annotated[dict[str, Any], Depends(read_changes)]
     response_model=NewKeyAnswer,
     responses=problems(400, 401, 403, 404, 408, 413, 415, 422),
     openapi_extra=_BODY,
-    summary="Make a key",
+    summary="Create a key",
 )
 async def create(
-    key: ManagementKey, body: Changes, service: ServiceDep, idempotency_key: ClaimHeader = None
+    key: ManagementKey, body: KeyBodyDep, service: ServiceDep, response: Response, idempotency_key: ClaimHeader = None
 ) -> dict[str, Any]:
-    """Make an ordinary key of the account; it is shown only in this answer."""
-    spec = KeySpec(**read_key_body(body))
-    row, made = await service.keys.create(
-        spec, key.account_id, claim_of(idempotency_key, "keys", json.dumps(body, sort_keys=True))
-    )
-    return {"data": (await _show(service, row)) | {"key": made}}
+    """Create an ordinary key of the account. The key is shown only in this answer; a replayed request gets null."""
+    claim = claim_of(idempotency_key, "keys", body.model_dump_json(exclude_unset=True))
+    row, created = await service.keys.create(KeySpec(**body.changes()), key.account_id, claim)
+    return {"data": await _show_new(service, row, created, response)}
 
 
 @router.get("/v1/keys", response_model=KeysAnswer, responses=problems(401, 403), summary="List the account's keys")
@@ -118,9 +218,9 @@ async def list_keys(key: ManagementKey, service: ServiceDep) -> dict[str, Any]:
     return {"data": [_key_object(row, spent.get(row.id, 0)) for row in rows]}
 
 
-@router.get("/v1/key", response_model=KeyAnswer, responses=problems(401, 403), summary="Show the key itself")
+@router.get("/v1/key", response_model=KeyAnswer, responses=problems(401, 403), summary="Show the caller's key")
 async def show_own(key: OrdinaryKey, service: ServiceDep) -> dict[str, Any]:
-    """Return the key that asks."""
+    """Return the record of the key that the request was made with."""
     return {"data": await _show(service, key)}
 
 
@@ -130,9 +230,9 @@ async def show_own(key: OrdinaryKey, service: ServiceDep) -> dict[str, Any]:
 @router.put(
     "/v1/keys/{prefix}", response_model=KeyAnswer, responses=_CHANGE, openapi_extra=_BODY, summary="Change a key"
 )
-async def change(key: ManagementKey, prefix: str, body: Changes, service: ServiceDep) -> dict[str, Any]:
-    """Change the members that are given; null takes a limit, a name or the scopes away."""
-    row = await service.keys.change(key.account_id, prefix, **read_key_body(body))
+async def change(key: ManagementKey, prefix: str, body: KeyBodyDep, service: ServiceDep) -> dict[str, Any]:
+    """Change the members that are given; null removes a limit or a name, or resets a member to its default."""
+    row = await service.keys.change(key.account_id, prefix, **body.changes())
     return {"data": await _show(service, row)}
 
 
@@ -143,11 +243,14 @@ async def change(key: ManagementKey, prefix: str, body: Changes, service: Servic
     summary="Replace a key",
 )
 async def rotate(
-    key: ManagementKey, prefix: str, service: ServiceDep, idempotency_key: ClaimHeader = None
+    key: ManagementKey, prefix: str, service: ServiceDep, response: Response, idempotency_key: ClaimHeader = None
 ) -> dict[str, Any]:
-    """Let a new key take this one's place, with its limits and its usage; the old one is useless at once."""
-    row, made = await service.keys.rotate(key.account_id, prefix, claim_of(idempotency_key, "rotations", prefix))
-    return {"data": (await _show(service, row)) | {"key": made}}
+    """Replace a key by a new one with the same limits and usage. The old key is invalid at once.
+
+    The new key is shown only in this answer; a replayed request gets null.
+    """
+    row, created = await service.keys.rotate(key.account_id, prefix, claim_of(idempotency_key, "rotations", prefix))
+    return {"data": await _show_new(service, row, created, response)}
 
 
 @router.delete(
@@ -157,7 +260,7 @@ async def rotate(
     summary="Delete a key",
 )
 async def delete(key: ManagementKey, prefix: str, service: ServiceDep) -> dict[str, Any]:
-    """Make a key useless from the next request on."""
+    """Make a key invalid from the next request on."""
     await service.keys.revoke(prefix, key.account_id)
     return {"data": {"prefix": prefix, "deleted": True}}
 
@@ -165,6 +268,13 @@ async def delete(key: ManagementKey, prefix: str, service: ServiceDep) -> dict[s
 async def _show(service: Service, row: ApiKey) -> dict[str, Any]:
     spent = await service.usage.spent_this_month(row.account_id, service.clock())
     return _key_object(row, spent.get(row.id, 0))
+
+
+async def _show_new(service: Service, row: ApiKey, created: str | None, response: Response) -> dict[str, Any]:
+    """Return a row and its key, which is None and marked as replayed where an equal request created it."""
+    if created is None:
+        response.headers["idempotent-replayed"] = "true"
+    return (await _show(service, row)) | {"key": created}
 
 
 def _key_object(row: ApiKey, spent: int) -> dict[str, Any]:
@@ -184,8 +294,3 @@ def _key_object(row: ApiKey, spent: int) -> dict[str, Any]:
         "requests_per_minute": row.requests_per_minute,
         "safety_threshold": row.safety_threshold,
     }
-
-
-def iso(seconds: float) -> str:
-    """Return unix seconds as the platform writes times: ISO 8601 with milliseconds and Z."""
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

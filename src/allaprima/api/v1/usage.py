@@ -1,120 +1,114 @@
-"""`/v2/usage`, `/v2/usage/detail` and `/v2/logs`: what was used, as the platform shows it."""
+"""`/v2/usage`, `/v2/usage/detail` and `/v2/logs`: usage in the platform's form."""
 
-from typing import Any
+from typing import Annotated, Any, Literal
+from zoneinfo import ZoneInfo
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter
+from pydantic import BeforeValidator, Field, WithJsonSchema
 
 from allaprima.api.deps import CallerKey, ServiceDep
 from allaprima.api.errors import problems
-from allaprima.api.http.query import Parameters, documented, read_window, read_zone
-from allaprima.api.v1.keys import iso
-from allaprima.domain.billing import UsageBucket, UsageRange, UsageRecord, to_usd
+from allaprima.api.http.query import ModelIds, Offset, PageSize, TimeZone, one_of, query_of
+from allaprima.api.v1.time_range import TimeRangeQuery, usage_range
+from allaprima.domain.billing import CURRENCY, UsageBucket, UsageRange, UsageRecord, to_usd
+from allaprima.domain.fields import refusal
 from allaprima.domain.jobs import JobState
+from allaprima.domain.timestamps import iso
 from allaprima.service.accounts.usage import Total, by_day, by_day_and_model, by_model, total
 
 router = APIRouter(tags=["usage"])
 
-CURRENCY = "USD"
 GROUPINGS = ("day", "model", "day,model")
-#: An image model reads and writes no tokens that anybody is charged for.
+LOG_STATES = ("succeeded", "failed")
+#: Image models are not charged by tokens.
 NO_TOKENS = {"input": 0, "output": 0, "total": 0}
 #: Requests for logs that a key may make in a minute.
 LOGS_PER_MINUTE = 200
-MAX_MODELS = 50
 
 
-_WINDOW = [
-    documented("period", "A positive integer and h or d, such as 24h; or start and end."),
-    documented("start", "ISO 8601; UTC where no offset is given."),
-    documented("end", "ISO 8601; at most 92 days after start."),
-    documented("key_prefix", "Default: the asking key; all keys for a management key, which may name any of them."),
-]
-_DETAIL = [
-    *_WINDOW,
-    documented("group_by", "day, model or day,model."),
-    documented("tz", "The time zone of the days, an IANA name."),
-]
-_LOGS = [
-    *_WINDOW,
-    documented("model", "These alone; may be repeated.", is_repeated=True),
-    documented("status", "succeeded or failed; may be repeated.", is_repeated=True),
-    documented("limit", "1 to 100."),
-    documented("offset", "How many to leave out."),
-]
+class UsageDetailQuery(TimeRangeQuery):
+    """The parameters of `/v2/usage/detail`."""
+
+    group_by: Annotated[Literal["day", "model", "day,model"], one_of(GROUPINGS)] | None = Field(
+        None, description="Adds sums by day, by model or by both."
+    )
+    tz: TimeZone | None = Field(
+        None,
+        description="Time zone of the days: the exact name of an IANA time zone, such as Europe/Berlin. Default: UTC.",
+    )
 
 
-@router.get(
-    "/v2/usage",
-    responses=problems(400, 401, 403, 404),
-    openapi_extra={"parameters": _WINDOW},
-    summary="UsageBucket up what was used",
-)
-async def usage(request: Request, key: CallerKey, service: ServiceDep) -> dict[str, Any]:
-    """Return what the asking key spent; with a management key the account, or one of its keys."""
-    window, prefix = await read_window(Parameters(request), service, key)
-    return _head(window, prefix, await service.usage.sums(window))
+def _log_states(values: list[str]) -> list[str]:
+    if any(value not in LOG_STATES for value in values):
+        raise refusal("Invalid enum value. Expected 'succeeded' | 'failed', repeated for both")
+    return values
 
 
-@router.get(
-    "/v2/usage/detail",
-    responses=problems(400, 401, 403, 404),
-    openapi_extra={"parameters": _DETAIL},
-    summary="UsageBucket up what was used by model and day",
-)
-async def detail(request: Request, key: CallerKey, service: ServiceDep) -> dict[str, Any]:
-    """Return the same by model, and by day where asked."""
-    parameters = Parameters(request)
-    grouping = parameters.choice("group_by", GROUPINGS)
-    zone = read_zone(parameters)
-    window, prefix = await read_window(parameters, service, key)
-    sums = await service.usage.sums(window)
+class LogsQuery(TimeRangeQuery):
+    """The parameters of `/v2/logs`."""
+
+    model: ModelIds = Field(default=[], description="Only requests for this model; may be repeated.")
+    status: Annotated[
+        list[str],
+        BeforeValidator(_log_states),
+        WithJsonSchema({"type": "array", "items": {"type": "string", "enum": list(LOG_STATES)}}),
+    ] = Field(default=[], description="Only requests that ended like this; may be repeated.")
+    limit: PageSize = Field(50, description="Largest number of requests returned.")
+    offset: Offset = Field(0, description="Number of requests skipped.")
+
+
+@router.get("/v2/usage", responses=problems(400, 401, 403, 404), summary="Show total usage")
+async def usage(
+    key: CallerKey, service: ServiceDep, query: Annotated[TimeRangeQuery, query_of(TimeRangeQuery)]
+) -> dict[str, Any]:
+    """Return what was spent in a time range: by the caller's key, by the account or by one of its keys."""
+    time_range = await usage_range(query, key, service)
+    return _totals(time_range, query.key_prefix, await service.usage.sums(time_range))
+
+
+@router.get("/v2/usage/detail", responses=problems(400, 401, 403, 404), summary="Show usage by model and day")
+async def detail(
+    key: CallerKey, service: ServiceDep, query: Annotated[UsageDetailQuery, query_of(UsageDetailQuery)]
+) -> dict[str, Any]:
+    """Return the same by model, and by day if asked."""
+    time_range = await usage_range(query, key, service)
+    sums = await service.usage.sums(time_range)
     models = [
         {"model": model, "spend": to_usd(found.credits), "requests": found.charged}
         for model, found in by_model(sums).items()
     ]
-    groups: list[dict[str, Any]] | None = None
-    if grouping == "day":
-        groups = [{"day": day} | _group(found) for day, found in by_day(sums, zone).items()]
-    elif grouping == "model":
-        groups = [{"model": model} | _group(found) for model, found in by_model(sums).items()]
-    elif grouping is not None:
-        pairs = by_day_and_model(sums, zone).items()
-        groups = [{"day": day, "model": model} | _group(found) for (day, model), found in pairs]
-    body = _head(window, prefix, sums) | {"models": models}
-    return body if groups is None else body | {"groups": groups}
+    body = _totals(time_range, query.key_prefix, sums) | {"models": models}
+    return body if query.group_by is None else body | {"groups": _groups(query, sums)}
 
 
-@router.get(
-    "/v2/logs",
-    responses=problems(400, 401, 403, 404, 429),
-    openapi_extra={"parameters": _LOGS},
-    summary="List finished requests, newest first",
-)
-async def logs(request: Request, key: CallerKey, service: ServiceDep) -> dict[str, Any]:
+@router.get("/v2/logs", responses=problems(400, 401, 403, 404, 429), summary="List finished requests, newest first")
+async def logs(key: CallerKey, service: ServiceDep, query: Annotated[LogsQuery, query_of(LogsQuery)]) -> dict[str, Any]:
     """Return finished requests; failed ones cost nothing."""
+    time_range = await usage_range(query, key, service)
     service.rates.take(f"logs/{key.id}", LOGS_PER_MINUTE)
-    parameters = Parameters(request)
-    models, statuses = parameters.many("model"), parameters.many("status")
-    if len(models) > MAX_MODELS or any("," in model for model in models):
-        parameters.refuse("model", f"must be repeated for each model, at most {MAX_MODELS} times; commas don't count")
-    if any(status not in ("succeeded", "failed") for status in statuses):
-        parameters.refuse("status", "Invalid enum value. Expected 'succeeded' | 'failed', repeated for both")
-    limit = parameters.integer("limit", 50, 1, 100)
-    offset = parameters.integer("offset", 0, 0, 10**9)
-    window, _ = await read_window(parameters, service, key)
-    has_succeeded = None if len(set(statuses)) != 1 else statuses[0] == "succeeded"
-    rows, count = await service.usage.page(window, models, has_succeeded, offset, limit)
-    has_more = offset + len(rows) < count
-    pagination = {"limit": limit, "offset": offset, "total": count, "has_more": has_more}
+    has_succeeded = None if len(set(query.status)) != 1 else query.status[0] == "succeeded"
+    rows, count = await service.usage.page(time_range, query.model, has_succeeded, query.offset, query.limit)
+    has_more = query.offset + len(rows) < count
+    pagination = {"limit": query.limit, "offset": query.offset, "total": count, "has_more": has_more}
     return {"data": [_log(row) for row in rows], "pagination": pagination}
 
 
-def _head(window: UsageRange, prefix: str | None, sums: list[UsageBucket]) -> dict[str, Any]:
+def _groups(query: UsageDetailQuery, sums: list[UsageBucket]) -> list[dict[str, Any]]:
+    zone = query.tz or ZoneInfo("UTC")
+    if query.group_by == "day":
+        return [{"day": day} | _group(found) for day, found in by_day(sums, zone).items()]
+    if query.group_by == "model":
+        return [{"model": model} | _group(found) for model, found in by_model(sums).items()]
+    pairs = by_day_and_model(sums, zone).items()
+    return [{"day": day, "model": model} | _group(found) for (day, model), found in pairs]
+
+
+def _totals(time_range: UsageRange, prefix: str | None, sums: list[UsageBucket]) -> dict[str, Any]:
     whole = total(sums)
     return {
         "api_key_prefix": prefix,
-        "start": iso(window.start),
-        "end": iso(window.end),
+        "start": iso(time_range.start),
+        "end": iso(time_range.end),
         "spend": to_usd(whole.credits),
         "currency": CURRENCY,
         "requests": whole.charged,

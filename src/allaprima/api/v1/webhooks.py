@@ -1,4 +1,4 @@
-"""`/v1/webhooks`: where an account's webhooks go, and what signs them."""
+"""`/v1/webhooks`: the endpoints that receive an account's webhooks, and the secret that signs them."""
 
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
@@ -12,12 +12,14 @@ router = APIRouter(prefix="/v1/webhooks", tags=["webhooks"])
 
 
 class EndpointAnswer(BaseModel):
-    """Where webhooks go."""
+    """An endpoint that receives webhooks."""
 
     id: str
     url: str
     created_at: float
-    disabled_at: float | None = Field(description="When it answered 410; null while it is called.")
+    disabled_at: float | None = Field(
+        description="When the endpoint answered 410, in unix seconds; null while it is enabled."
+    )
 
 
 class EndpointsAnswer(BaseModel):
@@ -28,14 +30,14 @@ class EndpointsAnswer(BaseModel):
 
 
 class SecretAnswer(BaseModel):
-    """What signs webhooks."""
+    """The secret that signs webhooks."""
 
     secret: str = Field(description="whsec_ and base64, as the Standard Webhooks libraries take it.")
 
 
 @router.get("", responses=problems(401), summary="List webhook endpoints")
 async def list_endpoints(key: CallerKey, service: ServiceDep) -> EndpointsAnswer:
-    """Return every URL that was named as webhook_url."""
+    """Return every URL that a request named as `webhook_url`."""
     found = await service.webhooks.endpoints(key.account_id)
     data = [
         EndpointAnswer(id=one.id, url=one.url, created_at=one.created_at, disabled_at=one.disabled_at) for one in found
@@ -43,22 +45,22 @@ async def list_endpoints(key: CallerKey, service: ServiceDep) -> EndpointsAnswer
     return EndpointsAnswer(object="list", data=data)
 
 
-@router.get("/secret", responses=problems(401), summary="Show what signs webhooks")
+@router.get("/secret", responses=problems(401), summary="Show the signing secret")
 async def secret(key: CallerKey, service: ServiceDep) -> SecretAnswer:
-    """Return the account's secret, made when it is first asked for."""
+    """Return the account's secret, which the first request creates."""
     return SecretAnswer(secret=await service.webhooks.secret(key.account_id))
 
 
-@router.post("/secret/rotate", responses=problems(400, 401, 422), summary="Replace what signs webhooks")
+@router.post("/secret/rotate", responses=problems(400, 401, 422), summary="Replace the signing secret")
 async def rotate(key: CallerKey, service: ServiceDep, idempotency_key: ClaimHeader = None) -> SecretAnswer:
-    """Return a new secret; the one before signs too for 24 hours, so that receivers can change over."""
+    """Return a new secret. The previous one signs too for 24 hours, so that receivers can switch."""
     return SecretAnswer(
         secret=await service.webhooks.rotate_secret(key.account_id, claim_of(idempotency_key, "secrets", ""))
     )
 
 
-@router.delete("/{endpoint_id}", responses=problems(401, 404), summary="Forget a webhook endpoint")
-async def forget(endpoint_id: str, key: CallerKey, service: ServiceDep) -> Deleted:
-    """Remove an endpoint and what was still to be sent there; a disabled one can be used anew after that."""
+@router.delete("/{endpoint_id}", responses=problems(401, 404), summary="Delete a webhook endpoint")
+async def delete(endpoint_id: str, key: CallerKey, service: ServiceDep) -> Deleted:
+    """Delete an endpoint and its pending deliveries. A disabled endpoint can be used again after that."""
     await service.webhooks.delete_endpoint(key.account_id, endpoint_id)
     return Deleted(id=endpoint_id, object="webhook", deleted=True)

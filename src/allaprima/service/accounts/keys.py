@@ -124,6 +124,13 @@ class ApiKeyService:
         """Return a key that is not revoked. Raises `KeyNotFound`, also for another account's."""
         return _found(await self._keys.find(prefix, account_id), prefix)
 
+    async def find_any(self, prefix: str, account_id: str) -> ApiKey:
+        """Return a key of an account, revoked or not. Raises `KeyNotFound`."""
+        found = next((key for key in await self.all(account_id) if key.prefix == prefix), None)
+        if found is None:
+            raise KeyNotFound
+        return found
+
     async def change(self, account_id: str, prefix: str, **changes: Any) -> ApiKey:
         """Change members of a `KeySpec`; return the key as it then is. Raises `KeyNotFound`."""
         changed = await self._keys.change(account_id, prefix, changes, self._clock())

@@ -16,6 +16,7 @@ from allaprima.domain.events import Event
 from allaprima.domain.generation import Timings
 from allaprima.domain.jobs import Estimate, Job, JobState, QueuePosition, StoredImage
 from allaprima.domain.progress import Preview
+from allaprima.domain.timestamps import iso
 from allaprima.domain.webhooks import JobEnd, LinkedImage, WebhookDelivery, WebhookMessage
 from allaprima.service.models import Models
 
@@ -123,7 +124,6 @@ class AimlDialect(Dialect):
 
     def error(self, report: ErrorReport) -> dict[str, Any]:
         """See `Dialect`."""
-        at = datetime.fromtimestamp(report.at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         prefix = "Body validation error! " if report.problems else ""
         message = _utf8(f"{prefix}{report.message}")
         kind = OPENAI_TYPES.get(report.status, "invalid_request_error" if report.status < 500 else "server_error")
@@ -131,7 +131,7 @@ class AimlDialect(Dialect):
         body: dict[str, Any] = {
             "requestId": report.request_id,
             "statusCode": report.status,
-            "timestamp": at,
+            "timestamp": iso(report.at),
             "path": _utf8(report.path),
             "message": message,
             "error": {"message": message, "type": kind, "param": param, "code": report.code},
@@ -140,10 +140,9 @@ class AimlDialect(Dialect):
 
     def webhook(self, delivery: WebhookDelivery, end: JobEnd, now: float) -> WebhookMessage:
         """See `WebhookFormat`. Signed after the Standard Webhooks specification, over id, time and body."""
-        created_at = datetime.fromtimestamp(delivery.created_at, UTC).isoformat(timespec="milliseconds")
         payload = {
             "type": delivery.event,
-            "timestamp": created_at.replace("+00:00", "Z"),
+            "timestamp": iso(delivery.created_at),
             "data": {"id": delivery.job_id} if end.job is None else _webhook_job(end.job, end.images),
         }
         body = json.dumps(payload, separators=(",", ":"))

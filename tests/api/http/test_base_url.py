@@ -1,4 +1,4 @@
-"""What links start with: the public URL, else what the client, or a trusted proxy, called this server."""
+"""The base URL of links: the public URL, else the host that the client or a trusted proxy named."""
 
 import httpx2
 import pytest
@@ -8,7 +8,7 @@ from allaprima.service.app import Service
 from allaprima.settings import ServerSettings
 from fakes import client_of
 
-# Nothing here leaves a trace, so all tests share one service.
+# No test changes the state that another one reads, so all tests share one service.
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 BODY = {"model": "sketch", "prompt": "a boat", "size": "64x64"}
@@ -45,18 +45,18 @@ def start_of(answer: httpx2.Response) -> str:
 
 
 @pytest.mark.parametrize("public_url", ["https://paint.example", "https://paint.example/", "http://paint.example/api"])
-async def test_the_public_url_goes_before_all(service: Service, key: str, public_url: str) -> None:
+async def test_the_public_url_has_precedence(service: Service, key: str, public_url: str) -> None:
     settings = ServerSettings(public_url=public_url, trusted_proxies=("10.0.0.0/8",))
     answer = await ask(service, key, settings, {"host": "other.example", "x-forwarded-host": "third.example"})
     assert start_of(answer) == public_url.rstrip("/")
 
 
 @pytest.mark.parametrize("host", ["localhost:8000", "paint.example", "192.0.2.1:80", "[::1]:8000", "[2001:db8::1]"])
-async def test_a_link_starts_with_what_the_client_called_the_server(service: Service, key: str, host: str) -> None:
+async def test_a_link_starts_with_the_host_of_the_request(service: Service, key: str, host: str) -> None:
     assert start_of(await ask(service, key, headers={"host": host})) == f"http://{host}"
 
 
-async def test_forwarded_headers_of_strangers_are_ignored(service: Service, key: str) -> None:
+async def test_forwarded_headers_of_untrusted_clients_are_ignored(service: Service, key: str) -> None:
     assert start_of(await ask(service, key, headers=FORWARDED)) == "http://paint.test"
     settings = ServerSettings(trusted_proxies=("192.0.2.0/24", "::1"))
     assert start_of(await ask(service, key, settings, FORWARDED)) == "http://paint.test"
@@ -71,22 +71,24 @@ async def test_forwarded_headers_of_strangers_are_ignored(service: Service, key:
         ("2001:db8::/32", "2001:db8::5"),
     ],
 )
-async def test_forwarded_headers_of_a_trusted_proxy_count(service: Service, key: str, proxy: str, address: str) -> None:
+async def test_forwarded_headers_of_a_trusted_proxy_are_used(
+    service: Service, key: str, proxy: str, address: str
+) -> None:
     settings = ServerSettings(trusted_proxies=(proxy,))
     assert start_of(await ask(service, key, settings, FORWARDED, address)) == "https://paint.example"
 
 
-async def test_the_first_of_several_proxies_speaks_for_the_client(service: Service, key: str) -> None:
+async def test_the_first_of_several_forwarded_values_is_used(service: Service, key: str) -> None:
     headers = {"x-forwarded-proto": "https, http", "x-forwarded-host": "paint.example, inner"}
     settings = ServerSettings(trusted_proxies=("10.0.0.7",))
     assert start_of(await ask(service, key, settings, headers)) == "https://paint.example"
 
 
-async def test_a_trusted_proxy_that_says_nothing_changes_nothing(service: Service, key: str) -> None:
+async def test_without_forwarded_headers_of_a_trusted_proxy_the_host_is_used(service: Service, key: str) -> None:
     assert start_of(await ask(service, key, ServerSettings(trusted_proxies=("10.0.0.7",)))) == "http://paint.test"
 
 
-async def test_a_client_without_an_address_is_no_proxy(service: Service, key: str) -> None:
+async def test_a_client_without_an_ip_address_is_not_a_trusted_proxy(service: Service, key: str) -> None:
     settings = ServerSettings(trusted_proxies=("0.0.0.0/0",))
     assert start_of(await ask(service, key, settings, FORWARDED, "testclient")) == "http://paint.test"
 
@@ -94,14 +96,14 @@ async def test_a_client_without_an_address_is_no_proxy(service: Service, key: st
 @pytest.mark.parametrize(
     "host", ["evil.example/x", "a@evil.example", "evil.example?x", "evil.example#", "a b", "<b>", '"', "a\\b", ""]
 )
-async def test_a_host_that_is_no_host_name_is_refused(service: Service, key: str, host: str) -> None:
+async def test_an_invalid_host_name_is_refused(service: Service, key: str, host: str) -> None:
     answer = await ask(service, key, headers={"host": host})
     assert answer.status_code == 400
     assert answer.json()["error"]["param"] == "Host"
 
 
 @pytest.mark.parametrize("host", ["ours.example", "ours.example:8000", "OURS.example"])
-async def test_the_allowed_hosts_are_answered_on_any_port(service: Service, key: str, host: str) -> None:
+async def test_an_allowed_host_is_accepted_with_any_port(service: Service, key: str, host: str) -> None:
     settings = ServerSettings(allowed_hosts=("ours.example",))
     assert start_of(await ask(service, key, settings, {"host": host})) == f"http://{host}"
 
@@ -113,11 +115,11 @@ async def test_a_host_that_is_not_allowed_is_refused(service: Service, key: str,
     assert answer.json()["error"]["param"] == "Host"
 
 
-async def test_a_proxy_can_not_name_a_host_that_is_not_allowed(service: Service, key: str) -> None:
+async def test_a_trusted_proxy_cannot_name_a_host_that_is_not_allowed(service: Service, key: str) -> None:
     settings = ServerSettings(allowed_hosts=("paint.test",), trusted_proxies=("10.0.0.7",))
     assert (await ask(service, key, settings, FORWARDED)).status_code == 400
 
 
-async def test_a_proxy_can_not_invent_a_scheme(service: Service, key: str) -> None:
+async def test_a_trusted_proxy_cannot_name_another_scheme(service: Service, key: str) -> None:
     settings = ServerSettings(trusted_proxies=("10.0.0.7",))
     assert (await ask(service, key, settings, {"x-forwarded-proto": "javascript"})).status_code == 400

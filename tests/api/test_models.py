@@ -1,4 +1,4 @@
-"""The list of models, and whether the server lives and is ready: for anyone."""
+"""The list of models, health and readiness, all without a key."""
 
 from pathlib import Path
 
@@ -19,16 +19,16 @@ async def test_models_are_listed_without_a_key(anonymous: httpx2.AsyncClient, pa
     assert [model["id"] for model in body["data"]] == ["flux/schnell", "allaprima/sketch"]
 
 
-async def test_a_model_has_the_platforms_and_openais_members(anonymous: httpx2.AsyncClient) -> None:
+async def test_a_model_has_the_members_of_the_platform_and_of_openai(anonymous: httpx2.AsyncClient) -> None:
     for model in (await anonymous.get("/v1/models")).json()["data"]:
         assert set(model) == {
             "id", "object", "created", "owned_by", "aliases", "type", "info", "tags", "modalities", "capabilities",
             "pricing",
-            "painted_by", "revision", "precision",
+            "served_by", "revision", "precision",
         }  # fmt: skip
         assert model["object"] == "model"
         assert type(model["created"]) is int
-        assert all(type(model[name]) is str for name in ("id", "owned_by", "type", "painted_by", "revision"))
+        assert all(type(model[name]) is str for name in ("id", "owned_by", "type", "served_by", "revision"))
         assert model["type"] == "openai/image-generations"
         assert set(model["info"]) == {
             "name", "developer", "description", "releasedAt", "url", "docsUrl", "docsJson",
@@ -39,35 +39,67 @@ async def test_a_model_has_the_platforms_and_openais_members(anonymous: httpx2.A
         assert model["pricing"]["units"][0]["price"] == 0
 
 
-async def test_the_stand_in_is_named_in_the_list(anonymous: httpx2.AsyncClient) -> None:
+async def test_the_list_names_the_fallback_model(anonymous: httpx2.AsyncClient) -> None:
     schnell, sketch = (await anonymous.get("/v1/models")).json()["data"]
-    assert schnell["painted_by"] == sketch["painted_by"] == sketch["id"] == "allaprima/sketch"
+    assert schnell["served_by"] == sketch["served_by"] == sketch["id"] == "allaprima/sketch"
     assert schnell["revision"] == SKETCH.revision
     assert "flux-schnell" in schnell["aliases"]
 
 
-async def test_every_listed_name_and_alias_can_be_asked_for(client: httpx2.AsyncClient) -> None:
+async def test_requests_can_name_every_listed_id_and_alias(client: httpx2.AsyncClient) -> None:
     for model in (await client.get("/v1/models")).json()["data"]:
         for name in (model["id"], *model["aliases"]):
             answer = await client.post(IMAGES_PATH, json={"model": name, "prompt": "a boat", "size": "64x64"})
-            assert answer.headers["x-model"] == model["painted_by"]
+            assert answer.headers["x-model"] == model["served_by"]
 
 
-async def test_the_list_is_what_is_loaded(tmp_path: Path, clock: FakeClock) -> None:
+async def test_the_list_contains_the_loaded_models(tmp_path: Path, clock: FakeClock) -> None:
     engine = FakeEngine(SKETCH, LOCAL, SCHNELL)
     async with (
-        open_service(tmp_path, engine, clock, engine_settings={"has_stand_in": False}) as service,
+        open_service(tmp_path, engine, clock, engine_settings={"has_fallback": False}) as service,
         client_of(service) as client,
     ):
         models = (await client.get("/v1/models")).json()["data"]
-        assert [(model["id"], model["painted_by"]) for model in models] == [
+        assert [(model["id"], model["served_by"]) for model in models] == [
             ("flux/schnell", "flux/schnell"),
             ("allaprima/sketch", "allaprima/sketch"),
             ("mine/own", "mine/own"),
         ]
 
 
-async def test_the_server_lives_before_it_is_ready(tmp_path: Path, clock: FakeClock) -> None:
+async def test_a_matching_etag_of_the_list_is_answered_304(client: httpx2.AsyncClient) -> None:
+    whole = await client.get("/v1/models")
+    etag = whole.headers["etag"]
+    assert etag.startswith('W/"')
+    for tags in (etag, etag.removeprefix("W/"), f'"other", {etag}', "*"):
+        assert (await client.get("/v1/models", headers={"if-none-match": tags})).status_code == 304
+    assert (await client.get("/v1/models", headers={"if-none-match": '"other"'})).status_code == 200
+
+
+async def test_the_list_is_filtered(client: httpx2.AsyncClient) -> None:
+    whole = await client.get("/v1/models")
+    assert (await client.get("/api/v1/models")).json() == whole.json()
+
+    async def ids(query: str) -> list[str]:
+        return [model["id"] for model in (await client.get(f"/v1/models?{query}")).json()["data"]]
+
+    everything = [model["id"] for model in whole.json()["data"]]
+    assert await ids("id=FLUX-SCHNELL") == ["flux/schnell"]
+    assert await ids("id=flux/schnell,sketch") == everything
+    assert await ids("id=flux/schnell&id=sketch&output_modalities=image&include=what") == everything
+    assert await ids("output_modalities=video") == []
+    assert await ids("id=sketch&capabilities=text_to_image") == ["allaprima/sketch"]
+
+
+async def test_a_model_is_shown_by_its_id_and_by_its_aliases(client: httpx2.AsyncClient) -> None:
+    for name in ("flux/schnell", "Flux-Schnell", "black-forest-labs/FLUX.1-schnell"):
+        body = (await client.get(f"/model/{name}")).json()
+        assert (body["object"], body["data"]["id"]) == ("model", "flux/schnell")
+    answer = await client.get("/model/dall-e-3")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (404, "model_not_found")
+
+
+async def test_the_server_is_healthy_before_it_is_ready(tmp_path: Path, clock: FakeClock) -> None:
     engine = FakeEngine(is_ready=False)
     async with open_service(tmp_path, engine, clock) as service, client_of(service) as client:
         alive = await client.get("/health")
