@@ -6,7 +6,7 @@ from functools import reduce
 
 import pytest
 
-from allaprima.store.single_writer import RACES, Race
+from store.single_writer import RACES, Race
 from store import test_races
 
 
