@@ -34,10 +34,10 @@ def test_a_monday_that_is_the_first_starts_its_own_week_and_month() -> None:
 
 @pytest.mark.parametrize("scopes", [None, (IMAGE_SCOPE,), ("other", IMAGE_SCOPE)])
 def test_an_ordinary_key_with_the_image_scope_may_generate(scopes: tuple[str, ...] | None) -> None:
-    ApiKey("key", "account", None, "abcd1234", 0.0, scopes=scopes).require_image_scope()
+    ApiKey(id="key", account_id="account", prefix="abcd1234", created_at=0.0, scopes=scopes).require_image_scope()
 
 
 @pytest.mark.parametrize("fields", [{"scopes": ()}, {"scopes": ("other",)}, {"is_management": True}])
 def test_a_key_without_the_image_scope_may_not_generate(fields: dict[str, Any]) -> None:
     with pytest.raises(ScopeMissing, match=IMAGE_SCOPE):
-        ApiKey("key", "account", None, "abcd1234", 0.0, **fields).require_image_scope()
+        ApiKey(id="key", account_id="account", prefix="abcd1234", created_at=0.0, **fields).require_image_scope()

@@ -30,6 +30,6 @@ def objects(request: pytest.FixtureRequest, tmp_path: Path) -> ObjectStore:
 async def owner(database: Database) -> ApiKey:
     """A valid key of an account."""
     await AccountRepository(database).add(Account("account", "default", NOON))
-    key = ApiKey("key", "account", "first", "abcd1234", NOON, updated_at=NOON)
+    key = ApiKey(id="key", account_id="account", name="first", prefix="abcd1234", created_at=NOON, updated_at=NOON)
     assert await KeyRepository(database).add(key, "hash")
     return key

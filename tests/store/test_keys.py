@@ -36,13 +36,13 @@ async def test_a_key_is_found_by_its_hash(keys: KeyRepository, owner: ApiKey) ->
 async def test_a_taken_prefix_or_hash_is_not_stored(
     keys: KeyRepository, owner: ApiKey, prefix: str, key_hash: str
 ) -> None:
-    assert not await keys.add(ApiKey("twin", owner.account_id, None, prefix, NOON), key_hash)
+    assert not await keys.add(ApiKey(id="twin", account_id=owner.account_id, prefix=prefix, created_at=NOON), key_hash)
     assert await keys.all() == [owner]
 
 
 async def test_keys_are_listed_oldest_first(keys: KeyRepository, owner: ApiKey) -> None:
     for number, created_at in enumerate((NOON + 2, NOON + 1, NOON - 1)):
-        row = ApiKey(f"k{number}", owner.account_id, None, f"p{number}", created_at)
+        row = ApiKey(id=f"k{number}", account_id=owner.account_id, prefix=f"p{number}", created_at=created_at)
         assert await keys.add(row, f"h{number}")
     assert [row.id for row in await keys.all()] == ["k2", "key", "k1", "k0"]
 
@@ -120,7 +120,7 @@ async def test_an_account_reaches_its_own_keys_alone(database: Database, keys: K
 
 
 async def test_an_equal_request_returns_the_key_that_was_created_before(keys: KeyRepository, owner: ApiKey) -> None:
-    made = ApiKey("made", owner.account_id, None, "p1", NOON, updated_at=NOON)
+    made = ApiKey(id="made", account_id=owner.account_id, prefix="p1", created_at=NOON, updated_at=NOON)
     assert await keys.add(made, "h1", CLAIM) == (made, True)
     assert await keys.add(replace(made, id="again", prefix="p2"), "h2", CLAIM) == (made, False)
     assert await keys.count() == 2

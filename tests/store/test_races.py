@@ -254,11 +254,16 @@ async def test_an_unreadable_job_ends_once(database: Database, transitions: JobT
 
 
 async def test_a_key_prefix_is_stored_once(database: Database, keys: KeyRepository, owner: ApiKey) -> None:
-    twins = [ApiKey(f"twin-{number}", owner.account_id, None, "taken", NOON) for number in range(WRITERS)]
+    twins = [
+        ApiKey(id=f"twin-{number}", account_id=owner.account_id, prefix="taken", created_at=NOON)
+        for number in range(WRITERS)
+    ]
     found = await all_at_once(keys.add(twin, f"hash-{twin.id}") for twin in twins)
     assert found.count(None) == WRITERS - 1
     for number in range(WRITERS):
-        await keys.add(ApiKey(f"key-{number}", owner.account_id, None, f"p{number}", NOON), f"h{number}")
+        await keys.add(
+            ApiKey(id=f"key-{number}", account_id=owner.account_id, prefix=f"p{number}", created_at=NOON), f"h{number}"
+        )
     rotations = [KeyRotation(str(number), owner.account_id, f"p{number}", "new", NOON) for number in range(WRITERS)]
     found = await all_at_once(keys.rotate(rotation, f"new-{rotation.id}") for rotation in rotations)
     assert found.count(None) == WRITERS - 1

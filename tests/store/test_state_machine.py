@@ -64,7 +64,7 @@ class JobMachine(RuleBasedStateMachine):
     @initialize()
     def open(self) -> None:
         self.database = self.do(BACKENDS[self.backend](Path(self.folder.name)))
-        self.owner = ApiKey("key", "account", None, "abcd1234", NOON, updated_at=NOON)
+        self.owner = ApiKey(id="key", account_id="account", prefix="abcd1234", created_at=NOON, updated_at=NOON)
         self.do(AccountRepository(self.database).add(Account("account", "default", NOON)))
         self.do(KeyRepository(self.database).add(self.owner, "hash"))
         self.do(AccountRepository(self.database).post("account", new_entry(PAID)))

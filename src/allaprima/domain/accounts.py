@@ -72,29 +72,18 @@ class KeySpec:
     safety_threshold: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ApiKey:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApiKey(KeySpec):
     """A key's record, without the key itself."""
 
     id: str
     account_id: str
-    name: str | None
     #: The 8 characters after `ap_`.
     prefix: str
     created_at: float
     #: None while the key is valid.
     revoked_at: float | None = None
     updated_at: float = 0.0
-    #: It manages keys and reads the bill, and generates nothing.
-    is_management: bool = False
-    is_disabled: bool = False
-    #: None: all of them.
-    scopes: tuple[str, ...] | None = None
-    limit: SpendLimit | None = None
-    #: None: the server's.
-    requests_per_minute: int | None = None
-    #: None: the server's.
-    safety_threshold: float | None = None
 
     def require_image_scope(self) -> None:
         """Raise `ScopeMissing` unless the key may generate images, and so read jobs, prompts and images."""

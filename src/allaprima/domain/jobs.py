@@ -196,8 +196,6 @@ class Submission:
     dry_run: bool = False
     #: Whether the job is cancelled when its client disconnects.
     cancel_on_disconnect: bool = False
-    #: Members of the body without effect, as the client named them.
-    ignored: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ Everything that can be refused is refused here, and only a request that passes i
 """
 
 import json
+from dataclasses import replace
 from typing import Annotated, Any
 
 from fastapi import Depends, Header, Request
@@ -17,6 +18,7 @@ from allaprima.api.http.request_id import client_request_id, request_id_of
 from allaprima.api.v1.exchange import Exchange, ExchangeDep
 from allaprima.domain.accounts import ApiKey
 from allaprima.domain.generation import GenerationRequest
+from allaprima.domain.idempotency import IdempotencyClaim
 from allaprima.domain.jobs import JobOptions, Submission
 from allaprima.errors import FieldProblem, InvalidRequest
 from allaprima.service.app import Service
@@ -52,18 +54,11 @@ async def read_submission(
 ) -> Submission:
     """Read a request whose client waits. Raises `InvalidRequest` or `RateLimited`."""
     body = await read_object(request, settings)
-    submission = Submission(
-        key=key,
-        **_parse(body, key, exchange),
-        job_id=request_id_of(request),
-        claim=claim_of(idempotency_key, "images", _digest(body)),
-        start_within_s=_start_within(start_deadline),
-        cancel_on_disconnect=_cancels_on_disconnect(on_disconnect),
-    )
+    submission = _parse(body, key, exchange, claim_of(idempotency_key, "images", _digest(body)), start_deadline)
+    submission = replace(submission, cancel_on_disconnect=_cancels_on_disconnect(on_disconnect))
     if submission.claim and not submission.options.store:
         raise InvalidRequest(FieldProblem(NAME, "cannot be combined with store=false"))
-    _count(submission, exchange)
-    return submission
+    return _counted(submission, exchange)
 
 
 async def read_job_submission(
@@ -76,34 +71,33 @@ async def read_job_submission(
 ) -> Submission:
     """Read a request whose client comes back for the result. Raises `InvalidRequest` or `RateLimited`."""
     body = await read_object(request, settings)
-    submission = Submission(
-        key=key,
-        **_parse(body, key, exchange),
-        job_id=request_id_of(request),
-        claim=claim_of(idempotency_key, "jobs", _digest(body)),
-        start_within_s=_start_within(start_deadline),
-    )
+    submission = _parse(body, key, exchange, claim_of(idempotency_key, "jobs", _digest(body)), start_deadline)
     if not submission.options.store and not submission.dry_run:
         raise InvalidRequest(FieldProblem("store", "must be true for a job: its images are fetched later"))
-    _count(submission, exchange)
-    return submission
+    return _counted(submission, exchange)
 
 
 ReadSubmission = Annotated[Submission, Depends(read_submission)]
 ReadJobSubmission = Annotated[Submission, Depends(read_job_submission)]
 
 
-def _parse(body: dict[str, Any], key: ApiKey, exchange: Exchange) -> dict[str, Any]:
-    """Return what the body says of a submission, within the operator's policy. Raises `InvalidRequest`."""
+def _parse(
+    body: dict[str, Any], key: ApiKey, exchange: Exchange, claim: IdempotencyClaim | None, start_deadline: str | None
+) -> Submission:
+    """Return a submission within the operator's policy. Raises `InvalidRequest`."""
     set_dialect(exchange.request, exchange.dialect)
     parsed = exchange.dialect.parse(body, exchange.service.models)
     if parsed.ignored:
         exchange.headers["x-ignored-fields"] = ", ".join(name for name in parsed.ignored[:32] if name.isprintable())
-    return {
-        "request": _within_policy(parsed, key, exchange.service),
-        "options": _options(parsed.options, exchange),
-        "dry_run": parsed.dry_run,
-    }
+    return Submission(
+        key=key,
+        request=_within_policy(parsed, key, exchange.service),
+        options=_options(parsed.options, exchange),
+        job_id=request_id_of(exchange.request),
+        claim=claim,
+        start_within_s=_start_within(start_deadline),
+        dry_run=parsed.dry_run,
+    )
 
 
 def _within_policy(parsed: ParsedBody, key: ApiKey, service: Service) -> GenerationRequest:
@@ -153,10 +147,11 @@ def _cancels_on_disconnect(text: str | None) -> bool:
     return wanted == "cancel"
 
 
-def _count(submission: Submission, exchange: Exchange) -> None:
-    """Count the request against its key's rate limit. Raises `RateLimited`."""
+def _counted(submission: Submission, exchange: Exchange) -> Submission:
+    """Count a submission against its key's rate limit, and return it. Raises `RateLimited`."""
     rates, key = exchange.service.rates, submission.key
     if submission.dry_run:
         rates.take(f"dry-runs/{key.id}", DRY_RUNS_PER_MINUTE)
     elif (rate := rates.take(key.id, key.requests_per_minute)) is not None:
         exchange.headers |= rate_headers(rate.limit, rate.remaining, rate.reset_s)
+    return submission
