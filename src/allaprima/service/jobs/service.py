@@ -8,8 +8,7 @@ from allaprima.domain.jobs import Job, JobFilter
 from allaprima.domain.ports import EventBus
 from allaprima.errors import Draining, GenerationTimeout, JobNotFound, StoreError
 from allaprima.service.jobs.positions import QueuePositions
-from allaprima.service.jobs.runner import RESTART_S
-from allaprima.service.lifecycle import Lifecycle
+from allaprima.service.lifecycle import RESTART_S, Lifecycle
 from allaprima.store.images import ImageRepository
 from allaprima.store.job_transitions import JobTransitions
 from allaprima.store.jobs import JobRepository

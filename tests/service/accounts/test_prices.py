@@ -1,4 +1,4 @@
-"""Prices: by megapixel and step, in whole credits, nothing where none is set."""
+"""Prices: by megapixel and step, in whole credits; zero where none is set."""
 
 import pytest
 
@@ -24,7 +24,9 @@ REQUEST = GenerationRequest(
         (Price(megapixel=0.003), 0, False, 0),
     ],
 )
-def test_an_images_price_is_rounded_to_whole_credits(price: Price, images: int, is_cached: bool, expected: int) -> None:
+def test_the_price_of_an_image_is_rounded_to_whole_credits(
+    price: Price, images: int, is_cached: bool, expected: int
+) -> None:
     prices = Prices({"flux/schnell": price})
     # 992x512 pixels are 0.507904 megapixels.
     assert prices.credits("flux/schnell", REQUEST, images, is_cached=is_cached) == expected

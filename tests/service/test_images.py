@@ -1,4 +1,4 @@
-"""Links can't be guessed, forged or turned to another picture, and end with the picture."""
+"""Images by id and behind signed links, which can't be guessed, forged or used for another image."""
 
 import base64
 from dataclasses import replace
@@ -8,16 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from allaprima.domain.jobs import StoredImage
 from allaprima.errors import ImageNotFound, StoreError
 from allaprima.service.images import Links
-from allaprima.store.jobs import ImageRow
 from allaprima.store.secret import SECRET_BYTES, SECRET_FILE, read_secret
 from fakes import NOON
 
-IMAGE = ImageRow(
+IMAGE = StoredImage(
     id="01890a5d-ac96-774b-bcce-b302099a8057",
     job_id="job",
-    place=0,
+    position=0,
     object_name="01890a5d-ac96-774b-bcce-b302099a8057.png",
     content_type="image/png",
     size_bytes=100,
@@ -41,12 +41,12 @@ TOKEN, NAME = parts(LINKS.path(IMAGE))
 EXPIRES, _, SIGNATURE = TOKEN.partition("-")
 
 
-def test_a_link_leads_to_its_picture() -> None:
+def test_a_link_leads_to_its_image() -> None:
     assert LINKS.read(TOKEN, NAME, NOON) == IMAGE.id
     assert IMAGE.object_name == NAME
 
 
-def test_a_link_is_always_the_same() -> None:
+def test_the_link_of_an_image_never_changes() -> None:
     assert LINKS.path(IMAGE) == Links(b"s" * 32).path(IMAGE)
 
 
@@ -54,20 +54,20 @@ def test_a_signature_has_192_bits() -> None:
     assert len(base64.urlsafe_b64decode(SIGNATURE)) == 24
 
 
-def test_a_link_ends_with_the_picture_and_not_a_moment_later() -> None:
+def test_a_link_expires_with_its_image() -> None:
     assert LINKS.read(TOKEN, NAME, NOON + 59.9) == IMAGE.id
     for now in (NOON + 60, NOON + 60.5, NOON + 10**9):
         with pytest.raises(ImageNotFound):
             LINKS.read(TOKEN, NAME, now)
 
 
-def test_a_link_does_not_lead_to_another_picture() -> None:
+def test_a_link_does_not_lead_to_another_image() -> None:
     for name in ("other.png", NAME.upper(), NAME + "x", NAME.replace("png", "webp"), IMAGE.id, "", f"x/{NAME}"):
         with pytest.raises(ImageNotFound):
             LINKS.read(TOKEN, name, NOON)
 
 
-def test_the_end_of_a_link_can_not_be_moved() -> None:
+def test_a_link_with_another_expiry_is_refused() -> None:
     for expires in (str(int(EXPIRES) + 1), "9" * 15, "9" * 400, "", "-1", f"{EXPIRES}.0", f" {EXPIRES}", "\u00b2"):
         with pytest.raises(ImageNotFound):
             LINKS.read(f"{expires}-{SIGNATURE}", NAME, NOON)
@@ -79,7 +79,7 @@ def test_a_link_of_another_secret_is_refused() -> None:
             Links(secret).read(TOKEN, NAME, NOON)
 
 
-def test_every_single_change_of_the_signature_is_refused() -> None:
+def test_a_signature_with_one_wrong_character_is_refused() -> None:
     alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
     for place, right in enumerate(SIGNATURE):
         for wrong in {*alphabet, "=", "\u00fc"} - {right}:
@@ -88,13 +88,13 @@ def test_every_single_change_of_the_signature_is_refused() -> None:
                 LINKS.read(f"{EXPIRES}-{forged}", NAME, NOON)
 
 
-def test_two_pictures_have_two_signatures() -> None:
+def test_two_images_have_two_signatures() -> None:
     other = replace(IMAGE, id="x", object_name="x.png")
     assert parts(LINKS.path(other))[0] != TOKEN
 
 
 @given(token=st.text(), name=st.text(), now=st.floats(allow_nan=False))
-def test_no_random_link_leads_anywhere(token: str, name: str, now: float) -> None:
+def test_random_links_are_refused(token: str, name: str, now: float) -> None:
     with pytest.raises(ImageNotFound):
         LINKS.read(token, name, now)
 
@@ -107,12 +107,12 @@ SIGNATURES = st.binary(min_size=24, max_size=24).map(base64.urlsafe_b64encode).m
     signature=st.text(max_size=40) | SIGNATURES,
     name=st.just(NAME) | st.text(st.characters(exclude_categories=()), max_size=40),
 )
-def test_no_forged_link_leads_anywhere(expires: str, signature: str, name: str) -> None:
+def test_forged_links_are_refused(expires: str, signature: str, name: str) -> None:
     with pytest.raises(ImageNotFound):
         LINKS.read(f"{expires}-{signature}", name, 0)
 
 
-def test_the_secret_is_made_once_and_is_the_owners_alone(tmp_path: Path) -> None:
+def test_the_secret_is_created_once_and_readable_by_its_owner_alone(tmp_path: Path) -> None:
     secret = read_secret(tmp_path)
     assert len(secret) == SECRET_BYTES
     assert read_secret(tmp_path) == secret
@@ -124,19 +124,19 @@ def test_two_data_folders_have_two_secrets(tmp_path_factory: pytest.TempPathFact
 
 
 @pytest.mark.parametrize("size", [0, 31, 33])
-def test_a_secret_of_another_length_is_refused_by_file(tmp_path: Path, size: int) -> None:
+def test_a_secret_of_another_length_is_refused_with_its_path(tmp_path: Path, size: int) -> None:
     (tmp_path / SECRET_FILE).write_bytes(b"s" * size)
     with pytest.raises(StoreError, match=f"{tmp_path / SECRET_FILE} holds {size} bytes, not 32"):
         read_secret(tmp_path)
 
 
-def test_a_secret_that_a_crash_cut_short_is_made_anew(tmp_path: Path) -> None:
+def test_a_secret_that_a_crash_cut_short_is_created_again(tmp_path: Path) -> None:
     (tmp_path / SECRET_FILE).with_suffix(".new").write_bytes(b"half of i")
     assert len(read_secret(tmp_path)) == SECRET_BYTES
     assert [path.name for path in tmp_path.iterdir()] == [SECRET_FILE]
 
 
-def test_a_secret_that_can_not_be_read_is_refused_by_file(tmp_path: Path) -> None:
+def test_a_secret_that_can_not_be_read_is_refused_with_its_path(tmp_path: Path) -> None:
     (tmp_path / SECRET_FILE).mkdir()
     with pytest.raises(StoreError, match=f"{tmp_path / SECRET_FILE} can't be used"):
         read_secret(tmp_path)
