@@ -8,11 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from allaprima.domain.jobs import StoredImage
-from allaprima.errors import ImageNotFound, StoreError
+from allaprima.domain.accounts import ApiKey
+from allaprima.domain.jobs import Delivery, StoredImage
+from allaprima.errors import GenerationFailed, ImageNotFound, StoreError
+from allaprima.service.app import Service
 from allaprima.service.images import Links
 from allaprima.store.secret import SECRET_BYTES, SECRET_FILE, read_secret
-from fakes import NOON
+from fakes import NOON, FakeClock, FakeEngine
+from service.jobs.submitting import REQUEST, finish, submit
 
 IMAGE = StoredImage(
     id="01890a5d-ac96-774b-bcce-b302099a8057",
@@ -140,3 +143,57 @@ def test_a_secret_that_can_not_be_read_is_refused_with_its_path(tmp_path: Path) 
     (tmp_path / SECRET_FILE).mkdir()
     with pytest.raises(StoreError, match=f"{tmp_path / SECRET_FILE} can't be used"):
         read_secret(tmp_path)
+
+
+# Images of a service ------------------------------------------------------------------------------------------------
+
+
+async def test_an_image_ends_with_its_time(service: Service, owner: ApiKey, clock: FakeClock) -> None:
+    job = await finish(service, await submit(service, owner))
+    [image] = (await service.images.of(job)).stored
+    assert await service.images.find(owner.account_id, image.id) == image
+    clock.now = image.expires_at
+    assert await service.images.read(image.id) is None
+    for gone in (service.images.find(owner.account_id, image.id), service.images.of(job)):
+        with pytest.raises(ImageNotFound):
+            await gone
+
+
+async def test_images_are_kept_as_long_as_the_request_asked(service: Service, owner: ApiKey, clock: FakeClock) -> None:
+    job = await finish(service, await submit(service, owner, image_ttl_s=3600))
+    [image] = (await service.images.of(job)).stored
+    assert image.expires_at == clock.now + 3600
+
+
+async def test_an_image_of_another_account_is_not_found(service: Service, owner: ApiKey) -> None:
+    job = await finish(service, await submit(service, owner))
+    [image] = (await service.images.of(job)).stored
+    for call in (service.images.find("stranger", image.id), service.images.remove("stranger", image.id)):
+        with pytest.raises(ImageNotFound):
+            await call
+
+
+async def test_a_removed_image_is_gone_with_its_file(service: Service, owner: ApiKey, tmp_path: Path) -> None:
+    job = await finish(service, await submit(service, owner))
+    [image] = (await service.images.of(job)).stored
+    await service.images.remove(owner.account_id, image.id)
+    assert await service.images.read(image.id) is None
+    assert list((tmp_path / "images").iterdir()) == []
+
+
+@pytest.mark.parametrize("delivery", list(Delivery))
+async def test_files_are_read_only_where_the_answer_delivers_them(
+    service: Service, owner: ApiKey, engine: FakeEngine, delivery: Delivery
+) -> None:
+    request = REQUEST.changed(count=2)
+    found = await service.images.of(await finish(service, await submit(service, owner, request, delivery=delivery)))
+    files = tuple(image.data for image in engine.paint(request).images)
+    assert found.files == (() if delivery is Delivery.LINKS else files)
+
+
+async def test_a_file_that_is_lost_fails_the_delivery(service: Service, owner: ApiKey, tmp_path: Path) -> None:
+    job = await finish(service, await submit(service, owner, delivery=Delivery.BASE64))
+    for path in (tmp_path / "images").iterdir():
+        path.unlink()
+    with pytest.raises(GenerationFailed, match="no longer in the store"):
+        await service.images.of(job)

@@ -1,8 +1,8 @@
 """Images: what a job generated, by id, and behind signed links.
 
 A link needs no key, can't be guessed or forged, and ends with its image. Its path is
-`/files/<expires>-<signature>/<image id>.<suffix>`; the signature is HMAC-SHA256 over the rest, with a secret of the data
-folder.
+`/files/<expires>-<signature>/<image id>.<suffix>`; the signature is HMAC-SHA256 over the rest, with a secret of the
+data folder.
 """
 
 import base64

@@ -28,8 +28,8 @@ class Policy:
     def apply(self, request: GenerationRequest, image_ttl_s: float | None, key: ApiKey) -> GenerationRequest:
         """Return the request with its safety threshold set.
 
-        Raises `InvalidRequest` naming every field of `GenerationRequest` and `JobOptions` that this server does not allow
-        with this key.
+        Raises `InvalidRequest` naming every field of `GenerationRequest` and `JobOptions` that this server does not
+        allow with this key.
         """
         asked = {
             "width": (request.width, self.max_side),

@@ -24,7 +24,9 @@ async def test_queued_jobs_have_consecutive_positions_and_times(
         assert position.predicted_finish == position.predicted_start + FIRST_GUESS_S
     starts = [position.predicted_start - clock.now for position in found if position.predicted_start]
     # The engine may have progressed a little in the two jobs that it holds.
-    assert all(abs(start - FIRST_GUESS_S * count) < FIRST_GUESS_S for start, count in zip(starts, (2, 3, 4), strict=True))
+    assert all(
+        abs(start - FIRST_GUESS_S * count) < FIRST_GUESS_S for start, count in zip(starts, (2, 3, 4), strict=True)
+    )
     engine.release()
 
 

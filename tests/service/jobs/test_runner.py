@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from allaprima.domain.accounts import ApiKey
-from allaprima.domain.generation import GenerationRequest, ImageFormat, Timings
+from allaprima.domain.generation import ImageFormat, Timings
 from allaprima.domain.jobs import Job, JobOutcome, JobResult, JobState
 from allaprima.errors import Error, GenerationFailed, ImageNotFound, StoreError
 from allaprima.service.app import Service

@@ -55,9 +55,7 @@ async def test_many_clients_may_wait_for_one_job_and_one_of_them_may_give_up(
     assert [end.state for end in ends[1:]] == [JobState.SUCCEEDED] * 2
 
 
-async def test_a_waiting_client_does_not_cause_previews(
-    service: Service, owner: ApiKey, engine: FakeEngine
-) -> None:
+async def test_a_waiting_client_does_not_cause_previews(service: Service, owner: ApiKey, engine: FakeEngine) -> None:
     engine.hold()
     job = await submit(service, owner)
     waiting = asyncio.create_task(finish(service, job))

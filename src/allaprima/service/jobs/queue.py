@@ -60,9 +60,9 @@ class JobQueue:
     async def _retry_after(self) -> float:
         """Return the seconds until a slot frees that no client refused before was asked to come back for.
 
-        A slot frees once a job. A client that came when it was asked to, and found the engine slower than estimated, is
-        asked to come for the next slot; every other client for the one after all that are expected. Nothing is reserved:
-        the estimate only keeps refused clients from returning together.
+        A slot frees once a job. A client that came when it was asked to, and found the engine slower than estimated,
+        is asked to come for the next slot; every other client for the one after all that are expected. Nothing is
+        reserved: the estimate only keeps refused clients from returning together.
         """
         now, room_in = self._clock(), self._eta.room_in()
         has_returned = self._take_return(now)
