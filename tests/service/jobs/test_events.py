@@ -171,6 +171,15 @@ async def test_a_watcher_resumes_after_a_restart_with_the_new_attempt(tmp_path: 
         assert all(event.id > seen[-1].id for event in rest)
 
 
+async def test_a_watch_that_begins_when_the_store_is_closed_ends(
+    tmp_path: Path, engine: FakeEngine, clock: FakeClock
+) -> None:
+    engine.hold()
+    async with open_service(tmp_path, engine, clock) as service:
+        job = await submit(service)
+    assert not any(event.type.is_final for event in await events_of(service, job))
+
+
 @pytest.mark.parametrize("text", ["", "1", "1.", ".1", "1.2.3", "a.b", "-1.2", "1.9999999999999999", "\u0661.2"])
 def test_a_text_that_is_no_event_id_is_not_parsed(text: str) -> None:
     assert EventId.parse(text) is None
