@@ -32,8 +32,8 @@ run: $(VENV)/.run ## serve, and paint the first picture through the API
 test: $(VENV)/.dev check ## check the code, then run every test
 	OMP_WAIT_POLICY=passive $(BIN)/pytest --numprocesses auto --dist loadfile
 
-prove: $(VENV)/.dev ## prove the promises of the service at full length: half an hour
-	$(BIN)/pytest tests/prove --full --timeout 7200
+prove: $(VENV)/.dev ## run the stress tests of the service at full length: half an hour
+	$(BIN)/pytest tests/stress --full --timeout 7200
 
 load: $(VENV)/.dev ## measure the service under load
 	$(BIN)/python bench/load.py

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """`--full`: the proofs of tests/prove at their full length, minutes each, as `make prove` runs them."""
-    parser.addoption("--full", action="store_true", help="run the proofs at their full length")
+    """`--full`: the tests of tests/stress at their full length, minutes each, as `make prove` runs them."""
+    parser.addoption("--full", action="store_true", help="run the stress tests at their full length")
 
 
 @pytest.fixture(autouse=True)

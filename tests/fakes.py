@@ -61,6 +61,8 @@ class FakeEngine(Engine):
         #: The places of each request's images that are withheld.
         self.flagged: frozenset[int] = frozenset()
         self.warnings: tuple[str, ...] = ()
+        #: Whether it goes on with jobs that are cancelled.
+        self.ignores_cancel = False
 
     @property
     def models(self) -> tuple[ModelInfo, ...]:
@@ -130,6 +132,10 @@ class FakeEngine(Engine):
             image = PreviewImage(b"" if self.flagged else data, 0.99 if self.flagged else 0.01, bool(self.flagged))
             progress.preview(Preview(step, request.steps, (image,) * request.count))
 
+    def wants_previews(self, job_id: str) -> bool:
+        """Whether a preview of a job would be seen."""
+        return self._progress[job_id].wants_previews()
+
     async def until_held(self, count: int = 1) -> None:
         """Wait until that many jobs are in its hands."""
         while len(self._held) < count:
@@ -145,7 +151,7 @@ class FakeEngine(Engine):
             future.set_result(self.paint(self.requests[job_id]))
 
     def cancel(self, job_id: str) -> None:
-        if future := self._held.pop(job_id, None):
+        if not self.ignores_cancel and (future := self._held.pop(job_id, None)):
             future.set_exception(Cancelled())
 
     def close(self) -> None:

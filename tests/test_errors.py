@@ -1,4 +1,4 @@
-"""The tree of errors: drawn, worded, named for programs, and mapped to HTTP, without a gap."""
+"""The tree of errors: drawn completely, with messages, codes, HTTP statuses and what a client needs."""
 
 import inspect
 import re
@@ -9,6 +9,7 @@ from allaprima import errors
 from allaprima.api.errors import STATUS, status_of
 from allaprima.errors import (
     Busy,
+    Draining,
     Error,
     FieldProblem,
     GenerationTimeout,
@@ -16,14 +17,16 @@ from allaprima.errors import (
     JobFinished,
     JobNotFound,
     JobUnfinished,
+    KeyLimitReached,
+    OutOfCredits,
     QueueFull,
     RateLimited,
     ScopeMissing,
 )
 
 CLASSES = [value for value in vars(errors).values() if inspect.isclass(value) and issubclass(value, Error)]
-#: Those whose message says more than their class does.
-TELLING = (GenerationTimeout, ScopeMissing, JobFinished, JobUnfinished)
+#: Those whose message is not their docstring alone.
+WITH_DETAILS = (ScopeMissing, JobFinished, JobUnfinished)
 STATUSES = {
     "IdempotencyMismatch": 422,
     "IdempotencyInFlight": 409,
@@ -67,40 +70,40 @@ STATUSES = {
 }
 
 
-def make(kind: type[Error]) -> Error:
+def create(kind: type[Error]) -> Error:
     """Return an error of that class with its default message."""
     if issubclass(kind, RateLimited):
         return kind(5, retry_after_s=3)
     if issubclass(kind, Busy):
         return kind(retry_after_s=3)
-    if issubclass(kind, TELLING):
+    if issubclass(kind, (*WITH_DETAILS, GenerationTimeout)):
         return kind("0190")
     return kind()
 
 
 @pytest.mark.parametrize("kind", CLASSES)
-def test_every_class_says_what_happened(kind: type[Error]) -> None:
+def test_the_docstring_of_a_class_is_its_default_message(kind: type[Error]) -> None:
     assert "__doc__" in vars(kind)
     assert kind.__doc__
-    if not issubclass(kind, (*TELLING, RateLimited)):
-        assert str(make(kind)) == make(kind).message == kind.__doc__
+    if not issubclass(kind, (*WITH_DETAILS, RateLimited)):
+        assert str(create(kind)) == create(kind).message == kind.__doc__
 
 
 @pytest.mark.parametrize("kind", CLASSES)
-def test_every_class_has_a_code_of_its_own(kind: type[Error]) -> None:
+def test_every_class_has_its_own_code(kind: type[Error]) -> None:
     assert re.fullmatch(r"[a-z]+(_[a-z]+)*", vars(kind)["code"])
     assert [other for other in CLASSES if other.code == kind.code] == [kind]
 
 
-def test_every_class_has_its_status() -> None:
-    assert {kind.__name__: status_of(make(kind)) for kind in CLASSES} == STATUSES
+def test_every_class_has_its_http_status() -> None:
+    assert {kind.__name__: status_of(create(kind)) for kind in CLASSES} == STATUSES
 
 
 def test_the_table_of_statuses_names_only_classes_of_the_tree() -> None:
     assert set(STATUS) <= set(CLASSES)
 
 
-def test_the_drawing_shows_every_class_under_its_parent() -> None:
+def test_the_drawn_tree_has_every_class_under_its_parent() -> None:
     assert errors.__doc__
     parents: list[str] = []
     drawn = {}
@@ -115,18 +118,29 @@ def test_the_drawing_shows_every_class_under_its_parent() -> None:
     assert drawn == actual
 
 
-def test_an_error_is_raised_with_words_of_its_own() -> None:
+def test_an_error_may_have_its_own_message() -> None:
     assert str(JobNotFound("no job 7")) == "no job 7"
     assert JobNotFound("no job 7").message == "no job 7"
 
 
-def test_a_bad_request_names_every_field() -> None:
+def test_an_invalid_request_names_every_field() -> None:
     error = InvalidRequest(FieldProblem("n", "must be from 1 to 4"), FieldProblem("size.width", "must be an integer"))
     assert str(error) == "n: must be from 1 to 4; size.width: must be an integer"
     assert [problem.field for problem in error.problems] == ["n", "size.width"]
 
 
-def test_what_a_client_needs_is_carried() -> None:
+def test_errors_carry_what_a_client_needs() -> None:
     assert QueueFull(retry_after_s=2.5).retry_after_s == 2.5
+    assert RateLimited(5, retry_after_s=2.5).limit == 5
     assert GenerationTimeout("0190").job_id == "0190"
-    assert "0190" in str(GenerationTimeout("0190"))
+
+
+def test_a_request_is_not_repeated_while_the_job_of_the_first_goes_on() -> None:
+    assert GenerationTimeout("0190").retryable is False
+    assert Draining(retry_after_s=5, job_id="0190").retryable is False
+    assert Draining(retry_after_s=5).retryable is None
+
+
+def test_only_a_lack_of_room_or_credits_is_counted_as_a_refusal() -> None:
+    refusals = {kind for kind in CLASSES if kind.is_refusal}
+    assert refusals == {OutOfCredits, KeyLimitReached, *(kind for kind in CLASSES if issubclass(kind, Busy))}

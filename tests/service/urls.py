@@ -1,7 +1,7 @@
 # ruff: noqa: E501, S104 - a table; nothing is bound to these
-"""URLs that lead inside, or try to: some two hundred ways to write it. Names resolve as `NAMES` says."""
+"""URLs that lead to private addresses, or are not valid, in over two hundred forms. Names resolve as in `NAMES`."""
 
-#: What the test's own resolver answers; a name that is not here is not found.
+#: Addresses by name, for the test's own resolver; any other name is not found.
 NAMES: dict[str, list[str]] = {
     "localhost": ["127.0.0.1", "::1"],
     "localhost.": ["127.0.0.1"],

@@ -5,6 +5,9 @@ from contextlib import suppress
 
 from allaprima.domain.ports import EventBus, QueueSignal
 
+#: Seconds after which a stopping server is expected to be back.
+RESTART_S = 5.0
+
 
 class Lifecycle:
     """Runs until `drain` is called."""

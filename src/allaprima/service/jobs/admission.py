@@ -6,11 +6,8 @@ from allaprima.metrics import Metrics
 from allaprima.service.jobs.estimates import Estimates
 from allaprima.service.jobs.queue import JobQueue
 from allaprima.service.jobs.result_cache import ResultCache
-from allaprima.service.lifecycle import Lifecycle
+from allaprima.service.lifecycle import RESTART_S, Lifecycle
 from allaprima.service.webhooks import Webhooks
-
-#: Seconds after which a stopping server is expected to be back.
-RESTART_S = 5.0
 
 
 class Admission:

@@ -8,7 +8,6 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from functools import partial
 from typing import Any
 
 from allaprima.domain.jobs import Job, JobState
@@ -60,6 +59,7 @@ class Dispatcher:
         requeued = await self._transitions.recover(MAX_CRASHES, self._clock(), self._engine.max_concurrency)
         if requeued:
             logger.info("%d jobs of an earlier run are queued again", requeued)
+        self._reporter.recovered()
         self._engine.start()
         tasks = [asyncio.create_task(loop()) for loop in (self._lease_jobs, self._renew_leases, self._fail_late_jobs)]
         owner = asyncio.current_task()
@@ -92,12 +92,14 @@ class Dispatcher:
             job = await self._next_job()
             if job is None:
                 return
-            taken = 1
+            held = _HeldSlots(slots)
+            # At once, so that a cancellation that comes next finds it.
+            self._runner.accept(job)
             # A job that may have crashed the server runs alone, so that no other job crashes with it.
-            while job.crashes and taken < count:
+            while job.crashes and held.count < count:
                 await slots.acquire()
-                taken += 1
-            task = asyncio.create_task(self._runner.run(job, partial(_release, slots, taken)))
+                held.count += 1
+            task = asyncio.create_task(self._runner.run(job, held.release))
             self._tasks.add(task)
             task.add_done_callback(self._forget)
 
@@ -142,6 +144,15 @@ class Dispatcher:
             await self._lifecycle.pause(DEADLINE_POLL_S)
 
 
-def _release(slots: asyncio.Semaphore, count: int) -> None:
-    for _ in range(count):
-        slots.release()
+class _HeldSlots:
+    """The slots of one job."""
+
+    def __init__(self, slots: asyncio.Semaphore) -> None:
+        self._slots = slots
+        self.count = 1
+
+    def release(self) -> None:
+        """Free the slots, once."""
+        count, self.count = self.count, 0
+        for _ in range(count):
+            self._slots.release()

@@ -37,7 +37,9 @@ class Eta:
 
     def started(self, job: Job) -> None:
         """The engine started with a job."""
-        self._running.start(job.id)
+        # The engine's thread may report the start of a job that was cancelled and released meanwhile.
+        if job.id in self._held:
+            self._running.start(job.id)
 
     def generated(self, job: Job, timings: Timings | None) -> None:
         """The engine finished a job. timings: None where they must not be learned from."""
@@ -50,11 +52,11 @@ class Eta:
         """A result was stored. seconds: since the engine finished it."""
         self._store_s.add(seconds)
 
-    def released(self, job_id: str) -> bool:
-        """The engine no longer holds a job. Returns whether it did."""
+    def released(self, job_id: str) -> None:
+        """The engine no longer holds a job."""
+        self._held.pop(job_id, None)
         self._generated.discard(job_id)
         self._running.stop(job_id)
-        return self._held.pop(job_id, None) is not None
 
     def start_in(self, waiting: int, waiting_s: float) -> float:
         """Return the seconds until the engine starts with a job that it does not hold yet.

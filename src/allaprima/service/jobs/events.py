@@ -6,8 +6,8 @@ the same number, so that no client receives it twice.
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 
 from allaprima.domain.events import LAST_NUMBER, Event, EventData, EventId, EventType
@@ -37,6 +37,11 @@ class _Log:
     def is_over(self) -> bool:
         return bool(self.events) and self.events[-1].type.is_final
 
+    def wake(self) -> None:
+        self.changed.set()
+        # A set event would not make the next wait wait.
+        self.changed = asyncio.Event()
+
 
 class MemoryEventBus(EventBus):
     """The events of jobs that run, are followed, or ended a short while ago. For use in the event loop."""
@@ -56,8 +61,7 @@ class MemoryEventBus(EventBus):
             return
         number = LAST_NUMBER if kind.is_final else len(log.events) + 1
         log.events.append(Event(EventId(self._start, number), kind, data))
-        log.changed.set()
-        log.changed = asyncio.Event()
+        log.wake()
         if kind.is_final:
             self._over[job_id] = None
             self._over_bytes += log.preview_bytes
@@ -78,7 +82,8 @@ class MemoryEventBus(EventBus):
         log.followers += 1
         log.watchers += previews
         try:
-            yield self._events(log, after, previews)
+            async with aclosing(self._events(log, after, previews)) as events:
+                yield events
         finally:
             log.followers -= 1
             if previews:
@@ -87,7 +92,7 @@ class MemoryEventBus(EventBus):
             if not log.events and not log.followers and self._logs.get(job_id) is log:
                 del self._logs[job_id]
 
-    async def _events(self, log: _Log, after: EventId | None, previews: bool) -> AsyncIterator[Event]:
+    async def _events(self, log: _Log, after: EventId | None, previews: bool) -> AsyncGenerator[Event, None]:
         index = 0
         while True:
             while index < len(log.events):
@@ -130,4 +135,4 @@ class MemoryEventBus(EventBus):
 
     def _wake_all(self) -> None:
         for log in self._logs.values():
-            log.changed.set()
+            log.wake()

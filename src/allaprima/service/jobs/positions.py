@@ -37,10 +37,13 @@ class QueuePositions:
 
     async def publish(self, job_id: str) -> None:
         """Publish a job's position, if it is queued and its position has changed."""
-        position = await self._queued(job_id)
-        last = self._bus.last(job_id)
-        if position is None or (last is not None and last.type != EventType.QUEUED):
+        if self._has_started(job_id):
             return
+        position = await self._queued(job_id)
+        # It may have started while its position was read.
+        if position is None or self._has_started(job_id):
+            return
+        last = self._bus.last(job_id)
         published = last.data if last else None
         if not isinstance(published, QueuePosition) or published.queue_position != position.queue_position:
             self._bus.publish(job_id, EventType.QUEUED, position)
@@ -61,6 +64,10 @@ class QueuePositions:
                 with suppress(StoreError):
                     await self.publish(job_id)
             await self._lifecycle.pause(PUBLISH_S)
+
+    def _has_started(self, job_id: str) -> bool:
+        last = self._bus.last(job_id)
+        return last is not None and last.type != EventType.QUEUED
 
     async def _queued(self, job_id: str) -> QueuePosition | None:
         found = await self._jobs.ahead_of(job_id)

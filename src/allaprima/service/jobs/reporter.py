@@ -58,6 +58,10 @@ class JobReporter:
             sum(image.is_flagged for image in result.images),
         )
 
+    def recovered(self) -> None:
+        """Jobs of an earlier run may have ended; they have no followers yet."""
+        self._webhooks.wake()
+
     def ended(self, job_id: str, state: JobState) -> None:
         """A job reached a final state, and the store has it."""
         self._metrics.ended(state.value)

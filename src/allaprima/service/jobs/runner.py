@@ -12,7 +12,7 @@ from allaprima.errors import Cancelled, Draining, Error, StoreError
 from allaprima.service.jobs.eta import Eta
 from allaprima.service.jobs.reporter import JobReporter
 from allaprima.service.jobs.results import ResultStore
-from allaprima.service.lifecycle import Lifecycle
+from allaprima.service.lifecycle import RESTART_S, Lifecycle
 from allaprima.store.job_transitions import JobTransitions
 
 logger = logging.getLogger(__name__)
@@ -23,8 +23,6 @@ T = TypeVar("T")
 MAX_STORING = 4
 #: Seconds between two attempts at a write that a failing store must do.
 RETRY_S = 1.0
-#: Seconds after which a stopping server is expected to be back.
-RESTART_S = 5.0
 
 
 class JobRunner:
@@ -55,21 +53,24 @@ class JobRunner:
 
     @property
     def jobs(self) -> list[Job]:
-        """The jobs that run."""
+        """The jobs that were accepted and have not ended."""
         return list(self._jobs.values())
 
+    def accept(self, job: Job) -> None:
+        """Take over a leased job, so that it can be cancelled before it runs. It runs next, or after other jobs."""
+        self._jobs[job.id] = job
+
     def cancel(self, job_id: str) -> None:
-        """Stop a job that runs at its next block. An unknown id is ignored."""
+        """Stop an accepted job: before it runs, or at its next block. An unknown id is ignored."""
         if job_id in self._jobs:
             self._cancelled.add(job_id)
         self._engine.cancel(job_id)
 
     async def run(self, job: Job, release: Callable[[], None]) -> None:
-        """Run a leased job. release: called once, as soon as the engine can take another job.
+        """Run an accepted job. release: called as soon as the engine can take another job; later calls do nothing.
 
         Raises `StoreError` when the store fails while the server stops; the next start then resumes the job.
         """
-        self._jobs[job.id] = job
         end: JobState | None = None
         try:
             end = await self._run(job, release)
@@ -80,7 +81,10 @@ class JobRunner:
             await self._persist(lambda: self._transitions.requeue(job))
         except Error as exc:
             error = exc
-            if await self._persist(lambda: self._transitions.fail(job, self._clock(), error)):
+            if isinstance(error, StoreError) and self._lifecycle.is_draining:
+                # The store may work again at the next start.
+                await self._persist(lambda: self._transitions.requeue(job))
+            elif await self._persist(lambda: self._transitions.fail(job, self._clock(), error)):
                 end = JobState.FAILED
         finally:
             self._release(job, release)
@@ -119,8 +123,8 @@ class JobRunner:
             raise
 
     def _release(self, job: Job, release: Callable[[], None]) -> None:
-        if self._eta.released(job.id) or self._lifecycle.is_draining:
-            release()
+        self._eta.released(job.id)
+        release()
 
     async def _persist(self, write: Callable[[], Awaitable[T]]) -> T:
         """Retry a write until the store does it. Raises `StoreError` when it fails while the server stops."""

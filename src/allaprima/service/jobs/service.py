@@ -8,8 +8,7 @@ from allaprima.domain.jobs import Job, JobFilter
 from allaprima.domain.ports import EventBus
 from allaprima.errors import Draining, GenerationTimeout, JobNotFound, StoreError
 from allaprima.service.jobs.positions import QueuePositions
-from allaprima.service.jobs.runner import RESTART_S
-from allaprima.service.lifecycle import Lifecycle
+from allaprima.service.lifecycle import RESTART_S, Lifecycle
 from allaprima.store.images import ImageRepository
 from allaprima.store.job_transitions import JobTransitions
 from allaprima.store.jobs import JobRepository
@@ -82,13 +81,21 @@ class JobService:
             return
         async with self._bus.follow(job.id, after, previews=True) as events:
             if not job.is_finished:
-                await self.positions.publish(job.id)
-                # It may have ended before it was followed.
-                job = await self.get(job.account_id, job.id)
-                if job.is_finished:
-                    self._bus.publish(job.id, EventType.of_end(job.state))
+                await self._publish_state(job)
             async for event in events:
                 yield event
+
+    async def _publish_state(self, job: Job) -> None:
+        """Publish a watched job's position, or its end where it ended before it was followed."""
+        try:
+            await self.positions.publish(job.id)
+            job = await self.get(job.account_id, job.id)
+        except StoreError:
+            # The database may be closed already; the bus is too, so that the watch ends.
+            if not self._lifecycle.is_draining:
+                raise
+        if job.is_finished:
+            self._bus.publish(job.id, EventType.of_end(job.state))
 
 
 async def _end_of(events: AsyncIterator[Event]) -> None:

@@ -1,4 +1,4 @@
-"""Every route of the OpenAPI document with every kind of key: nobody gets where he does not belong."""
+"""Every route of the OpenAPI document with every kind of key: each key reaches what it may, and nothing else."""
 
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
@@ -16,12 +16,12 @@ from fakes import FakeClock, FakeEngine, client_of, open_service
 BODY = {"model": "sketch", "prompt": "a boat", "size": "64x64"}
 #: Routes that need no key.
 OPEN = {"/health", "/ready", "/v1/models", "/model/{name}", "/models/metrics", "/files/{token}/{name}"}
-#: Those that only a management key opens, and only an ordinary one.
+#: Routes for management keys alone, and for ordinary keys alone.
 MANAGEMENT = {"/v1/keys", "/v1/keys/{prefix}", "/v1/keys/{prefix}/rotate"}
 ORDINARY = {"/v1/key", "/v2/billing/transactions"}
-#: Routes that show or change what was asked and generated: for keys with the scope `model:image`.
+#: Routes of jobs and images: for keys with the scope `model:image`.
 IMAGES_AND_JOBS = ("/v1/images/", "/v1/jobs", "/v1/groups/")
-PAINTING = {("post", "/v1/images/generations"), ("post", "/v1/jobs")}
+GENERATING = {("post", "/v1/images/generations"), ("post", "/v1/jobs")}
 
 
 @pytest.fixture
@@ -31,19 +31,19 @@ async def service(tmp_path: Path, engine: FakeEngine, clock: FakeClock) -> Async
 
 
 async def keys_of(service: Service, account_id: str) -> dict[str, str | None]:
-    """Return one key of every kind, by what it is."""
-    ring = service.keys
-    _, ordinary = await ring.create(KeySpec("ordinary"), account_id)
-    _, management = await ring.create(KeySpec("management", is_management=True), account_id)
-    _, scopeless = await ring.create(KeySpec("scopeless", scopes=()), account_id)
-    _, disabled = await ring.create(KeySpec("disabled", is_disabled=True), account_id)
-    revoked_row, revoked = await ring.create(KeySpec("revoked"), account_id)
-    await ring.revoke(revoked_row.prefix)
-    _, stranger = await ring.create(KeySpec("stranger"), (await service.operator.accounts.create("stranger")).id)
+    """Return one key of every kind."""
+    api_keys = service.keys
+    _, ordinary = await api_keys.create(KeySpec("ordinary"), account_id)
+    _, management = await api_keys.create(KeySpec("management", is_management=True), account_id)
+    _, scopeless = await api_keys.create(KeySpec("scopeless", scopes=()), account_id)
+    _, disabled = await api_keys.create(KeySpec("disabled", is_disabled=True), account_id)
+    revoked_row, revoked = await api_keys.create(KeySpec("revoked"), account_id)
+    await api_keys.revoke(revoked_row.prefix)
+    _, stranger = await api_keys.create(KeySpec("stranger"), (await service.operator.accounts.create("stranger")).id)
     return {
         "none": None,
         "wrong": make_key(),
-        "not even like one": "secret",
+        "malformed": "secret",
         "revoked": revoked,
         "disabled": disabled,
         "stranger": stranger,
@@ -54,20 +54,20 @@ async def keys_of(service: Service, account_id: str) -> dict[str, str | None]:
 
 
 def expected(kind: str, method: str, path: str) -> set[int]:
-    """Return the statuses that a kind of key may get at a route that names what is the ordinary key's account's."""
+    """Return the statuses for a kind of key at a route of a resource of the ordinary key's account."""
     if path in OPEN:
         return {200, 304, 404}
-    if kind in ("none", "wrong", "not even like one", "revoked", "disabled"):
+    if kind in ("none", "wrong", "malformed", "revoked", "disabled"):
         return {401}
-    return expected_of_good(method, path, is_management=kind == "management", kind=kind)
+    return expected_of_valid(method, path, is_management=kind == "management", kind=kind)
 
 
-def expected_of_good(method: str, path: str, *, is_management: bool, kind: str) -> set[int]:
+def expected_of_valid(method: str, path: str, *, is_management: bool, kind: str) -> set[int]:
     if path in MANAGEMENT:
         return {200, 404} if is_management else {403}
     if path in ORDINARY:
         return {403} if is_management else {200}
-    if (method, path) in PAINTING:
+    if (method, path) in GENERATING:
         return {403} if kind in ("management", "scopeless") else {200, 202}
     if path.startswith(IMAGES_AND_JOBS) and kind in ("management", "scopeless"):
         return {403}
@@ -79,38 +79,38 @@ def expected_of_good(method: str, path: str, *, is_management: bool, kind: str) 
 async def test_every_route_with_every_kind_of_key(service: Service, figures: Callable[[str], None]) -> None:
     owner = await service.keys.authenticate(service.first_key or "")
     keys = await keys_of(service, owner.account_id)
-    tried = Counter[int]()
+    statuses = Counter[int]()
     async with client_of(service) as client:
         document = (await client.get("/openapi.json")).json()
         for path, methods in document["paths"].items():
             for method in methods:
                 for kind, key in keys.items():
-                    names = await made(client, str(keys["ordinary"]))
-                    place = path.format(**names)
+                    names = await create_resources(client, str(keys["ordinary"]))
+                    url = path.format(**names)
                     headers = {"authorization": f"Bearer {key}"} if key else {}
                     query = {"period": "1h"} if path in ("/v2/usage", "/v2/usage/detail", "/v2/logs") else {}
-                    json = BODY if (method, path) in PAINTING else None
-                    answer = await client.request(method.upper(), place, headers=headers, params=query, json=json)
-                    tried[answer.status_code] += 1
+                    json = BODY if (method, path) in GENERATING else None
+                    answer = await client.request(method.upper(), url, headers=headers, params=query, json=json)
+                    statuses[answer.status_code] += 1
                     assert answer.status_code in expected(kind, method, path), (kind, method, path, answer.text)
                     if kind in ("none", "wrong", "revoked", "disabled", "stranger"):
-                        assert str(names["job_id"]) not in answer.text.replace(place, ""), (kind, method, path)
-    figures(f"{sum(tried.values())} calls of every route with every kind of key: {dict(tried)}; 0 unexpected")
+                        assert str(names["job_id"]) not in answer.text.replace(url, ""), (kind, method, path)
+    figures(f"{sum(statuses.values())} calls of every route with every kind of key: {dict(statuses)}; 0 unexpected")
 
 
-async def made(client: httpx2.AsyncClient, key: str) -> dict[str, Any]:
-    """Make one of everything that a route may name, for an account."""
+async def create_resources(client: httpx2.AsyncClient, key: str) -> dict[str, Any]:
+    """Create one of every resource that a route may name; return their path parameters."""
     headers = {"authorization": f"Bearer {key}"}
     body = BODY | {"group_id": "g", "webhook_url": "https://example.com/hook"}
-    painted = await client.post("/v1/images/generations", json=body, headers=headers)
-    image = painted.json()["images"][0]
+    generated = await client.post("/v1/images/generations", json=body, headers=headers)
+    image = generated.json()["images"][0]
     token, name = image["url"].split("/")[-2:]
     [endpoint] = (await client.get("/v1/webhooks", headers=headers)).json()["data"]
     return {
-        "job_id": painted.headers["x-inference-id"],
+        "job_id": generated.headers["x-inference-id"],
         "image_id": image["id"],
         "group_id": "g",
-        "prefix": "nobody00",
+        "prefix": "unknown0",
         "endpoint_id": endpoint["id"],
         "name": name,
         "token": token,

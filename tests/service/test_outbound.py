@@ -1,4 +1,4 @@
-"""Where webhooks may go: nowhere inside, however it is written, and to the address that was looked at."""
+"""Outbound URLs: private addresses are refused however they are written, and the checked address is the one called."""
 
 import asyncio
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ PUBLIC = ("93.184.216.34", "2606:4700::1111")
 
 
 async def resolve(host: str, port: int) -> Sequence[str]:
-    """Answer as the system does for numbers, and as the table says for names; no question leaves the machine."""
+    """Resolve numbers as the system does, and names by the table; no request leaves the machine."""
     if host in NAMES:
         return NAMES[host]
     if host == "public.example":
@@ -24,18 +24,18 @@ async def resolve(host: str, port: int) -> Sequence[str]:
     raise OSError(f"{host} is not known")
 
 
-def test_the_corpus_is_large() -> None:
+def test_the_table_has_at_least_200_urls() -> None:
     assert len(set(URLS)) >= 200
 
 
 @pytest.mark.parametrize("url", sorted(set(URLS)))
-async def test_no_url_of_the_corpus_leads_inside(url: str) -> None:
+async def test_every_url_that_leads_to_a_private_address_is_refused(url: str) -> None:
     with pytest.raises((UrlRefused, OSError)):
-        await OutboundUrls((), resolve).find(url)
+        await OutboundUrls((), resolve).resolve(url)
 
 
-async def test_a_public_name_is_pinned_to_the_address_that_was_looked_at() -> None:
-    target = await OutboundUrls((), resolve).find("https://public.example/hook?a=1&b=2")
+async def test_a_public_name_is_pinned_to_the_address_that_was_checked() -> None:
+    target = await OutboundUrls((), resolve).resolve("https://public.example/hook?a=1&b=2")
     assert target.url == "https://93.184.216.34:443/hook?a=1&b=2"
     assert (target.host, target.authority) == ("public.example", "public.example")
 
@@ -47,7 +47,7 @@ async def test_a_name_is_resolved_once() -> None:
         asked.append(host)
         return ["93.184.216.34"] if len(asked) == 1 else ["127.0.0.1"]
 
-    target = await OutboundUrls((), rebinding).find("http://rebind.example/")
+    target = await OutboundUrls((), rebinding).resolve("http://rebind.example/")
     assert (target.url, asked) == ("http://93.184.216.34:80/", ["rebind.example"])
 
 
@@ -63,13 +63,13 @@ async def test_a_name_is_resolved_once() -> None:
         (["10.0.0.0/8"], "http://mixed.example/", False),
     ],
 )
-async def test_the_operator_may_open_networks(networks: list[str], url: str, is_allowed: bool) -> None:
-    addresses = OutboundUrls(networks, resolve)
+async def test_networks_that_the_operator_allows_may_be_called(networks: list[str], url: str, is_allowed: bool) -> None:
+    urls = OutboundUrls(networks, resolve)
     if is_allowed:
-        await addresses.find(url)
+        await urls.resolve(url)
     else:
         with pytest.raises(UrlRefused):
-            await addresses.find(url)
+            await urls.resolve(url)
 
 
 @pytest.mark.parametrize("address", PUBLIC)
@@ -77,5 +77,5 @@ def test_public_addresses_are_public(address: str) -> None:
     assert is_public(ip_address(address))
 
 
-async def test_the_systems_resolver_knows_loopback() -> None:
+async def test_the_system_resolver_resolves_loopback() -> None:
     assert set(await asyncio.wait_for(system_resolve("127.0.0.1", 80), 10)) == {"127.0.0.1"}

@@ -1,4 +1,4 @@
-"""Clients that write down what they were promised, and what a data folder says of it afterwards."""
+"""Clients that log which jobs were acknowledged to them, and checks of a data folder against the log."""
 
 import hashlib
 import itertools
@@ -12,25 +12,25 @@ from pathlib import Path
 
 import httpx2
 
-from prove.conftest import BODY
+from stress.conftest import BODY
 
 
 @dataclass
-class Journal:
-    """Threads that submit jobs, each with a key of its own, again and again until it is acknowledged."""
+class RequestLog:
+    """Threads that submit jobs, each request with its own idempotency key, repeated until it is acknowledged."""
 
     url: str
     key: str
-    #: Idempotency key to the job that was promised for it.
-    promised: dict[str, str] = field(default_factory=dict)
+    #: Idempotency key to the id of the acknowledged job.
+    acknowledged: dict[str, str] = field(default_factory=dict)
     #: How often a request had no answer and was repeated.
     repeated: int = 0
-    _names: Iterator[int] = field(default_factory=itertools.count)
+    _numbers: Iterator[int] = field(default_factory=itertools.count)
     _stopping: threading.Event = field(default_factory=threading.Event)
 
     @contextmanager
-    def writing(self, threads: int) -> Iterator[None]:
-        """Submit while the context lasts; what was begun is brought to its acknowledgement."""
+    def submitting(self, threads: int) -> Iterator[None]:
+        """Submit while the context lasts; at its end every request that was sent is acknowledged."""
         workers = [threading.Thread(target=self._work) for _ in range(threads)]
         for worker in workers:
             worker.start()
@@ -44,7 +44,7 @@ class Journal:
     def _work(self) -> None:
         with httpx2.Client(base_url=self.url, timeout=30) as client:
             while not self._stopping.is_set():
-                self._submit(client, f"key {next(self._names)}")
+                self._submit(client, f"key {next(self._numbers)}")
                 time.sleep(0.8)
 
     def _submit(self, client: httpx2.Client, name: str) -> None:
@@ -62,13 +62,13 @@ class Journal:
                 continue
             assert answer.status_code == 202, answer.text
             job_id = answer.json()["id"]
-            assert self.promised.setdefault(name, job_id) == job_id, "a promise was given twice, and was another"
+            assert self.acknowledged.setdefault(name, job_id) == job_id, "two jobs were acknowledged for one key"
             return
         raise AssertionError(f"{name} was never acknowledged")
 
 
 def read(folder: Path, statement: str) -> list[tuple[object, ...]]:
-    """Ask a data folder's database."""
+    """Read from a data folder's database."""
     with closing(sqlite3.connect(f"file:{folder / 'allaprima.db'}?mode=ro", uri=True, timeout=60)) as raw:
         return raw.execute(statement).fetchall()
 
@@ -82,20 +82,20 @@ def wait_until_done(folder: Path, limit_s: float = 600) -> None:
 
 
 def check_bill(folder: Path) -> int:
-    """Assert that every way to add up the money gives one sum; return it."""
+    """Assert that usage, its buckets, the ledger and the balances agree; return the credits that were charged."""
     [(usage,)] = read(folder, "SELECT coalesce(sum(credits), 0) FROM usage")
     [(charged,)] = read(folder, "SELECT coalesce(sum(credits), 0) FROM ledger WHERE direction = 'CHARGE'")
-    [(slots,)] = read(folder, "SELECT coalesce(sum(credits), 0) FROM usage_slots")
+    [(buckets,)] = read(folder, "SELECT coalesce(sum(credits), 0) FROM usage_buckets")
     [(paid,)] = read(folder, "SELECT coalesce(sum(credits), 0) FROM ledger WHERE direction = 'TOPUP'")
     [(balance, held)] = read(folder, "SELECT sum(balance), sum(held) FROM accounts")
-    assert usage == charged == slots
+    assert usage == charged == buckets
     assert (balance, held) == (paid - charged, 0)
     assert balance >= 0
     return usage
 
 
-def check_pictures(folder: Path) -> int:
-    """Assert that every picture's file is there and whole; return how many there are."""
+def check_images(folder: Path) -> int:
+    """Assert that every image's file is complete; return the number of images."""
     rows = read(folder, "SELECT object_name, sha256 FROM images")
     for name, digest in rows:
         assert hashlib.sha256((folder / "images" / str(name)).read_bytes()).hexdigest() == digest

@@ -1,4 +1,4 @@
-"""A painted job is one trace, from acceptance to storing, under the trace of whoever asked; a prompt is in none."""
+"""A generated job is one trace, from acceptance to storing, inside the trace of its client; it holds no prompt."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -44,7 +44,7 @@ async def test_a_job_is_one_trace_with_its_phases(client: httpx2.AsyncClient, sp
     assert "rhinoceros" not in str([span.to_json() for span in spans.get_finished_spans()])
 
 
-async def test_it_belongs_to_the_trace_of_whoever_asked(
+async def test_the_trace_is_part_of_the_trace_of_the_client(
     client: httpx2.AsyncClient, spans: InMemorySpanExporter
 ) -> None:
     trace_id, span_id = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
@@ -56,7 +56,7 @@ async def test_it_belongs_to_the_trace_of_whoever_asked(
 
 
 @pytest.mark.parametrize("header", ["", "nonsense", "00-0-0-00", "\u00e9", "x" * 5000])
-async def test_a_header_that_is_no_trace_is_left_out(
+async def test_an_invalid_traceparent_is_ignored(
     client: httpx2.AsyncClient, spans: InMemorySpanExporter, header: str
 ) -> None:
     answer = await client.post("/v1/images/generations", json=BODY, headers=[("traceparent", header.encode("utf-8"))])

@@ -1,5 +1,6 @@
-"""Proofs: the promises of the service under real load, real kills and real HTTP; short in `make test`, long with
-`--full`. Each prints its figures.
+"""Stress tests: the promises of the service under load, kills and real HTTP; short in `make test`, long with `--full`.
+
+Each prints its figures.
 """
 
 from collections.abc import Callable, Iterator
@@ -10,15 +11,15 @@ import pytest
 from acceptance.conftest import serve, server, servers
 from acceptance.processes import Server
 
-#: The operator's limits: what costs least, so that the most is tried.
+#: The smallest images, so that a test makes many of them.
 SMALL = {
     "ALLAPRIMA_ENGINE__MAX_SIDE": "64",
     "ALLAPRIMA_ENGINE__MAX_STEPS": "1",
     "ALLAPRIMA_ENGINE__MAX_IMAGES": "1",
     "ALLAPRIMA_ENGINE__QUEUE_SIZE": "100000",
 }
-#: 64x64 costs 4096 credits times ten to the fifth: whole numbers are easy to read.
 PRICE = {"ALLAPRIMA_BILLING__PRICES": '{"flux/schnell": {"megapixel": 1.0}}'}
+#: Price of one image of 64x64 pixels.
 CREDITS = 8192
 BODY = {
     "model": "flux/schnell",
@@ -32,23 +33,23 @@ __all__ = ["serve", "server"]
 
 @pytest.fixture(scope="session")
 def full(request: pytest.FixtureRequest) -> bool:
-    """Whether the proofs run at their full length."""
+    """Whether the tests run at their full length."""
     return bool(request.config.getoption("--full"))
 
 
 @pytest.fixture
 def figures(capsys: pytest.CaptureFixture[str]) -> Callable[[str], None]:
-    """Print a line whatever pytest captures."""
+    """Print a line, although pytest captures the output."""
 
-    def say(line: str) -> None:
+    def show(line: str) -> None:
         with capsys.disabled():
             print(f"\n  {line}", end="")  # noqa: T201 - figures are for people
 
-    return say
+    return show
 
 
 @pytest.fixture
 def small_server(tmp_path: Path) -> Iterator[Server]:
-    """A server that paints small pictures for money, on an empty data folder."""
+    """A server that generates small images for credits, on an empty data folder."""
     with servers() as serve:
         yield serve(tmp_path / "data", **SMALL, **PRICE)

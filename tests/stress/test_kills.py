@@ -1,4 +1,4 @@
-"""Nothing acknowledged is lost, billed twice or stuck, whenever the server is killed."""
+"""No acknowledged job is lost, charged twice or stuck, whenever the server is killed."""
 
 import random
 import socket
@@ -11,11 +11,11 @@ import pytest
 from acceptance.conftest import Serve
 from acceptance.processes import allaprima
 from allaprima.service.jobs.dispatcher import MAX_CRASHES
-from prove.conftest import CREDITS, PRICE, SMALL
-from prove.journal import Journal, check_bill, check_pictures, read, wait_until_done
+from stress.conftest import CREDITS, PRICE, SMALL
+from stress.request_log import RequestLog, check_bill, check_images, read, wait_until_done
 
 SHORT, LONG = 10, 200
-GIVEN_UP = f"the server died {MAX_CRASHES} times while it painted this"
+GIVEN_UP = f"the server died {MAX_CRASHES} times while it generated this"
 
 
 def free_port() -> int:
@@ -25,37 +25,37 @@ def free_port() -> int:
 
 
 @pytest.mark.timeout(7200)
-def test_kills_at_random_instants_lose_nothing(
+def test_kills_at_random_times_lose_no_job(
     serve: Serve, tmp_path: Path, full: bool, figures: Callable[[str], None]
 ) -> None:
     chance = random.Random(5)
     folder, port = tmp_path / "data", free_port()
     server = serve(folder, "--port", port, **SMALL, **PRICE)
     assert allaprima("accounts", "credit", "default", "1000", "--data-dir", folder, folder=tmp_path).returncode == 0
-    journal = Journal(server.url, server.key)
+    log = RequestLog(server.url, server.key)
     kills = LONG if full else SHORT
-    with journal.writing(threads=2):
+    with log.submitting(threads=2):
         for _ in range(kills):
             time.sleep(chance.uniform(0.0, 1.0))
             server.kill()
             server = serve(folder, "--port", port, **SMALL, **PRICE)
     wait_until_done(folder)
     jobs = {row[0]: row[1:] for row in read(folder, "SELECT id, state, error_message FROM jobs")}
-    lost = [job_id for job_id in journal.promised.values() if job_id not in jobs]
+    lost = [job_id for job_id in log.acknowledged.values() if job_id not in jobs]
     charges = read(folder, "SELECT reference_id, count(*) FROM ledger WHERE reference_id IS NOT NULL GROUP BY 1")
     twice = [job_id for job_id, count in charges if count != 1]
-    # Whoever was painted at three of the kills is taken for their cause, and has failed of it: the one other end.
+    # A job that ran at three of the kills is taken for their cause and fails: the only other end.
     given_up = [job_id for job_id, end in jobs.items() if end == ("failed", GIVEN_UP)]
     stuck = [job_id for job_id, end in jobs.items() if end[0] != "succeeded" and job_id not in given_up]
-    spent, pictures = check_bill(folder), check_pictures(folder)
+    spent, images = check_bill(folder), check_images(folder)
     [(again,)] = read(folder, "SELECT count(*) FROM jobs WHERE attempt > 1")
     figures(
-        f"{kills} kills, {len(journal.promised)} jobs acknowledged ({journal.repeated} requests repeated, {again} jobs "
-        f"begun again, {len(given_up)} given up after three crashes): {len(lost)} lost, {len(twice)} billed twice, "
+        f"{kills} kills, {len(log.acknowledged)} jobs acknowledged ({log.repeated} requests repeated, {again} jobs "
+        f"started again, {len(given_up)} given up after three crashes): {len(lost)} lost, {len(twice)} charged twice, "
         f"{len(stuck)} stuck"
     )
     assert (lost, twice, stuck) == ([], [], [])
-    assert len(jobs) == len(journal.promised) == len(set(journal.promised.values()))
-    assert len(charges) == pictures == len(jobs) - len(given_up)
-    assert spent == pictures * CREDITS
+    assert len(jobs) == len(log.acknowledged) == len(set(log.acknowledged.values()))
+    assert len(charges) == images == len(jobs) - len(given_up)
+    assert spent == images * CREDITS
     assert server.stop() == 0

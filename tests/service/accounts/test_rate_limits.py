@@ -1,4 +1,4 @@
-"""The limit on a key's requests: never more than it says in any minute, and an honest time to come back."""
+"""The rate limit of a key: its bound in any minute, and a Retry-After that is exact."""
 
 import pytest
 from hypothesis import given
@@ -6,8 +6,13 @@ from hypothesis import strategies as st
 
 from allaprima.domain.ports import RateStatus
 from allaprima.errors import RateLimited
-from allaprima.service.accounts.rate_limits import MANY_KEYS, WINDOW_S, MemoryRateLimiter
+from allaprima.metrics import Metrics
+from allaprima.service.accounts.rate_limits import MAX_KEYS, WINDOW_S, MemoryRateLimiter
 from fakes import NOON, FakeClock
+
+
+def limiter(clock: FakeClock, per_minute: int | None) -> MemoryRateLimiter:
+    return MemoryRateLimiter(clock, per_minute, Metrics())
 
 
 def passes(rates: MemoryRateLimiter, key: str = "a") -> bool:
@@ -19,12 +24,12 @@ def passes(rates: MemoryRateLimiter, key: str = "a") -> bool:
 
 
 def test_without_a_limit_nothing_is_counted() -> None:
-    rates = MemoryRateLimiter(FakeClock(), None)
+    rates = limiter(FakeClock(), None)
     assert [rates.take("a") for _ in range(1000)] == [None] * 1000
 
 
-def test_a_rested_key_may_use_its_whole_minute_at_once_and_no_more() -> None:
-    rates = MemoryRateLimiter(FakeClock(), 5)
+def test_an_idle_key_may_use_the_requests_of_a_whole_minute_at_once() -> None:
+    rates = limiter(FakeClock(), 5)
     assert [rates.take("a") for _ in range(5)] == [
         RateStatus(5, remaining, pytest.approx((5 - remaining) * 12)) for remaining in (4, 3, 2, 1, 0)
     ]
@@ -34,22 +39,22 @@ def test_a_rested_key_may_use_its_whole_minute_at_once_and_no_more() -> None:
     assert refused.value.limit == 5
 
 
-def test_each_key_has_its_own() -> None:
-    rates = MemoryRateLimiter(FakeClock(), 1)
+def test_each_key_has_its_own_limit() -> None:
+    rates = limiter(FakeClock(), 1)
     assert [passes(rates, key) for key in ("a", "b", "a", "b")] == [True, True, False, False]
 
 
 def test_a_refused_request_is_not_counted() -> None:
     clock = FakeClock()
-    rates = MemoryRateLimiter(clock, 2)
+    rates = limiter(clock, 2)
     assert [passes(rates) for _ in range(50)] == [True, True] + [False] * 48
     clock.now += WINDOW_S / 2
     assert [passes(rates) for _ in range(2)] == [True, False]
 
 
-def test_a_clock_set_back_locks_nobody_out_for_longer_than_the_window() -> None:
+def test_a_clock_that_is_set_back_locks_no_key_out_for_longer_than_the_window() -> None:
     clock = FakeClock()
-    rates = MemoryRateLimiter(clock, 3)
+    rates = limiter(clock, 3)
     rates.take("a")
     clock.now -= 86400
     with pytest.raises(RateLimited) as refused:
@@ -59,20 +64,32 @@ def test_a_clock_set_back_locks_nobody_out_for_longer_than_the_window() -> None:
     rates.take("a")
 
 
-def test_keys_at_rest_are_forgotten() -> None:
+def test_idle_keys_have_their_whole_limit_again_after_many_others() -> None:
     clock = FakeClock()
-    rates = MemoryRateLimiter(clock, 60)
-    for number in range(MANY_KEYS + 5):
+    rates = limiter(clock, 60)
+    for number in range(MAX_KEYS + 5):
         clock.now += 1
-        rates.take(str(number))
-    assert len(rates._horizons) < 100
+        assert rates.take(str(number)) == RateStatus(60, 59, pytest.approx(1))
+    assert rates.take("0") == RateStatus(60, 59, pytest.approx(1))
+
+
+def test_the_stricter_of_the_limits_of_key_and_server_counts() -> None:
+    rates = limiter(FakeClock(), 5)
+    assert [rates.take(name, own).limit for name, own in (("a", 3), ("b", 9), ("c", None))] == [3, 5, 5]
+
+
+def test_refused_requests_are_counted_in_the_metrics() -> None:
+    metrics = Metrics()
+    rates = MemoryRateLimiter(FakeClock(), 1, metrics)
+    assert [passes(rates) for _ in range(3)] == [True, False, False]
+    assert b'allaprima_refusals_total{reason="rate_limit_exceeded"} 2.0' in metrics.text(0)
 
 
 @given(limit=st.integers(1, 40), waits=st.lists(st.floats(0, 40), max_size=120))
-def test_a_minute_never_holds_more_than_twice_and_retry_after_is_true(limit: int, waits: list[float]) -> None:
-    """The minute before a burst pays for it, so the most in any window is the limit and what was saved."""
+def test_no_minute_has_more_than_twice_the_limit_and_retry_after_is_exact(limit: int, waits: list[float]) -> None:
+    """A burst uses what was saved in the minute before, so the bound in any window is twice the limit."""
     clock = FakeClock()
-    rates = MemoryRateLimiter(clock, limit)
+    rates = limiter(clock, limit)
     passed: list[float] = []
     for wait in waits:
         clock.now += wait
