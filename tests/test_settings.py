@@ -14,7 +14,7 @@ def test_without_an_environment_there_are_defaults() -> None:
     assert settings == Settings()
     assert (settings.server.host, settings.server.port) == ("127.0.0.1", 8000)
     assert settings.store.data_dir == Path("data")
-    assert settings.engine.has_stand_in
+    assert settings.engine.has_fallback
 
 
 def test_every_field_is_read_from_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -45,7 +45,7 @@ def test_every_field_is_read_from_its_variable(monkeypatch: pytest.MonkeyPatch) 
         "ENGINE__TOKENIZER_DIR": "/models/tokenizers",
         "ENGINE__WEIGHTS_DIR": "/weights",
         "ENGINE__PRECISION": "int8",
-        "ENGINE__HAS_STAND_IN": "false",
+        "ENGINE__HAS_FALLBACK": "false",
         "ENGINE__DEVICE": "cuda",
         "ENGINE__THREADS": "2",
         "ENGINE__SAFETY_THRESHOLD": "0.5",
@@ -83,7 +83,7 @@ def test_every_field_is_read_from_its_variable(monkeypatch: pytest.MonkeyPatch) 
         "tokenizer_dir": Path("/models/tokenizers"),
         "weights_dir": Path("/weights"),
         "precision": "int8",
-        "has_stand_in": False,
+        "has_fallback": False,
         "device": "cuda",
         "threads": 2,
         "safety_threshold": 0.5,
@@ -163,7 +163,7 @@ def test_a_clients_key_may_lie_beside_the_settings(monkeypatch: pytest.MonkeyPat
         ("SERVER__CORS_ORIGINS", "*", "ALLAPRIMA_SERVER__CORS_ORIGINS = '*'", "a JSON list"),
         ("STORE__IMAGE_TTL_S", "inf", "store.image_ttl_s = 'inf'", "finite"),
         ("STORE__IMAGE_TTL_S", "-5", "store.image_ttl_s = '-5'", "greater than 0"),
-        ("ENGINE__HAS_STAND_IN", "perhaps", "engine.has_stand_in = 'perhaps'", "boolean"),
+        ("ENGINE__HAS_FALLBACK", "perhaps", "engine.has_fallback = 'perhaps'", "boolean"),
         ("ENGINE__THREADS", "0", "engine.threads = '0'", "greater than or equal to 1"),
         ("ENGINE__SAFETY_THRESHOLD", "1.5", "engine.safety_threshold = '1.5'", "less than or equal to 1"),
         ("ENGINE__MODELS", "/a", "ALLAPRIMA_ENGINE__MODELS = '/a'", "a JSON list"),

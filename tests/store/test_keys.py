@@ -92,7 +92,7 @@ async def test_every_setting_of_a_key_is_stored(keys: KeyRepository, owner: ApiK
 
 
 async def test_a_rotated_key_keeps_its_row(keys: KeyRepository, owner: ApiKey) -> None:
-    rotation = KeyRotation("1", owner.account_id, owner.prefix, "wxyz5678", NOON + 1)
+    rotation = KeyRotation(owner.account_id, owner.prefix, "wxyz5678", NOON + 1)
     rotated = replace(owner, prefix="wxyz5678", updated_at=NOON + 1)
     assert await keys.rotate(rotation, "other") == (rotated, True)
     assert await keys.find_valid("hash") is None
@@ -100,14 +100,14 @@ async def test_a_rotated_key_keeps_its_row(keys: KeyRepository, owner: ApiKey) -
 
 
 async def test_a_key_is_not_rotated_to_a_taken_prefix_or_hash(keys: KeyRepository, owner: ApiKey) -> None:
-    assert await keys.rotate(KeyRotation("1", owner.account_id, owner.prefix, owner.prefix, NOON), "other") is None
-    assert await keys.rotate(KeyRotation("1", owner.account_id, owner.prefix, "wxyz5678", NOON), "hash") is None
+    assert await keys.rotate(KeyRotation(owner.account_id, owner.prefix, owner.prefix, NOON), "other") is None
+    assert await keys.rotate(KeyRotation(owner.account_id, owner.prefix, "wxyz5678", NOON), "hash") is None
     assert await keys.find_valid("hash") == owner
 
 
 async def test_a_key_of_another_account_can_not_be_rotated(keys: KeyRepository, owner: ApiKey) -> None:
     with pytest.raises(KeyNotFound, match=owner.prefix):
-        await keys.rotate(KeyRotation("1", "stranger", owner.prefix, "wxyz5678", NOON), "other")
+        await keys.rotate(KeyRotation("stranger", owner.prefix, "wxyz5678", NOON), "other")
     assert await keys.find_valid("hash") == owner
 
 
@@ -132,7 +132,7 @@ async def test_an_equal_request_returns_the_key_that_was_created_before(keys: Ke
 
 
 async def test_an_equal_request_rotates_a_key_once(keys: KeyRepository, owner: ApiKey) -> None:
-    rotation = KeyRotation("1", owner.account_id, owner.prefix, "wxyz5678", NOON + 1)
+    rotation = KeyRotation(owner.account_id, owner.prefix, "wxyz5678", NOON + 1)
     rotated = replace(owner, prefix="wxyz5678", updated_at=NOON + 1)
     assert await keys.rotate(rotation, "other", CLAIM) == (rotated, True)
     assert await keys.rotate(replace(rotation, new_prefix="third123"), "third", CLAIM) == (rotated, False)

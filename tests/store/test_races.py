@@ -264,8 +264,8 @@ async def test_a_key_prefix_is_stored_once(database: Database, keys: KeyReposito
         await keys.add(
             ApiKey(id=f"key-{number}", account_id=owner.account_id, prefix=f"p{number}", created_at=NOON), f"h{number}"
         )
-    rotations = [KeyRotation(str(number), owner.account_id, f"p{number}", "new", NOON) for number in range(WRITERS)]
-    found = await all_at_once(keys.rotate(rotation, f"new-{rotation.id}") for rotation in rotations)
+    rotations = [KeyRotation(owner.account_id, f"p{number}", "new", NOON) for number in range(WRITERS)]
+    found = await all_at_once(keys.rotate(rotation, f"new-{rotation.prefix}") for rotation in rotations)
     assert found.count(None) == WRITERS - 1
     assert await query(database, "SELECT count(*) FROM api_keys WHERE prefix IN ('new', 'taken')") == [(2,)]
 

@@ -95,7 +95,6 @@ class ApiKey(KeySpec):
 class KeyRotation:
     """A new key that replaces another, under the same record."""
 
-    id: str
     account_id: str
     #: Of the key that is replaced, and of the new one.
     prefix: str

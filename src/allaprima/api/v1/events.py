@@ -6,7 +6,8 @@ Server-Sent Events as browsers read them (WHATWG HTML, "Server-sent events"). Th
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import suppress
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Response
@@ -59,7 +60,7 @@ async def watch(
     return StreamingResponse(stream, headers=headers, media_type="text/event-stream")
 
 
-async def _stream(job: Job, events: AsyncIterator[Event], exchange: Exchange) -> AsyncIterator[bytes]:
+async def _stream(job: Job, events: AsyncGenerator[Event], exchange: Exchange) -> AsyncIterator[bytes]:
     """Write events, and comments in between where none happens for long."""
     following: asyncio.Task[Event] | None = None
     try:
@@ -79,6 +80,10 @@ async def _stream(job: Job, events: AsyncIterator[Event], exchange: Exchange) ->
     finally:
         if following is not None:
             following.cancel()
+            with suppress(asyncio.CancelledError, StopAsyncIteration):
+                await following
+        # A client that disconnects between two events no longer counts as a watcher.
+        await events.aclose()
 
 
 async def _end_of(job: Job, event: Event, exchange: Exchange) -> dict[str, Any]:

@@ -100,7 +100,7 @@ class ApiKeyService:
         """
         while True:
             key = make_key()
-            rotation = KeyRotation(str(uuid7()), account_id, prefix, prefix_of(key), self._clock())
+            rotation = KeyRotation(account_id, prefix, prefix_of(key), self._clock())
             if (stored := await self._keys.rotate(rotation, hash_key(key), claim)) is not None:
                 found, is_new = stored
                 return found, key if is_new else None

@@ -1,7 +1,7 @@
 """Jobs of one account: read, awaited, watched, removed."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 
 from allaprima.domain.events import Event, EventId, EventType
 from allaprima.domain.jobs import Job, JobFilter
@@ -74,7 +74,7 @@ class JobService:
         await self.get(account_id, job_id)
         await self._images.remove_files(await self._transitions.remove(job_id))
 
-    async def watch(self, job: Job, after: EventId | None = None) -> AsyncIterator[Event]:
+    async def watch(self, job: Job, after: EventId | None = None) -> AsyncGenerator[Event]:
         """Yield a job's events to its end: those after one that the client has seen, or all that are remembered."""
         if job.is_finished and self._bus.last(job.id) is None:
             yield self._bus.final_event(EventType.of_end(job.state))
