@@ -1,9 +1,9 @@
 """`/v1/keys` and `/v1/key`: API keys in the platform's form. All routes but `GET /v1/key` need a management key."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Request, Response
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import BaseModel, ConfigDict, Field
 
 from allaprima.api.deps import ManagementKey, OrdinaryKey, ServiceDep, SettingsDep
 from allaprima.api.errors import problems
@@ -12,79 +12,34 @@ from allaprima.api.http.idempotency import ClaimHeader, claim_of
 from allaprima.api.http.openapi import body_of
 from allaprima.domain.accounts import ApiKey, KeySpec, LimitPeriod, SpendLimit
 from allaprima.domain.billing import to_credits, to_usd
-from allaprima.domain.fields import Flag, choice, refusal
+from allaprima.domain.fields import Flag
 from allaprima.domain.timestamps import iso
 from allaprima.service.app import Service
 
 router = APIRouter(tags=["keys"])
 
 #: The platform's scopes; only `model:image` has an effect on this server.
-SCOPES = tuple(
-    f"model:{what}" for what in ("chat", "responses", "image", "audio", "video", "embeddings", "speech", "ocr")
-)
-MAX_NAME = 200
-#: Largest spend limit in US dollars.
-MAX_THRESHOLD = 1_000_000_000
-MAX_REQUESTS_PER_MINUTE = 1_000_000
-
-
-def _is_number(value: Any, low: float, high: float) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high
-
-
-def _threshold(value: Any) -> float:
-    if not _is_number(value, 0, MAX_THRESHOLD):
-        raise refusal(f"must be US dollars from 0 to {MAX_THRESHOLD}")
-    return float(value)
+Scope = Literal[
+    "model:chat",
+    "model:responses",
+    "model:image",
+    "model:audio",
+    "model:video",
+    "model:embeddings",
+    "model:speech",
+    "model:ocr",
+]
+#: Numbers and strings as they are: no "5" for 5, no true for 1.
+_STRICT = Field(strict=True, allow_inf_nan=False)
 
 
 class LimitBody(BaseModel):
     """The most that a key may be charged in a period."""
 
-    retention: Annotated[LimitPeriod, BeforeValidator(choice(*LimitPeriod))] = Field(
-        description="Periods begin at 00:00 UTC, a week on Monday, a month on the first."
-    )
-    threshold: Annotated[
-        float, BeforeValidator(_threshold), WithJsonSchema({"type": "number", "minimum": 0, "maximum": MAX_THRESHOLD})
-    ] = Field(description="US dollars.")
+    model_config = ConfigDict(extra="forbid")
 
-
-def _name(value: Any) -> Any:
-    if value is None:
-        return None
-    if not isinstance(value, str) or len(value) > MAX_NAME or any("\ud800" <= one <= "\udfff" for one in value):
-        raise refusal(f"must be a string of at most {MAX_NAME} characters, or null")
-    return value
-
-
-def _limit(value: Any) -> Any:
-    if value is not None and (not isinstance(value, dict) or set(value) != set(LimitBody.model_fields)):
-        raise refusal("must be null or an object of retention and threshold")
-    return value
-
-
-def _scopes(value: Any) -> Any:
-    if value is None:
-        return None
-    if not isinstance(value, list) or not all(isinstance(scope, str) and scope in SCOPES for scope in value):
-        raise refusal(f"must be null or a list of scopes; known are {', '.join(SCOPES)}")
-    return list(dict.fromkeys(value))
-
-
-def _requests_per_minute(value: Any) -> Any:
-    if value is not None and not (isinstance(value, int) and _is_number(value, 1, MAX_REQUESTS_PER_MINUTE)):
-        raise refusal(f"must be null or an integer from 1 to {MAX_REQUESTS_PER_MINUTE}")
-    return value
-
-
-def _safety_threshold(value: Any) -> Any:
-    if value is not None and not _is_number(value, 0, 1):
-        raise refusal("must be null or a number from 0 to 1")
-    return value
-
-
-def _or_null(**schema: Any) -> WithJsonSchema:
-    return WithJsonSchema({"anyOf": [schema, {"type": "null"}]})
+    retention: LimitPeriod = Field(description="Periods begin at 00:00 UTC, a week on Monday, a month on the first.")
+    threshold: Annotated[float, _STRICT, Field(ge=0, le=1_000_000_000)] = Field(description="US dollars.")
 
 
 class KeyBody(BaseModel):
@@ -92,20 +47,16 @@ class KeyBody(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    name: Annotated[str | None, BeforeValidator(_name), _or_null(type="string", maxLength=MAX_NAME)] = None
+    name: Annotated[str, Field(strict=True, max_length=200)] | None = None
     disabled: Flag = Field(default=False, description="A disabled key is refused until it is enabled again.")
-    limit: Annotated[LimitBody | None, BeforeValidator(_limit)] = Field(None, description="null: no limit.")
-    scopes: Annotated[
-        list[str] | None, BeforeValidator(_scopes), _or_null(type="array", items={"type": "string", "enum": SCOPES})
-    ] = Field(None, description="null: all.")
-    requests_per_minute: Annotated[
-        int | None,
-        BeforeValidator(_requests_per_minute),
-        _or_null(type="integer", minimum=1, maximum=MAX_REQUESTS_PER_MINUTE),
-    ] = Field(None, description="null: the server's.")
-    safety_threshold: Annotated[
-        float | None, BeforeValidator(_safety_threshold), _or_null(type="number", minimum=0, maximum=1)
-    ] = Field(None, description="null: the server's.")
+    limit: LimitBody | None = Field(None, description="null: no limit.")
+    scopes: list[Scope] | None = Field(None, description="null: all.")
+    requests_per_minute: Annotated[int, Field(strict=True, ge=1, le=1_000_000)] | None = Field(
+        None, description="null: the server's."
+    )
+    safety_threshold: Annotated[float, _STRICT, Field(ge=0, le=1)] | None = Field(
+        None, description="null: the server's."
+    )
 
     def changes(self) -> dict[str, Any]:
         """Return the members that were given, as members of a `KeySpec`."""
@@ -114,7 +65,7 @@ class KeyBody(BaseModel):
             "name": self.name,
             "is_disabled": self.disabled,
             "limit": limit,
-            "scopes": None if self.scopes is None else tuple(self.scopes),
+            "scopes": None if self.scopes is None else tuple(dict.fromkeys(self.scopes)),
             "requests_per_minute": self.requests_per_minute,
             "safety_threshold": self.safety_threshold,
         }
