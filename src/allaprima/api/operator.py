@@ -2,22 +2,23 @@
 
 A running server offers it on a Unix socket that its owner alone can connect to, which is the whole authentication; only
 one process may write to the database. Without a server the command line serves it to itself. Names travel in bodies,
-never in paths, so that every name works.
+never in paths, so that every name works. It is plain Starlette: FastAPI takes longer to import than a command to run.
 """
 
+import json
+from collections.abc import Awaitable, Callable
 from decimal import Decimal, InvalidOperation
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
-from fastapi import APIRouter, FastAPI, Request
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
-from pydantic import BaseModel, BeforeValidator, ConfigDict
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
 
-from allaprima.api.errors import add_error_handlers, status_of
-from allaprima.api.http.request_id import RequestIdMiddleware
 from allaprima.domain.accounts import Account, ApiKey, KeySpec
 from allaprima.domain.billing import to_credits
-from allaprima.domain.fields import Text, refusal, text
+from allaprima.domain.fields import problems_in, refusal, text
 from allaprima.errors import Error, FieldProblem, InvalidRequest
 from allaprima.service.app import OperatorService
 
@@ -27,14 +28,22 @@ MAX_NAME = 200
 MAX_PAYMENT_USD = 1_000_000
 
 
-def _name(value: Any) -> str:
+def _reference(value: Any) -> str:
+    """Accept any text that the database can hold, so that one that names nothing is refused as not found."""
     name = text(value)
-    if not name.strip():
+    if not name:
         raise refusal("must not be empty")
+    if any("\ud800" <= character <= "\udfff" for character in name):
+        raise refusal("must be valid Unicode")
+    return name
+
+
+def _name(value: Any) -> str:
+    name = _reference(value)
     if len(name) > MAX_NAME:
         raise refusal(f"must have at most {MAX_NAME} characters; it has {len(name)}")
-    if any(ord(character) < 32 or "\ud800" <= character <= "\udfff" for character in name):
-        raise refusal("must be valid Unicode without control characters")
+    if not name.isprintable() or not name.strip():
+        raise refusal("must have visible characters, and no control characters")
     return name
 
 
@@ -49,7 +58,9 @@ def _usd(value: Any) -> Decimal:
     return usd
 
 
+Reference = Annotated[str, BeforeValidator(_reference)]
 Name = Annotated[str, BeforeValidator(_name)]
+B = TypeVar("B", bound=BaseModel)
 
 
 class _Body(BaseModel):
@@ -61,7 +72,7 @@ class NewKey(_Body):
 
     name: Name | None = None
     #: Id or name; None: the first account.
-    account: Text | None = None
+    account: Reference | None = None
     is_management: bool = False
 
 
@@ -69,7 +80,7 @@ class Revocation(_Body):
     """The key to revoke."""
 
     #: The 8 characters after `ap_`.
-    prefix: Text
+    prefix: Reference
 
 
 class NewAccount(_Body):
@@ -82,59 +93,71 @@ class Payment(_Body):
     """An amount to pay into an account."""
 
     #: Id or name.
-    account: Text
+    account: Reference
     #: A decimal number in a string, so that no digit is lost. Below zero: to take out.
     usd: Annotated[Decimal, BeforeValidator(_usd)]
     note: Name | None = None
 
 
-def create_operator_app(operator: OperatorService) -> FastAPI:
+def create_operator_app(operator: OperatorService) -> Starlette:
     """Return the application of an open data folder.
 
-    Every `Error` is answered as `{"code", "message"}` of its class; a body that is not valid as `InvalidRequest`.
+    Every `Error` is answered as `{"code", "message"}` of its class; a body that is not valid is an `InvalidRequest`.
     """
-    app = FastAPI(title="allaprima operator", docs_url=None, redoc_url=None, openapi_url=None)
-    app.include_router(_routes(operator))
-    add_error_handlers(app)
-    app.add_exception_handler(Error, _answer_error)
-    app.add_exception_handler(RequestValidationError, _answer_invalid)
-    app.add_middleware(RequestIdMiddleware)
-    return app
+    routes = [*_key_routes(operator), *_account_routes(operator)]
+    return Starlette(routes=routes, exception_handlers={Error: _answer_error})
 
 
-def _routes(operator: OperatorService) -> APIRouter:
-    router = APIRouter()
-
-    @router.post("/keys")
+def _key_routes(operator: OperatorService) -> list[Route]:
     async def create_key(body: NewKey) -> dict[str, Any]:
         account_id = None if body.account is None else (await operator.accounts.find(body.account)).id
         spec = KeySpec(name=body.name, is_management=body.is_management)
         record, key = await operator.keys.create(spec, account_id)
         return _shown_key(record) | {"key": key}
 
-    @router.get("/keys")
-    async def list_keys() -> list[dict[str, Any]]:
-        return [_shown_key(record) for record in await operator.keys.all()]
+    async def list_keys(_request: Request) -> JSONResponse:
+        return JSONResponse([_shown_key(record) for record in await operator.keys.all()])
 
-    @router.post("/keys/revoke")
     async def revoke_key(body: Revocation) -> dict[str, Any]:
         await operator.keys.revoke(body.prefix)
         return {"prefix": body.prefix, "revoked": True}
 
-    @router.post("/accounts")
+    return [
+        Route("/keys", list_keys, methods=["GET"]),
+        _post("/keys", NewKey, create_key),
+        _post("/keys/revoke", Revocation, revoke_key),
+    ]
+
+
+def _account_routes(operator: OperatorService) -> list[Route]:
     async def create_account(body: NewAccount) -> dict[str, Any]:
         return _shown_account(await operator.accounts.create(body.name))
 
-    @router.get("/accounts")
-    async def list_accounts() -> list[dict[str, Any]]:
-        return [_shown_account(account) for account in await operator.account_records.all()]
+    async def list_accounts(_request: Request) -> JSONResponse:
+        return JSONResponse([_shown_account(account) for account in await operator.account_records.all()])
 
-    @router.post("/accounts/credit")
     async def credit_account(body: Payment) -> dict[str, Any]:
         account = await operator.accounts.find(body.account)
         return _shown_account(await operator.accounts.credit(account.id, to_credits(body.usd), body.note))
 
-    return router
+    return [
+        Route("/accounts", list_accounts, methods=["GET"]),
+        _post("/accounts", NewAccount, create_account),
+        _post("/accounts/credit", Payment, credit_account),
+    ]
+
+
+def _post(path: str, model: type[B], operation: Callable[[B], Awaitable[dict[str, Any]]]) -> Route:
+    async def endpoint(request: Request) -> JSONResponse:
+        try:
+            body = model.model_validate(json.loads(await request.body()))
+        except ValidationError as exc:
+            raise InvalidRequest(*problems_in(exc)) from exc
+        except ValueError as exc:
+            raise InvalidRequest(FieldProblem("body", "must be JSON")) from exc
+        return JSONResponse(await operation(body))
+
+    return Route(path, endpoint, methods=["POST"])
 
 
 def _shown_key(record: ApiKey) -> dict[str, Any]:
@@ -161,14 +184,8 @@ def _shown_account(account: Account) -> dict[str, Any]:
 
 
 async def _answer_error(_request: Request, error: Exception) -> JSONResponse:
+    # The table of statuses is in a module that imports FastAPI.
+    from allaprima.api.errors import status_of
+
     assert isinstance(error, Error)  # it is registered for these
-    # The message may repeat a name with a lone surrogate, which UTF-8 can't hold.
-    message = error.message.encode(errors="replace").decode()
-    return JSONResponse({"code": error.code, "message": message}, status_of(error))
-
-
-async def _answer_invalid(request: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, RequestValidationError)  # it is registered for these
-    # Each location starts with "body".
-    problems = [FieldProblem(".".join(map(str, one["loc"][1:])) or "body", one["msg"]) for one in error.errors()]
-    return await _answer_error(request, InvalidRequest(*problems))
+    return JSONResponse({"code": error.code, "message": error.message}, status_of(error))

@@ -9,8 +9,8 @@ from collections.abc import AsyncIterator, Generator
 from contextlib import asynccontextmanager, contextmanager, nullcontext
 
 import uvicorn
-from fastapi import FastAPI
 from rich.console import Console
+from starlette.types import ASGIApp
 from uvicorn.loops.auto import auto_loop_factory
 
 from allaprima.api.app import create_app
@@ -113,7 +113,7 @@ def _freeze_objects() -> None:
     gc.freeze()
 
 
-def _server(app: FastAPI) -> _Server:
+def _server(app: ASGIApp) -> _Server:
     return _Server(
         uvicorn.Config(
             app,
