@@ -48,7 +48,7 @@ def main() -> None:
     batched_steps()
     print(f"\n| work | per second, one after another | per second, {cores} at a time | ratio |\n|---|---|---|---|")
     settings = EngineSettings()
-    generator = build_generator(open_models(settings)[0], SafetyChecker.load(), settings)
+    generator = build_generator(open_models(())[0], SafetyChecker.load(), settings)
 
     def image(seed: int) -> bytes:
         return generator.generate(REQUEST.changed(seed=seed), never_cancelled, StepCallback()).images[0].data

@@ -265,7 +265,9 @@ def make_key(data_dir: Path) -> str:
 
     async def create() -> str:
         async with open_operator(Settings(store={"data_dir": data_dir})) as operator:
-            return (await operator.keys.create(KeySpec(name="load")))[1]
+            _, key = await operator.keys.create(KeySpec(name="load"))
+            assert key is not None  # it is new
+            return key
 
     return asyncio.run(create())
 

@@ -92,7 +92,7 @@ class Captions:
         t5, clip = self._encoded(prompts)
         whose = torch.zeros_like(t5)
         for row, prompt in zip(whose, prompts, strict=True):
-            told = self._whose(prompt)[: self._t5.room]
+            told = self._whose(prompt)[: self._t5.max_tokens]
             row[: len(told)] = torch.tensor(told)
         return t5, clip, whose
 

@@ -34,7 +34,7 @@ def test_a_checkpoint_paints_under_its_own_name(tmp_path: Path, serve: Serve, ch
     [listed] = [
         model for model in httpx2.get(f"{server.url}/v1/models").json()["data"] if model["id"] == "flux/schnell"
     ]
-    assert listed["painted_by"] == "flux/schnell"
+    assert listed["served_by"] == "flux/schnell"
     assert listed["revision"] == answer.json()["meta"]["revision"]
 
 

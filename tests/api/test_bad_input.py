@@ -306,9 +306,9 @@ async def test_every_bad_field_is_named_at_once(client: httpx2.AsyncClient) -> N
         "steps": 13,
         "stream": True,
     }
-    words = await refuse(client, "n", **bad)
-    for name in (*bad, "image_size.width", "image_size.height"):
-        assert f"{name}: " in words or name == "image_size"
+    words = await refuse(client, next(iter(bad)), **bad)
+    for name in bad:
+        assert re.search(rf"\b{name}(\.width)?: ", words)
 
 
 @pytest.mark.parametrize(
@@ -376,7 +376,8 @@ async def test_a_late_duplicate_among_many_names_is_found_quickly(client: httpx2
 @pytest.mark.parametrize("name", ["\ud800", "x\udfff"])
 @pytest.mark.parametrize("place", ["body", "image_size"])
 async def test_a_field_name_that_is_no_unicode_is_refused(client: httpx2.AsyncClient, name: str, place: str) -> None:
-    await refuse(client, place, **({name: 1} if place == "body" else {"image_size": {name: 1}}))
+    shown = name.encode("ascii", "backslashreplace").decode()
+    await refuse(client, shown, **({name: 1} if place == "body" else {"image_size": {name: 1}}))
 
 
 @pytest.mark.parametrize(("opening", "closing"), [("[", "]"), ('{"a":', "}")])
@@ -392,7 +393,9 @@ async def test_nesting_without_end_is_refused(
 async def test_no_depth_of_nesting_is_an_error_of_the_server(client: httpx2.AsyncClient) -> None:
     for depth in range(800, 1000, 2):
         nested = "[" * depth + "]" * depth
-        answer = await client.post(IMAGES_PATH, content=f'{{"n": {nested}, "num_images": {nested}, "prompt": {nested}}}')
+        answer = await client.post(
+            IMAGES_PATH, content=f'{{"n": {nested}, "num_images": {nested}, "prompt": {nested}}}'
+        )
         assert answer.status_code == 400
 
 

@@ -243,4 +243,6 @@ async def test_the_key_is_documented_where_it_is_needed(document: dict[str, Any]
         "/health",
         "/ready",
     }
-    assert [(schemes[name]["type"], schemes[name]["scheme"].lower()) for name in needed[IMAGES_PATH]] == [("http", "bearer")]
+    assert [(schemes[name]["type"], schemes[name]["scheme"].lower()) for name in needed[IMAGES_PATH]] == [
+        ("http", "bearer")
+    ]

@@ -11,12 +11,12 @@ import pytest
 from PIL import Image
 
 from allaprima.api.dialects.aiml.sizes import PRESETS
-from allaprima.api.v1.paths import OTHER_IMAGES_PATHS, IMAGES_PATH
+from allaprima.api.v1.paths import IMAGES_PATH, OTHER_IMAGES_PATHS
 from allaprima.domain.generation import ImageFormat
 from allaprima.domain.jobs import JobState
 from allaprima.service.app import Service
 from allaprima.settings import ServerSettings
-from fakes import SCHNELL, FakeClock, FakeEngine, client_of, open_service
+from fakes import SCHNELL, FakeClock, FakeEngine, client_of, ended, open_service
 
 BODY: dict[str, Any] = {"model": "flux/schnell", "prompt": "a lighthouse at dusk"}
 
@@ -156,7 +156,13 @@ async def test_every_published_form_of_the_path_answers(client: httpx2.AsyncClie
 
 def test_the_forms_are_with_and_without_v1_slash_and_with_url() -> None:
     assert len({IMAGES_PATH, *OTHER_IMAGES_PATHS}) == 8
-    assert {IMAGES_PATH, f"{IMAGES_PATH}/", "/images/generations", "/images/generations/", f"{IMAGES_PATH}/with-url"} <= {IMAGES_PATH, *OTHER_IMAGES_PATHS}
+    assert {
+        IMAGES_PATH,
+        f"{IMAGES_PATH}/",
+        "/images/generations",
+        "/images/generations/",
+        f"{IMAGES_PATH}/with-url",
+    } <= {IMAGES_PATH, *OTHER_IMAGES_PATHS}
 
 
 async def test_every_form_of_the_key_is_accepted(anonymous: httpx2.AsyncClient, key: str) -> None:
@@ -436,7 +442,9 @@ async def test_without_stand_in_the_loaded_models_are_named(
 
 async def test_fields_without_effect_are_named(client: httpx2.AsyncClient) -> None:
     inert = {"guidance_scale": 3.5, "acceleration": "none", "user": None, "quality": "hd"}
-    answer = await client.post(IMAGES_PATH, json=BODY | {"model": "sketch", "image_size": {"width": 512, "depth": 2}} | inert)
+    answer = await client.post(
+        IMAGES_PATH, json=BODY | {"model": "sketch", "image_size": {"width": 512, "depth": 2}} | inert
+    )
     assert answer.status_code == 200
     assert answer.headers["x-ignored-fields"] == "guidance_scale, acceleration, user, quality, image_size.depth"
     assert answer.json()["meta"]["warnings"] == [
@@ -478,4 +486,4 @@ async def test_when_the_wait_is_over_the_job_goes_on(service: Service, key: str,
     assert body["message"] == "Generation timeout"
     assert body["job_id"] == answer.headers["x-inference-id"]
     engine.release()
-    assert (await service.jobs.wait(body["job_id"], 30)).state is JobState.SUCCEEDED
+    assert (await ended(service, body["job_id"])).state is JobState.SUCCEEDED

@@ -17,7 +17,7 @@ from PIL import Image
 from uuid_utils import uuid7
 
 from allaprima.domain.generation import GenerationRequest
-from allaprima.domain.models import SKETCH_ID, ModelInfo, Precision
+from allaprima.domain.models import SKETCH_ID, Precision
 from allaprima.domain.progress import StepCallback
 from allaprima.engine.generator import Generator
 from allaprima.engine.local import LocalEngine
@@ -25,9 +25,11 @@ from allaprima.engine.pipeline import Pipeline
 from allaprima.engine.safety.checker import SafetyChecker
 from allaprima.flux import CancelCheck
 from allaprima.kernels import library
+from allaprima.kernels.library import IsaLevel
 from allaprima.settings import DEFAULT_SAFETY_THRESHOLD
 from allaprima.weights.open import open_model
 from allaprima.weights.paths import sketch_folder
+from allaprima.weights.roster import open_roster
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -60,7 +62,7 @@ def new_engine(max_concurrency: int = 1) -> LocalEngine:
         model = open_model(sketch_folder()).load()
         return {model.id: Generator(Pipeline(model, "cpu"), SafetyChecker.load(), DEFAULT_SAFETY_THRESHOLD)}
 
-    engine = LocalEngine((ModelInfo(SKETCH_ID, "", "sketch", ""),), load, {}, max_concurrency)
+    engine = LocalEngine(open_roster(()), load, max_concurrency)
     engine.start()
     return engine
 

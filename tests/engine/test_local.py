@@ -13,18 +13,18 @@ from types import SimpleNamespace
 import pytest
 
 from allaprima.domain.generation import GeneratedImage, GenerationRequest, GenerationResult, Timings
-from allaprima.domain.models import SKETCH_ID, ModelInfo, Precision
+from allaprima.domain.models import SKETCH_ID, Precision
 from allaprima.domain.progress import Progress, StepCallback, StepDone
 from allaprima.engine.generator import Generator
 from allaprima.engine.local import LoadGenerators, LocalEngine
 from allaprima.errors import Cancelled, Draining, GenerationFailed, WeightsCorrupt
 from allaprima.flux import CancelCheck
 from allaprima.kernels import library
+from allaprima.weights.roster import open_roster
 
 #: Longest wait for anything here, in seconds.
 LIMIT_S = 120
 
-MODELS = (ModelInfo(SKETCH_ID, "", "sketch", "The built-in model."),)
 REQUEST = GenerationRequest(prompt="an apple", seed=1, model=SKETCH_ID, width=64, height=64, steps=3)
 CRASH = REQUEST.changed(prompt="crash")
 REFUSE = REQUEST.changed(prompt="refuse")
@@ -84,7 +84,7 @@ def sketch_engine(generator: Generator) -> Iterator[LocalEngine]:
 
 
 def running(load: LoadGenerators) -> Iterator[LocalEngine]:
-    opened = LocalEngine(MODELS, load, {})
+    opened = LocalEngine(open_roster(()), load)
     opened.start()
     yield opened
     opened.close()
@@ -97,17 +97,18 @@ def test_engine_is_ready_and_has_revisions_once_its_models_are_loaded(scripted: 
         assert may_load.wait(LIMIT_S)
         return {SKETCH_ID: scripted}
 
-    engine = LocalEngine(MODELS, load, {})
+    engine = LocalEngine(open_roster(()), load)
     engine.start()
     future = engine.submit("early", REQUEST, StepCallback())
     assert not engine.is_ready
-    assert engine.models == MODELS
+    [info] = engine.models
+    assert (info.id, info.revision) == (SKETCH_ID, "")
 
     may_load.set()
     engine.ready.result(LIMIT_S)
 
     assert engine.is_ready
-    assert engine.models == (replace(MODELS[0], revision="r1", precision=Precision.FP32, kernels=library.signature()),)
+    assert engine.models == (replace(info, revision="r1", precision=Precision.FP32, kernels=library.signature()),)
     assert future.result(LIMIT_S).images[0].data == b"an apple"
     engine.close()
 
@@ -117,7 +118,7 @@ def test_loading_error_fails_ready_and_closing_fails_queued_requests(error: Exce
     def load(_check: CancelCheck) -> dict[str, Generator]:
         raise error
 
-    engine = LocalEngine(MODELS, load, {})
+    engine = LocalEngine(open_roster(()), load)
     engine.start()
     waiting = engine.submit("waiting", REQUEST, StepCallback())
 
@@ -146,7 +147,7 @@ def test_steps_are_reported_in_order(engine: LocalEngine) -> None:
 
 
 def test_requests_run_concurrently_up_to_the_maximum(scripted: ScriptedGenerator) -> None:
-    engine = LocalEngine(MODELS, lambda _check: {SKETCH_ID: scripted}, {}, max_concurrency=2)
+    engine = LocalEngine(open_roster(()), lambda _check: {SKETCH_ID: scripted}, max_concurrency=2)
     engine.start()
     gates = [Gate() for _ in range(3)]
     requests = [REQUEST.changed(prompt=f"prompt {number}") for number in range(3)]
@@ -164,7 +165,7 @@ def test_requests_run_concurrently_up_to_the_maximum(scripted: ScriptedGenerator
 
 
 def test_closing_ends_all_concurrent_requests(scripted: ScriptedGenerator) -> None:
-    engine = LocalEngine(MODELS, lambda _check: {SKETCH_ID: scripted}, {}, max_concurrency=3)
+    engine = LocalEngine(open_roster(()), lambda _check: {SKETCH_ID: scripted}, max_concurrency=3)
     engine.start()
     gates = [Gate() for _ in range(4)]
     futures = [engine.submit(str(number), REQUEST, gate) for number, gate in enumerate(gates)]
@@ -310,7 +311,7 @@ def test_closing_stops_loading_at_its_next_check(scripted: ScriptedGenerator) ->
             check()
             asked.set()
 
-    engine = LocalEngine(MODELS, load, {})
+    engine = LocalEngine(open_roster(()), load)
     engine.start()
     waiting = engine.submit("a", REQUEST, StepCallback())
     assert asked.wait(10)

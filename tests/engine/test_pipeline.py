@@ -49,8 +49,8 @@ def test_short_prompt_of_known_words_gives_no_warnings(pipeline: Pipeline, sketc
     assert conditioning.embeddings.vec.shape == (1, sketch.config.transformer.vec_in_dim)
 
 
-def test_unknown_words_and_a_prompt_that_is_too_long_both_give_a_warning(pipeline: Pipeline, sketch: Model) -> None:
-    room = sketch.t5_tokenizer.room
+def test_unknown_words_and_a_prompt_that_is_too_long_are_both_said(pipeline: Pipeline, sketch: Model) -> None:
+    room = sketch.t5_tokenizer.max_tokens
 
     warnings = pipeline.encode("Qwertz " + "apple " * (room + 1) + "asdfgh", never_cancelled).warnings
 
@@ -61,7 +61,9 @@ def test_unknown_words_and_a_prompt_that_is_too_long_both_give_a_warning(pipelin
 
 
 def test_unknown_words_do_not_change_the_embeddings(pipeline: Pipeline) -> None:
-    plain, padded = (pipeline.encode(prompt, never_cancelled) for prompt in ("a red apple", "a qwertz red apple asdfgh"))
+    plain, padded = (
+        pipeline.encode(prompt, never_cancelled) for prompt in ("a red apple", "a qwertz red apple asdfgh")
+    )
 
     assert torch.equal(plain.embeddings.txt, padded.embeddings.txt)
     assert torch.equal(plain.embeddings.vec, padded.embeddings.vec)

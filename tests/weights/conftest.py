@@ -1,4 +1,4 @@
-"""A model so small that reading and writing it takes no time, with every network's every kind of layer."""
+"""A model of the smallest sizes that has every kind of layer of each network, and a published checkpoint."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from tokenizers import Tokenizer
 from allaprima.flux import AutoencoderConfig, CLIPConfig, ModelConfig, T5Config, TransformerConfig
 from allaprima.weights.builtin import save_model
 from allaprima.weights.networks import Networks
+from allaprima.weights.packed_cache import PackedWeightCache
 from allaprima.weights.tokenizers import word_tokenizer
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ TINY = ModelConfig(
 
 @pytest.fixture
 def networks() -> Networks:
-    """Random weights that bfloat16 holds exactly."""
+    """Random weights that bfloat16 represents exactly."""
     generator = torch.Generator().manual_seed(0)
     made = Networks(TINY).requires_grad_(requires_grad=False)
     for tensor in made.state_dict().values():
@@ -61,7 +62,7 @@ def config() -> ModelConfig:
 
 @pytest.fixture
 def folder(tmp_path: Path, networks: Networks, tokenizer: Tokenizer) -> Path:
-    """The folder of a sound model."""
+    """A valid model folder."""
     made = tmp_path / "tiny"
     save_model(made, "tests/tiny", TINY, networks, tokenizer)
     return made
@@ -69,9 +70,24 @@ def folder(tmp_path: Path, networks: Networks, tokenizer: Tokenizer) -> Path:
 
 @pytest.fixture(scope="session")
 def published(tmp_path_factory: pytest.TempPathFactory) -> Published:
-    """A small FLUX.1 [schnell] to be written in every layout."""
+    """A small FLUX.1 [schnell], to be written in every checkpoint format."""
     from weights.published import Published, make_networks, write_tokenizers
 
     folder = tmp_path_factory.mktemp("tokenizers")
     write_tokenizers(folder)
     return Published(make_networks(), folder)
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path, published: Published) -> Path:
+    """The folder of a valid checkpoint."""
+    from weights.published import write_bfl
+
+    folder = tmp_path / "checkpoint"
+    write_bfl(folder, published)
+    return folder
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> PackedWeightCache:
+    return PackedWeightCache(tmp_path / "cache")

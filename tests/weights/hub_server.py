@@ -1,4 +1,4 @@
-"""A small hub on loopback: repositories of files, told and served the way huggingface_hub asks for them."""
+"""A small hub on loopback that lists and serves files of repositories as huggingface_hub expects."""
 
 import hashlib
 import json
@@ -12,25 +12,25 @@ from pathlib import Path
 from urllib.parse import unquote, urlparse
 
 COMMIT = "c" * 40
-#: From this size on a file is kept as the hub keeps large ones, by its SHA-256.
+#: Least bytes of a file that the hub stores by its SHA-256, as the real one does with large files.
 LARGE = 1000
 
 
 @dataclass
 class Hub:
-    """What the server has and how it behaves; may be changed while it runs."""
+    """The server's content and behaviour; may be changed while it runs."""
 
-    #: Content by repository and name.
+    #: Content by repository and file name.
     repos: dict[str, dict[str, bytes]] = field(default_factory=dict)
-    #: Repositories that ask for this token.
+    #: The token that a repository requires.
     gated: dict[str, str] = field(default_factory=dict)
-    #: Served instead of what was told, by name.
+    #: Served in place of the listed content, by file name.
     swapped: dict[str, bytes] = field(default_factory=dict)
-    #: Bytes of a file after which the connection breaks off, once each, by name.
+    #: Bytes of a file after which the connection is closed, once, by file name.
     breaks: dict[str, int] = field(default_factory=dict)
     #: Seconds to wait after each 64 KiB.
     pause_s: float = 0.0
-    #: Every download that was asked for: name, and the byte it began at.
+    #: Every download: file name and first byte.
     downloads: list[tuple[str, int]] = field(default_factory=list)
     address: str = ""
 
@@ -41,7 +41,7 @@ class Hub:
 
 
 def digest(content: bytes) -> str:
-    """Return a file's SHA-256, or git's name of it for a small one."""
+    """Return the SHA-256 of a large file, or git's blob hash of a small one."""
     if len(content) >= LARGE:
         return hashlib.sha256(content).hexdigest()
     return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
@@ -69,15 +69,15 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def log_message(self, *_: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
     def do_HEAD(self) -> None:
-        self._answer(with_body=False)
+        self._respond(with_body=False)
 
     def do_GET(self) -> None:
-        self._answer(with_body=True)
+        self._respond(with_body=True)
 
-    def _answer(self, *, with_body: bool) -> None:
+    def _respond(self, *, with_body: bool) -> None:
         parts = unquote(urlparse(self.path).path).strip("/").split("/")
         is_api = parts[:2] == ["api", "models"]
         repo = "/".join(parts[2:4] if is_api else parts[:2])
@@ -115,15 +115,15 @@ class _Handler(BaseHTTPRequestHandler):
         return {"id": repo, "sha": COMMIT, "siblings": siblings, "cardData": {"license": "apache-2.0"}, "tags": []}
 
     def _file(self, repo: str, name: str, *, with_body: bool) -> None:
-        told = self.hub.repos[repo].get(name)
-        if told is None:
+        listed = self.hub.repos[repo].get(name)
+        if listed is None:
             self._refuse(404, "EntryNotFound")
             return
-        content = self.hub.swapped.get(name, told)
-        asked = self.headers.get("range", "bytes=0-").removeprefix("bytes=").split("-")[0]
-        start = int(asked)
+        content = self.hub.swapped.get(name, listed)
+        first_byte = self.headers.get("range", "bytes=0-").removeprefix("bytes=").split("-")[0]
+        start = int(first_byte)
         self.send_response(206 if "range" in self.headers else 200)
-        self.send_header("ETag", f'"{digest(told)}"')
+        self.send_header("ETag", f'"{digest(listed)}"')
         self.send_header("X-Repo-Commit", COMMIT)
         self.send_header("Content-Length", str(len(content) - start))
         if "range" in self.headers:
@@ -135,8 +135,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _stream(self, content: bytes, start: int, stop: int) -> None:
         try:
-            for place in range(start, stop, 2**16):
-                self.wfile.write(content[place : min(stop, place + 2**16)])
+            for offset in range(start, stop, 2**16):
+                self.wfile.write(content[offset : min(stop, offset + 2**16)])
                 time.sleep(self.hub.pause_s)
         except OSError:
             self.close_connection = True

@@ -1,4 +1,4 @@
-"""A FLUX.1 [schnell] of the smallest sizes, and writers of every layout that people publish it in."""
+"""A FLUX.1 [schnell] of the smallest sizes, and writers of every checkpoint format that it is published in."""
 
 import json
 from collections.abc import Callable
@@ -12,13 +12,18 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from torch import Tensor
 
+from allaprima.domain.generation import GenerationRequest
+from allaprima.domain.models import Precision
+from allaprima.engine.pipeline import Pipeline
 from allaprima.flux import AutoencoderConfig, CLIPConfig, ModelConfig, T5Config, TransformerConfig
-from allaprima.weights.networks import Networks
+from allaprima.weights.checkpoint.loader import open_checkpoint
+from allaprima.weights.networks import Model, Networks
+from allaprima.weights.packed_cache import PackedWeightCache
 from allaprima.weights.tokenizers import clip_tokenizer
 from flux.oracles import autoencoder_oracle, clip_oracle, randomize, t5_oracle, transformer_oracle
 from weights.prompts import PROMPTS
 
-#: Room for every piece that either tokenizer may learn.
+#: More than the tokens that either tokenizer learns.
 VOCABULARY = 540
 CONFIG = ModelConfig(
     transformer=TransformerConfig(
@@ -38,19 +43,21 @@ CONFIG = ModelConfig(
         ch=32, ch_mult=(1, 2), num_res_blocks=1, z_channels=4, scale_factor=0.3611, shift_factor=0.1159
     ),
 )
+REQUEST = GenerationRequest(prompt="a red apple on a beach", seed=7, model="flux/schnell", width=64, height=96, steps=2)
 Tensors = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
 class Published:
-    """The weights, all of which bfloat16 holds exactly, and a folder of the tokenizers."""
+    """Weights that bfloat16 represents exactly, and the folder of the tokenizers."""
 
     networks: Networks
     tokenizers: Path
 
-    def tensors(self, part: str) -> Tensors:
-        """One network's tensors in bfloat16, under our names."""
-        return {name: tensor.bfloat16() for name, tensor in self.networks.get_submodule(part).state_dict().items()}
+    def tensors(self, component: str) -> Tensors:
+        """The tensors of one component in bfloat16, under our names."""
+        network = self.networks.get_submodule(component)
+        return {name: tensor.bfloat16() for name, tensor in network.state_dict().items()}
 
 
 def make_networks(config: ModelConfig = CONFIG) -> Networks:
@@ -62,11 +69,22 @@ def make_networks(config: ModelConfig = CONFIG) -> Networks:
     return networks.eval()
 
 
+def load_checkpoint(
+    path: Path, cache: PackedWeightCache, published: Published, precision: Precision | None = None
+) -> Model:
+    return open_checkpoint(path, cache, published.tokenizers).load("cpu", precision)
+
+
+def generate(model: Model, request: GenerationRequest = REQUEST) -> np.ndarray:
+    """Return the pixels of the first image of a request."""
+    return Pipeline(model, "cpu").generate(request)[0]
+
+
 # Tokenizers -----------------------------------------------------------------------------------------------------------
 
 
 def write_tokenizers(folder: Path) -> None:
-    """Train both tokenizers small, on the prompts, and write them as the diffusers folder has them."""
+    """Train two small tokenizers on the prompts and write them in the form of a diffusers folder."""
     t5 = Tokenizer(models.Unigram())
     t5.normalizer = normalizers.Sequence([normalizers.Nmt(), normalizers.NFKC()])
     t5.pre_tokenizer = pre_tokenizers.Metaspace()
@@ -89,25 +107,25 @@ def write_tokenizers(folder: Path) -> None:
     assert clip_tokenizer(*files).get_vocab_size() == len(vocabulary)
 
 
-# Layouts --------------------------------------------------------------------------------------------------------------
+# Checkpoint formats ---------------------------------------------------------------------------------------------------
 
 
 def write_diffusers(folder: Path, published: Published) -> None:
-    """By diffusers' and transformers' own hands, the large parts in shards."""
+    """Written by diffusers and transformers, the large component in shards."""
     networks = published.networks
-    parts = {
+    components = {
         "transformer": transformer_oracle(networks.transformer),
         "vae": autoencoder_oracle(networks.autoencoder),
         "text_encoder": clip_oracle(networks.clip, CONFIG.clip),
         "text_encoder_2": t5_oracle(networks.t5, CONFIG.t5),
     }
-    for name, part in parts.items():
-        part.bfloat16().save_pretrained(folder / name, max_shard_size="100KB" if name == "transformer" else "10GB")
+    for name, network in components.items():
+        network.bfloat16().save_pretrained(folder / name, max_shard_size="100KB" if name == "transformer" else "10GB")
     (folder / "model_index.json").write_text(json.dumps({"_class_name": "FluxPipeline"}))
 
 
 def write_bfl(folder: Path, published: Published) -> None:
-    """Transformer and autoencoder as Black Forest Labs publish them, the text encoders as ComfyUI's users have them."""
+    """Transformer and autoencoder in Black Forest Labs' format, text encoders in ComfyUI's."""
     folder.mkdir(exist_ok=True)
     save_file(published.tensors("transformer"), folder / "flux1-schnell.safetensors")
     in_float32 = {name: tensor.float() for name, tensor in published.tensors("autoencoder").items()}
@@ -118,12 +136,12 @@ def write_bfl(folder: Path, published: Published) -> None:
 def write_text_encoders(folder: Path, published: Published) -> None:
     t5 = published.tensors("t5")
     save_file(t5 | {"encoder.embed_tokens.weight": t5["shared.weight"].clone()}, folder / "t5xxl_fp16.safetensors")
-    beside = {"text_projection.weight": torch.ones(4, 4), "logit_scale": torch.ones(())}
-    save_file(published.tensors("clip") | beside, folder / "clip_l.safetensors")
+    unused = {"text_projection.weight": torch.ones(4, 4), "logit_scale": torch.ones(())}
+    save_file(published.tensors("clip") | unused, folder / "clip_l.safetensors")
 
 
 def write_bundle(folder: Path, published: Published, change: Callable[[Tensors], Tensors] = dict) -> None:
-    """Everything in one file, in the manner of ComfyUI. change: made to the transformer's and T5's tensors."""
+    """All components in one file, in ComfyUI's format. change: applied to the transformer's and T5's tensors."""
     folder.mkdir(exist_ok=True)
     prefixes = {
         "transformer": "model.diffusion_model.",
@@ -132,9 +150,9 @@ def write_bundle(folder: Path, published: Published, change: Callable[[Tensors],
         "autoencoder": "vae.",
     }
     bundle: Tensors = {f"text_encoders.{name}.logit_scale": torch.ones(()) for name in ("clip_l", "t5xxl")}
-    for part, prefix in prefixes.items():
-        tensors = published.tensors(part)
-        changed = change(tensors) if part in ("transformer", "t5") else tensors
+    for component, prefix in prefixes.items():
+        tensors = published.tensors(component)
+        changed = change(tensors) if component in ("transformer", "t5") else tensors
         bundle |= {prefix + name: tensor for name, tensor in changed.items()}
     save_file(bundle, folder / "flux1-schnell-fp8.safetensors")
 
@@ -165,8 +183,8 @@ def write_gguf(
     kind: gguf.GGMLQuantizationType = gguf.GGMLQuantizationType.BF16,
     architecture: str | None = "flux",
 ) -> None:
-    """Matrices in blocks of a kind and all else in float32, as city96's converter does; without an architecture, as
-    leejet's does.
+    """Matrices in one block type and all else in float32, as city96's converter writes; without an architecture, as
+    leejet's writes.
     """
     writer = gguf.GGUFWriter(path, architecture or "", use_temp_file=False)
     if architecture is None:
@@ -183,7 +201,7 @@ def write_gguf(
 
 
 def write_ggufs(folder: Path, published: Published) -> None:
-    """The transformer and T5 as GGUF, the rest beside them."""
+    """The transformer and T5 as GGUF, the other components as safetensors in the same folder."""
     write_bfl(folder, published)
     (folder / "flux1-schnell.safetensors").unlink()
     (folder / "t5xxl_fp16.safetensors").unlink()
@@ -193,7 +211,7 @@ def write_ggufs(folder: Path, published: Published) -> None:
 
 
 def write_leejet(folder: Path, published: Published) -> None:
-    """A GGUF without an architecture, its names behind a prefix."""
+    """A GGUF without an architecture, whose names have a prefix."""
     write_bfl(folder, published)
     (folder / "flux1-schnell.safetensors").unlink()
     prefixed = {f"model.diffusion_model.{name}": tensor for name, tensor in published.tensors("transformer").items()}
@@ -201,7 +219,7 @@ def write_leejet(folder: Path, published: Published) -> None:
 
 
 def write_mixture(folder: Path, published: Published) -> None:
-    """Parts of different layouts in one folder, under names that say nothing."""
+    """Components in different formats in one folder, in files whose names say nothing about them."""
     folder.mkdir(exist_ok=True)
     write_gguf(folder / "one.gguf", published.tensors("transformer"))
     save_file(published.tensors("t5"), folder / "two.safetensors")

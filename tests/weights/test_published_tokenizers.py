@@ -1,4 +1,4 @@
-"""FLUX's tokenizers against transformers' own, over files in the same formats."""
+"""FLUX's tokenizers give the same ids as those of transformers, from files in the same formats."""
 
 from pathlib import Path
 
@@ -16,11 +16,13 @@ def pair(published: Published) -> tuple[PromptTokenizer, PromptTokenizer]:
     return published_tokenizers((published.tokenizers,), CONFIG)
 
 
-def test_there_are_a_thousand_prompts() -> None:
+def test_a_thousand_distinct_prompts_are_compared() -> None:
     assert len(set(PROMPTS)) == 1000
 
 
-def test_t5_reads_as_transformers_does(published: Published, pair: tuple[PromptTokenizer, PromptTokenizer]) -> None:
+def test_t5_ids_equal_those_of_transformers(
+    published: Published, pair: tuple[PromptTokenizer, PromptTokenizer]
+) -> None:
     file = published.tokenizers / "tokenizer_2" / "tokenizer.json"
     theirs = T5TokenizerFast(tokenizer_file=str(file), extra_ids=0)
     long = " ".join(PROMPTS[:60])
@@ -32,7 +34,9 @@ def test_t5_reads_as_transformers_does(published: Published, pair: tuple[PromptT
     assert not pair[0].encode(PROMPTS[0]).over
 
 
-def test_clip_reads_as_transformers_does(published: Published, pair: tuple[PromptTokenizer, PromptTokenizer]) -> None:
+def test_clip_ids_equal_those_of_transformers(
+    published: Published, pair: tuple[PromptTokenizer, PromptTokenizer]
+) -> None:
     folder = published.tokenizers / "tokenizer"
     theirs = CLIPTokenizer(str(folder / "vocab.json"), str(folder / "merges.txt"))
 
@@ -41,13 +45,13 @@ def test_clip_reads_as_transformers_does(published: Published, pair: tuple[Promp
         assert list(pair[1].encode(prompt).ids) == wanted, prompt
 
 
-def test_a_checkpoint_without_tokenizers_says_what_to_do(tmp_path: Path, published: Published) -> None:
+def test_checkpoint_without_tokenizers_is_refused_with_what_to_do(tmp_path: Path, published: Published) -> None:
     with pytest.raises(WeightsMissing, match=f"{tmp_path} holds no tokenizers, .* with --tokenizer"):
         published_tokenizers((tmp_path,), CONFIG)
     assert published_tokenizers((tmp_path, published.tokenizers), CONFIG)[0].encode("red").ids
 
 
-def test_a_tokenizer_that_is_something_else_is_refused_by_name(tmp_path: Path, published: Published) -> None:
+def test_invalid_tokenizer_file_is_refused_by_name(tmp_path: Path, published: Published) -> None:
     for name in ("tokenizer", "tokenizer_2"):
         (tmp_path / name).mkdir()
         for file in (published.tokenizers / name).iterdir():

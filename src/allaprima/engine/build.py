@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Mapping
 
-from allaprima.domain.models import ModelInfo, Precision, find
+from allaprima.domain.models import Precision
 from allaprima.engine.device import max_concurrency, prepare_device
 from allaprima.engine.generator import Generator
 from allaprima.engine.local import LocalEngine
@@ -13,6 +13,7 @@ from allaprima.flux import CancelCheck, never_cancelled
 from allaprima.settings import EngineSettings
 from allaprima.weights.networks import ModelFiles
 from allaprima.weights.open import open_models
+from allaprima.weights.roster import ModelRoster
 
 logger = logging.getLogger(__name__)
 
@@ -24,14 +25,14 @@ def build_engine(settings: EngineSettings) -> LocalEngine:
     missing or cannot run the precision, or when two paths hold the same model.
     """
     prepare_device(settings)
-    opened = open_models(settings)
+    opened = open_models(settings.models, settings.tokenizer_dir, settings.weights_dir)
 
     def load(check: CancelCheck) -> Mapping[str, Generator]:
         safety = SafetyChecker.load()
         return {files.id: build_generator(files, safety, settings, check) for files in opened}
 
-    tokenizers = {files.id: files.tokenizers[0] for files in opened}
-    return LocalEngine(tuple(_info(files) for files in opened), load, tokenizers, max_concurrency(settings, opened))
+    roster = ModelRoster({files.id: files.tokenizers[0] for files in opened})
+    return LocalEngine(roster, load, max_concurrency(settings, opened))
 
 
 def build_generator(
@@ -42,9 +43,3 @@ def build_generator(
     model = files.load(settings.device, precision, check)
     logger.info("%s is loaded in %s, revision %s", model.id, model.precision, model.revision)
     return Generator(Pipeline(model, settings.device), safety, settings.safety_threshold)
-
-
-def _info(files: ModelFiles) -> ModelInfo:
-    """Return what is known of a model before it is loaded."""
-    entry = find(files.id)
-    return ModelInfo(files.id, "", entry.name if entry else files.id, entry.description if entry else "")

@@ -23,7 +23,7 @@ from allaprima.engine.generator import Generator
 from allaprima.errors import Cancelled, Draining, Error, GenerationFailed
 from allaprima.flux import CancelCheck
 from allaprima.kernels import library
-from allaprima.weights.tokenizers import PromptTokenizer
+from allaprima.weights.roster import ModelRoster
 
 logger = logging.getLogger(__name__)
 
@@ -50,18 +50,16 @@ class LocalEngine(Engine):
 
     def __init__(
         self,
-        models: tuple[ModelInfo, ...],
+        roster: ModelRoster,
         load: LoadGenerators,
-        tokenizers: Mapping[str, PromptTokenizer],
         max_concurrency: int = 1,
     ) -> None:
-        """models: what `load` will load, without revisions. load: may raise `WeightsError`.
+        """roster: the models that `load` loads. load: may raise `WeightsError`.
 
-        tokenizers: T5's tokenizer by model id. max_concurrency: most requests that are generated at a time.
+        max_concurrency: most requests that are generated at a time.
         """
-        self._models = models
+        self._roster = roster
         self._load = load
-        self._tokenizers = tokenizers
         self._max_concurrency = max_concurrency
         self._generators: Mapping[str, Generator] = {}
         self._inbox: queue.SimpleQueue[QueuedRequest | None] = queue.SimpleQueue()
@@ -79,7 +77,7 @@ class LocalEngine(Engine):
     @property
     def models(self) -> tuple[ModelInfo, ...]:
         """The models that are loaded or loading."""
-        return self._models
+        return self._roster.models
 
     @property
     def is_ready(self) -> bool:
@@ -98,8 +96,7 @@ class LocalEngine(Engine):
 
     def tokens(self, request: GenerationRequest) -> TokenCount:
         """Return the length of a request's prompt in tokens of its model's T5."""
-        tokenizer = self._tokenizers[request.model]
-        return TokenCount(used=tokenizer.count(request.prompt), limit=tokenizer.room)
+        return self._roster.tokens(request)
 
     def start(self) -> None:
         """Start to load the models, and then to generate. Requests submitted before are queued."""
@@ -148,9 +145,9 @@ class LocalEngine(Engine):
         """Complete the models' infos with what is known once they are loaded, and mark the engine as ready."""
         kernels = library.signature()
         loaded = {model_id: generator.model for model_id, generator in self._generators.items()}
-        self._models = tuple(
+        self._roster.update(
             replace(info, revision=loaded[info.id].revision, precision=loaded[info.id].precision, kernels=kernels)
-            for info in self._models
+            for info in self._roster.models
         )
         self._ready.set_result(None)
 

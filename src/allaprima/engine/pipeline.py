@@ -87,7 +87,7 @@ class Pipeline:
         if t5_tokens.unknown_words:
             warnings.append(f"the model does not know these words: {', '.join(t5_tokens.unknown_words)}")
         if t5_tokens.over:
-            room = self.model.t5_tokenizer.room
+            room = self.model.t5_tokenizer.max_tokens
             warnings.append(f"the prompt is longer than {room} tokens; the rest was not read")
         key = t5_tokens.ids, clip_tokens.ids
         embeddings = self._embeddings.get(key)

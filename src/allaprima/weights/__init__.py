@@ -1,1 +1,1 @@
-"""From files on disk to networks in memory: the catalog of known models, model folders, tokenizers."""
+"""Loads models: from files on disk to networks and tokenizers in memory."""

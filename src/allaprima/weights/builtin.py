@@ -1,8 +1,8 @@
-"""The built-in model's own form on the disk: a folder, to networks in memory and back.
+"""The built-in model's format: a model folder, loaded into networks and saved from them.
 
 A folder holds `model.safetensors` (the four networks' tensors under `transformer.`, `t5.`, `clip.` and
 `autoencoder.`, and in its header the model's id and configuration as JSON) and `tokenizer.json` (a word list).
-Reading is strict: every tensor that the configuration asks for, in its shape and finite, and no other.
+Validation is strict: exactly the tensors of the configuration, in their shapes and with finite values.
 """
 
 import json
@@ -18,7 +18,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from allaprima.domain.models import Precision
-from allaprima.errors import WeightsCorrupt, WeightsMissing
+from allaprima.errors import WeightsCorrupt
 from allaprima.flux import (
     AutoencoderConfig,
     CancelCheck,
@@ -28,15 +28,12 @@ from allaprima.flux import (
     TransformerConfig,
     never_cancelled,
 )
-from allaprima.weights.checkpoint.validate import check_numbers, check_shapes
-from allaprima.weights.formats.containers import ENDINGS
+from allaprima.weights.builtin_header import FORMAT, TOKENIZER_FILE, WEIGHTS_FILE, read_header
+from allaprima.weights.checkpoint.validate import check_shapes, check_values
 from allaprima.weights.networks import Model, Networks, Revision
 from allaprima.weights.quantize import LINEARS, build_networks, multiplies_bfloat16, pack, widen
-from allaprima.weights.tokenizers import PromptTokenizer, word_room, word_tokenizers
+from allaprima.weights.tokenizers import PromptTokenizer, read_word_list, word_tokenizers, word_vocab_size
 
-WEIGHTS_FILE = "model.safetensors"
-TOKENIZER_FILE = "tokenizer.json"
-FORMAT = "allaprima-1"
 #: The file format's names of configuration fields that the code calls differently: field of the code -> name in the
 #: header's JSON, for the model's own fields ("") and those of a network. All other fields have the same name in both,
 #: as have all tensors. The shipped weights use these names, so they must not change while `FORMAT` stays the same.
@@ -47,8 +44,8 @@ HEADER_NAMES = {
 
 
 @dataclass(frozen=True, slots=True)
-class FolderFiles:
-    """A model folder whose files are there and whose header has been read."""
+class ModelFolder:
+    """A model folder whose files exist and whose header has been read."""
 
     folder: Path
     id: str
@@ -58,9 +55,10 @@ class FolderFiles:
     def load(
         self, device: str = "cpu", precision: Precision | None = None, check: CancelCheck = never_cancelled
     ) -> Model:
-        """Read the networks; unless told otherwise in bfloat16, or in float32 on a CPU without kernels for that.
+        """Load the networks; by default in bfloat16, or in float32 on a CPU without kernels for bfloat16.
 
-        check: asked before each tensor. Raises `WeightsCorrupt` naming the file and the tensor at fault.
+        check: called before each tensor. Raises `WeightsCorrupt` naming the damaged file and tensor, and whatever
+        `check` raises.
         """
         path = self.folder / WEIGHTS_FILE
         tensors = _read_tensors(path)
@@ -73,7 +71,7 @@ class FolderFiles:
         state: dict[str, Tensor] = {}
         for name in sorted(tensors):
             check()
-            check_numbers(path, name, tensors[name])
+            check_values(path, name, tensors[name])
             revision.add(name, tensors[name])
             state |= pack(networks, name, tensors[name])
         networks.load_state_dict({name: tensor.to(device) for name, tensor in state.items()}, assign=True)
@@ -82,46 +80,17 @@ class FolderFiles:
         return Model(self.id, revision.digest(), precision, self.config, networks, *self.tokenizers)
 
 
-def open_folder(folder: Path) -> FolderFiles:
-    """Look at a model folder without reading its tensors.
+def open_model_folder(folder: Path) -> ModelFolder:
+    """Open a model folder without reading its tensors.
 
     Raises `WeightsMissing` or `WeightsCorrupt`, naming the file.
     """
-    for name in (WEIGHTS_FILE, TOKENIZER_FILE):
-        if not (folder / name).is_file():
-            raise WeightsMissing(f"the model folder {folder} has no file {name}")
-    path = folder / WEIGHTS_FILE
-    try:
-        with safe_open(path, "pt") as opened:
-            header = opened.metadata() or {}
-    except (SafetensorError, OSError) as exc:
-        raise WeightsCorrupt(f"{path} is not a readable safetensors file: {exc}") from exc
-    if header.get("format") != FORMAT:
-        raise WeightsCorrupt(f"{path} was not written by allaprima: its header lacks format {FORMAT}")
-    try:
-        config = _config_from_json(json.loads(header["config"]))
-        model_id = header["id"]
-    except (AttributeError, LookupError, RecursionError, TypeError, ValueError) as exc:
-        raise WeightsCorrupt(f"{path} has a header that can't be used: {exc}") from exc
-    tokenizer = _read_tokenizer(folder / TOKENIZER_FILE, word_room(config))
-    return FolderFiles(folder, model_id, config, word_tokenizers(tokenizer, config))
-
-
-def is_own_folder(path: Path) -> bool:
-    """Say whether a path is a folder in this form, whole or not: by the header of its weights, or by a word list concat_into
-    which no other weights lie.
-    """
-    if (path / TOKENIZER_FILE).is_file() and not _has_other_weights(path):
-        return True
-    try:
-        with safe_open(path / WEIGHTS_FILE, "pt") as opened:
-            return bool((opened.metadata() or {}).get("format") == FORMAT)
-    except (SafetensorError, OSError):
-        return False
-
-
-def _has_other_weights(folder: Path) -> bool:
-    return any(file.name.lower().endswith(ENDINGS) and file.name != WEIGHTS_FILE for file in folder.iterdir())
+    model_id, config = read_header(folder, _config_from_json)
+    path = folder / TOKENIZER_FILE
+    tokenizer = read_word_list(path)
+    if (largest := max(tokenizer.get_vocab().values(), default=0)) >= (limit := word_vocab_size(config)):
+        raise WeightsCorrupt(f"{path} has word ids up to {largest}, but the model has only {limit}")
+    return ModelFolder(folder, model_id, config, word_tokenizers(tokenizer, config))
 
 
 def save_model(folder: Path, model_id: str, config: ModelConfig, networks: Networks, tokenizer: Tokenizer) -> None:
@@ -167,15 +136,3 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
             return {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - not a dict
     except (SafetensorError, OSError) as exc:
         raise WeightsCorrupt(f"{path} is not a readable safetensors file: {exc}") from exc
-
-
-def _read_tokenizer(path: Path, room: int) -> Tokenizer:
-    """Return the word list at `path`, whose ids must be below `room`: the encoders know no others."""
-    try:
-        tokenizer = Tokenizer.from_file(str(path))
-    # The library raises bare Exception for a file that it can't read.
-    except Exception as exc:
-        raise WeightsCorrupt(f"{path} is not a readable tokenizer: {exc}") from exc
-    if (largest := max(tokenizer.get_vocab().values(), default=0)) >= room:
-        raise WeightsCorrupt(f"{path} has words up to the id {largest}, where the model knows {room}")
-    return tokenizer

@@ -1,8 +1,8 @@
-"""Pulling FLUX.1 [schnell] from the hub: what there is to fetch, under which licence, and the fetching itself.
+"""Pulls FLUX.1 [schnell] from the Hugging Face hub: lists the files and their licences, then downloads them.
 
-Downloads are huggingface_hub's. Here is what it has not: a download that was broken off goes on in the next process,
-from a `.part` file, and every file's hash is compared to the hub's. The hub's address and the token come from where
-that library takes them (`HF_ENDPOINT`, `HF_TOKEN` or a login).
+Requests are made by huggingface_hub. In addition to that library, an interrupted download is resumed by the next
+process, from a `.part` file, and every file's hash is compared with the hub's. The hub's URL and the token are
+configured as for that library (`HF_ENDPOINT`, `HF_TOKEN` or a login).
 """
 
 import glob
@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatch
 from pathlib import Path
+from typing import BinaryIO
 
 from filelock import FileLock
 
@@ -24,16 +25,16 @@ from allaprima.weights.paths import RECORD_FILE, layout_folder
 
 ORIGINAL = "black-forest-labs/FLUX.1-schnell"
 _TOKENIZERS: Mapping[str, tuple[str, ...]] = {ORIGINAL: ("tokenizer/*", "tokenizer_2/*")}
-_BESIDE_GGUF: Mapping[str, tuple[str, ...]] = {
+_GGUF_COMPANIONS: Mapping[str, tuple[str, ...]] = {
     "comfyanonymous/flux_text_encoders": ("clip_l.safetensors",),
     ORIGINAL: ("ae.safetensors", "tokenizer/*", "tokenizer_2/*"),
 }
-#: Which files of which repositories make up a layout, as patterns.
+#: The files of each layout: name patterns by repository.
 LAYOUTS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "bf16": {
         ORIGINAL: (
             "model_index.json",
-            *(f"{part}/*" for part in ("transformer", "text_encoder", "text_encoder_2", "vae")),
+            *(f"{folder}/*" for folder in ("transformer", "text_encoder", "text_encoder_2", "vae")),
             "tokenizer/*",
             "tokenizer_2/*",
         )
@@ -42,15 +43,15 @@ LAYOUTS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "gguf-q8": {
         "city96/FLUX.1-schnell-gguf": ("flux1-schnell-Q8_0.gguf",),
         "city96/t5-v1_1-xxl-encoder-gguf": ("t5-v1_1-xxl-encoder-Q8_0.gguf",),
-        **_BESIDE_GGUF,
+        **_GGUF_COMPANIONS,
     },
     "gguf-q4": {
         "city96/FLUX.1-schnell-gguf": ("flux1-schnell-Q4_K_S.gguf",),
         "city96/t5-v1_1-xxl-encoder-gguf": ("t5-v1_1-xxl-encoder-Q4_K_M.gguf",),
-        **_BESIDE_GGUF,
+        **_GGUF_COMPANIONS,
     },
 }
-#: The hub may list more beside the files: no code, no pickles, no pictures.
+#: How the names of files end that are pulled: weights and tokenizers; no code, no pickles, no images.
 _ENDINGS = (".safetensors", ".gguf", ".json", ".txt", ".model")
 
 
@@ -63,18 +64,18 @@ class RemoteFile:
     commit: str
     name: str
     size: int
-    #: SHA-256 of a large file; of a small one, git's SHA-1 of its blob.
+    #: SHA-256 of a large file, git's SHA-1 blob hash of a small one; in hexadecimal.
     digest: str
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """What a layout consists of and where it goes."""
+class PullPlan:
+    """The files of a layout, and the folder that they are pulled into."""
 
     layout: str
     folder: Path
     files: tuple[RemoteFile, ...]
-    #: By repository, as it names it.
+    #: Each repository's licence, as the hub names it.
     licences: Mapping[str, str]
 
     @property
@@ -84,54 +85,55 @@ class Plan:
 
     @property
     def missing(self) -> int:
-        """Bytes that are not here yet, not even in a download that was broken off."""
-        here = (self.folder / file.name for file in self.files)
-        return sum(
-            file.size - min(file.size, _size(path) if _size(path) == file.size else _size(_part(path, file)))
-            for path, file in zip(here, self.files, strict=True)
-        )
+        """Bytes that are not on disk yet, neither in a complete file nor in an interrupted download."""
+        return sum(_missing_bytes(self.folder / file.name, file) for file in self.files)
 
 
-def plan_pull(layout: str, weights_dir: Path) -> Plan:
-    """Ask the hub what a layout of FLUX.1 [schnell] consists of.
+def plan_pull(layout: str, weights_dir: Path) -> PullPlan:
+    """Ask the hub for the files of a layout of FLUX.1 [schnell].
 
-    Raises `PullFailed` when the hub does not answer, or has not got what the layout needs.
+    Raises `PullFailed` when the hub does not answer or lacks a file of the layout.
     """
-    from huggingface_hub import HfApi
-
     files: list[RemoteFile] = []
     licences = {}
     for repo, patterns in LAYOUTS[layout].items():
-        with _explained(repo):
-            info = HfApi().model_info(repo, files_metadata=True)
-        licences[repo] = str(info.card_data.get("license") if info.card_data else "not named")
-        found = [
-            RemoteFile(
-                repo, info.sha or "", one.rfilename, one.size or 0, one.lfs.sha256 if one.lfs else one.blob_id or ""
-            )
-            for one in info.siblings or []
-            if one.rfilename.endswith(_ENDINGS) and any(fnmatch(one.rfilename, pattern) for pattern in patterns)
-        ]
+        licences[repo], listed = _list_files(repo)
+        found = [file for file in listed if any(fnmatch(file.name, pattern) for pattern in patterns)]
         for file in found:
             _check_name(file)
         for pattern in patterns:
             if not any(fnmatch(file.name, pattern) for file in found):
                 raise PullFailed(f"the repository {repo} has no file {pattern}, which the layout {layout} needs")
         files += found
-    return Plan(layout, layout_folder(weights_dir, SCHNELL_ID, layout), tuple(files), licences)
+    return PullPlan(layout, layout_folder(weights_dir, SCHNELL_ID, layout), tuple(files), licences)
 
 
-def pull(plan: Plan, on_file: Callable[[RemoteFile], None]) -> None:
-    """Fetch what is missing, with a progress bar for each file, and check every file's hash.
+def _list_files(repo: str) -> tuple[str, list[RemoteFile]]:
+    """Return a repository's licence and its files of weights and tokenizers."""
+    from huggingface_hub import HfApi
 
-    on_file: called before each file. Raises `WeightsTooLarge` when the disk has not the room, `PullFailed` when a
-    download fails (what is there stays, and the next pull goes on from it), `WeightsCorrupt` for a file with another
-    hash than the hub told, which is removed.
+    with _explained(repo):
+        info = HfApi().model_info(repo, files_metadata=True)
+    licence = str(info.card_data.get("license") if info.card_data else "not named")
+    files = []
+    for listed in info.siblings or []:
+        if listed.rfilename.endswith(_ENDINGS):
+            digest = listed.lfs.sha256 if listed.lfs else listed.blob_id
+            files.append(RemoteFile(repo, info.sha or "", listed.rfilename, listed.size or 0, digest or ""))
+    return licence, files
+
+
+def pull(plan: PullPlan, on_file: Callable[[RemoteFile], None]) -> None:
+    """Download the missing files, with a progress bar for each, and check the hash of every file.
+
+    on_file: called before each file. Raises `WeightsTooLarge` when the disk has too little space, `PullFailed` when a
+    download fails (it is kept, and the next pull resumes it), `WeightsCorrupt` for a file with another hash than the
+    hub's, which is removed.
     """
     try:
         plan.folder.mkdir(parents=True, exist_ok=True)
     except OSError as exc:
-        raise PullFailed(f"{plan.folder} can't be made: {exc.strerror}") from exc
+        raise PullFailed(f"{plan.folder} can't be created: {exc.strerror}") from exc
     with FileLock(plan.folder / ".lock"):
         free = shutil.disk_usage(plan.folder).free
         if plan.missing > free:
@@ -139,17 +141,20 @@ def pull(plan: Plan, on_file: Callable[[RemoteFile], None]) -> None:
                 f"{plan.layout} takes {plan.missing / 1e9:.1f} GB more, and {plan.folder} has {free / 1e9:.1f} GB "
                 "free; name another folder with ALLAPRIMA_ENGINE__WEIGHTS_DIR"
             )
-        _withdraw(plan)
+        _remove_record(plan)
         for file in plan.files:
             on_file(file)
             if _size(plan.folder / file.name) != file.size:
-                _fetch(plan.folder / file.name, file)
-            _check(plan.folder / file.name, file)
-        _record(plan)
+                _download(plan.folder / file.name, file)
+            _check_hash(plan.folder / file.name, file)
+        _write_record(plan)
 
 
-def _withdraw(plan: Plan) -> None:
-    """Take an earlier pull's record back, and the files that only it had: until all is checked, nothing is whole."""
+def _remove_record(plan: PullPlan) -> None:
+    """Remove the record of an earlier pull, and its files that are not in the plan.
+
+    Without a record the layout counts as incomplete until all files have been checked.
+    """
     record = plan.folder / RECORD_FILE
     if record.is_file():
         names = {file["name"] for file in json.loads(record.read_bytes())["files"]}
@@ -158,7 +163,7 @@ def _withdraw(plan: Plan) -> None:
             (plan.folder / name).unlink(missing_ok=True)
 
 
-def _record(plan: Plan) -> None:
+def _write_record(plan: PullPlan) -> None:
     record = {"layout": plan.layout, "licences": dict(plan.licences), "files": [asdict(file) for file in plan.files]}
     unfinished = plan.folder / f"{RECORD_FILE}.part"
     unfinished.write_text(json.dumps(record, indent=1))
@@ -166,65 +171,80 @@ def _record(plan: Plan) -> None:
 
 
 def _check_name(file: RemoteFile) -> None:
-    """Refuse a file whose name would leave its folder, or whose hash is none."""
+    """Raise `PullFailed` for a name that leads out of the folder, or a digest that is not a hash."""
     parts = file.name.split("/")
     is_plain = all(part not in ("", ".", "..") for part in parts) and "\\" not in file.name
     if not (is_plain and re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", file.digest)):
-        raise PullFailed(f"the hub tells of a file {file.name!r} in {file.repo} with the hash {file.digest!r}")
+        raise PullFailed(f"the hub lists an invalid file in {file.repo}: {file.name!r} with the hash {file.digest!r}")
 
 
 def _size(path: Path) -> int:
-    """Return the bytes of a file; none where there is none."""
+    """Return the bytes of a file, 0 if there is none."""
     return path.stat().st_size if path.is_file() else 0
 
 
 def _part(path: Path, file: RemoteFile) -> Path:
-    """Return where a download is kept until it is whole."""
+    """Return the path of a file's unfinished download."""
     return path.with_name(f"{path.name}.{file.digest[:16]}.part")
 
 
-def _fetch(path: Path, file: RemoteFile) -> None:
-    """Download a file, from where an earlier download of the same content ended."""
-    from huggingface_hub import hf_hub_url
-    from huggingface_hub.file_download import http_get
-    from huggingface_hub.utils._headers import build_hf_headers
+def _missing_bytes(path: Path, file: RemoteFile) -> int:
+    """Return how many bytes of a file are still to be downloaded to `path`."""
+    return 0 if _size(path) == file.size else file.size - min(file.size, _size(_part(path, file)))
 
+
+def _download(path: Path, file: RemoteFile) -> None:
+    """Download a file, resuming an interrupted download of the same content."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = _part(path, file)
     for stale in path.parent.glob(f"{glob.escape(path.name)}.*.part"):
         if stale != part or _size(stale) > file.size:
             stale.unlink()
     with part.open("ab") as opened, _explained(file.repo):
-        http_get(
-            hf_hub_url(file.repo, file.name, revision=file.commit),
-            opened,
-            resume_size=opened.tell(),
-            headers=build_hf_headers(),
-            expected_size=file.size,
-            displayed_filename=file.name,
-        )
+        _append_rest(opened, file)
     part.replace(path)
 
 
-def _check(path: Path, file: RemoteFile) -> None:
+def _append_rest(opened: BinaryIO, file: RemoteFile) -> None:
+    """Append the bytes of a file that an unfinished download lacks, with a progress bar.
+
+    The only use of functions that huggingface_hub does not publish: its public `hf_hub_download` does not resume a
+    download of another process. `tests/weights/test_hub.py` fails where a release changes them.
+    """
+    from huggingface_hub import hf_hub_url
+    from huggingface_hub.file_download import http_get
+    from huggingface_hub.utils._headers import build_hf_headers
+
+    http_get(
+        hf_hub_url(file.repo, file.name, revision=file.commit),
+        opened,
+        resume_size=opened.tell(),
+        headers=build_hf_headers(),
+        expected_size=file.size,
+        displayed_filename=file.name,
+    )
+
+
+def _check_hash(path: Path, file: RemoteFile) -> None:
+    """Raise `WeightsCorrupt` and remove the file when its hash is not the hub's."""
     with path.open("rb") as opened:
         if len(file.digest) == 64:
             found = hashlib.file_digest(opened, "sha256").hexdigest()
         else:
             content = opened.read()
-            # Git's own name for the file, no seal of ours.
+            # Git's name for the content; the hub publishes no stronger hash of small files.
             found = hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
     if found != file.digest:
         path.unlink()
         raise WeightsCorrupt(
-            f"{file.name} of {file.repo} has the hash {found}, where the hub told {file.digest}; it was removed, "
+            f"{file.name} of {file.repo} has the hash {found}, but the hub lists {file.digest}; it was removed, "
             "pull again"
         )
 
 
 @contextmanager
 def _explained(repo: str) -> Iterator[None]:
-    """Turn what the hub's library raises into a sentence that says what to do."""
+    """Raise `PullFailed`, with what to do about it, for the errors of huggingface_hub."""
     import httpx2
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
 
@@ -232,14 +252,13 @@ def _explained(repo: str) -> Iterator[None]:
         yield
     except GatedRepoError as exc:
         raise PullFailed(
-            f"the authors of {repo} ask for an account that has accepted their terms: accept them at "
-            f"https://huggingface.co/{repo}, make a token there, and put it into HF_TOKEN"
+            f"{repo} requires an account that has accepted its terms: accept them at "
+            f"https://huggingface.co/{repo}, create a token there, and set HF_TOKEN to it"
         ) from exc
     except RepositoryNotFoundError as exc:
-        raise PullFailed(f"the hub has no repository {repo}, or not for this token (HF_TOKEN)") from exc
+        raise PullFailed(f"the hub has no repository {repo}, or this token (HF_TOKEN) has no access to it") from exc
     except HfHubHTTPError as exc:
         raise PullFailed(f"the hub refused {repo} with status {exc.response.status_code}") from exc
     except (httpx2.HTTPError, LocalEntryNotFoundError, OSError, ValueError) as exc:
-        raise PullFailed(
-            f"{repo} could not be fetched: {(str(exc).splitlines() or [type(exc).__name__])[0]}; pull again to go on"
-        ) from exc
+        reason = str(exc).partition("\n")[0] or type(exc).__name__
+        raise PullFailed(f"{repo} could not be fetched: {reason}; pull again to resume") from exc

@@ -1,24 +1,24 @@
-"""How much memory a model may take here."""
+"""How much memory is free for a model."""
 
 from pathlib import Path
 
 import torch
 
 _MEMINFO = Path("/proc/meminfo")
-#: A container's own limit and use, where there is one.
+#: A container's memory limit, its memory use, and what it is used for (cgroup v2).
 _LIMIT, _USED, _STAT = (Path("/sys/fs/cgroup") / f"memory.{name}" for name in ("max", "current", "stat"))
 
 
 def available_bytes(device: str) -> int | None:
-    """Return the bytes that could be taken now without swapping; None where the system does not tell.
+    """Return the bytes that can be allocated now without swapping; None if the system does not report them.
 
     device: "cpu" or "cuda".
     """
     if device != "cpu":
         free, _total = torch.cuda.mem_get_info()
         return int(free)
-    told = [_machine_bytes(), _container_bytes()]
-    return min((free for free in told if free is not None), default=None)
+    limits = [_machine_bytes(), _container_bytes()]
+    return min((free for free in limits if free is not None), default=None)
 
 
 def _machine_bytes() -> int | None:
@@ -34,7 +34,7 @@ def _container_bytes() -> int | None:
     limit = _LIMIT.read_text("ascii").strip()
     if limit == "max":
         return None
-    # Files that the system remembers count as used, and are forgotten when somebody needs the room.
-    told = dict(line.split() for line in _STAT.read_text("ascii").splitlines()) if _STAT.exists() else {}
-    cached = int(told.get("active_file", 0)) + int(told.get("inactive_file", 0))
+    # The page cache counts as used, and is reclaimed when a process needs the memory.
+    stat = dict(line.split() for line in _STAT.read_text("ascii").splitlines()) if _STAT.exists() else {}
+    cached = int(stat.get("active_file", 0)) + int(stat.get("inactive_file", 0))
     return max(0, int(limit) - int(_USED.read_text("ascii")) + cached)

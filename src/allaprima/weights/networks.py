@@ -1,4 +1,4 @@
-"""A model in memory: its four networks, how its prompts are read, and the hash that tells its weights apart."""
+"""A model in memory: its four networks, its two tokenizers, and the hash of its weights."""
 
 import hashlib
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ class Networks(nn.Module):
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """Everything the engine needs to paint with one model."""
+    """Everything the engine needs to generate with one model."""
 
     id: str
     #: First 16 hex digits of the SHA-256 over all tensors in bfloat16, by name: the same in every precision.
@@ -38,7 +38,7 @@ class Model:
 
 
 class ModelFiles(Protocol):
-    """A model on the disk that has been looked at, and not read."""
+    """A model on disk whose names and shapes are validated, and whose weights are not read yet."""
 
     @property
     def id(self) -> str:
@@ -46,18 +46,18 @@ class ModelFiles(Protocol):
 
     @property
     def config(self) -> ModelConfig:
-        """Its sizes."""
+        """The sizes of its networks."""
 
     @property
     def tokenizers(self) -> tuple[PromptTokenizer, PromptTokenizer]:
-        """T5's and CLIP's."""
+        """T5's and CLIP's tokenizers."""
 
     def load(
         self, device: str = "cpu", precision: Precision | None = None, check: CancelCheck = never_cancelled
     ) -> Model:
-        """Read the networks to a device, in the asked precision or in the model's own choice.
+        """Load the networks onto a device, in the given precision or in the model's default.
 
-        check: asked before each tensor. Raises `WeightsError` naming the file at fault, and whatever `check` raises.
+        check: called before each tensor. Raises `WeightsError` naming the damaged file, and whatever `check` raises.
         """
 
 
@@ -68,7 +68,7 @@ class Revision:
         self._digest = hashlib.sha256()
 
     def add(self, name: str, tensor: Tensor) -> None:
-        """Take in one tensor: its name, dtype, shape and numbers."""
+        """Add one tensor: its name, dtype, shape and values."""
         self._digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         self._digest.update(tensor.contiguous().view(-1).view(torch.uint8).numpy().data)
 

@@ -1,37 +1,36 @@
-"""A model by its path, in whatever form it lies there."""
+"""Opens models by path, in whatever format they are on disk."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
-from allaprima.errors import SettingsError
-from allaprima.settings import EngineSettings
-from allaprima.weights.builtin import is_own_folder, open_folder
+from allaprima.weights.builtin import open_model_folder
+from allaprima.weights.builtin_header import is_model_folder
 from allaprima.weights.checkpoint.loader import open_checkpoint
 from allaprima.weights.networks import ModelFiles
-from allaprima.weights.packed_cache import Shelf
-from allaprima.weights.paths import default_folder, find_path, sketch_folder
+from allaprima.weights.packed_cache import PackedWeightCache
+from allaprima.weights.paths import default_folder, model_paths
+from allaprima.weights.roster import check_distinct
 
 
 def open_model(path: Path, tokenizers: Path | None = None, weights_dir: Path | None = None) -> ModelFiles:
-    """Look at a model without reading its tensors: a folder of our own, or a published checkpoint.
+    """Open a model folder in the built-in format or a published checkpoint, without reading its weights.
 
-    tokenizers: folder of FLUX's two tokenizers, for a checkpoint that brings none. weights_dir: where what is worked
-    out from a checkpoint is kept; None: the user's cache folder. Raises `WeightsError`, naming the file.
+    tokenizers: folder of FLUX's two tokenizers, for a checkpoint that has none. weights_dir: the folder of the
+    packed-weight cache and of pulled models; None: the user's cache folder. Raises `WeightsError`, naming the file.
     """
-    if is_own_folder(path):
-        return open_folder(path)
-    return open_checkpoint(path, Shelf(weights_dir or default_folder()), tokenizers)
+    if is_model_folder(path):
+        return open_model_folder(path)
+    return open_checkpoint(path, PackedWeightCache(weights_dir or default_folder()), tokenizers)
 
 
-def open_models(settings: EngineSettings) -> list[ModelFiles]:
-    """Return the files of the built-in model and of the configured ones, without reading their tensors.
+def open_models(
+    models: Iterable[str], tokenizers: Path | None = None, weights_dir: Path | None = None
+) -> list[ModelFiles]:
+    """Open the built-in model and the given ones, as `open_model` does.
 
-    Raises `WeightsError`, and `SettingsError` when two paths hold the same model.
+    models: paths or names. Raises `WeightsError`, and `SettingsError` where two paths hold the same model.
     """
-    weights_dir = settings.weights_dir or default_folder()
-    named = (find_path(model, weights_dir) for model in settings.models)
-    paths = {path.resolve(): None for path in (sketch_folder(), *named)}
-    opened = [open_model(path, settings.tokenizer_dir, weights_dir) for path in paths]
-    ids = [files.id for files in opened]
-    if twice := {model_id for model_id in ids if ids.count(model_id) > 1}:
-        raise SettingsError(f"engine.models: more than one path holds the model {', '.join(sorted(twice))}")
+    paths = model_paths(models, weights_dir or default_folder())
+    opened = [open_model(path, tokenizers, weights_dir) for path in paths]
+    check_distinct(files.id for files in opened)
     return opened

@@ -1,5 +1,9 @@
-"""Where pulled models lie: `<weights folder>/models/<model>/<layout>`, with a record once they are whole."""
+"""Where models are on disk. A pulled model is in `<weights folder>/models/<model>/<layout>`, with a record.
 
+A layout is one published selection of files of a model, such as `bf16` or `gguf-q4`.
+"""
+
+from collections.abc import Iterable
 from importlib.resources import files
 from pathlib import Path
 
@@ -8,8 +12,10 @@ from platformdirs import user_cache_path
 from allaprima.domain.models import SKETCH_ID, find
 from allaprima.errors import WeightsMissing
 
-#: Written when every file of a layout is there and has the right hash.
+#: Written when all files of a layout are complete and have the right hash.
 RECORD_FILE = "pulled.json"
+#: How the names of files end that may hold tensors; their content decides the format.
+WEIGHT_ENDINGS = (".safetensors", ".sft", ".gguf")
 
 
 def layout_folder(weights_dir: Path, model_id: str, layout: str) -> Path:
@@ -18,7 +24,7 @@ def layout_folder(weights_dir: Path, model_id: str, layout: str) -> Path:
 
 
 def pulled_folders(weights_dir: Path, model_id: str) -> list[Path]:
-    """Return the folders of a model's layouts that were pulled whole, the latest first."""
+    """Return the folders of a model's completely pulled layouts, the latest first."""
     records = layout_folder(weights_dir, model_id, "").glob(f"*/{RECORD_FILE}")
     return [record.parent for record in sorted(records, key=lambda record: -record.stat().st_mtime_ns)]
 
@@ -34,9 +40,10 @@ def sketch_folder() -> Path:
 
 
 def find_path(model: str, weights_dir: Path) -> Path:
-    """Return where a model lies, given by path or by name: then it is the built-in one, or what was pulled last.
+    """Return the path of a model given by path or by name.
 
-    Raises `WeightsMissing` for a name without weights.
+    By name it is the built-in model, or the layout that was pulled last. Raises `WeightsMissing` for a name without
+    weights on this machine.
     """
     entry = find(model)
     if entry is None or Path(model).exists():
@@ -49,3 +56,23 @@ def find_path(model: str, weights_dir: Path) -> Path:
         f"{entry.id} has no weights here; fetch them with `allaprima pull {entry.id}`, or name the folder or file that "
         "has them with --model"
     )
+
+
+def model_paths(models: Iterable[str], weights_dir: Path) -> tuple[Path, ...]:
+    """Return the absolute paths of the built-in model and of the given models, each once, in order.
+
+    models: paths or names. Raises `WeightsMissing` for a name without weights on this machine.
+    """
+    named = (find_path(model, weights_dir) for model in models)
+    return tuple(dict.fromkeys(path.resolve() for path in (sketch_folder(), *named)))
+
+
+def tokenizer_folders(path: Path, override: Path | None, weights_dir: Path, model_id: str) -> tuple[Path, ...]:
+    """Return the folders that may have the tokenizers of the checkpoint at `path`, in order of preference.
+
+    override: the folder to use instead of the checkpoint's own and of those that were pulled.
+    """
+    if override:
+        return (override,)
+    own = path if path.is_dir() else path.parent
+    return (own, *pulled_folders(weights_dir, model_id))

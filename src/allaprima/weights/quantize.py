@@ -1,7 +1,7 @@
-"""How a model's numbers are kept: which of its linears are packed, into what, and how many bytes that makes.
+"""Precisions of a model's weights: which linears are quantized, into what, and how many bytes the weights take.
 
-Packed are the linears of the transformer's and of T5's blocks, which are 99 % of FLUX.1. Norms, biases, embedders, the
-final layer, CLIP and the autoencoder stay in 16 bits: they are small, and what goes wrong in them spreads.
+Quantized are the linears of the transformer's and of T5's blocks, which are 99 % of FLUX.1. Norms, biases, embedders,
+the final layer, CLIP and the autoencoder stay in 16 bits: they are small, and their errors affect the whole image.
 """
 
 import re
@@ -19,29 +19,29 @@ from allaprima.kernels.library import IsaLevel, level
 from allaprima.weights.memory import available_bytes
 from allaprima.weights.networks import Networks
 
-#: What replaces a linear in each precision that packs.
+#: The class that replaces a linear in each quantized precision.
 LINEARS: Mapping[Precision, type[QuantizedLinear]] = {
     Precision.FP8: Float8Linear,
     Precision.INT8: Int8Linear,
     Precision.INT8WO: Int8WeightLinear,
     Precision.INT4WO: Int4WeightLinear,
 }
-#: What a checkpoint is read in when nobody says, the first that fits, where bfloat16 is
-#: multiplied quickly; elsewhere the last.
+#: Default precisions in order of preference; the first that fits in memory is used. On a CPU without fast bfloat16
+#: only the last is tried.
 PREFERRED = (Precision.BF16, Precision.INT8)
-#: Memory concat_into the weights that painting takes, at least.
+#: Least memory that generation needs in addition to the weights.
 WORKING_BYTES = 2 * 2**30
 _MODULATION = re.compile(r"transformer\..*\.(img_mod|txt_mod|modulation)(\.|$)")
 _PACKED = re.compile(r"(transformer\.(double_blocks|single_blocks)|t5\.encoder\.block)\.")
 
 
 def dtype_of(precision: Precision) -> torch.dtype:
-    """Return the dtype of what is not packed, and of the activations."""
+    """Return the dtype of the activations and of the weights that are not quantized."""
     return torch.float32 if precision == Precision.FP32 else torch.bfloat16
 
 
 def build_networks(config: ModelConfig, precision: Precision) -> Networks:
-    """Return networks without numbers, on the meta device, into which tensors of a precision can be loaded."""
+    """Return networks on the meta device, with the linears of a precision, ready for `load_state_dict`."""
     dtype = dtype_of(precision)
     with torch.device("meta"):
         networks = Networks(config).to(dtype)
@@ -53,26 +53,28 @@ def build_networks(config: ModelConfig, precision: Precision) -> Networks:
 
 
 def pack(networks: Networks, name: str, tensor: Tensor) -> dict[str, Tensor]:
-    """Return what the networks keep of one tensor of a checkpoint, by the names of their state.
+    """Return the tensors of the networks' state that hold one tensor of a checkpoint: itself, or its quantized form.
 
-    name: as in networks that pack nothing.
+    name: of the tensor in networks without quantization.
     """
-    home, _, leaf = name.rpartition(".")
-    module = networks.get_submodule(home)
+    module_name, _, leaf = name.rpartition(".")
+    module = networks.get_submodule(module_name)
     if leaf == "weight" and isinstance(module, QuantizedLinear):
-        return {f"{home}.{part}": packed for part, packed in module.pack(tensor).items()}
+        return {f"{module_name}.{buffer}": packed for buffer, packed in module.pack(tensor).items()}
     return {name: tensor.to(getattr(module, leaf).dtype)}
 
 
 def multiplies_bfloat16(device: str) -> bool:
-    """Say whether a device multiplies bfloat16 quickly: a CPU without the kernels for that takes hundreds of times as
-    long as in float32.
+    """Whether a device multiplies bfloat16 fast. A CPU without kernels for it takes hundreds of times as long as in
+    float32.
     """
     return device != "cpu" or level() >= IsaLevel.AVX512
 
 
 def widen(networks: Networks) -> None:
-    """Bring what is not packed into float32, and so all activations: for a device that multiplies bfloat16 slowly."""
+    """Convert the weights that are not quantized, and thereby all activations, to float32: for a device without fast
+    bfloat16.
+    """
     for module in networks.modules():
         if not isinstance(module, QuantizedLinear):
             for parameter in module.parameters(recurse=False):
@@ -81,18 +83,18 @@ def widen(networks: Networks) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Footprint:
-    """The bytes of a model's weights in one precision."""
+    """Bytes of a model's weights in one precision."""
 
-    #: All of them, which is also what a packed form takes on the disk.
+    #: All weights; packed weights take as much on disk.
     whole: int
-    #: Those of T5, which reads a prompt that is new.
+    #: T5, which runs once for each new prompt.
     text: int
-    #: Those of the linears of the blocks' modulations, which are asked once for all steps of a prompt.
+    #: The linears of the blocks' modulations, which run once for all steps of a prompt.
     modulation: int
 
 
 def footprint(config: ModelConfig, precision: Precision) -> Footprint:
-    """Return the bytes that a model's weights take."""
+    """Return the bytes of a model's weights in a precision."""
     sizes = {name: tensor.nbytes for name, tensor in build_networks(config, precision).state_dict().items()}
     return Footprint(
         sum(sizes.values()),
@@ -102,36 +104,35 @@ def footprint(config: ModelConfig, precision: Precision) -> Footprint:
 
 
 def is_text(name: str) -> bool:
-    """Say whether a tensor or module of `Networks` is T5's."""
+    """Whether a tensor or module of `Networks` belongs to T5."""
     return name.startswith("t5.")
 
 
 def is_modulation(name: str) -> bool:
-    """Say whether a tensor or module of `Networks` is, or is part of, a block's modulation."""
+    """Whether a tensor or module of `Networks` belongs to a block's modulation."""
     return bool(_MODULATION.match(name))
 
 
 def needed_bytes(config: ModelConfig, precision: Precision, device: str) -> int:
-    """Return the bytes of memory that painting takes at least, weights included."""
+    """Return the least bytes of memory that generation needs, weights included."""
     found = footprint(config, precision)
-    is_lent = device == "cpu" and precision in LINEARS
-    return WORKING_BYTES + found.whole - (found.text + found.modulation if is_lent else 0)
+    can_stream = device == "cpu" and precision in LINEARS
+    return WORKING_BYTES + found.whole - (found.text + found.modulation if can_stream else 0)
 
 
-def is_short(config: ModelConfig, precision: Precision, device: str) -> bool:
-    """Say whether memory is too short for T5 to stay in it between two prompts."""
+def is_memory_short(config: ModelConfig, precision: Precision, device: str) -> bool:
+    """Whether memory is too small to keep T5 loaded between two prompts."""
     free = available_bytes(device)
     return free is not None and needed_bytes(config, precision, device) + footprint(config, precision).text > free
 
 
-def choose_precision(name: str, config: ModelConfig, asked: Precision | None, device: str) -> Precision:
-    """Return the precision that was asked for, or else the preferred one that fits.
+def choose_precision(name: str, config: ModelConfig, requested: Precision | None, device: str) -> Precision:
+    """Return the requested precision, or else the first preferred one that fits in free memory.
 
-    name: of the model, for the message. Raises `WeightsTooLarge` where it would not fit the memory that is free, with
-    those that would.
+    name: of the model, for the message. Raises `WeightsTooLarge` where it does not fit, naming the precisions that do.
     """
     free = available_bytes(device)
-    candidates = (asked,) if asked else PREFERRED if multiplies_bfloat16(device) else PREFERRED[-1:]
+    candidates = (requested,) if requested else PREFERRED if multiplies_bfloat16(device) else PREFERRED[-1:]
     if free is None:
         return candidates[0]
     for precision in candidates:
@@ -150,7 +151,7 @@ def choose_precision(name: str, config: ModelConfig, asked: Precision | None, de
 
 
 def can_run(precision: Precision, device: str) -> bool:
-    """Say whether a device multiplies a precision's numbers: float8 needs a GPU of compute capability 8.9."""
+    """Whether a device supports a precision: float8 needs a GPU of compute capability 8.9."""
     if precision != Precision.FP8:
         return True
     return device == "cuda" and torch.cuda.is_available() and torch.cuda.get_device_capability() >= (8, 9)

@@ -1,25 +1,32 @@
-"""Prompts to token ids, for T5 and for CLIP, on the `tokenizers` library.
+"""Tokenizes prompts for T5 and CLIP, with the `tokenizers` library and without a tensor library.
 
-T5: content, end token, padding. CLIP: begin token, content, end token, padding with the end token. What does not fit
-is cut off before the end token, and the caller is told. The built-in model's vocabulary is a list of words; words that
-are not in it say nothing to the model, so they are left out and the caller is told which they were.
+T5's ids: content, end token, padding. CLIP's: begin token, content, end token, padding with the end token. Content that
+does not fit is truncated before the end token. The built-in model's vocabulary is a list of words; other words are left
+out. Both are reported to the caller.
 """
+
+from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tokenizers import Tokenizer
 
 from allaprima.errors import WeightsCorrupt, WeightsMissing
-from allaprima.flux import ModelConfig
+
+if TYPE_CHECKING:
+    # At run time this would import torch, in `allaprima.flux`.
+    from allaprima.flux.config import ModelConfig
 
 #: The built-in model's special tokens and their ids, for both of its encoders.
 PAD, END, UNKNOWN = 0, 1, 2
 #: CLIP pools at its largest id, so its end token is the vocabulary's last.
 SPECIAL_TOKENS = {"<pad>": PAD, "</s>": END, "<unk>": UNKNOWN}
 
+#: Tokens that T5 reads in every published FLUX.1 [schnell].
+PUBLISHED_T5_LENGTH = 256
 #: Where a published checkpoint has its tokenizers: T5's file, and CLIP's folder with the first file or both others.
 T5_FILE, CLIP_FOLDER = Path("tokenizer_2", "tokenizer.json"), "tokenizer"
 CLIP_FILES = ("tokenizer.json", "vocab.json", "merges.txt")
@@ -27,13 +34,13 @@ CLIP_FILES = ("tokenizer.json", "vocab.json", "merges.txt")
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """One tokenized prompt."""
+    """A tokenized prompt."""
 
-    #: Exactly the encoder's length.
+    #: Exactly as many as the encoder's length.
     ids: tuple[int, ...]
-    #: Words that the vocabulary lacks, as written, each once, in order.
+    #: Words that are not in the vocabulary, as written, each once, in order.
     unknown_words: tuple[str, ...]
-    #: How many tokens were cut off.
+    #: Number of tokens that were truncated.
     over: int
 
 
@@ -46,21 +53,21 @@ class PromptTokenizer:
     end_id: int
     pad_id: int
     begin_id: int | None = None
-    #: Leave tokens with this id out and report their words; None keeps all.
+    #: The id of tokens that are left out, and whose words are reported; None keeps all tokens.
     drop_id: int | None = None
 
     @property
-    def room(self) -> int:
-        """How many tokens of a prompt are read."""
+    def max_tokens(self) -> int:
+        """Most tokens of a prompt that the encoder reads."""
         return self.length - (self.begin_id is not None) - 1
 
     def count(self, prompt: str) -> int:
-        """Return how many tokens a prompt has, of which the first `room` are read."""
+        """Return the number of tokens of a prompt, of which the encoder reads the first `max_tokens`."""
         encoding = self.tokenizer.encode(prompt, add_special_tokens=False)
         return sum(token != self.drop_id for token in encoding.ids)
 
     def encode(self, prompt: str) -> Tokens:
-        """Return the ids of a prompt, padded or cut to `length`."""
+        """Return the ids of a prompt, padded or truncated to `length`."""
         encoding = self.tokenizer.encode(prompt, add_special_tokens=False)
         content = [token for token in encoding.ids if token != self.drop_id]
         unknown = {
@@ -69,13 +76,13 @@ class PromptTokenizer:
             if token == self.drop_id
         }
         begin = [] if self.begin_id is None else [self.begin_id]
-        ids = [*begin, *content[: self.room], self.end_id]
+        ids = [*begin, *content[: self.max_tokens], self.end_id]
         ids += [self.pad_id] * (self.length - len(ids))
-        return Tokens(tuple(ids), tuple(unknown), max(0, len(content) - self.room))
+        return Tokens(tuple(ids), tuple(unknown), max(0, len(content) - self.max_tokens))
 
 
 def word_tokenizer(words: list[str]) -> Tokenizer:
-    """Return the built-in model's tokenizer: lower-cased words, split at whatever is not a letter or digit."""
+    """Return the built-in model's tokenizer: lower-cased words, split at everything that is not a letter or digit."""
     from tokenizers import Regex, models, normalizers, pre_tokenizers
 
     vocabulary = SPECIAL_TOKENS | {word: len(SPECIAL_TOKENS) + i for i, word in enumerate(words)}
@@ -85,12 +92,17 @@ def word_tokenizer(words: list[str]) -> Tokenizer:
     return tokenizer
 
 
+def word_t5_tokenizer(tokenizer: Tokenizer, length: int) -> PromptTokenizer:
+    """Return the built-in model's T5 tokenizer over its word list."""
+    return PromptTokenizer(tokenizer, length, end_id=END, pad_id=PAD, drop_id=UNKNOWN)
+
+
 def word_tokenizers(tokenizer: Tokenizer, config: ModelConfig) -> tuple[PromptTokenizer, PromptTokenizer]:
     """Return the built-in model's T5 and CLIP tokenizers over one word list.
 
-    The last two ids of CLIP's vocabulary are no words: its begin and its end token.
+    The last two ids of CLIP's vocabulary are not words but its begin token and its end token.
     """
-    t5 = PromptTokenizer(tokenizer, config.t5.length, end_id=END, pad_id=PAD, drop_id=UNKNOWN)
+    t5 = word_t5_tokenizer(tokenizer, config.t5.length)
     clip_end = config.clip.vocab_size - 1
     clip = PromptTokenizer(
         tokenizer, config.clip.length, end_id=clip_end, pad_id=clip_end, begin_id=clip_end - 1, drop_id=UNKNOWN
@@ -98,40 +110,49 @@ def word_tokenizers(tokenizer: Tokenizer, config: ModelConfig) -> tuple[PromptTo
     return t5, clip
 
 
-def word_room(config: ModelConfig) -> int:
-    """Return how many ids both encoders of a model have for words and for `SPECIAL_TOKENS`."""
+def word_vocab_size(config: ModelConfig) -> int:
+    """Return the number of ids that both encoders of a model have for words and for `SPECIAL_TOKENS`."""
     return min(config.t5.vocab_size, config.clip.vocab_size - 2)
+
+
+def read_word_list(path: Path) -> Tokenizer:
+    """Return the tokenizer of a file of the `tokenizers` library. Raises `WeightsCorrupt` naming the file."""
+    return _read(path, Tokenizer.from_file, str(path))
 
 
 def published_tokenizers(folders: Sequence[Path], config: ModelConfig) -> tuple[PromptTokenizer, PromptTokenizer]:
     """Return the T5 and CLIP tokenizers of a published checkpoint.
 
-    They are taken from the first of the folders that has both: `tokenizer_2/tokenizer.json` for T5, and
-    `tokenizer/tokenizer.json` or `tokenizer/vocab.json` with `merges.txt` for CLIP, as diffusers has them.
-    Raises `WeightsMissing` with what to do where none has, `WeightsCorrupt` for files that can't be read.
+    They are read from the first of the folders that has both: `tokenizer_2/tokenizer.json` for T5, and
+    `tokenizer/tokenizer.json` or `tokenizer/vocab.json` with `merges.txt` for CLIP, as in a diffusers folder.
+    Raises `WeightsMissing` where no folder has both, `WeightsCorrupt` for files that can't be read or that have more
+    tokens than the encoders.
     """
-    home = next((folder for folder in folders if _has_tokenizers(folder)), None)
-    if home is None:
-        raise WeightsMissing(
-            f"{folders[0]} holds no tokenizers, which only FLUX.1 [schnell]'s diffusers folder brings: copy its "
-            "folders tokenizer and tokenizer_2 there, name the folder that has both with --tokenizer, or let "
-            "`allaprima pull flux/schnell` fetch them"
-        )
-    t5_file, clip_folder = home / T5_FILE, home / CLIP_FOLDER
-    clip_files = [clip_folder / name for name in CLIP_FILES]
-    t5 = _plain(_read(t5_file, Tokenizer.from_file, str(t5_file)))
-    if clip_files[0].is_file():
-        clip = _plain(_read(clip_files[0], Tokenizer.from_file, str(clip_files[0])))
-    else:
-        clip = _read(clip_folder, clip_tokenizer, *clip_files[1:])
-    for file, tokenizer, rows in ((t5_file, t5, config.t5.vocab_size), (clip_folder, clip, config.clip.vocab_size)):
-        if (largest := max(tokenizer.get_vocab().values(), default=0)) >= rows:
-            raise WeightsCorrupt(f"{file} has pieces up to the id {largest}, where the encoder knows {rows}")
-    clip_begin, clip_end = (_special(clip_folder, clip, text) for text in ("<|startoftext|>", "<|endoftext|>"))
-    t5_pad, t5_end = (_special(t5_file, t5, text) for text in ("<pad>", "</s>"))
-    return (
-        PromptTokenizer(t5, config.t5.length, end_id=t5_end, pad_id=t5_pad),
-        PromptTokenizer(clip, config.clip.length, end_id=clip_end, pad_id=clip_end, begin_id=clip_begin),
+    folder = _first_with_tokenizers(folders)
+    t5 = _published_t5(folder, config.t5.length)
+    clip = _published_clip(folder, config.clip.length)
+    for path, tokenizer, vocab_size in (
+        (folder / T5_FILE, t5.tokenizer, config.t5.vocab_size),
+        (folder / CLIP_FOLDER, clip.tokenizer, config.clip.vocab_size),
+    ):
+        if (largest := max(tokenizer.get_vocab().values(), default=0)) >= vocab_size:
+            raise WeightsCorrupt(f"{path} has token ids up to {largest}, but the encoder has only {vocab_size}")
+    return t5, clip
+
+
+def published_t5_tokenizer(folders: Sequence[Path]) -> PromptTokenizer:
+    """Return the T5 tokenizer alone, from the same folder and with the same errors as `published_tokenizers`."""
+    return _published_t5(_first_with_tokenizers(folders), PUBLISHED_T5_LENGTH)
+
+
+def _first_with_tokenizers(folders: Sequence[Path]) -> Path:
+    for folder in folders:
+        if _has_tokenizers(folder):
+            return folder
+    raise WeightsMissing(
+        f"{folders[0]} holds no tokenizers, which only FLUX.1 [schnell]'s diffusers folder has: copy its folders "
+        "tokenizer and tokenizer_2 there, name the folder that has both with --tokenizer, or let "
+        "`allaprima pull flux/schnell` fetch them"
     )
 
 
@@ -140,8 +161,27 @@ def _has_tokenizers(folder: Path) -> bool:
     return (folder / T5_FILE).is_file() and (whole.is_file() or all(file.is_file() for file in pieces))
 
 
+def _published_t5(folder: Path, length: int) -> PromptTokenizer:
+    file = folder / T5_FILE
+    tokenizer = _without_padding(_read(file, Tokenizer.from_file, str(file)))
+    pad_id, end_id = (_special_id(file, tokenizer, text) for text in ("<pad>", "</s>"))
+    return PromptTokenizer(tokenizer, length, end_id=end_id, pad_id=pad_id)
+
+
+def _published_clip(folder: Path, length: int) -> PromptTokenizer:
+    whole, *pieces = (folder / CLIP_FOLDER / name for name in CLIP_FILES)
+    if whole.is_file():
+        tokenizer = _without_padding(_read(whole, Tokenizer.from_file, str(whole)))
+    else:
+        tokenizer = _read(folder / CLIP_FOLDER, clip_tokenizer, *pieces)
+    begin_id, end_id = (
+        _special_id(folder / CLIP_FOLDER, tokenizer, text) for text in ("<|startoftext|>", "<|endoftext|>")
+    )
+    return PromptTokenizer(tokenizer, length, end_id=end_id, pad_id=end_id, begin_id=begin_id)
+
+
 def clip_tokenizer(vocabulary: Path, merges: Path) -> Tokenizer:
-    """Return CLIP's byte-level BPE of lower-cased words out of the two files of OpenAI's release.
+    """Return CLIP's byte-level BPE tokenizer of lower-cased words from the two files of OpenAI's release.
 
     Source: Radford et al. 2021 (2103.00020), section 2.4; huggingface/transformers `convert_slow_tokenizer.py`.
     """
@@ -163,8 +203,8 @@ def clip_tokenizer(vocabulary: Path, merges: Path) -> Tokenizer:
     return tokenizer
 
 
-def _plain(tokenizer: Tokenizer) -> Tokenizer:
-    """Return a tokenizer that neither pads nor cuts: `PromptTokenizer` does."""
+def _without_padding(tokenizer: Tokenizer) -> Tokenizer:
+    """Disable a tokenizer's own padding and truncation, which `PromptTokenizer` does instead."""
     tokenizer.no_padding()
     tokenizer.no_truncation()
     return tokenizer
@@ -173,12 +213,12 @@ def _plain(tokenizer: Tokenizer) -> Tokenizer:
 def _read(path: Path, read: Callable[..., Tokenizer], *files: Any) -> Tokenizer:
     try:
         return read(*files)
-    # The library raises bare Exception for a file that it can't read.
+    # The library raises plain `Exception` for a file that it can't read.
     except Exception as exc:
         raise WeightsCorrupt(f"{path} is not a readable tokenizer: {exc}") from exc
 
 
-def _special(path: Path, tokenizer: Tokenizer, text: str) -> int:
+def _special_id(path: Path, tokenizer: Tokenizer, text: str) -> int:
     number = tokenizer.token_to_id(text)
     if number is None:
         raise WeightsCorrupt(f"{path} is not FLUX's tokenizer: it has no token {text}")

@@ -87,6 +87,9 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         if name in values:
             raise InvalidRequest(FieldProblem(name, "is given more than once"))
         values[name] = value
+    for name in values:
+        if any("\ud800" <= character <= "\udfff" for character in name):
+            raise InvalidRequest(FieldProblem(name[:60], "must have a name of valid Unicode; it has a lone surrogate"))
     return values
 
 

@@ -1,1 +1,1 @@
-"""Published checkpoints of FLUX.1, in every layout."""
+"""Published checkpoints of FLUX.1 [schnell], in every known checkpoint format."""

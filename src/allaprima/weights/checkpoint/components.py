@@ -1,7 +1,8 @@
-"""One network's tensors inside a file, under our names: joined, turned and unscaled as they are read.
+"""Reads the tensors of one component from a checkpoint file, under our names.
 
-Files in the manner of ComfyUI may hold fp8 numbers, as they are or with a factor a layer beside them
-(`<layer>.scale_weight`, or `.weight_scale` in its newer format); what is read is the product, in float32.
+Tensors that the file splits are concatenated, reordered and rescaled as they are read. Checkpoints of ComfyUI may hold
+fp8 numbers, either plain or with one scale for each layer (`<layer>.scale_weight`, or `.weight_scale` in its newer
+format); scaled tensors are read as the product, in float32.
 Source: Comfy-Org/ComfyUI `comfy/ops.py`, `comfy/quant_ops.py` and `QUANTIZATION.md`.
 """
 
@@ -15,15 +16,22 @@ import torch
 from torch import Tensor
 
 from allaprima.errors import WeightsCorrupt
-from allaprima.weights.checkpoint.key_maps import LAYOUTS, LEVEL, Layout, Part, Target
-from allaprima.weights.formats.containers import Container
+from allaprima.weights.checkpoint.key_maps import (
+    CHECKPOINT_FORMATS,
+    REVERSED_LEVEL,
+    CheckpointFormat,
+    Component,
+    KeyTarget,
+)
+from allaprima.weights.formats.container import Container
 
-#: What a layer's factor is called, and what else stands beside quantised layers without being needed to read them.
+#: Endings of the keys that hold a layer's scale.
 _SCALES = (".scale_weight", ".weight_scale")
-_BESIDE = (*_SCALES, ".scale_input", ".input_scale", ".comfy_quant")
-#: Tensors outside of any layer that say nothing about FLUX's networks: ComfyUI's mark of scaled files, and what was
-#: left of a whole CLIP or T5 when its encoder was taken out.
-_ALONE = ("scaled_fp8", "logit_scale")
+#: Endings of all keys that accompany a quantized layer; the layer can be read without the others.
+_QUANTIZATION_KEYS = (*_SCALES, ".scale_input", ".input_scale", ".comfy_quant")
+#: Keys outside of any layer that FLUX's networks don't use: ComfyUI's marker of scaled files, and what remains of a
+#: whole CLIP or T5 after its encoder was extracted.
+_IGNORED_KEYS = ("scaled_fp8", "logit_scale")
 _READABLE_FORMATS = ("float8_e4m3fn",)
 #: Our 1x1 convolutions, which diffusers stores as linears.
 _POINTWISE = re.compile(r"\.attn_1\.(q|k|v|proj_out)\.weight$")
@@ -33,38 +41,41 @@ Shape = tuple[int, ...]
 
 @dataclass(slots=True)
 class _Source:
-    """The file's tensors of which one of ours is made, in order; None where one is missing."""
+    """The keys of a file whose tensors make up one of ours, in order; None where the file lacks one."""
 
-    names: list[str | None]
+    keys: list[str | None]
     swaps_halves: bool
 
 
-class PartFile:
-    """One network in one file."""
+class ComponentFile:
+    """One component in one file."""
 
-    def __init__(self, part: Part, container: Container, sources: Mapping[str, _Source], prefix: str) -> None:
-        self.part = part
+    def __init__(self, component: Component, container: Container, sources: Mapping[str, _Source], prefix: str) -> None:
+        """prefix: of all keys in `sources`. Raises `WeightsCorrupt` naming file and tensor when a source is incomplete
+        or its shapes don't match.
+        """
+        self.component = component
         self.container = container
         self._sources = sources
         self._prefix = prefix
-        #: The shape of each of our tensors that the file can give.
+        #: The shape of each of our tensors that the file provides.
         self.shapes: Mapping[str, Shape] = {name: self._shape(name, source) for name, source in sources.items()}
 
     def read(self, name: str) -> Tensor:
-        """Return one of our tensors, on the CPU, as stored, or float32 where it was packed or scaled.
+        """Return one of our tensors, on the CPU, as stored, or in float32 if it was block-quantized or scaled.
 
         Raises `WeightsCorrupt` naming file and tensor.
         """
         source = self._sources[name]
-        pieces = [self._read_piece(theirs) for theirs in source.names if theirs is not None]
+        chunks = [self._read_key(key) for key in source.keys if key is not None]
         if source.swaps_halves:
-            pieces = [half for piece in pieces for half in reversed(piece.chunk(2))]
-        whole = torch.cat(pieces) if len(pieces) > 1 else pieces[0]
+            chunks = [half for chunk in chunks for half in reversed(chunk.chunk(2))]
+        whole = torch.cat(chunks) if len(chunks) > 1 else chunks[0]
         return whole.reshape(self.shapes[name])
 
-    def _read_piece(self, theirs: str) -> Tensor:
-        tensor = self.container.read(self._prefix + theirs)
-        layer = theirs.removesuffix(".weight")
+    def _read_key(self, key: str) -> Tensor:
+        tensor = self.container.read(self._prefix + key)
+        layer = key.removesuffix(".weight")
         for suffix in _SCALES:
             name = self._prefix + layer + suffix
             if name in self.container.shapes:
@@ -75,94 +86,103 @@ class PartFile:
         return tensor
 
     def _shape(self, name: str, source: _Source) -> Shape:
-        if None in source.names:
-            place = source.names.index(None)
+        if None in source.keys:
+            missing = source.keys.index(None)
             raise WeightsCorrupt(
-                f"{self.container.path} lacks part {place + 1} of {len(source.names)} of the tensor {name}"
+                f"{self.container.path} lacks part {missing + 1} of {len(source.keys)} of the tensor {name}"
             )
-        shapes = [self.container.shapes[f"{self._prefix}{theirs}"] for theirs in source.names]
+        shapes = [self.container.shapes[f"{self._prefix}{key}"] for key in source.keys]
         if any(shape[1:] != shapes[0][1:] or not shape for shape in shapes) and len(shapes) > 1:
             raise WeightsCorrupt(f"{self.container.path}: the parts of the tensor {name} do not fit: {shapes}")
         whole = (sum(shape[0] for shape in shapes), *shapes[0][1:]) if len(shapes) > 1 else shapes[0]
         return (*whole, 1, 1) if _POINTWISE.search(name) and len(whole) == 2 else whole
 
 
-def parts_of(container: Container) -> list[PartFile]:
-    """Return every network that a file holds; none for a file that has nothing of FLUX.
+def components_in(container: Container) -> list[ComponentFile]:
+    """Return every component that a file holds; none for a file without tensors of FLUX.
 
-    Raises `WeightsCorrupt` for tensors that belong nowhere, and for number formats that can't be read.
+    Raises `WeightsCorrupt` for tensors of no component, and for number formats that can't be read.
     """
     names = set(container.shapes)
-    found = [(layout, prefix) for layout in LAYOUTS if (prefix := layout.prefix_in(names)) is not None]
+    found = [(known, prefix) for known in CHECKPOINT_FORMATS if (prefix := known.prefix_in(names)) is not None]
     if not found:
         return []
-    _check_formats(container)
-    parts = []
-    left = {name for name in names if name.rpartition(".")[2] not in _ALONE}
-    # The longest prefix first: one without any takes what is left.
-    for layout, prefix in sorted(found, key=lambda one: -len(one[1])):
-        own = sorted(name.removeprefix(prefix) for name in left if name.startswith(prefix))
-        parts.append(PartFile(layout.part, container, _sources(container, layout, prefix, own), prefix))
-        left -= {prefix + name for name in own}
-    if left:
-        raise WeightsCorrupt(f"{container.path} has the unexpected tensor {min(left)} ({len(left)} in all)")
-    return parts
+    _check_number_formats(container)
+    components = []
+    remaining = {name for name in names if name.rpartition(".")[2] not in _IGNORED_KEYS}
+    # Longest prefix first: a component without a prefix takes all names that remain.
+    found.sort(key=lambda one: len(one[1]), reverse=True)
+    for checkpoint_format, prefix in found:
+        keys = sorted(name.removeprefix(prefix) for name in remaining if name.startswith(prefix))
+        sources = _sources(container, checkpoint_format, prefix, keys)
+        components.append(ComponentFile(checkpoint_format.component, container, sources, prefix))
+        remaining -= {prefix + key for key in keys}
+    if remaining:
+        raise WeightsCorrupt(f"{container.path} has the unexpected tensor {min(remaining)} ({len(remaining)} in all)")
+    return components
 
 
-def _sources(container: Container, layout: Layout, prefix: str, names: list[str]) -> dict[str, _Source]:
+def _sources(
+    container: Container, checkpoint_format: CheckpointFormat, prefix: str, keys: list[str]
+) -> dict[str, _Source]:
+    """Return the source of each of our tensors, by name."""
     sources: dict[str, _Source] = {}
     copies: dict[str, str] = {}
-    for theirs in names:
-        if theirs in layout.unused or _stands_beside(theirs, prefix, container):
+    for key in keys:
+        if key in checkpoint_format.unused_keys or _belongs_to_quantized_layer(key, prefix, container):
             continue
-        unexpected = WeightsCorrupt(f"{container.path} has the unexpected tensor {prefix}{theirs}")
-        target = layout.target(theirs)
+        unexpected = WeightsCorrupt(f"{container.path} has the unexpected tensor {prefix}{key}")
+        target = checkpoint_format.target(key)
         if target is None:
             raise unexpected
         if target.is_copy:
-            copies[target.name] = theirs
+            copies[target.name] = key
             continue
-        source = sources.setdefault(_place_level(target, names), _Source([None] * target.of, target.swaps_halves))
-        if source.names[target.place] is not None:
+        empty = _Source([None] * target.count, target.swaps_halves)
+        source = sources.setdefault(_with_our_level(target, keys), empty)
+        if source.keys[target.index] is not None:
             raise unexpected
-        source.names[target.place] = theirs
-    for name, theirs in copies.items():
-        first = sources.setdefault(name, _Source([theirs], swaps_halves=False)).names[0]
-        if container.shapes[f"{prefix}{first}"] != container.shapes[prefix + theirs]:
-            raise WeightsCorrupt(f"{container.path}: {prefix}{theirs} is not the copy of {first} that it should be")
+        source.keys[target.index] = key
+    for name, key in copies.items():
+        original = sources.setdefault(name, _Source([key], swaps_halves=False)).keys[0]
+        if container.shapes[f"{prefix}{original}"] != container.shapes[prefix + key]:
+            raise WeightsCorrupt(
+                f"{container.path}: {prefix}{key} should be a copy of {original}, but has another shape"
+            )
     return sources
 
 
-def _stands_beside(theirs: str, prefix: str, container: Container) -> bool:
-    """Say whether a tensor tells of a quantised layer that the file has."""
-    layer = next((theirs.removesuffix(suffix) for suffix in _BESIDE if theirs.endswith(suffix)), None)
+def _belongs_to_quantized_layer(key: str, prefix: str, container: Container) -> bool:
+    """Whether a key accompanies a quantized layer that the file has."""
+    layer = next((key.removesuffix(ending) for ending in _QUANTIZATION_KEYS if key.endswith(ending)), None)
     return layer is not None and f"{prefix}{layer}.weight" in container.shapes
 
 
-def _place_level(target: Target, names: list[str]) -> str:
-    """Return the target's name with a level of the decoder counted from the highest resolution, as ours are."""
-    found = LEVEL.search(target.name)
+def _with_our_level(target: KeyTarget, keys: list[str]) -> str:
+    """Return the target's name, with the decoder's resolutions numbered from the highest."""
+    found = REVERSED_LEVEL.search(target.name)
     if found is None:
         return target.name
-    levels = [int(number) for name in names for number in re.findall(r"^decoder\.up_blocks\.(\d{1,6})\.", name)]
+    levels = [int(number) for key in keys for number in re.findall(r"^decoder\.up_blocks\.(\d{1,6})\.", key)]
     last = max(levels, default=0)
-    return LEVEL.sub(str(last - int(found[1])), target.name)
+    return REVERSED_LEVEL.sub(str(last - int(found[1])), target.name)
 
 
-def _check_formats(container: Container) -> None:
-    """Refuse number formats of ComfyUI that can't be read, by name."""
+def _check_number_formats(container: Container) -> None:
+    """Raise `WeightsCorrupt` naming the first layer in a number format of ComfyUI that can't be read."""
     formats: dict[str, Any] = {}
     try:
-        if described := container.metadata.get("_quantization_metadata"):
-            formats |= {layer: told["format"] for layer, told in json.loads(described)["layers"].items()}
+        if description := container.metadata.get("_quantization_metadata"):
+            layers = json.loads(description)["layers"]
+            formats |= {layer: values["format"] for layer, values in layers.items()}
         for name in container.shapes:
             if name.endswith(".comfy_quant"):
                 formats[name] = json.loads(bytes(container.read(name).tolist()))["format"]
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as exc:
-        raise WeightsCorrupt(f"{container.path} describes its number formats in a way that can't be read") from exc
-    for name, told in formats.items():
-        if told not in _READABLE_FORMATS:
+        raise WeightsCorrupt(f"{container.path} has a description of its number formats that can't be read") from exc
+    for name, number_format in formats.items():
+        if number_format not in _READABLE_FORMATS:
             raise WeightsCorrupt(
-                f"{container.path}: {name} is stored as {str(told)[:40]!r}, which can't be read; "
+                f"{container.path}: {name} is stored as {str(number_format)[:40]!r}, which can't be read; "
                 f"known is {', '.join(_READABLE_FORMATS)}"
             )

@@ -1,7 +1,8 @@
-"""A model's configuration, read off the shapes of its tensors: what a file holds is what it is, whatever it is called.
+"""Infers a model's configuration from the shapes of its tensors, so that no file's name matters.
 
-What shapes can't tell is the same in every published FLUX.1 [schnell]: the widths of the rotary axes follow the width
-of a head, CLIP's heads are 64 wide, T5 reads 256 tokens, and the autoencoder has its scale, its shift and 32 groups.
+What shapes don't determine is the same in every published FLUX.1 [schnell]: the widths of the rotary axes follow from
+the width of a head, CLIP's heads are 64 wide, T5 reads 256 tokens, and the autoencoder has a fixed scale, a fixed shift
+and 32 groups.
 """
 
 import re
@@ -14,23 +15,23 @@ Shapes = Mapping[str, tuple[int, ...]]
 _CLIP_HEAD = SCHNELL.clip.hidden_size // SCHNELL.clip.num_heads
 
 
-class Unsized(Exception):
-    """A tensor that the sizes are read off is missing or has too few axes; carries its name."""
+class MissingDimension(Exception):
+    """A tensor from which a size is inferred is missing or has too few axes. The argument is its name."""
 
 
-def read_config(transformer: Shapes, t5: Shapes, clip: Shapes, autoencoder: Shapes) -> ModelConfig:
-    """Return the configuration of four networks, each given as our names and shapes.
+def infer_config(transformer: Shapes, t5: Shapes, clip: Shapes, autoencoder: Shapes) -> ModelConfig:
+    """Return the configuration of four networks, each given as the shapes of its tensors by our names.
 
-    Raises `Unsized`, and `ValueError` for sizes that don't go together.
+    Raises `MissingDimension`, and `ValueError` for sizes that contradict each other.
     """
     config = ModelConfig(_transformer(transformer), _t5(t5), _clip(clip), _autoencoder(autoencoder))
-    for name, reads, gives in (
+    for name, expected, found in (
         ("a T5 token", config.transformer.context_in_dim, config.t5.d_model),
         ("CLIP's vector", config.transformer.vec_in_dim, config.clip.hidden_size),
         ("an image token", config.transformer.in_channels, 4 * config.autoencoder.z_channels),
     ):
-        if reads != gives:
-            raise ValueError(f"the transformer reads {name} of {reads} values, and is given {gives}")
+        if expected != found:
+            raise ValueError(f"the transformer reads {name} of {expected} values, and is given {found}")
     return config
 
 
@@ -38,15 +39,18 @@ def _size(shapes: Shapes, name: str, axis: int) -> int:
     try:
         return shapes[name][axis]
     except (KeyError, IndexError) as exc:
-        raise Unsized(name) from exc
+        raise MissingDimension(name) from exc
 
 
 def _count(shapes: Shapes, start: str) -> int:
-    """Return how many numbers follow `start` in the names. Raises `Unsized` when they are not 0, 1, 2 and so on."""
-    follows = re.compile(rf"{re.escape(start)}(\d{{1,6}})\.")
-    found = {int(match[1]) for name in shapes if (match := follows.match(name))}
+    """Return how many numbered modules have names that begin with `start`.
+
+    Raises `MissingDimension` when they are not numbered 0, 1, 2 and so on.
+    """
+    number = re.compile(rf"{re.escape(start)}(\d{{1,6}})\.")
+    found = {int(match[1]) for match in map(number.match, shapes) if match}
     if missing := set(range(len(found))) - found:
-        raise Unsized(f"{start}{min(missing)}")
+        raise MissingDimension(f"{start}{min(missing)}")
     return len(found)
 
 

@@ -1,8 +1,8 @@
-"""The names under which people publish FLUX.1's tensors, and ours.
+"""Maps the tensor names of published FLUX.1 checkpoints to ours.
 
-A layout is recognised by one tensor that only it has, whatever the file is called and whatever prefix its names carry.
-It tells for each of its tensors which of ours it is, or which rows of ours. Our names are BFL's for the transformer and
-the autoencoder, and Hugging Face's for the text encoders.
+A checkpoint format is recognised by its signature key, a tensor that no other format has, whatever the file's name and
+whatever prefix the keys carry. It maps each key to one of our tensors, or to a range of rows of one. Our names are
+BFL's for the transformer and the autoencoder, and Hugging Face's for the text encoders.
 
 Sources: black-forest-labs/flux `modules`; huggingface/diffusers `scripts/convert_flux_to_diffusers.py` and
 `loaders/single_file_utils.py`; city96/ComfyUI-GGUF `loader.py`.
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 
-class Part(StrEnum):
+class Component(StrEnum):
     """One of a model's four networks; the value is its attribute in `Networks`."""
 
     TRANSFORMER = "transformer"
@@ -24,52 +24,52 @@ class Part(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
-    """Where a file's tensor belongs."""
+class KeyTarget:
+    """The tensor of ours that a key of a checkpoint holds, whole or in part."""
 
     #: Our tensor.
     name: str
-    #: Its place among the tensors whose rows, joined, are ours; there are `of` of them.
-    place: int = 0
-    of: int = 1
-    #: Whether the two halves of its rows stand in the other order than ours.
+    #: Our tensor is `count` tensors of the file, concatenated along the rows; the key holds number `index` of them.
+    index: int = 0
+    count: int = 1
+    #: Whether the two halves of the rows are in the opposite order to ours.
     swaps_halves: bool = False
-    #: Whether the file may hold our tensor a second time under this name.
+    #: Whether the key is a second name for a tensor that the file may also hold under its own.
     is_copy: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
-    """A way to name one network's tensors."""
+class CheckpointFormat:
+    """How one kind of checkpoint names the tensors of one component."""
 
-    part: Part
-    #: The tensor that only this layout has.
-    mark: str
-    #: Where a tensor belongs, by its name without the prefix; None: nowhere.
-    target: Callable[[str], Target | None]
-    #: Tensors that such files carry and FLUX does not use.
-    unused: frozenset[str] = frozenset()
-    #: A prefix with which the same tensor is another layout's.
+    component: Component
+    #: The key that only this format has.
+    signature_key: str
+    #: The target of a key without its prefix, or None for a key that the format does not have.
+    target: Callable[[str], KeyTarget | None]
+    #: Keys that such files have and FLUX does not use.
+    unused_keys: frozenset[str] = frozenset()
+    #: A prefix with which the signature key is that of another format.
     other_prefix: str | None = None
 
-    def prefix_in(self, names: Iterable[str]) -> str | None:
-        """Return what stands before this layout's names in a file; None when the file does not have it."""
-        for name in names:
-            prefix = name.removesuffix(self.mark)
-            if prefix == name or (prefix and not prefix.endswith(".")):
+    def prefix_in(self, keys: Iterable[str]) -> str | None:
+        """Return the prefix of this format's keys in a file, or None when the file is not in this format."""
+        for key in keys:
+            prefix = key.removesuffix(self.signature_key)
+            if prefix == key or (prefix and not prefix.endswith(".")):
                 continue
             if self.other_prefix is None or not prefix.endswith(self.other_prefix):
                 return prefix
         return None
 
 
-def _same(name: str) -> Target:
-    return Target(name)
+def _same(name: str) -> KeyTarget:
+    return KeyTarget(name)
 
 
-# The transformer in diffusers' names ----------------------------------------------------------------------------------
+# Transformer in diffusers' names --------------------------------------------------------------------------------------
 
-#: Their layer, ours, place, of. `N` is the block's number.
+#: Diffusers' layer, our layer, `KeyTarget.index`, `KeyTarget.count`. `N` stands for the block's number.
 _DIFFUSERS_LAYERS: tuple[tuple[str, str, int, int], ...] = (
     ("x_embedder", "img_in", 0, 1),
     ("context_embedder", "txt_in", 0, 1),
@@ -108,28 +108,29 @@ _DIFFUSERS_LAYERS: tuple[tuple[str, str, int, int], ...] = (
     ("single_transformer_blocks.N.attn.norm_k", "single_blocks.N.norm.key_norm", 0, 1),
     ("single_transformer_blocks.N.proj_out", "single_blocks.N.linear2", 0, 1),
 )
-_DIFFUSERS = {theirs: (ours, place, of) for theirs, ours, place, of in _DIFFUSERS_LAYERS}
+_DIFFUSERS = {theirs: (ours, index, count) for theirs, ours, index, count in _DIFFUSERS_LAYERS}
 _BLOCK_NUMBER = re.compile(r"(?<=_blocks\.)\d+")
 
 
-def _diffusers_transformer(name: str) -> Target | None:
+def _diffusers_transformer(name: str) -> KeyTarget | None:
     layer, _, kind = name.rpartition(".")
     number = _BLOCK_NUMBER.search(layer)
     found = _DIFFUSERS.get(_BLOCK_NUMBER.sub("N", layer))
     if found is None or kind not in ("weight", "bias"):
         return None
-    ours, place, of = found
+    ours, index, count = found
     if number:
         ours = ours.replace("N", number[0])
     if ours.endswith("_norm"):
-        return Target(f"{ours}.scale") if kind == "weight" else None
-    # BFL's last modulation gives the shift before the scale, diffusers' the scale before the shift.
-    return Target(f"{ours}.{kind}", place, of, swaps_halves=layer == "norm_out.linear")
+        return KeyTarget(f"{ours}.scale") if kind == "weight" else None
+    # BFL's final modulation has the rows of the shift before those of the scale; diffusers' has them after.
+    return KeyTarget(f"{ours}.{kind}", index, count, swaps_halves=layer == "norm_out.linear")
 
 
-# The autoencoder in diffusers' names ----------------------------------------------------------------------------------
+# Autoencoder in diffusers' names --------------------------------------------------------------------------------------
 
-#: Patterns in their names -> ours, applied in turn. A level of the decoder is counted from the other end: see `LEVEL`.
+#: Regular expressions on diffusers' names and their replacements, applied in order. Diffusers numbers the decoder's
+#: resolutions from the lowest, ours start from the highest: see `REVERSED_LEVEL`.
 _AUTOENCODER_RULES = (
     (r"\.down_blocks\.(\d+)\.", r".down.\1."),
     (r"\.up_blocks\.(\d+)\.", r".up.-\1."),
@@ -146,28 +147,28 @@ _AUTOENCODER_RULES = (
     (r"\.conv_shortcut\.", r".nin_shortcut."),
     (r"\.conv_norm_out\.", r".norm_out."),
 )
-#: A level counted from the lowest resolution, as `up.-1`.
-LEVEL = re.compile(r"(?<=\.up\.)-(\d+)")
+#: The decoder's resolution `n`, numbered from the lowest, is written `up.-n` until their number is known.
+REVERSED_LEVEL = re.compile(r"(?<=\.up\.)-(\d+)")
 
 
-def _diffusers_autoencoder(name: str) -> Target:
+def _diffusers_autoencoder(name: str) -> KeyTarget:
     for pattern, ours in _AUTOENCODER_RULES:
         name = re.sub(pattern, ours, name)
-    return Target(name)
+    return KeyTarget(name)
 
 
 # Text encoders --------------------------------------------------------------------------------------------------------
 
 
-def _t5(name: str) -> Target:
+def _t5(name: str) -> KeyTarget:
     if name == "encoder.embed_tokens.weight":
-        return Target("shared.weight", is_copy=True)
-    return Target(name)
+        return KeyTarget("shared.weight", is_copy=True)
+    return KeyTarget(name)
 
 
-def _clip_alone(name: str) -> Target:
-    """transformers 5 writes the text model without the name that the whole CLIP has for it."""
-    return Target(f"text_model.{name}")
+def _clip_text_model(name: str) -> KeyTarget:
+    """Map a key of transformers 5, which saves CLIP's text model without its prefix in the whole CLIP."""
+    return KeyTarget(f"text_model.{name}")
 
 
 _GGUF_T5 = {
@@ -188,33 +189,33 @@ _GGUF_T5_LAYERS = {
 }
 
 
-def _gguf_t5(name: str) -> Target | None:
+def _gguf_t5(name: str) -> KeyTarget | None:
     if name in _GGUF_T5:
-        return Target(_GGUF_T5[name])
+        return KeyTarget(_GGUF_T5[name])
     found = re.fullmatch(r"enc\.blk\.(\d+)\.(\w+)\.weight", name)
     if found is None or found[2] not in _GGUF_T5_LAYERS:
         return None
-    return Target(f"encoder.block.{found[1]}.{_GGUF_T5_LAYERS[found[2]]}.weight")
+    return KeyTarget(f"encoder.block.{found[1]}.{_GGUF_T5_LAYERS[found[2]]}.weight")
 
 
-LAYOUTS: tuple[Layout, ...] = (
-    Layout(Part.TRANSFORMER, "double_blocks.0.img_attn.norm.key_norm.scale", _same),
-    Layout(Part.TRANSFORMER, "transformer_blocks.0.attn.norm_added_k.weight", _diffusers_transformer),
-    Layout(Part.T5, "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight", _t5),
-    Layout(Part.T5, "enc.blk.0.attn_rel_b.weight", _gguf_t5),
-    Layout(
-        Part.CLIP,
+CHECKPOINT_FORMATS: tuple[CheckpointFormat, ...] = (
+    CheckpointFormat(Component.TRANSFORMER, "double_blocks.0.img_attn.norm.key_norm.scale", _same),
+    CheckpointFormat(Component.TRANSFORMER, "transformer_blocks.0.attn.norm_added_k.weight", _diffusers_transformer),
+    CheckpointFormat(Component.T5, "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight", _t5),
+    CheckpointFormat(Component.T5, "enc.blk.0.attn_rel_b.weight", _gguf_t5),
+    CheckpointFormat(
+        Component.CLIP,
         "text_model.encoder.layers.0.self_attn.q_proj.weight",
         _same,
         frozenset(("text_projection.weight", "text_model.embeddings.position_ids")),
     ),
-    Layout(
-        Part.CLIP,
+    CheckpointFormat(
+        Component.CLIP,
         "encoder.layers.0.self_attn.q_proj.weight",
-        _clip_alone,
+        _clip_text_model,
         frozenset(("embeddings.position_ids",)),
         other_prefix="text_model.",
     ),
-    Layout(Part.AUTOENCODER, "decoder.mid.block_1.norm1.weight", _same),
-    Layout(Part.AUTOENCODER, "decoder.mid_block.resnets.0.norm1.weight", _diffusers_autoencoder),
+    CheckpointFormat(Component.AUTOENCODER, "decoder.mid.block_1.norm1.weight", _same),
+    CheckpointFormat(Component.AUTOENCODER, "decoder.mid_block.resnets.0.norm1.weight", _diffusers_autoencoder),
 )

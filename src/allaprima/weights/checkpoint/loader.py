@@ -1,12 +1,11 @@
-"""A checkpoint of FLUX.1 [schnell] as people have it: one file, or a folder of files in any mixture of layouts.
+"""Loads a checkpoint of FLUX.1 [schnell]: one file, or a folder of files in any mixture of checkpoint formats.
 
-A folder with a `model_index.json` is a diffusers folder, whose parts lie in its subfolders, and what they lack concat_into
-them; any other is looked through as it is. Files are told apart by their tensors (`layouts`). Everything is looked at
-before anything large is read, and reading is strict: every tensor that the networks ask for, in its shape and finite,
-and no other.
+A folder with a `model_index.json` is a diffusers folder, whose components are in its subfolders; a component that they
+lack is taken from the folder itself. Of any other folder all files are read. A file's component and format are
+recognised by its tensors (`key_maps`). All names and shapes are validated before any weights are read. Validation is
+strict: exactly the tensors of the networks, in their shapes and with finite values.
 """
 
-import json
 import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -18,19 +17,20 @@ from torch import Tensor
 from allaprima.domain.models import SCHNELL_ID, Precision
 from allaprima.errors import WeightsCorrupt, WeightsMissing, WeightsUnsafe
 from allaprima.flux import CancelCheck, ModelConfig, never_cancelled
-from allaprima.weights.checkpoint.components import PartFile, parts_of
-from allaprima.weights.checkpoint.infer_config import Unsized, read_config
-from allaprima.weights.checkpoint.key_maps import Part
-from allaprima.weights.checkpoint.validate import check_numbers, check_shapes
-from allaprima.weights.formats.containers import ENDINGS, Container, ShardedContainer, open_container
+from allaprima.weights.checkpoint.components import ComponentFile, components_in
+from allaprima.weights.checkpoint.infer_config import MissingDimension, infer_config
+from allaprima.weights.checkpoint.key_maps import Component
+from allaprima.weights.checkpoint.validate import check_shapes, check_values
+from allaprima.weights.formats.container import Container, open_container
+from allaprima.weights.formats.sharded import INDEX_ENDING, open_sharded
 from allaprima.weights.networks import Model, Networks, Revision
-from allaprima.weights.packed_cache import PackedForm, Place, Shelf, put_form
-from allaprima.weights.paths import pulled_folders
+from allaprima.weights.packed_cache import CacheEntry, PackedWeightCache, PackedWeights, load_packed
+from allaprima.weights.paths import WEIGHT_ENDINGS, tokenizer_folders
 from allaprima.weights.quantize import (
     LINEARS,
     build_networks,
     choose_precision,
-    is_short,
+    is_memory_short,
     multiplies_bfloat16,
     pack,
     widen,
@@ -39,30 +39,29 @@ from allaprima.weights.tokenizers import PromptTokenizer, published_tokenizers
 
 logger = logging.getLogger(__name__)
 
-#: What each part is called to people, and a file that has it.
-PART_NAMES = {
-    Part.TRANSFORMER: "transformer (such as flux1-schnell.safetensors)",
-    Part.T5: "T5 text encoder (such as t5xxl_fp16.safetensors)",
-    Part.CLIP: "CLIP text encoder (such as clip_l.safetensors)",
-    Part.AUTOENCODER: "autoencoder (such as ae.safetensors)",
+#: Each component's name in messages, with an example of a file that has it.
+_COMPONENT_NAMES = {
+    Component.TRANSFORMER: "transformer (such as flux1-schnell.safetensors)",
+    Component.T5: "T5 text encoder (such as t5xxl_fp16.safetensors)",
+    Component.CLIP: "CLIP text encoder (such as clip_l.safetensors)",
+    Component.AUTOENCODER: "autoencoder (such as ae.safetensors)",
 }
-DIFFUSERS_INDEX = "model_index.json"
-SHARDS_INDEX = ".safetensors.index.json"
-PICKLES = (".pt", ".pth", ".ckpt", ".bin", ".pt2")
-#: What dtype the numbers are read in.
-DTYPE = torch.bfloat16
+_DIFFUSERS_INDEX = "model_index.json"
+_PICKLE_ENDINGS = (".pt", ".pth", ".ckpt", ".bin", ".pt2")
+#: The dtype of the weights before they are packed, and of the revision.
+_DTYPE = torch.bfloat16
 
 
 @dataclass(frozen=True, slots=True)
 class CheckpointFiles:
-    """A checkpoint whose parts are all there, in the right shapes, and whose tokenizers have been read."""
+    """A checkpoint whose components are complete and in the right shapes, and whose tokenizers are loaded."""
 
     path: Path
     config: ModelConfig
-    parts: Mapping[Part, PartFile]
+    components: Mapping[Component, ComponentFile]
+    #: T5's and CLIP's.
     tokenizers: tuple[PromptTokenizer, PromptTokenizer]
-    #: Where its revision and its packed forms are kept.
-    shelf: Shelf
+    cache: PackedWeightCache
 
     @property
     def id(self) -> str:
@@ -72,154 +71,147 @@ class CheckpointFiles:
     def load(
         self, device: str = "cpu", precision: Precision | None = None, check: CancelCheck = never_cancelled
     ) -> Model:
-        """Read the networks a tensor at a time, or map them where they were packed before.
+        """Read the networks one tensor at a time, or memory-map them if the cache has them in this precision.
 
-        precision: None chooses, as `choose_precision` does. Raises `WeightsCorrupt` naming the file and the
-        tensor at fault, `WeightsTooLarge` when the memory or the disk that is free would not hold them.
+        precision: None chooses, as `choose_precision` does. Raises `WeightsCorrupt` naming the damaged file and tensor,
+        `WeightsTooLarge` when free memory or free disk space is too small, and whatever `check` raises.
         """
         precision = choose_precision(str(self.path), self.config, precision, device)
-        place = self.shelf.place({file for part in self.parts.values() for file in part.container.files})
+        entry = self.cache.entry({file for one in self.components.values() for file in one.container.files})
         networks = build_networks(self.config, precision)
         if precision in LINEARS:
-            form = place.packed(precision) or self._pack(networks, place, precision, check)
-            put_form(networks, form, device, lends_text=is_short(self.config, precision, device))
+            packed = entry.packed_weights(precision) or self._pack(networks, entry, precision, check)
+            load_packed(networks, packed, device, stream_text=is_memory_short(self.config, precision, device))
             if not multiplies_bfloat16(device):
                 widen(networks)
         else:
-            self._read_into(networks, place, device, check)
-        revision = place.revision
+            self._read_into(networks, entry, device, check)
+        revision = entry.revision
         assert revision is not None
         return Model(self.id, revision, precision, self.config, networks, *self.tokenizers)
 
-    def _read_into(self, networks: Networks, place: Place, device: str, check: CancelCheck) -> None:
+    def _read_into(self, networks: Networks, entry: CacheEntry, device: str, check: CancelCheck) -> None:
         state: dict[str, Tensor] = {}
-        for name, tensor in self._tensors(place, check):
-            state |= {kept: numbers.to(device) for kept, numbers in pack(networks, name, tensor).items()}
+        for name, tensor in self._tensors(entry, check):
+            state |= {leaf: values.to(device) for leaf, values in pack(networks, name, tensor).items()}
         networks.load_state_dict(state, assign=True)
 
-    def _pack(self, networks: Networks, place: Place, precision: Precision, check: CancelCheck) -> PackedForm:
+    def _pack(self, networks: Networks, entry: CacheEntry, precision: Precision, check: CancelCheck) -> PackedWeights:
         nbytes = sum(tensor.nbytes for tensor in networks.state_dict().values())
-        logger.info("packing %s as %s into %s, once: this takes minutes", self.path, precision, place.folder)
-        with place.packing(precision, nbytes) as packer:
-            if packer is not None:
-                for name, tensor in self._tensors(place, check):
-                    packer.add(pack(networks, name, tensor))
-        form = place.packed(precision)
-        assert form is not None
-        return form
+        logger.info("packing %s as %s into %s, once: this takes minutes", self.path, precision, entry.folder)
+        with entry.writing_packed(precision, nbytes) as writer:
+            if writer is not None:
+                for name, tensor in self._tensors(entry, check):
+                    writer.add(pack(networks, name, tensor))
+        packed = entry.packed_weights(precision)
+        assert packed is not None
+        return packed
 
-    def _tensors(self, place: Place, check: CancelCheck) -> Iterator[tuple[str, Tensor]]:
-        """Read every tensor in bfloat16, by its name in `Networks`; the first time, check them and keep the revision.
+    def _tensors(self, entry: CacheEntry, check: CancelCheck) -> Iterator[tuple[str, Tensor]]:
+        """Yield every tensor in bfloat16 with its name in `Networks`.
 
-        Raises `WeightsCorrupt` naming file and tensor.
+        The first time, each tensor is validated, and the revision is saved at the end. Raises `WeightsCorrupt` naming
+        file and tensor.
         """
-        place.prepare()
-        is_known = place.revision is not None
+        entry.prepare()
+        is_known = entry.revision is not None
         revision = Revision()
-        for part in Part:
-            source = self.parts[part]
-            # In our order: the files' own differs with the layout.
-            for name in build_networks(self.config, Precision.BF16).get_submodule(part).state_dict():
+        for component in Component:
+            source = self.components[component]
+            # In the order of our names: the order in the files depends on the checkpoint format.
+            for name in build_networks(self.config, Precision.BF16).get_submodule(component).state_dict():
                 check()
                 stored = source.read(name)
-                tensor = stored.to(DTYPE)
+                tensor = stored.to(_DTYPE)
                 if not is_known:
-                    check_numbers(source.container.path, name, stored)
-                    revision.add(f"{part}.{name}", tensor)
-                yield f"{part}.{name}", tensor
+                    check_values(source.container.path, name, stored)
+                    revision.add(f"{component}.{name}", tensor)
+                yield f"{component}.{name}", tensor
         if not is_known:
-            place.keep_revision(revision.digest())
+            entry.save_revision(revision.digest())
 
 
-def open_checkpoint(path: Path, shelf: Shelf, tokenizers: Path | None = None) -> CheckpointFiles:
-    """Look at a checkpoint without reading its weights.
+def open_checkpoint(path: Path, cache: PackedWeightCache, tokenizers: Path | None = None) -> CheckpointFiles:
+    """Validate a checkpoint's names and shapes without reading its weights.
 
-    shelf: where what is worked out from it is kept. tokenizers: folder of the two tokenizers, for a checkpoint that
-    brings none; else those of an earlier pull do. Raises `WeightsMissing` for a part or a tokenizer that is not there,
-    `WeightsUnsafe` where there is only a format that runs code, `WeightsCorrupt` naming file and tensor.
+    tokenizers: folder of the two tokenizers, for a checkpoint that has none; None: those of an earlier pull are used.
+    Raises `WeightsMissing` for a missing component or tokenizer, `WeightsUnsafe` where all files are in a format that
+    executes code, and `WeightsCorrupt` naming file and tensor.
     """
-    parts: dict[Part, PartFile] = {}
-    for containers in _containers(path):
-        parts = _parts_in(path, containers) | parts
-    if missing := [words for part, words in PART_NAMES.items() if part not in parts]:
+    components: dict[Component, ComponentFile] = {}
+    for containers in _container_groups(path):
+        components = _find_components(path, containers) | components
+    if missing := [name for component, name in _COMPONENT_NAMES.items() if component not in components]:
         raise WeightsMissing(f"{path} holds no {', no '.join(missing)}; put the missing files into one folder with it")
-    config = _config(path, parts)
-    own = path if path.is_dir() else path.parent
-    folders = (tokenizers,) if tokenizers else (own, *pulled_folders(shelf.folder, SCHNELL_ID))
-    return CheckpointFiles(path, config, parts, published_tokenizers(folders, config), shelf)
+    config = _validated_config(path, components)
+    folders = tokenizer_folders(path, tokenizers, cache.folder, SCHNELL_ID)
+    return CheckpointFiles(path, config, components, published_tokenizers(folders, config), cache)
 
 
-def _parts_in(path: Path, containers: list[Container]) -> dict[Part, PartFile]:
-    """Return the parts that files hold, each of which must be there once."""
-    parts: dict[Part, PartFile] = {}
+def _find_components(path: Path, containers: list[Container]) -> dict[Component, ComponentFile]:
+    """Return the components that files hold. Raises `WeightsCorrupt` where two files hold the same one."""
+    components: dict[Component, ComponentFile] = {}
     for container in containers:
-        for part_file in parts_of(container):
-            if (other := parts.get(part_file.part)) is not None:
+        for found in components_in(container):
+            if (other := components.get(found.component)) is not None:
                 raise WeightsCorrupt(
-                    f"{path} holds the {part_file.part} twice, in {other.container.path} and {container.path}; "
+                    f"{path} holds the {found.component} twice, in {other.container.path} and {container.path}; "
                     "leave one of them there"
                 )
-            parts[part_file.part] = part_file
-    return parts
+            components[found.component] = found
+    return components
 
 
-def _containers(path: Path) -> list[list[Container]]:
-    """Return the files of a checkpoint in groups, the first of which comes before the next where both have a part."""
+def _container_groups(path: Path) -> list[list[Container]]:
+    """Return the files of a checkpoint in groups; the components of a group take precedence over those of the next."""
     if path.is_file():
         return [[open_container(path)]]
     if not path.is_dir():
         raise WeightsMissing(f"there is no file or folder {path}")
-    folders = [path]
-    found = []
-    if (path / DIFFUSERS_INDEX).is_file():
-        folders += sorted(folder for folder in path.iterdir() if folder.is_dir())
-        found.append([container for folder in folders[1:] for container in _in_folder(folder)])
-    found.append(_in_folder(path))
-    if not any(found):
-        pickles = sorted(file for folder in folders for file in folder.iterdir() if file.suffix in PICKLES)
+    groups = []
+    subfolders: list[Path] = []
+    if (path / _DIFFUSERS_INDEX).is_file():
+        subfolders = sorted(folder for folder in path.iterdir() if folder.is_dir())
+        groups.append([container for folder in subfolders for container in _containers_in(folder)])
+    groups.append(_containers_in(path))
+    if not any(groups):
+        folders = (path, *subfolders)
+        pickles = sorted(file for folder in folders for file in folder.iterdir() if file.suffix in _PICKLE_ENDINGS)
         if pickles:
-            raise WeightsUnsafe(f"{pickles[0]} is a pickle, which runs code when it is opened; {path} has nothing else")
+            raise WeightsUnsafe(
+                f"{pickles[0]} is a pickle, which runs code when it is opened; {path} has no other weights"
+            )
         raise WeightsMissing(f"the folder {path} holds no safetensors or GGUF file")
-    return found
+    return groups
 
 
-def _in_folder(folder: Path) -> list[Container]:
-    files = {file for file in folder.iterdir() if file.is_file() and file.name.lower().endswith(ENDINGS)}
-    found: list[Container] = []
-    for index in sorted(folder.glob(f"*{SHARDS_INDEX}")):
-        shards = _shards(index)
-        found.append(ShardedContainer(index, [open_container(shard) for shard in shards]))
-        files -= set(shards)
-    return found + [open_container(file) for file in sorted(files)]
+def _containers_in(folder: Path) -> list[Container]:
+    files = {file for file in folder.iterdir() if file.is_file() and file.name.lower().endswith(WEIGHT_ENDINGS)}
+    containers: list[Container] = []
+    for index in sorted(folder.glob(f"*{INDEX_ENDING}")):
+        sharded = open_sharded(index)
+        containers.append(sharded)
+        files -= set(sharded.files)
+    return containers + [open_container(file) for file in sorted(files)]
 
 
-def _shards(index: Path) -> list[Path]:
-    try:
-        names = sorted(set(json.loads(index.read_bytes())["weight_map"].values()))
-        shards = [index.parent / Path(name).name for name in names]
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as exc:
-        raise WeightsCorrupt(f"{index} is not a readable index of shards") from exc
-    for shard in shards:
-        if not shard.is_file():
-            raise WeightsMissing(f"{index} names the file {shard.name}, which is not there")
-    return shards
-
-
-def _config(path: Path, parts: Mapping[Part, PartFile]) -> ModelConfig:
-    """Return the configuration that the shapes tell, after every tensor's name and shape was checked against it."""
-    if any(name.startswith("guidance_in.") for name in parts[Part.TRANSFORMER].shapes):
+def _validated_config(path: Path, components: Mapping[Component, ComponentFile]) -> ModelConfig:
+    """Return the configuration that the shapes imply, after every tensor's name and shape was validated against it."""
+    transformer = components[Component.TRANSFORMER]
+    if any(name.startswith("guidance_in.") for name in transformer.shapes):
         raise WeightsCorrupt(
-            f"{parts[Part.TRANSFORMER].container.path} is FLUX.1 [dev], by its guidance_in tensors; "
-            "allaprima paints with FLUX.1 [schnell]"
+            f"{transformer.container.path} is FLUX.1 [dev], since it has guidance_in tensors; "
+            "allaprima supports FLUX.1 [schnell]"
         )
     try:
-        config = read_config(*(parts[part].shapes for part in Part))
+        config = infer_config(*(components[component].shapes for component in Component))
         with torch.device("meta"):
             networks = Networks(config)
-    except Unsized as exc:
+    except MissingDimension as exc:
         raise WeightsCorrupt(f"{path} lacks the tensor {exc}, or it has another shape") from exc
     except (ValueError, RuntimeError, ZeroDivisionError) as exc:
         raise WeightsCorrupt(f"{path} has tensors whose sizes don't go together: {exc}") from exc
-    for part in Part:
-        check_shapes(parts[part].container.path, networks.get_submodule(part.value), parts[part].shapes)
+    for component in Component:
+        source = components[component]
+        check_shapes(source.container.path, networks.get_submodule(component.value), source.shapes)
     return config

@@ -1,1 +1,1 @@
-"""Files of named tensors."""
+"""File formats of named tensors: safetensors, GGUF, and shards with an index."""

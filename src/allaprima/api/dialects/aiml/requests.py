@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import PydanticCustomError
 
-from allaprima.api.dialects.aiml.sizes import SIZE_NAMES, SIZE_SCHEMA, SizeReader
+from allaprima.api.dialects.aiml.sizes import RATIOS, SIDE_SCHEMA, SIZE_NAMES, SIZE_SCHEMA, SizeReader
 from allaprima.api.dialects.base import ParsedBody
 from allaprima.domain.fields import RANDOM_SEED_BOUND, Flag, choice, problems_in
 from allaprima.domain.generation import GenerationRequest, ImageFormat
@@ -40,6 +40,12 @@ OPTION_MEMBERS = {
     "use_cache": "use_cache",
 }
 REQUIRED = ("model", "prompt")
+#: Other forms of the size, with their JSON Schema and description.
+SHAPE_MEMBERS: dict[str, tuple[dict[str, Any], str]] = {
+    "aspect_ratio": ({"type": "string", "enum": list(RATIOS)}, "The preset of a ratio; a given size must have it."),
+    "width": (SIDE_SCHEMA, "As image_size.width."),
+    "height": (SIDE_SCHEMA, "As image_size.height."),
+}
 OUTPUT_FORMATS = (*ImageFormat, "url", "b64_json")
 RESPONSE_FORMATS = ("url", "b64_json")
 #: Members that decide how the answer is given, with their JSON Schema and description.
@@ -83,7 +89,7 @@ class RequestBody:
         self._check_stream()
         self._check_store()
         if self.problems or request is None or options is None or model is None:
-            raise InvalidRequest(*dict.fromkeys(self.problems))
+            raise InvalidRequest(*self._in_order())
         ignored = (*(name for name in self._body if name not in MEMBERS), *size.ignored)
         warnings = []
         if model.is_fallback:
@@ -97,6 +103,12 @@ class RequestBody:
             ignored=tuple(map(printable, ignored)),
             names=self._names,
         )
+
+    def _in_order(self) -> list[FieldProblem]:
+        """Return the problems, each once, in the order of the body's members."""
+        places = {name: place for place, name in enumerate(self._body)}
+        distinct = dict.fromkeys(self.problems)
+        return sorted(distinct, key=lambda problem: places.get(problem.field.partition(".")[0], len(places)))
 
     def _read_request(self, size: dict[str, Any], model: str) -> GenerationRequest | None:
         values = self._fields(REQUEST_MEMBERS) | size | {"model": model}
@@ -218,7 +230,7 @@ def body_schema(models: list[str] | None = None) -> dict[str, Any]:
     size = {"title": "Image Size", "description": "Size in pixels or a preset; default 1024x768."}
     properties |= dict.fromkeys(SIZE_NAMES, SIZE_SCHEMA | size)
     properties["size"] = SIZE_SCHEMA | {"title": "Size", "description": "Alias of image_size."}
-    for name, (of_value, description) in ANSWER_MEMBERS.items():
+    for name, (of_value, description) in (SHAPE_MEMBERS | ANSWER_MEMBERS).items():
         properties[name] = {"anyOf": [of_value, {"type": "null"}], "description": description}
     if models:
         properties["model"]["enum"] = models
@@ -250,4 +262,4 @@ def _property(schema: dict[str, Any], field: str, alias_of: str | None, *, is_re
 
 
 #: Every member that has an effect.
-MEMBERS = (*REQUEST_MEMBERS, *OPTION_MEMBERS, *SIZE_NAMES, *ANSWER_MEMBERS)
+MEMBERS = (*REQUEST_MEMBERS, *OPTION_MEMBERS, *SIZE_NAMES, *SHAPE_MEMBERS, *ANSWER_MEMBERS)

@@ -14,17 +14,25 @@ PRESETS: dict[str, tuple[int, int]] = {
     "landscape_4_3": (1024, 768),
     "landscape_16_9": (1024, 576),
 }
+#: Aspect ratios, and the preset of each.
+RATIOS = {
+    "1:1": "square_hd",
+    "4:3": "landscape_4_3",
+    "3:4": "portrait_4_3",
+    "16:9": "landscape_16_9",
+    "9:16": "portrait_16_9",
+}
 #: Names of the size, the first of which is the documented one.
 SIZE_NAMES = ("image_size", "size")
 _SIDES = ("width", "height")
 _DEFAULT = {"width": DEFAULT_WIDTH, "height": DEFAULT_HEIGHT}
 
-_SIDE_SCHEMA = {"type": "integer", "minimum": MIN_SIDE, "maximum": MAX_SIDE, "multipleOf": SIDE_STEP}
+SIDE_SCHEMA = {"type": "integer", "minimum": MIN_SIDE, "maximum": MAX_SIDE, "multipleOf": SIDE_STEP}
 SIZE_SCHEMA: dict[str, Any] = {
     "anyOf": [
         {
             "type": "object",
-            "properties": {name: _SIDE_SCHEMA | {"default": default} for name, default in _DEFAULT.items()},
+            "properties": {name: SIDE_SCHEMA | {"default": default} for name, default in _DEFAULT.items()},
         },
         {"type": "string", "enum": list(PRESETS)},
         {"type": "string", "pattern": "^[0-9]{2,4}x[0-9]{2,4}$"},
@@ -47,15 +55,45 @@ class SizeReader:
         self.ignored: list[str] = []
         for name in SIZE_NAMES:
             if name in given and (size := self._size_of(name, given[name])) is not None:
-                self._add(name, {side: size.get(side, _DEFAULT[side]) for side in _SIDES})
+                self._add(name, size, {side: f"{name}.{side}" for side in _SIDES})
+        if sides := {side: given[side] for side in _SIDES if side in given}:
+            self._add(next(iter(sides)), sides, {side: side for side in _SIDES})
+        if "aspect_ratio" in given:
+            self._add_ratio(given["aspect_ratio"])
 
-    def _add(self, name: str, size: dict[str, Any]) -> None:
+    def _add(self, name: str, size: dict[str, Any], names: dict[str, str]) -> None:
+        size = {side: size.get(side, _DEFAULT[side]) for side in _SIDES}
         if self.values and size != self.values:
-            problem = f"contradicts {SIZE_NAMES[0]}, which is the same field; send one of them"
+            problem = f"contradicts {self._source}, which is the same field; send one of them"
             self.problems.append(FieldProblem(name, problem))
         elif not self.values:
-            self.values = size
-            self.names = {side: f"{name}.{side}" for side in _SIDES}
+            self.values, self.names = size, names
+
+    @property
+    def _source(self) -> str:
+        """The client's name of the size that was read."""
+        return self.names["width"].removesuffix(".width")
+
+    def _add_ratio(self, value: Any) -> None:
+        """Take the preset of an aspect ratio; a size of the same ratio is kept as it is."""
+        if not isinstance(value, str) or value not in RATIOS:
+            expected = " | ".join(f"'{ratio}'" for ratio in RATIOS)
+            shown = json.dumps(value)[:60] if isinstance(value, str) else json_type(value)
+            problem = f"Invalid enum value. Expected {expected}, received {shown}"
+            self.problems.append(FieldProblem("aspect_ratio", problem))
+        elif not self.values:
+            self.values = dict(zip(_SIDES, PRESETS[RATIOS[value]], strict=True))
+            self.names = dict.fromkeys(_SIDES, "aspect_ratio")
+        elif not self._has_ratio(*map(int, value.split(":"))):
+            problem = f"contradicts {self._source}, which has another ratio; send one of them"
+            self.problems.append(FieldProblem("aspect_ratio", problem))
+
+    def _has_ratio(self, across: int, down: int) -> bool:
+        """Whether the size has a ratio; true for sides that are no numbers, which are a problem of their own."""
+        width, height = (self.values[side] for side in _SIDES)
+        if not all(isinstance(side, int | float) for side in (width, height)):
+            return True
+        return bool(width * down == height * across)
 
     def _size_of(self, name: str, value: Any) -> dict[str, Any] | None:
         """Return a size in any of its forms as an object; None where it has none of them, which is a problem."""

@@ -146,8 +146,8 @@ export function numberOf(digits) {
 function noteOn(model) {
   const precision = model.precision ? `, in ${model.precision}` : "";
   const about = model.info.description.replace(/[^.!]$/, "$&.");
-  if (model.painted_by === model.id) return `${about} Paints itself${precision}.`.trim();
-  return `The weights of ${model.id} are not on this server: ${model.painted_by}, a small built-in model, paints in its stead.`;
+  if (model.served_by === model.id) return `${about} Generates itself${precision}.`.trim();
+  return `The weights of ${model.id} are not on this server: ${model.served_by}, a small built-in model, generates in its place.`;
 }
 
 /** The settings that a job was painted with, as `Settings.load` takes them; `index` is the picture's place in it. */

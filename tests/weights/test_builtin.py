@@ -1,4 +1,4 @@
-"""A model folder reads back as it was written, and every damage to it is refused by file and tensor."""
+"""A model folder is loaded as it was saved, and all damage to it is refused by file and tensor."""
 
 import json
 import shutil
@@ -17,7 +17,8 @@ from allaprima.domain.models import SKETCH_ID
 from allaprima.errors import WeightsCorrupt, WeightsMissing
 from allaprima.flux import ModelConfig
 from allaprima.kernels import library
-from allaprima.weights.builtin import TOKENIZER_FILE, WEIGHTS_FILE, save_model
+from allaprima.weights.builtin import save_model
+from allaprima.weights.builtin_header import TOKENIZER_FILE, WEIGHTS_FILE
 from allaprima.weights.networks import Networks
 from allaprima.weights.open import open_model
 from allaprima.weights.paths import sketch_folder
@@ -34,14 +35,14 @@ def read(folder: Path) -> tuple[Tensors, dict[str, str]]:
 
 
 def rewrite(folder: Path, change: Callable[[Tensors], object]) -> None:
-    """Change the tensors of a folder in place."""
+    """Change the tensors of a model folder in place."""
     tensors, header = read(folder)
     change(tensors)
     save_file(tensors, folder / WEIGHTS_FILE, header)
 
 
 def rewrite_header(folder: Path, **values: str | None) -> None:
-    """Change the header of a folder; None removes an entry."""
+    """Change the header of a model folder; None removes an entry."""
     tensors, header = read(folder)
     header = {name: value for name, value in (header | values).items() if value is not None}
     save_file(tensors, folder / WEIGHTS_FILE, header)
@@ -51,7 +52,7 @@ def revision(folder: Path) -> str:
     return open_model(folder).load().revision
 
 
-def test_a_model_reads_back_as_it_was_written(folder: Path, networks: Networks, config: ModelConfig) -> None:
+def test_model_is_loaded_as_it_was_saved(folder: Path, networks: Networks, config: ModelConfig) -> None:
     files = open_model(folder)
     model = files.load()
 
@@ -61,7 +62,7 @@ def test_a_model_reads_back_as_it_was_written(folder: Path, networks: Networks, 
     assert all(torch.equal(read_back[name], written[name]) for name in written)
 
 
-def test_a_loaded_model_is_ready_to_paint_on_a_cpu(folder: Path) -> None:
+def test_loaded_model_is_ready_to_generate_on_a_cpu(folder: Path) -> None:
     networks = open_model(folder).load().networks
 
     assert not networks.training
@@ -70,20 +71,20 @@ def test_a_loaded_model_is_ready_to_paint_on_a_cpu(folder: Path) -> None:
     assert not any(tensor.is_meta for tensor in networks.state_dict().values())
 
 
-def test_tensors_are_stored_in_two_bytes_each(folder: Path) -> None:
+def test_tensors_are_stored_in_bfloat16(folder: Path) -> None:
     tensors, _ = read(folder)
 
     assert {tensor.dtype for tensor in tensors.values()} == {torch.bfloat16}
 
 
-def test_both_tokenizers_come_back_with_the_lengths_of_their_encoders(folder: Path, config: ModelConfig) -> None:
+def test_both_tokenizers_have_the_lengths_of_their_encoders(folder: Path, config: ModelConfig) -> None:
     model = open_model(folder).load()
 
     assert len(model.t5_tokenizer.encode("a red apple").ids) == config.t5.length
     assert len(model.clip_tokenizer.encode("a red apple").ids) == config.clip.length
 
 
-def test_a_model_saved_again_has_the_same_revision(folder: Path, tmp_path: Path, tokenizer: Tokenizer) -> None:
+def test_model_saved_again_has_the_same_revision(folder: Path, tmp_path: Path, tokenizer: Tokenizer) -> None:
     model = open_model(folder).load()
 
     save_model(tmp_path / "deep" / "again", model.id, model.config, model.networks, tokenizer)
@@ -91,7 +92,7 @@ def test_a_model_saved_again_has_the_same_revision(folder: Path, tmp_path: Path,
     assert revision(tmp_path / "deep" / "again") == model.revision
 
 
-def test_the_folders_name_does_not_change_the_revision(folder: Path, tmp_path: Path) -> None:
+def test_folder_name_does_not_change_the_revision(folder: Path, tmp_path: Path) -> None:
     before = revision(folder)
 
     shutil.move(folder, tmp_path / "another name")
@@ -100,21 +101,21 @@ def test_the_folders_name_does_not_change_the_revision(folder: Path, tmp_path: P
 
 
 @pytest.mark.parametrize("network", ["autoencoder", "clip", "t5", "transformer"])
-def test_any_value_of_any_network_changes_the_revision(folder: Path, network: str) -> None:
+def test_every_value_of_every_network_changes_the_revision(folder: Path, network: str) -> None:
     tensors, header = read(folder)
     names = [name for name in tensors if name.startswith(f"{network}.")]
     seen = {revision(folder)}
 
-    for name, place in ((names[0], 0), (names[0], -1), (names[-1], 0), (names[-1], -1)):
+    for name, index in ((names[0], 0), (names[0], -1), (names[-1], 0), (names[-1], -1)):
         changed = tensors | {name: tensors[name].clone()}
-        changed[name].view(-1)[place] += 1
+        changed[name].view(-1)[index] += 1
         save_file(changed, folder / WEIGHTS_FILE, header)
         seen.add(revision(folder))
 
     assert len(seen) == 5
 
 
-def test_a_revision_is_16_hexadecimal_digits(folder: Path) -> None:
+def test_revision_is_16_hexadecimal_digits(folder: Path) -> None:
     digits = revision(folder)
 
     assert len(digits) == 16
@@ -122,7 +123,7 @@ def test_a_revision_is_16_hexadecimal_digits(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("name", [WEIGHTS_FILE, TOKENIZER_FILE])
-def test_a_missing_file_is_named_with_its_folder(folder: Path, name: str) -> None:
+def test_missing_file_is_named_with_its_folder(folder: Path, name: str) -> None:
     (folder / name).unlink()
 
     with pytest.raises(WeightsMissing) as caught:
@@ -132,15 +133,15 @@ def test_a_missing_file_is_named_with_its_folder(folder: Path, name: str) -> Non
     assert str(folder) in caught.value.message
 
 
-def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
+def test_missing_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(WeightsMissing, match="nowhere"):
         open_model(tmp_path / "nowhere")
 
 
-@pytest.mark.parametrize("part", [0.0, 0.001, 0.5, 0.999], ids=str)
-def test_a_truncated_file_is_refused_by_name(folder: Path, part: float) -> None:
+@pytest.mark.parametrize("share", [0.0, 0.001, 0.5, 0.999], ids=str)
+def test_truncated_file_is_refused_by_name(folder: Path, share: float) -> None:
     data = (folder / WEIGHTS_FILE).read_bytes()
-    (folder / WEIGHTS_FILE).write_bytes(data[: int(len(data) * part)])
+    (folder / WEIGHTS_FILE).write_bytes(data[: int(len(data) * share)])
 
     with pytest.raises(WeightsCorrupt) as caught:
         open_model(folder).load()
@@ -159,7 +160,7 @@ def test_garbage_weights_are_refused_by_name(folder: Path, data: bytes) -> None:
 
 
 @pytest.mark.parametrize("data", [b"", b"garbage", b"{}", b"\xff\xfe", b'{"model": {"type": "Unheard"}}'])
-def test_a_garbage_word_list_is_refused_by_name(folder: Path, data: bytes) -> None:
+def test_garbage_word_list_is_refused_by_name(folder: Path, data: bytes) -> None:
     (folder / TOKENIZER_FILE).write_bytes(data)
 
     with pytest.raises(WeightsCorrupt) as caught:
@@ -168,12 +169,12 @@ def test_a_garbage_word_list_is_refused_by_name(folder: Path, data: bytes) -> No
     assert str(folder / TOKENIZER_FILE) in caught.value.message
 
 
-def test_a_word_list_longer_than_the_networks_know_is_refused_by_name(folder: Path, config: ModelConfig) -> None:
-    # 3 special tokens at its begin, 2 of CLIP's at its end.
-    room = config.clip.vocab_size - 5
-    word_tokenizer([f"word{number}" for number in range(room)]).save(str(folder / TOKENIZER_FILE))
+def test_word_list_larger_than_the_encoders_vocabulary_is_refused_by_name(folder: Path, config: ModelConfig) -> None:
+    # The word list begins with 3 special tokens, and CLIP reserves the last 2 ids.
+    limit = config.clip.vocab_size - 5
+    word_tokenizer([f"word{number}" for number in range(limit)]).save(str(folder / TOKENIZER_FILE))
     open_model(folder).load()
-    word_tokenizer([f"word{number}" for number in range(room + 1)]).save(str(folder / TOKENIZER_FILE))
+    word_tokenizer([f"word{number}" for number in range(limit + 1)]).save(str(folder / TOKENIZER_FILE))
 
     with pytest.raises(WeightsCorrupt) as caught:
         open_model(folder).load()
@@ -181,7 +182,7 @@ def test_a_word_list_longer_than_the_networks_know_is_refused_by_name(folder: Pa
     assert str(folder / TOKENIZER_FILE) in caught.value.message
 
 
-def flawed(name: str, value: float) -> Callable[[Tensors], object]:
+def with_value(name: str, value: float) -> Callable[[Tensors], object]:
     def change(tensors: Tensors) -> None:
         tensors[name].view(-1)[3] = value
 
@@ -189,32 +190,33 @@ def flawed(name: str, value: float) -> Callable[[Tensors], object]:
 
 
 @pytest.mark.parametrize(
-    ("change", "words"),
+    ("change", "message"),
     [
         (lambda tensors: tensors.pop(TENSOR), f"lacks the tensor {TENSOR} (1 in all)"),
         (lambda tensors: tensors.update({"more": torch.zeros(1)}), "the unexpected tensor more (1 in all)"),
         (lambda tensors: tensors.update({TENSOR: tensors[TENSOR].T.contiguous()[:-1]}), f"the tensor {TENSOR} has the"),
         (lambda tensors: tensors.update({TENSOR: tensors[TENSOR].reshape(-1)}), f"the tensor {TENSOR} has the shape"),
         (lambda tensors: tensors.update({TENSOR: torch.zeros(())}), f"the tensor {TENSOR} has the shape ()"),
-        (flawed(TENSOR, float("nan")), f"the tensor {TENSOR} holds values that are not finite"),
-        (flawed("clip.text_model.final_layer_norm.bias", float("inf")), "final_layer_norm.bias holds values that are"),
+        (with_value(TENSOR, float("nan")), f"the tensor {TENSOR} holds values that are not finite"),
+        (
+            with_value("clip.text_model.final_layer_norm.bias", float("inf")),
+            "final_layer_norm.bias holds values that are",
+        ),
     ],
     ids=["missing", "unexpected", "transposed", "flat", "scalar", "NaN", "infinite"],
 )
-def test_a_tensor_at_fault_is_named_with_its_file(
-    folder: Path, change: Callable[[Tensors], object], words: str
-) -> None:
+def test_invalid_tensor_is_named_with_its_file(folder: Path, change: Callable[[Tensors], object], message: str) -> None:
     rewrite(folder, change)
 
     with pytest.raises(WeightsCorrupt) as caught:
         open_model(folder).load()
 
     assert str(folder / WEIGHTS_FILE) in caught.value.message
-    assert words in caught.value.message
+    assert message in caught.value.message
 
 
 @pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.bool, torch.complex64], ids=str)
-def test_a_tensor_of_a_type_that_holds_no_weights_is_refused_by_name(folder: Path, dtype: torch.dtype) -> None:
+def test_tensor_that_is_not_floating_point_is_refused_by_name(folder: Path, dtype: torch.dtype) -> None:
     rewrite(folder, lambda tensors: tensors.update({TENSOR: tensors[TENSOR].to(dtype)}))
 
     with pytest.raises(WeightsCorrupt) as caught:
@@ -225,7 +227,7 @@ def test_a_tensor_of_a_type_that_holds_no_weights_is_refused_by_name(folder: Pat
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.float8_e4m3fn], ids=str)
-def test_other_floating_types_are_read_to_the_value(folder: Path, dtype: torch.dtype) -> None:
+def test_other_floating_point_types_are_read_exactly(folder: Path, dtype: torch.dtype) -> None:
     before, _ = read(folder)
 
     rewrite(folder, lambda tensors: tensors.update({TENSOR: tensors[TENSOR].to(dtype)}))
@@ -233,7 +235,7 @@ def test_other_floating_types_are_read_to_the_value(folder: Path, dtype: torch.d
     assert torch.equal(open_model(folder).load().networks.state_dict()[TENSOR], before[TENSOR].to(dtype).float())
 
 
-def test_a_file_of_another_program_is_refused_by_name(folder: Path) -> None:
+def test_file_of_another_program_is_refused_by_name(folder: Path) -> None:
     rewrite_header(folder, format=None)
 
     with pytest.raises(WeightsCorrupt, match="was not written by allaprima") as caught:
@@ -256,7 +258,7 @@ def changed_config(folder: Path, network: str, **values: object) -> str:
     ["", "not JSON", "null", "[]", "7", "{}", '{"transformer": []}', '{"transformer": {}}', "[" * 5000, None],
     ids=["empty", "no JSON", "null", "a list", "a number", "nothing", "lists", "no sizes", "too deep", "absent"],
 )
-def test_a_header_without_a_usable_configuration_is_refused_by_name(folder: Path, text: str | None) -> None:
+def test_header_without_a_valid_configuration_is_refused_by_name(folder: Path, text: str | None) -> None:
     rewrite_header(folder, config=text)
 
     with pytest.raises(WeightsCorrupt, match="header") as caught:
@@ -265,7 +267,7 @@ def test_a_header_without_a_usable_configuration_is_refused_by_name(folder: Path
     assert str(folder / WEIGHTS_FILE) in caught.value.message
 
 
-def test_a_configuration_with_a_size_too_many_is_refused(folder: Path) -> None:
+def test_configuration_with_an_unknown_size_is_refused(folder: Path) -> None:
     rewrite_header(folder, config=changed_config(folder, "t5", more=1))
 
     with pytest.raises(WeightsCorrupt, match="header"):
@@ -279,30 +281,14 @@ def test_tensors_of_another_configuration_are_refused(folder: Path) -> None:
         open_model(folder).load()
 
 
-def test_header_names_fields_as_the_file_format_does(folder: Path, config: ModelConfig) -> None:
-    sizes = header_config(folder)
-
-    assert sizes["canvas_tokens"] == config.native_tokens
-    assert sizes["transformer"]["place_channels"] == config.transformer.pos_embed_channels
-    assert sizes["transformer"]["canvas_means"] == config.transformer.latent_stats
-
-
-def test_header_with_the_codes_name_of_a_renamed_field_is_refused(folder: Path) -> None:
-    sizes = header_config(folder)
-    rewrite_header(folder, config=json.dumps(sizes | {"native_tokens": sizes.pop("canvas_tokens")}))
-
-    with pytest.raises(WeightsCorrupt, match="unknown fields native_tokens"):
-        open_model(folder)
-
-
-def test_a_header_without_an_id_is_refused(folder: Path) -> None:
+def test_header_without_an_id_is_refused(folder: Path) -> None:
     rewrite_header(folder, id=None)
 
     with pytest.raises(WeightsCorrupt, match="header"):
         open_model(folder)
 
 
-def test_the_model_may_be_of_any_configuration(tmp_path: Path, config: ModelConfig, tokenizer: Tokenizer) -> None:
+def test_model_may_have_any_configuration(tmp_path: Path, config: ModelConfig, tokenizer: Tokenizer) -> None:
     whole = replace(config, native_tokens=None)
 
     save_model(tmp_path, "mine/own", whole, Networks(whole), tokenizer)
@@ -310,7 +296,7 @@ def test_the_model_may_be_of_any_configuration(tmp_path: Path, config: ModelConf
     assert open_model(tmp_path).config == whole
 
 
-def test_the_built_in_model_is_whole() -> None:
+def test_built_in_model_is_complete() -> None:
     files = open_model(sketch_folder())
 
     assert files.id == SKETCH_ID

@@ -1,4 +1,4 @@
-"""Prompts to ids: the two encoders' special tokens, what is cut off, what is not known, what counts as a word."""
+"""Token ids of the built-in model: special tokens, truncation, unknown words, and what separates words."""
 
 import pytest
 from tokenizers import Tokenizer
@@ -6,7 +6,7 @@ from tokenizers import Tokenizer
 from allaprima.flux import ModelConfig
 from allaprima.weights.open import open_model
 from allaprima.weights.paths import sketch_folder
-from allaprima.weights.tokenizers import END, PAD, UNKNOWN, PromptTokenizer, word_room, word_tokenizers
+from allaprima.weights.tokenizers import END, PAD, UNKNOWN, PromptTokenizer, word_tokenizers, word_vocab_size
 
 LENGTH = 8
 VOCABULARY = 16
@@ -35,38 +35,38 @@ def clip(pair: tuple[PromptTokenizer, PromptTokenizer]) -> PromptTokenizer:
     return pair[1]
 
 
-def test_t5_reads_words_then_the_end_then_padding(t5: PromptTokenizer, ids: dict[str, int]) -> None:
+def test_t5_ids_are_words_then_the_end_token_then_padding(t5: PromptTokenizer, ids: dict[str, int]) -> None:
     tokens = t5.encode("a red apple")
 
     assert tokens.ids == (ids["a"], ids["red"], ids["apple"], END, PAD, PAD, PAD, PAD)
     assert not tokens.over
 
 
-def test_clip_reads_its_begin_then_words_then_its_end_to_the_last(clip: PromptTokenizer, ids: dict[str, int]) -> None:
+def test_clip_ids_are_the_begin_token_then_words_then_end_tokens(clip: PromptTokenizer, ids: dict[str, int]) -> None:
     tokens = clip.encode("a red apple")
 
     assert tokens.ids == (BEGIN_CLIP, ids["a"], ids["red"], ids["apple"], *[END_CLIP] * 4)
     assert not tokens.over
 
 
-def test_clips_end_is_the_largest_id_so_that_it_pools_there(clip: PromptTokenizer, ids: dict[str, int]) -> None:
+def test_end_token_of_clip_is_the_largest_id_where_it_pools(clip: PromptTokenizer, ids: dict[str, int]) -> None:
     tokens = clip.encode("the red apple on a beach")
 
     assert clip.end_id == VOCABULARY - 1 == max(tokens.ids)
     assert clip.end_id > max(ids.values())
 
 
-def test_words_have_the_ids_that_neither_encoder_keeps_for_itself(config: ModelConfig) -> None:
-    assert word_room(config) == VOCABULARY - 2
+def test_words_may_have_all_ids_except_those_of_clips_own_tokens(config: ModelConfig) -> None:
+    assert word_vocab_size(config) == VOCABULARY - 2
 
 
-def test_nothing_to_read_is_still_a_whole_row(t5: PromptTokenizer, clip: PromptTokenizer) -> None:
+def test_empty_prompt_has_the_full_length(t5: PromptTokenizer, clip: PromptTokenizer) -> None:
     assert t5.encode("").ids == (END, *[PAD] * 7)
     assert clip.encode("").ids == (BEGIN_CLIP, *[END_CLIP] * 7)
 
 
 @pytest.mark.parametrize(("words", "is_truncated"), [(6, False), (7, False), (8, True), (500, True)])
-def test_t5_says_when_it_cut_and_keeps_the_end(
+def test_t5_reports_truncation_and_keeps_the_end_token(
     t5: PromptTokenizer, ids: dict[str, int], words: int, is_truncated: bool
 ) -> None:
     tokens = t5.encode("red " * words)
@@ -78,7 +78,9 @@ def test_t5_says_when_it_cut_and_keeps_the_end(
 
 
 @pytest.mark.parametrize(("words", "is_truncated"), [(5, False), (6, False), (7, True), (500, True)])
-def test_clip_says_when_it_cut_and_keeps_begin_and_end(clip: PromptTokenizer, words: int, is_truncated: bool) -> None:
+def test_clip_reports_truncation_and_keeps_begin_and_end_tokens(
+    clip: PromptTokenizer, words: int, is_truncated: bool
+) -> None:
     tokens = clip.encode("red " * words)
 
     assert (tokens.over > 0) is is_truncated
@@ -86,7 +88,7 @@ def test_clip_says_when_it_cut_and_keeps_begin_and_end(clip: PromptTokenizer, wo
     assert (tokens.ids[0], tokens.ids[-1]) == (BEGIN_CLIP, END_CLIP)
 
 
-def test_unknown_words_are_left_out_and_told_once_as_written_in_order(
+def test_unknown_words_are_left_out_and_reported_once_as_written_in_order(
     pair: tuple[PromptTokenizer, PromptTokenizer], ids: dict[str, int]
 ) -> None:
     for tokenizer in pair:
@@ -98,11 +100,11 @@ def test_unknown_words_are_left_out_and_told_once_as_written_in_order(
         assert kept == [ids[word] for word in ("a", "red", "a", "on", "the")]
 
 
-def test_unknown_words_take_no_room(t5: PromptTokenizer) -> None:
+def test_unknown_words_do_not_count_towards_the_length(t5: PromptTokenizer) -> None:
     assert not t5.encode("zebra " * 50 + "red apple").over
 
 
-def test_a_t_rex_is_read_as_its_two_words(t5: PromptTokenizer, ids: dict[str, int]) -> None:
+def test_t_rex_is_read_as_two_words(t5: PromptTokenizer, ids: dict[str, int]) -> None:
     tokens = t5.encode("A T-Rex on the beach.")
 
     assert tokens.ids[:6] == tuple(ids[word] for word in ("a", "t", "rex", "on", "the", "beach"))
@@ -122,7 +124,7 @@ def test_a_t_rex_is_read_as_its_two_words(t5: PromptTokenizer, ids: dict[str, in
         "red🍎apple",
     ],
 )
-def test_case_width_and_whatever_is_between_words_do_not_matter(
+def test_case_width_and_separators_of_words_do_not_matter(
     t5: PromptTokenizer, ids: dict[str, int], prompt: str
 ) -> None:
     tokens = t5.encode(prompt)
@@ -132,13 +134,13 @@ def test_case_width_and_whatever_is_between_words_do_not_matter(
 
 
 @pytest.mark.parametrize("prompt", ["船", "ﬁsh", "Ünïcode", "e\u0301clair", "🦊 fox"])
-def test_unknown_words_of_any_script_are_told_as_written(t5: PromptTokenizer, prompt: str) -> None:
+def test_unknown_words_of_any_script_are_reported_as_written(t5: PromptTokenizer, prompt: str) -> None:
     written = prompt.removeprefix("🦊 ")
 
     assert t5.encode(f"a {prompt} apple").unknown_words == (written,)
 
 
-def test_the_built_in_models_words_leave_room_for_clips_own() -> None:
+def test_words_of_the_built_in_model_do_not_use_the_ids_of_clips_own_tokens() -> None:
     model = open_model(sketch_folder()).load()
 
     assert model.clip_tokenizer.tokenizer.get_vocab_size() <= model.config.clip.vocab_size - 2

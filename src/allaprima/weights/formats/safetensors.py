@@ -1,0 +1,79 @@
+"""Reads safetensors files.
+
+Source: huggingface/safetensors `README.md`.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from allaprima.errors import WeightsCorrupt
+
+#: The format's dtype names. Weights may be stored in no others.
+_DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+
+
+class SafetensorsContainer:
+    """A safetensors file."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises `WeightsCorrupt` when the file is not safetensors, is truncated or has an invalid header."""
+        self.path = path
+        self.files = (path,)
+        try:
+            # The library validates the header. The numpy framework is asked for since the torch one maps the whole
+            # file at once.
+            with safe_open(path, "np") as opened:
+                self.metadata: Mapping[str, str] = opened.metadata() or {}
+            self._data_start, self._entries = _read_header(path)
+        except (SafetensorError, OSError, ValueError, LookupError, OverflowError) as exc:
+            raise WeightsCorrupt(f"{path} is not a readable safetensors file: {exc}") from exc
+        self.shapes: Mapping[str, tuple[int, ...]] = {
+            name: tuple(entry["shape"]) for name, entry in self._entries.items()
+        }
+
+    def read(self, name: str) -> Tensor:
+        """Return one tensor as stored. It is read, not mapped, so that no pages of the file stay in memory with it.
+
+        Raises `WeightsCorrupt` naming file and tensor.
+        """
+        entry = self._entries[name]
+        begin, end = entry["data_offsets"]
+        dtype = _DTYPES.get(entry["dtype"])
+        if dtype is None:
+            raise WeightsCorrupt(f"{self.path}: the tensor {name} is stored as {entry['dtype']}, which can't be read")
+        try:
+            data = np.fromfile(self.path, np.uint8, end - begin, offset=self._data_start + begin)
+        except OSError as exc:
+            raise WeightsCorrupt(f"{self.path}: the tensor {name} can't be read: {exc}") from exc
+        if data.size != end - begin:
+            raise WeightsCorrupt(f"{self.path}: the tensor {name} is cut short")
+        return torch.from_numpy(data).view(dtype).reshape(entry["shape"])
+
+
+def _read_header(path: Path) -> tuple[int, dict[str, Any]]:
+    """Return the offset of the first tensor's bytes, and the tensors' header entries by name, of a valid file."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        entries: dict[str, Any] = json.loads(file.read(length))
+    entries.pop("__metadata__", None)
+    return 8 + length, entries

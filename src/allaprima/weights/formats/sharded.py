@@ -1,0 +1,53 @@
+"""Reads several files of tensors as one: the shards that a safetensors index names."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from torch import Tensor
+
+from allaprima.errors import WeightsCorrupt, WeightsMissing
+from allaprima.weights.formats.container import Container, open_container
+
+#: How the name of an index of shards ends.
+INDEX_ENDING = ".safetensors.index.json"
+
+
+class ShardedContainer:
+    """The shards of one index, as one container."""
+
+    def __init__(self, path: Path, shards: Sequence[Container]) -> None:
+        """path: the index. Raises `WeightsCorrupt` when two shards hold the same tensor."""
+        self.path = path
+        self.files = tuple(file for shard in shards for file in shard.files)
+        self.metadata: Mapping[str, str] = {key: value for shard in shards for key, value in shard.metadata.items()}
+        self._shard_of: dict[str, Container] = {}
+        for shard in shards:
+            if duplicates := self._shard_of.keys() & shard.shapes.keys():
+                raise WeightsCorrupt(f"{path}: more than one shard holds the tensor {min(duplicates)}")
+            self._shard_of |= dict.fromkeys(shard.shapes, shard)
+        self.shapes: Mapping[str, tuple[int, ...]] = {
+            name: shard.shapes[name] for name, shard in self._shard_of.items()
+        }
+
+    def read(self, name: str) -> Tensor:
+        """Return one tensor from its shard. Raises `WeightsCorrupt` naming file and tensor."""
+        return self._shard_of[name].read(name)
+
+
+def open_sharded(index: Path) -> ShardedContainer:
+    """Open the shards that an index names, in its own folder.
+
+    Raises `WeightsMissing` for a shard that does not exist, and `WeightsCorrupt` for an index or a shard that can't be
+    read.
+    """
+    try:
+        names = sorted(set(json.loads(index.read_bytes())["weight_map"].values()))
+        # The name alone: an index must not lead out of its folder.
+        shards = [index.parent / Path(name).name for name in names]
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as exc:
+        raise WeightsCorrupt(f"{index} is not a readable index of shards") from exc
+    for shard in shards:
+        if not shard.is_file():
+            raise WeightsMissing(f"{index} names the file {shard.name}, which is not there")
+    return ShardedContainer(index, [open_container(shard) for shard in shards])

@@ -1,0 +1,76 @@
+"""The configured models as admission sees them: their names and the length of a prompt. Needs no tensor library."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from allaprima.domain.generation import GenerationRequest
+from allaprima.domain.models import SCHNELL_ID, ModelInfo, TokenCount, find
+from allaprima.errors import SettingsError
+from allaprima.weights.builtin_header import TOKENIZER_FILE, is_model_folder, read_header
+from allaprima.weights.paths import default_folder, model_paths, tokenizer_folders
+from allaprima.weights.tokenizers import PromptTokenizer, published_t5_tokenizer, read_word_list, word_t5_tokenizer
+
+
+class ModelRoster:
+    """The models that are loaded or loading. Satisfies `domain.ports.Roster`.
+
+    Revision, precision and kernels are known once an engine has loaded the models, and set by `update`.
+    """
+
+    def __init__(self, tokenizers: Mapping[str, PromptTokenizer]) -> None:
+        """tokenizers: T5's, by model id, in the order of `models`."""
+        self._tokenizers = tokenizers
+        self._models = tuple(_info(model_id) for model_id in tokenizers)
+
+    @property
+    def models(self) -> tuple[ModelInfo, ...]:
+        """The models that are loaded or loading."""
+        return self._models
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether every model is loaded."""
+        return all(info.revision for info in self._models)
+
+    def tokens(self, request: GenerationRequest) -> TokenCount:
+        """Return the length of a request's prompt for its model, in tokens of T5. Raises `KeyError` for no model."""
+        tokenizer = self._tokenizers[request.model]
+        return TokenCount(tokenizer.count(request.prompt), tokenizer.max_tokens)
+
+    def update(self, infos: Iterable[ModelInfo]) -> None:
+        """Replace the models' information by what an engine reports. Models that are not in the roster are ignored."""
+        reported = {info.id: info for info in infos}
+        self._models = tuple(reported.get(info.id, info) for info in self._models)
+
+
+def open_roster(models: Iterable[str], tokenizers: Path | None = None, weights_dir: Path | None = None) -> ModelRoster:
+    """Return the roster of the built-in model and the given ones, read from their headers and tokenizers alone.
+
+    models, tokenizers and weights_dir are as in `open.open_models`. Raises `WeightsMissing` or `WeightsCorrupt` for a
+    header or a tokenizer, naming the file, and `SettingsError` where two paths hold the same model.
+    """
+    folder = weights_dir or default_folder()
+    opened = [_read_model(path, tokenizers, folder) for path in model_paths(models, folder)]
+    check_distinct(model_id for model_id, _ in opened)
+    return ModelRoster(dict(opened))
+
+
+def check_distinct(model_ids: Iterable[str]) -> None:
+    """Raise `SettingsError` naming the ids that occur more than once."""
+    ids = list(model_ids)
+    if duplicates := {model_id for model_id in ids if ids.count(model_id) > 1}:
+        raise SettingsError(f"engine.models: more than one path holds the model {', '.join(sorted(duplicates))}")
+
+
+def _read_model(path: Path, tokenizers: Path | None, weights_dir: Path) -> tuple[str, PromptTokenizer]:
+    """Return the id and the T5 tokenizer of the model at a path."""
+    if is_model_folder(path):
+        model_id, t5_length = read_header(path, lambda config: int(config["t5"]["length"]))
+        return model_id, word_t5_tokenizer(read_word_list(path / TOKENIZER_FILE), t5_length)
+    folders = tokenizer_folders(path, tokenizers, weights_dir, SCHNELL_ID)
+    return SCHNELL_ID, published_t5_tokenizer(folders)
+
+
+def _info(model_id: str) -> ModelInfo:
+    entry = find(model_id)
+    return ModelInfo(model_id, "", entry.name if entry else model_id, entry.description if entry else "")

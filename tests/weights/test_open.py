@@ -1,0 +1,32 @@
+"""Models are opened by path in every format, and each model once."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from allaprima.errors import SettingsError
+from allaprima.weights.builtin import ModelFolder
+from allaprima.weights.checkpoint.loader import CheckpointFiles
+from allaprima.weights.open import open_model, open_models
+from weights.published import Published
+
+
+def test_format_is_recognised_by_content(folder: Path, checkpoint: Path, published: Published, tmp_path: Path) -> None:
+    assert isinstance(open_model(folder), ModelFolder)
+    assert isinstance(open_model(checkpoint, published.tokenizers, tmp_path), CheckpointFiles)
+
+
+def test_built_in_model_is_opened_before_the_given_ones(
+    folder: Path, checkpoint: Path, published: Published, tmp_path: Path
+) -> None:
+    opened = open_models([str(folder), str(checkpoint)], published.tokenizers, tmp_path)
+
+    assert [files.id for files in opened] == ["allaprima/sketch", "tests/tiny", "flux/schnell"]
+
+
+def test_same_model_at_two_paths_is_refused(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path / "copy")
+
+    with pytest.raises(SettingsError, match="more than one path holds the model tests/tiny"):
+        open_models([str(folder), str(tmp_path / "copy")], None, tmp_path)

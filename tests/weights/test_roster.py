@@ -1,0 +1,114 @@
+"""The roster of models: the same ids and prompt lengths as the opened models, without importing torch."""
+
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from allaprima.domain.generation import GenerationRequest
+from allaprima.domain.models import CATALOG, ModelInfo, Precision, TokenCount
+from allaprima.errors import SettingsError, WeightsCorrupt, WeightsMissing
+from allaprima.flux import SCHNELL
+from allaprima.weights.builtin_header import TOKENIZER_FILE
+from allaprima.weights.open import open_models
+from allaprima.weights.roster import ModelRoster, open_roster
+from allaprima.weights.tokenizers import PUBLISHED_T5_LENGTH
+from weights.prompts import PROMPTS
+from weights.published import Published
+
+
+def request(model: str, prompt: str) -> GenerationRequest:
+    return GenerationRequest(prompt=prompt, seed=1, model=model)
+
+
+@pytest.fixture
+def models(folder: Path, checkpoint: Path) -> list[str]:
+    return [str(folder), str(checkpoint)]
+
+
+@pytest.fixture
+def roster(models: list[str], published: Published, tmp_path: Path) -> ModelRoster:
+    return open_roster(models, published.tokenizers, tmp_path)
+
+
+def test_catalog_names_and_describes_its_models(roster: ModelRoster) -> None:
+    schnell, sketch = CATALOG
+
+    assert roster.models == (
+        ModelInfo(sketch.id, "", sketch.name, sketch.description),
+        ModelInfo("tests/tiny", "", "tests/tiny", ""),
+        ModelInfo(schnell.id, "", schnell.name, schnell.description),
+    )
+
+
+def test_prompt_lengths_equal_those_of_the_opened_models(
+    roster: ModelRoster, models: list[str], published: Published, tmp_path: Path
+) -> None:
+    opened = open_models(models, published.tokenizers, tmp_path)
+
+    assert [info.id for info in roster.models] == [files.id for files in opened]
+    for files in opened:
+        t5 = files.tokenizers[0]
+        for prompt in ("a red apple", *PROMPTS[::50], " ".join(PROMPTS[:40])):
+            expected = TokenCount(t5.count(prompt), t5.max_tokens)
+            assert roster.tokens(request(files.id, prompt)) == expected
+
+
+def test_published_length_of_t5_is_that_of_schnell() -> None:
+    assert SCHNELL.t5.length == PUBLISHED_T5_LENGTH
+
+
+def test_roster_is_ready_once_every_model_is_reported_as_loaded(roster: ModelRoster) -> None:
+    first, *others = (
+        replace(info, revision="0" * 16, precision=Precision.BF16, kernels="test") for info in roster.models
+    )
+    unknown = replace(first, id="tests/unknown")
+
+    roster.update([first, unknown])
+
+    assert roster.models[0] == first
+    assert unknown not in roster.models
+    assert not roster.is_ready
+    roster.update([first, *others])
+    assert roster.models == (first, *others)
+    assert roster.is_ready
+
+
+def test_same_model_at_two_paths_is_refused(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path / "copy")
+
+    with pytest.raises(SettingsError, match="more than one path holds the model tests/tiny"):
+        open_roster([str(folder), str(tmp_path / "copy")], None, tmp_path)
+
+
+def test_missing_and_damaged_tokenizers_are_refused_by_name(folder: Path, checkpoint: Path, tmp_path: Path) -> None:
+    with pytest.raises(WeightsMissing, match=f"{checkpoint} holds no tokenizers"):
+        open_roster([str(checkpoint)], None, tmp_path)
+    (folder / TOKENIZER_FILE).write_text("garbage")
+    with pytest.raises(WeightsCorrupt, match=f"{folder / TOKENIZER_FILE} is not a readable tokenizer"):
+        open_roster([str(folder)], None, tmp_path)
+
+
+def test_roster_is_opened_and_used_without_torch(models: list[str], published: Published, tmp_path: Path) -> None:
+    script = """
+import sys
+from pathlib import Path
+import allaprima.weights.paths
+import allaprima.weights.tokenizers
+from allaprima.domain.generation import GenerationRequest
+from allaprima.weights.roster import open_roster
+
+weights_dir, tokenizers, *models = sys.argv[1:]
+roster = open_roster(models, Path(tokenizers), Path(weights_dir))
+for info in roster.models:
+    print(info.id, roster.tokens(GenerationRequest(prompt="a red apple", seed=1, model=info.id)).limit)
+assert "torch" not in sys.modules
+"""
+    command = [sys.executable, "-c", script, str(tmp_path), str(published.tokenizers), *models]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == ["allaprima/sketch 31", "tests/tiny 7", "flux/schnell 255"]
