@@ -11,12 +11,13 @@ def models() -> None:
     """List the models that allaprima knows, and whether their weights are on this machine."""
     with refusals():
         from allaprima.domain.models import CATALOG, SKETCH_ID
-        from allaprima.weights.open import open_models
         from allaprima.weights.paths import default_folder, pulled_folders
+        from allaprima.weights.roster import open_roster
 
         settings = read_settings().engine
         weights_dir = settings.weights_dir or default_folder()
-        configured = {files.id for files in open_models(settings)}
+        roster = open_roster(settings.models, settings.tokenizer_dir, weights_dir)
+        configured = {model.id for model in roster.models}
     table = Table("id", "aliases", "description", "weights")
     for entry in CATALOG:
         if entry.id == SKETCH_ID:

@@ -13,7 +13,7 @@ import socket
 import stat
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from allaprima.errors import StoreUnreachable
@@ -40,36 +40,35 @@ def operator_listener(
     Only this user can connect. The caller must hold the data folder's lock, so that a socket left there by a server
     that was killed can be replaced. parents: folders for the private folder, best first.
     """
-    address_file = data_dir / ADDRESS_FILE
+    address_file, listener, failures = data_dir / ADDRESS_FILE, None, []
     _remove_file(address_file)
-    failures = []
-    for path in _candidates(data_dir, default_parents() if parents is None else parents):
-        is_elsewhere = path.parent != data_dir.resolve()
-        try:
-            if is_elsewhere:
-                _make_private(path.parent)
-            listener = _listen(path, bind)
-        except OSError as exc:
-            failures.append(f"{path}: {exc.strerror or exc}")
-            continue
-        with listener:
+    with ExitStack() as stack:
+        for path in _candidates(data_dir, default_parents() if parents is None else parents):
+            is_elsewhere = path.parent != data_dir.resolve()
             try:
-                if is_elsewhere:
-                    _write_address(address_file, path)
+                listener = stack.enter_context(_listening(path, address_file if is_elsewhere else None, bind))
+                break
             except OSError as exc:
-                failures.append(f"{address_file}: {exc.strerror or exc}")
-                _remove(path, is_elsewhere=is_elsewhere)
-                continue
-            if failures:
-                logger.info("the operator's socket is %s (%s)", path, "; ".join(failures))
-            try:
-                yield listener
-            finally:
-                _remove_file(address_file)
-                _remove(path, is_elsewhere=is_elsewhere)
-            return
-    logger.warning("the operator's socket could not be bound (%s)", "; ".join(failures))
-    yield None
+                failures.append(f"{path}: {exc.strerror or exc}")
+        if failures:
+            where = "could not be bound" if listener is None else f"is {path}"
+            logger.info("the operator's socket %s (%s)", where, "; ".join(failures))
+        yield listener
+
+
+@contextmanager
+def _listening(path: Path, address_file: Path | None, bind: Bind) -> Iterator[socket.socket]:
+    """Listen at a path; address_file: what names it, for a path outside the data folder. Raises `OSError`."""
+    with ExitStack() as stack:
+        if address_file is not None:
+            _make_private(path.parent)
+            stack.callback(_remove_folder, path.parent)
+        listener = stack.enter_context(_listen(path, bind))
+        stack.callback(_remove_file, path)
+        if address_file is not None:
+            _write_address(address_file, path)
+            stack.callback(_remove_file, address_file)
+        yield listener
 
 
 def find_socket(data_dir: Path) -> Path:
@@ -163,11 +162,9 @@ def _write_address(file: Path, path: Path) -> None:
     draft.replace(file)
 
 
-def _remove(path: Path, *, is_elsewhere: bool) -> None:
-    _remove_file(path)
-    if is_elsewhere:
-        with suppress(OSError):
-            path.parent.rmdir()
+def _remove_folder(folder: Path) -> None:
+    with suppress(OSError):
+        folder.rmdir()
 
 
 def _remove_file(path: Path) -> None:
