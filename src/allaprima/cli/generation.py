@@ -5,10 +5,11 @@ import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from allaprima.domain.fields import RANDOM_SEED_BOUND
+from allaprima.domain.fields import RANDOM_SEED_BOUND, problems_in
 from allaprima.domain.generation import GeneratedImage, GenerationRequest, ImageFormat
 from allaprima.domain.models import SKETCH_ID
 from allaprima.domain.progress import StepCallback, StepDone
@@ -63,8 +64,8 @@ class GenerateArguments:
                 count=count,
                 image_format=image_format or ImageFormat.PNG,
             )
-        except InvalidRequest as exc:
-            raise InvalidRequest(*problems, *exc.problems) from exc
+        except ValidationError as exc:
+            raise InvalidRequest(*problems, *problems_in(exc)) from exc
         if problems:
             raise InvalidRequest(*problems)
         return cls(request, output)
