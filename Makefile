@@ -51,7 +51,7 @@ format: $(VENV)/.dev ## put the code in its form
 
 bench: $(VENV)/.dev ## measure speed, overhead and memory on this machine
 	$(BIN)/python bench/service.py
-	$(BIN)/python bench/picture.py
+	$(BIN)/python bench/image.py
 
 bench-kernels: $(VENV)/.dev ## measure the CPU kernels beside bare products
 	$(BIN)/python bench/kernels.py
@@ -74,10 +74,10 @@ bench-full-size: $(VENV)/.dev ## load and paint with FLUX.1's sizes: 51 GB of di
 sketch: $(VENV)/.dev ## train the built-in model (seven hours on two cores)
 	$(BIN)/python -m training
 
-sketch-suite: $(VENV)/.dev ## score the built-in model on its suite of prompts
-	$(BIN)/python -m training.score
+sketch-suite: $(VENV)/.dev ## score the built-in model on its benchmark of prompts
+	$(BIN)/python -m training.evaluate.score
 
-sheet: $(VENV)/.dev ## paint the README's grid and the sheet of 64 prompts
+sheet: $(VENV)/.dev ## generate the grid of the README and the sheet of 64 prompts
 	$(BIN)/python tools/sheet.py
 
 screenshots: $(VENV)/.dev ## take the playground's screenshots (needs Chromium)

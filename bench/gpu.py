@@ -24,7 +24,7 @@ from allaprima.weights.open import open_model
 from allaprima.weights.paths import sketch_folder
 from allaprima.weights.quantize import build_networks
 from allaprima.weights.tokenizers import word_tokenizer, word_tokenizers
-from training.captions import words
+from training.data.captions import vocabulary
 
 PROMPT = "A T-Rex relaxing on a beach, lying on a sun lounger and wearing sunglasses."
 GPU_PRECISIONS = (Precision.BF16, Precision.FP8, Precision.INT8, Precision.INT8WO, Precision.INT4WO)
@@ -84,7 +84,8 @@ def random_schnell(precision: Precision) -> Model:
     networks = build_networks(SCHNELL, precision).to_empty(device="cuda")
     for name, tensor in networks.state_dict().items():
         fill(name, tensor, 0.02 if precision == Precision.FP8 else 0.02 / 64)
-    return Model("schnell", "random", precision, SCHNELL, networks, *word_tokenizers(word_tokenizer(words()), SCHNELL))
+    tokenizers = word_tokenizers(word_tokenizer(vocabulary()), SCHNELL)
+    return Model("schnell", "random", precision, SCHNELL, networks, *tokenizers)
 
 
 def fill(name: str, tensor: Tensor, scale: float) -> None:

@@ -22,7 +22,7 @@ from allaprima.engine.pipeline import Pipeline, Pixels
 from allaprima.weights.open import open_model
 from allaprima.weights.paths import sketch_folder
 from service import cpu_name
-from training.suite import asks
+from training.evaluate.benchmark import benchmark_prompts
 
 BLOCKS = ("transformer.double_blocks", "transformer.single_blocks", "t5.encoder.block")
 OTHERS = (Precision.BF16, Precision.INT8, Precision.INT8WO, Precision.FP8, Precision.INT4WO)
@@ -33,9 +33,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=int, default=50, help="number of images to compare")
     options = parser.parse_args()
+    prompts = benchmark_prompts()
     requests = [
         GenerationRequest(prompt=prompt.text, seed=seed, model=SKETCH_ID, width=512, height=512)
-        for seed, prompt in enumerate(asks()[:: max(1, len(asks()) // options.images)][: options.images])
+        for seed, prompt in enumerate(prompts[:: max(1, len(prompts) // options.images)][: options.images])
     ]
     exact = load(Precision.FP32)
     references = [exact.generate(request)[0] for request in requests]

@@ -14,7 +14,7 @@ from allaprima.engine.safety.checker import SafetyChecker
 from allaprima.settings import DEFAULT_SAFETY_THRESHOLD
 from allaprima.weights.open import open_model
 from allaprima.weights.paths import sketch_folder
-from training.suite import asks
+from training.evaluate.benchmark import benchmark_prompts
 
 
 @torch.inference_mode()
@@ -25,7 +25,7 @@ def main() -> None:
     options = parser.parse_args()
     pipeline = Pipeline(open_model(sketch_folder()).load(), "cpu")
     checker = SafetyChecker.load()
-    prompts = asks()
+    prompts = benchmark_prompts()
     scores = []
     for number in range(options.images):
         prompt = prompts[number % len(prompts)].text

@@ -1,6 +1,6 @@
-"""What a user waits for and pays in memory: cold `generate`, seconds a picture by size, server overhead, peak memory.
+"""Latency and memory: cold `generate`, seconds per image by size, server overhead, peak memory.
 
-Everything runs as real processes on loopback, one request at a time. Overhead is the time of a whole HTTP request less
+Real processes on loopback, one request at a time. Overhead is the time of a whole HTTP request less
 its `timings.inference`: PNG, store, commits and HTTP. Prints a table in Markdown with machine and date.
 """
 
@@ -75,9 +75,10 @@ def cold_generate(folder: Path) -> float:
 def server(
     data_dir: Path, *options: str, key: str = "", **settings: str
 ) -> Iterator[tuple[str, str, "subprocess.Popen[str]"]]:
-    """Run a server with more options; give its address, a key and its process, once its models are loaded.
+    """Run a server; yield its address, a key and its process, once its models are loaded.
 
-    key: one that the data folder knows; without it the folder must be empty. settings: environment variables.
+    options: of the command. key: a key in the data folder; without one the folder must be empty. settings: environment
+    variables.
     """
     command = (*ALLAPRIMA, "serve", "--port", "0", "--data-dir", str(data_dir), *options)
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ | settings)
@@ -90,7 +91,7 @@ def server(
                 raise RuntimeError("the server did not start")
             address = found[0] if (found := re.search(r"http://[\d.]+:\d+", line)) else address
             key = found[0] if (found := re.search(r"ap_\w+", line)) else key
-        # One client: to make a new one for every question takes a third of a core.
+        # One client: creating one for every request takes a third of a core.
         with httpx2.Client(base_url=address, timeout=60) as client:
             while client.get("/ready").status_code != 200:
                 time.sleep(0.05)
@@ -101,7 +102,7 @@ def server(
 
 
 def ask(client: httpx2.Client, width: int, height: int) -> tuple[float, float]:
-    """Paint one picture; return the seconds of the whole request and of its inference."""
+    """Generate one image; return the seconds of the whole request and of its inference."""
     body = {"prompt": PROMPT, "model": "allaprima/sketch", "image_size": {"width": width, "height": height}}
     started = time.perf_counter()
     response = client.post(

@@ -27,21 +27,11 @@ from allaprima.errors import Cancelled, Draining, Error
 from allaprima.service.app import Service
 from allaprima.service.outbound import Resolve, resolve
 from allaprima.settings import ServerSettings, Settings
+from clock import NOON, FakeClock  # noqa: F401 - tests import both from here, with the rest
 
-NOON = 1_768_464_000.0
 SKETCH = ModelInfo("allaprima/sketch", "5" * 40, "sketch", "The built-in model.")
 SCHNELL = ModelInfo("flux/schnell", "7" * 40, "FLUX.1 [schnell]", "Four steps.")
 LOCAL = ModelInfo("mine/own", "9" * 40, "own", "A folder of the user's.")
-
-
-class FakeClock(Clock):
-    """A clock that stands still until it is set."""
-
-    def __init__(self, now: float = NOON) -> None:
-        self.now = now
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @lru_cache(maxsize=256)

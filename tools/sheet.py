@@ -1,7 +1,7 @@
-"""Paint the README's grid and the model card's sheet with the built-in model: prompts chosen by number, seed 0 each.
+"""Generate the README's grid and the model card's sheet with the built-in model, all with seed 0.
 
-The grid is the seed page's prompt and every 80th of the suite's; the sheet is every 14th of them.
-None is chosen by its picture.
+The grid has the README's example prompt and every 80th prompt of the benchmark; the sheet has every 14th. So no image
+is selected by its looks.
 """
 
 import textwrap
@@ -16,42 +16,42 @@ from allaprima.domain.models import SKETCH_ID
 from allaprima.engine.pipeline import Pipeline
 from allaprima.weights.open import open_model
 from allaprima.weights.paths import sketch_folder
-from training.suite import asks
+from training.evaluate.benchmark import benchmark_prompts
 
-FIRST = "A T-Rex relaxing on a beach, lying on a sun lounger and wearing sunglasses."
+EXAMPLE = "A T-Rex relaxing on a beach, lying on a sun lounger and wearing sunglasses."
 FOLDER = Path("docs/images")
-#: Side in pixels of what is painted.
-PAINTED = 768
+#: Side in pixels of the generated images.
+GENERATED_PX = 768
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Pictures in rows, each above its prompt."""
+    """Images in rows, each above its prompt."""
 
     columns: int
-    #: Side in pixels of a picture.
+    #: Side of an image in pixels.
     side: int
-    #: Points of the font, lines of a prompt and letters of a line.
+    #: Font size, lines of a prompt, and characters of a line.
     font: int
     lines: int
-    letters: int
+    characters: int
 
     @property
     def caption(self) -> int:
-        """Height in pixels of what stands below a picture."""
+        """Height in pixels of the prompt below an image."""
         return self.lines * (self.font + 3) + 8
 
 
-GRID = Layout(columns=4, side=288, font=12, lines=2, letters=46)
-SHEET = Layout(columns=8, side=216, font=11, lines=2, letters=36)
+GRID = Layout(columns=4, side=288, font=12, lines=2, characters=46)
+SHEET = Layout(columns=8, side=216, font=11, lines=2, characters=36)
 
 
 def main() -> None:
     """Write docs/images/grid.webp and docs/images/sheet.webp."""
     pipeline = Pipeline(open_model(sketch_folder()).load(), "cpu")
-    prompts = [ask.text for ask in asks()]
+    prompts = [prompt.text for prompt in benchmark_prompts()]
     for name, layout, chosen in (
-        ("grid.webp", GRID, [FIRST, *prompts[::80][:11]]),
+        ("grid.webp", GRID, [EXAMPLE, *prompts[::80][:11]]),
         ("sheet.webp", SHEET, prompts[::14][:64]),
     ):
         path = FOLDER / name
@@ -60,24 +60,24 @@ def main() -> None:
 
 
 def sheet(pipeline: Pipeline, layout: Layout, prompts: Sequence[str]) -> Image.Image:
-    """Return pictures of the prompts with the prompts below them."""
+    """Return the images of several prompts in rows, with the prompts below them."""
     down = layout.side + layout.caption
     whole = Image.new("RGB", (layout.columns * layout.side, -(-len(prompts) // layout.columns) * down), "white")
     draw, font = ImageDraw.Draw(whole), ImageFont.load_default(layout.font)
-    for place, prompt in enumerate(prompts):
-        x, y = place % layout.columns * layout.side, place // layout.columns * down
-        whole.paste(paint(pipeline, prompt, layout.side), (x, y))
-        lines = textwrap.wrap(prompt, layout.letters)
+    for i, prompt in enumerate(prompts):
+        x, y = i % layout.columns * layout.side, i // layout.columns * down
+        whole.paste(generate(pipeline, prompt, layout.side), (x, y))
+        lines = textwrap.wrap(prompt, layout.characters)
         assert len(lines) <= layout.lines, prompt
         for number, line in enumerate(lines):
             draw.text((x + 5, y + layout.side + 4 + number * (layout.font + 3)), line, fill="black", font=font)
     return whole
 
 
-def paint(pipeline: Pipeline, prompt: str, side: int) -> Image.Image:
-    """Return one picture of the prompt, seed 0."""
+def generate(pipeline: Pipeline, prompt: str, side: int) -> Image.Image:
+    """Return an image of a prompt with seed 0, scaled to a side in pixels."""
     (pixels,) = pipeline.generate(
-        GenerationRequest(prompt=prompt, seed=0, model=SKETCH_ID, width=PAINTED, height=PAINTED)
+        GenerationRequest(prompt=prompt, seed=0, model=SKETCH_ID, width=GENERATED_PX, height=GENERATED_PX)
     )
     return Image.fromarray(pixels).resize((side, side), Image.Resampling.LANCZOS)
 

@@ -1,4 +1,4 @@
-"""The trainer of `sketch`, the built-in model: captioned scenes from openly licensed art, fitting, and scoring.
+"""The trainer of `sketch`, the built-in model: data (captioned scenes from openly licensed art), fits, evaluation.
 
-Needs the `train` extra and Node's `npm` (which brings the art); the product itself never imports it.
+It needs the `train` extra, and Node's `npm`, which fetches the art. The product never imports it.
 """

@@ -1,7 +1,7 @@
-"""`python -m training`: from nothing to the shipped model, in four fits that can each be stopped and resumed.
+"""`python -m training`: train the built-in model from nothing, in four fits.
 
-Every fit is given minutes and keeps its state in the work folder, so the same command goes on where the last run
-stopped. Documented in `docs/training.md`.
+Each fit runs for the given minutes and keeps its state in the work folder, so the same command resumes an interrupted
+run. Documented in `docs/training.md`.
 """
 
 import argparse
@@ -19,71 +19,71 @@ from allaprima.weights.networks import Networks
 from allaprima.weights.open import open_model
 from allaprima.weights.paths import sketch_folder
 from allaprima.weights.tokenizers import word_tokenizer
-from training.art import Art
-from training.autoencoder import fit_autoencoder, fit_decoder
-from training.batches import Gallery, Mix
-from training.buckets import make_buckets
-from training.captions import words
-from training.cutouts import Cutter, make_cutouts
-from training.detector import load_detector
-from training.fit import Fit
-from training.flow import BATCH, FEW_UNTIL, FLOW_CHECKPOINT, FLOW_SEED, FlowNetworks, fit_flow, flow_optimizers
-from training.pictures import Painters
-from training.reading import Likenesses, teach_reading
-from training.snapshots import take_snapshot
+from training.data.art import Art
+from training.data.batches import LatentStore, Mix
+from training.data.cached_latents import build_buckets
+from training.data.captions import vocabulary
+from training.data.latent_sprites import SpriteExtractor, build_sprites
+from training.data.rendering import SceneRenderer
+from training.evaluate.evaluator import load_evaluator
+from training.fit.autoencoder import fit_autoencoder, fit_decoder
+from training.fit.flow import BATCH, FLOW_CHECKPOINT, FLOW_SEED, SPARSE_UNTIL, FlowNetworks, fit_flow, flow_optimizers
+from training.fit.loop import Fit
+from training.fit.snapshots import take_snapshot
+from training.fit.text_encoders import AppearanceTargets, pretrain_text_encoders
 
-#: The fitted autoencoder in the work folder, in bfloat16; its encoder is shipped, its decoder is fitted on.
+#: File of the fitted autoencoder in the work folder, in bfloat16. Its encoder is final, its decoder is fitted further.
 AUTOENCODER = "autoencoder.safetensors"
 
 
 def command_line() -> argparse.ArgumentParser:
-    """Return what reads the arguments; what makes no sense is refused by name."""
+    """Return the parser of the arguments, which rejects invalid values with the name of the option."""
     parser = argparse.ArgumentParser(prog="python -m training", description=__doc__)
     parser.add_argument("--work", type=Path, default=Path("build/train"), help="folder of checkpoints")
     parser.add_argument("--art", type=Path, default=Path("build/art"), help="folder of the art package")
     parser.add_argument("--out", type=Path, default=sketch_folder(), help="folder of the model to write")
     parser.add_argument("--autoencoder-minutes", type=_minutes, default=100)
     parser.add_argument("--decoder-minutes", type=_minutes, default=20)
-    parser.add_argument("--reading-minutes", type=_minutes, default=10)
+    parser.add_argument("--text-encoder-minutes", type=_minutes, default=10)
     parser.add_argument("--flow-minutes", type=_minutes, default=310)
     parser.add_argument(
-        "--scenes", type=_number, default=20000, help="scenes that the flow is fitted to; the autoencoder sees a tenth"
+        "--scenes", type=_number, default=20000, help="scenes to draw for the flow; the autoencoder uses a tenth"
     )
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where the fits run")
-    parser.add_argument("--batch", type=_number, default=BATCH, help="scenes in a step of the flow; a GPU wants 256")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="device of the fits")
+    parser.add_argument("--batch", type=_number, default=BATCH, help="scenes in a step of the flow; 256 suits a GPU")
     parser.add_argument(
-        "--collages",
+        "--composites",
         type=_share,
         default=0.5,
-        help="share of a step's scenes that are collages, 0 to 1; at 0 no cutouts are made",
+        help="share of a step's scenes that are latent composites, 0 to 1; with 0 no sprites are extracted",
     )
-    parser.add_argument("--compile", action="store_true", help="compile the transformer: pays after ten minutes")
-    begun = parser.add_mutually_exclusive_group()
-    begun.add_argument("--autoencoder", type=Path, help="a fitted one, for a work folder that has none")
-    begun.add_argument("--warm-start", type=Path, help="model folder to begin from where the work folder is empty")
+    parser.add_argument("--compile", action="store_true", help="compile the transformer; pays off after ten minutes")
+    start = parser.add_mutually_exclusive_group()
+    start.add_argument("--autoencoder", type=Path, help="fitted autoencoder for a work folder that has none")
+    start.add_argument("--warm-start", type=Path, help="model folder to start from if the work folder is empty")
     return parser
 
 
 def _minutes(text: str) -> float:
     if not 0 <= (value := float(text)) < math.inf:
-        raise argparse.ArgumentTypeError(f"{text} is not a number of minutes from 0 on")
+        raise argparse.ArgumentTypeError(f"{text} is not a number of minutes, 0 or more")
     return value
 
 
 def _number(text: str) -> int:
     if (value := int(text)) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a number from 1 on")
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number, 1 or more")
     return value
 
 
 def _share(text: str) -> float:
     if not 0 <= (value := float(text)) <= 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a share of 0 to 1")
+        raise argparse.ArgumentTypeError(f"{text} is not a share, 0 to 1")
     return value
 
 
 def main() -> None:
-    """Fit what the arguments ask for and write the model."""
+    """Train with the options of the command line and write the model."""
     parser = command_line()
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
@@ -92,86 +92,88 @@ def main() -> None:
             take_autoencoder(options.work, options.autoencoder)
         if options.warm_start:
             warm_start(options.work, options.warm_start, options.flow_minutes)
-    except ValueError as refused:
-        parser.error(str(refused))
+    except ValueError as error:
+        parser.error(str(error))
     train(options)
 
 
 def train(options: argparse.Namespace) -> None:
-    """Fit on, from what is in the work folder."""
+    """Run all fits, resuming from the state in the work folder, and write the model."""
     work, device = options.work, torch.device(options.device)
-    # cuDNN's attention fails in the backward pass of a bias that is learned, T5's (torch 2.11, H200).
+    # cuDNN's attention fails in the backward pass of a learned bias, as in T5 (torch 2.11, H200).
     torch.backends.cuda.enable_cudnn_sdp(enabled=False)
     art = Art(options.art)
     torch.manual_seed(FLOW_SEED)
-    painters, judge, flow = Painters(art), load_detector(), FlowNetworks().to(device)
+    renderer, evaluator, flow = SceneRenderer(art), load_evaluator(), FlowNetworks().to(device)
     few = -(-options.scenes // 10)
-    with painters:
+    with renderer:
         if not (work / AUTOENCODER).exists():
-            keep_autoencoder(fit_autoencoder(work, painters, options.autoencoder_minutes, few, device), work)
+            keep_autoencoder(fit_autoencoder(work, renderer, options.autoencoder_minutes, few, device), work)
         autoencoder = Autoencoder(SKETCH.autoencoder).to(device).eval()
-        # In bfloat16's values, so that the flow is of the very latents that the shipped encoder makes.
+        # With weights rounded to bfloat16, so that the flow is fitted to the latents of the shipped encoder.
         autoencoder.load_state_dict(load_file(work / AUTOENCODER))
-        fit_decoder(work, autoencoder, painters, options.decoder_minutes, few, device)
+        fit_decoder(work, autoencoder, renderer, options.decoder_minutes, few, device)
         if not (work / FLOW_CHECKPOINT).exists():
-            likenesses = Likenesses(art, autoencoder)
-            teach_reading(work, likenesses, flow.t5, flow.clip, options.reading_minutes, options.scenes)
-        buckets = make_buckets(autoencoder, painters, options.scenes, work)
-    collages = round(options.collages * options.batch)
-    mix = Mix(options.batch - collages, collages)
-    gallery = Gallery(buckets, make_cutouts(Cutter(autoencoder, art), work) if collages else None)
+            appearance_targets = AppearanceTargets(art, autoencoder)
+            pretrain_text_encoders(
+                work, appearance_targets, flow.t5, flow.clip, options.text_encoder_minutes, options.scenes
+            )
+        buckets = build_buckets(autoencoder, renderer, options.scenes, work)
+    composites = round(options.composites * options.batch)
+    mix = Mix(options.batch - composites, composites)
+    store = LatentStore(buckets, build_sprites(SpriteExtractor(autoencoder, art), work) if composites else None)
 
     def snap(step: int) -> None:
-        take_snapshot(lambda folder: export(folder, flow, autoencoder), judge.look, work, step, device)
+        take_snapshot(lambda folder: export(folder, flow, autoencoder), evaluator.detect, work, step, device)
 
-    fit_flow(work, flow, gallery, options.flow_minutes, snap, mix=mix, compiled=options.compile)
+    fit_flow(work, flow, store, options.flow_minutes, snap, mix=mix, compiled=options.compile)
     export(options.out, flow, autoencoder)
 
 
 def take_autoencoder(work: Path, fitted: Path) -> None:
-    """Begin with a fitted autoencoder, unless the work folder has one.
+    """Copy a fitted autoencoder to the work folder, unless it has one.
 
-    Raises ValueError naming a file that holds none of `SKETCH`'s sizes, OSError for one that can't be read.
+    Raises ValueError for a file that is not an autoencoder of `SKETCH`'s sizes, OSError for one that can't be read.
     """
     if (work / AUTOENCODER).exists():
         return
     autoencoder = Autoencoder(SKETCH.autoencoder)
     try:
         autoencoder.load_state_dict(load_file(fitted))
-    # The first for what is no safetensors file, the second for tensors that are missing, too many or of other sizes.
-    except (SafetensorError, RuntimeError) as other:
-        raise ValueError(f"{fitted} holds no autoencoder of SKETCH's sizes: {other}") from other
+    # SafetensorError: not a safetensors file. RuntimeError: missing or unexpected tensors, or other sizes.
+    except (SafetensorError, RuntimeError) as error:
+        raise ValueError(f"{fitted} holds no autoencoder of SKETCH's sizes: {error}") from error
     keep_autoencoder(autoencoder, work)
 
 
 def warm_start(work: Path, folder: Path, flow_minutes: float) -> None:
-    """Begin from a model folder's weights, unless a flow has been begun: its autoencoder as it is, its other networks
-    as the flow's first state, at the share of its minutes from which on every step looks at all tokens.
+    """Start from the weights of a model folder, unless the work folder has a flow: with its autoencoder, and with its
+    other networks as the state of the flow at progress `SPARSE_UNTIL`, from which on every step uses all tokens.
 
-    Raises ValueError if the model is of other sizes than `SKETCH`, or the work folder holds an autoencoder, whose
-    latents the model does not know; nothing is written then.
+    Raises ValueError, and writes nothing, if the model's sizes are not those of `SKETCH`, or if the work folder has an
+    autoencoder, whose latents would be others than the model's.
     """
     if (work / FLOW_CHECKPOINT).exists():
         return
     if (work / AUTOENCODER).exists():
-        raise ValueError(f"{work / AUTOENCODER} would be mixed with {folder}; a warm start wants an empty work folder")
+        raise ValueError(f"{work / AUTOENCODER} exists; a warm start from {folder} needs an empty work folder")
     files = open_model(folder)
     if files.config != SKETCH:
-        raise ValueError(f"{folder} holds a model of other sizes than SKETCH; only one of the same can be gone on from")
+        raise ValueError(f"{folder} holds a model of other sizes than SKETCH; a warm start needs the same sizes")
     networks = files.load("cpu", Precision.FP32).networks
     flow = FlowNetworks()
-    for mine, shipped in (
+    for target, source in (
         (flow.transformer, networks.transformer), (flow.t5, networks.t5), (flow.clip, networks.clip)
     ):  # fmt: skip
-        mine.load_state_dict(shipped.state_dict())
+        target.load_state_dict(source.state_dict())
     keep_autoencoder(networks.autoencoder, work)
-    begun_s = FEW_UNTIL * 60 * flow_minutes
+    elapsed_s = SPARSE_UNTIL * 60 * flow_minutes
     checkpoint = work / FLOW_CHECKPOINT
-    Fit(checkpoint, {"flow": flow}, flow_optimizers(flow), flow_minutes, FLOW_SEED, elapsed_s=begun_s).save()
+    Fit(checkpoint, {"flow": flow}, flow_optimizers(flow), flow_minutes, FLOW_SEED, elapsed_s=elapsed_s).save()
 
 
 def keep_autoencoder(autoencoder: Autoencoder, work: Path) -> None:
-    """Write a fitted autoencoder into the work folder, whole or not at all."""
+    """Write a fitted autoencoder to the work folder, atomically."""
     draft = work / "autoencoder.tmp"
     save_file({name: tensor.bfloat16().contiguous() for name, tensor in autoencoder.state_dict().items()}, draft)
     draft.replace(work / AUTOENCODER)
@@ -183,7 +185,7 @@ def export(folder: Path, flow: FlowNetworks, autoencoder: Autoencoder) -> None:
         networks = Networks(SKETCH)
     networks.transformer, networks.t5, networks.clip = flow.transformer, flow.t5, flow.clip
     networks.autoencoder = autoencoder
-    save_model(folder, SKETCH_ID, SKETCH, networks, word_tokenizer(words()))
+    save_model(folder, SKETCH_ID, SKETCH, networks, word_tokenizer(vocabulary()))
 
 
 if __name__ == "__main__":

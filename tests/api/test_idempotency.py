@@ -9,8 +9,8 @@ import pytest
 
 from allaprima.domain.accounts import KeySpec
 from allaprima.service.app import Service
-from fakes import ended, FakeClock, FakeEngine, client_of
-from store.made import count, dump
+from fakes import FakeClock, FakeEngine, client_of
+from store.sqlite_file import count, dump
 
 IMAGES, JOBS = "/v1/images/generations", "/v1/jobs"
 BODY: dict[str, Any] = {"model": "sketch", "prompt": "a boat", "size": "64x64"}

@@ -12,7 +12,7 @@ import pytest
 from allaprima.domain.accounts import KeySpec
 from allaprima.service.app import Service
 from fakes import NOON, FakeClock, FakeEngine, client_of, open_service
-from store.made import ask
+from store.sqlite_file import ask
 
 IMAGES = "/v1/images/generations"
 BODY: dict[str, Any] = {"model": "flux/schnell", "prompt": "a boat", "size": "512x512"}

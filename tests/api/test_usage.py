@@ -11,7 +11,7 @@ from allaprima.domain.accounts import KeySpec
 from allaprima.errors import GenerationFailed
 from allaprima.service.app import Service
 from fakes import FakeClock, FakeEngine, client_of, open_service
-from store.made import ask
+from store.sqlite_file import ask
 
 IMAGES = "/v1/images/generations"
 BODY: dict[str, Any] = {"model": "flux/schnell", "prompt": "a boat", "size": "512x512"}

@@ -3,7 +3,6 @@
 import heapq
 
 import pytest
-
 from allaprima.service.jobs.turnstile import EARLY_S, MANY, PATIENCE_S, Turnstile
 
 #: A client, and another.

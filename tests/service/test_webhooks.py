@@ -22,7 +22,7 @@ from allaprima.service.webhooks import SCHEDULE_S
 from allaprima.store.database import open_database
 from allaprima.store.outbox import KEPT_S, Outbox
 from fakes import FakeClock, FakeEngine, client_of, open_service
-from store.made import ask
+from store.sqlite_file import ask
 
 REQUEST = GenerationRequest(prompt="a boat", seed=7, model="allaprima/sketch", width=64, height=64)
 LOOPBACK = {"allowed_networks": ("127.0.0.0/8",)}

@@ -1,4 +1,4 @@
-"""An open database, and an account with a key to hang jobs on."""
+"""An open database of each backend, an object store of each kind, and an account with a key."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -6,22 +6,30 @@ from pathlib import Path
 import pytest
 
 from allaprima.domain.accounts import Account, ApiKey
-from allaprima.store.database import Database, open_database
-from allaprima.store.keys import AccountRepository, KeyRepository
-from fakes import NOON
+from allaprima.domain.ports import ObjectStore
+from allaprima.store.accounts import AccountRepository
+from allaprima.store.database import Database
+from allaprima.store.keys import KeyRepository
+from clock import NOON
+from store.backends import BACKENDS, OBJECT_STORES
 
 
-@pytest.fixture
-async def database(tmp_path: Path) -> AsyncIterator[Database]:
-    opened = await open_database(tmp_path)
+@pytest.fixture(params=BACKENDS)
+async def database(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Database]:
+    opened = await BACKENDS[request.param](tmp_path / "data")
     yield opened
     await opened.close()
 
 
+@pytest.fixture(params=OBJECT_STORES)
+def objects(request: pytest.FixtureRequest, tmp_path: Path) -> ObjectStore:
+    return OBJECT_STORES[request.param](tmp_path / "images")
+
+
 @pytest.fixture
 async def owner(database: Database) -> ApiKey:
-    """A good key of an account."""
+    """A valid key of an account."""
     await AccountRepository(database).add(Account("account", "default", NOON))
-    row = ApiKey("key", "account", "first", "abcd1234", NOON, updated_at=NOON)
-    assert await KeyRepository(database).add(row, "hash")
-    return row
+    key = ApiKey("key", "account", "first", "abcd1234", NOON, updated_at=NOON)
+    assert await KeyRepository(database).add(key, "hash")
+    return key

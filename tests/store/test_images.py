@@ -1,201 +1,204 @@
-"""Pictures on disk: kept while their rows live, gone when their time is over, and nothing left lying about."""
+"""Images in the store: kept until they expire, then removed, row and file; files without a row are removed later."""
 
-import os
-from collections.abc import Awaitable, Callable
-from pathlib import Path
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import datetime
 
 import pytest
-from sqlalchemy import select
 
 from allaprima.domain.accounts import ApiKey
 from allaprima.domain.jobs import StoredImage
+from allaprima.domain.ports import ObjectStore
 from allaprima.errors import StoreError
 from allaprima.store.database import Database
-from allaprima.store.images import PAGE, ImageRepository
+from allaprima.store.images import ORPHAN_AGE, ImageRepository
 from allaprima.store.job_transitions import JobTransitions
-from allaprima.store.schema import images
-from fakes import NOON
-from store.made import new_job, outcome
+from clock import NOON
+from store.backends import count, query, run
+from store.factories import new_image, new_job, new_outcome
 
 Keep = Callable[..., Awaitable[StoredImage]]
+#: After every time of a test.
+NEVER = 1e12
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    return tmp_path / "images"
+def images(database: Database, objects: ObjectStore) -> ImageRepository:
+    return ImageRepository(database, objects)
 
 
 @pytest.fixture
-def pictures(database: Database, folder: Path) -> ImageRepository:
-    return ImageRepository(database, folder)
+def keep(database: Database, images: ImageRepository, owner: ApiKey) -> Keep:
+    """Store an image of a finished job, file and row."""
 
-
-@pytest.fixture
-async def keep(database: Database, pictures: ImageRepository, owner: ApiKey) -> Keep:
-    """Store a picture of a finished job, file and row."""
-
-    async def keep(name: str, data: bytes = b"picture", expires_at: float = NOON + 60) -> StoredImage:
-        moves = JobTransitions(database)
-        await moves.admit(new_job(owner), queue_size=100)
-        job = await moves.lease(NOON, NOON + 60)
+    async def keep(name: str, data: bytes = b"image", expires_at: float = NOON + 60) -> StoredImage:
+        transitions = JobTransitions(database)
+        await transitions.admit(new_job(owner), queue_size=100)
+        job = (await transitions.lease(NOON, NOON + 60)).job
         assert job is not None
-        row = StoredImage(
-            id=name,
-            job_id=job.id,
-            place=0,
-            object_name=f"{name}.png",
-            content_type="image/png",
-            size_bytes=len(data),
-            sha256="0" * 64,
-            seed=1,
-            nsfw_score=None,
-            is_flagged=False,
-            created_at=NOON,
-            expires_at=expires_at,
+        image = new_image(
+            job, id=name, object_name=f"{name}.png", size_bytes=len(data), expires_at=expires_at, nsfw_score=None
         )
-        await pictures.put(row.object_name, data)
-        assert await moves.succeed(job, NOON, outcome(row))
-        return row
+        await images.put(image.object_name, data)
+        assert await transitions.succeed(job, NOON, new_outcome(image))
+        return image
 
     return keep
 
 
-def age(path: Path, seconds: float) -> None:
-    """Let a file look as if it was written that long before noon."""
-    os.utime(path, (NOON - seconds, NOON - seconds))
-
-
-def block(folder: Path) -> None:
-    """Put a file where the empty folder is."""
-    folder.rmdir()
-    folder.write_bytes(b"in the way")
-
-
-def files(folder: Path) -> set[str]:
-    return {path.name for path in folder.iterdir()}
+async def files(objects: ObjectStore) -> dict[str, float]:
+    """The names of all files, with the unix times of their last change."""
+    return {name: changed_at.timestamp() async for page in objects.pages() for name, changed_at in page}
 
 
 async def rows(database: Database) -> list[str]:
-    wanted = select(images.c.id).order_by(images.c.id)
-    return await database.read(lambda connection: list(connection.execute(wanted).scalars()))
+    return [name for (name,) in await query(database, "SELECT id FROM images ORDER BY id")]
 
 
-async def test_a_picture_comes_back_as_it_went(pictures: ImageRepository, keep: Keep) -> None:
+async def test_an_image_is_read_as_it_was_stored(images: ImageRepository, keep: Keep) -> None:
     data = bytes(range(256)) * 1000
-    row = await keep("a", data)
-    assert await pictures.get("a", NOON) == (row, data)
+    image = await keep("a", data)
+    assert await images.get("a", NOON) == (image, data)
+    assert await images.find("a", NOON) == image
 
 
-async def test_a_picture_outlives_the_server(database: Database, folder: Path, keep: Keep) -> None:
-    row = await keep("a")
-    assert await ImageRepository(database, folder).get("a", NOON) == (row, b"picture")
+async def test_an_image_outlives_the_server(database: Database, objects: ObjectStore, keep: Keep) -> None:
+    image = await keep("a")
+    assert await ImageRepository(database, objects).get("a", NOON) == (image, b"image")
 
 
-async def test_an_unknown_picture_is_none(pictures: ImageRepository, keep: Keep) -> None:
+async def test_an_unknown_image_is_none(images: ImageRepository, keep: Keep) -> None:
     await keep("a")
     for name in ("b", "a.png", "", "../allaprima.db", "%"):
-        assert await pictures.get(name, NOON) is None
+        assert await images.get(name, NOON) is None
 
 
-async def test_a_picture_ends_when_its_time_is_over(pictures: ImageRepository, keep: Keep) -> None:
+async def test_an_image_is_not_found_after_it_expires(images: ImageRepository, keep: Keep) -> None:
     await keep("a", expires_at=NOON + 60)
-    assert await pictures.get("a", NOON + 59.9) is not None
-    assert await pictures.get("a", NOON + 60) is None
+    assert await images.get("a", NOON + 59.9) is not None
+    assert await images.get("a", NOON + 60) is None
 
 
-async def test_a_row_without_its_file_is_none(pictures: ImageRepository, folder: Path, keep: Keep) -> None:
+async def test_a_row_without_its_file_is_none(images: ImageRepository, objects: ObjectStore, keep: Keep) -> None:
     await keep("a")
-    (folder / "a.png").unlink()
-    assert await pictures.get("a", NOON) is None
+    await objects.delete("a.png")
+    assert await images.get("a", NOON) is None
 
 
-async def test_a_file_that_can_not_be_written_is_an_error_of_the_store(pictures: ImageRepository, folder: Path) -> None:
-    block(folder)
-    with pytest.raises(StoreError, match="could not be written"):
-        await pictures.put("a.png", b"picture")
+async def test_a_copy_has_the_bytes_of_its_source(images: ImageRepository, objects: ObjectStore, keep: Keep) -> None:
+    await keep("a", b"image")
+    await images.copy("a.png", "b.png")
+    assert await objects.get("b.png") == b"image"
+    with pytest.raises(StoreError, match="no longer"):
+        await images.copy("missing.png", "c.png")
 
 
-async def test_a_file_that_can_not_be_read_is_an_error_of_the_store(
-    pictures: ImageRepository, folder: Path, keep: Keep
+async def test_a_removed_image_has_neither_row_nor_file(
+    images: ImageRepository, objects: ObjectStore, database: Database, keep: Keep
 ) -> None:
     await keep("a")
-    (folder / "a.png").unlink()
-    (folder / "a.png").symlink_to(folder / "a.png")
-    with pytest.raises(StoreError, match="could not be read"):
-        await pictures.get("a", NOON)
-
-
-def test_a_folder_that_can_not_be_made_is_named(database: Database, tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("not a folder")
-    with pytest.raises(StoreError, match=f"the image folder {tmp_path / 'file' / 'images'} can't be used"):
-        ImageRepository(database, tmp_path / "file" / "images")
+    await keep("b")
+    for _ in range(2):
+        await images.remove("a")
+    assert await rows(database) == ["b"]
+    assert set(await files(objects)) == {"b.png"}
 
 
 # Sweeping -----------------------------------------------------------------------------------------------------------
 
 
-async def test_a_sweep_removes_what_is_over_row_and_file(
-    pictures: ImageRepository, folder: Path, database: Database, keep: Keep
+async def test_a_sweep_removes_the_row_and_file_of_an_expired_image(
+    images: ImageRepository, objects: ObjectStore, database: Database, keep: Keep
 ) -> None:
     await keep("old", expires_at=NOON + 60)
     await keep("new", expires_at=NOON + 61)
-    assert await pictures.sweep(NOON + 60) == 1
-    assert files(folder) == {"new.png"}
+    assert await images.sweep(NOON + 60) == 1
+    assert set(await files(objects)) == {"new.png"}
     assert await rows(database) == ["new"]
-    assert await pictures.get("new", NOON + 60) is not None
+    assert await images.get("new", NOON + 60) is not None
 
 
-async def test_a_sweep_of_nothing_removes_nothing(pictures: ImageRepository, folder: Path, keep: Keep) -> None:
-    assert await pictures.sweep(NOON) == 0
-    await keep("a")
-    assert await pictures.sweep(NOON) == 0
-    assert files(folder) == {"a.png"}
-
-
-async def test_a_sweep_twice_is_a_sweep_once(pictures: ImageRepository, keep: Keep) -> None:
-    await keep("a")
-    assert await pictures.sweep(NOON + 60) == 1
-    assert await pictures.sweep(NOON + 60) == 0
-
-
-async def test_only_orphans_older_than_an_hour_are_removed(pictures: ImageRepository, folder: Path, keep: Keep) -> None:
-    await keep("kept")
-    for name, seconds in (("old", 3601), ("edge", 3600), ("young", 3599), ("future", -60)):
-        await pictures.put(f"{name}.png", b"orphan")
-        age(folder / f"{name}.png", seconds)
-    age(folder / "kept.png", 1_000_000)
-    assert await pictures.sweep(NOON) == 1
-    assert files(folder) == {"kept.png", "edge.png", "young.png", "future.png"}
-
-
-async def test_a_sweep_looks_at_every_page_of_what_is_listed(
-    pictures: ImageRepository, folder: Path, keep: Keep
+async def test_a_sweep_without_expired_images_removes_nothing(
+    images: ImageRepository, objects: ObjectStore, keep: Keep
 ) -> None:
-    await keep("kept")
-    for number in range(2 * PAGE + 10):
-        file = folder / f"orphan-{number}.png"
-        file.write_bytes(b"orphan")
-        age(file, 3601)
-    assert await pictures.sweep(NOON) == 2 * PAGE + 10
-    assert files(folder) == {"kept.png"}
+    assert await images.sweep(NOON) == 0
+    await keep("a")
+    assert await images.sweep(NOON) == 0
+    assert set(await files(objects)) == {"a.png"}
 
 
-async def test_a_sweep_goes_on_where_a_file_is_gone_already(
-    pictures: ImageRepository, folder: Path, keep: Keep
+async def test_a_second_sweep_removes_nothing_more(images: ImageRepository, keep: Keep) -> None:
+    await keep("a")
+    assert await images.sweep(NOON + 60) == 1
+    assert await images.sweep(NOON + 60) == 0
+
+
+@pytest.mark.parametrize(("age_s", "is_removed"), [(3601, True), (3600, False), (3599, False), (-60, False)])
+async def test_only_orphans_older_than_an_hour_are_removed(
+    images: ImageRepository, objects: ObjectStore, keep: Keep, age_s: int, is_removed: bool
+) -> None:
+    assert ORPHAN_AGE.total_seconds() == 3600
+    await keep("kept", expires_at=NEVER)
+    await images.put("orphan.png", b"orphan")
+    written_at = (await files(objects))["orphan.png"]
+    assert await images.sweep(written_at + age_s) == is_removed
+    assert set(await files(objects)) == ({"kept.png"} if is_removed else {"kept.png", "orphan.png"})
+
+
+async def test_a_sweep_continues_when_a_file_is_gone_already(
+    images: ImageRepository, objects: ObjectStore, keep: Keep
 ) -> None:
     await keep("a")
     await keep("b")
-    (folder / "a.png").unlink()
-    await pictures.sweep(NOON + 60)
-    assert files(folder) == set()
+    await objects.delete("a.png")
+    await images.sweep(NOON + 60)
+    assert await files(objects) == {}
 
 
-async def test_what_the_sweep_could_not_remove_is_an_orphan_for_the_next(
-    pictures: ImageRepository, folder: Path, database: Database, keep: Keep
+async def test_a_file_that_a_sweep_left_behind_is_an_orphan_of_the_next(
+    images: ImageRepository, objects: ObjectStore, database: Database, keep: Keep
 ) -> None:
-    """Rows go first: a server that dies between leaves a file without a row, never a row without a file."""
+    """Rows are removed first: a server that dies in between leaves a file without a row, never a row without a file."""
     await keep("a", expires_at=NOON)
-    await database.write(lambda connection: connection.execute(images.delete()).rowcount)
-    age(folder / "a.png", 3601)
-    assert await pictures.sweep(NOON) == 1
-    assert files(folder) == set()
+    await run(database, "DELETE FROM images")
+    assert await count(database, "images") == 0
+    written_at = (await files(objects))["a.png"]
+    assert await images.sweep(written_at + 3601) == 1
+    assert await files(objects) == {}
+
+
+class PagedObjects(ObjectStore):
+    """Files in memory, listed two a page, all last changed at noon."""
+
+    def __init__(self) -> None:
+        self.files: dict[str, bytes] = {}
+
+    async def put(self, name: str, data: bytes) -> None:
+        self.files[name] = data
+
+    async def get(self, name: str) -> bytes | None:
+        return self.files.get(name)
+
+    async def delete(self, name: str) -> None:
+        self.files.pop(name, None)
+
+    async def pages(self) -> AsyncIterator[list[tuple[str, datetime]]]:
+        names = sorted(self.files)
+        for start in range(0, len(names), 2):
+            yield [(name, datetime.fromtimestamp(NOON).astimezone()) for name in names[start : start + 2]]
+
+
+class TestManyPages:
+    """A listing of several pages."""
+
+    @pytest.fixture
+    def objects(self) -> PagedObjects:
+        return PagedObjects()
+
+    async def test_a_sweep_removes_the_orphans_of_every_page(
+        self, images: ImageRepository, objects: PagedObjects, keep: Keep
+    ) -> None:
+        await keep("m-kept", expires_at=NEVER)
+        for name in "abcdefxyz":
+            await images.put(f"{name}.png", b"orphan")
+        assert await images.sweep(NOON + 3601) == 9
+        assert set(objects.files) == {"m-kept.png"}

@@ -1,5 +1,5 @@
-"""The job's state machine, played at random against a model of it: whoever comes late changes nothing, and the money
-adds up after every move.
+"""The job's state machine, driven at random against a model of it: a late caller changes nothing, and the money adds up
+after every transition.
 """
 
 import asyncio
@@ -7,22 +7,31 @@ import tempfile
 from collections.abc import Coroutine
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, multiple, rule
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    multiple,
+    rule,
+    run_state_machine_as_test,
+)
 
 from allaprima.domain.accounts import Account, ApiKey
-from allaprima.domain.billing import EntryType
 from allaprima.domain.idempotency import IdempotencyClaim
 from allaprima.domain.jobs import UNFINISHED, Job, JobState
 from allaprima.errors import GenerationFailed, JobFinished, JobNotFound, JobUnfinished, OutOfCredits
-from allaprima.store.database import open_database
+from allaprima.store.accounts import AccountRepository
 from allaprima.store.job_transitions import JobTransitions
-from allaprima.store.keys import AccountRepository, KeyRepository
-from fakes import NOON
-from store.made import ask, new_job, outcome, picture
+from allaprima.store.keys import KeyRepository
+from clock import NOON
+from store.backends import BACKENDS, query
+from store.factories import new_entry, new_image, new_job, new_outcome
 
 PAID = 60
 MAX_CRASHES = 3
@@ -31,8 +40,10 @@ MAX_CRASHES = 3
 class JobMachine(RuleBasedStateMachine):
     """Jobs that cost up to ten credits, of an account that can pay for some of them."""
 
+    #: Name in `BACKENDS`.
+    backend: ClassVar[str]
     jobs = Bundle("jobs")
-    #: Jobs as somebody once leased them, current or long overtaken.
+    #: Jobs as they were when they were leased, current or not.
     leases = Bundle("leases")
 
     def __init__(self) -> None:
@@ -52,12 +63,12 @@ class JobMachine(RuleBasedStateMachine):
 
     @initialize()
     def open(self) -> None:
-        self.database = self.do(open_database(Path(self.folder.name)))
+        self.database = self.do(BACKENDS[self.backend](Path(self.folder.name)))
         self.owner = ApiKey("key", "account", None, "abcd1234", NOON, updated_at=NOON)
         self.do(AccountRepository(self.database).add(Account("account", "default", NOON)))
         self.do(KeyRepository(self.database).add(self.owner, "hash"))
-        self.do(AccountRepository(self.database).credit("account", EntryType.PAYMENT, PAID, None, NOON))
-        self.moves = JobTransitions(self.database)
+        self.do(AccountRepository(self.database).post("account", new_entry(PAID)))
+        self.transitions = JobTransitions(self.database)
 
     def teardown(self) -> None:
         self.do(self.database.close())
@@ -80,14 +91,14 @@ class JobMachine(RuleBasedStateMachine):
         is_repeated = claim in self.claims
         if not is_repeated and price > PAID - sum(self.charged.values()) - sum(self.held.values()):
             try:
-                self.do(self.moves.admit(job, 1000, claimed))
+                self.do(self.transitions.admit(job, 1000, claimed))
             except OutOfCredits:
                 return multiple()
-            raise AssertionError("it was let in without credits")
+            raise AssertionError("a job was admitted without credits")
         try:
-            admitted = self.do(self.moves.admit(job, 1000, claimed))
+            admitted = self.do(self.transitions.admit(job, 1000, claimed))
         except JobNotFound:
-            # What an equal request made was removed since.
+            # The job that an equal request created was removed since.
             assert is_repeated
             assert self.claims[str(claim)] not in self.states
             return multiple()
@@ -101,7 +112,7 @@ class JobMachine(RuleBasedStateMachine):
 
     @rule(target=leases)
     def lease(self) -> Any:
-        lease = self.do(self.moves.lease(self.now, self.now + 60))
+        lease = self.do(self.transitions.lease(self.now, self.now + 60)).job
         if lease is None:
             assert JobState.QUEUED not in self.states.values()
             return multiple()
@@ -110,49 +121,50 @@ class JobMachine(RuleBasedStateMachine):
         self.states[lease.id], self.attempts[lease.id] = JobState.RUNNING, lease.attempt
         return lease
 
-    @rule(lease=leases, images=st.integers(0, 2), share=st.floats(0, 1))
-    def succeed(self, lease: Job, images: int, share: float) -> None:
-        credits_ = int(lease.held * share) if images else 0
-        pictures = [picture(lease, place) for place in range(images)]
-        done = self.do(self.moves.succeed(lease, self.now, outcome(*pictures, images=images, credits=credits_)))
+    @rule(lease=leases, charged=st.integers(0, 2), share=st.floats(0, 1))
+    def succeed(self, lease: Job, charged: int, share: float) -> None:
+        credits_ = int(lease.held * share) if charged else 0
+        images = [new_image(lease, position) for position in range(charged)]
+        outcome = new_outcome(*images, charged=charged, credits_=credits_)
+        done = self.do(self.transitions.succeed(lease, self.now, outcome))
         assert done == self.is_current(lease)
         if done:
             self.end(lease.id, JobState.SUCCEEDED, credits_)
 
     @rule(lease=leases)
     def fail(self, lease: Job) -> None:
-        done = self.do(self.moves.fail(lease, self.now, GenerationFailed("no")))
+        done = self.do(self.transitions.fail(lease, self.now, GenerationFailed("no")))
         assert done == self.is_current(lease)
         if done:
             self.end(lease.id, JobState.FAILED)
 
     @rule(lease=leases)
     def cancel_running(self, lease: Job) -> None:
-        done = self.do(self.moves.cancel(lease, self.now))
+        done = self.do(self.transitions.cancel(lease, self.now))
         assert done == self.is_current(lease)
         if done:
             self.end(lease.id, JobState.CANCELLED)
 
     @rule(lease=leases)
     def requeue(self, lease: Job) -> None:
-        self.do(self.moves.requeue(lease))
+        self.do(self.transitions.requeue(lease))
         if self.is_current(lease):
             self.states[lease.id] = JobState.QUEUED
 
     @rule(job_id=jobs)
-    def ask_cancel(self, job_id: str) -> None:
+    def request_cancel(self, job_id: str) -> None:
         before = self.states.get(job_id)
         if before in UNFINISHED:
-            job = self.do(self.moves.ask_cancel(job_id, self.now))
+            job = self.do(self.transitions.request_cancel(job_id, self.now))
             if before == JobState.QUEUED:
                 self.end(job_id, JobState.CANCELLED)
             else:
-                # A server that dies now must not paint it again: here the cancel comes through at once.
-                self.do(self.moves.cancel(replace(job, attempt=self.attempts[job_id]), self.now))
+                # The worker sees the request at once.
+                self.do(self.transitions.cancel(replace(job, attempt=self.attempts[job_id]), self.now))
                 self.end(job_id, JobState.CANCELLED)
             return
         try:
-            self.do(self.moves.ask_cancel(job_id, self.now))
+            self.do(self.transitions.request_cancel(job_id, self.now))
         except (JobFinished, JobNotFound):
             return
         raise AssertionError("a finished job was cancelled")
@@ -160,7 +172,7 @@ class JobMachine(RuleBasedStateMachine):
     @rule(job_id=jobs)
     def remove(self, job_id: str) -> None:
         try:
-            self.do(self.moves.remove(job_id))
+            self.do(self.transitions.remove(job_id))
         except JobUnfinished:
             assert self.states[job_id] in UNFINISHED
         except JobNotFound:
@@ -169,18 +181,18 @@ class JobMachine(RuleBasedStateMachine):
             assert self.states.pop(job_id) not in UNFINISHED
 
     @rule()
-    def lapse(self) -> None:
-        """Let every lease run out."""
+    def expire_leases(self) -> None:
+        """Let every lease expire."""
         self.now += 61
-        self.do(self.moves.requeue_lapsed(self.now))
+        self.do(self.transitions.requeue_expired(self.now))
         for job_id, state in self.states.items():
             if state == JobState.RUNNING:
                 self.states[job_id] = JobState.QUEUED
 
     @rule()
     def crash(self) -> None:
-        """Start anew: what ran waits again, unless it took too many servers down."""
-        self.do(self.moves.requeue_all(MAX_CRASHES, self.now))
+        """Recover after a crash: a running job is queued again, or fails after too many crashes."""
+        self.do(self.transitions.recover(MAX_CRASHES, self.now))
         failed = dict(self.rows("SELECT id, state FROM jobs WHERE crashes >= 3"))
         for job_id, state in self.states.items():
             if state == JobState.RUNNING and job_id not in failed:
@@ -190,10 +202,10 @@ class JobMachine(RuleBasedStateMachine):
                 self.end(job_id, JobState.FAILED)
 
     def rows(self, statement: str) -> list[tuple[Any, ...]]:
-        return ask(Path(self.folder.name), statement)
+        return self.do(query(self.database, statement))
 
     @invariant()
-    def every_job_is_where_the_model_says(self) -> None:
+    def every_job_has_the_state_of_the_model(self) -> None:
         if hasattr(self, "database"):
             assert dict(self.rows("SELECT id, state FROM jobs")) == self.states
 
@@ -202,19 +214,21 @@ class JobMachine(RuleBasedStateMachine):
         if not hasattr(self, "database"):
             return
         [(balance, held)] = self.rows("SELECT balance, held FROM accounts")
-        [(spent, key_held)] = self.rows("SELECT spent, held FROM keys")
+        [(spent, key_held)] = self.rows("SELECT spent, held FROM api_keys")
         charged = sum(self.charged.values())
         assert (balance, held) == (PAID - charged, sum(self.held.values()))
         assert (spent, key_held) == (charged, held)
         assert balance - held >= 0
         [(ledger,)] = self.rows("SELECT coalesce(sum(credits), 0) FROM ledger WHERE direction = 'CHARGE'")
         [(usage, count)] = self.rows("SELECT coalesce(sum(credits), 0), count(*) FROM usage")
-        [(slots,)] = self.rows("SELECT coalesce(sum(credits), 0) FROM usage_slots")
-        assert ledger == usage == slots == charged
+        [(buckets,)] = self.rows("SELECT coalesce(sum(credits), 0) FROM usage_buckets")
+        assert ledger == usage == buckets == charged
         assert count == len(self.attempts) - len(self.held)
 
 
-TestJobMachine = JobMachine.TestCase
-TestJobMachine.settings = settings(
-    max_examples=25, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
-)
+SETTINGS = settings(max_examples=25, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_jobs_follow_the_state_machine(backend: str) -> None:
+    run_state_machine_as_test(type("JobMachine", (JobMachine,), {"backend": backend}), settings=SETTINGS)

@@ -69,13 +69,13 @@ def test_cpu_without_kernels_for_bfloat16_gets_int8_even_with_free_memory(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(quantize, "available_bytes", lambda _: 200 * GIB)
-    with library.limited(library.Level.AVX2):
+    with library.limited(library.IsaLevel.AVX2):
         assert choose_precision("it", SCHNELL, None, "cpu") == Precision.INT8
 
 
 @pytest.mark.parametrize("precision", [Precision.INT8, Precision.INT4WO])
 def test_cpu_without_kernels_for_bfloat16_keeps_all_other_weights_in_float32(precision: Precision) -> None:
-    with library.limited(library.Level.AVX2):
+    with library.limited(library.IsaLevel.AVX2):
         networks = open_model(sketch_folder()).load("cpu", precision).networks
     for module in networks.modules():
         if not isinstance(module, QuantizedLinear):

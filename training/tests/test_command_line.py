@@ -1,4 +1,4 @@
-"""What the trainer's command refuses before anything is fitted."""
+"""Validation of the command line."""
 
 import pytest
 
@@ -8,24 +8,24 @@ from training.__main__ import command_line
 @pytest.mark.parametrize(
     ("option", "value"),
     [
-        ("--collages", "1.5"),
-        ("--collages", "-0.1"),
+        ("--composites", "1.5"),
+        ("--composites", "-0.1"),
         ("--scenes", "0"),
         ("--batch", "0"),
         ("--flow-minutes", "-1"),
-        ("--reading-minutes", "nan"),
+        ("--text-encoder-minutes", "nan"),
         ("--decoder-minutes", "-0.5"),
         ("--autoencoder-minutes", "inf"),
     ],
 )
-def test_what_makes_no_sense_is_refused_by_name(capsys, option, value):
+def test_invalid_values_are_rejected_with_the_name_of_the_option(capsys, option, value):
     with pytest.raises(SystemExit):
         command_line().parse_args([f"{option}={value}"])
 
     assert f"argument {option}: {value} is not" in capsys.readouterr().err
 
 
-def test_a_fit_of_no_minutes_and_a_batch_without_collages_are_asked_for_plainly():
-    options = command_line().parse_args(["--reading-minutes", "0", "--collages", "0"])
+def test_zero_minutes_and_zero_composites_are_valid():
+    options = command_line().parse_args(["--text-encoder-minutes", "0", "--composites", "0"])
 
-    assert (options.reading_minutes, options.collages) == (0, 0)
+    assert (options.text_encoder_minutes, options.composites) == (0, 0)

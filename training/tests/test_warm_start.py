@@ -1,4 +1,4 @@
-"""A training that begins from a model folder, or with a fitted autoencoder, instead of from nothing."""
+"""Training from a model folder or with a fitted autoencoder."""
 
 from dataclasses import replace
 
@@ -12,12 +12,12 @@ from allaprima.weights.builtin import save_model
 from allaprima.weights.networks import Networks
 from allaprima.weights.tokenizers import word_tokenizer
 from training.__main__ import AUTOENCODER, export, keep_autoencoder, take_autoencoder, warm_start
-from training.captions import words
-from training.fit import Fit
-from training.flow import FEW_UNTIL, FlowNetworks, flow_optimizers
+from training.data.captions import vocabulary
+from training.fit.flow import SPARSE_UNTIL, FlowNetworks, flow_optimizers
+from training.fit.loop import Fit
 
 
-def test_a_warm_start_begins_with_the_folders_weights(tmp_path):
+def test_a_warm_start_uses_the_weights_of_the_folder(tmp_path):
     torch.manual_seed(0)
     shipped, autoencoder = FlowNetworks(), Autoencoder(SKETCH.autoencoder)
     export(tmp_path / "model", shipped, autoencoder)
@@ -26,16 +26,16 @@ def test_a_warm_start_begins_with_the_folders_weights(tmp_path):
 
     flow = FlowNetworks()
     fit = Fit(tmp_path / "flow.ckpt", {"flow": flow}, flow_optimizers(flow), minutes=8.0, seed=0)
-    assert (fit.step, fit.share) == (0, pytest.approx(FEW_UNTIL))
+    assert (fit.step, fit.progress) == (0, pytest.approx(SPARSE_UNTIL))
     begun = flow.state_dict() | load_file(tmp_path / "autoencoder.safetensors")
     for name, weight in (shipped.state_dict() | autoencoder.state_dict()).items():
-        # What reads along while it is fitted is not shipped.
+        # The layout probe is not shipped.
         if name.startswith("cells."):
             continue
         assert torch.equal(begun[name].float(), weight.bfloat16().float()), name
 
 
-def test_a_fitted_autoencoder_is_taken_once(tmp_path):
+def test_a_fitted_autoencoder_is_copied_once(tmp_path):
     torch.manual_seed(0)
     for name in ("first", "second"):
         (tmp_path / name).mkdir()
@@ -49,7 +49,7 @@ def test_a_fitted_autoencoder_is_taken_once(tmp_path):
     assert all(torch.equal(taken[name], weight) for name, weight in first.items())
 
 
-def test_what_is_no_autoencoder_is_not_taken(tmp_path):
+def test_a_file_that_is_no_autoencoder_is_rejected(tmp_path):
     save_file({"alone": torch.zeros(1)}, tmp_path / "other.safetensors")
     (tmp_path / "torn.safetensors").write_bytes(b"torn")
 
@@ -60,7 +60,7 @@ def test_what_is_no_autoencoder_is_not_taken(tmp_path):
     assert not (tmp_path / AUTOENCODER).exists()
 
 
-def test_a_warm_start_leaves_a_flow_that_was_begun_alone(tmp_path):
+def test_a_warm_start_leaves_an_existing_flow_unchanged(tmp_path):
     (tmp_path / "flow.ckpt").write_bytes(b"begun")
 
     warm_start(tmp_path, tmp_path / "none", 8.0)
@@ -68,18 +68,18 @@ def test_a_warm_start_leaves_a_flow_that_was_begun_alone(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["flow.ckpt"]
 
 
-def test_another_autoencoder_is_not_mixed_with_the_folders_flow(tmp_path):
+def test_a_warm_start_needs_a_work_folder_without_autoencoder(tmp_path):
     (tmp_path / "autoencoder.safetensors").write_bytes(b"fitted")
 
-    with pytest.raises(ValueError, match="wants an empty work folder"):
+    with pytest.raises(ValueError, match="needs an empty work folder"):
         warm_start(tmp_path, tmp_path / "none", 8.0)
 
     assert [path.name for path in tmp_path.iterdir()] == ["autoencoder.safetensors"]
 
 
-def test_a_model_of_other_sizes_is_refused_by_name_and_nothing_is_written(tmp_path):
+def test_a_model_of_other_sizes_is_rejected_and_nothing_is_written(tmp_path):
     other = replace(SKETCH, transformer=replace(SKETCH.transformer, depth_single_blocks=1))
-    save_model(tmp_path / "other", SKETCH_ID, other, Networks(other), word_tokenizer(words()))
+    save_model(tmp_path / "other", SKETCH_ID, other, Networks(other), word_tokenizer(vocabulary()))
 
     with pytest.raises(ValueError, match="other sizes than SKETCH"):
         warm_start(tmp_path, tmp_path / "other", 8.0)

@@ -13,15 +13,15 @@ P = ParamSpec("P")
 class Database(Protocol):
     """An open database: one file per backend implements it.
 
-    A transaction is a function of a connection, run as a whole in a thread of the database's: the event loop waits once,
-    however many statements it has.
+    A transaction is a function of a connection, run as a whole in a thread of the database's: the event loop waits
+    once, however many statements it has.
     """
 
     async def write(self, transaction: Callable[[Connection], T]) -> T:
         """Run a transaction that may write; it commits when the function returns, and rolls back when it raises.
 
-        A transaction that has started is finished even if its caller is cancelled. Raises `StoreError` when the database
-        can't do its work: a full disk, a damaged file, closed.
+        A transaction that has started is finished even if its caller is cancelled. Raises `StoreError` when the
+        database can't do its work: a full disk, a damaged file, closed.
         """
 
     async def read(self, transaction: Callable[[Connection], T]) -> T:

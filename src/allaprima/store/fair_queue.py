@@ -1,10 +1,10 @@
 """The order in which jobs are leased: fair between keys, by priority within a key.
 
-Start-time fair queueing (Goyal, Vin and Cheng 1997): a job's turn is the later of the queue's virtual time and its key's
-last turn, plus the estimated seconds of the job. A key that sends a thousand jobs has a thousand turns far ahead, and the
-one job of another key goes between the first of them. A turn belongs to a key, not to a job: priority, then age, decides
-which of a key's jobs takes its next turn, so that a high priority never overtakes another key. Jobs of the low queue run
-only while the ordinary one is empty.
+Start-time fair queueing (Goyal, Vin and Cheng 1997): a job's turn is the later of the queue's virtual time and its
+key's last turn, plus the estimated seconds of the job. A key that sends a thousand jobs has a thousand turns far ahead,
+and the one job of another key goes between the first of them. A turn belongs to a key, not to a job: priority, then
+age, decides which of a key's jobs takes its next turn, so that a high priority never overtakes another key. Jobs of the
+low queue run only while the ordinary one is empty.
 """
 
 from typing import Any, NamedTuple

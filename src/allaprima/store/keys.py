@@ -127,7 +127,7 @@ class KeyRepository(Repository):
 
     @writes
     def update(self, connection: Connection, key: ApiKey) -> None:
-        """Store what may change of a key. What a new limit counts is summed anew from the charges."""
+        """Store what may change of a key. What a new limit counts is summed from the charges."""
         start = period_start(key.limit.period, key.updated_at) if key.limit else 0.0
         spent = select(func.coalesce(func.sum(usage_buckets.c.credits), 0)).where(
             usage_buckets.c.account_id == key.account_id,

@@ -1,4 +1,4 @@
-"""The tables. Times are unix seconds, money is credits: 2,000,000 are one US dollar. States are `domain.jobs.JobState`."""
+"""The tables. Times are unix seconds; money is credits, 2,000,000 to the US dollar; a state is a `JobState`."""
 
 from sqlalchemy import (
     JSON,

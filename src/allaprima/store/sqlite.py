@@ -1,7 +1,8 @@
 """The SQLite backend: a lock file against a second server, pragmas, one writer, several readers, migrations at opening.
 
-SQLite before 3.51.3 can lose committed writes when two connections write in WAL mode, so exactly one connection writes
-and checkpoints; all others are `query_only` and never checkpoint. `synchronous=FULL` keeps a commit through a power cut.
+SQLite before 3.51.3 can lose committed writes when two connections write in WAL mode, so exactly one connection
+writes and checkpoints; all others are `query_only` and never checkpoint. `synchronous=FULL` keeps a commit through a
+power cut.
 Source: sqlite.org/wal.html.
 """
 
@@ -29,6 +30,9 @@ logger = logging.getLogger(__name__)
 DATABASE_FILE = "allaprima.db"
 LOCK_FILE = "allaprima.lock"
 READERS = 4
+#: Alembic's script location.
+MIGRATIONS = "allaprima.store:migrations"
+_REVISION_TABLE = "alembic_version"
 #: The first release with the fix, and older ones that carry it.
 FIXED_SQLITE = (3, 51, 3)
 PATCHED_SQLITE = ((3, 44, 6), (3, 50, 7))
@@ -123,50 +127,67 @@ async def open_sqlite(folder: Path) -> SqliteDatabase:
     return SqliteDatabase(writer, readers, lock)
 
 
-def migrate(path: Path) -> None:
+def migrate(path: Path, migrations: str = MIGRATIONS) -> None:
     """Upgrade the schema at `path` to the newest revision, creating the file if need be.
 
-    Raises `StoreError`, and writes nothing, for a schema that this version does not know.
+    migrations: Alembic's script location. Raises `StoreError`, and writes nothing, for a database that holds anything
+    but a schema of these migrations.
     """
     config = Config()
-    config.set_main_option("script_location", "allaprima.store:migrations")
+    config.set_main_option("script_location", migrations)
     config.set_main_option("path_separator", "os")
-    found = _stored_revision(path)
-    if found is not None and found not in {script.revision for script in _revisions(config)}:
-        raise StoreError(
-            f"{path} was written by another version of allaprima (schema {found}), which this version can't read; "
-            "choose another data folder, or start that version"
-        )
+    _check_schema(path, {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()})
     engine = create_engine(f"sqlite:///{path}")
     # One transaction, so that a crash leaves the old schema or the new one: the driver starts none for DDL.
-    event.listen(engine, "connect", _prepare_writer)
+    event.listen(engine, "connect", _prepare_migration)
     event.listen(engine, "begin", _begin_immediate)
     try:
         with engine.begin() as connection:
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
+            if dangling := connection.exec_driver_sql("PRAGMA foreign_key_check").all():
+                raise StoreError(f"{path} can't be upgraded: {len(dangling)} rows refer to rows that are missing")
     finally:
         engine.dispose()
 
 
-def _revisions(config: Config) -> list[Any]:
-    return list(ScriptDirectory.from_config(config).walk_revisions())
-
-
-def _stored_revision(path: Path) -> str | None:
-    """Return the schema revision in a database file without writing to it; None where there is none."""
+def _check_schema(path: Path, known: set[str]) -> None:
+    """Raise `StoreError` unless the file is missing, empty, or has a schema of one of the known revisions."""
     if not path.exists():
-        return None
+        return
     try:
-        # Immutable: otherwise SQLite would create files next to it.
-        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?immutable=1", uri=True)) as connection:
-            row = connection.execute("SELECT version_num FROM alembic_version").fetchone()
-    except sqlite3.OperationalError:
-        # No such table: a new database, or one whose tables are still in the write-ahead log.
-        return None
+        tables, revision = _read_schema(path)
+    except sqlite3.OperationalError as exc:
+        logger.debug("%s can't be read yet: %s", path, exc)
+        return
     except sqlite3.DatabaseError as exc:
         raise StoreError(f"{path} is not a database that this version can use: {exc}") from exc
-    return None if row is None else str(row[0])
+    if revision is not None and revision not in known:
+        raise StoreError(
+            f"{path} was written by another version of allaprima (schema {revision}), which this version can't read; "
+            "choose another data folder, or start that version"
+        )
+    if revision is None and tables - {_REVISION_TABLE}:
+        raise StoreError(f"{path} is not a database of allaprima; choose another data folder")
+
+
+def _read_schema(path: Path) -> tuple[set[str], str | None]:
+    """Return a database's tables and its schema's revision, those in its write-ahead log included; write nothing.
+
+    A server that was killed leaves a log. With exclusive locking SQLite keeps the index of the log in memory instead of
+    in a file, and `unix-none` takes no locks, which a read-only file would refuse; the lock file keeps other servers
+    away. An empty log would be removed, so then the file is read as immutable, alone.
+    """
+    log = path.with_name(f"{path.name}-wal")
+    how = "mode=ro&vfs=unix-none" if log.exists() and log.stat().st_size else "immutable=1"
+    uri = f"{path.absolute().as_uri()}?{how}"
+    with closing(sqlite3.connect(uri, uri=True)) as connection:
+        connection.execute("PRAGMA locking_mode=EXCLUSIVE")
+        tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        row = None
+        if _REVISION_TABLE in tables:
+            row = connection.execute(f"SELECT version_num FROM {_REVISION_TABLE}").fetchone()  # noqa: S608 - a constant
+        return tables, None if row is None else str(row[0])
 
 
 def _pragmas(connection: Any, *pragmas: str) -> None:
@@ -182,12 +203,19 @@ def _prepare_writer(connection: Any, _record: Any) -> None:
     _pragmas(connection, "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON")
 
 
+def _prepare_migration(connection: Any, _record: Any) -> None:
+    # A migration that rebuilds a table drops the old one, which foreign keys would refuse while rows refer to it;
+    # `migrate` checks them before it commits. Source: sqlite.org/lang_altertable.html, section 7.
+    _prepare_writer(connection, _record)
+    _pragmas(connection, "foreign_keys=OFF")
+
+
 def _begin_immediate(connection: Any) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
 def _begin_deferred(connection: Any) -> None:
-    # Without a transaction every statement would see a snapshot of its own, and two of them could contradict each other.
+    # Without a transaction every statement would see its own snapshot, and two of them could contradict each other.
     connection.exec_driver_sql("BEGIN")
 
 

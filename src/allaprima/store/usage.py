@@ -1,7 +1,7 @@
 """The usage of an account over a range of time, as sums and row by row.
 
-Whole quarters of an hour come from `usage_buckets`, the two partial ones at the ends from the rows themselves: a sum over
-months reads some thousand rows, however many requests there were, and is exact.
+Whole quarters of an hour come from `usage_buckets`, the two partial ones at the ends from the rows themselves: a sum
+over months reads some thousand rows, however many requests there were, and is exact.
 """
 
 from collections.abc import Sequence

@@ -1,0 +1,16 @@
+"""A time, and a clock that a test sets."""
+
+from allaprima.domain.ports import Clock
+
+#: 15 January 2026, 08:00 UTC, unix seconds.
+NOON = 1_768_464_000.0
+
+
+class FakeClock(Clock):
+    """A clock that stands still until it is set."""
+
+    def __init__(self, now: float = NOON) -> None:
+        self.now = now
+
+    def __call__(self) -> float:
+        return self.now

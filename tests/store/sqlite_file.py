@@ -1,0 +1,25 @@
+"""Statements on the SQLite file of a data folder, past the database that has it open."""
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from allaprima.store.sqlite import DATABASE_FILE
+
+
+def ask(folder: Path, statement: str) -> list[tuple[Any, ...]]:
+    """Return what a statement finds in the file."""
+    with closing(sqlite3.connect(folder / DATABASE_FILE)) as raw:
+        return raw.execute(statement).fetchall()
+
+
+def count(folder: Path, table: str) -> int:
+    """Return the number of a table's rows."""
+    return int(ask(folder, f"SELECT count(*) FROM {table}")[0][0])  # noqa: S608 - a table's name
+
+
+def dump(folder: Path) -> str:
+    """Return everything that the database holds, as text."""
+    with closing(sqlite3.connect(folder / DATABASE_FILE)) as raw:
+        return "\n".join(raw.iterdump())

@@ -1,0 +1,43 @@
+"""Accounts as rows: their balance is the sum of their ledger."""
+
+import pytest
+
+from allaprima.domain.accounts import Account, ApiKey
+from allaprima.domain.billing import EntryDirection, EntryType, LedgerFilter
+from allaprima.store.accounts import AccountRepository
+from allaprima.store.database import Database
+from allaprima.store.ledger import LedgerRepository
+from clock import NOON
+from store.factories import new_entry
+
+
+@pytest.fixture
+def accounts(database: Database) -> AccountRepository:
+    return AccountRepository(database)
+
+
+async def test_accounts_are_listed_oldest_first(accounts: AccountRepository) -> None:
+    young, old = Account("b", "young", NOON + 1), Account("a", "old", NOON)
+    assert await accounts.all() == []
+    await accounts.add(young)
+    await accounts.add(old)
+    assert await accounts.all() == [old, young]
+
+
+async def test_the_first_account_is_created_once(accounts: AccountRepository) -> None:
+    made = Account("a", "default", NOON)
+    assert await accounts.first(made) == made
+    assert await accounts.first(Account("b", "default", NOON - 1)) == made
+    assert await accounts.all() == [made]
+
+
+async def test_the_balance_is_the_sum_of_the_ledger(
+    database: Database, accounts: AccountRepository, owner: ApiKey
+) -> None:
+    paid = new_entry(100, NOON, note="for March")
+    taken = new_entry(30, NOON + 1, direction=EntryDirection.CHARGE, type=EntryType.ADJUSTMENT)
+    assert (await accounts.post(owner.account_id, paid)).balance == 100
+    assert (await accounts.post(owner.account_id, taken)).balance == 70
+    assert (await accounts.get(owner.account_id)).balance == 70
+    entries = await LedgerRepository(database).entries(owner.account_id, LedgerFilter(), None, 10)
+    assert entries == [taken, paid]

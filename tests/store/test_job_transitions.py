@@ -1,0 +1,510 @@
+"""The state machine of a job: leased in order, finished once, charged once."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from allaprima.domain.accounts import ApiKey
+from allaprima.domain.generation import ImageFormat
+from allaprima.domain.jobs import Job, JobState, Priority
+from allaprima.errors import GenerationFailed, JobFinished, JobUnfinished, QueueFull, StartDeadlineMissed
+from allaprima.store.database import Database
+from allaprima.store.job_transitions import JobTransitions
+from allaprima.store.jobs import JobRepository
+from allaprima.store.keys import KeyRepository
+from clock import NOON
+from store.backends import count, query
+from store.factories import REQUEST, RESULT, new_image, new_job, new_outcome
+
+FAILURE = GenerationFailed("out of memory")
+
+
+@pytest.fixture
+def jobs(database: Database) -> JobRepository:
+    return JobRepository(database)
+
+
+@pytest.fixture
+def transitions(database: Database) -> JobTransitions:
+    return JobTransitions(database)
+
+
+@pytest.fixture
+def add(transitions: JobTransitions, owner: ApiKey) -> Callable[..., Awaitable[Job]]:
+    """Store a new queued job."""
+
+    async def add(created_at: float = NOON, owner: ApiKey = owner, **fields: Any) -> Job:
+        request = {name: fields.pop(name) for name in tuple(fields) if name in type(REQUEST).model_fields}
+        return await transitions.admit(
+            new_job(owner, REQUEST.changed(**request), created_at, **fields), queue_size=1000
+        )
+
+    return add
+
+
+async def lease(transitions: JobTransitions, now: float, leased_until: float) -> Job | None:
+    """Lease the next job."""
+    return (await transitions.lease(now, leased_until)).job
+
+
+async def test_a_new_job_is_queued_and_complete(jobs: JobRepository, add: Any) -> None:
+    job = await add(width=64, height=96, count=1, image_format=ImageFormat.WEBP, check_safety=False)
+    assert await jobs.get(job.id) == job
+    assert not job.is_finished
+
+
+async def test_an_unknown_job_is_none(jobs: JobRepository) -> None:
+    assert await jobs.get("unknown") is None
+    assert await jobs.images_of(["unknown"], NOON) == {"unknown": []}
+
+
+# Leasing ------------------------------------------------------------------------------------------------------------
+
+
+async def test_jobs_of_one_key_are_leased_in_the_order_of_admission(transitions: JobTransitions, add: Any) -> None:
+    early, middle, late = [await add(NOON + number) for number in range(3)]
+    leased = [await lease(transitions, NOON + 3, NOON + 60) for _ in range(4)]
+    assert [job.id if job else None for job in leased] == [early.id, middle.id, late.id, None]
+
+
+async def test_jobs_of_the_same_moment_are_leased_in_the_order_of_their_ids(
+    transitions: JobTransitions, add: Any
+) -> None:
+    added = [await add() for _ in range(5)]
+    leased = [await lease(transitions, NOON, NOON + 60) for _ in added]
+    assert [job.id for job in leased if job] == sorted(job.id for job in added)
+
+
+async def test_a_leased_job_runs_and_counts_its_attempt(
+    jobs: JobRepository, transitions: JobTransitions, add: Any
+) -> None:
+    job = await add()
+    leased = await lease(transitions, NOON + 5, NOON + 60)
+    assert leased == replace(job, state=JobState.RUNNING, started_at=NOON + 5, attempt=1)
+    assert await jobs.get(job.id) == leased
+
+
+async def test_no_job_is_leased_twice(transitions: JobTransitions, add: Any) -> None:
+    added = [await add() for _ in range(20)]
+    leased = await asyncio.gather(*(lease(transitions, NOON, NOON + 60) for _ in range(40)))
+    assert sorted(job.id for job in leased if job) == sorted(job.id for job in added)
+
+
+async def test_queued_jobs_are_counted(jobs: JobRepository, transitions: JobTransitions, add: Any) -> None:
+    for _ in range(4):
+        await add()
+    assert (await jobs.load()).queued == 4
+    await lease(transitions, NOON, NOON + 60)
+    assert (await jobs.load()).queued == 3
+
+
+async def test_a_full_queue_refuses_a_job(transitions: JobTransitions, owner: ApiKey, database: Database) -> None:
+    for _ in range(2):
+        await transitions.admit(new_job(owner), queue_size=2)
+    with pytest.raises(QueueFull):
+        await transitions.admit(new_job(owner), queue_size=2)
+    assert await count(database, "jobs") == 2
+    # A job that runs still counts; one that has ended does not.
+    leased = await lease(transitions, NOON, NOON + 60)
+    with pytest.raises(QueueFull):
+        await transitions.admit(new_job(owner), queue_size=2)
+    await transitions.fail(leased, NOON, FAILURE)
+    await transitions.admit(new_job(owner), queue_size=2)
+
+
+# Endings ------------------------------------------------------------------------------------------------------------
+
+
+async def test_success_stores_the_images_and_the_charge(
+    jobs: JobRepository, transitions: JobTransitions, add: Any, database: Database
+) -> None:
+    await add()
+    leased = await lease(transitions, NOON, NOON + 60)
+    images = [new_image(leased, 1, is_flagged=True, nsfw_score=None), new_image(leased, 0)]
+    assert await transitions.succeed(leased, NOON + 9, new_outcome(*images))
+    done = await jobs.get(leased.id)
+    assert done == replace(leased, state=JobState.SUCCEEDED, finished_at=NOON + 9, result=RESULT)
+    assert done.is_finished
+    assert await jobs.images_of([leased.id], NOON) == {leased.id: [images[1], images[0]]}
+    assert await count(database, "usage") == 1
+
+
+async def test_the_usage_row_names_the_jobs_account_and_key(
+    transitions: JobTransitions, add: Any, database: Database
+) -> None:
+    await add(NOON - 1, client_request_id="mine", source="playground")
+    leased = await lease(transitions, NOON, NOON + 60)
+    await transitions.succeed(leased, NOON + 9, new_outcome(new_image(leased)))
+    statement = (
+        "SELECT job_id, account_id, key_id, model, images, megapixels, credits, created_at, bucket, state, source,"
+        " client_request_id, duration_s FROM usage"
+    )
+    assert await query(database, statement) == [
+        (
+            leased.id, "account", "key", "allaprima/sketch", 1, 0.25, 0, NOON + 9, NOON, "succeeded", "playground",
+            "mine", 10.0,
+        )
+    ]  # fmt: skip
+
+
+async def test_a_failure_says_why(jobs: JobRepository, transitions: JobTransitions, add: Any) -> None:
+    await add()
+    leased = await lease(transitions, NOON, NOON + 60)
+    await transitions.fail(leased, NOON + 9, FAILURE)
+    assert await jobs.get(leased.id) == replace(
+        leased,
+        state=JobState.FAILED,
+        finished_at=NOON + 9,
+        error_code="generation_failed",
+        error_message="out of memory",
+    )
+
+
+async def test_a_cancelled_job_is_finished(jobs: JobRepository, transitions: JobTransitions, add: Any) -> None:
+    await add()
+    leased = await lease(transitions, NOON, NOON + 60)
+    await transitions.cancel(leased, NOON + 9)
+    done = await jobs.get(leased.id)
+    assert (done.state, done.finished_at, done.is_finished) == (JobState.CANCELLED, NOON + 9, True)
+
+
+async def test_a_job_that_did_not_succeed_is_counted_and_costs_nothing(
+    transitions: JobTransitions, add: Any, database: Database
+) -> None:
+    for end in (
+        lambda job: transitions.fail(job, NOON, FAILURE),
+        lambda job: transitions.cancel(job, NOON),
+        transitions.requeue,
+    ):
+        await add()
+        await end(await lease(transitions, NOON, NOON + 60))
+    assert await query(database, "SELECT state, images, credits FROM usage ORDER BY job_id") == [
+        ("failed", 0, 0),
+        ("cancelled", 0, 0),
+    ]
+    assert await count(database, "ledger") == 0
+
+
+async def test_a_final_state_never_changes(
+    jobs: JobRepository, transitions: JobTransitions, add: Any, database: Database
+) -> None:
+    for end in (
+        lambda job: transitions.succeed(job, NOON, new_outcome(new_image(job))),
+        lambda job: transitions.fail(job, NOON, FAILURE),
+        lambda job: transitions.cancel(job, NOON),
+    ):
+        await add()
+        leased = await lease(transitions, NOON, NOON + 60)
+        await end(leased)
+        done = await jobs.get(leased.id)
+        assert not await transitions.succeed(leased, NOON + 1, new_outcome(new_image(leased)))
+        await transitions.fail(leased, NOON + 1, FAILURE)
+        await transitions.cancel(leased, NOON + 1)
+        await transitions.requeue(leased)
+        assert await transitions.recover(1, NOON + 1) == 0
+        assert await lease(transitions, NOON + 1, NOON + 60) is None
+        assert await jobs.get(leased.id) == done
+    assert (await count(database, "images"), await count(database, "usage"), await count(database, "ledger")) == (
+        1,
+        3,
+        1,
+    )
+
+
+async def test_of_many_equal_results_one_is_taken(transitions: JobTransitions, add: Any, database: Database) -> None:
+    await add()
+    leased = await lease(transitions, NOON, NOON + 60)
+    taken = await asyncio.gather(
+        *(transitions.succeed(leased, NOON, new_outcome(new_image(leased))) for _ in range(10))
+    )
+    assert sum(taken) == 1
+    assert (await count(database, "images"), await count(database, "usage")) == (1, 1)
+
+
+async def test_a_success_that_fails_half_way_stores_nothing(
+    jobs: JobRepository, transitions: JobTransitions, add: Any, database: Database
+) -> None:
+    await add()
+    leased = await lease(transitions, NOON, NOON + 60)
+    twin = new_image(leased)
+    with pytest.raises(Exception, match="UNIQUE"):
+        await transitions.succeed(leased, NOON, new_outcome(twin, twin))
+    assert (await jobs.get(leased.id)).state is JobState.RUNNING
+    assert (await count(database, "images"), await count(database, "usage")) == (0, 0)
+
+
+# Interruptions ------------------------------------------------------------------------------------------------------
+
+
+async def test_an_interrupted_job_keeps_its_position_in_the_queue(
+    jobs: JobRepository, transitions: JobTransitions, add: Any
+) -> None:
+    first = await add(NOON)
+    await add(NOON + 1)
+    await transitions.requeue(await lease(transitions, NOON + 2, NOON + 60))
+    assert await jobs.get(first.id) == replace(first, attempt=1)
+    again = await lease(transitions, NOON + 3, NOON + 60)
+    assert (again.id, again.attempt, again.started_at) == (first.id, 2, NOON + 3)
+
+
+async def test_the_result_of_an_old_attempt_is_refused(
+    jobs: JobRepository, transitions: JobTransitions, add: Any, database: Database
+) -> None:
+    await add()
+    old = await lease(transitions, NOON, NOON + 60)
+    await transitions.recover(3, NOON)
+    new = await lease(transitions, NOON + 1, NOON + 60)
+    assert (old.id, new.attempt) == (new.id, old.attempt + 1)
+    assert not await transitions.succeed(old, NOON + 2, new_outcome(new_image(old)))
+    await transitions.fail(old, NOON + 2, FAILURE)
+    await transitions.cancel(old, NOON + 2)
+    await transitions.requeue(old)
+    assert await jobs.get(new.id) == new
+    assert await transitions.succeed(new, NOON + 3, new_outcome(new_image(new)))
+    assert (await count(database, "images"), await count(database, "usage")) == (1, 1)
+
+
+async def test_a_queued_job_takes_no_result(jobs: JobRepository, transitions: JobTransitions, add: Any) -> None:
+    job = await add()
+    assert not await transitions.succeed(job, NOON, new_outcome(new_image(job)))
+    await transitions.fail(job, NOON, FAILURE)
+    assert await jobs.get(job.id) == job
+
+
+async def test_recovery_requeues_running_jobs_and_no_others(
+    jobs: JobRepository, transitions: JobTransitions, add: Any
+) -> None:
+    added = [await add(NOON + number) for number in range(4)]
+    done = await lease(transitions, NOON, NOON + 60)
+    await transitions.succeed(done, NOON, new_outcome(new_image(done)))
+    await lease(transitions, NOON, NOON + 60)
+    await lease(transitions, NOON, NOON + 60)
+    assert await transitions.recover(3, NOON + 9) == 2
+    states = [(await jobs.get(job.id)).state for job in added]
+    assert states == [JobState.SUCCEEDED, JobState.QUEUED, JobState.QUEUED, JobState.QUEUED]
+    again = [await lease(transitions, NOON + 9, NOON + 60) for _ in range(3)]
+    assert [(job.id, job.attempt) for job in again] == [(added[1].id, 2), (added[2].id, 2), (added[3].id, 1)]
+    # Only the first was being generated; the other waited behind it.
+    assert [job.crashes for job in again] == [1, 0, 0]
+
+
+async def test_recovery_counts_a_crash_of_each_job_that_was_generated_concurrently(
+    jobs: JobRepository, transitions: JobTransitions, add: Any
+) -> None:
+    added = [await add() for _ in range(3)]
+    for _ in added:
+        await lease(transitions, NOON, NOON + 60)
+    assert await transitions.recover(3, NOON + 9, max_concurrency=2) == 3
+    assert [(await jobs.get(job.id)).crashes for job in added] == [1, 1, 0]
+
+
+async def test_recovery_fails_a_job_after_too_many_crashes(
+    jobs: JobRepository, transitions: JobTransitions, add: Any
+) -> None:
+    job = await add()
+    for attempt in (1, 2):
+        assert (await lease(transitions, NOON, NOON + 60)).attempt == attempt
+        assert await transitions.recover(3, NOON) == 1
+    assert (await lease(transitions, NOON, NOON + 60)).attempt == 3
+    assert await transitions.recover(3, NOON + 9) == 0
+    failed = await jobs.get(job.id)
+    assert (failed.state, failed.finished_at, failed.error_code) == (JobState.FAILED, NOON + 9, "generation_failed")
+    assert "died 3 times" in failed.error_message
+    assert await lease(transitions, NOON, NOON + 60) is None
+
+
+async def test_recovery_cancels_a_job_whose_cancel_was_requested(
+    jobs: JobRepository, transitions: JobTransitions, add: Any
+) -> None:
+    job = await add()
+    await lease(transitions, NOON, NOON + 60)
+    assert (await transitions.request_cancel(job.id, NOON + 1)).state is JobState.RUNNING
+    assert await transitions.recover(3, NOON + 2) == 0
+    assert (await jobs.get(job.id)).state is JobState.CANCELLED
+
+
+async def test_an_expired_lease_is_requeued(jobs: JobRepository, transitions: JobTransitions, add: Any) -> None:
+    await add()
+    leased = await lease(transitions, NOON, NOON + 60)
+    assert await transitions.requeue_expired(NOON + 60) == 0
+    await transitions.renew([leased], NOON + 120)
+    assert await transitions.requeue_expired(NOON + 119) == 0
+    assert await transitions.requeue_expired(NOON + 121) == 1
+    again = await lease(transitions, NOON + 121, NOON + 200)
+    assert (again.id, again.attempt) == (leased.id, 2)
+    # The worker with the old lease comes late.
+    assert not await transitions.succeed(leased, NOON + 122, new_outcome(new_image(leased)))
+    await transitions.renew([leased], NOON + 999)
+    assert await transitions.requeue_expired(NOON + 201) == 1
+
+
+# Cancelling, missing the start, removing ----------------------------------------------------------------------------
+
+
+async def test_a_queued_job_is_cancelled_at_once(jobs: JobRepository, transitions: JobTransitions, add: Any) -> None:
+    job = await add()
+    cancelled = await transitions.request_cancel(job.id, NOON + 5)
+    assert (cancelled.state, cancelled.finished_at) == (JobState.CANCELLED, NOON + 5)
+    assert await lease(transitions, NOON, NOON + 60) is None
+    with pytest.raises(JobFinished, match="cancelled"):
+        await transitions.request_cancel(job.id, NOON + 6)
+
+
+async def test_a_requeued_job_is_not_leased_after_its_cancel_was_requested(
+    jobs: JobRepository, transitions: JobTransitions, add: Any
+) -> None:
+    job = await add()
+    leased = await lease(transitions, NOON, NOON + 60)
+    await transitions.request_cancel(job.id, NOON + 1)
+    await transitions.requeue(leased)
+    assert await lease(transitions, NOON + 2, NOON + 60) is None
+    assert (await jobs.get(job.id)).state is JobState.CANCELLED
+
+
+async def test_a_job_fails_when_its_start_deadline_passes(
+    jobs: JobRepository, transitions: JobTransitions, add: Any
+) -> None:
+    early, late = await add(start_by=NOON + 5), await add(start_by=NOON + 50)
+    assert await jobs.next_start_deadline() == NOON + 5
+    assert await transitions.fail_missed_starts(NOON + 4) == []
+    assert await transitions.fail_missed_starts(NOON + 5) == [early.id]
+    assert await jobs.next_start_deadline() == NOON + 50
+    failed = await jobs.get(early.id)
+    assert (failed.state, failed.error_code) == (JobState.FAILED, StartDeadlineMissed.code)
+    assert (await lease(transitions, NOON + 6, NOON + 60)).id == late.id
+    assert await transitions.fail_missed_starts(NOON + 51) == []
+    assert await jobs.next_start_deadline() is None
+
+
+async def test_a_job_past_its_start_deadline_is_not_leased(
+    jobs: JobRepository, transitions: JobTransitions, add: Any
+) -> None:
+    over, other = await add(start_by=NOON + 5), await add()
+    assert (await lease(transitions, NOON + 6, NOON + 60)).id == other.id
+    assert (await jobs.get(over.id)).error_code == StartDeadlineMissed.code
+
+
+async def test_a_removed_job_keeps_its_usage_and_ledger_entry(
+    jobs: JobRepository, transitions: JobTransitions, add: Any, database: Database
+) -> None:
+    job = await add()
+    with pytest.raises(JobUnfinished, match="queued"):
+        await transitions.remove(job.id)
+    leased = await lease(transitions, NOON, NOON + 60)
+    rows = (new_image(leased, 0), new_image(leased, 1))
+    await transitions.succeed(leased, NOON, new_outcome(*rows, fingerprint="f"))
+    assert sorted(await transitions.remove(job.id)) == sorted(row.object_name for row in rows)
+    assert await jobs.get(job.id) is None
+    tables = ("images", "cached_results", "usage", "ledger")
+    assert [await count(database, table) for table in tables] == [0, 0, 1, 1]
+
+
+async def test_a_job_with_store_false_drops_its_prompt_at_its_end(
+    jobs: JobRepository, transitions: JobTransitions, add: Any
+) -> None:
+    job = await add(prompt="a secret", store=False)
+    assert (await jobs.get(job.id)).request.prompt == "a secret"
+    await transitions.succeed(await lease(transitions, NOON, NOON + 60), NOON, new_outcome())
+    assert "secret" not in (await jobs.get(job.id)).request.prompt
+
+
+# Fair order ---------------------------------------------------------------------------------------------------------
+
+
+async def leased_keys(transitions: JobTransitions, number: int) -> str:
+    """Lease and finish some jobs; return the last letter of each one's key."""
+    found = ""
+    for _ in range(number):
+        job = await lease(transitions, NOON, NOON + 60)
+        found += job.key_id[-1]
+        await transitions.fail(job, NOON, FAILURE)
+    return found
+
+
+@pytest.fixture
+async def other(database: Database, owner: ApiKey) -> ApiKey:
+    row = replace(owner, id="key-b", prefix="bbbbbbbb")
+    assert await KeyRepository(database).add(row, "hash-b")
+    return row
+
+
+async def test_a_key_that_sends_one_job_does_not_wait_for_all_of_another(
+    transitions: JobTransitions, add: Any, other: ApiKey
+) -> None:
+    for _ in range(100):
+        await add(predicted_s=1.0)
+    await leased_keys(transitions, 3)
+    await add(owner=other, predicted_s=1.0)
+    assert "b" in await leased_keys(transitions, 3)
+
+
+async def test_keys_take_turns_by_seconds(transitions: JobTransitions, add: Any, other: ApiKey) -> None:
+    for _ in range(12):
+        await add(predicted_s=1.0)
+    for _ in range(4):
+        await add(owner=other, predicted_s=3.0)
+    order = await leased_keys(transitions, 16)
+    assert all(order[:end].count("b") * 3 <= order[:end].count("y") + 3 for end in range(17))
+    assert order.count("b") == 4
+
+
+async def test_an_idle_key_earns_no_credit_for_later(transitions: JobTransitions, add: Any, other: ApiKey) -> None:
+    for _ in range(20):
+        await add(predicted_s=1.0)
+    await leased_keys(transitions, 10)
+    for _ in range(10):
+        await add(owner=other, predicted_s=1.0)
+    assert 4 <= (await leased_keys(transitions, 10)).count("b") <= 6
+
+
+async def test_priority_orders_a_keys_own_jobs_and_takes_no_turn_from_others(
+    jobs: JobRepository, transitions: JobTransitions, add: Any, other: ApiKey
+) -> None:
+    first = await add(predicted_s=1.0)
+    others = await add(owner=other, predicted_s=1.0)
+    await add(predicted_s=1.0)
+    urgent = await add(predicted_s=1.0, priority=Priority.HIGH)
+    assert (await jobs.ahead_of(urgent.id))[0] == 0
+    order = [(await lease(transitions, NOON, NOON + 60)).id for _ in range(3)]
+    assert order == [urgent.id, others.id, first.id]
+
+
+async def test_low_jobs_wait_until_nothing_else_does(transitions: JobTransitions, add: Any, other: ApiKey) -> None:
+    low = await add(priority=Priority.LOW)
+    normal = [await add(owner=other) for _ in range(3)]
+    assert [(await lease(transitions, NOON, NOON + 60)).id for _ in range(4)] == [*(job.id for job in normal), low.id]
+
+
+async def test_the_queue_position_is_the_order_in_which_jobs_are_leased(
+    jobs: JobRepository, transitions: JobTransitions, add: Any, other: ApiKey
+) -> None:
+    added = []
+    for number in range(24):
+        who = {"owner": other} if number % 3 == 0 else {}
+        added.append(await add(predicted_s=1.0 + number % 5, priority=list(Priority)[number % 3], **who))
+    positions = {job.id: await jobs.ahead_of(job.id) for job in added}
+    for position in range(24):
+        leased = await lease(transitions, NOON, NOON + 60)
+        assert positions[leased.id][0] == position
+    assert await jobs.ahead_of(added[0].id) is None
+
+
+@pytest.mark.parametrize("priority", Priority)
+async def test_the_estimated_position_of_a_new_job_is_its_position_once_admitted(
+    jobs: JobRepository, add: Any, other: ApiKey, priority: Priority
+) -> None:
+    for number in range(12):
+        who = {"owner": other} if number % 3 == 0 else {}
+        await add(predicted_s=1.0 + number % 5, priority=list(Priority)[number % 3], **who)
+    foreseen = await jobs.ahead_of_new(other.id, priority, 2.0)
+    job = await add(owner=other, predicted_s=2.0, priority=priority)
+    assert await jobs.ahead_of(job.id) == (*foreseen, 2.0)
+
+
+async def test_the_seconds_ahead_are_those_of_the_jobs_ahead(jobs: JobRepository, add: Any) -> None:
+    added = [await add(predicted_s=float(seconds)) for seconds in (2, 3, 5)]
+    assert [await jobs.ahead_of(job.id) for job in added] == [(0, 0.0, 2.0), (1, 2.0, 3.0), (2, 5.0, 5.0)]
+    assert (await jobs.load()).queued_s == 10.0

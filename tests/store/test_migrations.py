@@ -1,0 +1,243 @@
+"""Migrations of the SQLite schema: from nothing, and from every revision with data, to the schema of `schema.py`."""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, MetaData, Table, create_engine, event, insert, inspect, select
+
+import allaprima.store.migrations
+from allaprima.errors import StoreError
+from allaprima.store.schema import accounts, metadata
+from allaprima.store.sqlite import DATABASE_FILE, MIGRATIONS, migrate, open_sqlite
+
+#: A revision that rebuilds the table that most others refer to, and adds a column to another.
+REBUILD = '''
+"""Rebuild the accounts and add a column to the jobs."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "9999_rebuild"
+down_revision = "{head}"
+
+
+def upgrade():
+    with op.batch_alter_table("accounts", recreate="always") as batch:
+        batch.add_column(sa.Column("tier", sa.String(), nullable=False, server_default="free"))
+    with op.batch_alter_table("jobs", recreate="always") as batch:
+        batch.alter_column("priority", type_=sa.BigInteger())
+    {more}
+'''
+
+
+def config_of(migrations: str) -> Config:
+    config = Config()
+    config.set_main_option("script_location", migrations)
+    config.set_main_option("path_separator", "os")
+    return config
+
+
+def revisions(migrations: str = MIGRATIONS) -> list[str]:
+    """The revisions, oldest first."""
+    found = ScriptDirectory.from_config(config_of(migrations)).walk_revisions()
+    return [script.revision for script in found][::-1]
+
+
+@contextmanager
+def connected(path: Path) -> Iterator[Connection]:
+    """A transaction with foreign keys on."""
+    engine = create_engine(f"sqlite:///{path}")
+    event.listen(engine, "connect", lambda connection, _: connection.execute("PRAGMA foreign_keys=ON"))
+    with engine.begin() as connection:
+        yield connection
+    engine.dispose()
+
+
+def build(path: Path, revision: str, migrations: str = MIGRATIONS) -> None:
+    """Make a database at a revision."""
+    with connected(path) as connection:
+        config = config_of(migrations)
+        config.attributes["connection"] = connection
+        command.upgrade(config, revision)
+
+
+def described(connection: Connection) -> dict[str, Any]:
+    """Return everything about the tables that a statement could notice."""
+    looked = inspect(connection)
+    return {
+        table: {
+            "columns": [
+                (column["name"], str(column["type"]), column["nullable"], column["default"])
+                for column in looked.get_columns(table)
+            ],
+            "primary": looked.get_pk_constraint(table),
+            "foreign": sorted(looked.get_foreign_keys(table), key=str),
+            "unique": sorted(looked.get_unique_constraints(table), key=str),
+            # A partial index's condition is an object that equals itself alone.
+            "indexes": sorted(
+                str(index | {"dialect_options": {k: str(v) for k, v in index.get("dialect_options", {}).items()}})
+                for index in looked.get_indexes(table)
+            ),
+        }
+        for table in looked.get_table_names()
+        if table != "alembic_version"
+    }
+
+
+def tables_of(connection: Connection) -> list[Table]:
+    """The tables as they are in the database, those first that others refer to."""
+    found = MetaData()
+    found.reflect(connection)
+    return [table for table in found.sorted_tables if table.name != "alembic_version"]
+
+
+def fill(connection: Connection) -> None:
+    """Insert a row into every table, with a value in every column."""
+    for table in tables_of(connection):
+        connection.execute(insert(table).values({column.name: value_of(column) for column in table.columns}))
+
+
+def value_of(column: Any) -> Any:
+    if column.foreign_keys:
+        # The row that `fill` inserted there.
+        return value_of(next(iter(column.foreign_keys)).column)
+    samples = {str: f"{column.table.name}.{column.name}", int: 7, float: 7.5, object: {"a": [1, None]}}
+    return samples[column.type.python_type]
+
+
+def rows(connection: Connection) -> dict[str, list[dict[str, Any]]]:
+    return {
+        table.name: [dict(row._mapping) for row in connection.execute(select(table))] for table in tables_of(connection)
+    }
+
+
+def assert_upgrade_keeps_all(path: Path, migrations: str = MIGRATIONS) -> None:
+    """Fill a database of an older revision and upgrade it; no row and no value of a column that stays is lost."""
+    with connected(path) as connection:
+        fill(connection)
+        before = rows(connection)
+    assert all(len(found) == 1 for found in before.values())
+    assert set(before) >= {"accounts", "jobs", "ledger"}
+    migrate(path, migrations)
+    with connected(path) as connection:
+        after = rows(connection)
+        assert connection.exec_driver_sql("PRAGMA foreign_key_check").all() == []
+        assert connection.exec_driver_sql("PRAGMA integrity_check").scalar_one() == "ok"
+        assert connection.exec_driver_sql("SELECT version_num FROM alembic_version").all() == [
+            (revisions(migrations)[-1],)
+        ]
+    for table, [old] in before.items():
+        [new] = after[table]
+        assert {name: new[name] for name in old if name in new} == {name: old[name] for name in old if name in new}
+
+
+@pytest.fixture
+def extended(tmp_path: Path) -> Iterator[Path]:
+    """A copy of the migrations, to which a test adds revisions."""
+    folder = tmp_path / "migrations"
+    [source] = allaprima.store.migrations.__path__
+    shutil.copytree(source, folder, ignore=shutil.ignore_patterns("__pycache__"))
+    return folder
+
+
+def add_revision(migrations: Path, more: str = "") -> None:
+    text = REBUILD.format(head=revisions()[-1], more=more)
+    (migrations / "versions" / "9999_rebuild.py").write_text(text)
+
+
+# The schema ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_migrations_lead_to_the_schema(tmp_path: Path) -> None:
+    migrate(tmp_path / "a.db")
+    with connected(tmp_path / "a.db") as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True, "compare_server_default": True})
+        assert compare_metadata(context, metadata) == []
+        migrated = described(connection)
+    with connected(tmp_path / "b.db") as connection:
+        metadata.create_all(connection)
+        assert described(connection) == migrated
+    assert set(migrated) == set(metadata.tables)
+
+
+def test_migrating_twice_changes_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    migrate(path)
+    with connected(path) as connection:
+        fill(connection)
+        before = described(connection), rows(connection)
+    migrate(path)
+    with connected(path) as connection:
+        assert (described(connection), rows(connection)) == before
+
+
+def test_revisions_form_one_line() -> None:
+    script = ScriptDirectory.from_config(config_of(MIGRATIONS))
+    assert len(script.get_heads()) == len(script.get_bases()) == 1
+    assert revisions()[0] == "0001_initial"
+    assert all(revision.doc for revision in script.walk_revisions())
+
+
+# Upgrades with data -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("revision", "is_extended"),
+    [*((revision, False) for revision in revisions()[:-1]), *((revision, True) for revision in revisions())],
+)
+def test_every_earlier_revision_is_upgraded_with_its_data(
+    tmp_path: Path, extended: Path, revision: str, is_extended: bool
+) -> None:
+    """is_extended: to a revision after the newest, which rebuilds tables."""
+    add_revision(extended)
+    build(tmp_path / "a.db", revision)
+    assert_upgrade_keeps_all(tmp_path / "a.db", str(extended) if is_extended else MIGRATIONS)
+
+
+def test_an_upgrade_that_loses_a_row_is_noticed(tmp_path: Path, extended: Path) -> None:
+    add_revision(extended, 'op.execute("DELETE FROM ledger")')
+    build(tmp_path / "a.db", revisions()[0])
+    with pytest.raises(ValueError, match="not enough values"):
+        assert_upgrade_keeps_all(tmp_path / "a.db", str(extended))
+
+
+def test_an_upgrade_that_breaks_a_foreign_key_is_undone(tmp_path: Path, extended: Path) -> None:
+    path = tmp_path / "a.db"
+    add_revision(extended, 'op.execute("DELETE FROM accounts")')
+    build(path, revisions()[0])
+    with connected(path) as connection:
+        fill(connection)
+        before = described(connection), rows(connection)
+    with pytest.raises(StoreError, match="refer to rows that are missing"):
+        migrate(path, str(extended))
+    with connected(path) as connection:
+        assert (described(connection), rows(connection)) == before
+
+
+async def test_an_upgrade_that_is_interrupted_leaves_the_old_schema(tmp_path: Path, extended: Path) -> None:
+    path = tmp_path / DATABASE_FILE
+    add_revision(extended)
+    build(path, revisions()[-1])
+    with connected(path) as connection:
+        before = described(connection)
+        connection.exec_driver_sql(
+            "CREATE TRIGGER stop BEFORE UPDATE ON alembic_version BEGIN SELECT RAISE(ABORT, 'power failure'); END"
+        )
+    with pytest.raises(Exception, match="power failure"):
+        migrate(path, str(extended))
+    with connected(path) as connection:
+        assert described(connection) == before
+        connection.exec_driver_sql("DROP TRIGGER stop")
+    await (await open_sqlite(tmp_path)).close()
+    migrate(path, str(extended))
+    with connected(path) as connection:
+        assert "tier" in {column["name"] for column in inspect(connection).get_columns(accounts.name)}

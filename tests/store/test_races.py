@@ -1,0 +1,337 @@
+"""The races of `store.single_writer`, each run with many transactions at once on every backend."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Coroutine, Iterable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from allaprima.domain.accounts import Account, ApiKey, KeyRotation, LimitPeriod, SpendLimit
+from allaprima.domain.idempotency import IdempotencyClaim
+from allaprima.domain.jobs import Job, JobState, Priority
+from allaprima.errors import GenerationFailed, JobNotFound, KeyLimitReached, QueueFull
+from allaprima.store.accounts import AccountRepository
+from allaprima.store.charges import BUCKET_S
+from allaprima.store.database import Database
+from allaprima.store.idempotency import RETENTION_S
+from allaprima.store.job_transitions import JobTransitions
+from allaprima.store.keys import KeyRepository
+from allaprima.store.outbox import Outbox
+from clock import NOON
+from store.backends import count, query, run
+from store.factories import REQUEST, new_entry, new_image, new_job, new_outcome
+
+#: Transactions at a time.
+WRITERS = 32
+CLAIM = IdempotencyClaim("once", "fingerprint")
+URL = "https://hooks.example/a"
+
+
+@pytest.fixture
+def transitions(database: Database) -> JobTransitions:
+    return JobTransitions(database)
+
+
+@pytest.fixture
+def keys(database: Database) -> KeyRepository:
+    return KeyRepository(database)
+
+
+@pytest.fixture
+def outbox(database: Database) -> Outbox:
+    return Outbox(database)
+
+
+async def all_at_once(calls: Iterable[Awaitable[Any]], *expected: type[Exception]) -> list[Any]:
+    """Return what each call returned; for one that raised an expected error, the error's class."""
+    found = await asyncio.gather(*calls, return_exceptions=True)
+    for one in found:
+        if isinstance(one, BaseException) and not isinstance(one, expected):
+            raise one
+    return [type(one) if isinstance(one, Exception) else one for one in found]
+
+
+def interleaved(*groups: Iterable[Coroutine[Any, Any, Any]]) -> list[Coroutine[Any, Any, Any]]:
+    """The calls of each group in turns."""
+    return [call for calls in zip(*groups, strict=True) for call in calls]
+
+
+async def leased(transitions: JobTransitions, owner: ApiKey, number: int = WRITERS, **fields: Any) -> list[Job]:
+    """Admit and lease some jobs."""
+    for _ in range(number):
+        await transitions.admit(new_job(owner, **fields), queue_size=1000)
+    found = [(await transitions.lease(NOON, NOON + 60)).job for _ in range(number)]
+    return [job for job in found if job is not None]
+
+
+@pytest.fixture
+async def bucket(database: Database, owner: ApiKey) -> None:
+    """A usage bucket for the jobs of the tests, so that the race of the first insert is not theirs."""
+    start = int(NOON // BUCKET_S * BUCKET_S)
+    await run(
+        database,
+        "INSERT INTO usage_buckets VALUES (:account, :start, :key, :model, 0, 0, 0, 0, 0, 0)",
+        account=owner.account_id,
+        start=start,
+        key=owner.id,
+        model=REQUEST.model,
+    )
+
+
+# Admission ----------------------------------------------------------------------------------------------------------
+
+
+async def test_the_queue_holds_no_more_jobs_than_its_size(
+    database: Database, transitions: JobTransitions, owner: ApiKey
+) -> None:
+    found = await all_at_once((transitions.admit(new_job(owner), 8) for _ in range(WRITERS)), QueueFull)
+    assert found.count(QueueFull) == WRITERS - 8
+    assert await count(database, "jobs") == 8
+
+
+async def test_every_job_of_a_key_has_its_own_turn(
+    database: Database, transitions: JobTransitions, owner: ApiKey
+) -> None:
+    await all_at_once(transitions.admit(new_job(owner, predicted_s=1.0), 1000) for _ in range(WRITERS))
+    turns = [turn for (turn,) in await query(database, "SELECT turn FROM jobs ORDER BY turn")]
+    assert turns == [float(number) for number in range(1, WRITERS + 1)]
+
+
+async def test_a_key_holds_no_more_than_its_limit(
+    database: Database, transitions: JobTransitions, keys: KeyRepository, owner: ApiKey
+) -> None:
+    await AccountRepository(database).post(owner.account_id, new_entry(1000))
+    await keys.update(replace(owner, limit=SpendLimit(LimitPeriod.NO_RESET, 10)))
+    found = await all_at_once(
+        (transitions.admit(new_job(owner, held=1), 1000) for _ in range(WRITERS)), KeyLimitReached
+    )
+    assert found.count(KeyLimitReached) == WRITERS - 10
+    assert await query(database, "SELECT held FROM api_keys UNION ALL SELECT held FROM accounts") == [(10,), (10,)]
+
+
+async def test_equal_requests_create_one_job(database: Database, transitions: JobTransitions, owner: ApiKey) -> None:
+    await AccountRepository(database).post(owner.account_id, new_entry(1000))
+    jobs = await all_at_once(transitions.admit(new_job(owner, held=1), 1000, CLAIM) for _ in range(WRITERS))
+    assert len({job.id for job in jobs}) == 1
+    assert await count(database, "jobs") == await count(database, "idempotency_records") == 1
+    assert await query(database, "SELECT held FROM accounts") == [(1,)]
+
+
+async def test_an_expired_record_is_replaced_once(
+    database: Database, transitions: JobTransitions, owner: ApiKey
+) -> None:
+    old = await transitions.admit(new_job(owner), 1000, CLAIM)
+    later = NOON + RETENTION_S
+    jobs = await all_at_once(transitions.admit(new_job(owner, created_at=later), 1000, CLAIM) for _ in range(WRITERS))
+    [new] = {job.id for job in jobs}
+    assert new != old.id
+    assert await query(database, "SELECT resource_id FROM idempotency_records") == [(new,)]
+    assert await count(database, "jobs") == 2
+
+
+# Leases and ends ----------------------------------------------------------------------------------------------------
+
+
+async def test_every_job_is_leased_once(database: Database, transitions: JobTransitions, owner: ApiKey) -> None:
+    ranks = [Priority.HIGH, Priority.NORMAL]
+    admitted = [
+        await transitions.admit(new_job(owner, predicted_s=1.0, priority=ranks[number % 3 == 0]), 1000)
+        for number in range(WRITERS)
+    ]
+    found = await all_at_once(transitions.lease(NOON, NOON + 60) for _ in range(WRITERS + 8))
+    jobs = [one.job for one in found if one.job is not None]
+    assert sorted(job.id for job in jobs) == sorted(job.id for job in admitted)
+    assert {job.attempt for job in jobs} == {1}
+    # Turns are swapped, never lost.
+    turns = [turn for (turn,) in await query(database, "SELECT turn FROM jobs ORDER BY turn")]
+    assert turns == [float(number) for number in range(1, WRITERS + 1)]
+
+
+async def test_a_usage_bucket_counts_every_job(database: Database, transitions: JobTransitions, owner: ApiKey) -> None:
+    jobs = await leased(transitions, owner)
+    ends = await all_at_once(transitions.succeed(job, NOON, new_outcome(new_image(job))) for job in jobs)
+    assert ends == [True] * WRITERS
+    assert await query(database, "SELECT succeeded, charged, images FROM usage_buckets") == [(WRITERS,) * 3]
+
+
+@pytest.mark.usefixtures("bucket")
+async def test_no_charge_of_a_key_is_lost(database: Database, transitions: JobTransitions, owner: ApiKey) -> None:
+    await AccountRepository(database).post(owner.account_id, new_entry(1000))
+    jobs = await leased(transitions, owner, held=5)
+    ends = (transitions.succeed(job, NOON, new_outcome(new_image(job), credits_=3)) for job in jobs)
+    more = (transitions.admit(new_job(owner, held=2), 1000) for _ in jobs)
+    await all_at_once(interleaved(ends, more))
+    spent, held = 3 * WRITERS, 2 * WRITERS
+    assert await query(database, "SELECT spent, month_spent, held FROM api_keys") == [(spent, spent, held)]
+    assert await query(database, "SELECT balance, held FROM accounts") == [(1000 - spent, held)]
+
+
+@pytest.mark.usefixtures("bucket")
+async def test_a_request_has_one_cached_result(database: Database, transitions: JobTransitions, owner: ApiKey) -> None:
+    jobs = await leased(transitions, owner)
+    await all_at_once(transitions.succeed(job, NOON, new_outcome(new_image(job), fingerprint="same")) for job in jobs)
+    [(job_id,)] = await query(database, "SELECT job_id FROM cached_results")
+    assert job_id in {job.id for job in jobs}
+    assert await query(database, "SELECT DISTINCT state FROM jobs") == [("succeeded",)]
+
+
+@pytest.mark.usefixtures("bucket")
+async def test_a_cancel_request_reaches_a_job_that_is_being_leased(
+    database: Database, transitions: JobTransitions, owner: ApiKey
+) -> None:
+    jobs = [await transitions.admit(new_job(owner), 1000) for _ in range(WRITERS)]
+    found = await all_at_once(
+        interleaved(
+            (transitions.lease(NOON, NOON + 60) for _ in jobs),
+            (transitions.request_cancel(job.id, NOON) for job in reversed(jobs)),
+        )
+    )
+    states = dict(await query(database, "SELECT id, state FROM jobs"))
+    # Each answer is the state that the job then has: queued jobs are cancelled, running ones are marked.
+    assert {job.id: job.state for job in found[1::2]} == states
+    assert set(states.values()) == {JobState.CANCELLED, JobState.RUNNING}
+    assert await query(database, "SELECT count(*) FROM jobs WHERE cancel_asked_at IS NULL") == [(0,)]
+    assert await count(database, "usage") == list(states.values()).count(JobState.CANCELLED)
+    assert not {one.job.id for one in found[::2] if one.job} - {
+        id_ for id_, state in states.items() if state == "running"
+    }
+
+
+async def test_a_job_is_removed_once(database: Database, transitions: JobTransitions, owner: ApiKey) -> None:
+    [job] = await leased(transitions, owner, 1)
+    image = new_image(job)
+    await transitions.succeed(job, NOON, new_outcome(image, fingerprint="same"))
+    found = await all_at_once((transitions.remove(job.id) for _ in range(WRITERS)), JobNotFound)
+    assert found.count(JobNotFound) == WRITERS - 1
+    assert [image.object_name] in found
+    assert await count(database, "jobs") == await count(database, "images") == 0
+
+
+@pytest.mark.usefixtures("bucket")
+async def test_a_missed_start_is_reported_once(database: Database, transitions: JobTransitions, owner: ApiKey) -> None:
+    jobs = [await transitions.admit(new_job(owner, start_by=NOON), 1000) for _ in range(WRITERS)]
+    found = await all_at_once(
+        interleaved(
+            (transitions.fail_missed_starts(NOON) for _ in range(8)),
+            (transitions.lease(NOON, NOON + 60) for _ in range(8)),
+        )
+    )
+    failed = Counter(job_id for ids in found[::2] for job_id in ids)
+    running = Counter(one.job.id for one in found[1::2] if one.job)
+    assert failed + running == Counter(job.id for job in jobs)
+    assert await count(database, "usage") == failed.total()
+
+
+async def test_a_crash_is_counted_once(database: Database, transitions: JobTransitions, owner: ApiKey) -> None:
+    await leased(transitions, owner, 8)
+    requeued = await all_at_once(transitions.recover(3, NOON, max_concurrency=8) for _ in range(WRITERS))
+    assert sum(requeued) == 8
+    assert await query(database, "SELECT DISTINCT state, crashes FROM jobs") == [("queued", 1)]
+
+
+async def test_an_unreadable_job_ends_once(database: Database, transitions: JobTransitions, owner: ApiKey) -> None:
+    await AccountRepository(database).post(owner.account_id, new_entry(1000))
+    for _ in range(8):
+        await transitions.admit(new_job(owner, held=5, start_by=NOON), 1000)
+    await run(database, "UPDATE jobs SET request = :request", request='{"model": "of a later version"}')
+    found = await all_at_once(
+        interleaved(
+            (transitions.lease(NOON, NOON + 60) for _ in range(8)),
+            (transitions.fail_missed_starts(NOON) for _ in range(8)),
+        )
+    )
+    ended = [job_id for one in found[::2] for job_id, _ in one.ended] + [
+        job_id for ids in found[1::2] for job_id in ids
+    ]
+    assert sorted(ended) == sorted(job_id for (job_id,) in await query(database, "SELECT id FROM jobs"))
+    assert await count(database, "usage") == 8
+    assert await query(database, "SELECT held FROM api_keys UNION ALL SELECT held FROM accounts") == [(0,), (0,)]
+
+
+# Keys and accounts --------------------------------------------------------------------------------------------------
+
+
+async def test_a_key_prefix_is_stored_once(database: Database, keys: KeyRepository, owner: ApiKey) -> None:
+    twins = [ApiKey(f"twin-{number}", owner.account_id, None, "taken", NOON) for number in range(WRITERS)]
+    found = await all_at_once(keys.add(twin, f"hash-{twin.id}") for twin in twins)
+    assert found.count(None) == WRITERS - 1
+    for number in range(WRITERS):
+        await keys.add(ApiKey(f"key-{number}", owner.account_id, None, f"p{number}", NOON), f"h{number}")
+    rotations = [KeyRotation(str(number), owner.account_id, f"p{number}", "new", NOON) for number in range(WRITERS)]
+    found = await all_at_once(keys.rotate(rotation, f"new-{rotation.id}") for rotation in rotations)
+    assert found.count(None) == WRITERS - 1
+    assert await query(database, "SELECT count(*) FROM api_keys WHERE prefix IN ('new', 'taken')") == [(2,)]
+
+
+@pytest.mark.usefixtures("bucket")
+async def test_a_new_limit_counts_every_charge(
+    database: Database, transitions: JobTransitions, keys: KeyRepository, owner: ApiKey
+) -> None:
+    await AccountRepository(database).post(owner.account_id, new_entry(1000))
+    jobs = await leased(transitions, owner, held=5)
+    limited = replace(owner, limit=SpendLimit(LimitPeriod.DAY, 500), updated_at=NOON)
+    await all_at_once(
+        interleaved(
+            (transitions.succeed(job, NOON, new_outcome(new_image(job), credits_=3)) for job in jobs),
+            (keys.update(limited) for _ in jobs),
+        )
+    )
+    assert await query(database, "SELECT spent, held FROM api_keys") == [(3 * WRITERS, 0)]
+
+
+async def test_an_empty_store_gets_one_first_account(database: Database) -> None:
+    accounts = AccountRepository(database)
+    found = await all_at_once(accounts.first(Account(f"a{number}", "default", NOON)) for number in range(WRITERS))
+    assert len({account.id for account in found}) == await count(database, "accounts") == 1
+
+
+# Webhooks -----------------------------------------------------------------------------------------------------------
+
+
+async def test_a_webhook_url_has_one_endpoint(database: Database, outbox: Outbox, owner: ApiKey) -> None:
+    found = await all_at_once(outbox.ensure_endpoint(owner.account_id, URL, NOON) for _ in range(WRITERS))
+    assert len({endpoint.id for endpoint in found}) == await count(database, "webhook_endpoints") == 1
+
+
+@pytest.mark.usefixtures("bucket")
+async def test_a_deleted_endpoint_leaves_no_delivery(
+    database: Database, transitions: JobTransitions, outbox: Outbox, owner: ApiKey
+) -> None:
+    endpoint = await outbox.ensure_endpoint(owner.account_id, URL, NOON)
+    jobs = await leased(transitions, owner, webhook_url=URL)
+    ends = [transitions.fail(job, NOON, GenerationFailed("no")) for job in jobs]
+    half = WRITERS // 2
+    deletions = [outbox.delete_endpoint(owner.account_id, endpoint.id) for _ in range(2)]
+    found = await all_at_once([*ends[:half], *deletions, *ends[half:]])
+    assert found == [*[True] * half, True, False, *[True] * half]
+    assert await count(database, "webhook_deliveries") == await count(database, "webhook_endpoints") == 0
+
+
+@pytest.mark.usefixtures("bucket")
+async def test_a_job_ends_while_its_endpoint_is_deleted(
+    database: Database, transitions: JobTransitions, outbox: Outbox, owner: ApiKey
+) -> None:
+    urls = [f"{URL}/{number}" for number in range(WRITERS)]
+    endpoints = [await outbox.ensure_endpoint(owner.account_id, url, NOON) for url in urls]
+    jobs = [job for url in urls for job in await leased(transitions, owner, 1, webhook_url=url)]
+    found = await all_at_once(
+        interleaved(
+            (transitions.fail(job, NOON, GenerationFailed("no")) for job in jobs),
+            (outbox.delete_endpoint(owner.account_id, endpoint.id) for endpoint in reversed(endpoints)),
+        )
+    )
+    assert found == [True] * 2 * WRITERS
+    assert await query(database, "SELECT DISTINCT state FROM jobs") == [("failed",)]
+    assert await count(database, "webhook_deliveries") == await count(database, "webhook_endpoints") == 0
+
+
+async def test_an_equal_request_rotates_the_secret_once(database: Database, outbox: Outbox, owner: ApiKey) -> None:
+    await outbox.set_first_secret(owner.account_id, "before")
+    await all_at_once(
+        outbox.rotate_secret(owner.account_id, f"new-{number}", NOON + 60, NOON, CLAIM) for number in range(WRITERS)
+    )
+    new, old = await outbox.secrets(owner.account_id, NOON)
+    assert new.startswith("new-")
+    assert old == "before"

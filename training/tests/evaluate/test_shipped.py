@@ -1,0 +1,43 @@
+"""The shipped weights: their score on a part of the benchmark, and the autoencoder's PSNR."""
+
+import pytest
+
+from allaprima.domain.generation import GenerationRequest
+from allaprima.domain.models import SKETCH_ID, Precision
+from allaprima.engine.pipeline import Pipeline
+from allaprima.weights.open import open_model
+from allaprima.weights.paths import sketch_folder
+from training.evaluate.benchmark import ALL_CATEGORIES, benchmark_prompts, score
+from training.evaluate.evaluator import load_evaluator
+from training.evaluate.score import IMAGE_PX, autoencoder_psnr
+
+#: Every sixth prompt is used, with one seed.
+EVERY = 6
+#: Least share of right images: that of the whole benchmark (docs/sketch.md) less the deviation of 17 prompts.
+LEAST = dict.fromkeys(ALL_CATEGORIES, 0.8)
+
+
+@pytest.fixture(scope="module")
+def pipeline() -> Pipeline:
+    return Pipeline(open_model(sketch_folder()).load(), "cpu")
+
+
+@pytest.fixture(scope="module")
+def shares(pipeline: Pipeline) -> dict[str, float]:
+    def generate(prompt: str, seed: int):
+        return pipeline.generate(
+            GenerationRequest(prompt=prompt, seed=seed, model=SKETCH_ID, width=IMAGE_PX, height=IMAGE_PX)
+        )[0]
+
+    return score(generate, load_evaluator().detect, benchmark_prompts()[::EVERY], (0,))
+
+
+@pytest.mark.parametrize("category", ALL_CATEGORIES)
+def test_the_shipped_model_reaches_the_least_score_of_each_category(shares: dict[str, float], category: str):
+    assert shares[category] >= LEAST[category]
+
+
+def test_the_shipped_autoencoder_reconstructs_unseen_scenes(art):
+    networks = open_model(sketch_folder()).load(precision=Precision.FP32).networks
+
+    assert autoencoder_psnr(networks.autoencoder, art, count=4) > 31
