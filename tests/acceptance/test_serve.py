@@ -199,7 +199,7 @@ def test_keys_are_made_listed_and_revoked_beside_a_running_server(server: Server
     assert server.post(key).status_code == 401
     assert server.post(server.key).status_code == 400
     rows = [line for line in keys("list").stdout.splitlines() if "UTC" in line]
-    assert [("good" in row, "revoked" in row) for row in rows] == [(True, False), (False, True)]
+    assert [("valid" in row, "revoked" in row) for row in rows] == [(True, False), (False, True)]
     assert server.key[3:11] in rows[0]
     assert prefix in rows[1]
     assert "for a friend" in rows[1]
