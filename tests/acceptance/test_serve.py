@@ -242,7 +242,7 @@ def test_a_job_killed_in_the_middle_is_painted_once_after_the_restart(serve: Ser
     assert (attempt, state) == (2, "succeeded")
     assert json.loads(request)["prompt"] == "a red apple"
     assert second.query("SELECT job_id, images FROM usage") == [(job_id, 4)]
-    rows = second.query("SELECT job_id, place, seed, object_name, sha256 FROM images ORDER BY place")
+    rows = second.query("SELECT job_id, position, seed, object_name, sha256 FROM images ORDER BY position")
     assert [row[:3] for row in rows] == [(job_id, place, str(3 + place)) for place in range(4)]
     for *_, object_name, sha256 in rows:
         data = (data_dir / "images" / object_name).read_bytes()
