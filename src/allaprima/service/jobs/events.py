@@ -131,3 +131,5 @@ class MemoryEventBus(EventBus):
     def _wake_all(self) -> None:
         for log in self._logs.values():
             log.changed.set()
+            # A follower that goes on must wait again: on an event that stays set it would loop, and block all others.
+            log.changed = asyncio.Event()
