@@ -1,5 +1,5 @@
 """`python -m allaprima` is `allaprima`."""
 
-from allaprima.cli import main
+from allaprima.cli.main import main
 
 main()

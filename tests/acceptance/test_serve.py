@@ -30,7 +30,7 @@ SMALL = {"model": "flux/schnell", "prompt": "a red apple", "image_size": "256x25
 class Restarted:
     """A server that painted and stopped, a key made meanwhile, and a second server on the same folder.
 
-    The second is told not to let the built-in model stand in for others.
+    The second server has no fallback model.
     """
 
     first: Server
@@ -50,7 +50,7 @@ def restarted(serve_module: Serve, tmp_path_factory: pytest.TempPathFactory) -> 
     answer = first.post(first.key, **SMALL).raise_for_status().json()
     exit_status = first.stop()
     new_key = allaprima("keys", "create", "--data-dir", data_dir, folder=folder).stdout.strip()
-    second = serve_module(data_dir, "--no-stand-in")
+    second = serve_module(data_dir, "--no-fallback")
     return Restarted(first, answer, exit_status, new_key, second)
 
 
@@ -73,7 +73,7 @@ def test_the_first_serve_on_an_empty_folder_prints_one_key_which_is_good(restart
 def test_the_greeting_says_what_paints_and_where_the_data_is(restarted: Restarted) -> None:
     words = restarted.first.words
 
-    assert "model flux/schnell - painted by allaprima/sketch: its own weights are not here" in words
+    assert "model flux/schnell - served by allaprima/sketch: its own weights are missing" in words
     assert "model allaprima/sketch\n" in words
     assert f"data in {restarted.first.data_dir}\n" in words
 
@@ -111,7 +111,7 @@ def test_equal_requests_give_equal_files_before_and_after_a_restart(restarted: R
     assert again["images"][0]["sha256"] == image["sha256"]
 
 
-def test_without_a_stand_in_flux_is_refused_naming_what_is_loaded(restarted: Restarted) -> None:
+def test_without_a_fallback_flux_is_refused_naming_what_is_loaded(restarted: Restarted) -> None:
     refusal = restarted.second.post(restarted.new_key, **SMALL)
 
     assert refusal.status_code == 400
@@ -123,8 +123,8 @@ def test_without_a_stand_in_flux_is_refused_naming_what_is_loaded(restarted: Res
     assert "flux/schnell" not in restarted.second.words
 
 
-def test_only_its_owner_can_read_the_secret_and_the_operators_door(server: Server) -> None:
-    for name in ("secret", "admin.sock"):
+def test_only_the_owner_can_use_the_secret_and_the_operators_socket(server: Server) -> None:
+    for name in ("secret", "operator.sock"):
         assert (server.data_dir / name).stat().st_mode & 0o077 == 0
 
 
@@ -199,7 +199,7 @@ def test_keys_are_made_listed_and_revoked_beside_a_running_server(server: Server
     assert server.post(key).status_code == 401
     assert server.post(server.key).status_code == 400
     rows = [line for line in keys("list").stdout.splitlines() if "UTC" in line]
-    assert [("good" in row, "revoked" in row) for row in rows] == [(True, False), (False, True)]
+    assert [("valid" in row, "revoked" in row) for row in rows] == [(True, False), (False, True)]
     assert server.key[3:11] in rows[0]
     assert prefix in rows[1]
     assert "for a friend" in rows[1]
@@ -242,7 +242,7 @@ def test_a_job_killed_in_the_middle_is_painted_once_after_the_restart(serve: Ser
     assert (attempt, state) == (2, "succeeded")
     assert json.loads(request)["prompt"] == "a red apple"
     assert second.query("SELECT job_id, images FROM usage") == [(job_id, 4)]
-    rows = second.query("SELECT job_id, place, seed, object_name, sha256 FROM images ORDER BY place")
+    rows = second.query("SELECT job_id, position, seed, object_name, sha256 FROM images ORDER BY position")
     assert [row[:3] for row in rows] == [(job_id, place, str(3 + place)) for place in range(4)]
     for *_, object_name, sha256 in rows:
         data = (data_dir / "images" / object_name).read_bytes()

@@ -1,4 +1,4 @@
-"""The command line in this process, in an empty folder, its words without colour."""
+"""The command line in this process, in an empty folder, without colours."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -6,14 +6,14 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from allaprima.cli import app
+from allaprima.cli.main import app
 
 Run = Callable[..., Result]
 
 
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Run `allaprima` with arguments. A traceback fails the test: only the exits of a command line are let through."""
+    """Run `allaprima` with arguments. An unexpected exception fails the test."""
     monkeypatch.chdir(tmp_path)
 
     def invoke(*arguments: object) -> Result:

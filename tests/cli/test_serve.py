@@ -1,4 +1,4 @@
-"""`allaprima serve` that can't begin: it says why in a sentence, and leaves nothing behind."""
+"""`allaprima serve` that can't start: it says why in a sentence, and creates no data folder."""
 
 import shutil
 import socket
@@ -43,7 +43,7 @@ def test_a_model_folder_with_garbage_is_refused_by_file(run: Run, folder: Path, 
 
 
 @pytest.mark.parametrize("name", ["nowhere", "flux/schnell"])
-def test_a_model_that_is_not_here_is_refused_by_name(run: Run, tmp_path: Path, name: str) -> None:
+def test_a_model_without_weights_is_refused_by_name(run: Run, tmp_path: Path, name: str) -> None:
     result = run("serve", "--port", 0, "--data-dir", tmp_path / "data", "--model", name)
 
     assert result.exit_code == 2
@@ -51,7 +51,7 @@ def test_a_model_that_is_not_here_is_refused_by_name(run: Run, tmp_path: Path, n
     assert not (tmp_path / "data").exists()
 
 
-def test_an_address_that_is_not_ours_is_refused_by_name(run: Run, tmp_path: Path) -> None:
+def test_an_address_of_another_machine_is_refused_by_name(run: Run, tmp_path: Path) -> None:
     result = run("serve", "--host", "192.0.2.1", "--port", 8000, "--data-dir", tmp_path / "data")
 
     assert result.exit_code == 2
@@ -60,7 +60,7 @@ def test_an_address_that_is_not_ours_is_refused_by_name(run: Run, tmp_path: Path
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
-def test_a_port_that_another_program_listens_on_is_refused_by_name(run: Run, tmp_path: Path, host: str) -> None:
+def test_a_port_in_use_is_refused_by_name(run: Run, tmp_path: Path, host: str) -> None:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as other:
         try:

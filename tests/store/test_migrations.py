@@ -16,6 +16,7 @@ from sqlalchemy import Connection, MetaData, Table, create_engine, event, insert
 
 import allaprima.store.migrations
 from allaprima.errors import StoreError
+from allaprima.store.migrations import HEAD
 from allaprima.store.schema import accounts, metadata
 from allaprima.store.sqlite import DATABASE_FILE, MIGRATIONS, migrate, open_sqlite
 
@@ -241,3 +242,7 @@ async def test_an_upgrade_that_is_interrupted_leaves_the_old_schema(tmp_path: Pa
     migrate(path, str(extended))
     with connected(path) as connection:
         assert "tier" in {column["name"] for column in inspect(connection).get_columns(accounts.name)}
+
+
+def test_the_constant_names_the_newest_revision() -> None:
+    assert ScriptDirectory.from_config(config_of(MIGRATIONS)).get_current_head() == HEAD

@@ -1,59 +1,178 @@
-"""The operator's door: accounts and keys beside a running server, over a socket in the data folder.
+"""The operator's API: accounts and keys of one data folder, for the command line alone.
 
-The socket is readable by its owner alone, which is the whole authentication. Only one process may write to the
-database, so the command line asks here whenever a server holds the data folder.
+A running server offers it on a Unix socket that its owner alone can connect to, which is the whole authentication; only
+one process may write to the database. Without a server the command line serves it to itself. Names travel in bodies,
+never in paths, so that every name works. It is plain Starlette: FastAPI takes longer to import than a command to run.
 """
 
-from typing import Any
+import json
+from collections.abc import Awaitable, Callable
+from decimal import Decimal, InvalidOperation
+from typing import Annotated, Any, TypeVar
 
-from fastapi import APIRouter, FastAPI
-from pydantic import BaseModel
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
 
-from allaprima.api.errors import add_error_handlers
-from allaprima.api.http.request_id import RequestIdMiddleware
 from allaprima.domain.accounts import Account, ApiKey, KeySpec
-from allaprima.metrics import Metrics
+from allaprima.domain.billing import to_credits
+from allaprima.domain.fields import problems_in, refusal, text
+from allaprima.errors import Error, FieldProblem, InvalidRequest
 from allaprima.service.app import OperatorService
 
-SOCKET_FILE = "admin.sock"
+#: Longest name of an account or a key, in characters.
+MAX_NAME = 200
+#: Most US dollars that one payment adds or takes.
+MAX_PAYMENT_USD = 1_000_000
 
 
-class NewKey(BaseModel):
-    """What a key is to be."""
+def _reference(value: Any) -> str:
+    """Accept any text that the database can hold, so that one that names nothing is refused as not found."""
+    name = text(value)
+    if not name:
+        raise refusal("must not be empty")
+    if any("\ud800" <= character <= "\udfff" for character in name):
+        raise refusal("must be valid Unicode")
+    return name
 
-    name: str | None = None
-    account: str | None = None
+
+def _name(value: Any) -> str:
+    name = _reference(value)
+    if len(name) > MAX_NAME:
+        raise refusal(f"must have at most {MAX_NAME} characters; it has {len(name)}")
+    if not name.isprintable() or not name.strip():
+        raise refusal("must have visible characters, and no control characters")
+    return name
+
+
+def _usd(value: Any) -> Decimal:
+    allowed = f"must be a number of US dollars from -{MAX_PAYMENT_USD:,} to {MAX_PAYMENT_USD:,}"
+    try:
+        usd = Decimal(text(value))
+    except InvalidOperation as exc:
+        raise refusal(f"{allowed}; it is {value[:40]!r}") from exc
+    if not (usd.is_finite() and -MAX_PAYMENT_USD <= usd <= MAX_PAYMENT_USD):
+        raise refusal(f"{allowed}; it is {value[:40]}")
+    return usd
+
+
+Reference = Annotated[str, BeforeValidator(_reference)]
+Name = Annotated[str, BeforeValidator(_name)]
+B = TypeVar("B", bound=BaseModel)
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class NewKey(_Body):
+    """Settings of a new key."""
+
+    name: Name | None = None
+    #: Id or name; None: the first account.
+    account: Reference | None = None
     is_management: bool = False
 
 
-class NewAccount(BaseModel):
-    """What to call an account."""
+class Revocation(_Body):
+    """The key to revoke."""
 
-    name: str
-
-
-class Credit(BaseModel):
-    """What to pay into an account."""
-
-    #: Below zero: to be taken out.
-    credits: int
-    note: str | None = None
+    #: The 8 characters after `ap_`.
+    prefix: Reference
 
 
-def show_key(row: ApiKey) -> dict[str, Any]:
-    """Return a key's row as plain values."""
+class NewAccount(_Body):
+    """Settings of a new account."""
+
+    name: Name
+
+
+class Payment(_Body):
+    """An amount to pay into an account."""
+
+    #: Id or name.
+    account: Reference
+    #: A decimal number in a string, so that no digit is lost. Below zero: to take out.
+    usd: Annotated[Decimal, BeforeValidator(_usd)]
+    note: Name | None = None
+
+
+def create_operator_app(operator: OperatorService) -> Starlette:
+    """Return the application of an open data folder.
+
+    Every `Error` is answered as `{"code", "message"}` of its class; a body that is not valid is an `InvalidRequest`.
+    """
+    routes = [*_key_routes(operator), *_account_routes(operator)]
+    return Starlette(routes=routes, exception_handlers={Error: _answer_error})
+
+
+def _key_routes(operator: OperatorService) -> list[Route]:
+    async def create_key(body: NewKey) -> dict[str, Any]:
+        account_id = None if body.account is None else (await operator.accounts.find(body.account)).id
+        spec = KeySpec(name=body.name, is_management=body.is_management)
+        record, key = await operator.keys.create(spec, account_id)
+        return _shown_key(record) | {"key": key}
+
+    async def list_keys(_request: Request) -> JSONResponse:
+        return JSONResponse([_shown_key(record) for record in await operator.keys.all()])
+
+    async def revoke_key(body: Revocation) -> dict[str, Any]:
+        await operator.keys.revoke(body.prefix)
+        return {"prefix": body.prefix, "revoked": True}
+
+    return [
+        Route("/keys", list_keys, methods=["GET"]),
+        _post("/keys", NewKey, create_key),
+        _post("/keys/revoke", Revocation, revoke_key),
+    ]
+
+
+def _account_routes(operator: OperatorService) -> list[Route]:
+    async def create_account(body: NewAccount) -> dict[str, Any]:
+        return _shown_account(await operator.accounts.create(body.name))
+
+    async def list_accounts(_request: Request) -> JSONResponse:
+        return JSONResponse([_shown_account(account) for account in await operator.account_records.all()])
+
+    async def credit_account(body: Payment) -> dict[str, Any]:
+        account = await operator.accounts.find(body.account)
+        return _shown_account(await operator.accounts.credit(account.id, to_credits(body.usd), body.note))
+
+    return [
+        Route("/accounts", list_accounts, methods=["GET"]),
+        _post("/accounts", NewAccount, create_account),
+        _post("/accounts/credit", Payment, credit_account),
+    ]
+
+
+def _post(path: str, model: type[B], operation: Callable[[B], Awaitable[dict[str, Any]]]) -> Route:
+    async def endpoint(request: Request) -> JSONResponse:
+        try:
+            body = model.model_validate(json.loads(await request.body()))
+        except ValidationError as exc:
+            raise InvalidRequest(*problems_in(exc)) from exc
+        except ValueError as exc:
+            raise InvalidRequest(FieldProblem("body", "must be JSON")) from exc
+        return JSONResponse(await operation(body))
+
+    return Route(path, endpoint, methods=["POST"])
+
+
+def _shown_key(record: ApiKey) -> dict[str, Any]:
     return {
-        "prefix": row.prefix,
-        "name": row.name,
-        "account_id": row.account_id,
-        "created_at": row.created_at,
-        "revoked_at": row.revoked_at,
-        "is_management": row.is_management,
-        "is_disabled": row.is_disabled,
+        "prefix": record.prefix,
+        "name": record.name,
+        "account_id": record.account_id,
+        "created_at": record.created_at,
+        "revoked_at": record.revoked_at,
+        "is_management": record.is_management,
+        "is_disabled": record.is_disabled,
     }
 
 
-def show_account(account: Account) -> dict[str, Any]:
+def _shown_account(account: Account) -> dict[str, Any]:
     """Return an account as plain values; money in credits."""
     return {
         "id": account.id,
@@ -64,46 +183,9 @@ def show_account(account: Account) -> dict[str, Any]:
     }
 
 
-async def create_key(operator: OperatorService, wanted: NewKey) -> dict[str, Any]:
-    """Make a key, and show it."""
-    account_id = (await operator.accounts.find(wanted.account)).id if wanted.account else None
-    row, key = await operator.keys.create(KeySpec(name=wanted.name, is_management=wanted.is_management), account_id)
-    return show_key(row) | {"key": key}
+async def _answer_error(_request: Request, error: Exception) -> JSONResponse:
+    # The table of statuses is in a module that imports FastAPI.
+    from allaprima.api.errors import status_of
 
-
-def create_admin_app(operator: OperatorService) -> FastAPI:
-    """Return the application behind the socket."""
-    router = APIRouter()
-
-    @router.post("/keys")
-    async def make_key(body: NewKey) -> dict[str, Any]:
-        return await create_key(operator, body)
-
-    @router.get("/keys")
-    async def list_keys() -> list[dict[str, Any]]:
-        return [show_key(row) for row in await operator.keys.all()]
-
-    @router.delete("/keys/{prefix}")
-    async def revoke(prefix: str) -> dict[str, Any]:
-        await operator.keys.revoke(prefix)
-        return {"prefix": prefix, "revoked": True}
-
-    @router.post("/accounts")
-    async def make_account(body: NewAccount) -> dict[str, Any]:
-        return show_account(await operator.accounts.create(body.name))
-
-    @router.get("/accounts")
-    async def list_accounts() -> list[dict[str, Any]]:
-        return [show_account(account) for account in await operator.account_records.all()]
-
-    @router.post("/accounts/{name}/credits")
-    async def credit(name: str, body: Credit) -> dict[str, Any]:
-        account = await operator.accounts.find(name)
-        return show_account(await operator.accounts.credit(account.id, body.credits, body.note))
-
-    app = FastAPI(title="allaprima operator", docs_url=None, redoc_url=None, openapi_url=None)
-    app.state.metrics = Metrics()
-    app.include_router(router)
-    add_error_handlers(app)
-    app.add_middleware(RequestIdMiddleware)
-    return app
+    assert isinstance(error, Error)  # it is registered for these
+    return JSONResponse({"code": error.code, "message": error.message}, status_of(error))

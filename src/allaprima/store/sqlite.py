@@ -15,15 +15,13 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from alembic import command
-from alembic.config import Config
-from alembic.script import ScriptDirectory
 from filelock import FileLock, Timeout
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.exc import DBAPIError, IntegrityError, ProgrammingError
 
 from allaprima.errors import StoreError, StoreLocked
 from allaprima.store.database import Database
+from allaprima.store.migrations import HEAD
 
 logger = logging.getLogger(__name__)
 
@@ -133,6 +131,13 @@ def migrate(path: Path, migrations: str = MIGRATIONS) -> None:
     migrations: Alembic's script location. Raises `StoreError`, and writes nothing, for a database that holds anything
     but a schema of these migrations.
     """
+    if migrations == MIGRATIONS and _stored_revision(path) == HEAD:
+        return
+    # Takes longer to import than an operator's command runs.
+    from alembic import command
+    from alembic.config import Config
+    from alembic.script import ScriptDirectory
+
     config = Config()
     config.set_main_option("script_location", migrations)
     config.set_main_option("path_separator", "os")
@@ -149,6 +154,14 @@ def migrate(path: Path, migrations: str = MIGRATIONS) -> None:
                 raise StoreError(f"{path} can't be upgraded: {len(dangling)} rows refer to rows that are missing")
     finally:
         engine.dispose()
+
+
+def _stored_revision(path: Path) -> str | None:
+    """Return the revision of a database's schema; None where there is none, or it can't be read."""
+    try:
+        return _read_schema(path)[1] if path.exists() else None
+    except sqlite3.DatabaseError:
+        return None
 
 
 def _check_schema(path: Path, known: set[str]) -> None:

@@ -1,0 +1,58 @@
+"""`allaprima accounts`: create, list and credit accounts."""
+
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from allaprima.cli.options import DataDir, store_settings
+from allaprima.cli.refusals import console, refusals
+from allaprima.domain.billing import to_usd
+
+app = typer.Typer(no_args_is_help=True, help="Create, list and credit accounts, also while a server runs.")
+
+
+@app.command("create")
+def create(name: Annotated[str, typer.Argument(help="Name of the account.")], data_dir: DataDir = None) -> None:
+    """Create an account; its id is printed on stdout. `allaprima keys create --account` gives it keys."""
+    with refusals():
+        from allaprima.cli.operator_client import ask_operator
+
+        created = ask_operator(store_settings(data_dir), lambda operator: operator.create_account(name))
+    typer.echo(created["id"])
+
+
+@app.command("list")
+def list_all(data_dir: DataDir = None) -> None:
+    """List all accounts with their balance, oldest first."""
+    with refusals():
+        from allaprima.cli.operator_client import ask_operator
+
+        accounts = ask_operator(store_settings(data_dir), lambda operator: operator.list_accounts())
+    table = Table("id", "name", "balance, credits", "balance, USD", "held, credits")
+    for account in accounts:
+        usd = f"{to_usd(account['balance']):.6f}"
+        table.add_row(account["id"], Text(account["name"]), str(account["balance"]), usd, str(account["held"]))
+    Console().print(table)
+
+
+@app.command("credit")
+def credit(
+    account: Annotated[str, typer.Argument(help="Id or name of the account.")],
+    usd: Annotated[
+        str, typer.Argument(metavar="USD", help="US dollars to pay in, such as 25 or 0.5; below zero: to take out.")
+    ],
+    note: Annotated[str | None, typer.Option(help="Note in the ledger.")] = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Pay into an account. Credits come in no other way."""
+    with refusals():
+        from allaprima.cli.operator_client import ask_operator
+
+        credited = ask_operator(
+            store_settings(data_dir), lambda operator: operator.credit_account(account, usd=usd, note=note)
+        )
+    balance = credited["balance"]
+    console.print(f"{credited['name']} now has {balance} credits ({to_usd(balance):.6f} USD)", markup=False)

@@ -1,0 +1,69 @@
+"""`allaprima keys`: create, list and revoke API keys."""
+
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from allaprima.cli.options import DataDir, store_settings
+from allaprima.cli.refusals import console, refusals
+
+app = typer.Typer(no_args_is_help=True, help="Create, list and revoke API keys, also while a server runs.")
+
+
+@app.command("create")
+def create(
+    data_dir: DataDir = None,
+    name: Annotated[str | None, typer.Option(help="Name of the key.")] = None,
+    account: Annotated[str | None, typer.Option(help="Id or name of its account.", show_default="the first")] = None,
+    management: Annotated[
+        bool, typer.Option("--management", help="The key manages keys, and generates no images.")
+    ] = False,
+) -> None:
+    """Create a key. It is printed on stdout, and can't be shown again."""
+    with refusals():
+        from allaprima.cli.operator_client import ask_operator
+
+        created = ask_operator(
+            store_settings(data_dir),
+            lambda operator: operator.create_key(name=name, account=account, is_management=management),
+        )
+    console.print(f"created the key {created['prefix']}; it is shown only now:")
+    typer.echo(created["key"])
+
+
+@app.command("list")
+def list_all(data_dir: DataDir = None) -> None:
+    """List all keys, oldest first."""
+    with refusals():
+        from allaprima.cli.operator_client import ask_operator
+
+        keys = ask_operator(store_settings(data_dir), lambda operator: operator.list_keys())
+    table = Table("prefix", "name", "created", "kind", "state")
+    for key in keys:
+        created = datetime.fromtimestamp(key["created_at"], UTC).strftime("%Y-%m-%d %H:%M UTC")
+        kind = "management" if key["is_management"] else "ordinary"
+        table.add_row(key["prefix"], Text(key["name"] or ""), created, kind, _state(key))
+    Console().print(table)
+
+
+def _state(key: dict[str, Any]) -> str:
+    if key["revoked_at"] is not None:
+        return "revoked"
+    return "disabled" if key["is_disabled"] else "valid"
+
+
+@app.command("revoke")
+def revoke(
+    prefix: Annotated[str, typer.Argument(help="The key's prefix, the 8 characters after `ap_`.")],
+    data_dir: DataDir = None,
+) -> None:
+    """Make a key invalid from the next request on."""
+    with refusals():
+        from allaprima.cli.operator_client import ask_operator
+
+        ask_operator(store_settings(data_dir), lambda operator: operator.revoke_key(prefix))
+    console.print(f"revoked the key {prefix}", markup=False)

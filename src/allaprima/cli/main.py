@@ -1,0 +1,45 @@
+"""The `allaprima` command: all subcommands composed."""
+
+from typing import Annotated
+
+import typer
+
+from allaprima import __version__
+from allaprima.cli import accounts, doctor, generate, keys, models, pull, serve
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    help="Text to image on your own machine, compatible with the hosted flux/schnell endpoint.",
+)
+app.command(epilog=generate.EXAMPLES)(generate.generate)
+app.command(epilog=serve.EXAMPLES)(serve.serve)
+app.command(epilog=pull.EXAMPLES)(pull.pull)
+app.command()(models.models)
+app.command()(doctor.doctor)
+app.add_typer(keys.app, name="keys")
+app.add_typer(accounts.app, name="accounts")
+
+
+def _print_version(value: bool) -> None:
+    if value:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Run the command line."""
+    try:
+        app()
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None

@@ -1,0 +1,150 @@
+"""The command line's client of the operator's API: over a running server's socket, otherwise in this process."""
+
+import asyncio
+import json
+import socket
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import httpx2
+
+from allaprima.api.operator import create_operator_app
+from allaprima.bootstrap import open_operator
+from allaprima.cli.operator_socket import find_socket
+from allaprima.errors import Error, StoreLocked, StoreUnreachable
+from allaprima.settings import Settings
+
+T = TypeVar("T")
+
+#: How long a server that holds the data folder may take to listen on its socket, in seconds.
+CONNECT_TIMEOUT_S = 10.0
+POLL_INTERVAL_S = 0.1
+ANSWER_TIMEOUT_S = 30.0
+
+
+class OperatorClient:
+    """One method per operation of the operator's API; raises the `Error` that the API answered.
+
+    Records are plain values, as `api.operator` writes them.
+    """
+
+    def __init__(self, http: httpx2.AsyncClient) -> None:
+        self._http = http
+
+    async def create_key(
+        self, *, name: str | None = None, account: str | None = None, is_management: bool = False
+    ) -> dict[str, Any]:
+        """Create a key; return its record, with the key itself as `key`. account: id or name; None: the first."""
+        body = {"name": name, "account": account, "is_management": is_management}
+        return await self._send("POST", "/keys", body)
+
+    async def list_keys(self) -> list[dict[str, Any]]:
+        """Return all keys, oldest first."""
+        return await self._send("GET", "/keys")
+
+    async def revoke_key(self, prefix: str) -> None:
+        """Revoke a key. Raises `KeyNotFound`."""
+        await self._send("POST", "/keys/revoke", {"prefix": prefix})
+
+    async def create_account(self, name: str) -> dict[str, Any]:
+        """Create an account; return its record."""
+        return await self._send("POST", "/accounts", {"name": name})
+
+    async def list_accounts(self) -> list[dict[str, Any]]:
+        """Return all accounts, oldest first; money in credits."""
+        return await self._send("GET", "/accounts")
+
+    async def credit_account(self, account: str, *, usd: str, note: str | None = None) -> dict[str, Any]:
+        """Pay a decimal number of US dollars into an account; return its record. account: id or name."""
+        return await self._send("POST", "/accounts/credit", {"account": account, "usd": usd, "note": note})
+
+    async def _send(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
+        # In ASCII: an argument of the command line that is not UTF-8 is a text that UTF-8 can't hold.
+        content = None if body is None else json.dumps(body).encode()
+        try:
+            answer = await self._http.request(
+                method, path, content=content, headers={"content-type": "application/json"}
+            )
+        except httpx2.TransportError as exc:
+            raise StoreUnreachable(f"the server did not answer: {type(exc).__name__}") from exc
+        if answer.is_success:
+            return answer.json()
+        raise error_of(answer)
+
+
+def error_of(answer: httpx2.Response) -> Error:
+    """Return the error of an answer that is not a success: of the class whose code it names, with its message."""
+    try:
+        body = answer.json()
+        code, message = body["code"], body["message"]
+    except (ValueError, KeyError, TypeError):
+        return Error(f"the operator's API failed with status {answer.status_code}; the server's log says why")
+    kind = {one.code: one for one in _with_subclasses(Error)}.get(code, Error)
+    # Constructors of the classes differ, and the answer has the finished message.
+    error = kind.__new__(kind)
+    Error.__init__(error, message)
+    return error
+
+
+def _with_subclasses(kind: type[Error]) -> Iterator[type[Error]]:
+    yield kind
+    for subclass in kind.__subclasses__():
+        yield from _with_subclasses(subclass)
+
+
+def ask_operator(settings: Settings, action: Callable[[OperatorClient], Awaitable[T]]) -> T:
+    """Run an action on the configured data folder.
+
+    Raises the action's error, `StoreError`, or `StoreUnreachable` when a server holds the folder and does not answer.
+    """
+
+    async def run() -> T:
+        async with connect(settings) as client:
+            return await action(client)
+
+    return asyncio.run(run())
+
+
+@asynccontextmanager
+async def connect(settings: Settings, timeout_s: float = CONNECT_TIMEOUT_S) -> AsyncIterator[OperatorClient]:
+    """Open a client of the configured data folder. Raises what `ask_operator` does."""
+    async with AsyncExitStack() as stack:
+        transport = await _open_transport(settings, stack, timeout_s)
+        http = httpx2.AsyncClient(
+            transport=transport, base_url="http://allaprima", timeout=ANSWER_TIMEOUT_S, trust_env=False
+        )
+        yield OperatorClient(await stack.enter_async_context(http))
+
+
+async def _open_transport(settings: Settings, stack: AsyncExitStack, timeout_s: float) -> httpx2.AsyncBaseTransport:
+    """Return a way to the operator's API. stack: holds the data folder open, where no server does."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        try:
+            operator = await stack.enter_async_context(open_operator(settings))
+        except StoreLocked as exc:
+            path = find_socket(settings.store.data_dir)
+            if _accepts(path):
+                return httpx2.AsyncHTTPTransport(uds=str(path))
+            if time.monotonic() > deadline:
+                raise StoreUnreachable(
+                    f"{exc.message}, and does not answer at {path}; its log says whether it could bind a socket. If it "
+                    "could not, stop the server to use this command"
+                ) from exc
+            # It may be starting, or be another command that is about to end.
+            await asyncio.sleep(POLL_INTERVAL_S)
+        else:
+            return httpx2.ASGITransport(create_operator_app(operator))
+
+
+def _accepts(path: Path) -> bool:
+    """Whether a server listens at a path."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(str(path))
+        except OSError:
+            return False
+    return True

@@ -1,0 +1,166 @@
+"""Serves the API on a TCP socket and the operator's API on a Unix socket, in one event loop."""
+
+import asyncio
+import gc
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Generator
+from contextlib import asynccontextmanager, contextmanager, nullcontext
+
+import uvicorn
+from rich.console import Console
+from starlette.types import ASGIApp
+from uvicorn.loops.auto import auto_loop_factory
+
+from allaprima.api.app import create_app
+from allaprima.api.operator import create_operator_app
+from allaprima.bootstrap import open_service
+from allaprima.cli.logs import configure_logs
+from allaprima.cli.operator_socket import operator_listener
+from allaprima.cli.traces import exported_traces
+from allaprima.domain.ports import Engine
+from allaprima.engine.build import build_engine
+from allaprima.errors import SettingsError
+from allaprima.service.app import Service
+from allaprima.settings import ServerSettings, Settings
+
+#: Seconds after the first signal until unfinished jobs go back to the queue.
+DRAIN_AFTER_S = 18
+#: Seconds after the first signal until open connections are cut.
+SHUTDOWN_TIMEOUT_S = 20
+BACKLOG = 2048
+#: Seconds that an idle connection is kept: longer than clients keep theirs, so that the server closes none in use.
+KEEP_ALIVE_S = 75
+#: Seconds after which the thread that runs Python releases the interpreter's lock to another.
+SWITCH_INTERVAL_S = 0.0005
+
+
+class _Server(uvicorn.Server):
+    """A uvicorn server that leaves the signals to `run`, which stops two servers."""
+
+    @contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        with nullcontext():
+            yield
+
+
+def run(settings: Settings, console: Console) -> None:
+    """Serve until a signal comes. Raises `Error`s that keep the server from starting or end it."""
+    configure_logs(settings.server.log_format)
+    # The engine's thread holds the interpreter's lock between two kernels. An answer passes between threads a dozen
+    # times, and would wait 5 ms, the default, each time.
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    engine = build_engine(settings.engine)
+    listener = _bind(settings.server)
+    traces, runner = exported_traces(settings.server.traces_endpoint), asyncio.Runner(loop_factory=auto_loop_factory())
+    with listener, traces, runner:
+        runner.run(_serve(settings, engine, listener, console))
+
+
+def _bind(settings: ServerSettings) -> socket.socket:
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    # With the protocol given: asyncio sets TCP_NODELAY (saves 40 ms an answer) on such sockets only.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((settings.host, settings.port))
+        # A client that connects as soon as it reads the greeting is not refused.
+        listener.listen(BACKLOG)
+    except OSError as exc:
+        listener.close()
+        where = f"{settings.host}:{settings.port}"
+        raise SettingsError(f"can't listen on {where}: {exc.strerror}; choose another with --port or --host") from exc
+    return listener
+
+
+async def _serve(settings: Settings, engine: Engine, listener: socket.socket, console: Console) -> None:
+    async with open_service(settings, engine=engine) as service:
+        main, lifecycle = _server(create_app(settings.server, service)), service.lifecycle
+        loop = asyncio.get_running_loop()
+
+        def stop() -> None:
+            """First signal: finish open requests. Second: requeue them. Third: cut their connections."""
+            main.force_exit = lifecycle.is_draining
+            if main.should_exit:
+                lifecycle.drain()
+            loop.call_later(DRAIN_AFTER_S, lifecycle.drain)
+            # A watcher reconnects with the id of the last event that it saw.
+            lifecycle.close_watches()
+            main.should_exit = True
+
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, stop)
+
+        def abort() -> None:
+            """Stop at once: the models could not be loaded, so no request can be finished."""
+            stop()
+            lifecycle.drain()
+
+        engine.ready.add_done_callback(
+            lambda ready: _freeze_objects() if ready.exception() is None else loop.call_soon_threadsafe(abort)
+        )
+        async with _operator_api(settings, service, console):
+            _greet(settings, service, listener, console)
+            await main.serve(sockets=[listener])
+    if engine.ready.done():
+        engine.ready.result()
+
+
+def _freeze_objects() -> None:
+    """Exclude loaded objects from garbage collection: a full collection would stop all threads for 0.2 s."""
+    gc.collect()
+    gc.freeze()
+
+
+def _server(app: ASGIApp) -> _Server:
+    return _Server(
+        uvicorn.Config(
+            app,
+            # h11, not httptools: with `Upgrade: h2c` httptools leaves the body unread, and it runs as the next request.
+            http="h11",
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            log_level="warning",
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+            timeout_graceful_shutdown=SHUTDOWN_TIMEOUT_S,
+            timeout_keep_alive=KEEP_ALIVE_S,
+            backlog=BACKLOG,
+        )
+    )
+
+
+@asynccontextmanager
+async def _operator_api(settings: Settings, service: Service, console: Console) -> AsyncIterator[None]:
+    """Serve the operator's API while the context lasts, if a socket can be bound."""
+    with operator_listener(settings.store.data_dir) as listener:
+        if listener is None:
+            console.print(
+                "note: no Unix socket can be bound here, so `allaprima keys` and `allaprima accounts` can't reach this "
+                "server while it runs",
+                markup=False,
+            )
+            yield
+            return
+        server = _server(create_operator_app(service.operator))
+        serving = asyncio.create_task(server.serve(sockets=[listener]))
+        try:
+            yield
+        finally:
+            server.should_exit = True
+            await serving
+
+
+def _greet(settings: Settings, service: Service, listener: socket.socket, console: Console) -> None:
+    host, port = listener.getsockname()[:2]
+    shown = f"[{host}]" if ":" in host else host
+    console.print(f"allaprima serves at http://{shown}:{port} (reference at /docs)", markup=False)
+    for model in service.models.served():
+        fallback = f" - served by {model.served_by.id}: its own weights are missing" if model.is_fallback else ""
+        console.print(f"  model {model.id}{fallback}", markup=False)
+    console.print(f"  data in {settings.store.data_dir.resolve()}", markup=False)
+    if service.first_key:
+        console.print(f"  key {service.first_key} (shown only now; more with `allaprima keys create`)", markup=False)

@@ -1,0 +1,126 @@
+"""The operator's client: the same answers and errors over a running server's socket as in this process."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+import uvicorn
+
+from allaprima.api.operator import create_operator_app
+from allaprima.bootstrap import open_operator
+from allaprima.cli.operator_client import OperatorClient, connect, error_of
+from allaprima.cli.operator_socket import operator_listener
+from allaprima.errors import AccountNotFound, Error, InvalidRequest, KeyNotFound, StoreUnreachable
+from allaprima.settings import Settings
+
+Action = Callable[[OperatorClient], Awaitable[Any]]
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(store={"data_dir": tmp_path / "data"})
+
+
+@asynccontextmanager
+async def running_server(settings: Settings) -> AsyncIterator[None]:
+    """Hold the data folder and serve the operator's API on its socket, as `allaprima serve` does."""
+    async with open_operator(settings) as operator:
+        with operator_listener(settings.store.data_dir) as listener:
+            assert listener is not None
+            server = uvicorn.Server(uvicorn.Config(create_operator_app(operator), lifespan="off", log_config=None))
+            serving = asyncio.create_task(server.serve(sockets=[listener]))
+            try:
+                yield
+            finally:
+                server.should_exit = True
+                await serving
+
+
+@pytest.fixture(params=["in process", "over the socket"])
+async def client(request: pytest.FixtureRequest, settings: Settings) -> AsyncIterator[OperatorClient]:
+    if request.param == "in process":
+        async with connect(settings) as opened:
+            yield opened
+    else:
+        async with running_server(settings), connect(settings) as opened:
+            yield opened
+
+
+async def test_keys_and_accounts_are_created_listed_and_changed(client: OperatorClient) -> None:
+    account = await client.create_account("a/b")
+    key = await client.create_key(name="../", account="a/b", is_management=True)
+    credited = await client.credit_account(account["id"], usd="2.5", note="March")
+    await client.revoke_key(key["prefix"])
+
+    [listed] = await client.list_keys()
+    assert (listed["name"], listed["account_id"], listed["is_management"]) == ("../", account["id"], True)
+    assert listed["revoked_at"] is not None
+    assert credited["balance"] == 5_000_000
+    assert await client.list_accounts() == [credited]
+
+
+@pytest.mark.parametrize(
+    ("action", "kind", "message"),
+    [
+        (lambda client: client.revoke_key("../"), KeyNotFound, "there is no valid key with the prefix ../"),
+        (lambda client: client.revoke_key(""), InvalidRequest, "prefix: must not be empty"),
+        (lambda client: client.create_account(""), InvalidRequest, "name: must not be empty"),
+        (lambda client: client.create_account("\udcff"), InvalidRequest, "name: must be valid Unicode"),
+        (
+            lambda client: client.create_key(account="../"),
+            AccountNotFound,
+            "no account is called ../; `allaprima accounts list` shows their ids",
+        ),
+        (
+            lambda client: client.credit_account("a", usd="nan"),
+            InvalidRequest,
+            "usd: must be a number of US dollars from -1,000,000 to 1,000,000; it is nan",
+        ),
+    ],
+    ids=str,
+)
+async def test_an_error_of_the_api_is_raised(
+    client: OperatorClient, action: Action, kind: type[Error], message: str
+) -> None:
+    with pytest.raises(Error) as raised:
+        await action(client)
+
+    assert (type(raised.value), raised.value.message) == (kind, message)
+
+
+def subclasses(kind: type[Error]) -> list[type[Error]]:
+    return [kind, *(found for subclass in kind.__subclasses__() for found in subclasses(subclass))]
+
+
+@pytest.mark.parametrize("kind", subclasses(Error), ids=lambda kind: kind.__name__)
+def test_every_class_of_error_is_raised_from_its_code(kind: type[Error]) -> None:
+    error = error_of(httpx2.Response(400, json={"code": kind.code, "message": "a [message]"}))
+
+    assert (type(error), error.message, str(error)) == (kind, "a [message]", "a [message]")
+    assert (error.problems, error.job_id) == ((), None)
+
+
+@pytest.mark.parametrize("content", [b"", b"Internal Server Error", b"[]", b"{}", b'{"code": "new", "message": "m"}'])
+def test_an_answer_without_a_known_code_is_an_error(content: bytes) -> None:
+    assert type(error_of(httpx2.Response(500, content=content))) is Error
+
+
+async def test_a_server_without_a_socket_is_unreachable(settings: Settings) -> None:
+    async with open_operator(settings):
+        with pytest.raises(StoreUnreachable, match=r"another server works on the data folder .* does not answer"):
+            async with connect(settings, timeout_s=0):
+                pass
+
+
+async def test_a_client_waits_for_a_command_that_holds_the_data_folder(settings: Settings) -> None:
+    async def create() -> dict[str, Any]:
+        async with connect(settings) as client:
+            return await client.create_key()
+
+    created = await asyncio.gather(*(create() for _ in range(3)))
+
+    assert len({key["prefix"] for key in created}) == 3
