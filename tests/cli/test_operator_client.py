@@ -81,7 +81,7 @@ async def test_keys_and_accounts_are_created_listed_and_changed(client: Operator
             "usd: must be a number of US dollars from -1,000,000 to 1,000,000; it is nan",
         ),
     ],
-    ids=str,
+    ids=["revoke ../", "revoke nothing", "create nothing", "create bytes", "account ../", "credit nan"],
 )
 async def test_an_error_of_the_api_is_raised(
     client: OperatorClient, action: Action, kind: type[Error], message: str
