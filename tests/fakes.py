@@ -110,7 +110,7 @@ class FakeEngine(Engine):
         for job_id in tuple(self._held):
             self.finish(job_id)
 
-    def submit(self, job_id: str, request: GenerationRequest, progress: Progress) -> Future[GenerationResult]:
+    def enqueue(self, job_id: str, request: GenerationRequest, progress: Progress) -> Future[GenerationResult]:
         assert not self._is_closed, "a closed engine is given no requests"
         self.requests[job_id] = request
         self._progress[job_id] = progress

@@ -30,7 +30,7 @@ def test_engine_has_the_built_in_model_and_loads_it_when_started() -> None:
     [info] = engine.models
     assert (info.id, info.precision) == (SKETCH_ID, Precision.FP32)
     assert info.revision
-    assert engine.submit("job", REQUEST, StepCallback()).result(LIMIT_S).revision == info.revision
+    assert engine.enqueue("job", REQUEST, StepCallback()).result(LIMIT_S).revision == info.revision
     engine.close()
 
 

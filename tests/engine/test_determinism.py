@@ -69,7 +69,7 @@ def new_engine(max_concurrency: int = 1) -> LocalEngine:
 
 def generate(engine: LocalEngine, *requests: GenerationRequest) -> list[list[bytes]]:
     """Submit all requests at once; return the files of each."""
-    futures = [engine.submit(str(uuid7()), request, StepCallback()) for request in requests]
+    futures = [engine.enqueue(str(uuid7()), request, StepCallback()) for request in requests]
     return [[image.data for image in future.result(LIMIT_S).images] for future in futures]
 
 
@@ -146,10 +146,10 @@ def test_safety_checker_does_not_change_the_image(engine: LocalEngine, request_:
 
 @KERNELS
 def test_concurrent_requests_change_no_bit_and_no_score(engine: LocalEngine, request_: GenerationRequest) -> None:
-    alone = engine.submit("alone", request_, StepCallback()).result(LIMIT_S).images
+    alone = engine.enqueue("alone", request_, StepCallback()).result(LIMIT_S).images
     concurrent = new_engine(max_concurrency=3)
     requests = (request_, *OTHERS, request_, request_)
-    futures = [concurrent.submit(str(uuid7()), request, StepCallback()) for request in requests]
+    futures = [concurrent.enqueue(str(uuid7()), request, StepCallback()) for request in requests]
     found = [future.result(LIMIT_S).images for future in futures]
     concurrent.close()
 
@@ -206,7 +206,7 @@ from allaprima.settings import EngineSettings
 engine = build_engine(EngineSettings())
 engine.start()
 for path, fields in json.loads(sys.argv[1]).items():
-    result = engine.submit(path, GenerationRequest(**fields), StepCallback()).result()
+    result = engine.enqueue(path, GenerationRequest(**fields), StepCallback()).result()
     Path(path).write_bytes(result.images[0].data)
 engine.close()
 """

@@ -99,7 +99,7 @@ def test_engine_is_ready_and_has_revisions_once_its_models_are_loaded(scripted: 
 
     engine = LocalEngine(open_roster(()), load)
     engine.start()
-    future = engine.submit("early", REQUEST, StepCallback())
+    future = engine.enqueue("early", REQUEST, StepCallback())
     assert not engine.is_ready
     [info] = engine.models
     assert (info.id, info.revision) == (SKETCH_ID, "")
@@ -120,7 +120,7 @@ def test_loading_error_fails_ready_and_closing_fails_queued_requests(error: Exce
 
     engine = LocalEngine(open_roster(()), load)
     engine.start()
-    waiting = engine.submit("waiting", REQUEST, StepCallback())
+    waiting = engine.enqueue("waiting", REQUEST, StepCallback())
 
     assert engine.ready.exception(LIMIT_S) is error
     assert not engine.is_ready
@@ -132,7 +132,7 @@ def test_loading_error_fails_ready_and_closing_fails_queued_requests(error: Exce
 def test_requests_are_generated_in_order_of_submission(engine: LocalEngine, scripted: ScriptedGenerator) -> None:
     prompts = [f"prompt {number}" for number in range(8)]
 
-    futures = [engine.submit(prompt, REQUEST.changed(prompt=prompt), StepCallback()) for prompt in prompts]
+    futures = [engine.enqueue(prompt, REQUEST.changed(prompt=prompt), StepCallback()) for prompt in prompts]
 
     assert [future.result(LIMIT_S).images[0].data.decode() for future in futures] == prompts
     assert scripted.prompts == prompts
@@ -141,7 +141,7 @@ def test_requests_are_generated_in_order_of_submission(engine: LocalEngine, scri
 def test_steps_are_reported_in_order(engine: LocalEngine) -> None:
     seen: list[StepDone] = []
 
-    engine.submit("steps", REQUEST, StepCallback(seen.append)).result(LIMIT_S)
+    engine.enqueue("steps", REQUEST, StepCallback(seen.append)).result(LIMIT_S)
 
     assert seen == [StepDone(1, 3), StepDone(2, 3), StepDone(3, 3)]
 
@@ -151,7 +151,7 @@ def test_requests_run_concurrently_up_to_the_maximum(scripted: ScriptedGenerator
     engine.start()
     gates = [Gate() for _ in range(3)]
     requests = [REQUEST.changed(prompt=f"prompt {number}") for number in range(3)]
-    futures = [engine.submit(str(number), requests[number], gate) for number, gate in enumerate(gates)]
+    futures = [engine.enqueue(str(number), requests[number], gate) for number, gate in enumerate(gates)]
     assert all(gate.reached.wait(LIMIT_S) for gate in gates[:2])
     assert not gates[2].reached.is_set()
 
@@ -168,7 +168,7 @@ def test_closing_ends_all_concurrent_requests(scripted: ScriptedGenerator) -> No
     engine = LocalEngine(open_roster(()), lambda _check: {SKETCH_ID: scripted}, max_concurrency=3)
     engine.start()
     gates = [Gate() for _ in range(4)]
-    futures = [engine.submit(str(number), REQUEST, gate) for number, gate in enumerate(gates)]
+    futures = [engine.enqueue(str(number), REQUEST, gate) for number, gate in enumerate(gates)]
     assert all(gate.reached.wait(LIMIT_S) for gate in gates[:3])
     closing = threading.Thread(target=engine.close)
     closing.start()
@@ -181,9 +181,9 @@ def test_closing_ends_all_concurrent_requests(scripted: ScriptedGenerator) -> No
 
 def test_request_cancelled_while_queued_never_starts(engine: LocalEngine, scripted: ScriptedGenerator) -> None:
     gate = Gate()
-    first = engine.submit("first", REQUEST, gate)
+    first = engine.enqueue("first", REQUEST, gate)
     assert gate.reached.wait(LIMIT_S)
-    waiting = engine.submit("waiting", REQUEST.changed(prompt="never"), StepCallback())
+    waiting = engine.enqueue("waiting", REQUEST.changed(prompt="never"), StepCallback())
 
     engine.cancel("waiting")
 
@@ -196,8 +196,8 @@ def test_request_cancelled_while_queued_never_starts(engine: LocalEngine, script
 
 def test_request_cancelled_while_running_stops_and_the_next_one_runs(engine: LocalEngine) -> None:
     gate = Gate()
-    running = engine.submit("running", REQUEST, gate)
-    following = engine.submit("following", REQUEST, StepCallback())
+    running = engine.enqueue("running", REQUEST, gate)
+    following = engine.enqueue("following", REQUEST, StepCallback())
     assert gate.reached.wait(LIMIT_S)
 
     engine.cancel("running")
@@ -209,20 +209,20 @@ def test_request_cancelled_while_running_stops_and_the_next_one_runs(engine: Loc
 
 
 def test_cancelling_a_finished_or_unknown_request_does_nothing(engine: LocalEngine) -> None:
-    engine.submit("done", REQUEST, StepCallback()).result(LIMIT_S)
+    engine.enqueue("done", REQUEST, StepCallback()).result(LIMIT_S)
 
     engine.cancel("done")
     engine.cancel("unknown")
 
-    assert engine.submit("done", REQUEST, StepCallback()).result(LIMIT_S).images
+    assert engine.enqueue("done", REQUEST, StepCallback()).result(LIMIT_S).images
 
 
 def test_future_cancelled_by_its_owner_does_not_stop_the_engine(engine: LocalEngine) -> None:
     gate = Gate()
-    engine.submit("first", REQUEST, gate)
+    engine.enqueue("first", REQUEST, gate)
     assert gate.reached.wait(LIMIT_S)
-    abandoned = engine.submit("abandoned", REQUEST, StepCallback())
-    following = engine.submit("following", REQUEST, StepCallback())
+    abandoned = engine.enqueue("abandoned", REQUEST, StepCallback())
+    following = engine.enqueue("following", REQUEST, StepCallback())
 
     assert abandoned.cancel()
     gate.opened.set()
@@ -234,9 +234,9 @@ def test_future_cancelled_by_its_owner_does_not_stop_the_engine(engine: LocalEng
 
 def test_closing_fails_running_and_queued_requests(engine: LocalEngine, scripted: ScriptedGenerator) -> None:
     gate = Gate()
-    futures = [engine.submit("running", REQUEST, gate)]
+    futures = [engine.enqueue("running", REQUEST, gate)]
     assert gate.reached.wait(LIMIT_S)
-    futures += [engine.submit(f"waiting {n}", REQUEST.changed(prompt="never"), StepCallback()) for n in range(3)]
+    futures += [engine.enqueue(f"waiting {n}", REQUEST.changed(prompt="never"), StepCallback()) for n in range(3)]
     closing = threading.Thread(target=engine.close)
 
     closing.start()
@@ -257,7 +257,7 @@ def test_engine_can_be_closed_twice(engine: LocalEngine) -> None:
 
 def test_unexpected_error_fails_that_request_alone(engine: LocalEngine, caplog: pytest.LogCaptureFixture) -> None:
     futures = [
-        engine.submit(str(number), request, StepCallback()) for number, request in enumerate((REQUEST, CRASH, REQUEST))
+        engine.enqueue(str(number), request, StepCallback()) for number, request in enumerate((REQUEST, CRASH, REQUEST))
     ]
 
     failure = futures[1].exception(LIMIT_S)
@@ -270,7 +270,7 @@ def test_unexpected_error_fails_that_request_alone(engine: LocalEngine, caplog: 
 
 def test_expected_error_fails_its_request_unchanged(engine: LocalEngine) -> None:
     refused, next_one = (
-        engine.submit(str(number), request, StepCallback()) for number, request in enumerate((REFUSE, REQUEST))
+        engine.enqueue(str(number), request, StepCallback()) for number, request in enumerate((REFUSE, REQUEST))
     )
 
     failure = refused.exception(LIMIT_S)
@@ -281,7 +281,7 @@ def test_expected_error_fails_its_request_unchanged(engine: LocalEngine) -> None
 
 
 def test_request_for_a_model_that_is_not_loaded_fails_and_names_it(engine: LocalEngine) -> None:
-    failure = engine.submit("old", REQUEST.changed(model="mine/own"), StepCallback()).exception(LIMIT_S)
+    failure = engine.enqueue("old", REQUEST.changed(model="mine/own"), StepCallback()).exception(LIMIT_S)
 
     assert isinstance(failure, GenerationFailed)
     assert failure.message == "the model mine/own is no longer loaded; start the server with it again"
@@ -291,8 +291,8 @@ def test_request_for_a_model_that_is_not_loaded_fails_and_names_it(engine: Local
 def test_built_in_model_stops_when_cancelled_and_generates_the_next_request(sketch_engine: LocalEngine) -> None:
     gate = Gate()
     request = REQUEST.changed(prompt="a red apple", steps=12, count=4)
-    running = sketch_engine.submit("running", request, gate)
-    following = sketch_engine.submit("following", request.changed(steps=1, count=1), StepCallback())
+    running = sketch_engine.enqueue("running", request, gate)
+    following = sketch_engine.enqueue("following", request.changed(steps=1, count=1), StepCallback())
     assert gate.reached.wait(LIMIT_S)
 
     sketch_engine.cancel("running")
@@ -313,7 +313,7 @@ def test_closing_stops_loading_at_its_next_check(scripted: ScriptedGenerator) ->
 
     engine = LocalEngine(open_roster(()), load)
     engine.start()
-    waiting = engine.submit("a", REQUEST, StepCallback())
+    waiting = engine.enqueue("a", REQUEST, StepCallback())
     assert asked.wait(10)
 
     engine.close()

@@ -50,7 +50,7 @@ class Engine(Roster, Protocol):
     def start(self) -> None:
         """Start to load the models, and then to generate."""
 
-    def submit(self, job_id: str, request: GenerationRequest, progress: Progress) -> Future[GenerationResult]:
+    def enqueue(self, job_id: str, request: GenerationRequest, progress: Progress) -> Future[GenerationResult]:
         """Queue a request; the Future fails with `Cancelled`, `Draining` or `GenerationFailed`, or is cancelled."""
 
     def cancel(self, job_id: str) -> None:

@@ -36,7 +36,7 @@ RETRY_AFTER_S = 5
 
 @dataclass(slots=True)
 class QueuedRequest:
-    """A request from `submit` to its end."""
+    """A request from `enqueue` to its end."""
 
     job_id: str
     request: GenerationRequest
@@ -102,7 +102,7 @@ class LocalEngine(Engine):
         """Start to load the models, and then to generate. Requests submitted before are queued."""
         self._first_thread.start()
 
-    def submit(self, job_id: str, request: GenerationRequest, progress: Progress) -> Future[GenerationResult]:
+    def enqueue(self, job_id: str, request: GenerationRequest, progress: Progress) -> Future[GenerationResult]:
         """Queue a request. The Future fails with `Cancelled`, `Draining` or `GenerationFailed`, or is cancelled."""
         queued = QueuedRequest(job_id, request, progress)
         self._unfinished[job_id] = queued

@@ -114,7 +114,7 @@ class JobRunner:
         self._eta.submitted(job)
         if job.id in self._cancelled:
             raise Cancelled
-        future = self._engine.submit(job.id, job.request, self._reporter.progress(job))
+        future = self._engine.enqueue(job.id, job.request, self._reporter.progress(job))
         try:
             return await asyncio.wrap_future(future)
         except asyncio.CancelledError:
