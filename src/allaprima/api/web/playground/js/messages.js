@@ -1,26 +1,26 @@
-/** What went wrong, in words that say what to do. */
+/** Messages of errors, with advice, and the texts of times and amounts. */
 
-/** By the error's code, as `error.code` of an answer or `error` of a failed job has it. */
+/** By error code: `error.code` of a response or of a failed job. */
 const ADVICE = {
-  invalid_api_key: "This key is not good here, or it was deleted or disabled. Sign in with another one.",
-  management_key_required: "This needs a management key. Sign in with one, or ask whoever runs the server.",
-  ordinary_key_required: "A management key makes keys and paints nothing. Sign in with one of the keys it made.",
-  scope_missing: "This key may not paint. A management key can give it the scope model:image.",
-  out_of_credits: "The account has no credits left. Whoever runs the server can add some: allaprima accounts credit.",
+  invalid_api_key: "This key is not valid here, or it was deleted or disabled. Sign in with another one.",
+  management_key_required: "This needs a management key. Sign in with one, or ask the operator of the server.",
+  ordinary_key_required: "A management key makes keys and generates no images. Sign in with one of the keys it made.",
+  scope_missing: "This key may not generate images. A management key can give it the scope model:image.",
+  out_of_credits: "The account has no credits left. The operator of the server can add some: allaprima accounts credit.",
   key_limit_reached: "This key has reached its spend limit. Wait for the next window, or raise the limit with a management key.",
   queue_full: "The queue is full. Try again in a while.",
   rate_limit_exceeded: "Too many requests in this minute. Try again in a while.",
-  draining: "The server is stopping. Jobs it has accepted are painted after its next start.",
+  draining: "The server is stopping. Jobs it has accepted are generated after its next start.",
   job_not_found: "This job is gone: it was deleted, or is another account's.",
-  image_not_found: "This picture is gone: it was deleted, or its time was over.",
+  image_not_found: "This image is gone: it was deleted or has expired.",
   job_finished: "It has ended already.",
   start_deadline_missed: "It did not start in time. Try again when less is waiting.",
-  generation_failed: "Painting failed. Try again; if it fails again, try another size or model.",
+  generation_failed: "Generation failed. Try again; if it fails again, try another size or model.",
   model_not_found: "This server does not serve that model. Choose another one.",
-  offline: "The server can't be reached. Look whether it runs, and whether this machine is connected.",
+  offline: "The server can't be reached. Check that it runs, and that this machine is connected.",
 };
 
-/** An answer that is an error, or none at all (`code` "offline", `status` 0). */
+/** An error response, or no response at all (`code` "offline", `status` 0). */
 export class ApiError extends Error {
   constructor(status, code, message, retryAfterMs = 0) {
     super(message);
@@ -31,31 +31,31 @@ export class ApiError extends Error {
 }
 
 /** @param {any} error @returns {string} What happened and what to do. */
-export function inWords(error) {
-  if (!(error instanceof ApiError)) return `Something unforeseen happened: ${error?.message ?? error}`;
-  const said = error.message.replace(/^Body validation error! /, "");
+export function messageOf(error) {
+  if (!(error instanceof ApiError)) return `Unexpected error: ${error?.message ?? error}`;
+  const message = error.message.replace(/^Body validation error! /, "");
   const advice = ADVICE[error.code];
-  if (!advice) return said || `The server answered ${error.status}.`;
-  return error.code === "offline" || said === "" ? advice : `${said.replace(/\.?$/, ".")} ${advice}`;
+  if (!advice) return message || `The server answered ${error.status}.`;
+  return error.code === "offline" || message === "" ? advice : `${message.replace(/\.?$/, ".")} ${advice}`;
 }
 
-/** The same, of what is tried again without anybody's doing. */
-export function inWordsOfWaiting(error) {
+/** The message of an error after which the page retries by itself. */
+export function waitingMessageOf(error) {
   const why = { queue_full: "The queue is full", rate_limit_exceeded: "Too many requests in this minute", offline: "The server can't be reached" };
-  return `${why[error.code] ?? inWords(error)}; trying again by itself …`;
+  return `${why[error.code] ?? messageOf(error)}; retrying …`;
 }
 
 /** What to do about a failed job's error, or "". */
 export const adviceOn = (code) => ADVICE[code] ?? "";
 
-/** Seconds as people say them. */
+/** A duration in seconds as text. */
 export function seconds(number) {
   if (number < 0.95) return `${Math.max(0.1, number).toFixed(1)} s`;
   if (number < 90) return `${Math.round(number)} s`;
   return `${Math.round(number / 60)} min`;
 }
 
-/** US dollars, with as many digits as it takes to see something. */
+/** US dollars, with more digits for small amounts. */
 export function dollars(number) {
   const digits = number !== 0 && Math.abs(number) < 0.1 ? 5 : 2;
   return new Intl.NumberFormat(undefined, { style: "currency", currency: "USD", maximumFractionDigits: digits }).format(number);
