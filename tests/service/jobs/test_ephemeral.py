@@ -31,7 +31,7 @@ async def test_images_that_are_not_stored_are_delivered_once(
 ) -> None:
     done = await finish(service, await submit(service, owner, store=False))
     delivered = await service.images.deliver(done)
-    assert delivered.ephemeral == engine.paint(REQUEST)
+    assert delivered.ephemeral == engine.generate(REQUEST)
     with pytest.raises(ImageNotFound):
         await service.images.deliver(done)
     assert list((tmp_path / "images").iterdir()) == []
