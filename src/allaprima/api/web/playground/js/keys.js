@@ -23,7 +23,7 @@ export class Keys {
 
   async #make() {
     await this.#do(async (api) => {
-      const limit = limitOf(byId("key-limit").value, byId("key-window").value);
+      const limit = limitOf(byId("key-limit").value, byId("key-period").value);
       const { data } = await api.post("/v1/keys", { name: byId("key-name").value || null, limit });
       const copy = element("button", { type: "button", onclick: async () => confirmOn(copy, (await copyText(data.key)) ? "Copied" : "Not allowed") }, "Copy");
       byId("made-key").replaceChildren("The new key, shown only now: ", element("code", {}, data.key), " ", copy);

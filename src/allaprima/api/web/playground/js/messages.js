@@ -7,7 +7,7 @@ const ADVICE = {
   ordinary_key_required: "A management key makes keys and generates no images. Sign in with one of the keys it made.",
   scope_missing: "This key may not generate images. A management key can give it the scope model:image.",
   out_of_credits: "The account has no credits left. The operator of the server can add some: allaprima accounts credit.",
-  key_limit_reached: "This key has reached its spend limit. Wait for the next window, or raise the limit with a management key.",
+  key_limit_reached: "This key has reached its spend limit. Wait for the next period, or raise the limit with a management key.",
   queue_full: "The queue is full. Try again in a while.",
   rate_limit_exceeded: "Too many requests in this minute. Try again in a while.",
   draining: "The server is stopping. Jobs it has accepted are generated after its next start.",
