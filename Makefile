@@ -26,8 +26,8 @@ $(VENV)/.dev: pyproject.toml $(KERNELS)
 
 install: $(VENV)/.run ## set up what running needs
 
-run: $(VENV)/.run ## serve, and paint the first picture through the API
-	$(BIN)/python tools/first_picture.py --data-dir $(DATA) --port $(PORT)
+run: $(VENV)/.run ## serve, and generate a first image through the API
+	$(BIN)/python tools/first_image.py --data-dir $(DATA) --port $(PORT)
 
 test: $(VENV)/.dev check ## check the code, then run every test
 	OMP_WAIT_POLICY=passive $(BIN)/pytest --numprocesses auto --dist loadfile
@@ -83,7 +83,7 @@ sheet: $(VENV)/.dev ## generate the grid of the README and the sheet of 64 promp
 screenshots: $(VENV)/.dev ## take the playground's screenshots (needs Chromium)
 	PYTHONPATH=bench $(BIN)/python tools/screenshots.py
 
-bench-playground: $(VENV)/.dev ## measure the playground's first sight (needs Chromium)
+bench-playground: $(VENV)/.dev ## measure how fast the playground loads (needs Chromium)
 	$(BIN)/python bench/playground.py
 
 clean: ## remove what was built and installed

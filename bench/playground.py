@@ -1,7 +1,7 @@
-"""The playground's first sight: its first paint on loopback, the first picture after the first click, and its bytes.
+"""Measure how fast the playground loads: its first paint on loopback, the first image after a click, and its bytes.
 
-In a real headless Chromium, each run in a fresh profile against a real server that has painted nothing for it yet.
-First paint is the browser's own `first-contentful-paint`. Prints a table in Markdown with machine and date.
+Each run is a headless Chromium with a fresh profile and a new server. First paint is the browser's
+`first-contentful-paint`. Prints a table in Markdown with machine and date.
 """
 
 import argparse
@@ -24,21 +24,21 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=9)
     options = parser.parse_args()
     files = [file for file in PLAYGROUND_FOLDER.rglob("*") if file.suffix in (".js", ".css", ".html")]
-    paints, pictures = [], []
+    paints, images = [], []
     for _ in range(options.runs):
         with tempfile.TemporaryDirectory() as folder, server(Path(folder) / "data") as (address, key, _process):
-            paint, picture = first_sight(address, key)
+            paint, image = load(address, key)
             paints.append(paint)
-            pictures.append(picture)
+            images.append(image)
     print(f"{cpu_name()}, {dt.datetime.now(dt.UTC):%Y-%m-%d}, medians of {options.runs}\n")
     print("| figure | value | limit |\n|---|---|---|")
     print(f"| first paint, ms | {statistics.median(paints):.0f} (at most {max(paints):.0f}) | 300 |")
-    print(f"| first click to picture, s | {statistics.median(pictures):.2f} (at most {max(pictures):.2f}) | 2 |")
+    print(f"| first click to image, s | {statistics.median(images):.2f} (at most {max(images):.2f}) | 2 |")
     print(f"| page, scripts and styles, kB | {sum(file.stat().st_size for file in files) / 1000:.0f} | 150 |")
 
 
-def first_sight(address: str, key: str) -> tuple[float, float]:
-    """Return the milliseconds to the first paint, and the seconds from the click on an example to its picture."""
+def load(address: str, key: str) -> tuple[float, float]:
+    """Return the milliseconds to the first paint, and the seconds from the click on an example to its image."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
         paint = first_paint(browser, address)
@@ -50,10 +50,10 @@ def first_sight(address: str, key: str) -> tuple[float, float]:
         example.wait_for()
         started = time.perf_counter()
         example.click()
-        page.locator(".run figure.picture .frame img").wait_for()
-        picture = time.perf_counter() - started
+        page.locator(".run figure.image .frame img").wait_for()
+        image = time.perf_counter() - started
         browser.close()
-    return paint, picture
+    return paint, image
 
 
 def first_paint(browser: Browser, address: str) -> float:

@@ -1,6 +1,6 @@
-"""Stand-ins for what the service needs from the world, typed by its protocols, and the real service over them.
+"""Fakes of the ports that the service depends on, typed by their protocols, and the real service on top of them.
 
-The engine here paints a plain colour at once; it can be told to hold, to fail and to flag. Nothing in it needs torch.
+The fake engine returns images of one colour at once; tests can make it hold, fail or flag. It does not need torch.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ from allaprima.errors import Cancelled, Draining, Error
 from allaprima.service.app import Service
 from allaprima.service.outbound import Resolve, resolve
 from allaprima.settings import ServerSettings, Settings
-from clock import NOON, FakeClock  # noqa: F401 - tests import both from here, with the rest
+from clock import NOON, FakeClock  # noqa: F401 - tests import both from here
 
 SKETCH = ModelInfo("allaprima/sketch", "5" * 40, "sketch", "The built-in model.")
 SCHNELL = ModelInfo("flux/schnell", "7" * 40, "FLUX.1 [schnell]", "Four steps.")
@@ -35,15 +35,15 @@ LOCAL = ModelInfo("mine/own", "9" * 40, "own", "A folder of the user's.")
 
 
 @lru_cache(maxsize=256)
-def plain_picture(width: int, height: int, colour: tuple[int, int, int], image_format: ImageFormat) -> bytes:
-    """Return the file of a picture of one colour."""
+def plain_image(width: int, height: int, colour: tuple[int, int, int], image_format: ImageFormat) -> bytes:
+    """Return the file of an image of one colour."""
     file = io.BytesIO()
     Image.new("RGB", (width, height), colour).save(file, image_format.value)
     return file.getvalue()
 
 
 class FakeEngine(Engine):
-    """Paints every request in its seed's colour, at once unless told to hold."""
+    """Generates images in the colour of their seed, at once unless it is holding."""
 
     def __init__(self, *models: ModelInfo, is_ready: bool = True, max_concurrency: int = 1) -> None:
         self._models = models or (SKETCH,)
@@ -54,14 +54,14 @@ class FakeEngine(Engine):
         self._held: dict[str, Future[GenerationResult]] = {}
         self._progress: dict[str, Progress] = {}
         self._arrival = asyncio.Event()
-        #: What was asked, by job id, in the order it came.
+        #: The submitted requests by job id, in order.
         self.requests: dict[str, GenerationRequest] = {}
-        #: Raised instead of painting, while it is set.
+        #: Raised by each generation while it is set.
         self.failure: Error | None = None
-        #: The places of each request's images that are withheld.
+        #: The positions of the images that are withheld, in each request.
         self.flagged: frozenset[int] = frozenset()
         self.warnings: tuple[str, ...] = ()
-        #: Whether it goes on with jobs that are cancelled.
+        #: Whether it finishes jobs that are cancelled.
         self.ignores_cancel = False
 
     @property
@@ -85,27 +85,27 @@ class FakeEngine(Engine):
 
     @property
     def held(self) -> tuple[str, ...]:
-        """The ids of the jobs in its hands."""
+        """The ids of the jobs that it holds."""
         return tuple(self._held)
 
     def tokens(self, request: GenerationRequest) -> TokenCount:
-        """A token a word, of which it reads ten."""
+        """Count one token per word, with a limit of ten."""
         return TokenCount(len(request.prompt.split()), 10)
 
     def start(self) -> None:
         assert not self._is_closed
 
     def become_ready(self, *models: ModelInfo) -> None:
-        """Be loaded, and know the models' revisions."""
+        """Finish loading, and set the models."""
         self._is_ready = True
         self._models = models or self._models
 
     def hold(self) -> None:
-        """Take requests without painting them."""
+        """Accept requests without generating them."""
         self._is_holding = True
 
     def release(self) -> None:
-        """Paint what is held, and paint at once from now on."""
+        """Generate the held requests, and each later one at once."""
         self._is_holding = False
         for job_id in tuple(self._held):
             self.finish(job_id)
@@ -124,31 +124,31 @@ class FakeEngine(Engine):
         return future
 
     def step(self, job_id: str, step: int) -> None:
-        """Get on with one request, and show it to whoever looks."""
+        """Advance one request by a step, and report its progress."""
         request, progress = self.requests[job_id], self._progress[job_id]
         progress.step(StepDone(step, request.steps))
         if progress.wants_previews():
-            data = plain_picture(64, 64, (step, 0, 0), ImageFormat.JPEG)
+            data = plain_image(64, 64, (step, 0, 0), ImageFormat.JPEG)
             image = PreviewImage(b"" if self.flagged else data, 0.99 if self.flagged else 0.01, bool(self.flagged))
             progress.preview(Preview(step, request.steps, (image,) * request.count))
 
     def wants_previews(self, job_id: str) -> bool:
-        """Whether a preview of a job would be seen."""
+        """Whether a client follows the previews of a job."""
         return self._progress[job_id].wants_previews()
 
     async def until_held(self, count: int = 1) -> None:
-        """Wait until that many jobs are in its hands."""
+        """Wait until it holds that many jobs."""
         while len(self._held) < count:
             self._arrival.clear()
             await self._arrival.wait()
 
     def finish(self, job_id: str) -> None:
-        """Paint one held request, or fail it."""
+        """Generate one held request, or fail it."""
         future = self._held.pop(job_id)
         if self.failure:
             future.set_exception(self.failure)
         else:
-            future.set_result(self.paint(self.requests[job_id]))
+            future.set_result(self.generate(self.requests[job_id]))
 
     def cancel(self, job_id: str) -> None:
         if not self.ignores_cancel and (future := self._held.pop(job_id, None)):
@@ -160,14 +160,14 @@ class FakeEngine(Engine):
             _, future = self._held.popitem()
             future.set_exception(Draining(retry_after_s=5))
 
-    def paint(self, request: GenerationRequest) -> GenerationResult:
+    def generate(self, request: GenerationRequest) -> GenerationResult:
         model = next(info for info in self._models if info.id == request.model)
         images = []
-        for place in range(request.count):
-            seed = request.seed + place
-            is_flagged = request.check_safety and place in self.flagged
+        for position in range(request.count):
+            seed = request.seed + position
+            is_flagged = request.check_safety and position in self.flagged
             colour = (0, 0, 0) if is_flagged else (255, seed % 251, seed // 251 % 251)
-            data = plain_picture(request.width, request.height, colour, request.image_format)
+            data = plain_image(request.width, request.height, colour, request.image_format)
             score = (0.99 if is_flagged else 0.01) if request.check_safety else None
             images.append(GeneratedImage(data, seed, score, is_flagged))
         timings = Timings(text=0.25, steps=(0.125,) * request.steps, decode=0.5, safety=0.0625, encode=0.03125)
@@ -203,7 +203,7 @@ def client_of(
 ) -> httpx2.AsyncClient:
     """Return a client of the API over a service, without sockets.
 
-    key: sent with every request. address: where the client seems to be.
+    key: sent with every request. address: the client's address.
     """
     app = create_app(settings or ServerSettings(), service)
     transport = httpx2.ASGITransport(app, client=(address, 40000))
@@ -212,12 +212,12 @@ def client_of(
 
 
 def with_clock(service: Service, clock: Clock) -> Service:
-    """Return the same service with another clock at its door."""
+    """Return the same service with another clock."""
     return replace(service, clock=clock)
 
 
 async def ended(service: Service, job_id: str) -> Job:
-    """Return a job when it has ended."""
+    """Wait until a job has ended, and return it."""
     job = await service.job_records.get(job_id)
     assert job is not None
     return await service.jobs.wait(job, 60)

@@ -1,4 +1,4 @@
-"""Take the playground's screenshots for the README and the docs: light, dark and on a phone, with a fresh server."""
+"""Take the screenshots of the playground for the README and the docs, light, dark and on a phone, from a new server."""
 
 import shutil
 import tempfile
@@ -15,7 +15,7 @@ SHEET = "a red apple, blue background\na fox in the forest\na rocket in space"
 
 
 def main() -> None:
-    """Write the pictures into docs/images."""
+    """Write the screenshots into docs/images."""
     FOLDER.mkdir(parents=True, exist_ok=True)
     with (
         tempfile.TemporaryDirectory() as folder,
@@ -32,12 +32,12 @@ def main() -> None:
 def take(
     browser: Browser, address: str, key: str, *, name: str, scheme: Literal["light", "dark"], size: tuple[int, int]
 ) -> None:
-    """Take one: Paint with the seed page's prompt, or in the dark a sheet of Explore."""
+    """Take one screenshot: Paint with the example prompt, or for `dark` a sheet of Explore."""
     page = browser.new_page(viewport={"width": size[0], "height": size[1]}, color_scheme=scheme)
     page.goto(f"{address}/")
     page.fill("#key", key)
     page.press("#key", "Enter")
-    page.locator("#who").wait_for()
+    page.locator("#user").wait_for()
     page.fill("#seed", "0")
     page.check("#lock")
     if name == "dark":
@@ -50,7 +50,7 @@ def take(
     else:
         page.fill("#prompt", PROMPT)
         page.press("#prompt", "Control+Enter")
-        page.locator(".run figure.picture .frame img").wait_for()
+        page.locator(".run figure.image .frame img").wait_for()
         page.locator("#tokens:not(:empty)").wait_for()
     page.wait_for_timeout(500)
     path = FOLDER / f"playground-{name}.png"

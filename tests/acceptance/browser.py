@@ -1,4 +1,4 @@
-"""A real headless Chromium on the playground, with everything it complains of and everybody it asks written down."""
+"""A real headless Chromium on the playground, which records console errors and all requests."""
 
 import base64
 from collections.abc import Iterator
@@ -14,16 +14,16 @@ from programs import need
 
 @dataclass
 class Visit:
-    """A page, and what was seen while it was open."""
+    """A page, with the console errors and the requests while it was open."""
 
     page: Page
     url: str
-    faults: list[str] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
     requests: list[str] = field(default_factory=list)
 
     @property
     def foreign(self) -> list[str]:
-        """Addresses that are not the server's."""
+        """Requests to other hosts than the server."""
         return [url for url in self.requests if not url.startswith((f"{self.url}/", "data:", "blob:"))]
 
     def sign_in(self, key: str, *, is_remembered: bool = False) -> None:
@@ -32,15 +32,15 @@ class Visit:
         if is_remembered:
             self.page.check("#remember")
         self.page.press("#key", "Enter")
-        self.page.locator("#who").wait_for()
+        self.page.locator("#user").wait_for()
 
     def open(self, view: str) -> None:
         """Go to a view by its link."""
         self.page.click(f'#views a[href="#{view}"]')
         self.page.locator(f"main > section#{view}").wait_for()
 
-    def paint(self, prompt: str, **settings: Any) -> None:
-        """Fill the form and send it off."""
+    def generate(self, prompt: str, **settings: Any) -> None:
+        """Fill the form and submit it."""
         self.page.fill("#prompt", prompt)
         for name, value in settings.items():
             if name in ("count", "model", "preset"):
@@ -53,13 +53,13 @@ class Visit:
         self.page.press("#prompt", "Control+Enter")
 
     def finished(self) -> Any:
-        """Wait for the newest picture of Paint, and return its image."""
-        image = self.page.locator(".run").first.locator("figure.picture .frame img").first
+        """Wait for the newest image of the tab Paint, and return its element."""
+        image = self.page.locator(".run").first.locator("figure.image .frame img").first
         image.wait_for()
         return image
 
     def previewed(self) -> None:
-        """Wait until the newest run of Paint has had a preview; the card counts them, however briefly each is shown."""
+        """Wait until the newest run has shown a preview. The card counts them, so that a brief one is not missed."""
         self.page.locator(".run[data-previews]").first.wait_for()
 
     def drop(self, name: str, data: bytes) -> None:
@@ -89,22 +89,22 @@ def chromium() -> Iterator[Browser]:
 
 @contextmanager
 def visit(browser: Browser, url: str, **options: Any) -> Iterator[Visit]:
-    """Open the playground in a fresh profile; at the end there must have been no fault and no other host.
+    """Open the playground in a fresh profile; fail at the end if there was an error or a request to another host.
 
-    options: of the browser's context, and `faults_expected`, texts that a fault may contain.
+    options: of the browser's context, and `expected_errors`: texts that a console error may contain.
     """
-    expected: tuple[str, ...] = options.pop("faults_expected", ())
+    expected: tuple[str, ...] = options.pop("expected_errors", ())
     context = browser.new_context(**options)
     page = context.new_page()
     page.set_default_timeout(LIMIT_S * 1000)
     seen = Visit(page, url)
-    page.on("console", lambda message: seen.faults.append(message.text) if message.type == "error" else None)
-    page.on("pageerror", lambda error: seen.faults.append(error.message))
+    page.on("console", lambda message: seen.errors.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: seen.errors.append(error.message))
     page.on("request", lambda request: seen.requests.append(request.url))
     page.goto(f"{url}/")
     try:
         yield seen
     finally:
         context.close()
-    assert [fault for fault in seen.faults if not any(text in fault for text in expected)] == []
+    assert [error for error in seen.errors if not any(text in error for text in expected)] == []
     assert seen.foreign == []

@@ -1,4 +1,4 @@
-"""One server for all tests that leave it as it is, and a factory for those that stop, kill or configure theirs."""
+"""A server that tests share if they do not change it, and a factory for tests that stop, kill or configure theirs."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,7 +13,7 @@ Serve = Callable[..., Server]
 
 @contextmanager
 def servers() -> Iterator[Serve]:
-    """A factory of servers, all of which are gone at the end; those still running then must stop without a fault."""
+    """A factory of servers. Those that run at the end are stopped, and must exit with 0 and without a traceback."""
     started: list[Server] = []
 
     def serve(data_dir: Path, *arguments: object, **settings: str) -> Server:
@@ -24,8 +24,8 @@ def servers() -> Iterator[Serve]:
         yield serve
         running = [server for server in started if server.is_running]
         for server in running:
-            assert server.stop() == 0, server.words
-            assert "Traceback" not in server.words
+            assert server.stop() == 0, server.output
+            assert "Traceback" not in server.output
     finally:
         for server in started:
             server.kill()
@@ -33,7 +33,7 @@ def servers() -> Iterator[Serve]:
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server on a data folder that was empty when it started."""
+    """A server whose data folder was empty when it started."""
     with servers() as serve:
         yield serve(tmp_path_factory.mktemp("server") / "data")
 

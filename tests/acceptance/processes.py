@@ -1,4 +1,4 @@
-"""Real `allaprima` processes: commands that end, and servers on free ports with data folders of their own."""
+"""Real `allaprima` processes: commands, and servers on free ports, each with its own data folder."""
 
 import os
 import re
@@ -16,7 +16,7 @@ import httpx2
 
 T = TypeVar("T")
 
-#: Longest wait for a start, a stop, a command or a picture, in seconds. A busy machine takes many times an idle one's.
+#: Longest wait for a start, a stop, a command or an image, in seconds. It allows for a busy machine.
 LIMIT_S = 240
 
 _GREETING = re.compile(r"^allaprima serves at (http://\S+)", re.MULTILINE)
@@ -24,7 +24,7 @@ _KEY = re.compile(r"\bap_[0-9A-Za-z]{36}\b")
 
 
 def environment(**extra: str) -> dict[str, str]:
-    """Return this process's environment without any setting of allaprima's, and with `extra`."""
+    """Return this process's environment without allaprima's settings, and with `extra`."""
     return {name: value for name, value in os.environ.items() if not name.upper().startswith("ALLAPRIMA_")} | extra
 
 
@@ -37,16 +37,19 @@ def allaprima(*arguments: object, folder: Path) -> "subprocess.CompletedProcess[
 
 
 def until(found: Callable[[], T | None], what: str, *, every_s: float = 0.05) -> T:
-    """Ask again and again until there is an answer; fail, saying what was waited for, when it takes too long."""
+    """Poll until `found` returns a value other than None, and return it; fail after LIMIT_S.
+
+    what: named in the failure.
+    """
     deadline = time.monotonic() + LIMIT_S
-    while (answer := found()) is None:
+    while (value := found()) is None:
         assert time.monotonic() < deadline, f"waited {LIMIT_S} s for {what}"
         time.sleep(every_s)
-    return answer
+    return value
 
 
 class Server:
-    """A running `allaprima serve` on a free port. What it says goes into a file beside its data folder."""
+    """A running `allaprima serve` on a free port. Its output goes to a file next to its data folder."""
 
     def __init__(self, data_dir: Path, *arguments: object, **settings: str) -> None:
         """Start and wait until it is ready. settings: environment variables."""
@@ -69,65 +72,65 @@ class Server:
             raise
 
     @property
-    def words(self) -> str:
-        """What it said so far, on stdout and stderr."""
+    def output(self) -> str:
+        """Its output so far, of stdout and stderr."""
         return self._log.read_text()
 
     @property
     def keys(self) -> list[str]:
-        """The keys that it said."""
-        return _KEY.findall(self.words)
+        """The keys that it printed."""
+        return _KEY.findall(self.output)
 
     @property
     def key(self) -> str:
-        """The one key that it said."""
+        """The one key that it printed."""
         [key] = self.keys
         return key
 
     @property
     def port(self) -> int:
-        """Where it listens."""
+        """The port that it listens on."""
         return int(self.url.rpartition(":")[2])
 
     @property
     def is_running(self) -> bool:
-        """Whether the process is there."""
+        """Whether the process runs."""
         return self._process.poll() is None
 
     def _address(self) -> str | None:
-        found = _GREETING.search(self.words)
-        assert self.is_running, self.words
+        found = _GREETING.search(self.output)
+        assert self.is_running, self.output
         return found[1] if found else None
 
     def _is_ready(self) -> bool | None:
-        assert self.is_running, self.words
-        # The greeting is a promise: nobody who read it is refused.
+        assert self.is_running, self.output
+        # The server accepts connections before it prints its address, so this request must not fail.
         return httpx2.get(f"{self.url}/ready", timeout=LIMIT_S).status_code == 200 or None
 
     def post(self, key: str, **body: Any) -> httpx2.Response:
-        """Send a request for pictures."""
+        """Send a request for images."""
         headers = {"authorization": f"Bearer {key}"}
         return httpx2.post(f"{self.url}/v1/images/generations", headers=headers, json=body, timeout=LIMIT_S)
 
     def query(self, statement: str) -> list[Any]:
-        """Read from its database, as an onlooker."""
+        """Query its database, read-only."""
         return query(self.data_dir, statement)
 
     def stop(self, signals: int = 1) -> int:
-        """End it as an operator does, who may ask more than once; return its exit status."""
+        """Stop it by one or more SIGTERM; return its exit status."""
         for _ in range(signals):
             self._process.send_signal(signal.SIGTERM)
-            # Signals of one kind that come at once count as one.
+            # The kernel merges pending signals of one kind.
             time.sleep(0.2)
         return self._process.wait(LIMIT_S)
 
     def kill(self) -> None:
-        """End it as a power cut does."""
+        """Kill it, as a power cut would."""
         self._process.kill()
         self._process.wait(LIMIT_S)
 
 
 def query(data_dir: Path, statement: str) -> list[Any]:
-    """Read from a data folder's database without ever writing to it."""
+    """Query a data folder's database, read-only."""
     with closing(sqlite3.connect(f"file:{data_dir / 'allaprima.db'}?mode=ro", uri=True, timeout=LIMIT_S)) as connection:
         return connection.execute(statement).fetchall()

@@ -1,4 +1,4 @@
-"""Clients that people have: the official OpenAI SDK, and curl."""
+"""The official OpenAI SDK and curl work as clients."""
 
 import base64
 import io
@@ -29,21 +29,21 @@ def client(server: Server) -> Iterator[OpenAI]:
         yield opened
 
 
-def check_picture(data: bytes) -> None:
-    with Image.open(io.BytesIO(data)) as picture:
-        picture.load()
-        assert (picture.format, picture.size) == ("PNG", (512, 512))
+def check_image(data: bytes) -> None:
+    with Image.open(io.BytesIO(data)) as image:
+        image.load()
+        assert (image.format, image.size) == ("PNG", (512, 512))
 
 
 def test_the_openai_sdk_gets_a_link(client: OpenAI) -> None:
     answer = client.images.generate(model="flux/schnell", prompt="a red apple", size="512x512", n=1)
 
     assert answer.data is not None
-    [picture] = answer.data
-    assert picture.b64_json is None
-    assert picture.url is not None
+    [image] = answer.data
+    assert image.b64_json is None
+    assert image.url is not None
     assert answer.created > 0
-    check_picture(httpx2.get(picture.url, timeout=LIMIT_S).raise_for_status().content)
+    check_image(httpx2.get(image.url, timeout=LIMIT_S).raise_for_status().content)
 
 
 def test_the_openai_sdk_gets_base64(client: OpenAI) -> None:
@@ -52,10 +52,10 @@ def test_the_openai_sdk_gets_base64(client: OpenAI) -> None:
     )
 
     assert answer.data is not None
-    assert [picture.url for picture in answer.data] == [None, None]
-    for picture in answer.data:
-        assert picture.b64_json is not None
-        check_picture(base64.b64decode(picture.b64_json, validate=True))
+    assert [image.url for image in answer.data] == [None, None]
+    for image in answer.data:
+        assert image.b64_json is not None
+        check_image(base64.b64decode(image.b64_json, validate=True))
 
 
 @pytest.mark.parametrize("key", [WRONG_KEY, "sk-another-services"])
@@ -86,7 +86,7 @@ def curl(*arguments: str) -> bytes:
     return subprocess.run(command, env=environment(), capture_output=True, timeout=LIMIT_S, check=True).stdout
 
 
-def test_curl_gets_a_picture(server: Server) -> None:
+def test_curl_gets_an_image(server: Server) -> None:
     body = {"model": "flux/schnell", "prompt": "a red apple", "image_size": "square"}
 
     answer = json.loads(
@@ -98,10 +98,10 @@ def test_curl_gets_a_picture(server: Server) -> None:
         )
     )
 
-    check_picture(curl(answer["images"][0]["url"]))
+    check_image(curl(answer["images"][0]["url"]))
 
 
-def test_curl_without_a_key_reads_why_it_was_refused(server: Server) -> None:
+def test_curl_without_a_key_is_refused_with_a_message(server: Server) -> None:
     answer = json.loads(curl(f"{server.url}/v1/images/generations", "-X", "POST"))
 
     assert answer["statusCode"] == 401

@@ -1,4 +1,4 @@
-"""The reference at /docs in a real browser: it shows the API, without an error and without asking another host."""
+"""The reference at /docs shows the API in a real browser, without errors and without requests to other hosts."""
 
 import pytest
 from playwright.sync_api import ConsoleMessage, Error, Request, sync_playwright
@@ -13,18 +13,18 @@ PATH = "/v1/images/generations"
 
 def test_the_reference_shows_the_operation_without_errors_or_foreign_hosts(server: Server) -> None:
     chromium = need("chromium", "shows the reference")
-    faults: list[str] = []
+    errors: list[str] = []
     requests: list[str] = []
 
     def on_console(message: ConsoleMessage) -> None:
         if message.type == "error":
-            faults.append(message.text)
+            errors.append(message.text)
 
     def on_request(request: Request) -> None:
         requests.append(request.url)
 
     def on_page_error(error: Error) -> None:
-        faults.append(error.message)
+        errors.append(error.message)
 
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"], timeout=LIMIT_S * 1000)
@@ -44,7 +44,7 @@ def test_the_reference_shows_the_operation_without_errors_or_foreign_hosts(serve
 
     assert "POST" in shown
     assert "image_size" in shown
-    assert faults == []
+    assert errors == []
     assert f"{server.url}/openapi.json" in requests
     foreign = [url for url in requests if not url.startswith((f"{server.url}/", "data:"))]
     assert foreign == []

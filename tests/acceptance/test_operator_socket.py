@@ -1,4 +1,4 @@
-"""A real server on a data folder that can't hold a Unix socket, as on some network shares."""
+"""A real server whose data folder can't hold a Unix socket, as on some network shares."""
 
 import shutil
 import subprocess
@@ -49,7 +49,7 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def runtime() -> Iterator[Path]:
-    """A folder whose path leaves room for a socket's, of 107 bytes at most."""
+    """A folder with a short path: a socket's path has 107 bytes at most."""
     with tempfile.TemporaryDirectory(dir="/tmp") as folder:
         yield Path(folder)
 
@@ -78,10 +78,10 @@ def test_a_server_serves_where_no_socket_can_be_bound(serve: Serve, library: Pat
     data_dir = tmp_path / "data"
     server = serve(data_dir, **preloaded(library, Path("/")))
 
-    assert "`allaprima keys` and `allaprima accounts` can't reach this server while it runs" in server.words
+    assert "`allaprima keys` and `allaprima accounts` can't reach this server while it runs" in server.output
     assert server.post(server.key).status_code == 400
     assert server.stop() == 0
-    assert "Traceback" not in server.words
+    assert "Traceback" not in server.output
 
 
 def test_a_folder_at_the_sockets_path_does_not_stop_the_server(serve: Serve, tmp_path: Path) -> None:

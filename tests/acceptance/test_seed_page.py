@@ -1,4 +1,4 @@
-"""The hosted endpoint's own example programs work with their base URL and key changed, and nothing else."""
+"""The hosted endpoint's own example programs work if only their base URL and key are changed."""
 
 import ast
 import io
@@ -39,16 +39,16 @@ def run_program(name: str, interpreter: str, server: Server, folder: Path) -> st
     return done.stdout
 
 
-def check_picture(url: str) -> None:
-    """Download a picture as anyone would, without a key."""
+def check_image(url: str) -> None:
+    """Download and check an image, without a key."""
     answer = httpx2.get(url, timeout=LIMIT_S)
     assert (answer.status_code, answer.headers["content-type"]) == (200, "image/png")
-    with Image.open(io.BytesIO(answer.content)) as picture:
-        picture.load()
-        assert (picture.format, picture.size) == ("PNG", (1440, 512))
+    with Image.open(io.BytesIO(answer.content)) as image:
+        image.load()
+        assert (image.format, image.size) == ("PNG", (1440, 512))
 
 
-def test_the_pages_python_program_gets_its_picture_and_every_documented_member(server: Server, tmp_path: Path) -> None:
+def test_the_pages_python_program_gets_its_image_and_every_documented_member(server: Server, tmp_path: Path) -> None:
     printed = run_program("seed_page.py", sys.executable, server, tmp_path)
 
     assert printed.startswith("Generation: ")
@@ -63,11 +63,11 @@ def test_the_pages_python_program_gets_its_picture_and_every_documented_member(s
     [is_flagged] = answer["has_nsfw_concepts"]
     assert isinstance(is_flagged, bool)
     assert answer["prompt"] == PROMPT
-    check_picture(image["url"])
+    check_image(image["url"])
 
 
 @pytest.mark.node
-def test_the_pages_javascript_program_gets_its_picture_and_every_documented_member(
+def test_the_pages_javascript_program_gets_its_image_and_every_documented_member(
     server: Server, tmp_path: Path
 ) -> None:
     printed = run_program("seed_page.mjs", need("node", "runs the page's JavaScript program"), server, tmp_path)
@@ -87,4 +87,4 @@ def test_the_pages_javascript_program_gets_its_picture_and_every_documented_memb
     ):
         assert re.search(rf"\b{member}", printed), f"{member} is not in {printed}"
     [url, *_] = re.findall(r"\burl: '([^']+)'", printed)
-    check_picture(url)
+    check_image(url)

@@ -1,4 +1,4 @@
-"""`allaprima serve` as an operator meets it: starts, stops, keys beside a running server, refusals, a power cut."""
+"""`allaprima serve`: start, stop, keys while a server runs, refused starts, a power cut."""
 
 import hashlib
 import io
@@ -28,7 +28,7 @@ SMALL = {"model": "flux/schnell", "prompt": "a red apple", "image_size": "256x25
 
 @dataclass(frozen=True)
 class Restarted:
-    """A server that painted and stopped, a key made meanwhile, and a second server on the same folder.
+    """A server that generated an image and stopped, a key made after that, and a second server on the same folder.
 
     The second server has no fallback model.
     """
@@ -55,7 +55,7 @@ def restarted(serve_module: Serve, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 def refused(result: Any) -> list[str]:
-    """Return the lines that a refused command said, which were sentences."""
+    """Return the error lines of a refused command."""
     assert result.returncode == 2, result.stderr
     assert result.stdout == ""
     assert "Traceback" not in result.stderr
@@ -65,33 +65,33 @@ def refused(result: Any) -> list[str]:
 # Starting and stopping
 
 
-def test_the_first_serve_on_an_empty_folder_prints_one_key_which_is_good(restarted: Restarted) -> None:
+def test_the_first_serve_on_an_empty_folder_prints_one_valid_key(restarted: Restarted) -> None:
     assert len(restarted.first.keys) == 1
     assert len(restarted.answer["images"]) == 1
 
 
-def test_the_greeting_says_what_paints_and_where_the_data_is(restarted: Restarted) -> None:
-    words = restarted.first.words
+def test_the_greeting_names_the_models_and_the_data_folder(restarted: Restarted) -> None:
+    output = restarted.first.output
 
-    assert "model flux/schnell - served by allaprima/sketch: its own weights are missing" in words
-    assert "model allaprima/sketch\n" in words
-    assert f"data in {restarted.first.data_dir}\n" in words
+    assert "model flux/schnell - served by allaprima/sketch: its own weights are missing" in output
+    assert "model allaprima/sketch\n" in output
+    assert f"data in {restarted.first.data_dir}\n" in output
 
 
-def test_a_server_told_to_stop_ends_with_0_and_says_nothing_of_it(restarted: Restarted) -> None:
+def test_a_stopped_server_exits_with_0_and_prints_no_error(restarted: Restarted) -> None:
     assert restarted.exit_status == 0
-    assert "Traceback" not in restarted.first.words
-    assert "rror" not in restarted.first.words
+    assert "Traceback" not in restarted.first.output
+    assert "rror" not in restarted.first.output
 
 
-def test_a_later_serve_prints_no_key_and_older_keys_are_good(restarted: Restarted) -> None:
+def test_a_later_serve_prints_no_key_and_older_keys_stay_valid(restarted: Restarted) -> None:
     assert restarted.second.keys == []
     for key in (restarted.first.key, restarted.new_key):
-        # A body that can't be painted: a good key gets as far as that.
+        # The body is invalid, and bodies are validated only for valid keys.
         assert restarted.second.post(key).status_code == 400
 
 
-def test_pictures_survive_a_restart_under_the_same_path(restarted: Restarted) -> None:
+def test_images_survive_a_restart_under_the_same_path(restarted: Restarted) -> None:
     [image] = restarted.answer["images"]
     path = image["url"].removeprefix(restarted.first.url)
 
@@ -111,7 +111,7 @@ def test_equal_requests_give_equal_files_before_and_after_a_restart(restarted: R
     assert again["images"][0]["sha256"] == image["sha256"]
 
 
-def test_without_a_fallback_flux_is_refused_naming_what_is_loaded(restarted: Restarted) -> None:
+def test_without_a_fallback_flux_is_refused_naming_the_loaded_models(restarted: Restarted) -> None:
     refusal = restarted.second.post(restarted.new_key, **SMALL)
 
     assert refusal.status_code == 400
@@ -120,7 +120,7 @@ def test_without_a_fallback_flux_is_refused_naming_what_is_loaded(restarted: Res
     assert "loaded are 'allaprima/sketch'" in refusal.json()["message"]
     listed = httpx2.get(f"{restarted.second.url}/v1/models", timeout=LIMIT_S).json()
     assert [model["id"] for model in listed["data"]] == ["allaprima/sketch"]
-    assert "flux/schnell" not in restarted.second.words
+    assert "flux/schnell" not in restarted.second.output
 
 
 def test_only_the_owner_can_use_the_secret_and_the_operators_socket(server: Server) -> None:
@@ -133,7 +133,7 @@ def test_only_the_owner_can_use_the_secret_and_the_operators_socket(server: Serv
 
 @pytest.fixture(scope="module")
 def bad_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model folder whose header is right and whose tensors are missing."""
+    """A model folder with a valid header and missing tensors."""
     folder = tmp_path_factory.mktemp("bad model")
     with safe_open(sketch_folder() / "model.safetensors", "pt") as opened:
         header = opened.metadata()
@@ -144,7 +144,7 @@ def bad_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def refusals(server: Server, bad_model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What three commands said that can't serve, run side by side."""
+    """The results of three commands that can't serve, which run at the same time."""
     folder = tmp_path_factory.mktemp("refused")
     options = {
         "folder": ("--port", 0, "--data-dir", server.data_dir),
@@ -158,21 +158,19 @@ def refusals(server: Server, bad_model: Path, tmp_path_factory: pytest.TempPathF
         return {name: future.result() for name, future in running.items()}
 
 
-def test_a_second_server_on_the_same_folder_is_refused_in_a_sentence(server: Server, refusals: dict[str, Any]) -> None:
+def test_a_second_server_on_the_same_folder_is_refused_in_one_line(server: Server, refusals: dict[str, Any]) -> None:
     [line] = refused(refusals["folder"])
     assert line == f"error: another server works on the data folder {server.data_dir}"
     assert httpx2.get(f"{server.url}/ready", timeout=LIMIT_S).status_code == 200
 
 
-def test_a_port_in_use_is_refused_in_a_sentence(server: Server, refusals: dict[str, Any]) -> None:
+def test_a_port_in_use_is_refused_in_one_line(server: Server, refusals: dict[str, Any]) -> None:
     [line] = refused(refusals["port"])
     assert f"can't listen on 127.0.0.1:{server.port}" in line
     assert "--port" in line
 
 
-def test_a_model_that_turns_out_bad_while_it_loads_ends_the_server_by_file(
-    bad_model: Path, refusals: dict[str, Any]
-) -> None:
+def test_a_model_that_fails_to_load_ends_the_server_naming_the_file(bad_model: Path, refusals: dict[str, Any]) -> None:
     last = refused(refusals["model"])[-1]
 
     assert last.startswith(f"error: {bad_model / 'model.safetensors'} lacks the tensor ")
@@ -181,7 +179,7 @@ def test_a_model_that_turns_out_bad_while_it_loads_ends_the_server_by_file(
 # Keys
 
 
-def test_keys_are_made_listed_and_revoked_beside_a_running_server(server: Server, tmp_path: Path) -> None:
+def test_keys_are_made_listed_and_revoked_while_a_server_runs(server: Server, tmp_path: Path) -> None:
     def keys(command: str, *arguments: object) -> Any:
         result = allaprima("keys", command, *arguments, "--data-dir", server.data_dir, folder=tmp_path)
         assert result.returncode == 0, result.stderr
@@ -208,7 +206,7 @@ def test_keys_are_made_listed_and_revoked_beside_a_running_server(server: Server
 # A power cut
 
 
-def test_a_job_killed_in_the_middle_is_painted_once_after_the_restart(serve: Serve, tmp_path: Path) -> None:
+def test_a_job_killed_in_the_middle_is_generated_once_after_the_restart(serve: Serve, tmp_path: Path) -> None:
     data_dir = tmp_path / "data"
     first = serve(data_dir)
     key = first.key
@@ -243,15 +241,15 @@ def test_a_job_killed_in_the_middle_is_painted_once_after_the_restart(serve: Ser
     assert json.loads(request)["prompt"] == "a red apple"
     assert second.query("SELECT job_id, images FROM usage") == [(job_id, 4)]
     rows = second.query("SELECT job_id, position, seed, object_name, sha256 FROM images ORDER BY position")
-    assert [row[:3] for row in rows] == [(job_id, place, str(3 + place)) for place in range(4)]
+    assert [row[:3] for row in rows] == [(job_id, position, str(3 + position)) for position in range(4)]
     for *_, object_name, sha256 in rows:
         data = (data_dir / "images" / object_name).read_bytes()
         assert hashlib.sha256(data).hexdigest() == sha256
-        with Image.open(io.BytesIO(data)) as picture:
-            assert picture.size == (1536, 1536)
+        with Image.open(io.BytesIO(data)) as image:
+            assert image.size == (1536, 1536)
 
 
-def test_a_server_told_twice_to_stop_gives_open_requests_back_and_the_next_paints_them(
+def test_a_server_stopped_twice_rejects_open_requests_and_the_next_one_generates_them(
     tmp_path: Path, serve: Serve
 ) -> None:
     first = serve(tmp_path / "data")
@@ -259,18 +257,18 @@ def test_a_server_told_twice_to_stop_gives_open_requests_back_and_the_next_paint
     with ThreadPoolExecutor() as pool:
         asked = [pool.submit(first.post, first.key, **body, seed=seed) for seed in range(0, 24, 4)]
         until(lambda: len(first.query("SELECT id FROM jobs")) == 6 or None, "the jobs")
-        assert first.stop(signals=2) == 0, first.words
+        assert first.stop(signals=2) == 0, first.output
         answers = [future.result(LIMIT_S) for future in asked]
 
-    given_back = [answer for answer in answers if answer.status_code != 200]
-    assert given_back
-    for answer in given_back:
+    rejected = [answer for answer in answers if answer.status_code != 200]
+    assert rejected
+    for answer in rejected:
         problem = answer.json()
         assert (answer.status_code, problem["statusCode"]) == (503, 503)
         assert problem["error"]["code"] == "draining"
         assert {"requestId", "timestamp", "path", "message"} < set(problem)
         assert int(answer.headers["retry-after"]) >= 1
-    assert "Traceback" not in first.words
+    assert "Traceback" not in first.output
 
     second = serve(tmp_path / "data")
     waiting = "SELECT id FROM jobs WHERE state IN ('queued', 'running')"

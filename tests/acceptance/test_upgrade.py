@@ -1,4 +1,4 @@
-"""`Upgrade` never changes where a request ends (RFC 9110, section 7.8: a server may ignore it)."""
+"""An `Upgrade` header does not change how a request is framed (RFC 9110, section 7.8: a server may ignore it)."""
 
 import json
 import shutil
@@ -13,7 +13,7 @@ import pytest
 from acceptance.processes import LIMIT_S, Server, environment
 
 BODY = json.dumps({"model": "flux/schnell", "prompt": "a red apple", "size": "64x64"}).encode()
-#: Itself a request; a server that leaves the body unread runs it as one.
+#: A body that is itself a request: a server that leaves the body unread would handle it as the next request.
 SMUGGLED = b"GET /v1/models?id=SMUGGLED HTTP/1.1\r\nHost: server\r\n\r\n"
 UPGRADES = {
     "h2c": "Upgrade: h2c\r\nHTTP2-Settings: AAEAAEAAAAIAAAAB\r\nConnection: Upgrade, HTTP2-Settings",
@@ -34,7 +34,7 @@ def exchange(server: Server, upgrade: str, body: bytes, *, in_segments: bool) ->
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if in_segments:
             connection.sendall(head)
-            time.sleep(0.3)  # the head arrives as a segment of its own
+            time.sleep(0.3)  # so that the head arrives in its own segment
             connection.sendall(body)
         else:
             connection.sendall(head + body)
@@ -59,7 +59,7 @@ def test_a_request_with_upgrade_is_answered_as_any_other(server: Server, upgrade
 
 @pytest.mark.parametrize("in_segments", [False, True], ids=["one segment", "two segments"])
 @pytest.mark.parametrize("upgrade", UPGRADES)
-def test_a_body_is_never_run_as_a_request(server: Server, upgrade: str, in_segments: bool) -> None:
+def test_a_body_is_never_handled_as_a_request(server: Server, upgrade: str, in_segments: bool) -> None:
     received = exchange(server, upgrade, SMUGGLED, in_segments=in_segments)
     assert received.startswith(b"HTTP/1.1 400 ")
     assert received.count(b"HTTP/1.1 ") == 1
@@ -76,7 +76,7 @@ def test_a_connection_serves_the_next_request_after_an_upgrade(server: Server) -
             assert answer.status_code == 200
 
 
-@pytest.mark.skipif(not shutil.which("java"), reason="needs Java; the sockets above send the same")
+@pytest.mark.skipif(not shutil.which("java"), reason="needs Java; the tests above send the same by sockets")
 def test_javas_standard_client_generates(server: Server) -> None:
     command = ["java", str(JAVA), server.url, server.key]
     answers = [

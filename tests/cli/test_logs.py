@@ -18,7 +18,7 @@ def test_neither_form_tells_a_prompt_or_a_key(serve: Serve, tmp_path: Path, form
     server.post("ap_wrong", model="sketch", prompt="a rhinoceros")
     server.post(key, model="sketch", prompt="a rhinoceros", steps=99)
     assert server.stop() == 0
-    said = server.words
+    said = server.output
     assert "rhinoceros" not in said
     assert "ap_wrong" not in said
     # The one time that it is shown.

@@ -187,7 +187,7 @@ async def test_files_are_read_only_where_the_answer_delivers_them(
 ) -> None:
     request = REQUEST.changed(count=2)
     found = await service.images.of(await finish(service, await submit(service, owner, request, delivery=delivery)))
-    files = tuple(image.data for image in engine.paint(request).images)
+    files = tuple(image.data for image in engine.generate(request).images)
     assert found.files == (() if delivery is Delivery.LINKS else files)
 
 

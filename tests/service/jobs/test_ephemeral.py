@@ -14,13 +14,13 @@ from service.jobs.submitting import REQUEST, finish, rows, submit
 
 
 def test_a_result_is_taken_once() -> None:
-    results, result = MemoryEphemeralResults(), FakeEngine().paint(REQUEST)
+    results, result = MemoryEphemeralResults(), FakeEngine().generate(REQUEST)
     results.put("job", result)
     assert [results.take("job"), results.take("job"), results.take("other")] == [result, None, None]
 
 
 def test_only_the_latest_results_are_held() -> None:
-    results, result = MemoryEphemeralResults(), FakeEngine().paint(REQUEST)
+    results, result = MemoryEphemeralResults(), FakeEngine().generate(REQUEST)
     for number in range(MAX_RESULTS + 2):
         results.put(str(number), result)
     assert [results.take(str(number)) is None for number in (0, 1, 2, MAX_RESULTS + 1)] == [True, True, False, False]
@@ -31,7 +31,7 @@ async def test_images_that_are_not_stored_are_delivered_once(
 ) -> None:
     done = await finish(service, await submit(service, owner, store=False))
     delivered = await service.images.deliver(done)
-    assert delivered.ephemeral == engine.paint(REQUEST)
+    assert delivered.ephemeral == engine.generate(REQUEST)
     with pytest.raises(ImageNotFound):
         await service.images.deliver(done)
     assert list((tmp_path / "images").iterdir()) == []

@@ -39,7 +39,7 @@ async def test_a_job_ends_with_its_images(
         warnings=("the prompt was cut",),
     )
     images = (await service.images.of(done)).stored
-    generated = engine.paint(request).images
+    generated = engine.generate(request).images
     assert [(image.position, image.seed, image.is_flagged, image.nsfw_score) for image in images] == [
         (0, 7, False, 0.01),
         (1, 8, True, 0.99),

@@ -1,29 +1,29 @@
 /** The server's API as this page uses it: JSON in and out, errors as `ApiError`, jobs watched through lost connections. */
 
-import { ApiError } from "./words.js";
+import { ApiError } from "./messages.js";
 
 /** Milliseconds before the first try after a lost connection, and at most. */
 const FIRST_WAIT = 300, LONGEST_WAIT = 5000;
-/** Streams of events at a time: browsers open six connections to a host, and all else needs some. Other jobs are asked after. */
-const STREAMS = 2, ASK_EVERY = 1500;
+/** Event streams at a time, since browsers open six connections to a host. Other jobs are polled. */
+const STREAMS = 2, POLL_EVERY = 1500;
 /** Milliseconds without a byte after which a stream is dead: the server sends a comment every 15 s. */
 const SILENCE = 40_000;
 /** States in which nothing more happens to a job. */
 const ENDS = ["succeeded", "failed", "cancelled"];
 
-/** Wait, or less if the signal says so. */
+/** Wait for a time, or until the signal aborts. */
 const wait = (ms, signal) => new Promise((done) => {
   setTimeout(done, ms);
   signal?.addEventListener("abort", done, { once: true });
 });
 
-/** Seeds go up to 2^63 - 1, which JavaScript's numbers can't hold: such a one is kept as its digits. */
+/** Seeds go up to 2^63 - 1, which JavaScript's numbers can't hold: large seeds are kept as strings of digits. */
 function readJson(text) {
-  // A quote inside of a text is escaped, so this can be no part of one.
+  // A quote inside a JSON string is escaped, so the pattern matches no part of one.
   return JSON.parse(text.replace(/"seed": ?(\d{16,})/g, '"seed":"$1"'));
 }
 
-/** The opposite: a seed of digits is written as a number. */
+/** The inverse: a seed that is a string of digits is written as a number. */
 export function writeJson(value, indent) {
   return JSON.stringify(value, null, indent).replace(/"seed":( ?)"(\d+)"/g, '"seed":$1$2');
 }
@@ -38,7 +38,7 @@ export class Api {
     this.#key = key;
   }
 
-  /** Seconds from now until a time of the server's, in unix seconds. */
+  /** Seconds from now until a time of the server's clock, in unix seconds. */
   until(moment) { return moment - (Date.now() + this.#ahead) / 1000; }
 
   get(path) { return this.#call("GET", path); }
@@ -50,8 +50,8 @@ export class Api {
   remove(path) { return this.#call("DELETE", path); }
 
   /**
-   * Submit a job, waiting politely while the server is full, or away. `onWait` is told why. The signal ends the waiting; a request that
-   * is on its way is not called back, and one whose answer was lost is asked after, since it may have been accepted.
+   * Submit a job, retrying while the server is full or cannot be reached. `onWait` receives the error of each attempt. The signal ends the
+   * retries; it does not abort a request in flight, and a request whose response was lost is retried, since it may have been accepted.
    */
   async submit(body, onWait, signal) {
     const headers = { "Idempotency-Key": randomName(), "X-Origin": "playground" };
@@ -69,15 +69,15 @@ export class Api {
   }
 
   /**
-   * Tell of everything that happens to a job until it ends, through any number of lost connections; return the job as it ended.
+   * Report the events of a job until it ends, through any number of lost connections; return the finished job.
    * @param {string} id
-   * @param {(type: string, data: any) => void} onEvent Also `lost` when the connection was, and `found` when it is there again.
+   * @param {(type: string, data: any) => void} onEvent Also `lost` when the connection is lost, and `found` when it is restored.
    */
   async watch(id, onEvent) {
     const seen = { last: null };
     for (let pause = FIRST_WAIT; ; pause = Math.min(2 * pause, LONGEST_WAIT)) {
       try {
-        const job = this.#streams < STREAMS ? await this.#stream(id, seen, onEvent) : await this.#ask(id, onEvent);
+        const job = this.#streams < STREAMS ? await this.#stream(id, seen, onEvent) : await this.#poll(id, onEvent);
         if (job) return job;
         // A server that stops ends its streams: the job goes on after the next start.
         pause = FIRST_WAIT;
@@ -108,13 +108,13 @@ export class Api {
     }
   }
 
-  /** Look at a job once, where all streams are taken; return it if it ended. */
-  async #ask(id, onEvent) {
+  /** Poll a job once, where all streams are in use; return it if it ended. */
+  async #poll(id, onEvent) {
     const job = await this.get(`/v1/jobs/${id}`);
     if (ENDS.includes(job.status)) return job;
     onEvent("found", null);
     onEvent(job.status, job);
-    await wait(ASK_EVERY);
+    await wait(POLL_EVERY);
     return null;
   }
 
@@ -129,9 +129,9 @@ export class Api {
     const response = await fetch(path, { method, headers: sent, body: body === undefined ? undefined : writeJson(body), cache: "no-store" }).catch(offline);
     this.#ahead = (Date.parse(response.headers.get("date")) || Date.now()) - Date.now();
     if (response.ok) return response;
-    const told = await response.json().catch(() => ({}));
+    const answer = await response.json().catch(() => ({}));
     const after = Number(response.headers.get("retry-after-ms") ?? 0) || 1000 * Number(response.headers.get("retry-after") ?? 0);
-    throw new ApiError(response.status, told.error?.code ?? "", told.message ?? "", after);
+    throw new ApiError(response.status, answer.error?.code ?? "", answer.message ?? "", after);
   }
 }
 
@@ -146,7 +146,7 @@ async function* eventsOf(response) {
   try {
     for (;;) {
       let timer = 0;
-      const silence = new Promise((_, fail) => { timer = setTimeout(() => fail(new ApiError(0, "offline", "no word for a while")), SILENCE); });
+      const silence = new Promise((_, fail) => { timer = setTimeout(() => fail(new ApiError(0, "offline", "no data for a while")), SILENCE); });
       const { done, value } = await Promise.race([reader.read().catch(offline), silence]).finally(() => clearTimeout(timer));
       if (done) return;
       buffer += value.replaceAll("\r", "");
@@ -172,7 +172,7 @@ function readEvent(block) {
   return event.data === "" ? null : { ...event, data: readJson(event.data) };
 }
 
-/** A name that nobody else has; `crypto.randomUUID` is missing on pages of plain http. */
+/** A unique random name; `crypto.randomUUID` is missing on pages of plain http. */
 export function randomName() {
   return [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
 }

@@ -1,9 +1,9 @@
-/** A bar for each day, stacked by model, in SVG; the numbers are in the table beside it. */
+/** A bar for each day, stacked by model, in SVG; the table below it has the numbers. */
 
 import { drawn, element } from "./dom.js";
 
 const WIDTH = 900, HEIGHT = 220, LEFT = 52, BOTTOM = 24, TOP = 12;
-/** Colours of the sheet: `.c1` to `.c5`; further models share the last. */
+/** Colours in style.css: `.c1` to `.c5`; further models share the last. */
 const COLOURS = 5;
 
 /**
@@ -28,13 +28,13 @@ export function chart(days, values, written, title) {
     });
   });
   const labels = days.flatMap((day, i) => (i % 7 === days.length % 7 ? [drawn("text", { x: LEFT + i * step, y: HEIGHT - 7 }, day.slice(5))] : []));
-  const picture = drawn("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": `${title}; the most in a day: ${written(most)}` },
+  const svg = drawn("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": `${title}; the most in a day: ${written(most)}` },
     drawn("line", { x1: LEFT, y1: HEIGHT - BOTTOM, x2: WIDTH, y2: HEIGHT - BOTTOM, class: "axis" }),
     drawn("text", { x: 4, y: TOP + 10 }, written(most)),
     drawn("text", { x: 4, y: HEIGHT - BOTTOM }, written(0)), ...bars, ...labels);
   const legend = element("ul", { class: "legend" }, ...models.map((model) => element("li", {},
     drawn("svg", { viewBox: "0 0 10 10", "aria-hidden": "true" }, drawn("rect", { width: 10, height: 10, class: colour(models, model) })), model)));
-  return [picture, legend];
+  return [svg, legend];
 }
 
 function colour(models, model) {

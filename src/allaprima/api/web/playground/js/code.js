@@ -41,7 +41,7 @@ function curl(origin, body) {
   ].join("\n");
 }
 
-/** As a Python literal: JSON, but for its three words and for a seed of many digits. */
+/** As a Python literal: JSON, except for its three constants and for a seed of many digits. */
 function python(value, depth = 1) {
   const pad = "    ".repeat(depth);
   if (value === true) return "True";

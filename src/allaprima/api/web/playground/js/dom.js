@@ -1,4 +1,4 @@
-/** Elements by name and by hand: no markup is ever made of text, so no text can become markup. */
+/** Elements are created through the DOM and never from markup, so no text can become markup. */
 
 /** @param {string} id @returns {any} The element of that id, which index.html has. */
 export const byId = (id) => document.getElementById(id);
@@ -11,15 +11,15 @@ export const byId = (id) => document.getElementById(id);
  * @returns {any}
  */
 export function element(tag, attributes = {}, ...children) {
-  return dress(document.createElement(tag), attributes, children);
+  return build(document.createElement(tag), attributes, children);
 }
 
 /** The same for SVG. */
 export function drawn(tag, attributes = {}, ...children) {
-  return dress(document.createElementNS("http://www.w3.org/2000/svg", tag), attributes, children);
+  return build(document.createElementNS("http://www.w3.org/2000/svg", tag), attributes, children);
 }
 
-function dress(node, attributes, children) {
+function build(node, attributes, children) {
   for (const [name, value] of Object.entries(attributes)) {
     if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
     else if (value === true) node.setAttribute(name, "");
@@ -29,26 +29,26 @@ function dress(node, attributes, children) {
   return node;
 }
 
-/** Tell a screen reader, without moving anything on the page. */
+/** Announce a text to screen readers, without a visible change. */
 export function say(text) {
   byId("said").textContent = text;
 }
 
-/** Show an error above everything, or take it away with an empty text. */
+/** Show an error above the view, or hide it with an empty text. */
 export function notice(text) {
-  const place = byId("notice");
-  place.textContent = text;
-  place.hidden = text === "";
+  const line = byId("notice");
+  line.textContent = text;
+  line.hidden = text === "";
 }
 
-/** Put text on the clipboard; true if it is there. Pages that are not from https or this machine have only the old way. */
+/** Put text on the clipboard; true if it is there. Pages that are not from https or this machine have `execCommand` alone. */
 export async function copyText(text) {
   if (navigator.clipboard?.writeText) {
     try {
       await navigator.clipboard.writeText(text);
       return true;
     } catch {
-      // Not allowed without the person's leave: the old way may be.
+      // Not allowed without the user's permission: `execCommand` may be.
     }
   }
   const field = element("textarea", { class: "unseen", "aria-hidden": "true" });
@@ -62,7 +62,7 @@ export async function copyText(text) {
   return isCopied;
 }
 
-/** Say on a button that what it does is done, for a while. */
+/** Show on a button, for 1.5 s, that its action is done. */
 export function confirmOn(button, text) {
   button.dataset.text ??= button.textContent;
   button.textContent = text;
@@ -72,15 +72,15 @@ export function confirmOn(button, text) {
 }
 
 /**
- * A button for what can't be undone: it asks once, and acts on the second click, which the second of a double click is not.
+ * A button for an action that can't be undone: the first click asks, the second acts. The second click of a double click does not count.
  * @param {string} [what] What it acts on, for a screen reader.
  */
 export function carefulButton(text, question, act, what = "") {
   let isAsking = false;
   const button = element("button", { type: "button" });
-  const show = (words) => {
-    button.textContent = words;
-    if (what) button.setAttribute("aria-label", `${words} ${what}`);
+  const show = (label) => {
+    button.textContent = label;
+    if (what) button.setAttribute("aria-label", `${label} ${what}`);
   };
   show(text);
   button.addEventListener("click", (event) => {

@@ -2,31 +2,31 @@
 
 import { randomName } from "./api.js";
 import { byId, element, notice, say } from "./dom.js";
-import { loadedImage, save, shownOf } from "./picture.js";
+import { loadedImage, save, shownOf } from "./image.js";
 import { numberOf } from "./settings.js";
-import { ApiError, inWords, inWordsOfWaiting } from "./words.js";
+import { ApiError, messageOf, waitingMessageOf } from "./messages.js";
 
 const MOST_PROMPTS = 8, MOST_STEPS = 8;
-/** Milliseconds between two looks at the group. */
-const LOOK = 400;
-/** Pixels of a picture, of a label's line and of a gap on the sheet that is downloaded. */
-const PICTURE = 320, LINE = 22, GAP = 10, LABEL = 220;
+/** Milliseconds between two polls of the group. */
+const POLL_EVERY = 400;
+/** Pixels of an image, of a label's line and of a gap on the sheet that is downloaded. */
+const IMAGE = 320, LINE = 22, GAP = 10, LABEL = 220;
 const ENDS = ["succeeded", "failed", "cancelled"];
 
 export class Explore {
-  #place; #settings;
-  /** @type {Sheet | null} The one that is being painted. */
+  #context; #settings;
+  /** @type {Sheet | null} The one that is being generated. */
   #sheet = null;
 
-  /** @param {import("./picture.js").Place} place @param {import("./settings.js").Settings} settings */
-  constructor(place, settings) {
-    this.#place = place;
+  /** @param {import("./image.js").Context} context @param {import("./settings.js").Settings} settings */
+  constructor(context, settings) {
+    this.#context = context;
     this.#settings = settings;
-    byId("explore-form").addEventListener("submit", (event) => { event.preventDefault(); this.#paint(); });
+    byId("explore-form").addEventListener("submit", (event) => { event.preventDefault(); this.#generate(); });
     byId("explore-form").addEventListener("input", () => this.#note());
   }
 
-  /** Begin with the prompt and the seed of Paint where there is none yet. */
+  /** Copy the prompt and the seed from Paint if the form has no prompt yet. */
   open() {
     const { prompt, seed } = this.#settings.body();
     if (!byId("prompts").value) {
@@ -60,36 +60,36 @@ export class Explore {
     const { image_size: size, model } = this.#settings.body();
     const lines = byId("prompts").value.split("\n").filter((line) => line.trim()).length;
     const cut = lines > MOST_PROMPTS ? ` Only the first ${MOST_PROMPTS} of ${lines} prompts are taken.` : "";
-    byId("explore-note").textContent = `${prompts.length * columns.length} pictures of ${size.width} × ${size.height} by ${model}, as set in Paint.${cut}`;
+    byId("explore-note").textContent = `${prompts.length * columns.length} images of ${size.width} × ${size.height} by ${model}, as set in Paint.${cut}`;
   }
 
-  async #paint() {
+  async #generate() {
     notice("");
     const button = byId("explore-form").querySelector("button");
     button.disabled = true;
     await this.#sheet?.cancel();
     button.disabled = false;
     const { prompts, columns } = this.#plan();
-    const sheet = new Sheet(prompts, columns, this.#settings.body(), this.#place);
+    const sheet = new Sheet(prompts, columns, this.#settings.body(), this.#context);
     this.#sheet = sheet;
     byId("sheet").hidden = false;
     byId("sheet").replaceChildren(sheet.node);
-    await sheet.paint();
+    await sheet.generate();
     if (this.#sheet === sheet) this.#sheet = null;
   }
 }
 
 /** One sheet: its jobs, and the labelled table that they fill. */
 class Sheet {
-  #prompts; #columns; #body; #place; #api; #group = `sheet-${randomName()}`; #abort = new AbortController();
-  #frames; #bar; #cancel; #download; #jobs = new Map(); #pictures = new Map(); #isSubmitted = false; #ended = 0;
+  #prompts; #columns; #body; #context; #api; #group = `sheet-${randomName()}`; #abort = new AbortController();
+  #frames; #bar; #cancel; #download; #jobs = new Map(); #images = new Map(); #isSubmitted = false; #ended = 0;
 
-  constructor(prompts, columns, body, place) {
+  constructor(prompts, columns, body, context) {
     this.#prompts = prompts;
     this.#columns = columns;
     this.#body = { ...body, num_images: 1, group_id: this.#group };
-    this.#place = place;
-    this.#api = place.api();
+    this.#context = context;
+    this.#api = context.api();
     this.#bar = element("p", { role: "status" });
     this.#cancel = element("button", { type: "button", onclick: () => this.cancel() }, "Cancel all");
     this.#download = element("button", { type: "button", disabled: true, onclick: () => this.#save() }, "Download as one PNG");
@@ -107,30 +107,30 @@ class Sheet {
         element("tbody", {}, ...rows)));
   }
 
-  /** Submit everything and fill the table until all has ended. */
-  async paint() {
-    this.#tell("Submitting …");
+  /** Submit all jobs and fill the table until all have ended. */
+  async generate() {
+    this.#setState("Submitting …");
     try {
       await Promise.all([this.#submitAll(), this.#watch()]);
     } catch (error) {
-      notice(inWords(error));
+      notice(messageOf(error));
     }
     this.#cancel.hidden = true;
-    this.#download.disabled = this.#pictures.size === 0;
+    this.#download.disabled = this.#images.size === 0;
     say("The sheet is finished.");
   }
 
-  /** Stop what has not ended, and submit no more. */
+  /** Cancel the jobs that have not ended, and submit no more. */
   async cancel() {
     this.#abort.abort();
     try {
       await this.#api.post(`/v1/groups/${this.#group}/cancel`);
     } catch (error) {
-      notice(inWords(error));
+      notice(messageOf(error));
     }
   }
 
-  /** Once one is refused for good, the rest would be too. */
+  /** After one job is refused for good, the rest would be too. */
   async #submitAll() {
     let refused = "";
     for (const [row, prompt] of this.#prompts.entries()) {
@@ -143,7 +143,7 @@ class Sheet {
           await this.#submit({ ...this.#body, prompt, seed, num_inference_steps: steps }, row, column);
         } catch (error) {
           this.#frames[row][column].textContent = this.#abort.signal.aborted ? "cancelled" : "refused";
-          if (!this.#abort.signal.aborted) refused = inWords(error);
+          if (!this.#abort.signal.aborted) refused = messageOf(error);
         }
       }
     }
@@ -152,39 +152,39 @@ class Sheet {
   }
 
   async #submit(body, row, column) {
-    const job = await this.#api.submit(body, (error) => this.#tell(inWordsOfWaiting(error)), this.#abort.signal);
+    const job = await this.#api.submit(body, (error) => this.#setState(waitingMessageOf(error)), this.#abort.signal);
     this.#jobs.set(job.id, { row, column, isOver: false });
-    // Accepted while the group was being cancelled.
+    // The job was accepted while the group was being cancelled.
     if (this.#abort.signal.aborted) await this.cancel();
   }
 
-  /** Look at the group until all of it has ended: one connection for all jobs, where browsers open six at most. */
+  /** Poll the group until all its jobs have ended: one connection for all jobs, since browsers open six at most. */
   async #watch() {
     for (;;) {
       const wasSubmitted = this.#isSubmitted;
       try {
         const { data } = await this.#api.get(`/v1/jobs?limit=100&group_id=${this.#group}`);
         for (const job of data) this.#show(job);
-        this.#tell(`${this.#pictures.size} of ${this.#prompts.length * this.#columns.length} painted`);
+        this.#setState(`${this.#images.size} of ${this.#prompts.length * this.#columns.length} generated`);
       } catch (error) {
         if (!(error instanceof ApiError) || (error.status >= 400 && error.status < 500 && error.status !== 429)) throw error;
-        this.#tell(inWordsOfWaiting(error));
+        this.#setState(waitingMessageOf(error));
       }
       if (wasSubmitted && this.#ended >= this.#jobs.size) return;
-      await new Promise((done) => { setTimeout(done, LOOK); });
+      await new Promise((done) => { setTimeout(done, POLL_EVERY); });
     }
   }
 
-  #tell(text) {
+  #setState(text) {
     if (this.#bar.textContent !== text) this.#bar.textContent = text;
   }
 
-  /** Take in a job as it stands. */
+  /** Show the current state of a job. */
   #show(job) {
     const cell = this.#jobs.get(job.id);
     if (!cell || cell.isOver) return;
     const frame = this.#frames[cell.row][cell.column];
-    if (job.status === "running") frame.textContent = "painting …";
+    if (job.status === "running") frame.textContent = "generating …";
     if (!ENDS.includes(job.status)) return;
     cell.isOver = true;
     this.#ended += 1;
@@ -193,26 +193,26 @@ class Sheet {
       frame.textContent = shown ? "withheld" : job.error?.message ?? job.status;
       return;
     }
-    this.#pictures.set(`${cell.row}/${cell.column}`, shown.url);
+    this.#images.set(`${cell.row}/${cell.column}`, shown.url);
     const image = element("img", { src: shown.url, alt: `${shown.settings.prompt}, ${this.#columns[cell.column].label}`, crossorigin: "anonymous" });
     frame.replaceChildren(
-      element("button", { type: "button", class: "frame", "aria-label": `Zoom: ${image.alt}`, onclick: () => this.#place.view([shown]) }, image));
+      element("button", { type: "button", class: "frame", "aria-label": `Zoom: ${image.alt}`, onclick: () => this.#context.view([shown]) }, image));
   }
 
   async #save() {
     try {
       save(await this.#drawn(), "allaprima-sheet.png");
     } catch {
-      notice("The sheet could not be drawn: a picture of it was deleted, or its time was over.");
+      notice("The sheet could not be drawn: an image of it was deleted or has expired.");
     }
   }
 
   /** The sheet with its labels as one PNG. */
   async #drawn() {
     const { width, height } = this.#body.image_size;
-    const high = Math.max(Math.round((PICTURE * height) / width), 4 * LINE);
+    const high = Math.max(Math.round((IMAGE * height) / width), 4 * LINE);
     const canvas = element("canvas", {
-      width: LABEL + this.#columns.length * (PICTURE + GAP) + GAP,
+      width: LABEL + this.#columns.length * (IMAGE + GAP) + GAP,
       height: LINE + 2 * GAP + this.#prompts.length * (high + GAP),
     });
     const pen = canvas.getContext("2d");
@@ -220,13 +220,13 @@ class Sheet {
     pen.fillRect(0, 0, canvas.width, canvas.height);
     pen.fillStyle = "#1f1d1a";
     pen.font = "16px system-ui, sans-serif";
-    this.#columns.forEach(({ label }, column) => pen.fillText(label, LABEL + column * (PICTURE + GAP), LINE, PICTURE));
+    this.#columns.forEach(({ label }, column) => pen.fillText(label, LABEL + column * (IMAGE + GAP), LINE, IMAGE));
     for (const [row, prompt] of this.#prompts.entries()) {
       const top = LINE + 2 * GAP + row * (high + GAP);
       linesOf(pen, prompt, LABEL - 2 * GAP).slice(0, Math.floor(high / LINE)).forEach((line, i) => pen.fillText(line, GAP, top + LINE * (i + 1), LABEL - 2 * GAP));
       for (const column of this.#columns.keys()) {
-        const url = this.#pictures.get(`${row}/${column}`);
-        if (url) pen.drawImage(await loadedImage(url), LABEL + column * (PICTURE + GAP), top, PICTURE, Math.round((PICTURE * height) / width));
+        const url = this.#images.get(`${row}/${column}`);
+        if (url) pen.drawImage(await loadedImage(url), LABEL + column * (IMAGE + GAP), top, IMAGE, Math.round((IMAGE * height) / width));
       }
     }
     return new Promise((done, fail) => { canvas.toBlob((file) => (file ? done(file) : fail(new Error("too large"))), "image/png"); });

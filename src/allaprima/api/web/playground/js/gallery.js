@@ -1,30 +1,30 @@
-/** Gallery: what this key, or its account, has painted, from the server, newest first. */
+/** Gallery: what this key, or its account, has generated, from the server, newest first. */
 
 import { byId, element, notice } from "./dom.js";
-import { pictureFigure, shownOf } from "./picture.js";
-import { inWords } from "./words.js";
+import { imageFigure, shownOf } from "./image.js";
+import { messageOf } from "./messages.js";
 
 const PAGE = 24;
 
 export class Gallery {
-  #place; #cursor = null; #opened = 0;
+  #context; #cursor = null; #opened = 0;
 
-  /** @param {import("./picture.js").Place} place */
-  constructor(place) {
-    this.#place = place;
+  /** @param {import("./image.js").Context} context */
+  constructor(context) {
+    this.#context = context;
     byId("more").addEventListener("click", () => this.#load());
     byId("of-account").addEventListener("change", () => this.open());
   }
 
-  /** Show the newest pictures anew. */
+  /** Reload the newest images. */
   async open() {
     this.#cursor = null;
     this.#opened += 1;
-    byId("pictures").replaceChildren();
+    byId("images").replaceChildren();
     await this.#load();
   }
 
-  /** Add the next page that has pictures, unless the gallery was opened anew meanwhile. */
+  /** Append the next page that has images, unless the gallery was reopened meanwhile. */
   async #load() {
     const opened = this.#opened;
     byId("more").disabled = true;
@@ -33,22 +33,22 @@ export class Gallery {
       do {
         const page = await this.#page();
         if (opened !== this.#opened) return;
-        figures = page.data.flatMap(shownOf).map((shown) => pictureFigure(shown, this.#place));
+        figures = page.data.flatMap(shownOf).map((shown) => imageFigure(shown, this.#context));
         this.#cursor = page.next_cursor;
       } while (!figures.length && this.#cursor);
-      byId("pictures").append(...figures);
+      byId("images").append(...figures);
       byId("more").hidden = !this.#cursor;
-      if (!byId("pictures").children.length) byId("pictures").append(element("p", { class: "note" }, "Nothing was painted yet, or nothing is kept any more."));
+      if (!byId("images").children.length) byId("images").append(element("p", { class: "note" }, "Nothing was generated yet, or nothing is kept any more."));
       if (document.activeElement === document.body) figures[0]?.querySelector("button").focus();
     } catch (error) {
-      notice(inWords(error));
+      notice(messageOf(error));
     }
     byId("more").disabled = false;
   }
 
   #page() {
     const cursor = this.#cursor ? `&cursor=${encodeURIComponent(this.#cursor)}` : "";
-    const own = byId("of-account").checked ? "" : `&key_prefix=${this.#place.prefix()}`;
-    return this.#place.api().get(`/v1/jobs?status=succeeded&limit=${PAGE}${own}${cursor}`);
+    const own = byId("of-account").checked ? "" : `&key_prefix=${this.#context.prefix()}`;
+    return this.#context.api().get(`/v1/jobs?status=succeeded&limit=${PAGE}${own}${cursor}`);
   }
 }

@@ -2,7 +2,7 @@
 
 import { byId, carefulButton, confirmOn, copyText, element, notice } from "./dom.js";
 import { table } from "./usage.js";
-import { dollars, inWords, moment } from "./words.js";
+import { dollars, messageOf, moment } from "./messages.js";
 
 export class Keys {
   #session;
@@ -23,7 +23,7 @@ export class Keys {
 
   async #make() {
     await this.#do(async (api) => {
-      const limit = limitOf(byId("key-limit").value, byId("key-window").value);
+      const limit = limitOf(byId("key-limit").value, byId("key-period").value);
       const { data } = await api.post("/v1/keys", { name: byId("key-name").value || null, limit });
       const copy = element("button", { type: "button", onclick: async () => confirmOn(copy, (await copyText(data.key)) ? "Copied" : "Not allowed") }, "Copy");
       byId("made-key").replaceChildren("The new key, shown only now: ", element("code", {}, data.key), " ", copy);
@@ -46,7 +46,7 @@ export class Keys {
     ];
     return element("tr", {},
       element("td", {}, key.name ?? ""), element("td", {}, element("code", {}, key.prefix)),
-      element("td", { class: key.disabled ? "bad" : "good" }, key.management ? "management" : key.disabled ? "disabled" : "good"),
+      element("td", { class: key.disabled ? "bad" : "good" }, key.management ? "management" : key.disabled ? "disabled" : "valid"),
       element("td", {}, key.management ? "" : element("span", { class: "joined" }, limit, key.limit ? `a ${retention.replace("no_reset", "lifetime")}` : "")),
       element("td", { class: "number" }, dollars(key.monthly_usage)), element("td", {}, moment(key.created_at)),
       element("td", {}, element("span", { class: "joined" }, ...acts)));
@@ -57,7 +57,7 @@ export class Keys {
     try {
       await act(this.#session.api);
     } catch (error) {
-      notice(inWords(error));
+      notice(messageOf(error));
     }
   }
 }

@@ -1,4 +1,4 @@
-/** The playground: who is signed in, which view is shown, and what the views share. */
+/** The playground: the session, the view that is shown, and the context that the views share. */
 
 import { byId, notice, say } from "./dom.js";
 import { showCode } from "./code.js";
@@ -6,48 +6,48 @@ import { Explore } from "./explore.js";
 import { Gallery } from "./gallery.js";
 import { Keys } from "./keys.js";
 import { readSettings } from "./metadata.js";
-import { Paint } from "./paint.js";
+import { Generate } from "./generate.js";
 import { Session } from "./session.js";
 import { Settings } from "./settings.js";
 import { showUsage } from "./usage.js";
 import { Choice, view } from "./viewer.js";
-import { inWords } from "./words.js";
+import { messageOf } from "./messages.js";
 
 const THEMES = ["", "light", "dark"];
 const THEME = "allaprima.theme";
 
-/** @type {Paint | null} */
-let paint = null;
+/** @type {Generate | null} */
+let generate = null;
 const session = new Session();
-const settings = new Settings(() => paint?.settle());
-const place = {
+const settings = new Settings(() => generate?.scheduleQuote());
+const context = {
   api: () => session.api,
   prefix: () => session.about.prefix,
   use: (taken) => {
     const missed = settings.load(taken);
     byId("viewer").close();
-    if (location.hash !== "#paint") location.hash = "#paint";
+    if (location.hash !== "#generate") location.hash = "#generate";
     notice(missed);
     say("The settings were taken over.");
   },
   view,
   choice: new Choice(),
 };
-paint = new Paint(place, settings);
-const gallery = new Gallery(place);
-const explore = new Explore(place, settings);
+generate = new Generate(context, settings);
+const gallery = new Gallery(context);
+const explore = new Explore(context, settings);
 const keys = new Keys(session);
 
 /** What each view does when it is opened; a management key sees the second list alone. */
 const VIEWS = {
-  paint: () => byId("prompt").focus({ preventScroll: true }),
+  generate: () => byId("prompt").focus({ preventScroll: true }),
   gallery: () => gallery.open(),
   explore: () => explore.open(),
   code: () => showCode(settings),
   usage: () => showUsage(session),
   keys: () => keys.open(),
 };
-const OF_A_KEY = ["paint", "gallery", "explore", "code", "usage"], OF_A_MANAGER = ["usage", "keys"];
+const OF_A_KEY = ["generate", "gallery", "explore", "code", "usage"], OF_A_MANAGER = ["usage", "keys"];
 
 function open() {
   const isSignedIn = session.api !== null;
@@ -76,19 +76,19 @@ async function signIn(key, isRemembered) {
   } catch (error) {
     session.api = null;
     open();
-    notice(inWords(error));
+    notice(messageOf(error));
     return;
   } finally {
     button.disabled = false;
   }
-  byId("who").textContent = session.isManaging ? "management key" : session.about.name ?? session.about.prefix;
-  byId("who").hidden = byId("sign-out").hidden = false;
+  byId("user").textContent = session.isManaging ? "management key" : session.about.name ?? session.about.prefix;
+  byId("user").hidden = byId("sign-out").hidden = false;
   byId("key").value = "";
   open();
-  if (!session.isManaging) await paint.begin();
+  if (!session.isManaging) await generate.begin();
 }
 
-/** Leave the page as well: whatever it shows, watches or waits for is the old key's. */
+/** Reload the page as well: all that it shows and follows belongs to the old key. */
 function signOut() {
   Session.forget();
   location.reload();
@@ -115,12 +115,12 @@ function watchDrops() {
     if (!isFile(event)) return;
     event.preventDefault();
     byId("drop").hidden = true;
-    if (session.api === null || session.isManaging) return notice("Sign in with a key that paints first.");
+    if (session.api === null || session.isManaging) return notice("Sign in first, with a key that can generate images.");
     // A folder can't be read.
     const data = await event.dataTransfer.files[0]?.arrayBuffer().catch(() => null);
     const found = data ? readSettings(data) : null;
-    if (!found) return notice("This file holds no settings: only PNG files that allaprima made do, and only as they were made.");
-    return place.use(found);
+    if (!found) return notice("This file holds no settings: only unchanged PNG files by allaprima do.");
+    return context.use(found);
   });
 }
 

@@ -1,14 +1,14 @@
-/** Who is signed in: a key in memory or, if the person says so, in this browser; never in an address. */
+/** The session: a key in memory or, if the user chooses so, in this browser; never in an address. */
 
 import { Api } from "./api.js";
-import { ApiError } from "./words.js";
+import { ApiError } from "./messages.js";
 
 const STORED = "allaprima.key";
 
 export class Session {
   /** @type {Api | null} */
   api = null;
-  /** Whether the key makes keys and paints nothing. */
+  /** Whether the key is a management key, which makes keys and generates no images. */
   isManaging = false;
   /** What `GET /v1/key` says of an ordinary key. */
   about = null;
@@ -18,7 +18,7 @@ export class Session {
     return localStorage.getItem(STORED);
   }
 
-  /** Sign in. Throws `ApiError` for a key that is not good, and forgets it. */
+  /** Sign in. Throws `ApiError` for an invalid key, and forgets it. */
   async signIn(key, isRemembered) {
     if (!/^\s*[!-~]+\s*$/.test(key)) throw new ApiError(401, "invalid_api_key", "A key has no spaces and no special characters.");
     const api = new Api(key.trim());
@@ -38,7 +38,7 @@ export class Session {
     else localStorage.removeItem(STORED);
   }
 
-  /** Forget the key in this browser; the page that knows it is to be left. */
+  /** Forget the key in this browser; the caller must reload the page. */
   static forget() {
     localStorage.removeItem(STORED);
     sessionStorage.clear();

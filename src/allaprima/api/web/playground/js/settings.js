@@ -1,9 +1,9 @@
-/** The settings of a picture: the form of Paint, to a request's body and back. */
+/** The settings of an image: the form of Paint, to a request's body and back. */
 
 import { byId, element } from "./dom.js";
 
 const SIDE_STEP = 32, MIN_SIDE = 64, MAX_SIDE = 1536, MAX_SEED = 2n ** 63n - 1n;
-/** Pixels of a picture whose ratio is chosen: as many as the default size has. */
+/** Pixels of an image whose ratio is chosen: as many as the default size has. */
 const RATIO_PIXELS = 1024 * 768;
 
 const PRESETS = [
@@ -12,7 +12,7 @@ const PRESETS = [
 ];
 const RATIOS = ["1:1", "5:4", "4:3", "3:2", "16:9", "2:1", "21:9", "4:5", "3:4", "2:3", "9:16", "1:2"];
 
-/** The nearest side that can be painted. */
+/** The nearest side that can be generated. */
 function nearestSide(px) {
   return Math.round(Math.min(MAX_SIDE, Math.max(MIN_SIDE, px)) / SIDE_STEP) * SIDE_STEP;
 }
@@ -55,7 +55,7 @@ export class Settings {
     this.#changed();
   }
 
-  /** The body of a request: legal as far as this page knows. Seeds beyond JavaScript's numbers are digits in a string. */
+  /** The body of a request: valid as far as this page can check. Seeds beyond JavaScript's numbers are strings of digits. */
   body() {
     const seed = byId("seed").value.trim();
     const count = Number(byId("count").value);
@@ -71,7 +71,7 @@ export class Settings {
   }
 
   /**
-   * Take over settings, those of a job's request or of a picture's file; what is left out stays.
+   * Take over settings, those of a job's request or of an image file; what is left out stays.
    * @returns {string} What could not be taken over, or "".
    */
   load({ prompt, seed, steps, width, height, model, count, safety }) {
@@ -90,16 +90,16 @@ export class Settings {
     return isServed ? "" : `This server does not serve ${model}; the model stayed as it was.`;
   }
 
-  /** Settle the seed of the next request, unless it was changed since `body` was sent: a locked one stays, any other is drawn by the server. */
-  afterPainting(body, seed) {
+  /** Set the seed of the next request, unless the user changed it since `body` was sent: a locked seed stays, else the server draws one. */
+  afterSubmit(body, seed) {
     const field = byId("seed");
-    if (!this.isLegal || String(numberOf(field.value.trim())) !== String(body.seed ?? "")) return;
+    if (!this.isValid || String(numberOf(field.value.trim())) !== String(body.seed ?? "")) return;
     field.value = byId("lock").checked ? seed : "";
     this.#changed();
   }
 
-  /** Whether the seed is one. */
-  get isLegal() { return byId("seed").validity.valid; }
+  /** Whether the seed is valid. */
+  get isValid() { return byId("seed").validity.valid; }
 
   #setSize(width, height) {
     byId("width").value = width;
@@ -108,7 +108,7 @@ export class Settings {
     this.#changed();
   }
 
-  /** Bring sides typed by hand to the nearest that can be painted, and say so. */
+  /** Round sides typed by hand to the nearest that can be generated, and show a note. */
   #snap() {
     const notes = [];
     for (const side of ["width", "height"]) {
@@ -142,15 +142,15 @@ export function numberOf(digits) {
   return number <= BigInt(Number.MAX_SAFE_INTEGER) ? Number(number) : number.toString();
 }
 
-/** Which model really paints, in plain words. */
+/** A sentence on the model that really generates. */
 function noteOn(model) {
   const precision = model.precision ? `, in ${model.precision}` : "";
   const about = model.info.description.replace(/[^.!]$/, "$&.");
   if (model.served_by === model.id) return `${about} Generates itself${precision}.`.trim();
-  return `The weights of ${model.id} are not on this server: ${model.served_by}, a small built-in model, generates in its place.`;
+  return `The weights of ${model.id} are not on this server: ${model.served_by}, a small built-in model, generates as its fallback.`;
 }
 
-/** The settings that a job was painted with, as `Settings.load` takes them; `index` is the picture's place in it. */
+/** The settings that a job was generated with, as `Settings.load` takes them; `index` is the image's position in the job. */
 export function settingsOf(job, index = 0) {
   const asked = job.request;
   return {

@@ -2,7 +2,7 @@
 
 import { chart } from "./chart.js";
 import { byId, element, notice } from "./dom.js";
-import { adviceOn, dollars, inWords, moment, seconds } from "./words.js";
+import { adviceOn, dollars, messageOf, moment, seconds } from "./messages.js";
 
 const DAYS = 30;
 
@@ -22,7 +22,7 @@ export async function showUsage(session) {
     showDays(detail);
     byId("recent").replaceChildren(recentTable(jobs.data));
   } catch (error) {
-    notice(inWords(error));
+    notice(messageOf(error));
   }
 }
 
@@ -40,7 +40,7 @@ function showFacts(billing, detail, key) {
   byId("account").replaceChildren(...facts.map(([name, value]) => element("div", {}, element("dt", {}, name), element("dd", {}, value))));
 }
 
-/** Spending where anything costs anything, else requests. */
+/** Show the spending per day, or the requests if all were free. */
 function showDays(detail) {
   const groups = detail.groups ?? [];
   const isFree = groups.every((group) => group.spend === 0);
@@ -55,13 +55,13 @@ function showDays(detail) {
   byId("days").append(table(["Day", "Model", "Requests", "Failed", "Spent"], rows, [2, 3, 4]));
 }
 
-/** The beginning of a day so many days ago, in this place's calendar. */
+/** The beginning of a day so many days ago, in the local calendar. */
 function dayAgo(days) {
   const now = new Date();
   return new Date(now.getFullYear(), now.getMonth(), now.getDate() - days);
 }
 
-/** The last days until now, whole ones, as the parameters of a question. */
+/** The last days until now, whole ones, as query parameters. */
 function span() {
   return `start=${dayAgo(DAYS - 1).toISOString()}&end=${new Date(Date.now() + 60_000).toISOString()}`;
 }
@@ -77,16 +77,16 @@ function lastDays() {
 function recentTable(jobs) {
   const rows = jobs.map((job) => {
     const waited = job.started_at ? seconds(job.started_at - job.created_at) : "";
-    const painted = job.result ? seconds(job.result.timings.inference) : job.started_at && job.finished_at ? seconds(job.finished_at - job.started_at) : "";
+    const generated = job.result ? seconds(job.result.timings.inference) : job.started_at && job.finished_at ? seconds(job.finished_at - job.started_at) : "";
     const isBad = job.status === "failed";
     const outcome = job.error ? `${job.error.message ?? job.error.code} ${adviceOn(job.error.code)}` : "";
     return element("tr", {},
       element("td", {}, moment(job.created_at)), element("td", { class: isBad ? "bad" : job.status === "succeeded" ? "good" : "" }, job.status),
       element("td", {}, job.request.model), element("td", {}, job.request.prompt.slice(0, 80)),
-      element("td", { class: "number" }, waited), element("td", { class: "number" }, painted),
+      element("td", { class: "number" }, waited), element("td", { class: "number" }, generated),
       element("td", { class: "number" }, job.result ? dollars(job.result.meta.usage.usd_spent) : ""), element("td", {}, outcome));
   });
-  return table(["When", "Status", "Model", "Prompt", "Waited", "Painted in", "Cost", "Error"], rows, [4, 5, 6]);
+  return table(["When", "Status", "Model", "Prompt", "Waited", "Generated in", "Cost", "Error"], rows, [4, 5, 6]);
 }
 
 /** A table with a head; `numbers` are the columns of numbers. */

@@ -1,16 +1,16 @@
-/** One finished picture with what can be done with it, wherever it is shown. */
+/** One finished image with its actions, in every view that shows it. */
 
 import { carefulButton, confirmOn, copyText, element, notice, say } from "./dom.js";
 import { settingsOf } from "./settings.js";
-import { ApiError, inWords } from "./words.js";
+import { ApiError, messageOf } from "./messages.js";
 
 /**
- * What a picture needs of the rest of the page.
- * @typedef {{api: () => import("./api.js").Api, prefix: () => string, use: (settings: any) => void, view: (shown: Shown[]) => void, choice: import("./viewer.js").Choice}} Place
- * @typedef {{url: string, id: string, settings: any, isWithheld: boolean, type: string}} Shown A picture with its settings.
+ * The parts of the page that an image's actions use.
+ * @typedef {{api: () => import("./api.js").Api, prefix: () => string, use: (settings: any) => void, view: (shown: Shown[]) => void, choice: import("./viewer.js").Choice}} Context
+ * @typedef {{url: string, id: string, settings: any, isWithheld: boolean, type: string}} Shown An image with its settings.
  */
 
-/** The pictures of a job that are still there; one that was withheld is black. */
+/** The images of a job that are still kept; a withheld one is black. */
 export function shownOf(job) {
   return (job.result?.images ?? [])
     .map((image, index) => ({
@@ -19,42 +19,42 @@ export function shownOf(job) {
     .filter((shown) => shown.url);
 }
 
-/** @param {Shown} shown @param {Place} place @returns {HTMLElement} */
-export function pictureFigure(shown, place, { withPrompt = true } = {}) {
+/** @param {Shown} shown @param {Context} context @returns {HTMLElement} */
+export function imageFigure(shown, context, { withPrompt = true } = {}) {
   const { settings } = shown;
   const image = element("img", {
     src: shown.url, alt: shown.isWithheld ? "Withheld by the safety check" : settings.prompt, width: settings.width, height: settings.height, loading: "lazy", crossorigin: "anonymous",
   });
-  const figure = element("figure", { class: "picture" },
-    element("button", { type: "button", class: "frame", "aria-label": `Zoom: ${settings.prompt}`, onclick: () => place.view([shown]) }, image),
+  const figure = element("figure", { class: "image" },
+    element("button", { type: "button", class: "frame", "aria-label": `Zoom: ${settings.prompt}`, onclick: () => context.view([shown]) }, image),
     element("figcaption", {},
       withPrompt ? element("p", {}, settings.prompt) : null,
       shown.isWithheld ? element("p", { class: "what" }, "Withheld by the safety check.") : null,
       element("p", { class: "what" }, `seed ${settings.seed} · ${settings.steps} steps · ${settings.width} × ${settings.height} · ${settings.model}`),
-      actions(shown, place)));
-  place.choice.mark(figure, shown);
+      actions(shown, context)));
+  context.choice.mark(figure, shown);
   return figure;
 }
 
-function actions(shown, place) {
+function actions(shown, context) {
   const ending = shown.type.replace("image/", "");
-  const name = `${shown.settings.prompt.slice(0, 40).replace(/[^\p{L}\p{N}]+/gu, "-") || "picture"}-${shown.settings.seed}.${ending}`;
+  const name = `${shown.settings.prompt.slice(0, 40).replace(/[^\p{L}\p{N}]+/gu, "-") || "image"}-${shown.settings.seed}.${ending}`;
   const remove = carefulButton("Delete", "Really delete?", async () => {
     try {
-      await place.api().remove(`/v1/images/${shown.id}`);
-      place.choice.forget(shown.id);
+      await context.api().remove(`/v1/images/${shown.id}`);
+      context.choice.forget(shown.id);
       const figures = document.querySelectorAll(`[data-image="${shown.id}"]`);
       const next = figures[0]?.nextElementSibling?.querySelector("button") ?? document.getElementById("main");
       for (const figure of figures) figure.remove();
       next.focus();
       say("Deleted.");
     } catch (error) {
-      notice(inWords(error));
+      notice(messageOf(error));
     }
   });
   return element("div", { class: "acts" },
-    element("button", { type: "button", onclick: () => place.use(shown.settings) }, "Use these settings"),
-    element("button", { type: "button", class: "choose", "aria-pressed": "false", onclick: () => place.choice.toggle(shown) }, "Compare"),
+    element("button", { type: "button", onclick: () => context.use(shown.settings) }, "Use these settings"),
+    element("button", { type: "button", class: "choose", "aria-pressed": "false", onclick: () => context.choice.toggle(shown) }, "Compare"),
     element("button", { type: "button", onclick: () => download(shown, name) }, "Download"),
     element("button", { type: "button", onclick: (event) => copyImage(shown, event.currentTarget) }, "Copy image"),
     element("button", { type: "button", onclick: (event) => copyLink(shown, event.currentTarget) }, "Copy link"),
@@ -65,12 +65,12 @@ async function copyLink(shown, button) {
   confirmOn(button, (await copyText(new URL(shown.url, location.href).href)) ? "Link copied" : "Not allowed");
 }
 
-/** Save a file; a link alone would leave the page where pictures come from another address. */
+/** Save a file; a link alone would leave the page if images come from another origin. */
 async function download(shown, name) {
   try {
     save(await fileOf(shown), name);
   } catch (error) {
-    notice(inWords(error));
+    notice(messageOf(error));
   }
 }
 
@@ -94,7 +94,7 @@ async function copyImage(shown, button) {
     await navigator.clipboard.write([new ClipboardItem({ "image/png": png })]);
     confirmOn(button, "Image copied");
   } catch {
-    // Browsers copy pictures only on pages of https or of this machine, and some ask first.
+    // Browsers copy images only on pages of https or of this machine, and some ask first.
     confirmOn(button, "Not allowed here");
   }
 }
