@@ -27,15 +27,16 @@ def main() -> None:
     parser.add_argument("before", type=Path, help="the other checkout, with its kernels built")
     parser.add_argument("script", help="a benchmark in bench/ of both checkouts")
     parser.add_argument("--pairs", type=int, default=5)
-    parser.add_argument("options", nargs="*", help="options of the benchmark, after --")
-    options = parser.parse_args()
+    words = sys.argv[1:]
+    end = words.index("--") if "--" in words else len(words)
+    options = parser.parse_args(words[:end])
     found: dict[Place, tuple[list[float], list[float]]] = {}
     names: dict[Place, str] = {}
     for pair in range(options.pairs):
         # The first of a pair changes, so that a drift of the machine favours neither.
         for side in ((0, 1), (1, 0))[pair % 2]:
             checkout = (options.before.resolve(), HERE)[side]
-            for place, (name, value) in figures(run(checkout, options.script, options.options)).items():
+            for place, (name, value) in figures(run(checkout, options.script, words[end + 1 :])).items():
                 found.setdefault(place, ([], []))[side].append(value)
                 names[place] = name
         print(f"pair {pair + 1} of {options.pairs} is done", file=sys.stderr)
