@@ -41,7 +41,7 @@ Shape = tuple[int, ...]
 
 @dataclass(slots=True)
 class _Source:
-    """The keys of a file whose tensors make up one of ours, in order; None where the file lacks one."""
+    """The keys of a file whose tensors make up one canonical tensor, in order; None where the file lacks one."""
 
     keys: list[str | None]
     swaps_halves: bool

@@ -25,7 +25,7 @@ class Component(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class KeyTarget:
-    """The tensor of ours that a key of a checkpoint holds, whole or in part."""
+    """The canonical tensor that a key of a checkpoint holds, whole or in part."""
 
     #: Our tensor.
     name: str
