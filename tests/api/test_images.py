@@ -1,5 +1,6 @@
 """What a legal request gets: the documented answer, in every variant that clients in the field use."""
 
+import asyncio
 import base64
 import hashlib
 import io
@@ -19,9 +20,11 @@ from allaprima.settings import ServerSettings
 from fakes import SCHNELL, FakeClock, FakeEngine, client_of, ended, open_service
 
 BODY: dict[str, Any] = {"model": "flux/schnell", "prompt": "a lighthouse at dusk"}
+#: A request whose images are in its response alone.
+NOT_STORED: dict[str, Any] = {"store": False, "response_format": "b64_json"}
 
 
-async def paint(client: httpx2.AsyncClient, **fields: Any) -> dict[str, Any]:
+async def generate(client: httpx2.AsyncClient, **fields: Any) -> dict[str, Any]:
     answer = await client.post(IMAGES_PATH, json=BODY | fields)
     assert answer.status_code == 200, answer.text
     return answer.json()
@@ -36,7 +39,7 @@ def asked(engine: FakeEngine) -> Any:
 
 
 async def test_the_answer_has_every_documented_member_and_no_other(client: httpx2.AsyncClient) -> None:
-    body = await paint(client, num_images=2)
+    body = await generate(client, num_images=2)
     assert set(body) == {"created", "images", "data", "timings", "seed", "has_nsfw_concepts", "prompt", "meta"}
     for image in body["images"]:
         assert set(image) == {
@@ -49,7 +52,7 @@ async def test_the_answer_has_every_documented_member_and_no_other(client: httpx
 
 
 async def test_every_member_has_exactly_its_type(client: httpx2.AsyncClient) -> None:
-    body = await paint(client, num_images=2)
+    body = await generate(client, num_images=2)
     kinds = {name: type(value) for name, value in body.items()}
     assert kinds == {
         "created": int,
@@ -81,7 +84,7 @@ async def test_every_member_has_exactly_its_type(client: httpx2.AsyncClient) -> 
 
 
 async def test_the_answer_tells_what_was_painted(client: httpx2.AsyncClient, clock: FakeClock) -> None:
-    body = await paint(client, seed=454423425, image_size={"width": 1440, "height": 512}, model="sketch")
+    body = await generate(client, seed=454423425, image_size={"width": 1440, "height": 512}, model="sketch")
     assert body["created"] == int(clock.now)
     assert body["seed"] == 454423425
     assert body["prompt"] == "a lighthouse at dusk"
@@ -95,7 +98,7 @@ async def test_the_answer_tells_what_was_painted(client: httpx2.AsyncClient, clo
 
 
 async def test_timings_are_the_engines_own(client: httpx2.AsyncClient) -> None:
-    timings = (await paint(client, num_inference_steps=2))["timings"]
+    timings = (await generate(client, num_inference_steps=2))["timings"]
     assert timings == {
         "inference": 0.25 + 2 * 0.125 + 0.5 + 0.0625,
         "text": 0.25,
@@ -107,7 +110,7 @@ async def test_timings_are_the_engines_own(client: httpx2.AsyncClient) -> None:
 
 
 async def test_the_link_gives_the_picture_to_anyone(client: httpx2.AsyncClient, anonymous: httpx2.AsyncClient) -> None:
-    image = (await paint(client, image_size="square"))["images"][0]
+    image = (await generate(client, image_size="square"))["images"][0]
     assert re.fullmatch(r"http://paint\.test/files/[^/]+/[^/]+\.png", image["url"])
     file = await anonymous.get(image["url"])
     assert file.status_code == 200
@@ -190,7 +193,7 @@ async def test_no_key_is_refused(anonymous: httpx2.AsyncClient, engine: FakeEngi
 async def test_defaults_are_one_picture_of_1024_by_768_in_four_steps(
     client: httpx2.AsyncClient, engine: FakeEngine
 ) -> None:
-    await paint(client)
+    await generate(client)
     request = asked(engine)
     assert (request.width, request.height, request.steps, request.count) == (1024, 768, 4, 1)
     assert request.check_safety
@@ -207,7 +210,7 @@ async def test_presets_mean_their_pixels(client: httpx2.AsyncClient, engine: Fak
         "landscape_16_9": (1024, 576),
     }
     for preset, size in PRESETS.items():
-        image = (await paint(client, image_size=preset))["images"][0]
+        image = (await generate(client, image_size=preset))["images"][0]
         assert (image["width"], image["height"]) == size == (asked(engine).width, asked(engine).height)
 
 
@@ -232,12 +235,12 @@ SIZES: list[tuple[dict[str, Any], tuple[int, int]]] = [
 
 async def test_every_spelling_of_a_size_is_understood(client: httpx2.AsyncClient, engine: FakeEngine) -> None:
     for fields, size in SIZES:
-        image = (await paint(client, **fields))["images"][0]
+        image = (await generate(client, **fields))["images"][0]
         assert (image["width"], image["height"]) == size == (asked(engine).width, asked(engine).height), fields
 
 
 async def test_n_is_num_images_and_steps_is_num_inference_steps(client: httpx2.AsyncClient, engine: FakeEngine) -> None:
-    body = await paint(client, n=3, steps=12, size="64x64")
+    body = await generate(client, n=3, steps=12, size="64x64")
     assert (asked(engine).count, asked(engine).steps) == (3, 12)
     assert len(body["images"]) == len(body["data"]) == len(body["has_nsfw_concepts"]) == 3
 
@@ -245,12 +248,12 @@ async def test_n_is_num_images_and_steps_is_num_inference_steps(client: httpx2.A
 async def test_a_field_under_two_names_with_one_value_is_accepted(
     client: httpx2.AsyncClient, engine: FakeEngine
 ) -> None:
-    await paint(client, n=2, num_images=2.0, steps=1, num_inference_steps=1)
+    await generate(client, n=2, num_images=2.0, steps=1, num_inference_steps=1)
     assert (asked(engine).count, asked(engine).steps) == (2, 1)
 
 
 async def test_integral_floats_are_integers(client: httpx2.AsyncClient, engine: FakeEngine) -> None:
-    body = await paint(client, num_images=2.0, num_inference_steps=3.0, seed=7.0)
+    body = await generate(client, num_images=2.0, num_inference_steps=3.0, seed=7.0)
     assert (asked(engine).count, asked(engine).steps, asked(engine).seed) == (2, 3, 7)
     assert type(body["seed"]) is int
 
@@ -260,7 +263,7 @@ async def test_null_means_absent(client: httpx2.AsyncClient, engine: FakeEngine)
         "image_size", "num_images", "num_inference_steps", "seed", "enable_safety_checker", "sync_mode",
         "output_format", "response_format", "stream", "n", "size", "steps",
     )  # fmt: skip
-    body = await paint(client, **dict.fromkeys(names))
+    body = await generate(client, **dict.fromkeys(names))
     request = asked(engine)
     assert (request.width, request.height, request.steps, request.count) == (1024, 768, 4, 1)
     assert request.check_safety
@@ -271,7 +274,7 @@ async def test_null_means_absent(client: httpx2.AsyncClient, engine: FakeEngine)
 
 
 async def test_image_i_has_seed_plus_i(client: httpx2.AsyncClient, engine: FakeEngine) -> None:
-    body = await paint(client, seed=41, num_images=4)
+    body = await generate(client, seed=41, num_images=4)
     assert [image["seed"] for image in body["images"]] == [41, 42, 43, 44]
     assert body["seed"] == asked(engine).seed == 41
     pictures = [await client.get(image["url"]) for image in body["images"]]
@@ -280,18 +283,18 @@ async def test_image_i_has_seed_plus_i(client: httpx2.AsyncClient, engine: FakeE
 
 
 async def test_the_largest_seed_is_done_exactly(client: httpx2.AsyncClient, engine: FakeEngine) -> None:
-    body = await paint(client, seed=2**63 - 1)
+    body = await generate(client, seed=2**63 - 1)
     assert body["seed"] == body["images"][0]["seed"] == asked(engine).seed == 2**63 - 1
 
 
 async def test_seed_zero_is_a_seed(client: httpx2.AsyncClient, engine: FakeEngine) -> None:
-    assert (await paint(client, seed=0))["seed"] == asked(engine).seed == 0
+    assert (await generate(client, seed=0))["seed"] == asked(engine).seed == 0
 
 
 async def test_a_random_seed_is_below_two_to_the_32_and_returned(
     client: httpx2.AsyncClient, engine: FakeEngine
 ) -> None:
-    seeds = [(await paint(client, size="64x64"))["seed"] for _ in range(5)]
+    seeds = [(await generate(client, size="64x64"))["seed"] for _ in range(5)]
     assert seeds == [request.seed for request in engine.requests.values()]
     assert all(0 <= seed < 2**32 for seed in seeds)
     assert len(set(seeds)) > 1
@@ -302,7 +305,7 @@ async def test_a_random_seed_is_below_two_to_the_32_and_returned(
 
 @pytest.mark.parametrize("name", ["png", "jpeg", "webp"])
 async def test_the_output_format_is_the_files_format(client: httpx2.AsyncClient, name: str) -> None:
-    image = (await paint(client, output_format=name, size="64x64"))["images"][0]
+    image = (await generate(client, output_format=name, size="64x64"))["images"][0]
     assert image["content_type"] == f"image/{name}"
     file = await client.get(image["url"])
     assert file.headers["content-type"] == f"image/{name}"
@@ -313,7 +316,7 @@ async def test_the_output_format_is_the_files_format(client: httpx2.AsyncClient,
 async def test_base64_stands_in_data_without_a_url_beside_it(
     client: httpx2.AsyncClient, fields: dict[str, str]
 ) -> None:
-    body = await paint(client, **fields, n=2, size="64x64")
+    body = await generate(client, **fields, n=2, size="64x64")
     assert [set(item) for item in body["data"]] == [{"b64_json"}, {"b64_json"}]
     for item, image in zip(body["data"], body["images"], strict=True):
         assert hashlib.sha256(base64.b64decode(item["b64_json"], validate=True)).hexdigest() == image["sha256"]
@@ -324,32 +327,32 @@ async def test_base64_stands_in_data_without_a_url_beside_it(
 async def test_links_stand_in_data_without_base64_beside_them(
     client: httpx2.AsyncClient, fields: dict[str, str]
 ) -> None:
-    body = await paint(client, **fields, size="64x64")
+    body = await generate(client, **fields, size="64x64")
     assert body["data"] == [{"url": body["images"][0]["url"]}]
 
 
 async def test_file_format_and_delivery_go_together(client: httpx2.AsyncClient) -> None:
-    body = await paint(client, output_format="jpeg", response_format="b64_json", size="64x64")
+    body = await generate(client, output_format="jpeg", response_format="b64_json", size="64x64")
     picture = Image.open(io.BytesIO(base64.b64decode(body["data"][0]["b64_json"])))
     assert picture.format == "JPEG"
 
 
 async def test_sync_mode_puts_the_picture_into_the_link(client: httpx2.AsyncClient) -> None:
-    body = await paint(client, sync_mode=True, output_format="webp", size="64x64")
+    body = await generate(client, sync_mode=True, output_format="webp", size="64x64")
     start, _, text = body["images"][0]["url"].partition(",")
     assert start == "data:image/webp;base64"
     assert hashlib.sha256(base64.b64decode(text, validate=True)).hexdigest() == body["images"][0]["sha256"]
 
 
 async def test_sync_mode_and_base64_are_each_done_as_asked(client: httpx2.AsyncClient) -> None:
-    body = await paint(client, sync_mode=True, response_format="b64_json", size="64x64")
+    body = await generate(client, sync_mode=True, response_format="b64_json", size="64x64")
     start, _, text = body["images"][0]["url"].partition(",")
     assert start == "data:image/png;base64"
     assert body["data"] == [{"b64_json": text}]
 
 
 async def test_no_streaming_may_be_asked_for(client: httpx2.AsyncClient) -> None:
-    await paint(client, stream=False)
+    await generate(client, stream=False)
 
 
 # Safety -------------------------------------------------------------------------------------------------------------
@@ -357,7 +360,7 @@ async def test_no_streaming_may_be_asked_for(client: httpx2.AsyncClient) -> None
 
 async def test_a_withheld_picture_is_reported_in_its_place(client: httpx2.AsyncClient, engine: FakeEngine) -> None:
     engine.flagged = frozenset({1})
-    body = await paint(client, num_images=3, size="64x64")
+    body = await generate(client, num_images=3, size="64x64")
     assert body["has_nsfw_concepts"] == [False, True, False]
     assert [image["nsfw_score"] for image in body["images"]] == [0.01, 0.99, 0.01]
     picture = await client.get(body["images"][1]["url"])
@@ -365,7 +368,7 @@ async def test_a_withheld_picture_is_reported_in_its_place(client: httpx2.AsyncC
 
 
 async def test_without_the_safety_checker_there_is_no_score(client: httpx2.AsyncClient, engine: FakeEngine) -> None:
-    body = await paint(client, enable_safety_checker=False)
+    body = await generate(client, enable_safety_checker=False)
     assert asked(engine).check_safety is False
     assert body["images"][0]["nsfw_score"] is None
     assert body["has_nsfw_concepts"] == [False]
@@ -373,7 +376,7 @@ async def test_without_the_safety_checker_there_is_no_score(client: httpx2.Async
 
 async def test_what_the_engine_warns_of_is_passed_on(client: httpx2.AsyncClient, engine: FakeEngine) -> None:
     engine.warnings = ("the prompt was cut",)
-    assert (await paint(client, model="sketch"))["meta"]["warnings"] == ["the prompt was cut"]
+    assert (await generate(client, model="sketch"))["meta"]["warnings"] == ["the prompt was cut"]
 
 
 LONG = " ".join(["apple"] * 13)
@@ -487,3 +490,33 @@ async def test_when_the_wait_is_over_the_job_goes_on(service: Service, key: str,
     assert body["job_id"] == answer.headers["x-inference-id"]
     engine.release()
     assert (await ended(service, body["job_id"])).state is JobState.SUCCEEDED
+
+
+@pytest.mark.parametrize("ignores_cancel", [False, True])
+async def test_a_job_that_is_not_stored_is_cancelled_when_the_wait_is_over(
+    service: Service, key: str, engine: FakeEngine, ignores_cancel: bool
+) -> None:
+    engine.hold()
+    engine.ignores_cancel = ignores_cancel
+    async with client_of(service, ServerSettings(wait_s=0.05), key=key) as client:
+        answer = await client.post(IMAGES_PATH, json=BODY | NOT_STORED)
+    assert (answer.status_code, answer.json()["message"]) == (504, "Generation timeout")
+    assert answer.headers["x-should-retry"] == "false"
+    engine.ignores_cancel = False
+    engine.cancel(answer.json()["job_id"])
+    assert (await ended(service, answer.json()["job_id"])).state is JobState.CANCELLED
+
+
+@pytest.mark.parametrize(("stored", "should_retry"), [(True, "false"), (False, None)])
+async def test_a_stop_names_the_job_only_if_the_next_start_resumes_it(
+    service: Service, key: str, engine: FakeEngine, stored: bool, should_retry: str | None
+) -> None:
+    engine.hold()
+    async with client_of(service, key=key) as client:
+        asking = asyncio.ensure_future(client.post(IMAGES_PATH, json=BODY | ({} if stored else NOT_STORED)))
+        await engine.until_held()
+        service.lifecycle.drain()
+        answer = await asking
+    assert answer.status_code == 503
+    assert ("job_id" in answer.json()) is stored
+    assert answer.headers.get("x-should-retry") == should_retry

@@ -201,7 +201,13 @@ def test_a_client_does_not_connect_into_a_folder_that_others_can_enter(data: Pat
         find_socket(data)
 
 
-@pytest.mark.parametrize("address", ["", "operator.sock", "../data/operator.sock", "/nowhere/operator.sock"])
+def test_an_address_in_a_folder_that_is_gone_counts_as_no_address(data: Path) -> None:
+    (data / ADDRESS_FILE).write_text("/nowhere/operator.sock")
+
+    assert find_socket(data) == data.resolve() / SOCKET_FILE
+
+
+@pytest.mark.parametrize("address", ["", "operator.sock", "../data/operator.sock"])
 def test_a_client_refuses_an_address_that_is_no_absolute_path_into_a_private_folder(data: Path, address: str) -> None:
     (data / ADDRESS_FILE).write_text(address)
 

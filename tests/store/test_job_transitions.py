@@ -326,6 +326,18 @@ async def test_recovery_cancels_a_job_whose_cancel_was_requested(
     assert (await jobs.get(job.id)).state is JobState.CANCELLED
 
 
+async def test_recovery_cancels_jobs_that_are_not_stored(
+    jobs: JobRepository, transitions: JobTransitions, add: Any
+) -> None:
+    running, queued, stored = [await add(NOON + number, store=number == 2) for number in range(3)]
+    await lease(transitions, NOON, NOON + 60)
+    assert await transitions.recover(3, NOON + 9) == 0
+    states = [(await jobs.get(job.id)).state for job in (running, queued, stored)]
+    assert states == [JobState.CANCELLED, JobState.CANCELLED, JobState.QUEUED]
+    assert (await lease(transitions, NOON + 9, NOON + 60)).id == stored.id
+    assert await lease(transitions, NOON + 9, NOON + 60) is None
+
+
 async def test_an_expired_lease_is_requeued(jobs: JobRepository, transitions: JobTransitions, add: Any) -> None:
     await add()
     leased = await lease(transitions, NOON, NOON + 60)

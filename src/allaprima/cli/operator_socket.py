@@ -76,12 +76,16 @@ def find_socket(data_dir: Path) -> Path:
 
     Raises `StoreUnreachable` where the path is in a folder that others than this user may change.
     """
+    usual = data_dir.resolve() / SOCKET_FILE
     try:
         with (data_dir / ADDRESS_FILE).open(encoding="utf-8", errors="surrogateescape") as file:
             path = Path(file.read(MAX_ADDRESS).strip())
     except OSError:
         # None, as usual.
-        return data_dir.resolve() / SOCKET_FILE
+        return usual
+    if path.is_absolute() and not os.path.lexists(path.parent):
+        # Left by a server that was killed; the next one writes its own.
+        return usual
     if not (path.is_absolute() and is_private(path.parent)):
         raise StoreUnreachable(
             f"{data_dir / ADDRESS_FILE} names the operator's socket {path}, whose folder does not belong to this user "

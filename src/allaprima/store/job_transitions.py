@@ -126,6 +126,7 @@ class JobTransitions(Repository):
     def recover(self, connection: Connection, max_crashes: int, now: float, max_concurrency: int = 1) -> int:
         """At start: requeue what a dead server left running; fail it after too many crashes, cancel it if asked.
 
+        Jobs with `store=false` are cancelled, queued ones too: their clients' connections ended with that server.
         max_concurrency: how many jobs that server generated at a time. Returns how many jobs were requeued.
         """
         left = jobs.c.state == JobState.RUNNING.value
@@ -133,13 +134,13 @@ class JobTransitions(Repository):
         begun = select(jobs.c.id).where(left).order_by(jobs.c.started_at, jobs.c.turn, jobs.c.id).limit(max_concurrency)
         connection.execute(update(jobs).where(jobs.c.id.in_(begun)).values(crashes=jobs.c.crashes + 1))
         requeued = 0
-        for row in connection.execute(select(*JOB_COLUMNS).where(left)).all():
+        is_ephemeral = (jobs.c.state == JobState.QUEUED.value) & jobs.c.options["store"].as_boolean().is_(False)
+        for row in connection.execute(select(*JOB_COLUMNS).where(left | is_ephemeral)).all():
             try:
                 job = job_from_row(row)
             except UNREADABLE:
                 _fail_unreadable(connection, row, now)
                 continue
-            # The client of a store=false job is gone: its connection ended with the server.
             if job.cancel_asked_at is not None or not job.options.store:
                 _end(connection, job, JobState.CANCELLED, now)
             elif job.crashes >= max_crashes:
@@ -273,7 +274,7 @@ def _end(
     outcome: JobOutcome | None = None,
     error: Error | None = None,
 ) -> bool:
-    """The one way into a final state: the job, its usage and charge, and its webhook."""
+    """The one way of a readable job into a final state: the job, its usage and charge, and its webhook."""
     values: dict[str, Any] = {
         "state": state.value,
         "finished_at": now,
@@ -295,6 +296,7 @@ def _end(
 
 
 def _fail_unreadable(connection: Connection, row: Row[Any], now: float) -> None:
+    """Fail a job by its row alone, and release what is held. No webhook is sent: its options can't be trusted."""
     connection.execute(
         update(jobs)
         .where(jobs.c.id == row.id)

@@ -10,7 +10,7 @@ from allaprima.errors import JobNotFound
 from allaprima.store import fair_queue
 from allaprima.store.database import Repository, reads
 from allaprima.store.idempotency import find_resource
-from allaprima.store.rows import FIND_JOB, JOB_COLUMNS, image_from_row, job_from_row, readable_job
+from allaprima.store.rows import FIND_JOB, JOB_COLUMNS, image_from_row, readable_job
 from allaprima.store.schema import cached_results, images, jobs
 
 
@@ -57,7 +57,8 @@ class JobRepository(Repository):
         wanted = select(*JOB_COLUMNS).where(
             jobs.c.account_id == account_id, jobs.c.group_id == group_id, jobs.c.state.in_(UNFINISHED)
         )
-        return [job_from_row(row) for row in connection.execute(wanted.order_by(jobs.c.id))]
+        found = map(readable_job, connection.execute(wanted.order_by(jobs.c.id)))
+        return [job for job in found if job is not None]
 
     @reads
     def images_of(self, connection: Connection, job_ids: Iterable[str], now: float) -> dict[str, list[StoredImage]]:

@@ -11,7 +11,7 @@ from allaprima.errors import JobFinished, JobNotFound
 from allaprima.service.app import Service
 from allaprima.service.jobs import cancellation
 from fakes import FakeEngine
-from service.jobs.submitting import LEASED, finish, rows, submit
+from service.jobs.submitting import LEASED, finish, rows, submit, write
 
 
 async def test_a_queued_job_is_cancelled_at_once(service: Service, owner: ApiKey, engine: FakeEngine) -> None:
@@ -87,6 +87,17 @@ async def test_cancelling_a_group_cancels_its_unfinished_jobs_and_starts_none_of
     assert set(engine.requests) == {done.id, *(job.id for job in jobs[:LEASED]), other.id}
     engine.release()
     assert (await finish(service, other)).state is JobState.SUCCEEDED
+
+
+async def test_a_job_that_can_not_be_read_does_not_stop_the_cancellation_of_its_group(
+    service: Service, owner: ApiKey, engine: FakeEngine, tmp_path: Path
+) -> None:
+    engine.hold()
+    jobs = [await submit(service, owner, group_id="g") for _ in range(LEASED + 2)]
+    await engine.until_held(LEASED)
+    write(tmp_path, "UPDATE jobs SET request = ? WHERE id = ?", '{"colour": "mauve"}', jobs[-1].id)
+    cancelled = await service.cancellation.cancel_group(owner.account_id, "g")
+    assert {job.id for job in cancelled} == {job.id for job in jobs[:-1]}
 
 
 async def test_cancelling_a_group_of_another_account_cancels_nothing(

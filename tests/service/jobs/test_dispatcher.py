@@ -7,6 +7,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
+from sqlalchemy.exc import IntegrityError
 
 from allaprima.domain.accounts import ApiKey
 from allaprima.domain.jobs import JobState
@@ -336,3 +337,28 @@ async def test_a_fault_in_a_loop_of_the_dispatcher_ends_the_service(tmp_path: Pa
     with pytest.raises(KeyError, match="a fault"):
         async with asyncio.timeout(LIMIT_S), open_service(tmp_path, FaultyEngine(), clock):
             await asyncio.Event().wait()
+
+
+class UnstartableEngine(FakeEngine):
+    def start(self) -> None:
+        raise OSError("the device is gone")
+
+
+async def test_a_service_whose_engine_can_not_start_ends_at_once(tmp_path: Path, clock: FakeClock) -> None:
+    with pytest.raises(OSError, match="the device is gone"):
+        async with asyncio.timeout(LIMIT_S), open_service(tmp_path, UnstartableEngine(), clock):
+            raise AssertionError("the service runs")
+
+
+async def test_a_service_that_can_not_recover_its_jobs_ends_at_once(tmp_path: Path, clock: FakeClock) -> None:
+    engine = FakeEngine()
+    engine.hold()
+    async with open_service(tmp_path, engine, clock) as service:
+        await submit(service)
+        await engine.until_held()
+    refuse = "CREATE TRIGGER refuse BEFORE UPDATE ON jobs BEGIN SELECT raise(FAIL, 'the row is locked'); END"
+    write(tmp_path, "UPDATE jobs SET state = 'running', attempt = 1, started_at = 1, leased_until = 1")
+    write(tmp_path, refuse)
+    with pytest.raises(IntegrityError, match="the row is locked"):
+        async with asyncio.timeout(LIMIT_S), open_service(tmp_path, FakeEngine(), clock):
+            raise AssertionError("the service runs")

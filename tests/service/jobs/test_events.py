@@ -209,6 +209,13 @@ async def test_events_after_the_end_are_dropped(bus: MemoryEventBus) -> None:
         assert await kinds_of(events) == [EventType.CANCELLED]
 
 
+async def test_a_watcher_of_a_later_start_than_the_server_receives_the_end(bus: MemoryEventBus) -> None:
+    bus.publish("job", EventType.RUNNING, Started(1))
+    bus.publish("job", EventType.SUCCEEDED)
+    async with bus.follow("job", after=EventId(10**12, 1)) as events:
+        assert await kinds_of(events) == [EventType.SUCCEEDED]
+
+
 async def test_only_the_latest_finished_jobs_are_remembered(bus: MemoryEventBus) -> None:
     for number in range(MAX_FINISHED + 5):
         bus.publish(str(number), EventType.SUCCEEDED)

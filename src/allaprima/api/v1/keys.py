@@ -182,7 +182,7 @@ async def show_own(key: OrdinaryKey, service: ServiceDep) -> dict[str, Any]:
     "/v1/keys/{prefix}", response_model=KeyAnswer, responses=_CHANGE, openapi_extra=_BODY, summary="Change a key"
 )
 async def change(key: ManagementKey, prefix: str, body: KeyBodyDep, service: ServiceDep) -> dict[str, Any]:
-    """Change the members that are given; null removes a limit or a name, or resets a member to its default."""
+    """Change the members that are given; null removes a limit or a name."""
     row = await service.keys.change(key.account_id, prefix, **body.changes())
     return {"data": await _show(service, row)}
 

@@ -1,6 +1,7 @@
 """Reads a generation request: body, headers, model, the operator's policy, and last the key's rate limit.
 
-Everything that can be refused is refused here, and only a request that passes is counted against the rate limit.
+What the request itself shows to be wrong is refused here, before it is counted against the rate limit; what depends on
+the model's tokenizer, the account or the queue is refused by `service.jobs.admission`.
 """
 
 import json

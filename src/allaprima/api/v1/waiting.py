@@ -35,7 +35,8 @@ async def wait_for(job: Job, submission: Submission, exchange: Exchange, wait_s:
             raise await _in_flight(job, exchange)
     elif not job.is_finished:
         job = await _wait(job, submission, exchange, wait_s)
-    if job.state == JobState.CANCELLED:
+    # Its cancellation was requested; the engine has not confirmed it in time.
+    if job.state == JobState.CANCELLED or not job.is_finished:
         raise Cancelled
     if job.state != JobState.SUCCEEDED:
         raise _FAILURES.get(job.error_code, GenerationFailed)(job.error_message)
@@ -60,12 +61,15 @@ async def _wait(job: Job, submission: Submission, exchange: Exchange, wait_s: fl
     leaving = asyncio.ensure_future(_disconnect(exchange.request))
     try:
         await asyncio.wait((waiting, leaving), return_when=asyncio.FIRST_COMPLETED)
-        is_late = waiting.done() and isinstance(waiting.exception(), GenerationTimeout)
-        if waiting.done() and (job.options.store or not is_late):
+        error = waiting.exception() if waiting.done() else None
+        if waiting.done() and (job.options.store or not isinstance(error, GenerationTimeout)):
             return waiting.result()
         with suppress(JobFinished):
             await service.cancellation.cancel(job.account_id, job.id)
-        return await service.jobs.get(job.account_id, job.id)
+        job = await service.jobs.get(job.account_id, job.id)
+        if error is not None and job.state != JobState.SUCCEEDED:
+            raise error
+        return job
     finally:
         waiting.cancel()
         leaving.cancel()

@@ -56,16 +56,15 @@ class Dispatcher:
 
         A fault in one of the loops ends the context, rather than leave a server that accepts jobs and runs none.
         """
-        requeued = await self._transitions.recover(MAX_CRASHES, self._clock(), self._engine.max_concurrency)
-        if requeued:
-            logger.info("%d jobs of an earlier run are queued again", requeued)
-        self._reporter.recovered()
-        self._engine.start()
-        tasks = [asyncio.create_task(loop()) for loop in (self._lease_jobs, self._renew_leases, self._fail_late_jobs)]
-        owner = asyncio.current_task()
-        for task in tasks:
-            task.add_done_callback(lambda task: self._stop_after_fault(task, owner))
+        tasks: list[asyncio.Task[None]] = []
         try:
+            await self._recover()
+            self._engine.start()
+            owner = asyncio.current_task()
+            for loop in (self._lease_jobs, self._renew_leases, self._fail_late_jobs):
+                task = asyncio.create_task(loop())
+                task.add_done_callback(lambda task: self._stop_after_fault(task, owner))
+                tasks.append(task)
             yield
         finally:
             # No task is cancelled in the middle of a transaction; each sees that the server stops.
@@ -77,6 +76,12 @@ class Dispatcher:
             for fault in ends:
                 if fault is not None:
                     raise fault
+
+    async def _recover(self) -> None:
+        requeued = await self._transitions.recover(MAX_CRASHES, self._clock(), self._engine.max_concurrency)
+        if requeued:
+            logger.info("%d jobs of an earlier run are queued again", requeued)
+        self._reporter.recovered()
 
     def _stop_after_fault(self, task: "asyncio.Task[None]", owner: "asyncio.Task[Any] | None") -> None:
         if not self._lifecycle.is_draining and not task.cancelled() and owner is not None:
@@ -106,7 +111,10 @@ class Dispatcher:
     def _forget(self, task: "asyncio.Task[None]") -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()):
-            logger.error("a job could not be finished; the next start resumes it", exc_info=error)
+            logger.error(
+                "a job could not be finished; it runs again when its lease has expired, or at the next start",
+                exc_info=error,
+            )
 
     async def _next_job(self) -> Job | None:
         while not self._lifecycle.is_draining:

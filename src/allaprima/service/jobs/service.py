@@ -64,9 +64,9 @@ class JobService:
             # The database may be closed before the last waiting client has read its job.
             if not self._lifecycle.is_draining:
                 raise
-            raise Draining(retry_after_s=RESTART_S, job_id=job.id) from exc
+            raise _draining(job) from exc
         if not job.is_finished:
-            raise Draining(retry_after_s=RESTART_S, job_id=job.id)
+            raise _draining(job)
         return job
 
     async def remove(self, account_id: str, job_id: str) -> None:
@@ -96,6 +96,11 @@ class JobService:
                 raise
         if job.is_finished:
             self._bus.publish(job.id, EventType.of_end(job.state))
+
+
+def _draining(job: Job) -> Draining:
+    # The next start cancels a job with store=false, so its request may be sent again.
+    return Draining(retry_after_s=RESTART_S, job_id=job.id if job.options.store else None)
 
 
 async def _end_of(events: AsyncIterator[Event]) -> None:
