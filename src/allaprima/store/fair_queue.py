@@ -16,13 +16,12 @@ from allaprima.store.rows import JOB_COLUMNS
 from allaprima.store.schema import jobs
 
 #: The queues of `schema.jobs`.
-ORDINARY, LOW = 0, 1
+QUEUES = ORDINARY, LOW = 0, 1
 #: After every id.
 NEWEST = "~"
-# A literal, not a parameter: SQLite uses the partial indexes only for a condition that it can compare with theirs.
-QUEUED = jobs.c.state == literal_column(f"'{JobState.QUEUED.value}'")
+# Literals, not parameters: SQLite uses the partial indexes only for a condition that it can compare with theirs.
+QUEUED, RUNNING = (jobs.c.state == literal_column(f"'{state.value}'") for state in (JobState.QUEUED, JobState.RUNNING))
 _ORDER = (jobs.c.queue, jobs.c.turn, jobs.c.id)
-_RUNNING = jobs.c.state == JobState.RUNNING.value
 
 # Built once, since they run at every job. Each reads one queue, as the indexes are ordered.
 _OF_QUEUE = (QUEUED, jobs.c.queue == bindparam("queue"))
@@ -36,11 +35,14 @@ _OTHERS = tuple(
 )
 _LOAD = select(func.count(), func.coalesce(func.sum(jobs.c.predicted_s), 0.0)).where(*_OF_QUEUE)
 _EARLIER = _LOAD.where(tuple_(jobs.c.turn, jobs.c.id) < tuple_(bindparam("turn"), bindparam("id")))
-_KINDS = (QUEUED & (jobs.c.queue == ORDINARY), QUEUED & (jobs.c.queue == LOW), _RUNNING)
-_COUNTS = [select(func.count()).select_from(jobs).where(kind).scalar_subquery() for kind in _KINDS]
+_COUNTS = [
+    select(func.count()).select_from(jobs).where(state, jobs.c.queue == queue).scalar_subquery()
+    for state in (QUEUED, RUNNING)
+    for queue in QUEUES
+]
 _UNFINISHED = select(sum(_COUNTS[1:], _COUNTS[0]))
 _VIRTUAL_TIME = func.coalesce(
-    select(func.max(jobs.c.turn)).where(_RUNNING, jobs.c.queue == bindparam("queue")).scalar_subquery(),
+    select(func.max(jobs.c.turn)).where(RUNNING, jobs.c.queue == bindparam("queue")).scalar_subquery(),
     select(func.min(jobs.c.turn)).where(*_OF_QUEUE).scalar_subquery(),
     0.0,
 )
@@ -59,7 +61,7 @@ def count_unfinished(connection: Connection) -> int:
 
 def load(connection: Connection) -> QueueLoad:
     """Return what the queue holds."""
-    counted = [connection.execute(_LOAD, {"queue": queue}).one() for queue in (ORDINARY, LOW)]
+    counted = [connection.execute(_LOAD, {"queue": queue}).one() for queue in QUEUES]
     queued = sum(count for count, _ in counted)
     return QueueLoad(queued, count_unfinished(connection), sum(seconds for _, seconds in counted))
 
@@ -76,7 +78,7 @@ def take_next(connection: Connection) -> Row[Any] | None:
     The key's most urgent job takes the turn; the job that had it gets that job's turn.
     """
     # One queue at a time: with both, SQLite would sort instead of reading the index.
-    heads = (connection.execute(_HEAD, {"queue": queue}).first() for queue in (ORDINARY, LOW))
+    heads = (connection.execute(_HEAD, {"queue": queue}).first() for queue in QUEUES)
     first = next(filter(None, heads), None)
     if first is None:
         return None

@@ -119,7 +119,7 @@ class JobTransitions(Repository):
     @writes
     def requeue_expired(self, connection: Connection, now: float) -> int:
         """running -> queued for jobs whose lease has expired; return how many."""
-        expired = (jobs.c.state == JobState.RUNNING.value, jobs.c.leased_until < now)
+        expired = (fair_queue.RUNNING, jobs.c.leased_until < now)
         return connection.execute(update(jobs).where(*expired).values(**_BACK_IN_QUEUE)).rowcount
 
     @writes
@@ -129,13 +129,19 @@ class JobTransitions(Repository):
         Jobs with `store=false` are cancelled, queued ones too: their clients' connections ended with that server.
         max_concurrency: how many jobs that server generated at a time. Returns how many jobs were requeued.
         """
-        left = jobs.c.state == JobState.RUNNING.value
         # The engine works in the order of the leases; the others only waited there.
-        begun = select(jobs.c.id).where(left).order_by(jobs.c.started_at, jobs.c.turn, jobs.c.id).limit(max_concurrency)
+        in_order = select(jobs.c.id).order_by(jobs.c.started_at, jobs.c.turn, jobs.c.id)
+        begun = in_order.where(fair_queue.RUNNING).limit(max_concurrency)
         connection.execute(update(jobs).where(jobs.c.id.in_(begun)).values(crashes=jobs.c.crashes + 1))
         requeued = 0
-        is_ephemeral = (jobs.c.state == JobState.QUEUED.value) & jobs.c.options["store"].as_boolean().is_(False)
-        for row in connection.execute(select(*JOB_COLUMNS).where(left | is_ephemeral)).all():
+        is_ephemeral = jobs.c.options["store"].as_boolean().is_(False)
+        # Two queries, each by its index.
+        left = [
+            row
+            for condition in (fair_queue.RUNNING, fair_queue.QUEUED & is_ephemeral)
+            for row in connection.execute(select(*JOB_COLUMNS).where(condition, jobs.c.queue.in_(fair_queue.QUEUES)))
+        ]
+        for row in left:
             try:
                 job = job_from_row(row)
             except UNREADABLE:

@@ -118,15 +118,16 @@ jobs = Table(
     Column("cancel_asked_at", Float),
     #: Most credits that it can cost, held until it ends.
     Column("held", BigInteger, nullable=False, default=0),
-    Index(None, "state", "created_at"),
     Index(None, "account_id", "id"),
     Index(None, "account_id", "state", "id"),
     Index(None, "account_id", "group_id", "id"),
     Index(None, "key_id", "id"),
-    # Partial: they hold only what is queued, however many jobs there ever were.
+    # Partial: they hold only what is queued or runs, however many jobs there ever were. No other index begins with the
+    # state, since SQLite's choice between two that fit would depend on the order in which they were created.
     Index("ix_jobs_order", "queue", "turn", "id", "predicted_s", sqlite_where=text("state = 'queued'")),
     Index("ix_jobs_urgency", "key_id", "queue", "priority", "id", sqlite_where=text("state = 'queued'")),
     Index("ix_jobs_order_of_key", "key_id", "queue", "turn", "id", sqlite_where=text("state = 'queued'")),
+    Index("ix_jobs_running", "queue", "turn", sqlite_where=text("state = 'running'")),
     Index("ix_jobs_start_by", "start_by", sqlite_where=text("state = 'queued' AND start_by IS NOT NULL")),
 )
 

@@ -1,0 +1,14 @@
+"""Index running jobs apart, so that no query of queued ones can choose the index of all states."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0002_index_running_jobs"
+down_revision = "0001_initial"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    op.drop_index("ix_jobs_state_created_at", "jobs")
+    op.create_index("ix_jobs_running", "jobs", ["queue", "turn"], sqlite_where=sa.text("state = 'running'"))
