@@ -54,37 +54,37 @@ async def rows(database: Database) -> list[str]:
     return [name for (name,) in await query(database, "SELECT id FROM images ORDER BY id")]
 
 
-async def test_an_image_is_read_as_it_was_stored(images: ImageRepository, keep: Keep) -> None:
+async def test_image_is_returned_unchanged(images: ImageRepository, keep: Keep) -> None:
     data = bytes(range(256)) * 1000
     image = await keep("a", data)
     assert await images.get("a", NOON) == (image, data)
     assert await images.find("a", NOON) == image
 
 
-async def test_an_image_outlives_the_server(database: Database, objects: ObjectStore, keep: Keep) -> None:
+async def test_image_survives_server_restart(database: Database, objects: ObjectStore, keep: Keep) -> None:
     image = await keep("a")
     assert await ImageRepository(database, objects).get("a", NOON) == (image, b"image")
 
 
-async def test_an_unknown_image_is_none(images: ImageRepository, keep: Keep) -> None:
+async def test_get_of_unknown_image_returns_none(images: ImageRepository, keep: Keep) -> None:
     await keep("a")
     for name in ("b", "a.png", "", "../allaprima.db", "%"):
         assert await images.get(name, NOON) is None
 
 
-async def test_an_image_is_not_found_after_it_expires(images: ImageRepository, keep: Keep) -> None:
+async def test_expired_image_is_not_found(images: ImageRepository, keep: Keep) -> None:
     await keep("a", expires_at=NOON + 60)
     assert await images.get("a", NOON + 59.9) is not None
     assert await images.get("a", NOON + 60) is None
 
 
-async def test_a_row_without_its_file_is_none(images: ImageRepository, objects: ObjectStore, keep: Keep) -> None:
+async def test_image_without_file_is_not_found(images: ImageRepository, objects: ObjectStore, keep: Keep) -> None:
     await keep("a")
     await objects.delete("a.png")
     assert await images.get("a", NOON) is None
 
 
-async def test_a_copy_has_the_bytes_of_its_source(images: ImageRepository, objects: ObjectStore, keep: Keep) -> None:
+async def test_copy_has_same_bytes(images: ImageRepository, objects: ObjectStore, keep: Keep) -> None:
     await keep("a", b"image")
     await images.copy("a.png", "b.png")
     assert await objects.get("b.png") == b"image"
@@ -92,7 +92,7 @@ async def test_a_copy_has_the_bytes_of_its_source(images: ImageRepository, objec
         await images.copy("missing.png", "c.png")
 
 
-async def test_a_removed_image_has_neither_row_nor_file(
+async def test_removed_image_has_neither_row_nor_file(
     images: ImageRepository, objects: ObjectStore, database: Database, keep: Keep
 ) -> None:
     await keep("a")
@@ -106,7 +106,7 @@ async def test_a_removed_image_has_neither_row_nor_file(
 # Sweeping -----------------------------------------------------------------------------------------------------------
 
 
-async def test_a_sweep_removes_the_row_and_file_of_an_expired_image(
+async def test_sweep_removes_expired_image(
     images: ImageRepository, objects: ObjectStore, database: Database, keep: Keep
 ) -> None:
     await keep("old", expires_at=NOON + 60)
@@ -117,23 +117,21 @@ async def test_a_sweep_removes_the_row_and_file_of_an_expired_image(
     assert await images.get("new", NOON + 60) is not None
 
 
-async def test_a_sweep_without_expired_images_removes_nothing(
-    images: ImageRepository, objects: ObjectStore, keep: Keep
-) -> None:
+async def test_sweep_keeps_unexpired_images(images: ImageRepository, objects: ObjectStore, keep: Keep) -> None:
     assert await images.sweep(NOON) == 0
     await keep("a")
     assert await images.sweep(NOON) == 0
     assert set(await files(objects)) == {"a.png"}
 
 
-async def test_a_second_sweep_removes_nothing_more(images: ImageRepository, keep: Keep) -> None:
+async def test_second_sweep_removes_nothing(images: ImageRepository, keep: Keep) -> None:
     await keep("a")
     assert await images.sweep(NOON + 60) == 1
     assert await images.sweep(NOON + 60) == 0
 
 
 @pytest.mark.parametrize(("age_s", "is_removed"), [(3601, True), (3600, False), (3599, False), (-60, False)])
-async def test_only_orphans_older_than_an_hour_are_removed(
+async def test_sweep_removes_only_orphans_older_than_an_hour(
     images: ImageRepository, objects: ObjectStore, keep: Keep, age_s: int, is_removed: bool
 ) -> None:
     assert ORPHAN_AGE.total_seconds() == 3600
@@ -144,9 +142,7 @@ async def test_only_orphans_older_than_an_hour_are_removed(
     assert set(await files(objects)) == ({"kept.png"} if is_removed else {"kept.png", "orphan.png"})
 
 
-async def test_a_sweep_continues_when_a_file_is_gone_already(
-    images: ImageRepository, objects: ObjectStore, keep: Keep
-) -> None:
+async def test_sweep_continues_after_missing_file(images: ImageRepository, objects: ObjectStore, keep: Keep) -> None:
     await keep("a")
     await keep("b")
     await objects.delete("a.png")
@@ -154,7 +150,7 @@ async def test_a_sweep_continues_when_a_file_is_gone_already(
     assert await files(objects) == {}
 
 
-async def test_a_file_that_a_sweep_left_behind_is_an_orphan_of_the_next(
+async def test_file_left_by_interrupted_sweep_is_removed_later(
     images: ImageRepository, objects: ObjectStore, database: Database, keep: Keep
 ) -> None:
     """Rows are removed first: a server that dies in between leaves a file without a row, never a row without a file."""
@@ -194,7 +190,7 @@ class TestManyPages:
     def objects(self) -> PagedObjects:
         return PagedObjects()
 
-    async def test_a_sweep_removes_the_orphans_of_every_page(
+    async def test_sweep_removes_orphans_of_every_page(
         self, images: ImageRepository, objects: PagedObjects, keep: Keep
     ) -> None:
         await keep("m-kept", expires_at=NEVER)

@@ -158,7 +158,7 @@ def add_revision(migrations: Path, more: str = "") -> None:
 # The schema ---------------------------------------------------------------------------------------------------------
 
 
-def test_the_migrations_lead_to_the_schema(tmp_path: Path) -> None:
+def test_migrations_produce_schema(tmp_path: Path) -> None:
     migrate(tmp_path / "a.db")
     with connected(tmp_path / "a.db") as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True, "compare_server_default": True})
@@ -170,7 +170,7 @@ def test_the_migrations_lead_to_the_schema(tmp_path: Path) -> None:
     assert set(migrated) == set(metadata.tables)
 
 
-def test_migrating_twice_changes_nothing(tmp_path: Path) -> None:
+def test_second_migration_changes_nothing(tmp_path: Path) -> None:
     path = tmp_path / "a.db"
     migrate(path)
     with connected(path) as connection:
@@ -181,7 +181,7 @@ def test_migrating_twice_changes_nothing(tmp_path: Path) -> None:
         assert (described(connection), rows(connection)) == before
 
 
-def test_revisions_form_one_line() -> None:
+def test_revisions_form_one_chain() -> None:
     script = ScriptDirectory.from_config(config_of(MIGRATIONS))
     assert len(script.get_heads()) == len(script.get_bases()) == 1
     assert revisions()[0] == "0001_initial"
@@ -195,7 +195,7 @@ def test_revisions_form_one_line() -> None:
     ("revision", "is_extended"),
     [*((revision, False) for revision in revisions()[:-1]), *((revision, True) for revision in revisions())],
 )
-def test_every_earlier_revision_is_upgraded_with_its_data(
+def test_every_revision_is_upgraded_with_its_data(
     tmp_path: Path, extended: Path, revision: str, is_extended: bool
 ) -> None:
     """is_extended: to a revision after the newest, which rebuilds tables."""
@@ -204,14 +204,14 @@ def test_every_earlier_revision_is_upgraded_with_its_data(
     assert_upgrade_keeps_all(tmp_path / "a.db", str(extended) if is_extended else MIGRATIONS)
 
 
-def test_an_upgrade_that_loses_a_row_is_noticed(tmp_path: Path, extended: Path) -> None:
+def test_upgrade_check_detects_lost_row(tmp_path: Path, extended: Path) -> None:
     add_revision(extended, 'op.execute("DELETE FROM ledger")')
     build(tmp_path / "a.db", revisions()[0])
     with pytest.raises(ValueError, match="not enough values"):
         assert_upgrade_keeps_all(tmp_path / "a.db", str(extended))
 
 
-def test_an_upgrade_that_breaks_a_foreign_key_is_undone(tmp_path: Path, extended: Path) -> None:
+def test_upgrade_that_breaks_foreign_key_is_rolled_back(tmp_path: Path, extended: Path) -> None:
     path = tmp_path / "a.db"
     add_revision(extended, 'op.execute("DELETE FROM accounts")')
     build(path, revisions()[0])
@@ -224,7 +224,7 @@ def test_an_upgrade_that_breaks_a_foreign_key_is_undone(tmp_path: Path, extended
         assert (described(connection), rows(connection)) == before
 
 
-async def test_an_upgrade_that_is_interrupted_leaves_the_old_schema(tmp_path: Path, extended: Path) -> None:
+async def test_interrupted_upgrade_keeps_old_schema(tmp_path: Path, extended: Path) -> None:
     path = tmp_path / DATABASE_FILE
     add_revision(extended)
     build(path, revisions()[-1])
@@ -244,5 +244,5 @@ async def test_an_upgrade_that_is_interrupted_leaves_the_old_schema(tmp_path: Pa
         assert "tier" in {column["name"] for column in inspect(connection).get_columns(accounts.name)}
 
 
-def test_the_constant_names_the_newest_revision() -> None:
+def test_head_constant_is_newest_revision() -> None:
     assert ScriptDirectory.from_config(config_of(MIGRATIONS)).get_current_head() == HEAD

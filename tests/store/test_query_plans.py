@@ -62,7 +62,7 @@ def reverse_indexes(path: Path) -> None:
             raw.execute(sql)
 
 
-async def test_no_statement_of_the_queue_reads_finished_jobs(
+async def test_queue_statements_read_no_finished_jobs(
     database: Database, owner: ApiKey, statements: list[tuple[str, Any]], tmp_path: Path
 ) -> None:
     transitions, found = JobTransitions(database), JobRepository(database)

@@ -82,7 +82,7 @@ async def bucket(database: Database, owner: ApiKey) -> None:
 # Admission ----------------------------------------------------------------------------------------------------------
 
 
-async def test_the_queue_holds_no_more_jobs_than_its_size(
+async def test_queue_holds_no_more_jobs_than_its_size(
     database: Database, transitions: JobTransitions, owner: ApiKey
 ) -> None:
     found = await all_at_once((transitions.admit(new_job(owner), 8) for _ in range(WRITERS)), QueueFull)
@@ -90,15 +90,13 @@ async def test_the_queue_holds_no_more_jobs_than_its_size(
     assert await count(database, "jobs") == 8
 
 
-async def test_every_job_of_a_key_has_its_own_turn(
-    database: Database, transitions: JobTransitions, owner: ApiKey
-) -> None:
+async def test_jobs_of_key_have_distinct_turns(database: Database, transitions: JobTransitions, owner: ApiKey) -> None:
     await all_at_once(transitions.admit(new_job(owner, predicted_s=1.0), 1000) for _ in range(WRITERS))
     turns = [turn for (turn,) in await query(database, "SELECT turn FROM jobs ORDER BY turn")]
     assert turns == [float(number) for number in range(1, WRITERS + 1)]
 
 
-async def test_a_key_holds_no_more_than_its_limit(
+async def test_key_holds_no_more_than_its_limit(
     database: Database, transitions: JobTransitions, keys: KeyRepository, owner: ApiKey
 ) -> None:
     await AccountRepository(database).post(owner.account_id, new_entry(1000))
@@ -111,7 +109,7 @@ async def test_a_key_holds_no_more_than_its_limit(
     assert await query(database, "SELECT held FROM api_keys UNION ALL SELECT held FROM accounts") == [(10,), (10,)]
 
 
-async def test_equal_requests_create_one_job(database: Database, transitions: JobTransitions, owner: ApiKey) -> None:
+async def test_replayed_requests_create_one_job(database: Database, transitions: JobTransitions, owner: ApiKey) -> None:
     await AccountRepository(database).post(owner.account_id, new_entry(1000))
     jobs = await all_at_once(transitions.admit(new_job(owner, held=1), 1000, CLAIM) for _ in range(WRITERS))
     assert len({job.id for job in jobs}) == 1
@@ -119,9 +117,7 @@ async def test_equal_requests_create_one_job(database: Database, transitions: Jo
     assert await query(database, "SELECT held FROM accounts") == [(1,)]
 
 
-async def test_an_expired_record_is_replaced_once(
-    database: Database, transitions: JobTransitions, owner: ApiKey
-) -> None:
+async def test_expired_record_is_replaced_once(database: Database, transitions: JobTransitions, owner: ApiKey) -> None:
     old = await transitions.admit(new_job(owner), 1000, CLAIM)
     later = NOON + RETENTION_S
     jobs = await all_at_once(transitions.admit(new_job(owner, created_at=later), 1000, CLAIM) for _ in range(WRITERS))
@@ -149,7 +145,7 @@ async def test_every_job_is_leased_once(database: Database, transitions: JobTran
     assert turns == [float(number) for number in range(1, WRITERS + 1)]
 
 
-async def test_a_usage_bucket_counts_every_job(database: Database, transitions: JobTransitions, owner: ApiKey) -> None:
+async def test_usage_bucket_counts_every_job(database: Database, transitions: JobTransitions, owner: ApiKey) -> None:
     jobs = await leased(transitions, owner)
     ends = await all_at_once(transitions.succeed(job, NOON, new_outcome(new_image(job))) for job in jobs)
     assert ends == [True] * WRITERS
@@ -157,7 +153,7 @@ async def test_a_usage_bucket_counts_every_job(database: Database, transitions: 
 
 
 @pytest.mark.usefixtures("bucket")
-async def test_no_charge_of_a_key_is_lost(database: Database, transitions: JobTransitions, owner: ApiKey) -> None:
+async def test_no_charge_of_key_is_lost(database: Database, transitions: JobTransitions, owner: ApiKey) -> None:
     await AccountRepository(database).post(owner.account_id, new_entry(1000))
     jobs = await leased(transitions, owner, held=5)
     ends = (transitions.succeed(job, NOON, new_outcome(new_image(job), credits_=3)) for job in jobs)
@@ -169,7 +165,7 @@ async def test_no_charge_of_a_key_is_lost(database: Database, transitions: JobTr
 
 
 @pytest.mark.usefixtures("bucket")
-async def test_a_request_has_one_cached_result(database: Database, transitions: JobTransitions, owner: ApiKey) -> None:
+async def test_request_has_one_cached_result(database: Database, transitions: JobTransitions, owner: ApiKey) -> None:
     jobs = await leased(transitions, owner)
     await all_at_once(transitions.succeed(job, NOON, new_outcome(new_image(job), fingerprint="same")) for job in jobs)
     [(job_id,)] = await query(database, "SELECT job_id FROM cached_results")
@@ -178,7 +174,7 @@ async def test_a_request_has_one_cached_result(database: Database, transitions: 
 
 
 @pytest.mark.usefixtures("bucket")
-async def test_a_cancel_request_reaches_a_job_that_is_being_leased(
+async def test_cancel_request_reaches_job_during_lease(
     database: Database, transitions: JobTransitions, owner: ApiKey
 ) -> None:
     jobs = [await transitions.admit(new_job(owner), 1000) for _ in range(WRITERS)]
@@ -199,7 +195,7 @@ async def test_a_cancel_request_reaches_a_job_that_is_being_leased(
     }
 
 
-async def test_a_job_is_removed_once(database: Database, transitions: JobTransitions, owner: ApiKey) -> None:
+async def test_job_is_removed_once(database: Database, transitions: JobTransitions, owner: ApiKey) -> None:
     [job] = await leased(transitions, owner, 1)
     image = new_image(job)
     await transitions.succeed(job, NOON, new_outcome(image, fingerprint="same"))
@@ -210,7 +206,7 @@ async def test_a_job_is_removed_once(database: Database, transitions: JobTransit
 
 
 @pytest.mark.usefixtures("bucket")
-async def test_a_missed_start_is_reported_once(database: Database, transitions: JobTransitions, owner: ApiKey) -> None:
+async def test_missed_start_is_reported_once(database: Database, transitions: JobTransitions, owner: ApiKey) -> None:
     jobs = [await transitions.admit(new_job(owner, start_by=NOON), 1000) for _ in range(WRITERS)]
     found = await all_at_once(
         interleaved(
@@ -224,14 +220,14 @@ async def test_a_missed_start_is_reported_once(database: Database, transitions: 
     assert await count(database, "usage") == failed.total()
 
 
-async def test_a_crash_is_counted_once(database: Database, transitions: JobTransitions, owner: ApiKey) -> None:
+async def test_crash_is_counted_once(database: Database, transitions: JobTransitions, owner: ApiKey) -> None:
     await leased(transitions, owner, 8)
     requeued = await all_at_once(transitions.recover(3, NOON, max_concurrency=8) for _ in range(WRITERS))
     assert sum(requeued) == 8
     assert await query(database, "SELECT DISTINCT state, crashes FROM jobs") == [("queued", 1)]
 
 
-async def test_an_unreadable_job_ends_once(database: Database, transitions: JobTransitions, owner: ApiKey) -> None:
+async def test_unreadable_job_ends_once(database: Database, transitions: JobTransitions, owner: ApiKey) -> None:
     await AccountRepository(database).post(owner.account_id, new_entry(1000))
     for _ in range(8):
         await transitions.admit(new_job(owner, held=5, start_by=NOON), 1000)
@@ -253,7 +249,7 @@ async def test_an_unreadable_job_ends_once(database: Database, transitions: JobT
 # Keys and accounts --------------------------------------------------------------------------------------------------
 
 
-async def test_a_key_prefix_is_stored_once(database: Database, keys: KeyRepository, owner: ApiKey) -> None:
+async def test_key_prefix_is_stored_once(database: Database, keys: KeyRepository, owner: ApiKey) -> None:
     twins = [
         ApiKey(id=f"twin-{number}", account_id=owner.account_id, prefix="taken", created_at=NOON)
         for number in range(WRITERS)
@@ -271,7 +267,7 @@ async def test_a_key_prefix_is_stored_once(database: Database, keys: KeyReposito
 
 
 @pytest.mark.usefixtures("bucket")
-async def test_a_new_limit_counts_every_charge(
+async def test_new_limit_counts_every_charge(
     database: Database, transitions: JobTransitions, keys: KeyRepository, owner: ApiKey
 ) -> None:
     await AccountRepository(database).post(owner.account_id, new_entry(1000))
@@ -286,7 +282,7 @@ async def test_a_new_limit_counts_every_charge(
     assert await query(database, "SELECT spent, held FROM api_keys") == [(3 * WRITERS, 0)]
 
 
-async def test_an_empty_store_gets_one_first_account(database: Database) -> None:
+async def test_empty_store_gets_one_account(database: Database) -> None:
     accounts = AccountRepository(database)
     found = await all_at_once(accounts.first(Account(f"a{number}", "default", NOON)) for number in range(WRITERS))
     assert len({account.id for account in found}) == await count(database, "accounts") == 1
@@ -295,13 +291,13 @@ async def test_an_empty_store_gets_one_first_account(database: Database) -> None
 # Webhooks -----------------------------------------------------------------------------------------------------------
 
 
-async def test_a_webhook_url_has_one_endpoint(database: Database, outbox: Outbox, owner: ApiKey) -> None:
+async def test_webhook_url_has_one_endpoint(database: Database, outbox: Outbox, owner: ApiKey) -> None:
     found = await all_at_once(outbox.ensure_endpoint(owner.account_id, URL, NOON) for _ in range(WRITERS))
     assert len({endpoint.id for endpoint in found}) == await count(database, "webhook_endpoints") == 1
 
 
 @pytest.mark.usefixtures("bucket")
-async def test_a_deleted_endpoint_leaves_no_delivery(
+async def test_deleted_endpoint_leaves_no_delivery(
     database: Database, transitions: JobTransitions, outbox: Outbox, owner: ApiKey
 ) -> None:
     endpoint = await outbox.ensure_endpoint(owner.account_id, URL, NOON)
@@ -315,7 +311,7 @@ async def test_a_deleted_endpoint_leaves_no_delivery(
 
 
 @pytest.mark.usefixtures("bucket")
-async def test_a_job_ends_while_its_endpoint_is_deleted(
+async def test_job_ends_while_endpoint_is_deleted(
     database: Database, transitions: JobTransitions, outbox: Outbox, owner: ApiKey
 ) -> None:
     urls = [f"{URL}/{number}" for number in range(WRITERS)]
@@ -332,7 +328,7 @@ async def test_a_job_ends_while_its_endpoint_is_deleted(
     assert await count(database, "webhook_deliveries") == await count(database, "webhook_endpoints") == 0
 
 
-async def test_an_equal_request_rotates_the_secret_once(database: Database, outbox: Outbox, owner: ApiKey) -> None:
+async def test_replayed_request_rotates_secret_once(database: Database, outbox: Outbox, owner: ApiKey) -> None:
     await outbox.set_first_secret(owner.account_id, "before")
     await all_at_once(
         outbox.rotate_secret(owner.account_id, f"new-{number}", NOON + 60, NOON, CLAIM) for number in range(WRITERS)

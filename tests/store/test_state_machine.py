@@ -230,5 +230,5 @@ SETTINGS = settings(max_examples=25, stateful_step_count=30, deadline=None, supp
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_jobs_follow_the_state_machine(backend: str) -> None:
+def test_jobs_follow_state_machine(backend: str) -> None:
     run_state_machine_as_test(type("JobMachine", (JobMachine,), {"backend": backend}), settings=SETTINGS)
