@@ -103,11 +103,11 @@ def generated_alone() -> dict[GenerationRequest, bytes]:
     return {}
 
 
-def test_repeated_request_gives_the_same_bytes(engine: LocalEngine, request_: GenerationRequest, alone: bytes) -> None:
+def test_repeated_request_gives_same_bytes(engine: LocalEngine, request_: GenerationRequest, alone: bytes) -> None:
     assert generate(engine, request_) == [[alone]]
 
 
-def test_third_image_of_four_is_the_image_of_its_own_seed(
+def test_image_of_batch_equals_image_of_its_own_seed(
     engine: LocalEngine, request_: GenerationRequest, alone: bytes
 ) -> None:
     [images] = generate(engine, request_.changed(seed=request_.seed - 2, count=4))
@@ -117,7 +117,7 @@ def test_third_image_of_four_is_the_image_of_its_own_seed(
 
 
 @pytest.mark.parametrize("count", [2, 3])
-def test_number_of_images_does_not_change_the_first(
+def test_batch_size_does_not_change_first_image(
     engine: LocalEngine, request_: GenerationRequest, alone: bytes, count: int
 ) -> None:
     [images] = generate(engine, request_.changed(count=count))
@@ -125,27 +125,25 @@ def test_number_of_images_does_not_change_the_first(
     assert images[0] == alone
 
 
-def test_other_requests_before_and_after_change_no_bit(
-    engine: LocalEngine, request_: GenerationRequest, alone: bytes
-) -> None:
+def test_other_requests_do_not_change_image(engine: LocalEngine, request_: GenerationRequest, alone: bytes) -> None:
     found = generate(engine, *OTHERS[:2], request_, *OTHERS[2:], request_)
 
     assert found[2] == found[-1] == [alone]
 
 
-def test_other_sizes_before_change_no_bit(engine: LocalEngine, request_: GenerationRequest, alone: bytes) -> None:
+def test_earlier_sizes_do_not_change_image(engine: LocalEngine, request_: GenerationRequest, alone: bytes) -> None:
     for width, height in ((64, 64), (512, 64), (64, 512), (256, 512)):
         generate(engine, request_.changed(width=width, height=height, steps=1))
 
     assert generate(engine, request_) == [[alone]]
 
 
-def test_safety_checker_does_not_change_the_image(engine: LocalEngine, request_: GenerationRequest) -> None:
+def test_safety_checker_does_not_change_image(engine: LocalEngine, request_: GenerationRequest) -> None:
     assert generate(engine, request_.changed(check_safety=False)) == generate(engine, request_)
 
 
 @KERNELS
-def test_concurrent_requests_change_no_bit_and_no_score(engine: LocalEngine, request_: GenerationRequest) -> None:
+def test_concurrent_requests_do_not_change_image_or_score(engine: LocalEngine, request_: GenerationRequest) -> None:
     alone = engine.enqueue("alone", request_, StepCallback()).result(LIMIT_S).images
     concurrent = new_engine(max_concurrency=3)
     requests = (request_, *OTHERS, request_, request_)
@@ -158,7 +156,7 @@ def test_concurrent_requests_change_no_bit_and_no_score(engine: LocalEngine, req
 
 
 @KERNELS
-def test_number_of_threads_changes_no_bit(engine: LocalEngine, request_: GenerationRequest, alone: bytes) -> None:
+def test_thread_count_does_not_change_image(engine: LocalEngine, request_: GenerationRequest, alone: bytes) -> None:
     before = torch.get_num_threads()
     try:
         for threads in (1, 2, 3):
@@ -174,7 +172,7 @@ def test_number_of_threads_changes_no_bit(engine: LocalEngine, request_: Generat
 
 @KERNELS
 @pytest.mark.parametrize("precision", [Precision.BF16, Precision.INT8])
-def test_pixels_are_the_same_with_one_thread_and_with_two(precision: Precision) -> None:
+def test_pixels_of_each_precision_do_not_depend_on_threads(precision: Precision) -> None:
     model = open_model(sketch_folder()).load("cpu", precision)
     before, found = torch.get_num_threads(), []
     try:
@@ -186,7 +184,7 @@ def test_pixels_are_the_same_with_one_thread_and_with_two(precision: Precision) 
     assert np.array_equal(*found)
 
 
-def test_engine_that_loads_the_model_again_gives_the_same_bytes(request_: GenerationRequest, alone: bytes) -> None:
+def test_reloaded_model_gives_same_bytes(request_: GenerationRequest, alone: bytes) -> None:
     fresh = new_engine()
     try:
         assert generate(fresh, request_) == [[alone]]
@@ -222,13 +220,13 @@ def from_another_process(tmp_path_factory: pytest.TempPathFactory) -> dict[Gener
     return files
 
 
-def test_another_process_gives_the_same_bytes(
+def test_another_process_gives_same_bytes(
     request_: GenerationRequest, alone: bytes, from_another_process: dict[GenerationRequest, Path]
 ) -> None:
     assert from_another_process[request_].read_bytes() == alone
 
 
-def test_another_seed_gives_other_pixels(engine: LocalEngine, request_: GenerationRequest, alone: bytes) -> None:
+def test_another_seed_gives_different_pixels(engine: LocalEngine, request_: GenerationRequest, alone: bytes) -> None:
     [[other]] = generate(engine, request_.changed(seed=request_.seed + 1))
 
     assert not np.array_equal(pixels(other), pixels(alone))

@@ -43,7 +43,7 @@ def pixels(data: bytes, size: tuple[int, int] = (64, 48)) -> NDArray[np.float32]
     return np.asarray(Image.open(io.BytesIO(data)).convert("RGB").resize(size), dtype=np.float32)
 
 
-def test_every_step_has_a_preview_and_later_ones_are_nearer_to_the_image(generator: Generator) -> None:
+def test_previews_approach_final_image(generator: Generator) -> None:
     watcher = Watcher()
     result = generator.generate(REQUEST, never_cancelled, watcher)
     assert [(preview.step, preview.steps, len(preview.images)) for preview in watcher.seen] == [
@@ -56,7 +56,7 @@ def test_every_step_has_a_preview_and_later_ones_are_nearer_to_the_image(generat
         assert errors[-1] < errors[0]
 
 
-def test_previews_are_small_files_of_the_same_aspect_ratio(generator: Generator) -> None:
+def test_previews_are_small_and_keep_aspect_ratio(generator: Generator) -> None:
     watcher = Watcher()
     generator.generate(REQUEST.changed(width=1024, height=512, count=1), never_cancelled, watcher)
     opened = Image.open(io.BytesIO(watcher.seen[0].images[0].data))
@@ -66,7 +66,7 @@ def test_previews_are_small_files_of_the_same_aspect_ratio(generator: Generator)
     assert len(watcher.seen[0].images[0].data) < 40_000
 
 
-def test_previews_change_no_byte_of_the_image(generator: Generator) -> None:
+def test_previews_do_not_change_image(generator: Generator) -> None:
     unwatched = generator.generate(REQUEST, never_cancelled, StepCallback())
     watched = generator.generate(REQUEST, never_cancelled, Watcher())
     assert [image.data for image in watched.images] == [image.data for image in unwatched.images]
@@ -81,14 +81,14 @@ def test_flagged_previews_are_withheld(sketch: Model, safety: SafetyChecker) -> 
         assert all(image.nsfw_score is not None for image in preview.images)
 
 
-def test_request_without_the_checker_has_previews_without_scores(generator: Generator) -> None:
+def test_unchecked_previews_have_no_scores(generator: Generator) -> None:
     watcher = Watcher()
     generator.generate(REQUEST.changed(check_safety=False), never_cancelled, watcher)
     assert [image.nsfw_score for image in watcher.seen[0].images] == [None, None]
 
 
 @torch.inference_mode()
-def test_linear_projection_approximates_the_decoders_colours(sketch: Model) -> None:
+def test_linear_projection_approximates_decoded_colours(sketch: Model) -> None:
     """The latents are the built-in model's: its decoder is cheap to compare with."""
     pipeline = Pipeline(sketch, "cpu")
     request = REQUEST.changed(prompt="a cat on a beach", count=1)
