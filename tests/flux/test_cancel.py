@@ -130,7 +130,7 @@ def test_cancel_check_is_called_before_every_stage(make: Callable[[], Pass]) -> 
 
 
 @PASSES
-def test_error_in_the_cancel_check_stops_the_pass(make: Callable[[], Pass]) -> None:
+def test_cancel_check_error_stops_forward_pass(make: Callable[[], Pass]) -> None:
     watched = make()
     log = EventLog(watched.stages, stop_at=3)
     with pytest.raises(Stop):
@@ -139,7 +139,7 @@ def test_error_in_the_cancel_check_stops_the_pass(make: Callable[[], Pass]) -> N
 
 
 @PASSES
-def test_network_can_be_used_again_after_a_stopped_pass(make: Callable[[], Pass]) -> None:
+def test_network_is_reusable_after_cancelled_pass(make: Callable[[], Pass]) -> None:
     watched = make()
     log = EventLog(watched.stages, stop_at=1)
     with pytest.raises(Stop):

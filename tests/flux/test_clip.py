@@ -34,14 +34,14 @@ def test_pooled_vector_equals_transformers_at_two_lengths(config: CLIPConfig, sh
     assert relative_error(clip(ids), clip_oracle(clip, config)(input_ids=ids).pooler_output) < 1e-5
 
 
-def test_epsilon_of_the_norms_equals_transformers() -> None:
+def test_epsilon_of_norms_equals_transformers() -> None:
     clip = random_clip(NARROW)
     fade(clip, ("token_embedding", "position_embedding"))
     ids = random_ids(NARROW, 20)
     assert relative_error(clip(ids), clip_oracle(clip, NARROW)(input_ids=ids).pooler_output) < 1e-5
 
 
-def test_tokens_after_the_end_token_change_nothing() -> None:
+def test_tokens_after_end_token_are_ignored() -> None:
     clip = random_clip(NARROW)
     ids = random_ids(NARROW, 20)[1:]
     other = ids.clone()
@@ -49,7 +49,7 @@ def test_tokens_after_the_end_token_change_nothing() -> None:
     assert relative_error(clip(other), clip(ids)) < 1e-6
 
 
-def test_tokens_before_the_end_token_change_the_vector() -> None:
+def test_tokens_before_end_token_change_pooled_vector() -> None:
     clip = random_clip(NARROW)
     ids = random_ids(NARROW, 20)[1:]
     other = ids.clone()

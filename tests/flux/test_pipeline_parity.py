@@ -122,7 +122,7 @@ def test_pixels_equal_diffusers_at_two_ratios(networks: Networks, width: int, he
 
 
 @pytest.mark.parametrize("changed", ["t5_ids", "clip_ids"])
-def test_either_prompt_embedding_changes_the_image(networks: Networks, changed: str) -> None:
+def test_each_prompt_embedding_changes_image(networks: Networks, changed: str) -> None:
     first = prompt(1)
     second = replace(first, **{changed: getattr(prompt(2), changed)})
     ours, other = (generate(networks, request, 96, 64).astype(int) for request in (first, second))
