@@ -16,7 +16,7 @@ def scene(*subjects, relation=None):
     return Scene("blue", subjects, relation, *SQUARE, (0.0,) * 8)
 
 
-def test_the_probe_reads_image_tokens_and_not_text_tokens():
+def test_probe_reads_only_image_tokens():
     transformer = Flux(SKETCH.transformer)
     transformer.single_blocks[PROBED_BLOCK] = nn.Identity()
     probe = LayoutProbe(transformer)
@@ -37,7 +37,7 @@ def test_the_probe_reads_image_tokens_and_not_text_tokens():
     assert probe.loss(labels).item() > 0.5
 
 
-def test_the_loss_has_gradients_in_the_probed_block_and_those_before_it_only():
+def test_probe_loss_trains_only_blocks_up_to_probed_one():
     torch.manual_seed(0)
     transformer = Flux(SKETCH.transformer)
     probe = LayoutProbe(transformer)
