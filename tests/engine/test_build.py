@@ -1,4 +1,4 @@
-"""Settings to an engine: which models it has, and what it refuses before it loads any."""
+"""Building an engine from settings: its models, and the settings that are refused before loading."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The determinism contract, bit for bit: the images of a request depend on the request and the model alone.
+"""The determinism contract, bit for bit: the images of a request depend only on the request and the model.
 
 Whole PNG files are compared, so the text in them must be equal as well as every pixel.
 """
@@ -92,7 +92,7 @@ def request_(request: pytest.FixtureRequest) -> GenerationRequest:
 
 @pytest.fixture
 def alone(request_: GenerationRequest, engine: LocalEngine, generated_alone: dict[GenerationRequest, bytes]) -> bytes:
-    """The image of the request, generated while nothing else runs."""
+    """The image of the request, generated while no other request runs."""
     if request_ not in generated_alone:
         [[generated_alone[request_]]] = generate(engine, request_)
     return generated_alone[request_]
@@ -192,7 +192,7 @@ def test_reloaded_model_gives_same_bytes(request_: GenerationRequest, alone: byt
         fresh.close()
 
 
-#: Generates each request that it is given as JSON, and writes the file that is named with it.
+#: Reads a JSON object of requests by output path, generates each one and writes its image to the path.
 PROGRAM = """
 import json, sys
 from pathlib import Path

@@ -47,7 +47,7 @@ def smooth(width, height):
 
 
 def chunks(data):
-    """Return [(kind, body)] of a PNG, by its own lengths."""
+    """Return the chunks of a PNG as (kind, body), split by the lengths in the file."""
     found, at = [], 8
     while at < len(data):
         (length,) = struct.unpack_from(">I", data, at)
@@ -71,7 +71,7 @@ def user_comment(data):
 
 
 def changed(**values):
-    """Return the metadata with other values of the request's part, which are not validated."""
+    """Return the metadata with changed request values, without validation."""
     return replace(METADATA, request={**METADATA.request, **values})
 
 

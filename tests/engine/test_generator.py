@@ -1,4 +1,4 @@
-"""One request to finished files: exact sizes, steps in order, safety, timings and metadata."""
+"""Generation of one request: image sizes, step order, safety check, timings and metadata."""
 
 import copy
 import io

@@ -22,7 +22,7 @@ from allaprima.flux import CancelCheck
 from allaprima.kernels import library
 from allaprima.weights.roster import open_roster
 
-#: Longest wait for anything here, in seconds.
+#: Longest wait for an event, in seconds.
 LIMIT_S = 120
 
 REQUEST = GenerationRequest(prompt="an apple", seed=1, model=SKETCH_ID, width=64, height=64, steps=3)
@@ -31,7 +31,7 @@ REFUSE = REQUEST.changed(prompt="refuse")
 
 
 class ScriptedGenerator(Generator):
-    """Gives the bytes of the prompt as the image; "crash" raises an unexpected error and "refuse" an expected one."""
+    """Returns the prompt's bytes as the image; "crash" raises an unexpected error, "refuse" an expected one."""
 
     def __init__(self) -> None:
         self.model = SimpleNamespace(id=SKETCH_ID, revision="r1", precision=Precision.FP32)
@@ -187,7 +187,7 @@ def test_cancelled_queued_request_never_starts(engine: LocalEngine, scripted: Sc
 
     engine.cancel("waiting")
 
-    # At once, although the engine is busy with another request.
+    # The engine is still busy with the first request.
     assert waiting.cancelled()
     gate.opened.set()
     assert first.result(LIMIT_S).images

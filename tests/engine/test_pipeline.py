@@ -1,4 +1,4 @@
-"""Prompt to conditioning, noise to latents, latents to pixels: each part by itself, with the built-in model."""
+"""The stages of the pipeline with the built-in model: prompt encoding, denoising and decoding."""
 
 import copy
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Previews: made for every watched step, scored and withheld like the images, without effect on them."""
+"""Previews: generated for every step that a client follows, scored and withheld like the images."""
 
 import io
 

@@ -1,4 +1,4 @@
-"""The cache: bounded in bytes, the least recently used value is evicted first."""
+"""The prompt cache: bounded in bytes, with eviction of the least recently used value."""
 
 import torch
 

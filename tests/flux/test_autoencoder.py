@@ -1,4 +1,4 @@
-"""The autoencoder against diffusers' AutoencoderKL with the same random weights, and patches, which it lacks."""
+"""The autoencoder against diffusers' AutoencoderKL with the same random weights, and its patches."""
 
 from dataclasses import replace
 
@@ -36,7 +36,7 @@ def latents(config: AutoencoderConfig, rows: int, columns: int) -> Tensor:
 
 
 def fold(pixels: Tensor, patch: int) -> Tensor:
-    """Move each patch's pixels into channels, one by one: color, then row in the patch, then column."""
+    """Move the pixels of each patch into channels, in the order colour, row in the patch, column."""
     planes = [
         pixels[:, color, row::patch, column::patch]
         for color in range(pixels.shape[1])

@@ -1,4 +1,4 @@
-"""Every pass calls its `CancelCheck` before each stage, and stops when it raises."""
+"""Every forward pass calls its `CancelCheck` before each stage, and stops when the check raises."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -63,7 +63,7 @@ class EventLog:
 
 @dataclass(frozen=True)
 class Pass:
-    """A network's pass: its stages in any order, their expected number, and how to run it."""
+    """A forward pass of a network: its stages in any order, their expected number, and a function that runs it."""
 
     stages: list[nn.Module]
     count: int
@@ -98,7 +98,7 @@ def clip_pass() -> Pass:
 
 
 def stages_of(levels: nn.ModuleList, middle: nn.Module) -> Iterator[nn.Module]:
-    """The residual blocks, attentions and changes of resolution, found by the module tree."""
+    """The residual blocks, attentions and resamplings in the module tree."""
     for child in chain(*(level.children() for level in (*levels, middle))):
         yield from child if isinstance(child, nn.ModuleList) else (child,)
 

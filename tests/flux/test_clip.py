@@ -17,7 +17,7 @@ def random_clip(config: CLIPConfig) -> CLIPTextEncoder:
 
 
 def random_ids(config: CLIPConfig, length: int) -> torch.Tensor:
-    """Two prompts that begin with the last id but one and end with the last; the second is padded with that, too."""
+    """Two prompts between begin token (the last id but one) and end token (the last id); the second one is padded."""
     end = config.vocab_size - 1
     ids = torch.randint(0, end - 1, (2, length), generator=torch.Generator().manual_seed(6))
     ids[:, 0] = end - 1

@@ -1,4 +1,4 @@
-"""Attention against torch's own, in float64."""
+"""Attention against torch's `scaled_dot_product_attention` in float64."""
 
 import pytest
 import torch

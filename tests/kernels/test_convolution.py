@@ -1,4 +1,4 @@
-"""Convolutions of row ranges, by torch's operations and compiled, against float64."""
+"""Convolutions of row ranges, compiled and in torch, against float64."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Loading of the compiled library, and the level in use."""
+"""Loading of the compiled library, and its instruction set level."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""The compiled attention, and norm and rotary positions of queries and keys, against float64."""
+"""The compiled attention and `qk_norm_rope` against float64."""
 
 import pytest
 import torch
@@ -29,7 +29,7 @@ Heads = tuple[Tensor, Tensor, Tensor]
 
 
 def heads(batch: int, count: int, queries: int, keys: int, width: int) -> Heads:
-    """Return q, k and v as views of rows, as the networks make them."""
+    """Return q, k and v as views of fused rows, as in the networks."""
     q = draw(batch, queries, count * width).unflatten(-1, (count, width)).transpose(1, 2)
     k, v = draw(batch, keys, 2 * count * width).unflatten(-1, (2, count, width)).permute(2, 0, 3, 1, 4)
     return q, k, v

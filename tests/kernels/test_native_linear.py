@@ -1,4 +1,4 @@
-"""The compiled linears against float64: odd shapes and values, batches, any number of threads."""
+"""The compiled linears against float64: odd shapes, extreme values, batches and thread counts."""
 
 import pytest
 import torch
@@ -29,7 +29,7 @@ AnyLinear = Linear | Int8Linear
 
 
 def make_linear(kind: type[AnyLinear], columns: int, rows: int, *, bias: bool = True) -> tuple[AnyLinear, Tensor]:
-    """Return a linear and, in float64, the weight that it multiplies with."""
+    """Return a linear and its effective weight in float64."""
     plain = Linear(columns, rows, bias=bias).bfloat16().requires_grad_(requires_grad=False)
     if kind is Linear:
         return plain, plain.weight.double()
@@ -40,7 +40,7 @@ def make_linear(kind: type[AnyLinear], columns: int, rows: int, *, bias: bool = 
 
 
 def exact(linear: AnyLinear, weight: Tensor, x: Tensor) -> Tensor:
-    """Return the linear's result in float64, of the activations that it multiplies."""
+    """Return the result of a linear in float64; activations of int8 linears are quantized first."""
     values = x.double()
     if isinstance(linear, Int8Linear):
         packed, scale = quantize_rows(x.reshape(-1, x.shape[-1]))

@@ -1,4 +1,4 @@
-"""Quantized linears against the plain ones that they replace: odd shapes, outliers, zeros and infinities."""
+"""Quantized linears against plain linears: odd shapes, outliers, zeros and non-finite values."""
 
 import pytest
 import torch

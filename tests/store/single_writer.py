@@ -1,11 +1,11 @@
-"""Every statement of the store that is right only because one transaction writes at a time.
+"""Every statement of the store that is correct only because one transaction writes at a time.
 
 Each entry names a race: two transactions that a backend with concurrent writers could interleave. A test of the same
 name in tests/store/test_races.py runs them concurrently on every backend. A backend that lets several transactions
 write at a time prevents each race as its entry says; its writes are READ COMMITTED and take their locks in one order:
 idempotency record, job, key, account, usage bucket, admission lock.
 
-Not listed: single conditional statements (`UPDATE ... WHERE state = ...`), which are right on every backend, and
+Not listed: single conditional statements (`UPDATE ... WHERE state = ...`), which are correct on every backend, and
 `outbox.due`, which relies on one sender process rather than on one writer.
 """
 
@@ -14,15 +14,15 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Race:
-    """Two writers that one writer keeps apart."""
+    """A race between two transactions that a single writer prevents."""
 
-    #: Also the name of its test, after `test_`.
+    #: The name of its test without `test_`.
     name: str
-    #: The function with the statements, its path below `allaprima.store`.
+    #: Path of the function with the statements, below `allaprima.store`.
     function: str
-    #: What two concurrent writers would do wrong.
+    #: The wrong result of two concurrent writers.
     hazard: str
-    #: How PostgreSQL has to prevent it.
+    #: The locks or clauses that prevent the race in PostgreSQL.
     postgresql: str
 
 

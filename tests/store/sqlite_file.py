@@ -1,4 +1,4 @@
-"""Statements on the SQLite file of a data folder, past the database that has it open."""
+"""Direct access to the SQLite file of a data folder, beside an open `Database`."""
 
 import sqlite3
 from contextlib import closing
@@ -9,7 +9,7 @@ from allaprima.store.sqlite import DATABASE_FILE
 
 
 def ask(folder: Path, statement: str) -> list[tuple[Any, ...]]:
-    """Return what a statement finds in the file."""
+    """Return the rows of a query on the file."""
     with closing(sqlite3.connect(folder / DATABASE_FILE)) as raw:
         return raw.execute(statement).fetchall()
 
@@ -20,6 +20,6 @@ def count(folder: Path, table: str) -> int:
 
 
 def dump(folder: Path) -> str:
-    """Return everything that the database holds, as text."""
+    """Return the whole content of the database as SQL text."""
     with closing(sqlite3.connect(folder / DATABASE_FILE)) as raw:
         return "\n".join(raw.iterdump())

@@ -1,4 +1,4 @@
-"""Accounts as rows: their balance is the sum of their ledger."""
+"""Account rows and their balance, the sum of the ledger."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What every database promises: whole transactions, snapshots for readers, writers that are never refused."""
+"""The contract of every database: atomic transactions, snapshots for readers, queued writers."""
 
 import asyncio
 import threading

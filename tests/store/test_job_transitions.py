@@ -1,4 +1,4 @@
-"""The state machine of a job: leased in order, finished once, charged once."""
+"""Transitions of jobs: leases in fair order, final states, recovery, cancellation and charges."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -34,7 +34,7 @@ def transitions(database: Database) -> JobTransitions:
 
 @pytest.fixture
 def add(transitions: JobTransitions, owner: ApiKey) -> Callable[..., Awaitable[Job]]:
-    """Store a new queued job."""
+    """Return a function that stores a new queued job."""
 
     async def add(created_at: float = NOON, owner: ApiKey = owner, **fields: Any) -> Job:
         request = {name: fields.pop(name) for name in tuple(fields) if name in type(REQUEST).model_fields}
@@ -103,7 +103,7 @@ async def test_full_queue_refuses_job(transitions: JobTransitions, owner: ApiKey
     with pytest.raises(QueueFull):
         await transitions.admit(new_job(owner), queue_size=2)
     assert await count(database, "jobs") == 2
-    # A job that runs still counts; one that has ended does not.
+    # Running jobs count, finished ones do not.
     leased = await lease(transitions, NOON, NOON + 60)
     with pytest.raises(QueueFull):
         await transitions.admit(new_job(owner), queue_size=2)
@@ -281,7 +281,7 @@ async def test_recovery_requeues_only_running_jobs(jobs: JobRepository, transiti
     assert states == [JobState.SUCCEEDED, JobState.QUEUED, JobState.QUEUED, JobState.QUEUED]
     again = [await lease(transitions, NOON + 9, NOON + 60) for _ in range(3)]
     assert [(job.id, job.attempt) for job in again] == [(added[1].id, 2), (added[2].id, 2), (added[3].id, 1)]
-    # Only the first was being generated; the other waited behind it.
+    # With a concurrency of one only the first leased job was being generated.
     assert [job.crashes for job in again] == [1, 0, 0]
 
 
@@ -341,7 +341,7 @@ async def test_expired_lease_is_requeued(jobs: JobRepository, transitions: JobTr
     assert await transitions.requeue_expired(NOON + 121) == 1
     again = await lease(transitions, NOON + 121, NOON + 200)
     assert (again.id, again.attempt) == (leased.id, 2)
-    # The worker with the old lease comes late.
+    # The worker with the expired lease finishes late.
     assert not await transitions.succeed(leased, NOON + 122, new_outcome(new_image(leased)))
     await transitions.renew([leased], NOON + 999)
     assert await transitions.requeue_expired(NOON + 201) == 1

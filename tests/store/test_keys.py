@@ -1,4 +1,4 @@
-"""API keys as rows: found by hash while valid, unique, counted even when revoked."""
+"""API key rows: lookup by hash, uniqueness, revocation, rotation and replayed requests."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""The list of races is complete on both sides: each names a function that exists and has a test."""
+"""The list of races: each race names an existing function and has a test."""
 
 import importlib
 import inspect

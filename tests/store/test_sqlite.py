@@ -1,4 +1,4 @@
-"""The SQLite backend: its pragmas, its lock file, and what it refuses to open."""
+"""The SQLite backend: its pragmas, its lock file, and the folders that it refuses."""
 
 import asyncio
 import shutil
@@ -17,7 +17,7 @@ from allaprima.store.schema import accounts
 from allaprima.store.sqlite import DATABASE_FILE, LOCK_FILE, open_sqlite
 from store.sqlite_file import ask
 
-#: The schema of an earlier commit, with rows.
+#: SQL of a database with rows that an earlier version wrote.
 OLD_SCHEMA = Path(__file__).parent / "old_schema_0005.sql"
 
 
@@ -100,11 +100,11 @@ async def test_unusable_data_folder_is_refused_by_name(tmp_path: Path) -> None:
             await open_sqlite(folder)
 
 
-# What is refused and left as it is ----------------------------------------------------------------------------------
+# Refused folders ----------------------------------------------------------------------------------------------------
 
 
 def contents(folder: Path) -> dict[str, tuple[int, bytes]]:
-    """The time of change and the bytes of everything in a folder, except the lock file."""
+    """Return modification time and bytes of every file and folder in a folder, except the lock file."""
     found = {}
     for path in (folder, *folder.rglob("*")):
         if path.name != LOCK_FILE:
@@ -114,7 +114,7 @@ def contents(folder: Path) -> dict[str, tuple[int, bytes]]:
 
 
 def write_old_folder(folder: Path, *, is_killed: bool) -> None:
-    """Write a data folder as an earlier commit left it. is_killed: all of it is still in the write-ahead log."""
+    """Write the data folder of an earlier version. is_killed: all rows are still in the write-ahead log."""
     (folder / "images").mkdir(parents=True)
     (folder / "images" / "0198.png").write_bytes(b"image")
     (folder / "secret").write_bytes(bytes(32))
@@ -133,7 +133,7 @@ def write_old_folder(folder: Path, *, is_killed: bool) -> None:
 
 
 async def refusal(folder: Path) -> str:
-    """Return the message with which a folder is refused, after the folder was found as it was."""
+    """Return the message with which a folder is refused; assert that its content is unchanged."""
     before = contents(folder)
     with pytest.raises(StoreError) as caught:
         await open_sqlite(folder)

@@ -1,5 +1,6 @@
-"""The job's state machine, driven at random against a model of it: a late caller changes nothing, and the money adds up
-after every transition.
+"""The state machine of jobs under random transitions, against a model.
+
+Callers with an expired lease change nothing, and balance, holds, charges and usage agree after every transition.
 """
 
 import asyncio
@@ -38,12 +39,12 @@ MAX_CRASHES = 3
 
 
 class JobMachine(RuleBasedStateMachine):
-    """Jobs that cost up to ten credits, of an account that can pay for some of them."""
+    """Jobs of up to ten credits each, of an account with `PAID` credits."""
 
     #: Name in `BACKENDS`.
     backend: ClassVar[str]
     jobs = Bundle("jobs")
-    #: Jobs as they were when they were leased, current or not.
+    #: Jobs at the time of their lease; the lease may have expired since.
     leases = Bundle("leases")
 
     def __init__(self) -> None:
@@ -51,7 +52,7 @@ class JobMachine(RuleBasedStateMachine):
         self.runner = asyncio.Runner()
         self.folder = tempfile.TemporaryDirectory()
         self.now = NOON
-        #: What each job's state, attempt and price should be.
+        #: The expected state, attempt, held and charged credits of each job by id.
         self.states: dict[str, JobState] = {}
         self.attempts: dict[str, int] = {}
         self.held: dict[str, int] = {}
@@ -98,7 +99,7 @@ class JobMachine(RuleBasedStateMachine):
         try:
             admitted = self.do(self.transitions.admit(job, 1000, claimed))
         except JobNotFound:
-            # The job that an equal request created was removed since.
+            # The job of the replayed request has been removed.
             assert is_repeated
             assert self.claims[str(claim)] not in self.states
             return multiple()
@@ -159,7 +160,7 @@ class JobMachine(RuleBasedStateMachine):
             if before == JobState.QUEUED:
                 self.end(job_id, JobState.CANCELLED)
             else:
-                # The worker sees the request at once.
+                # The worker handles the cancel request immediately.
                 self.do(self.transitions.cancel(replace(job, attempt=self.attempts[job_id]), self.now))
                 self.end(job_id, JobState.CANCELLED)
             return

@@ -12,13 +12,13 @@ from pathlib import Path
 from urllib.parse import unquote, urlparse
 
 COMMIT = "c" * 40
-#: Least bytes of a file that the hub stores by its SHA-256, as the real one does with large files.
+#: Size in bytes from which files are identified by SHA-256, as large files are on huggingface.co.
 LARGE = 1000
 
 
 @dataclass
 class Hub:
-    """The server's content and behaviour; may be changed while it runs."""
+    """Content and behaviour of the server; both may be changed while it runs."""
 
     #: Content by repository and file name.
     repos: dict[str, dict[str, bytes]] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""A model folder is loaded as it was saved, and all damage to it is refused by file and tensor."""
+"""Model folders: loading, revisions, and refusal of damaged files by file and tensor."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""Pulls from a hub on loopback: complete, interrupted and resumed, with wrong content, gated, on a full disk."""
+"""Pulls from a hub on loopback: complete, resumed, with wrong content, gated, on a full disk."""
 
 import contextlib
 import inspect
@@ -39,7 +39,7 @@ def hub() -> Iterator[Hub]:
 
 @pytest.fixture
 def whole_hub(hub: Hub, published: Published, tmp_path: Path) -> Hub:
-    """A hub with every repository of every layout, all small."""
+    """A hub with the repositories of every layout, with small files."""
     original = tmp_path / "original"
     write_diffusers(original, published)
     shutil.copytree(published.tokenizers, original, dirs_exist_ok=True)
@@ -121,7 +121,7 @@ def test_terminal_shows_progress_of_each_file(whole_hub: Hub, tmp_path: Path) ->
         )
         os.close(terminal)
         shown = b""
-        # Reading fails once the process has ended.
+        # Reads fail after the process has ended.
         with contextlib.suppress(OSError):
             while seen := screen.read(4096):
                 shown += seen

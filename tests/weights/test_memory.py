@@ -12,7 +12,7 @@ GIB = 2**30
 
 @pytest.fixture
 def container(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A container of 8 GiB that uses 7, 4 of which are page cache, on a machine with 16 GiB free."""
+    """A container limited to 8 GiB that uses 7 GiB, 4 of them page cache, on a machine with 16 GiB free."""
     (tmp_path / "meminfo").write_text(f"MemTotal: {32 * 2**20} kB\nMemAvailable: {16 * 2**20} kB\n")
     (tmp_path / "max").write_text(f"{8 * GIB}\n")
     (tmp_path / "current").write_text(f"{7 * GIB}\n")

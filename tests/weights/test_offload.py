@@ -1,4 +1,4 @@
-"""Weight streaming: weights that are in memory during a forward pass and at no other time."""
+"""Weight streaming: weights are in memory only during their forward pass."""
 
 import re
 from pathlib import Path

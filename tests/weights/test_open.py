@@ -1,4 +1,4 @@
-"""Models are opened by path in every format, and each model once."""
+"""Opening models by path: detection of the format, order, and duplicates."""
 
 import shutil
 from pathlib import Path

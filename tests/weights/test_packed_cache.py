@@ -1,4 +1,4 @@
-"""The packed-weight cache: what is kept of a checkpoint between starts, and how damage and full disks are refused."""
+"""The packed-weight cache: revisions and packed weights between starts, damaged entries and full disks."""
 
 import contextlib
 import os

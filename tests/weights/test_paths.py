@@ -1,4 +1,4 @@
-"""Paths of models by name, and the folders in which tokenizers are looked for."""
+"""Paths of models by name, and the search path of tokenizers."""
 
 import os
 from pathlib import Path
@@ -18,7 +18,7 @@ from allaprima.weights.paths import (
 
 
 def pulled(weights_dir: Path, layout: str, time_s: int) -> Path:
-    """Return the folder of a layout that was pulled at a time."""
+    """Create the folder of a layout that was pulled at `time_s`."""
     folder = layout_folder(weights_dir, "flux/schnell", layout)
     folder.mkdir(parents=True)
     (folder / RECORD_FILE).write_text("{}")

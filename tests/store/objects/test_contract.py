@@ -1,4 +1,4 @@
-"""What every object store promises: files by name, whole, listed with the time of their last change."""
+"""The contract of every object store: atomic writes, reads by name, listings with modification times."""
 
 import asyncio
 from datetime import UTC, datetime, timedelta

@@ -1,4 +1,4 @@
-"""The folder of objects: what is refused by name, and what a page holds."""
+"""The local object store: errors of the file system, and pages of the listing."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -20,7 +20,7 @@ def local(folder: Path) -> LocalObjectStore:
 
 
 def block(folder: Path) -> None:
-    """Put a file where the empty folder is."""
+    """Replace the empty folder by a file."""
     folder.rmdir()
     folder.write_bytes(b"in the way")
 

@@ -93,7 +93,7 @@ def in_fp8(tensors: Tensors) -> Tensors:
 
 
 def scaled(marker: str, suffix: str) -> Callable[[Tensors], Tensors]:
-    """Convert matrices to fp8 with a scale of a quarter, in one of ComfyUI's two formats."""
+    """Return a function that converts matrices to fp8 with scale 0.25, in one of ComfyUI's two formats."""
 
     def change(tensors: Tensors) -> Tensors:
         changed: Tensors = {}

@@ -1,4 +1,4 @@
-"""GGUF files: blocks are dequantized as the `gguf` library does, and its reader is kept inside the file."""
+"""GGUF files: dequantized blocks equal those of the `gguf` library, and sizes beyond the file are refused."""
 
 import inspect
 from pathlib import Path

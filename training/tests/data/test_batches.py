@@ -56,8 +56,8 @@ def content(batch):
 
 
 def test_batch_is_determined_by_step_in_every_process(batches):
-    # Worker processes of the loader receive a copy.
-    copied = pickle.loads(pickle.dumps(batches))  # noqa: S301 - our own
+    # Worker processes of the loader receive pickled batches.
+    copied = pickle.loads(pickle.dumps(batches))  # noqa: S301 - pickled by this test
 
     assert content(batches[7]) == content(batches[7]) == content(copied[7])
     assert content(batches[7]) != content(batches[8])

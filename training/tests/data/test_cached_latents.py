@@ -83,5 +83,5 @@ def test_cache_depends_only_on_encoder(autoencoder, art, renderer, tmp_path):
 
 
 def test_scene_key_is_fixed():
-    """Another key would make all cached latents of a work folder useless."""
+    """A changed key would invalidate all cached latents of a work folder."""
     assert scene_key(compose(20_000_000, 512, 512)) == "2b6c263f2409937b"

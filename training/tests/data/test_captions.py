@@ -29,7 +29,7 @@ def names(subject, text):
     """Return whether a text has one of the names of a subject, as whole words."""
     wordings = [wording.removeprefix("red ") for wording in BY_ICON[subject.icon].wordings]
     spoken = [plural(wording) for wording in wordings] if subject.count > 1 else wordings
-    # A terse caption may omit small words.
+    # Some captions omit small words.
     keys = [re.escape(wording).replace(r"\ of\ ", r"\ (of\ )?") for wording in spoken]
     return any(re.search(rf"(?<![\w-]){key}(?![\w-])", text) for key in keys)
 

@@ -35,7 +35,7 @@ def scene(*subjects, background="blue", relation=None, free_factors=(0.0,) * 8, 
 
 
 def blank(rows, columns, value=0.0):
-    """Sprites of one value, and backgrounds that are 0 at the darkest and 1 at the brightest."""
+    """Return sprites of one value, and backgrounds that are 0 at the darkest and 1 at the brightest."""
     sprites = torch.zeros(len(sprite_keys()) + 1, SPRITE_SIDE, SPRITE_SIDE, CHANNELS).bfloat16()
     for number, (cells, *_) in enumerate(sprite_keys()):
         sprites[number, : cells + 2 * MARGIN, : cells + 2 * MARGIN] = value
@@ -114,7 +114,7 @@ def composited_and_drawn(autoencoder, art, scenes):
 
 
 def test_margins_are_clipped_at_edges_and_added_on_overlap():
-    # On the flat canvas four objects have no gap between them.
+    # On a wide canvas four objects have no gap between them.
     shown = scene(
         Subject("panda", 4), canvas=canvas_px(1440, 512), free_factors=(-9.0, -9.0, *(0.0,) * 3, -9.0, 0.0, 0.0)
     )

@@ -44,7 +44,7 @@ def test_scene_is_determined_by_seed(size):
 
 
 def test_scene_of_known_seed_is_fixed():
-    """Scores are comparable, and held-out scenes stay unseen, only if seeds keep their scenes."""
+    """Scores stay comparable and held-out scenes unseen only while each seed keeps its scene."""
     found = compose(20_000_000, *SQUARE)
     assert (found.background, found.subjects, found.relation) == ("sea", (Subject("locomotive"),), None)
 

@@ -1,4 +1,4 @@
-"""The benchmark: its prompts, its verdicts, and the arithmetic of scores."""
+"""The benchmark: its prompts, the verdict on one image, and the scores."""
 
 import re
 from collections import Counter

@@ -1,4 +1,4 @@
-"""The evaluator: its labels, its loss and its fit, and the accuracy of the fitted weights."""
+"""The evaluator: labels, loss, fit, and accuracy of the fitted weights."""
 
 import numpy as np
 import pytest

@@ -46,7 +46,7 @@ def test_blind_evaluator_has_only_false_negatives(art):
 
 
 class Dimmed(Autoencoder):
-    """Decodes each image a tenth of the range darker."""
+    """Decodes each image darker by 10 % of the range."""
 
     def __init__(self):
         super().__init__(SKETCH.autoencoder)
@@ -59,7 +59,7 @@ class Dimmed(Autoencoder):
 
 
 def test_autoencoder_psnr_compares_decoded_with_original_scenes(art):
-    # An error of a tenth is 20 dB; it is smaller where black pixels are clamped.
+    # An error of 10 % is 20 dB; the error of clamped black pixels is smaller.
     assert 20 <= autoencoder_psnr(Dimmed(), art, 3) < 22
 
 

@@ -1,4 +1,4 @@
-"""The shipped weights: their score on a part of the benchmark, and the autoencoder's PSNR."""
+"""The shipped weights: benchmark score, and PSNR of the autoencoder."""
 
 import pytest
 

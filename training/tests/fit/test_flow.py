@@ -54,10 +54,10 @@ def test_steered_noise_has_free_factors_as_channel_means():
     found = steer_noise(plain, free_factors)
 
     assert torch.allclose(read_free_factors(found), free_factors, atol=1e-4)
-    # As every image token receives it.
+    # The transformer's latent statistics recover the free factors.
     assert torch.allclose(2 * torch.atanh(latent_stats(found)[:, 0, :FREE_FACTORS]), free_factors, atol=1e-3)
     assert torch.equal(found[..., 4 * FREE_FACTORS :], plain[..., 4 * FREE_FACTORS :])
-    # The same shift for every value of a channel.
+    # The shift is the same for every value of a channel.
     assert (found - plain).std(dim=1).max() < 1e-5
 
 
@@ -85,7 +85,7 @@ def test_free_factors_of_seeds_are_standard_normal():
 
 
 def bucket_of(scenes, values):
-    """Return a bucket of scenes of one canvas whose latents are a function of their shape."""
+    """Return a bucket of scenes of one canvas. values: gives the latents of a shape."""
     rows, columns = cell_grid(scenes[0])
     latents = values(len(scenes), rows * columns, CHANNELS).bfloat16()
     return Bucket(rows, columns, scenes, latents, torch.tensor([scene.free_factors for scene in scenes]))
@@ -102,7 +102,7 @@ def test_initial_loss_is_that_of_zero_prediction():
 
     size = float(bucket.latents.float().square().mean())
     assert size <= loss.item() <= size / MIN_WEIGHTED_TIME**2
-    # The probe's initial loss is that of a guess.
+    # The initial loss of the probe is that of uniform class probabilities.
     guessed = sum(math.log(count) for count in LABEL_CLASSES) / len(LABEL_CLASSES)
     assert probe_loss.item() == pytest.approx(guessed, rel=0.3)
 
@@ -117,7 +117,7 @@ def test_composites_contribute_to_loss():
 
     loss, _ = flow_loss(networks, LatentStore([bucket], sprites), FlowBatches([scenes], Mix(4, 4))[0], None)
 
-    # The initial prediction is 0, so the error is the size of the latents: 0 of drawn scenes, 4 of composites.
+    # The initial prediction is 0, so the squared error is that of the latents: 0 for drawn scenes, 4 for composites.
     assert 2 <= loss.item() <= 2 / MIN_WEIGHTED_TIME**2
 
 

@@ -21,7 +21,7 @@ def test_probe_reads_only_image_tokens():
     transformer.single_blocks[PROBED_BLOCK] = nn.Identity()
     probe = LayoutProbe(transformer)
     labels = layout_labels([scene(Subject("panda", 2)), scene(Subject("automobile", 3, "red"))])
-    # Image tokens that are their own labels, behind text tokens with other labels.
+    # Image tokens encode their own labels and follow text tokens with other labels.
     one_hot = torch.cat(
         [F.one_hot(one.long(), count) for one, count in zip(labels.unbind(-1), LABEL_CLASSES, strict=True)], dim=-1
     )

@@ -24,7 +24,7 @@ def clock():
 
 @pytest.fixture
 def start(clock, tmp_path):
-    """Return a function that starts a fit of the same network each time, from the checkpoint if there is one."""
+    """Return a function that starts a fit of the same network, from its checkpoint if one exists."""
 
     def start_fit(minutes=1.0):
         torch.manual_seed(0)
