@@ -10,9 +10,16 @@ from allaprima.domain.ports import ObjectStore
 from allaprima.store.database import Database
 from allaprima.store.objects.local import LocalObjectStore
 from allaprima.store.sqlite import open_sqlite
+from store.sqlite_file import write_empty_database
 
-#: Functions that open an empty database in a folder, by backend.
-BACKENDS: dict[str, Callable[[Path], Awaitable[Database]]] = {"sqlite": open_sqlite}
+
+async def open_migrated_sqlite(folder: Path) -> Database:
+    write_empty_database(folder)
+    return await open_sqlite(folder)
+
+
+#: Functions that open the database of a folder, empty at first, by backend.
+BACKENDS: dict[str, Callable[[Path], Awaitable[Database]]] = {"sqlite": open_migrated_sqlite}
 
 #: Functions that open an empty object store in a folder, by backend.
 OBJECT_STORES: dict[str, Callable[[Path], ObjectStore]] = {"local": LocalObjectStore}

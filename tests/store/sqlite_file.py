@@ -1,11 +1,13 @@
-"""Direct access to the SQLite file of a data folder, beside an open `Database`."""
+"""Direct access to the SQLite file of a data folder, while a `Database` may be open."""
 
 import sqlite3
+import tempfile
 from contextlib import closing
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from allaprima.store.sqlite import DATABASE_FILE
+from allaprima.store.sqlite import DATABASE_FILE, migrate
 
 
 def ask(folder: Path, statement: str) -> list[tuple[Any, ...]]:
@@ -23,3 +25,22 @@ def dump(folder: Path) -> str:
     """Return the whole content of the database as SQL text."""
     with closing(sqlite3.connect(folder / DATABASE_FILE)) as raw:
         return "\n".join(raw.iterdump())
+
+
+def write_empty_database(folder: Path) -> None:
+    """Write a database with the newest schema and no rows, unless the folder has one.
+
+    The migrations run once per process: they commit to disk for a tenth of a second.
+    """
+    path = folder / DATABASE_FILE
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(_empty_database())
+
+
+@cache
+def _empty_database() -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / DATABASE_FILE
+        migrate(path)
+        return path.read_bytes()

@@ -36,6 +36,16 @@ from store.factories import new_entry, new_image, new_job, new_outcome
 
 PAID = 60
 MAX_CRASHES = 3
+#: Balance and held credits of the account; spent and held credits of the key; charged credits of the ledger; credits and
+#: rows of the usage; credits of the usage buckets.
+SUMS = """
+SELECT accounts.balance, accounts.held, api_keys.spent, api_keys.held,
+    (SELECT coalesce(sum(credits), 0) FROM ledger WHERE direction = 'CHARGE'),
+    (SELECT coalesce(sum(credits), 0) FROM usage),
+    (SELECT count(*) FROM usage),
+    (SELECT coalesce(sum(credits), 0) FROM usage_buckets)
+FROM accounts, api_keys
+"""
 
 
 class JobMachine(RuleBasedStateMachine):
@@ -214,20 +224,16 @@ class JobMachine(RuleBasedStateMachine):
     def the_money_adds_up(self) -> None:
         if not hasattr(self, "database"):
             return
-        [(balance, held)] = self.rows("SELECT balance, held FROM accounts")
-        [(spent, key_held)] = self.rows("SELECT spent, held FROM api_keys")
+        [(balance, held, spent, key_held, ledger, usage, count, buckets)] = self.rows(SUMS)
         charged = sum(self.charged.values())
         assert (balance, held) == (PAID - charged, sum(self.held.values()))
         assert (spent, key_held) == (charged, held)
         assert balance - held >= 0
-        [(ledger,)] = self.rows("SELECT coalesce(sum(credits), 0) FROM ledger WHERE direction = 'CHARGE'")
-        [(usage, count)] = self.rows("SELECT coalesce(sum(credits), 0), count(*) FROM usage")
-        [(buckets,)] = self.rows("SELECT coalesce(sum(credits), 0) FROM usage_buckets")
         assert ledger == usage == buckets == charged
         assert count == len(self.attempts) - len(self.held)
 
 
-SETTINGS = settings(max_examples=25, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck))
+SETTINGS = settings(max_examples=15, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
