@@ -29,6 +29,8 @@ from weights.published import Published, generate, write_bfl, write_bundle, writ
 
 LIMIT_S = 120
 FP8 = "Comfy-Org/flux1-schnell"
+#: Bytes that huggingface_hub writes at a time.
+CHUNK = 10 * 2**20
 
 
 @pytest.fixture
@@ -37,30 +39,39 @@ def hub() -> Iterator[Hub]:
         yield served
 
 
-@pytest.fixture
-def whole_hub(hub: Hub, published: Published, tmp_path: Path) -> Hub:
-    """A hub with the repositories of every layout, with small files."""
-    original = tmp_path / "original"
+@pytest.fixture(scope="module")
+def repositories(published: Published, tmp_path_factory: pytest.TempPathFactory) -> Hub:
+    """The content of the repositories of every layout, with small files."""
+    folder = tmp_path_factory.mktemp("repositories")
+    hub = Hub()
+    original = folder / "original"
     write_diffusers(original, published)
     shutil.copytree(published.tokenizers, original, dirs_exist_ok=True)
     (original / "transformer" / "optimizer.bin").write_bytes(b"a pickle that is not part of the layout")
-    bfl = tmp_path / "bfl"
+    bfl = folder / "bfl"
     write_bfl(bfl, published)
     shutil.copy(bfl / "ae.safetensors", original)
     hub.add_folder(ORIGINAL, original)
-    write_bundle(tmp_path / "bundle", published)
-    hub.add_folder(FP8, tmp_path / "bundle")
-    quantized = tmp_path / "gguf"
+    write_bundle(folder / "bundle", published)
+    hub.add_folder(FP8, folder / "bundle")
+    quantized = folder / "gguf"
     quantized.mkdir()
     for name in ("flux1-schnell-Q8_0.gguf", "flux1-schnell-Q4_K_S.gguf"):
         write_gguf(quantized / name, published.tensors("transformer"))
     hub.add_folder("city96/FLUX.1-schnell-gguf", quantized)
-    encoders = tmp_path / "encoders"
+    encoders = folder / "encoders"
     encoders.mkdir()
     for name in ("t5-v1_1-xxl-encoder-Q8_0.gguf", "t5-v1_1-xxl-encoder-Q4_K_M.gguf"):
         write_gguf(encoders / name, published.tensors("t5"), architecture="t5encoder")
     hub.add_folder("city96/t5-v1_1-xxl-encoder-gguf", encoders)
     hub.repos["comfyanonymous/flux_text_encoders"] = {"clip_l.safetensors": (bfl / "clip_l.safetensors").read_bytes()}
+    return hub
+
+
+@pytest.fixture
+def whole_hub(hub: Hub, repositories: Hub) -> Hub:
+    """A running hub with the repositories of every layout."""
+    hub.repos = {repo: dict(files) for repo, files in repositories.repos.items()}
     return hub
 
 
@@ -142,22 +153,22 @@ def test_second_pull_downloads_nothing(whole_hub: Hub, tmp_path: Path) -> None:
 
 def test_download_is_resumed_after_lost_connection(whole_hub: Hub, tmp_path: Path) -> None:
     name = "flux1-schnell-fp8.safetensors"
-    content = whole_hub.repos[FP8][name] = os.urandom(30 * 2**20)
-    whole_hub.breaks[name] = 25 * 2**20
+    content = whole_hub.repos[FP8][name] = os.urandom(CHUNK + 2**21)
+    whole_hub.breaks[name] = CHUNK + 2**20
 
     done = pull(whole_hub, tmp_path, "fp8")
 
     assert done.returncode == 0, done.stderr
     starts = [start for file, start in whole_hub.downloads if file == name]
     assert starts[0] == 0
-    assert 10 * 2**20 <= starts[1] <= 25 * 2**20
+    assert CHUNK <= starts[1] <= CHUNK + 2**20
     assert (Path(done.stdout.strip()) / name).read_bytes() == content
 
 
 def test_download_is_resumed_after_process_was_killed(whole_hub: Hub, tmp_path: Path) -> None:
     name = "flux1-schnell-fp8.safetensors"
-    content = whole_hub.repos[FP8][name] = os.urandom(30 * 2**20)
-    whole_hub.pause_s = 0.02
+    content = whole_hub.repos[FP8][name] = os.urandom(CHUNK + 2**21)
+    whole_hub.stalls[name] = CHUNK + 2**20
     killed = subprocess.Popen(
         command("pull", "flux/schnell", "--layout", "fp8"),
         env=environment(whole_hub, tmp_path),
@@ -166,12 +177,12 @@ def test_download_is_resumed_after_process_was_killed(whole_hub: Hub, tmp_path: 
     )
     folder = tmp_path / "weights" / "models" / "flux-schnell" / "fp8"
     deadline = time.monotonic() + LIMIT_S
-    while not any(file.stat().st_size >= 2**20 for file in folder.rglob("*.part")):
+    while not any(file.stat().st_size >= CHUNK for file in folder.rglob("*.part")):
         assert time.monotonic() < deadline
         time.sleep(0.01)
     killed.send_signal(signal.SIGKILL)
     killed.wait(LIMIT_S)
-    whole_hub.pause_s = 0.0
+    whole_hub.resumed.set()
     assert not (folder / "pulled.json").exists()
 
     done = pull(whole_hub, tmp_path, "fp8")
@@ -180,7 +191,7 @@ def test_download_is_resumed_after_process_was_killed(whole_hub: Hub, tmp_path: 
     assert (folder / name).read_bytes() == content
     starts = [start for file, start in whole_hub.downloads if file == name]
     assert starts[0] == 0
-    assert starts[1] >= 2**20
+    assert starts[1] >= CHUNK
     assert not list(folder.rglob("*.part"))
 
 
