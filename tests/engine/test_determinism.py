@@ -27,6 +27,7 @@ from allaprima.flux import CancelCheck
 from allaprima.kernels import library
 from allaprima.kernels.library import IsaLevel
 from allaprima.settings import DEFAULT_SAFETY_THRESHOLD
+from allaprima.weights.networks import Model
 from allaprima.weights.open import open_model
 from allaprima.weights.paths import sketch_folder
 from allaprima.weights.roster import open_roster
@@ -55,12 +56,11 @@ OTHERS = (
 )
 
 
-def new_engine(max_concurrency: int = 1) -> LocalEngine:
-    """Return a started engine that loads the model from disk."""
+def start_engine(model: Model, safety: SafetyChecker, max_concurrency: int = 1) -> LocalEngine:
+    """Return a started engine with a new pipeline of the model."""
 
     def load(_check: CancelCheck) -> dict[str, Generator]:
-        model = open_model(sketch_folder()).load()
-        return {model.id: Generator(Pipeline(model, "cpu"), SafetyChecker.load(), DEFAULT_SAFETY_THRESHOLD)}
+        return {model.id: Generator(Pipeline(model, "cpu"), safety, DEFAULT_SAFETY_THRESHOLD)}
 
     engine = LocalEngine(open_roster(()), load, max_concurrency)
     engine.start()
@@ -79,8 +79,8 @@ def pixels(data: bytes) -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def engine() -> Iterator[LocalEngine]:
-    opened = new_engine()
+def engine(sketch: Model, safety: SafetyChecker) -> Iterator[LocalEngine]:
+    opened = start_engine(sketch, safety)
     yield opened
     opened.close()
 
@@ -143,9 +143,11 @@ def test_safety_checker_does_not_change_image(engine: LocalEngine, request_: Gen
 
 
 @KERNELS
-def test_concurrent_requests_do_not_change_image_or_score(engine: LocalEngine, request_: GenerationRequest) -> None:
+def test_concurrent_requests_do_not_change_image_or_score(
+    engine: LocalEngine, request_: GenerationRequest, sketch: Model, safety: SafetyChecker
+) -> None:
     alone = engine.enqueue("alone", request_, StepCallback()).result(LIMIT_S).images
-    concurrent = new_engine(max_concurrency=3)
+    concurrent = start_engine(sketch, safety, max_concurrency=3)
     requests = (request_, *OTHERS, request_, request_)
     futures = [concurrent.enqueue(str(uuid7()), request, StepCallback()) for request in requests]
     found = [future.result(LIMIT_S).images for future in futures]
@@ -156,12 +158,14 @@ def test_concurrent_requests_do_not_change_image_or_score(engine: LocalEngine, r
 
 
 @KERNELS
-def test_thread_count_does_not_change_image(engine: LocalEngine, request_: GenerationRequest, alone: bytes) -> None:
+def test_thread_count_does_not_change_image(
+    request_: GenerationRequest, alone: bytes, sketch: Model, safety: SafetyChecker
+) -> None:
     before = torch.get_num_threads()
     try:
         for threads in (1, 2, 3):
             torch.set_num_threads(threads)
-            fresh = new_engine()
+            fresh = start_engine(sketch, safety)
             try:
                 assert generate(fresh, request_) == [[alone]]
             finally:
@@ -185,7 +189,7 @@ def test_pixels_of_each_precision_do_not_depend_on_threads(precision: Precision)
 
 
 def test_reloaded_model_gives_same_bytes(request_: GenerationRequest, alone: bytes) -> None:
-    fresh = new_engine()
+    fresh = start_engine(open_model(sketch_folder()).load(), SafetyChecker.load())
     try:
         assert generate(fresh, request_) == [[alone]]
     finally:

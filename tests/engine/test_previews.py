@@ -23,6 +23,7 @@ from allaprima.weights.networks import Model
 REQUEST = GenerationRequest(
     prompt="a red apple, blue background", seed=5, model=SKETCH_ID, width=512, height=384, steps=4, count=2
 )
+SHORT = REQUEST.changed(steps=1)
 
 
 class Watcher(StepCallback):
@@ -58,7 +59,7 @@ def test_previews_approach_final_image(generator: Generator) -> None:
 
 def test_previews_are_small_and_keep_aspect_ratio(generator: Generator) -> None:
     watcher = Watcher()
-    generator.generate(REQUEST.changed(width=1024, height=512, count=1), never_cancelled, watcher)
+    generator.generate(SHORT.changed(width=1024, height=512, count=1), never_cancelled, watcher)
     opened = Image.open(io.BytesIO(watcher.seen[0].images[0].data))
     assert opened.format == "JPEG"
     assert max(opened.size) <= MAX_SIDE_PX
@@ -67,14 +68,15 @@ def test_previews_are_small_and_keep_aspect_ratio(generator: Generator) -> None:
 
 
 def test_previews_do_not_change_image(generator: Generator) -> None:
-    unwatched = generator.generate(REQUEST, never_cancelled, StepCallback())
-    watched = generator.generate(REQUEST, never_cancelled, Watcher())
+    request = REQUEST.changed(steps=2)
+    unwatched = generator.generate(request, never_cancelled, StepCallback())
+    watched = generator.generate(request, never_cancelled, Watcher())
     assert [image.data for image in watched.images] == [image.data for image in unwatched.images]
 
 
 def test_flagged_previews_are_withheld(sketch: Model, safety: SafetyChecker) -> None:
     watcher = Watcher()
-    result = Generator(Pipeline(sketch, "cpu"), safety, 0.0).generate(REQUEST, never_cancelled, watcher)
+    result = Generator(Pipeline(sketch, "cpu"), safety, 0.0).generate(SHORT, never_cancelled, watcher)
     assert all(image.is_flagged for image in result.images)
     for preview in watcher.seen:
         assert [(image.data, image.is_flagged) for image in preview.images] == [(b"", True)] * 2
@@ -83,7 +85,7 @@ def test_flagged_previews_are_withheld(sketch: Model, safety: SafetyChecker) -> 
 
 def test_unchecked_previews_have_no_scores(generator: Generator) -> None:
     watcher = Watcher()
-    generator.generate(REQUEST.changed(check_safety=False), never_cancelled, watcher)
+    generator.generate(SHORT.changed(check_safety=False), never_cancelled, watcher)
     assert [image.nsfw_score for image in watcher.seen[0].images] == [None, None]
 
 

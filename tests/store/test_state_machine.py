@@ -36,8 +36,8 @@ from store.factories import new_entry, new_image, new_job, new_outcome
 
 PAID = 60
 MAX_CRASHES = 3
-#: Balance and held credits of the account; spent and held credits of the key; charged credits of the ledger; credits and
-#: rows of the usage; credits of the usage buckets.
+#: Balance and held credits of the account; spent and held credits of the key; charged credits of the ledger;
+#: credits and rows of the usage; credits of the usage buckets.
 SUMS = """
 SELECT accounts.balance, accounts.held, api_keys.spent, api_keys.held,
     (SELECT coalesce(sum(credits), 0) FROM ledger WHERE direction = 'CHARGE'),
