@@ -42,6 +42,8 @@ DECODER_RATES, DECODER_NOISE, EDGES_WEIGHT = 0.25, 0.06, 0.5
 LEAST_ERROR = 1e-6
 #: Validation scenes for the progress of a fit; `evaluate.score` measures the error on more.
 PSNR_SCENES = 24
+#: Scenes on which the deviation of the latents is measured.
+SPREAD_SCENES = 256
 
 
 def fit_autoencoder(
@@ -67,7 +69,7 @@ def fit_autoencoder(
             print(f"autoencoder {fit.progress:6.1%} step {step} loss {loss.item():.4f}{psnr}", flush=True)
     restore_kernels(model)
     print(f"autoencoder done: {score_psnr(model, validation):.2f} dB on validation scenes", flush=True)
-    fold_spread(model, renderer.render(range(256)))
+    fold_spread(model, renderer.render(range(SPREAD_SCENES)))
     return model
 
 

@@ -8,8 +8,11 @@ pytest.importorskip("resvg_py", reason="drawing scenes needs resvg-py: install t
 
 from programs import need
 from training.data.art import TARBALL, Art
+from training.fit import loop
 
 ART_FOLDER = Path(__file__).parents[2] / "build" / "art"
+#: Seconds that a step of a fit counts for in tests; each takes longer.
+STEP_S = 0.001
 
 
 @pytest.fixture(autouse=True)
@@ -23,3 +26,10 @@ def art():
     if not (ART_FOLDER / TARBALL).exists():
         need("npm", "fetches the art")
     return Art(ART_FOLDER)
+
+
+@pytest.fixture
+def minutes_of(monkeypatch: pytest.MonkeyPatch):
+    """Return a function of the minutes that a fit of some steps takes, whatever the speed of the machine."""
+    monkeypatch.setattr(loop, "LONGEST_STEP_S", STEP_S)
+    return lambda steps: (steps - 0.5) * STEP_S / 60

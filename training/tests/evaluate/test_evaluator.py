@@ -68,9 +68,9 @@ def test_loss_is_lower_for_right_labels(art):
     assert float(right_loss) < float(wrong_loss)
 
 
-def test_evaluator_fit_ends_after_its_minutes_and_resumes(art, tmp_path):
-    first = fit_evaluator(tmp_path, art, minutes=0.02, scenes=40).state_dict()
-    again = fit_evaluator(tmp_path, art, minutes=0.02, scenes=40).state_dict()
+def test_evaluator_fit_ends_after_its_minutes_and_resumes(art, tmp_path, minutes_of):
+    first = fit_evaluator(tmp_path, art, minutes=minutes_of(2), scenes=10).state_dict()
+    again = fit_evaluator(tmp_path, art, minutes=minutes_of(2), scenes=10).state_dict()
     assert first.keys() == Evaluator().state_dict().keys()
     assert all(torch.equal(first[name], again[name]) for name in first)
 

@@ -11,9 +11,9 @@ from training.evaluate.benchmark import ALL_CATEGORIES, benchmark_prompts, score
 from training.evaluate.evaluator import load_evaluator
 from training.evaluate.score import IMAGE_PX, autoencoder_psnr
 
-#: Every sixth prompt is used, with one seed.
-EVERY = 6
-#: Least share of right images: that of the whole benchmark (docs/sketch.md) less the deviation of 17 prompts.
+#: Every twelfth prompt is used, with one seed.
+EVERY = 12
+#: Least share of right images: that of the whole benchmark (docs/sketch.md) less the deviation of 8 prompts.
 LEAST = dict.fromkeys(ALL_CATEGORIES, 0.8)
 
 

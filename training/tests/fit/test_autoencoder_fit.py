@@ -55,13 +55,13 @@ class PlainRenderer:
         return levels.view(-1, 3, 1, 1).expand(-1, -1, height, width)
 
 
-def test_decoder_fit_keeps_encoder_and_resumes(tmp_path):
+def test_decoder_fit_keeps_encoder_and_resumes(tmp_path, minutes_of):
     torch.manual_seed(0)
     fitted = Autoencoder(SKETCH.autoencoder).eval()
     once, twice, renderer = copy.deepcopy(fitted), copy.deepcopy(fitted), PlainRenderer()
 
-    fit_decoder(tmp_path, once, renderer, 0.1, 4, torch.device("cpu"))
-    fit_decoder(tmp_path, twice, renderer, 0.1, 4, torch.device("cpu"))
+    fit_decoder(tmp_path, once, renderer, minutes_of(10), 4, torch.device("cpu"))
+    fit_decoder(tmp_path, twice, renderer, minutes_of(10), 4, torch.device("cpu"))
 
     assert renderer.rendered == 4
     before = fitted.state_dict()

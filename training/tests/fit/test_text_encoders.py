@@ -89,16 +89,18 @@ def test_directional_heads_attend_to_near_tokens_of_one_side():
     assert torch.equal(biases(t5)[:, 2:], before[:, 2:])
 
 
-def test_pretraining_ends_after_its_minutes_and_resumes(appearance_targets, tmp_path, capsys):
+def test_pretraining_ends_after_its_minutes_and_resumes(appearance_targets, tmp_path, minutes_of, capsys):
     torch.manual_seed(0)
     t5, clip = T5Encoder(SKETCH.t5), CLIPTextEncoder(SKETCH.clip)
     before = t5.shared.weight.clone()
 
-    pretrain_text_encoders(tmp_path, appearance_targets, t5, clip, minutes=0.03, scenes=50)
+    pretrain_text_encoders(tmp_path, appearance_targets, t5, clip, minutes=minutes_of(2), scenes=50)
     learned = t5.shared.weight.clone()
     assert not torch.equal(before, learned)
 
     fresh = T5Encoder(SKETCH.t5)
-    pretrain_text_encoders(tmp_path, appearance_targets, fresh, CLIPTextEncoder(SKETCH.clip), minutes=0.03, scenes=50)
+    pretrain_text_encoders(
+        tmp_path, appearance_targets, fresh, CLIPTextEncoder(SKETCH.clip), minutes=minutes_of(2), scenes=50
+    )
     assert torch.equal(fresh.shared.weight, learned)
     assert "accuracy" in capsys.readouterr().out
