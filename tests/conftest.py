@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import httpx2
 
     from allaprima.service.app import Service
-    from fakes import FakeClock, FakeEngine
+    from tests.fakes import FakeClock, FakeEngine
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -36,21 +36,21 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest
 
 @pytest.fixture
 def clock() -> FakeClock:
-    from fakes import FakeClock
+    from tests.fakes import FakeClock
 
     return FakeClock()
 
 
 @pytest.fixture
 def engine() -> FakeEngine:
-    from fakes import FakeEngine
+    from tests.fakes import FakeEngine
 
     return FakeEngine()
 
 
 @pytest.fixture
 async def service(tmp_path: Path, engine: FakeEngine, clock: FakeClock) -> AsyncIterator[Service]:
-    from fakes import open_service
+    from tests.fakes import open_service
 
     async with open_service(tmp_path, engine, clock) as opened:
         yield opened
@@ -66,7 +66,7 @@ async def key(service: Service) -> str:
 @pytest.fixture
 async def client(service: Service, key: str) -> AsyncIterator[httpx2.AsyncClient]:
     """A client with a good key."""
-    from fakes import client_of
+    from tests.fakes import client_of
 
     async with client_of(service, key=key) as opened:
         yield opened
@@ -75,7 +75,7 @@ async def client(service: Service, key: str) -> AsyncIterator[httpx2.AsyncClient
 @pytest.fixture
 async def anonymous(service: Service) -> AsyncIterator[httpx2.AsyncClient]:
     """A client without a key."""
-    from fakes import client_of
+    from tests.fakes import client_of
 
     async with client_of(service) as opened:
         yield opened

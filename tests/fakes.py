@@ -27,7 +27,7 @@ from allaprima.errors import Cancelled, Draining, Error
 from allaprima.service.app import Service
 from allaprima.service.outbound import Resolve, resolve
 from allaprima.settings import ServerSettings, Settings
-from clock import NOON, FakeClock  # noqa: F401 - tests import both from here
+from tests.clock import NOON, FakeClock  # noqa: F401 - tests import both from here
 
 SKETCH = ModelInfo("allaprima/sketch", "5" * 40, "sketch", "The built-in model.")
 SCHNELL = ModelInfo("flux/schnell", "7" * 40, "FLUX.1 [schnell]", "Four steps.")

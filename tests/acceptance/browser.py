@@ -8,8 +8,8 @@ from typing import Any
 
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from acceptance.processes import LIMIT_S
-from programs import need
+from tests.acceptance.processes import LIMIT_S
+from tests.programs import need
 
 
 @dataclass

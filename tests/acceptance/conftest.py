@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from acceptance.processes import Server
+from tests.acceptance.processes import Server
 
 Serve = Callable[..., Server]
 

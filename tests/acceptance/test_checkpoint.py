@@ -5,9 +5,9 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from acceptance.conftest import Serve
-from acceptance.processes import allaprima
-from weights.published import Published, make_networks, write_ggufs, write_tokenizers
+from tests.acceptance.conftest import Serve
+from tests.acceptance.processes import allaprima
+from tests.weights.published import Published, make_networks, write_ggufs, write_tokenizers
 
 pytestmark = pytest.mark.timeout(900)
 

@@ -11,8 +11,8 @@ import pytest
 from openai import AuthenticationError, BadRequestError, OpenAI
 from PIL import Image
 
-from acceptance.processes import LIMIT_S, Server, environment
-from programs import need
+from tests.acceptance.processes import LIMIT_S, Server, environment
+from tests.programs import need
 
 pytestmark = pytest.mark.timeout(900)
 

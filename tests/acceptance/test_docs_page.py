@@ -3,8 +3,8 @@
 import pytest
 from playwright.sync_api import ConsoleMessage, Error, Request, sync_playwright
 
-from acceptance.processes import LIMIT_S, Server
-from programs import need
+from tests.acceptance.processes import LIMIT_S, Server
+from tests.programs import need
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(900)]
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from acceptance.conftest import Serve, serve
-from acceptance.processes import allaprima
+from tests.acceptance.conftest import Serve, serve
+from tests.acceptance.processes import allaprima
 
 __all__ = ["serve"]
 

@@ -13,11 +13,11 @@ from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
 from playwright.sync_api import Browser, expect
 
-from acceptance.browser import Visit, chromium, visit
-from acceptance.processes import LIMIT_S, Server, allaprima, environment, until
 from allaprima.api.web.routes import PLAYGROUND_FOLDER
-from image_files import read_metadata
-from programs import need
+from tests.acceptance.browser import Visit, chromium, visit
+from tests.acceptance.processes import LIMIT_S, Server, allaprima, environment, until
+from tests.image_files import read_metadata
+from tests.programs import need
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(900)]
 expect.set_options(timeout=LIMIT_S * 1000)

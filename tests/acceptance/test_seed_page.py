@@ -11,8 +11,8 @@ import httpx2
 import pytest
 from PIL import Image
 
-from acceptance.processes import LIMIT_S, Server, environment
-from programs import need
+from tests.acceptance.processes import LIMIT_S, Server, environment
+from tests.programs import need
 
 pytestmark = pytest.mark.timeout(900)
 

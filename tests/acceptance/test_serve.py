@@ -17,9 +17,9 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from acceptance.conftest import Serve
-from acceptance.processes import LIMIT_S, Server, allaprima, until
 from allaprima.weights.paths import sketch_folder
+from tests.acceptance.conftest import Serve
+from tests.acceptance.processes import LIMIT_S, Server, allaprima, until
 
 pytestmark = pytest.mark.timeout(900)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from acceptance.processes import LIMIT_S, Server, environment
+from tests.acceptance.processes import LIMIT_S, Server, environment
 
 BODY = json.dumps({"model": "flux/schnell", "prompt": "a red apple", "size": "64x64"}).encode()
 #: A body that is itself a request: a server that leaves the body unread would handle it as the next request.

@@ -10,7 +10,7 @@ import pytest
 import pytest_asyncio
 
 from allaprima.service.app import Service
-from fakes import FakeClock, FakeEngine, client_of, open_service
+from tests.fakes import FakeClock, FakeEngine, client_of, open_service
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

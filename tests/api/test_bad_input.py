@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from allaprima.api.v1.paths import IMAGES_PATH
 from allaprima.service.app import Service
-from fakes import FakeEngine
+from tests.fakes import FakeEngine
 
 # Nothing here leaves a trace, so all tests share one service.
 pytestmark = pytest.mark.asyncio(loop_scope="module")

@@ -16,7 +16,7 @@ from allaprima.api.v1.paths import IMAGES_PATH
 from allaprima.errors import GenerationFailed
 from allaprima.service.app import Service
 from allaprima.settings import ServerSettings
-from fakes import FakeClock, FakeEngine, client_of, open_service, with_clock
+from tests.fakes import FakeClock, FakeEngine, client_of, open_service, with_clock
 
 BODY = {"model": "sketch", "prompt": "a boat", "size": "64x64"}
 MEMBERS = {"requestId", "statusCode", "timestamp", "path", "message", "error"}

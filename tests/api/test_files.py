@@ -10,7 +10,7 @@ import pytest_asyncio
 from allaprima.api.v1.paths import IMAGES_PATH
 from allaprima.service.app import Service
 from allaprima.settings import ServerSettings
-from fakes import FakeClock, FakeEngine, client_of, open_service
+from tests.fakes import FakeClock, FakeEngine, client_of, open_service
 
 # No test changes the state that another one reads, so all tests share one service.
 pytestmark = pytest.mark.asyncio(loop_scope="module")

@@ -17,7 +17,7 @@ from allaprima.domain.generation import ImageFormat
 from allaprima.domain.jobs import JobState
 from allaprima.service.app import Service
 from allaprima.settings import ServerSettings
-from fakes import SCHNELL, FakeClock, FakeEngine, client_of, ended, open_service
+from tests.fakes import SCHNELL, FakeClock, FakeEngine, client_of, ended, open_service
 
 BODY: dict[str, Any] = {"model": "flux/schnell", "prompt": "a lighthouse at dusk"}
 #: A request whose images are in its response alone.

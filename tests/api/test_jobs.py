@@ -13,7 +13,7 @@ from allaprima.domain.accounts import KeySpec
 from allaprima.domain.fields import MAX_COUNT, MAX_SIDE, MAX_STEPS
 from allaprima.service.app import Service
 from allaprima.settings import EngineSettings, ServerSettings
-from fakes import FakeClock, FakeEngine, client_of, ended, open_service
+from tests.fakes import FakeClock, FakeEngine, client_of, ended, open_service
 
 JOBS = "/v1/jobs"
 BODY: dict[str, Any] = {"model": "sketch", "prompt": "a boat", "size": "64x64", "seed": 7}

@@ -8,7 +8,7 @@ import pytest
 
 from allaprima.service.app import Service
 from allaprima.settings import ServerSettings
-from fakes import FakeClock, client_of
+from tests.fakes import FakeClock, client_of
 
 IMAGES = "/v1/images/generations"
 BODY: dict[str, Any] = {"model": "flux/schnell", "prompt": "a rhinoceros", "size": "64x64"}

@@ -6,7 +6,7 @@ import httpx2
 import pytest
 
 from allaprima.api.v1.paths import IMAGES_PATH
-from fakes import LOCAL, SCHNELL, SKETCH, FakeClock, FakeEngine, client_of, open_service
+from tests.fakes import LOCAL, SCHNELL, SKETCH, FakeClock, FakeEngine, client_of, open_service
 
 
 @pytest.mark.parametrize("path", ["/v1/models", "/models"])

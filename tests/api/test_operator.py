@@ -9,7 +9,7 @@ from allaprima.api.operator import create_operator_app
 from allaprima.api.v1.paths import IMAGES_PATH
 from allaprima.service.accounts.keys import is_well_formed
 from allaprima.service.app import Service
-from fakes import FakeClock
+from tests.fakes import FakeClock
 
 MEMBERS = {"prefix", "name", "account_id", "created_at", "revoked_at", "is_management", "is_disabled"}
 

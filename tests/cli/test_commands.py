@@ -10,7 +10,7 @@ import pytest
 from allaprima import __version__
 from allaprima.cli.diagnosis import examine, precision_rows
 from allaprima.domain.models import Precision
-from cli.conftest import Run
+from tests.cli.conftest import Run
 
 
 def plain(text: str) -> str:

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from allaprima.weights.paths import sketch_folder
-from cli.conftest import Run
+from tests.cli.conftest import Run
 
 SMALL = ("--size", "256x256", "--steps", "1", "--seed", "7")
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from cli.conftest import Run
+from tests.cli.conftest import Run
 
 
 @pytest.fixture

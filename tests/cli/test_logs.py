@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from acceptance.conftest import Serve, serve
+from tests.acceptance.conftest import Serve, serve
 
 __all__ = ["serve"]
 

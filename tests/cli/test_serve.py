@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from allaprima.weights.paths import sketch_folder
-from cli.conftest import Run
+from tests.cli.conftest import Run
 
 FILES = ("model.safetensors", "tokenizer.json")
 

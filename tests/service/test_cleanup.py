@@ -6,8 +6,8 @@ from pathlib import Path
 
 from allaprima.domain.idempotency import IdempotencyClaim
 from allaprima.store.idempotency import RETENTION_S
-from fakes import FakeClock, FakeEngine, open_service
-from service.jobs.submitting import finish, rows, submission, submit, until
+from tests.fakes import FakeClock, FakeEngine, open_service
+from tests.service.jobs.submitting import finish, rows, submission, submit, until
 
 HOUR_S = 3600
 

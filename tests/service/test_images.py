@@ -14,8 +14,8 @@ from allaprima.errors import GenerationFailed, ImageNotFound, StoreError
 from allaprima.service.app import Service
 from allaprima.service.images import Links
 from allaprima.store.secret import SECRET_BYTES, SECRET_FILE, read_secret
-from fakes import NOON, FakeClock, FakeEngine
-from service.jobs.submitting import REQUEST, finish, submit
+from tests.fakes import NOON, FakeClock, FakeEngine
+from tests.service.jobs.submitting import REQUEST, finish, submit
 
 IMAGE = StoredImage(
     id="01890a5d-ac96-774b-bcce-b302099a8057",

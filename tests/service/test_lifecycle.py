@@ -5,8 +5,8 @@ import asyncio
 from allaprima.service.jobs.events import MemoryEventBus
 from allaprima.service.jobs.signal import MemoryQueueSignal
 from allaprima.service.lifecycle import Lifecycle
-from fakes import FakeClock
-from service.jobs.submitting import LIMIT_S
+from tests.fakes import FakeClock
+from tests.service.jobs.submitting import LIMIT_S
 
 
 async def test_draining_ends_pauses_and_waits(clock: FakeClock) -> None:

@@ -4,7 +4,7 @@ import pytest
 
 from allaprima.domain.models import CATALOG, ModelInfo
 from allaprima.service.models import Models
-from fakes import LOCAL, SCHNELL, SKETCH, FakeEngine
+from tests.fakes import LOCAL, SCHNELL, SKETCH, FakeEngine
 
 
 def served(*models: ModelInfo, has_fallback: bool = True) -> dict[str, str]:

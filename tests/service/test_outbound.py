@@ -8,7 +8,7 @@ import pytest
 
 from allaprima.service.outbound import OutboundUrls, UrlRefused, is_public
 from allaprima.service.outbound import resolve as system_resolve
-from service.urls import NAMES, URLS
+from tests.service.urls import NAMES, URLS
 
 PUBLIC = ("93.184.216.34", "2606:4700::1111")
 

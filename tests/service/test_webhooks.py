@@ -19,9 +19,9 @@ from allaprima.errors import EndpointNotFound, InvalidRequest
 from allaprima.service.app import Service
 from allaprima.service.webhooks import POLL_INTERVAL_S, SCHEDULE_S
 from allaprima.store.outbox import RETENTION_S
-from fakes import FakeClock, FakeEngine, client_of, open_service
-from service.jobs.submitting import finish, rows, until, write
-from service.jobs.submitting import submit as submit_job
+from tests.fakes import FakeClock, FakeEngine, client_of, open_service
+from tests.service.jobs.submitting import finish, rows, until, write
+from tests.service.jobs.submitting import submit as submit_job
 
 LOOPBACK = {"allowed_networks": ("127.0.0.0/8",)}
 Handler = Callable[[int], tuple[int, dict[str, str]]]

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from acceptance.conftest import serve, server, servers
-from acceptance.processes import Server
+from tests.acceptance.conftest import serve, server, servers
+from tests.acceptance.processes import Server
 
 #: The smallest images, so that a test makes many of them.
 SMALL = {

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import httpx2
 
-from stress.conftest import BODY
+from tests.stress.conftest import BODY
 
 
 @dataclass

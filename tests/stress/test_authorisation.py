@@ -11,7 +11,7 @@ import pytest
 from allaprima.domain.accounts import KeySpec
 from allaprima.service.accounts.keys import make_key
 from allaprima.service.app import Service
-from fakes import FakeClock, FakeEngine, client_of, open_service
+from tests.fakes import FakeClock, FakeEngine, client_of, open_service
 
 BODY = {"model": "sketch", "prompt": "a boat", "size": "64x64"}
 #: Routes that need no key.

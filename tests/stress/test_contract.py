@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from acceptance.processes import Server
+from tests.acceptance.processes import Server
 
 #: Checks of every response.
 CHECKS = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance"

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from acceptance.conftest import Serve
-from acceptance.processes import allaprima
 from allaprima.service.jobs.dispatcher import MAX_CRASHES
-from stress.conftest import CREDITS, PRICE, SMALL
-from stress.request_log import RequestLog, check_bill, check_images, read, wait_until_done
+from tests.acceptance.conftest import Serve
+from tests.acceptance.processes import allaprima
+from tests.stress.conftest import CREDITS, PRICE, SMALL
+from tests.stress.request_log import RequestLog, check_bill, check_images, read, wait_until_done
 
 SHORT, LONG = 10, 200
 GIVEN_UP = f"the server died {MAX_CRASHES} times while it generated this"

@@ -8,9 +8,9 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from acceptance.processes import Server, allaprima
-from stress.conftest import BODY, CREDITS
-from stress.request_log import check_bill, read, wait_until_done
+from tests.acceptance.processes import Server, allaprima
+from tests.stress.conftest import BODY, CREDITS
+from tests.stress.request_log import check_bill, read, wait_until_done
 
 
 def credit(server: Server, usd: float, folder: Path) -> None:

@@ -5,8 +5,8 @@ from collections.abc import Callable
 import httpx2
 import pytest
 
-from acceptance.processes import Server
 from allaprima.domain.events import LAST_NUMBER
+from tests.acceptance.processes import Server
 
 BODY = {"model": "sketch", "prompt": "a red apple", "size": "512x512", "num_inference_steps": 12, "seed": 1}
 Events = list[tuple[str, str]]

@@ -6,7 +6,7 @@ import pytest
 from allaprima.api.v1.paths import IMAGES_PATH
 from allaprima.service.app import Service
 from allaprima.settings import ServerSettings
-from fakes import client_of
+from tests.fakes import client_of
 
 # No test changes the state that another one reads, so all tests share one service.
 pytestmark = pytest.mark.asyncio(loop_scope="module")

@@ -16,7 +16,7 @@ from allaprima.domain.idempotency import IdempotencyClaim
 from allaprima.errors import IdempotencyMismatch, KeyNotFound, Unauthorized
 from allaprima.service.accounts.keys import BASE62, checksum, hash_key, is_well_formed, make_key
 from allaprima.service.app import Service
-from fakes import FakeClock, FakeEngine, open_service
+from tests.fakes import FakeClock, FakeEngine, open_service
 
 BODIES = st.text(BASE62, min_size=30, max_size=30)
 

@@ -6,7 +6,7 @@ from allaprima.domain.billing import Price, to_credits, to_usd
 from allaprima.domain.generation import GenerationRequest
 from allaprima.errors import SettingsError
 from allaprima.service.accounts.prices import Prices
-from fakes import LOCAL, SKETCH, FakeEngine
+from tests.fakes import LOCAL, SKETCH, FakeEngine
 
 REQUEST = GenerationRequest(
     prompt="a boat", seed=7, model="allaprima/sketch", width=1000 // 32 * 32, height=512, steps=4

@@ -8,7 +8,7 @@ from allaprima.domain.ports import RateStatus
 from allaprima.errors import RateLimited
 from allaprima.metrics import Metrics
 from allaprima.service.accounts.rate_limits import MAX_KEYS, WINDOW_S, MemoryRateLimiter
-from fakes import NOON, FakeClock
+from tests.fakes import NOON, FakeClock
 
 
 def limiter(clock: FakeClock, per_minute: int | None) -> MemoryRateLimiter:

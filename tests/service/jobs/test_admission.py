@@ -15,8 +15,8 @@ from allaprima.domain.jobs import JobOptions, JobState
 from allaprima.errors import Draining, IdempotencyMismatch, InvalidRequest, OutOfCredits, ScopeMissing
 from allaprima.service.app import Service
 from allaprima.service.jobs.throughput import FIRST_GUESS_S
-from fakes import FakeClock, FakeEngine, open_service
-from service.jobs.submitting import REQUEST, finish, rows, states, submission, submit
+from tests.fakes import FakeClock, FakeEngine, open_service
+from tests.service.jobs.submitting import REQUEST, finish, rows, states, submission, submit
 
 #: 4096 pixels cost 0.004096 US dollars.
 PRICED: dict[str, Any] = {"billing": {"prices": {"allaprima/sketch": {"megapixel": 1.0}}}}

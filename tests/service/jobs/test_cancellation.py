@@ -10,8 +10,8 @@ from allaprima.domain.jobs import JobState
 from allaprima.errors import JobFinished, JobNotFound
 from allaprima.service.app import Service
 from allaprima.service.jobs import cancellation
-from fakes import FakeEngine
-from service.jobs.submitting import LEASED, finish, rows, submit, write
+from tests.fakes import FakeEngine
+from tests.service.jobs.submitting import LEASED, finish, rows, submit, write
 
 
 async def test_a_queued_job_is_cancelled_at_once(service: Service, owner: ApiKey, engine: FakeEngine) -> None:

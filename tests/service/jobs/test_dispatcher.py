@@ -16,8 +16,8 @@ from allaprima.errors import StoreError
 from allaprima.service.app import Service
 from allaprima.service.jobs.dispatcher import MAX_CRASHES
 from allaprima.store.sqlite import DATABASE_FILE
-from fakes import SKETCH, FakeClock, FakeEngine, open_service
-from service.jobs.submitting import LEASED, LIMIT_S, finish, rows, states, submit, until, write
+from tests.fakes import SKETCH, FakeClock, FakeEngine, open_service
+from tests.service.jobs.submitting import LEASED, LIMIT_S, finish, rows, states, submit, until, write
 
 
 async def test_jobs_of_a_key_reach_the_engine_in_the_order_of_submission(

@@ -9,8 +9,8 @@ from allaprima.errors import ImageNotFound
 from allaprima.service.app import Service
 from allaprima.service.jobs.ephemeral import MAX_RESULTS, MemoryEphemeralResults
 from allaprima.store.job_transitions import NOT_STORED
-from fakes import FakeEngine
-from service.jobs.submitting import REQUEST, finish, rows, submit
+from tests.fakes import FakeEngine
+from tests.service.jobs.submitting import REQUEST, finish, rows, submit
 
 
 def test_a_result_is_taken_once() -> None:

@@ -5,7 +5,7 @@ import pytest
 from allaprima.domain.generation import GenerationRequest, Timings
 from allaprima.domain.jobs import Job, JobOptions, JobState
 from allaprima.service.jobs.eta import Eta
-from fakes import FakeClock
+from tests.fakes import FakeClock
 
 REQUEST = GenerationRequest(prompt="a boat", seed=7, model="allaprima/sketch", width=512, height=512, steps=4)
 #: Two seconds in all.

@@ -14,8 +14,8 @@ from allaprima.domain.progress import Preview, PreviewImage, StepDone
 from allaprima.errors import GenerationFailed
 from allaprima.service.app import Service
 from allaprima.service.jobs.events import MAX_FINISHED, MAX_PREVIEW_BYTES, WATCH_GRACE_S, MemoryEventBus
-from fakes import FakeClock, FakeEngine, open_service
-from service.jobs.submitting import LIMIT_S, REQUEST, finish, submit, until
+from tests.fakes import FakeClock, FakeEngine, open_service
+from tests.service.jobs.submitting import LIMIT_S, REQUEST, finish, submit, until
 
 TWO = REQUEST.changed(count=2)
 

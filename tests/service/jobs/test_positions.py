@@ -7,8 +7,8 @@ from allaprima.domain.events import Event, EventType
 from allaprima.domain.jobs import Priority, QueuePosition
 from allaprima.service.app import Service
 from allaprima.service.jobs.throughput import FIRST_GUESS_S
-from fakes import FakeClock, FakeEngine
-from service.jobs.submitting import LEASED, LIMIT_S, finish, submit
+from tests.fakes import FakeClock, FakeEngine
+from tests.service.jobs.submitting import LEASED, LIMIT_S, finish, submit
 
 
 async def test_queued_jobs_have_consecutive_positions_and_times(

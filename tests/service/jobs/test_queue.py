@@ -17,8 +17,8 @@ from allaprima.errors import QueueFull
 from allaprima.service.jobs.eta import Eta
 from allaprima.service.jobs.queue import JobQueue
 from allaprima.service.jobs.signal import MemoryQueueSignal
-from fakes import FakeClock, FakeEngine, open_service
-from service.jobs.submitting import finish, states, submit
+from tests.fakes import FakeClock, FakeEngine, open_service
+from tests.service.jobs.submitting import finish, states, submit
 
 REQUEST = GenerationRequest(prompt="a boat", seed=7, model="allaprima/sketch", width=512, height=512)
 JOB_S = 1.0

@@ -14,8 +14,8 @@ from allaprima.domain.models import Precision
 from allaprima.errors import OutOfCredits
 from allaprima.service.app import Service
 from allaprima.service.jobs.result_cache import fingerprint
-from fakes import SKETCH, FakeClock, FakeEngine, open_service
-from service.jobs.submitting import REQUEST, finish, rows, submission, submit
+from tests.fakes import SKETCH, FakeClock, FakeEngine, open_service
+from tests.service.jobs.submitting import REQUEST, finish, rows, submission, submit
 
 CREDITS = 8192
 PRICED: dict[str, Any] = {"billing": {"prices": {"allaprima/sketch": {"megapixel": 1.0, "cached_share": 0.5}}}}

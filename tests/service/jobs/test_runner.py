@@ -17,9 +17,9 @@ from allaprima.service.jobs.events import MemoryEventBus
 from allaprima.service.jobs.runner import JobRunner
 from allaprima.service.jobs.signal import MemoryQueueSignal
 from allaprima.service.lifecycle import Lifecycle
-from fakes import FakeClock, FakeEngine
-from service.jobs.submitting import LEASED, REQUEST, finish, rows, submit
-from service.jobs.test_queue import new_job
+from tests.fakes import FakeClock, FakeEngine
+from tests.service.jobs.submitting import LEASED, REQUEST, finish, rows, submit
+from tests.service.jobs.test_queue import new_job
 
 
 async def test_a_job_ends_with_its_images(

@@ -10,9 +10,9 @@ from allaprima.domain.accounts import ApiKey
 from allaprima.domain.jobs import JobFilter, JobState
 from allaprima.errors import Draining, GenerationTimeout, ImageNotFound, JobNotFound, JobUnfinished
 from allaprima.service.app import Service
-from fakes import FakeClock, FakeEngine, open_service
-from service.jobs.submitting import LEASED, LIMIT_S, finish, submit
-from service.jobs.test_queue import new_job
+from tests.fakes import FakeClock, FakeEngine, open_service
+from tests.service.jobs.submitting import LEASED, LIMIT_S, finish, submit
+from tests.service.jobs.test_queue import new_job
 
 
 async def test_waiting_for_a_finished_job_returns_at_once(service: Service, owner: ApiKey) -> None:

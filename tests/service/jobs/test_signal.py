@@ -3,7 +3,7 @@
 import asyncio
 
 from allaprima.service.jobs.signal import MemoryQueueSignal
-from service.jobs.submitting import LIMIT_S
+from tests.service.jobs.submitting import LIMIT_S
 
 
 async def test_a_notification_before_the_wait_is_not_lost() -> None:
