@@ -48,7 +48,7 @@ def check_image(url: str) -> None:
         assert (image.format, image.size) == ("PNG", (1440, 512))
 
 
-def test_the_pages_python_program_gets_its_image_and_every_documented_member(server: Server, tmp_path: Path) -> None:
+def test_python_program_of_hosted_page_runs_unchanged(server: Server, tmp_path: Path) -> None:
     printed = run_program("seed_page.py", sys.executable, server, tmp_path)
 
     assert printed.startswith("Generation: ")
@@ -67,9 +67,7 @@ def test_the_pages_python_program_gets_its_image_and_every_documented_member(ser
 
 
 @pytest.mark.node
-def test_the_pages_javascript_program_gets_its_image_and_every_documented_member(
-    server: Server, tmp_path: Path
-) -> None:
+def test_javascript_program_of_hosted_page_runs_unchanged(server: Server, tmp_path: Path) -> None:
     printed = run_program("seed_page.mjs", need("node", "runs the page's JavaScript program"), server, tmp_path)
 
     assert printed.startswith("Generation: {")

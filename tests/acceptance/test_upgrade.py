@@ -51,7 +51,7 @@ def exchange(server: Server, upgrade: str, body: bytes, *, in_segments: bool) ->
 
 @pytest.mark.parametrize("in_segments", [False, True], ids=["one segment", "two segments"])
 @pytest.mark.parametrize("upgrade", UPGRADES)
-def test_a_request_with_upgrade_is_answered_as_any_other(server: Server, upgrade: str, in_segments: bool) -> None:
+def test_upgrade_header_is_ignored(server: Server, upgrade: str, in_segments: bool) -> None:
     received = exchange(server, upgrade, BODY, in_segments=in_segments)
     assert received.startswith(b"HTTP/1.1 200 ")
     assert received.count(b"HTTP/1.1 ") == 1
@@ -59,14 +59,14 @@ def test_a_request_with_upgrade_is_answered_as_any_other(server: Server, upgrade
 
 @pytest.mark.parametrize("in_segments", [False, True], ids=["one segment", "two segments"])
 @pytest.mark.parametrize("upgrade", UPGRADES)
-def test_a_body_is_never_handled_as_a_request(server: Server, upgrade: str, in_segments: bool) -> None:
+def test_body_is_never_parsed_as_request(server: Server, upgrade: str, in_segments: bool) -> None:
     received = exchange(server, upgrade, SMUGGLED, in_segments=in_segments)
     assert received.startswith(b"HTTP/1.1 400 ")
     assert received.count(b"HTTP/1.1 ") == 1
     assert b'"object":"list"' not in received
 
 
-def test_a_connection_serves_the_next_request_after_an_upgrade(server: Server) -> None:
+def test_connection_serves_next_request_after_upgrade(server: Server) -> None:
     headers = {"upgrade": "h2c", "connection": "Upgrade, HTTP2-Settings", "authorization": f"Bearer {server.key}"}
     with httpx2.Client(base_url=server.url, timeout=LIMIT_S) as client:
         for _ in range(3):
@@ -77,7 +77,7 @@ def test_a_connection_serves_the_next_request_after_an_upgrade(server: Server) -
 
 
 @pytest.mark.skipif(not shutil.which("java"), reason="needs Java; the tests above send the same by sockets")
-def test_javas_standard_client_generates(server: Server) -> None:
+def test_java_http_client_generates(server: Server) -> None:
     command = ["java", str(JAVA), server.url, server.key]
     answers = [
         subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=LIMIT_S, check=True).stdout

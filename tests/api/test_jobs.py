@@ -42,7 +42,7 @@ async def stranger(service: Service) -> Any:
 # Accepted -----------------------------------------------------------------------------------------------------------
 
 
-async def test_a_job_is_answered_before_it_is_painted(
+async def test_submission_answers_202_before_generation(
     client: httpx2.AsyncClient, engine: FakeEngine, clock: FakeClock
 ) -> None:
     engine.hold()
@@ -72,9 +72,7 @@ async def test_a_job_is_answered_before_it_is_painted(
     engine.release()
 
 
-async def test_a_finished_job_has_the_answer_of_the_images_endpoint(
-    service: Service, client: httpx2.AsyncClient
-) -> None:
+async def test_finished_job_has_response_of_images_endpoint(service: Service, client: httpx2.AsyncClient) -> None:
     job = await finished(service, client, (await submit(client, num_images=2))["id"])
     same = (await client.post("/v1/images/generations", json=BODY | {"num_images": 2})).json()
     assert job["status"] == "succeeded"
@@ -84,7 +82,7 @@ async def test_a_finished_job_has_the_answer_of_the_images_endpoint(
     assert picture.content.startswith(b"\x89PNG")
 
 
-async def test_a_failed_job_says_why(service: Service, client: httpx2.AsyncClient, engine: FakeEngine) -> None:
+async def test_failed_job_has_error(service: Service, client: httpx2.AsyncClient, engine: FakeEngine) -> None:
     from allaprima.errors import GenerationFailed
 
     engine.failure = GenerationFailed("the colours ran out")
@@ -93,7 +91,7 @@ async def test_a_failed_job_says_why(service: Service, client: httpx2.AsyncClien
     assert job["error"] == {"code": "generation_failed", "message": "the colours ran out"}
 
 
-async def test_waiting_jobs_know_their_place_and_their_time(client: httpx2.AsyncClient, engine: FakeEngine) -> None:
+async def test_queued_jobs_have_position_and_predicted_times(client: httpx2.AsyncClient, engine: FakeEngine) -> None:
     engine.hold()
     jobs = [await submit(client) for _ in range(5)]
     await engine.until_held(2)
@@ -107,7 +105,7 @@ async def test_waiting_jobs_know_their_place_and_their_time(client: httpx2.Async
 
 
 @pytest.mark.parametrize("path", ["/v1/jobs", "/v1/images/generations"])
-async def test_a_dry_run_says_what_it_would_come_to_and_paints_nothing(
+async def test_dry_run_returns_quote_without_generating(
     client: httpx2.AsyncClient, engine: FakeEngine, path: str
 ) -> None:
     answer = await client.post(path, json=BODY | {"dry_run": True, "prompt": "a b c", "size": "96x64", "n": 3})
@@ -121,7 +119,7 @@ async def test_a_dry_run_says_what_it_would_come_to_and_paints_nothing(
     assert (await client.get(JOBS)).json()["data"] == []
 
 
-async def test_a_job_needs_pictures_that_can_be_fetched(client: httpx2.AsyncClient) -> None:
+async def test_job_without_stored_images_is_refused(client: httpx2.AsyncClient) -> None:
     answer = await client.post(JOBS, json=BODY | {"store": False, "response_format": "b64_json"})
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, "store")
 
@@ -152,7 +150,7 @@ async def test_a_job_needs_pictures_that_can_be_fetched(client: httpx2.AsyncClie
         ("webhook_url", "https://example.com:8080/"),
     ],
 )
-async def test_a_bad_field_is_refused_by_name(client: httpx2.AsyncClient, field: str, value: object) -> None:
+async def test_invalid_field_is_refused_by_name(client: httpx2.AsyncClient, field: str, value: object) -> None:
     answer = await client.post(JOBS, json=BODY | {field: value})
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, field)
 
@@ -160,7 +158,7 @@ async def test_a_bad_field_is_refused_by_name(client: httpx2.AsyncClient, field:
 @pytest.mark.parametrize(
     ("name", "value"), [("X-Start-Deadline", "0"), ("X-Start-Deadline", "soon"), ("X-Start-Deadline", "1e9")]
 )
-async def test_a_bad_header_is_refused_by_name(client: httpx2.AsyncClient, name: str, value: str) -> None:
+async def test_invalid_start_deadline_is_refused_by_name(client: httpx2.AsyncClient, name: str, value: str) -> None:
     answer = await client.post(JOBS, json=BODY, headers={name: value})
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, name)
 
@@ -168,7 +166,7 @@ async def test_a_bad_header_is_refused_by_name(client: httpx2.AsyncClient, name:
 # Listed -------------------------------------------------------------------------------------------------------------
 
 
-async def test_pages_lead_through_all_jobs_newest_first(service: Service, client: httpx2.AsyncClient) -> None:
+async def test_job_list_is_paginated_newest_first(service: Service, client: httpx2.AsyncClient) -> None:
     made = [(await submit(client))["id"] for _ in range(7)]
     for job_id in made:
         await ended(service, job_id)
@@ -205,7 +203,7 @@ async def test_jobs_are_filtered_by_state_and_group(
     engine.release()
 
 
-async def test_jobs_are_filtered_by_the_key_that_submitted_them(
+async def test_jobs_are_filtered_by_key_that_submitted_them(
     service: Service, client: httpx2.AsyncClient, key: str
 ) -> None:
     owner = await service.keys.authenticate(key)
@@ -238,7 +236,7 @@ async def test_jobs_are_filtered_by_the_key_that_submitted_them(
         ("colour=red", "colour"),
     ],
 )
-async def test_a_bad_parameter_is_refused_by_name(client: httpx2.AsyncClient, query: str, field: str) -> None:
+async def test_invalid_list_parameter_is_refused_by_name(client: httpx2.AsyncClient, query: str, field: str) -> None:
     answer = await client.get(f"{JOBS}?{query}")
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, field)
 
@@ -246,9 +244,7 @@ async def test_a_bad_parameter_is_refused_by_name(client: httpx2.AsyncClient, qu
 # Stopped and removed ------------------------------------------------------------------------------------------------
 
 
-async def test_a_running_job_is_stopped_and_its_neighbour_is_not(
-    service: Service, client: httpx2.AsyncClient, engine: FakeEngine
-) -> None:
+async def test_running_job_is_cancelled_alone(service: Service, client: httpx2.AsyncClient, engine: FakeEngine) -> None:
     engine.hold()
     first, second = [(await submit(client))["id"] for _ in range(2)]
     await engine.until_held(2)
@@ -258,9 +254,7 @@ async def test_a_running_job_is_stopped_and_its_neighbour_is_not(
     assert (await finished(service, client, second))["status"] == "succeeded"
 
 
-async def test_a_queued_job_is_stopped_at_once_and_never_painted(
-    client: httpx2.AsyncClient, engine: FakeEngine
-) -> None:
+async def test_cancelled_queued_job_is_never_generated(client: httpx2.AsyncClient, engine: FakeEngine) -> None:
     engine.hold()
     jobs = [(await submit(client))["id"] for _ in range(3)]
     await engine.until_held(2)
@@ -269,14 +263,14 @@ async def test_a_queued_job_is_stopped_at_once_and_never_painted(
     assert jobs[2] not in engine.requests
 
 
-async def test_a_finished_job_can_not_be_stopped(service: Service, client: httpx2.AsyncClient) -> None:
+async def test_cancelling_finished_job_answers_409(service: Service, client: httpx2.AsyncClient) -> None:
     job = await finished(service, client, (await submit(client))["id"])
     answer = await client.post(f"{JOBS}/{job['id']}/cancel")
     assert (answer.status_code, answer.json()["error"]["code"]) == (409, "job_finished")
     assert answer.headers["x-should-retry"] == "false"
 
 
-async def test_a_group_is_stopped_with_one_call(client: httpx2.AsyncClient, engine: FakeEngine) -> None:
+async def test_group_is_cancelled_with_one_request(client: httpx2.AsyncClient, engine: FakeEngine) -> None:
     engine.hold()
     ours = [(await submit(client, group_id="grid"))["id"] for _ in range(4)]
     other = (await submit(client, group_id="other"))["id"]
@@ -290,9 +284,7 @@ async def test_a_group_is_stopped_with_one_call(client: httpx2.AsyncClient, engi
     assert (await client.post("/v1/groups/grid/cancel")).json() == []
 
 
-async def test_a_removed_job_is_gone_with_its_pictures(
-    service: Service, client: httpx2.AsyncClient, tmp_path: Path
-) -> None:
+async def test_deleting_job_deletes_its_images(service: Service, client: httpx2.AsyncClient, tmp_path: Path) -> None:
     job = await finished(service, client, (await submit(client))["id"])
     url = job["result"]["images"][0]["url"]
     assert (await client.get(url)).status_code == 200
@@ -303,7 +295,7 @@ async def test_a_removed_job_is_gone_with_its_pictures(
     assert list((tmp_path / "images").iterdir()) == []
 
 
-async def test_an_unfinished_job_is_not_removed(client: httpx2.AsyncClient, engine: FakeEngine) -> None:
+async def test_deleting_unfinished_job_answers_409(client: httpx2.AsyncClient, engine: FakeEngine) -> None:
     engine.hold()
     job = await submit(client)
     answer = await client.delete(f"{JOBS}/{job['id']}")
@@ -311,7 +303,7 @@ async def test_an_unfinished_job_is_not_removed(client: httpx2.AsyncClient, engi
     engine.release()
 
 
-async def test_no_job_is_another_accounts(
+async def test_jobs_are_hidden_from_other_accounts(
     service: Service, client: httpx2.AsyncClient, stranger: httpx2.AsyncClient
 ) -> None:
     job = await finished(service, client, (await submit(client, group_id="g"))["id"])
@@ -334,7 +326,7 @@ async def test_no_job_is_another_accounts(
 # In time ------------------------------------------------------------------------------------------------------------
 
 
-async def test_a_job_that_did_not_start_in_time_is_504(tmp_path: Path, engine: FakeEngine, clock: FakeClock) -> None:
+async def test_job_fails_after_missed_start_deadline(tmp_path: Path, engine: FakeEngine, clock: FakeClock) -> None:
     engine.hold()
     async with open_service(tmp_path, engine, clock) as service, client_of(service, key=service.first_key) as client:
         for _ in range(2):
@@ -349,7 +341,7 @@ async def test_a_job_that_did_not_start_in_time_is_504(tmp_path: Path, engine: F
         assert answer.status_code == 200
 
 
-async def test_the_answer_of_a_missed_start_is_504_and_not_to_be_repeated(
+async def test_missed_start_deadline_answers_504_without_retry(
     client: httpx2.AsyncClient, engine: FakeEngine, clock: FakeClock
 ) -> None:
     engine.hold()
@@ -369,7 +361,7 @@ async def test_the_answer_of_a_missed_start_is_504_and_not_to_be_repeated(
 # The result cache ---------------------------------------------------------------------------------------------------
 
 
-async def test_an_equal_request_is_answered_from_the_store_where_that_is_asked(
+async def test_use_cache_answers_equal_request_from_cache(
     service: Service, client: httpx2.AsyncClient, engine: FakeEngine
 ) -> None:
     first = await finished(service, client, (await submit(client))["id"])
@@ -387,7 +379,7 @@ async def test_an_equal_request_is_answered_from_the_store_where_that_is_asked(
     assert len(engine.requests) == 5
 
 
-async def test_nobody_is_answered_from_anothers_store(
+async def test_cache_is_separate_for_each_account(
     service: Service, client: httpx2.AsyncClient, stranger: httpx2.AsyncClient, engine: FakeEngine
 ) -> None:
     await finished(service, client, (await submit(client))["id"])
@@ -399,7 +391,7 @@ async def test_nobody_is_answered_from_anothers_store(
 # Pictures -----------------------------------------------------------------------------------------------------------
 
 
-async def test_pictures_live_as_long_as_the_request_says(
+async def test_image_expires_after_requested_time(
     service: Service, client: httpx2.AsyncClient, clock: FakeClock
 ) -> None:
     body = (await client.post("/v1/images/generations", json=BODY | {"expires_in": 120})).json()
@@ -412,7 +404,7 @@ async def test_pictures_live_as_long_as_the_request_says(
     assert (await client.post(f"/v1/images/{image['id']}/sign")).status_code == 404
 
 
-async def test_a_picture_is_signed_anew(client: httpx2.AsyncClient, clock: FakeClock) -> None:
+async def test_image_link_can_be_signed_again(client: httpx2.AsyncClient, clock: FakeClock) -> None:
     image = (await client.post("/v1/images/generations", json=BODY)).json()["images"][0]
     whole = (await client.post(f"/v1/images/{image['id']}/sign")).json()
     assert whole == {"id": image["id"], "url": image["url"], "expires_at": image["expires_at"]}
@@ -427,7 +419,7 @@ async def test_a_picture_is_signed_anew(client: httpx2.AsyncClient, clock: FakeC
         assert (answer.status_code, answer.json()["error"]["param"]) == (400, "expires_in")
 
 
-async def test_a_removed_picture_is_gone(client: httpx2.AsyncClient, tmp_path: Path) -> None:
+async def test_deleted_image_answers_404(client: httpx2.AsyncClient, tmp_path: Path) -> None:
     image = (await client.post("/v1/images/generations", json=BODY)).json()["images"][0]
     answer = await client.delete(f"/v1/images/{image['id']}")
     assert answer.json() == {"id": image["id"], "object": "image", "deleted": True}
@@ -436,7 +428,7 @@ async def test_a_removed_picture_is_gone(client: httpx2.AsyncClient, tmp_path: P
     assert list((tmp_path / "images").iterdir()) == []
 
 
-async def test_a_request_that_stores_nothing_leaves_nothing(client: httpx2.AsyncClient, tmp_path: Path) -> None:
+async def test_request_with_store_false_leaves_no_data(client: httpx2.AsyncClient, tmp_path: Path) -> None:
     secret = "a rhinoceros in a raincoat"
     asked = BODY | {"prompt": secret, "store": False, "response_format": "b64_json", "num_images": 2}
     body = (await client.post("/v1/images/generations", json=asked)).json()
@@ -454,7 +446,7 @@ async def test_a_request_that_stores_nothing_leaves_nothing(client: httpx2.Async
 # Safety -------------------------------------------------------------------------------------------------------------
 
 
-async def test_a_request_may_be_stricter_within_the_operators_bounds(
+async def test_safety_threshold_stays_within_operator_bounds(
     tmp_path: Path, engine: FakeEngine, clock: FakeClock
 ) -> None:
     settings = {"lowest_safety_threshold": 0.2, "highest_safety_threshold": 0.9, "safety_is_optional": False}
@@ -479,9 +471,7 @@ async def test_a_request_may_be_stricter_within_the_operators_bounds(
         assert answer.status_code == 400
 
 
-async def test_an_operator_may_allow_less_than_can_be_painted(
-    tmp_path: Path, engine: FakeEngine, clock: FakeClock
-) -> None:
+async def test_operator_limits_bound_requests(tmp_path: Path, engine: FakeEngine, clock: FakeClock) -> None:
     settings = {"max_side": 64, "max_steps": 1, "max_images": 1}
     async with (
         open_service(tmp_path, engine, clock, engine_settings=settings) as service,
@@ -494,7 +484,7 @@ async def test_an_operator_may_allow_less_than_can_be_painted(
         await submit(client, steps=1)
 
 
-def test_an_operators_limits_are_those_of_a_request_by_default() -> None:
+def test_default_operator_limits_are_api_limits() -> None:
     settings = EngineSettings()
     assert (settings.max_side, settings.max_steps, settings.max_images) == (MAX_SIDE, MAX_STEPS, MAX_COUNT)
 
@@ -502,7 +492,7 @@ def test_an_operators_limits_are_those_of_a_request_by_default() -> None:
 # Clients that are slow, or go away ----------------------------------------------------------------------------------
 
 
-async def test_a_body_that_does_not_arrive_in_time_is_408(service: Service, key: str, engine: FakeEngine) -> None:
+async def test_slow_body_answers_408(service: Service, key: str, engine: FakeEngine) -> None:
     async def slow() -> AsyncIterator[bytes]:
         yield b'{"model": "sketch", '
         await asyncio.sleep(60)
@@ -542,7 +532,7 @@ async def leave(service: Service, key: str, engine: FakeEngine, headers: dict[st
     await app(scope, receive, send)  # type: ignore[arg-type]
 
 
-async def test_a_client_that_leaves_takes_its_job_with_it_where_it_said_so(
+async def test_disconnect_cancels_job_if_requested(
     service: Service, client: httpx2.AsyncClient, key: str, engine: FakeEngine
 ) -> None:
     engine.hold()
@@ -551,7 +541,7 @@ async def test_a_client_that_leaves_takes_its_job_with_it_where_it_said_so(
     assert job["status"] == "cancelled"
 
 
-async def test_a_client_that_leaves_has_its_job_finished_otherwise(
+async def test_disconnected_client_has_its_job_finished_by_default(
     service: Service, client: httpx2.AsyncClient, key: str, engine: FakeEngine
 ) -> None:
     engine.hold()
@@ -564,6 +554,6 @@ async def test_a_client_that_leaves_has_its_job_finished_otherwise(
     assert job["status"] == "succeeded"
 
 
-async def test_another_word_for_leaving_is_refused(client: httpx2.AsyncClient) -> None:
+async def test_unknown_on_disconnect_is_refused_by_name(client: httpx2.AsyncClient) -> None:
     answer = await client.post("/v1/images/generations", json=BODY, headers={"X-On-Disconnect": "wait"})
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, "X-On-Disconnect")

@@ -11,7 +11,7 @@ __all__ = ["serve"]
 
 
 @pytest.mark.parametrize("form", ["json", "text"])
-def test_neither_form_tells_a_prompt_or_a_key(serve: Serve, tmp_path: Path, form: str) -> None:
+def test_logs_contain_no_prompt_and_no_key(serve: Serve, tmp_path: Path, form: str) -> None:
     server = serve(tmp_path / "data", ALLAPRIMA_SERVER__LOG_FORMAT=form)
     key = server.key
     server.post(key, model="sketch", prompt="a rhinoceros", size="64x64", steps=1)

@@ -25,25 +25,25 @@ def drawn(path: Path, columns: int, color_system: str | None) -> str:
     return file.getvalue()
 
 
-def test_a_square_picture_has_half_as_many_lines_as_columns(picture: Path) -> None:
+def test_square_image_has_half_as_many_lines_as_columns(picture: Path) -> None:
     lines = drawn(picture, 20, "truecolor").splitlines()
 
     assert [line.count(UPPER_HALF) for line in lines] == [20] * 10
 
 
-def test_the_upper_half_stays_above_the_lower(picture: Path) -> None:
+def test_upper_half_of_image_is_drawn_above_lower(picture: Path) -> None:
     lines = drawn(picture, 20, "truecolor").splitlines()
 
     assert "38;2;255;0;0;48;2;255;0;0" in lines[0]
     assert "38;2;0;0;255;48;2;0;0;255" in lines[-1]
 
 
-def test_a_wide_terminal_is_not_filled(picture: Path) -> None:
+def test_preview_width_is_bounded(picture: Path) -> None:
     lines = drawn(picture, 300, "truecolor").splitlines()
 
     assert lines[0].count(UPPER_HALF) == MAX_COLUMNS
 
 
-def test_nothing_is_drawn_without_colours(picture: Path) -> None:
+def test_preview_is_omitted_without_colours(picture: Path) -> None:
     assert drawn(picture, 20, None) == ""
     assert drawn(picture, 20, "standard") == ""

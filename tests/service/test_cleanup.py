@@ -22,7 +22,7 @@ async def test_expired_images_are_removed_at_start(tmp_path: Path, clock: FakeCl
     assert {path.name for path in (tmp_path / "images").iterdir()} == {fresh[0].object_name}
 
 
-async def test_images_are_removed_while_the_server_runs(tmp_path: Path, clock: FakeClock) -> None:
+async def test_expired_images_are_removed_while_server_runs(tmp_path: Path, clock: FakeClock) -> None:
     settings = {"image_ttl_s": 60, "sweep_every_s": 0.01}
     async with open_service(tmp_path, FakeEngine(), clock, store=settings) as service:
         await finish(service, await submit(service))
@@ -30,7 +30,7 @@ async def test_images_are_removed_while_the_server_runs(tmp_path: Path, clock: F
         await until(lambda: not list((tmp_path / "images").iterdir()))
 
 
-async def test_old_files_without_a_row_are_removed_and_new_ones_kept(tmp_path: Path, clock: FakeClock) -> None:
+async def test_old_files_without_row_are_removed(tmp_path: Path, clock: FakeClock) -> None:
     async with open_service(tmp_path, FakeEngine(), clock):
         pass
     for name, age_s in (("old.png", 2 * HOUR_S), ("new.png", 0)):

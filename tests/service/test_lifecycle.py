@@ -25,7 +25,7 @@ async def test_draining_ends_pauses_and_waits(clock: FakeClock) -> None:
     assert lifecycle.is_draining
 
 
-async def test_a_pause_lasts_no_longer_than_asked(clock: FakeClock) -> None:
+async def test_pause_ends_after_its_duration(clock: FakeClock) -> None:
     lifecycle = Lifecycle(MemoryEventBus(clock), MemoryQueueSignal())
     await asyncio.wait_for(lifecycle.pause(0.001), LIMIT_S)
     assert not lifecycle.is_draining

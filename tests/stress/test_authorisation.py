@@ -76,7 +76,7 @@ def expected_of_valid(method: str, path: str, *, is_management: bool, kind: str)
     return {200, 202, 204, 409}
 
 
-async def test_every_route_with_every_kind_of_key(service: Service, figures: Callable[[str], None]) -> None:
+async def test_every_route_authorises_every_kind_of_key(service: Service, figures: Callable[[str], None]) -> None:
     owner = await service.keys.authenticate(service.first_key or "")
     keys = await keys_of(service, owner.account_id)
     statuses = Counter[int]()

@@ -15,7 +15,7 @@ CHECKS = "not_a_server_error,status_code_conformance,content_type_conformance,re
 
 
 @pytest.mark.timeout(3600)
-def test_every_response_is_as_documented(
+def test_every_response_matches_openapi(
     small_server: Server, full: bool, figures: Callable[[str], None], tmp_path: Path
 ) -> None:
     command = [

@@ -36,9 +36,7 @@ def read_events(server: Server, job_id: str, last: str | None, limit: int) -> Ev
 
 
 @pytest.mark.timeout(900)
-def test_a_stream_disconnected_at_every_event_has_no_gap_and_no_repeat(
-    server: Server, full: bool, figures: Callable[[str], None]
-) -> None:
+def test_resumed_stream_has_no_gap_and_no_repeat(server: Server, full: bool, figures: Callable[[str], None]) -> None:
     jobs = 20 if full else 3
     headers = {"authorization": f"Bearer {server.key}"}
     delivered = cuts = 0

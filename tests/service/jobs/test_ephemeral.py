@@ -13,13 +13,13 @@ from tests.fakes import FakeEngine
 from tests.service.jobs.submitting import REQUEST, finish, rows, submit
 
 
-def test_a_result_is_taken_once() -> None:
+def test_ephemeral_result_is_delivered_once() -> None:
     results, result = MemoryEphemeralResults(), FakeEngine().generate(REQUEST)
     results.put("job", result)
     assert [results.take("job"), results.take("job"), results.take("other")] == [result, None, None]
 
 
-def test_only_the_latest_results_are_held() -> None:
+def test_ephemeral_results_are_bounded() -> None:
     results, result = MemoryEphemeralResults(), FakeEngine().generate(REQUEST)
     for number in range(MAX_RESULTS + 2):
         results.put(str(number), result)

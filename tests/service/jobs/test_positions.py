@@ -30,7 +30,7 @@ async def test_queued_jobs_have_consecutive_positions_and_times(
     engine.release()
 
 
-async def test_a_job_of_low_priority_is_behind_all_others(service: Service, owner: ApiKey, engine: FakeEngine) -> None:
+async def test_low_priority_job_is_behind_others(service: Service, owner: ApiKey, engine: FakeEngine) -> None:
     engine.hold()
     for _ in range(LEASED):
         await submit(service, owner)
@@ -42,7 +42,7 @@ async def test_a_job_of_low_priority_is_behind_all_others(service: Service, owne
     engine.release()
 
 
-async def test_a_running_job_has_its_start_and_a_predicted_finish(
+async def test_running_job_has_start_and_predicted_finish(
     service: Service, owner: ApiKey, engine: FakeEngine, clock: FakeClock
 ) -> None:
     engine.hold()
@@ -55,7 +55,7 @@ async def test_a_running_job_has_its_start_and_a_predicted_finish(
     engine.release()
 
 
-async def test_a_finished_job_has_no_position(service: Service, owner: ApiKey, clock: FakeClock) -> None:
+async def test_finished_job_has_no_position(service: Service, owner: ApiKey, clock: FakeClock) -> None:
     done = await finish(service, await submit(service, owner))
     assert await service.jobs.positions.of(done) == QueuePosition(None, clock.now, None)
 
@@ -78,7 +78,7 @@ async def test_watchers_receive_each_change_of_position(service: Service, owner:
     assert events[-1].type == EventType.SUCCEEDED
 
 
-async def test_an_unchanged_position_is_published_once(service: Service, owner: ApiKey, engine: FakeEngine) -> None:
+async def test_unchanged_position_is_published_once(service: Service, owner: ApiKey, engine: FakeEngine) -> None:
     engine.hold()
     jobs = [await submit(service, owner) for _ in range(LEASED + 1)]
     await engine.until_held(LEASED)

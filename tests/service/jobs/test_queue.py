@@ -101,7 +101,7 @@ async def refusal(queue: JobQueue) -> float:
     return refused.value.retry_after_s
 
 
-async def test_refused_clients_are_asked_to_come_back_one_job_after_another(clock: FakeClock) -> None:
+async def test_refused_clients_get_successive_retry_times(clock: FakeClock) -> None:
     server = Server(3, clock)
     for _ in range(3):
         await server.queue.add(new_job(), None)
@@ -109,7 +109,7 @@ async def test_refused_clients_are_asked_to_come_back_one_job_after_another(cloc
     assert waits == pytest.approx([JOB_S * number for number in (1, 2, 3, 4, 5)])
 
 
-async def test_a_client_that_comes_back_on_time_and_finds_no_room_is_asked_for_the_next_slot(clock: FakeClock) -> None:
+async def test_retry_on_time_without_room_gets_next_slot(clock: FakeClock) -> None:
     server = Server(3, clock)
     for _ in range(3):
         await server.queue.add(new_job(), None)
@@ -121,7 +121,7 @@ async def test_a_client_that_comes_back_on_time_and_finds_no_room_is_asked_for_t
     assert await refusal(server.queue) > 3 * JOB_S
 
 
-async def test_a_free_slot_is_taken_by_a_newcomer_although_others_were_refused_before(clock: FakeClock) -> None:
+async def test_unreserved_slot_accepts_new_client(clock: FakeClock) -> None:
     server = Server(3, clock)
     for _ in range(3):
         await server.queue.add(new_job(), None)
@@ -167,9 +167,7 @@ async def simulate(server: Server, clients: int, refusals: int) -> list[float]:
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
 @pytest.mark.parametrize("clients", [13, 30, 60])
-async def test_clients_that_come_back_when_asked_are_accepted_about_then(
-    clock: FakeClock, clients: int, seed: int
-) -> None:
+async def test_client_that_retries_on_time_is_accepted(clock: FakeClock, clients: int, seed: int) -> None:
     errors = await simulate(Server(10, clock, random.Random(seed)), clients, refusals=400)
     assert statistics.median(errors) <= 0.2
     assert errors[int(0.9 * len(errors))] <= 0.5
@@ -178,7 +176,7 @@ async def test_clients_that_come_back_when_asked_are_accepted_about_then(
 # Over the store -----------------------------------------------------------------------------------------------------
 
 
-async def test_a_full_queue_refuses_with_the_seconds_until_a_slot_frees(
+async def test_full_queue_refuses_with_seconds_until_free_slot(
     tmp_path: Path, engine: FakeEngine, clock: FakeClock
 ) -> None:
     engine.hold()
@@ -196,7 +194,7 @@ async def test_a_full_queue_refuses_with_the_seconds_until_a_slot_frees(
         engine.release()
 
 
-async def test_the_limit_holds_exactly_for_concurrent_submissions(
+async def test_queue_limit_is_exact_for_concurrent_submissions(
     tmp_path: Path, engine: FakeEngine, clock: FakeClock
 ) -> None:
     engine.hold()

@@ -22,7 +22,7 @@ from tests.service.jobs.submitting import LEASED, REQUEST, finish, rows, submit
 from tests.service.jobs.test_queue import new_job
 
 
-async def test_a_job_ends_with_its_images(
+async def test_job_ends_with_its_images(
     service: Service, owner: ApiKey, engine: FakeEngine, clock: FakeClock, tmp_path: Path
 ) -> None:
     request = REQUEST.changed(count=3, image_format=ImageFormat.WEBP)
@@ -54,16 +54,14 @@ async def test_a_job_ends_with_its_images(
         assert (tmp_path / "images" / image.object_name).read_bytes() == expected.data
 
 
-async def test_warnings_of_the_request_come_before_those_of_the_engine(
-    service: Service, owner: ApiKey, engine: FakeEngine
-) -> None:
+async def test_request_warnings_precede_engine_warnings(service: Service, owner: ApiKey, engine: FakeEngine) -> None:
     engine.warnings = ("the prompt was cut",)
     done = await finish(service, await submit(service, owner, warnings=("style has no effect",)))
     assert done.result is not None
     assert done.result.warnings == ("style has no effect", "the prompt was cut")
 
 
-async def test_only_images_that_are_not_withheld_are_charged(
+async def test_withheld_images_are_not_charged(
     service: Service, owner: ApiKey, engine: FakeEngine, tmp_path: Path
 ) -> None:
     engine.flagged = frozenset({0})
@@ -73,7 +71,7 @@ async def test_only_images_that_are_not_withheld_are_charged(
     ]
 
 
-async def test_many_concurrent_jobs_are_each_generated_and_charged_once(
+async def test_concurrent_jobs_are_each_charged_once(
     service: Service, owner: ApiKey, engine: FakeEngine, tmp_path: Path
 ) -> None:
     async def generate(seed: int) -> Job:
@@ -89,7 +87,7 @@ async def test_many_concurrent_jobs_are_each_generated_and_charged_once(
     assert [[image.seed for image in found[job.id].stored] for job in done] == [[seed] for seed in range(60)]
 
 
-async def test_a_failure_of_the_engine_fails_the_job_with_the_reason(
+async def test_engine_failure_fails_job_with_reason(
     service: Service, owner: ApiKey, engine: FakeEngine, clock: FakeClock, tmp_path: Path
 ) -> None:
     engine.failure = GenerationFailed("the colours ran out")
@@ -105,7 +103,7 @@ async def test_a_failure_of_the_engine_fails_the_job_with_the_reason(
     assert rows(tmp_path, "SELECT state, images, credits FROM usage") == [("failed", 0, 0)]
 
 
-async def test_the_job_after_a_failed_one_succeeds(service: Service, owner: ApiKey, engine: FakeEngine) -> None:
+async def test_job_after_failed_job_succeeds(service: Service, owner: ApiKey, engine: FakeEngine) -> None:
     engine.failure = GenerationFailed()
     for _ in range(LEASED + 1):
         assert (await finish(service, await submit(service, owner))).state is JobState.FAILED
@@ -113,7 +111,7 @@ async def test_the_job_after_a_failed_one_succeeds(service: Service, owner: ApiK
     assert (await finish(service, await submit(service, owner))).state is JobState.SUCCEEDED
 
 
-async def test_a_job_that_the_engine_cancels_is_cancelled(
+async def test_job_cancelled_by_engine_is_cancelled(
     service: Service, owner: ApiKey, engine: FakeEngine, tmp_path: Path
 ) -> None:
     engine.hold()
@@ -124,9 +122,7 @@ async def test_a_job_that_the_engine_cancels_is_cancelled(
     assert rows(tmp_path, "SELECT state, images, credits FROM usage") == [("cancelled", 0, 0)]
 
 
-async def test_an_image_that_can_not_be_written_fails_its_job_and_no_other(
-    service: Service, owner: ApiKey, tmp_path: Path
-) -> None:
+async def test_failed_image_write_fails_only_its_job(service: Service, owner: ApiKey, tmp_path: Path) -> None:
     folder = tmp_path / "images"
     folder.rmdir()
     folder.write_bytes(b"a file in place of the folder")
@@ -240,7 +236,7 @@ def bench(clock: FakeClock) -> Callable[..., Bench]:
     return lambda *failing: Bench(clock, *failing)
 
 
-async def test_a_write_that_fails_is_repeated_until_the_store_works(bench: Callable[..., Bench]) -> None:
+async def test_failed_write_is_repeated_until_store_recovers(bench: Callable[..., Bench]) -> None:
     found = bench("succeed")
     running = found.run()
     await found.engine.until_held()
@@ -252,7 +248,7 @@ async def test_a_write_that_fails_is_repeated_until_the_store_works(bench: Calla
     assert (found.transitions.done, found.reporter.ends) == (["succeed"], [JobState.SUCCEEDED])
 
 
-async def test_a_result_that_can_not_be_stored_while_the_server_stops_is_generated_again(
+async def test_result_not_stored_at_stop_is_generated_again(
     bench: Callable[..., Bench],
 ) -> None:
     found = bench("succeed")
@@ -264,7 +260,7 @@ async def test_a_result_that_can_not_be_stored_while_the_server_stops_is_generat
     assert (found.transitions.done, found.reporter.ends) == (["requeue"], [])
 
 
-async def test_a_job_stays_running_for_the_next_start_when_the_store_fails_while_the_server_stops(
+async def test_job_stays_running_if_store_fails_at_stop(
     bench: Callable[..., Bench],
 ) -> None:
     found = bench("succeed", "fail", "requeue")
@@ -277,7 +273,7 @@ async def test_a_job_stays_running_for_the_next_start_when_the_store_fails_while
     assert (found.transitions.done, found.reporter.ends, found.runner.jobs) == ([], [], [])
 
 
-async def test_an_accepted_job_that_is_cancelled_before_it_runs_never_reaches_the_engine(
+async def test_job_cancelled_before_start_never_reaches_engine(
     bench: Callable[..., Bench],
 ) -> None:
     found = bench()
@@ -288,7 +284,7 @@ async def test_an_accepted_job_that_is_cancelled_before_it_runs_never_reaches_th
     assert found.reporter.ends == [JobState.CANCELLED]
 
 
-async def test_an_accepted_job_is_queued_again_when_the_server_stops_before_it_runs(
+async def test_stop_requeues_accepted_job(
     bench: Callable[..., Bench],
 ) -> None:
     found = bench()
@@ -299,7 +295,7 @@ async def test_an_accepted_job_is_queued_again_when_the_server_stops_before_it_r
     assert found.releases > 0
 
 
-async def test_a_job_is_known_from_its_acceptance_to_its_end(bench: Callable[..., Bench]) -> None:
+async def test_runner_holds_job_from_acceptance_to_end(bench: Callable[..., Bench]) -> None:
     found = bench()
     running = found.run()
     assert found.runner.jobs == [found.job]
