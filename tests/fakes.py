@@ -1,6 +1,6 @@
-"""Fakes of the ports that the service depends on, typed by their protocols, and the real service on top of them.
+"""Fakes of the ports that the service depends on, typed by their protocols, and the real service over them.
 
-The fake engine returns images of one colour at once; tests can make it hold, fail or flag. It does not need torch.
+The fake engine generates images of one colour at once; tests can make it hold, fail or flag them. It needs no torch.
 """
 
 import asyncio
@@ -208,7 +208,7 @@ def client_of(
     app = create_app(settings or ServerSettings(), service)
     transport = httpx2.ASGITransport(app, client=(address, 40000))
     headers = {"authorization": f"Bearer {key}"} if key else {}
-    return httpx2.AsyncClient(transport=transport, base_url="http://paint.test", headers=headers)
+    return httpx2.AsyncClient(transport=transport, base_url="http://images.test", headers=headers)
 
 
 def with_clock(service: Service, clock: Clock) -> Service:

@@ -1,4 +1,4 @@
-"""The tree of errors: drawn completely, with messages, codes, HTTP statuses and what a client needs."""
+"""The tree of errors: its drawing, and the message, code, HTTP status and attributes of each class."""
 
 import inspect
 import re
@@ -25,7 +25,7 @@ from allaprima.errors import (
 )
 
 CLASSES = [value for value in vars(errors).values() if inspect.isclass(value) and issubclass(value, Error)]
-#: Those whose message is not their docstring alone.
+#: Classes whose message is not their docstring alone.
 WITH_DETAILS = (ScopeMissing, JobFinished, JobUnfinished)
 STATUSES = {
     "IdempotencyMismatch": 422,

@@ -1,4 +1,4 @@
-"""What is shipped."""
+"""The contents of the installed package."""
 
 from importlib.resources import files
 from pathlib import Path

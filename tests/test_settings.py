@@ -1,4 +1,4 @@
-"""Settings come from the environment, are refused by name when they can't be used, and never pass unread."""
+"""Settings from the environment: each is read, and an invalid or unknown one is refused by name."""
 
 from pathlib import Path
 
@@ -21,8 +21,8 @@ def test_every_field_is_read_from_its_variable(monkeypatch: pytest.MonkeyPatch) 
     variables = {
         "SERVER__HOST": "0.0.0.0",  # noqa: S104 - only read
         "SERVER__PORT": "9000",
-        "SERVER__PUBLIC_URL": "https://paint.example/",
-        "SERVER__ALLOWED_HOSTS": '["paint.example"]',
+        "SERVER__PUBLIC_URL": "https://images.example/",
+        "SERVER__ALLOWED_HOSTS": '["images.example"]',
         "SERVER__TRUSTED_PROXIES": '["10.0.0.0/8", "::1"]',
         "SERVER__CORS_ORIGINS": "[]",
         "SERVER__MAX_BODY_BYTES": "2048",
@@ -60,8 +60,8 @@ def test_every_field_is_read_from_its_variable(monkeypatch: pytest.MonkeyPatch) 
     assert settings.server.model_dump() == {
         "host": "0.0.0.0",  # noqa: S104 - only read
         "port": 9000,
-        "public_url": "https://paint.example",
-        "allowed_hosts": ("paint.example",),
+        "public_url": "https://images.example",
+        "allowed_hosts": ("images.example",),
         "trusted_proxies": ("10.0.0.0/8", "::1"),
         "cors_origins": (),
         "max_body_bytes": 2048,
@@ -153,7 +153,7 @@ def test_client_api_key_variable_is_ignored(monkeypatch: pytest.MonkeyPatch) -> 
         ("SERVER__PORT", "70000", "server.port = '70000'", "65535"),
         ("SERVER__PORT", "-1", "server.port = '-1'", "0"),
         ("SERVER__PORT", "http", "server.port = 'http'", "integer"),
-        ("SERVER__PUBLIC_URL", "paint.example", "server.public_url = 'paint.example'", "http:// or https://"),
+        ("SERVER__PUBLIC_URL", "images.example", "server.public_url = 'images.example'", "http:// or https://"),
         ("SERVER__WAIT_S", "0", "server.wait_s = '0'", "greater than 0"),
         ("SERVER__WAIT_S", "inf", "server.wait_s = 'inf'", "finite"),
         ("SERVER__WAIT_S", "nan", "server.wait_s = 'nan'", "finite"),

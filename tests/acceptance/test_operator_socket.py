@@ -37,7 +37,7 @@ int bind(int fd, const struct sockaddr *address, socklen_t length) {
 
 @pytest.fixture(scope="module")
 def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A library for LD_PRELOAD."""
+    """A library for LD_PRELOAD that makes `bind` fail."""
     compiler = shutil.which("gcc")
     if compiler is None:
         pytest.skip("needs gcc")

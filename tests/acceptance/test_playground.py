@@ -15,14 +15,15 @@ from playwright.sync_api import Browser, expect
 
 from allaprima.api.web.routes import PLAYGROUND_FOLDER
 from tests.acceptance.browser import Visit, chromium, visit
-from tests.acceptance.processes import LIMIT_S, Server, allaprima, environment, until
+from tests.acceptance.processes import LIMIT_S, Server, allaprima, environment
 from tests.image_files import read_metadata
 from tests.programs import need
+from tests.waiting import until
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(900)]
 expect.set_options(timeout=LIMIT_S * 1000)
 
-#: Settings of a request that takes long enough to act while it runs.
+#: Settings of a request that is still running when the test acts.
 LONG = {"steps": 12, "count": 4, "width": 1536, "height": 1536}
 VIEWS = ("generate", "gallery", "explore", "code", "usage")
 
@@ -46,7 +47,7 @@ def server(serve_module: Callable[..., Server], tmp_path_factory: pytest.TempPat
     return started
 
 
-def test_empty_gallery_offers_example_prompts(browser: Browser, serve: Callable[..., Server], tmp_path: Path) -> None:
+def test_first_visit_offers_example_prompts(browser: Browser, serve: Callable[..., Server], tmp_path: Path) -> None:
     server = serve(tmp_path / "data")
     with visit(browser, server.url) as seen:
         seen.sign_in(server.key)
@@ -80,7 +81,7 @@ def test_concurrent_runs_leave_connection_for_cancelling(browser: Browser, serve
         for number in range(8):
             seen.generate(f"a star at night {number}", **LONG)
         expect(seen.page.locator(".run")).to_have_count(8)
-        # The newest jobs are last in the queue, so they are still there to be cancelled.
+        # The newest jobs are last in the queue, so they have not finished.
         for number in (7, 6):
             card = seen.page.locator(".run", has_text=f"a star at night {number}")
             card.locator("header button").click()

@@ -21,7 +21,7 @@ PROMPT = "A T-Rex relaxing on a beach, lying on a sun lounger and wearing sungla
 
 
 def run_program(name: str, interpreter: str, server: Server, folder: Path) -> str:
-    """Run a program of the page against a server; return what it printed."""
+    """Run a program of the page against a server; return its output."""
     program = (PROGRAMS / name).read_text()
     assert program.count("https://api.aimlapi.com") == 1
     changed = program.replace("https://api.aimlapi.com", server.url).replace("<YOUR_AIMLAPI_KEY>", server.key)

@@ -1,4 +1,4 @@
-"""`allaprima serve`: start, stop, keys while a server runs, refused starts, a power cut."""
+"""`allaprima serve`: start, stop, refused starts, keys while a server runs, and a crash."""
 
 import hashlib
 import io
@@ -19,7 +19,8 @@ from safetensors.torch import save_file
 
 from allaprima.weights.paths import sketch_folder
 from tests.acceptance.conftest import Serve
-from tests.acceptance.processes import LIMIT_S, Server, allaprima, until
+from tests.acceptance.processes import LIMIT_S, Server, allaprima
+from tests.waiting import until
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -203,7 +204,7 @@ def test_keys_are_created_listed_and_revoked_while_server_runs(server: Server, t
     assert "for a friend" in rows[1]
 
 
-# A power cut
+# Crashes
 
 
 def test_killed_job_is_generated_once_after_restart(serve: Serve, tmp_path: Path) -> None:
@@ -255,7 +256,7 @@ def test_second_stop_signal_requeues_open_requests(tmp_path: Path, serve: Serve)
     with ThreadPoolExecutor() as pool:
         asked = [pool.submit(first.post, first.key, **body, seed=seed) for seed in range(0, 24, 4)]
         until(lambda: len(first.query("SELECT id FROM jobs")) == 6 or None, "the jobs")
-        assert first.stop(signals=2) == 0, first.output
+        assert first.stop(twice=True) == 0, first.output
         answers = [future.result(LIMIT_S) for future in asked]
 
     rejected = [answer for answer in answers if answer.status_code != 200]

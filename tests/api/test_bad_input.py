@@ -1,4 +1,4 @@
-"""What can't be done as asked is refused, in words, with every field named, and costs nothing."""
+"""Invalid requests are refused with a message that names every invalid field, and nothing is generated."""
 
 import json
 import re
@@ -14,7 +14,7 @@ from allaprima.api.v1.paths import IMAGES_PATH
 from allaprima.service.app import Service
 from tests.fakes import FakeEngine
 
-# Nothing here leaves a trace, so all tests share one service.
+# No test changes state that another test reads, so all tests share one service.
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 BODY: dict[str, Any] = {"model": "flux/schnell", "prompt": "a lighthouse at dusk"}
@@ -22,7 +22,7 @@ MIB = 1024 * 1024
 
 
 def raw(number: str) -> str:
-    """Return what `to_json` writes as this number as it stands, beyond what JSON writers write."""
+    """Return a placeholder that `to_json` writes as this literal number, which `json.dumps` could not write."""
     return f"number {number}"
 
 
@@ -36,12 +36,12 @@ def client(shared_client: httpx2.AsyncClient) -> httpx2.AsyncClient:
 
 
 async def refuse(client: httpx2.AsyncClient, *fields: str, **changes: Any) -> str:
-    """Post the body with changes; return the message of the refusal, which names these fields and no other."""
+    """Post the body with changes; return the message of the refusal, which names these fields in order."""
     answer = await client.post(IMAGES_PATH, content=to_json(BODY | changes))
-    return words_of(answer, *fields)
+    return message_of(answer, *fields)
 
 
-def words_of(answer: httpx2.Response, *fields: str) -> str:
+def message_of(answer: httpx2.Response, *fields: str) -> str:
     assert answer.status_code == 400, answer.text[:500]
     body = answer.json()
     assert body["error"]["param"] == fields[0]
@@ -53,18 +53,18 @@ def words_of(answer: httpx2.Response, *fields: str) -> str:
 
 
 @pytest.fixture(autouse=True)
-def _nothing_is_painted(shared: Service, request: pytest.FixtureRequest) -> Iterator[None]:
+def _nothing_is_generated(shared: Service, request: pytest.FixtureRequest) -> Iterator[None]:
     engine = shared.roster
     assert isinstance(engine, FakeEngine)
     before = len(engine.requests)
     yield
-    if "may_paint" not in request.fixturenames:
+    if "may_generate" not in request.fixturenames:
         assert len(engine.requests) == before
 
 
 @pytest.fixture
-def may_paint() -> None:
-    """For the tests whose requests, or some of them, are legal."""
+def may_generate() -> None:
+    """Marks a test that sends valid requests, which generate."""
 
 
 # Sizes --------------------------------------------------------------------------------------------------------------
@@ -155,7 +155,7 @@ async def test_seed_that_overflows_at_last_image_is_refused(client: httpx2.Async
     assert "room for 2 images" in await refuse(client, "seed", seed=2**63 - 1, **{name: 2})
 
 
-@pytest.mark.usefixtures("may_paint")
+@pytest.mark.usefixtures("may_generate")
 async def test_largest_seed_is_accepted_for_one_image(client: httpx2.AsyncClient) -> None:
     answer = await client.post(IMAGES_PATH, json=BODY | {"seed": 2**63 - 1, "num_images": 1, "size": "64x64"})
     assert answer.status_code == 200
@@ -206,7 +206,7 @@ async def test_invalid_prompt_is_refused_with_reason(client: httpx2.AsyncClient,
     assert words in await refuse(client, "prompt", prompt=prompt)
 
 
-@pytest.mark.usefixtures("may_paint")
+@pytest.mark.usefixtures("may_generate")
 @pytest.mark.parametrize(
     "prompt", ["x" * 4000, "\U0001f98a" * 4000, "\u202eright to left\u202c", "e\u0301" * 2000, "\x01\x1b[31m", "\ufeff"]
 )
@@ -219,7 +219,7 @@ async def test_any_unicode_prompt_of_4000_characters_is_accepted(client: httpx2.
 @pytest.mark.parametrize("name", ["prompt", "model"])
 async def test_prompt_and_model_are_required(client: httpx2.AsyncClient, name: str) -> None:
     answer = await client.post(IMAGES_PATH, json={other: value for other, value in BODY.items() if other != name})
-    assert words_of(answer, name) == f"Body validation error! {name}: is required"
+    assert message_of(answer, name) == f"Body validation error! {name}: is required"
 
 
 @pytest.mark.parametrize("name", ["prompt", "model"])
@@ -283,7 +283,7 @@ async def test_aliases_with_different_values_are_refused(
     assert "contradicts" in await refuse(client, named, **fields)
 
 
-# All at once --------------------------------------------------------------------------------------------------------
+# Several errors -----------------------------------------------------------------------------------------------------
 
 
 async def test_refusal_names_every_invalid_field(client: httpx2.AsyncClient) -> None:
@@ -343,7 +343,7 @@ async def test_refusal_includes_errors_across_fields(
 )  # fmt: skip
 async def test_body_that_is_no_utf_8_json_object_is_refused(client: httpx2.AsyncClient, body: bytes) -> None:
     answer = await client.post(IMAGES_PATH, content=body, headers={"content-type": "application/json"})
-    words_of(answer, "body")
+    message_of(answer, "body")
     assert len(answer.text) < 1000
 
 
@@ -360,13 +360,13 @@ async def test_body_that_is_no_utf_8_json_object_is_refused(client: httpx2.Async
 )
 async def test_duplicate_name_in_object_is_refused(client: httpx2.AsyncClient, body: str, named: str) -> None:
     answer = await client.post(IMAGES_PATH, content=body)
-    assert "is given more than once" in words_of(answer, named)
+    assert "is given more than once" in message_of(answer, named)
 
 
 @pytest.mark.timeout(20)
 async def test_duplicate_among_90000_names_is_found_quickly(client: httpx2.AsyncClient) -> None:
     names = [f'"{number:x}":1' for number in range(90_000)]
-    words_of(await client.post(IMAGES_PATH, content="{" + ",".join([*names, names[-1]]) + "}"), "15f8f")
+    message_of(await client.post(IMAGES_PATH, content="{" + ",".join([*names, names[-1]]) + "}"), "15f8f")
 
 
 @pytest.mark.parametrize("name", ["\ud800", "x\udfff"])
@@ -382,8 +382,8 @@ async def test_deeply_nested_body_is_refused(
     client: httpx2.AsyncClient, opening: str, closing: str, depth: int
 ) -> None:
     nested = opening * depth + "1" + closing * depth
-    words_of(await client.post(IMAGES_PATH, content=f'{{"model": "sketch", "prompt": {nested}}}'), "body")
-    words_of(await client.post(IMAGES_PATH, content=opening * depth), "body")
+    message_of(await client.post(IMAGES_PATH, content=f'{{"model": "sketch", "prompt": {nested}}}'), "body")
+    message_of(await client.post(IMAGES_PATH, content=opening * depth), "body")
 
 
 async def test_nesting_near_recursion_limit_is_refused_with_400(client: httpx2.AsyncClient) -> None:
@@ -396,7 +396,7 @@ async def test_nesting_near_recursion_limit_is_refused_with_400(client: httpx2.A
 
 
 async def test_empty_body_is_refused(client: httpx2.AsyncClient) -> None:
-    assert "it is empty" in words_of(await client.post(IMAGES_PATH), "body")
+    assert "it is empty" in message_of(await client.post(IMAGES_PATH), "body")
 
 
 @pytest.mark.parametrize(
@@ -416,7 +416,7 @@ async def test_other_media_type_is_refused(client: httpx2.AsyncClient, media_typ
     assert answer.json()["message"] == "Unsupported Media Type: send the body as application/json"
 
 
-@pytest.mark.usefixtures("may_paint")
+@pytest.mark.usefixtures("may_generate")
 @pytest.mark.parametrize("media_type", ["application/json", "APPLICATION/JSON; charset=utf-8", None])
 async def test_json_media_type_is_accepted_in_any_spelling(client: httpx2.AsyncClient, media_type: str | None) -> None:
     headers = {"content-type": media_type} if media_type else {}
@@ -462,7 +462,7 @@ async def test_content_length_in_other_digits_is_no_server_error(client: httpx2.
     assert answer.status_code == 413
 
 
-# Whatever comes -----------------------------------------------------------------------------------------------------
+# Random input -------------------------------------------------------------------------------------------------------
 
 NAMES = (
     "model", "prompt", "image_size", "num_images", "num_inference_steps", "seed", "enable_safety_checker", "sync_mode",
@@ -488,7 +488,7 @@ BODIES = st.fixed_dictionaries(
 )
 
 
-@pytest.mark.usefixtures("may_paint")
+@pytest.mark.usefixtures("may_generate")
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(body=BODIES, extra=st.dictionaries(ANY_TEXT, ANYTHING, max_size=2))
 async def test_random_json_object_never_causes_server_error(

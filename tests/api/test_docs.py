@@ -11,7 +11,7 @@ import pytest_asyncio
 from allaprima.api.dialects.aiml.requests import MEMBERS
 from allaprima.api.v1.paths import IMAGES_PATH
 
-# No test changes the state that another one reads, so all tests share one service.
+# No test changes state that another test reads, so all tests share one service.
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
@@ -181,7 +181,7 @@ async def test_response_matches_its_schema(
     document: dict[str, Any], post: dict[str, Any], client: httpx2.AsyncClient
 ) -> None:
     body = (await client.post(IMAGES_PATH, json={"model": "sketch", "prompt": "a boat", "size": "64x64"})).json()
-    # The other is the answer to a dry run.
+    # The other schema is the quote of a dry run.
     [schema, _] = post["responses"]["200"]["content"]["application/json"]["schema"]["anyOf"]
     schema = resolve(document, schema)
 

@@ -1,4 +1,4 @@
-"""Every refusal has the one documented body, comes before anything is spent, and can be read by any page."""
+"""Errors over HTTP: the documented body, the order of checks, and CORS."""
 
 import asyncio
 import json
@@ -161,7 +161,7 @@ async def test_wait_timeout_answers_504_with_job_id(service: Service, key: str, 
     body = check_body(answer, 504, "server_error", "generation_timeout")
     assert body["message"] == "Generation timeout"
     assert body["job_id"] == answer.headers["x-inference-id"]
-    # OpenAI's client would ask again, and be painted for twice.
+    # OpenAI's client would retry otherwise, and the images would be generated twice.
     assert answer.headers["x-should-retry"] == "false"
 
 
@@ -174,7 +174,7 @@ class BrokenClock(FakeClock):
 
 @pytest.fixture
 async def broken(service: Service, key: str) -> AsyncIterator[httpx2.AsyncClient]:
-    """A client of a server with a fault that nobody foresaw, at /files."""
+    """A client of a server that has an unexpected error at /files."""
     async with client_of(with_clock(service, BrokenClock()), key=key) as opened:
         yield opened
 
@@ -206,7 +206,7 @@ async def test_undecodable_path_answers_404(anonymous: httpx2.AsyncClient) -> No
 # The order of checks ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("headers", [{}, {"authorization": "Bearer nobody"}, {"content-type": "text/plain"}])
+@pytest.mark.parametrize("headers", [{}, {"authorization": "Bearer unknown"}, {"content-type": "text/plain"}])
 async def test_body_is_not_read_without_valid_key(anonymous: httpx2.AsyncClient, headers: dict[str, str]) -> None:
     read = []
 
@@ -241,7 +241,7 @@ async def test_revoked_key_is_refused_at_once(service: Service, client: httpx2.A
     assert (await client.post(IMAGES_PATH, json=BODY)).status_code == 401
 
 
-# Pages of other origins -----------------------------------------------------------------------------------------------
+# CORS -----------------------------------------------------------------------------------------------------------------
 
 
 async def test_every_documented_route_answers_options(anonymous: httpx2.AsyncClient) -> None:

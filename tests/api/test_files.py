@@ -1,4 +1,4 @@
-"""Images by signed links: served without a key until the link expires, and only by valid links."""
+"""Signed image links: served without a key until they expire; any other link is refused."""
 
 import re
 from collections.abc import AsyncIterator, Iterator
@@ -12,7 +12,7 @@ from allaprima.service.app import Service
 from allaprima.settings import ServerSettings
 from tests.fakes import FakeClock, FakeEngine, client_of, open_service
 
-# No test changes the state that another one reads, so all tests share one service.
+# No test changes state that another test reads, so all tests share one service.
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
@@ -34,7 +34,7 @@ def clock(shared: Service) -> Iterator[FakeClock]:
 async def link(shared_client: httpx2.AsyncClient) -> str:
     """The path of an image's link."""
     answer = await shared_client.post(IMAGES_PATH, json={"model": "sketch", "prompt": "a boat", "size": "64x64"})
-    return answer.json()["images"][0]["url"].removeprefix("http://paint.test")
+    return answer.json()["images"][0]["url"].removeprefix("http://images.test")
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -235,12 +235,12 @@ async def test_files_cannot_be_listed(anonymous: httpx2.AsyncClient, link: str) 
 
 
 @pytest_asyncio.fixture(loop_scope="module")
-async def elsewhere(tmp_path_factory: pytest.TempPathFactory, clock: FakeClock) -> AsyncIterator[Service]:
+async def other_service(tmp_path_factory: pytest.TempPathFactory, clock: FakeClock) -> AsyncIterator[Service]:
     """The service of another data folder."""
-    async with open_service(tmp_path_factory.mktemp("elsewhere"), FakeEngine(), clock) as opened:
+    async with open_service(tmp_path_factory.mktemp("other_service"), FakeEngine(), clock) as opened:
         yield opened
 
 
-async def test_link_of_other_data_folder_answers_404(link: str, elsewhere: Service) -> None:
-    async with client_of(elsewhere) as client:
+async def test_link_of_other_data_folder_answers_404(link: str, other_service: Service) -> None:
+    async with client_of(other_service) as client:
         assert (await client.get(link)).status_code == 404

@@ -1,4 +1,4 @@
-"""Idempotency-Key: of equal requests one is done, and the others are answered as it was."""
+"""Idempotency-Key: equal requests are executed once, and replays receive the same answer."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -113,8 +113,8 @@ async def test_idempotency_keys_are_separate_for_each_account(
     account = await service.operator.accounts.create("stranger")
     _, key = await service.keys.create(KeySpec(), account.id)
     await client.post(IMAGES, json=BODY, headers=KEY)
-    async with client_of(service, key=key) as stranger:
-        answer = await stranger.post(IMAGES, json=BODY | {"seed": 3}, headers=KEY)
+    async with client_of(service, key=key) as other_client:
+        answer = await other_client.post(IMAGES, json=BODY | {"seed": 3}, headers=KEY)
     assert answer.status_code == 200
     assert len(engine.requests) == 2
 

@@ -1,4 +1,4 @@
-"""What a legal request gets: the documented answer, in every variant that clients in the field use."""
+"""Valid requests for images: the documented response, for every form of request that clients use."""
 
 import asyncio
 import base64
@@ -20,7 +20,7 @@ from allaprima.settings import ServerSettings
 from tests.fakes import SCHNELL, FakeClock, FakeEngine, client_of, ended, open_service
 
 BODY: dict[str, Any] = {"model": "flux/schnell", "prompt": "a lighthouse at dusk"}
-#: A request whose images are in its response alone.
+#: A request whose images are only in its response.
 NOT_STORED: dict[str, Any] = {"store": False, "response_format": "b64_json"}
 
 
@@ -30,12 +30,12 @@ async def generate(client: httpx2.AsyncClient, **fields: Any) -> dict[str, Any]:
     return answer.json()
 
 
-def asked(engine: FakeEngine) -> Any:
+def last_request(engine: FakeEngine) -> Any:
     """Return the last request that reached the engine."""
     return list(engine.requests.values())[-1]
 
 
-# The answer ---------------------------------------------------------------------------------------------------------
+# The response -------------------------------------------------------------------------------------------------------
 
 
 async def test_response_has_exactly_documented_members(client: httpx2.AsyncClient) -> None:
@@ -111,7 +111,7 @@ async def test_response_has_timings_of_engine(client: httpx2.AsyncClient) -> Non
 
 async def test_image_link_needs_no_key(client: httpx2.AsyncClient, anonymous: httpx2.AsyncClient) -> None:
     image = (await generate(client, image_size="square"))["images"][0]
-    assert re.fullmatch(r"http://paint\.test/files/[^/]+/[^/]+\.png", image["url"])
+    assert re.fullmatch(r"http://images\.test/files/[^/]+/[^/]+\.png", image["url"])
     file = await anonymous.get(image["url"])
     assert file.status_code == 200
     assert hashlib.sha256(file.content).hexdigest() == image["sha256"]
@@ -147,7 +147,7 @@ async def test_invalid_client_request_id_is_ignored(client: httpx2.AsyncClient) 
         assert "x-client-request-id" not in answer.headers
 
 
-# Where and with what key -------------------------------------------------------------------------------------------
+# Paths and keys ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("path", OTHER_IMAGES_PATHS)
@@ -192,7 +192,7 @@ async def test_request_without_key_is_refused(anonymous: httpx2.AsyncClient, eng
 
 async def test_default_is_one_1024_by_768_image_in_four_steps(client: httpx2.AsyncClient, engine: FakeEngine) -> None:
     await generate(client)
-    request = asked(engine)
+    request = last_request(engine)
     assert (request.width, request.height, request.steps, request.count) == (1024, 768, 4, 1)
     assert request.check_safety
     assert request.image_format is ImageFormat.PNG
@@ -209,7 +209,7 @@ async def test_preset_has_documented_size(client: httpx2.AsyncClient, engine: Fa
     }
     for preset, size in PRESETS.items():
         image = (await generate(client, image_size=preset))["images"][0]
-        assert (image["width"], image["height"]) == size == (asked(engine).width, asked(engine).height)
+        assert (image["width"], image["height"]) == size == (last_request(engine).width, last_request(engine).height)
 
 
 SIZES: list[tuple[dict[str, Any], tuple[int, int]]] = [
@@ -234,23 +234,25 @@ SIZES: list[tuple[dict[str, Any], tuple[int, int]]] = [
 async def test_size_is_accepted_in_every_form(client: httpx2.AsyncClient, engine: FakeEngine) -> None:
     for fields, size in SIZES:
         image = (await generate(client, **fields))["images"][0]
-        assert (image["width"], image["height"]) == size == (asked(engine).width, asked(engine).height), fields
+        assert (image["width"], image["height"]) == size == (last_request(engine).width, last_request(engine).height), (
+            fields
+        )
 
 
 async def test_n_and_steps_are_aliases(client: httpx2.AsyncClient, engine: FakeEngine) -> None:
     body = await generate(client, n=3, steps=12, size="64x64")
-    assert (asked(engine).count, asked(engine).steps) == (3, 12)
+    assert (last_request(engine).count, last_request(engine).steps) == (3, 12)
     assert len(body["images"]) == len(body["data"]) == len(body["has_nsfw_concepts"]) == 3
 
 
 async def test_equal_values_under_two_names_are_accepted(client: httpx2.AsyncClient, engine: FakeEngine) -> None:
     await generate(client, n=2, num_images=2.0, steps=1, num_inference_steps=1)
-    assert (asked(engine).count, asked(engine).steps) == (2, 1)
+    assert (last_request(engine).count, last_request(engine).steps) == (2, 1)
 
 
 async def test_integral_floats_are_accepted_as_integers(client: httpx2.AsyncClient, engine: FakeEngine) -> None:
     body = await generate(client, num_images=2.0, num_inference_steps=3.0, seed=7.0)
-    assert (asked(engine).count, asked(engine).steps, asked(engine).seed) == (2, 3, 7)
+    assert (last_request(engine).count, last_request(engine).steps, last_request(engine).seed) == (2, 3, 7)
     assert type(body["seed"]) is int
 
 
@@ -260,7 +262,7 @@ async def test_null_field_takes_default(client: httpx2.AsyncClient, engine: Fake
         "output_format", "response_format", "stream", "n", "size", "steps",
     )  # fmt: skip
     body = await generate(client, **dict.fromkeys(names))
-    request = asked(engine)
+    request = last_request(engine)
     assert (request.width, request.height, request.steps, request.count) == (1024, 768, 4, 1)
     assert request.check_safety
     assert body["images"][0]["content_type"] == "image/png"
@@ -272,19 +274,19 @@ async def test_null_field_takes_default(client: httpx2.AsyncClient, engine: Fake
 async def test_image_i_has_seed_plus_i(client: httpx2.AsyncClient, engine: FakeEngine) -> None:
     body = await generate(client, seed=41, num_images=4)
     assert [image["seed"] for image in body["images"]] == [41, 42, 43, 44]
-    assert body["seed"] == asked(engine).seed == 41
-    pictures = [await client.get(image["url"]) for image in body["images"]]
-    colours = [Image.open(io.BytesIO(picture.content)).getpixel((0, 0)) for picture in pictures]
+    assert body["seed"] == last_request(engine).seed == 41
+    files = [await client.get(image["url"]) for image in body["images"]]
+    colours = [Image.open(io.BytesIO(file.content)).getpixel((0, 0)) for file in files]
     assert colours == [(255, 41, 0), (255, 42, 0), (255, 43, 0), (255, 44, 0)]
 
 
 async def test_largest_seed_is_exact(client: httpx2.AsyncClient, engine: FakeEngine) -> None:
     body = await generate(client, seed=2**63 - 1)
-    assert body["seed"] == body["images"][0]["seed"] == asked(engine).seed == 2**63 - 1
+    assert body["seed"] == body["images"][0]["seed"] == last_request(engine).seed == 2**63 - 1
 
 
 async def test_seed_zero_is_accepted(client: httpx2.AsyncClient, engine: FakeEngine) -> None:
-    assert (await generate(client, seed=0))["seed"] == asked(engine).seed == 0
+    assert (await generate(client, seed=0))["seed"] == last_request(engine).seed == 0
 
 
 async def test_random_seed_has_32_bits_and_is_returned(client: httpx2.AsyncClient, engine: FakeEngine) -> None:
@@ -312,7 +314,7 @@ async def test_base64_response_has_no_url_in_data(client: httpx2.AsyncClient, fi
     assert [set(item) for item in body["data"]] == [{"b64_json"}, {"b64_json"}]
     for item, image in zip(body["data"], body["images"], strict=True):
         assert hashlib.sha256(base64.b64decode(item["b64_json"], validate=True)).hexdigest() == image["sha256"]
-        assert image["url"].startswith("http://paint.test/files/")
+        assert image["url"].startswith("http://images.test/files/")
 
 
 @pytest.mark.parametrize("fields", [{"response_format": "url"}, {"output_format": "url"}, {}])
@@ -323,8 +325,8 @@ async def test_url_response_has_no_base64_in_data(client: httpx2.AsyncClient, fi
 
 async def test_output_format_applies_to_base64_response(client: httpx2.AsyncClient) -> None:
     body = await generate(client, output_format="jpeg", response_format="b64_json", size="64x64")
-    picture = Image.open(io.BytesIO(base64.b64decode(body["data"][0]["b64_json"])))
-    assert picture.format == "JPEG"
+    image = Image.open(io.BytesIO(base64.b64decode(body["data"][0]["b64_json"])))
+    assert image.format == "JPEG"
 
 
 async def test_sync_mode_returns_data_url(client: httpx2.AsyncClient) -> None:
@@ -355,13 +357,13 @@ async def test_withheld_image_is_black_and_reported_at_its_position(
     body = await generate(client, num_images=3, size="64x64")
     assert body["has_nsfw_concepts"] == [False, True, False]
     assert [image["nsfw_score"] for image in body["images"]] == [0.01, 0.99, 0.01]
-    picture = await client.get(body["images"][1]["url"])
-    assert Image.open(io.BytesIO(picture.content)).getpixel((0, 0)) == (0, 0, 0)
+    file = await client.get(body["images"][1]["url"])
+    assert Image.open(io.BytesIO(file.content)).getpixel((0, 0)) == (0, 0, 0)
 
 
 async def test_disabled_safety_checker_gives_no_score(client: httpx2.AsyncClient, engine: FakeEngine) -> None:
     body = await generate(client, enable_safety_checker=False)
-    assert asked(engine).check_safety is False
+    assert last_request(engine).check_safety is False
     assert body["images"][0]["nsfw_score"] is None
     assert body["has_nsfw_concepts"] == [False]
 
@@ -432,7 +434,7 @@ async def test_missing_model_without_fallback_names_loaded_models(
         assert "loaded are 'allaprima/sketch'" in answer.json()["message"]
 
 
-# Fields without effect ----------------------------------------------------------------------------------------------
+# Ignored fields -----------------------------------------------------------------------------------------------------
 
 
 async def test_ignored_fields_are_named(client: httpx2.AsyncClient) -> None:
@@ -447,14 +449,14 @@ async def test_ignored_fields_are_named(client: httpx2.AsyncClient) -> None:
     ]
 
 
-NASTY_NAMES = [
+HOSTILE_NAMES = [
     "a\r\nset-cookie: taken=1", "\n", "\x00", "\x7f", "caf\u00e9", "\U0001f98a" * 60, "", " ", " a ", "a, b", "{name}",
     "__proto__", "model_config", "model_fields", "model_dump", "__class__", "x" * 999, "self", "model_extra", "copy",
 ]  # fmt: skip
 
 
 async def test_hostile_field_name_cannot_forge_headers(client: httpx2.AsyncClient) -> None:
-    for name in NASTY_NAMES:
+    for name in HOSTILE_NAMES:
         for extra in ({name: 1}, {"image_size": {"width": 64, "height": 64, name: 1}}):
             answer = await client.post(IMAGES_PATH, json=BODY | extra)
             assert answer.status_code == 200, name
@@ -469,7 +471,7 @@ async def test_ignored_fields_header_is_bounded(client: httpx2.AsyncClient) -> N
     assert len(answer.headers["x-ignored-fields"]) < 4096
 
 
-# The end of the wait ------------------------------------------------------------------------------------------------
+# Wait timeout and stop ----------------------------------------------------------------------------------------------
 
 
 async def test_job_continues_after_wait_timeout(service: Service, key: str, engine: FakeEngine) -> None:

@@ -1,4 +1,4 @@
-"""Jobs over HTTP: accepted at once, looked at, listed, stopped, removed, and never another account's."""
+"""Jobs over HTTP: submitted, read, listed, cancelled and deleted, each by its own account alone."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -14,6 +14,8 @@ from allaprima.domain.fields import MAX_COUNT, MAX_SIDE, MAX_STEPS
 from allaprima.service.app import Service
 from allaprima.settings import EngineSettings, ServerSettings
 from tests.fakes import FakeClock, FakeEngine, client_of, ended, open_service
+from tests.store.sqlite_file import count
+from tests.waiting import eventually
 
 JOBS = "/v1/jobs"
 BODY: dict[str, Any] = {"model": "sketch", "prompt": "a boat", "size": "64x64", "seed": 7}
@@ -31,7 +33,7 @@ async def finished(service: Service, client: httpx2.AsyncClient, job_id: str) ->
 
 
 @pytest.fixture
-async def stranger(service: Service) -> Any:
+async def other_client(service: Service) -> Any:
     """A client of another account."""
     account = await service.operator.accounts.create("stranger")
     _, key = await service.keys.create(KeySpec(), account.id)
@@ -39,7 +41,7 @@ async def stranger(service: Service) -> Any:
         yield opened
 
 
-# Accepted -----------------------------------------------------------------------------------------------------------
+# Submission ---------------------------------------------------------------------------------------------------------
 
 
 async def test_submission_answers_202_before_generation(
@@ -78,8 +80,8 @@ async def test_finished_job_has_response_of_images_endpoint(service: Service, cl
     assert job["status"] == "succeeded"
     assert set(job["result"]) == set(same)
     assert [image["sha256"] for image in job["result"]["images"]] == [image["sha256"] for image in same["images"]]
-    picture = await client.get(job["result"]["images"][1]["url"])
-    assert picture.content.startswith(b"\x89PNG")
+    image = await client.get(job["result"]["images"][1]["url"])
+    assert image.content.startswith(b"\x89PNG")
 
 
 async def test_failed_job_has_error(service: Service, client: httpx2.AsyncClient, engine: FakeEngine) -> None:
@@ -163,7 +165,7 @@ async def test_invalid_start_deadline_is_refused_by_name(client: httpx2.AsyncCli
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, name)
 
 
-# Listed -------------------------------------------------------------------------------------------------------------
+# Lists --------------------------------------------------------------------------------------------------------------
 
 
 async def test_job_list_is_paginated_newest_first(service: Service, client: httpx2.AsyncClient) -> None:
@@ -241,7 +243,7 @@ async def test_invalid_list_parameter_is_refused_by_name(client: httpx2.AsyncCli
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, field)
 
 
-# Stopped and removed ------------------------------------------------------------------------------------------------
+# Cancelling and deleting ---------------------------------------------------------------------------------------------
 
 
 async def test_running_job_is_cancelled_alone(service: Service, client: httpx2.AsyncClient, engine: FakeEngine) -> None:
@@ -304,7 +306,7 @@ async def test_deleting_unfinished_job_answers_409(client: httpx2.AsyncClient, e
 
 
 async def test_jobs_are_hidden_from_other_accounts(
-    service: Service, client: httpx2.AsyncClient, stranger: httpx2.AsyncClient
+    service: Service, client: httpx2.AsyncClient, other_client: httpx2.AsyncClient
 ) -> None:
     job = await finished(service, client, (await submit(client, group_id="g"))["id"])
     image = job["result"]["images"][0]["id"]
@@ -317,13 +319,13 @@ async def test_jobs_are_hidden_from_other_accounts(
         ("DELETE", f"/v1/images/{image}"),
     ]
     for method, path in calls:
-        assert (await stranger.request(method, path)).status_code == 404, path
-    assert (await stranger.get(JOBS)).json()["data"] == []
-    assert (await stranger.post("/v1/groups/g/cancel")).json() == []
+        assert (await other_client.request(method, path)).status_code == 404, path
+    assert (await other_client.get(JOBS)).json()["data"] == []
+    assert (await other_client.post("/v1/groups/g/cancel")).json() == []
     assert (await client.get(f"{JOBS}/{job['id']}")).status_code == 200
 
 
-# In time ------------------------------------------------------------------------------------------------------------
+# Start deadlines ----------------------------------------------------------------------------------------------------
 
 
 async def test_job_fails_after_missed_start_deadline(tmp_path: Path, engine: FakeEngine, clock: FakeClock) -> None:
@@ -342,15 +344,14 @@ async def test_job_fails_after_missed_start_deadline(tmp_path: Path, engine: Fak
 
 
 async def test_missed_start_deadline_answers_504_without_retry(
-    client: httpx2.AsyncClient, engine: FakeEngine, clock: FakeClock
+    client: httpx2.AsyncClient, engine: FakeEngine, clock: FakeClock, tmp_path: Path
 ) -> None:
     engine.hold()
     for _ in range(2):
         await submit(client)
     await engine.until_held(2)
     late = asyncio.create_task(client.post("/v1/images/generations", json=BODY, headers={"X-Start-Deadline": "0.05"}))
-    while len((await client.get(JOBS)).json()["data"]) < 3:  # noqa: ASYNC110 - the server says when, and only it
-        await asyncio.sleep(0.01)
+    await eventually(lambda: count(tmp_path, "jobs") == 3)
     clock.now += 1
     answer = await late
     assert answer.status_code == 504
@@ -371,7 +372,7 @@ async def test_use_cache_answers_equal_request_from_cache(
     image, before = again["images"][0], first["result"]["images"][0]
     assert image["sha256"] == before["sha256"]
     assert image["id"] != before["id"]
-    # It has a file of its own.
+    # The cached answer has its own file.
     await client.delete(f"{JOBS}/{first['id']}")
     assert (await client.get(image["url"])).status_code == 200
     for change in ({"seed": 8}, {"prompt": "a ship"}, {"num_inference_steps": 3}, {"use_cache": False}):
@@ -380,15 +381,15 @@ async def test_use_cache_answers_equal_request_from_cache(
 
 
 async def test_cache_is_separate_for_each_account(
-    service: Service, client: httpx2.AsyncClient, stranger: httpx2.AsyncClient, engine: FakeEngine
+    service: Service, client: httpx2.AsyncClient, other_client: httpx2.AsyncClient, engine: FakeEngine
 ) -> None:
     await finished(service, client, (await submit(client))["id"])
-    answer = (await stranger.post("/v1/images/generations", json=BODY | {"use_cache": True})).json()
+    answer = (await other_client.post("/v1/images/generations", json=BODY | {"use_cache": True})).json()
     assert answer["meta"]["is_cached"] is False
     assert len(engine.requests) == 2
 
 
-# Pictures -----------------------------------------------------------------------------------------------------------
+# Images -------------------------------------------------------------------------------------------------------------
 
 
 async def test_image_expires_after_requested_time(
@@ -489,13 +490,13 @@ def test_default_operator_limits_are_api_limits() -> None:
     assert (settings.max_side, settings.max_steps, settings.max_images) == (MAX_SIDE, MAX_STEPS, MAX_COUNT)
 
 
-# Clients that are slow, or go away ----------------------------------------------------------------------------------
+# Slow and disconnected clients --------------------------------------------------------------------------------------
 
 
 async def test_slow_body_answers_408(service: Service, key: str, engine: FakeEngine) -> None:
     async def slow() -> AsyncIterator[bytes]:
         yield b'{"model": "sketch", '
-        await asyncio.sleep(60)
+        await asyncio.Event().wait()
 
     async with client_of(service, ServerSettings(receive_s=0.1), key=key) as client:
         for path in (JOBS, "/v1/images/generations"):
@@ -505,17 +506,17 @@ async def test_slow_body_answers_408(service: Service, key: str, engine: FakeEng
     assert not engine.requests
 
 
-async def leave(service: Service, key: str, engine: FakeEngine, headers: dict[str, str]) -> None:
-    """Ask for a picture as a client does that closes the connection once the engine has its job."""
+async def disconnect(service: Service, key: str, engine: FakeEngine, headers: dict[str, str]) -> None:
+    """Request an image, and close the connection once the engine holds the job."""
     import json
 
     app = create_app(ServerSettings(), service)
     body = json.dumps(BODY).encode()
-    given = {"authorization": f"Bearer {key}", "content-type": "application/json", "host": "paint.test"} | headers
+    given = {"authorization": f"Bearer {key}", "content-type": "application/json", "host": "images.test"} | headers
     scope = {
         "type": "http", "method": "POST", "path": "/v1/images/generations", "raw_path": b"/v1/images/generations",
         "query_string": b"", "headers": [(name.lower().encode(), text.encode()) for name, text in given.items()],
-        "http_version": "1.1", "scheme": "http", "server": ("paint.test", 80), "client": ("127.0.0.1", 1),
+        "http_version": "1.1", "scheme": "http", "server": ("images.test", 80), "client": ("127.0.0.1", 1),
         "root_path": "",
     }  # fmt: skip
     messages = iter([{"type": "http.request", "body": body, "more_body": False}])
@@ -527,7 +528,7 @@ async def leave(service: Service, key: str, engine: FakeEngine, headers: dict[st
         return {"type": "http.disconnect"}
 
     async def send(_message: Any) -> None:
-        """Nobody hears it."""
+        """Discard it: the connection is closed."""
 
     await app(scope, receive, send)  # type: ignore[arg-type]
 
@@ -536,7 +537,7 @@ async def test_disconnect_cancels_job_if_requested(
     service: Service, client: httpx2.AsyncClient, key: str, engine: FakeEngine
 ) -> None:
     engine.hold()
-    await leave(service, key, engine, {"X-On-Disconnect": "cancel"})
+    await disconnect(service, key, engine, {"X-On-Disconnect": "cancel"})
     [job] = (await client.get(JOBS)).json()["data"]
     assert job["status"] == "cancelled"
 
@@ -545,13 +546,15 @@ async def test_disconnected_client_has_its_job_finished_by_default(
     service: Service, client: httpx2.AsyncClient, key: str, engine: FakeEngine
 ) -> None:
     engine.hold()
-    leaving = asyncio.create_task(leave(service, key, engine, {}))
+    disconnecting = asyncio.create_task(disconnect(service, key, engine, {}))
     await engine.until_held()
-    await asyncio.sleep(0.05)
+    # A cancellation at the disconnect would have come before this one.
+    other = await submit(client)
+    await client.post(f"{JOBS}/{other['id']}/cancel")
+    [job_id] = engine.held
     engine.release()
-    await leaving
-    [job] = (await client.get(JOBS)).json()["data"]
-    assert job["status"] == "succeeded"
+    await disconnecting
+    assert (await client.get(f"{JOBS}/{job_id}")).json()["status"] == "succeeded"
 
 
 async def test_unknown_on_disconnect_is_refused_by_name(client: httpx2.AsyncClient) -> None:

@@ -53,7 +53,7 @@ async def test_created_key_has_platform_members(service: Service, manager: httpx
         assert (await client.post(IMAGES, json=BODY)).status_code == 200
 
 
-async def test_keys_are_listed_oldest_first_without_their_secrets(manager: httpx2.AsyncClient) -> None:
+async def test_keys_are_listed_oldest_first_without_secrets(manager: httpx2.AsyncClient) -> None:
     for name in ("a", "b"):
         await manager.post("/v1/keys", json={"name": name})
     rows = (await manager.get("/v1/keys")).json()["data"]
@@ -195,7 +195,7 @@ async def test_charge_is_in_response_and_ledger(tmp_path: Path, engine: FakeEngi
         async with client_of(service, key=service.first_key) as client:
             answer = await client.post(IMAGES, json=BODY | {"num_images": 3})
             balance = (await client.get("/v1/billing/balance")).json()["balance"]
-    # One of the three is withheld, and not charged.
+    # One of the three images is withheld and not charged.
     assert answer.json()["meta"]["usage"] == {"credits_used": 2 * CREDITS, "usd_spent": 2 * CREDITS / 2_000_000}
     assert answer.headers["x-aimlapi-credits-used"] == str(2 * CREDITS)
     assert re.fullmatch(r"0\.\d{9}", answer.headers["x-aimlapi-usd-spent"])

@@ -1,4 +1,4 @@
-"""Counters for the operator and latency percentiles for every client; neither reveals a prompt or a key."""
+"""Metrics for the operator and latency percentiles for clients; neither contains a prompt or a key."""
 
 from pathlib import Path
 from typing import Any

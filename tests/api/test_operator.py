@@ -1,4 +1,4 @@
-"""The operator's API: keys and accounts, and nothing else."""
+"""The operator's API: keys and accounts."""
 
 from collections.abc import AsyncIterator
 

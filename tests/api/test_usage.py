@@ -1,4 +1,4 @@
-"""Usage, logs and billing in the platform's form; all of them agree to the last credit."""
+"""Usage, logs and billing in the platform's form; all of them agree exactly."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -153,8 +153,8 @@ async def test_ordinary_key_reads_only_its_own_usage(
     _, idle = await service.keys.create(KeySpec(name="idle"))
     answer = await generate(client)
     clock.now += 1
-    async with client_of(service, key=idle) as neighbour:
-        for caller, requests in ((neighbour, 0), (client, 1), (manager, 1)):
+    async with client_of(service, key=idle) as idle_client:
+        for caller, requests in ((idle_client, 0), (client, 1), (manager, 1)):
             for path in ("/v2/usage", "/v2/usage/detail"):
                 assert (await caller.get(f"{path}?period=1h")).json()["requests"] == requests
             logs = (await caller.get("/v2/logs?period=1h")).json()

@@ -1,4 +1,4 @@
-"""The small commands: what they print, where, and with which exit status."""
+"""The commands other than `generate`, `serve` and `keys`: output and exit status."""
 
 import re
 import subprocess
@@ -71,7 +71,7 @@ def test_models_shows_where_weights_are(run: Run) -> None:
         assert words in plain(result.stdout)
 
 
-def test_doctor_reports_missing_optional_packages(run: Run) -> None:
+def test_doctor_passes_with_missing_optional_items(run: Run) -> None:
     result = run("doctor")
 
     assert result.exit_code == 0
@@ -148,7 +148,7 @@ def test_invalid_database_file_is_refused_by_name(run: Run, tmp_path: Path) -> N
 def test_commands_without_generation_import_no_heavy_library(
     run: Run, tmp_path: Path, command: tuple[str, ...]
 ) -> None:
-    # The schema of a new data folder takes Alembic to create.
+    # Creating the schema of a new data folder needs Alembic.
     run("keys", "create")
     program = (
         "import sys\n"

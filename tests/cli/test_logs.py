@@ -1,4 +1,4 @@
-"""Logs: JSON where that is asked, and no prompt or key in any form."""
+"""Logs: JSON or text, both without prompts and keys."""
 
 import json
 from pathlib import Path
@@ -18,12 +18,12 @@ def test_logs_contain_no_prompt_and_no_key(serve: Serve, tmp_path: Path, form: s
     server.post("ap_wrong", model="sketch", prompt="a rhinoceros")
     server.post(key, model="sketch", prompt="a rhinoceros", steps=99)
     assert server.stop() == 0
-    said = server.output
-    assert "rhinoceros" not in said
-    assert "ap_wrong" not in said
-    # The one time that it is shown.
-    assert said.count(key) == 1
-    lines = [json.loads(line) for line in said.splitlines() if line.startswith("{")]
+    output = server.output
+    assert "rhinoceros" not in output
+    assert "ap_wrong" not in output
+    # The greeting shows the first key.
+    assert output.count(key) == 1
+    lines = [json.loads(line) for line in output.splitlines() if line.startswith("{")]
     if form == "json":
         asked = [line for line in lines if line["logger"] == "allaprima.access" and line["method"] == "POST"]
         assert [line["status"] for line in asked] == [200, 401, 400]

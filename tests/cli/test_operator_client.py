@@ -1,4 +1,4 @@
-"""The operator's client: the same answers and errors over a running server's socket as in this process."""
+"""The operator's client: the same results and errors over a server's socket as in this process."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -107,7 +107,7 @@ def test_response_without_known_code_raises_error(content: bytes) -> None:
     assert type(error_of(httpx2.Response(500, content=content))) is Error
 
 
-async def test_missing_socket_means_no_server(settings: Settings) -> None:
+async def test_server_without_socket_is_unreachable(settings: Settings) -> None:
     async with open_operator(settings):
         with pytest.raises(StoreUnreachable, match=r"another server works on the data folder .* does not answer"):
             async with connect(settings, timeout_s=0):

@@ -1,4 +1,4 @@
-"""Where the operator's socket is bound and found: in the data folder, else in a private folder that a file names."""
+"""The path of the operator's socket: in the data folder, else in a private folder named by an address file."""
 
 import errno
 import os
@@ -16,7 +16,7 @@ from allaprima.errors import StoreUnreachable
 
 @pytest.fixture
 def short() -> Iterator[Path]:
-    """A folder whose path leaves room for a socket's, of 107 bytes at most."""
+    """A folder with a short path: the path of a socket has at most 107 bytes."""
     with tempfile.TemporaryDirectory(dir="/tmp") as folder:
         yield Path(folder)
 
@@ -36,7 +36,7 @@ def runtime(short: Path) -> Path:
 
 
 def share_without_sockets(*folders: Path, code: int = errno.EOPNOTSUPP) -> Bind:
-    """Return a `bind` that fails below some folders, as file systems without sockets make it fail."""
+    """Return a `bind` that fails below some folders, as on file systems without sockets."""
 
     def bind(listener: socket.socket, path: str) -> None:
         if any(Path(path).is_relative_to(folder) for folder in folders):
@@ -46,7 +46,7 @@ def share_without_sockets(*folders: Path, code: int = errno.EOPNOTSUPP) -> Bind:
     return bind
 
 
-def answers(data_dir: Path) -> bool:
+def is_reachable(data_dir: Path) -> bool:
     """Whether a client that looks for the socket of a data folder can connect."""
     with socket.socket(socket.AF_UNIX) as client:
         try:
@@ -61,7 +61,7 @@ def test_socket_is_for_owner_only_and_removed_at_end(data: Path) -> None:
         assert listener is not None
         assert find_socket(data) == data / SOCKET_FILE
         assert stat.S_IMODE((data / SOCKET_FILE).stat().st_mode) == 0o600
-        assert answers(data)
+        assert is_reachable(data)
 
     assert list(data.iterdir()) == []
 
@@ -74,7 +74,7 @@ def test_socket_moves_to_private_folder_if_needed(data: Path, runtime: Path, cod
         assert path.parent.parent == runtime
         assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
         assert stat.S_IMODE((data / ADDRESS_FILE).stat().st_mode) == 0o600
-        assert answers(data)
+        assert is_reachable(data)
 
     assert [*data.iterdir(), *runtime.iterdir()] == []
 
@@ -86,7 +86,7 @@ def test_long_socket_path_is_replaced(short: Path, runtime: Path) -> None:
     with operator_listener(data, parents=[short / ("c" * 100), runtime]) as listener:
         assert listener is not None
         assert find_socket(data).parent.parent == runtime
-        assert answers(data)
+        assert is_reachable(data)
 
 
 def test_data_folders_have_different_private_folders(short: Path, runtime: Path) -> None:
@@ -97,10 +97,10 @@ def test_data_folders_have_different_private_folders(short: Path, runtime: Path)
 
     with operator_listener(folders[0], bind, [runtime]), operator_listener(folders[1], bind, [runtime]):
         assert len({find_socket(folder) for folder in folders}) == 2
-        assert all(map(answers, folders))
+        assert all(map(is_reachable, folders))
 
 
-def squatted(runtime: Path, data: Path, how: str) -> Path:
+def occupied(runtime: Path, data: Path, how: str) -> Path:
     """Occupy the private folder's name as another user could; return it."""
     with operator_listener(data, share_without_sockets(data), [runtime]):
         folder = find_socket(data).parent
@@ -117,15 +117,15 @@ def squatted(runtime: Path, data: Path, how: str) -> Path:
 
 
 @pytest.mark.parametrize("how", ["open", "link", "file"])
-def test_folder_writable_by_others_is_not_used(data: Path, runtime: Path, short: Path, how: str) -> None:
-    folder = squatted(runtime, data, how)
+def test_occupied_private_folder_is_not_used(data: Path, runtime: Path, short: Path, how: str) -> None:
+    folder = occupied(runtime, data, how)
     second = short / "second"
     second.mkdir()
 
     with operator_listener(data, share_without_sockets(data), [runtime, second]) as listener:
         assert listener is not None
         assert find_socket(data).parent.parent == second
-        assert answers(data)
+        assert is_reachable(data)
 
     assert os.path.lexists(folder)
     assert not folder.is_dir() or list(folder.iterdir()) == []
@@ -146,7 +146,7 @@ def test_folder_of_other_user_is_not_used(data: Path, runtime: Path) -> None:
 def test_socket_is_omitted_without_usable_folder(data: Path, short: Path, parents: Iterable[str]) -> None:
     with operator_listener(data, share_without_sockets(short), [short / name for name in parents]) as listener:
         assert listener is None
-        assert not answers(data)
+        assert not is_reachable(data)
 
     assert list(data.iterdir()) == []
 
@@ -163,7 +163,7 @@ def test_other_file_at_socket_path_is_kept(data: Path, runtime: Path, kind: str)
 
     with operator_listener(data, parents=[runtime]) as listener:
         assert listener is not None
-        assert answers(data)
+        assert is_reachable(data)
 
     assert [found.name for found in data.iterdir()] == [SOCKET_FILE]
 
@@ -173,7 +173,7 @@ def test_folder_at_address_file_path_is_kept(data: Path, runtime: Path) -> None:
 
     with operator_listener(data, parents=[runtime]) as listener:
         assert listener is not None
-        assert answers(data)
+        assert is_reachable(data)
     with operator_listener(data, share_without_sockets(data), [runtime]) as listener:
         assert listener is None
 
@@ -187,7 +187,7 @@ def test_socket_and_address_of_killed_server_are_replaced(data: Path, runtime: P
 
     with operator_listener(data) as listener:
         assert listener is not None
-        assert answers(data)
+        assert is_reachable(data)
 
 
 @pytest.mark.parametrize("mode", [0o755, 0o777, 0o710])

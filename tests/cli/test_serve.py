@@ -1,4 +1,4 @@
-"""`allaprima serve` that can't start: it says why in a sentence, and creates no data folder."""
+"""A refused `allaprima serve` prints the reason in one sentence and creates no data folder."""
 
 import shutil
 import socket
@@ -14,7 +14,7 @@ FILES = ("model.safetensors", "tokenizer.json")
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A folder with the names of a model's files, and garbage in them."""
+    """A model folder whose files are garbage."""
     made = tmp_path / "model"
     made.mkdir()
     for name in FILES:
@@ -51,7 +51,7 @@ def test_model_without_weights_is_refused_by_name(run: Run, tmp_path: Path, name
     assert not (tmp_path / "data").exists()
 
 
-def test_foreign_host_address_is_refused_by_name(run: Run, tmp_path: Path) -> None:
+def test_address_of_other_machine_is_refused_by_name(run: Run, tmp_path: Path) -> None:
     result = run("serve", "--host", "192.0.2.1", "--port", 8000, "--data-dir", tmp_path / "data")
 
     assert result.exit_code == 2

@@ -1,4 +1,4 @@
-"""A request that exists is within its bounds; any other is refused with every field that is not."""
+"""Validation of generation requests, and their metadata."""
 
 import json
 from typing import Any

@@ -1,4 +1,4 @@
-"""Images by id and behind signed links, which can't be guessed, forged or used for another image."""
+"""Images by id and by signed link; links can't be guessed, forged or used for another image."""
 
 import base64
 from dataclasses import replace
@@ -182,7 +182,7 @@ async def test_deleting_image_deletes_its_file(service: Service, owner: ApiKey, 
 
 
 @pytest.mark.parametrize("delivery", list(Delivery))
-async def test_files_are_read_only_for_inline_delivery(
+async def test_only_inline_delivery_reads_files(
     service: Service, owner: ApiKey, engine: FakeEngine, delivery: Delivery
 ) -> None:
     request = REQUEST.changed(count=2)

@@ -1,4 +1,4 @@
-"""The stop of a server: pauses end, the dispatcher is woken, followers are released."""
+"""Draining: pauses end, the dispatcher wakes, followers end."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""Which model serves which name, and when the built-in model is the fallback."""
+"""The names of models, and the fallback to the built-in model."""
 
 import pytest
 
@@ -59,7 +59,7 @@ def test_model_outside_catalog_is_found_by_its_exact_id() -> None:
     assert models.find("MINE/OWN") is None
 
 
-def test_response_marks_fallback() -> None:
+def test_fallback_is_marked() -> None:
     models = Models(FakeEngine(SKETCH), has_fallback=True)
     assert [(model.id, model.is_fallback) for model in models.served()] == [
         ("flux/schnell", True),

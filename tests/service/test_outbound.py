@@ -1,4 +1,4 @@
-"""Outbound URLs: private addresses are refused however they are written, and the checked address is the one called."""
+"""Outbound URLs: private addresses are refused in every notation, and the checked address is the one called."""
 
 import asyncio
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ PUBLIC = ("93.184.216.34", "2606:4700::1111")
 
 
 async def resolve(host: str, port: int) -> Sequence[str]:
-    """Resolve numbers as the system does, and names by the table; no request leaves the machine."""
+    """Resolve addresses by the system and names by the table; no request leaves the machine."""
     if host in NAMES:
         return NAMES[host]
     if host == "public.example":

@@ -1,4 +1,4 @@
-"""What the operator allows a request: bounds of size, time and safety."""
+"""The operator's limits on requests: size, retention and safety."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Webhooks: at least once, signed, to the address that was checked, until their endpoint is disabled."""
+"""Webhooks: signed, delivered at least once, to the checked address, until the endpoint is disabled."""
 
 import asyncio
 import json
@@ -20,8 +20,9 @@ from allaprima.service.app import Service
 from allaprima.service.webhooks import POLL_INTERVAL_S, SCHEDULE_S
 from allaprima.store.outbox import RETENTION_S
 from tests.fakes import FakeClock, FakeEngine, client_of, open_service
-from tests.service.jobs.submitting import finish, rows, until, write
+from tests.service.jobs.submitting import finish, rows, write
 from tests.service.jobs.submitting import submit as submit_job
+from tests.waiting import eventually
 
 LOOPBACK = {"allowed_networks": ("127.0.0.0/8",)}
 Handler = Callable[[int], tuple[int, dict[str, str]]]
@@ -32,7 +33,7 @@ class Receiver:
     """A real HTTP server that answers as configured and records what it receives."""
 
     url: str = ""
-    #: Number of the attempt to status and headers.
+    #: Maps the number of an attempt to status and headers.
     answer: Handler = lambda _: (200, {})
     received: list[tuple[dict[str, str], bytes]] = field(default_factory=list)
 
@@ -73,13 +74,13 @@ async def service(tmp_path: Path, engine: FakeEngine, clock: FakeClock) -> Async
 
 async def submit(service: Service, owner: ApiKey, url: str) -> Job:
     """Submit a job with a webhook, and wait for its end."""
-    job = await submit_job(service, owner, webhook_url=url, base_url="http://paint.test")
+    job = await submit_job(service, owner, webhook_url=url, base_url="http://images.test")
     return await finish(service, job)
 
 
 async def received(receiver: Receiver, count: int) -> None:
-    """Wait until a number of webhooks was received."""
-    await until(lambda: len(receiver.received) >= count)
+    """Wait until the receiver has `count` webhooks."""
+    await eventually(lambda: len(receiver.received) >= count)
 
 
 async def recorded(folder: Path, attempts: int = 1) -> tuple[Any, ...]:
@@ -90,7 +91,7 @@ async def recorded(folder: Path, attempts: int = 1) -> tuple[Any, ...]:
         found[:] = rows(folder, "SELECT attempt, next_at, delivered_at, last_error FROM webhook_deliveries")
         return found[0][0] == attempts
 
-    await until(is_recorded)
+    await eventually(is_recorded)
     return found[0]
 
 
@@ -225,7 +226,7 @@ async def test_finished_delivery_is_removed_after_one_month(
     for passed_s, left in ((RETENTION_S, 1), (1.0, 0)):
         clock.now += passed_s
         async with open_service(tmp_path, FakeEngine(), clock, webhooks=LOOPBACK):
-            await until(lambda left=left: len(rows(tmp_path, "SELECT id FROM webhook_deliveries")) == left)
+            await eventually(lambda left=left: len(rows(tmp_path, "SELECT id FROM webhook_deliveries")) == left)
 
 
 async def test_private_networks_are_called_only_if_allowed(

@@ -1,4 +1,4 @@
-"""Every route of the OpenAPI document with every kind of key: each key reaches what it may, and nothing else."""
+"""Every route of the OpenAPI document, called with every kind of key."""
 
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
@@ -54,7 +54,7 @@ async def keys_of(service: Service, account_id: str) -> dict[str, str | None]:
 
 
 def expected(kind: str, method: str, path: str) -> set[int]:
-    """Return the statuses for a kind of key at a route of a resource of the ordinary key's account."""
+    """Return the allowed statuses for a kind of key at a route; its resource belongs to the ordinary key's account."""
     if path in OPEN:
         return {200, 304, 404}
     if kind in ("none", "wrong", "malformed", "revoked", "disabled"):

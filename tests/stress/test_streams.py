@@ -13,7 +13,7 @@ Events = list[tuple[str, str]]
 
 
 def read_events(server: Server, job_id: str, last: str | None, limit: int) -> Events:
-    """Read some events, ids and types, and disconnect."""
+    """Read up to `limit` events as (id, type), then disconnect."""
     headers = {"authorization": f"Bearer {server.key}"} | ({"last-event-id": last} if last else {})
     received: Events = []
     event_id = ""

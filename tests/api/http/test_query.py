@@ -1,4 +1,4 @@
-"""Query parameters: all problems of a request by name, after authentication and before rate limits."""
+"""Query parameters: validated after authentication and before rate limits, with every error named."""
 
 import httpx2
 import pytest

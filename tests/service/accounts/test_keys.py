@@ -1,4 +1,4 @@
-"""API keys: their form, and how they are created, recognised, changed, rotated and revoked."""
+"""API keys: format, creation, authentication, changes, rotation and revocation."""
 
 import asyncio
 import re
@@ -59,7 +59,7 @@ def test_other_text_is_not_well_formed(text: str) -> None:
 
 
 @pytest.mark.parametrize("change", ["{}x", "x{}", " {}", "{} ", "{}\n", "AP_{0:.0}", "{0:.38}", "{0:.3}"])
-def test_key_of_other_length_is_not_well_formed(change: str) -> None:
+def test_altered_key_is_not_well_formed(change: str) -> None:
     assert not is_well_formed(change.format(make_key()))
 
 

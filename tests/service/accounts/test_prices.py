@@ -1,4 +1,4 @@
-"""Prices: by megapixel and step, in whole credits; zero where none is set."""
+"""Prices: by megapixel and step, in whole credits; zero if none is set."""
 
 import pytest
 

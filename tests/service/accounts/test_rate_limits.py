@@ -1,4 +1,4 @@
-"""The rate limit of a key: its bound in any minute, and a Retry-After that is exact."""
+"""The rate limit of a key: its bound in any minute, and an exact Retry-After."""
 
 import pytest
 from hypothesis import given
@@ -87,7 +87,7 @@ def test_refused_requests_are_counted_in_metrics() -> None:
 
 @given(limit=st.integers(1, 40), waits=st.lists(st.floats(0, 40), max_size=120))
 def test_limit_holds_and_retry_after_is_exact(limit: int, waits: list[float]) -> None:
-    """A burst uses what was saved in the minute before, so the bound in any window is twice the limit."""
+    """A burst may use tokens saved in the minute before, so any window has at most twice the limit."""
     clock = FakeClock()
     rates = limiter(clock, limit)
     passed: list[float] = []

@@ -1,4 +1,4 @@
-"""What is accepted as a job: durably, once for each idempotency key, and within the credits; and estimates."""
+"""Admission of jobs: stored, once per idempotency key, within the credits; and estimates."""
 
 import asyncio
 import json

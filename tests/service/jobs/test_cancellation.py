@@ -1,4 +1,4 @@
-"""Cancelling one job, or all of a group."""
+"""Cancellation of one job or of a group."""
 
 import asyncio
 from pathlib import Path
@@ -39,7 +39,7 @@ async def test_running_job_is_stopped_in_engine(
 
 
 async def test_job_can_be_cancelled_at_any_point_of_lease(service: Service, owner: ApiKey, engine: FakeEngine) -> None:
-    """At any number of turns of the event loop after its submission."""
+    """After any number of iterations of the event loop since its submission."""
     engine.hold()
     for turns in range(40):
         job = await submit(service, owner)

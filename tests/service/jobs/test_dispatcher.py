@@ -1,4 +1,4 @@
-"""The lease loop: order, bounds, crashes, stops and starts."""
+"""The lease loop: order, limits, deadlines, crashes, restarts and faults."""
 
 import asyncio
 import sqlite3
@@ -17,7 +17,8 @@ from allaprima.service.app import Service
 from allaprima.service.jobs.dispatcher import MAX_CRASHES
 from allaprima.store.sqlite import DATABASE_FILE
 from tests.fakes import SKETCH, FakeClock, FakeEngine, open_service
-from tests.service.jobs.submitting import LEASED, LIMIT_S, finish, rows, states, submit, until, write
+from tests.service.jobs.submitting import LEASED, LIMIT_S, finish, rows, states, submit, write
+from tests.waiting import eventually
 
 
 async def test_jobs_of_key_reach_engine_in_submission_order(
@@ -86,7 +87,7 @@ async def test_missed_start_deadline_ends_job_without_other_traffic(
         await submit(service, owner)
     await engine.until_held(LEASED)
     seconds, loop = [], asyncio.get_running_loop()
-    # Several times, since a busy machine may take long for one.
+    # Several times: on a busy machine one may take long.
     for _ in range(3):
         late = await submit(service, owner, start_within_s=30)
         waiting = asyncio.create_task(finish(service, late))
@@ -131,12 +132,12 @@ async def test_deadline_passed_during_lease_ends_job(
 
 
 def crash(folder: Path) -> None:
-    """Leave the rows as a server does that dies with its jobs running."""
+    """Set the rows as a server leaves them that is killed with running jobs."""
     write(folder, "UPDATE jobs SET state = 'running', started_at = created_at, attempt = attempt + 1")
 
 
 async def stop_while_a_job_runs(folder: Path, clock: FakeClock) -> None:
-    """Start a server, let it start the queued job, and stop it in good order."""
+    """Start a server, wait until the queued job runs, and stop the server in order."""
     engine = FakeEngine()
     engine.hold()
     async with open_service(folder, engine, clock):
@@ -176,9 +177,9 @@ async def test_leased_job_waiting_to_run_alone_can_be_cancelled(tmp_path: Path, 
     again.hold()
     async with open_service(tmp_path, again, clock) as service:
         await again.until_held()
-        await until(lambda: states(tmp_path) == ["running"] * 2)
+        await eventually(lambda: states(tmp_path) == ["running"] * 2)
         cancelling = asyncio.create_task(service.cancellation.cancel(jobs[1].account_id, jobs[1].id))
-        await until(lambda: rows(tmp_path, "SELECT id FROM jobs WHERE cancel_asked_at IS NOT NULL"))
+        await eventually(lambda: rows(tmp_path, "SELECT id FROM jobs WHERE cancel_asked_at IS NOT NULL"))
         again.release()
         assert (await cancelling).state is JobState.CANCELLED
         assert (await finish(service, jobs[0])).state is JobState.SUCCEEDED
@@ -248,7 +249,7 @@ async def test_stop_requeues_jobs_held_by_engine(tmp_path: Path, engine: FakeEng
 
 
 async def test_server_can_stop_at_any_point_of_job(tmp_path: Path, clock: FakeClock) -> None:
-    """At any number of turns of the event loop: each job is found again, and generated and charged once."""
+    """After any number of iterations of the event loop: each job is generated and charged once."""
     jobs = []
     for turns in (0, 1, 2, 3, 5, 8, 13, 21, 34, 55):
         async with open_service(tmp_path, FakeEngine(), clock) as service:
@@ -288,8 +289,8 @@ async def test_queued_jobs_are_leased_when_database_recovers(
     await engine.until_held(LEASED)
     with broken(tmp_path):
         engine.release()
-        # Neither the ends of the generated jobs nor the lease of the next can be written; the store logs each failure.
-        await until(lambda: sum("the database failed" in record.message for record in caplog.records) > LEASED)
+        # The ends of the generated jobs and the lease of the next can't be written; the store logs each failure.
+        await eventually(lambda: sum("the database failed" in record.message for record in caplog.records) > LEASED)
         assert len(engine.requests) == LEASED
     ends = [(await finish(service, job)).state for job in jobs]
     assert ends == [JobState.SUCCEEDED] * (LEASED + 1)
@@ -307,7 +308,7 @@ async def test_unreadable_job_fails_and_next_succeeds(tmp_path: Path, engine: Fa
 
 
 class FaultyEngine(FakeEngine):
-    """An engine whose list of slots can't be read once it has started: a fault in the lease loop."""
+    """An engine that raises in the lease loop after it has started."""
 
     has_started = False
 

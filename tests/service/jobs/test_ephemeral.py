@@ -1,4 +1,4 @@
-"""Results of jobs with `store=false`: delivered once, and stored nowhere."""
+"""Results of jobs with `store=false`: delivered once and never stored."""
 
 from pathlib import Path
 

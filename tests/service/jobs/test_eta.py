@@ -1,4 +1,4 @@
-"""Start and finish times of jobs, for an engine with one and with several jobs at a time."""
+"""Predicted start and finish times, for engines with `max_concurrency` 1 and 2."""
 
 import pytest
 
@@ -8,7 +8,7 @@ from allaprima.service.jobs.eta import Eta
 from tests.fakes import FakeClock
 
 REQUEST = GenerationRequest(prompt="a boat", seed=7, model="allaprima/sketch", width=512, height=512, steps=4)
-#: Two seconds in all.
+#: Two seconds in total.
 TIMINGS = Timings(text=0.1, steps=(0.4,) * 4, decode=0.2, safety=0.05, encode=0.05)
 
 
@@ -29,7 +29,7 @@ def run(eta: Eta, clock: FakeClock, *names: str, seconds: float) -> None:
 
 @pytest.fixture
 def eta(clock: FakeClock) -> Eta:
-    """Two jobs at a time, after one of two seconds that ran alone."""
+    """Estimates for two concurrent jobs, after one job of two seconds that ran alone."""
     made = Eta(2, clock)
     run(made, clock, "seen", seconds=2.0)
     return made
@@ -82,7 +82,7 @@ def test_job_keeps_progress_when_another_starts(eta: Eta, clock: FakeClock) -> N
     eta.started(job("a"))
     clock.now += 1.5
     eta.started(job("b"))
-    # It needs half a second of the engine, of which it has half.
+    # It needs 0.5 s of compute and has half of the engine.
     assert eta.finish_in("a") == pytest.approx(1.0)
     clock.now += 1.0
     eta.generated(job("a"), TIMINGS)

@@ -1,4 +1,4 @@
-"""Events of a job: in order, once, to its end, resumable after each of them; and the bus that carries them."""
+"""Events of a job: in order, once each, resumable after any of them; and the event bus."""
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
@@ -15,13 +15,14 @@ from allaprima.errors import GenerationFailed
 from allaprima.service.app import Service
 from allaprima.service.jobs.events import MAX_FINISHED, MAX_PREVIEW_BYTES, WATCH_GRACE_S, MemoryEventBus
 from tests.fakes import FakeClock, FakeEngine, open_service
-from tests.service.jobs.submitting import LIMIT_S, REQUEST, finish, submit, until
+from tests.service.jobs.submitting import LIMIT_S, REQUEST, finish, submit
+from tests.waiting import eventually
 
 TWO = REQUEST.changed(count=2)
 
 
 async def events_of(service: Service, job: Job, after: EventId | None = None, limit: int = 10**6) -> list[Event]:
-    """Read a job's events, to the end or to a number of them, and then disconnect."""
+    """Read a job's events up to the end or to `limit`, then disconnect."""
     found: list[Event] = []
     stream = service.jobs.watch(job, after)
     assert isinstance(stream, AsyncGenerator)
@@ -39,12 +40,12 @@ async def watched(service: Service, owner: ApiKey, engine: FakeEngine) -> tuple[
     job = await submit(service, owner, TWO)
     watching = asyncio.create_task(events_of(service, job))
     await engine.until_held()
-    await until(lambda: engine.wants_previews(job.id))
+    await eventually(lambda: engine.wants_previews(job.id))
     return job, watching
 
 
-def play(engine: FakeEngine, job: Job) -> None:
-    """Let the engine work on a job step by step."""
+def generate_steps(engine: FakeEngine, job: Job) -> None:
+    """Let the engine generate a held job step by step."""
     for step in range(1, job.request.steps + 1):
         engine.step(job.id, step)
     engine.finish(job.id)
@@ -54,7 +55,7 @@ async def test_watcher_receives_start_steps_previews_and_end(
     service: Service, owner: ApiKey, engine: FakeEngine
 ) -> None:
     job, watching = await watched(service, owner, engine)
-    play(engine, job)
+    generate_steps(engine, job)
     events = [event for event in await watching if event.type != EventType.QUEUED]
     kinds = [event.type for event in events]
     assert kinds == [EventType.RUNNING, *[EventType.STEP, EventType.PREVIEW] * 4, EventType.SUCCEEDED]
@@ -69,7 +70,7 @@ async def test_watcher_receives_start_steps_previews_and_end(
 
 async def test_event_ids_increase_up_to_end(service: Service, owner: ApiKey, engine: FakeEngine) -> None:
     job, watching = await watched(service, owner, engine)
-    play(engine, job)
+    generate_steps(engine, job)
     ids = [event.id for event in await watching]
     assert ids == sorted(set(ids))
     assert (ids[-1].number, ids[-1].is_last) == (LAST_NUMBER, True)
@@ -80,7 +81,7 @@ async def test_resumed_watcher_receives_exactly_later_events(
     service: Service, owner: ApiKey, engine: FakeEngine
 ) -> None:
     job, watching = await watched(service, owner, engine)
-    play(engine, job)
+    generate_steps(engine, job)
     events = await watching
     for position, event in enumerate(events):
         assert await events_of(service, job, event.id) == events[position + 1 :]
@@ -117,7 +118,7 @@ async def test_preview_is_generated_only_for_watcher(service: Service, owner: Ap
 async def test_withheld_preview_is_sent_without_its_image(service: Service, owner: ApiKey, engine: FakeEngine) -> None:
     engine.flagged = frozenset({0, 1})
     job, watching = await watched(service, owner, engine)
-    play(engine, job)
+    generate_steps(engine, job)
     previews = [event.data for event in await watching if event.type == EventType.PREVIEW]
     assert len(previews) == 4
     for preview in previews:
@@ -156,7 +157,7 @@ async def test_watcher_resumes_after_restart_with_new_attempt(tmp_path: Path, cl
         job, watching = await watched(service, owner, engine)
         engine.step(job.id, 1)
         await asyncio.sleep(0)
-    # The stream ends with the server, without an end of the job.
+    # The stream ends with the server, without a final event.
     seen = await watching
     assert EventType.PREVIEW in {event.type for event in seen}
     assert not any(event.type.is_final for event in seen)

@@ -1,4 +1,4 @@
-"""Positions in the queue, and their publication to watchers."""
+"""Positions in the queue and their events."""
 
 import asyncio
 
@@ -23,7 +23,7 @@ async def test_queued_jobs_have_consecutive_positions_and_times(
         assert position.predicted_start is not None
         assert position.predicted_finish == position.predicted_start + FIRST_GUESS_S
     starts = [position.predicted_start - clock.now for position in found if position.predicted_start]
-    # The engine may have progressed a little in the two jobs that it holds.
+    # The estimate of the two leased jobs may have decreased a little.
     assert all(
         abs(start - FIRST_GUESS_S * count) < FIRST_GUESS_S for start, count in zip(starts, (2, 3, 4), strict=True)
     )

@@ -1,4 +1,4 @@
-"""One leased job to its end: generated, stored, and ended once."""
+"""One leased job: generated, stored and ended once."""
 
 import asyncio
 import hashlib
@@ -141,7 +141,7 @@ async def test_failed_image_write_fails_only_its_job(service: Service, owner: Ap
 
 
 class FakeTransitions:
-    """Records the transitions of one job; fails while `is_failing`, or the named ones alone."""
+    """Records the transitions of one job; the ones named in `failing` raise `StoreError`."""
 
     def __init__(self, lifecycle: Lifecycle, *failing: str) -> None:
         self.done: list[str] = []
@@ -168,7 +168,7 @@ class FakeTransitions:
     async def requeue(self, _job: Job) -> None:
         await self._move("requeue")
 
-    def work_again(self) -> None:
+    def recover(self) -> None:
         self._failing = ()
 
 
@@ -207,7 +207,7 @@ class FakeReporter:
         self.ends.append(state)
 
 
-class Bench:
+class Harness:
     """A runner over fakes."""
 
     def __init__(self, clock: FakeClock, *failing: str) -> None:
@@ -232,26 +232,26 @@ class Bench:
 
 
 @pytest.fixture
-def bench(clock: FakeClock) -> Callable[..., Bench]:
-    return lambda *failing: Bench(clock, *failing)
+def harness(clock: FakeClock) -> Callable[..., Harness]:
+    return lambda *failing: Harness(clock, *failing)
 
 
-async def test_failed_write_is_repeated_until_store_recovers(bench: Callable[..., Bench]) -> None:
-    found = bench("succeed")
+async def test_failed_write_is_repeated_until_store_recovers(harness: Callable[..., Harness]) -> None:
+    found = harness("succeed")
     running = found.run()
     await found.engine.until_held()
     found.engine.finish(found.job.id)
     await found.transitions.tried.wait()
     assert found.transitions.done == []
-    found.transitions.work_again()
+    found.transitions.recover()
     await running
     assert (found.transitions.done, found.reporter.ends) == (["succeed"], [JobState.SUCCEEDED])
 
 
 async def test_result_not_stored_at_stop_is_generated_again(
-    bench: Callable[..., Bench],
+    harness: Callable[..., Harness],
 ) -> None:
-    found = bench("succeed")
+    found = harness("succeed")
     running = found.run()
     await found.engine.until_held()
     found.lifecycle.drain()
@@ -261,9 +261,9 @@ async def test_result_not_stored_at_stop_is_generated_again(
 
 
 async def test_job_stays_running_if_store_fails_at_stop(
-    bench: Callable[..., Bench],
+    harness: Callable[..., Harness],
 ) -> None:
-    found = bench("succeed", "fail", "requeue")
+    found = harness("succeed", "fail", "requeue")
     running = found.run()
     await found.engine.until_held()
     found.lifecycle.drain()
@@ -274,9 +274,9 @@ async def test_job_stays_running_if_store_fails_at_stop(
 
 
 async def test_job_cancelled_before_start_never_reaches_engine(
-    bench: Callable[..., Bench],
+    harness: Callable[..., Harness],
 ) -> None:
-    found = bench()
+    found = harness()
     running = found.run()
     found.runner.cancel(found.job.id)
     await running
@@ -285,9 +285,9 @@ async def test_job_cancelled_before_start_never_reaches_engine(
 
 
 async def test_stop_requeues_accepted_job(
-    bench: Callable[..., Bench],
+    harness: Callable[..., Harness],
 ) -> None:
-    found = bench()
+    found = harness()
     running = found.run()
     found.lifecycle.drain()
     await running
@@ -295,8 +295,8 @@ async def test_stop_requeues_accepted_job(
     assert found.releases > 0
 
 
-async def test_runner_holds_job_from_acceptance_to_end(bench: Callable[..., Bench]) -> None:
-    found = bench()
+async def test_runner_holds_job_from_acceptance_to_end(harness: Callable[..., Harness]) -> None:
+    found = harness()
     running = found.run()
     assert found.runner.jobs == [found.job]
     await found.engine.until_held()

@@ -1,4 +1,4 @@
-"""Jobs of an account: read, awaited to their end, watched, removed."""
+"""Jobs of an account: read, awaited, watched and deleted."""
 
 import asyncio
 from pathlib import Path
@@ -100,11 +100,12 @@ async def test_closing_watches_does_not_end_wait(service: Service, owner: ApiKey
     engine.hold()
     job = await submit(service, owner)
     waiting = asyncio.create_task(finish(service, job))
-    watching = asyncio.create_task(anext(aiter(service.jobs.watch(job))))
+    watch = aiter(service.jobs.watch(job))
     await engine.until_held()
-    await watching
+    await anext(watch)
     service.lifecycle.close_watches()
-    await asyncio.sleep(0.01)
+    async for _ in watch:
+        continue
     assert not waiting.done()
     engine.release()
     assert (await asyncio.wait_for(waiting, LIMIT_S)).state is JobState.SUCCEEDED

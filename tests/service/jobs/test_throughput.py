@@ -1,4 +1,4 @@
-"""Compute seconds of a request, estimated from those of earlier ones."""
+"""Compute seconds of a request, estimated from earlier jobs."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""A generated job is one trace, from acceptance to storing, inside the trace of its client; it holds no prompt."""
+"""Traces: one for each job, from admission to storage, inside the client's trace and without the prompt."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -17,7 +17,7 @@ BODY: dict[str, Any] = {"model": "flux/schnell", "prompt": "a rhinoceros", "size
 
 @pytest.fixture
 def spans(monkeypatch: pytest.MonkeyPatch) -> Iterator[InMemorySpanExporter]:
-    """What is exported; the provider of the process can be set only once, and is left alone."""
+    """The exported spans. The tracer is replaced, because the provider of a process can be set only once."""
     exporter = InMemorySpanExporter()
     provider = TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(exporter))
@@ -62,5 +62,5 @@ async def test_invalid_traceparent_is_ignored(
     assert named(spans)["job"].parent is None
 
 
-async def test_spans_are_not_recorded_without_exporter(service: Service, client: httpx2.AsyncClient) -> None:
+async def test_generation_needs_no_trace_exporter(service: Service, client: httpx2.AsyncClient) -> None:
     assert (await client.post("/v1/images/generations", json=BODY)).status_code == 200
