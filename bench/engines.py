@@ -136,7 +136,7 @@ def ours_int8(part: Part) -> Run:
 
 def oracle(part: Part) -> nn.Module:
     """Return the counterpart of diffusers or transformers, with our numbers, in bfloat16."""
-    import oracles
+    from tests.flux import oracles
 
     made = network(part)
     if isinstance(made, Flux):

@@ -39,7 +39,7 @@ class Worker:
 
     def __init__(self, engine: str, part: str) -> None:
         self.engine = engine
-        environment = os.environ | {"PYTHONPATH": "tests/flux", "OMP_NUM_THREADS": str(THREADS)}
+        environment = os.environ | {"PYTHONPATH": ".", "OMP_NUM_THREADS": str(THREADS)}
         self._process = subprocess.Popen(
             (sys.executable, __file__, "--serve", engine, "--part", part),
             stdin=subprocess.PIPE,

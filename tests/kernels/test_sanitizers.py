@@ -8,7 +8,8 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from native import NEEDS_AVX512
+
+from tests.kernels.native import NEEDS_AVX512
 
 ROOT = Path(__file__).parents[2]
 TESTS = ["test_native_linear.py", "test_native_attention.py", "test_norms.py", "test_convolution.py"]

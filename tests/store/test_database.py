@@ -12,7 +12,7 @@ from sqlalchemy.exc import IntegrityError
 from allaprima.errors import StoreError
 from allaprima.store.database import Database
 from allaprima.store.schema import accounts, api_keys
-from store.backends import BACKENDS
+from tests.store.backends import BACKENDS
 
 
 async def add(database: Database, name: str) -> None:

@@ -15,9 +15,9 @@ from allaprima.store.database import Database
 from allaprima.store.job_transitions import JobTransitions
 from allaprima.store.jobs import JobRepository
 from allaprima.store.keys import KeyRepository
-from clock import NOON
-from store.backends import count, query
-from store.factories import REQUEST, RESULT, new_image, new_job, new_outcome
+from tests.clock import NOON
+from tests.store.backends import count, query
+from tests.store.factories import REQUEST, RESULT, new_image, new_job, new_outcome
 
 FAILURE = GenerationFailed("out of memory")
 

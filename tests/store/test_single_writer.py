@@ -6,8 +6,8 @@ from functools import reduce
 
 import pytest
 
-from store import test_races
-from store.single_writer import RACES, Race
+from tests.store import test_races
+from tests.store.single_writer import RACES, Race
 
 
 def test_every_race_has_a_test_and_every_test_a_race() -> None:

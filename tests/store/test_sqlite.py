@@ -15,7 +15,7 @@ from allaprima.errors import StoreError, StoreLocked
 from allaprima.store.database import Database
 from allaprima.store.schema import accounts
 from allaprima.store.sqlite import DATABASE_FILE, LOCK_FILE, open_sqlite
-from store.sqlite_file import ask
+from tests.store.sqlite_file import ask
 
 #: The schema of an earlier commit, with rows.
 OLD_SCHEMA = Path(__file__).parent / "old_schema_0005.sql"

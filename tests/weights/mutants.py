@@ -1,6 +1,6 @@
 """Open 200 mutated checkpoints, in a separate process, and print the outcome of each as JSON.
 
-`python -m weights.mutants FOLDER TOKENIZERS`: the folder holds a valid transformer as `valid.safetensors` and as
+`python -m tests.weights.mutants FOLDER TOKENIZERS`: the folder holds a valid transformer as `valid.safetensors` and as
 `valid.gguf`, and in `rest` the other components.
 """
 

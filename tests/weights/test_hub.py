@@ -24,8 +24,8 @@ from allaprima.weights.hub import pull as pull_files
 from allaprima.weights.open import open_model
 from allaprima.weights.packed_cache import PackedWeightCache
 from allaprima.weights.paths import find_path
-from weights.hub_server import Hub, serve_hub
-from weights.published import Published, generate, write_bfl, write_bundle, write_diffusers, write_gguf
+from tests.weights.hub_server import Hub, serve_hub
+from tests.weights.published import Published, generate, write_bfl, write_bundle, write_diffusers, write_gguf
 
 LIMIT_S = 120
 FP8 = "Comfy-Org/flux1-schnell"

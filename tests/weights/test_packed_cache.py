@@ -21,7 +21,7 @@ from allaprima.weights import packed_cache
 from allaprima.weights.checkpoint.loader import open_checkpoint
 from allaprima.weights.packed_cache import PackedWeightCache
 from allaprima.weights.quantize import LINEARS, build_networks, is_modulation, pack
-from weights.published import Published, generate, load_checkpoint
+from tests.weights.published import Published, generate, load_checkpoint
 
 QUANTIZED = pytest.mark.parametrize("precision", [Precision.INT8, Precision.INT8WO, Precision.INT4WO, Precision.FP8])
 

@@ -7,8 +7,8 @@ from transformers import CLIPTokenizer, T5TokenizerFast
 
 from allaprima.errors import WeightsCorrupt, WeightsMissing
 from allaprima.weights.tokenizers import PromptTokenizer, published_tokenizers
-from weights.prompts import PROMPTS
-from weights.published import CONFIG, Published
+from tests.weights.prompts import PROMPTS
+from tests.weights.published import CONFIG, Published
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from allaprima.weights.checkpoint.loader import CheckpointFiles, open_checkpoint
 from allaprima.weights.networks import Model
 from allaprima.weights.open import open_model
 from allaprima.weights.packed_cache import PackedWeightCache
-from weights.published import (
+from tests.weights.published import (
     CONFIG,
     LOSSLESS,
     Published,
@@ -252,9 +252,9 @@ def test_200_mutated_files_are_each_refused_in_one_sentence_and_without_growth_o
     write_bfl(rest, published)
     (rest / "flux1-schnell.safetensors").rename(tmp_path / "valid.safetensors")
     write_gguf(tmp_path / "valid.gguf", published.tensors("transformer"))
-    command = [sys.executable, "-m", "weights.mutants", str(tmp_path), str(published.tokenizers)]
+    command = [sys.executable, "-m", "tests.weights.mutants", str(tmp_path), str(published.tokenizers)]
     done = subprocess.run(
-        command, cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=600, check=True
+        command, cwd=Path(__file__).parents[3], capture_output=True, text=True, timeout=600, check=True
     )
     report = json.loads(done.stdout)
     valid, mutants = report["outcomes"][:2], report["outcomes"][2:]

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 
 import pytest
 import torch
-from local_encoder import LocalAutoencoder
 from torch import Tensor
 
 from allaprima.flux import SKETCH
@@ -25,6 +24,7 @@ from training.data.latents import fingerprint
 from training.data.layout import BIG, SMALL, USUAL
 from training.data.rendering import to_signed
 from training.data.scenes import SIZES
+from training.tests.data.local_encoder import LocalAutoencoder
 
 CHANNELS = SKETCH.transformer.in_channels
 
