@@ -1,4 +1,4 @@
-"""Settings to an engine: which models it has, and what it refuses before it loads any."""
+"""Building an engine from settings: its models, and the settings that are refused before loading."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ LIMIT_S = 120
 REQUEST = GenerationRequest(prompt="a red apple", seed=1, model=SKETCH_ID, width=64, height=64, steps=1)
 
 
-def test_engine_has_the_built_in_model_and_loads_it_when_started() -> None:
+def test_started_engine_loads_built_in_model() -> None:
     engine: Engine = build_engine(EngineSettings(precision="fp32"))
     entry = find(SKETCH_ID)
     assert entry is not None
@@ -34,7 +34,7 @@ def test_engine_has_the_built_in_model_and_loads_it_when_started() -> None:
     engine.close()
 
 
-def test_tokens_of_a_prompt_are_counted_before_the_models_are_loaded() -> None:
+def test_prompt_tokens_are_counted_before_loading() -> None:
     engine = build_engine(EngineSettings())
     limit = engine.tokens(REQUEST).limit
 
@@ -42,11 +42,11 @@ def test_tokens_of_a_prompt_are_counted_before_the_models_are_loaded() -> None:
     assert engine.tokens(REQUEST.changed(prompt="apple " * (limit + 2))).over == 2
 
 
-def test_missing_model_is_refused_and_named(tmp_path: Path) -> None:
+def test_missing_model_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(WeightsMissing, match="absent"):
         build_engine(EngineSettings(models=(str(tmp_path / "absent"),)))
 
 
-def test_device_that_cannot_run_the_precision_is_refused() -> None:
+def test_precision_unsupported_by_device_is_refused() -> None:
     with pytest.raises(SettingsError, match="fp8"):
         build_engine(EngineSettings(precision="fp8"))

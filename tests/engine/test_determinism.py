@@ -1,4 +1,4 @@
-"""The determinism contract, bit for bit: the images of a request depend on the request and the model alone.
+"""The determinism contract, bit for bit: the images of a request depend only on the request and the model.
 
 Whole PNG files are compared, so the text in them must be equal as well as every pixel.
 """
@@ -27,6 +27,7 @@ from allaprima.flux import CancelCheck
 from allaprima.kernels import library
 from allaprima.kernels.library import IsaLevel
 from allaprima.settings import DEFAULT_SAFETY_THRESHOLD
+from allaprima.weights.networks import Model
 from allaprima.weights.open import open_model
 from allaprima.weights.paths import sketch_folder
 from allaprima.weights.roster import open_roster
@@ -55,12 +56,11 @@ OTHERS = (
 )
 
 
-def new_engine(max_concurrency: int = 1) -> LocalEngine:
-    """Return a started engine that loads the model from disk."""
+def start_engine(model: Model, safety: SafetyChecker, max_concurrency: int = 1) -> LocalEngine:
+    """Return a started engine with a new pipeline of the model."""
 
     def load(_check: CancelCheck) -> dict[str, Generator]:
-        model = open_model(sketch_folder()).load()
-        return {model.id: Generator(Pipeline(model, "cpu"), SafetyChecker.load(), DEFAULT_SAFETY_THRESHOLD)}
+        return {model.id: Generator(Pipeline(model, "cpu"), safety, DEFAULT_SAFETY_THRESHOLD)}
 
     engine = LocalEngine(open_roster(()), load, max_concurrency)
     engine.start()
@@ -79,8 +79,8 @@ def pixels(data: bytes) -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def engine() -> Iterator[LocalEngine]:
-    opened = new_engine()
+def engine(sketch: Model, safety: SafetyChecker) -> Iterator[LocalEngine]:
+    opened = start_engine(sketch, safety)
     yield opened
     opened.close()
 
@@ -92,7 +92,7 @@ def request_(request: pytest.FixtureRequest) -> GenerationRequest:
 
 @pytest.fixture
 def alone(request_: GenerationRequest, engine: LocalEngine, generated_alone: dict[GenerationRequest, bytes]) -> bytes:
-    """The image of the request, generated while nothing else runs."""
+    """The image of the request, generated while no other request runs."""
     if request_ not in generated_alone:
         [[generated_alone[request_]]] = generate(engine, request_)
     return generated_alone[request_]
@@ -103,11 +103,11 @@ def generated_alone() -> dict[GenerationRequest, bytes]:
     return {}
 
 
-def test_repeated_request_gives_the_same_bytes(engine: LocalEngine, request_: GenerationRequest, alone: bytes) -> None:
+def test_repeated_request_gives_same_bytes(engine: LocalEngine, request_: GenerationRequest, alone: bytes) -> None:
     assert generate(engine, request_) == [[alone]]
 
 
-def test_third_image_of_four_is_the_image_of_its_own_seed(
+def test_image_of_batch_equals_image_of_its_own_seed(
     engine: LocalEngine, request_: GenerationRequest, alone: bytes
 ) -> None:
     [images] = generate(engine, request_.changed(seed=request_.seed - 2, count=4))
@@ -117,7 +117,7 @@ def test_third_image_of_four_is_the_image_of_its_own_seed(
 
 
 @pytest.mark.parametrize("count", [2, 3])
-def test_number_of_images_does_not_change_the_first(
+def test_batch_size_does_not_change_first_image(
     engine: LocalEngine, request_: GenerationRequest, alone: bytes, count: int
 ) -> None:
     [images] = generate(engine, request_.changed(count=count))
@@ -125,29 +125,29 @@ def test_number_of_images_does_not_change_the_first(
     assert images[0] == alone
 
 
-def test_other_requests_before_and_after_change_no_bit(
-    engine: LocalEngine, request_: GenerationRequest, alone: bytes
-) -> None:
+def test_other_requests_do_not_change_image(engine: LocalEngine, request_: GenerationRequest, alone: bytes) -> None:
     found = generate(engine, *OTHERS[:2], request_, *OTHERS[2:], request_)
 
     assert found[2] == found[-1] == [alone]
 
 
-def test_other_sizes_before_change_no_bit(engine: LocalEngine, request_: GenerationRequest, alone: bytes) -> None:
+def test_earlier_sizes_do_not_change_image(engine: LocalEngine, request_: GenerationRequest, alone: bytes) -> None:
     for width, height in ((64, 64), (512, 64), (64, 512), (256, 512)):
         generate(engine, request_.changed(width=width, height=height, steps=1))
 
     assert generate(engine, request_) == [[alone]]
 
 
-def test_safety_checker_does_not_change_the_image(engine: LocalEngine, request_: GenerationRequest) -> None:
+def test_safety_checker_does_not_change_image(engine: LocalEngine, request_: GenerationRequest) -> None:
     assert generate(engine, request_.changed(check_safety=False)) == generate(engine, request_)
 
 
 @KERNELS
-def test_concurrent_requests_change_no_bit_and_no_score(engine: LocalEngine, request_: GenerationRequest) -> None:
+def test_concurrent_requests_do_not_change_image_or_score(
+    engine: LocalEngine, request_: GenerationRequest, sketch: Model, safety: SafetyChecker
+) -> None:
     alone = engine.enqueue("alone", request_, StepCallback()).result(LIMIT_S).images
-    concurrent = new_engine(max_concurrency=3)
+    concurrent = start_engine(sketch, safety, max_concurrency=3)
     requests = (request_, *OTHERS, request_, request_)
     futures = [concurrent.enqueue(str(uuid7()), request, StepCallback()) for request in requests]
     found = [future.result(LIMIT_S).images for future in futures]
@@ -158,12 +158,14 @@ def test_concurrent_requests_change_no_bit_and_no_score(engine: LocalEngine, req
 
 
 @KERNELS
-def test_number_of_threads_changes_no_bit(engine: LocalEngine, request_: GenerationRequest, alone: bytes) -> None:
+def test_thread_count_does_not_change_image(
+    request_: GenerationRequest, alone: bytes, sketch: Model, safety: SafetyChecker
+) -> None:
     before = torch.get_num_threads()
     try:
         for threads in (1, 2, 3):
             torch.set_num_threads(threads)
-            fresh = new_engine()
+            fresh = start_engine(sketch, safety)
             try:
                 assert generate(fresh, request_) == [[alone]]
             finally:
@@ -174,7 +176,7 @@ def test_number_of_threads_changes_no_bit(engine: LocalEngine, request_: Generat
 
 @KERNELS
 @pytest.mark.parametrize("precision", [Precision.BF16, Precision.INT8])
-def test_pixels_are_the_same_with_one_thread_and_with_two(precision: Precision) -> None:
+def test_pixels_of_each_precision_do_not_depend_on_threads(precision: Precision) -> None:
     model = open_model(sketch_folder()).load("cpu", precision)
     before, found = torch.get_num_threads(), []
     try:
@@ -186,15 +188,15 @@ def test_pixels_are_the_same_with_one_thread_and_with_two(precision: Precision) 
     assert np.array_equal(*found)
 
 
-def test_engine_that_loads_the_model_again_gives_the_same_bytes(request_: GenerationRequest, alone: bytes) -> None:
-    fresh = new_engine()
+def test_reloaded_model_gives_same_bytes(request_: GenerationRequest, alone: bytes) -> None:
+    fresh = start_engine(open_model(sketch_folder()).load(), SafetyChecker.load())
     try:
         assert generate(fresh, request_) == [[alone]]
     finally:
         fresh.close()
 
 
-#: Generates each request that it is given as JSON, and writes the file that is named with it.
+#: Reads a JSON object of requests by output path, generates each one and writes its image to the path.
 PROGRAM = """
 import json, sys
 from pathlib import Path
@@ -222,13 +224,13 @@ def from_another_process(tmp_path_factory: pytest.TempPathFactory) -> dict[Gener
     return files
 
 
-def test_another_process_gives_the_same_bytes(
+def test_another_process_gives_same_bytes(
     request_: GenerationRequest, alone: bytes, from_another_process: dict[GenerationRequest, Path]
 ) -> None:
     assert from_another_process[request_].read_bytes() == alone
 
 
-def test_another_seed_gives_other_pixels(engine: LocalEngine, request_: GenerationRequest, alone: bytes) -> None:
+def test_another_seed_gives_different_pixels(engine: LocalEngine, request_: GenerationRequest, alone: bytes) -> None:
     [[other]] = generate(engine, request_.changed(seed=request_.seed + 1))
 
     assert not np.array_equal(pixels(other), pixels(alone))

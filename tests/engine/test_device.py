@@ -6,6 +6,7 @@ Without a GPU the meta device takes its place: like a GPU it refuses to be mixed
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -27,13 +28,20 @@ from allaprima.weights.quantize import build_networks, dtype_of
 
 REQUEST = GenerationRequest(prompt="a red apple on a beach", seed=7, model=SKETCH_ID, width=256, height=256)
 EVERY_PRECISION = pytest.mark.parametrize("precision", Precision)
-CONFIGS = pytest.mark.parametrize("config", [SCHNELL, SKETCH], ids=["schnell", "sketch"])
+#: The widths of FLUX.1 [schnell], with one block of each kind.
+SHALLOW_SCHNELL = replace(
+    SCHNELL,
+    transformer=replace(SCHNELL.transformer, depth=1, depth_single_blocks=1),
+    t5=replace(SCHNELL.t5, num_layers=1),
+    clip=replace(SCHNELL.clip, num_layers=1),
+)
+CONFIGS = pytest.mark.parametrize("config", [SHALLOW_SCHNELL, SKETCH], ids=["schnell", "sketch"])
 
 
 @EVERY_PRECISION
 @CONFIGS
 @torch.inference_mode()
-def test_every_network_stays_on_the_device_of_its_weights(precision: Precision, config: ModelConfig) -> None:
+def test_networks_compute_on_device_of_their_weights(precision: Precision, config: ModelConfig) -> None:
     networks, device = build_networks(config, precision), torch.device("meta")
     ids = torch.zeros(1, config.t5.length, dtype=torch.long, device=device)
 
@@ -54,7 +62,7 @@ def test_every_network_stays_on_the_device_of_its_weights(precision: Precision, 
         assert tensor.dtype == dtype_of(precision)
 
 
-def test_importing_the_engine_initialises_no_gpu_and_starts_no_thread() -> None:
+def test_engine_import_starts_no_gpu_or_thread() -> None:
     script = (
         "import threading, torch, allaprima.engine.build; print(torch.cuda.is_initialized(), threading.active_count())"
     )
@@ -65,7 +73,7 @@ def test_importing_the_engine_initialises_no_gpu_and_starts_no_thread() -> None:
 @pytest.mark.parametrize(
     "precision", [Precision.BF16, Precision.INT8, Precision.INT8WO, Precision.INT4WO, Precision.FP8]
 )
-def test_gpu_gives_nearly_the_image_of_the_cpu(precision: Precision) -> None:
+def test_gpu_image_is_close_to_cpu_image(precision: Precision) -> None:
     if not torch.cuda.is_available():
         pytest.skip("torch finds no GPU")
     if precision == Precision.FP8 and torch.cuda.get_device_capability() < (8, 9):
@@ -86,7 +94,7 @@ def threads() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def test_missing_gpu_is_refused_and_the_setting_named() -> None:
+def test_missing_gpu_is_refused_by_setting() -> None:
     if torch.cuda.is_available():
         pytest.skip("this machine has a GPU")
 
@@ -94,13 +102,13 @@ def test_missing_gpu_is_refused_and_the_setting_named() -> None:
         prepare_device(EngineSettings(device="cuda"))
 
 
-def test_fp8_on_a_cpu_is_refused_and_the_setting_named() -> None:
+def test_fp8_on_cpu_is_refused_by_setting() -> None:
     with pytest.raises(SettingsError, match=r"engine\.precision = 'fp8' needs a GPU"):
         prepare_device(EngineSettings(precision="fp8"))
 
 
 @pytest.mark.usefixtures("threads")
-def test_number_of_threads_is_set() -> None:
+def test_threads_setting_is_applied() -> None:
     prepare_device(EngineSettings(threads=3))
 
     assert torch.get_num_threads() == 3
@@ -108,7 +116,7 @@ def test_number_of_threads_is_set() -> None:
 
 @pytest.mark.usefixtures("threads")
 @pytest.mark.skipif(library.level() < library.IsaLevel.AVX512, reason="needs the kernels")
-def test_small_models_run_one_request_per_core_up_to_the_maximum() -> None:
+def test_small_models_run_one_request_per_core() -> None:
     small = [SimpleNamespace(config=SKETCH)]
 
     found = []
@@ -129,7 +137,7 @@ def test_small_models_run_one_request_per_core_up_to_the_maximum() -> None:
     ids=["a large model", "another precision", "a GPU"],
 )
 @pytest.mark.usefixtures("threads")
-def test_otherwise_one_request_runs_at_a_time(settings: EngineSettings, configs: list[ModelConfig]) -> None:
+def test_other_configurations_run_one_request_at_a_time(settings: EngineSettings, configs: list[ModelConfig]) -> None:
     torch.set_num_threads(4)
 
     assert max_concurrency(settings, [SimpleNamespace(config=config) for config in configs]) == 1

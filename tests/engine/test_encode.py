@@ -47,7 +47,7 @@ def smooth(width, height):
 
 
 def chunks(data):
-    """Return [(kind, body)] of a PNG, by its own lengths."""
+    """Return the chunks of a PNG as (kind, body), split by the lengths in the file."""
     found, at = [], 8
     while at < len(data):
         (length,) = struct.unpack_from(">I", data, at)
@@ -71,7 +71,7 @@ def user_comment(data):
 
 
 def changed(**values):
-    """Return the metadata with other values of the request's part, which are not validated."""
+    """Return the metadata with changed request values, without validation."""
     return replace(METADATA, request={**METADATA.request, **values})
 
 
@@ -84,14 +84,14 @@ def test_png_keeps_every_pixel(size, make):
         assert np.array_equal(np.asarray(image), pixels)
 
 
-def test_png_keeps_every_pixel_of_a_view_that_is_not_contiguous():
+def test_png_keeps_pixels_of_non_contiguous_view():
     pixels = noise(64, 48)[::-1, ::2].transpose(1, 0, 2)
     with Image.open(io.BytesIO(encode(pixels, None))) as image:
         assert np.array_equal(np.asarray(image), pixels)
 
 
 @pytest.mark.parametrize("image_format", ImageFormat)
-def test_encoding_accepts_read_only_pixels_and_does_not_modify_them(image_format):
+def test_encode_does_not_modify_pixels(image_format):
     pixels = noise(64, 64)
     before = pixels.copy()
     pixels.flags.writeable = False
@@ -105,7 +105,7 @@ def test_png_checksums_are_correct(prompt):
         image.verify()
 
 
-def test_flipped_bit_in_a_png_is_detected():
+def test_flipped_bit_in_png_is_detected():
     data = bytearray(encode(noise(64, 64), METADATA))
     data[data.index(b"IDAT") + 100] ^= 1
     with Image.open(io.BytesIO(data)) as image, pytest.raises(SyntaxError):
@@ -133,18 +133,18 @@ def test_metadata_is_read_back_for_any_text(prompt, seed, model):
 
 
 @pytest.mark.parametrize("image_format", ImageFormat)
-def test_same_input_gives_the_same_bytes(image_format):
+def test_same_input_gives_same_bytes(image_format):
     metadata = changed(prompt="a fox 🦊")
     assert encode(noise(200, 100), metadata, image_format) == encode(noise(200, 100), replace(metadata), image_format)
 
 
 @pytest.mark.parametrize("image_format", ImageFormat)
-def test_another_seed_changes_the_bytes(image_format):
+def test_seed_changes_file_bytes(image_format):
     pixels = noise(64, 64)
     assert encode(pixels, METADATA, image_format) != encode(pixels, changed(seed=8), image_format)
 
 
-def test_parameters_text_is_the_prompt_and_a_line_of_settings():
+def test_parameters_text_is_prompt_and_settings_line():
     assert png_text(encode(noise(8, 8), METADATA))["parameters"] == f"a red boat at dawn\n{SETTINGS}"
 
 
@@ -180,13 +180,13 @@ def test_allaprima_text_is_compact_sorted_json():
     ("prompt", "kind"),
     [("a café\n100 °C", b"tEXt"), ("船", b"iTXt"), ("🦊", b"iTXt"), ("€", b"iTXt"), ("\x7f", b"iTXt")],
 )
-def test_text_beyond_printable_latin_1_goes_into_international_chunks(prompt, kind):
+def test_text_outside_latin_1_is_written_as_itxt(prompt, kind):
     data = encode(noise(8, 8), changed(prompt=prompt))
     assert kinds(data) == [b"IHDR", kind, kind, b"IDAT", b"IEND"]
 
 
 @pytest.mark.parametrize("prompt", PROMPTS.values(), ids=PROMPTS)
-def test_no_text_chunk_holds_a_forbidden_byte(prompt):
+def test_text_chunks_hold_no_forbidden_bytes(prompt):
     for kind, body in chunks(encode(noise(8, 8), changed(prompt=prompt))):
         if kind == b"tEXt":
             _, text = body.split(b"\0", 1)
@@ -199,7 +199,7 @@ def test_no_text_chunk_holds_a_forbidden_byte(prompt):
 
 
 @pytest.mark.parametrize("image_format", LOSSY)
-def test_lossy_formats_decode_to_near_pixels(image_format):
+def test_lossy_formats_decode_to_similar_pixels(image_format):
     pixels = smooth(160, 96)
     with Image.open(io.BytesIO(encode(pixels, METADATA, image_format))) as image:
         assert (image.format.lower(), image.size) == (image_format, (160, 96))
@@ -208,7 +208,7 @@ def test_lossy_formats_decode_to_near_pixels(image_format):
     assert error.max() < 16
 
 
-def test_jpeg_keeps_the_colour_of_single_pixels():
+def test_jpeg_keeps_colour_of_single_pixels():
     """Subsampled colour would blur red and blue columns into one purple."""
     pixels = np.zeros((64, 64, 3), np.uint8)
     pixels[:, ::2, 0] = pixels[:, 1::2, 2] = 200
@@ -218,14 +218,14 @@ def test_jpeg_keeps_the_colour_of_single_pixels():
 
 @pytest.mark.parametrize("image_format", LOSSY)
 @pytest.mark.parametrize("prompt", PROMPTS.values(), ids=PROMPTS)
-def test_lossy_formats_carry_the_parameters_text(image_format, prompt):
+def test_lossy_formats_carry_parameters_text(image_format, prompt):
     metadata = changed(prompt=prompt)
     comment = user_comment(encode(smooth(64, 64), metadata, image_format))
     assert comment == b"UNICODE\0" + parameters_text(metadata).encode("utf-16-be")
 
 
 @pytest.mark.parametrize("image_format", LOSSY)
-def test_exif_and_its_text_have_the_same_byte_order(image_format):
+def test_exif_and_its_text_have_same_byte_order(image_format):
     with Image.open(io.BytesIO(encode(smooth(64, 64), METADATA, image_format))) as image:
         exif = image.getexif()
     assert exif.endian == ">"
@@ -255,23 +255,23 @@ def test_file_without_metadata_has_no_text(image_format):
     ],
 )
 @pytest.mark.parametrize("image_format", ImageFormat)
-def test_pixels_of_another_type_or_shape_are_refused_and_named(pixels, named, image_format):
+def test_pixels_of_wrong_type_or_shape_are_refused(pixels, named, image_format):
     with pytest.raises(ValueError, match=rf"\(H, W, 3\), not {named}"):
         encode(pixels, METADATA, image_format)
 
 
 @pytest.mark.parametrize("image_format", ImageFormat)
-def test_prompt_with_a_lone_surrogate_is_refused(image_format):
+def test_prompt_with_lone_surrogate_is_refused(image_format):
     with pytest.raises(ValueError, match="surrogates not allowed"):
         encode(noise(8, 8), changed(prompt="\ud800"), image_format)
 
 
-def test_prompt_longer_than_a_jpeg_segment_is_refused():
+def test_prompt_longer_than_jpeg_segment_is_refused():
     with pytest.raises(ValueError, match="too long"):
         encode(noise(8, 8), changed(prompt="a" * 40_000), ImageFormat.JPEG)
 
 
-def test_formats_have_their_media_types():
+def test_each_format_has_its_media_type():
     assert [(f, f.content_type) for f in ImageFormat] == [
         ("png", "image/png"),
         ("jpeg", "image/jpeg"),

@@ -21,7 +21,7 @@ MAX_DIFFERENCE = 2.0
 
 
 @pytest.mark.parametrize("number", range(len(PROMPTS)))
-def test_shipped_weights_generate_the_golden_image(sketch: Model, number: int):
+def test_shipped_weights_generate_golden_images(sketch: Model, number: int):
     golden = Image.open(FOLDER / f"{number}.png").convert("RGB")
 
     (pixels,) = Pipeline(sketch, "cpu").generate(

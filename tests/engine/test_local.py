@@ -22,7 +22,7 @@ from allaprima.flux import CancelCheck
 from allaprima.kernels import library
 from allaprima.weights.roster import open_roster
 
-#: Longest wait for anything here, in seconds.
+#: Longest wait for an event, in seconds.
 LIMIT_S = 120
 
 REQUEST = GenerationRequest(prompt="an apple", seed=1, model=SKETCH_ID, width=64, height=64, steps=3)
@@ -31,7 +31,7 @@ REFUSE = REQUEST.changed(prompt="refuse")
 
 
 class ScriptedGenerator(Generator):
-    """Gives the bytes of the prompt as the image; "crash" raises an unexpected error and "refuse" an expected one."""
+    """Returns the prompt's bytes as the image; "crash" raises an unexpected error, "refuse" an expected one."""
 
     def __init__(self) -> None:
         self.model = SimpleNamespace(id=SKETCH_ID, revision="r1", precision=Precision.FP32)
@@ -90,7 +90,7 @@ def running(load: LoadGenerators) -> Iterator[LocalEngine]:
     opened.close()
 
 
-def test_engine_is_ready_and_has_revisions_once_its_models_are_loaded(scripted: ScriptedGenerator) -> None:
+def test_engine_is_ready_after_models_are_loaded(scripted: ScriptedGenerator) -> None:
     may_load = threading.Event()
 
     def load(_check: CancelCheck) -> dict[str, Generator]:
@@ -114,7 +114,7 @@ def test_engine_is_ready_and_has_revisions_once_its_models_are_loaded(scripted: 
 
 
 @pytest.mark.parametrize("error", [WeightsCorrupt("bad file"), MemoryError()], ids=["expected", "unexpected"])
-def test_loading_error_fails_ready_and_closing_fails_queued_requests(error: Exception) -> None:
+def test_loading_error_fails_ready_future(error: Exception) -> None:
     def load(_check: CancelCheck) -> dict[str, Generator]:
         raise error
 
@@ -129,7 +129,7 @@ def test_loading_error_fails_ready_and_closing_fails_queued_requests(error: Exce
     assert isinstance(waiting.exception(LIMIT_S), Draining)
 
 
-def test_requests_are_generated_in_order_of_submission(engine: LocalEngine, scripted: ScriptedGenerator) -> None:
+def test_requests_run_in_submission_order(engine: LocalEngine, scripted: ScriptedGenerator) -> None:
     prompts = [f"prompt {number}" for number in range(8)]
 
     futures = [engine.enqueue(prompt, REQUEST.changed(prompt=prompt), StepCallback()) for prompt in prompts]
@@ -146,7 +146,7 @@ def test_steps_are_reported_in_order(engine: LocalEngine) -> None:
     assert seen == [StepDone(1, 3), StepDone(2, 3), StepDone(3, 3)]
 
 
-def test_requests_run_concurrently_up_to_the_maximum(scripted: ScriptedGenerator) -> None:
+def test_requests_run_up_to_max_concurrency(scripted: ScriptedGenerator) -> None:
     engine = LocalEngine(open_roster(()), lambda _check: {SKETCH_ID: scripted}, max_concurrency=2)
     engine.start()
     gates = [Gate() for _ in range(3)]
@@ -164,7 +164,7 @@ def test_requests_run_concurrently_up_to_the_maximum(scripted: ScriptedGenerator
     engine.close()
 
 
-def test_closing_ends_all_concurrent_requests(scripted: ScriptedGenerator) -> None:
+def test_close_ends_all_concurrent_requests(scripted: ScriptedGenerator) -> None:
     engine = LocalEngine(open_roster(()), lambda _check: {SKETCH_ID: scripted}, max_concurrency=3)
     engine.start()
     gates = [Gate() for _ in range(4)]
@@ -179,7 +179,7 @@ def test_closing_ends_all_concurrent_requests(scripted: ScriptedGenerator) -> No
     assert all(future.done() for future in futures)
 
 
-def test_request_cancelled_while_queued_never_starts(engine: LocalEngine, scripted: ScriptedGenerator) -> None:
+def test_cancelled_queued_request_never_starts(engine: LocalEngine, scripted: ScriptedGenerator) -> None:
     gate = Gate()
     first = engine.enqueue("first", REQUEST, gate)
     assert gate.reached.wait(LIMIT_S)
@@ -187,14 +187,14 @@ def test_request_cancelled_while_queued_never_starts(engine: LocalEngine, script
 
     engine.cancel("waiting")
 
-    # At once, although the engine is busy with another request.
+    # The engine is still busy with the first request.
     assert waiting.cancelled()
     gate.opened.set()
     assert first.result(LIMIT_S).images
     assert "never" not in scripted.prompts
 
 
-def test_request_cancelled_while_running_stops_and_the_next_one_runs(engine: LocalEngine) -> None:
+def test_cancelled_running_request_makes_room_for_next(engine: LocalEngine) -> None:
     gate = Gate()
     running = engine.enqueue("running", REQUEST, gate)
     following = engine.enqueue("following", REQUEST, StepCallback())
@@ -208,7 +208,7 @@ def test_request_cancelled_while_running_stops_and_the_next_one_runs(engine: Loc
     assert following.result(LIMIT_S).images
 
 
-def test_cancelling_a_finished_or_unknown_request_does_nothing(engine: LocalEngine) -> None:
+def test_cancel_of_finished_or_unknown_request_does_nothing(engine: LocalEngine) -> None:
     engine.enqueue("done", REQUEST, StepCallback()).result(LIMIT_S)
 
     engine.cancel("done")
@@ -217,7 +217,7 @@ def test_cancelling_a_finished_or_unknown_request_does_nothing(engine: LocalEngi
     assert engine.enqueue("done", REQUEST, StepCallback()).result(LIMIT_S).images
 
 
-def test_future_cancelled_by_its_owner_does_not_stop_the_engine(engine: LocalEngine) -> None:
+def test_future_cancelled_by_owner_does_not_stop_engine(engine: LocalEngine) -> None:
     gate = Gate()
     engine.enqueue("first", REQUEST, gate)
     assert gate.reached.wait(LIMIT_S)
@@ -232,7 +232,7 @@ def test_future_cancelled_by_its_owner_does_not_stop_the_engine(engine: LocalEng
         abandoned.result(LIMIT_S)
 
 
-def test_closing_fails_running_and_queued_requests(engine: LocalEngine, scripted: ScriptedGenerator) -> None:
+def test_close_fails_running_and_queued_requests(engine: LocalEngine, scripted: ScriptedGenerator) -> None:
     gate = Gate()
     futures = [engine.enqueue("running", REQUEST, gate)]
     assert gate.reached.wait(LIMIT_S)
@@ -255,7 +255,7 @@ def test_engine_can_be_closed_twice(engine: LocalEngine) -> None:
     engine.close()
 
 
-def test_unexpected_error_fails_that_request_alone(engine: LocalEngine, caplog: pytest.LogCaptureFixture) -> None:
+def test_unexpected_error_fails_only_its_request(engine: LocalEngine, caplog: pytest.LogCaptureFixture) -> None:
     futures = [
         engine.enqueue(str(number), request, StepCallback()) for number, request in enumerate((REQUEST, CRASH, REQUEST))
     ]
@@ -280,7 +280,7 @@ def test_expected_error_fails_its_request_unchanged(engine: LocalEngine) -> None
     assert next_one.result(LIMIT_S).images
 
 
-def test_request_for_a_model_that_is_not_loaded_fails_and_names_it(engine: LocalEngine) -> None:
+def test_request_for_unloaded_model_fails(engine: LocalEngine) -> None:
     failure = engine.enqueue("old", REQUEST.changed(model="mine/own"), StepCallback()).exception(LIMIT_S)
 
     assert isinstance(failure, GenerationFailed)
@@ -288,7 +288,7 @@ def test_request_for_a_model_that_is_not_loaded_fails_and_names_it(engine: Local
 
 
 @pytest.mark.timeout(600)
-def test_built_in_model_stops_when_cancelled_and_generates_the_next_request(sketch_engine: LocalEngine) -> None:
+def test_built_in_model_stops_when_cancelled(sketch_engine: LocalEngine) -> None:
     gate = Gate()
     request = REQUEST.changed(prompt="a red apple", steps=12, count=4)
     running = sketch_engine.enqueue("running", request, gate)
@@ -303,7 +303,7 @@ def test_built_in_model_stops_when_cancelled_and_generates_the_next_request(sket
     assert len(following.result(LIMIT_S).images) == 1
 
 
-def test_closing_stops_loading_at_its_next_check(scripted: ScriptedGenerator) -> None:
+def test_close_stops_loading_at_next_check(scripted: ScriptedGenerator) -> None:
     asked = threading.Event()
 
     def load(check: CancelCheck) -> dict[str, Generator]:

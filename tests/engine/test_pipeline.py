@@ -1,4 +1,4 @@
-"""Prompt to conditioning, noise to latents, latents to pixels: each part by itself, with the built-in model."""
+"""The stages of the pipeline with the built-in model: prompt encoding, denoising and decoding."""
 
 import copy
 from collections.abc import Iterator
@@ -41,7 +41,7 @@ def pipeline(sketch: Model) -> Pipeline:
     return Pipeline(sketch, "cpu")
 
 
-def test_short_prompt_of_known_words_gives_no_warnings(pipeline: Pipeline, sketch: Model) -> None:
+def test_known_words_give_no_warnings(pipeline: Pipeline, sketch: Model) -> None:
     conditioning = pipeline.encode("a red apple", never_cancelled)
 
     assert conditioning.warnings == ()
@@ -49,7 +49,7 @@ def test_short_prompt_of_known_words_gives_no_warnings(pipeline: Pipeline, sketc
     assert conditioning.embeddings.vec.shape == (1, sketch.config.transformer.vec_in_dim)
 
 
-def test_unknown_words_and_a_prompt_that_is_too_long_are_both_said(pipeline: Pipeline, sketch: Model) -> None:
+def test_unknown_words_and_truncation_are_both_reported(pipeline: Pipeline, sketch: Model) -> None:
     room = sketch.t5_tokenizer.max_tokens
 
     warnings = pipeline.encode("Qwertz " + "apple " * (room + 1) + "asdfgh", never_cancelled).warnings
@@ -60,7 +60,7 @@ def test_unknown_words_and_a_prompt_that_is_too_long_are_both_said(pipeline: Pip
     )
 
 
-def test_unknown_words_do_not_change_the_embeddings(pipeline: Pipeline) -> None:
+def test_unknown_words_do_not_change_embeddings(pipeline: Pipeline) -> None:
     plain, padded = (
         pipeline.encode(prompt, never_cancelled) for prompt in ("a red apple", "a qwertz red apple asdfgh")
     )
@@ -69,7 +69,7 @@ def test_unknown_words_do_not_change_the_embeddings(pipeline: Pipeline) -> None:
     assert torch.equal(plain.embeddings.vec, padded.embeddings.vec)
 
 
-def test_prompts_of_the_same_tokens_are_encoded_once(sketch: Model) -> None:
+def test_prompts_of_same_tokens_are_encoded_once(sketch: Model) -> None:
     pipeline = Pipeline(sketch, "cpu")
 
     first = pipeline.encode("a red apple", never_cancelled)
@@ -93,7 +93,7 @@ def test_cancelled_encoding_is_not_cached(sketch: Model) -> None:
     assert torch.equal(found.vec, expected.vec)
 
 
-def test_initial_latents_do_not_depend_on_the_number_of_images_or_steps(pipeline: Pipeline) -> None:
+def test_initial_latents_depend_on_seed_and_size_only(pipeline: Pipeline) -> None:
     four = pipeline.init_latents(REQUEST.changed(count=4, steps=12))
     third = pipeline.init_latents(REQUEST.changed(seed=REQUEST.seed + 2))
 
@@ -101,7 +101,7 @@ def test_initial_latents_do_not_depend_on_the_number_of_images_or_steps(pipeline
     assert all(latents.dtype == torch.float32 for latents in four.latents)
 
 
-def test_denoising_yields_after_each_step_with_every_image_changed(pipeline: Pipeline) -> None:
+def test_denoising_yields_after_each_step(pipeline: Pipeline) -> None:
     conditioning = pipeline.encode(REQUEST.prompt, never_cancelled)
     state = pipeline.init_latents(REQUEST.changed(count=2))
     before, steps = list(state.latents), []
@@ -116,7 +116,7 @@ def test_denoising_yields_after_each_step_with_every_image_changed(pipeline: Pip
 
 
 @pytest.mark.parametrize("size", [(64, 64), (1536, 64), (1440, 512), (256, 256)], ids=str)
-def test_decoding_gives_exactly_the_requested_size(pipeline: Pipeline, size: tuple[int, int]) -> None:
+def test_decoded_image_has_requested_size(pipeline: Pipeline, size: tuple[int, int]) -> None:
     width, height = size
     state = pipeline.init_latents(REQUEST.changed(width=width, height=height, count=2))
 
@@ -125,7 +125,7 @@ def test_decoding_gives_exactly_the_requested_size(pipeline: Pipeline, size: tup
     assert [(image.shape, image.dtype) for image in images] == [((height, width, 3), np.uint8)] * 2
 
 
-def test_model_without_a_fixed_token_count_generates_the_size_itself(sketch: Model) -> None:
+def test_model_without_native_tokens_uses_requested_grid(sketch: Model) -> None:
     whole = Pipeline(replace(sketch, config=replace(sketch.config, native_tokens=None)), "cpu")
     token_px = sketch.config.token_px
     request = REQUEST.changed(width=5 * token_px, height=3 * token_px)
@@ -139,7 +139,7 @@ def test_model_without_a_fixed_token_count_generates_the_size_itself(sketch: Mod
 
 
 @pytest.mark.parametrize("calls", [1, 2, 3])
-def test_encoding_and_decoding_stop_at_any_check(sketch: Model, calls: int) -> None:
+def test_encode_and_decode_stop_when_cancelled(sketch: Model, calls: int) -> None:
     pipeline = Pipeline(sketch, "cpu")
     state = pipeline.init_latents(REQUEST)
 
@@ -149,7 +149,7 @@ def test_encoding_and_decoding_stop_at_any_check(sketch: Model, calls: int) -> N
         pipeline.decode(state, 256, 256, Countdown(calls))
 
 
-def test_denoising_stops_in_the_middle_of_a_step(pipeline: Pipeline, sketch: Model) -> None:
+def test_denoising_stops_within_step_when_cancelled(pipeline: Pipeline, sketch: Model) -> None:
     conditioning, state = pipeline.encode(REQUEST.prompt, never_cancelled), pipeline.init_latents(REQUEST)
     blocks = sketch.config.transformer.depth + sketch.config.transformer.depth_single_blocks
 
@@ -159,7 +159,7 @@ def test_denoising_stops_in_the_middle_of_a_step(pipeline: Pipeline, sketch: Mod
     assert state.step == 1
 
 
-def test_latents_that_are_not_finite_fail_at_their_step(sketch: Model) -> None:
+def test_non_finite_latents_fail_at_their_step(sketch: Model) -> None:
     networks = copy.deepcopy(sketch.networks)
     networks.transformer.final_layer.linear.weight[0, 0] = torch.inf
     broken = Pipeline(replace(sketch, networks=networks), "cpu")
@@ -169,7 +169,7 @@ def test_latents_that_are_not_finite_fail_at_their_step(sketch: Model) -> None:
         list(broken.denoise(state, conditioning, 2, never_cancelled))
 
 
-def test_decoded_values_that_are_not_finite_fail(sketch: Model) -> None:
+def test_non_finite_decoded_values_fail(sketch: Model) -> None:
     pipeline = Pipeline(sketch, "cpu")
     state = pipeline.init_latents(REQUEST.changed(count=2))
     state.latents[1][0, 0, 0] = torch.nan
@@ -178,7 +178,7 @@ def test_decoded_values_that_are_not_finite_fail(sketch: Model) -> None:
         pipeline.decode(state, 256, 256, never_cancelled)
 
 
-def test_pixels_are_clamped_and_rounded_to_the_nearest() -> None:
+def test_pixels_are_clamped_and_rounded_to_nearest() -> None:
     values = torch.tensor([-9.0, -1.0, 0.0, 1.0, 9.0, 1 / 255])
 
     pixels = to_pixels(values.expand(1, 3, 1, 6))
@@ -187,7 +187,7 @@ def test_pixels_are_clamped_and_rounded_to_the_nearest() -> None:
     assert pixels[0, :, 0].tolist() == [0, 0, 128, 255, 255, 128]
 
 
-def test_modulations_are_computed_once_per_prompt_and_number_of_steps(sketch: Model) -> None:
+def test_modulations_are_cached_per_prompt_and_step_count(sketch: Model) -> None:
     pipeline = Pipeline(sketch, "cpu")
     conditioning = pipeline.encode(REQUEST.prompt, never_cancelled)
 

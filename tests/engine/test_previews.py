@@ -1,4 +1,4 @@
-"""Previews: made for every watched step, scored and withheld like the images, without effect on them."""
+"""Previews: generated for every step that a client follows, scored and withheld like the images."""
 
 import io
 
@@ -23,6 +23,7 @@ from allaprima.weights.networks import Model
 REQUEST = GenerationRequest(
     prompt="a red apple, blue background", seed=5, model=SKETCH_ID, width=512, height=384, steps=4, count=2
 )
+SHORT = REQUEST.changed(steps=1)
 
 
 class Watcher(StepCallback):
@@ -43,7 +44,7 @@ def pixels(data: bytes, size: tuple[int, int] = (64, 48)) -> NDArray[np.float32]
     return np.asarray(Image.open(io.BytesIO(data)).convert("RGB").resize(size), dtype=np.float32)
 
 
-def test_every_step_has_a_preview_and_later_ones_are_nearer_to_the_image(generator: Generator) -> None:
+def test_previews_approach_final_image(generator: Generator) -> None:
     watcher = Watcher()
     result = generator.generate(REQUEST, never_cancelled, watcher)
     assert [(preview.step, preview.steps, len(preview.images)) for preview in watcher.seen] == [
@@ -56,9 +57,9 @@ def test_every_step_has_a_preview_and_later_ones_are_nearer_to_the_image(generat
         assert errors[-1] < errors[0]
 
 
-def test_previews_are_small_files_of_the_same_aspect_ratio(generator: Generator) -> None:
+def test_previews_are_small_and_keep_aspect_ratio(generator: Generator) -> None:
     watcher = Watcher()
-    generator.generate(REQUEST.changed(width=1024, height=512, count=1), never_cancelled, watcher)
+    generator.generate(SHORT.changed(width=1024, height=512, count=1), never_cancelled, watcher)
     opened = Image.open(io.BytesIO(watcher.seen[0].images[0].data))
     assert opened.format == "JPEG"
     assert max(opened.size) <= MAX_SIDE_PX
@@ -66,29 +67,30 @@ def test_previews_are_small_files_of_the_same_aspect_ratio(generator: Generator)
     assert len(watcher.seen[0].images[0].data) < 40_000
 
 
-def test_previews_change_no_byte_of_the_image(generator: Generator) -> None:
-    unwatched = generator.generate(REQUEST, never_cancelled, StepCallback())
-    watched = generator.generate(REQUEST, never_cancelled, Watcher())
+def test_previews_do_not_change_image(generator: Generator) -> None:
+    request = REQUEST.changed(steps=2)
+    unwatched = generator.generate(request, never_cancelled, StepCallback())
+    watched = generator.generate(request, never_cancelled, Watcher())
     assert [image.data for image in watched.images] == [image.data for image in unwatched.images]
 
 
 def test_flagged_previews_are_withheld(sketch: Model, safety: SafetyChecker) -> None:
     watcher = Watcher()
-    result = Generator(Pipeline(sketch, "cpu"), safety, 0.0).generate(REQUEST, never_cancelled, watcher)
+    result = Generator(Pipeline(sketch, "cpu"), safety, 0.0).generate(SHORT, never_cancelled, watcher)
     assert all(image.is_flagged for image in result.images)
     for preview in watcher.seen:
         assert [(image.data, image.is_flagged) for image in preview.images] == [(b"", True)] * 2
         assert all(image.nsfw_score is not None for image in preview.images)
 
 
-def test_request_without_the_checker_has_previews_without_scores(generator: Generator) -> None:
+def test_unchecked_previews_have_no_scores(generator: Generator) -> None:
     watcher = Watcher()
-    generator.generate(REQUEST.changed(check_safety=False), never_cancelled, watcher)
+    generator.generate(SHORT.changed(check_safety=False), never_cancelled, watcher)
     assert [image.nsfw_score for image in watcher.seen[0].images] == [None, None]
 
 
 @torch.inference_mode()
-def test_linear_projection_approximates_the_decoders_colours(sketch: Model) -> None:
+def test_linear_projection_approximates_decoded_colours(sketch: Model) -> None:
     """The latents are the built-in model's: its decoder is cheap to compare with."""
     pipeline = Pipeline(sketch, "cpu")
     request = REQUEST.changed(prompt="a cat on a beach", count=1)

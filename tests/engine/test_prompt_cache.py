@@ -1,4 +1,4 @@
-"""The cache: bounded in bytes, the least recently used value is evicted first."""
+"""The prompt cache: bounded in bytes, with eviction of the least recently used value."""
 
 import torch
 
@@ -19,7 +19,7 @@ def key(number: int) -> PromptKey:
     return (number,), (number, 0)
 
 
-def test_cached_value_is_found_under_its_key_alone() -> None:
+def test_cache_returns_value_only_for_its_key() -> None:
     cache, value = cache_of(1000), embeddings()
 
     assert cache.get(key(1)) is None
@@ -29,7 +29,7 @@ def test_cached_value_is_found_under_its_key_alone() -> None:
     assert cache.get(((1,), (1,))) is None
 
 
-def test_least_recently_used_value_is_evicted_when_the_bytes_are_used_up() -> None:
+def test_least_recently_used_value_is_evicted() -> None:
     cache = cache_of(3 * embeddings().nbytes)
     for number in (1, 2, 3):
         cache.put(key(number), embeddings())
@@ -40,7 +40,7 @@ def test_least_recently_used_value_is_evicted_when_the_bytes_are_used_up() -> No
     assert [number for number in (1, 2, 3, 4) if cache.get(key(number))] == [1, 3, 4]
 
 
-def test_replacing_a_value_takes_no_more_bytes() -> None:
+def test_replaced_value_is_counted_once() -> None:
     cache = cache_of(2 * embeddings().nbytes)
     cache.put(key(1), embeddings())
     for _ in range(10):
@@ -50,7 +50,7 @@ def test_replacing_a_value_takes_no_more_bytes() -> None:
     assert cache.get(key(2))
 
 
-def test_value_larger_than_the_limit_is_not_cached_and_evicts_nothing() -> None:
+def test_value_larger_than_limit_is_not_cached() -> None:
     cache = cache_of(embeddings(10).nbytes)
     cache.put(key(1), embeddings(10))
 

@@ -1,4 +1,4 @@
-"""Fixture of all network tests: no gradients by default, and one thread, since the networks are too small for more."""
+"""Fixture of all network tests: no gradients by default, and one thread, since the networks are small."""
 
 from collections.abc import Iterator
 

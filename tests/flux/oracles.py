@@ -1,8 +1,8 @@
-"""The reference networks of diffusers and transformers, with the same weights as ours.
+"""The reference networks of diffusers and transformers, with the weights of allaprima's networks.
 
-Each `*_oracle` takes one of our modules and returns its counterpart. State dicts are loaded strictly, so a weight that
-only one side has is an error. `randomize` gives a module weights of which none is neutral: norm scales are not one,
-biases not zero.
+Each `*_oracle` takes a module of allaprima and returns its counterpart. State dicts are loaded strictly, so a weight
+that only one side has is an error. `randomize` draws weights of which none is neutral: norm scales are not one, biases
+not zero.
 """
 
 import re
@@ -15,7 +15,7 @@ from transformers import T5Config as HFT5Config
 
 from allaprima.flux import Autoencoder, CLIPConfig, CLIPTextEncoder, Flux, T5Config, T5Encoder
 
-#: Our layers outside the blocks -> theirs.
+#: Layers outside the blocks: name in allaprima -> name in diffusers.
 TRANSFORMER_LAYERS = {
     "img_in": "x_embedder",
     "txt_in": "context_embedder",
@@ -27,7 +27,7 @@ TRANSFORMER_LAYERS = {
     "final_layer.linear": "proj_out",
 }
 
-#: Our layers inside a block -> theirs; several where ours is fused, in the order of its rows.
+#: Layers inside a block: name in allaprima -> names in diffusers; a fused layer has several, in the order of its rows.
 DOUBLE_BLOCK_LAYERS = {
     "img_mod.lin": ("norm1.linear",),
     "img_attn.qkv": ("attn.to_q", "attn.to_k", "attn.to_v"),
@@ -52,7 +52,7 @@ SINGLE_BLOCK_LAYERS = {
     "norm.key_norm": ("attn.norm_k",),
 }
 
-#: Patterns in our names -> theirs, applied in turn.
+#: Patterns of names in allaprima -> replacements that give the names in diffusers, applied in order.
 AUTOENCODER_NAMES = (
     (r"\.down\.(\d+)\.", r".down_blocks.\1."),
     (r"\.block\.(\d+)\.", r".resnets.\1."),
@@ -69,7 +69,7 @@ AUTOENCODER_NAMES = (
 
 
 def randomize(module: nn.Module, seed: int) -> None:
-    """Draw every parameter: norm scales around one, matrices that keep the size of what they multiply."""
+    """Draw every parameter: norm scales around one, matrices that keep the magnitude of their inputs."""
     generator = torch.Generator().manual_seed(seed)
     for owner in module.modules():
         for name, parameter in owner.named_parameters(recurse=False):
@@ -84,20 +84,20 @@ def randomize(module: nn.Module, seed: int) -> None:
 
 
 def fade(module: nn.Module, layers: tuple[str, ...]) -> None:
-    """Divide the named layers by a thousand: the inputs of the norms are then so small that their epsilons matter."""
+    """Divide the named layers by 1000, so that the inputs of the norms are small enough for the epsilon to matter."""
     for name, parameter in module.named_parameters():
         if any(layer in name.split(".") for layer in layers):
             parameter.data /= 1000
 
 
 def relative_error(ours: Tensor, theirs: Tensor) -> float:
-    """Return |ours - theirs| / |theirs|, both of one shape."""
+    """Return |ours - theirs| / |theirs|, the relative error of two tensors of the same shape."""
     assert ours.shape == theirs.shape
     return float((ours.double() - theirs.double()).norm() / theirs.double().norm())
 
 
 def transformer_layers(layer: str) -> list[str]:
-    """Return the diffusers names of one of our layers."""
+    """Return the diffusers names of a layer."""
     kind, _, rest = layer.partition(".")
     index, _, inner = rest.partition(".")
     if kind == "double_blocks":
@@ -108,7 +108,7 @@ def transformer_layers(layer: str) -> list[str]:
 
 
 def exchange_halves(weight: Tensor) -> Tensor:
-    """Swap the two halves of the rows: ours is shift, then scale; theirs the other way round."""
+    """Swap the halves of the rows: the order is shift, scale in allaprima and scale, shift in diffusers."""
     shift, scale = weight.chunk(2)
     return torch.cat((scale, shift))
 
@@ -147,7 +147,7 @@ def autoencoder_name(name: str, levels: int) -> str:
 
 
 def autoencoder_oracle(ours: Autoencoder) -> AutoencoderKL:
-    """Build the diffusers autoencoder of one with patch 1; its attention has linears for our 1x1 convolutions."""
+    """Build the diffusers autoencoder for a config with patch 1; its attention uses linears for 1x1 convolutions."""
     config = ours.config
     assert config.patch == 1
     levels = len(config.ch_mult)
@@ -170,7 +170,7 @@ def autoencoder_oracle(ours: Autoencoder) -> AutoencoderKL:
 
 
 def t5_oracle(ours: T5Encoder, config: T5Config) -> T5EncoderModel:
-    """Build the transformers T5 encoder; the names are the same, but it holds its embedding under two."""
+    """Build the transformers T5 encoder; its state dict holds the embedding under two names."""
     theirs = T5EncoderModel(
         HFT5Config(
             vocab_size=config.vocab_size,
@@ -191,7 +191,7 @@ def t5_oracle(ours: T5Encoder, config: T5Config) -> T5EncoderModel:
 
 
 def clip_oracle(ours: CLIPTextEncoder, config: CLIPConfig) -> CLIPTextModel:
-    """Build the transformers CLIP text model. `eos_token_id=2` is FLUX's: the largest id is taken for the end token."""
+    """Build the transformers CLIP text model. With `eos_token_id=2`, as in FLUX, the largest id is the end token."""
     theirs = CLIPTextModel(
         CLIPTextConfig(
             vocab_size=config.vocab_size,
@@ -217,7 +217,7 @@ def scheduler_oracle() -> FlowMatchEulerDiscreteScheduler:
 
 
 def pipeline_oracle(flux: Flux, autoencoder: Autoencoder) -> FluxPipeline:
-    """Build the diffusers pipeline without its text half; it is to be called with prompt embeddings."""
+    """Build the diffusers pipeline without text encoders; it is called with prompt embeddings."""
     pipeline = FluxPipeline(
         scheduler=scheduler_oracle(),
         vae=autoencoder_oracle(autoencoder),

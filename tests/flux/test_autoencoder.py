@@ -1,4 +1,4 @@
-"""The autoencoder against diffusers' AutoencoderKL with the same random weights, and patches, which it lacks."""
+"""The autoencoder against diffusers' AutoencoderKL with the same random weights, and its patches."""
 
 from dataclasses import replace
 
@@ -36,7 +36,7 @@ def latents(config: AutoencoderConfig, rows: int, columns: int) -> Tensor:
 
 
 def fold(pixels: Tensor, patch: int) -> Tensor:
-    """Move each patch's pixels into channels, one by one: color, then row in the patch, then column."""
+    """Move the pixels of each patch into channels, in the order colour, row in the patch, column."""
     planes = [
         pixels[:, color, row::patch, column::patch]
         for color in range(pixels.shape[1])
@@ -83,7 +83,7 @@ def test_decoded_image_equals_diffusers_at_two_ratios(config: AutoencoderConfig,
     assert relative_error(autoencoder.decode(z), decoded_by_diffusers(autoencoder, z)) < 1e-5
 
 
-def test_epsilons_of_the_norms_equal_diffusers() -> None:
+def test_epsilons_of_norms_equal_diffusers() -> None:
     autoencoder = random_autoencoder(SHALLOW)
     fade(autoencoder, ("conv_in",))
     pixels, z = images(SHALLOW, 2, 5), latents(SHALLOW, 2, 5)
@@ -92,7 +92,7 @@ def test_epsilons_of_the_norms_equal_diffusers() -> None:
 
 
 @pytest.mark.parametrize("config", [SHALLOW, DEEP, PATCHED], ids=["shallow", "deep", "patched"])
-def test_decode_undoes_the_shape_of_encode(config: AutoencoderConfig) -> None:
+def test_decode_restores_shape_before_encode(config: AutoencoderConfig) -> None:
     autoencoder = random_autoencoder(config)
     pixels = images(config, 2, 5)
     z = autoencoder.encode(pixels)
@@ -100,13 +100,13 @@ def test_decode_undoes_the_shape_of_encode(config: AutoencoderConfig) -> None:
     assert autoencoder.decode(z).shape == pixels.shape
 
 
-def test_patch_folds_pixels_into_channels_before_encoding() -> None:
+def test_encoder_folds_patches_into_channels() -> None:
     patched = random_autoencoder(PATCHED)
     pixels = images(PATCHED, 3, 4)
     assert relative_error(patched.encode(pixels), without_patch(patched).encode(fold(pixels, 4))) < 1e-6
 
 
-def test_patch_unfolds_channels_into_pixels_after_decoding() -> None:
+def test_decoder_unfolds_channels_into_patches() -> None:
     patched = random_autoencoder(PATCHED)
     z = latents(PATCHED, 3, 4)
     assert relative_error(fold(patched.decode(z), 4), without_patch(patched).decode(z)) < 1e-6

@@ -1,4 +1,4 @@
-"""Every pass calls its `CancelCheck` before each stage, and stops when it raises."""
+"""Every forward pass calls its `CancelCheck` before each stage, and stops when the check raises."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -63,7 +63,7 @@ class EventLog:
 
 @dataclass(frozen=True)
 class Pass:
-    """A network's pass: its stages in any order, their expected number, and how to run it."""
+    """A forward pass of a network: its stages in any order, their expected number, and a function that runs it."""
 
     stages: list[nn.Module]
     count: int
@@ -98,7 +98,7 @@ def clip_pass() -> Pass:
 
 
 def stages_of(levels: nn.ModuleList, middle: nn.Module) -> Iterator[nn.Module]:
-    """The residual blocks, attentions and changes of resolution, found by the module tree."""
+    """The residual blocks, attentions and resamplings in the module tree."""
     for child in chain(*(level.children() for level in (*levels, middle))):
         yield from child if isinstance(child, nn.ModuleList) else (child,)
 
@@ -130,7 +130,7 @@ def test_cancel_check_is_called_before_every_stage(make: Callable[[], Pass]) -> 
 
 
 @PASSES
-def test_error_in_the_cancel_check_stops_the_pass(make: Callable[[], Pass]) -> None:
+def test_cancel_check_error_stops_forward_pass(make: Callable[[], Pass]) -> None:
     watched = make()
     log = EventLog(watched.stages, stop_at=3)
     with pytest.raises(Stop):
@@ -139,7 +139,7 @@ def test_error_in_the_cancel_check_stops_the_pass(make: Callable[[], Pass]) -> N
 
 
 @PASSES
-def test_network_can_be_used_again_after_a_stopped_pass(make: Callable[[], Pass]) -> None:
+def test_network_is_reusable_after_cancelled_pass(make: Callable[[], Pass]) -> None:
     watched = make()
     log = EventLog(watched.stages, stop_at=1)
     with pytest.raises(Stop):

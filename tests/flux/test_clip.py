@@ -17,7 +17,7 @@ def random_clip(config: CLIPConfig) -> CLIPTextEncoder:
 
 
 def random_ids(config: CLIPConfig, length: int) -> torch.Tensor:
-    """Two prompts that begin with the last id but one and end with the last; the second is padded with that, too."""
+    """Two prompts between begin token (the last id but one) and end token (the last id); the second one is padded."""
     end = config.vocab_size - 1
     ids = torch.randint(0, end - 1, (2, length), generator=torch.Generator().manual_seed(6))
     ids[:, 0] = end - 1
@@ -34,14 +34,14 @@ def test_pooled_vector_equals_transformers_at_two_lengths(config: CLIPConfig, sh
     assert relative_error(clip(ids), clip_oracle(clip, config)(input_ids=ids).pooler_output) < 1e-5
 
 
-def test_epsilon_of_the_norms_equals_transformers() -> None:
+def test_epsilon_of_norms_equals_transformers() -> None:
     clip = random_clip(NARROW)
     fade(clip, ("token_embedding", "position_embedding"))
     ids = random_ids(NARROW, 20)
     assert relative_error(clip(ids), clip_oracle(clip, NARROW)(input_ids=ids).pooler_output) < 1e-5
 
 
-def test_tokens_after_the_end_token_change_nothing() -> None:
+def test_tokens_after_end_token_are_ignored() -> None:
     clip = random_clip(NARROW)
     ids = random_ids(NARROW, 20)[1:]
     other = ids.clone()
@@ -49,7 +49,7 @@ def test_tokens_after_the_end_token_change_nothing() -> None:
     assert relative_error(clip(other), clip(ids)) < 1e-6
 
 
-def test_tokens_before_the_end_token_change_the_vector() -> None:
+def test_tokens_before_end_token_change_pooled_vector() -> None:
     clip = random_clip(NARROW)
     ids = random_ids(NARROW, 20)[1:]
     other = ids.clone()

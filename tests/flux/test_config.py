@@ -17,20 +17,20 @@ def parameters(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def test_schnell_transformer_has_the_published_size() -> None:
+def test_schnell_transformer_has_published_size() -> None:
     with torch.device("meta"):
         flux = Flux(SCHNELL.transformer)
     assert (tensors(flux), parameters(flux)) == (776, 11_891_178_560)
 
 
-def test_schnell_autoencoder_has_the_published_size() -> None:
+def test_schnell_autoencoder_has_published_size() -> None:
     with torch.device("meta"):
         autoencoder = Autoencoder(SCHNELL.autoencoder)
     assert (tensors(autoencoder), parameters(autoencoder)) == (244, 83_819_683)
     assert (tensors(autoencoder.decoder), parameters(autoencoder.decoder)) == (138, 49_545_475)
 
 
-def test_schnell_text_encoders_have_the_published_sizes() -> None:
+def test_schnell_text_encoders_have_published_sizes() -> None:
     with torch.device("meta"):
         t5, clip = T5Encoder(SCHNELL.t5), CLIPTextEncoder(SCHNELL.clip)
     assert (tensors(t5), parameters(t5)) == (219, 4_762_310_656)
@@ -38,7 +38,7 @@ def test_schnell_text_encoders_have_the_published_sizes() -> None:
 
 
 @pytest.mark.parametrize(("config", "pixels"), [(SCHNELL, 16), (SKETCH, 64)], ids=["schnell", "sketch"])
-def test_sizes_of_a_models_networks_match(config, pixels: int) -> None:
+def test_networks_of_model_have_matching_sizes(config, pixels: int) -> None:
     assert config.transformer.in_channels == 4 * config.autoencoder.z_channels
     assert config.transformer.vec_in_dim == config.clip.hidden_size
     assert config.transformer.context_in_dim == config.t5.d_model

@@ -1,4 +1,4 @@
-"""From token ids and noise to pixels: our loop against diffusers' FluxPipeline, with the same random weights."""
+"""From token ids and noise to pixels: the denoising loop against diffusers' FluxPipeline with the same weights."""
 
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -79,7 +79,7 @@ def prompt(seed: int) -> Prompt:
 
 
 def generate(networks: Networks, request: Prompt, width: int, height: int) -> np.ndarray:
-    """Our own pixels: (height, width, 3), uint8."""
+    """Return the pixels by allaprima's networks: (height, width, 3) uint8."""
     rows, columns = token_grid(width, height, CONFIG.token_px, CONFIG.native_tokens)
     x = pack(noise(SEED, CONFIG.autoencoder.z_channels, rows, columns)[None])
     condition = {
@@ -96,7 +96,7 @@ def generate(networks: Networks, request: Prompt, width: int, height: int) -> np
 
 
 def generate_with_diffusers(networks: Networks, request: Prompt, width: int, height: int) -> np.ndarray:
-    """The same by diffusers and transformers, except for the noise."""
+    """Return the pixels by diffusers and transformers, from the same noise."""
     start = noise(SEED, CONFIG.autoencoder.z_channels, height // CONFIG.token_px, width // CONFIG.token_px)[None]
     images = pipeline_oracle(networks.flux, networks.autoencoder)(
         prompt_embeds=t5_oracle(networks.t5, CONFIG.t5)(input_ids=request.t5_ids).last_hidden_state,
@@ -117,12 +117,12 @@ def test_pixels_equal_diffusers_at_two_ratios(networks: Networks, width: int, he
     theirs = generate_with_diffusers(networks, prompt(1), width, height)
     assert ours.shape == theirs.shape == (height, width, 3)
     assert np.abs(ours.astype(int) - theirs.astype(int)).max() <= 1
-    assert ours.std(axis=(0, 1)).min() > 25  # each color varies over the image
+    assert ours.std(axis=(0, 1)).min() > 25  # each colour varies over the image
     assert np.isin(ours, (0, 255)).mean() < 0.02
 
 
 @pytest.mark.parametrize("changed", ["t5_ids", "clip_ids"])
-def test_either_prompt_embedding_changes_the_image(networks: Networks, changed: str) -> None:
+def test_each_prompt_embedding_changes_image(networks: Networks, changed: str) -> None:
     first = prompt(1)
     second = replace(first, **{changed: getattr(prompt(2), changed)})
     ours, other = (generate(networks, request, 96, 64).astype(int) for request in (first, second))

@@ -41,7 +41,7 @@ def test_schedule_falls_evenly_from_noise_to_image(steps: int) -> None:
     assert [a - b for a, b in pairwise(path)] == pytest.approx([1 / steps] * steps)
 
 
-def test_exact_velocity_leads_from_noise_to_image_in_any_number_of_steps() -> None:
+def test_exact_velocity_reaches_image_in_any_step_count() -> None:
     noise, image = torch.randn(2, 1, 5, 8, generator=torch.Generator().manual_seed(1))
     for steps in STEPS:
         x, path = noise, schedule(steps)
@@ -50,14 +50,14 @@ def test_exact_velocity_leads_from_noise_to_image_in_any_number_of_steps() -> No
         assert relative_error(x, image) < 1e-6
 
 
-def test_velocity_to_the_image_is_exact_at_every_time() -> None:
+def test_velocity_to_image_is_exact_at_every_time() -> None:
     noise, image = torch.randn(2, 1, 5, 8, generator=torch.Generator().manual_seed(2))
     for steps in STEPS:
         for t in schedule(steps)[:-1]:
             assert relative_error(velocity_to(image, torch.lerp(image, noise, t), t), noise - image) < 1e-5
 
 
-def test_last_step_ends_at_the_predicted_image() -> None:
+def test_last_step_ends_at_predicted_image() -> None:
     img, finished = torch.randn(2, 1, 5, 8, generator=torch.Generator().manual_seed(3))
     assert relative_error(euler_step(img, velocity_to(finished.bfloat16(), img, 0.25), 0.25, 0.0), finished) < 1e-2
 

@@ -45,7 +45,7 @@ def test_tokens_equal_transformers_at_two_lengths(config: T5Config, share: float
     assert relative_error(t5(ids), t5_oracle(t5, config)(input_ids=ids).last_hidden_state) < 1e-5
 
 
-def test_epsilon_of_the_norms_equals_transformers() -> None:
+def test_epsilon_of_norms_equals_transformers() -> None:
     t5 = random_t5(NARROW)
     fade(t5, ("shared",))
     ids = random_ids(NARROW, 20)
@@ -59,13 +59,13 @@ def test_position_buckets_equal_transformers(buckets: int, farthest: int) -> Non
     assert relative_position_bucket(distance, buckets, farthest).equal(theirs)
 
 
-def test_padding_is_attended_to() -> None:
+def test_padding_tokens_are_attended_to() -> None:
     t5 = random_t5(NARROW)
     ids = random_ids(NARROW, 30)
     unpadded = ids[1:, :11]
     assert relative_error(t5(ids)[1:, :11], t5(unpadded)) > 0.1
 
 
-def test_only_the_first_block_holds_position_biases() -> None:
+def test_only_first_block_has_position_biases() -> None:
     names = [name for name in T5Encoder(NARROW).state_dict() if "relative" in name]
     assert names == ["encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight"]

@@ -23,7 +23,7 @@ def latents(rows: int, columns: int, batch: int = 1) -> torch.Tensor:
 
 @pytest.mark.parametrize("tile_rows", [1, 2, 3, 7, 1000])
 @pytest.mark.parametrize(("rows", "columns", "batch"), [(5, 3, 1), (4, 6, 2)])
-def test_tiles_of_any_height_give_the_plain_decoders_image(
+def test_tiled_decode_equals_plain_decode(
     monkeypatch: pytest.MonkeyPatch, rows: int, columns: int, batch: int, tile_rows: int
 ) -> None:
     autoencoder, z = random_autoencoder(), latents(rows, columns, batch)

@@ -76,14 +76,14 @@ def test_velocity_equals_diffusers_at_two_ratios(config: TransformerConfig, rows
     assert relative_error(flux(**given), velocity_of_diffusers(flux, given)) < 1e-5
 
 
-def test_epsilons_of_the_norms_equal_diffusers() -> None:
+def test_epsilons_of_norms_equal_diffusers() -> None:
     flux = random_flux(NARROW)
     fade(flux, ("img_in", "txt_in", "qkv", "linear1"))
     given = inputs(NARROW, 4, 9)
     assert relative_error(flux(**given), velocity_of_diffusers(flux, given)) < 1e-5
 
 
-def test_every_weight_and_every_input_changes_the_velocity() -> None:
+def test_every_weight_and_input_changes_velocity() -> None:
     flux = random_flux(NARROW)
     given = {name: value.clone().requires_grad_() for name, value in inputs(NARROW, 4, 9).items()}
     with torch.enable_grad():
@@ -92,14 +92,14 @@ def test_every_weight_and_every_input_changes_the_velocity() -> None:
     assert idle == []
 
 
-def test_samples_of_a_batch_are_independent() -> None:
+def test_batch_samples_are_independent() -> None:
     flux = random_flux(NARROW)
     given = inputs(NARROW, 4, 9)
     alone = [flux(**{name: value[i : i + 1] for name, value in given.items()}) for i in range(2)]
     assert relative_error(torch.cat(alone), flux(**given)) < 1e-5
 
 
-def test_velocity_has_the_dtype_of_the_weights() -> None:
+def test_velocity_has_dtype_of_weights() -> None:
     flux = random_flux(NARROW)
     given = inputs(NARROW, 4, 9)
     exact = flux(**given)
@@ -124,7 +124,7 @@ def test_batched_modulations_equal_those_of_each_step() -> None:
 
 
 @pytest.mark.parametrize(("rows", "columns"), [(12, 12), (7, 20), (1, 24), (1, 1)])
-def test_position_features_differ_for_every_token(rows: int, columns: int) -> None:
+def test_position_features_differ_between_tokens(rows: int, columns: int) -> None:
     (features,) = position_features(image_ids(rows, columns), 32)
     assert features.shape == (rows * columns, 32)
     assert features.abs().max() <= 1
@@ -132,12 +132,12 @@ def test_position_features_differ_for_every_token(rows: int, columns: int) -> No
     assert apart.min() > 1
 
 
-def test_position_features_of_some_tokens_equal_those_among_all() -> None:
+def test_position_features_do_not_depend_on_other_tokens() -> None:
     ids, some = image_ids(7, 20), [0, 3, 57, 58, 139]
     assert torch.equal(position_features(ids[:, some], 32), position_features(ids, 32)[:, some])
 
 
-def test_row_is_a_linear_function_of_the_position_features() -> None:
+def test_position_features_encode_row_linearly() -> None:
     (features,) = position_features(image_ids(12, 12), 32)
     rows = torch.nn.functional.one_hot(torch.arange(12).repeat_interleave(12)).float()
     read = features @ (torch.linalg.pinv(features, rtol=1e-3) @ rows)
@@ -145,7 +145,7 @@ def test_row_is_a_linear_function_of_the_position_features() -> None:
 
 
 @pytest.mark.parametrize("length", [1, 24, 144])
-def test_latent_stats_of_noise_have_unit_variance_and_depend_on_one_channel_each(length: int) -> None:
+def test_latent_stats_of_noise_have_unit_variance_per_channel(length: int) -> None:
     torch.manual_seed(0)
     noise = torch.randn(2000, length, 16)
 
@@ -162,7 +162,7 @@ def test_latent_stats_of_noise_have_unit_variance_and_depend_on_one_channel_each
 
 
 @pytest.mark.parametrize(("change", "count"), [({"pos_embed_channels": 8}, 8), ({"latent_stats": True}, 4)])
-def test_further_features_are_concatenated_to_the_latents(change: dict, count: int) -> None:
+def test_extra_features_are_concatenated_to_latents(change: dict, count: int) -> None:
     plain, extended = random_flux(NARROW), Flux(replace(NARROW, **change))
     weights = plain.state_dict()
     latents, given = weights["img_in.weight"], inputs(NARROW, 4, 9)

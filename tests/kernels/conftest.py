@@ -1,4 +1,4 @@
-"""Chooses the library that the kernels' tests call: the package's own, or one built with sanitizers."""
+"""Selects the library that the tests of the kernels call: that of the package, or one built with sanitizers."""
 
 import ctypes
 import os

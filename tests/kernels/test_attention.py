@@ -1,4 +1,4 @@
-"""Attention against torch's own, in float64."""
+"""Attention against torch's `scaled_dot_product_attention` in float64."""
 
 import pytest
 import torch
@@ -21,7 +21,7 @@ def draw(batch: int, heads: int, queries: int, keys: int, width: int) -> tuple[T
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5)])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_attention_equals_the_framework(shape: tuple[int, ...], dtype: torch.dtype, tolerance: float) -> None:
+def test_attention_equals_torch(shape: tuple[int, ...], dtype: torch.dtype, tolerance: float) -> None:
     q, k, v = (x.to(dtype) for x in draw(*shape))
     out = attention(q, k, v)
     exact = scaled_dot_product_attention(q.double(), k.double(), v.double())
@@ -29,7 +29,7 @@ def test_attention_equals_the_framework(shape: tuple[int, ...], dtype: torch.dty
     torch.testing.assert_close(out.double(), exact, rtol=0, atol=tolerance)
 
 
-def test_low_precision_stays_near_the_exact_value() -> None:
+def test_bfloat16_attention_is_close_to_float64() -> None:
     q, k, v = (x.bfloat16() for x in draw(2, 3, 33, 33, 24))
     out = attention(q, k, v)
     exact = scaled_dot_product_attention(q.double(), k.double(), v.double())
@@ -53,6 +53,6 @@ def test_chunked_attention_equals_unchunked(heads: int, queries: int, keys: int)
     torch.testing.assert_close(attention(q, k, v), torch.cat(whole, dim=1), rtol=0, atol=1e-6)
 
 
-def test_chunked_attention_equals_the_framework_for_each_sample_of_a_batch() -> None:
+def test_chunked_attention_equals_torch_for_batch() -> None:
     q, k, v = draw(2, 1, 4200, 4200, 4)
     torch.testing.assert_close(attention(q, k, v), scaled_dot_product_attention(q, k, v), rtol=0, atol=1e-5)

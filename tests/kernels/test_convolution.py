@@ -1,4 +1,4 @@
-"""Convolutions of row ranges, by torch's operations and compiled, against float64."""
+"""Convolutions of row ranges, compiled and in torch, against float64."""
 
 import pytest
 import torch
@@ -51,7 +51,9 @@ def convolve(convolution: Convolution, x: Tensor, rows_at_a_time: int = 2**20) -
 @SIZES
 @UPSAMPLE
 @pytest.mark.parametrize("fused", [False, True], ids=["alone", "with norm and residual"])
-def test_result_equals_float64_up_to_rounding(size: tuple[int, int, int, int], upsample: bool, fused: bool) -> None:
+def test_convolution_equals_float64_within_rounding(
+    size: tuple[int, int, int, int], upsample: bool, fused: bool
+) -> None:
     channels, out_channels, rows, columns = size
     factor = 2 if upsample else 1
     affine = Affine(torch.rand(1, channels) + 0.5, torch.randn(1, channels)) if fused else None
@@ -65,7 +67,7 @@ def test_result_equals_float64_up_to_rounding(size: tuple[int, int, int, int], u
 @AT_EVERY_LEVEL
 @SIZES
 @UPSAMPLE
-def test_bits_do_not_depend_on_threads_or_on_the_row_ranges(size: tuple[int, int, int, int], upsample: bool) -> None:
+def test_convolution_bits_do_not_depend_on_threads_or_rows(size: tuple[int, int, int, int], upsample: bool) -> None:
     channels, out_channels, rows, columns = size
     convolution = Convolution(layers(channels, out_channels), upsample=upsample)
     x = image(channels, rows, columns)
@@ -77,7 +79,7 @@ def test_bits_do_not_depend_on_threads_or_on_the_row_ranges(size: tuple[int, int
 @NEEDS_AVX512
 @AT_EVERY_LEVEL
 @pytest.mark.parametrize("channels", [16, 64])
-def test_result_may_overwrite_the_residual(channels: int) -> None:
+def test_convolution_may_overwrite_residual(channels: int) -> None:
     x, residual = image(channels, 9, 11), image(24, 9, 11)
     convolution = Convolution(layers(channels, 24), residual=residual)
     apart = convolve(convolution, x)
@@ -89,7 +91,7 @@ def test_result_may_overwrite_the_residual(channels: int) -> None:
 @AT_EVERY_LEVEL
 @pytest.mark.parametrize("channels", [16, 64])
 @pytest.mark.parametrize("value", [torch.inf, torch.nan])
-def test_non_finite_pixel_affects_only_its_neighbourhood(channels: int, value: float) -> None:
+def test_non_finite_pixel_affects_only_its_neighbours(channels: int, value: float) -> None:
     x = image(channels, 12, 12)
     x[0, 5, 6, 6] = value
     finite = torch.isfinite(convolve(Convolution(layers(channels, 8)), x)).all(dim=1)[0]
@@ -101,7 +103,7 @@ def test_non_finite_pixel_affects_only_its_neighbourhood(channels: int, value: f
 
 @NEEDS_AVX512
 @AT_EVERY_LEVEL
-def test_channels_last_weight_gives_the_same_result() -> None:
+def test_channels_last_weight_gives_same_result() -> None:
     convolution, x = Convolution(layers(64, 24)), image(64, 5, 6)
     before = convolve(convolution, x)
     convolution.conv.to(memory_format=torch.channels_last)
@@ -134,7 +136,7 @@ def test_group_affine_equals_group_norm(channels: int, groups: int, rows: int, c
 
 @NEEDS_AVX512
 @AT_EVERY_LEVEL
-def test_pointwise_equals_a_1x1_convolution() -> None:
+def test_pointwise_equals_1x1_convolution() -> None:
     conv, x = layers(34, 21, 1), image(34, 5, 7)
     actual = pointwise(conv, x)
     assert actual.shape == (1, 21, 5, 7)
@@ -144,7 +146,7 @@ def test_pointwise_equals_a_1x1_convolution() -> None:
 
 @UPSAMPLE
 @pytest.mark.parametrize("rows_at_a_time", [1, 2, 3, 100])
-def test_torch_version_equals_float64_for_any_row_ranges(upsample: bool, rows_at_a_time: int) -> None:
+def test_torch_convolution_equals_float64_for_any_row_ranges(upsample: bool, rows_at_a_time: int) -> None:
     affine = Affine(torch.rand(1, 6) + 0.5, torch.randn(1, 6))
     convolution = Convolution(nn.Conv2d(6, 4, 3, padding=1).requires_grad_(requires_grad=False), affine, upsample)
     x = torch.randn(1, 6, 7, 5)

@@ -1,4 +1,4 @@
-"""Loading of the compiled library, and the level in use."""
+"""Loading of the compiled library, and its instruction set level."""
 
 import os
 import shutil
@@ -16,7 +16,7 @@ AVX512 = {"avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_vnni", "avx512_
 AMX = AVX512 | {"amx_tile", "amx_int8", "amx_bf16"}
 
 
-def test_highest_level_that_the_cpu_supports_is_used() -> None:
+def test_highest_supported_isa_level_is_used() -> None:
     if not shutil.which("g++"):
         pytest.skip("no compiler here")
     if not cpu_flags() >= {"avx2", "fma"} or library.LIMIT_VARIABLE in os.environ:
@@ -26,7 +26,7 @@ def test_highest_level_that_the_cpu_supports_is_used() -> None:
     assert library.level() == (IsaLevel.AMX if cpu_flags() >= AMX else expected)
 
 
-def test_library_is_loaded_by_the_first_call_and_reads_its_variable_then() -> None:
+def test_library_and_level_are_read_at_first_call() -> None:
     code = (
         "import os; from allaprima.kernels import library;"
         "print(library.library.cache_info().currsize);"
@@ -37,7 +37,7 @@ def test_library_is_loaded_by_the_first_call_and_reads_its_variable_then() -> No
     assert run.stdout.split() == ["0", "TORCH"]
 
 
-def test_limited_lowers_the_level_inside_the_context() -> None:
+def test_limited_lowers_isa_level_inside_context() -> None:
     before = library.level()
     with library.limited(IsaLevel.TORCH):
         assert library.level() == IsaLevel.TORCH

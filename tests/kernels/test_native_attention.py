@@ -1,4 +1,4 @@
-"""The compiled attention, and norm and rotary positions of queries and keys, against float64."""
+"""The compiled attention and `qk_norm_rope` against float64."""
 
 import pytest
 import torch
@@ -29,7 +29,7 @@ Heads = tuple[Tensor, Tensor, Tensor]
 
 
 def heads(batch: int, count: int, queries: int, keys: int, width: int) -> Heads:
-    """Return q, k and v as views of rows, as the networks make them."""
+    """Return q, k and v as views of fused rows, as in the networks."""
     q = draw(batch, queries, count * width).unflatten(-1, (count, width)).transpose(1, 2)
     k, v = draw(batch, keys, 2 * count * width).unflatten(-1, (2, count, width)).permute(2, 0, 3, 1, 4)
     return q, k, v
@@ -41,14 +41,14 @@ def exact(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None, scale: fl
 
 
 @SHAPES
-def test_attention_equals_float64_up_to_rounding(shape: tuple[int, ...]) -> None:
+def test_attention_equals_float64_within_rounding(shape: tuple[int, ...]) -> None:
     q, k, v = heads(*shape)
     assert error(attention(q, k, v), exact(q, k, v)) < 2 * ROUNDING
     bias = torch.randn(1, *shape[1:4]).bfloat16()
     assert error(attention(q, k, v, bias=bias, scale=0.5), exact(q, k, v, bias, 0.5)) < 4 * ROUNDING
 
 
-def test_result_is_written_into_a_slice_of_wider_rows() -> None:
+def test_attention_writes_into_slice_of_wider_rows() -> None:
     q, k, v = heads(1, 4, 60, 60, 32)
     wide = torch.zeros(1, 60, 200).bfloat16()
     out = wide[..., 40:168].unflatten(-1, (4, 32)).transpose(1, 2)
@@ -59,13 +59,13 @@ def test_result_is_written_into_a_slice_of_wider_rows() -> None:
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 300, 700, 64), (1, 24, 70, 70, 32)], ids=str)
-def test_bits_do_not_depend_on_threads_or_other_queries(shape: tuple[int, ...]) -> None:
+def test_attention_bits_do_not_depend_on_threads_or_queries(shape: tuple[int, ...]) -> None:
     q, k, v = heads(*shape)
     assert same_bits_with_any_threads(lambda: attention(q, k, v))
     assert torch.equal(attention(q, k, v)[:, :, 51:53], attention(q[:, :, 51:53], k, v))
 
 
-def test_no_memory_is_read_past_the_last_row() -> None:
+def test_attention_reads_no_memory_past_last_row() -> None:
     q, k, v = (draw(1, 33, 1, 64) for _ in range(3))
     expected = attention(*(x.transpose(1, 2) for x in (q, k, v))).clone()
     assert torch.equal(attention(*(at_the_end_of_memory(x).transpose(1, 2) for x in (q, k, v))), expected)
@@ -76,7 +76,7 @@ def test_large_logits_neither_overflow_nor_vanish() -> None:
     assert error(attention(q, k, v), exact(q, k, v)) < 4 * ROUNDING
 
 
-def test_queries_may_be_slices_of_rows_of_odd_width() -> None:
+def test_queries_may_be_slices_of_odd_width_rows() -> None:
     wide = draw(1, 60, 3 * 64 + 1)
     q, k, v = (wide[..., i * 64 : (i + 1) * 64].unflatten(-1, (2, 32)).transpose(1, 2) for i in range(3))
     assert torch.equal(
@@ -84,14 +84,14 @@ def test_queries_may_be_slices_of_rows_of_odd_width() -> None:
     )
 
 
-def test_bias_of_minus_infinity_masks_a_whole_block_of_keys() -> None:
+def test_minus_infinity_bias_masks_block_of_keys() -> None:
     q, k, v = heads(1, 2, 60, 1100, 64)
     bias = torch.zeros(1, 2, 60, 1100)
     bias[..., :600] = -torch.inf
     assert error(attention(q, k, v, bias=bias), exact(q, k, v, bias)) < 4 * ROUNDING
 
 
-def test_zero_queries_give_an_empty_result() -> None:
+def test_zero_queries_give_empty_result() -> None:
     q, k, v = heads(1, 2, 0, 5, 64)
     assert attention(q, k, v).shape == (1, 2, 0, 64)
 
@@ -101,13 +101,13 @@ def test_zero_keys_give_nan() -> None:
     assert attention(q, k, v).isnan().all()
 
 
-def test_queries_of_zeros_give_the_mean_of_the_values() -> None:
+def test_zero_valued_queries_give_mean_of_values() -> None:
     q, k, v = heads(1, 2, 5, 77, 64)
     assert error(attention(0 * q, k, v), v.double().mean(dim=2, keepdim=True).expand(1, 2, 5, 64)) < 2 * ROUNDING
 
 
 @pytest.mark.parametrize("value", [torch.inf, torch.nan])
-def test_non_finite_query_affects_only_its_own_row(value: float) -> None:
+def test_non_finite_query_affects_only_its_row(value: float) -> None:
     q, k, v = heads(1, 2, 60, 80, 64)
     before = attention(q, k, v).clone()
     q[0, 1, 7, 3] = value

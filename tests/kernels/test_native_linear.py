@@ -1,4 +1,4 @@
-"""The compiled linears against float64: odd shapes and values, batches, any number of threads."""
+"""The compiled linears against float64: odd shapes, extreme values, batches and thread counts."""
 
 import pytest
 import torch
@@ -29,7 +29,7 @@ AnyLinear = Linear | Int8Linear
 
 
 def make_linear(kind: type[AnyLinear], columns: int, rows: int, *, bias: bool = True) -> tuple[AnyLinear, Tensor]:
-    """Return a linear and, in float64, the weight that it multiplies with."""
+    """Return a linear and its effective weight in float64."""
     plain = Linear(columns, rows, bias=bias).bfloat16().requires_grad_(requires_grad=False)
     if kind is Linear:
         return plain, plain.weight.double()
@@ -40,7 +40,7 @@ def make_linear(kind: type[AnyLinear], columns: int, rows: int, *, bias: bool = 
 
 
 def exact(linear: AnyLinear, weight: Tensor, x: Tensor) -> Tensor:
-    """Return the linear's result in float64, of the activations that it multiplies."""
+    """Return the result of a linear in float64; activations of int8 linears are quantized first."""
     values = x.double()
     if isinstance(linear, Int8Linear):
         packed, scale = quantize_rows(x.reshape(-1, x.shape[-1]))
@@ -51,7 +51,7 @@ def exact(linear: AnyLinear, weight: Tensor, x: Tensor) -> Tensor:
 @KINDS
 @SHAPES
 @pytest.mark.parametrize("bias", [True, False])
-def test_product_equals_float64_up_to_rounding(kind: type[AnyLinear], shape: tuple[int, int, int], bias: bool) -> None:
+def test_linear_equals_float64_within_rounding(kind: type[AnyLinear], shape: tuple[int, int, int], bias: bool) -> None:
     tokens, columns, rows = shape
     linear, weight = make_linear(kind, columns, rows, bias=bias)
     x = draw(tokens, columns)
@@ -72,7 +72,7 @@ def test_epilogue_is_applied_in_order(kind: type[AnyLinear]) -> None:
 
 
 @KINDS
-def test_slice_of_the_rows_gives_that_slice_of_the_result(kind: type[AnyLinear]) -> None:
+def test_row_slice_gives_same_slice_of_result(kind: type[AnyLinear]) -> None:
     linear, _ = make_linear(kind, 66, 200)
     x = draw(9, 66)
     whole = linear(x)
@@ -103,7 +103,7 @@ def test_activations_may_be_slices_of_wider_rows(kind: type[AnyLinear]) -> None:
 
 @KINDS
 @pytest.mark.parametrize(("tokens", "columns", "rows"), [(3, 3100, 70), (400, 3100, 64), (40, 3104, 2000)])
-def test_bits_do_not_depend_on_threads_or_the_rest_of_the_batch(
+def test_linear_bits_do_not_depend_on_threads_or_batch(
     kind: type[AnyLinear], tokens: int, columns: int, rows: int
 ) -> None:
     linear, _ = make_linear(kind, columns, rows)
@@ -114,7 +114,7 @@ def test_bits_do_not_depend_on_threads_or_the_rest_of_the_batch(
 
 @KINDS
 @pytest.mark.parametrize("value", [torch.inf, -torch.inf, torch.nan])
-def test_non_finite_token_affects_only_itself(kind: type[AnyLinear], value: float) -> None:
+def test_non_finite_token_affects_only_its_result(kind: type[AnyLinear], value: float) -> None:
     linear, _ = make_linear(kind, 64, 70)
     x = draw(9, 64)
     before = linear(x)
@@ -126,7 +126,7 @@ def test_non_finite_token_affects_only_itself(kind: type[AnyLinear], value: floa
 
 
 @KINDS
-def test_zeros_give_the_bias_and_outliers_stay_accurate(kind: type[AnyLinear]) -> None:
+def test_zeros_give_bias_and_outliers_are_accurate(kind: type[AnyLinear]) -> None:
     linear, weight = make_linear(kind, 128, 40)
     assert torch.equal(linear(torch.zeros(3, 128).bfloat16()), linear.bias.expand(3, 40))
     x = draw(5, 128)
@@ -135,7 +135,7 @@ def test_zeros_give_the_bias_and_outliers_stay_accurate(kind: type[AnyLinear]) -
 
 
 @pytest.mark.parametrize("shape", [(257, 192, 72), (13, 5002, 129)], ids=str)
-def test_int8_has_the_same_bits_at_every_level(shape: tuple[int, int, int]) -> None:
+def test_int8_linear_has_same_bits_at_every_level(shape: tuple[int, int, int]) -> None:
     tokens, columns, rows = shape
     linear, _ = make_linear(Int8Linear, columns, rows)
     x = draw(tokens, columns)
@@ -146,7 +146,7 @@ def test_int8_has_the_same_bits_at_every_level(shape: tuple[int, int, int]) -> N
 
 @KINDS
 @pytest.mark.parametrize("tokens", [1, 15, 17, 33])
-def test_no_memory_is_read_past_the_last_row(kind: type[AnyLinear], tokens: int) -> None:
+def test_linear_reads_no_memory_past_last_row(kind: type[AnyLinear], tokens: int) -> None:
     linear, weight = make_linear(kind, 64, 40)
     x = at_the_end_of_memory(draw(tokens, 64))
     assert error(linear(x), exact(linear, weight, x)) < ROUNDING
@@ -184,7 +184,7 @@ def test_native_quantization_equals_quantize_rows(columns: int) -> None:
 
 
 @KINDS
-def test_torch_version_gives_the_same_up_to_rounding(kind: type[AnyLinear]) -> None:
+def test_torch_linear_equals_native_within_rounding(kind: type[AnyLinear]) -> None:
     linear, _ = make_linear(kind, 192, 72)
     x, gate, residual = draw(1, 50, 192), draw(1, 1, 72), draw(1, 50, 72)
     epilogue = Epilogue(gelu=True, gate=gate, residual=residual)
@@ -194,7 +194,7 @@ def test_torch_version_gives_the_same_up_to_rounding(kind: type[AnyLinear]) -> N
 
 
 @KINDS
-def test_zero_tokens_or_rows_give_an_empty_result(kind: type[AnyLinear]) -> None:
+def test_zero_tokens_or_rows_give_empty_result(kind: type[AnyLinear]) -> None:
     linear, _ = make_linear(kind, 64, 48)
     assert linear(draw(1, 0, 64)).shape == (1, 0, 48)
     assert linear(draw(1, 3, 64), rows=slice(0)).shape == (1, 3, 0)

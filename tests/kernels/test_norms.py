@@ -1,4 +1,4 @@
-"""Norms against float64, by torch's operations and compiled."""
+"""Norms, compiled and in torch, against float64."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Quantized linears against the plain ones that they replace: odd shapes, outliers, zeros and infinities."""
+"""Quantized linears against plain linears: odd shapes, outliers, zeros and non-finite values."""
 
 import pytest
 import torch
@@ -41,7 +41,7 @@ def error(actual: Tensor, expected: Tensor) -> float:
 
 @EVERY_KIND
 @SHAPES
-def test_quantized_linear_is_close_to_the_plain_one(kind: type[QuantizedLinear], shape: tuple[int, int, int]) -> None:
+def test_quantized_linear_is_close_to_plain_linear(kind: type[QuantizedLinear], shape: tuple[int, int, int]) -> None:
     plain, x = random(*shape)
     actual = packed(kind, plain)(x)
     assert actual.dtype == x.dtype
@@ -68,7 +68,7 @@ def test_dequantized_weight_is_within_half_a_step(kind: type[QuantizedLinear]) -
 
 
 @pytest.mark.parametrize("kind", [Int8Linear, Float8Linear])
-def test_outlier_token_does_not_change_the_others(kind: type[QuantizedLinear]) -> None:
+def test_outlier_token_does_not_change_other_tokens(kind: type[QuantizedLinear]) -> None:
     plain, x = random(4, 64, 8)
     linear = packed(kind, plain)
     before = linear(x)
@@ -79,7 +79,7 @@ def test_outlier_token_does_not_change_the_others(kind: type[QuantizedLinear]) -
 
 
 @pytest.mark.parametrize("kind", [Int8Linear, Int8WeightLinear, Int4WeightLinear])
-def test_token_gives_the_same_result_alone_and_in_a_batch(kind: type[QuantizedLinear]) -> None:
+def test_token_result_does_not_depend_on_batch(kind: type[QuantizedLinear]) -> None:
     plain, x = random(40, 192, 24)
     linear = packed(kind, plain)
     if kind is Int8Linear:
@@ -89,7 +89,7 @@ def test_token_gives_the_same_result_alone_and_in_a_batch(kind: type[QuantizedLi
 
 
 @EVERY_KIND
-def test_zeros_give_the_bias(kind: type[QuantizedLinear]) -> None:
+def test_zero_input_or_weight_gives_bias(kind: type[QuantizedLinear]) -> None:
     plain, _ = random(1, 64, 8)
     assert torch.equal(packed(kind, plain)(torch.zeros(2, 64)), plain.bias.expand(2, 8))
     plain.weight.zero_()
@@ -98,7 +98,7 @@ def test_zeros_give_the_bias(kind: type[QuantizedLinear]) -> None:
 
 @EVERY_KIND
 @pytest.mark.parametrize("value", [torch.inf, -torch.inf, torch.nan])
-def test_non_finite_token_affects_only_itself(kind: type[QuantizedLinear], value: float) -> None:
+def test_non_finite_token_affects_only_its_result(kind: type[QuantizedLinear], value: float) -> None:
     plain, x = random(3, 64, 8)
     x[1, 4] = value
     finite = torch.isfinite(packed(kind, plain)(x)).all(dim=1)
@@ -106,7 +106,7 @@ def test_non_finite_token_affects_only_itself(kind: type[QuantizedLinear], value
 
 
 @EVERY_KIND
-def test_chunk_size_does_not_change_the_result(kind: type[QuantizedLinear], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_chunk_size_does_not_change_result(kind: type[QuantizedLinear], monkeypatch: pytest.MonkeyPatch) -> None:
     plain, x = random(9, 64, 24)
     whole = packed(kind, plain)
     before = whole(x)
@@ -117,7 +117,7 @@ def test_chunk_size_does_not_change_the_result(kind: type[QuantizedLinear], monk
 
 
 @pytest.mark.parametrize(("kind", "bits"), [(Int8Linear, 8.0), (Int4WeightLinear, 4.5), (Float8Linear, 8.0)])
-def test_packed_weight_has_the_expected_size(kind: type[QuantizedLinear], bits: float) -> None:
+def test_packed_weight_has_expected_size(kind: type[QuantizedLinear], bits: float) -> None:
     tensors = kind.pack(torch.empty(512, 4096, device="meta"))
     actual = sum(tensor.nbytes for tensor in tensors.values()) * 8 / (512 * 4096)
     assert actual == pytest.approx(bits, rel=2e-3)

@@ -17,7 +17,7 @@ def new_thread() -> Iterator[ThreadPoolExecutor]:
         yield pool
 
 
-def test_block_is_reused_when_no_tensor_uses_it(new_thread: ThreadPoolExecutor) -> None:
+def test_unused_block_is_reused(new_thread: ThreadPoolExecutor) -> None:
     def work() -> None:
         like = torch.zeros(1)
         first = workspace.empty((1024, 1024), like)
@@ -44,7 +44,7 @@ def test_block_is_reused_when_no_tensor_uses_it(new_thread: ThreadPoolExecutor) 
     ],
     ids=["slice", "other dtype", "numpy view", "memoryview", "storage"],
 )
-def test_memory_is_not_reused_while_a_view_of_it_is_held(
+def test_memory_is_not_reused_while_view_exists(
     new_thread: ThreadPoolExecutor, view_of: Callable[[Tensor], object]
 ) -> None:
     def work() -> None:
@@ -61,7 +61,7 @@ def test_memory_is_not_reused_while_a_view_of_it_is_held(
     new_thread.submit(work).result()
 
 
-def test_block_is_not_reused_while_a_numpy_view_of_it_is_held() -> None:
+def test_block_is_not_reused_while_numpy_view_exists() -> None:
     blocks = workspace.Workspace()
     array = blocks.take(2**20)
     address, view = array.ctypes.data, array[7:]
@@ -71,7 +71,7 @@ def test_block_is_not_reused_while_a_numpy_view_of_it_is_held() -> None:
     assert blocks.take(2**20).ctypes.data == address
 
 
-def test_block_is_not_used_for_a_much_smaller_tensor(new_thread: ThreadPoolExecutor) -> None:
+def test_block_is_not_used_for_much_smaller_tensor(new_thread: ThreadPoolExecutor) -> None:
     def work() -> None:
         like = torch.zeros(1)
         address = workspace.empty((2048, 1024), like).data_ptr()
@@ -81,7 +81,7 @@ def test_block_is_not_used_for_a_much_smaller_tensor(new_thread: ThreadPoolExecu
     new_thread.submit(work).result()
 
 
-def test_idle_blocks_are_freed_beyond_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_idle_blocks_are_freed_beyond_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workspace, "LIMIT", 10 * 2**20)
     memory = workspace.Workspace()
     held = memory.take(4 * 2**20)

@@ -1,4 +1,4 @@
-"""The backends that the contract tests run against: one more is one entry here."""
+"""The database and object store backends that the contract tests run against."""
 
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -10,23 +10,30 @@ from allaprima.domain.ports import ObjectStore
 from allaprima.store.database import Database
 from allaprima.store.objects.local import LocalObjectStore
 from allaprima.store.sqlite import open_sqlite
+from store.sqlite_file import write_empty_database
 
-#: Opens a database for the tests; a backend with a server makes an empty one there, named after the folder.
-BACKENDS: dict[str, Callable[[Path], Awaitable[Database]]] = {"sqlite": open_sqlite}
 
-#: Opens an empty object store.
+async def open_migrated_sqlite(folder: Path) -> Database:
+    write_empty_database(folder)
+    return await open_sqlite(folder)
+
+
+#: Functions that open the database of a folder, empty at first, by backend.
+BACKENDS: dict[str, Callable[[Path], Awaitable[Database]]] = {"sqlite": open_migrated_sqlite}
+
+#: Functions that open an empty object store in a folder, by backend.
 OBJECT_STORES: dict[str, Callable[[Path], ObjectStore]] = {"local": LocalObjectStore}
 
 
 async def query(database: Database, statement: str, **parameters: Any) -> list[tuple[Any, ...]]:
-    """Return what a statement in SQL finds."""
+    """Return the rows of an SQL query."""
     return await database.read(
         lambda connection: [tuple(row) for row in connection.execute(text(statement), parameters)]
     )
 
 
 async def run(database: Database, statement: str, **parameters: Any) -> int:
-    """Run a statement that writes; return how many rows it changed."""
+    """Run a writing SQL statement; return the number of changed rows."""
     return await database.write(lambda connection: connection.execute(text(statement), parameters).rowcount)
 
 

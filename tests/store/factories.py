@@ -17,7 +17,7 @@ _numbers = itertools.count()
 
 
 def new_job(owner: ApiKey, request: GenerationRequest = REQUEST, created_at: float = NOON, **fields: Any) -> Job:
-    """A queued job with the next id. fields: of the job and of its options."""
+    """Return a queued job with the next id. fields: values of the job and of its options."""
     options = {name: fields.pop(name) for name in tuple(fields) if name in JobOptions.model_fields}
     return Job(
         id=f"job-{next(_numbers):06}",
@@ -32,7 +32,7 @@ def new_job(owner: ApiKey, request: GenerationRequest = REQUEST, created_at: flo
 
 
 def new_image(job: Job, position: int = 0, **fields: Any) -> StoredImage:
-    """A row of an image that expires a minute after noon."""
+    """Return an image row that expires a minute after noon."""
     image = StoredImage(
         id=f"{job.id}-{position}-{next(_numbers)}",
         job_id=job.id,
@@ -51,12 +51,12 @@ def new_image(job: Job, position: int = 0, **fields: Any) -> StoredImage:
 
 
 def new_outcome(*images: StoredImage, credits_: int = 0, **fields: Any) -> JobOutcome:
-    """The end of a job that is charged for one image."""
+    """Return the outcome of a job that is charged for one image."""
     result = RESULT.model_copy(update={"credits": credits_})
     return JobOutcome(**{"result": result, "images": images, "charged": 1, "megapixels": 0.25} | fields)
 
 
 def new_entry(credits_: int, created_at: float = NOON, **fields: Any) -> LedgerEntry:
-    """A payment with the next id."""
+    """Return a payment with the next id."""
     values = {"direction": EntryDirection.TOPUP, "type": EntryType.PAYMENT}
     return LedgerEntry(id=f"entry-{next(_numbers):06}", created_at=created_at, credits=credits_, **values | fields)

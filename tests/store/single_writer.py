@@ -1,11 +1,11 @@
-"""Every statement of the store that is right only because one transaction writes at a time.
+"""Every statement of the store that is correct only because one transaction writes at a time.
 
 Each entry names a race: two transactions that a backend with concurrent writers could interleave. A test of the same
 name in tests/store/test_races.py runs them concurrently on every backend. A backend that lets several transactions
 write at a time prevents each race as its entry says; its writes are READ COMMITTED and take their locks in one order:
 idempotency record, job, key, account, usage bucket, admission lock.
 
-Not listed: single conditional statements (`UPDATE ... WHERE state = ...`), which are right on every backend, and
+Not listed: single conditional statements (`UPDATE ... WHERE state = ...`), which are correct on every backend, and
 `outbox.due`, which relies on one sender process rather than on one writer.
 """
 
@@ -14,27 +14,27 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Race:
-    """Two writers that one writer keeps apart."""
+    """A race between two transactions that a single writer prevents."""
 
-    #: Also the name of its test, after `test_`.
+    #: The name of its test without `test_`.
     name: str
-    #: The function with the statements, its path below `allaprima.store`.
+    #: Path of the function with the statements, below `allaprima.store`.
     function: str
-    #: What two concurrent writers would do wrong.
+    #: The wrong result of two concurrent writers.
     hazard: str
-    #: How PostgreSQL has to prevent it.
+    #: The locks or clauses that prevent the race in PostgreSQL.
     postgresql: str
 
 
 RACES = (
     Race(
-        "the_queue_holds_no_more_jobs_than_its_size",
+        "queue_holds_no_more_jobs_than_its_size",
         "job_transitions._admit",
         "Both count one job less than the queue holds, and both insert.",
         "pg_advisory_xact_lock of the queue before the count, held until the commit.",
     ),
     Race(
-        "every_job_of_a_key_has_its_own_turn",
+        "jobs_of_key_have_distinct_turns",
         "fair_queue.next_turn",
         "Both read the same last turn of the key, and two jobs get one turn.",
         "Under the advisory lock of the queue, with the count and the insert.",
@@ -46,113 +46,113 @@ RACES = (
         "FOR UPDATE SKIP LOCKED on the head and on the key's most urgent job; the lease checks its row count.",
     ),
     Race(
-        "a_usage_bucket_counts_every_job",
+        "usage_bucket_counts_every_job",
         "charges._add_to_bucket",
         "Both find no bucket to update, and the second insert violates the primary key: its job does not end.",
         "INSERT ... ON CONFLICT DO UPDATE SET x = usage_buckets.x + excluded.x.",
     ),
     Race(
-        "a_key_holds_no_more_than_its_limit",
+        "key_holds_no_more_than_its_limit",
         "charges.hold",
         "Both read what the key has spent and holds, and both hold the last credits below its limit.",
         "SELECT ... FOR NO KEY UPDATE of the key before the check.",
     ),
     Race(
-        "no_charge_of_a_key_is_lost",
+        "no_charge_of_key_is_lost",
         "charges._spend",
         "Both read the key's sums and write what they computed: one charge and one release are lost.",
         "SELECT ... FOR NO KEY UPDATE of the key first, always before the account.",
     ),
     Race(
-        "a_key_prefix_is_stored_once",
+        "key_prefix_is_stored_once",
         "keys._is_taken",
         "Both find the prefix free, and the second insert or rotation violates the unique constraint.",
         "INSERT ... ON CONFLICT DO NOTHING RETURNING; a rotation in a savepoint, with its unique violation caught.",
     ),
     Race(
-        "a_new_limit_counts_every_charge",
+        "new_limit_counts_every_charge",
         "keys.KeyRepository.change",
         "The sum of the charges is read, another transaction charges the key, and the older sum is written.",
         "SELECT ... FOR NO KEY UPDATE of the key before the sum.",
     ),
     Race(
-        "equal_requests_create_one_job",
+        "replayed_requests_create_one_job",
         "idempotency.find_resource",
         "Both find no record, and both create a job.",
         "Before the job, INSERT ... ON CONFLICT DO UPDATE ... WHERE the record has expired RETURNING; a transaction "
         "that gets no row reads the record.",
     ),
     Race(
-        "an_expired_record_is_replaced_once",
+        "expired_record_is_replaced_once",
         "idempotency.keep_resource",
         "Both delete the record and insert their own: the second violates the primary key, or deletes the first's.",
         "The same INSERT ... ON CONFLICT DO UPDATE; nothing is deleted.",
     ),
     Race(
-        "a_webhook_url_has_one_endpoint",
+        "webhook_url_has_one_endpoint",
         "outbox.Outbox._add",
         "Both find no endpoint, and the second insert violates the unique constraint.",
         "INSERT ... ON CONFLICT (account_id, url) DO NOTHING RETURNING, then a read.",
     ),
     Race(
-        "a_deleted_endpoint_leaves_no_delivery",
+        "deleted_endpoint_leaves_no_delivery",
         "outbox.Outbox.delete_endpoint",
         "A job ends between the deletion of the deliveries and of the endpoint: the foreign key refuses the second.",
         "SELECT ... FOR UPDATE of the endpoint before its deliveries are deleted.",
     ),
     Race(
-        "a_job_ends_while_its_endpoint_is_deleted",
+        "job_ends_while_endpoint_is_deleted",
         "outbox.enqueue",
         "The endpoint is read, then deleted or disabled by another transaction: the insert violates the foreign key, "
         "so that the job does not end, or the delivery of a disabled endpoint is never removed.",
         "SELECT ... FOR KEY SHARE of the endpoint; disabling and deleting it take FOR UPDATE.",
     ),
     Race(
-        "an_equal_request_rotates_the_secret_once",
+        "replayed_request_rotates_secret_once",
         "outbox.Outbox.rotate_secret",
         "Both find no record, and both rotate: the secret that was valid before is lost.",
         "The idempotency record first, by INSERT ... ON CONFLICT.",
     ),
     Race(
-        "an_empty_store_gets_one_first_account",
+        "empty_store_gets_one_account",
         "accounts.AccountRepository.first",
         "Both find no account, and both insert one.",
         "pg_advisory_xact_lock before the read; the command line alone creates accounts there.",
     ),
     Race(
-        "a_request_has_one_cached_result",
+        "request_has_one_cached_result",
         "job_transitions._succeed",
         "Both delete the older result and insert their own: the second violates the primary key, so that its job does "
         "not succeed.",
         "INSERT ... ON CONFLICT (account_id, fingerprint) DO UPDATE SET job_id = excluded.job_id.",
     ),
     Race(
-        "a_cancel_request_reaches_a_job_that_is_being_leased",
+        "cancel_request_reaches_job_during_lease",
         "job_transitions.JobTransitions.request_cancel",
         "The job is read as queued and leased by another transaction: the answer names a state that it never had, or "
         "marks a finished job.",
         "SELECT ... FOR UPDATE of the job first.",
     ),
     Race(
-        "a_job_is_removed_once",
+        "job_is_removed_once",
         "job_transitions.JobTransitions.remove",
         "Both read the same file names and both answer that they removed the job.",
         "SELECT ... FOR UPDATE of the job first.",
     ),
     Race(
-        "a_missed_start_is_reported_once",
+        "missed_start_is_reported_once",
         "job_transitions.JobTransitions.fail_missed_starts",
         "Both read the late jobs; the second reports jobs as failed that the first failed, or that were leased since.",
         "FOR UPDATE SKIP LOCKED on the late jobs; only those that the update moved are reported.",
     ),
     Race(
-        "a_crash_is_counted_once",
+        "crash_is_counted_once",
         "job_transitions.JobTransitions.recover",
         "Both count a crash of the same jobs, which fail after half as many crashes.",
         "Workers recover the jobs of a worker whose lease has expired, under a lock of that worker's row.",
     ),
     Race(
-        "an_unreadable_job_ends_once",
+        "unreadable_job_ends_once",
         "job_transitions._fail_unreadable",
         "Both end the job without its attempt in the condition: the second usage row violates the primary key.",
         "The row comes from a SELECT ... FOR UPDATE, and the update names its attempt and state.",

@@ -1,15 +1,17 @@
-"""Statements on the SQLite file of a data folder, past the database that has it open."""
+"""Direct access to the SQLite file of a data folder, while a `Database` may be open."""
 
 import sqlite3
+import tempfile
 from contextlib import closing
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from allaprima.store.sqlite import DATABASE_FILE
+from allaprima.store.sqlite import DATABASE_FILE, migrate
 
 
 def ask(folder: Path, statement: str) -> list[tuple[Any, ...]]:
-    """Return what a statement finds in the file."""
+    """Return the rows of a query on the file."""
     with closing(sqlite3.connect(folder / DATABASE_FILE)) as raw:
         return raw.execute(statement).fetchall()
 
@@ -20,6 +22,25 @@ def count(folder: Path, table: str) -> int:
 
 
 def dump(folder: Path) -> str:
-    """Return everything that the database holds, as text."""
+    """Return the whole content of the database as SQL text."""
     with closing(sqlite3.connect(folder / DATABASE_FILE)) as raw:
         return "\n".join(raw.iterdump())
+
+
+def write_empty_database(folder: Path) -> None:
+    """Write a database with the newest schema and no rows, unless the folder has one.
+
+    The migrations run once per process: they commit to disk for a tenth of a second.
+    """
+    path = folder / DATABASE_FILE
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(_empty_database())
+
+
+@cache
+def _empty_database() -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / DATABASE_FILE
+        migrate(path)
+        return path.read_bytes()

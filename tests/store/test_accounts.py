@@ -1,4 +1,4 @@
-"""Accounts as rows: their balance is the sum of their ledger."""
+"""Account rows and their balance, the sum of the ledger."""
 
 import pytest
 
@@ -24,16 +24,14 @@ async def test_accounts_are_listed_oldest_first(accounts: AccountRepository) -> 
     assert await accounts.all() == [old, young]
 
 
-async def test_the_first_account_is_created_once(accounts: AccountRepository) -> None:
+async def test_first_account_is_created_only_once(accounts: AccountRepository) -> None:
     made = Account("a", "default", NOON)
     assert await accounts.first(made) == made
     assert await accounts.first(Account("b", "default", NOON - 1)) == made
     assert await accounts.all() == [made]
 
 
-async def test_the_balance_is_the_sum_of_the_ledger(
-    database: Database, accounts: AccountRepository, owner: ApiKey
-) -> None:
+async def test_balance_is_sum_of_ledger(database: Database, accounts: AccountRepository, owner: ApiKey) -> None:
     paid = new_entry(100, NOON, note="for March")
     taken = new_entry(30, NOON + 1, direction=EntryDirection.CHARGE, type=EntryType.ADJUSTMENT)
     assert (await accounts.post(owner.account_id, paid)).balance == 100

@@ -1,4 +1,4 @@
-"""What every database promises: whole transactions, snapshots for readers, writers that are never refused."""
+"""The contract of every database: atomic transactions, snapshots for readers, queued writers."""
 
 import asyncio
 import threading
@@ -31,18 +31,18 @@ async def names(database: Database) -> list[str]:
     return await database.read(lambda connection: list(connection.execute(wanted).scalars()))
 
 
-async def test_a_reader_can_not_write(database: Database) -> None:
+async def test_reader_cannot_write(database: Database) -> None:
     with pytest.raises(StoreError):
         await database.read(account("a"))
     assert await names(database) == []
 
 
-async def test_a_commit_is_visible_to_the_next_reader(database: Database) -> None:
+async def test_commit_is_visible_to_next_reader(database: Database) -> None:
     await add(database, "a")
     assert await names(database) == ["a"]
 
 
-async def test_a_failed_transaction_leaves_nothing(database: Database) -> None:
+async def test_failed_transaction_is_rolled_back(database: Database) -> None:
     def fail(connection: Connection) -> None:
         account("a")(connection)
         raise RuntimeError
@@ -54,7 +54,7 @@ async def test_a_failed_transaction_leaves_nothing(database: Database) -> None:
     assert await names(database) == ["b"]
 
 
-async def test_a_reader_sees_no_unfinished_transaction(database: Database) -> None:
+async def test_reader_sees_no_uncommitted_row(database: Database) -> None:
     is_written, may_commit = threading.Event(), threading.Event()
 
     def wait(connection: Connection) -> None:
@@ -70,7 +70,7 @@ async def test_a_reader_sees_no_unfinished_transaction(database: Database) -> No
     assert await names(database) == ["a"]
 
 
-async def test_a_started_transaction_is_finished_when_its_caller_is_cancelled(database: Database) -> None:
+async def test_started_transaction_commits_after_caller_is_cancelled(database: Database) -> None:
     is_begun, may_commit = threading.Event(), threading.Event()
 
     def wait(connection: Connection) -> None:
@@ -88,24 +88,24 @@ async def test_a_started_transaction_is_finished_when_its_caller_is_cancelled(da
     assert await names(database) == ["a", "b"]
 
 
-async def test_concurrent_writers_queue_and_none_is_refused(database: Database) -> None:
+async def test_concurrent_writers_all_commit(database: Database) -> None:
     wanted = [f"{number:02}" for number in range(40)]
     await asyncio.gather(*(add(database, name) for name in wanted))
     assert await names(database) == wanted
 
 
-async def test_more_readers_than_connections_wait(database: Database) -> None:
+async def test_readers_wait_for_free_connection(database: Database) -> None:
     await add(database, "a")
     assert await asyncio.gather(*(names(database) for _ in range(40))) == [["a"]] * 40
 
 
-async def test_a_row_that_refers_to_no_account_is_refused(database: Database) -> None:
+async def test_row_with_unknown_account_is_refused(database: Database) -> None:
     orphan = insert(api_keys).values(id="k", account_id="unknown", prefix="p", hash="h", created_at=1.0)
     with pytest.raises(IntegrityError):
         await database.write(lambda connection: connection.execute(orphan).rowcount)
 
 
-async def test_a_reader_sees_one_snapshot(database: Database) -> None:
+async def test_reader_sees_one_snapshot(database: Database) -> None:
     has_read, may_go_on = threading.Event(), threading.Event()
     wanted = select(accounts.c.name)
 
@@ -122,13 +122,13 @@ async def test_a_reader_sees_one_snapshot(database: Database) -> None:
     assert await reading == [[], []]
 
 
-async def test_a_failing_statement_is_a_store_error_without_the_databases_message(database: Database) -> None:
+async def test_failed_statement_raises_store_error_without_details(database: Database) -> None:
     with pytest.raises(StoreError, match=r"^the database can't do its work$"):
         await database.write(lambda connection: connection.exec_driver_sql("SELECT * FROM nowhere").all())
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-async def test_a_closed_database_is_a_store_error(tmp_path: Path, backend: str) -> None:
+async def test_closed_database_raises_store_error(tmp_path: Path, backend: str) -> None:
     database = await BACKENDS[backend](tmp_path)
     await database.close()
     with pytest.raises(StoreError, match="closed"):
@@ -138,7 +138,7 @@ async def test_a_closed_database_is_a_store_error(tmp_path: Path, backend: str) 
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-async def test_a_database_keeps_its_rows_when_it_is_closed(tmp_path: Path, backend: str) -> None:
+async def test_rows_survive_closing_the_database(tmp_path: Path, backend: str) -> None:
     database = await BACKENDS[backend](tmp_path)
     await add(database, "a")
     await database.close()

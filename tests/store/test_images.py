@@ -1,4 +1,4 @@
-"""Images in the store: kept until they expire, then removed, row and file; files without a row are removed later."""
+"""Stored images: rows and files, expiry, and the sweep of expired images and of files without a row."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import datetime
@@ -16,8 +16,8 @@ from tests.clock import NOON
 from tests.store.backends import count, query, run
 from tests.store.factories import new_image, new_job, new_outcome
 
-Keep = Callable[..., Awaitable[StoredImage]]
-#: After every time of a test.
+StoreImage = Callable[..., Awaitable[StoredImage]]
+#: Later than every time in the tests.
 NEVER = 1e12
 
 
@@ -27,10 +27,10 @@ def images(database: Database, objects: ObjectStore) -> ImageRepository:
 
 
 @pytest.fixture
-def keep(database: Database, images: ImageRepository, owner: ApiKey) -> Keep:
-    """Store an image of a finished job, file and row."""
+def store_image(database: Database, images: ImageRepository, owner: ApiKey) -> StoreImage:
+    """Return a function that stores the row and file of an image of a finished job."""
 
-    async def keep(name: str, data: bytes = b"image", expires_at: float = NOON + 60) -> StoredImage:
+    async def store_image(name: str, data: bytes = b"image", expires_at: float = NOON + 60) -> StoredImage:
         transitions = JobTransitions(database)
         await transitions.admit(new_job(owner), queue_size=100)
         job = (await transitions.lease(NOON, NOON + 60)).job
@@ -42,7 +42,7 @@ def keep(database: Database, images: ImageRepository, owner: ApiKey) -> Keep:
         assert await transitions.succeed(job, NOON, new_outcome(image))
         return image
 
-    return keep
+    return store_image
 
 
 async def files(objects: ObjectStore) -> dict[str, float]:
@@ -54,49 +54,51 @@ async def rows(database: Database) -> list[str]:
     return [name for (name,) in await query(database, "SELECT id FROM images ORDER BY id")]
 
 
-async def test_an_image_is_read_as_it_was_stored(images: ImageRepository, keep: Keep) -> None:
+async def test_image_is_returned_unchanged(images: ImageRepository, store_image: StoreImage) -> None:
     data = bytes(range(256)) * 1000
-    image = await keep("a", data)
+    image = await store_image("a", data)
     assert await images.get("a", NOON) == (image, data)
     assert await images.find("a", NOON) == image
 
 
-async def test_an_image_outlives_the_server(database: Database, objects: ObjectStore, keep: Keep) -> None:
-    image = await keep("a")
+async def test_image_survives_server_restart(database: Database, objects: ObjectStore, store_image: StoreImage) -> None:
+    image = await store_image("a")
     assert await ImageRepository(database, objects).get("a", NOON) == (image, b"image")
 
 
-async def test_an_unknown_image_is_none(images: ImageRepository, keep: Keep) -> None:
-    await keep("a")
+async def test_get_of_unknown_image_returns_none(images: ImageRepository, store_image: StoreImage) -> None:
+    await store_image("a")
     for name in ("b", "a.png", "", "../allaprima.db", "%"):
         assert await images.get(name, NOON) is None
 
 
-async def test_an_image_is_not_found_after_it_expires(images: ImageRepository, keep: Keep) -> None:
-    await keep("a", expires_at=NOON + 60)
+async def test_expired_image_is_not_found(images: ImageRepository, store_image: StoreImage) -> None:
+    await store_image("a", expires_at=NOON + 60)
     assert await images.get("a", NOON + 59.9) is not None
     assert await images.get("a", NOON + 60) is None
 
 
-async def test_a_row_without_its_file_is_none(images: ImageRepository, objects: ObjectStore, keep: Keep) -> None:
-    await keep("a")
+async def test_image_without_file_is_not_found(
+    images: ImageRepository, objects: ObjectStore, store_image: StoreImage
+) -> None:
+    await store_image("a")
     await objects.delete("a.png")
     assert await images.get("a", NOON) is None
 
 
-async def test_a_copy_has_the_bytes_of_its_source(images: ImageRepository, objects: ObjectStore, keep: Keep) -> None:
-    await keep("a", b"image")
+async def test_copy_has_same_bytes(images: ImageRepository, objects: ObjectStore, store_image: StoreImage) -> None:
+    await store_image("a", b"image")
     await images.copy("a.png", "b.png")
     assert await objects.get("b.png") == b"image"
     with pytest.raises(StoreError, match="no longer"):
         await images.copy("missing.png", "c.png")
 
 
-async def test_a_removed_image_has_neither_row_nor_file(
-    images: ImageRepository, objects: ObjectStore, database: Database, keep: Keep
+async def test_removed_image_has_neither_row_nor_file(
+    images: ImageRepository, objects: ObjectStore, database: Database, store_image: StoreImage
 ) -> None:
-    await keep("a")
-    await keep("b")
+    await store_image("a")
+    await store_image("b")
     for _ in range(2):
         await images.remove("a")
     assert await rows(database) == ["b"]
@@ -106,59 +108,59 @@ async def test_a_removed_image_has_neither_row_nor_file(
 # Sweeping -----------------------------------------------------------------------------------------------------------
 
 
-async def test_a_sweep_removes_the_row_and_file_of_an_expired_image(
-    images: ImageRepository, objects: ObjectStore, database: Database, keep: Keep
+async def test_sweep_removes_expired_image(
+    images: ImageRepository, objects: ObjectStore, database: Database, store_image: StoreImage
 ) -> None:
-    await keep("old", expires_at=NOON + 60)
-    await keep("new", expires_at=NOON + 61)
+    await store_image("old", expires_at=NOON + 60)
+    await store_image("new", expires_at=NOON + 61)
     assert await images.sweep(NOON + 60) == 1
     assert set(await files(objects)) == {"new.png"}
     assert await rows(database) == ["new"]
     assert await images.get("new", NOON + 60) is not None
 
 
-async def test_a_sweep_without_expired_images_removes_nothing(
-    images: ImageRepository, objects: ObjectStore, keep: Keep
+async def test_sweep_keeps_unexpired_images(
+    images: ImageRepository, objects: ObjectStore, store_image: StoreImage
 ) -> None:
     assert await images.sweep(NOON) == 0
-    await keep("a")
+    await store_image("a")
     assert await images.sweep(NOON) == 0
     assert set(await files(objects)) == {"a.png"}
 
 
-async def test_a_second_sweep_removes_nothing_more(images: ImageRepository, keep: Keep) -> None:
-    await keep("a")
+async def test_second_sweep_removes_nothing(images: ImageRepository, store_image: StoreImage) -> None:
+    await store_image("a")
     assert await images.sweep(NOON + 60) == 1
     assert await images.sweep(NOON + 60) == 0
 
 
 @pytest.mark.parametrize(("age_s", "is_removed"), [(3601, True), (3600, False), (3599, False), (-60, False)])
-async def test_only_orphans_older_than_an_hour_are_removed(
-    images: ImageRepository, objects: ObjectStore, keep: Keep, age_s: int, is_removed: bool
+async def test_sweep_removes_only_orphans_older_than_an_hour(
+    images: ImageRepository, objects: ObjectStore, store_image: StoreImage, age_s: int, is_removed: bool
 ) -> None:
     assert ORPHAN_AGE.total_seconds() == 3600
-    await keep("kept", expires_at=NEVER)
+    await store_image("kept", expires_at=NEVER)
     await images.put("orphan.png", b"orphan")
     written_at = (await files(objects))["orphan.png"]
     assert await images.sweep(written_at + age_s) == is_removed
     assert set(await files(objects)) == ({"kept.png"} if is_removed else {"kept.png", "orphan.png"})
 
 
-async def test_a_sweep_continues_when_a_file_is_gone_already(
-    images: ImageRepository, objects: ObjectStore, keep: Keep
+async def test_sweep_continues_after_missing_file(
+    images: ImageRepository, objects: ObjectStore, store_image: StoreImage
 ) -> None:
-    await keep("a")
-    await keep("b")
+    await store_image("a")
+    await store_image("b")
     await objects.delete("a.png")
     await images.sweep(NOON + 60)
     assert await files(objects) == {}
 
 
-async def test_a_file_that_a_sweep_left_behind_is_an_orphan_of_the_next(
-    images: ImageRepository, objects: ObjectStore, database: Database, keep: Keep
+async def test_file_left_by_interrupted_sweep_is_removed_later(
+    images: ImageRepository, objects: ObjectStore, database: Database, store_image: StoreImage
 ) -> None:
-    """Rows are removed first: a server that dies in between leaves a file without a row, never a row without a file."""
-    await keep("a", expires_at=NOON)
+    """The sweep removes rows first, so an interruption leaves a file without a row, never a row without a file."""
+    await store_image("a", expires_at=NOON)
     await run(database, "DELETE FROM images")
     assert await count(database, "images") == 0
     written_at = (await files(objects))["a.png"]
@@ -167,7 +169,7 @@ async def test_a_file_that_a_sweep_left_behind_is_an_orphan_of_the_next(
 
 
 class PagedObjects(ObjectStore):
-    """Files in memory, listed two a page, all last changed at noon."""
+    """Files in memory with pages of two names, all last changed at noon."""
 
     def __init__(self) -> None:
         self.files: dict[str, bytes] = {}
@@ -194,10 +196,10 @@ class TestManyPages:
     def objects(self) -> PagedObjects:
         return PagedObjects()
 
-    async def test_a_sweep_removes_the_orphans_of_every_page(
-        self, images: ImageRepository, objects: PagedObjects, keep: Keep
+    async def test_sweep_removes_orphans_of_every_page(
+        self, images: ImageRepository, objects: PagedObjects, store_image: StoreImage
     ) -> None:
-        await keep("m-kept", expires_at=NEVER)
+        await store_image("m-kept", expires_at=NEVER)
         for name in "abcdefxyz":
             await images.put(f"{name}.png", b"orphan")
         assert await images.sweep(NOON + 3601) == 9

@@ -1,4 +1,4 @@
-"""The state machine of a job: leased in order, finished once, charged once."""
+"""Transitions of jobs: leases in fair order, final states, recovery, cancellation and charges."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -34,7 +34,7 @@ def transitions(database: Database) -> JobTransitions:
 
 @pytest.fixture
 def add(transitions: JobTransitions, owner: ApiKey) -> Callable[..., Awaitable[Job]]:
-    """Store a new queued job."""
+    """Return a function that stores a new queued job."""
 
     async def add(created_at: float = NOON, owner: ApiKey = owner, **fields: Any) -> Job:
         request = {name: fields.pop(name) for name in tuple(fields) if name in type(REQUEST).model_fields}
@@ -50,13 +50,13 @@ async def lease(transitions: JobTransitions, now: float, leased_until: float) ->
     return (await transitions.lease(now, leased_until)).job
 
 
-async def test_a_new_job_is_queued_and_complete(jobs: JobRepository, add: Any) -> None:
+async def test_new_job_is_stored_as_queued(jobs: JobRepository, add: Any) -> None:
     job = await add(width=64, height=96, count=1, image_format=ImageFormat.WEBP, check_safety=False)
     assert await jobs.get(job.id) == job
     assert not job.is_finished
 
 
-async def test_an_unknown_job_is_none(jobs: JobRepository) -> None:
+async def test_get_of_unknown_job_returns_none(jobs: JobRepository) -> None:
     assert await jobs.get("unknown") is None
     assert await jobs.images_of(["unknown"], NOON) == {"unknown": []}
 
@@ -64,23 +64,19 @@ async def test_an_unknown_job_is_none(jobs: JobRepository) -> None:
 # Leasing ------------------------------------------------------------------------------------------------------------
 
 
-async def test_jobs_of_one_key_are_leased_in_the_order_of_admission(transitions: JobTransitions, add: Any) -> None:
+async def test_jobs_of_one_key_are_leased_in_admission_order(transitions: JobTransitions, add: Any) -> None:
     early, middle, late = [await add(NOON + number) for number in range(3)]
     leased = [await lease(transitions, NOON + 3, NOON + 60) for _ in range(4)]
     assert [job.id if job else None for job in leased] == [early.id, middle.id, late.id, None]
 
 
-async def test_jobs_of_the_same_moment_are_leased_in_the_order_of_their_ids(
-    transitions: JobTransitions, add: Any
-) -> None:
+async def test_jobs_admitted_at_same_time_are_leased_by_id(transitions: JobTransitions, add: Any) -> None:
     added = [await add() for _ in range(5)]
     leased = [await lease(transitions, NOON, NOON + 60) for _ in added]
     assert [job.id for job in leased if job] == sorted(job.id for job in added)
 
 
-async def test_a_leased_job_runs_and_counts_its_attempt(
-    jobs: JobRepository, transitions: JobTransitions, add: Any
-) -> None:
+async def test_lease_starts_job_and_counts_attempt(jobs: JobRepository, transitions: JobTransitions, add: Any) -> None:
     job = await add()
     leased = await lease(transitions, NOON + 5, NOON + 60)
     assert leased == replace(job, state=JobState.RUNNING, started_at=NOON + 5, attempt=1)
@@ -101,13 +97,13 @@ async def test_queued_jobs_are_counted(jobs: JobRepository, transitions: JobTran
     assert (await jobs.load()).queued == 3
 
 
-async def test_a_full_queue_refuses_a_job(transitions: JobTransitions, owner: ApiKey, database: Database) -> None:
+async def test_full_queue_refuses_job(transitions: JobTransitions, owner: ApiKey, database: Database) -> None:
     for _ in range(2):
         await transitions.admit(new_job(owner), queue_size=2)
     with pytest.raises(QueueFull):
         await transitions.admit(new_job(owner), queue_size=2)
     assert await count(database, "jobs") == 2
-    # A job that runs still counts; one that has ended does not.
+    # Running jobs count, finished ones do not.
     leased = await lease(transitions, NOON, NOON + 60)
     with pytest.raises(QueueFull):
         await transitions.admit(new_job(owner), queue_size=2)
@@ -118,7 +114,7 @@ async def test_a_full_queue_refuses_a_job(transitions: JobTransitions, owner: Ap
 # Endings ------------------------------------------------------------------------------------------------------------
 
 
-async def test_success_stores_the_images_and_the_charge(
+async def test_success_stores_images_and_charge(
     jobs: JobRepository, transitions: JobTransitions, add: Any, database: Database
 ) -> None:
     await add()
@@ -132,9 +128,7 @@ async def test_success_stores_the_images_and_the_charge(
     assert await count(database, "usage") == 1
 
 
-async def test_the_usage_row_names_the_jobs_account_and_key(
-    transitions: JobTransitions, add: Any, database: Database
-) -> None:
+async def test_usage_row_names_account_and_key(transitions: JobTransitions, add: Any, database: Database) -> None:
     await add(NOON - 1, client_request_id="mine", source="playground")
     leased = await lease(transitions, NOON, NOON + 60)
     await transitions.succeed(leased, NOON + 9, new_outcome(new_image(leased)))
@@ -150,7 +144,9 @@ async def test_the_usage_row_names_the_jobs_account_and_key(
     ]  # fmt: skip
 
 
-async def test_a_failure_says_why(jobs: JobRepository, transitions: JobTransitions, add: Any) -> None:
+async def test_failed_job_stores_error_code_and_message(
+    jobs: JobRepository, transitions: JobTransitions, add: Any
+) -> None:
     await add()
     leased = await lease(transitions, NOON, NOON + 60)
     await transitions.fail(leased, NOON + 9, FAILURE)
@@ -163,7 +159,7 @@ async def test_a_failure_says_why(jobs: JobRepository, transitions: JobTransitio
     )
 
 
-async def test_a_cancelled_job_is_finished(jobs: JobRepository, transitions: JobTransitions, add: Any) -> None:
+async def test_cancelled_job_is_finished(jobs: JobRepository, transitions: JobTransitions, add: Any) -> None:
     await add()
     leased = await lease(transitions, NOON, NOON + 60)
     await transitions.cancel(leased, NOON + 9)
@@ -171,7 +167,7 @@ async def test_a_cancelled_job_is_finished(jobs: JobRepository, transitions: Job
     assert (done.state, done.finished_at, done.is_finished) == (JobState.CANCELLED, NOON + 9, True)
 
 
-async def test_a_job_that_did_not_succeed_is_counted_and_costs_nothing(
+async def test_unsuccessful_job_is_counted_without_charge(
     transitions: JobTransitions, add: Any, database: Database
 ) -> None:
     for end in (
@@ -188,7 +184,7 @@ async def test_a_job_that_did_not_succeed_is_counted_and_costs_nothing(
     assert await count(database, "ledger") == 0
 
 
-async def test_a_final_state_never_changes(
+async def test_final_state_never_changes(
     jobs: JobRepository, transitions: JobTransitions, add: Any, database: Database
 ) -> None:
     for end in (
@@ -214,7 +210,7 @@ async def test_a_final_state_never_changes(
     )
 
 
-async def test_of_many_equal_results_one_is_taken(transitions: JobTransitions, add: Any, database: Database) -> None:
+async def test_duplicate_results_are_stored_once(transitions: JobTransitions, add: Any, database: Database) -> None:
     await add()
     leased = await lease(transitions, NOON, NOON + 60)
     taken = await asyncio.gather(
@@ -224,7 +220,7 @@ async def test_of_many_equal_results_one_is_taken(transitions: JobTransitions, a
     assert (await count(database, "images"), await count(database, "usage")) == (1, 1)
 
 
-async def test_a_success_that_fails_half_way_stores_nothing(
+async def test_failed_success_transaction_stores_nothing(
     jobs: JobRepository, transitions: JobTransitions, add: Any, database: Database
 ) -> None:
     await add()
@@ -239,7 +235,7 @@ async def test_a_success_that_fails_half_way_stores_nothing(
 # Interruptions ------------------------------------------------------------------------------------------------------
 
 
-async def test_an_interrupted_job_keeps_its_position_in_the_queue(
+async def test_requeued_job_keeps_its_queue_position(
     jobs: JobRepository, transitions: JobTransitions, add: Any
 ) -> None:
     first = await add(NOON)
@@ -250,7 +246,7 @@ async def test_an_interrupted_job_keeps_its_position_in_the_queue(
     assert (again.id, again.attempt, again.started_at) == (first.id, 2, NOON + 3)
 
 
-async def test_the_result_of_an_old_attempt_is_refused(
+async def test_result_of_old_attempt_is_refused(
     jobs: JobRepository, transitions: JobTransitions, add: Any, database: Database
 ) -> None:
     await add()
@@ -267,16 +263,14 @@ async def test_the_result_of_an_old_attempt_is_refused(
     assert (await count(database, "images"), await count(database, "usage")) == (1, 1)
 
 
-async def test_a_queued_job_takes_no_result(jobs: JobRepository, transitions: JobTransitions, add: Any) -> None:
+async def test_queued_job_accepts_no_result(jobs: JobRepository, transitions: JobTransitions, add: Any) -> None:
     job = await add()
     assert not await transitions.succeed(job, NOON, new_outcome(new_image(job)))
     await transitions.fail(job, NOON, FAILURE)
     assert await jobs.get(job.id) == job
 
 
-async def test_recovery_requeues_running_jobs_and_no_others(
-    jobs: JobRepository, transitions: JobTransitions, add: Any
-) -> None:
+async def test_recovery_requeues_only_running_jobs(jobs: JobRepository, transitions: JobTransitions, add: Any) -> None:
     added = [await add(NOON + number) for number in range(4)]
     done = await lease(transitions, NOON, NOON + 60)
     await transitions.succeed(done, NOON, new_outcome(new_image(done)))
@@ -287,11 +281,11 @@ async def test_recovery_requeues_running_jobs_and_no_others(
     assert states == [JobState.SUCCEEDED, JobState.QUEUED, JobState.QUEUED, JobState.QUEUED]
     again = [await lease(transitions, NOON + 9, NOON + 60) for _ in range(3)]
     assert [(job.id, job.attempt) for job in again] == [(added[1].id, 2), (added[2].id, 2), (added[3].id, 1)]
-    # Only the first was being generated; the other waited behind it.
+    # With a concurrency of one only the first leased job was being generated.
     assert [job.crashes for job in again] == [1, 0, 0]
 
 
-async def test_recovery_counts_a_crash_of_each_job_that_was_generated_concurrently(
+async def test_recovery_counts_crash_of_each_concurrent_job(
     jobs: JobRepository, transitions: JobTransitions, add: Any
 ) -> None:
     added = [await add() for _ in range(3)]
@@ -301,7 +295,7 @@ async def test_recovery_counts_a_crash_of_each_job_that_was_generated_concurrent
     assert [(await jobs.get(job.id)).crashes for job in added] == [1, 1, 0]
 
 
-async def test_recovery_fails_a_job_after_too_many_crashes(
+async def test_recovery_fails_job_after_too_many_crashes(
     jobs: JobRepository, transitions: JobTransitions, add: Any
 ) -> None:
     job = await add()
@@ -316,7 +310,7 @@ async def test_recovery_fails_a_job_after_too_many_crashes(
     assert await lease(transitions, NOON, NOON + 60) is None
 
 
-async def test_recovery_cancels_a_job_whose_cancel_was_requested(
+async def test_recovery_cancels_job_with_cancel_request(
     jobs: JobRepository, transitions: JobTransitions, add: Any
 ) -> None:
     job = await add()
@@ -326,7 +320,7 @@ async def test_recovery_cancels_a_job_whose_cancel_was_requested(
     assert (await jobs.get(job.id)).state is JobState.CANCELLED
 
 
-async def test_recovery_cancels_jobs_that_are_not_stored(
+async def test_recovery_cancels_jobs_with_store_false(
     jobs: JobRepository, transitions: JobTransitions, add: Any
 ) -> None:
     running, queued, stored = [await add(NOON + number, store=number == 2) for number in range(3)]
@@ -338,7 +332,7 @@ async def test_recovery_cancels_jobs_that_are_not_stored(
     assert await lease(transitions, NOON + 9, NOON + 60) is None
 
 
-async def test_an_expired_lease_is_requeued(jobs: JobRepository, transitions: JobTransitions, add: Any) -> None:
+async def test_expired_lease_is_requeued(jobs: JobRepository, transitions: JobTransitions, add: Any) -> None:
     await add()
     leased = await lease(transitions, NOON, NOON + 60)
     assert await transitions.requeue_expired(NOON + 60) == 0
@@ -347,7 +341,7 @@ async def test_an_expired_lease_is_requeued(jobs: JobRepository, transitions: Jo
     assert await transitions.requeue_expired(NOON + 121) == 1
     again = await lease(transitions, NOON + 121, NOON + 200)
     assert (again.id, again.attempt) == (leased.id, 2)
-    # The worker with the old lease comes late.
+    # The worker with the expired lease finishes late.
     assert not await transitions.succeed(leased, NOON + 122, new_outcome(new_image(leased)))
     await transitions.renew([leased], NOON + 999)
     assert await transitions.requeue_expired(NOON + 201) == 1
@@ -356,7 +350,7 @@ async def test_an_expired_lease_is_requeued(jobs: JobRepository, transitions: Jo
 # Cancelling, missing the start, removing ----------------------------------------------------------------------------
 
 
-async def test_a_queued_job_is_cancelled_at_once(jobs: JobRepository, transitions: JobTransitions, add: Any) -> None:
+async def test_queued_job_is_cancelled_at_once(jobs: JobRepository, transitions: JobTransitions, add: Any) -> None:
     job = await add()
     cancelled = await transitions.request_cancel(job.id, NOON + 5)
     assert (cancelled.state, cancelled.finished_at) == (JobState.CANCELLED, NOON + 5)
@@ -365,7 +359,7 @@ async def test_a_queued_job_is_cancelled_at_once(jobs: JobRepository, transition
         await transitions.request_cancel(job.id, NOON + 6)
 
 
-async def test_a_requeued_job_is_not_leased_after_its_cancel_was_requested(
+async def test_requeued_job_with_cancel_request_is_not_leased(
     jobs: JobRepository, transitions: JobTransitions, add: Any
 ) -> None:
     job = await add()
@@ -376,9 +370,7 @@ async def test_a_requeued_job_is_not_leased_after_its_cancel_was_requested(
     assert (await jobs.get(job.id)).state is JobState.CANCELLED
 
 
-async def test_a_job_fails_when_its_start_deadline_passes(
-    jobs: JobRepository, transitions: JobTransitions, add: Any
-) -> None:
+async def test_job_fails_after_start_deadline(jobs: JobRepository, transitions: JobTransitions, add: Any) -> None:
     early, late = await add(start_by=NOON + 5), await add(start_by=NOON + 50)
     assert await transitions.fail_missed_starts(NOON + 4) == []
     assert await transitions.fail_missed_starts(NOON + 5) == [early.id]
@@ -388,7 +380,7 @@ async def test_a_job_fails_when_its_start_deadline_passes(
     assert await transitions.fail_missed_starts(NOON + 51) == []
 
 
-async def test_a_job_past_its_start_deadline_is_not_leased(
+async def test_job_past_start_deadline_is_not_leased(
     jobs: JobRepository, transitions: JobTransitions, add: Any
 ) -> None:
     over, other = await add(start_by=NOON + 5), await add()
@@ -396,7 +388,7 @@ async def test_a_job_past_its_start_deadline_is_not_leased(
     assert (await jobs.get(over.id)).error_code == StartDeadlineMissed.code
 
 
-async def test_a_removed_job_keeps_its_usage_and_ledger_entry(
+async def test_removed_job_keeps_usage_and_ledger_entry(
     jobs: JobRepository, transitions: JobTransitions, add: Any, database: Database
 ) -> None:
     job = await add()
@@ -411,7 +403,7 @@ async def test_a_removed_job_keeps_its_usage_and_ledger_entry(
     assert [await count(database, table) for table in tables] == [0, 0, 1, 1]
 
 
-async def test_a_job_with_store_false_drops_its_prompt_at_its_end(
+async def test_finished_job_with_store_false_drops_prompt(
     jobs: JobRepository, transitions: JobTransitions, add: Any
 ) -> None:
     job = await add(prompt="a secret", store=False)
@@ -440,7 +432,7 @@ async def other(database: Database, owner: ApiKey) -> ApiKey:
     return row
 
 
-async def test_a_key_that_sends_one_job_does_not_wait_for_all_of_another(
+async def test_single_job_does_not_wait_for_backlog_of_another_key(
     transitions: JobTransitions, add: Any, other: ApiKey
 ) -> None:
     for _ in range(100):
@@ -450,7 +442,7 @@ async def test_a_key_that_sends_one_job_does_not_wait_for_all_of_another(
     assert "b" in await leased_keys(transitions, 3)
 
 
-async def test_keys_take_turns_by_seconds(transitions: JobTransitions, add: Any, other: ApiKey) -> None:
+async def test_keys_share_engine_time_equally(transitions: JobTransitions, add: Any, other: ApiKey) -> None:
     for _ in range(12):
         await add(predicted_s=1.0)
     for _ in range(4):
@@ -460,7 +452,7 @@ async def test_keys_take_turns_by_seconds(transitions: JobTransitions, add: Any,
     assert order.count("b") == 4
 
 
-async def test_an_idle_key_earns_no_credit_for_later(transitions: JobTransitions, add: Any, other: ApiKey) -> None:
+async def test_idle_key_earns_no_credit_for_later(transitions: JobTransitions, add: Any, other: ApiKey) -> None:
     for _ in range(20):
         await add(predicted_s=1.0)
     await leased_keys(transitions, 10)
@@ -469,7 +461,7 @@ async def test_an_idle_key_earns_no_credit_for_later(transitions: JobTransitions
     assert 4 <= (await leased_keys(transitions, 10)).count("b") <= 6
 
 
-async def test_priority_orders_a_keys_own_jobs_and_takes_no_turn_from_others(
+async def test_priority_reorders_only_jobs_of_same_key(
     jobs: JobRepository, transitions: JobTransitions, add: Any, other: ApiKey
 ) -> None:
     first = await add(predicted_s=1.0)
@@ -481,13 +473,15 @@ async def test_priority_orders_a_keys_own_jobs_and_takes_no_turn_from_others(
     assert order == [urgent.id, others.id, first.id]
 
 
-async def test_low_jobs_wait_until_nothing_else_does(transitions: JobTransitions, add: Any, other: ApiKey) -> None:
+async def test_low_priority_jobs_run_when_nothing_else_is_queued(
+    transitions: JobTransitions, add: Any, other: ApiKey
+) -> None:
     low = await add(priority=Priority.LOW)
     normal = [await add(owner=other) for _ in range(3)]
     assert [(await lease(transitions, NOON, NOON + 60)).id for _ in range(4)] == [*(job.id for job in normal), low.id]
 
 
-async def test_the_queue_position_is_the_order_in_which_jobs_are_leased(
+async def test_queue_position_predicts_lease_order(
     jobs: JobRepository, transitions: JobTransitions, add: Any, other: ApiKey
 ) -> None:
     added = []
@@ -502,7 +496,7 @@ async def test_the_queue_position_is_the_order_in_which_jobs_are_leased(
 
 
 @pytest.mark.parametrize("priority", Priority)
-async def test_the_estimated_position_of_a_new_job_is_its_position_once_admitted(
+async def test_estimated_position_equals_position_after_admission(
     jobs: JobRepository, add: Any, other: ApiKey, priority: Priority
 ) -> None:
     for number in range(12):
@@ -513,7 +507,7 @@ async def test_the_estimated_position_of_a_new_job_is_its_position_once_admitted
     assert await jobs.ahead_of(job.id) == (*foreseen, 2.0)
 
 
-async def test_the_seconds_ahead_are_those_of_the_jobs_ahead(jobs: JobRepository, add: Any) -> None:
+async def test_seconds_ahead_sum_the_jobs_ahead(jobs: JobRepository, add: Any) -> None:
     added = [await add(predicted_s=float(seconds)) for seconds in (2, 3, 5)]
     assert [await jobs.ahead_of(job.id) for job in added] == [(0, 0.0, 2.0), (1, 2.0, 3.0), (2, 5.0, 5.0)]
     assert (await jobs.load()).queued_s == 10.0

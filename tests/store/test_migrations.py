@@ -1,4 +1,4 @@
-"""Migrations of the SQLite schema: from nothing, and from every revision with data, to the schema of `schema.py`."""
+"""Migrations of the SQLite schema: an empty database and filled databases of every revision reach `schema.py`."""
 
 import shutil
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ from allaprima.store.migrations import HEAD
 from allaprima.store.schema import accounts, metadata
 from allaprima.store.sqlite import DATABASE_FILE, MIGRATIONS, migrate, open_sqlite
 
-#: A revision that rebuilds the table that most others refer to, and adds a column to another.
+#: A revision that rebuilds the accounts, to which most tables have foreign keys, and changes a column of the jobs.
 REBUILD = '''
 """Rebuild the accounts and add a column to the jobs."""
 
@@ -48,54 +48,56 @@ def config_of(migrations: str) -> Config:
 
 
 def revisions(migrations: str = MIGRATIONS) -> list[str]:
-    """The revisions, oldest first."""
+    """Return the revisions, oldest first."""
     found = ScriptDirectory.from_config(config_of(migrations)).walk_revisions()
     return [script.revision for script in found][::-1]
 
 
 @contextmanager
 def connected(path: Path) -> Iterator[Connection]:
-    """A transaction with foreign keys on."""
+    """Open a transaction with foreign keys on."""
     engine = create_engine(f"sqlite:///{path}")
     event.listen(engine, "connect", lambda connection, _: connection.execute("PRAGMA foreign_keys=ON"))
+    # Without a sync to disk of every commit, which takes most of the time.
+    event.listen(engine, "connect", lambda connection, _: connection.execute("PRAGMA synchronous=OFF"))
     with engine.begin() as connection:
         yield connection
     engine.dispose()
 
 
 def build(path: Path, revision: str, migrations: str = MIGRATIONS) -> None:
-    """Make a database at a revision."""
+    """Create a database at a revision."""
     with connected(path) as connection:
         config = config_of(migrations)
         config.attributes["connection"] = connection
         command.upgrade(config, revision)
 
 
-def described(connection: Connection) -> dict[str, Any]:
-    """Return everything about the tables that a statement could notice."""
-    looked = inspect(connection)
+def describe_tables(connection: Connection) -> dict[str, Any]:
+    """Return the columns, keys, constraints and indexes of all tables."""
+    inspector = inspect(connection)
     return {
         table: {
             "columns": [
                 (column["name"], str(column["type"]), column["nullable"], column["default"])
-                for column in looked.get_columns(table)
+                for column in inspector.get_columns(table)
             ],
-            "primary": looked.get_pk_constraint(table),
-            "foreign": sorted(looked.get_foreign_keys(table), key=str),
-            "unique": sorted(looked.get_unique_constraints(table), key=str),
-            # A partial index's condition is an object that equals itself alone.
+            "primary": inspector.get_pk_constraint(table),
+            "foreign": sorted(inspector.get_foreign_keys(table), key=str),
+            "unique": sorted(inspector.get_unique_constraints(table), key=str),
+            # The condition of a partial index is compared by identity, so its text is compared instead.
             "indexes": sorted(
                 str(index | {"dialect_options": {k: str(v) for k, v in index.get("dialect_options", {}).items()}})
-                for index in looked.get_indexes(table)
+                for index in inspector.get_indexes(table)
             ),
         }
-        for table in looked.get_table_names()
+        for table in inspector.get_table_names()
         if table != "alembic_version"
     }
 
 
 def tables_of(connection: Connection) -> list[Table]:
-    """The tables as they are in the database, those first that others refer to."""
+    """Return the tables of the database; a table follows those that its foreign keys refer to."""
     found = MetaData()
     found.reflect(connection)
     return [table for table in found.sorted_tables if table.name != "alembic_version"]
@@ -109,7 +111,7 @@ def fill(connection: Connection) -> None:
 
 def value_of(column: Any) -> Any:
     if column.foreign_keys:
-        # The row that `fill` inserted there.
+        # The row that `fill` inserted into the referenced table.
         return value_of(next(iter(column.foreign_keys)).column)
     samples = {str: f"{column.table.name}.{column.name}", int: 7, float: 7.5, object: {"a": [1, None]}}
     return samples[column.type.python_type]
@@ -122,7 +124,7 @@ def rows(connection: Connection) -> dict[str, list[dict[str, Any]]]:
 
 
 def assert_upgrade_keeps_all(path: Path, migrations: str = MIGRATIONS) -> None:
-    """Fill a database of an older revision and upgrade it; no row and no value of a column that stays is lost."""
+    """Fill a database of an older revision and upgrade it; assert that no row or value of a kept column changes."""
     with connected(path) as connection:
         fill(connection)
         before = rows(connection)
@@ -158,30 +160,30 @@ def add_revision(migrations: Path, more: str = "") -> None:
 # The schema ---------------------------------------------------------------------------------------------------------
 
 
-def test_the_migrations_lead_to_the_schema(tmp_path: Path) -> None:
+def test_migrations_produce_schema(tmp_path: Path) -> None:
     migrate(tmp_path / "a.db")
     with connected(tmp_path / "a.db") as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True, "compare_server_default": True})
         assert compare_metadata(context, metadata) == []
-        migrated = described(connection)
+        migrated = describe_tables(connection)
     with connected(tmp_path / "b.db") as connection:
         metadata.create_all(connection)
-        assert described(connection) == migrated
+        assert describe_tables(connection) == migrated
     assert set(migrated) == set(metadata.tables)
 
 
-def test_migrating_twice_changes_nothing(tmp_path: Path) -> None:
+def test_second_migration_changes_nothing(tmp_path: Path) -> None:
     path = tmp_path / "a.db"
     migrate(path)
     with connected(path) as connection:
         fill(connection)
-        before = described(connection), rows(connection)
+        before = describe_tables(connection), rows(connection)
     migrate(path)
     with connected(path) as connection:
-        assert (described(connection), rows(connection)) == before
+        assert (describe_tables(connection), rows(connection)) == before
 
 
-def test_revisions_form_one_line() -> None:
+def test_revisions_form_one_chain() -> None:
     script = ScriptDirectory.from_config(config_of(MIGRATIONS))
     assert len(script.get_heads()) == len(script.get_bases()) == 1
     assert revisions()[0] == "0001_initial"
@@ -195,48 +197,48 @@ def test_revisions_form_one_line() -> None:
     ("revision", "is_extended"),
     [*((revision, False) for revision in revisions()[:-1]), *((revision, True) for revision in revisions())],
 )
-def test_every_earlier_revision_is_upgraded_with_its_data(
+def test_every_revision_is_upgraded_with_its_data(
     tmp_path: Path, extended: Path, revision: str, is_extended: bool
 ) -> None:
-    """is_extended: to a revision after the newest, which rebuilds tables."""
+    """is_extended: whether the upgrade includes a revision after the newest that rebuilds tables."""
     add_revision(extended)
     build(tmp_path / "a.db", revision)
     assert_upgrade_keeps_all(tmp_path / "a.db", str(extended) if is_extended else MIGRATIONS)
 
 
-def test_an_upgrade_that_loses_a_row_is_noticed(tmp_path: Path, extended: Path) -> None:
+def test_upgrade_check_detects_lost_row(tmp_path: Path, extended: Path) -> None:
     add_revision(extended, 'op.execute("DELETE FROM ledger")')
     build(tmp_path / "a.db", revisions()[0])
     with pytest.raises(ValueError, match="not enough values"):
         assert_upgrade_keeps_all(tmp_path / "a.db", str(extended))
 
 
-def test_an_upgrade_that_breaks_a_foreign_key_is_undone(tmp_path: Path, extended: Path) -> None:
+def test_upgrade_that_breaks_foreign_key_is_rolled_back(tmp_path: Path, extended: Path) -> None:
     path = tmp_path / "a.db"
     add_revision(extended, 'op.execute("DELETE FROM accounts")')
     build(path, revisions()[0])
     with connected(path) as connection:
         fill(connection)
-        before = described(connection), rows(connection)
+        before = describe_tables(connection), rows(connection)
     with pytest.raises(StoreError, match="refer to rows that are missing"):
         migrate(path, str(extended))
     with connected(path) as connection:
-        assert (described(connection), rows(connection)) == before
+        assert (describe_tables(connection), rows(connection)) == before
 
 
-async def test_an_upgrade_that_is_interrupted_leaves_the_old_schema(tmp_path: Path, extended: Path) -> None:
+async def test_interrupted_upgrade_keeps_old_schema(tmp_path: Path, extended: Path) -> None:
     path = tmp_path / DATABASE_FILE
     add_revision(extended)
     build(path, revisions()[-1])
     with connected(path) as connection:
-        before = described(connection)
+        before = describe_tables(connection)
         connection.exec_driver_sql(
             "CREATE TRIGGER stop BEFORE UPDATE ON alembic_version BEGIN SELECT RAISE(ABORT, 'power failure'); END"
         )
     with pytest.raises(Exception, match="power failure"):
         migrate(path, str(extended))
     with connected(path) as connection:
-        assert described(connection) == before
+        assert describe_tables(connection) == before
         connection.exec_driver_sql("DROP TRIGGER stop")
     await (await open_sqlite(tmp_path)).close()
     migrate(path, str(extended))
@@ -244,5 +246,5 @@ async def test_an_upgrade_that_is_interrupted_leaves_the_old_schema(tmp_path: Pa
         assert "tier" in {column["name"] for column in inspect(connection).get_columns(accounts.name)}
 
 
-def test_the_constant_names_the_newest_revision() -> None:
+def test_head_constant_is_newest_revision() -> None:
     assert ScriptDirectory.from_config(config_of(MIGRATIONS)).get_current_head() == HEAD

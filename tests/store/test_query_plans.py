@@ -19,7 +19,7 @@ from allaprima.store.sqlite import DATABASE_FILE, open_sqlite
 from tests.clock import NOON
 from tests.store.factories import new_job, new_outcome
 
-#: Of a plan's step on the jobs, that which reads no finished job.
+#: Matches the plan steps on the jobs table that read no finished job.
 READS_FEW = re.compile(
     r"SEARCH jobs USING (COVERING )?INDEX (ix_jobs_(order|urgency|order_of_key|start_by|running)|sqlite_autoindex_\w+) "
     r"|SCAN jobs USING (COVERING )?INDEX ix_jobs_running "
@@ -38,7 +38,7 @@ async def database(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncItera
 
 @pytest.fixture
 def statements() -> Iterator[list[tuple[str, Any]]]:
-    """What is executed meanwhile, with its parameters."""
+    """The statements that are executed during the test, with their parameters."""
     found: list[tuple[str, Any]] = []
 
     def note(_connection: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
@@ -50,7 +50,7 @@ def statements() -> Iterator[list[tuple[str, Any]]]:
 
 
 def reverse_indexes(path: Path) -> None:
-    """Create the indexes of the jobs in the reverse of their order; SQLite chooses the latest of equally good ones."""
+    """Recreate the indexes of the jobs in reverse order; of equally good indexes SQLite chooses the latest one."""
     with closing(sqlite3.connect(path)) as raw, raw:
         found = raw.execute(
             "SELECT name, sql FROM sqlite_master WHERE type = 'index' AND tbl_name = 'jobs' AND sql IS NOT NULL"
@@ -62,7 +62,7 @@ def reverse_indexes(path: Path) -> None:
             raw.execute(sql)
 
 
-async def test_no_statement_of_the_queue_reads_finished_jobs(
+async def test_queue_statements_read_no_finished_jobs(
     database: Database, owner: ApiKey, statements: list[tuple[str, Any]], tmp_path: Path
 ) -> None:
     transitions, found = JobTransitions(database), JobRepository(database)

@@ -1,4 +1,4 @@
-"""The races of `store.single_writer`, each run with many transactions at once on every backend."""
+"""The races of `store.single_writer`, each with many concurrent transactions on every backend."""
 
 import asyncio
 from collections import Counter
@@ -22,7 +22,7 @@ from tests.clock import NOON
 from tests.store.backends import count, query, run
 from tests.store.factories import REQUEST, new_entry, new_image, new_job, new_outcome
 
-#: Transactions at a time.
+#: Number of concurrent transactions.
 WRITERS = 32
 CLAIM = IdempotencyClaim("once", "fingerprint")
 URL = "https://hooks.example/a"
@@ -43,8 +43,8 @@ def outbox(database: Database) -> Outbox:
     return Outbox(database)
 
 
-async def all_at_once(calls: Iterable[Awaitable[Any]], *expected: type[Exception]) -> list[Any]:
-    """Return what each call returned; for one that raised an expected error, the error's class."""
+async def run_concurrently(calls: Iterable[Awaitable[Any]], *expected: type[Exception]) -> list[Any]:
+    """Run all calls concurrently; return the result of each, or the class of an expected error."""
     found = await asyncio.gather(*calls, return_exceptions=True)
     for one in found:
         if isinstance(one, BaseException) and not isinstance(one, expected):
@@ -53,7 +53,7 @@ async def all_at_once(calls: Iterable[Awaitable[Any]], *expected: type[Exception
 
 
 def interleaved(*groups: Iterable[Coroutine[Any, Any, Any]]) -> list[Coroutine[Any, Any, Any]]:
-    """The calls of each group in turns."""
+    """Return the calls of all groups in alternation."""
     return [call for calls in zip(*groups, strict=True) for call in calls]
 
 
@@ -67,7 +67,7 @@ async def leased(transitions: JobTransitions, owner: ApiKey, number: int = WRITE
 
 @pytest.fixture
 async def bucket(database: Database, owner: ApiKey) -> None:
-    """A usage bucket for the jobs of the tests, so that the race of the first insert is not theirs."""
+    """A usage bucket for the jobs of the test, so that the race of the first insert affects only its own test."""
     start = int(NOON // BUCKET_S * BUCKET_S)
     await run(
         database,
@@ -82,49 +82,47 @@ async def bucket(database: Database, owner: ApiKey) -> None:
 # Admission ----------------------------------------------------------------------------------------------------------
 
 
-async def test_the_queue_holds_no_more_jobs_than_its_size(
+async def test_queue_holds_no_more_jobs_than_its_size(
     database: Database, transitions: JobTransitions, owner: ApiKey
 ) -> None:
-    found = await all_at_once((transitions.admit(new_job(owner), 8) for _ in range(WRITERS)), QueueFull)
+    found = await run_concurrently((transitions.admit(new_job(owner), 8) for _ in range(WRITERS)), QueueFull)
     assert found.count(QueueFull) == WRITERS - 8
     assert await count(database, "jobs") == 8
 
 
-async def test_every_job_of_a_key_has_its_own_turn(
-    database: Database, transitions: JobTransitions, owner: ApiKey
-) -> None:
-    await all_at_once(transitions.admit(new_job(owner, predicted_s=1.0), 1000) for _ in range(WRITERS))
+async def test_jobs_of_key_have_distinct_turns(database: Database, transitions: JobTransitions, owner: ApiKey) -> None:
+    await run_concurrently(transitions.admit(new_job(owner, predicted_s=1.0), 1000) for _ in range(WRITERS))
     turns = [turn for (turn,) in await query(database, "SELECT turn FROM jobs ORDER BY turn")]
     assert turns == [float(number) for number in range(1, WRITERS + 1)]
 
 
-async def test_a_key_holds_no_more_than_its_limit(
+async def test_key_holds_no_more_than_its_limit(
     database: Database, transitions: JobTransitions, keys: KeyRepository, owner: ApiKey
 ) -> None:
     await AccountRepository(database).post(owner.account_id, new_entry(1000))
     limit = {"limit": SpendLimit(LimitPeriod.NO_RESET, 10)}
     await keys.change(owner.account_id, owner.prefix, limit, NOON)
-    found = await all_at_once(
+    found = await run_concurrently(
         (transitions.admit(new_job(owner, held=1), 1000) for _ in range(WRITERS)), KeyLimitReached
     )
     assert found.count(KeyLimitReached) == WRITERS - 10
     assert await query(database, "SELECT held FROM api_keys UNION ALL SELECT held FROM accounts") == [(10,), (10,)]
 
 
-async def test_equal_requests_create_one_job(database: Database, transitions: JobTransitions, owner: ApiKey) -> None:
+async def test_replayed_requests_create_one_job(database: Database, transitions: JobTransitions, owner: ApiKey) -> None:
     await AccountRepository(database).post(owner.account_id, new_entry(1000))
-    jobs = await all_at_once(transitions.admit(new_job(owner, held=1), 1000, CLAIM) for _ in range(WRITERS))
+    jobs = await run_concurrently(transitions.admit(new_job(owner, held=1), 1000, CLAIM) for _ in range(WRITERS))
     assert len({job.id for job in jobs}) == 1
     assert await count(database, "jobs") == await count(database, "idempotency_records") == 1
     assert await query(database, "SELECT held FROM accounts") == [(1,)]
 
 
-async def test_an_expired_record_is_replaced_once(
-    database: Database, transitions: JobTransitions, owner: ApiKey
-) -> None:
+async def test_expired_record_is_replaced_once(database: Database, transitions: JobTransitions, owner: ApiKey) -> None:
     old = await transitions.admit(new_job(owner), 1000, CLAIM)
     later = NOON + RETENTION_S
-    jobs = await all_at_once(transitions.admit(new_job(owner, created_at=later), 1000, CLAIM) for _ in range(WRITERS))
+    jobs = await run_concurrently(
+        transitions.admit(new_job(owner, created_at=later), 1000, CLAIM) for _ in range(WRITERS)
+    )
     [new] = {job.id for job in jobs}
     assert new != old.id
     assert await query(database, "SELECT resource_id FROM idempotency_records") == [(new,)]
@@ -140,56 +138,58 @@ async def test_every_job_is_leased_once(database: Database, transitions: JobTran
         await transitions.admit(new_job(owner, predicted_s=1.0, priority=ranks[number % 3 == 0]), 1000)
         for number in range(WRITERS)
     ]
-    found = await all_at_once(transitions.lease(NOON, NOON + 60) for _ in range(WRITERS + 8))
+    found = await run_concurrently(transitions.lease(NOON, NOON + 60) for _ in range(WRITERS + 8))
     jobs = [one.job for one in found if one.job is not None]
     assert sorted(job.id for job in jobs) == sorted(job.id for job in admitted)
     assert {job.attempt for job in jobs} == {1}
-    # Turns are swapped, never lost.
+    # Leases swap turns and lose none.
     turns = [turn for (turn,) in await query(database, "SELECT turn FROM jobs ORDER BY turn")]
     assert turns == [float(number) for number in range(1, WRITERS + 1)]
 
 
-async def test_a_usage_bucket_counts_every_job(database: Database, transitions: JobTransitions, owner: ApiKey) -> None:
+async def test_usage_bucket_counts_every_job(database: Database, transitions: JobTransitions, owner: ApiKey) -> None:
     jobs = await leased(transitions, owner)
-    ends = await all_at_once(transitions.succeed(job, NOON, new_outcome(new_image(job))) for job in jobs)
+    ends = await run_concurrently(transitions.succeed(job, NOON, new_outcome(new_image(job))) for job in jobs)
     assert ends == [True] * WRITERS
     assert await query(database, "SELECT succeeded, charged, images FROM usage_buckets") == [(WRITERS,) * 3]
 
 
 @pytest.mark.usefixtures("bucket")
-async def test_no_charge_of_a_key_is_lost(database: Database, transitions: JobTransitions, owner: ApiKey) -> None:
+async def test_no_charge_of_key_is_lost(database: Database, transitions: JobTransitions, owner: ApiKey) -> None:
     await AccountRepository(database).post(owner.account_id, new_entry(1000))
     jobs = await leased(transitions, owner, held=5)
     ends = (transitions.succeed(job, NOON, new_outcome(new_image(job), credits_=3)) for job in jobs)
     more = (transitions.admit(new_job(owner, held=2), 1000) for _ in jobs)
-    await all_at_once(interleaved(ends, more))
+    await run_concurrently(interleaved(ends, more))
     spent, held = 3 * WRITERS, 2 * WRITERS
     assert await query(database, "SELECT spent, month_spent, held FROM api_keys") == [(spent, spent, held)]
     assert await query(database, "SELECT balance, held FROM accounts") == [(1000 - spent, held)]
 
 
 @pytest.mark.usefixtures("bucket")
-async def test_a_request_has_one_cached_result(database: Database, transitions: JobTransitions, owner: ApiKey) -> None:
+async def test_request_has_one_cached_result(database: Database, transitions: JobTransitions, owner: ApiKey) -> None:
     jobs = await leased(transitions, owner)
-    await all_at_once(transitions.succeed(job, NOON, new_outcome(new_image(job), fingerprint="same")) for job in jobs)
+    await run_concurrently(
+        transitions.succeed(job, NOON, new_outcome(new_image(job), fingerprint="same")) for job in jobs
+    )
     [(job_id,)] = await query(database, "SELECT job_id FROM cached_results")
     assert job_id in {job.id for job in jobs}
     assert await query(database, "SELECT DISTINCT state FROM jobs") == [("succeeded",)]
 
 
 @pytest.mark.usefixtures("bucket")
-async def test_a_cancel_request_reaches_a_job_that_is_being_leased(
+async def test_cancel_request_reaches_job_during_lease(
     database: Database, transitions: JobTransitions, owner: ApiKey
 ) -> None:
     jobs = [await transitions.admit(new_job(owner), 1000) for _ in range(WRITERS)]
-    found = await all_at_once(
+    found = await run_concurrently(
         interleaved(
             (transitions.lease(NOON, NOON + 60) for _ in jobs),
             (transitions.request_cancel(job.id, NOON) for job in reversed(jobs)),
         )
     )
     states = dict(await query(database, "SELECT id, state FROM jobs"))
-    # Each answer is the state that the job then has: queued jobs are cancelled, running ones are marked.
+    # Each answer is the job's state: queued jobs are cancelled, running jobs have a cancel request.
     assert {job.id: job.state for job in found[1::2]} == states
     assert set(states.values()) == {JobState.CANCELLED, JobState.RUNNING}
     assert await query(database, "SELECT count(*) FROM jobs WHERE cancel_asked_at IS NULL") == [(0,)]
@@ -199,20 +199,20 @@ async def test_a_cancel_request_reaches_a_job_that_is_being_leased(
     }
 
 
-async def test_a_job_is_removed_once(database: Database, transitions: JobTransitions, owner: ApiKey) -> None:
+async def test_job_is_removed_once(database: Database, transitions: JobTransitions, owner: ApiKey) -> None:
     [job] = await leased(transitions, owner, 1)
     image = new_image(job)
     await transitions.succeed(job, NOON, new_outcome(image, fingerprint="same"))
-    found = await all_at_once((transitions.remove(job.id) for _ in range(WRITERS)), JobNotFound)
+    found = await run_concurrently((transitions.remove(job.id) for _ in range(WRITERS)), JobNotFound)
     assert found.count(JobNotFound) == WRITERS - 1
     assert [image.object_name] in found
     assert await count(database, "jobs") == await count(database, "images") == 0
 
 
 @pytest.mark.usefixtures("bucket")
-async def test_a_missed_start_is_reported_once(database: Database, transitions: JobTransitions, owner: ApiKey) -> None:
+async def test_missed_start_is_reported_once(database: Database, transitions: JobTransitions, owner: ApiKey) -> None:
     jobs = [await transitions.admit(new_job(owner, start_by=NOON), 1000) for _ in range(WRITERS)]
-    found = await all_at_once(
+    found = await run_concurrently(
         interleaved(
             (transitions.fail_missed_starts(NOON) for _ in range(8)),
             (transitions.lease(NOON, NOON + 60) for _ in range(8)),
@@ -224,19 +224,19 @@ async def test_a_missed_start_is_reported_once(database: Database, transitions: 
     assert await count(database, "usage") == failed.total()
 
 
-async def test_a_crash_is_counted_once(database: Database, transitions: JobTransitions, owner: ApiKey) -> None:
+async def test_crash_is_counted_once(database: Database, transitions: JobTransitions, owner: ApiKey) -> None:
     await leased(transitions, owner, 8)
-    requeued = await all_at_once(transitions.recover(3, NOON, max_concurrency=8) for _ in range(WRITERS))
+    requeued = await run_concurrently(transitions.recover(3, NOON, max_concurrency=8) for _ in range(WRITERS))
     assert sum(requeued) == 8
     assert await query(database, "SELECT DISTINCT state, crashes FROM jobs") == [("queued", 1)]
 
 
-async def test_an_unreadable_job_ends_once(database: Database, transitions: JobTransitions, owner: ApiKey) -> None:
+async def test_unreadable_job_ends_once(database: Database, transitions: JobTransitions, owner: ApiKey) -> None:
     await AccountRepository(database).post(owner.account_id, new_entry(1000))
     for _ in range(8):
         await transitions.admit(new_job(owner, held=5, start_by=NOON), 1000)
     await run(database, "UPDATE jobs SET request = :request", request='{"model": "of a later version"}')
-    found = await all_at_once(
+    found = await run_concurrently(
         interleaved(
             (transitions.lease(NOON, NOON + 60) for _ in range(8)),
             (transitions.fail_missed_starts(NOON) for _ in range(8)),
@@ -253,31 +253,31 @@ async def test_an_unreadable_job_ends_once(database: Database, transitions: JobT
 # Keys and accounts --------------------------------------------------------------------------------------------------
 
 
-async def test_a_key_prefix_is_stored_once(database: Database, keys: KeyRepository, owner: ApiKey) -> None:
+async def test_key_prefix_is_stored_once(database: Database, keys: KeyRepository, owner: ApiKey) -> None:
     twins = [
         ApiKey(id=f"twin-{number}", account_id=owner.account_id, prefix="taken", created_at=NOON)
         for number in range(WRITERS)
     ]
-    found = await all_at_once(keys.add(twin, f"hash-{twin.id}") for twin in twins)
+    found = await run_concurrently(keys.add(twin, f"hash-{twin.id}") for twin in twins)
     assert found.count(None) == WRITERS - 1
     for number in range(WRITERS):
         await keys.add(
             ApiKey(id=f"key-{number}", account_id=owner.account_id, prefix=f"p{number}", created_at=NOON), f"h{number}"
         )
     rotations = [KeyRotation(owner.account_id, f"p{number}", "new", NOON) for number in range(WRITERS)]
-    found = await all_at_once(keys.rotate(rotation, f"new-{rotation.prefix}") for rotation in rotations)
+    found = await run_concurrently(keys.rotate(rotation, f"new-{rotation.prefix}") for rotation in rotations)
     assert found.count(None) == WRITERS - 1
     assert await query(database, "SELECT count(*) FROM api_keys WHERE prefix IN ('new', 'taken')") == [(2,)]
 
 
 @pytest.mark.usefixtures("bucket")
-async def test_a_new_limit_counts_every_charge(
+async def test_new_limit_counts_every_charge(
     database: Database, transitions: JobTransitions, keys: KeyRepository, owner: ApiKey
 ) -> None:
     await AccountRepository(database).post(owner.account_id, new_entry(1000))
     jobs = await leased(transitions, owner, held=5)
     limit = {"limit": SpendLimit(LimitPeriod.DAY, 500)}
-    await all_at_once(
+    await run_concurrently(
         interleaved(
             (transitions.succeed(job, NOON, new_outcome(new_image(job), credits_=3)) for job in jobs),
             (keys.change(owner.account_id, owner.prefix, limit, NOON) for _ in jobs),
@@ -286,22 +286,22 @@ async def test_a_new_limit_counts_every_charge(
     assert await query(database, "SELECT spent, held FROM api_keys") == [(3 * WRITERS, 0)]
 
 
-async def test_an_empty_store_gets_one_first_account(database: Database) -> None:
+async def test_empty_store_gets_one_account(database: Database) -> None:
     accounts = AccountRepository(database)
-    found = await all_at_once(accounts.first(Account(f"a{number}", "default", NOON)) for number in range(WRITERS))
+    found = await run_concurrently(accounts.first(Account(f"a{number}", "default", NOON)) for number in range(WRITERS))
     assert len({account.id for account in found}) == await count(database, "accounts") == 1
 
 
 # Webhooks -----------------------------------------------------------------------------------------------------------
 
 
-async def test_a_webhook_url_has_one_endpoint(database: Database, outbox: Outbox, owner: ApiKey) -> None:
-    found = await all_at_once(outbox.ensure_endpoint(owner.account_id, URL, NOON) for _ in range(WRITERS))
+async def test_webhook_url_has_one_endpoint(database: Database, outbox: Outbox, owner: ApiKey) -> None:
+    found = await run_concurrently(outbox.ensure_endpoint(owner.account_id, URL, NOON) for _ in range(WRITERS))
     assert len({endpoint.id for endpoint in found}) == await count(database, "webhook_endpoints") == 1
 
 
 @pytest.mark.usefixtures("bucket")
-async def test_a_deleted_endpoint_leaves_no_delivery(
+async def test_deleted_endpoint_leaves_no_delivery(
     database: Database, transitions: JobTransitions, outbox: Outbox, owner: ApiKey
 ) -> None:
     endpoint = await outbox.ensure_endpoint(owner.account_id, URL, NOON)
@@ -309,19 +309,19 @@ async def test_a_deleted_endpoint_leaves_no_delivery(
     ends = [transitions.fail(job, NOON, GenerationFailed("no")) for job in jobs]
     half = WRITERS // 2
     deletions = [outbox.delete_endpoint(owner.account_id, endpoint.id) for _ in range(2)]
-    found = await all_at_once([*ends[:half], *deletions, *ends[half:]])
+    found = await run_concurrently([*ends[:half], *deletions, *ends[half:]])
     assert found == [*[True] * half, True, False, *[True] * half]
     assert await count(database, "webhook_deliveries") == await count(database, "webhook_endpoints") == 0
 
 
 @pytest.mark.usefixtures("bucket")
-async def test_a_job_ends_while_its_endpoint_is_deleted(
+async def test_job_ends_while_endpoint_is_deleted(
     database: Database, transitions: JobTransitions, outbox: Outbox, owner: ApiKey
 ) -> None:
     urls = [f"{URL}/{number}" for number in range(WRITERS)]
     endpoints = [await outbox.ensure_endpoint(owner.account_id, url, NOON) for url in urls]
     jobs = [job for url in urls for job in await leased(transitions, owner, 1, webhook_url=url)]
-    found = await all_at_once(
+    found = await run_concurrently(
         interleaved(
             (transitions.fail(job, NOON, GenerationFailed("no")) for job in jobs),
             (outbox.delete_endpoint(owner.account_id, endpoint.id) for endpoint in reversed(endpoints)),
@@ -332,9 +332,9 @@ async def test_a_job_ends_while_its_endpoint_is_deleted(
     assert await count(database, "webhook_deliveries") == await count(database, "webhook_endpoints") == 0
 
 
-async def test_an_equal_request_rotates_the_secret_once(database: Database, outbox: Outbox, owner: ApiKey) -> None:
+async def test_replayed_request_rotates_secret_once(database: Database, outbox: Outbox, owner: ApiKey) -> None:
     await outbox.set_first_secret(owner.account_id, "before")
-    await all_at_once(
+    await run_concurrently(
         outbox.rotate_secret(owner.account_id, f"new-{number}", NOON + 60, NOON, CLAIM) for number in range(WRITERS)
     )
     new, old = await outbox.secrets(owner.account_id, NOON)

@@ -1,4 +1,4 @@
-"""The SQLite backend: its pragmas, its lock file, and what it refuses to open."""
+"""The SQLite backend: its pragmas, its lock file, and the folders that it refuses."""
 
 import asyncio
 import shutil
@@ -17,7 +17,7 @@ from allaprima.store.schema import accounts
 from allaprima.store.sqlite import DATABASE_FILE, LOCK_FILE, open_sqlite
 from tests.store.sqlite_file import ask
 
-#: The schema of an earlier commit, with rows.
+#: SQL of a database with rows that an earlier version wrote.
 OLD_SCHEMA = Path(__file__).parent / "old_schema_0005.sql"
 
 
@@ -45,7 +45,7 @@ async def names(database: Database) -> list[str]:
 # Connections --------------------------------------------------------------------------------------------------------
 
 
-async def test_the_writer_keeps_a_commit_through_a_power_cut(database: Database) -> None:
+async def test_commit_survives_power_failure(database: Database) -> None:
     assert await database.write(pragma("journal_mode")) == "wal"
     assert await database.write(pragma("synchronous")) == 2  # FULL
     assert await database.write(pragma("foreign_keys")) == 1
@@ -56,7 +56,7 @@ async def test_readers_are_read_only_and_never_checkpoint(database: Database) ->
     assert await database.read(pragma("wal_autocheckpoint")) == 0
 
 
-async def test_the_file_is_sound_after_use(tmp_path: Path) -> None:
+async def test_database_file_passes_integrity_check(tmp_path: Path) -> None:
     database = await open_sqlite(tmp_path)
     await asyncio.gather(*(add(database, str(number)) for number in range(10)))
     await database.close()
@@ -67,24 +67,24 @@ async def test_the_file_is_sound_after_use(tmp_path: Path) -> None:
 # The folder ---------------------------------------------------------------------------------------------------------
 
 
-async def test_a_data_folder_is_created(tmp_path: Path) -> None:
+async def test_missing_data_folder_is_created(tmp_path: Path) -> None:
     folder = tmp_path / "deep" / "data"
     await (await open_sqlite(folder)).close()
     assert (folder / DATABASE_FILE).is_file()
 
 
-async def test_a_second_server_is_refused_with_the_name_of_the_folder(database: Database, tmp_path: Path) -> None:
+async def test_second_server_on_data_folder_is_refused(database: Database, tmp_path: Path) -> None:
     with pytest.raises(StoreLocked, match=str(tmp_path)):
         await open_sqlite(tmp_path)
     assert await names(database) == []
 
 
-async def test_a_closed_folder_is_unlocked(tmp_path: Path) -> None:
+async def test_closed_database_unlocks_its_folder(tmp_path: Path) -> None:
     for _ in range(3):
         await (await open_sqlite(tmp_path)).close()
 
 
-async def test_a_folder_that_was_refused_is_unlocked(tmp_path: Path) -> None:
+async def test_refused_folder_is_unlocked(tmp_path: Path) -> None:
     path = tmp_path / DATABASE_FILE
     path.write_bytes(b"this is no database, " * 100)
     with pytest.raises(StoreError, match=rf"{DATABASE_FILE} is not a database that .*: file is not a database"):
@@ -93,18 +93,18 @@ async def test_a_folder_that_was_refused_is_unlocked(tmp_path: Path) -> None:
     await (await open_sqlite(tmp_path)).close()
 
 
-async def test_a_folder_that_can_not_be_created_is_named(tmp_path: Path) -> None:
+async def test_unusable_data_folder_is_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a folder")
     for folder in (tmp_path / "file", tmp_path / "file" / "data"):
         with pytest.raises(StoreError, match=f"the data folder {folder} can't be used: "):
             await open_sqlite(folder)
 
 
-# What is refused and left as it is ----------------------------------------------------------------------------------
+# Refused folders ----------------------------------------------------------------------------------------------------
 
 
 def contents(folder: Path) -> dict[str, tuple[int, bytes]]:
-    """The time of change and the bytes of everything in a folder, except the lock file."""
+    """Return modification time and bytes of every file and folder in a folder, except the lock file."""
     found = {}
     for path in (folder, *folder.rglob("*")):
         if path.name != LOCK_FILE:
@@ -114,7 +114,7 @@ def contents(folder: Path) -> dict[str, tuple[int, bytes]]:
 
 
 def write_old_folder(folder: Path, *, is_killed: bool) -> None:
-    """Write a data folder as an earlier commit left it. is_killed: all of it is still in the write-ahead log."""
+    """Write the data folder of an earlier version. is_killed: all rows are still in the write-ahead log."""
     (folder / "images").mkdir(parents=True)
     (folder / "images" / "0198.png").write_bytes(b"image")
     (folder / "secret").write_bytes(bytes(32))
@@ -133,7 +133,7 @@ def write_old_folder(folder: Path, *, is_killed: bool) -> None:
 
 
 async def refusal(folder: Path) -> str:
-    """Return the message with which a folder is refused, after the folder was found as it was."""
+    """Return the message with which a folder is refused; assert that its content is unchanged."""
     before = contents(folder)
     with pytest.raises(StoreError) as caught:
         await open_sqlite(folder)
@@ -142,7 +142,7 @@ async def refusal(folder: Path) -> str:
 
 
 @pytest.mark.parametrize("is_killed", [False, True])
-async def test_a_data_folder_of_an_earlier_commit_is_refused_and_untouched(tmp_path: Path, is_killed: bool) -> None:
+async def test_older_data_folder_is_refused_unchanged(tmp_path: Path, is_killed: bool) -> None:
     folder = tmp_path / "data"
     write_old_folder(folder, is_killed=is_killed)
     assert (folder / f"{DATABASE_FILE}-wal").exists() == is_killed
@@ -154,14 +154,14 @@ async def test_a_data_folder_of_an_earlier_commit_is_refused_and_untouched(tmp_p
     assert "\n" not in message
 
 
-async def test_an_empty_log_of_a_refused_folder_stays(tmp_path: Path) -> None:
+async def test_refused_folder_keeps_its_empty_wal_file(tmp_path: Path) -> None:
     folder = tmp_path / "data"
     write_old_folder(folder, is_killed=False)
     (folder / f"{DATABASE_FILE}-wal").touch()
     assert "schema 0005" in await refusal(folder)
 
 
-async def test_a_database_of_a_later_version_is_refused_and_untouched(tmp_path: Path) -> None:
+async def test_newer_database_is_refused_unchanged(tmp_path: Path) -> None:
     folder = tmp_path / "data"
     await (await open_sqlite(folder)).close()
     with closing(sqlite3.connect(folder / DATABASE_FILE)) as raw, raw:
@@ -169,7 +169,7 @@ async def test_a_database_of_a_later_version_is_refused_and_untouched(tmp_path: 
     assert "schema 9999_of_later" in await refusal(folder)
 
 
-async def test_a_database_of_another_program_is_refused_and_untouched(tmp_path: Path) -> None:
+async def test_foreign_database_is_refused_unchanged(tmp_path: Path) -> None:
     folder = tmp_path / "data"
     folder.mkdir()
     with closing(sqlite3.connect(folder / DATABASE_FILE)) as raw, raw:
@@ -178,13 +178,13 @@ async def test_a_database_of_another_program_is_refused_and_untouched(tmp_path: 
     assert "is not a database of allaprima" in await refusal(folder)
 
 
-async def test_a_file_that_is_no_database_is_refused_and_untouched(tmp_path: Path) -> None:
+async def test_invalid_database_file_is_refused_unchanged(tmp_path: Path) -> None:
     (tmp_path / DATABASE_FILE).write_bytes(b"this is no database, " * 100)
     (tmp_path / LOCK_FILE).touch()
     assert "file is not a database" in await refusal(tmp_path)
 
 
-async def test_a_killed_servers_log_is_read_at_the_next_start(tmp_path: Path) -> None:
+async def test_wal_of_killed_server_is_replayed_at_next_start(tmp_path: Path) -> None:
     folder = tmp_path / "data"
     database = await open_sqlite(folder)
     await add(database, "a")

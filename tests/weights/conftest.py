@@ -1,4 +1,4 @@
-"""A model of the smallest sizes that has every kind of layer of each network, and a published checkpoint."""
+"""Fixtures of a minimal model with every kind of layer, and of a published checkpoint."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def folder(tmp_path: Path, networks: Networks, tokenizer: Tokenizer) -> Path:
 
 @pytest.fixture(scope="session")
 def published(tmp_path_factory: pytest.TempPathFactory) -> Published:
-    """A small FLUX.1 [schnell], to be written in every checkpoint format."""
+    """Weights and tokenizers of a small FLUX.1 [schnell]."""
     from tests.weights.published import Published, make_networks, write_tokenizers
 
     folder = tmp_path_factory.mktemp("tokenizers")

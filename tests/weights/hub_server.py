@@ -3,7 +3,6 @@
 import hashlib
 import json
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -12,13 +11,13 @@ from pathlib import Path
 from urllib.parse import unquote, urlparse
 
 COMMIT = "c" * 40
-#: Least bytes of a file that the hub stores by its SHA-256, as the real one does with large files.
+#: Size in bytes from which files are identified by SHA-256, as large files are on huggingface.co.
 LARGE = 1000
 
 
 @dataclass
 class Hub:
-    """The server's content and behaviour; may be changed while it runs."""
+    """Content and behaviour of the server; both may be changed while it runs."""
 
     #: Content by repository and file name.
     repos: dict[str, dict[str, bytes]] = field(default_factory=dict)
@@ -28,8 +27,9 @@ class Hub:
     swapped: dict[str, bytes] = field(default_factory=dict)
     #: Bytes of a file after which the connection is closed, once, by file name.
     breaks: dict[str, int] = field(default_factory=dict)
-    #: Seconds to wait after each 64 KiB.
-    pause_s: float = 0.0
+    #: Bytes of a file after which the hub stops sending until `resumed` is set, by file name.
+    stalls: dict[str, int] = field(default_factory=dict)
+    resumed: threading.Event = field(default_factory=threading.Event)
     #: Every download: file name and first byte.
     downloads: list[tuple[str, int]] = field(default_factory=list)
     address: str = ""
@@ -59,6 +59,7 @@ def serve_hub() -> Iterator[Hub]:
     try:
         yield hub
     finally:
+        hub.resumed.set()
         server.shutdown()
         server.server_close()
         thread.join()
@@ -131,13 +132,15 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if with_body:
             self.hub.downloads.append((name, start))
-            self._stream(content, start, self.hub.breaks.pop(name, len(content)))
+            stop = self.hub.breaks.pop(name, len(content))
+            self._stream(content, start, stop, self.hub.stalls.get(name, stop))
 
-    def _stream(self, content: bytes, start: int, stop: int) -> None:
+    def _stream(self, content: bytes, start: int, stop: int, stall: int) -> None:
         try:
-            for offset in range(start, stop, 2**16):
-                self.wfile.write(content[offset : min(stop, offset + 2**16)])
-                time.sleep(self.hub.pause_s)
+            self.wfile.write(content[start : min(stall, stop)])
+            if stall < stop:
+                self.hub.resumed.wait()
+                self.wfile.write(content[max(start, stall) : stop])
         except OSError:
             self.close_connection = True
         if stop < len(content):

@@ -1,5 +1,5 @@
 """A thousand prompts in ten languages."""
-# ruff: noqa: RUF001 - letters of other alphabets look like ours
+# ruff: noqa: RUF001 - letters of other alphabets resemble ASCII letters
 
 _LANGUAGES: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
     "English": (
@@ -53,7 +53,7 @@ _LANGUAGES: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
         ("समुद्र तट पर", "रात में", "बर्फ़ में", "जंगल में", "रेगिस्तान में"),
     ),
 }
-#: What people put around their words.
+#: Templates of whitespace, punctuation, emoji and markup around a prompt.
 _FORMS = ("{}", "  {}\n\tplease ", "{} 🦊🏖️ #1 — e\u0301 \ufb01n", "({}), 8k:1.2 <b>&amp; it's HE'LL we've'd</b> {}")
 
 PROMPTS: tuple[str, ...] = tuple(

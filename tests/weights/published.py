@@ -1,4 +1,4 @@
-"""A FLUX.1 [schnell] of the smallest sizes, and writers of every checkpoint format that it is published in."""
+"""A minimal FLUX.1 [schnell], and writers of its published checkpoint formats."""
 
 import json
 from collections.abc import Callable
@@ -23,7 +23,7 @@ from allaprima.weights.tokenizers import clip_tokenizer
 from tests.flux.oracles import autoencoder_oracle, clip_oracle, randomize, t5_oracle, transformer_oracle
 from tests.weights.prompts import PROMPTS
 
-#: More than the tokens that either tokenizer learns.
+#: Larger than the vocabulary of either tokenizer.
 VOCABULARY = 540
 CONFIG = ModelConfig(
     transformer=TransformerConfig(
@@ -55,7 +55,7 @@ class Published:
     tokenizers: Path
 
     def tensors(self, component: str) -> Tensors:
-        """The tensors of one component in bfloat16, under our names."""
+        """Return the tensors of one component in bfloat16, by their names in allaprima."""
         network = self.networks.get_submodule(component)
         return {name: tensor.bfloat16() for name, tensor in network.state_dict().items()}
 
@@ -84,7 +84,7 @@ def generate(model: Model, request: GenerationRequest = REQUEST) -> np.ndarray:
 
 
 def write_tokenizers(folder: Path) -> None:
-    """Train two small tokenizers on the prompts and write them in the form of a diffusers folder."""
+    """Write a small T5 and a small CLIP tokenizer as in a diffusers folder."""
     t5 = Tokenizer(models.Unigram())
     t5.normalizer = normalizers.Sequence([normalizers.Nmt(), normalizers.NFKC()])
     t5.pre_tokenizer = pre_tokenizers.Metaspace()
@@ -111,7 +111,7 @@ def write_tokenizers(folder: Path) -> None:
 
 
 def write_diffusers(folder: Path, published: Published) -> None:
-    """Written by diffusers and transformers, the large component in shards."""
+    """Write a diffusers folder with diffusers and transformers; the transformer is sharded."""
     networks = published.networks
     components = {
         "transformer": transformer_oracle(networks.transformer),
@@ -125,7 +125,7 @@ def write_diffusers(folder: Path, published: Published) -> None:
 
 
 def write_bfl(folder: Path, published: Published) -> None:
-    """Transformer and autoencoder in Black Forest Labs' format, text encoders in ComfyUI's."""
+    """Write transformer and autoencoder in Black Forest Labs' format, text encoders in ComfyUI's."""
     folder.mkdir(exist_ok=True)
     save_file(published.tensors("transformer"), folder / "flux1-schnell.safetensors")
     in_float32 = {name: tensor.float() for name, tensor in published.tensors("autoencoder").items()}
@@ -141,7 +141,7 @@ def write_text_encoders(folder: Path, published: Published) -> None:
 
 
 def write_bundle(folder: Path, published: Published, change: Callable[[Tensors], Tensors] = dict) -> None:
-    """All components in one file, in ComfyUI's format. change: applied to the transformer's and T5's tensors."""
+    """Write all components in one file in ComfyUI's format. change: applied to the tensors of transformer and T5."""
     folder.mkdir(exist_ok=True)
     prefixes = {
         "transformer": "model.diffusion_model.",
@@ -183,8 +183,8 @@ def write_gguf(
     kind: gguf.GGMLQuantizationType = gguf.GGMLQuantizationType.BF16,
     architecture: str | None = "flux",
 ) -> None:
-    """Matrices in one block type and all else in float32, as city96's converter writes; without an architecture, as
-    leejet's writes.
+    """Write matrices in one block type and other tensors in float32, as city96's converter does. Without an
+    architecture the header is that of leejet's converter.
     """
     writer = gguf.GGUFWriter(path, architecture or "", use_temp_file=False)
     if architecture is None:
@@ -201,7 +201,7 @@ def write_gguf(
 
 
 def write_ggufs(folder: Path, published: Published) -> None:
-    """The transformer and T5 as GGUF, the other components as safetensors in the same folder."""
+    """Write transformer and T5 as GGUF, the other components as safetensors in the same folder."""
     write_bfl(folder, published)
     (folder / "flux1-schnell.safetensors").unlink()
     (folder / "t5xxl_fp16.safetensors").unlink()
@@ -211,7 +211,7 @@ def write_ggufs(folder: Path, published: Published) -> None:
 
 
 def write_leejet(folder: Path, published: Published) -> None:
-    """A GGUF without an architecture, whose names have a prefix."""
+    """Write the transformer as GGUF without an architecture, with prefixed names."""
     write_bfl(folder, published)
     (folder / "flux1-schnell.safetensors").unlink()
     prefixed = {f"model.diffusion_model.{name}": tensor for name, tensor in published.tensors("transformer").items()}
@@ -219,7 +219,7 @@ def write_leejet(folder: Path, published: Published) -> None:
 
 
 def write_mixture(folder: Path, published: Published) -> None:
-    """Components in different formats in one folder, in files whose names say nothing about them."""
+    """Write components in different formats into one folder, under neutral file names."""
     folder.mkdir(exist_ok=True)
     write_gguf(folder / "one.gguf", published.tensors("transformer"))
     save_file(published.tensors("t5"), folder / "two.safetensors")

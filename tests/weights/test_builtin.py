@@ -1,4 +1,4 @@
-"""A model folder is loaded as it was saved, and all damage to it is refused by file and tensor."""
+"""Model folders: loading, revisions, and refusal of damaged files by file and tensor."""
 
 import json
 import shutil
@@ -52,7 +52,7 @@ def revision(folder: Path) -> str:
     return open_model(folder).load().revision
 
 
-def test_model_is_loaded_as_it_was_saved(folder: Path, networks: Networks, config: ModelConfig) -> None:
+def test_loaded_model_equals_saved_model(folder: Path, networks: Networks, config: ModelConfig) -> None:
     files = open_model(folder)
     model = files.load()
 
@@ -62,7 +62,7 @@ def test_model_is_loaded_as_it_was_saved(folder: Path, networks: Networks, confi
     assert all(torch.equal(read_back[name], written[name]) for name in written)
 
 
-def test_loaded_model_is_ready_to_generate_on_a_cpu(folder: Path) -> None:
+def test_loaded_model_is_ready_for_inference_on_cpu(folder: Path) -> None:
     networks = open_model(folder).load().networks
 
     assert not networks.training
@@ -77,14 +77,14 @@ def test_tensors_are_stored_in_bfloat16(folder: Path) -> None:
     assert {tensor.dtype for tensor in tensors.values()} == {torch.bfloat16}
 
 
-def test_both_tokenizers_have_the_lengths_of_their_encoders(folder: Path, config: ModelConfig) -> None:
+def test_tokenizers_have_lengths_of_their_encoders(folder: Path, config: ModelConfig) -> None:
     model = open_model(folder).load()
 
     assert len(model.t5_tokenizer.encode("a red apple").ids) == config.t5.length
     assert len(model.clip_tokenizer.encode("a red apple").ids) == config.clip.length
 
 
-def test_model_saved_again_has_the_same_revision(folder: Path, tmp_path: Path, tokenizer: Tokenizer) -> None:
+def test_model_saved_again_has_same_revision(folder: Path, tmp_path: Path, tokenizer: Tokenizer) -> None:
     model = open_model(folder).load()
 
     save_model(tmp_path / "deep" / "again", model.id, model.config, model.networks, tokenizer)
@@ -92,7 +92,7 @@ def test_model_saved_again_has_the_same_revision(folder: Path, tmp_path: Path, t
     assert revision(tmp_path / "deep" / "again") == model.revision
 
 
-def test_folder_name_does_not_change_the_revision(folder: Path, tmp_path: Path) -> None:
+def test_folder_name_does_not_change_revision(folder: Path, tmp_path: Path) -> None:
     before = revision(folder)
 
     shutil.move(folder, tmp_path / "another name")
@@ -101,7 +101,7 @@ def test_folder_name_does_not_change_the_revision(folder: Path, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("network", ["autoencoder", "clip", "t5", "transformer"])
-def test_every_value_of_every_network_changes_the_revision(folder: Path, network: str) -> None:
+def test_every_weight_changes_revision(folder: Path, network: str) -> None:
     tensors, header = read(folder)
     names = [name for name in tensors if name.startswith(f"{network}.")]
     seen = {revision(folder)}
@@ -123,7 +123,7 @@ def test_revision_is_16_hexadecimal_digits(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("name", [WEIGHTS_FILE, TOKENIZER_FILE])
-def test_missing_file_is_named_with_its_folder(folder: Path, name: str) -> None:
+def test_missing_file_is_refused_by_name(folder: Path, name: str) -> None:
     (folder / name).unlink()
 
     with pytest.raises(WeightsMissing) as caught:
@@ -133,7 +133,7 @@ def test_missing_file_is_named_with_its_folder(folder: Path, name: str) -> None:
     assert str(folder) in caught.value.message
 
 
-def test_missing_folder_is_named(tmp_path: Path) -> None:
+def test_missing_folder_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(WeightsMissing, match="nowhere"):
         open_model(tmp_path / "nowhere")
 
@@ -169,7 +169,7 @@ def test_garbage_word_list_is_refused_by_name(folder: Path, data: bytes) -> None
     assert str(folder / TOKENIZER_FILE) in caught.value.message
 
 
-def test_word_list_larger_than_the_encoders_vocabulary_is_refused_by_name(folder: Path, config: ModelConfig) -> None:
+def test_word_list_larger_than_vocabulary_is_refused(folder: Path, config: ModelConfig) -> None:
     # The word list begins with 3 special tokens, and CLIP reserves the last 2 ids.
     limit = config.clip.vocab_size - 5
     word_tokenizer([f"word{number}" for number in range(limit)]).save(str(folder / TOKENIZER_FILE))
@@ -205,7 +205,9 @@ def with_value(name: str, value: float) -> Callable[[Tensors], object]:
     ],
     ids=["missing", "unexpected", "transposed", "flat", "scalar", "NaN", "infinite"],
 )
-def test_invalid_tensor_is_named_with_its_file(folder: Path, change: Callable[[Tensors], object], message: str) -> None:
+def test_invalid_tensor_is_refused_by_file_and_name(
+    folder: Path, change: Callable[[Tensors], object], message: str
+) -> None:
     rewrite(folder, change)
 
     with pytest.raises(WeightsCorrupt) as caught:
@@ -216,7 +218,7 @@ def test_invalid_tensor_is_named_with_its_file(folder: Path, change: Callable[[T
 
 
 @pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.bool, torch.complex64], ids=str)
-def test_tensor_that_is_not_floating_point_is_refused_by_name(folder: Path, dtype: torch.dtype) -> None:
+def test_non_floating_point_tensor_is_refused_by_name(folder: Path, dtype: torch.dtype) -> None:
     rewrite(folder, lambda tensors: tensors.update({TENSOR: tensors[TENSOR].to(dtype)}))
 
     with pytest.raises(WeightsCorrupt) as caught:
@@ -227,7 +229,7 @@ def test_tensor_that_is_not_floating_point_is_refused_by_name(folder: Path, dtyp
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.float8_e4m3fn], ids=str)
-def test_other_floating_point_types_are_read_exactly(folder: Path, dtype: torch.dtype) -> None:
+def test_other_floating_point_types_are_converted_exactly(folder: Path, dtype: torch.dtype) -> None:
     before, _ = read(folder)
 
     rewrite(folder, lambda tensors: tensors.update({TENSOR: tensors[TENSOR].to(dtype)}))
@@ -235,7 +237,7 @@ def test_other_floating_point_types_are_read_exactly(folder: Path, dtype: torch.
     assert torch.equal(open_model(folder).load().networks.state_dict()[TENSOR], before[TENSOR].to(dtype).float())
 
 
-def test_file_of_another_program_is_refused_by_name(folder: Path) -> None:
+def test_foreign_weights_file_is_refused_by_name(folder: Path) -> None:
     rewrite_header(folder, format=None)
 
     with pytest.raises(WeightsCorrupt, match="was not written by allaprima") as caught:
@@ -258,7 +260,7 @@ def changed_config(folder: Path, network: str, **values: object) -> str:
     ["", "not JSON", "null", "[]", "7", "{}", '{"transformer": []}', '{"transformer": {}}', "[" * 5000, None],
     ids=["empty", "no JSON", "null", "a list", "a number", "nothing", "lists", "no sizes", "too deep", "absent"],
 )
-def test_header_without_a_valid_configuration_is_refused_by_name(folder: Path, text: str | None) -> None:
+def test_header_with_invalid_configuration_is_refused(folder: Path, text: str | None) -> None:
     rewrite_header(folder, config=text)
 
     with pytest.raises(WeightsCorrupt, match="header") as caught:
@@ -267,7 +269,7 @@ def test_header_without_a_valid_configuration_is_refused_by_name(folder: Path, t
     assert str(folder / WEIGHTS_FILE) in caught.value.message
 
 
-def test_configuration_with_an_unknown_size_is_refused(folder: Path) -> None:
+def test_configuration_with_unknown_size_is_refused(folder: Path) -> None:
     rewrite_header(folder, config=changed_config(folder, "t5", more=1))
 
     with pytest.raises(WeightsCorrupt, match="header"):
@@ -281,7 +283,7 @@ def test_tensors_of_another_configuration_are_refused(folder: Path) -> None:
         open_model(folder).load()
 
 
-def test_header_without_an_id_is_refused(folder: Path) -> None:
+def test_header_without_id_is_refused(folder: Path) -> None:
     rewrite_header(folder, id=None)
 
     with pytest.raises(WeightsCorrupt, match="header"):
@@ -296,7 +298,7 @@ def test_model_may_have_any_configuration(tmp_path: Path, config: ModelConfig, t
     assert open_model(tmp_path).config == whole
 
 
-def test_built_in_model_is_complete() -> None:
+def test_built_in_model_loads() -> None:
     files = open_model(sketch_folder())
 
     assert files.id == SKETCH_ID

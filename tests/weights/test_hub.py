@@ -1,4 +1,4 @@
-"""Pulls from a hub on loopback: complete, interrupted and resumed, with wrong content, gated, on a full disk."""
+"""Pulls from a hub on loopback: complete, resumed, with wrong content, gated, on a full disk."""
 
 import contextlib
 import inspect
@@ -29,6 +29,8 @@ from tests.weights.published import Published, generate, write_bfl, write_bundle
 
 LIMIT_S = 120
 FP8 = "Comfy-Org/flux1-schnell"
+#: Bytes that huggingface_hub writes at a time.
+CHUNK = 10 * 2**20
 
 
 @pytest.fixture
@@ -37,30 +39,39 @@ def hub() -> Iterator[Hub]:
         yield served
 
 
-@pytest.fixture
-def whole_hub(hub: Hub, published: Published, tmp_path: Path) -> Hub:
-    """A hub with every repository of every layout, all small."""
-    original = tmp_path / "original"
+@pytest.fixture(scope="module")
+def repositories(published: Published, tmp_path_factory: pytest.TempPathFactory) -> Hub:
+    """The content of the repositories of every layout, with small files."""
+    folder = tmp_path_factory.mktemp("repositories")
+    hub = Hub()
+    original = folder / "original"
     write_diffusers(original, published)
     shutil.copytree(published.tokenizers, original, dirs_exist_ok=True)
     (original / "transformer" / "optimizer.bin").write_bytes(b"a pickle that is not part of the layout")
-    bfl = tmp_path / "bfl"
+    bfl = folder / "bfl"
     write_bfl(bfl, published)
     shutil.copy(bfl / "ae.safetensors", original)
     hub.add_folder(ORIGINAL, original)
-    write_bundle(tmp_path / "bundle", published)
-    hub.add_folder(FP8, tmp_path / "bundle")
-    quantized = tmp_path / "gguf"
+    write_bundle(folder / "bundle", published)
+    hub.add_folder(FP8, folder / "bundle")
+    quantized = folder / "gguf"
     quantized.mkdir()
     for name in ("flux1-schnell-Q8_0.gguf", "flux1-schnell-Q4_K_S.gguf"):
         write_gguf(quantized / name, published.tensors("transformer"))
     hub.add_folder("city96/FLUX.1-schnell-gguf", quantized)
-    encoders = tmp_path / "encoders"
+    encoders = folder / "encoders"
     encoders.mkdir()
     for name in ("t5-v1_1-xxl-encoder-Q8_0.gguf", "t5-v1_1-xxl-encoder-Q4_K_M.gguf"):
         write_gguf(encoders / name, published.tensors("t5"), architecture="t5encoder")
     hub.add_folder("city96/t5-v1_1-xxl-encoder-gguf", encoders)
     hub.repos["comfyanonymous/flux_text_encoders"] = {"clip_l.safetensors": (bfl / "clip_l.safetensors").read_bytes()}
+    return hub
+
+
+@pytest.fixture
+def whole_hub(hub: Hub, repositories: Hub) -> Hub:
+    """A running hub with the repositories of every layout."""
+    hub.repos = {repo: dict(files) for repo, files in repositories.repos.items()}
     return hub
 
 
@@ -89,9 +100,7 @@ def pull(hub: Hub, tmp_path: Path, layout: str, **more: str) -> "subprocess.Comp
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_every_layout_is_pulled_completely_and_generates_by_its_name(
-    whole_hub: Hub, tmp_path: Path, layout: str
-) -> None:
+def test_every_layout_is_pulled_and_generates_by_name(whole_hub: Hub, tmp_path: Path, layout: str) -> None:
     done = pull(whole_hub, tmp_path, layout)
 
     assert done.returncode == 0, done.stderr
@@ -104,14 +113,14 @@ def test_every_layout_is_pulled_completely_and_generates_by_its_name(
     assert len(set(generate(model).tobytes())) > 50
 
 
-def test_licence_and_size_are_shown_before_the_download(whole_hub: Hub, tmp_path: Path) -> None:
+def test_licence_and_size_are_shown_before_download(whole_hub: Hub, tmp_path: Path) -> None:
     output = pull(whole_hub, tmp_path, "fp8").stderr
 
     assert "apache-2.0" in output
     assert output.index("apache-2.0") < output.index("flux1-schnell-fp8.safetensors")
 
 
-def test_terminal_shows_the_progress_of_each_file(whole_hub: Hub, tmp_path: Path) -> None:
+def test_terminal_shows_progress_of_each_file(whole_hub: Hub, tmp_path: Path) -> None:
     controller, terminal = pty.openpty()
     termios.tcsetwinsize(terminal, (30, 120))
     with os.fdopen(controller, "rb", buffering=0) as screen:
@@ -123,7 +132,7 @@ def test_terminal_shows_the_progress_of_each_file(whole_hub: Hub, tmp_path: Path
         )
         os.close(terminal)
         shown = b""
-        # Reading fails once the process has ended.
+        # Reads fail after the process has ended.
         with contextlib.suppress(OSError):
             while seen := screen.read(4096):
                 shown += seen
@@ -142,24 +151,24 @@ def test_second_pull_downloads_nothing(whole_hub: Hub, tmp_path: Path) -> None:
     assert len(whole_hub.downloads) == before
 
 
-def test_download_is_resumed_after_a_lost_connection(whole_hub: Hub, tmp_path: Path) -> None:
+def test_download_is_resumed_after_lost_connection(whole_hub: Hub, tmp_path: Path) -> None:
     name = "flux1-schnell-fp8.safetensors"
-    content = whole_hub.repos[FP8][name] = os.urandom(30 * 2**20)
-    whole_hub.breaks[name] = 25 * 2**20
+    content = whole_hub.repos[FP8][name] = os.urandom(CHUNK + 2**21)
+    whole_hub.breaks[name] = CHUNK + 2**20
 
     done = pull(whole_hub, tmp_path, "fp8")
 
     assert done.returncode == 0, done.stderr
     starts = [start for file, start in whole_hub.downloads if file == name]
     assert starts[0] == 0
-    assert 10 * 2**20 <= starts[1] <= 25 * 2**20
+    assert CHUNK <= starts[1] <= CHUNK + 2**20
     assert (Path(done.stdout.strip()) / name).read_bytes() == content
 
 
-def test_download_is_resumed_after_the_process_was_killed(whole_hub: Hub, tmp_path: Path) -> None:
+def test_download_is_resumed_after_process_was_killed(whole_hub: Hub, tmp_path: Path) -> None:
     name = "flux1-schnell-fp8.safetensors"
-    content = whole_hub.repos[FP8][name] = os.urandom(30 * 2**20)
-    whole_hub.pause_s = 0.02
+    content = whole_hub.repos[FP8][name] = os.urandom(CHUNK + 2**21)
+    whole_hub.stalls[name] = CHUNK + 2**20
     killed = subprocess.Popen(
         command("pull", "flux/schnell", "--layout", "fp8"),
         env=environment(whole_hub, tmp_path),
@@ -168,12 +177,12 @@ def test_download_is_resumed_after_the_process_was_killed(whole_hub: Hub, tmp_pa
     )
     folder = tmp_path / "weights" / "models" / "flux-schnell" / "fp8"
     deadline = time.monotonic() + LIMIT_S
-    while not any(file.stat().st_size >= 2**20 for file in folder.rglob("*.part")):
+    while not any(file.stat().st_size >= CHUNK for file in folder.rglob("*.part")):
         assert time.monotonic() < deadline
         time.sleep(0.01)
     killed.send_signal(signal.SIGKILL)
     killed.wait(LIMIT_S)
-    whole_hub.pause_s = 0.0
+    whole_hub.resumed.set()
     assert not (folder / "pulled.json").exists()
 
     done = pull(whole_hub, tmp_path, "fp8")
@@ -182,12 +191,12 @@ def test_download_is_resumed_after_the_process_was_killed(whole_hub: Hub, tmp_pa
     assert (folder / name).read_bytes() == content
     starts = [start for file, start in whole_hub.downloads if file == name]
     assert starts[0] == 0
-    assert starts[1] >= 2**20
+    assert starts[1] >= CHUNK
     assert not list(folder.rglob("*.part"))
 
 
 @pytest.mark.parametrize("name", ["flux1-schnell-fp8.safetensors", "tokenizer/merges.txt"])
-def test_file_with_another_hash_is_refused_and_removed(whole_hub: Hub, tmp_path: Path, name: str) -> None:
+def test_file_with_wrong_hash_is_refused_and_removed(whole_hub: Hub, tmp_path: Path, name: str) -> None:
     repo = FP8 if name.startswith("flux") else ORIGINAL
     listed = whole_hub.repos[repo][name]
     whole_hub.swapped[name] = listed[:-1] + bytes([listed[-1] ^ 1])
@@ -203,7 +212,7 @@ def test_file_with_another_hash_is_refused_and_removed(whole_hub: Hub, tmp_path:
     assert pull(whole_hub, tmp_path, "fp8").returncode == 0
 
 
-def test_gated_repository_is_refused_with_what_to_do_and_pulled_with_a_token(whole_hub: Hub, tmp_path: Path) -> None:
+def test_gated_repository_needs_token(whole_hub: Hub, tmp_path: Path) -> None:
     whole_hub.gated[ORIGINAL] = "hf_secret"
 
     refused = pull(whole_hub, tmp_path, "fp8")
@@ -222,7 +231,9 @@ def test_gated_repository_is_refused_with_what_to_do_and_pulled_with_a_token(who
         (("flux/schnell", "--layout", "fp4"), "--layout: must be one of bf16, fp8, gguf-q8, gguf-q4; it is fp4"),
     ],
 )
-def test_unknown_model_or_layout_is_named(hub: Hub, tmp_path: Path, arguments: tuple[str, ...], message: str) -> None:
+def test_unknown_model_or_layout_is_refused_by_name(
+    hub: Hub, tmp_path: Path, arguments: tuple[str, ...], message: str
+) -> None:
     done = subprocess.run(
         command("pull", *arguments),
         env=environment(hub, tmp_path),
@@ -235,13 +246,13 @@ def test_unknown_model_or_layout_is_named(hub: Hub, tmp_path: Path, arguments: t
     assert message in done.stderr
 
 
-def test_missing_repositories_and_files_are_named(hub: Hub, tmp_path: Path) -> None:
+def test_missing_repository_or_file_is_refused_by_name(hub: Hub, tmp_path: Path) -> None:
     assert f"the hub has no repository {FP8}" in pull(hub, tmp_path, "fp8").stderr
     hub.repos[FP8] = {"README.md": b"nothing"}
     assert f"{FP8} has no file flux1-schnell-fp8.safetensors" in pull(hub, tmp_path, "fp8").stderr
 
 
-def test_hub_that_does_not_answer_is_named(tmp_path: Path) -> None:
+def test_unreachable_hub_is_reported(tmp_path: Path) -> None:
     with serve_hub() as gone:
         pass
     done = pull(gone, tmp_path, "fp8")
@@ -250,7 +261,7 @@ def test_hub_that_does_not_answer_is_named(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_full_disk_is_refused_before_the_download(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_disk_is_refused_before_download(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     free = shutil.disk_usage(tmp_path)._replace(free=10**9)
     monkeypatch.setattr(hub_module.shutil, "disk_usage", lambda _: free)
     file = RemoteFile("a/b", "c" * 40, "large.safetensors", 5 * 10**9, "0" * 64)
@@ -259,9 +270,7 @@ def test_full_disk_is_refused_before_the_download(tmp_path: Path, monkeypatch: p
         pull_files(PullPlan("bf16", tmp_path / "to", (file,), {"a/b": "mit"}), lambda _: None)
 
 
-def test_tokenizers_of_a_pull_are_used_for_checkpoints_without_them(
-    whole_hub: Hub, tmp_path: Path, published: Published
-) -> None:
+def test_checkpoint_without_tokenizers_uses_pulled_ones(whole_hub: Hub, tmp_path: Path, published: Published) -> None:
     own = tmp_path / "own"
     write_bfl(own, published)
     cache = PackedWeightCache(tmp_path / "weights")
@@ -276,7 +285,7 @@ def test_tokenizers_of_a_pull_are_used_for_checkpoints_without_them(
 @pytest.mark.parametrize(
     "name", ["tokenizer/../../../out.json", "tokenizer//out.json", "tokenizer/a\\\\..\\\\out.json"]
 )
-def test_file_name_that_leads_out_of_the_folder_is_refused(whole_hub: Hub, tmp_path: Path, name: str) -> None:
+def test_file_name_outside_folder_is_refused(whole_hub: Hub, tmp_path: Path, name: str) -> None:
     whole_hub.repos[ORIGINAL][name] = b"{}"
     done = pull(whole_hub, tmp_path, "fp8")
     assert done.returncode == 2
@@ -284,7 +293,7 @@ def test_file_name_that_leads_out_of_the_folder_is_refused(whole_hub: Hub, tmp_p
     assert not list(tmp_path.rglob("out.json"))
 
 
-def test_files_that_a_newer_commit_has_removed_are_deleted(whole_hub: Hub, tmp_path: Path) -> None:
+def test_files_removed_by_newer_commit_are_deleted(whole_hub: Hub, tmp_path: Path) -> None:
     folder = Path(pull(whole_hub, tmp_path, "fp8").stdout.strip())
     whole_hub.repos[ORIGINAL]["tokenizer/other.json"] = b"{}"
     assert pull(whole_hub, tmp_path, "fp8").returncode == 0
@@ -297,7 +306,7 @@ def test_files_that_a_newer_commit_has_removed_are_deleted(whole_hub: Hub, tmp_p
     assert (folder / "tokenizer" / "merges.txt").is_file()
 
 
-def test_unpublished_functions_of_huggingface_hub_are_as_the_adapter_expects() -> None:
+def test_private_functions_of_huggingface_hub_are_unchanged() -> None:
     """Fails when a release of huggingface_hub moves the functions or renames their parameters."""
     from huggingface_hub.file_download import http_get
     from huggingface_hub.utils._headers import build_hf_headers

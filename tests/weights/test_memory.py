@@ -12,7 +12,7 @@ GIB = 2**30
 
 @pytest.fixture
 def container(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A container of 8 GiB that uses 7, 4 of which are page cache, on a machine with 16 GiB free."""
+    """A container limited to 8 GiB that uses 7 GiB, 4 of them page cache, on a machine with 16 GiB free."""
     (tmp_path / "meminfo").write_text(f"MemTotal: {32 * 2**20} kB\nMemAvailable: {16 * 2**20} kB\n")
     (tmp_path / "max").write_text(f"{8 * GIB}\n")
     (tmp_path / "current").write_text(f"{7 * GIB}\n")
@@ -24,21 +24,21 @@ def container(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_page_cache_of_a_container_is_free(container: Path) -> None:
+def test_page_cache_of_container_counts_as_free(container: Path) -> None:
     assert available_bytes("cpu") == 5 * GIB
 
 
-def test_page_cache_counts_as_used_where_the_container_does_not_report_it(container: Path) -> None:
+def test_unreported_page_cache_counts_as_used(container: Path) -> None:
     (container / "stat").unlink()
     assert available_bytes("cpu") == GIB
 
 
-def test_free_memory_is_the_machines_where_the_container_has_no_limit(container: Path) -> None:
+def test_container_without_limit_has_free_memory_of_machine(container: Path) -> None:
     (container / "max").write_text("max\n")
     assert available_bytes("cpu") == 16 * GIB
 
 
-def test_free_memory_is_unknown_where_the_system_reports_nothing(container: Path) -> None:
+def test_unreported_free_memory_is_unknown(container: Path) -> None:
     for name in ("meminfo", "max"):
         (container / name).unlink()
     assert available_bytes("cpu") is None

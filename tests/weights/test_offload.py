@@ -1,4 +1,4 @@
-"""Weight streaming: weights that are in memory during a forward pass and at no other time."""
+"""Weight streaming: weights are in memory only during their forward pass."""
 
 import re
 from pathlib import Path
@@ -21,7 +21,7 @@ def released(model: Model) -> set[str]:
 
 
 @pytest.mark.parametrize("is_memory_short", [False, True])
-def test_streamed_weights_are_loaded_during_their_forward_pass_alone(
+def test_streamed_weights_are_loaded_only_during_forward_pass(
     checkpoint: Path,
     cache: PackedWeightCache,
     published: Published,
@@ -45,7 +45,7 @@ def test_streamed_weights_are_loaded_during_their_forward_pass_alone(
     assert len(set(pixels.tobytes())) > 50
 
 
-def test_weights_are_released_after_a_failed_forward_pass(
+def test_weights_are_released_after_failed_forward_pass(
     checkpoint: Path, cache: PackedWeightCache, published: Published
 ) -> None:
     model = load_checkpoint(checkpoint, cache, published, Precision.INT8)
@@ -56,7 +56,7 @@ def test_weights_are_released_after_a_failed_forward_pass(
     assert released(model) == idle
 
 
-def test_files_of_streamed_weights_are_unmapped_after_the_forward_pass(
+def test_streamed_weights_are_unmapped_after_forward_pass(
     checkpoint: Path, cache: PackedWeightCache, published: Published, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not Path("/proc/self/maps").exists():

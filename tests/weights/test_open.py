@@ -1,4 +1,4 @@
-"""Models are opened by path in every format, and each model once."""
+"""Opening models by path: detection of the format, order, and duplicates."""
 
 import shutil
 from pathlib import Path
@@ -17,15 +17,13 @@ def test_format_is_recognised_by_content(folder: Path, checkpoint: Path, publish
     assert isinstance(open_model(checkpoint, published.tokenizers, tmp_path), CheckpointFiles)
 
 
-def test_built_in_model_is_opened_before_the_given_ones(
-    folder: Path, checkpoint: Path, published: Published, tmp_path: Path
-) -> None:
+def test_built_in_model_is_opened_first(folder: Path, checkpoint: Path, published: Published, tmp_path: Path) -> None:
     opened = open_models([str(folder), str(checkpoint)], published.tokenizers, tmp_path)
 
     assert [files.id for files in opened] == ["allaprima/sketch", "tests/tiny", "flux/schnell"]
 
 
-def test_same_model_at_two_paths_is_refused(folder: Path, tmp_path: Path) -> None:
+def test_duplicate_model_is_refused(folder: Path, tmp_path: Path) -> None:
     shutil.copytree(folder, tmp_path / "copy")
 
     with pytest.raises(SettingsError, match="more than one path holds the model tests/tiny"):

@@ -1,4 +1,4 @@
-"""The packed-weight cache: what is kept of a checkpoint between starts, and how damage and full disks are refused."""
+"""The packed-weight cache: revisions and packed weights between starts, damaged entries and full disks."""
 
 import contextlib
 import os
@@ -41,9 +41,7 @@ def packed_folder(cache: PackedWeightCache, precision: Precision = Precision.INT
     return found
 
 
-def test_revision_is_the_same_in_every_precision(
-    checkpoint: Path, cache: PackedWeightCache, published: Published
-) -> None:
+def test_revision_is_same_in_every_precision(checkpoint: Path, cache: PackedWeightCache, published: Published) -> None:
     revisions = set()
     for number, precision in enumerate(Precision):
         model = load_checkpoint(checkpoint, PackedWeightCache(cache.folder / str(number)), published, precision)
@@ -53,7 +51,7 @@ def test_revision_is_the_same_in_every_precision(
     assert re.fullmatch(r"[0-9a-f]{16}", revisions.pop())
 
 
-def test_revision_is_computed_once_and_again_after_a_file_has_changed(
+def test_revision_is_cached_until_file_changes(
     checkpoint: Path, cache: PackedWeightCache, published: Published
 ) -> None:
     first = load_checkpoint(checkpoint, cache, published).revision
@@ -65,7 +63,9 @@ def test_revision_is_computed_once_and_again_after_a_file_has_changed(
     assert load_checkpoint(checkpoint, cache, published).revision != first
 
 
-def test_refused_checkpoint_is_refused_again(checkpoint: Path, cache: PackedWeightCache, published: Published) -> None:
+def test_invalid_checkpoint_is_refused_on_every_load(
+    checkpoint: Path, cache: PackedWeightCache, published: Published
+) -> None:
     tensors = load_file(checkpoint / "ae.safetensors")
     tensors["decoder.conv_out.bias"][0] = torch.nan
     save_file(tensors, checkpoint / "ae.safetensors")
@@ -103,7 +103,7 @@ def test_packed_weights_equal_weights_packed_in_memory(
     assert LINEARS[precision] in classes
 
 
-def test_second_load_reads_the_packed_weights_alone(
+def test_second_load_reads_only_packed_weights(
     checkpoint: Path, cache: PackedWeightCache, published: Published
 ) -> None:
     first = load_checkpoint(checkpoint, cache, published, Precision.INT8)
@@ -134,7 +134,7 @@ def test_interrupted_packing_starts_over(checkpoint: Path, cache: PackedWeightCa
     assert len(set(generate(model).tobytes())) > 50
 
 
-def test_packed_weights_for_older_kernels_are_removed_after_packing(
+def test_packing_removes_weights_of_older_kernels(
     checkpoint: Path, cache: PackedWeightCache, published: Published
 ) -> None:
     entry = cache.entry(checkpoint.glob("*.safetensors"))
@@ -148,7 +148,7 @@ def test_packed_weights_for_older_kernels_are_removed_after_packing(
     assert other_precision.exists()
 
 
-def test_two_processes_that_pack_at_once_both_load_the_complete_weights(
+def test_concurrent_packing_gives_complete_weights(
     checkpoint: Path, cache: PackedWeightCache, published: Published
 ) -> None:
     script = (
@@ -173,7 +173,7 @@ def test_two_processes_that_pack_at_once_both_load_the_complete_weights(
         lambda folder: shutil.copy(folder / "t5.shared.safetensors", folder / "clip.text_model.safetensors"),
     ],
 )  # fmt: skip
-def test_damaged_packed_weights_are_refused_with_what_to_do(
+def test_damaged_packed_weights_are_refused_with_advice(
     checkpoint: Path, cache: PackedWeightCache, published: Published, damage: Callable[[Path], object]
 ) -> None:
     load_checkpoint(checkpoint, cache, published, Precision.INT8)
@@ -196,7 +196,7 @@ def test_full_disk_is_refused_before_weights_are_read(
 
 
 @pytest.mark.parametrize("precision", [Precision.BF16, Precision.INT8])
-def test_cache_that_is_not_writable_is_refused_before_weights_are_read(
+def test_unwritable_cache_is_refused_before_weights_are_read(
     checkpoint: Path, cache: PackedWeightCache, published: Published, precision: Precision
 ) -> None:
     cache.folder.write_text("a file in place of the folder")

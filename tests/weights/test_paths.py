@@ -1,4 +1,4 @@
-"""Paths of models by name, and the folders in which tokenizers are looked for."""
+"""Paths of models by name, and the search path of tokenizers."""
 
 import os
 from pathlib import Path
@@ -18,7 +18,7 @@ from allaprima.weights.paths import (
 
 
 def pulled(weights_dir: Path, layout: str, time_s: int) -> Path:
-    """Return the folder of a layout that was pulled at a time."""
+    """Create the folder of a layout that was pulled at `time_s`."""
     folder = layout_folder(weights_dir, "flux/schnell", layout)
     folder.mkdir(parents=True)
     (folder / RECORD_FILE).write_text("{}")
@@ -26,34 +26,34 @@ def pulled(weights_dir: Path, layout: str, time_s: int) -> Path:
     return folder
 
 
-def test_name_stands_for_the_layout_that_was_pulled_last(tmp_path: Path) -> None:
+def test_name_resolves_to_latest_pulled_layout(tmp_path: Path) -> None:
     older, latest = pulled(tmp_path, "fp8", 1000), pulled(tmp_path, "bf16", 2000)
 
     assert pulled_folders(tmp_path, "flux/schnell") == [latest, older]
     assert find_path("flux-schnell", tmp_path) == latest
 
 
-def test_layout_without_a_record_is_not_used(tmp_path: Path) -> None:
+def test_incomplete_layout_is_not_used(tmp_path: Path) -> None:
     layout_folder(tmp_path, "flux/schnell", "bf16").mkdir(parents=True)
 
     with pytest.raises(WeightsMissing, match="fetch them with `allaprima pull flux/schnell`"):
         find_path("flux/schnell", tmp_path)
 
 
-def test_existing_path_takes_precedence_over_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_existing_path_takes_precedence_over_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "sketch").mkdir()
     monkeypatch.chdir(tmp_path)
 
     assert find_path("sketch", tmp_path) == Path("sketch")
 
 
-def test_built_in_model_is_first_and_every_path_occurs_once(tmp_path: Path) -> None:
+def test_model_paths_start_with_built_in_model_without_duplicates(tmp_path: Path) -> None:
     paths = model_paths(["sketch", str(tmp_path), str(tmp_path / "." / ".."), str(tmp_path)], tmp_path)
 
     assert paths == (sketch_folder().resolve(), tmp_path.resolve(), tmp_path.parent.resolve())
 
 
-def test_tokenizers_are_looked_for_in_the_checkpoint_and_then_in_pulled_layouts(tmp_path: Path) -> None:
+def test_tokenizers_are_searched_in_checkpoint_then_pulled_layouts(tmp_path: Path) -> None:
     layout = pulled(tmp_path, "fp8", 1000)
     file = tmp_path / "own" / "flux1-schnell.safetensors"
     file.parent.mkdir()

@@ -1,4 +1,4 @@
-"""FLUX's tokenizers give the same ids as those of transformers, from files in the same formats."""
+"""FLUX's tokenizers against those of transformers, from the same files."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ def pair(published: Published) -> tuple[PromptTokenizer, PromptTokenizer]:
     return published_tokenizers((published.tokenizers,), CONFIG)
 
 
-def test_a_thousand_distinct_prompts_are_compared() -> None:
+def test_prompt_list_has_1000_distinct_prompts() -> None:
     assert len(set(PROMPTS)) == 1000
 
 
@@ -45,7 +45,7 @@ def test_clip_ids_equal_those_of_transformers(
         assert list(pair[1].encode(prompt).ids) == wanted, prompt
 
 
-def test_checkpoint_without_tokenizers_is_refused_with_what_to_do(tmp_path: Path, published: Published) -> None:
+def test_missing_tokenizers_are_refused_with_advice(tmp_path: Path, published: Published) -> None:
     with pytest.raises(WeightsMissing, match=f"{tmp_path} holds no tokenizers, .* with --tokenizer"):
         published_tokenizers((tmp_path,), CONFIG)
     assert published_tokenizers((tmp_path, published.tokenizers), CONFIG)[0].encode("red").ids

@@ -1,4 +1,4 @@
-"""Precisions: what is quantized, its bytes, which precision is chosen, and how close its images are."""
+"""Precisions: quantized layers, memory footprint, choice by free memory, and image quality."""
 
 import math
 from typing import get_args, get_type_hints
@@ -31,7 +31,7 @@ def test_settings_accept_every_precision() -> None:
 
 
 @pytest.mark.parametrize("precision", LINEARS)
-def test_linears_of_the_blocks_are_quantized_and_no_others(precision: Precision) -> None:
+def test_only_linears_of_blocks_are_quantized(precision: Precision) -> None:
     networks = build_networks(SCHNELL, precision)
     packed = {name for name, module in networks.named_modules() if isinstance(module, QuantizedLinear)}
     plain = {name for name, module in networks.named_modules() if isinstance(module, nn.Linear)}
@@ -44,7 +44,7 @@ def test_linears_of_the_blocks_are_quantized_and_no_others(precision: Precision)
     assert not any(name.startswith(("transformer.double", "transformer.single", "t5.encoder")) for name in plain)
 
 
-def test_footprint_of_schnell_is_the_bytes_of_its_tensors() -> None:
+def test_footprint_of_schnell_equals_tensor_bytes() -> None:
     whole = footprint(SCHNELL, Precision.BF16).whole
     assert whole == 2 * sum(tensor.numel() for tensor in build_networks(SCHNELL, Precision.BF16).state_dict().values())
     int8 = footprint(SCHNELL, Precision.INT8)
@@ -58,14 +58,14 @@ def test_footprint_of_schnell_is_the_bytes_of_its_tensors() -> None:
     ("free_gib", "requested", "chosen"),
     [(40, None, "bf16"), (24, None, "int8"), (20, None, "int8"), (24, "int4wo", "int4wo"), (80, "fp32", "fp32")],
 )
-def test_first_preferred_precision_that_fits_is_chosen(
+def test_preferred_precision_that_fits_is_chosen(
     free_gib: int, requested: str | None, chosen: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(quantize, "available_bytes", lambda _: free_gib * GIB)
     assert choose_precision("it", SCHNELL, Precision(requested) if requested else None, "cuda") == chosen
 
 
-def test_cpu_without_kernels_for_bfloat16_gets_int8_even_with_free_memory(
+def test_cpu_without_bfloat16_kernels_gets_int8(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(quantize, "available_bytes", lambda _: 200 * GIB)
@@ -74,7 +74,7 @@ def test_cpu_without_kernels_for_bfloat16_gets_int8_even_with_free_memory(
 
 
 @pytest.mark.parametrize("precision", [Precision.INT8, Precision.INT4WO])
-def test_cpu_without_kernels_for_bfloat16_keeps_all_other_weights_in_float32(precision: Precision) -> None:
+def test_cpu_without_bfloat16_kernels_keeps_other_weights_in_float32(precision: Precision) -> None:
     with library.limited(library.IsaLevel.AVX2):
         networks = open_model(sketch_folder()).load("cpu", precision).networks
     for module in networks.modules():
@@ -90,7 +90,7 @@ def test_cpu_without_kernels_for_bfloat16_keeps_all_other_weights_in_float32(pre
         (4, None, r"no other precision fits"),
     ],
 )
-def test_precision_that_does_not_fit_is_refused_with_those_that_do(
+def test_refused_precision_is_reported_with_those_that_fit(
     free_gib: int, requested: str | None, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(quantize, "available_bytes", lambda _: free_gib * GIB)
@@ -98,7 +98,7 @@ def test_precision_that_does_not_fit_is_refused_with_those_that_do(
         choose_precision("it", SCHNELL, Precision(requested) if requested else None, "cpu")
 
 
-def test_cpu_needs_less_memory_than_a_gpu_since_it_streams_weights() -> None:
+def test_cpu_needs_less_memory_than_gpu() -> None:
     assert needed_bytes(SKETCH, Precision.INT8, "cuda") > needed_bytes(SKETCH, Precision.INT8, "cpu")
 
 
@@ -106,7 +106,7 @@ def test_cpu_needs_less_memory_than_a_gpu_since_it_streams_weights() -> None:
     ("precision", "least_db"),
     [(Precision.BF16, 35), (Precision.INT8, 25), (Precision.INT8WO, 32), (Precision.FP8, 20), (Precision.INT4WO, 15)],
 )
-def test_images_of_the_built_in_model_are_close_in_every_precision(precision: Precision, least_db: float) -> None:
+def test_images_are_close_to_float32_in_every_precision(precision: Precision, least_db: float) -> None:
     files = open_model(sketch_folder())
     exact = generate(files.load("cpu", Precision.FP32), REQUEST).astype(float)
     found = generate(files.load("cpu", precision), REQUEST).astype(float)

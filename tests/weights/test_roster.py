@@ -44,7 +44,7 @@ def test_catalog_names_and_describes_its_models(roster: ModelRoster) -> None:
     )
 
 
-def test_prompt_lengths_equal_those_of_the_opened_models(
+def test_prompt_lengths_equal_those_of_opened_models(
     roster: ModelRoster, models: list[str], published: Published, tmp_path: Path
 ) -> None:
     opened = open_models(models, published.tokenizers, tmp_path)
@@ -57,11 +57,11 @@ def test_prompt_lengths_equal_those_of_the_opened_models(
             assert roster.tokens(request(files.id, prompt)) == expected
 
 
-def test_published_length_of_t5_is_that_of_schnell() -> None:
+def test_published_t5_length_is_that_of_schnell() -> None:
     assert SCHNELL.t5.length == PUBLISHED_T5_LENGTH
 
 
-def test_roster_is_ready_once_every_model_is_reported_as_loaded(roster: ModelRoster) -> None:
+def test_roster_is_ready_after_every_model_is_loaded(roster: ModelRoster) -> None:
     first, *others = (
         replace(info, revision="0" * 16, precision=Precision.BF16, kernels="test") for info in roster.models
     )
@@ -77,14 +77,14 @@ def test_roster_is_ready_once_every_model_is_reported_as_loaded(roster: ModelRos
     assert roster.is_ready
 
 
-def test_same_model_at_two_paths_is_refused(folder: Path, tmp_path: Path) -> None:
+def test_duplicate_model_is_refused(folder: Path, tmp_path: Path) -> None:
     shutil.copytree(folder, tmp_path / "copy")
 
     with pytest.raises(SettingsError, match="more than one path holds the model tests/tiny"):
         open_roster([str(folder), str(tmp_path / "copy")], None, tmp_path)
 
 
-def test_missing_and_damaged_tokenizers_are_refused_by_name(folder: Path, checkpoint: Path, tmp_path: Path) -> None:
+def test_missing_or_damaged_tokenizer_is_refused_by_name(folder: Path, checkpoint: Path, tmp_path: Path) -> None:
     with pytest.raises(WeightsMissing, match=f"{checkpoint} holds no tokenizers"):
         open_roster([str(checkpoint)], None, tmp_path)
     (folder / TOKENIZER_FILE).write_text("garbage")
@@ -92,7 +92,7 @@ def test_missing_and_damaged_tokenizers_are_refused_by_name(folder: Path, checkp
         open_roster([str(folder)], None, tmp_path)
 
 
-def test_roster_is_opened_and_used_without_torch(models: list[str], published: Published, tmp_path: Path) -> None:
+def test_roster_works_without_torch(models: list[str], published: Published, tmp_path: Path) -> None:
     script = """
 import sys
 from pathlib import Path

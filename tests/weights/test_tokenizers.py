@@ -1,4 +1,4 @@
-"""Token ids of the built-in model: special tokens, truncation, unknown words, and what separates words."""
+"""Token ids of the built-in model: special tokens, truncation, unknown words and word separators."""
 
 import pytest
 from tokenizers import Tokenizer
@@ -35,38 +35,38 @@ def clip(pair: tuple[PromptTokenizer, PromptTokenizer]) -> PromptTokenizer:
     return pair[1]
 
 
-def test_t5_ids_are_words_then_the_end_token_then_padding(t5: PromptTokenizer, ids: dict[str, int]) -> None:
+def test_t5_ids_are_words_end_token_and_padding(t5: PromptTokenizer, ids: dict[str, int]) -> None:
     tokens = t5.encode("a red apple")
 
     assert tokens.ids == (ids["a"], ids["red"], ids["apple"], END, PAD, PAD, PAD, PAD)
     assert not tokens.over
 
 
-def test_clip_ids_are_the_begin_token_then_words_then_end_tokens(clip: PromptTokenizer, ids: dict[str, int]) -> None:
+def test_clip_ids_are_begin_token_words_and_end_tokens(clip: PromptTokenizer, ids: dict[str, int]) -> None:
     tokens = clip.encode("a red apple")
 
     assert tokens.ids == (BEGIN_CLIP, ids["a"], ids["red"], ids["apple"], *[END_CLIP] * 4)
     assert not tokens.over
 
 
-def test_end_token_of_clip_is_the_largest_id_where_it_pools(clip: PromptTokenizer, ids: dict[str, int]) -> None:
+def test_clip_end_token_is_largest_id(clip: PromptTokenizer, ids: dict[str, int]) -> None:
     tokens = clip.encode("the red apple on a beach")
 
     assert clip.end_id == VOCABULARY - 1 == max(tokens.ids)
     assert clip.end_id > max(ids.values())
 
 
-def test_words_may_have_all_ids_except_those_of_clips_own_tokens(config: ModelConfig) -> None:
+def test_word_ids_leave_room_for_clip_special_tokens(config: ModelConfig) -> None:
     assert word_vocab_size(config) == VOCABULARY - 2
 
 
-def test_empty_prompt_has_the_full_length(t5: PromptTokenizer, clip: PromptTokenizer) -> None:
+def test_empty_prompt_is_padded_to_full_length(t5: PromptTokenizer, clip: PromptTokenizer) -> None:
     assert t5.encode("").ids == (END, *[PAD] * 7)
     assert clip.encode("").ids == (BEGIN_CLIP, *[END_CLIP] * 7)
 
 
 @pytest.mark.parametrize(("words", "is_truncated"), [(6, False), (7, False), (8, True), (500, True)])
-def test_t5_reports_truncation_and_keeps_the_end_token(
+def test_t5_reports_truncation_and_keeps_end_token(
     t5: PromptTokenizer, ids: dict[str, int], words: int, is_truncated: bool
 ) -> None:
     tokens = t5.encode("red " * words)
@@ -88,7 +88,7 @@ def test_clip_reports_truncation_and_keeps_begin_and_end_tokens(
     assert (tokens.ids[0], tokens.ids[-1]) == (BEGIN_CLIP, END_CLIP)
 
 
-def test_unknown_words_are_left_out_and_reported_once_as_written_in_order(
+def test_unknown_words_are_skipped_and_reported_once(
     pair: tuple[PromptTokenizer, PromptTokenizer], ids: dict[str, int]
 ) -> None:
     for tokenizer in pair:
@@ -100,7 +100,7 @@ def test_unknown_words_are_left_out_and_reported_once_as_written_in_order(
         assert kept == [ids[word] for word in ("a", "red", "a", "on", "the")]
 
 
-def test_unknown_words_do_not_count_towards_the_length(t5: PromptTokenizer) -> None:
+def test_unknown_words_do_not_count_towards_length(t5: PromptTokenizer) -> None:
     assert not t5.encode("zebra " * 50 + "red apple").over
 
 
@@ -124,9 +124,7 @@ def test_t_rex_is_read_as_two_words(t5: PromptTokenizer, ids: dict[str, int]) ->
         "red🍎apple",
     ],
 )
-def test_case_width_and_separators_of_words_do_not_matter(
-    t5: PromptTokenizer, ids: dict[str, int], prompt: str
-) -> None:
+def test_case_width_and_separators_are_ignored(t5: PromptTokenizer, ids: dict[str, int], prompt: str) -> None:
     tokens = t5.encode(prompt)
 
     assert tokens.ids[:3] == (ids["red"], ids["apple"], END)
@@ -140,7 +138,7 @@ def test_unknown_words_of_any_script_are_reported_as_written(t5: PromptTokenizer
     assert t5.encode(f"a {prompt} apple").unknown_words == (written,)
 
 
-def test_words_of_the_built_in_model_do_not_use_the_ids_of_clips_own_tokens() -> None:
+def test_built_in_words_do_not_use_clip_special_tokens() -> None:
     model = open_model(sketch_folder()).load()
 
     assert model.clip_tokenizer.tokenizer.get_vocab_size() <= model.config.clip.vocab_size - 2

@@ -1,4 +1,4 @@
-"""Fixtures of the trainer's tests: the art, which stays in `build/art` between runs, and a separate cache folder."""
+"""Fixtures of the trainer's tests: the art, cached in `build/art` between runs, and a separate cache folder."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ ART_FOLDER = Path(__file__).parents[2] / "build" / "art"
 
 @pytest.fixture(autouse=True)
 def _own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
-    # Tests neither read nor write the user's cache of packed weights; the subprocesses they start inherit this.
+    # Keeps tests and their subprocesses out of the user's cache of packed weights.
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
 
 

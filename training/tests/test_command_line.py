@@ -18,7 +18,7 @@ from training.__main__ import command_line
         ("--autoencoder-minutes", "inf"),
     ],
 )
-def test_invalid_values_are_rejected_with_the_name_of_the_option(capsys, option, value):
+def test_invalid_option_value_is_rejected_by_name(capsys, option, value):
     with pytest.raises(SystemExit):
         command_line().parse_args([f"{option}={value}"])
 

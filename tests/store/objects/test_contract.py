@@ -1,4 +1,4 @@
-"""What every object store promises: files by name, whole, listed with the time of their last change."""
+"""The contract of every object store: atomic writes, reads by name, listings with modification times."""
 
 import asyncio
 from datetime import UTC, datetime, timedelta
@@ -10,31 +10,31 @@ async def listed(objects: ObjectStore) -> dict[str, datetime]:
     return {name: changed_at async for page in objects.pages() for name, changed_at in page}
 
 
-async def test_a_file_is_read_as_it_was_written(objects: ObjectStore) -> None:
+async def test_get_returns_written_bytes(objects: ObjectStore) -> None:
     data = bytes(range(256)) * 1000
     await objects.put("a.png", data)
     assert await objects.get("a.png") == data
 
 
-async def test_an_empty_file_is_a_file(objects: ObjectStore) -> None:
+async def test_empty_file_is_stored(objects: ObjectStore) -> None:
     await objects.put("a.png", b"")
     assert await objects.get("a.png") == b""
     assert set(await listed(objects)) == {"a.png"}
 
 
-async def test_a_file_is_replaced_whole(objects: ObjectStore) -> None:
+async def test_put_replaces_whole_file(objects: ObjectStore) -> None:
     await objects.put("a.png", b"long" * 1000)
     await objects.put("a.png", b"short")
     assert await objects.get("a.png") == b"short"
 
 
-async def test_a_missing_file_is_none(objects: ObjectStore) -> None:
+async def test_get_of_missing_file_returns_none(objects: ObjectStore) -> None:
     await objects.put("a.png", b"image")
     for name in ("b.png", "a", "A.png"):
         assert await objects.get(name) is None
 
 
-async def test_a_deleted_file_is_gone_and_may_be_deleted_again(objects: ObjectStore) -> None:
+async def test_delete_is_idempotent(objects: ObjectStore) -> None:
     await objects.put("a.png", b"image")
     await objects.put("b.png", b"image")
     for _ in range(2):
@@ -43,11 +43,11 @@ async def test_a_deleted_file_is_gone_and_may_be_deleted_again(objects: ObjectSt
     assert set(await listed(objects)) == {"b.png"}
 
 
-async def test_an_empty_store_lists_nothing(objects: ObjectStore) -> None:
+async def test_empty_store_lists_nothing(objects: ObjectStore) -> None:
     assert await listed(objects) == {}
 
 
-async def test_the_pages_hold_every_file_once_with_the_time_of_its_change(objects: ObjectStore) -> None:
+async def test_pages_list_every_file_once_with_modification_time(objects: ObjectStore) -> None:
     names = [f"{number}.png" for number in range(40)]
     await asyncio.gather(*(objects.put(name, b"image") for name in names))
     pages = [page async for page in objects.pages()]

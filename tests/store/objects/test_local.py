@@ -1,4 +1,4 @@
-"""The folder of objects: what is refused by name, and what a page holds."""
+"""The local object store: errors of the file system, and pages of the listing."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -20,37 +20,37 @@ def local(folder: Path) -> LocalObjectStore:
 
 
 def block(folder: Path) -> None:
-    """Put a file where the empty folder is."""
+    """Replace the empty folder by a file."""
     folder.rmdir()
     folder.write_bytes(b"in the way")
 
 
-async def test_a_file_that_can_not_be_written_is_a_store_error(local: LocalObjectStore, folder: Path) -> None:
+async def test_unwritable_file_raises_store_error(local: LocalObjectStore, folder: Path) -> None:
     block(folder)
     with pytest.raises(StoreError, match="could not be written"):
         await local.put("a.png", b"image")
 
 
-async def test_a_file_that_can_not_be_read_is_a_store_error(local: LocalObjectStore, folder: Path) -> None:
+async def test_unreadable_file_raises_store_error(local: LocalObjectStore, folder: Path) -> None:
     (folder / "a.png").symlink_to(folder / "a.png")
     with pytest.raises(StoreError, match="could not be read"):
         await local.get("a.png")
 
 
-async def test_a_file_that_can_not_be_removed_is_a_store_error(local: LocalObjectStore, folder: Path) -> None:
+async def test_undeletable_file_raises_store_error(local: LocalObjectStore, folder: Path) -> None:
     (folder / "a.png").mkdir()
     (folder / "a.png" / "in the way").touch()
     with pytest.raises(StoreError, match="can't remove"):
         await local.delete("a.png")
 
 
-def test_a_folder_that_can_not_be_created_is_named(tmp_path: Path) -> None:
+def test_unusable_image_folder_is_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(StoreError, match=f"the image folder {tmp_path / 'file' / 'images'} can't be used"):
         LocalObjectStore(tmp_path / "file" / "images")
 
 
-async def test_a_listing_has_pages_of_bounded_length(local: LocalObjectStore, folder: Path) -> None:
+async def test_listing_pages_are_bounded(local: LocalObjectStore, folder: Path) -> None:
     names = {f"{number}.png" for number in range(2 * PAGE + 10)}
     for name in names:
         (folder / name).write_bytes(b"image")

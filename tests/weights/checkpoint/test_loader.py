@@ -58,7 +58,7 @@ def reference(published: Published, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 @pytest.mark.parametrize("checkpoint_format", LOSSLESS)
-def test_every_lossless_format_gives_the_same_image_and_revision(
+def test_every_format_gives_same_image_and_revision(
     tmp_path: Path, published: Published, reference: tuple[str, bytes], checkpoint_format: str
 ) -> None:
     LOSSLESS[checkpoint_format](tmp_path, published)
@@ -66,7 +66,7 @@ def test_every_lossless_format_gives_the_same_image_and_revision(
     assert len(set(reference[1])) > 100
 
 
-def test_loaded_weights_equal_the_written_ones(
+def test_loaded_weights_equal_written_weights(
     published: Published, tmp_path: Path, reference: tuple[str, bytes]
 ) -> None:
     write_bfl(tmp_path, published)
@@ -76,7 +76,7 @@ def test_loaded_weights_equal_the_written_ones(
     assert all(torch.equal(loaded[name].float(), wanted[name]) for name in wanted)
 
 
-def test_diffusers_folder_with_tokenizers_is_complete(tmp_path: Path, published: Published) -> None:
+def test_diffusers_folder_opens_without_separate_tokenizers(tmp_path: Path, published: Published) -> None:
     write_diffusers(tmp_path, published)
     shutil.copytree(published.tokenizers, tmp_path, dirs_exist_ok=True)
     assert open_model(tmp_path).id == "flux/schnell"
@@ -93,7 +93,7 @@ def in_fp8(tensors: Tensors) -> Tensors:
 
 
 def scaled(marker: str, suffix: str) -> Callable[[Tensors], Tensors]:
-    """Convert matrices to fp8 with a scale of a quarter, in one of ComfyUI's two formats."""
+    """Return a function that converts matrices to fp8 with scale 0.25, in one of ComfyUI's two formats."""
 
     def change(tensors: Tensors) -> Tensors:
         changed: Tensors = {}
@@ -121,7 +121,7 @@ def scaled(marker: str, suffix: str) -> Callable[[Tensors], Tensors]:
     [(in_fp8, 1), (scaled("scaled_fp8", ".scale_weight"), 4), (scaled("comfy_quant", ".weight_scale"), 4)],
     ids=["unscaled", "scaled", "comfy_quant"],
 )
-def test_fp8_is_read_as_its_scaled_values(
+def test_fp8_tensors_are_multiplied_by_their_scale(
     tmp_path: Path, published: Published, change: Callable[[Tensors], Tensors], factor: int
 ) -> None:
     write_bundle(tmp_path, published, change)
@@ -186,9 +186,7 @@ def test_invalid_tensor_is_refused_by_file_and_name(
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_value_that_is_not_finite_is_refused_by_file_and_name(
-    tmp_path: Path, published: Published, value: float
-) -> None:
+def test_non_finite_value_is_refused_by_file_and_name(tmp_path: Path, published: Published, value: float) -> None:
     write_bfl(tmp_path, published)
     changed(tmp_path, "ae.safetensors", lambda tensors: tensors["encoder.conv_in.bias"].fill_(value))
     files = opened(tmp_path, published)
@@ -196,7 +194,7 @@ def test_value_that_is_not_finite_is_refused_by_file_and_name(
         files.load(precision=Precision.BF16)
 
 
-def test_missing_component_is_named_with_a_file_that_has_it(tmp_path: Path, published: Published) -> None:
+def test_missing_component_is_refused_with_suggested_file(tmp_path: Path, published: Published) -> None:
     write_bfl(tmp_path, published)
     (tmp_path / "ae.safetensors").unlink()
     (tmp_path / "t5xxl_fp16.safetensors").unlink()
@@ -204,14 +202,14 @@ def test_missing_component_is_named_with_a_file_that_has_it(tmp_path: Path, publ
         opened(tmp_path, published)
 
 
-def test_component_in_two_files_is_refused_by_both_names(tmp_path: Path, published: Published) -> None:
+def test_duplicate_component_is_refused_by_both_names(tmp_path: Path, published: Published) -> None:
     write_bfl(tmp_path, published)
     write_gguf(tmp_path / "another.gguf", published.tensors("transformer"))
     with pytest.raises(WeightsCorrupt, match=r"the transformer twice, in .*another.gguf and .*schnell.safetensors"):
         opened(tmp_path, published)
 
 
-def test_missing_shard_is_named(tmp_path: Path, published: Published) -> None:
+def test_missing_shard_is_refused_by_name(tmp_path: Path, published: Published) -> None:
     write_diffusers(tmp_path, published)
     shard = sorted((tmp_path / "transformer").glob("*.safetensors"))[1]
     assert len(list(shard.parent.glob("*.safetensors"))) > 2
@@ -221,21 +219,21 @@ def test_missing_shard_is_named(tmp_path: Path, published: Published) -> None:
 
 
 @pytest.mark.parametrize("name", ["model.pt", "model.ckpt", "model.bin", "model.pt2", "model.safetensors"])
-def test_pickles_are_refused_with_the_reason(tmp_path: Path, published: Published, name: str) -> None:
+def test_pickle_is_refused_with_reason(tmp_path: Path, published: Published, name: str) -> None:
     torch.save({"weight": torch.ones(2)}, tmp_path / name)
     for path in (tmp_path, tmp_path / name):
         with pytest.raises(WeightsUnsafe, match=rf"{tmp_path / name} is a pickle.* runs"):
             opened(path, published)
 
 
-def test_empty_folder_and_missing_path_are_refused(tmp_path: Path, published: Published) -> None:
+def test_empty_or_missing_folder_is_refused(tmp_path: Path, published: Published) -> None:
     with pytest.raises(WeightsMissing, match="holds no safetensors or GGUF file"):
         opened(tmp_path, published)
     with pytest.raises(WeightsMissing, match="there is no file or folder"):
         opened(tmp_path / "nowhere", published)
 
 
-def test_checkpoint_larger_than_free_memory_is_refused_before_it_is_read(
+def test_checkpoint_larger_than_free_memory_is_refused(
     tmp_path: Path, published: Published, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_bfl(tmp_path, published)
@@ -244,9 +242,7 @@ def test_checkpoint_larger_than_free_memory_is_refused_before_it_is_read(
         opened(tmp_path, published).load()
 
 
-def test_200_mutated_files_are_each_refused_in_one_sentence_and_without_growth_of_memory(
-    tmp_path: Path, published: Published
-) -> None:
+def test_mutated_files_are_refused_without_large_allocation(tmp_path: Path, published: Published) -> None:
     """Wrong sizes in headers, truncated files, changed bytes of headers: no traceback and no large allocation."""
     rest = tmp_path / "rest"
     write_bfl(rest, published)
@@ -266,7 +262,7 @@ def test_200_mutated_files_are_each_refused_in_one_sentence_and_without_growth_o
     assert report["grown_kib"] < 200 * 1024
 
 
-def test_block_numbers_with_gaps_are_refused_before_any_block_is_built(tmp_path: Path, published: Published) -> None:
+def test_gap_in_block_numbers_is_refused(tmp_path: Path, published: Published) -> None:
     write_bfl(tmp_path, published)
     changed(tmp_path, "flux1-schnell.safetensors", lambda t: t.update({"double_blocks.999999.x": torch.ones(1)}))
     with pytest.raises(WeightsCorrupt, match=r"lacks the tensor double_blocks.2, or it has another shape"):
@@ -283,7 +279,7 @@ def test_components_of_different_models_are_refused(tmp_path: Path, published: P
         opened(tmp_path, published)
 
 
-def test_scale_for_each_row_is_refused(tmp_path: Path, published: Published) -> None:
+def test_per_row_scale_is_refused(tmp_path: Path, published: Published) -> None:
     def change(tensors: Tensors) -> Tensors:
         return tensors | {name.replace(".weight", ".scale_weight"): torch.ones(64) for name in ("img_in.weight",)}
 
@@ -293,7 +289,7 @@ def test_scale_for_each_row_is_refused(tmp_path: Path, published: Published) -> 
         load(tmp_path, published)
 
 
-def test_integers_are_refused_as_weights(tmp_path: Path, published: Published) -> None:
+def test_integer_weights_are_refused(tmp_path: Path, published: Published) -> None:
     write_bfl(tmp_path, published)
     changed(
         tmp_path, "flux1-schnell.safetensors", lambda t: t.update({"img_in.bias": torch.ones(64, dtype=torch.int8)})
@@ -311,7 +307,7 @@ def test_scale_without_its_layer_is_refused(tmp_path: Path, published: Published
         opened(tmp_path, published)
 
 
-def test_bias_of_a_norm_without_bias_is_refused(tmp_path: Path, published: Published) -> None:
+def test_unexpected_norm_bias_is_refused(tmp_path: Path, published: Published) -> None:
     write_diffusers(tmp_path, published)
     [index] = (tmp_path / "transformer").glob("*.index.json")
     shards = json.loads(index.read_text())["weight_map"]
@@ -323,7 +319,7 @@ def test_bias_of_a_norm_without_bias_is_refused(tmp_path: Path, published: Publi
         opened(tmp_path, published)
 
 
-def test_component_that_the_subfolders_lack_is_read_from_the_diffusers_folder_itself(
+def test_component_missing_from_subfolders_is_read_from_top_folder(
     tmp_path: Path, published: Published, reference: tuple[str, bytes]
 ) -> None:
     write_diffusers(tmp_path, published)

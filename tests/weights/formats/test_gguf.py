@@ -1,4 +1,4 @@
-"""GGUF files: blocks are dequantized as the `gguf` library does, and its reader is kept inside the file."""
+"""GGUF files: dequantized blocks equal those of the `gguf` library, and sizes beyond the file are refused."""
 
 import inspect
 from pathlib import Path
@@ -14,7 +14,7 @@ from tests.weights.published import write_gguf
 
 
 @pytest.mark.parametrize("kind", ["Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "F16", "F32"])
-def test_blocks_are_read_as_the_library_dequantizes_them(tmp_path: Path, kind: str) -> None:
+def test_dequantized_blocks_equal_gguf_library(tmp_path: Path, kind: str) -> None:
     quantization = gguf.GGMLQuantizationType[kind]
     values = torch.randn(6, 64, generator=torch.Generator().manual_seed(1))
     write_gguf(tmp_path / "one.gguf", {"matrix": values, "vector": values[0]}, quantization)
@@ -26,7 +26,7 @@ def test_blocks_are_read_as_the_library_dequantizes_them(tmp_path: Path, kind: s
 
 
 @pytest.mark.parametrize("kind", ["Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_NL", "IQ4_XS"])
-def test_random_blocks_are_read_as_the_library_dequantizes_them(tmp_path: Path, kind: str) -> None:
+def test_dequantized_random_blocks_equal_gguf_library(tmp_path: Path, kind: str) -> None:
     quantization = gguf.GGMLQuantizationType[kind]
     block, size = gguf.GGML_QUANT_SIZES[quantization]
     columns = 512
@@ -51,7 +51,7 @@ class RecordingReader(gguf.GGUFReader):
         return super()._get(offset, *args, **options)
 
 
-def test_library_reads_everything_through_the_private_method_that_is_overridden(tmp_path: Path) -> None:
+def test_gguf_reader_reads_only_through_get_method(tmp_path: Path) -> None:
     """Fails when a release of `gguf` renames the method, changes its parameters or reads by other means."""
     write_gguf(tmp_path / "one.gguf", {"vector": torch.ones(8)})
 
@@ -63,7 +63,7 @@ def test_library_reads_everything_through_the_private_method_that_is_overridden(
     assert reader.offsets[-1] == reader.tensors[0].data_offset
 
 
-def test_size_beyond_the_end_of_the_file_is_refused(tmp_path: Path) -> None:
+def test_size_beyond_end_of_gguf_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "one.gguf"
     write_gguf(path, {"vector": torch.ones(8)})
     data = bytearray(path.read_bytes())

@@ -1,4 +1,4 @@
-"""An autoencoder whose encoder is local to one cell, so that other cells don't affect its latents."""
+"""An autoencoder whose latents of a cell depend only on the pixels of that cell."""
 
 import torch
 from torch import Tensor, nn
@@ -7,7 +7,7 @@ from allaprima.flux import SKETCH
 
 
 class LocalAutoencoder(nn.Module):
-    """Encodes by one convolution without overlap; it cannot decode."""
+    """Encodes by one non-overlapping convolution; it has no decoder."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -11,7 +11,7 @@ from training.data.objects import OBJECTS
 RECOLOURED = [obj.icon for obj in OBJECTS if obj.colour]
 
 
-def test_every_object_has_a_sprite_with_premultiplied_colours(art):
+def test_every_object_has_premultiplied_sprite(art):
     for obj in OBJECTS:
         sprite = art.sprite(obj.icon, 24)
         assert sprite.shape == (24, 24, 4)
@@ -20,7 +20,7 @@ def test_every_object_has_a_sprite_with_premultiplied_colours(art):
 
 
 @pytest.mark.parametrize("icon", RECOLOURED)
-def test_colour_variants_keep_the_outline_and_differ_from_one_another(art, icon):
+def test_colour_variants_keep_outline_and_differ(art, icon):
     usual = art.sprite(icon, 32)
     variants = [art.sprite(icon, 32, variant) for variant in COLOUR_VARIANTS]
     assert all(np.allclose(one[..., 3], usual[..., 3]) for one in variants)
@@ -29,7 +29,7 @@ def test_colour_variants_keep_the_outline_and_differ_from_one_another(art, icon)
             assert np.abs(one - other).mean() > 0.01
 
 
-def test_a_blue_car_is_blue_where_the_usual_car_is_red(art):
+def test_blue_variant_recolours_red_parts(art):
     usual, blue = (art.sprite("automobile", 64, variant) for variant in (None, "blue"))
     changed = np.abs(usual - blue).sum(axis=2) > 0.5
     hues = [colorsys.rgb_to_hsv(*pixel)[0] * 360 for pixel in blue[changed][:, :3].tolist()]
@@ -37,6 +37,6 @@ def test_a_blue_car_is_blue_where_the_usual_car_is_red(art):
     assert abs(np.median(hues) - COLOUR_VARIANTS["blue"][0]) < 15
 
 
-def test_the_black_variant_is_dark(art):
+def test_black_variant_is_dark(art):
     sprite = art.sprite("red-heart", 64, "black")
     assert sprite[32, 32, :3].max() < 0.3

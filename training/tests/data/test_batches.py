@@ -55,15 +55,15 @@ def content(batch):
     return batch.bucket, [numbers.tolist() for numbers in (batch.picks, *batch.plan, *batch[3:])]
 
 
-def test_the_batch_of_a_step_is_the_same_in_every_process_and_differs_from_the_next(batches):
-    # Worker processes of the loader receive a copy.
-    copied = pickle.loads(pickle.dumps(batches))  # noqa: S301 - our own
+def test_batch_is_determined_by_step_in_every_process(batches):
+    # Worker processes of the loader receive pickled batches.
+    copied = pickle.loads(pickle.dumps(batches))  # noqa: S301 - pickled by this test
 
     assert content(batches[7]) == content(batches[7]) == content(copied[7])
     assert content(batches[7]) != content(batches[8])
 
 
-def test_a_batch_has_drawn_scenes_of_one_bucket_and_composites_with_captions(batches):
+def test_batch_has_drawn_scenes_of_one_bucket_and_composites(batches):
     batch = batches[3]
     drawn = [scenes_of(CANVASES[batch.bucket])[i] for i in batch.picks]
 
@@ -77,7 +77,7 @@ def test_a_batch_has_drawn_scenes_of_one_bucket_and_composites_with_captions(bat
     assert batch.clip_ids.shape == (5, SKETCH.clip.length)
 
 
-def test_composites_have_the_canvas_of_the_drawn_scenes_and_follow_them(batches, store):
+def test_composites_follow_drawn_scenes_on_same_canvas(batches, store):
     seen = set()
     for step in range(8):
         batch = batches[step]
@@ -154,7 +154,7 @@ def test_captions_and_labels_of_composites_match_their_plan(batches, store):
                     assert labels[i, row, column, 3:].tolist() == [1, 1]
 
 
-def test_a_store_without_sprites_loads_drawn_scenes_alone(store):
+def test_store_without_sprites_loads_only_drawn_scenes(store):
     batch = FlowBatches([bucket.scenes for bucket in store.buckets], Mix(drawn=4, composites=0))[0]
 
     image, free_factors = LatentStore(store.buckets, None).load(batch)
@@ -162,7 +162,7 @@ def test_a_store_without_sprites_loads_drawn_scenes_alone(store):
     assert len(image) == len(free_factors) == len(batch.t5_ids) == 4
 
 
-def test_the_loader_starts_at_a_step(batches, store):
+def test_loader_starts_at_given_step(batches, store):
     loaded = [content(batch) for batch in itertools.islice(batch_loader(store, 5, MIX), 3)]
 
     assert loaded == [content(batches[step]) for step in (5, 6, 7)]

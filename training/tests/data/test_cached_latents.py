@@ -32,7 +32,7 @@ def renderer(art):
         yield opened
 
 
-def test_each_canvas_has_a_bucket_with_latents_and_free_factors_of_each_scene(autoencoder, renderer, tmp_path):
+def test_each_canvas_has_bucket_of_latents_and_free_factors(autoencoder, renderer, tmp_path):
     found = build_buckets(autoencoder, renderer, 10, tmp_path)
     assert len(found) == len(SIZES)
     for bucket in found:
@@ -45,7 +45,7 @@ def test_each_canvas_has_a_bucket_with_latents_and_free_factors_of_each_scene(au
         ]
 
 
-def test_chunks_are_cached_and_more_scenes_extend_them(autoencoder, art, renderer, tmp_path):
+def test_cached_chunks_are_extended_by_more_scenes(autoencoder, art, renderer, tmp_path):
     few = build_buckets(autoencoder, renderer, 10, tmp_path)
     again = build_buckets(autoencoder, NoRenderer(art), 10, tmp_path)
     more = build_buckets(autoencoder, renderer, 16, tmp_path)
@@ -55,7 +55,7 @@ def test_chunks_are_cached_and_more_scenes_extend_them(autoencoder, art, rendere
         assert longer.scenes[: len(one.scenes)] == one.scenes
 
 
-def test_only_scenes_that_changed_are_rendered_again(autoencoder, renderer, tmp_path):
+def test_only_changed_scenes_are_rendered_again(autoencoder, renderer, tmp_path):
     build_buckets(autoencoder, renderer, 10, tmp_path)
     path = next(tmp_path.glob("latents-*-0.pt"))
     keys, latents = torch.load(path, weights_only=True)
@@ -69,7 +69,7 @@ def test_only_scenes_that_changed_are_rendered_again(autoencoder, renderer, tmp_
     assert torch.load(path, weights_only=True)[0] == keys
 
 
-def test_the_cache_depends_on_the_encoder_and_not_on_the_decoder(autoencoder, art, renderer, tmp_path):
+def test_cache_depends_only_on_encoder(autoencoder, art, renderer, tmp_path):
     built = build_buckets(autoencoder, renderer, 7, tmp_path)
     other = copy.deepcopy(autoencoder)
 
@@ -82,6 +82,6 @@ def test_the_cache_depends_on_the_encoder_and_not_on_the_decoder(autoencoder, ar
         build_buckets(other, NoRenderer(art), 7, tmp_path)
 
 
-def test_the_key_of_a_scene_is_fixed():
-    """Another key would make all cached latents of a work folder useless."""
+def test_scene_key_is_fixed():
+    """A changed key would invalidate all cached latents of a work folder."""
     assert scene_key(compose(20_000_000, 512, 512)) == "2b6c263f2409937b"

@@ -12,7 +12,7 @@ STILL = (0.0,) * FREE_FACTORS
 BEACH = Scene("beach", (Subject("t-rex", accessory="sunglasses"),), None, 512, 512, STILL)
 
 
-def test_a_new_caption_is_tokenized_for_each_encoder():
+def test_captions_are_tokenized_for_each_encoder():
     tokenizer, rng = CaptionTokenizer(), np.random.default_rng(0)
 
     t5, clip = tokenizer.tokenize([BEACH] * 20, rng)
@@ -22,7 +22,7 @@ def test_a_new_caption_is_tokenized_for_each_encoder():
     assert len({tuple(row) for row in t5.tolist()}) > 10
 
 
-def test_each_token_has_the_subject_whose_name_it_is_part_of_in_either_order():
+def test_tokens_are_tagged_with_their_subject():
     tokenizer, rng = CaptionTokenizer(), np.random.default_rng(0)
     scene = Scene("beach", (Subject("t-rex"), Subject("automobile", variant="blue")), "left", 512, 512, STILL)
     t5_tokenizer, _ = tokenizers()
@@ -42,7 +42,7 @@ def test_each_token_has_the_subject_whose_name_it_is_part_of_in_either_order():
     assert clip.shape == (60, SKETCH.clip.length)
 
 
-def test_marks_do_not_change_the_ids():
+def test_subject_tags_do_not_change_token_ids():
     tokenizer = CaptionTokenizer()
     scenes = [compose(seed, 512, 512) for seed in range(50)]
 
@@ -52,7 +52,7 @@ def test_marks_do_not_change_the_ids():
     assert all(torch.equal(one, other) for one, other in zip(plain, marked, strict=True))
 
 
-def test_no_caption_exceeds_the_length_of_the_encoders():
+def test_captions_fit_length_of_encoders():
     rng = np.random.default_rng(1)
     sizes = list(SIZES)
     captions = [caption(compose(seed, *sizes[seed % len(sizes)]), rng) for seed in range(3000)]

@@ -29,7 +29,7 @@ def names(subject, text):
     """Return whether a text has one of the names of a subject, as whole words."""
     wordings = [wording.removeprefix("red ") for wording in BY_ICON[subject.icon].wordings]
     spoken = [plural(wording) for wording in wordings] if subject.count > 1 else wordings
-    # A terse caption may omit small words.
+    # Some captions omit small words.
     keys = [re.escape(wording).replace(r"\ of\ ", r"\ (of\ )?") for wording in spoken]
     return any(re.search(rf"(?<![\w-]){key}(?![\w-])", text) for key in keys)
 
@@ -39,7 +39,7 @@ def test_captions_name_every_object():
         assert all(names(subject, text) for subject in scene.subjects), text
 
 
-def test_captions_name_the_background_unless_it_is_open():
+def test_captions_name_background_unless_open():
     for scene, text in captioned():
         if scene.background in SCENIC:
             assert any(wording.split()[-1] in text.split() for wording in SCENIC[scene.background].wordings), text
@@ -47,7 +47,7 @@ def test_captions_name_the_background_unless_it_is_open():
             assert set(COLOUR_WORDS.get(scene.background, (scene.background,))) & set(text.split()), text
 
 
-def test_captions_state_number_colour_size_and_accessory():
+def test_captions_state_count_colour_size_and_accessory():
     for scene, text in captioned():
         said = set(re.findall(r"[\w-]+", text))
         for subject in scene.subjects:
@@ -89,7 +89,7 @@ def test_captions_state_relations(phrase, relation, is_first):
     assert count > 10
 
 
-def test_captions_have_the_right_articles():
+def test_captions_use_correct_articles():
     rng = np.random.default_rng(0)
     said = " ".join(caption(compose(seed, 512, 512), rng) for seed in range(2000))
     assert re.search(r"\ban orange background", said)
@@ -97,7 +97,7 @@ def test_captions_have_the_right_articles():
     assert not re.search(r"\b(a [aeio]|an [^aeiou])", said)
 
 
-def test_captions_vary():
+def test_captions_of_one_scene_vary():
     scene = Scene("beach", (Subject("t-rex", accessory="sunglasses"),), None, *SQUARE, STILL)
     rng = np.random.default_rng(0)
     assert len({caption(scene, rng) for _ in range(200)}) > 100
@@ -109,16 +109,16 @@ def test_some_captions_omit_small_words():
     assert sum("background" in spoken for spoken in said) > 100
 
 
-def test_every_word_of_every_caption_is_in_the_vocabulary():
+def test_every_caption_word_is_in_vocabulary():
     tokenizer = word_tokenizer(vocabulary())
     unknown = tokenizer.token_to_id("<unk>")
     for _, text in captioned():
         assert unknown not in tokenizer.encode(text).ids, text
 
 
-def test_the_vocabulary_is_sorted_without_duplicates():
+def test_vocabulary_is_sorted_without_duplicates():
     assert vocabulary() == sorted(set(vocabulary()))
 
 
-def test_the_open_background_has_no_words():
+def test_open_background_has_no_words():
     assert background_words(OPEN) == ("",)

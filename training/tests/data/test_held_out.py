@@ -9,25 +9,25 @@ from training.data.objects import OBJECTS
 from training.data.scenes import Subject, compose
 
 
-def test_about_one_combination_in_sixteen_of_each_kind_is_held_out():
+def test_about_one_combination_in_16_is_held_out():
     listed = list(combinations())
     pairs = sum(kind == "pair" for kind, _, _ in listed)
     assert 0.05 < pairs / (len(OBJECTS) * (len(OBJECTS) - 1) / 2) < 0.075
     assert {kind for kind, _, _ in listed} == {"background", "colour", "pair"}
 
 
-def test_only_scenes_of_the_evaluator_have_held_out_combinations():
+def test_training_scenes_have_no_held_out_combinations():
     kept = [compose(seed, 512, 512) for seed in range(1500)]
     free = [compose(seed, 512, 512, allow_held_out=True) for seed in range(1500)]
     assert not any(is_held_out(scene.subjects, scene.background) for scene in kept)
     assert sum(is_held_out(scene.subjects, scene.background) for scene in free) > 50
 
 
-def test_the_order_of_two_names_does_not_matter():
+def test_held_out_pair_does_not_depend_on_order():
     assert all(is_pair_held_out(b, a) == is_pair_held_out(a, b) for _, a, b in list(combinations())[:200])
 
 
-def test_the_list_is_complete():
+def test_held_out_list_is_complete():
     found = [
         ("background", obj.icon, name)
         for obj in OBJECTS
@@ -50,6 +50,6 @@ def test_the_list_is_complete():
     assert sorted(found) == sorted(combinations())
 
 
-def test_the_open_background_and_usual_colours_are_never_held_out():
+def test_open_background_and_usual_colours_are_not_held_out():
     for obj in OBJECTS:
         assert not is_held_out([Subject(obj.icon, variant=obj.colour)], OPEN)

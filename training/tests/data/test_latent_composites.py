@@ -35,7 +35,7 @@ def scene(*subjects, background="blue", relation=None, free_factors=(0.0,) * 8, 
 
 
 def blank(rows, columns, value=0.0):
-    """Sprites of one value, and backgrounds that are 0 at the darkest and 1 at the brightest."""
+    """Return sprites of one value, and backgrounds that are 0 at the darkest and 1 at the brightest."""
     sprites = torch.zeros(len(sprite_keys()) + 1, SPRITE_SIDE, SPRITE_SIDE, CHANNELS).bfloat16()
     for number, (cells, *_) in enumerate(sprite_keys()):
         sprites[number, : cells + 2 * MARGIN, : cells + 2 * MARGIN] = value
@@ -43,7 +43,7 @@ def blank(rows, columns, value=0.0):
     return LatentSprites(sprites, {(rows, columns): backgrounds.expand(len(COLOURS), -1, -1, -1, -1)})
 
 
-def test_objects_of_any_size_on_a_plain_background_are_compositable():
+def test_objects_on_plain_background_are_compositable():
     assert is_compositable(scene(Subject("panda", 3)))
     assert is_compositable(scene(Subject("panda"), Subject("automobile", 1, "red"), relation="left"))
     assert is_compositable(scene(Subject("panda")))
@@ -52,7 +52,7 @@ def test_objects_of_any_size_on_a_plain_background_are_compositable():
         assert is_compositable(scene(Subject("panda", size="small"), canvas=canvas_px(*canvas)))
 
 
-def test_scenic_backgrounds_front_objects_and_accessories_are_not_compositable():
+def test_scenic_overlapping_and_accessory_scenes_are_not_compositable():
     assert not is_compositable(scene(Subject("panda", 3), background="beach"))
     assert not is_compositable(scene(Subject("panda", 3), background=OPEN))
     assert not is_compositable(scene(Subject("panda"), Subject("automobile"), relation="front"))
@@ -60,7 +60,7 @@ def test_scenic_backgrounds_front_objects_and_accessories_are_not_compositable()
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_composed_scenes_are_compositable_different_and_not_held_out(size):
+def test_composed_scenes_are_compositable_and_not_held_out(size):
     rng = np.random.default_rng(0)
 
     found = [compose_compositable(rng, *canvas_px(*size)) for _ in range(40)]
@@ -72,7 +72,7 @@ def test_composed_scenes_are_compositable_different_and_not_held_out(size):
 
 
 @pytest.mark.parametrize("canvas", [SQUARE, canvas_px(1440, 512), canvas_px(512, 1440)])
-def test_a_composite_equals_the_drawn_scene_except_for_light_if_the_encoder_is_local(art, canvas):
+def test_composite_of_local_encoder_equals_drawn_scene(art, canvas):
     composed = [one for one in (compose(seed, *canvas) for seed in range(400)) if is_compositable(one)]
     sized = [next(one for one in composed if one.subjects[0].size == size) for size in ("small", "big")]
 
@@ -82,7 +82,7 @@ def test_a_composite_equals_the_drawn_scene_except_for_light_if_the_encoder_is_l
 
 
 @pytest.mark.parametrize(("size", "most"), [("small", 0.05), (None, 0.1), ("big", 0.05)])
-def test_a_composite_is_close_to_the_drawn_scene_with_the_shipped_encoder(art, size, most):
+def test_composite_of_shipped_encoder_is_close_to_drawn_scene(art, size, most):
     autoencoder = open_model(sketch_folder()).load(precision=Precision.FP32).networks.autoencoder
     composed = (compose(seed, *SQUARE) for seed in range(400))
     scenes = [one for one in composed if is_compositable(one) and one.subjects[0].size == size][:3]
@@ -113,8 +113,8 @@ def composited_and_drawn(autoencoder, art, scenes):
     return found, encode_pixels(autoencoder, pixels).float()
 
 
-def test_margins_are_clipped_at_the_canvas_and_added_where_they_overlap():
-    # On the flat canvas four objects have no gap between them.
+def test_margins_are_clipped_at_edges_and_added_on_overlap():
+    # On a wide canvas four objects have no gap between them.
     shown = scene(
         Subject("panda", 4), canvas=canvas_px(1440, 512), free_factors=(-9.0, -9.0, *(0.0,) * 3, -9.0, 0.0, 0.0)
     )
@@ -134,7 +134,7 @@ def test_margins_are_clipped_at_the_canvas_and_added_where_they_overlap():
     assert torch.equal(found, wanted.flatten()[:, None].expand(-1, CHANNELS))
 
 
-def test_light_interpolates_between_the_darkest_and_the_brightest_background():
+def test_light_interpolates_between_backgrounds():
     rows, columns = cell_grid(scene(Subject("panda", 2)))
     scenes = [
         scene(Subject("panda", 2), free_factors=(0.0,) * 5 + (light, 0.0, 0.0)) for light in (-9.0, -1.0, 0.0, 2.0)

@@ -47,7 +47,7 @@ def bare(autoencoder, colour, rows, columns, light):
     return pack(autoencoder.encode(to_signed(levels)))[0].unflatten(0, (rows, columns))
 
 
-def test_there_is_a_sprite_key_for_each_size_background_and_appearance():
+def test_sprite_keys_cover_size_background_and_appearance():
     keys = sprite_keys()
 
     assert len(set(keys)) == len(keys) == len(SPRITE_CELLS) * len(COLOURS) * len(all_appearances())
@@ -57,7 +57,7 @@ def test_there_is_a_sprite_key_for_each_size_background_and_appearance():
 
 @pytest.mark.parametrize("cells", SPRITE_CELLS)
 @pytest.mark.parametrize("count", [2, 5])
-def test_a_sprite_is_limited_to_the_objects_cells_if_the_encoder_is_local(extractor, count, cells):
+def test_sprite_of_local_encoder_covers_only_its_cells(extractor, count, cells):
     sprites = extractor.sprites(cells, "yellow", all_appearances()[:count]).float()
 
     assert sprites.shape == (count, SPRITE_SIDE, SPRITE_SIDE, CHANNELS)
@@ -73,7 +73,7 @@ def test_a_sprite_is_limited_to_the_objects_cells_if_the_encoder_is_local(extrac
 
 
 @pytest.mark.parametrize(("rows", "columns"), [(12, 12), (7, 20), (20, 7), (9, 16)])
-def test_a_background_has_no_trace_of_the_objects_it_was_extracted_with(extractor, autoencoder, rows, columns):
+def test_extracted_background_shows_no_objects(extractor, autoencoder, rows, columns):
     dark, bright = extractor.background("green", rows, columns)
 
     assert torch.allclose(dark, bare(autoencoder, "green", rows, columns, -1.0), atol=0.02)
@@ -99,7 +99,7 @@ def value_of(*names):
     return float(zlib.crc32(repr(names).encode()) % 251)
 
 
-def test_sprites_are_in_the_order_of_their_keys_with_an_empty_one_at_the_end(autoencoder, art, tmp_path):
+def test_sprites_follow_key_order_and_end_with_empty_sprite(autoencoder, art, tmp_path):
     built = build_sprites(FakeExtractor(autoencoder, art), tmp_path)
 
     values = [value_of(cells, colour, *appearance) for cells, colour, appearance in sprite_keys()]
@@ -110,7 +110,7 @@ def test_sprites_are_in_the_order_of_their_keys_with_an_empty_one_at_the_end(aut
         assert backgrounds[:, 1, 2, 3, 4].tolist() == [value_of(colour, str(rows), str(columns)) for colour in COLOURS]
 
 
-def test_sprites_are_cached_until_the_encoder_or_the_extraction_changes(autoencoder, art, tmp_path):
+def test_sprite_cache_depends_on_encoder_and_extraction(autoencoder, art, tmp_path):
     extractor, other = FakeExtractor(autoencoder, art), LocalAutoencoder()
     torch.nn.init.ones_(other.encoder.weight)
     other_extractor = FakeExtractor(other, art)

@@ -21,7 +21,7 @@ def boxes(grid, count, relation=None, size=None, share=(1, 1, 1)):
 
 @pytest.mark.parametrize("grid", GRIDS)
 @pytest.mark.parametrize("count", [1, 2, 3, 4])
-def test_objects_are_inside_the_canvas_and_do_not_overlap(grid, count):
+def test_objects_are_inside_canvas_and_do_not_overlap(grid, count):
     for share in PICKS:
         found = boxes(grid, count, share=share)
         assert len(found) == count
@@ -36,7 +36,7 @@ def test_objects_are_inside_the_canvas_and_do_not_overlap(grid, count):
 
 
 @pytest.mark.parametrize("grid", GRIDS)
-def test_left_is_left_and_above_is_above_for_all_choices(grid):
+def test_left_and_above_hold_for_all_choices(grid):
     for share in PICKS:
         first, second = boxes(grid, 2, "left", share=share)
         assert first.column + first.cells <= second.column
@@ -47,7 +47,7 @@ def test_left_is_left_and_above_is_above_for_all_choices(grid):
 
 
 @pytest.mark.parametrize("grid", GRIDS)
-def test_the_front_object_covers_a_lower_part_of_the_other(grid):
+def test_front_object_covers_lower_part_of_back_object(grid):
     for share in PICKS:
         front, behind = boxes(grid, 2, "front", share=share)
         assert front.cells == behind.cells
@@ -58,28 +58,28 @@ def test_the_front_object_covers_a_lower_part_of_the_other(grid):
 
 
 @pytest.mark.parametrize("grid", GRIDS)
-def test_small_objects_are_smaller_and_big_ones_bigger_than_usual(grid):
+def test_small_and_big_objects_differ_from_usual_size(grid):
     (small,), (usual,), (big,) = (boxes(grid, 1, size=size) for size in ("small", None, "big"))
     assert small.cells < usual.cells < big.cells <= min(grid)
 
 
 @pytest.mark.parametrize("grid", [grid for grid in GRIDS if grid[1] >= 10])
-def test_an_object_has_the_same_size_alone_and_with_another(grid):
+def test_object_size_does_not_depend_on_second_object(grid):
     (alone,) = boxes(grid, 1)
     assert {box.cells for box in boxes(grid, 2, "left")} == {alone.cells}
 
 
-def test_choices_move_objects():
+def test_choices_move_single_object():
     places = {tuple(boxes((12, 12), 1, share=share)) for share in PICKS}
     assert len(places) == 9
 
 
-def test_a_single_object_has_three_positions_per_axis_two_cells_apart():
+def test_single_object_has_three_positions_per_axis():
     found = [boxes((12, 12), 1, share=(share, share, 1))[0] for share in (0, 1, 2)]
     assert [(box.row, box.column) for box in found] == [(1, 1), (3, 3), (5, 5)]
 
 
-def test_three_objects_form_a_triangle():
+def test_three_objects_form_triangle():
     above, *below = boxes((12, 12), 3)
     assert [box.row for box in below] == [above.row + above.cells + 1] * 2
     assert below[0].column < above.column < below[1].column

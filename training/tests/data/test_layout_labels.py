@@ -15,7 +15,7 @@ def scene(*subjects, relation=None):
     return Scene("blue", subjects, relation, *SQUARE, (0.0,) * 8)
 
 
-def test_labels_give_the_object_its_variant_its_size_and_the_part_in_a_cell():
+def test_cell_labels_give_object_variant_size_and_part():
     shown = scene(Subject("panda"), Subject("automobile", 1, "red"), relation="left")
     rows, columns = cell_grid(shown)
 
@@ -34,7 +34,7 @@ def test_labels_give_the_object_its_variant_its_size_and_the_part_in_a_cell():
     assert int(labels.amax()) == 0
 
 
-def test_where_two_objects_overlap_the_label_is_that_of_the_front_one():
+def test_overlapping_cell_has_label_of_front_object():
     shown = scene(Subject("panda"), Subject("castle"), relation="front")
     rows, columns = cell_grid(shown)
     front = place_objects(shown)[-1]

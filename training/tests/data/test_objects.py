@@ -7,11 +7,11 @@ import pytest
 from training.data.objects import ACCESSORIES, BY_ICON, OBJECTS, article, plural
 
 
-def test_there_are_160_different_objects():
+def test_vocabulary_has_160_objects():
     assert len(OBJECTS) == len(BY_ICON) == 160
 
 
-def test_no_two_objects_share_a_name_even_in_the_plural():
+def test_object_names_are_unique_in_singular_and_plural():
     named = Counter(name for obj in OBJECTS for wording in obj.wordings for name in {wording, plural(wording)})
     assert [name for name, times in named.items() if times > 1] == []
 
@@ -38,7 +38,7 @@ def test_plurals_are_english(one, many):
 
 
 @pytest.mark.parametrize("name", ["elephant", "orange car", "umbrella", "ice cream"])
-def test_an_precedes_a_vowel_sound(name):
+def test_an_precedes_vowel_sound(name):
     assert article(name) == "an"
 
 
@@ -48,6 +48,6 @@ def test_a_precedes_other_sounds(name):
 
 
 @pytest.mark.parametrize("accessory", ACCESSORIES, ids=lambda accessory: accessory.icon)
-def test_an_accessory_is_an_object_too_and_fits_several_objects(accessory):
+def test_accessory_is_an_object_and_fits_several_objects(accessory):
     assert accessory.icon in BY_ICON
     assert sum(getattr(obj.body, accessory.place) is not None for obj in OBJECTS) >= 5

@@ -9,7 +9,7 @@ from training.data.scenes import SIZES
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_canvases_consist_of_whole_tokens_and_keep_the_aspect_ratio(size):
+def test_canvases_have_whole_tokens_and_requested_ratio(size):
     width, height = canvas_px(*size)
 
     assert width % SKETCH.token_px == height % SKETCH.token_px == 0
@@ -24,7 +24,7 @@ def renderer(art):
         yield opened
 
 
-def test_a_seed_always_renders_the_same_image(renderer):
+def test_image_is_determined_by_seed(renderer):
     pixels = renderer.render(range(3, 5), 96, 64)
 
     assert pixels.shape == (2, 3, 64, 96)
@@ -33,11 +33,11 @@ def test_a_seed_always_renders_the_same_image(renderer):
     assert not torch.equal(pixels[0], pixels[1])
 
 
-def test_the_default_canvas_is_square(renderer):
+def test_default_canvas_is_square(renderer):
     assert renderer.render(range(1)).shape == (1, 3, *SQUARE)
 
 
-def test_worker_processes_render_the_same_images_in_order(renderer):
+def test_worker_processes_render_same_images_in_order(renderer):
     seeds = range(5, 5 + 2 * SCENES_PER_TASK + 1)
 
     chunks = list(renderer.render_chunks(seeds, 64, 64))
@@ -47,7 +47,7 @@ def test_worker_processes_render_the_same_images_in_order(renderer):
     assert torch.equal(torch.cat(chunks), torch.cat(alone))
 
 
-def test_a_closed_renderer_can_be_opened_again(art):
+def test_closed_renderer_can_be_reopened(art):
     renderer, seeds = SceneRenderer(art), range(2 * SCENES_PER_TASK)
     with renderer:
         first = renderer.render(seeds, 64, 64)
@@ -55,14 +55,14 @@ def test_a_closed_renderer_can_be_opened_again(art):
         assert torch.equal(renderer.render(seeds, 64, 64), first)
 
 
-def test_a_pool_has_each_canvas_by_its_share(renderer):
+def test_pool_contains_canvases_by_share(renderer):
     pool = renderer.render_pool(20)
 
     assert [len(scenes) for scenes in pool] == [9, 4, 1, 2, 1, 2, 1]
     assert torch.equal(pool[0][8:], renderer.render(range(8, 9)))
 
 
-def test_canvases_are_sampled_in_proportion_to_their_scenes():
+def test_canvas_is_sampled_in_proportion_to_its_scenes():
     torch.manual_seed(0)
     few, many = torch.zeros(1, 3, 2, 2), torch.zeros(9, 3, 2, 2)
 
@@ -71,5 +71,5 @@ def test_canvases_are_sampled_in_proportion_to_their_scenes():
     assert picked.count(1) == pytest.approx(100, abs=30)
 
 
-def test_levels_are_scaled_to_minus_one_to_one():
+def test_pixel_levels_are_scaled_to_minus_one_to_one():
     assert to_signed(torch.tensor([0, 255], dtype=torch.uint8)).tolist() == [-1, 1]

@@ -38,13 +38,13 @@ def scene(*subjects, relation=None, background="white", free_factors=STILL):
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_a_seed_always_gives_the_same_scene(size):
+def test_scene_is_determined_by_seed(size):
     assert [compose(seed, *size) for seed in range(50)] == [compose(seed, *size) for seed in range(50)]
     assert compose(1, *size) != compose(2, *size)
 
 
-def test_the_scene_of_a_known_seed_is_fixed():
-    """Scores are comparable, and held-out scenes stay unseen, only if seeds keep their scenes."""
+def test_scene_of_known_seed_is_fixed():
+    """Scores stay comparable and held-out scenes unseen only while each seed keeps its scene."""
     found = compose(20_000_000, *SQUARE)
     assert (found.background, found.subjects, found.relation) == ("sea", (Subject("locomotive"),), None)
 
@@ -54,7 +54,7 @@ def test_scenes_have_one_to_four_objects():
     assert set(counts) == {1, 2, 3, 4}
 
 
-def test_all_objects_backgrounds_variants_sizes_relations_and_accessories_occur():
+def test_every_kind_of_scene_attribute_occurs():
     subjects = [subject for one in composed() for subject in one.subjects]
     assert {one.background for one in composed()} == {*BACKGROUNDS, OPEN}
     assert {subject.icon for subject in subjects} == set(BY_ICON)
@@ -64,20 +64,20 @@ def test_all_objects_backgrounds_variants_sizes_relations_and_accessories_occur(
     assert len({subject.accessory for subject in subjects}) == 7
 
 
-def test_only_objects_with_variants_are_recoloured_and_only_countable_ones_counted():
+def test_only_suitable_objects_are_recoloured_or_counted():
     for one in composed():
         for subject in one.subjects:
             assert subject.variant is None or BY_ICON[subject.icon].colour
             assert subject.count == 1 or BY_ICON[subject.icon].counts
 
 
-def test_subjects_of_a_scene_are_of_different_classes():
+def test_subjects_of_scene_differ_in_class():
     for one in composed():
         assert len({subject.icon for subject in one.subjects}) == len(one.subjects)
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_placed_objects_are_inside_the_canvas(size):
+def test_placed_objects_are_inside_canvas(size):
     rows, columns = cell_grid(composed(size)[0])
     for one in composed(size):
         for obj in place_objects(one):
@@ -100,7 +100,7 @@ def test_quantile_bins_are_equally_likely():
     assert quantile_bin(9.0, 5) == 4
 
 
-def test_free_factors_move_the_object():
+def test_free_factors_move_object():
     def first_box(one):
         return place_objects(one)[0].box
 
@@ -111,14 +111,14 @@ def test_free_factors_move_the_object():
 
 @pytest.mark.parametrize("relation", ["with", "left"])
 @pytest.mark.parametrize("across", [1.0, -1.0])
-def test_two_objects_side_by_side_are_in_the_order_of_the_caption(relation, across):
+def test_side_by_side_objects_follow_caption_order(relation, across):
     shown = scene(Subject("fox"), Subject("star"), relation=relation, free_factors=(across, *STILL[1:]))
 
     assert [one.subject.icon for one in sorted(place_objects(shown), key=lambda one: one.box.column)] == ["fox", "star"]
 
 
 @pytest.mark.parametrize("size", [(128, 128), (192, 108), (96, 270)])
-def test_drawn_scenes_are_deterministic_float_images_from_0_to_1(art, size):
+def test_scene_drawing_is_deterministic_and_in_range(art, size):
     for seed in range(30):
         image = draw(compose(seed, *size), art)
         assert image.shape == (size[1], size[0], 3)
@@ -129,7 +129,7 @@ def test_drawn_scenes_are_deterministic_float_images_from_0_to_1(art, size):
         assert np.array_equal(image, draw(compose(seed, *size), art))
 
 
-def test_counts_variants_and_accessories_change_the_drawing(art):
+def test_count_variant_and_accessory_change_drawing(art):
     bare = draw_background("white", 192, 192, BackgroundParams())
     one, three = (draw(scene(Subject("red-apple", count)), art) for count in (1, 3))
     blue = draw(scene(Subject("red-apple", variant="blue")), art)
@@ -140,7 +140,7 @@ def test_counts_variants_and_accessories_change_the_drawing(art):
     assert np.abs(worn - draw(scene(Subject("t-rex")), art)).max() > 0.5
 
 
-def test_objects_cast_shadows_on_ground_and_none_on_the_sea(art):
+def test_objects_cast_shadows_on_ground_but_not_on_sea(art):
     def darkened(name):
         bare, full = (
             draw_background(name, 192, 192, BackgroundParams()),
@@ -152,19 +152,19 @@ def test_objects_cast_shadows_on_ground_and_none_on_the_sea(art):
     assert darkened("sea") < 0.1
 
 
-def test_the_front_object_is_drawn_last():
+def test_front_object_is_drawn_last():
     front = scene(Subject("fox"), Subject("house"), relation="front")
     assert [one.subject.icon for one in place_objects(front)] == ["house", "fox"]
 
 
-def test_sprites_are_clipped_at_the_edge():
+def test_sprites_are_clipped_at_edge():
     image = np.zeros((10, 20, 3), dtype=np.float32)
     paste(image, np.ones((8, 8, 4), dtype=np.float32), -4, 1)
     assert image[1:9, :4].min() == 1
     assert image.sum() == 3 * 8 * 4
 
 
-def test_a_transparent_sprite_is_blended():
+def test_transparent_sprite_is_blended():
     image = np.full((8, 8, 3), 0.5, dtype=np.float32)
     half = np.full((8, 8, 4), 0.5, dtype=np.float32)
     half[..., :3] = [0.5, 0, 0]

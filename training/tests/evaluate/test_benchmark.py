@@ -1,4 +1,4 @@
-"""The benchmark: its prompts, its verdicts, and the arithmetic of scores."""
+"""The benchmark: its prompts, the verdict on one image, and the scores."""
 
 import re
 from collections import Counter
@@ -37,7 +37,7 @@ def detections(*objects, background="red"):
     return Detections(background, objects)
 
 
-def test_every_category_has_at_least_a_hundred_different_prompts():
+def test_every_category_has_at_least_100_prompts():
     counts = Counter(one.category for one in benchmark_prompts())
     assert set(counts) == set(ALL_CATEGORIES)
     assert min(counts.values()) >= 100
@@ -46,25 +46,25 @@ def test_every_category_has_at_least_a_hundred_different_prompts():
         assert len(set(texts)) == len(texts)
 
 
-def test_only_the_held_out_category_has_held_out_combinations():
+def test_only_held_out_category_has_held_out_combinations():
     for one in benchmark_prompts():
         if one.category != HAND_WRITTEN:
             assert is_held_out(one.subjects, one.background) == (one.category == HELD_OUT)
 
 
-def test_the_prompts_are_fixed():
+def test_benchmark_prompts_are_fixed():
     assert benchmark_prompts()[0].text == "Just a trumpet, please; on an orange background"
     assert benchmark_prompts()[-1].text == "one tall pine tree in the woods"
 
 
-def test_most_prompts_have_words_that_no_caption_has():
+def test_most_prompts_have_words_unused_in_captions():
     known = set(captions.vocabulary())
     unknown = [one for one in benchmark_prompts() if set(re.findall(r"[a-z]+", one.text.lower())) - known]
     assert len(unknown) / len(benchmark_prompts()) > 0.8
 
 
 @pytest.mark.parametrize("category", ALL_CATEGORIES)
-def test_prompts_name_the_subjects_that_are_checked(category):
+def test_prompts_name_checked_subjects(category):
     for one in benchmark_prompts():
         if one.category != category:
             continue
@@ -75,14 +75,14 @@ def test_prompts_name_the_subjects_that_are_checked(category):
             assert subject.variant is None or subject.variant in one.text
 
 
-def test_an_object_is_right_if_it_is_detected_once():
+def test_object_is_right_if_detected_once():
     fox = prompt(Subject("fox"))
     assert is_right(fox, detections(at("fox"), at("star")))
     assert not is_right(fox, detections(at("star")))
     assert not is_right(fox, detections(at("fox", 0.2), at("fox", 0.8)))
 
 
-def test_a_count_is_right_if_as_many_are_detected():
+def test_count_is_right_if_equal_to_detections():
     three = prompt(Subject("fox", 3))
     foxes = [at("fox", x) for x in (0.1, 0.4, 0.7, 0.9)]
     assert is_right(three, detections(*foxes[:3]))
@@ -90,7 +90,7 @@ def test_a_count_is_right_if_as_many_are_detected():
     assert not is_right(three, detections(*foxes))
 
 
-def test_a_colour_is_right_if_all_objects_of_the_class_have_it():
+def test_colour_is_right_if_all_objects_have_it():
     blue = prompt(Subject("balloon", 1, "blue"))
     assert is_right(blue, detections(at("balloon", variant="blue")))
     assert not is_right(blue, detections(at("balloon")))
@@ -109,19 +109,19 @@ def test_a_colour_is_right_if_all_objects_of_the_class_have_it():
         ("front", ((0.5, 0.7), (0.3, 0.45)), ((0.5, 0.75), (0.5, 0.25))),
     ],
 )
-def test_a_relation_is_right_if_the_objects_are_placed_accordingly(relation, good, bad):
+def test_relation_is_right_if_positions_match(relation, good, bad):
     pair = prompt(Subject("fox"), Subject("star"), relation=relation)
     assert is_right(pair, detections(at("fox", *good[0]), at("star", *good[1])))
     assert not is_right(pair, detections(at("fox", *bad[0]), at("star", *bad[1])))
     assert not is_right(pair, detections(at("fox", *good[0])))
 
 
-def test_objects_without_a_stated_position_may_be_anywhere():
+def test_objects_without_stated_position_may_be_anywhere():
     pair = prompt(Subject("fox"), Subject("star"), relation="with")
     assert is_right(pair, detections(at("fox", 0.8), at("star", 0.2)))
 
 
-def test_background_and_objects_are_checked_only_if_the_prompt_says_so():
+def test_background_and_objects_are_checked_if_prompt_says_so():
     shown = detections(at("fox"), background="beach")
     assert is_right(prompt(Subject("fox")), shown)
     assert not is_right(prompt(Subject("fox"), checks_background=True), shown)
@@ -129,7 +129,7 @@ def test_background_and_objects_are_checked_only_if_the_prompt_says_so():
     assert is_right(only_ground, shown)
 
 
-def test_scores_are_shares_of_right_images_by_category():
+def test_score_is_share_of_right_images_per_category():
     prompts = [
         BenchmarkPrompt("single thing", "fox", "red", (Subject("fox"),)),
         BenchmarkPrompt("counting", "stars", "red", (Subject("star", 2),)),
@@ -153,12 +153,12 @@ def test_scores_are_shares_of_right_images_by_category():
     assert generated == list(shown)
 
 
-def test_overall_is_the_mean_of_the_six_categories():
+def test_overall_score_is_mean_of_six_categories():
     shares = dict.fromkeys(CATEGORIES, 0.5) | {HELD_OUT: 0.0, "counting": 1.0}
     assert overall(shares) == pytest.approx((5 * 0.5 + 1.0) / 6)
 
 
-def test_seed_difference_is_the_mean_over_all_pairs_of_seeds():
+def test_seed_difference_is_mean_over_seed_pairs():
     images = {0: 0, 1: 10, 2: 30}
     prompts = [BenchmarkPrompt("single thing", "fox", "red", ())]
 

@@ -1,4 +1,4 @@
-"""The evaluator: its labels, its loss and its fit, and the accuracy of the fitted weights."""
+"""The evaluator: labels, loss, fit, and accuracy of the fitted weights."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ from training.evaluate.score import evaluator_errors
 from training.fit.evaluator import degrade, evaluator_loss, fit_evaluator, labelled_scenes
 
 
-def test_labelled_scenes_have_the_labels_of_their_scenes(art):
+def test_labels_match_objects_of_scenes(art):
     scenes = [compose(seed, INPUT_PX, INPUT_PX, allow_held_out=True) for seed in range(20)]
 
     labelled = labelled_scenes(range(20), art)
@@ -41,7 +41,7 @@ def test_labelled_scenes_have_the_labels_of_their_scenes(art):
     ]
 
 
-def test_degraded_images_stay_close_to_the_originals(art):
+def test_degraded_images_stay_close_to_originals(art):
     torch.manual_seed(0)
     pixels = labelled_scenes(range(8), art).pixels.float() / 127.5 - 1
     degraded = degrade(pixels)
@@ -49,7 +49,7 @@ def test_degraded_images_stay_close_to_the_originals(art):
     assert 0 < float((degraded - pixels).abs().mean()) < 0.4
 
 
-def test_the_loss_is_lower_for_right_labels_than_for_wrong_ones(art):
+def test_loss_is_lower_for_right_labels(art):
     torch.manual_seed(0)
     labelled = labelled_scenes(range(12), art)
     pixels = labelled.pixels.float() / 127.5 - 1
@@ -68,24 +68,24 @@ def test_the_loss_is_lower_for_right_labels_than_for_wrong_ones(art):
     assert float(right_loss) < float(wrong_loss)
 
 
-def test_the_evaluators_fit_resumes_from_its_checkpoint_and_ends_after_its_minutes(art, tmp_path):
+def test_evaluator_fit_ends_after_its_minutes_and_resumes(art, tmp_path):
     first = fit_evaluator(tmp_path, art, minutes=0.02, scenes=40).state_dict()
     again = fit_evaluator(tmp_path, art, minutes=0.02, scenes=40).state_dict()
     assert first.keys() == Evaluator().state_dict().keys()
     assert all(torch.equal(first[name], again[name]) for name in first)
 
 
-def test_the_fitted_evaluator_errs_on_at_most_three_percent_of_drawn_scenes(art):
+def test_fitted_evaluator_has_at_most_3_percent_errors(art):
     refused, passed = evaluator_errors(load_evaluator().detect, art, 200)
     assert refused <= 0.03
     assert passed <= 0.03
 
 
-def test_the_weights_of_the_evaluator_are_small():
+def test_evaluator_weights_are_small():
     assert weights_file().stat().st_size < 6_000_000
 
 
 @pytest.mark.parametrize("size", [64, 192, 512, 700])
-def test_images_of_any_size_can_be_evaluated(size):
+def test_evaluator_accepts_any_image_size(size):
     detections = load_evaluator().detect(np.full((size, size, 3), 150, np.uint8))
     assert detections.objects == ()

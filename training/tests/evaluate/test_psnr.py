@@ -21,12 +21,12 @@ class Brightener(nn.Module):
         return z + self.added
 
 
-def test_psnr_is_relative_to_the_range_of_images():
+def test_psnr_is_relative_to_range_of_images():
     grey = torch.full((2, 3, 8, 8), 100, dtype=torch.uint8)
-    # An error of a hundredth of the range: 20 log10(100).
+    # An error of 1 % of the range is 20 log10(100) dB.
     assert score_psnr(Brightener(0.02), grey) == pytest.approx(40, abs=0.01)
 
 
-def test_psnr_clamps_decoded_values_to_the_range():
+def test_psnr_clamps_decoded_values_to_range():
     white = torch.full((1, 3, 8, 8), 255, dtype=torch.uint8)
     assert score_psnr(Brightener(0.5), white) == float("inf")

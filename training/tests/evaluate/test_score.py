@@ -24,7 +24,7 @@ def true_detections(scene):
     return Detections(scene.background, tuple(objects))
 
 
-def test_a_perfect_evaluator_has_no_errors(art):
+def test_perfect_evaluator_has_no_errors(art):
     scenes = [
         compose(seed, IMAGE_PX, IMAGE_PX, allow_held_out=True)
         for seed in range(EVALUATOR_TEST_FROM, EVALUATOR_TEST_FROM + COUNT)
@@ -34,19 +34,19 @@ def test_a_perfect_evaluator_has_no_errors(art):
     assert evaluator_errors(lambda image: known[image.tobytes()], art, COUNT) == (0, 0)
 
 
-def test_a_scene_shows_its_own_prompt_and_not_an_altered_one():
+def test_scene_matches_its_prompt_and_no_altered_prompt():
     for seed in range(EVALUATOR_TEST_FROM, EVALUATOR_TEST_FROM + 1000):
         scene = compose(seed, IMAGE_PX, IMAGE_PX, allow_held_out=True)
         assert is_right(prompt_for(scene), true_detections(scene))
         assert not is_right(prompt_for(altered(scene, seed)), true_detections(scene))
 
 
-def test_an_evaluator_that_detects_nothing_has_only_false_negatives(art):
+def test_blind_evaluator_has_only_false_negatives(art):
     assert evaluator_errors(lambda _: Detections("nowhere", ()), art, 10) == (1, 0)
 
 
 class Dimmed(Autoencoder):
-    """Decodes each image a tenth of the range darker."""
+    """Decodes each image darker by 10 % of the range."""
 
     def __init__(self):
         super().__init__(SKETCH.autoencoder)
@@ -58,12 +58,12 @@ class Dimmed(Autoencoder):
         return z - 0.2
 
 
-def test_autoencoder_psnr_compares_decoded_scenes_with_the_originals(art):
-    # An error of a tenth is 20 dB; it is smaller where black pixels are clamped.
+def test_autoencoder_psnr_compares_decoded_with_original_scenes(art):
+    # An error of 10 % is 20 dB; the error of clamped black pixels is smaller.
     assert 20 <= autoencoder_psnr(Dimmed(), art, 3) < 22
 
 
-def test_the_table_has_each_category_with_its_target_and_the_overall_score(capsys):
+def test_table_lists_categories_targets_and_overall_score(capsys):
     shares = dict.fromkeys(CATEGORIES, 0.5) | {HELD_OUT: 0.25, SEEN: 0.75}
 
     print_table(shares, dict.fromkeys(shares, 408))

@@ -1,4 +1,4 @@
-"""The shipped weights: their score on a part of the benchmark, and the autoencoder's PSNR."""
+"""The shipped weights: benchmark score, and PSNR of the autoencoder."""
 
 import pytest
 
@@ -33,11 +33,11 @@ def shares(pipeline: Pipeline) -> dict[str, float]:
 
 
 @pytest.mark.parametrize("category", ALL_CATEGORIES)
-def test_the_shipped_model_reaches_the_least_score_of_each_category(shares: dict[str, float], category: str):
+def test_shipped_model_reaches_minimum_score(shares: dict[str, float], category: str):
     assert shares[category] >= LEAST[category]
 
 
-def test_the_shipped_autoencoder_reconstructs_unseen_scenes(art):
+def test_shipped_autoencoder_reconstructs_unseen_scenes(art):
     networks = open_model(sketch_folder()).load(precision=Precision.FP32).networks
 
     assert autoencoder_psnr(networks.autoencoder, art, count=4) > 31

@@ -11,20 +11,20 @@ from training.evaluate.psnr import score_psnr
 from training.fit.autoencoder import decoder_loss, fit_decoder, fold_spread, image_loss
 
 
-def test_the_image_loss_of_a_constant_error_is_its_size():
+def test_image_loss_of_constant_error_is_its_magnitude():
     assert float(image_loss(torch.zeros(1, 3, 8, 8))) == 0
     assert float(image_loss(torch.full((1, 3, 8, 8), -0.25))) == pytest.approx(0.25)
 
 
-def test_the_image_loss_of_an_alternating_error_is_higher():
+def test_image_loss_of_alternating_error_is_higher():
     rows, columns = torch.meshgrid(torch.arange(8), torch.arange(8), indexing="ij")
     alternating = (0.25 * (-1.0) ** (rows + columns)).expand(1, 3, 8, 8)
 
-    # Its size, and twice that for the differences in either direction.
+    # The magnitude, plus twice the magnitude for the differences in each direction.
     assert float(image_loss(alternating)) == pytest.approx(0.25 + 0.5 + 0.5)
 
 
-def test_doubling_the_error_adds_a_constant_to_the_decoder_loss():
+def test_doubled_error_adds_constant_to_decoder_loss():
     large = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     small = large / 50
 
@@ -32,7 +32,7 @@ def test_doubling_the_error_adds_a_constant_to_the_decoder_loss():
         assert float(decoder_loss(2 * error) - decoder_loss(error)) == pytest.approx(2.5 * math.log(2), abs=0.02)
 
 
-def test_the_decoder_loss_weights_all_images_equally():
+def test_decoder_loss_weights_all_images_equally():
     one, other = torch.full((1, 3, 8, 8), 0.1), torch.full((1, 3, 8, 8), 0.001)
 
     both = float(decoder_loss(torch.cat((one, other))))
@@ -55,7 +55,7 @@ class PlainRenderer:
         return levels.view(-1, 3, 1, 1).expand(-1, -1, height, width)
 
 
-def test_the_decoders_fit_leaves_the_encoder_unchanged_and_resumes_from_its_checkpoint(tmp_path):
+def test_decoder_fit_keeps_encoder_and_resumes(tmp_path):
     torch.manual_seed(0)
     fitted = Autoencoder(SKETCH.autoencoder).eval()
     once, twice, renderer = copy.deepcopy(fitted), copy.deepcopy(fitted), PlainRenderer()
@@ -73,7 +73,7 @@ def test_the_decoders_fit_leaves_the_encoder_unchanged_and_resumes_from_its_chec
 
 
 @torch.no_grad()
-def test_folding_gives_latents_unit_variance_and_changes_no_image():
+def test_folding_gives_unit_variance_and_same_images():
     torch.manual_seed(0)
     model = Autoencoder(SKETCH.autoencoder).eval()
     pixels = torch.randint(256, (4, 3, 128, 128), dtype=torch.uint8)

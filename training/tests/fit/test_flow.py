@@ -34,7 +34,7 @@ def _seeded():
     torch.manual_seed(0)
 
 
-def test_times_cover_the_whole_range_and_half_are_one():
+def test_half_of_times_are_one_and_rest_cover_range():
     times = draw_times(20_000, torch.device("cpu"))
 
     assert 0 <= float(times.min()) < 0.02
@@ -48,27 +48,27 @@ def read_free_factors(tokens):
     return values.mean(dim=(1, 3)) * (4 * tokens.shape[1]) ** 0.5
 
 
-def test_steered_noise_has_the_free_factors_as_means_and_is_otherwise_unchanged():
+def test_steered_noise_has_free_factors_as_channel_means():
     plain, free_factors = torch.randn(5, 144, CHANNELS), torch.randn(5, FREE_FACTORS)
 
     found = steer_noise(plain, free_factors)
 
     assert torch.allclose(read_free_factors(found), free_factors, atol=1e-4)
-    # As every image token receives it.
+    # The transformer's latent statistics recover the free factors.
     assert torch.allclose(2 * torch.atanh(latent_stats(found)[:, 0, :FREE_FACTORS]), free_factors, atol=1e-3)
     assert torch.equal(found[..., 4 * FREE_FACTORS :], plain[..., 4 * FREE_FACTORS :])
-    # The same shift for every value of a channel.
+    # The shift is the same for every value of a channel.
     assert (found - plain).std(dim=1).max() < 1e-5
 
 
-def test_steered_noise_is_standard_normal_if_the_free_factors_are():
+def test_steered_noise_is_standard_normal():
     found = steer_noise(torch.randn(2000, 9, CHANNELS), torch.randn(2000, FREE_FACTORS))[..., :4].flatten()
 
     assert float(found.mean()) == pytest.approx(0, abs=0.02)
     assert float(found.std()) == pytest.approx(1, abs=0.02)
 
 
-def test_early_steps_use_few_tokens_except_every_fourth_and_late_steps_use_all():
+def test_early_steps_use_48_tokens_except_every_fourth():
     early = [token_count(0.1, step) for step in range(8)]
     late = [token_count(0.2, step) for step in range(8)]
 
@@ -76,7 +76,7 @@ def test_early_steps_use_few_tokens_except_every_fourth_and_late_steps_use_all()
     assert late == [None] * 8
 
 
-def test_the_free_factors_of_seeds_are_standard_normal():
+def test_free_factors_of_seeds_are_standard_normal():
     channels = SKETCH.autoencoder.z_channels
     found = torch.cat([read_free_factors(pack(noise(seed, channels, 12, 12)[None])) for seed in range(300)])
 
@@ -85,13 +85,13 @@ def test_the_free_factors_of_seeds_are_standard_normal():
 
 
 def bucket_of(scenes, values):
-    """Return a bucket of scenes of one canvas whose latents are a function of their shape."""
+    """Return a bucket of scenes of one canvas. values: gives the latents of a shape."""
     rows, columns = cell_grid(scenes[0])
     latents = values(len(scenes), rows * columns, CHANNELS).bfloat16()
     return Bucket(rows, columns, scenes, latents, torch.tensor([scene.free_factors for scene in scenes]))
 
 
-def test_the_initial_loss_is_that_of_an_empty_prediction():
+def test_initial_loss_is_that_of_zero_prediction():
     networks = FlowNetworks()
     scenes = [compose(seed, 512, 512) for seed in range(8)]
     bucket = bucket_of(scenes, torch.randn)
@@ -102,12 +102,12 @@ def test_the_initial_loss_is_that_of_an_empty_prediction():
 
     size = float(bucket.latents.float().square().mean())
     assert size <= loss.item() <= size / MIN_WEIGHTED_TIME**2
-    # The probe's initial loss is that of a guess.
+    # The initial loss of the probe is that of uniform class probabilities.
     guessed = sum(math.log(count) for count in LABEL_CLASSES) / len(LABEL_CLASSES)
     assert probe_loss.item() == pytest.approx(guessed, rel=0.3)
 
 
-def test_composites_contribute_to_the_loss():
+def test_composites_contribute_to_loss():
     networks = FlowNetworks()
     scenes = [compose(seed, 512, 512) for seed in range(4)]
     bucket = bucket_of(scenes, torch.zeros)
@@ -117,11 +117,11 @@ def test_composites_contribute_to_the_loss():
 
     loss, _ = flow_loss(networks, LatentStore([bucket], sprites), FlowBatches([scenes], Mix(4, 4))[0], None)
 
-    # The initial prediction is 0, so the error is the size of the latents: 0 of drawn scenes, 4 of composites.
+    # The initial prediction is 0, so the squared error is that of the latents: 0 for drawn scenes, 4 for composites.
     assert 2 <= loss.item() <= 2 / MIN_WEIGHTED_TIME**2
 
 
-def test_selected_tokens_are_the_corners_then_objects_then_others():
+def test_token_selection_prefers_corners_then_objects():
     scenes = [compose(seed, 512, 512) for seed in range(40)]
     objects = layout_labels(scenes)[..., 0] > 0
 
@@ -135,7 +135,7 @@ def test_selected_tokens_are_the_corners_then_objects_then_others():
         assert shown == int(covered.sum()) or shown >= 46
 
 
-def test_the_loss_of_selected_tokens_ignores_the_others():
+def test_loss_ignores_unselected_tokens():
     networks = FlowNetworks()
     scenes = [compose(seed, 512, 512) for seed in range(8)]
     # Latents are 0 except in the cells of objects.
@@ -151,7 +151,7 @@ def test_the_loss_of_selected_tokens_ignores_the_others():
     assert few.item() > 1.4 * whole.item()
 
 
-def test_each_parameter_of_the_flow_has_one_optimizer():
+def test_each_flow_parameter_has_one_optimizer():
     networks = FlowNetworks()
 
     groups = [group for optimizer in flow_optimizers(networks) for group in optimizer.param_groups]
@@ -160,7 +160,7 @@ def test_each_parameter_of_the_flow_has_one_optimizer():
     assert sorted(optimized) == sorted(id(parameter) for parameter in networks.parameters())
 
 
-def test_learning_rates_scale_with_the_square_root_of_the_batch():
+def test_learning_rates_scale_with_root_of_batch_size():
     networks = FlowNetworks()
 
     def rates(batch):

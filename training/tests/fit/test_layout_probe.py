@@ -16,12 +16,12 @@ def scene(*subjects, relation=None):
     return Scene("blue", subjects, relation, *SQUARE, (0.0,) * 8)
 
 
-def test_the_probe_reads_image_tokens_and_not_text_tokens():
+def test_probe_reads_only_image_tokens():
     transformer = Flux(SKETCH.transformer)
     transformer.single_blocks[PROBED_BLOCK] = nn.Identity()
     probe = LayoutProbe(transformer)
     labels = layout_labels([scene(Subject("panda", 2)), scene(Subject("automobile", 3, "red"))])
-    # Image tokens that are their own labels, behind text tokens with other labels.
+    # Image tokens encode their own labels and follow text tokens with other labels.
     one_hot = torch.cat(
         [F.one_hot(one.long(), count) for one, count in zip(labels.unbind(-1), LABEL_CLASSES, strict=True)], dim=-1
     )
@@ -37,7 +37,7 @@ def test_the_probe_reads_image_tokens_and_not_text_tokens():
     assert probe.loss(labels).item() > 0.5
 
 
-def test_the_loss_has_gradients_in_the_probed_block_and_those_before_it_only():
+def test_probe_loss_trains_only_blocks_up_to_probed_one():
     torch.manual_seed(0)
     transformer = Flux(SKETCH.transformer)
     probe = LayoutProbe(transformer)

@@ -24,7 +24,7 @@ def clock():
 
 @pytest.fixture
 def start(clock, tmp_path):
-    """Return a function that starts a fit of the same network each time, from the checkpoint if there is one."""
+    """Return a function that starts a fit of the same network, from its checkpoint if one exists."""
 
     def start_fit(minutes=1.0):
         torch.manual_seed(0)
@@ -44,7 +44,7 @@ def weight(fit):
     return fit.networks["network"].weight
 
 
-def test_a_fit_takes_steps_until_its_minutes_are_used(clock, start):
+def test_fit_steps_until_its_minutes_are_used(clock, start):
     fit = start(minutes=0.5)
 
     for step in fit.steps():
@@ -55,11 +55,11 @@ def test_a_fit_takes_steps_until_its_minutes_are_used(clock, start):
     assert fit.progress == 1
 
 
-def test_a_fit_of_no_minutes_takes_no_steps(start):
+def test_fit_of_zero_minutes_takes_no_steps(start):
     assert list(start(minutes=0.0).steps()) == []
 
 
-def test_the_time_of_a_suspended_machine_is_capped(clock, start):
+def test_step_time_is_capped_after_machine_suspend(clock, start):
     fit = start()
 
     steps = fit.steps()
@@ -85,7 +85,7 @@ def test_rates_warm_up_stay_constant_and_decay_to_zero(clock, start):
     assert rates[-1] < 0.001
 
 
-def test_a_step_changes_every_parameter_and_clips_the_gradient_to_norm_one(start):
+def test_step_changes_all_parameters_and_clips_gradient(start):
     fit = start()
     before = [parameter.clone() for parameter in fit.networks["network"].parameters()]
 
@@ -97,7 +97,7 @@ def test_a_step_changes_every_parameter_and_clips_the_gradient_to_norm_one(start
     assert float(gradients.norm()) == pytest.approx(1.0, abs=1e-3)
 
 
-def test_a_snapshot_is_due_once_per_interval(clock, start):
+def test_snapshot_is_due_once_per_interval(clock, start):
     fit = start()
     assert not fit.is_snapshot_due()
     clock.now_s += SNAPSHOT_S + 1
@@ -105,7 +105,7 @@ def test_a_snapshot_is_due_once_per_interval(clock, start):
     assert not fit.is_snapshot_due()
 
 
-def test_an_interrupted_fit_resumes_with_the_same_result(clock, start, tmp_path):
+def test_resumed_fit_equals_uninterrupted_fit(clock, start, tmp_path):
     whole = start(minutes=2.0)
     for _ in whole.steps():
         descend(whole)
@@ -140,7 +140,7 @@ def test_each_step_draws_different_random_numbers(clock, start):
     assert len(set(drawn)) == len(drawn) == 6
 
 
-def test_a_resumed_fit_uses_the_rates_of_this_run_and_not_the_checkpoints(clock, start):
+def test_resumed_fit_uses_rates_of_current_run(clock, start):
     first = start(minutes=50.0)
     for step in first.steps():
         descend(first)

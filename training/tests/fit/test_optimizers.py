@@ -11,7 +11,7 @@ def network():
     return nn.Sequential(nn.Conv2d(2, 3, 3), nn.Conv2d(3, 4, 3), nn.Conv2d(4, 1, 1))
 
 
-def test_flattened_kernels_compute_the_same_and_can_be_restored():
+def test_flattened_kernels_are_equivalent_and_restorable():
     plain, flat = network(), network()
     pixels = torch.randn(1, 2, 8, 8)
 
@@ -24,7 +24,7 @@ def test_flattened_kernels_compute_the_same_and_can_be_restored():
     assert torch.equal(flat(pixels), plain(pixels))
 
 
-def test_each_parameter_has_one_optimizer_and_matrices_have_muon():
+def test_muon_optimizes_matrices_and_adam_the_rest():
     flat = network()
     matrices = flatten_kernels(flat, (flat[0],))
 

@@ -23,7 +23,7 @@ BEACH = Scene("beach", (Subject("t-rex", accessory="sunglasses"),), None, 512, 5
 ALL = SCENE_CLASSES + MAX_OBJECTS * SUBJECT_CLASSES
 
 
-def test_scenes_that_differ_in_one_attribute_differ_in_one_label():
+def test_each_scene_attribute_has_its_own_label():
     def differing(other):
         return sum(a != b for a, b in zip(scene_labels(BEACH), scene_labels(other), strict=True))
 
@@ -33,18 +33,18 @@ def test_scenes_that_differ_in_one_attribute_differ_in_one_label():
     assert differing(Scene("beach", BEACH.subjects, None, 512, 512, (1.0,) * FREE_FACTORS)) == 0
 
 
-def test_every_label_is_one_of_its_questions_classes():
+def test_labels_are_within_classes_of_their_question():
     labels = np.array([scene_labels(compose(seed, 512, 512)) for seed in range(4000)])
 
     assert labels.shape[1] == len(ALL)
     assert (labels >= 0).all()
     assert (labels < np.array(ALL)).all()
-    # Every class occurs of the questions about the scene and about the first subject.
+    # Every class of the questions about the scene and the first subject occurs.
     filled = len(SCENE_CLASSES) + len(SUBJECT_CLASSES)
     assert labels.max(0).tolist()[:filled] == [count - 1 for count in ALL[:filled]]
 
 
-def test_a_caption_probe_predicts_every_question_and_the_appearances():
+def test_caption_probe_predicts_questions_and_appearances():
     questions, appearances = CaptionProbe(16, ALL, MAX_OBJECTS)(torch.randn(3, 7, 16))
 
     assert [tuple(logits.shape) for logits in questions] == [(3, count) for count in ALL]
@@ -57,7 +57,7 @@ def appearance_targets(art):
     return AppearanceTargets(art, Autoencoder(SKETCH.autoencoder))
 
 
-def test_appearance_targets_depend_on_the_object_and_its_colour(appearance_targets):
+def test_appearance_targets_depend_on_object_and_colour(appearance_targets):
     def scene(variant):
         return Scene("beach", (Subject("automobile", variant=variant), Subject("fox")), "with", 512, 512, STILL)
 
@@ -70,7 +70,7 @@ def test_appearance_targets_depend_on_the_object_and_its_colour(appearance_targe
     assert not red[2:].any()
 
 
-def test_directional_heads_attend_to_one_side_and_more_to_near_tokens():
+def test_directional_heads_attend_to_near_tokens_of_one_side():
     def biases(encoder):
         return encoder.get_submodule("encoder.block.0.layer.0.SelfAttention.relative_attention_bias").weight.detach()
 
@@ -89,7 +89,7 @@ def test_directional_heads_attend_to_one_side_and_more_to_near_tokens():
     assert torch.equal(biases(t5)[:, 2:], before[:, 2:])
 
 
-def test_pretraining_resumes_from_its_checkpoint_and_ends_after_its_minutes(appearance_targets, tmp_path, capsys):
+def test_pretraining_ends_after_its_minutes_and_resumes(appearance_targets, tmp_path, capsys):
     torch.manual_seed(0)
     t5, clip = T5Encoder(SKETCH.t5), CLIPTextEncoder(SKETCH.clip)
     before = t5.shared.weight.clone()
