@@ -111,7 +111,7 @@ def test_an_answer_without_a_known_code_is_an_error(content: bytes) -> None:
 
 async def test_a_server_without_a_socket_is_unreachable(settings: Settings) -> None:
     async with open_operator(settings):
-        with pytest.raises(StoreUnreachable, match=r"another server works on the data folder .* does not answer"):
+        with pytest.raises(StoreUnreachable, match=r"another server uses the data folder .* does not answer"):
             async with connect(settings, timeout_s=0):
                 pass
 

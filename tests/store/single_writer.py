@@ -84,7 +84,7 @@ RACES = (
     ),
     Race(
         "an_expired_record_is_replaced_once",
-        "idempotency.keep_resource",
+        "idempotency.record_resource",
         "Both delete the record and insert their own: the second violates the primary key, or deletes the first's.",
         "The same INSERT ... ON CONFLICT DO UPDATE; nothing is deleted.",
     ),

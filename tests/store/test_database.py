@@ -123,7 +123,7 @@ async def test_a_reader_sees_one_snapshot(database: Database) -> None:
 
 
 async def test_a_failing_statement_is_a_store_error_without_the_databases_message(database: Database) -> None:
-    with pytest.raises(StoreError, match=r"^the database can't do its work$"):
+    with pytest.raises(StoreError, match=r"^the database failed$"):
         await database.write(lambda connection: connection.exec_driver_sql("SELECT * FROM nowhere").all())
 
 

@@ -98,7 +98,7 @@ class JobMachine(RuleBasedStateMachine):
         try:
             admitted = self.do(self.transitions.admit(job, 1000, claimed))
         except JobNotFound:
-            # The job that an equal request created was removed since.
+            # The job that an earlier request with the same key created was removed.
             assert is_repeated
             assert self.claims[str(claim)] not in self.states
             return multiple()

@@ -15,7 +15,7 @@ from stress.conftest import CREDITS, PRICE, SMALL
 from stress.request_log import RequestLog, check_bill, check_images, read, wait_until_done
 
 SHORT, LONG = 10, 200
-GIVEN_UP = f"the server died {MAX_CRASHES} times while it generated this"
+GIVEN_UP = f"the server crashed {MAX_CRASHES} times while it generated this job"
 
 
 def free_port() -> int:

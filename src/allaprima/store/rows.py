@@ -1,4 +1,4 @@
-"""Table rows to the domain's types, and back."""
+"""Conversion between table rows and the domain's types."""
 
 from dataclasses import fields
 from typing import Any
@@ -9,10 +9,10 @@ from allaprima.domain.generation import GenerationRequest
 from allaprima.domain.jobs import Job, JobOptions, JobResult, JobState, StoredImage
 from allaprima.store.schema import jobs
 
-#: What a stored row that this version can't read raises: JSON of another shape, or values out of bounds.
+#: The exceptions of `job_from_row` for a row of another version: JSON of another shape, or values out of bounds.
 UNREADABLE = (LookupError, TypeError, ValueError)
 
-#: The columns of a `Job`; the rest of the table belongs to the queue.
+#: The columns of a `Job`; only the queue uses the other columns of the table.
 JOB_COLUMNS = tuple(jobs.c[field.name] for field in fields(Job))
 FIND_JOB = select(*JOB_COLUMNS).where(jobs.c.id == bindparam("id"))
 _JOB_NAMES = tuple(field.name for field in fields(Job))
@@ -30,7 +30,7 @@ def job_from_row(row: Row[Any]) -> Job:
 
 
 def readable_job(row: Row[Any]) -> Job | None:
-    """Return a row as a `Job`, or None for one that this version can't read."""
+    """Return a row of `JOB_COLUMNS` as a `Job`, or None when this version can't read the row."""
     try:
         return job_from_row(row)
     except UNREADABLE:
@@ -38,7 +38,7 @@ def readable_job(row: Row[Any]) -> Job | None:
 
 
 def job_values(job: Job) -> dict[str, Any]:
-    """Return the columns of a new job."""
+    """Return the column values of a new job."""
     values = {name: getattr(job, name) for name in _JOB_NAMES}
     return values | {
         "state": job.state.value,
@@ -55,6 +55,6 @@ def image_from_row(row: Row[Any]) -> StoredImage:
 
 
 def image_values(image: StoredImage) -> dict[str, Any]:
-    """Return the columns of an image."""
+    """Return the column values of an image."""
     values = {name: getattr(image, name) for name in _IMAGE_NAMES}
     return values | {"seed": str(image.seed), "is_flagged": int(image.is_flagged)}

@@ -214,7 +214,7 @@ async def test_a_job_that_ran_in_every_crash_of_the_server_fails(
     async with open_service(tmp_path, last, clock) as service:
         failed = await finish(service, job)
         assert (failed.state, failed.error_code) == (JobState.FAILED, "generation_failed")
-        assert failed.error_message == f"the server died {MAX_CRASHES} times while it generated this"
+        assert failed.error_message == f"the server crashed {MAX_CRASHES} times while it generated this job"
     assert not last.requests
 
 
@@ -311,7 +311,7 @@ async def test_a_job_that_this_version_can_not_read_fails_and_the_next_succeeds(
     async with open_service(tmp_path, FakeEngine(), clock) as service:
         assert (await finish(service, good)).state is JobState.SUCCEEDED
     found = rows(tmp_path, "SELECT state, error_message FROM jobs WHERE id = ?", unreadable.id)
-    assert found == [("failed", "the stored request can't be read by this version of the server")]
+    assert found == [("failed", "this version of the server can't read the stored request")]
 
 
 class FaultyEngine(FakeEngine):
