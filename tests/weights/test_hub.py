@@ -255,7 +255,7 @@ def test_full_disk_is_refused_before_the_download(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(hub_module.shutil, "disk_usage", lambda _: free)
     file = RemoteFile("a/b", "c" * 40, "large.safetensors", 5 * 10**9, "0" * 64)
 
-    with pytest.raises(WeightsTooLarge, match=r"takes 5\.0 GB more, and .* has 1\.0 GB free"):
+    with pytest.raises(WeightsTooLarge, match=r"needs 5\.0 GB more, and .* has 1\.0 GB free"):
         pull_files(PullPlan("bf16", tmp_path / "to", (file,), {"a/b": "mit"}), lambda _: None)
 
 
