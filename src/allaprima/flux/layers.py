@@ -38,8 +38,8 @@ class Modulated(NamedTuple):
 def rotary(ids: Tensor, axes_dim: tuple[int, ...], theta: int) -> Rotation:
     """Return the rotary angles' cosines and sines of each token. The angles of its axes are concatenated.
 
-    ids: (B, S, A), float32, the position on each axis. An axis of width d has the angles position / theta^(2k/d), k <
-    d/2. Source: Su et al. 2021 (2104.09864), eq. 15; black-forest-labs/flux `math.py`, `rope`.
+    ids: (B, S, A), float32, the position on each axis. Angles of an axis of width d: position / theta^(2k/d) for
+    0 <= k < d/2. Source: Su et al. 2021 (2104.09864), eq. 15; black-forest-labs/flux `math.py`, `rope`.
     """
     angles = []
     for axis, width in enumerate(axes_dim):
