@@ -175,10 +175,10 @@ class KeyRepository(Repository):
     @writes
     def revoke(self, connection: Connection, prefix: str, now: float, account_id: str | None = None) -> bool:
         """Revoke the key with a prefix, only of the account if `account_id` is set; False when there is no such key."""
-        query = update(api_keys).where(api_keys.c.prefix == prefix, api_keys.c.revoked_at.is_(None))
+        statement = update(api_keys).where(api_keys.c.prefix == prefix, api_keys.c.revoked_at.is_(None))
         if account_id is not None:
-            query = query.where(api_keys.c.account_id == account_id)
-        return connection.execute(query.values(revoked_at=now)).rowcount == 1
+            statement = statement.where(api_keys.c.account_id == account_id)
+        return connection.execute(statement.values(revoked_at=now)).rowcount == 1
 
 
 def _find(connection: Connection, prefix: str, account_id: str | None) -> ApiKey | None:
