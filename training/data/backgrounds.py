@@ -11,8 +11,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+#: (height, width, 3), or (height, width, 4) with alpha, in [0, 1].
 FloatImage = NDArray[np.float32]
+#: A curve across a surface: a y per column, (1, width), or one y for all columns.
 Line = NDArray[np.floating] | float
+#: Red, green and blue, 0 to 255.
 Rgb = tuple[int, int, int]
 
 #: Plain backgrounds: RGB, 0 to 255, by the name of the colour in captions.
@@ -49,9 +52,13 @@ class BackgroundParams:
 
 
 class Surface:
-    """An image with drawing operations. x is a fraction of the width, y of the height, a radius of the shorter side."""
+    """An image with drawing operations. x is a fraction of the width, y of the height, a radius of the shorter side.
+
+    y = 0 is the top of the image. Later operations cover earlier ones.
+    """
 
     def __init__(self, width: int, height: int) -> None:
+        """width, height: in pixels. The image is black."""
         self.pixels: FloatImage = np.zeros((height, width, 3), dtype=np.float32)
         self._width, self._height, self._short = width, height, min(width, height)
         self.xs = ((np.arange(width, dtype=np.float32) + 0.5) / width)[None, :]
@@ -59,7 +66,7 @@ class Surface:
 
     @property
     def aspect(self) -> float:
-        """Width over height."""
+        """The width divided by the height."""
         return self._width / self._height
 
     def gradient(self, top: Rgb, bottom: Rgb, start: float = 0.0, end: float = 1.0) -> None:
@@ -69,7 +76,7 @@ class Surface:
         self.pixels[first:] = ((1 - t) * _to_float(top) + t * _to_float(bottom)).astype(np.float32)
 
     def below(self, line: Line, colour: Rgb, end: Line = 1.0) -> None:
-        """Fill the area between two lines. A line is a y per column, or one y for all columns."""
+        """Fill the area below `line` and above `end`."""
         first, last = self._row(float(np.min(line))), self._row(float(np.max(end))) + 1
         ys = self.ys[first:last]
         mask = self._edge(ys - line, self._height)
@@ -78,7 +85,7 @@ class Surface:
         self._cover(slice(first, last), slice(None), mask, colour)
 
     def disc(self, x: float, y: float, radius: float, colour: Rgb, opacity: float = 1.0, squash: float = 1.0) -> None:
-        """Fill an ellipse whose height is `squash` times its width."""
+        """Fill an ellipse with the centre (x, y). radius: half of its width; its height is `squash` times its width."""
         across, down = radius * self._short / self._width, squash * radius * self._short / self._height
         rows = slice(self._row(y - down), self._row(y + down) + 2)
         columns = slice(self._column(x - across), self._column(x + across) + 2)
@@ -124,6 +131,10 @@ def _waves(surface: Surface, base: float, height: float, turns: float, phase: fl
     """Return a sine curve as a y per column. turns: periods in a width equal to the height; phase: in periods."""
     angle = 2 * np.pi * (turns * surface.xs * surface.aspect + phase)
     return (base + height * np.sin(angle)).astype(np.float32)
+
+
+# The functions below draw the scenic backgrounds; their numbers are design choices. Multiples of 0.618 and 0.414 modulo
+# 1 distribute stars, snowflakes and bubbles evenly without a random generator.
 
 
 def _clouds(surface: Surface, params: BackgroundParams) -> None:
@@ -306,11 +317,13 @@ def draw_background(name: str, width: int, height: int, params: BackgroundParams
         surface.gradient(top, bottom)
     else:
         red, green, blue = COLOURS[name]
+        # A plain background is 6 % darker at the bottom.
         surface.gradient(*(tuple(round(part * shade) for part in (red, green, blue)) for shade in (1.0, 0.94)))  # type: ignore[arg-type]
     return (surface.pixels + np.float32(0.03 * params.light)).clip(0, 1)
 
 
 def _pastel(hue: float, value: float) -> Rgb:
+    """Return a colour of low saturation. hue: in turns, any number; value: 0 to 1."""
     red, green, blue = (round(255 * part) for part in colorsys.hsv_to_rgb(hue % 1.0, 0.3, value))
     return red, green, blue
 

@@ -1,4 +1,4 @@
-"""Fixtures of the trainer's tests: the art, which stays in `build/art` between runs, and a separate cache folder."""
+"""Fixtures of the trainer's tests: the art, which remains in `build/art` between runs, and a separate cache folder."""
 
 from pathlib import Path
 

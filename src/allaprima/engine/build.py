@@ -38,7 +38,7 @@ def build_engine(settings: EngineSettings) -> LocalEngine:
 def build_generator(
     files: ModelFiles, safety: SafetyChecker, settings: EngineSettings, check: CancelCheck = never_cancelled
 ) -> Generator:
-    """Load a model and return its generator. Raises `WeightsError`, and whatever `check` raises."""
+    """Load a model and return its generator. Raises `WeightsError`, and any exception of `check`."""
     precision = Precision(settings.precision) if settings.precision else None
     model = files.load(settings.device, precision, check)
     logger.info("loaded model %s in precision %s, revision %s", model.id, model.precision, model.revision)

@@ -45,7 +45,7 @@ class Generator:
 
         The timings exclude previews, which are rendered only while a client watches the job.
 
-        Raises `GenerationFailed` when a network's output is not finite, and whatever `check` raises.
+        Raises `GenerationFailed` when a network's output is not finite, and any exception of `check`.
         """
         watch = Stopwatch()
         conditioning = self._pipeline.encode(request.prompt, check)

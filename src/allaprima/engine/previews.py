@@ -41,7 +41,7 @@ class Previewer:
     def render(self, state: LatentState, check: CancelCheck) -> list[Pixels]:
         """Return one preview per image of the request, at most `MAX_SIDE_PX` pixels wide and high.
 
-        Raises whatever `check` raises.
+        Raises any exception of `check`.
         """
         config = self._model.config
         previews = []

@@ -9,7 +9,8 @@ from allaprima.domain.generation import GenerationRequest
 from allaprima.domain.jobs import Job, JobOptions, JobResult, JobState, StoredImage
 from allaprima.store.schema import jobs
 
-#: The exceptions of `job_from_row` for a row of another version: JSON of another shape, or values out of bounds.
+#: The exceptions of `job_from_row` for a row that another version of the server wrote: its JSON has other members, or
+#: values out of bounds.
 UNREADABLE = (LookupError, TypeError, ValueError)
 
 #: The columns of a `Job`; only the queue uses the other columns of the table.
@@ -20,7 +21,7 @@ _IMAGE_NAMES = tuple(field.name for field in fields(StoredImage))
 
 
 def job_from_row(row: Row[Any]) -> Job:
-    """Return a row of `JOB_COLUMNS` as a `Job`. Raises one of `UNREADABLE` for a row of another version."""
+    """Return a row of `JOB_COLUMNS` as a `Job`. Raises one of `UNREADABLE` when this version can't read the row."""
     values = {name: getattr(row, name) for name in _JOB_NAMES}
     values["state"] = JobState(values["state"])
     values["request"] = GenerationRequest.model_validate(values["request"])
@@ -38,7 +39,7 @@ def readable_job(row: Row[Any]) -> Job | None:
 
 
 def job_values(job: Job) -> dict[str, Any]:
-    """Return the column values of a new job."""
+    """Return the values of `JOB_COLUMNS` for a new job; the queue adds its own columns."""
     values = {name: getattr(job, name) for name in _JOB_NAMES}
     return values | {
         "state": job.state.value,
@@ -55,6 +56,6 @@ def image_from_row(row: Row[Any]) -> StoredImage:
 
 
 def image_values(image: StoredImage) -> dict[str, Any]:
-    """Return the column values of an image."""
+    """Return the column values of an image. The table stores the seed as text and `is_flagged` as 0 or 1."""
     values = {name: getattr(image, name) for name in _IMAGE_NAMES}
     return values | {"seed": str(image.seed), "is_flagged": int(image.is_flagged)}

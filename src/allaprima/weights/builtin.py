@@ -59,7 +59,7 @@ class ModelFolder:
         """Load the networks onto a device.
 
         precision: None means bfloat16, or float32 on a CPU without kernels for bfloat16. check: called before each
-        tensor. Raises `WeightsCorrupt` naming the damaged file and tensor, and whatever `check` raises.
+        tensor. Raises `WeightsCorrupt` naming the damaged file and tensor, and any exception of `check`.
         """
         path = self.folder / WEIGHTS_FILE
         tensors = _read_tensors(path)

@@ -58,7 +58,7 @@ class ModelFiles(Protocol):
     ) -> Model:
         """Load the networks onto a device, in the given precision or, for None, in the model's default.
 
-        check: called before each tensor. Raises `WeightsError` naming the damaged file, and whatever `check` raises.
+        check: called before each tensor. Raises `WeightsError` naming the damaged file, and any exception of `check`.
         """
 
 

@@ -25,6 +25,7 @@ def layout_folder(weights_dir: Path, model_id: str, layout: str) -> Path:
 
 def pulled_folders(weights_dir: Path, model_id: str) -> list[Path]:
     """Return the folders of a model's completely pulled layouts, the last pulled first."""
+    # The empty layout name gives the folder that contains the folders of all layouts.
     records = layout_folder(weights_dir, model_id, "").glob(f"*/{RECORD_FILE}")
     return [record.parent for record in sorted(records, key=lambda record: -record.stat().st_mtime_ns)]
 
@@ -59,7 +60,7 @@ def find_path(model: str, weights_dir: Path) -> Path:
 
 
 def model_paths(models: Iterable[str], weights_dir: Path) -> tuple[Path, ...]:
-    """Return the absolute paths of the built-in model and of the given models, without duplicates, in order.
+    """Return the absolute paths of the built-in model and then of the given models, in order, without duplicates.
 
     models: paths or names. Raises `WeightsMissing` for a name without weights on this machine.
     """

@@ -20,7 +20,7 @@ def autoencoder():
 
 
 class NoRenderer(SceneRenderer):
-    """Fails if it has to render."""
+    """A renderer that fails when it is called."""
 
     def render_chunks(self, seeds: range, width: int, height: int) -> Iterator[Tensor]:
         raise AssertionError("a cached scene was rendered again")
@@ -83,5 +83,5 @@ def test_the_cache_depends_on_the_encoder_and_not_on_the_decoder(autoencoder, ar
 
 
 def test_the_key_of_a_scene_is_fixed():
-    """Another key would make all cached latents of a work folder useless."""
+    """With other keys, no cached latents of an existing work folder would be found."""
     assert scene_key(compose(20_000_000, 512, 512)) == "2b6c263f2409937b"

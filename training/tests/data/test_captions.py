@@ -29,7 +29,7 @@ def names(subject, text):
     """Return whether a text has one of the names of a subject, as whole words."""
     wordings = [wording.removeprefix("red ") for wording in BY_ICON[subject.icon].wordings]
     spoken = [plural(wording) for wording in wordings] if subject.count > 1 else wordings
-    # A terse caption may omit small words.
+    # A terse caption can omit function words.
     keys = [re.escape(wording).replace(r"\ of\ ", r"\ (of\ )?") for wording in spoken]
     return any(re.search(rf"(?<![\w-]){key}(?![\w-])", text) for key in keys)
 
@@ -77,7 +77,7 @@ def test_captions_state_number_colour_size_and_accessory():
 def test_captions_state_relations(phrase, relation, is_first):
     count = 0
     for scene, text in captioned():
-        # "in front of a red wall" is a background.
+        # "in front of a red wall" describes a background, not a relation.
         if scene.relation != relation or "wall" in text:
             continue
         before, found, after = text.partition(f" {phrase} ")

@@ -81,7 +81,7 @@ def test_a_background_has_no_trace_of_the_objects_it_was_extracted_with(extracto
 
 
 class FakeExtractor(SpriteExtractor):
-    """Returns values that identify what was extracted, and counts the calls."""
+    """An extractor that counts its calls and returns values that identify their arguments."""
 
     calls = 0
 

@@ -44,7 +44,7 @@ def test_a_seed_always_gives_the_same_scene(size):
 
 
 def test_the_scene_of_a_known_seed_is_fixed():
-    """Scores are comparable, and held-out scenes stay unseen, only if seeds keep their scenes."""
+    """Scores are comparable, and held-out scenes remain unseen, only if the scene of a seed never changes."""
     found = compose(20_000_000, *SQUARE)
     assert (found.background, found.subjects, found.relation) == ("sea", (Subject("locomotive"),), None)
 
@@ -124,7 +124,7 @@ def test_drawn_scenes_are_deterministic_float_images_from_0_to_1(art, size):
         assert image.shape == (size[1], size[0], 3)
         assert image.dtype == np.float32
         assert image.min() >= 0
-        # Rounding may exceed 1.
+        # Rounding can give values above 1.
         assert image.max() <= 1 + 1e-6
         assert np.array_equal(image, draw(compose(seed, *size), art))
 

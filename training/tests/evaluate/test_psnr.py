@@ -23,7 +23,7 @@ class Brightener(nn.Module):
 
 def test_psnr_is_relative_to_the_range_of_images():
     grey = torch.full((2, 3, 8, 8), 100, dtype=torch.uint8)
-    # An error of a hundredth of the range: 20 log10(100).
+    # The PSNR of an error of a hundredth of the range is 20 log10(100).
     assert score_psnr(Brightener(0.02), grey) == pytest.approx(40, abs=0.01)
 
 

@@ -46,7 +46,7 @@ def test_an_evaluator_that_detects_nothing_has_only_false_negatives(art):
 
 
 class Dimmed(Autoencoder):
-    """Decodes each image a tenth of the range darker."""
+    """An autoencoder whose decoded images are darker by a tenth of the range."""
 
     def __init__(self):
         super().__init__(SKETCH.autoencoder)
@@ -59,7 +59,7 @@ class Dimmed(Autoencoder):
 
 
 def test_autoencoder_psnr_compares_decoded_scenes_with_the_originals(art):
-    # An error of a tenth is 20 dB; it is smaller where black pixels are clamped.
+    # An error of a tenth of the range is 20 dB. Clamping makes it smaller at black pixels.
     assert 20 <= autoencoder_psnr(Dimmed(), art, 3) < 22
 
 

@@ -20,7 +20,7 @@ def test_the_image_loss_of_an_alternating_error_is_higher():
     rows, columns = torch.meshgrid(torch.arange(8), torch.arange(8), indexing="ij")
     alternating = (0.25 * (-1.0) ** (rows + columns)).expand(1, 3, 8, 8)
 
-    # Its size, and twice that for the differences in either direction.
+    # The absolute error, and twice that for the differences in each of the two directions.
     assert float(image_loss(alternating)) == pytest.approx(0.25 + 0.5 + 0.5)
 
 

@@ -54,10 +54,10 @@ def test_steered_noise_has_the_free_factors_as_means_and_is_otherwise_unchanged(
     found = steer_noise(plain, free_factors)
 
     assert torch.allclose(read_free_factors(found), free_factors, atol=1e-4)
-    # As every image token receives it.
+    # `latent_stats` gives this value to every image token.
     assert torch.allclose(2 * torch.atanh(latent_stats(found)[:, 0, :FREE_FACTORS]), free_factors, atol=1e-3)
     assert torch.equal(found[..., 4 * FREE_FACTORS :], plain[..., 4 * FREE_FACTORS :])
-    # The same shift for every value of a channel.
+    # All values of a channel are shifted by the same number.
     assert (found - plain).std(dim=1).max() < 1e-5
 
 
@@ -102,7 +102,7 @@ def test_the_initial_loss_is_that_of_an_empty_prediction():
 
     size = float(bucket.latents.float().square().mean())
     assert size <= loss.item() <= size / MIN_WEIGHTED_TIME**2
-    # The probe's initial loss is that of a guess.
+    # The probe's initial loss is that of uniform predictions.
     guessed = sum(math.log(count) for count in LABEL_CLASSES) / len(LABEL_CLASSES)
     assert probe_loss.item() == pytest.approx(guessed, rel=0.3)
 
@@ -117,7 +117,7 @@ def test_composites_contribute_to_the_loss():
 
     loss, _ = flow_loss(networks, LatentStore([bucket], sprites), FlowBatches([scenes], Mix(4, 4))[0], None)
 
-    # The initial prediction is 0, so the error is the size of the latents: 0 of drawn scenes, 4 of composites.
+    # The initial prediction is 0, so the error depends on the latents only: 0 for drawn scenes, 4 for composites.
     assert 2 <= loss.item() <= 2 / MIN_WEIGHTED_TIME**2
 
 

@@ -21,7 +21,7 @@ def test_the_probe_reads_image_tokens_and_not_text_tokens():
     transformer.single_blocks[PROBED_BLOCK] = nn.Identity()
     probe = LayoutProbe(transformer)
     labels = layout_labels([scene(Subject("panda", 2)), scene(Subject("automobile", 3, "red"))])
-    # Image tokens that are their own labels, behind text tokens with other labels.
+    # The image tokens equal their labels; the text tokens before them have other labels.
     one_hot = torch.cat(
         [F.one_hot(one.long(), count) for one, count in zip(labels.unbind(-1), LABEL_CLASSES, strict=True)], dim=-1
     )

@@ -39,7 +39,7 @@ def test_every_label_is_one_of_its_questions_classes():
     assert labels.shape[1] == len(ALL)
     assert (labels >= 0).all()
     assert (labels < np.array(ALL)).all()
-    # Every class occurs of the questions about the scene and about the first subject.
+    # Every class of the questions about the scene and about the first subject occurs.
     filled = len(SCENE_CLASSES) + len(SUBJECT_CLASSES)
     assert labels.max(0).tolist()[:filled] == [count - 1 for count in ALL[:filled]]
 

@@ -12,7 +12,7 @@ namespace {
 
 constexpr Index ROWS_PER_TASK = 16;
 
-// Calls `work(row)` for every row.
+// Calls `work(row)` for every row below `rows`. A parallel task has ROWS_PER_TASK rows.
 template <class Work>
 void for_each_row(Index rows, int threads, const Work& work) {
     parallel_for((rows + ROWS_PER_TASK - 1) / ROWS_PER_TASK, threads, [&](Index task) {
@@ -53,6 +53,7 @@ extern "C" void allaprima_quantize(const Bf16* x, Index m, Index k, Index x_stri
             const __mmask32 mask = k - i >= 32 ? ~__mmask32(0) : (__mmask32(1) << (k - i)) - 1;
             top = _mm512_max_epu16(top, _mm512_and_si512(_mm512_maskz_loadu_epi16(mask, from + i), unsigned_bits));
         }
+        // The maxima of the even and of the odd values of `top`, widened to 32 bits, for which there is a horizontal maximum.
         const __m512i pairs = _mm512_max_epu32(_mm512_and_si512(top, _mm512_set1_epi32(0xffff)), _mm512_srli_epi32(top, 16));
         const float largest = widen(Bf16(_mm512_reduce_max_epu32(pairs)));
         scale[row] = largest / 127;
@@ -60,6 +61,7 @@ extern "C" void allaprima_quantize(const Bf16* x, Index m, Index k, Index x_stri
         const Floats inverse = _mm512_set1_ps(scale[row] >= std::numeric_limits<float>::min() ? 1 / scale[row] : 1);
         const auto round = [&](Index i, __mmask16 mask) __attribute__((always_inline)) {
             const __m512i rounded = _mm512_cvtps_epi32(_mm512_mul_ps(load(from + i, mask), inverse));
+            // The conversion to int8 saturates at 127 and -128, but the lower limit of the quantization is -127.
             return _mm512_max_epi32(rounded, _mm512_set1_epi32(-127));
         };
         __m512i total = _mm512_setzero_si512();
@@ -113,6 +115,7 @@ extern "C" void allaprima_rms_norm(const Bf16* x, Index m, Index width, Index x_
 
 extern "C" void allaprima_qk_norm_rope(Bf16* x, Index m, Index heads, Index width, Index x_stride, const Bf16* scale, float eps,
                                  const float* cosines, const float* sines, int threads) {
+    // The angle of a pair applies to both of its values, so each cosine and sine is duplicated.
     const __m512i duplicate = _mm512_set_epi32(7, 7, 6, 6, 5, 5, 4, 4, 3, 3, 2, 2, 1, 1, 0, 0);
     for_each_row(m, threads, [&](Index row) {
         for (Index head = 0; head < heads; ++head) {
@@ -124,7 +127,8 @@ extern "C" void allaprima_qk_norm_rope(Bf16* x, Index m, Index heads, Index widt
                 const Index pair = (row * width + i) / 2;
                 const Floats cosine = _mm512_permutexvar_ps(duplicate, _mm512_maskz_loadu_ps(pairs, cosines + pair));
                 const Floats sine = _mm512_permutexvar_ps(duplicate, _mm512_maskz_loadu_ps(pairs, sines + pair));
-                const Floats swapped = _mm512_permute_ps(normed, 0xb1);
+                const Floats swapped = _mm512_permute_ps(normed, 0xb1);  // the two values of each pair swapped
+                // fmaddsub: even values are x cos - y sin, odd values are y cos + x sin, for a pair (x, y).
                 store(values + i, _mm512_fmaddsub_ps(normed, cosine, _mm512_mul_ps(swapped, sine)), mask);
             }
         }

@@ -17,6 +17,7 @@ Number* scratch(std::int64_t count) {
     thread_local std::unique_ptr<Number[], Free> numbers;
     thread_local std::int64_t capacity = 0;
     if (count > capacity) {
+        // The old memory is freed before the new memory is allocated, so that both never exist at the same time.
         capacity = 0;
         numbers.reset();
         numbers.reset(static_cast<Number*>(::operator new[](std::size_t(count) * sizeof(Number), std::align_val_t(64))));

@@ -76,7 +76,7 @@ class CheckpointFiles:
 
         precision: None means the choice of `choose_precision`. check: called before each tensor that is read. Raises
         `WeightsCorrupt` naming the damaged file and tensor, `WeightsTooLarge` when free memory or disk space is too
-        small, and whatever `check` raises.
+        small, and any exception of `check`.
         """
         precision = choose_precision(str(self.path), self.config, precision, device)
         entry = self.cache.entry({file for one in self.components.values() for file in one.container.files})
