@@ -59,7 +59,7 @@ RACES = (
     ),
     Race(
         "no_charge_of_a_key_is_lost",
-        "charges._spend",
+        "charges._capture",
         "Both read the key's sums and write what they computed: one charge and one release are lost.",
         "SELECT ... FOR NO KEY UPDATE of the key first, always before the account.",
     ),

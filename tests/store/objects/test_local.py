@@ -40,7 +40,7 @@ async def test_a_file_that_can_not_be_read_is_a_store_error(local: LocalObjectSt
 async def test_a_file_that_can_not_be_removed_is_a_store_error(local: LocalObjectStore, folder: Path) -> None:
     (folder / "a.png").mkdir()
     (folder / "a.png" / "in the way").touch()
-    with pytest.raises(StoreError, match="can't remove"):
+    with pytest.raises(StoreError, match="could not be removed"):
         await local.delete("a.png")
 
 
