@@ -209,7 +209,7 @@ def test_gated_repository_is_refused_with_what_to_do_and_pulled_with_a_token(who
     refused = pull(whole_hub, tmp_path, "fp8")
 
     assert refused.returncode == 2
-    assert f"accept them at https://huggingface.co/{ORIGINAL}" in refused.stderr.replace("\n", "")
+    assert f"accept the terms at https://huggingface.co/{ORIGINAL}" in refused.stderr.replace("\n", "")
     assert "HF_TOKEN" in refused.stderr
     assert "Traceback" not in refused.stderr
     assert pull(whole_hub, tmp_path, "fp8", HF_TOKEN="hf_secret").returncode == 0
@@ -265,7 +265,7 @@ def test_tokenizers_of_a_pull_are_used_for_checkpoints_without_them(
     own = tmp_path / "own"
     write_bfl(own, published)
     cache = PackedWeightCache(tmp_path / "weights")
-    with pytest.raises(WeightsMissing, match=r"let `allaprima pull flux/schnell` fetch them"):
+    with pytest.raises(WeightsMissing, match=r"fetch them with `allaprima pull flux/schnell`"):
         open_checkpoint(own, cache)
 
     pull(whole_hub, tmp_path, "fp8")
