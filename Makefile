@@ -7,7 +7,7 @@ DATA ?= data
 PORT ?= 8000
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test prove load check format bench bench-kernels bench-peers bench-precisions bench-gpu bench-full-size bench-playground sketch sketch-suite sheet screenshots clean
+.PHONY: help install run test test-all prove load check format bench bench-kernels bench-peers bench-precisions bench-gpu bench-full-size bench-playground sketch sketch-suite sheet screenshots clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -29,8 +29,12 @@ install: $(VENV)/.run ## set up what running needs
 run: $(VENV)/.run ## serve, and generate a first image through the API
 	$(BIN)/python tools/first_image.py --data-dir $(DATA) --port $(PORT)
 
-test: $(VENV)/.dev check ## check the code, then run every test
+test: $(VENV)/.dev check ## check the code, then run all tests that protect users
 	OMP_WAIT_POLICY=passive $(BIN)/pytest --numprocesses auto --dist loadfile
+
+test-all: $(VENV)/.dev check ## as test, with the trainer's tests, the sanitizers and the stress tests at full length: an hour
+	OMP_WAIT_POLICY=passive $(BIN)/pytest -m '' --numprocesses auto --dist loadfile tests training/tests
+	$(BIN)/pytest tests/stress --full --timeout 7200
 
 prove: $(VENV)/.dev ## run the stress tests of the service at full length: half an hour
 	$(BIN)/pytest tests/stress --full --timeout 7200

@@ -32,7 +32,7 @@ import httpx2
 import torch
 from uuid_utils import uuid7
 
-from allaprima.bootstrap import open_operator
+from allaprima.bootstrap.operator import open_operator
 from allaprima.domain.accounts import KeySpec
 from allaprima.settings import Settings
 from allaprima.store.sqlite import DATABASE_FILE

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from allaprima.domain.models import SKETCH_ID, Precision
-from allaprima.flux import SKETCH, Autoencoder
+from allaprima.flux import SKETCH, Autoencoder, meta_device
 from allaprima.weights.builtin import save_model
 from allaprima.weights.networks import Networks
 from allaprima.weights.open import open_model
@@ -190,7 +190,7 @@ def save_autoencoder(autoencoder: Autoencoder, work: Path) -> None:
 
 def export(folder: Path, flow: FlowNetworks, autoencoder: Autoencoder) -> None:
     """Write the fitted networks to a model folder."""
-    with torch.device("meta"):
+    with meta_device():
         networks = Networks(SKETCH)
     networks.transformer, networks.t5, networks.clip = flow.transformer, flow.t5, flow.clip
     networks.autoencoder = autoencoder

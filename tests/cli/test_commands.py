@@ -162,3 +162,27 @@ def test_commands_that_generate_nothing_import_no_heavy_library(
     )
 
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize(
+    ("command", "line"),
+    [(("generate", "a red apple"), "loading sketch"), (("serve", "--port", "0"), "allaprima starts")],
+)
+def test_slow_command_prints_a_line_before_it_imports_torch(
+    tmp_path: Path, command: tuple[str, ...], line: str
+) -> None:
+    program = (
+        "import sys\n"
+        "class NoTorch:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'torch':\n"
+        "            raise SystemExit(7)\n"
+        "sys.meta_path.insert(0, NoTorch())\n"
+        "from allaprima.cli.main import app\n"
+        "app(sys.argv[1:], standalone_mode=False)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, *command], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 7
+    assert done.stderr.splitlines() == [line]

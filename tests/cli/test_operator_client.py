@@ -11,7 +11,7 @@ import pytest
 import uvicorn
 
 from allaprima.api.operator import create_operator_app
-from allaprima.bootstrap import open_operator
+from allaprima.bootstrap.operator import open_operator
 from allaprima.cli.operator_client import OperatorClient, connect, error_of
 from allaprima.cli.operator_socket import operator_listener
 from allaprima.errors import AccountNotFound, Error, InvalidRequest, KeyNotFound, StoreUnreachable

@@ -15,6 +15,7 @@ TESTS = ["test_native_linear.py", "test_native_attention.py", "test_norms.py", "
 TESTS.append("test_int8_product.py")
 
 
+@pytest.mark.slow
 @NEEDS_AVX512
 def test_kernels_have_no_sanitizer_errors(tmp_path: Path) -> None:
     if not shutil.which("g++"):

@@ -20,7 +20,7 @@ from allaprima.domain.accounts import Account, ApiKey, KeySpec
 from allaprima.domain.billing import to_credits
 from allaprima.domain.fields import problems_in, refusal, text
 from allaprima.errors import Error, FieldProblem, InvalidRequest
-from allaprima.service.app import OperatorService
+from allaprima.service.operator import OperatorService
 
 #: Longest name of an account or a key, in characters.
 MAX_NAME = 200

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from allaprima.cli.generate_arguments import GenerateArguments
 from allaprima.cli.options import PrecisionName, TokenizerDir, read_settings
 from allaprima.cli.refusals import console, refusals
 
@@ -32,10 +33,12 @@ def generate(
 ) -> None:
     """Generate images here and now, without a server."""
     with refusals():
-        from allaprima.cli.generation import GenerateArguments, generate_files
-
         arguments = GenerateArguments.parse(prompt, output=output, size=size, steps=steps, seed=seed, count=count)
         settings = read_settings(engine={"tokenizer_dir": tokenizer, "precision": precision})
+        # The import of torch, which comes next, takes seconds.
+        console.print(f"loading {model}", markup=False)
+        from allaprima.cli.generation import generate_files
+
         written = generate_files(arguments, model, settings.engine, console)
         for path in written:
             typer.echo(path)

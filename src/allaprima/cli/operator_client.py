@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import httpx2
 
 from allaprima.api.operator import create_operator_app
-from allaprima.bootstrap import open_operator
+from allaprima.bootstrap.operator import open_operator
 from allaprima.cli.operator_socket import find_socket
 from allaprima.errors import Error, StoreLocked, StoreUnreachable
 from allaprima.settings import Settings

@@ -42,6 +42,8 @@ def serve(
             },
             server={"host": host, "port": port, "public_url": public_url},
         )
+        # The import of torch, which comes next, takes seconds.
+        console.print("allaprima starts")
         from allaprima.cli.server import run
 
         run(settings, console)

@@ -15,7 +15,7 @@ from uvicorn.loops.auto import auto_loop_factory
 
 from allaprima.api.app import create_app
 from allaprima.api.operator import create_operator_app
-from allaprima.bootstrap import open_service
+from allaprima.bootstrap.service import open_service
 from allaprima.cli.logs import configure_logs
 from allaprima.cli.operator_socket import operator_listener
 from allaprima.cli.traces import exported_traces

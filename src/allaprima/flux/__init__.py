@@ -12,6 +12,7 @@ from allaprima.flux.config import (
     T5Config,
     TransformerConfig,
 )
+from allaprima.flux.meta import meta_device
 from allaprima.flux.t5 import T5Encoder
 from allaprima.flux.transformer import Flux, Modulations
 
@@ -29,5 +30,6 @@ __all__ = [
     "T5Config",
     "T5Encoder",
     "TransformerConfig",
+    "meta_device",
     "never_cancelled",
 ]

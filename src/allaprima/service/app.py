@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 from allaprima.domain.ports import Clock, RateLimiter, Roster
 from allaprima.metrics import Metrics
-from allaprima.service.accounts.accounts import AccountService
 from allaprima.service.accounts.keys import ApiKeyService
 from allaprima.service.accounts.prices import Prices
 from allaprima.service.images import ImageService
@@ -13,21 +12,13 @@ from allaprima.service.jobs.cancellation import Cancellation
 from allaprima.service.jobs.service import JobService
 from allaprima.service.lifecycle import Lifecycle
 from allaprima.service.models import Models
+from allaprima.service.operator import OperatorService
 from allaprima.service.policy import Policy
 from allaprima.service.webhooks import Webhooks
 from allaprima.store.accounts import AccountRepository
 from allaprima.store.jobs import JobRepository
 from allaprima.store.ledger import LedgerRepository
 from allaprima.store.usage import UsageRepository
-
-
-@dataclass(frozen=True, slots=True)
-class OperatorService:
-    """What an operator does to a data folder."""
-
-    accounts: AccountService
-    keys: ApiKeyService
-    account_records: AccountRepository
 
 
 @dataclass(frozen=True, slots=True)

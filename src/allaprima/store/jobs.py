@@ -1,6 +1,7 @@
 """Queries of jobs, their images and their queue positions. `job_transitions` changes jobs."""
 
 from collections.abc import Iterable
+from itertools import islice
 
 from sqlalchemy import Connection, select
 
@@ -38,7 +39,10 @@ class JobRepository(Repository):
 
     @reads
     def page(self, connection: Connection, account_id: str, wanted: JobFilter, limit: int) -> list[Job]:
-        """Return an account's newest jobs that match the filter, newest first, at most `limit`."""
+        """Return an account's newest jobs that match the filter, newest first.
+
+        The list has `limit` jobs, or fewer if no more jobs match. Rows that this version can't read are skipped.
+        """
         query = select(*JOB_COLUMNS).where(jobs.c.account_id == account_id)
         if wanted.state is not None:
             query = query.where(jobs.c.state == wanted.state.value)
@@ -48,8 +52,10 @@ class JobRepository(Repository):
             query = query.where(jobs.c.key_id == wanted.key_id)
         if wanted.before is not None:
             query = query.where(jobs.c.id < wanted.before)
-        rows = connection.execute(query.order_by(jobs.c.id.desc()).limit(limit))
-        return [job for job in map(readable_job, rows) if job is not None]
+        # Without a limit in SQL, since an unreadable row does not count.
+        query = query.order_by(jobs.c.id.desc()).execution_options(yield_per=limit)
+        with connection.execute(query) as rows:
+            return list(islice((job for job in map(readable_job, rows) if job is not None), limit))
 
     @reads
     def unfinished_of_group(self, connection: Connection, account_id: str, group_id: str) -> list[Job]:

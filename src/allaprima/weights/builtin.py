@@ -12,7 +12,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from tokenizers import Tokenizer
@@ -27,6 +26,7 @@ from allaprima.flux import (
     ModelConfig,
     T5Config,
     TransformerConfig,
+    meta_device,
     never_cancelled,
 )
 from allaprima.weights.builtin_header import FORMAT, TOKENIZER_FILE, WEIGHTS_FILE, read_header
@@ -65,7 +65,7 @@ class ModelFolder:
         tensors = _read_tensors(path)
         precision = precision or (Precision.BF16 if multiplies_bfloat16(device) else Precision.FP32)
         networks = build_networks(self.config, precision)
-        with torch.device("meta"):
+        with meta_device():
             plain = Networks(self.config)
         check_shapes(path, plain, {name: tuple(tensor.shape) for name, tensor in tensors.items()})
         revision = Revision()

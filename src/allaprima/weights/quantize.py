@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from allaprima.domain.models import Precision
 from allaprima.errors import WeightsTooLarge
-from allaprima.flux import ModelConfig
+from allaprima.flux import ModelConfig, meta_device
 from allaprima.kernels import Float8Linear, Int4WeightLinear, Int8Linear, Int8WeightLinear, QuantizedLinear
 from allaprima.kernels.library import IsaLevel, level
 from allaprima.weights.memory import available_bytes
@@ -44,7 +44,7 @@ def dtype_of(precision: Precision) -> torch.dtype:
 def build_networks(config: ModelConfig, precision: Precision) -> Networks:
     """Return networks on the meta device, with the linears of a precision. `load_state_dict` can assign the weights."""
     dtype = dtype_of(precision)
-    with torch.device("meta"):
+    with meta_device():
         networks = Networks(config).to(dtype)
     if kind := LINEARS.get(precision):
         for name, module in list(networks.named_modules()):

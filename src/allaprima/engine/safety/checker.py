@@ -12,6 +12,7 @@ from torch import Tensor
 
 from allaprima.engine.safety.opennsfw import NSFW_CLASS, OpenNSFW, preprocess
 from allaprima.errors import WeightsCorrupt, WeightsMissing
+from allaprima.flux import meta_device
 
 #: The shipped weights, in this folder.
 WEIGHTS_FILE = "opennsfw.safetensors"
@@ -73,7 +74,7 @@ def _read_network(path: Path) -> OpenNSFW:
         raise WeightsMissing(f"The safety checker's weights are missing: there is no file {path}.")
     try:
         state = {name: _channels_last(tensor.float()) for name, tensor in load_file(path).items()}
-        with torch.device("meta"):  # allocates and initialises no weights; `load_state_dict` assigns them
+        with meta_device():  # allocates and initialises no weights; `load_state_dict` assigns them
             network = OpenNSFW()
         network.load_state_dict(state, assign=True)
     except (SafetensorError, OSError, RuntimeError) as error:

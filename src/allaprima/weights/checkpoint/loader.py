@@ -17,7 +17,7 @@ from torch import Tensor
 
 from allaprima.domain.models import SCHNELL_ID, Precision
 from allaprima.errors import WeightsCorrupt, WeightsMissing, WeightsUnsafe
-from allaprima.flux import CancelCheck, ModelConfig, never_cancelled
+from allaprima.flux import CancelCheck, ModelConfig, meta_device, never_cancelled
 from allaprima.weights.checkpoint.components import ComponentFile, components_in
 from allaprima.weights.checkpoint.infer_config import MissingDimension, infer_config
 from allaprima.weights.checkpoint.key_maps import Component
@@ -207,7 +207,7 @@ def _validated_config(path: Path, components: Mapping[Component, ComponentFile])
         )
     try:
         config = infer_config(*(components[component].shapes for component in Component))
-        with torch.device("meta"):
+        with meta_device():
             networks = Networks(config)
     except MissingDimension as exc:
         raise WeightsCorrupt(f"{path} lacks the tensor {exc}, or it has another shape") from exc
