@@ -161,7 +161,7 @@ def refusals(server: Server, bad_model: Path, tmp_path_factory: pytest.TempPathF
 
 def test_second_server_on_data_folder_is_refused_in_one_line(server: Server, refusals: dict[str, Any]) -> None:
     [line] = refused(refusals["folder"])
-    assert line == f"error: another server works on the data folder {server.data_dir}"
+    assert line == f"error: another server uses the data folder {server.data_dir}"
     assert httpx2.get(f"{server.url}/ready", timeout=LIMIT_S).status_code == 200
 
 

@@ -109,7 +109,7 @@ def test_response_without_known_code_raises_error(content: bytes) -> None:
 
 async def test_server_without_socket_is_unreachable(settings: Settings) -> None:
     async with open_operator(settings):
-        with pytest.raises(StoreUnreachable, match=r"another server works on the data folder .* does not answer"):
+        with pytest.raises(StoreUnreachable, match=r"another server uses the data folder .* does not answer"):
             async with connect(settings, timeout_s=0):
                 pass
 

@@ -129,7 +129,7 @@ def test_data_folders_have_different_secrets(tmp_path_factory: pytest.TempPathFa
 @pytest.mark.parametrize("size", [0, 31, 33])
 def test_secret_of_wrong_length_is_refused_with_path(tmp_path: Path, size: int) -> None:
     (tmp_path / SECRET_FILE).write_bytes(b"s" * size)
-    with pytest.raises(StoreError, match=f"{tmp_path / SECRET_FILE} holds {size} bytes, not 32"):
+    with pytest.raises(StoreError, match=f"{tmp_path / SECRET_FILE} has {size} bytes, not 32"):
         read_secret(tmp_path)
 
 

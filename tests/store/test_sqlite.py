@@ -148,8 +148,8 @@ async def test_older_data_folder_is_refused_unchanged(tmp_path: Path, is_killed:
     assert (folder / f"{DATABASE_FILE}-wal").exists() == is_killed
     message = await refusal(folder)
     assert message == (
-        f"{folder / DATABASE_FILE} was written by another version of allaprima (schema 0005), which this version can't "
-        "read; choose another data folder, or start that version"
+        f"another version of allaprima wrote {folder / DATABASE_FILE} (schema 0005), and this version can't read it; "
+        "use another data folder, or start that version"
     )
     assert "\n" not in message
 

@@ -179,7 +179,7 @@ def test_damaged_packed_weights_are_refused_with_advice(
     load_checkpoint(checkpoint, cache, published, Precision.INT8)
     damage(packed_folder(cache))
 
-    with pytest.raises(WeightsCorrupt, match=r"remove the folder .*, and it will be rebuilt") as refused:
+    with pytest.raises(WeightsCorrupt, match=r"remove the folder .*, and the next start rebuilds it") as refused:
         generate(load_checkpoint(checkpoint, cache, published, Precision.INT8))
     assert str(packed_folder(cache)) in str(refused.value)
 

@@ -1,4 +1,4 @@
-"""The whole training in two minutes, from nothing to a model that the engine can load."""
+"""The whole training in two minutes, from random weights to a model that the engine can load."""
 
 import re
 import subprocess
@@ -27,8 +27,8 @@ def test_training_command_produces_model_and_resumes(art, tmp_path):
         return [float(number) for number in re.findall(pattern, log)]
 
     first, *_, last = numbers(r"autoencoder.* (?:psnr|done:) ([\d.]+)")
-    # In two minutes there are few steps, most of them in the warm-up: enough to see that the fits improve. The flow's
-    # loss is of random times, so after few steps it is only required to stay in bounds.
+    # In two minutes a fit makes few steps, most of them in the warm-up, which is enough for its loss to fall. The
+    # flow's loss depends on random times, so after few steps the test only checks its bounds.
     assert last > first
     assert len(numbers(r"decoder done: ([\d.]+)")) == 1
     encoder_losses = numbers(r"text encoders .*loss (\S+)")

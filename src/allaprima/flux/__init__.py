@@ -1,4 +1,4 @@
-"""FLUX.1's networks as pure model code: tensors in, tensors out, named as in the published checkpoints."""
+"""FLUX.1's networks: pure functions of tensors, with the attribute names of the published checkpoints."""
 
 from allaprima.flux.autoencoder import Autoencoder
 from allaprima.flux.cancel import CancelCheck, never_cancelled

@@ -211,7 +211,7 @@ async def test_job_that_ran_in_every_crash_fails(tmp_path: Path, engine: FakeEng
     async with open_service(tmp_path, last, clock) as service:
         failed = await finish(service, job)
         assert (failed.state, failed.error_code) == (JobState.FAILED, "generation_failed")
-        assert failed.error_message == f"the server died {MAX_CRASHES} times while it generated this"
+        assert failed.error_message == f"the server crashed {MAX_CRASHES} times while it generated this job"
     assert not last.requests
 
 
@@ -304,7 +304,7 @@ async def test_unreadable_job_fails_and_next_succeeds(tmp_path: Path, engine: Fa
     async with open_service(tmp_path, FakeEngine(), clock) as service:
         assert (await finish(service, good)).state is JobState.SUCCEEDED
     found = rows(tmp_path, "SELECT state, error_message FROM jobs WHERE id = ?", unreadable.id)
-    assert found == [("failed", "the stored request can't be read by this version of the server")]
+    assert found == [("failed", "this version of the server can't read the stored request")]
 
 
 class FaultyEngine(FakeEngine):

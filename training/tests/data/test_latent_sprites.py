@@ -81,7 +81,7 @@ def test_extracted_background_shows_no_objects(extractor, autoencoder, rows, col
 
 
 class FakeExtractor(SpriteExtractor):
-    """Returns values that identify what was extracted, and counts the calls."""
+    """An extractor that counts its calls and returns values that identify their arguments."""
 
     calls = 0
 
