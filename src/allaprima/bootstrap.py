@@ -1,4 +1,4 @@
-"""The composition root: settings to a running service. The only module that chooses implementations."""
+"""The composition root: builds the service from the settings. No other module chooses implementations."""
 
 import time
 from collections.abc import AsyncIterator
@@ -57,13 +57,13 @@ IMAGES_FOLDER = "images"
 async def open_service(
     settings: Settings, *, engine: Engine | None = None, clock: Clock = time.time, resolve: Resolve = resolve
 ) -> AsyncIterator[Service]:
-    """Open the data folder and run the service while the context lasts.
+    """Open the data folder and run the service until the context exits.
 
-    engine: in place of the local one. resolve: looks up the host names of webhook URLs. Raises `StoreLocked`,
+    engine: replaces the local engine. resolve: resolves the host names of webhook URLs. Raises `StoreLocked`,
     `StoreError`, `WeightsError` or `SettingsError`.
     """
     if engine is None:
-        # Imports torch, which no other command needs.
+        # Imported here because it loads torch, which the other commands do not need.
         from allaprima.engine.build import build_engine
 
         engine = build_engine(settings.engine)
@@ -77,9 +77,9 @@ async def open_service(
 
 @asynccontextmanager
 async def open_operator(settings: Settings, *, clock: Clock = time.time) -> AsyncIterator[OperatorService]:
-    """Open the data folder for its accounts and keys alone, without an engine.
+    """Open the accounts and keys of the data folder, without an engine.
 
-    Raises `StoreLocked` when a server holds it.
+    Raises `StoreLocked` when a server uses the folder.
     """
     database = await open_sqlite(settings.store.data_dir)
     try:
@@ -99,7 +99,7 @@ def _operator(database: Database, clock: Clock) -> OperatorService:
 
 @dataclass(frozen=True, slots=True)
 class _Stores:
-    """Everything that survives a restart."""
+    """The repositories of the data folder that the jobs need."""
 
     jobs: JobRepository
     transitions: JobTransitions
