@@ -20,7 +20,7 @@ from allaprima.errors import SettingsError
 PREFIX = "ALLAPRIMA_"
 
 #: An image is flagged when its score is at least this. According to the checker's authors an image above 0.8 is unsafe
-#: with high probability, one below 0.2 is most likely safe, and the user decides in between (yahoo/open_nsfw, README.md).
+#: with high probability, one below 0.2 is most likely safe, and the user decides in between (yahoo/open_nsfw, README).
 #: Many harmless images score between them: of 150 images of skin-coloured ellipses, 0.8 flags 3 and 0.5 flags 14.
 DEFAULT_SAFETY_THRESHOLD = 0.8
 

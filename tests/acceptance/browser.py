@@ -53,7 +53,7 @@ class Visit:
         self.page.press("#prompt", "Control+Enter")
 
     def finished(self) -> Any:
-        """Wait for the newest image of the tab Paint, and return its element."""
+        """Wait for the newest image of the tab Generate, and return its element."""
         image = self.page.locator(".run").first.locator("figure.image .frame img").first
         image.wait_for()
         return image

@@ -251,7 +251,7 @@ async def test_only_booleans_are_booleans(client: httpx2.AsyncClient, name: str,
 
 
 async def test_streaming_is_refused_by_name(client: httpx2.AsyncClient) -> None:
-    assert "streaming is not offered" in await refuse(client, "stream", stream=True)
+    assert "streaming is not supported" in await refuse(client, "stream", stream=True)
 
 
 @pytest.mark.parametrize("name", ["output_format", "response_format"])
@@ -417,7 +417,7 @@ async def test_no_body_at_all_is_refused(client: httpx2.AsyncClient) -> None:
 async def test_only_json_is_read(client: httpx2.AsyncClient, media_type: str) -> None:
     answer = await client.post(IMAGES_PATH, content=to_json(BODY), headers={"content-type": media_type})
     assert answer.status_code == 415
-    assert answer.json()["message"] == "Unsupported Media Type: send the body as application/json"
+    assert answer.json()["message"] == "Unsupported Media Type: the body must be application/json"
 
 
 @pytest.mark.usefixtures("may_paint")

@@ -414,7 +414,7 @@ async def test_a_stand_in_is_named(client: httpx2.AsyncClient, name: str) -> Non
     meta = answer.json()["meta"]
     assert meta["model"] == "allaprima/sketch"
     assert meta["revision"] == "5" * 40
-    assert meta["warnings"] == ["flux/schnell has no weights here; allaprima/sketch generates in its place"]
+    assert meta["warnings"] == ["the weights of flux/schnell are not loaded; allaprima/sketch generates instead"]
 
 
 async def test_a_loaded_model_paints_for_itself(tmp_path: Any, clock: FakeClock) -> None:

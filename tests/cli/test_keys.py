@@ -80,8 +80,8 @@ def test_an_account_of_any_name_is_created_credited_and_given_keys(run: Run, dat
     ("arguments", "message"),
     [
         (("accounts", "create", ""), "name: must not be empty"),
-        (("accounts", "create", " "), "name: must have visible characters, and no control characters"),
-        (("accounts", "create", "a\nb"), "name: must have visible characters, and no control characters"),
+        (("accounts", "create", " "), "name: must contain a visible character and no control characters"),
+        (("accounts", "create", "a\nb"), "name: must contain a visible character and no control characters"),
         (("accounts", "create", "\udcff"), "name: must be valid Unicode"),
         (("accounts", "create", "a" * 201), "name: must have at most 200 characters; it has 201"),
         (("keys", "create", "--name", ""), "name: must not be empty"),

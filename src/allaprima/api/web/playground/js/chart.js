@@ -1,16 +1,16 @@
-/** A bar for each day, stacked by model, in SVG; the table below it has the numbers. */
+/** An SVG bar chart: one bar per day, stacked by model. */
 
 import { drawn, element } from "./dom.js";
 
 const WIDTH = 900, HEIGHT = 220, LEFT = 52, BOTTOM = 24, TOP = 12;
-/** Colours in style.css: `.c1` to `.c5`; further models share the last. */
+/** Number of colours, which style.css defines as `.c1` to `.c5`; further models share the last one. */
 const COLOURS = 5;
 
 /**
  * @param {string[]} days Every day, oldest first.
  * @param {{day: string, model: string, value: number}[]} values
- * @param {(value: number) => string} written A value as text.
- * @param {string} title What the values are.
+ * @param {(value: number) => string} written Formats a value.
+ * @param {string} title Description of the values.
  */
 export function chart(days, values, written, title) {
   const models = [...new Set(values.map(({ model }) => model))];
@@ -28,7 +28,7 @@ export function chart(days, values, written, title) {
     });
   });
   const labels = days.flatMap((day, i) => (i % 7 === days.length % 7 ? [drawn("text", { x: LEFT + i * step, y: HEIGHT - 7 }, day.slice(5))] : []));
-  const svg = drawn("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": `${title}; the most in a day: ${written(most)}` },
+  const svg = drawn("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": `${title}; largest value of a day: ${written(most)}` },
     drawn("line", { x1: LEFT, y1: HEIGHT - BOTTOM, x2: WIDTH, y2: HEIGHT - BOTTOM, class: "axis" }),
     drawn("text", { x: 4, y: TOP + 10 }, written(most)),
     drawn("text", { x: 4, y: HEIGHT - BOTTOM }, written(0)), ...bars, ...labels);
