@@ -73,7 +73,7 @@ def test_the_first_serve_on_an_empty_folder_prints_one_valid_key(restarted: Rest
 def test_the_greeting_names_the_models_and_the_data_folder(restarted: Restarted) -> None:
     output = restarted.first.output
 
-    assert "model flux/schnell - served by allaprima/sketch: its own weights are missing" in output
+    assert "model flux/schnell - served by allaprima/sketch, because its weights are missing" in output
     assert "model allaprima/sketch\n" in output
     assert f"data in {restarted.first.data_dir}\n" in output
 

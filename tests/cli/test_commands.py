@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from allaprima import __version__
-from allaprima.cli.diagnosis import examine, precision_rows
+from allaprima.cli.diagnosis import precision_rows, run_checks
 from allaprima.domain.models import Precision
 from cli.conftest import Run
 
@@ -81,7 +81,7 @@ def test_doctor_passes_all_required_checks_and_reports_optional_ones_as_missing(
     table = next(place for place, line in enumerate(lines) if "flux/schnell on cpu" in line)
     assert all(re.match(r"(ok|missing) +\S", line) for line in lines[:table])
     assert "missing flux/schnell" in result.stdout
-    assert all(finding.is_good for finding in examine(Path("nowhere")) if finding.is_needed)
+    assert all(finding.is_ok for finding in run_checks(Path("nowhere")) if finding.is_required)
 
 
 def test_doctor_shows_the_memory_of_each_precision_and_whether_it_fits(run: Run) -> None:

@@ -197,7 +197,7 @@ def test_a_client_does_not_connect_into_a_folder_that_others_can_enter(data: Pat
     folder.chmod(mode)
     (data / ADDRESS_FILE).write_text(f"{folder / SOCKET_FILE}\n")
 
-    with pytest.raises(StoreUnreachable, match="does not belong to this user"):
+    with pytest.raises(StoreUnreachable, match="is not private to this user"):
         find_socket(data)
 
 

@@ -1,4 +1,4 @@
-"""Generates images in this process and writes them to files."""
+"""Generates images in this process, and writes them to files."""
 
 import logging
 import secrets
@@ -29,13 +29,13 @@ SUFFIXES = {
     ".webp": ImageFormat.WEBP,
 }
 
-#: Longest text that is read as a size; Python reads no numbers of thousands of digits.
+#: Longest accepted text of a size, because Python refuses to parse numbers with thousands of digits.
 MAX_SIZE_CHARACTERS = 40
 
 
 @dataclass(frozen=True, slots=True)
 class GenerateArguments:
-    """The arguments of `allaprima generate`: a request, and where its images are written."""
+    """The arguments of `allaprima generate`: the request and its output file."""
 
     request: GenerationRequest
     output: Path
@@ -44,7 +44,7 @@ class GenerateArguments:
     def parse(
         cls, prompt: str, *, output: Path, size: str, steps: int, seed: int | None, count: int
     ) -> "GenerateArguments":
-        """Return the arguments of a command line. Raises `InvalidRequest` naming every option at fault."""
+        """Return the parsed arguments. Raises `InvalidRequest`, which names every invalid option."""
         problems = []
         image_format = SUFFIXES.get(output.suffix.lower())
         if image_format is None:
@@ -71,19 +71,19 @@ class GenerateArguments:
         return cls(request, output)
 
     def path(self, index: int) -> Path:
-        """Return the file of an image: the output itself, or with the index in its name when there are several."""
+        """Return the file of an image. The index from 0 is part of its name if there are several images."""
         if self.request.count == 1:
             return self.output
         return self.output.with_stem(f"{self.output.stem}-{index}")
 
 
 def generate_files(arguments: GenerateArguments, model: str, settings: EngineSettings, console: Console) -> list[Path]:
-    """Generate with a progress bar and write the files; return their paths.
+    """Generate images with a progress bar and write the files; return their paths.
 
     Raises `WeightsError` for a model that can't be used, `SettingsError` for a device that this machine lacks, and
     `InvalidRequest` for an output that can't be written.
     """
-    # Steps of loading that take minutes are logged at INFO.
+    # Loading a model can take minutes; its progress is logged at INFO.
     logging.basicConfig(format="%(message)s")
     logging.getLogger("allaprima.weights").setLevel(logging.INFO)
     prepare_device(settings)
@@ -112,5 +112,5 @@ def _write(image: GeneratedImage, path: Path, console: Console) -> Path:
     except OSError as exc:
         raise InvalidRequest(FieldProblem("--output", f"{path} can't be written: {exc.strerror}")) from exc
     if image.is_flagged:
-        console.print(f"note: {path} is black, since the safety checker withheld the image", markup=False)
+        console.print(f"note: {path} is black, because the safety checker withheld the image", markup=False)
     return path

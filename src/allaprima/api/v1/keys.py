@@ -55,7 +55,7 @@ class KeyBody(BaseModel):
         None, description="Rate limit of the key; null: the server's limit."
     )
     safety_threshold: Annotated[float, _STRICT, Field(ge=0, le=1)] | None = Field(
-        None, description="Default safety threshold of the key's requests; null: the server's threshold."
+        None, description="Default and highest safety threshold of the key's requests; null: the server's."
     )
 
     def changes(self) -> dict[str, Any]:
@@ -93,7 +93,9 @@ class KeyObject(BaseModel):
     monthly_usage: float = Field(description="US dollars spent in the current month (UTC).")
     management: bool
     requests_per_minute: int | None = Field(description="Rate limit of the key; null: the server's limit.")
-    safety_threshold: float | None = Field(description="Default of the key's requests; null: the server's threshold.")
+    safety_threshold: float | None = Field(
+        description="Default and highest threshold of the key's requests; null: the server's."
+    )
 
 
 class NewKeyObject(KeyObject):
