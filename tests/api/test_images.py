@@ -437,7 +437,7 @@ async def test_without_stand_in_the_loaded_models_are_named(
         answer = await client.post(IMAGES_PATH, json=BODY)
         assert answer.status_code == 400
         assert answer.json()["error"]["param"] == "model"
-        assert "loaded are 'allaprima/sketch'" in answer.json()["message"]
+        assert "it serves 'allaprima/sketch'" in answer.json()["message"]
 
 
 # Fields without effect ----------------------------------------------------------------------------------------------
@@ -451,7 +451,7 @@ async def test_fields_without_effect_are_named(client: httpx2.AsyncClient) -> No
     assert answer.status_code == 200
     assert answer.headers["x-ignored-fields"] == "guidance_scale, acceleration, user, quality, image_size.depth"
     assert answer.json()["meta"]["warnings"] == [
-        "fields without effect: guidance_scale, acceleration, user, quality, image_size.depth"
+        "ignored fields: guidance_scale, acceleration, user, quality, image_size.depth"
     ]
 
 
@@ -468,7 +468,7 @@ async def test_a_nasty_field_name_neither_breaks_nor_forges_the_answer(client: h
             assert answer.status_code == 200, name
             assert re.fullmatch(r"[\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?|", answer.headers["x-ignored-fields"]), name
             assert "set-cookie" not in answer.headers
-            assert answer.json()["meta"]["warnings"][-1].startswith("fields without effect: ")
+            assert answer.json()["meta"]["warnings"][-1].startswith("ignored fields: ")
 
 
 async def test_many_nasty_field_names_make_no_header_that_clients_refuse(client: httpx2.AsyncClient) -> None:

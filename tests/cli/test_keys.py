@@ -86,7 +86,10 @@ def test_an_account_of_any_name_is_created_credited_and_given_keys(run: Run, dat
         (("accounts", "create", "a" * 201), "name: must have at most 200 characters; it has 201"),
         (("keys", "create", "--name", ""), "name: must not be empty"),
         (("keys", "create", "--account", ""), "account: must not be empty"),
-        (("keys", "create", "--account", "../"), "no account is called ../; `allaprima accounts list` shows their ids"),
+        (
+            ("keys", "create", "--account", "../"),
+            "no account has the id or name ../; `allaprima accounts list` shows all ids",
+        ),
         (("keys", "revoke", ""), "prefix: must not be empty"),
         (("keys", "revoke", "\udcff"), "prefix: must be valid Unicode"),
         (("accounts", "credit", "", "1"), "account: must not be empty"),

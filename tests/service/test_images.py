@@ -195,5 +195,5 @@ async def test_a_file_that_is_lost_fails_the_delivery(service: Service, owner: A
     job = await finish(service, await submit(service, owner, delivery=Delivery.BASE64))
     for path in (tmp_path / "images").iterdir():
         path.unlink()
-    with pytest.raises(GenerationFailed, match="no longer in the store"):
+    with pytest.raises(GenerationFailed, match="was deleted"):
         await service.images.of(job)

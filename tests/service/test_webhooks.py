@@ -242,7 +242,7 @@ async def test_private_networks_are_not_called_unless_the_operator_allows_them(
             await submit(service, owner, f"http://hook.example:{port}/")
         await submit(service, owner, "http://hook.example/")
         row = await recorded(tmp_path)
-    assert "127.0.0.1, which is not on the public internet" in row[3]
+    assert "127.0.0.1, which is not a public address" in row[3]
     assert receiver.received == []
 
 

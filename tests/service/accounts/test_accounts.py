@@ -17,7 +17,7 @@ async def test_a_new_account_is_empty_and_found_by_id_and_name(service: Service)
 async def test_a_name_of_two_accounts_or_of_none_finds_no_account(service: Service) -> None:
     accounts = service.operator.accounts
     made = [await accounts.create("acme") for _ in range(2)]
-    with pytest.raises(AccountNotFound, match="more than one account is called acme"):
+    with pytest.raises(AccountNotFound, match="several accounts have the name acme"):
         await accounts.find("acme")
     with pytest.raises(AccountNotFound, match="no account is called other"):
         await accounts.find("other")

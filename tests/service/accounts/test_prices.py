@@ -56,5 +56,5 @@ def test_a_price_may_be_set_by_id_or_alias_or_for_a_loaded_model() -> None:
 
 
 def test_a_price_for_a_name_that_no_model_has_is_refused() -> None:
-    with pytest.raises(SettingsError, match=r"billing\.prices: there is no model 'flux/dev'; known are allaprima"):
+    with pytest.raises(SettingsError, match=r"billing\.prices: unknown model 'flux/dev'; known are allaprima"):
         Prices.for_models({"flux/dev": Price()}, FakeEngine())

@@ -54,7 +54,7 @@ async def test_a_job_may_be_cancelled_at_any_moment_of_its_lease(
 async def test_a_job_that_the_engine_does_not_stop_soon_is_returned_running(
     service: Service, owner: ApiKey, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cancellation, "CONFIRM_S", 0.01)
+    monkeypatch.setattr(cancellation, "CONFIRM_TIMEOUT_S", 0.01)
     engine.hold()
     engine.ignores_cancel = True
     job = await submit(service, owner)
