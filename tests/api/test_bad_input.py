@@ -154,7 +154,7 @@ async def test_a_seed_is_from_0_to_the_largest_of_63_bits(client: httpx2.AsyncCl
 
 @pytest.mark.parametrize("name", ["num_images", "n"])
 async def test_the_last_image_needs_a_legal_seed_too(client: httpx2.AsyncClient, name: str) -> None:
-    assert "room for 2 images" in await refuse(client, "seed", seed=2**63 - 1, **{name: 2})
+    assert "because image 1 has seed + 1" in await refuse(client, "seed", seed=2**63 - 1, **{name: 2})
 
 
 @pytest.mark.usefixtures("may_paint")
