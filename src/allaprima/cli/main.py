@@ -11,7 +11,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
-    help="Text-to-image API on your own machine, compatible with the hosted flux/schnell endpoint.",
+    help="Text-to-image generation on your own machine, compatible with the hosted flux/schnell endpoint.",
 )
 app.command(epilog=generate.EXAMPLES)(generate.generate)
 app.command(epilog=serve.EXAMPLES)(serve.serve)

@@ -150,7 +150,7 @@ PageSize = Annotated[int, whole_number(1, 100), WithJsonSchema({"type": "integer
 Offset = Annotated[
     int, whole_number(0, MAX_OFFSET), WithJsonSchema({"type": "integer", "minimum": 0, "maximum": MAX_OFFSET})
 ]
-#: A time in ISO 8601; UTC where no offset is given.
+#: A time in ISO 8601; without an offset in UTC.
 Moment = Annotated[datetime, BeforeValidator(_moment(needs_offset=False)), _DATE_TIME]
 #: A time in ISO 8601 with an offset.
 MomentWithOffset = Annotated[datetime, BeforeValidator(_moment(needs_offset=True)), _DATE_TIME]

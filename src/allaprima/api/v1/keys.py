@@ -39,7 +39,7 @@ class LimitBody(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     retention: LimitPeriod = Field(description="Periods begin at 00:00 UTC, weeks on Monday, months on the first day.")
-    threshold: Annotated[float, _STRICT, Field(ge=0, le=1_000_000_000)] = Field(description="US dollars.")
+    threshold: Annotated[float, _STRICT, Field(ge=0, le=1_000_000_000)] = Field(description="Amount in US dollars.")
 
 
 class KeyBody(BaseModel):
@@ -77,7 +77,7 @@ class LimitResponse(BaseModel):
     """The largest amount that a key may spend in a period."""
 
     retention: str = Field(description="no_reset, day, week or month; periods begin at 00:00 UTC.")
-    threshold: float = Field(description="US dollars.")
+    threshold: float = Field(description="Amount in US dollars.")
 
 
 class KeyObject(BaseModel):
@@ -85,7 +85,7 @@ class KeyObject(BaseModel):
 
     name: str | None
     disabled: bool
-    prefix: str = Field(description="The 8 characters after ap_.")
+    prefix: str = Field(description="Identifies the key: its 8 characters after ap_.")
     scopes: list[str] | None = Field(description="Scopes of the key; null: all.")
     limit: LimitResponse | None
     created_at: str

@@ -28,7 +28,7 @@ async def health() -> Health:
     summary="Check that the models are loaded",
 )
 async def ready(service: ServiceDep) -> Response:
-    """Return 200 if every model is loaded, else 503. Jobs that are submitted earlier wait in the queue."""
+    """Return 200 if every model is loaded, else 503. Jobs that are submitted meanwhile wait in the queue."""
     if service.roster.is_ready:
         return JSONResponse({"status": "ready"})
     return JSONResponse({"status": "loading"}, 503, {"retry-after": "2"})

@@ -36,7 +36,7 @@ Period = Annotated[
 class TimeRangeQuery(QueryModel):
     """A time range, either as start and end or as a period until now, and the key whose usage is shown."""
 
-    start: Moment | None = Field(None, description="Start in ISO 8601; UTC where no offset is given.")
+    start: Moment | None = Field(None, description="Start in ISO 8601; without an offset in UTC.")
     end: Moment | None = Field(
         None, validate_default=True, description=f"End in ISO 8601, at most {MAX_RANGE.days} days after start."
     )

@@ -18,7 +18,7 @@ class EndpointResponse(BaseModel):
     url: str
     created_at: float
     disabled_at: float | None = Field(
-        description="Unix seconds when the endpoint was disabled, because it returned 410; null while it is enabled."
+        description="Unix seconds when a 410 response or a refused URL disabled the endpoint; null while it is enabled."
     )
 
 

@@ -15,7 +15,7 @@ export function element(tag, attributes = {}, ...children) {
 }
 
 /** Create an SVG element; the parameters are those of `element`. */
-export function drawn(tag, attributes = {}, ...children) {
+export function svgElement(tag, attributes = {}, ...children) {
   return build(document.createElementNS("http://www.w3.org/2000/svg", tag), attributes, children);
 }
 
@@ -30,7 +30,7 @@ function build(node, attributes, children) {
 }
 
 /** Announce a text to screen readers, without a visible change. */
-export function say(text) {
+export function announce(text) {
   byId("said").textContent = text;
 }
 
@@ -66,7 +66,7 @@ export async function copyText(text) {
 export function confirmOn(button, text) {
   button.dataset.text ??= button.textContent;
   button.textContent = text;
-  say(text);
+  announce(text);
   clearTimeout(Number(button.dataset.timer));
   button.dataset.timer = setTimeout(() => { button.textContent = button.dataset.text; }, 1500);
 }
@@ -75,7 +75,7 @@ export function confirmOn(button, text) {
  * A button for an action that can't be undone: the first click asks, a second one within 4 s acts. A double click counts as one click.
  * @param {string} [what] The object of the action, for screen readers.
  */
-export function carefulButton(text, question, act, what = "") {
+export function confirmedButton(text, question, act, what = "") {
   let isAsking = false;
   const button = element("button", { type: "button" });
   const show = (label) => {
@@ -88,7 +88,7 @@ export function carefulButton(text, question, act, what = "") {
     if (isAsking) return act();
     isAsking = true;
     show(question);
-    say(question);
+    announce(question);
     setTimeout(() => { isAsking = false; show(text); }, 4000);
     return undefined;
   });

@@ -1,7 +1,7 @@
 /** The tab Explore: generates a contact sheet of prompts by seeds, or by numbers of steps, as one group of jobs. */
 
 import { randomName } from "./api.js";
-import { byId, element, notice, say } from "./dom.js";
+import { byId, element, notice, announce } from "./dom.js";
 import { loadedImage, save, shownOf } from "./image.js";
 import { numberOf } from "./settings.js";
 import { ApiError, messageOf, waitingMessageOf } from "./messages.js";
@@ -117,7 +117,7 @@ class Sheet {
     }
     this.#cancel.hidden = true;
     this.#download.disabled = this.#images.size === 0;
-    say("The sheet is finished.");
+    announce("The sheet is finished.");
   }
 
   /** Cancel the unfinished jobs, and submit no more. */
@@ -201,14 +201,14 @@ class Sheet {
 
   async #save() {
     try {
-      save(await this.#drawn(), "allaprima-sheet.png");
+      save(await this.#toPng(), "allaprima-sheet.png");
     } catch {
       notice("The sheet can't be downloaded, because one of its images was deleted or has expired.");
     }
   }
 
   /** Draw the sheet with its labels; return a PNG file. */
-  async #drawn() {
+  async #toPng() {
     const { width, height } = this.#body.image_size;
     const high = Math.max(Math.round((IMAGE * height) / width), 4 * LINE);
     const canvas = element("canvas", {

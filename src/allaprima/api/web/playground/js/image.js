@@ -1,6 +1,6 @@
 /** A finished image with its actions, as all views show it. */
 
-import { carefulButton, confirmOn, copyText, element, notice, say } from "./dom.js";
+import { confirmedButton, confirmOn, copyText, element, notice, announce } from "./dom.js";
 import { settingsOf } from "./settings.js";
 import { ApiError, messageOf } from "./messages.js";
 
@@ -39,7 +39,7 @@ export function imageFigure(shown, context, { withPrompt = true } = {}) {
 function actions(shown, context) {
   const ending = shown.type.replace("image/", "");
   const name = `${shown.settings.prompt.slice(0, 40).replace(/[^\p{L}\p{N}]+/gu, "-") || "image"}-${shown.settings.seed}.${ending}`;
-  const remove = carefulButton("Delete", "Really delete?", async () => {
+  const remove = confirmedButton("Delete", "Really delete?", async () => {
     try {
       await context.api().remove(`/v1/images/${shown.id}`);
       context.choice.forget(shown.id);
@@ -47,7 +47,7 @@ function actions(shown, context) {
       const next = figures[0]?.nextElementSibling?.querySelector("button") ?? document.getElementById("main");
       for (const figure of figures) figure.remove();
       next.focus();
-      say("Deleted.");
+      announce("Deleted.");
     } catch (error) {
       notice(messageOf(error));
     }

@@ -1,6 +1,6 @@
 /** The tab Keys: creates, limits, disables and deletes the account's keys with a management key. */
 
-import { byId, carefulButton, confirmOn, copyText, element, notice } from "./dom.js";
+import { byId, confirmedButton, confirmOn, copyText, element, notice } from "./dom.js";
 import { table } from "./usage.js";
 import { dollars, messageOf, moment } from "./messages.js";
 
@@ -42,7 +42,7 @@ export class Keys {
       button("Set limit", () => { if (limit.value !== "" && limit.reportValidity()) change({ limit: limitOf(limit.value, retention) }); }),
       ...(key.limit ? [button("Remove limit", () => change({ limit: null }))] : []),
       button(key.disabled ? "Enable" : "Disable", () => change({ disabled: !key.disabled })),
-      carefulButton("Delete", "Really delete?", () => this.#do(async (api) => { await api.remove(`/v1/keys/${key.prefix}`); await this.open(); }), key.prefix),
+      confirmedButton("Delete", "Really delete?", () => this.#do(async (api) => { await api.remove(`/v1/keys/${key.prefix}`); await this.open(); }), key.prefix),
     ];
     return element("tr", {},
       element("td", {}, key.name ?? ""), element("td", {}, element("code", {}, key.prefix)),

@@ -1,6 +1,6 @@
 /** The playground: holds the session and the views, and opens the view of the current URL. */
 
-import { byId, notice, say } from "./dom.js";
+import { byId, notice, announce } from "./dom.js";
 import { showCode } from "./code.js";
 import { Explore } from "./explore.js";
 import { Gallery } from "./gallery.js";
@@ -28,7 +28,7 @@ const context = {
     byId("viewer").close();
     if (location.hash !== "#generate") location.hash = "#generate";
     notice(warning);
-    say("The settings were restored.");
+    announce("The settings were restored.");
   },
   view,
   choice: new Choice(),

@@ -25,7 +25,7 @@ function sizeOfRatio(ratio) {
 }
 
 /** A random seed from 0 to 2^32 - 1. */
-const anySeed = () => crypto.getRandomValues(new Uint32Array(1))[0];
+const randomSeed = () => crypto.getRandomValues(new Uint32Array(1))[0];
 
 export class Settings {
   #onChange;
@@ -40,7 +40,7 @@ export class Settings {
     byId("preset").addEventListener("change", (event) => event.target.value && this.#setSize(...event.target.value.split("x").map(Number)));
     byId("ratio").addEventListener("change", (event) => event.target.value && this.#setSize(...sizeOfRatio(event.target.value)));
     for (const side of ["width", "height"]) byId(side).addEventListener("change", () => this.#snap());
-    byId("shuffle").addEventListener("click", () => { byId("seed").value = anySeed(); this.#changed(); });
+    byId("shuffle").addEventListener("click", () => { byId("seed").value = randomSeed(); this.#changed(); });
     for (const id of ["prompt", "steps", "count", "seed", "model", "safety", "lock"]) byId(id).addEventListener("input", () => this.#changed());
     byId("steps").value = 4;
     this.#setSize(1024, 768);

@@ -1,6 +1,6 @@
 /** The dialog that shows one image large or two side by side, and the selection of two images to compare. */
 
-import { byId, element, say } from "./dom.js";
+import { byId, element, announce } from "./dom.js";
 
 /** Settings in which two images may differ, with their labels. */
 const ASPECTS = [["prompt", "prompt"], ["seed", "seed"], ["steps", "steps"], ["model", "model"], ["width", "width"], ["height", "height"]];
@@ -78,7 +78,7 @@ export class Choice {
     byId("compare").disabled = this.#chosen.length < 2;
     const text = this.#chosen.length < 2 ? "One image selected; select another to compare" : "Two images selected";
     byId("chosen-text").textContent = text;
-    if (this.#chosen.length) say(text);
+    if (this.#chosen.length) announce(text);
     for (const figure of document.querySelectorAll("figure[data-image]")) this.#showChoice(figure);
   }
 
