@@ -34,11 +34,11 @@ def _root(
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    pass
+    """Add the options that apply without a command."""
 
 
 def main() -> None:
-    """Run the command line."""
+    """Run the command line. Ctrl-C exits with 130, which is 128 + SIGINT."""
     try:
         app()
     except KeyboardInterrupt:

@@ -8,6 +8,7 @@ from pydantic import AfterValidator, WithJsonSchema
 
 from allaprima.domain.fields import refusal
 
+#: A UUIDv7, whose text sorts by time.
 _ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 
 
@@ -17,7 +18,7 @@ def write_cursor(last_id: str) -> str:
 
 
 def read_cursor(text: str) -> str | None:
-    """Return the id in a cursor, or None for an invalid cursor."""
+    """Return the id in a cursor. Returns None for a text that `write_cursor` did not return."""
     try:
         last_id = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)).decode()
     except ValueError:

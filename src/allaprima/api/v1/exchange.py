@@ -1,4 +1,4 @@
-"""One HTTP exchange about jobs: its dialect, its base URL and the headers of its responses."""
+"""An HTTP exchange: a request with its dialect, its base URL and the headers of its response."""
 
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -20,14 +20,14 @@ from allaprima.service.images import JobImages
 
 @dataclass(slots=True)
 class Exchange:
-    """Builds the responses of one exchange."""
+    """Builds the response of one exchange."""
 
     request: Request
     service: Service
     #: Scheme and host that links start with.
     base_url: str
     dialect: Dialect = AIML
-    #: Headers of every response of the exchange.
+    #: Headers of the response, collected while the request is handled.
     headers: dict[str, str] = field(default_factory=dict)
 
     def link(self, image: StoredImage) -> str:
@@ -41,7 +41,7 @@ class Exchange:
         position = await self.service.jobs.positions.of(job)
         images = JobImages()
         if job.state == JobState.SUCCEEDED:
-            # Images expire before their job.
+            # A job without images is shown without a result.
             with suppress(ImageNotFound):
                 images = await self.service.images.of(job)
         return self.dialect.job(JobView(job, images, self.link, position))

@@ -23,7 +23,7 @@ class AccountService:
         return account
 
     async def find(self, wanted: str) -> Account:
-        """Return the account with an id, or the only account with a name. Raises `AccountNotFound`."""
+        """Return an account by its id or name. Raises `AccountNotFound`, also if several accounts have the name."""
         accounts = await self._accounts.all()
         found = [account for account in accounts if account.id == wanted]
         found = found or [account for account in accounts if account.name == wanted]
@@ -33,7 +33,7 @@ class AccountService:
         return found[0]
 
     async def credit(self, account_id: str, credits_: int, note: str | None = None) -> Account:
-        """Add credits to the balance (negative: withdraw them); return the updated account."""
+        """Add credits to the balance (negative: withdraw them) with a ledger entry; return the updated account."""
         is_payment = credits_ >= 0
         entry = LedgerEntry(
             id=str(uuid7()),

@@ -22,7 +22,9 @@ BASE62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 KEY_START = "ap_"
 RANDOM_CHARACTERS = 30
 CHECK_CHARACTERS = 6
+#: Number of random characters that identify a key in lists and URLs.
 PREFIX_CHARACTERS = 8
+#: Name of the account that owns the first key.
 FIRST_ACCOUNT = "default"
 
 
@@ -56,7 +58,7 @@ def hash_key(key: str) -> str:
 
 
 def prefix_of(key: str) -> str:
-    """Return the characters that identify a key without revealing it."""
+    """Return the prefix of a key: its first random characters, which identify the key without revealing it."""
     return key[len(KEY_START) :][:PREFIX_CHARACTERS]
 
 
@@ -71,9 +73,10 @@ class ApiKeyService:
     async def create(
         self, spec: KeySpec, account_id: str | None = None, claim: IdempotencyClaim | None = None
     ) -> tuple[ApiKey, str | None]:
-        """Create a key and return its record and the key. account_id: None for the first account, created if necessary.
+        """Create a key and return its record and the key.
 
-        A repeated claim returns the record of the existing key and None, since the key itself is not stored. Raises
+        account_id: None: the first account, which is created if there is none. claim: that of the request. A repeated
+        claim returns the record of the existing key and None, since the key itself is not stored. Raises
         `IdempotencyMismatch`, or `KeyNotFound` if the key of a repeated claim was revoked.
         """
         account_id = account_id or (await self.first_account()).id
@@ -87,6 +90,7 @@ class ApiKeyService:
                 updated_at=now,
                 **{name: getattr(spec, name) for name in KeySpec.__dataclass_fields__},
             )
+            # None: the prefix is in use, so the loop tries another key.
             if (stored := await self._keys.add(record, hash_key(key), claim)) is not None:
                 found, is_new = stored
                 return found, key if is_new else None
@@ -110,7 +114,7 @@ class ApiKeyService:
         return await self._accounts.first(Account(str(uuid7()), FIRST_ACCOUNT, self._clock()))
 
     async def create_first(self) -> str | None:
-        """Create a key and return it if the store has no keys; else return None."""
+        """Create and return a key of the first account if the store has no keys; else return None."""
         if await self._keys.count():
             return None
         _, key = await self.create(KeySpec(name="first"))
@@ -121,18 +125,18 @@ class ApiKeyService:
         return await self._keys.all(account_id)
 
     async def find(self, prefix: str, account_id: str | None = None) -> ApiKey:
-        """Return a key that is not revoked. Raises `KeyNotFound`, also for the key of another account."""
+        """Return a key by its prefix. Raises `KeyNotFound`, also for a revoked key and for that of another account."""
         return _found(await self._keys.find(prefix, account_id), prefix)
 
     async def find_any(self, prefix: str, account_id: str) -> ApiKey:
-        """Return a key of an account, revoked or not. Raises `KeyNotFound`."""
+        """Return a key of an account by its prefix, even if it is revoked. Raises `KeyNotFound`."""
         found = next((key for key in await self.all(account_id) if key.prefix == prefix), None)
         if found is None:
             raise KeyNotFound
         return found
 
     async def change(self, account_id: str, prefix: str, **changes: Any) -> ApiKey:
-        """Change settings of a key, named as in `KeySpec`; return its new record. Raises `KeyNotFound`."""
+        """Change settings of a key and return its new record. changes: fields of `KeySpec`. Raises `KeyNotFound`."""
         changed = await self._keys.change(account_id, prefix, changes, self._clock())
         return _found(changed, prefix)
 
