@@ -75,7 +75,7 @@ class ApiKeyService:
     ) -> tuple[ApiKey, str | None]:
         """Create a key and return its record and the key.
 
-        account_id: None: the first account, which is created if there is none. claim: that of the request. A repeated
+        account_id: the owner; None: the first account, which is created if there is none. claim: a repeated
         claim returns the record of the existing key and None, since the key itself is not stored. Raises
         `IdempotencyMismatch`, or `KeyNotFound` if the key of a repeated claim was revoked.
         """
