@@ -104,7 +104,7 @@ def test_doctor_finds_pulled_models(run: Run, tmp_path: Path, monkeypatch: pytes
     folder.mkdir(parents=True)
     assert "missing flux/schnell" in run("doctor").stdout
     (folder / "pulled.json").touch()
-    assert f"flux/schnell: pulled into {folder}" in run("doctor").stdout.replace("\n", "")
+    assert f"flux/schnell: downloaded to {folder}" in run("doctor").stdout.replace("\n", "")
 
 
 def test_an_unknown_setting_is_refused_by_name(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

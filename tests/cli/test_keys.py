@@ -93,7 +93,10 @@ def test_an_account_of_any_name_is_created_credited_and_given_keys(run: Run, dat
         (("keys", "revoke", ""), "prefix: must not be empty"),
         (("keys", "revoke", "\udcff"), "prefix: must be valid Unicode"),
         (("accounts", "credit", "", "1"), "account: must not be empty"),
-        (("accounts", "credit", "a/b", "1"), "no account is called a/b; `allaprima accounts list` shows their ids"),
+        (
+            ("accounts", "credit", "a/b", "1"),
+            "no account has the id or name a/b; `allaprima accounts list` shows all ids",
+        ),
     ],
 )
 def test_an_invalid_or_unknown_name_is_refused_in_a_sentence(

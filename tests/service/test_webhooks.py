@@ -130,7 +130,7 @@ async def test_a_failing_receiver_is_tried_again_on_the_schedule_with_the_same_i
     for number in range(1, 4):
         await received(receiver, number)
         _, next_at, _, error = await recorded(tmp_path, number)
-        assert (next_at, error) == (clock.now + SCHEDULE_S[number - 1], "answered 500")
+        assert (next_at, error) == (clock.now + SCHEDULE_S[number - 1], "status 500")
         clock.now = next_at
         service.webhooks.wake()
     await received(receiver, 4)
@@ -150,7 +150,7 @@ async def test_a_delivery_that_never_succeeds_is_given_up_after_the_schedule(
         await recorded(tmp_path, number)
         clock.now += 100_000
         service.webhooks.wake()
-    assert await recorded(tmp_path, attempts) == (attempts, None, None, "answered 500")
+    assert await recorded(tmp_path, attempts) == (attempts, None, None, "status 500")
 
 
 async def test_retry_after_is_obeyed(
@@ -166,7 +166,7 @@ async def test_an_endpoint_that_answers_410_is_disabled(
 ) -> None:
     receiver.answer = lambda _: (410, {})
     await submit(service, owner, receiver.url)
-    assert (await recorded(tmp_path))[3] == "answered 410"
+    assert (await recorded(tmp_path))[3] == "status 410"
     [endpoint] = await service.webhooks.endpoints(owner.account_id)
     assert endpoint.disabled_at is not None
     with pytest.raises(InvalidRequest, match="disabled"):
@@ -180,7 +180,7 @@ async def test_an_endpoint_that_answers_410_is_disabled(
 async def test_a_redirect_is_not_followed(service: Service, owner: ApiKey, receiver: Receiver, tmp_path: Path) -> None:
     receiver.answer = lambda _: (302, {"location": receiver.url})
     await submit(service, owner, receiver.url)
-    assert (await recorded(tmp_path))[3] == "answered 302"
+    assert (await recorded(tmp_path))[3] == "status 302"
     assert len(receiver.received) == 1
 
 

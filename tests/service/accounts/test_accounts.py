@@ -19,7 +19,7 @@ async def test_a_name_of_two_accounts_or_of_none_finds_no_account(service: Servi
     made = [await accounts.create("acme") for _ in range(2)]
     with pytest.raises(AccountNotFound, match="several accounts have the name acme"):
         await accounts.find("acme")
-    with pytest.raises(AccountNotFound, match="no account is called other"):
+    with pytest.raises(AccountNotFound, match="no account has the id or name other"):
         await accounts.find("other")
     assert await accounts.find(made[1].id) == made[1]
 
