@@ -78,7 +78,7 @@ def test_server_starts_without_operator_socket(serve: Serve, library: Path, tmp_
     data_dir = tmp_path / "data"
     server = serve(data_dir, **preloaded(library, Path("/")))
 
-    assert "`allaprima keys` and `allaprima accounts` can't reach this server while it runs" in server.output
+    assert "`allaprima keys` and `allaprima accounts` do not work while it runs" in server.output
     assert server.post(server.key).status_code == 400
     assert server.stop() == 0
     assert "Traceback" not in server.output

@@ -74,7 +74,7 @@ def test_first_start_prints_one_valid_key(restarted: Restarted) -> None:
 def test_greeting_names_models_and_data_folder(restarted: Restarted) -> None:
     output = restarted.first.output
 
-    assert "model flux/schnell - served by allaprima/sketch: its own weights are missing" in output
+    assert "model flux/schnell - served by allaprima/sketch, because its weights are missing" in output
     assert "model allaprima/sketch\n" in output
     assert f"data in {restarted.first.data_dir}\n" in output
 

@@ -112,7 +112,7 @@ async def test_exceeded_rate_limit_answers_429_with_limit_headers(
         answers = [await client.post(IMAGES_PATH, json=BODY) for _ in range(3)]
         assert [answer.status_code for answer in answers] == [200, 200, 429]
         body = check_body(answers[2], 429, "rate_limit_error", "rate_limit_exceeded")
-        assert body["message"] == "Too Many Requests: this key may make 2 requests a minute"
+        assert body["message"] == "Too Many Requests: the limit is 2 requests per minute"
         assert answers[2].headers["retry-after"] == "30"
         names = [f"x-ratelimit-{name}-requests" for name in ("limit", "remaining", "reset")]
         assert [[answer.headers[name] for name in names] for answer in answers] == [

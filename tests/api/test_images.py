@@ -408,7 +408,7 @@ async def test_response_names_fallback_model(client: httpx2.AsyncClient, name: s
     meta = answer.json()["meta"]
     assert meta["model"] == "allaprima/sketch"
     assert meta["revision"] == "5" * 40
-    assert meta["warnings"] == ["flux/schnell has no weights here; allaprima/sketch generates in its place"]
+    assert meta["warnings"] == ["the weights of flux/schnell are not loaded; allaprima/sketch generates instead"]
 
 
 async def test_loaded_model_serves_its_own_name(tmp_path: Any, clock: FakeClock) -> None:
@@ -431,7 +431,7 @@ async def test_missing_model_without_fallback_names_loaded_models(
         answer = await client.post(IMAGES_PATH, json=BODY)
         assert answer.status_code == 400
         assert answer.json()["error"]["param"] == "model"
-        assert "loaded are 'allaprima/sketch'" in answer.json()["message"]
+        assert "it serves 'allaprima/sketch'" in answer.json()["message"]
 
 
 # Ignored fields -----------------------------------------------------------------------------------------------------
@@ -445,7 +445,7 @@ async def test_ignored_fields_are_named(client: httpx2.AsyncClient) -> None:
     assert answer.status_code == 200
     assert answer.headers["x-ignored-fields"] == "guidance_scale, acceleration, user, quality, image_size.depth"
     assert answer.json()["meta"]["warnings"] == [
-        "fields without effect: guidance_scale, acceleration, user, quality, image_size.depth"
+        "ignored fields: guidance_scale, acceleration, user, quality, image_size.depth"
     ]
 
 
@@ -462,7 +462,7 @@ async def test_hostile_field_name_cannot_forge_headers(client: httpx2.AsyncClien
             assert answer.status_code == 200, name
             assert re.fullmatch(r"[\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?|", answer.headers["x-ignored-fields"]), name
             assert "set-cookie" not in answer.headers
-            assert answer.json()["meta"]["warnings"][-1].startswith("fields without effect: ")
+            assert answer.json()["meta"]["warnings"][-1].startswith("ignored fields: ")
 
 
 async def test_ignored_fields_header_is_bounded(client: httpx2.AsyncClient) -> None:

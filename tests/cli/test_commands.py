@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from allaprima import __version__
-from allaprima.cli.diagnosis import examine, precision_rows
+from allaprima.cli.diagnosis import precision_rows, run_checks
 from allaprima.domain.models import Precision
 from tests.cli.conftest import Run
 
@@ -81,7 +81,7 @@ def test_doctor_passes_with_missing_optional_items(run: Run) -> None:
     table = next(place for place, line in enumerate(lines) if "flux/schnell on cpu" in line)
     assert all(re.match(r"(ok|missing) +\S", line) for line in lines[:table])
     assert "missing flux/schnell" in result.stdout
-    assert all(finding.is_good for finding in examine(Path("nowhere")) if finding.is_needed)
+    assert all(finding.is_ok for finding in run_checks(Path("nowhere")) if finding.is_required)
 
 
 def test_doctor_shows_whether_each_precision_fits_memory(run: Run) -> None:
@@ -104,7 +104,7 @@ def test_doctor_finds_pulled_models(run: Run, tmp_path: Path, monkeypatch: pytes
     folder.mkdir(parents=True)
     assert "missing flux/schnell" in run("doctor").stdout
     (folder / "pulled.json").touch()
-    assert f"flux/schnell: pulled into {folder}" in run("doctor").stdout.replace("\n", "")
+    assert f"flux/schnell: downloaded to {folder}" in run("doctor").stdout.replace("\n", "")
 
 
 def test_unknown_setting_is_refused_by_name(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -80,17 +80,23 @@ def test_account_with_any_name_is_created_and_credited(run: Run, data: Path, nam
     ("arguments", "message"),
     [
         (("accounts", "create", ""), "name: must not be empty"),
-        (("accounts", "create", " "), "name: must have visible characters, and no control characters"),
-        (("accounts", "create", "a\nb"), "name: must have visible characters, and no control characters"),
+        (("accounts", "create", " "), "name: must contain a visible character and no control characters"),
+        (("accounts", "create", "a\nb"), "name: must contain a visible character and no control characters"),
         (("accounts", "create", "\udcff"), "name: must be valid Unicode"),
         (("accounts", "create", "a" * 201), "name: must have at most 200 characters; it has 201"),
         (("keys", "create", "--name", ""), "name: must not be empty"),
         (("keys", "create", "--account", ""), "account: must not be empty"),
-        (("keys", "create", "--account", "../"), "no account is called ../; `allaprima accounts list` shows their ids"),
+        (
+            ("keys", "create", "--account", "../"),
+            "no account has the id or name ../; `allaprima accounts list` shows all ids",
+        ),
         (("keys", "revoke", ""), "prefix: must not be empty"),
         (("keys", "revoke", "\udcff"), "prefix: must be valid Unicode"),
         (("accounts", "credit", "", "1"), "account: must not be empty"),
-        (("accounts", "credit", "a/b", "1"), "no account is called a/b; `allaprima accounts list` shows their ids"),
+        (
+            ("accounts", "credit", "a/b", "1"),
+            "no account has the id or name a/b; `allaprima accounts list` shows all ids",
+        ),
     ],
 )
 def test_invalid_or_unknown_account_is_refused_in_one_sentence(

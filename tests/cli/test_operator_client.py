@@ -73,7 +73,7 @@ async def test_keys_and_accounts_are_created_listed_and_changed(client: Operator
         (
             lambda client: client.create_key(account="../"),
             AccountNotFound,
-            "no account is called ../; `allaprima accounts list` shows their ids",
+            "no account has the id or name ../; `allaprima accounts list` shows all ids",
         ),
         (
             lambda client: client.credit_account("a", usd="nan"),

@@ -197,7 +197,7 @@ def test_client_refuses_folder_open_to_others(data: Path, short: Path, mode: int
     folder.chmod(mode)
     (data / ADDRESS_FILE).write_text(f"{folder / SOCKET_FILE}\n")
 
-    with pytest.raises(StoreUnreachable, match="does not belong to this user"):
+    with pytest.raises(StoreUnreachable, match="is not private to this user"):
         find_socket(data)
 
 

@@ -101,7 +101,7 @@ def test_refusal_states_valid_values() -> None:
     with pytest.raises(InvalidRequest) as caught:
         GenerationRequest.checked(**LEGAL | {"width": 1000, "steps": 13, "check_safety": "yes", "image_format": "gif"})
     assert {problem.field: problem.message for problem in caught.value.problems} == {
-        "width": "must be a multiple of 32 from 64 to 1536; the nearest to 1000 is 992",
+        "width": "must be a multiple of 32 from 64 to 1536; it is 1000, and the nearest valid side is 992",
         "steps": "must be from 1 to 12; it is 13",
         "check_safety": "must be true or false; it is a string",
         "image_format": "Invalid enum value. Expected 'png' | 'jpeg' | 'webp', received \"gif\"",
@@ -119,7 +119,7 @@ def test_last_image_has_legal_seed(count: int) -> None:
     largest = 2**63 - count
     assert GenerationRequest(**LEGAL | {"seed": largest, "count": count}).seed == largest
     if count > 1:
-        with pytest.raises(InvalidRequest, match=f"room for {count} images"):
+        with pytest.raises(InvalidRequest, match=f"must be at most {largest}, because image {count - 1}"):
             GenerationRequest.checked(**LEGAL | {"seed": largest + 1, "count": count})
 
 

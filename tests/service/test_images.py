@@ -195,5 +195,5 @@ async def test_lost_file_fails_delivery(service: Service, owner: ApiKey, tmp_pat
     job = await finish(service, await submit(service, owner, delivery=Delivery.BASE64))
     for path in (tmp_path / "images").iterdir():
         path.unlink()
-    with pytest.raises(GenerationFailed, match="no longer in the store"):
+    with pytest.raises(GenerationFailed, match="was deleted"):
         await service.images.of(job)

@@ -131,7 +131,7 @@ async def test_failed_delivery_is_retried_on_schedule(
     for number in range(1, 4):
         await received(receiver, number)
         _, next_at, _, error = await recorded(tmp_path, number)
-        assert (next_at, error) == (clock.now + SCHEDULE_S[number - 1], "answered 500")
+        assert (next_at, error) == (clock.now + SCHEDULE_S[number - 1], "status 500")
         clock.now = next_at
         service.webhooks.wake()
     await received(receiver, 4)
@@ -151,7 +151,7 @@ async def test_delivery_is_given_up_after_schedule(
         await recorded(tmp_path, number)
         clock.now += 100_000
         service.webhooks.wake()
-    assert await recorded(tmp_path, attempts) == (attempts, None, None, "answered 500")
+    assert await recorded(tmp_path, attempts) == (attempts, None, None, "status 500")
 
 
 async def test_retry_after_is_obeyed(
@@ -167,7 +167,7 @@ async def test_endpoint_answering_410_is_disabled(
 ) -> None:
     receiver.answer = lambda _: (410, {})
     await submit(service, owner, receiver.url)
-    assert (await recorded(tmp_path))[3] == "answered 410"
+    assert (await recorded(tmp_path))[3] == "status 410"
     [endpoint] = await service.webhooks.endpoints(owner.account_id)
     assert endpoint.disabled_at is not None
     with pytest.raises(InvalidRequest, match="disabled"):
@@ -181,7 +181,7 @@ async def test_endpoint_answering_410_is_disabled(
 async def test_redirect_is_not_followed(service: Service, owner: ApiKey, receiver: Receiver, tmp_path: Path) -> None:
     receiver.answer = lambda _: (302, {"location": receiver.url})
     await submit(service, owner, receiver.url)
-    assert (await recorded(tmp_path))[3] == "answered 302"
+    assert (await recorded(tmp_path))[3] == "status 302"
     assert len(receiver.received) == 1
 
 
@@ -243,7 +243,7 @@ async def test_private_networks_are_called_only_if_allowed(
             await submit(service, owner, f"http://hook.example:{port}/")
         await submit(service, owner, "http://hook.example/")
         row = await recorded(tmp_path)
-    assert "127.0.0.1, which is not on the public internet" in row[3]
+    assert "127.0.0.1, which is not a public address" in row[3]
     assert receiver.received == []
 
 

@@ -54,13 +54,13 @@ IMAGES_FOLDER = "images"
 async def open_service(
     settings: Settings, *, engine: Engine | None = None, clock: Clock = time.time, resolve: Resolve = resolve
 ) -> AsyncIterator[Service]:
-    """Open the data folder and run the service while the context lasts.
+    """Open the data folder and run the service until the context exits.
 
-    engine: in place of the local one. resolve: looks up the host names of webhook URLs. Raises `StoreLocked`,
+    engine: replaces the local engine. resolve: resolves the host names of webhook URLs. Raises `StoreLocked`,
     `StoreError`, `WeightsError` or `SettingsError`.
     """
     if engine is None:
-        # Imports torch, which no other command needs.
+        # Imported here because it loads torch, which the other commands do not need.
         from allaprima.engine.build import build_engine
 
         engine = build_engine(settings.engine)
@@ -74,7 +74,7 @@ async def open_service(
 
 @dataclass(frozen=True, slots=True)
 class _Stores:
-    """Everything that survives a restart."""
+    """The repositories of the data folder that the jobs need."""
 
     jobs: JobRepository
     transitions: JobTransitions

@@ -18,13 +18,13 @@ SUFFIXES = {
     ".webp": ImageFormat.WEBP,
 }
 
-#: Longest text that is read as a size; Python reads no numbers of thousands of digits.
+#: Longest accepted text of a size, because Python refuses to parse numbers with thousands of digits.
 MAX_SIZE_CHARACTERS = 40
 
 
 @dataclass(frozen=True, slots=True)
 class GenerateArguments:
-    """The arguments of `allaprima generate`: a request, and where its images are written."""
+    """The arguments of `allaprima generate`: the request and its output file."""
 
     request: GenerationRequest
     output: Path
@@ -33,7 +33,7 @@ class GenerateArguments:
     def parse(
         cls, prompt: str, *, output: Path, size: str, steps: int, seed: int | None, count: int
     ) -> "GenerateArguments":
-        """Return the arguments of a command line. Raises `InvalidRequest` naming every option at fault."""
+        """Return the parsed arguments. Raises `InvalidRequest`, which names every invalid option."""
         problems = []
         image_format = SUFFIXES.get(output.suffix.lower())
         if image_format is None:
@@ -60,7 +60,7 @@ class GenerateArguments:
         return cls(request, output)
 
     def path(self, index: int) -> Path:
-        """Return the file of an image: the output itself, or with the index in its name when there are several."""
+        """Return the file of an image. The index from 0 is part of its name if there are several images."""
         if self.request.count == 1:
             return self.output
         return self.output.with_stem(f"{self.output.stem}-{index}")

@@ -1,4 +1,4 @@
-"""Generates images in this process and writes them to files."""
+"""Generates images in this process, and writes them to files."""
 
 import logging
 from pathlib import Path
@@ -20,12 +20,12 @@ from allaprima.weights.paths import default_folder, find_path
 
 
 def generate_files(arguments: GenerateArguments, model: str, settings: EngineSettings, console: Console) -> list[Path]:
-    """Generate with a progress bar and write the files; return their paths.
+    """Generate images with a progress bar and write the files; return their paths.
 
     Raises `WeightsError` for a model that can't be used, `SettingsError` for a device that this machine lacks, and
     `InvalidRequest` for an output that can't be written.
     """
-    # Steps of loading that take minutes are logged at INFO.
+    # Loading a model can take minutes; its progress is logged at INFO.
     logging.basicConfig(format="%(message)s")
     logging.getLogger("allaprima.weights").setLevel(logging.INFO)
     prepare_device(settings)
@@ -54,5 +54,5 @@ def _write(image: GeneratedImage, path: Path, console: Console) -> Path:
     except OSError as exc:
         raise InvalidRequest(FieldProblem("--output", f"{path} can't be written: {exc.strerror}")) from exc
     if image.is_flagged:
-        console.print(f"note: {path} is black, since the safety checker withheld the image", markup=False)
+        console.print(f"note: {path} is black, because the safety checker withheld the image", markup=False)
     return path

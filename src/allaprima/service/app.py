@@ -1,4 +1,4 @@
-"""All use cases in one value, as the front doors receive them."""
+"""The containers of the use cases that the HTTP API and the command line use."""
 
 from dataclasses import dataclass
 
@@ -39,19 +39,19 @@ class Service:
     lifecycle: Lifecycle
     clock: Clock
     metrics: Metrics
-    #: Repositories that the front doors read without a rule of the service between.
+    #: Repositories that the API reads directly, because no further rule applies.
     job_records: JobRepository
     ledger: LedgerRepository
     usage: UsageRepository
-    #: The key created because the store was empty; shown once by the command that opened the service.
+    #: The key that was created because the store had none, to be printed once; else None.
     first_key: str | None
 
     @property
     def keys(self) -> ApiKeyService:
-        """API keys."""
+        """The API keys."""
         return self.operator.keys
 
     @property
     def accounts(self) -> AccountRepository:
-        """Account records."""
+        """The records of accounts."""
         return self.operator.account_records

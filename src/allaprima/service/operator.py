@@ -9,7 +9,7 @@ from allaprima.store.accounts import AccountRepository
 
 @dataclass(frozen=True, slots=True)
 class OperatorService:
-    """What an operator does to a data folder."""
+    """The operator's use cases on one data folder."""
 
     accounts: AccountService
     keys: ApiKeyService

@@ -17,9 +17,9 @@ async def test_new_account_is_empty_and_found_by_id_and_name(service: Service) -
 async def test_ambiguous_or_unknown_name_finds_no_account(service: Service) -> None:
     accounts = service.operator.accounts
     made = [await accounts.create("acme") for _ in range(2)]
-    with pytest.raises(AccountNotFound, match="more than one account is called acme"):
+    with pytest.raises(AccountNotFound, match="several accounts have the name acme"):
         await accounts.find("acme")
-    with pytest.raises(AccountNotFound, match="no account is called other"):
+    with pytest.raises(AccountNotFound, match="no account has the id or name other"):
         await accounts.find("other")
     assert await accounts.find(made[1].id) == made[1]
 

@@ -54,5 +54,5 @@ def test_price_can_be_set_by_id_or_alias() -> None:
 
 
 def test_price_of_unknown_model_is_refused() -> None:
-    with pytest.raises(SettingsError, match=r"billing\.prices: there is no model 'flux/dev'; known are allaprima"):
+    with pytest.raises(SettingsError, match=r"billing\.prices: unknown model 'flux/dev'; known are allaprima"):
         Prices.for_models({"flux/dev": Price()}, FakeEngine())

@@ -33,7 +33,7 @@ def test_idle_key_may_use_whole_limit_at_once() -> None:
     assert [rates.take("a") for _ in range(5)] == [
         RateStatus(5, remaining, pytest.approx((5 - remaining) * 12)) for remaining in (4, 3, 2, 1, 0)
     ]
-    with pytest.raises(RateLimited, match="5 requests a minute") as refused:
+    with pytest.raises(RateLimited, match="5 requests per minute") as refused:
         rates.take("a")
     assert refused.value.retry_after_s == pytest.approx(12)
     assert refused.value.limit == 5

@@ -14,7 +14,7 @@ from allaprima.domain.idempotency import IdempotencyClaim
 from allaprima.domain.jobs import JobOptions, JobState
 from allaprima.errors import Draining, IdempotencyMismatch, InvalidRequest, OutOfCredits, ScopeMissing
 from allaprima.service.app import Service
-from allaprima.service.jobs.throughput import FIRST_GUESS_S
+from allaprima.service.jobs.throughput import INITIAL_ESTIMATE_S
 from tests.fakes import FakeClock, FakeEngine, open_service
 from tests.service.jobs.submitting import REQUEST, finish, rows, states, submission, submit
 
@@ -150,7 +150,7 @@ async def test_estimate_has_cost_and_time_without_job(tmp_path: Path, engine: Fa
         owner = (await service.keys.all())[0]
         found = await service.admission.estimate(submission(owner, REQUEST.changed(count=3, prompt=LONG_PROMPT)))
         assert (found.tokens, found.max_tokens, found.credits) == (12, 10, 3 * CREDITS)
-        assert (found.seconds, found.predicted_start) == (FIRST_GUESS_S, clock.now)
+        assert (found.seconds, found.predicted_start) == (INITIAL_ESTIMATE_S, clock.now)
     assert (states(tmp_path), engine.requests) == ([], {})
 
 
@@ -163,5 +163,5 @@ async def test_estimate_includes_jobs_in_queue(
     await engine.until_held(2)
     found = await service.admission.estimate(submission(owner))
     start_in_s = found.predicted_start - clock.now
-    assert 4 * FIRST_GUESS_S < start_in_s <= 5 * FIRST_GUESS_S
+    assert 4 * INITIAL_ESTIMATE_S < start_in_s <= 5 * INITIAL_ESTIMATE_S
     engine.release()

@@ -52,7 +52,7 @@ async def test_job_can_be_cancelled_at_any_point_of_lease(service: Service, owne
 async def test_job_that_engine_stops_late_is_returned_running(
     service: Service, owner: ApiKey, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cancellation, "CONFIRM_S", 0.01)
+    monkeypatch.setattr(cancellation, "CONFIRM_TIMEOUT_S", 0.01)
     engine.hold()
     engine.ignores_cancel = True
     job = await submit(service, owner)

@@ -36,7 +36,7 @@ def eta(clock: FakeClock) -> Eta:
 
 
 def test_idle_engine_starts_job_at_once(eta: Eta) -> None:
-    assert (eta.start_in(0, 0.0), eta.room_in()) == (0.0, 0.0)
+    assert (eta.start_in(0, 0.0), eta.next_slot_in()) == (0.0, 0.0)
 
 
 def test_running_job_needs_rest_of_its_estimate(eta: Eta, clock: FakeClock) -> None:
@@ -44,7 +44,7 @@ def test_running_job_needs_rest_of_its_estimate(eta: Eta, clock: FakeClock) -> N
     eta.started(job("a"))
     clock.now += 0.5
     assert eta.finish_in("a") == pytest.approx(1.5)
-    assert eta.room_in() == pytest.approx(1.5)
+    assert eta.next_slot_in() == pytest.approx(1.5)
 
 
 def test_job_over_its_estimate_is_nearly_done(eta: Eta, clock: FakeClock) -> None:
@@ -135,7 +135,7 @@ def test_next_job_leaves_queue_when_result_is_stored(eta: Eta, clock: FakeClock)
     eta.submitted(job("a"))
     eta.started(job("a"))
     clock.now += 1.0
-    assert eta.room_in() == pytest.approx(1.25)
+    assert eta.next_slot_in() == pytest.approx(1.25)
     eta.released("a")
     assert eta.start_in(0, 0.0) == 0.0
 

@@ -6,7 +6,7 @@ from allaprima.domain.accounts import ApiKey
 from allaprima.domain.events import Event, EventType
 from allaprima.domain.jobs import Priority, QueuePosition
 from allaprima.service.app import Service
-from allaprima.service.jobs.throughput import FIRST_GUESS_S
+from allaprima.service.jobs.throughput import INITIAL_ESTIMATE_S
 from tests.fakes import FakeClock, FakeEngine
 from tests.service.jobs.submitting import LEASED, LIMIT_S, finish, submit
 
@@ -21,11 +21,12 @@ async def test_queued_jobs_have_consecutive_positions_and_times(
     assert [position.queue_position for position in found] == [1, 2, 3]
     for position in found:
         assert position.predicted_start is not None
-        assert position.predicted_finish == position.predicted_start + FIRST_GUESS_S
+        assert position.predicted_finish == position.predicted_start + INITIAL_ESTIMATE_S
     starts = [position.predicted_start - clock.now for position in found if position.predicted_start]
     # The estimate of the two leased jobs may have decreased a little.
     assert all(
-        abs(start - FIRST_GUESS_S * count) < FIRST_GUESS_S for start, count in zip(starts, (2, 3, 4), strict=True)
+        abs(start - INITIAL_ESTIMATE_S * count) < INITIAL_ESTIMATE_S
+        for start, count in zip(starts, (2, 3, 4), strict=True)
     )
     engine.release()
 
@@ -51,7 +52,7 @@ async def test_running_job_has_start_and_predicted_finish(
     position = await service.jobs.positions.of(await service.jobs.get(owner.account_id, job.id))
     assert (position.queue_position, position.predicted_start) == (None, clock.now)
     assert position.predicted_finish is not None
-    assert clock.now < position.predicted_finish <= clock.now + FIRST_GUESS_S
+    assert clock.now < position.predicted_finish <= clock.now + INITIAL_ESTIMATE_S
     engine.release()
 
 

@@ -3,14 +3,14 @@
 import pytest
 
 from allaprima.domain.generation import GenerationRequest, Timings
-from allaprima.service.jobs.throughput import FIRST_GUESS_S, Throughput
+from allaprima.service.jobs.throughput import INITIAL_ESTIMATE_S, Throughput
 
 REQUEST = GenerationRequest(prompt="a boat", seed=7, model="allaprima/sketch", width=512, height=512, steps=4)
 TIMINGS = Timings(text=0.1, steps=(0.5,) * 4, decode=0.2, safety=0.05, encode=0.05)
 
 
 def test_first_estimate_is_constant() -> None:
-    assert Throughput().seconds(REQUEST) == FIRST_GUESS_S
+    assert Throughput().seconds(REQUEST) == INITIAL_ESTIMATE_S
 
 
 def test_estimate_is_time_of_equal_request() -> None:
@@ -57,4 +57,4 @@ def test_estimates_follow_change_of_speed() -> None:
 def test_each_model_is_measured_separately() -> None:
     throughput = Throughput()
     throughput.observe(REQUEST, TIMINGS, whole_s=2.5)
-    assert throughput.seconds(REQUEST.changed(model="flux/schnell")) == FIRST_GUESS_S
+    assert throughput.seconds(REQUEST.changed(model="flux/schnell")) == INITIAL_ESTIMATE_S
