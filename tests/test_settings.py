@@ -142,7 +142,8 @@ def test_every_unknown_variable_is_named_at_once(monkeypatch: pytest.MonkeyPatch
         load_settings()
 
 
-def test_a_clients_key_may_lie_beside_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_address_and_the_key_of_a_client_are_no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALLAPRIMA_URL", "http://127.0.0.1:8000")
     monkeypatch.setenv("ALLAPRIMA_KEY", "ap_" + "0" * 36)
     assert load_settings() == Settings()
 
