@@ -31,7 +31,7 @@ class Receiver(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         """Handle one delivery."""
-        body = self.rfile.read(int(self.headers["Content-Length"]))
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         try:
             event = self.webhook.verify(body, dict(self.headers))
         # A malformed signature is a ValueError.
