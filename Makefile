@@ -57,7 +57,7 @@ bench: $(VENV)/.dev ## measure speed, overhead and memory on this machine
 	$(BIN)/python bench/service.py
 	$(BIN)/python bench/image.py
 
-bench-kernels: $(VENV)/.dev ## measure the CPU kernels beside bare products
+bench-kernels: $(VENV)/.dev ## measure the CPU kernels against bare matrix products
 	$(BIN)/python bench/kernels.py
 
 bench-peers: $(VENV)/.dev ## compare with diffusers, OpenVINO and stable-diffusion.cpp: half an hour, 20 GB of memory
@@ -67,10 +67,10 @@ bench-peers: $(VENV)/.dev ## compare with diffusers, OpenVINO and stable-diffusi
 bench-precisions: $(VENV)/.dev ## measure what each precision costs in quality
 	$(BIN)/python bench/precisions.py
 
-bench-gpu: $(VENV)/.dev ## measure what a GPU makes of both models (needs one)
+bench-gpu: $(VENV)/.dev ## measure both models on a GPU
 	$(BIN)/python bench/gpu.py
 
-bench-full-size: $(VENV)/.dev ## load and paint with FLUX.1's sizes: 51 GB of disk, half an hour
+bench-full-size: $(VENV)/.dev ## load FLUX.1's sizes and generate with them: 51 GB of disk, half an hour
 	$(BIN)/python bench/full_size.py --layout bf16
 	$(BIN)/python bench/full_size.py --layout fp8
 	$(BIN)/python bench/decode.py

@@ -142,7 +142,8 @@ def test_refusal_names_every_unknown_variable(monkeypatch: pytest.MonkeyPatch) -
         load_settings()
 
 
-def test_client_api_key_variable_is_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_client_address_and_api_key_variables_are_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALLAPRIMA_URL", "http://127.0.0.1:8000")
     monkeypatch.setenv("ALLAPRIMA_KEY", "ap_" + "0" * 36)
     assert load_settings() == Settings()
 

@@ -179,8 +179,8 @@ def load_settings(**groups: dict[str, Any]) -> Settings:
         for name, field in (info.annotation.model_fields if info.annotation else {}).items()
     }
     stray = [name for name in os.environ if name.upper().startswith(PREFIX) and name.upper() not in known]
-    # Two other variables have the prefix: a client's API key, and the choice of the kernels.
-    stray = [name for name in stray if name.upper() not in (f"{PREFIX}KEY", f"{PREFIX}KERNELS")]
+    # Three other variables have the prefix: a client's address and API key, and the choice of the kernels.
+    stray = [name for name in stray if name.upper() not in (f"{PREFIX}URL", f"{PREFIX}KEY", f"{PREFIX}KERNELS")]
     if stray:
         raise SettingsError(f"unknown setting {', '.join(sorted(stray))}; known are {', '.join(sorted(known))}")
     for kind, example in ((tuple, 'list, such as ["a", "b"]'), (dict, 'object, such as {"a": {}}')):

@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import text
-from store.sqlite_file import write_empty_database
 
 from allaprima.domain.ports import ObjectStore
 from allaprima.store.database import Database
 from allaprima.store.objects.local import LocalObjectStore
 from allaprima.store.sqlite import open_sqlite
+from tests.store.sqlite_file import write_empty_database
 
 
 async def open_migrated_sqlite(folder: Path) -> Database:

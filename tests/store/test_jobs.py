@@ -1,13 +1,12 @@
 """Jobs, read."""
 
-from store.backends import run
-from store.factories import new_job
-
 from allaprima.domain.accounts import ApiKey
 from allaprima.domain.jobs import JobFilter
 from allaprima.store.database import Database
 from allaprima.store.job_transitions import JobTransitions
 from allaprima.store.jobs import JobRepository
+from tests.store.backends import run
+from tests.store.factories import new_job
 
 
 async def test_unreadable_row_does_not_shorten_a_page(database: Database, owner: ApiKey) -> None:
