@@ -2,7 +2,7 @@
 
 Each part of FLUX.1 is timed for all engines in one run: every engine has a process of its own, keeps its weights, and
 the runs are interleaved, one engine at a time; stable-diffusion.cpp's come behind the others', since together they do
-not fit into 24 GB. Prints the medians and their ratios as a table in Markdown, and draws `docs/peers.svg`.
+not fit into 24 GB. Prints the medians and their ratios as a table in Markdown, and draws `docs/benchmarks/peers.svg`.
 `pip install -e '.[test,bench,peers]'` installs what it compares; what is not installed is left out in words. Takes
 about half an hour, 20 GB of memory and 5 GB of disk (`build/peers`).
 """
@@ -83,7 +83,7 @@ def main() -> None:
         found[part] = measure(part, options.rounds)
         print_table(part, found[part])
     if not options.part:
-        draw(found, Path("docs/peers.svg"))
+        draw(found, Path("docs/benchmarks/peers.svg"))
 
 
 def measure(part: str, rounds: int) -> dict[str, float]:

@@ -1,7 +1,7 @@
 """`python -m training`: train the built-in model from nothing, in four fits.
 
 Each fit runs for the given minutes and keeps its state in the work folder, so the same command resumes an interrupted
-run. Documented in `docs/training.md`.
+run. Documented in `docs/explanation/training.md`.
 """
 
 import argparse
