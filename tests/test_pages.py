@@ -20,7 +20,7 @@ from allaprima.metrics import Metrics
 ROOT = Path(__file__).parent.parent
 PACKAGE = Path(allaprima.__file__).parent
 DOCS = ROOT / "docs"
-PAGES = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("examples/*.md"), *DOCS.rglob("*.md")])
 #: Errors that no HTTP client gets: they end a command or keep a server from starting.
 NOT_OVER_HTTP = (errors.WeightsError, errors.SettingsError, errors.StoreLocked, errors.StoreUnreachable)
 #: Left out of a source distribution.

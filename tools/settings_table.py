@@ -1,4 +1,4 @@
-"""Write docs/reference/settings.md from the settings' own fields; with --check, fail when the page is stale."""
+"""Write docs/reference/settings.md from the fields of the settings; with --check, fail if the page is stale."""
 
 import argparse
 import json
@@ -10,10 +10,9 @@ from allaprima.settings import PREFIX, Settings
 PAGE = Path(__file__).parent.parent / "docs" / "reference" / "settings.md"
 HEAD = """# Settings
 
-Settings are environment variables. An option of the [command line](cli.md) goes before its variable, and a variable
-before its default. A variable that starts with `ALLAPRIMA_` and is not in these tables is refused, except
-`ALLAPRIMA_KEY`, which clients use, and `ALLAPRIMA_KERNELS`, which is for developers. Lists and objects are JSON, such
-as `["10.0.0.0/8"]`. This page is written by `python tools/settings_table.py`.
+The server reads its settings from environment variables; an option of the command line takes precedence. A variable
+that starts with `ALLAPRIMA_` and is in no table is refused, except `ALLAPRIMA_URL` and `ALLAPRIMA_KEY`, which clients
+read, and `ALLAPRIMA_KERNELS`. Lists are JSON, such as `["10.0.0.0/8"]`. (Written by `python tools/settings_table.py`.)
 """
 
 
