@@ -2,7 +2,7 @@
 
 Each part of FLUX.1 is timed for all engines: every engine has a process of its own, which keeps its weights in memory,
 and the runs are interleaved, one engine at a time. stable-diffusion.cpp is timed after the others, since together they
-do not fit into 24 GB. Prints the medians and their ratios as a table in Markdown, and draws `docs/peers.svg`.
+do not fit into 24 GB. Prints the medians and their ratios as a table in Markdown, and draws `docs/benchmarks/peers.svg`.
 
 The files that OpenVINO and stable-diffusion.cpp load are converted first, each in a process of its own that ends before
 any engine is loaded, and kept in `build/peers` (12 GB of disk). `pip install -e '.[test,bench,peers]'` installs
@@ -97,7 +97,7 @@ def main() -> None:
         found[part] = measure(part, options.rounds)
         print_table(part, found[part])
     if not options.part:
-        draw(found, Path("docs/peers.svg"))
+        draw(found, Path("docs/benchmarks/peers.svg"))
 
 
 def measure(part: str, rounds: int) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""Write docs/settings.md from the fields of the settings; with --check, fail if the page is stale."""
+"""Write docs/reference/settings.md from the fields of the settings; with --check, fail if the page is stale."""
 
 import argparse
 import json
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from allaprima.settings import PREFIX, Settings
 
-PAGE = Path(__file__).parent.parent / "docs" / "settings.md"
+PAGE = Path(__file__).parent.parent / "docs" / "reference" / "settings.md"
 HEAD = """# Settings
 
 The server reads its settings from environment variables; an option of the command line takes precedence. A variable

@@ -1,7 +1,7 @@
 """`python -m training`: train the built-in model from random weights, in four fits.
 
 Each fit runs for the given minutes and saves checkpoints in the work folder, so the same command resumes an interrupted
-run. See `docs/training.md`.
+run. See `docs/explanation/training.md`.
 """
 
 import argparse
