@@ -2,7 +2,8 @@
 
 Each part of FLUX.1 is timed for all engines: every engine has a process of its own, which keeps its weights in memory,
 and the runs are interleaved, one engine at a time. stable-diffusion.cpp is timed after the others, since together they
-do not fit into 24 GB. Prints the medians and their ratios as a table in Markdown, and draws `docs/benchmarks/peers.svg`.
+do not fit into 24 GB. Prints the medians and their ratios as a table in Markdown, and draws
+`docs/benchmarks/peers.svg`.
 
 The files that OpenVINO and stable-diffusion.cpp load are converted first, each in a process of its own that ends before
 any engine is loaded, and kept in `build/peers` (12 GB of disk). `pip install -e '.[test,bench,peers]'` installs

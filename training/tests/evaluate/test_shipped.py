@@ -13,7 +13,8 @@ from training.evaluate.score import IMAGE_PX, autoencoder_psnr
 
 #: Every sixth prompt is used, with one seed.
 EVERY = 6
-#: Least share of right images: the share in the whole benchmark (docs/explanation/sketch.md) minus the deviation of 17 prompts.
+#: Least share of right images: the share in the whole benchmark (docs/explanation/sketch.md) minus the deviation of
+#: 17 prompts.
 LEAST = dict.fromkeys(ALL_CATEGORIES, 0.8)
 
 
