@@ -7,7 +7,7 @@ DATA ?= data
 PORT ?= 8000
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test prove load check format bench bench-kernels bench-peers bench-precisions bench-gpu bench-full-size bench-playground sketch sketch-suite sheet screenshots clean
+.PHONY: help install run test test-all prove load check format bench bench-kernels bench-peers bench-precisions bench-gpu bench-full-size bench-playground sketch sketch-suite sheet screenshots clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -29,8 +29,12 @@ install: $(VENV)/.run ## set up what running needs
 run: $(VENV)/.run ## serve, and generate a first image through the API
 	$(BIN)/python tools/first_image.py --data-dir $(DATA) --port $(PORT)
 
-test: $(VENV)/.dev check ## check the code, then run every test
+test: $(VENV)/.dev check ## check the code, then run all tests that protect users
 	OMP_WAIT_POLICY=passive $(BIN)/pytest --numprocesses auto --dist loadfile
+
+test-all: $(VENV)/.dev check ## as test, with the trainer's tests, the sanitizers and the stress tests at full length: an hour
+	OMP_WAIT_POLICY=passive $(BIN)/pytest -m '' --numprocesses auto --dist loadfile tests training/tests
+	$(BIN)/pytest tests/stress --full --timeout 7200
 
 prove: $(VENV)/.dev ## run the stress tests of the service at full length: half an hour
 	$(BIN)/pytest tests/stress --full --timeout 7200
@@ -53,7 +57,7 @@ bench: $(VENV)/.dev ## measure speed, overhead and memory on this machine
 	$(BIN)/python bench/service.py
 	$(BIN)/python bench/image.py
 
-bench-kernels: $(VENV)/.dev ## measure the CPU kernels beside bare products
+bench-kernels: $(VENV)/.dev ## measure the CPU kernels against bare matrix products
 	$(BIN)/python bench/kernels.py
 
 bench-peers: $(VENV)/.dev ## compare with diffusers, OpenVINO and stable-diffusion.cpp: half an hour, 20 GB of memory
@@ -63,10 +67,10 @@ bench-peers: $(VENV)/.dev ## compare with diffusers, OpenVINO and stable-diffusi
 bench-precisions: $(VENV)/.dev ## measure what each precision costs in quality
 	$(BIN)/python bench/precisions.py
 
-bench-gpu: $(VENV)/.dev ## measure what a GPU makes of both models (needs one)
+bench-gpu: $(VENV)/.dev ## measure both models on a GPU
 	$(BIN)/python bench/gpu.py
 
-bench-full-size: $(VENV)/.dev ## load and paint with FLUX.1's sizes: 51 GB of disk, half an hour
+bench-full-size: $(VENV)/.dev ## load FLUX.1's sizes and generate with them: 51 GB of disk, half an hour
 	$(BIN)/python bench/full_size.py --layout bf16
 	$(BIN)/python bench/full_size.py --layout fp8
 	$(BIN)/python bench/decode.py

@@ -1,11 +1,11 @@
-"""Requests of several clients: in one batch, concurrently, or one after another? The engine does what is fastest.
+"""Throughput of requests of several clients: in one batch, concurrently, or one after another.
 
-Prints three tables in Markdown, with machine and date, of medians of interleaved runs. Takes about two minutes.
+Prints three tables in Markdown with machine and date: medians of interleaved runs. Takes about two minutes.
 
 - A step of the built-in model for several images, in one batch or one by one, and whether the images' bits are equal.
 - Whole images of the built-in model (text, steps, decode, safety, PNG), one after another on all cores, or
-  concurrently with one core each; the files are equal.
-- A call of FLUX.1's transformer with fewer blocks, one after another on all cores, or concurrently with one core each.
+  concurrently on one core each; both give the same files.
+- A call of FLUX.1's transformer with fewer blocks, one after another on all cores, or concurrently on one core each.
 """
 
 import datetime as dt
@@ -60,7 +60,7 @@ def main() -> None:
 
 
 def compare(name: str, work: Work, count: int, rounds: int, cores: int) -> None:
-    """Print the throughput of both ways, measured in alternation."""
+    """Print the throughput of both ways, measured alternately."""
     ways = (sequential, concurrent)
     seconds: tuple[list[float], list[float]] = ([], [])
     for way in ways:
@@ -90,7 +90,7 @@ def concurrent(work: Work, count: int, cores: int) -> tuple[float, list[object]]
 
 @torch.inference_mode()
 def batched_steps() -> None:
-    """Print what batching gains in a step."""
+    """Print the seconds of a step for several images, one by one and in a batch."""
     pipeline = Pipeline(open_model(sketch_folder()).load(), "cpu")
     transformer = pipeline.model.networks.transformer
     conditioning = pipeline.encode("a red apple", never_cancelled)

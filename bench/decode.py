@@ -1,6 +1,6 @@
 """Measures the autoencoder's tiled decode: its difference from an untiled decode at 1024x768, and its peak memory.
 
-The networks have FLUX.1's sizes and random weights. The tiled decode is compared with the same decoder in one tile, and
+The networks have FLUX.1's sizes and random weights. The tiled decode is compared with the same decode in one tile, and
 with torch's own layers. Memory is the peak resident memory of a fresh process, torch included. Takes some minutes.
 """
 

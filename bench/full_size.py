@@ -1,9 +1,10 @@
-"""A full-size FLUX.1 [schnell] on this machine: seconds and peak memory of loading it and of painting four pictures.
+"""A full-size FLUX.1 [schnell] on this machine: seconds and peak memory of loading it and of generating four images.
 
-The checkpoint is made here, of random numbers in the published sizes, tensor by tensor, in the layout that is asked
-for; it shows what a real one takes, and paints nothing. Then `allaprima serve --model` loads it in a fresh process, in
-int8, and paints four new prompts through the API; a second server starts from what the first one packed. Prints a table
-in Markdown with machine and date. Takes about a quarter of an hour, and the disk that it says.
+The script writes a checkpoint of random numbers in the published sizes, in the layout of `--layout`: its speed and
+memory are those of the real one, its images are noise. Then `allaprima serve --model` loads it in a new process, in
+int8, and generates images of four new prompts through the API; a second server starts from the weights that the first
+one packed. Prints a table in Markdown with machine and date. Takes about a quarter of an hour; a message states the
+disk space that is missing.
 """
 
 import argparse
@@ -37,24 +38,26 @@ PHASES = {
     "first": "first step, modulations included",
     "step": "further step",
     "decode": "decode",
-    "whole": "whole picture",
+    "whole": "whole image",
 }
 GIB = 2**30
 Shape = tuple[int, ...]
-#: Values at the middles of 256 equally likely parts of the normal distribution: a random byte picks one.
+#: The normal distribution's values at the middles of 256 equally likely intervals: a random byte is an index.
 NORMAL = torch.erfinv((2 * torch.arange(256) + 1) / 256 - 1) * 2**0.5
 RNG = np.random.Generator(np.random.SFC64(0))
 
 
 def main() -> None:
-    """Make the checkpoint, measure, and print."""
+    """Write the checkpoint, measure, and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--layout", choices=sorted(LAYOUTS), required=True)
-    parser.add_argument("--folder", type=Path, default=Path("build/full-size"), help="where to make it")
-    parser.add_argument("--size", action="append", help="of the pictures; 512x512 and 256x256 if none is named")
-    parser.add_argument("--pictures", type=int, choices=range(1, 5), default=4, help="of each size, with new prompts")
+    parser.add_argument("--folder", type=Path, default=Path("build/full-size"), help="where to write it")
+    parser.add_argument("--size", action="append", help="size of the images; 512x512 and 256x256 by default")
+    parser.add_argument(
+        "--images", type=int, choices=range(1, 5), default=4, help="images of each size, of new prompts"
+    )
     parser.add_argument("--precision", choices=["int8", "int8wo", "int4wo"], default="int8")
-    parser.add_argument("--keep", action="store_true", help="leave the checkpoint and its packed form there")
+    parser.add_argument("--keep", action="store_true", help="keep the checkpoint and its packed weights")
     options = parser.parse_args()
     folder: Path = options.folder / options.layout
     write, nbytes = LAYOUTS[options.layout]
@@ -63,27 +66,29 @@ def main() -> None:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         check_disk(folder, nbytes + footprint(SCHNELL, precision).whole)
-        with said(f"making {nbytes / GIB:.1f} GiB of {options.layout}"):
+        with timed(f"writing {nbytes / GIB:.1f} GiB of {options.layout}"):
             write(folder)
             write_tokenizers(folder)
         (folder / "done").touch()
     print(f"{cpu_name()}, {os.cpu_count()} cores, torch {torch.__version__}, {dt.datetime.now(dt.UTC):%Y-%m-%d}")
     print(f"\n{options.layout} read as {precision}, {STEPS} steps\n\n| figure | value |\n|---|---|")
-    measure(folder, precision, options.size or ["512x512", "256x256"], PROMPTS[: options.pictures])
+    measure(folder, precision, options.size or ["512x512", "256x256"], PROMPTS[: options.images])
     if not options.keep:
         shutil.rmtree(folder)
 
 
 def check_disk(folder: Path, needed: int) -> None:
-    """Refuse in words when the disk is too small."""
+    """Exit with a message if less than `needed` bytes are free."""
     free = shutil.disk_usage(folder).free
     if free < needed:
-        raise SystemExit(f"{folder} has {free / GIB:.1f} GiB free; checkpoint and packed form take {needed / GIB:.1f}")
+        raise SystemExit(
+            f"{folder} has {free / GIB:.1f} GiB free; checkpoint and packed weights take {needed / GIB:.1f}"
+        )
 
 
 @contextmanager
-def said(what: str) -> Iterator[None]:
-    """Say what is being done, and how long it took."""
+def timed(what: str) -> Iterator[None]:
+    """Print the seconds of the block."""
     started = time.perf_counter()
     yield
     print(f"{what}: {time.perf_counter() - started:.0f} s\n")
@@ -93,9 +98,9 @@ def said(what: str) -> Iterator[None]:
 
 
 def measure(folder: Path, precision: Precision, sizes: list[str], words: Sequence[str]) -> None:
-    """Start the server twice and print what it took."""
-    for made in ("data", "again", "weights"):
-        shutil.rmtree(folder / made, ignore_errors=True)
+    """Start the server twice; print seconds and memory."""
+    for name in ("data", "again", "weights"):
+        shutil.rmtree(folder / name, ignore_errors=True)
     os.environ |= {"ALLAPRIMA_SERVER__WAIT_S": "3600", "ALLAPRIMA_ENGINE__WEIGHTS_DIR": str(folder / "weights")}
     options = ("--model", str(folder), "--precision", precision)
     started = time.perf_counter()
@@ -104,24 +109,24 @@ def measure(folder: Path, precision: Precision, sizes: list[str], words: Sequenc
         print(f"| peak memory so far, GB | {peak_gb(process.pid):.1f} |", flush=True)
         client = httpx2.Client(base_url=address, headers={"authorization": f"Bearer {key}"}, timeout=3600)
         for i, size in enumerate(sizes):
-            # New to the server, and of as many tokens.
+            # Prompts of each size are new to the server, which caches the embeddings of encoded ones.
             prompts = [f"{prompt} {'again ' * i}".strip() for prompt in words]
-            answers = [paint(client, prompt, size, seed) for seed, prompt in enumerate(prompts)]
+            answers = [generate(client, prompt, size, seed) for seed, prompt in enumerate(prompts)]
             for name in ("text", "first", "step", "decode", "whole"):
                 seconds = statistics.median(answer[name] for answer in answers)
                 print(
                     f"| {size}, {PHASES[name]}, s, median of {len(prompts)} new prompts | {seconds:.1f} |", flush=True
                 )
-            known = paint(client, prompts[0], size, 77)
-            print(f"| {size}, whole picture of a prompt that was read before, s | {known['whole']:.1f} |", flush=True)
-        print(f"| peak memory from load to the last picture, GB | {peak_gb(process.pid):.1f} |", flush=True)
+            known = generate(client, prompts[0], size, 77)
+            print(f"| {size}, whole image of a prompt that was encoded before, s | {known['whole']:.1f} |", flush=True)
+        print(f"| peak memory from load to the last image, GB | {peak_gb(process.pid):.1f} |", flush=True)
     started = time.perf_counter()
     with server(folder / "again", *options):
         print(f"| second start, s | {time.perf_counter() - started:.1f} |", flush=True)
 
 
-def paint(client: httpx2.Client, prompt: str, size: str, seed: int) -> dict[str, float]:
-    """Paint one picture; return the seconds of its phases."""
+def generate(client: httpx2.Client, prompt: str, size: str, seed: int) -> dict[str, float]:
+    """Generate one image; return the seconds of its phases."""
     width, height = map(int, size.split("x"))
     body = {"prompt": prompt, "model": "flux/schnell", "image_size": {"width": width, "height": height}, "seed": seed}
     started = time.perf_counter()
@@ -129,7 +134,7 @@ def paint(client: httpx2.Client, prompt: str, size: str, seed: int) -> dict[str,
     whole = time.perf_counter() - started
     answer: dict[str, Any] = response.raise_for_status().json()
     if answer["meta"]["model"] != "flux/schnell":
-        raise SystemExit(f"painted by {answer['meta']['model']}, not by the checkpoint")
+        raise SystemExit(f"generated by {answer['meta']['model']}, not by the checkpoint")
     timings = answer["timings"]
     first, *steps = timings["steps"]
     return {"whole": whole, "first": first, "step": statistics.median(steps)} | {
@@ -142,11 +147,11 @@ def peak_gb(pid: int) -> float:
     return peak_mib(pid) * 2**20 / 1e9
 
 
-# Making ---------------------------------------------------------------------------------------------------------------
+# Writing the checkpoint -----------------------------------------------------------------------------------------------
 
 
 def shapes_of(part: str) -> dict[str, Shape]:
-    """Return one network's tensors under our names."""
+    """Return the shapes of one network's tensors, by our names."""
     network = build_networks(SCHNELL, Precision.BF16).get_submodule(part)
     return {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
 
@@ -159,7 +164,7 @@ def spread(name: str, shape: Shape) -> tuple[float, float]:
 
 
 def random(name: str, shape: Shape, dtype: torch.dtype) -> NDArray[Any]:
-    """Return random numbers of a dtype, as bytes or as pairs of bytes."""
+    """Return random numbers of a dtype, viewed as integers of its size."""
     mean, deviation = spread(name, shape)
     table = (NORMAL * deviation + mean).to(dtype)
     raw = table.view({1: torch.uint8, 2: torch.int16, 4: torch.int32}[dtype.itemsize]).numpy()
@@ -168,9 +173,9 @@ def random(name: str, shape: Shape, dtype: torch.dtype) -> NDArray[Any]:
 
 
 def write_safetensors(path: Path, tensors: dict[str, Shape], dtype_of: Callable[[str], torch.dtype]) -> None:
-    """Write random tensors one after another: the library's own writer wants them all in memory.
+    """Write random tensors one after another: the library's own writer needs all of them in memory.
 
-    dtype_of: in which dtype a tensor is stored, by its name.
+    dtype_of: the dtype in which a tensor is stored, by its name.
     """
     names = {torch.float8_e4m3fn: "F8_E4M3", torch.bfloat16: "BF16", torch.float32: "F32", torch.float16: "F16"}
     header, end = {}, 0
@@ -186,20 +191,20 @@ def write_safetensors(path: Path, tensors: dict[str, Shape], dtype_of: Callable[
 
 
 def write_bf16(folder: Path) -> None:
-    """The transformer and the autoencoder as Black Forest Labs publish them, the text encoders beside them."""
+    """Write the transformer and the autoencoder as Black Forest Labs publish them, and the text encoders."""
     write_safetensors(folder / "flux1-schnell.safetensors", shapes_of("transformer"), lambda _: torch.bfloat16)
     write_safetensors(folder / "t5xxl_bf16.safetensors", shapes_of("t5"), lambda _: torch.bfloat16)
     write_small(folder)
 
 
 def write_small(folder: Path) -> None:
-    """CLIP and the autoencoder."""
+    """Write CLIP and the autoencoder."""
     write_safetensors(folder / "clip_l.safetensors", shapes_of("clip"), lambda _: torch.float16)
     write_safetensors(folder / "ae.safetensors", shapes_of("autoencoder"), lambda _: torch.float32)
 
 
 def write_fp8(folder: Path) -> None:
-    """Everything in one file in the manner of ComfyUI: the transformer and T5 in float8 without scales."""
+    """Write everything into one file in ComfyUI's layout: the transformer and T5 in float8 without scales."""
     prefixes = {
         "transformer": "model.diffusion_model.",
         "t5": "text_encoders.t5xxl.transformer.",
@@ -217,7 +222,7 @@ def write_fp8(folder: Path) -> None:
 
 
 def write_gguf(folder: Path) -> None:
-    """The transformer as Q8_0, kept where city96's converter keeps it; T5 in bfloat16, CLIP and the autoencoder."""
+    """Write the transformer as Q8_0, except the layers that city96's converter keeps in float32; T5 in bfloat16."""
     kept = ("txt_in.", "img_in.", "time_in.", "vector_in.", "final_layer.")
     shapes = shapes_of("transformer")
     writer = gguf.GGUFWriter(folder / "flux1-schnell-Q8_0.gguf", "flux")
@@ -239,7 +244,7 @@ def write_gguf(folder: Path) -> None:
 
 
 def q8_0(name: str, shape: Shape) -> NDArray[np.uint8]:
-    """Return random blocks of 32 numbers: a float16 scale and 32 int8."""
+    """Return random blocks of 32 numbers, each a float16 scale and 32 int8."""
     _, deviation = spread(name, shape)
     count = int(np.prod(shape))
     blocks = np.frombuffer(bytearray(RNG.bytes(count // 32 * 34)), np.uint8).reshape(-1, 34)
@@ -249,11 +254,11 @@ def q8_0(name: str, shape: Shape) -> NDArray[np.uint8]:
 
 
 def write_tokenizers(folder: Path) -> None:
-    """Tokenizers of a few words in the places where the published ones lie."""
+    """Write tokenizers of a few words into the folders of the published ones."""
     special = {"tokenizer_2": ["<pad>", "</s>", "<unk>"], "tokenizer": ["<unk>", "<|startoftext|>", "<|endoftext|>"]}
     words = sorted({word for prompt in PROMPTS for word in prompt.split()})
     for name, tokens in special.items():
-        # CLIP pools at its largest id.
+        # CLIP pools at the position of the largest id, which must be the end of the text.
         texts = [*words, *tokens] if name == "tokenizer" else [*tokens, *words]
         model = models.WordLevel({text: i for i, text in enumerate(texts)}, unk_token="<unk>")  # noqa: S106
         tokenizer = Tokenizer(model)
@@ -262,7 +267,7 @@ def write_tokenizers(folder: Path) -> None:
         tokenizer.save(str(folder / name / "tokenizer.json"))
 
 
-#: How each layout is written, and its bytes.
+#: For each layout the function that writes it, and its size in bytes.
 LAYOUTS: dict[str, tuple[Callable[[Path], None], int]] = {
     "bf16": (write_bf16, 33_890_000_000),
     "fp8": (write_fp8, 17_240_000_000),

@@ -1,4 +1,4 @@
-"""Both models on a GPU: the built-in one's images compared with the CPU's, and the speed of FLUX.1 [schnell].
+"""Both models on a GPU: the built-in model's images compared with the CPU's, and the speed of FLUX.1 [schnell].
 
 FLUX's weights are random numbers drawn on the GPU: the speed does not depend on their values. Prints tables in
 Markdown.

@@ -1,14 +1,15 @@
-"""The service under load: throughput, accept latency, a long history, and estimates of refusals.
+"""The service under load: throughput, accept latency, a long history, and the error of `Retry-After`.
 
-Real processes on loopback, on the cores that the engine uses too. Prints tables in Markdown with machine and date.
-About eight minutes.
+Real processes on loopback; the clients run on the same cores as the engine. Prints tables in Markdown with machine and
+date. Takes about eight minutes.
 
-- Throughput: images of 512x512 that the server finishes per second, over those that `Generator.generate` alone does
-  (generation, safety and PNG in one process, no HTTP, no store), interleaved; and the latency of `POST /v1/jobs`
-  meanwhile, with clients that submit as many jobs as the bare engine generates, before a queue of ten thousand.
-- A long history: each endpoint with a million finished jobs of ninety days, over the same with those of the last day
-  alone, interleaved.
-- Refusals: clients that come back at their `Retry-After`; the error of the estimate.
+- Throughput: images of 512x512 that the server finishes per second, divided by those of `Generator.generate` alone
+  (generation, safety and PNG in one process, no HTTP, no store), measured alternately; and the latency of
+  `POST /v1/jobs` meanwhile. The clients submit as many jobs as the bare engine generates, and the queue already has ten
+  thousand.
+- A long history: the latency of each endpoint with a million finished jobs of ninety days, divided by that with the
+  jobs of one day, measured alternately.
+- Refusals: clients retry at their `Retry-After`; the error of that estimate.
 """
 
 import argparse
@@ -32,7 +33,7 @@ import httpx2
 import torch
 from uuid_utils import uuid7
 
-from allaprima.bootstrap import open_operator
+from allaprima.bootstrap.operator import open_operator
 from allaprima.domain.accounts import KeySpec
 from allaprima.settings import Settings
 from allaprima.store.sqlite import DATABASE_FILE
@@ -40,6 +41,7 @@ from service import cpu_name, server
 
 BODY: dict[str, Any] = {"model": "sketch", "prompt": "a red apple", "image_size": {"width": 512, "height": 512}}
 CLIENTS = (1, 8, 64)
+PARTS = ("throughput", "history", "refusals")
 QUEUED, PAST, DAYS = 10_000, 1_000_000, 90
 SECONDS = 15.0
 RESULT = {
@@ -73,8 +75,8 @@ print(count / (time.perf_counter() - began))
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("parts", nargs="*", default=["throughput", "history", "refusals"])
-    parser.add_argument("--clients", type=int, nargs="*", default=CLIENTS, help="of the throughput")
+    parser.add_argument("parts", nargs="*", default=PARTS, help=f"of {', '.join(PARTS)}; all by default")
+    parser.add_argument("--clients", type=int, nargs="*", default=CLIENTS, help="numbers of clients for the throughput")
     options = parser.parse_args()
     parts = set(options.parts)
     print(f"{cpu_name()}, {os.cpu_count()} cores, torch {torch.__version__}, {dt.datetime.now(dt.UTC):%Y-%m-%d}")
@@ -124,9 +126,9 @@ def done(data_dir: Path) -> int:
 
 
 async def submit_for(address: str, key: str, clients: int, seconds: float, per_second: float) -> list[float]:
-    """Let clients submit jobs one after another, so many a second in all; return the seconds to each acceptance.
+    """Let clients submit `per_second` jobs a second in all; return the seconds to each acceptance.
 
-    They write prepared bytes: the time of a client library is not the server's.
+    The clients write prepared bytes, so that the time of a client library does not count.
     """
     host, port = address.removeprefix("http://").split(":")
     body = json.dumps(BODY).encode()
@@ -159,7 +161,7 @@ async def submit_for(address: str, key: str, clients: int, seconds: float, per_s
 
 
 def long_history() -> None:
-    """Print the time of each endpoint with a million finished jobs, and with those of the last day."""
+    """Print the latency of each endpoint with a million finished jobs, and with those of the last day."""
     with tempfile.TemporaryDirectory() as folder:
         short, full = Path(folder) / "short", Path(folder) / "full"
         keys = make_key(short), make_key(full)
@@ -178,7 +180,7 @@ def long_history() -> None:
 
 
 def endpoints() -> Iterable[tuple[str, str, str, dict[str, Any] | None]]:
-    """Yield what is measured: name, method, path, body."""
+    """Yield the measured requests: name, method, path, body."""
     small = BODY | {"image_size": {"width": 64, "height": 64}, "num_inference_steps": 1}
     yield "submit", "POST", "/v1/jobs", small
     yield "generate 64x64", "POST", "/v1/images/generations", small
@@ -194,7 +196,7 @@ def endpoints() -> Iterable[tuple[str, str, str, dict[str, Any] | None]]:
 
 
 def compare(name: str, method: str, path: str, body: dict[str, Any] | None, sides: list[httpx2.Client]) -> None:
-    """Print one endpoint's row: medians of calls in turns."""
+    """Print one endpoint's row: medians of alternate calls."""
     timed: tuple[list[float], list[float]] = ([], [])
     for run in range(60):
         for side, found in zip(sides, timed, strict=True):
@@ -213,14 +215,14 @@ def compare(name: str, method: str, path: str, body: dict[str, Any] | None, side
 
 @dataclass
 class Refusal:
-    """A client that was refused: the seconds that it was asked to wait, and those until it was accepted."""
+    """A refused client: the seconds of its first `Retry-After`, and the seconds until it was accepted."""
 
     estimated: float
     actual: float
 
 
 def refusals() -> None:
-    """Print the error of Retry-After for clients that come back when they were asked to."""
+    """Print the error of `Retry-After` for clients that obey it."""
     with tempfile.TemporaryDirectory() as folder:
         data_dir = Path(folder)
         key = make_key(data_dir)
@@ -235,7 +237,7 @@ def refusals() -> None:
 
 
 async def obedient_clients(address: str, key: str, clients: int, wanted: int) -> list[Refusal]:
-    """Let clients submit again and again, coming back when they are asked to; return their refusals."""
+    """Let clients submit jobs and obey each `Retry-After`, until `wanted` were refused; return the refusals."""
     found: list[Refusal] = []
     headers = {"authorization": f"Bearer {key}"}
     deadline = time.perf_counter() + 240
@@ -257,7 +259,7 @@ async def obedient_clients(address: str, key: str, clients: int, wanted: int) ->
                     found.append(Refusal(estimated, time.perf_counter() - refused_at))
 
         await asyncio.gather(*(work(number) for number in range(clients)))
-    # The first estimates were made before anything was measured.
+    # The service had measured nothing when it gave the first estimates.
     return found[clients:]
 
 
@@ -283,7 +285,7 @@ def ask(data_dir: Path, statement: str) -> list[tuple[Any, ...]]:
 
 
 def fill_queue(data_dir: Path, count: int) -> None:
-    """Write queued jobs as the service would have."""
+    """Write queued jobs as the service writes them."""
     [(key_id, account_id)] = ask(data_dir, "SELECT id, account_id FROM api_keys")
     request = json.dumps(
         {"prompt": "a red apple", "seed": 1, "model": "allaprima/sketch", "width": 512, "height": 512, "steps": 4,
@@ -344,7 +346,7 @@ def fill_history(data_dir: Path, count: int, days: int) -> None:
 
 
 def past_id(at_s: float) -> str:
-    """Return an id as it would have been created then."""
+    """Return a job's id with the time `at_s`."""
     milliseconds = f"{int(at_s * 1000):012x}"
     return f"{milliseconds[:8]}-{milliseconds[8:]}{str(uuid7())[13:]}"
 

@@ -1,5 +1,5 @@
-// What this CPU's cores reach at most in int8 and bfloat16 products: registers only, no memory. Two threads.
-// Prints "GOP/s GFLOP/s" of AVX-512's instructions, and of AMX's where it is. `bench/kernels.py` compiles and runs it.
+// Peak rate of int8 and bfloat16 products on this CPU: operands in registers, no memory access, two threads.
+// Prints "GOP/s GFLOP/s" for AVX-512 and, on CPUs that have it, for AMX. `bench/kernels.py` compiles and runs it.
 
 #include <chrono>
 #include <cstdio>
@@ -17,7 +17,7 @@ namespace {
 constexpr int SUMS = 24;
 constexpr long ROUNDS = 50'000'000;
 
-// The rate of a loop that does so many operations, in 10^9 a second, by two threads.
+// Returns 10^9 operations per second of a loop on two threads. operations: of one thread.
 template <class Loop>
 double by_two(double operations, const Loop& loop) {
     const auto started = std::chrono::steady_clock::now();
@@ -41,7 +41,7 @@ double rate(int operations, const Instruction& instruction) {
     });
 }
 
-// Four tiles of 16 x 16 sums, by `depth` numbers each.
+// Returns the rate of four AMX products: 16 x 16 sums each, over `depth` products.
 template <class Instructions>
 double amx_rate(int depth, const Instructions& four) {
     constexpr long AMX_ROUNDS = ROUNDS / 4;

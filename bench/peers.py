@@ -1,10 +1,13 @@
-"""allaprima against diffusers, transformers, OpenVINO and stable-diffusion.cpp: the same shapes, numbers and threads.
+"""Compare allaprima with diffusers, transformers, OpenVINO and stable-diffusion.cpp: same shapes, weights and threads.
 
-Each part of FLUX.1 is timed for all engines in one run: every engine has a process of its own, keeps its weights, and
-the runs are interleaved, one engine at a time; stable-diffusion.cpp's come behind the others', since together they do
-not fit into 24 GB. Prints the medians and their ratios as a table in Markdown, and draws `docs/peers.svg`.
-`pip install -e '.[test,bench,peers]'` installs what it compares; what is not installed is left out in words. Takes
-about half an hour, 20 GB of memory and 5 GB of disk (`build/peers`).
+Each part of FLUX.1 is timed for all engines: every engine has a process of its own, which keeps its weights in memory,
+and the runs are interleaved, one engine at a time. stable-diffusion.cpp is timed after the others, since together they
+do not fit into 24 GB. Prints the medians and their ratios as a table in Markdown, and draws
+`docs/benchmarks/peers.svg`.
+
+The files that OpenVINO and stable-diffusion.cpp load are converted first, each in a process of its own that ends before
+any engine is loaded, and kept in `build/peers` (12 GB of disk). `pip install -e '.[test,bench,peers]'` installs
+the peers; the output names those that are not installed. Takes about half an hour and 20 GB of memory.
 """
 
 import argparse
@@ -14,19 +17,20 @@ import os
 import statistics
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
 
-from engines import ENGINES, PARTS, SLOW, T5_LAYERS, THREADS, serve
+from engines import CONVERSIONS, ENGINES, FOLDER, PARTS, SLOW, T5_LAYERS, THREADS, convert, serve
 from service import cpu_name
 
 OURS = "allaprima"
-#: What must be installed for an engine, by how its name begins.
+#: The module that an engine needs, by the prefix of the engine's name.
 NEEDED = {"OpenVINO": "openvino", "stable-diffusion.cpp": "stable_diffusion_cpp", "diffusers": "diffusers"}
-#: Runs of an engine that is slow; it is not timed where a run takes minutes.
-FEW, TOO_LARGE = 2, "transformer 1024x768"
-#: The networks' layers beside those of the whole FLUX.1, said in the table.
+#: Runs of a slow engine, and the part that it does not run, since one run takes minutes.
+SLOW_ROUNDS, TOO_LARGE = 2, "transformer 1024x768"
+#: How many of FLUX.1's layers a network has, printed with its table.
 NOTES = {
     "transformer": "2 double and 4 single blocks of 19 and 38, modulations included",
     "t5": f"{T5_LAYERS} of 24 layers",
@@ -34,24 +38,29 @@ NOTES = {
 }
 
 
+def worker_environment() -> dict[str, str]:
+    """Return the environment of a process that loads or converts networks."""
+    path = os.pathsep.join(filter(None, (".", os.environ.get("PYTHONPATH"))))
+    return os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": str(THREADS)}
+
+
 class Worker:
-    """A process that has one engine, and runs it when told."""
+    """A process that has one engine loaded, and runs it on request."""
 
     def __init__(self, engine: str, part: str) -> None:
         self.engine = engine
-        environment = os.environ | {"PYTHONPATH": "tests/flux", "OMP_NUM_THREADS": str(THREADS)}
         self._process = subprocess.Popen(
             (sys.executable, __file__, "--serve", engine, "--part", part),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
-            env=environment,
+            env=worker_environment(),
         )
         self.is_ready = self._read() == "ready"
 
     def run(self) -> float:
-        """Do the part once; return the seconds."""
+        """Run the part once; return the seconds."""
         assert self._process.stdin
         print("run", file=self._process.stdin, flush=True)
         return float(self._read())
@@ -70,10 +79,16 @@ class Worker:
 def main() -> None:
     """Measure, print and draw."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--part", choices=PARTS, action="append", help="only this one")
+    parser.add_argument(
+        "--part", choices=PARTS, action="append", help="time this part only; can be given several times"
+    )
     parser.add_argument("--rounds", type=int, default=7, help="runs of each engine")
     parser.add_argument("--serve", choices=ENGINES, help=argparse.SUPPRESS)
+    parser.add_argument("--convert", choices=CONVERSIONS, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.convert:
+        convert(options.convert)
+        return
     if options.serve:
         serve(options.serve, options.part[0])
         return
@@ -83,32 +98,48 @@ def main() -> None:
         found[part] = measure(part, options.rounds)
         print_table(part, found[part])
     if not options.part:
-        draw(found, Path("docs/peers.svg"))
+        draw(found, Path("docs/benchmarks/peers.svg"))
 
 
 def measure(part: str, rounds: int) -> dict[str, float]:
-    """Return each engine's median seconds: the quick ones interleaved, then the slow ones."""
+    """Return each engine's median seconds: the fast engines interleaved, then the slow ones."""
     engines = [engine for engine in ENGINES if can_run(engine, part)]
-    quick = [engine for engine in engines if not engine.startswith(SLOW)]
+    failed = convert_files({file for engine in engines for file in ENGINES[engine].files})
+    engines = [engine for engine in engines if failed.isdisjoint(ENGINES[engine].files)]
+    fast = [engine for engine in engines if not engine.startswith(SLOW)]
     slow = [engine for engine in engines if engine.startswith(SLOW)]
-    return interleaved(quick, part, rounds) | interleaved(slow, part, min(rounds, FEW))
+    return interleaved(fast, part, rounds) | interleaved(slow, part, min(rounds, SLOW_ROUNDS))
+
+
+def convert_files(names: Iterable[str]) -> set[str]:
+    """Convert the files that are not there yet, one process at a time; return those that could not be converted."""
+    failed = set()
+    for name in sorted(names):
+        if (FOLDER / name).exists():
+            continue
+        command = (sys.executable, __file__, "--convert", name)
+        done = subprocess.run(command, env=worker_environment(), capture_output=True, text=True, check=False)
+        if done.returncode:
+            failed.add(name)
+            print(f"{name}: could not be converted, exit status {done.returncode}\n{done.stderr[-2000:]}")
+    return failed
 
 
 def can_run(engine: str, part: str) -> bool:
-    """Say whether an engine is timed on a part, and say aloud what of it is missing."""
-    if PARTS[part].network not in ENGINES[engine][1]:
+    """Return whether an engine is timed on a part. Prints why an engine that has the network is left out."""
+    if PARTS[part].network not in ENGINES[engine].networks:
         return False
     missing = [module for begin, module in NEEDED.items() if engine.startswith(begin) and not is_here(module)]
     if missing:
         print(f"{engine}: {missing[0]} is not installed")
     if engine.startswith(SLOW) and part == TOO_LARGE:
-        print(f"{engine}: left out here, for a run takes minutes")
+        print(f"{engine}: left out, since one run takes minutes")
         return False
     return not missing
 
 
 def interleaved(engines: list[str], part: str, rounds: int) -> dict[str, float]:
-    """Return the median seconds of engines whose runs take turns."""
+    """Return the median seconds of engines: each is run once a round."""
     workers = [Worker(engine, part) for engine in engines]
     for worker in workers:
         if not worker.is_ready:
@@ -124,12 +155,12 @@ def interleaved(engines: list[str], part: str, rounds: int) -> dict[str, float]:
 
 
 def is_here(module: str) -> bool:
-    """Say whether a module is installed."""
+    """Return whether a module is installed."""
     return importlib.util.find_spec(module) is not None
 
 
 def print_table(part: str, seconds: dict[str, float]) -> None:
-    """Print one part's table: seconds, and how many times as long as each of ours a peer takes."""
+    """Print one part's table: seconds, and their ratio to those of each precision of allaprima."""
     ours = [engine for engine in seconds if engine.startswith(OURS)]
     print(f"**{part}** ({NOTES[PARTS[part].network]})\n")
     print(f"| engine | seconds | {' | '.join(f'of {engine}' for engine in ours)} |\n|---{'|---' * (len(ours) + 1)}|")
@@ -140,7 +171,7 @@ def print_table(part: str, seconds: dict[str, float]) -> None:
 
 
 def draw(found: dict[str, dict[str, float]], path: Path) -> None:
-    """Draw a bar of seconds for each engine, a panel of its own scale for each part."""
+    """Draw a bar for each engine's seconds, and for each part a panel with a scale of its own."""
     import matplotlib as mpl
 
     mpl.use("svg")

@@ -1,6 +1,6 @@
 """Measure how fast the playground loads: its first paint on loopback, the first image after a click, and its bytes.
 
-Each run is a headless Chromium with a fresh profile and a new server. First paint is the browser's
+Each run starts a headless Chromium with an empty profile, and a server. First paint is the browser's
 `first-contentful-paint`. Prints a table in Markdown with machine and date.
 """
 

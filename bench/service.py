@@ -1,6 +1,6 @@
 """Latency and memory: cold `generate`, seconds per image by size, server overhead, peak memory.
 
-Real processes on loopback, one request at a time. Overhead is the time of a whole HTTP request less
+Real processes on loopback, one request at a time. Overhead is the time of a whole HTTP request minus
 its `timings.inference`: PNG, store, commits and HTTP. Prints a table in Markdown with machine and date.
 """
 

@@ -1,10 +1,11 @@
-"""Compare a benchmark of this checkout with the same one of another: interleaved pairs, medians and ratios.
+"""Compare a benchmark of this checkout with that of another: interleaved pairs of runs, medians and ratios.
 
     git worktree add ../before <commit>
     python bench/versus.py ../before service.py --pairs 5 -- --runs 3 --requests 50
 
-Each run is a process of its own that imports the package of its checkout. Every number in the tables that a benchmark
-prints is a figure; figures of the two checkouts are matched by their place. Prints a table in Markdown.
+Each run is a process of its own that imports the package of its checkout. Every number in a table that the benchmark
+prints is a figure; row, column and position in the cell match the figures of the two checkouts. Prints a table in
+Markdown.
 """
 
 import argparse
@@ -16,8 +17,8 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent.parent
-#: Row, column, and number in the cell.
-Place = tuple[int, int, int]
+#: Row, column, and position among the numbers of the cell.
+Position = tuple[int, int, int]
 _NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
 
 
@@ -26,37 +27,39 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("before", type=Path, help="the other checkout, with its kernels built")
     parser.add_argument("script", help="a benchmark in bench/ of both checkouts")
-    parser.add_argument("--pairs", type=int, default=5)
+    parser.add_argument("--pairs", type=int, default=5, help="runs of each checkout")
     words = sys.argv[1:]
     end = words.index("--") if "--" in words else len(words)
     options = parser.parse_args(words[:end])
-    found: dict[Place, tuple[list[float], list[float]]] = {}
-    names: dict[Place, str] = {}
+    found: dict[Position, tuple[list[float], list[float]]] = {}
+    names: dict[Position, str] = {}
     for pair in range(options.pairs):
-        # The first of a pair changes, so that a drift of the machine favours neither.
+        # The order alternates, so that a drift of the machine's speed favours neither checkout.
         for side in ((0, 1), (1, 0))[pair % 2]:
             checkout = (options.before.resolve(), HERE)[side]
-            for place, (name, value) in figures(run(checkout, options.script, words[end + 1 :])).items():
-                found.setdefault(place, ([], []))[side].append(value)
-                names[place] = name
+            for position, (name, value) in figures(run(checkout, options.script, words[end + 1 :])).items():
+                found.setdefault(position, ([], []))[side].append(value)
+                names[position] = name
         print(f"pair {pair + 1} of {options.pairs} is done", file=sys.stderr)
     print("| figure | before | after | after / before |\n|---|---|---|---|")
-    for place, sides in found.items():
+    for position, sides in found.items():
         if all(sides):
             before, after = (statistics.median(side) for side in sides)
-            print(f"| {names[place]} | {before:.3f} | {after:.3f} | {after / before if before else float('nan'):.3f} |")
+            print(
+                f"| {names[position]} | {before:.3f} | {after:.3f} | {after / before if before else float('nan'):.3f} |"
+            )
 
 
 def run(checkout: Path, script: str, options: list[str]) -> str:
-    """Return what a benchmark of a checkout prints."""
+    """Run a benchmark of a checkout; return its output."""
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (checkout / "src", checkout)))}
     command = [sys.executable, str(checkout / "bench" / script), *options]
     return subprocess.run(command, env=environment, cwd=checkout, check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
-def figures(printed: str) -> dict[Place, tuple[str, float]]:
-    """Return the numbers of all tables with their names, by line, column and number in the cell."""
-    found: dict[Place, tuple[str, float]] = {}
+def figures(printed: str) -> dict[Position, tuple[str, float]]:
+    """Return the numbers of all tables with their names."""
+    found: dict[Position, tuple[str, float]] = {}
     header: list[str] = []
     row = 0
     lines = printed.splitlines()

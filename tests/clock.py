@@ -1,4 +1,4 @@
-"""A time, and a clock that a test sets."""
+"""A clock that a test sets."""
 
 from allaprima.domain.ports import Clock
 
@@ -7,7 +7,7 @@ NOON = 1_768_464_000.0
 
 
 class FakeClock(Clock):
-    """A clock that stands still until it is set."""
+    """A clock that advances only when a test sets `now`."""
 
     def __init__(self, now: float = NOON) -> None:
         self.now = now

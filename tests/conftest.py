@@ -1,6 +1,6 @@
-"""What every test may ask for: a clean environment, and the real service and API over a fake engine and clock.
+"""Fixtures of all tests: a clean environment, and the real service and API over a fake engine and a fake clock.
 
-The fixtures import what they need when they are asked for, so that tests of the networks need no web framework.
+Each fixture imports what it needs when it is used, so that tests of the networks need no web framework.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ if TYPE_CHECKING:
     import httpx2
 
     from allaprima.service.app import Service
-    from fakes import FakeClock, FakeEngine
+    from tests.fakes import FakeClock, FakeEngine
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """`--full`: the tests of tests/stress at their full length, minutes each, as `make prove` runs them."""
+    """Add `--full`: run the stress tests at their full length, minutes each, as `make prove` does."""
     parser.addoption("--full", action="store_true", help="run the stress tests at their full length")
 
 
 @pytest.fixture(autouse=True)
 def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
-    # Nothing of a test may lie in, or come from, the cache of whoever runs it.
+    # Tests neither read nor write the user's cache.
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
     for name in os.environ:
         if name.upper().startswith("ALLAPRIMA_"):
@@ -36,21 +36,21 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest
 
 @pytest.fixture
 def clock() -> FakeClock:
-    from fakes import FakeClock
+    from tests.fakes import FakeClock
 
     return FakeClock()
 
 
 @pytest.fixture
 def engine() -> FakeEngine:
-    from fakes import FakeEngine
+    from tests.fakes import FakeEngine
 
     return FakeEngine()
 
 
 @pytest.fixture
 async def service(tmp_path: Path, engine: FakeEngine, clock: FakeClock) -> AsyncIterator[Service]:
-    from fakes import open_service
+    from tests.fakes import open_service
 
     async with open_service(tmp_path, engine, clock) as opened:
         yield opened
@@ -58,15 +58,15 @@ async def service(tmp_path: Path, engine: FakeEngine, clock: FakeClock) -> Async
 
 @pytest.fixture
 async def key(service: Service) -> str:
-    """The first key, which is good."""
+    """The first key, which is valid."""
     assert service.first_key is not None
     return service.first_key
 
 
 @pytest.fixture
 async def client(service: Service, key: str) -> AsyncIterator[httpx2.AsyncClient]:
-    """A client with a good key."""
-    from fakes import client_of
+    """A client with a valid key."""
+    from tests.fakes import client_of
 
     async with client_of(service, key=key) as opened:
         yield opened
@@ -75,7 +75,7 @@ async def client(service: Service, key: str) -> AsyncIterator[httpx2.AsyncClient
 @pytest.fixture
 async def anonymous(service: Service) -> AsyncIterator[httpx2.AsyncClient]:
     """A client without a key."""
-    from fakes import client_of
+    from tests.fakes import client_of
 
     async with client_of(service) as opened:
         yield opened

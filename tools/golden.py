@@ -1,4 +1,4 @@
-"""Write the golden images of `tests/engine/golden/prompts.txt`; to be run when the built-in model's weights change."""
+"""Write the golden images of `tests/engine/golden/prompts.txt`. Run it when the built-in model's weights change."""
 
 from pathlib import Path
 

@@ -32,7 +32,7 @@ def main() -> None:
 def take(
     browser: Browser, address: str, key: str, *, name: str, scheme: Literal["light", "dark"], size: tuple[int, int]
 ) -> None:
-    """Take one screenshot: Paint with the example prompt, or for `dark` a sheet of Explore."""
+    """Take one screenshot: the Generate view with the example prompt, or for `dark` a sheet of the Explore view."""
     page = browser.new_page(viewport={"width": size[0], "height": size[1]}, color_scheme=scheme)
     page.goto(f"{address}/")
     page.fill("#key", key)

@@ -1,4 +1,4 @@
-"""Write docs/settings.md from the settings' own fields; with --check, fail when the page is stale."""
+"""Write docs/reference/settings.md from the fields of the settings; with --check, fail if the page is stale."""
 
 import argparse
 import json
@@ -7,16 +7,17 @@ from pathlib import Path
 
 from allaprima.settings import PREFIX, Settings
 
-PAGE = Path(__file__).parent.parent / "docs" / "settings.md"
+PAGE = Path(__file__).parent.parent / "docs" / "reference" / "settings.md"
 HEAD = """# Settings
 
-Read from the environment; the command line's options lie over them. A variable that starts with `ALLAPRIMA_` and is not
-in this table is refused. Lists are JSON, such as `["10.0.0.0/8"]`. (Written by `python tools/settings_table.py`.)
+The server reads its settings from environment variables; an option of the command line takes precedence. A variable
+that starts with `ALLAPRIMA_` and is in no table is refused, except `ALLAPRIMA_URL` and `ALLAPRIMA_KEY`, which clients
+read, and `ALLAPRIMA_KERNELS`. Lists are JSON, such as `["10.0.0.0/8"]`. (Written by `python tools/settings_table.py`.)
 """
 
 
 def as_text(value: object) -> str:
-    """Return a default as it would stand in the environment."""
+    """Return a default in the form that the environment takes."""
     return json.dumps(value) if isinstance(value, tuple | bool | dict) else str(value)
 
 
@@ -37,7 +38,7 @@ def page() -> str:
 def main() -> int:
     """Write or check the page; return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true")
+    parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 if the page is stale")
     if parser.parse_args().check:
         return 0 if PAGE.read_text() == page() else 1
     PAGE.write_text(page())

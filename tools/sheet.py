@@ -1,7 +1,7 @@
 """Generate the README's grid and the model card's sheet with the built-in model, all with seed 0.
 
-The grid has the README's example prompt and every 80th prompt of the benchmark; the sheet has every 14th. So no image
-is selected by its looks.
+The grid has the README's example prompt and every 80th prompt of the benchmark; the sheet has every 14th, so no image
+is selected for its quality.
 """
 
 import textwrap

@@ -1,7 +1,7 @@
-"""`python -m training`: train the built-in model from nothing, in four fits.
+"""`python -m training`: train the built-in model from random weights, in four fits.
 
-Each fit runs for the given minutes and keeps its state in the work folder, so the same command resumes an interrupted
-run. Documented in `docs/training.md`.
+Each fit runs for the given minutes and saves checkpoints in the work folder, so the same command resumes an interrupted
+run. See `docs/explanation/training.md`.
 """
 
 import argparse
@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from allaprima.domain.models import SKETCH_ID, Precision
-from allaprima.flux import SKETCH, Autoencoder
+from allaprima.flux import SKETCH, Autoencoder, meta_device
 from allaprima.weights.builtin import save_model
 from allaprima.weights.networks import Networks
 from allaprima.weights.open import open_model
@@ -32,12 +32,13 @@ from training.fit.loop import Fit
 from training.fit.snapshots import take_snapshot
 from training.fit.text_encoders import AppearanceTargets, pretrain_text_encoders
 
-#: File of the fitted autoencoder in the work folder, in bfloat16. Its encoder is final, its decoder is fitted further.
+#: File of the fitted autoencoder in the work folder, in bfloat16. Its encoder is final; `fit_decoder` then fits its
+#: decoder further.
 AUTOENCODER = "autoencoder.safetensors"
 
 
 def command_line() -> argparse.ArgumentParser:
-    """Return the parser of the arguments, which rejects invalid values with the name of the option."""
+    """Return the parser of the arguments. For an invalid value its error names the option."""
     parser = argparse.ArgumentParser(prog="python -m training", description=__doc__)
     parser.add_argument("--work", type=Path, default=Path("build/train"), help="folder of checkpoints")
     parser.add_argument("--art", type=Path, default=Path("build/art"), help="folder of the art package")
@@ -47,19 +48,24 @@ def command_line() -> argparse.ArgumentParser:
     parser.add_argument("--text-encoder-minutes", type=_minutes, default=10)
     parser.add_argument("--flow-minutes", type=_minutes, default=310)
     parser.add_argument(
-        "--scenes", type=_number, default=20000, help="scenes to draw for the flow; the autoencoder uses a tenth"
+        "--scenes",
+        type=_number,
+        default=20000,
+        help="number of scenes to draw for the flow; the autoencoder uses a tenth",
     )
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="device of the fits")
-    parser.add_argument("--batch", type=_number, default=BATCH, help="scenes in a step of the flow; 256 suits a GPU")
+    parser.add_argument("--batch", type=_number, default=BATCH, help="scenes per step of the flow; 256 suits a GPU")
     parser.add_argument(
         "--composites",
         type=_share,
         default=0.5,
         help="share of a step's scenes that are latent composites, 0 to 1; with 0 no sprites are extracted",
     )
-    parser.add_argument("--compile", action="store_true", help="compile the transformer; pays off after ten minutes")
+    parser.add_argument(
+        "--compile", action="store_true", help="compile the transformer; saves time in fits over ten minutes"
+    )
     start = parser.add_mutually_exclusive_group()
-    start.add_argument("--autoencoder", type=Path, help="fitted autoencoder for a work folder that has none")
+    start.add_argument("--autoencoder", type=Path, help="fitted autoencoder for a work folder without one")
     start.add_argument("--warm-start", type=Path, help="model folder to start from if the work folder is empty")
     return parser
 
@@ -89,7 +95,7 @@ def main() -> None:
     options.work.mkdir(parents=True, exist_ok=True)
     try:
         if options.autoencoder:
-            take_autoencoder(options.work, options.autoencoder)
+            copy_autoencoder(options.work, options.autoencoder)
         if options.warm_start:
             warm_start(options.work, options.warm_start, options.flow_minutes)
     except ValueError as error:
@@ -100,19 +106,21 @@ def main() -> None:
 def train(options: argparse.Namespace) -> None:
     """Run all fits, resuming from the state in the work folder, and write the model."""
     work, device = options.work, torch.device(options.device)
-    # cuDNN's attention fails in the backward pass of a learned bias, as in T5 (torch 2.11, H200).
+    # cuDNN's attention fails in the backward pass of a learned bias, which T5 has (torch 2.11, H200).
     torch.backends.cuda.enable_cudnn_sdp(enabled=False)
     art = Art(options.art)
     torch.manual_seed(FLOW_SEED)
     renderer, evaluator, flow = SceneRenderer(art), load_evaluator(), FlowNetworks().to(device)
-    few = -(-options.scenes // 10)
+    autoencoder_scenes = -(-options.scenes // 10)
     with renderer:
         if not (work / AUTOENCODER).exists():
-            keep_autoencoder(fit_autoencoder(work, renderer, options.autoencoder_minutes, few, device), work)
+            save_autoencoder(
+                fit_autoencoder(work, renderer, options.autoencoder_minutes, autoencoder_scenes, device), work
+            )
         autoencoder = Autoencoder(SKETCH.autoencoder).to(device).eval()
-        # With weights rounded to bfloat16, so that the flow is fitted to the latents of the shipped encoder.
+        # The weights in the file are rounded to bfloat16, so the flow is fitted to the latents of the shipped encoder.
         autoencoder.load_state_dict(load_file(work / AUTOENCODER))
-        fit_decoder(work, autoencoder, renderer, options.decoder_minutes, few, device)
+        fit_decoder(work, autoencoder, renderer, options.decoder_minutes, autoencoder_scenes, device)
         if not (work / FLOW_CHECKPOINT).exists():
             appearance_targets = AppearanceTargets(art, autoencoder)
             pretrain_text_encoders(
@@ -130,7 +138,7 @@ def train(options: argparse.Namespace) -> None:
     export(options.out, flow, autoencoder)
 
 
-def take_autoencoder(work: Path, fitted: Path) -> None:
+def copy_autoencoder(work: Path, fitted: Path) -> None:
     """Copy a fitted autoencoder to the work folder, unless it has one.
 
     Raises ValueError for a file that is not an autoencoder of `SKETCH`'s sizes, OSError for one that can't be read.
@@ -142,16 +150,17 @@ def take_autoencoder(work: Path, fitted: Path) -> None:
         autoencoder.load_state_dict(load_file(fitted))
     # SafetensorError: not a safetensors file. RuntimeError: missing or unexpected tensors, or other sizes.
     except (SafetensorError, RuntimeError) as error:
-        raise ValueError(f"{fitted} holds no autoencoder of SKETCH's sizes: {error}") from error
-    keep_autoencoder(autoencoder, work)
+        raise ValueError(f"{fitted} is not an autoencoder of SKETCH's sizes: {error}") from error
+    save_autoencoder(autoencoder, work)
 
 
 def warm_start(work: Path, folder: Path, flow_minutes: float) -> None:
-    """Start from the weights of a model folder, unless the work folder has a flow: with its autoencoder, and with its
-    other networks as the state of the flow at progress `SPARSE_UNTIL`, from which on every step uses all tokens.
+    """Initialise a work folder from a model folder, unless the work folder has a flow checkpoint.
 
-    Raises ValueError, and writes nothing, if the model's sizes are not those of `SKETCH`, or if the work folder has an
-    autoencoder, whose latents would be others than the model's.
+    The model's autoencoder is copied. Its other networks become a flow checkpoint at progress `SPARSE_UNTIL`, from
+    which on every step uses all tokens. Raises ValueError, and writes nothing, if the model's sizes are not those of
+    `SKETCH`, or if the work folder has an autoencoder, since the model's flow was fitted to the latents of its own
+    autoencoder.
     """
     if (work / FLOW_CHECKPOINT).exists():
         return
@@ -159,20 +168,20 @@ def warm_start(work: Path, folder: Path, flow_minutes: float) -> None:
         raise ValueError(f"{work / AUTOENCODER} exists; a warm start from {folder} needs an empty work folder")
     files = open_model(folder)
     if files.config != SKETCH:
-        raise ValueError(f"{folder} holds a model of other sizes than SKETCH; a warm start needs the same sizes")
+        raise ValueError(f"the model in {folder} has other sizes than SKETCH; a warm start needs the same sizes")
     networks = files.load("cpu", Precision.FP32).networks
     flow = FlowNetworks()
     for target, source in (
         (flow.transformer, networks.transformer), (flow.t5, networks.t5), (flow.clip, networks.clip)
     ):  # fmt: skip
         target.load_state_dict(source.state_dict())
-    keep_autoencoder(networks.autoencoder, work)
+    save_autoencoder(networks.autoencoder, work)
     elapsed_s = SPARSE_UNTIL * 60 * flow_minutes
     checkpoint = work / FLOW_CHECKPOINT
     Fit(checkpoint, {"flow": flow}, flow_optimizers(flow), flow_minutes, FLOW_SEED, elapsed_s=elapsed_s).save()
 
 
-def keep_autoencoder(autoencoder: Autoencoder, work: Path) -> None:
+def save_autoencoder(autoencoder: Autoencoder, work: Path) -> None:
     """Write a fitted autoencoder to the work folder, atomically."""
     draft = work / "autoencoder.tmp"
     save_file({name: tensor.bfloat16().contiguous() for name, tensor in autoencoder.state_dict().items()}, draft)
@@ -180,8 +189,8 @@ def keep_autoencoder(autoencoder: Autoencoder, work: Path) -> None:
 
 
 def export(folder: Path, flow: FlowNetworks, autoencoder: Autoencoder) -> None:
-    """Write the fitted networks as a model folder."""
-    with torch.device("meta"):
+    """Write the fitted networks to a model folder."""
+    with meta_device():
         networks = Networks(SKETCH)
     networks.transformer, networks.t5, networks.clip = flow.transformer, flow.t5, flow.clip
     networks.autoencoder = autoencoder

@@ -1,4 +1,4 @@
-"""`python -m allaprima` is `allaprima`."""
+"""Makes `python -m allaprima` equivalent to the command `allaprima`."""
 
 from allaprima.cli.main import main
 

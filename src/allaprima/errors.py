@@ -1,10 +1,10 @@
-"""Every error that allaprima raises on purpose, in one tree. It knows no HTTP: `api.errors` maps classes to statuses.
+"""The tree of all errors that allaprima raises on purpose. It is independent of HTTP; `api.errors` maps it to statuses.
 
 Error:
-    ├── InvalidRequest          fields that can't be done as asked, all of them
-    ├── IdempotencyMismatch     the same Idempotency-Key for another request
-    ├── Unauthorized            no API key, or an invalid one
-    ├── Forbidden               a valid key, but not for this
+    ├── InvalidRequest          lists every invalid field of a request
+    ├── IdempotencyMismatch     the Idempotency-Key was used for another request
+    ├── Unauthorized            the API key is missing or invalid
+    ├── Forbidden               the key is valid but lacks permission
     │   ├── ScopeMissing
     │   ├── ManagementOnly      an ordinary key where a management key is needed
     │   ├── OrdinaryOnly        a management key where an ordinary key is needed
@@ -17,15 +17,15 @@ Error:
     │   ├── AccountNotFound
     │   ├── ModelNotFound
     │   └── EndpointNotFound
-    ├── Conflict                not possible in the present state
+    ├── Conflict                the resource's current state forbids it
     │   ├── JobFinished
     │   └── JobUnfinished
-    ├── Busy                    carries the seconds after which to retry
+    ├── Busy                    carries the seconds until a retry
     │   ├── QueueFull
     │   ├── RateLimited
     │   ├── Draining
-    │   └── IdempotencyInFlight  an equal request is not answered yet
-    ├── GenerationTimeout       the wait is over, the job goes on; carries its id
+    │   └── IdempotencyInFlight  a request with the same key is in progress
+    ├── GenerationTimeout       the wait timed out, the job continues; carries its id
     ├── StartDeadlineMissed     the job did not start before its deadline
     ├── GenerationFailed        the job ended without an image
     ├── Cancelled               the job was cancelled
@@ -33,8 +33,8 @@ Error:
     │   ├── WeightsMissing
     │   ├── WeightsCorrupt
     │   ├── WeightsUnsafe       a format that runs code when it is loaded
-    │   ├── WeightsTooLarge     more than the free memory or disk
-    │   └── PullFailed          the hub does not serve them
+    │   ├── WeightsTooLarge     larger than the free memory or disk
+    │   └── PullFailed          the download from the hub failed
     ├── SettingsError           a setting that can't be used
     └── StoreError
         ├── StoreLocked         another server uses the same data folder
@@ -50,11 +50,11 @@ from typing import ClassVar
 
 @dataclass(frozen=True, slots=True)
 class FieldProblem:
-    """One field of a request that can't be done as asked."""
+    """An invalid field of a request."""
 
     #: The field as the client named it, such as `image_size.width`.
     field: str
-    #: What is wrong and what would be right, a clause without a full stop.
+    #: What is wrong and what is allowed: a clause without a full stop.
     message: str
 
     def __str__(self) -> str:
@@ -62,18 +62,18 @@ class FieldProblem:
 
 
 class Error(Exception):
-    """Something went wrong."""
+    """The operation failed."""
 
     code: ClassVar[str] = "error"
-    #: Whether the request was refused for lack of room or credits, which the metrics count.
+    #: Whether the error refuses a request for lack of capacity or credits; the metrics count these errors.
     is_refusal: ClassVar[bool] = False
-    #: Whether a client should send the same request again; None: as it does by default for this kind of error.
+    #: Whether a client should send the same request again; None: the client follows its default for the status.
     retryable: bool | None = None
-    #: Seconds after which to send it again.
+    #: Seconds after which a client should send the request again; None: unknown.
     retry_after_s: float | None = None
-    #: The fields at fault.
+    #: The invalid fields.
     problems: tuple[FieldProblem, ...] = ()
-    #: The job that goes on, if one does.
+    #: Id of the job that continues in spite of the error, if there is one.
     job_id: str | None = None
 
     def __init__(self, message: str | None = None) -> None:
@@ -82,7 +82,7 @@ class Error(Exception):
 
 
 class InvalidRequest(Error):
-    """The request can't be done as asked."""
+    """The request is invalid."""
 
     code = "invalid_request"
 
@@ -104,28 +104,28 @@ class IdempotencyMismatch(Error):
 
 
 class Forbidden(Error):
-    """This key may not do this."""
+    """This API key has no permission for this operation."""
 
     code = "forbidden"
 
 
 class ScopeMissing(Forbidden):
-    """This key lacks the scope for this."""
+    """This API key lacks a scope."""
 
     code = "scope_missing"
 
     def __init__(self, scope: str) -> None:
-        super().__init__(f"This key may not do this: it needs the scope {scope}, and must not be a management key")
+        super().__init__(f"This operation requires an ordinary API key with the scope {scope}")
 
 
 class ManagementOnly(Forbidden):
-    """This needs a management key. The operator makes one with `allaprima keys create --management`."""
+    """This operation requires a management key. The operator creates one with `allaprima keys create --management`."""
 
     code = "management_key_required"
 
 
 class OrdinaryOnly(Forbidden):
-    """A management key can't do this. Use an ordinary key."""
+    """This operation requires an ordinary API key, not a management key."""
 
     code = "ordinary_key_required"
 
@@ -138,14 +138,14 @@ class OutOfCredits(Forbidden):
 
 
 class KeyLimitReached(Forbidden):
-    """This key's spend limit is reached. It ends with the limit's window, or when the limit is raised."""
+    """This API key has reached its spend limit. Wait for the next limit period, or raise the limit."""
 
     code = "key_limit_reached"
     is_refusal = True
 
 
 class NotFound(Error):
-    """There is nothing here."""
+    """The resource does not exist."""
 
     code = "not_found"
 
@@ -175,7 +175,7 @@ class AccountNotFound(NotFound):
 
 
 class ModelNotFound(NotFound):
-    """There is no such model here."""
+    """This server has no such model."""
 
     code = "model_not_found"
 
@@ -187,7 +187,7 @@ class EndpointNotFound(NotFound):
 
 
 class Conflict(Error):
-    """This is not possible in the present state."""
+    """The current state of the resource does not allow this operation."""
 
     code = "conflict"
     retryable = False
@@ -199,7 +199,7 @@ class JobFinished(Conflict):
     code = "job_finished"
 
     def __init__(self, state: str) -> None:
-        super().__init__(f"The job has ended: it is {state}")
+        super().__init__(f"The job has ended; its status is {state}")
 
 
 class JobUnfinished(Conflict):
@@ -208,11 +208,11 @@ class JobUnfinished(Conflict):
     code = "job_unfinished"
 
     def __init__(self, state: str) -> None:
-        super().__init__(f"The job is {state}; cancel it first, or wait for its end")
+        super().__init__(f"The job is {state}; cancel it first, or wait until it ends")
 
 
 class Busy(Error):
-    """The server can't take this request now. Try again later."""
+    """The server can't accept this request now. Try again later."""
 
     code = "busy"
     is_refusal = True
@@ -229,13 +229,13 @@ class QueueFull(Busy):
 
 
 class RateLimited(Busy):
-    """Too Many Requests: this key's limit is reached."""
+    """Too Many Requests: this API key has reached its rate limit."""
 
     code = "rate_limit_exceeded"
 
     def __init__(self, limit: int, *, retry_after_s: float) -> None:
         self.limit = limit
-        super().__init__(f"Too Many Requests: this key may make {limit} requests a minute", retry_after_s=retry_after_s)
+        super().__init__(f"Too Many Requests: the limit is {limit} requests per minute", retry_after_s=retry_after_s)
 
 
 class Draining(Busy):
@@ -244,15 +244,15 @@ class Draining(Busy):
     code = "draining"
 
     def __init__(self, *, retry_after_s: float, job_id: str | None = None) -> None:
-        """job_id: the job that was accepted and goes on at the next start, if one was."""
+        """job_id: the accepted job, which continues after the next start; None if no job was accepted."""
         self.job_id = job_id
-        # A repeated request would be another job.
+        # A repeated request would create a second job.
         self.retryable = None if job_id is None else False
         super().__init__(retry_after_s=retry_after_s)
 
 
 class IdempotencyInFlight(Busy):
-    """A request with this Idempotency-Key is being processed. Retry for its answer."""
+    """A request with this Idempotency-Key is in progress. Retry to receive its response."""
 
     code = "idempotency_key_in_flight"
     retryable = True
@@ -302,31 +302,31 @@ class WeightsMissing(WeightsError):
 
 
 class WeightsCorrupt(WeightsError):
-    """A file of the model is damaged or is something else."""
+    """A file of the model is damaged or has an unexpected format."""
 
     code = "weights_corrupt"
 
 
 class WeightsUnsafe(WeightsError):
-    """The model's files are in a format that runs code when it is opened."""
+    """The model's files have a format that runs code when it is loaded."""
 
     code = "weights_unsafe"
 
 
 class WeightsTooLarge(WeightsError):
-    """The model needs more memory or disk than is free."""
+    """The model needs more memory or disk space than is free."""
 
     code = "weights_too_large"
 
 
 class PullFailed(WeightsError):
-    """The model's files could not be pulled."""
+    """The model's files could not be downloaded."""
 
     code = "pull_failed"
 
 
 class SettingsError(Error):
-    """A setting can't be used."""
+    """A setting is invalid."""
 
     code = "settings_error"
 
@@ -338,12 +338,12 @@ class StoreError(Error):
 
 
 class StoreLocked(StoreError):
-    """Another server works on this data folder."""
+    """Another server uses this data folder."""
 
     code = "store_locked"
 
 
 class StoreUnreachable(StoreError):
-    """A server holds this data folder but does not answer."""
+    """A server uses this data folder but does not answer."""
 
     code = "store_unreachable"

@@ -1,7 +1,8 @@
-"""Configuration: small frozen models, composed. Environment over default; the command line over both.
+"""Configuration as small frozen models, one per group.
 
-Every field is read from `ALLAPRIMA_<GROUP>__<FIELD>`, such as `ALLAPRIMA_SERVER__PORT`; lists are JSON. A variable
-that names no field is refused, so that a typing error can't pass for a setting.
+Environment variables override the defaults; command-line options override both. The variable of a field is
+`ALLAPRIMA_<GROUP>__<FIELD>`, such as `ALLAPRIMA_SERVER__PORT`; lists are JSON. A variable that names no field is an
+error, so that a misspelled name is never ignored.
 """
 
 import json
@@ -18,9 +19,9 @@ from allaprima.errors import SettingsError
 
 PREFIX = "ALLAPRIMA_"
 
-#: An image is flagged when its score is at least this. The authors call a score above 0.8 highly probable to be
-#: pornographic, one below 0.2 very likely safe, and leave those between to the user (yahoo/open_nsfw, README.md).
-#: Between lie many harmless images: of 150 of nothing but skin-coloured ellipses, 0.8 flags 3, and 0.5 flags 14.
+#: An image is flagged when its score is at least this. According to the checker's authors an image above 0.8 is unsafe
+#: with high probability, one below 0.2 is most likely safe, and the user decides in between (yahoo/open_nsfw, README).
+#: Many harmless images score between them: of 150 images of skin-coloured ellipses, 0.8 flags 3 and 0.5 flags 14.
 DEFAULT_SAFETY_THRESHOLD = 0.8
 
 
@@ -33,33 +34,41 @@ def _networks(value: tuple[str, ...]) -> tuple[str, ...]:
         try:
             ip_network(network, strict=False)
         except ValueError as exc:
-            raise ValueError(f"{network!r} is no IP address or network, such as 10.0.0.7 or 10.0.0.0/8") from exc
+            raise ValueError(f"{network!r} is not an IP address or network, such as 10.0.0.7 or 10.0.0.0/8") from exc
     return value
 
 
 class ServerSettings(_Group):
-    """The HTTP side."""
+    """Settings of the HTTP server."""
 
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 picks a free one.")
-    public_url: str | None = Field(None, description="What image URLs start with; else the request's own host.")
-    allowed_hosts: tuple[str, ...] = Field(("*",), description="Host names that image URLs may be built on.")
-    trusted_proxies: tuple[str, ...] = Field((), description="Addresses whose X-Forwarded headers are trusted.")
-    cors_origins: tuple[str, ...] = Field(("*",), description="Origins whose pages may call the API.")
-    max_body_bytes: int = Field(1024 * 1024, ge=1024, description="Largest request body.")
-    requests_per_minute: int | None = Field(
-        None, ge=1, le=1_000_000, description="Generation requests that a key may make in a minute; default: any."
+    public_url: str | None = Field(
+        None, description="Base URL of image links; default: the host that the request names."
     )
-    wait_s: float = Field(280.0, gt=0, description="Longest wait of a synchronous request, in seconds.")
-    receive_s: float = Field(20.0, gt=0, description="Longest time that a client may take to send a request's body.")
-    log_format: Literal["text", "json"] = Field("text", description="Lines for people, or JSON; no prompt is in them.")
+    allowed_hosts: tuple[str, ...] = Field(("*",), description="Host names that image links may have.")
+    trusted_proxies: tuple[str, ...] = Field(
+        (), description="IP addresses or networks of proxies whose X-Forwarded headers are trusted."
+    )
+    cors_origins: tuple[str, ...] = Field(("*",), description="Origins whose web pages may call the API.")
+    max_body_bytes: int = Field(1024 * 1024, ge=1024, description="Largest request body, in bytes.")
+    requests_per_minute: int | None = Field(
+        None, ge=1, le=1_000_000, description="Generation requests that a key may make per minute; default: unlimited."
+    )
+    wait_s: float = Field(
+        280.0, gt=0, description="Longest time that a synchronous request waits for its images, in seconds."
+    )
+    receive_s: float = Field(20.0, gt=0, description="Longest time to receive a request body, in seconds.")
+    log_format: Literal["text", "json"] = Field(
+        "text", description="Format of the log: text or json. No prompt is logged."
+    )
     traces_endpoint: str | None = Field(
-        None, description="URL of an OpenTelemetry collector's OTLP/HTTP traces; needs the extra `traces`."
+        None, description="URL to which traces are sent by OTLP over HTTP; requires the extra `traces`."
     )
     metrics_token: str | None = Field(
         None,
         min_length=8,
-        description="Bearer token that reads /metrics from anywhere; without one only this machine may.",
+        description="Bearer token that /metrics requires; without one, /metrics answers this machine only.",
     )
 
     @field_validator("public_url")
@@ -76,63 +85,63 @@ class ServerSettings(_Group):
 
 
 class StoreSettings(_Group):
-    """What survives a restart."""
+    """Settings of the data folder."""
 
-    data_dir: Path = Field(Path("data"), description="Folder of the database, the images and the secrets.")
-    image_ttl_s: float = Field(7 * 86400.0, gt=0, description="Seconds an image is kept.")
+    data_dir: Path = Field(Path("data"), description="Folder of the database, the images and the signing secret.")
+    image_ttl_s: float = Field(7 * 86400.0, gt=0, description="How long an image is stored, in seconds.")
     max_image_ttl_s: float = Field(
-        366 * 86400.0, gt=0, description="Longest time for which a request may keep an image."
+        366 * 86400.0, gt=0, description="Longest storage time that a request may ask for, in seconds."
     )
-    sweep_every_s: float = Field(600.0, gt=0, description="Seconds between removals of expired images.")
+    sweep_every_s: float = Field(600.0, gt=0, description="Time between two removals of expired images, in seconds.")
 
 
 class EngineSettings(_Group):
-    """The model side."""
+    """Settings of the models, and the operator's limits on requests."""
 
     models: tuple[str, ...] = Field(
         (), description="Folders or files of models to load in addition to the built-in one."
     )
     tokenizer_dir: Path | None = Field(
-        None, description="Folder of FLUX's tokenizers, for models whose files bring none."
+        None, description="Folder of FLUX's tokenizers, for models whose files contain none."
     )
     has_fallback: bool = Field(
-        default=True, description="Whether the built-in model serves known models that are not here."
+        default=True, description="Whether the built-in model serves requests for known models that are not loaded."
     )
     weights_dir: Path | None = Field(
-        None, description="Folder of pulled models and of packed weights; default: the user's cache folder."
+        None, description="Folder of downloaded models and packed weights; default: the user's cache folder."
     )
     precision: Literal["fp32", "bf16", "fp8", "int8", "int8wo", "int4wo"] | None = Field(
-        None, description="Number format of the models' weights (quantization); default: bf16 where it fits, else int8."
+        None, description="Number format of the models' weights (quantization); default: bf16 if it fits, else int8."
     )
-    device: Literal["cpu", "cuda"] = Field("cpu", description="Where the models run: cpu or cuda.")
+    device: Literal["cpu", "cuda"] = Field("cpu", description="Device that runs the models: cpu or cuda.")
     threads: int | None = Field(None, ge=1, description="CPU threads of the engine; default: all cores.")
     safety_threshold: float = Field(
-        DEFAULT_SAFETY_THRESHOLD, ge=0, le=1, description="Score from which an image is withheld."
+        DEFAULT_SAFETY_THRESHOLD, ge=0, le=1, description="Safety score from which an image is withheld."
     )
-    lowest_safety_threshold: float = Field(0.0, ge=0, le=1, description="Strictest threshold that a request may ask.")
-    highest_safety_threshold: float = Field(1.0, ge=0, le=1, description="Laxest threshold that a key or request has.")
-    safety_is_optional: bool = Field(default=True, description="Whether a request may switch the checker off.")
+    lowest_safety_threshold: float = Field(0.0, ge=0, le=1, description="Lowest (strictest) threshold of a request.")
+    highest_safety_threshold: float = Field(1.0, ge=0, le=1, description="Highest threshold of a key or request.")
+    safety_is_optional: bool = Field(default=True, description="Whether a request may disable the safety checker.")
     max_side: int = Field(1536, ge=64, le=1536, description="Longest side of an image, in pixels.")
-    max_steps: int = Field(12, ge=1, le=12, description="Most steps of a request.")
-    max_images: int = Field(4, ge=1, le=4, description="Most images of a request.")
-    queue_size: int = Field(256, ge=1, description="Jobs that may be unfinished before requests are refused.")
+    max_steps: int = Field(12, ge=1, le=12, description="Largest number of steps per request.")
+    max_images: int = Field(4, ge=1, le=4, description="Largest number of images per request.")
+    queue_size: int = Field(256, ge=1, description="Largest number of unfinished jobs; further requests are refused.")
 
 
 class BillingSettings(_Group):
-    """What use costs: nothing, unless a price is set; then accounts need credits."""
+    """Prices. Without any, images are free; with a price, an account needs credits."""
 
     prices: dict[str, Price] = Field(
         default_factory=dict,
-        description='Prices by model, such as `{"flux/schnell": {"megapixel": 0.003}}`; also `megapixel_step` and '
-        "`cached_share`.",
+        description='Prices in US dollars by model, such as `{"flux/schnell": {"megapixel": 0.003}}`. A price may also '
+        "have `megapixel_step`, and `cached_share` from 0 to 1.",
     )
 
 
 class WebhookSettings(_Group):
-    """Where webhooks may go."""
+    """Settings of webhooks."""
 
     allowed_networks: tuple[str, ...] = Field(
-        (), description="Private networks that webhooks may be sent into, on any port."
+        (), description="Private networks to which webhooks may be sent, on any port."
     )
 
     @field_validator("allowed_networks")
@@ -142,7 +151,7 @@ class WebhookSettings(_Group):
 
 
 class Settings(BaseSettings):
-    """The whole configuration."""
+    """All settings of a server."""
 
     model_config = SettingsConfigDict(
         frozen=True,
@@ -160,9 +169,9 @@ class Settings(BaseSettings):
 
 
 def load_settings(**groups: dict[str, Any]) -> Settings:
-    """Return the settings: the given values by group over the environment over the defaults.
+    """Return the settings. The given values override the environment, which overrides the defaults.
 
-    Raises `SettingsError` naming every key and value that can't be used.
+    groups: values by field name, one dict per group. Raises `SettingsError`, which names every invalid key and value.
     """
     known = {
         f"{PREFIX}{group}__{name}".upper(): field.annotation
@@ -170,8 +179,8 @@ def load_settings(**groups: dict[str, Any]) -> Settings:
         for name, field in (info.annotation.model_fields if info.annotation else {}).items()
     }
     stray = [name for name in os.environ if name.upper().startswith(PREFIX) and name.upper() not in known]
-    # A client's key may be in the environment too, and the kernels read a variable of their own.
-    stray = [name for name in stray if name.upper() not in (f"{PREFIX}KEY", f"{PREFIX}KERNELS")]
+    # Three other variables have the prefix: a client's address and API key, and the choice of the kernels.
+    stray = [name for name in stray if name.upper() not in (f"{PREFIX}URL", f"{PREFIX}KEY", f"{PREFIX}KERNELS")]
     if stray:
         raise SettingsError(f"unknown setting {', '.join(sorted(stray))}; known are {', '.join(sorted(known))}")
     for kind, example in ((tuple, 'list, such as ["a", "b"]'), (dict, 'object, such as {"a": {}}')):

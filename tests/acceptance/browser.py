@@ -8,8 +8,8 @@ from typing import Any
 
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from acceptance.processes import LIMIT_S
-from programs import need
+from tests.acceptance.processes import LIMIT_S
+from tests.programs import need
 
 
 @dataclass
@@ -53,13 +53,13 @@ class Visit:
         self.page.press("#prompt", "Control+Enter")
 
     def finished(self) -> Any:
-        """Wait for the newest image of the tab Paint, and return its element."""
+        """Wait for the newest run's first image, and return its element."""
         image = self.page.locator(".run").first.locator("figure.image .frame img").first
         image.wait_for()
         return image
 
     def previewed(self) -> None:
-        """Wait until the newest run has shown a preview. The card counts them, so that a brief one is not missed."""
+        """Wait until the newest run has shown a preview. The card counts previews, so that none is missed."""
         self.page.locator(".run[data-previews]").first.wait_for()
 
     def drop(self, name: str, data: bytes) -> None:
@@ -79,7 +79,7 @@ class Visit:
 
 @contextmanager
 def chromium() -> Iterator[Browser]:
-    """Debian's Chromium, without a window."""
+    """Start the system's Chromium, without a window."""
     path = need("chromium", "shows the playground")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"], timeout=LIMIT_S * 1000)

@@ -1,4 +1,4 @@
-"""A server that tests share if they do not change it, and a factory for tests that stop, kill or configure theirs."""
+"""A server shared by tests that do not change it, and a factory of servers to stop, kill or configure."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from acceptance.processes import Server
+from tests.acceptance.processes import Server
 
 Serve = Callable[..., Server]
 
 
 @contextmanager
 def servers() -> Iterator[Serve]:
-    """A factory of servers. Those that run at the end are stopped, and must exit with 0 and without a traceback."""
+    """Yield a factory of servers. Those still running at the end are stopped, and must exit with 0 and no traceback."""
     started: list[Server] = []
 
     def serve(data_dir: Path, *arguments: object, **settings: str) -> Server:
@@ -47,6 +47,6 @@ def serve() -> Iterator[Serve]:
 
 @pytest.fixture(scope="module")
 def serve_module() -> Iterator[Serve]:
-    """The same, for servers that the tests of one file share."""
+    """Start further servers, shared by the tests of one module."""
     with servers() as factory:
         yield factory

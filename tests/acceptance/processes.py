@@ -3,21 +3,18 @@
 import os
 import re
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import httpx2
 
-T = TypeVar("T")
-
-#: Longest wait for a start, a stop, a command or an image, in seconds. It allows for a busy machine.
-LIMIT_S = 240
+from tests.waiting import LIMIT_S, until
 
 _GREETING = re.compile(r"^allaprima serves at (http://\S+)", re.MULTILINE)
 _KEY = re.compile(r"\bap_[0-9A-Za-z]{36}\b")
@@ -36,23 +33,11 @@ def allaprima(*arguments: object, folder: Path) -> "subprocess.CompletedProcess[
     )
 
 
-def until(found: Callable[[], T | None], what: str, *, every_s: float = 0.05) -> T:
-    """Poll until `found` returns a value other than None, and return it; fail after LIMIT_S.
-
-    what: named in the failure.
-    """
-    deadline = time.monotonic() + LIMIT_S
-    while (value := found()) is None:
-        assert time.monotonic() < deadline, f"waited {LIMIT_S} s for {what}"
-        time.sleep(every_s)
-    return value
-
-
 class Server:
     """A running `allaprima serve` on a free port. Its output goes to a file next to its data folder."""
 
     def __init__(self, data_dir: Path, *arguments: object, **settings: str) -> None:
-        """Start and wait until it is ready. settings: environment variables."""
+        """Start the server and wait until it is ready. settings: environment variables."""
         self.data_dir = data_dir
         self._log = data_dir.with_name(f"{data_dir.name}-{time.monotonic_ns()}.log")
         command = [sys.executable, "-m", "allaprima", "serve", "--port", "0", "--data-dir", data_dir]
@@ -73,23 +58,23 @@ class Server:
 
     @property
     def output(self) -> str:
-        """Its output so far, of stdout and stderr."""
+        """The output so far, of stdout and stderr."""
         return self._log.read_text()
 
     @property
     def keys(self) -> list[str]:
-        """The keys that it printed."""
+        """The keys that the server printed."""
         return _KEY.findall(self.output)
 
     @property
     def key(self) -> str:
-        """The one key that it printed."""
+        """The only key that the server printed."""
         [key] = self.keys
         return key
 
     @property
     def port(self) -> int:
-        """The port that it listens on."""
+        """The port that the server listens on."""
         return int(self.url.rpartition(":")[2])
 
     @property
@@ -113,19 +98,27 @@ class Server:
         return httpx2.post(f"{self.url}/v1/images/generations", headers=headers, json=body, timeout=LIMIT_S)
 
     def query(self, statement: str) -> list[Any]:
-        """Query its database, read-only."""
+        """Query the server's database, read-only."""
         return query(self.data_dir, statement)
 
-    def stop(self, signals: int = 1) -> int:
-        """Stop it by one or more SIGTERM; return its exit status."""
-        for _ in range(signals):
+    def stop(self, *, twice: bool = False) -> int:
+        """Stop the server by one SIGTERM, or by two; return the exit status."""
+        self._process.send_signal(signal.SIGTERM)
+        if twice:
+            # The kernel merges pending signals of one kind, so the server must have handled the first.
+            until(self._refuses_connections, "the server's stop")
             self._process.send_signal(signal.SIGTERM)
-            # The kernel merges pending signals of one kind.
-            time.sleep(0.2)
         return self._process.wait(LIMIT_S)
 
+    def _refuses_connections(self) -> bool | None:
+        try:
+            socket.create_connection(("127.0.0.1", self.port), LIMIT_S).close()
+        except ConnectionRefusedError:
+            return True
+        return None
+
     def kill(self) -> None:
-        """Kill it, as a power cut would."""
+        """Kill the server by SIGKILL."""
         self._process.kill()
         self._process.wait(LIMIT_S)
 

@@ -11,8 +11,8 @@ import pytest
 from openai import AuthenticationError, BadRequestError, OpenAI
 from PIL import Image
 
-from acceptance.processes import LIMIT_S, Server, environment
-from programs import need
+from tests.acceptance.processes import LIMIT_S, Server, environment
+from tests.programs import need
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -35,7 +35,7 @@ def check_image(data: bytes) -> None:
         assert (image.format, image.size) == ("PNG", (512, 512))
 
 
-def test_the_openai_sdk_gets_a_link(client: OpenAI) -> None:
+def test_openai_sdk_gets_link(client: OpenAI) -> None:
     answer = client.images.generate(model="flux/schnell", prompt="a red apple", size="512x512", n=1)
 
     assert answer.data is not None
@@ -46,7 +46,7 @@ def test_the_openai_sdk_gets_a_link(client: OpenAI) -> None:
     check_image(httpx2.get(image.url, timeout=LIMIT_S).raise_for_status().content)
 
 
-def test_the_openai_sdk_gets_base64(client: OpenAI) -> None:
+def test_openai_sdk_gets_base64(client: OpenAI) -> None:
     answer = client.images.generate(
         model="flux/schnell", prompt="a red apple", size="512x512", n=2, response_format="b64_json"
     )
@@ -59,7 +59,7 @@ def test_the_openai_sdk_gets_base64(client: OpenAI) -> None:
 
 
 @pytest.mark.parametrize("key", [WRONG_KEY, "sk-another-services"])
-def test_the_openai_sdk_raises_authentication_error_for_a_wrong_key(server: Server, key: str) -> None:
+def test_openai_sdk_raises_authentication_error(server: Server, key: str) -> None:
     with client_of(server, key) as client, pytest.raises(AuthenticationError) as caught:
         client.images.generate(model="flux/schnell", prompt="a red apple", size="512x512", n=1)
 
@@ -67,7 +67,7 @@ def test_the_openai_sdk_raises_authentication_error_for_a_wrong_key(server: Serv
     assert caught.value.code == "invalid_api_key"
 
 
-def test_the_openai_sdk_raises_bad_request_error_naming_the_size(client: OpenAI) -> None:
+def test_openai_sdk_raises_bad_request_error(client: OpenAI) -> None:
     with pytest.raises(BadRequestError, match="size") as caught:
         client.images.generate(model="flux/schnell", prompt="a red apple", size="100x512", n=1)  # type: ignore[call-overload]
 
@@ -77,7 +77,7 @@ def test_the_openai_sdk_raises_bad_request_error_naming_the_size(client: OpenAI)
     assert caught.value.param.startswith("size")
 
 
-def test_the_openai_sdk_lists_the_models(client: OpenAI) -> None:
+def test_openai_sdk_lists_models(client: OpenAI) -> None:
     assert [model.id for model in client.models.list()] == ["flux/schnell", "allaprima/sketch"]
 
 
@@ -86,7 +86,7 @@ def curl(*arguments: str) -> bytes:
     return subprocess.run(command, env=environment(), capture_output=True, timeout=LIMIT_S, check=True).stdout
 
 
-def test_curl_gets_an_image(server: Server) -> None:
+def test_curl_gets_image(server: Server) -> None:
     body = {"model": "flux/schnell", "prompt": "a red apple", "image_size": "square"}
 
     answer = json.loads(
@@ -101,7 +101,7 @@ def test_curl_gets_an_image(server: Server) -> None:
     check_image(curl(answer["images"][0]["url"]))
 
 
-def test_curl_without_a_key_is_refused_with_a_message(server: Server) -> None:
+def test_curl_without_key_is_refused_with_message(server: Server) -> None:
     answer = json.loads(curl(f"{server.url}/v1/images/generations", "-X", "POST"))
 
     assert answer["statusCode"] == 401

@@ -3,15 +3,15 @@
 import pytest
 from playwright.sync_api import ConsoleMessage, Error, Request, sync_playwright
 
-from acceptance.processes import LIMIT_S, Server
-from programs import need
+from tests.acceptance.processes import LIMIT_S, Server
+from tests.programs import need
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(900)]
 
 PATH = "/v1/images/generations"
 
 
-def test_the_reference_shows_the_operation_without_errors_or_foreign_hosts(server: Server) -> None:
+def test_reference_page_loads_without_errors_or_other_hosts(server: Server) -> None:
     chromium = need("chromium", "shows the reference")
     errors: list[str] = []
     requests: list[str] = []

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from acceptance.conftest import Serve, serve
-from acceptance.processes import allaprima
+from tests.acceptance.conftest import Serve, serve
+from tests.acceptance.processes import allaprima
 
 __all__ = ["serve"]
 
@@ -37,7 +37,7 @@ int bind(int fd, const struct sockaddr *address, socklen_t length) {
 
 @pytest.fixture(scope="module")
 def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A library for LD_PRELOAD."""
+    """A library for LD_PRELOAD that makes `bind` fail."""
     compiler = shutil.which("gcc")
     if compiler is None:
         pytest.skip("needs gcc")
@@ -58,7 +58,7 @@ def preloaded(library: Path, folder: Path) -> dict[str, str]:
     return {"LD_PRELOAD": str(library), "NO_SOCKETS_BELOW": str(folder)}
 
 
-def test_the_operator_reaches_a_server_whose_data_folder_holds_no_sockets(
+def test_operator_connects_without_sockets_in_data_folder(
     serve: Serve, library: Path, tmp_path: Path, runtime: Path
 ) -> None:
     data_dir = tmp_path / "data"
@@ -74,17 +74,17 @@ def test_the_operator_reaches_a_server_whose_data_folder_holds_no_sockets(
     assert list(runtime.iterdir()) == []
 
 
-def test_a_server_serves_where_no_socket_can_be_bound(serve: Serve, library: Path, tmp_path: Path) -> None:
+def test_server_starts_without_operator_socket(serve: Serve, library: Path, tmp_path: Path) -> None:
     data_dir = tmp_path / "data"
     server = serve(data_dir, **preloaded(library, Path("/")))
 
-    assert "`allaprima keys` and `allaprima accounts` can't reach this server while it runs" in server.output
+    assert "`allaprima keys` and `allaprima accounts` do not work while it runs" in server.output
     assert server.post(server.key).status_code == 400
     assert server.stop() == 0
     assert "Traceback" not in server.output
 
 
-def test_a_folder_at_the_sockets_path_does_not_stop_the_server(serve: Serve, tmp_path: Path) -> None:
+def test_server_starts_with_folder_at_socket_path(serve: Serve, tmp_path: Path) -> None:
     data_dir = tmp_path / "data"
     (data_dir / "operator.sock").mkdir(parents=True)
     server = serve(data_dir)

@@ -13,16 +13,17 @@ from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
 from playwright.sync_api import Browser, expect
 
-from acceptance.browser import Visit, chromium, visit
-from acceptance.processes import LIMIT_S, Server, allaprima, environment, until
 from allaprima.api.web.routes import PLAYGROUND_FOLDER
-from image_files import read_metadata
-from programs import need
+from tests.acceptance.browser import Visit, chromium, visit
+from tests.acceptance.processes import LIMIT_S, Server, allaprima, environment
+from tests.image_files import read_metadata
+from tests.programs import need
+from tests.waiting import until
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(900)]
 expect.set_options(timeout=LIMIT_S * 1000)
 
-#: Settings of a request that takes long enough to act while it runs.
+#: Settings of a request that is still running when the test acts.
 LONG = {"steps": 12, "count": 4, "width": 1536, "height": 1536}
 VIEWS = ("generate", "gallery", "explore", "code", "usage")
 
@@ -46,9 +47,7 @@ def server(serve_module: Callable[..., Server], tmp_path_factory: pytest.TempPat
     return started
 
 
-def test_an_empty_server_shows_examples_and_a_click_generates_one(
-    browser: Browser, serve: Callable[..., Server], tmp_path: Path
-) -> None:
+def test_first_visit_offers_example_prompts(browser: Browser, serve: Callable[..., Server], tmp_path: Path) -> None:
     server = serve(tmp_path / "data")
     with visit(browser, server.url) as seen:
         seen.sign_in(server.key)
@@ -63,7 +62,7 @@ def example_text(seen: Visit) -> str:
     return seen.page.locator(".run h3").first.inner_text()
 
 
-def test_an_image_is_previewed_before_it_is_finished(browser: Browser, server: Server) -> None:
+def test_image_is_previewed_before_it_is_finished(browser: Browser, server: Server) -> None:
     with visit(browser, server.url) as seen:
         seen.sign_in(server.key)
         seen.generate("a fox in the forest", seed=7, **LONG)
@@ -76,20 +75,20 @@ def test_an_image_is_previewed_before_it_is_finished(browser: Browser, server: S
         assert "seed 7 · 12 steps" in seen.page.locator(".run figcaption").first.inner_text()
 
 
-def test_many_concurrent_runs_leave_a_connection_for_cancelling(browser: Browser, server: Server) -> None:
+def test_concurrent_runs_leave_connection_for_cancelling(browser: Browser, server: Server) -> None:
     with visit(browser, server.url) as seen:
         seen.sign_in(server.key)
         for number in range(8):
             seen.generate(f"a star at night {number}", **LONG)
         expect(seen.page.locator(".run")).to_have_count(8)
-        # The newest jobs are last in the queue, so they are still there to be cancelled.
+        # The newest jobs are last in the queue, so they have not finished.
         for number in (7, 6):
             card = seen.page.locator(".run", has_text=f"a star at night {number}")
             card.locator("header button").click()
             expect(card.locator(".state")).to_have_text("Cancelled.")
 
 
-def test_the_skip_link_moves_the_focus_and_keeps_the_view(browser: Browser, server: Server) -> None:
+def test_skip_link_moves_focus_and_keeps_view(browser: Browser, server: Server) -> None:
     with visit(browser, server.url) as seen:
         seen.sign_in(server.key)
         seen.open("gallery")
@@ -99,7 +98,7 @@ def test_the_skip_link_moves_the_focus_and_keeps_the_view(browser: Browser, serv
         expect(seen.page.locator("#gallery")).to_be_visible()
 
 
-def test_signing_out_hides_the_runs_and_prompt_from_the_next_key(browser: Browser, server: Server) -> None:
+def test_signing_out_clears_runs_and_prompt(browser: Browser, server: Server) -> None:
     made = allaprima("keys", "create", "--data-dir", server.data_dir, folder=server.data_dir.parent)
     other = re.findall(r"ap_[0-9A-Za-z]{36}", made.stdout)[0]
     with visit(browser, server.url) as seen:
@@ -114,7 +113,7 @@ def test_signing_out_hides_the_runs_and_prompt_from_the_next_key(browser: Browse
         assert seen.page.input_value("#prompt") == ""
 
 
-def test_a_running_job_is_cancelled_at_once(browser: Browser, server: Server) -> None:
+def test_running_job_is_cancelled_at_once(browser: Browser, server: Server) -> None:
     with visit(browser, server.url) as seen:
         seen.sign_in(server.key)
         seen.generate("a rocket at night", **LONG)
@@ -125,7 +124,7 @@ def test_a_running_job_is_cancelled_at_once(browser: Browser, server: Server) ->
     assert server.query("SELECT state FROM jobs ORDER BY id DESC LIMIT 1") == [("cancelled",)]
 
 
-def test_the_gallery_survives_a_reload_and_shows_in_another_browser(browser: Browser, server: Server) -> None:
+def test_gallery_survives_reload_and_shows_in_other_browser(browser: Browser, server: Server) -> None:
     with visit(browser, server.url) as seen:
         seen.sign_in(server.key, is_remembered=True)
         seen.generate("a penguin in the snow", seed=11)
@@ -142,19 +141,19 @@ def test_the_gallery_survives_a_reload_and_shows_in_another_browser(browser: Bro
         expect(other.page.locator("#images figure").first).to_contain_text("seed 11")
 
 
-def test_a_keys_gallery_shows_other_keys_images_only_on_request(browser: Browser, server: Server) -> None:
+def test_gallery_shows_images_of_other_keys_on_request(browser: Browser, server: Server) -> None:
     made = allaprima("keys", "create", "--data-dir", server.data_dir, folder=server.data_dir.parent)
     other = re.findall(r"ap_[0-9A-Za-z]{36}", made.stdout)[0]
     generated(server, prompt="a snail in a meadow", size="256x256", model="sketch")
     with visit(browser, server.url) as seen:
         seen.sign_in(other)
         seen.open("gallery")
-        expect(seen.page.locator("#images")).to_contain_text("Nothing was generated yet")
+        expect(seen.page.locator("#images")).to_contain_text("No stored images")
         seen.page.check("#of-account")
         expect(seen.page.locator("#images figure").first).to_contain_text("a snail in a meadow")
 
 
-def test_a_dropped_png_gives_its_settings_back_to_the_last_digit(browser: Browser, server: Server) -> None:
+def test_dropped_png_restores_its_settings(browser: Browser, server: Server) -> None:
     seed = 2**63 - 2
     image = generated(server, prompt="a crab, “on” a beach 🏖", seed=seed, size="512x320", steps=3, model="sketch")
     assert read_metadata(image)["seed"] == seed
@@ -174,13 +173,13 @@ def test_a_dropped_png_gives_its_settings_back_to_the_last_digit(browser: Browse
         assert httpx2.get(source).content == image
 
 
-def test_a_file_without_settings_is_refused_with_a_message(browser: Browser, server: Server) -> None:
+def test_dropped_file_without_settings_shows_message(browser: Browser, server: Server) -> None:
     file = io.BytesIO()
     Image.new("RGB", (8, 8)).save(file, "PNG")
     with visit(browser, server.url) as seen:
         seen.sign_in(server.key)
         seen.drop("other.png", file.getvalue())
-        expect(seen.page.locator("#notice")).to_contain_text("holds no settings")
+        expect(seen.page.locator("#notice")).to_contain_text("contains no settings")
 
 
 def generated(server: Server, **body: object) -> bytes:
@@ -199,13 +198,13 @@ def test_two_images_are_compared_side_by_side(browser: Browser, server: Server) 
             seen.page.locator("#images .choose").nth(i).click()
         seen.page.click("#compare")
         expect(seen.page.locator("#viewed img")).to_have_count(2)
-        expect(seen.page.locator("#viewer-title")).to_have_text("Compared: they differ in steps")
+        expect(seen.page.locator("#viewer-title")).to_have_text("Comparison: the images differ in steps")
         assert seen.page.locator("#viewed mark").all_inner_texts() == ["steps 4", "steps 2"]
         seen.page.keyboard.press("Escape")
         expect(seen.page.locator("#viewer")).to_be_hidden()
 
 
-def test_a_deleted_image_is_gone_from_the_server(browser: Browser, server: Server) -> None:
+def test_deleted_image_is_gone_from_server(browser: Browser, server: Server) -> None:
     generated(server, prompt="a ghost in the forest", size="256x256", model="sketch")
     with visit(browser, server.url) as seen:
         seen.sign_in(server.key)
@@ -218,7 +217,7 @@ def test_a_deleted_image_is_gone_from_the_server(browser: Browser, server: Serve
     assert httpx2.get(source).status_code == 404
 
 
-def test_a_sheet_is_one_group_and_is_saved_as_one_png(browser: Browser, server: Server, tmp_path: Path) -> None:
+def test_sheet_is_one_group_and_is_saved_as_one_png(browser: Browser, server: Server, tmp_path: Path) -> None:
     with visit(browser, server.url) as seen:
         seen.sign_in(server.key)
         seen.page.select_option("#preset", "512x512")
@@ -240,7 +239,7 @@ def test_a_sheet_is_one_group_and_is_saved_as_one_png(browser: Browser, server: 
         assert len(sheet.convert("RGB").resize((60, 40)).getcolors(2400)) > 50
 
 
-def test_steps_of_one_seed_make_a_sheet_and_cancel_all_stops_the_rest(browser: Browser, server: Server) -> None:
+def test_cancel_all_stops_sheet_of_steps(browser: Browser, server: Server) -> None:
     with visit(browser, server.url) as seen:
         seen.sign_in(server.key)
         seen.page.fill("#width", "1536")
@@ -259,9 +258,7 @@ def test_steps_of_one_seed_make_a_sheet_and_cancel_all_stops_the_rest(browser: B
     assert states == []
 
 
-def test_the_copied_code_runs_as_it_stands_in_all_four_languages(
-    browser: Browser, server: Server, tmp_path: Path
-) -> None:
+def test_copied_code_runs_in_four_languages(browser: Browser, server: Server, tmp_path: Path) -> None:
     commands = {
         "curl": ["bash", "{file}"],
         "Python, requests": [sys.executable, "{file}"],
@@ -294,7 +291,7 @@ def test_the_copied_code_runs_as_it_stands_in_all_four_languages(
             seen.page.evaluate("document.getElementById('said').textContent = ''")
 
 
-def test_a_wrong_key_is_refused_with_a_message_and_not_kept(browser: Browser, server: Server) -> None:
+def test_wrong_key_shows_message_and_is_not_stored(browser: Browser, server: Server) -> None:
     with visit(browser, server.url, expected_errors=("401",)) as seen:
         seen.page.fill("#key", "ap_" + "0" * 36)
         seen.page.check("#remember")
@@ -304,7 +301,7 @@ def test_a_wrong_key_is_refused_with_a_message_and_not_kept(browser: Browser, se
         assert seen.page.locator("#views a[href='#generate']").is_hidden()
 
 
-def test_a_key_is_remembered_only_on_request_and_is_in_no_address(browser: Browser, server: Server) -> None:
+def test_key_is_stored_only_on_request_and_never_in_urls(browser: Browser, server: Server) -> None:
     with visit(browser, server.url) as seen:
         seen.sign_in(server.key)
         for view in VIEWS:
@@ -321,7 +318,7 @@ def test_a_key_is_remembered_only_on_request_and_is_in_no_address(browser: Brows
         assert seen.page.evaluate("JSON.stringify(localStorage)") == "{}"
 
 
-def test_a_lost_connection_in_the_middle_of_a_job_is_recovered(
+def test_lost_connection_is_recovered_during_job(
     browser: Browser, serve: Callable[..., Server], tmp_path: Path
 ) -> None:
     first = serve(tmp_path / "data")
@@ -337,7 +334,7 @@ def test_a_lost_connection_in_the_middle_of_a_job_is_recovered(
         expect(seen.page.locator(".run figure.image .frame img")).to_have_count(4)
 
 
-def test_a_reload_in_the_middle_of_a_job_follows_it_again(browser: Browser, server: Server) -> None:
+def test_reload_during_job_follows_job_again(browser: Browser, server: Server) -> None:
     with visit(browser, server.url) as seen:
         seen.sign_in(server.key, is_remembered=True)
         seen.generate("a whale on the sea", **LONG)
@@ -347,7 +344,7 @@ def test_a_reload_in_the_middle_of_a_job_follows_it_again(browser: Browser, serv
         expect(seen.page.locator(".run h3").first).to_have_text("a whale on the sea")
 
 
-def test_sizes_snap_visibly_and_tokens_are_counted_with_a_warning(browser: Browser, server: Server) -> None:
+def test_sizes_snap_to_grid_and_token_count_warns(browser: Browser, server: Server) -> None:
     with visit(browser, server.url) as seen:
         seen.sign_in(server.key)
         page = seen.page
@@ -364,12 +361,12 @@ def test_sizes_snap_visibly_and_tokens_are_counted_with_a_warning(browser: Brows
         expect(page.locator("#tokens")).to_contain_text("2 of ")
         expect(page.locator("#cost")).to_contain_text("$")
         page.fill("#prompt", "a cat " * 200)
-        expect(page.locator("#tokens")).to_contain_text("is not read")
+        expect(page.locator("#tokens")).to_contain_text("ignores the rest")
         page.fill("#seed", "minus one")
         assert not page.locator("#seed").evaluate("field => field.checkValidity()")
 
 
-def test_a_locked_seed_stays_and_shuffle_draws_another(browser: Browser, server: Server) -> None:
+def test_locked_seed_stays_and_shuffle_draws_new_seed(browser: Browser, server: Server) -> None:
     with visit(browser, server.url) as seen:
         seen.sign_in(server.key)
         seen.page.check("#lock")
@@ -382,7 +379,7 @@ def test_a_locked_seed_stays_and_shuffle_draws_another(browser: Browser, server:
         assert seen.page.input_value("#seed") != kept
 
 
-def test_usage_shows_the_spending_and_the_latest_requests(browser: Browser, server: Server) -> None:
+def test_usage_view_shows_spending_and_latest_requests(browser: Browser, server: Server) -> None:
     generated(server, prompt="a bus in the city", size="512x512", model="sketch")
     with visit(browser, server.url) as seen:
         seen.sign_in(server.key)
@@ -394,7 +391,7 @@ def test_usage_shows_the_spending_and_the_latest_requests(browser: Browser, serv
         expect(seen.page.locator("#recent tr").nth(1)).to_contain_text("a bus in the city")
 
 
-def test_a_management_key_makes_limits_and_disables_keys(browser: Browser, server: Server) -> None:
+def test_management_key_creates_limits_and_disables_keys(browser: Browser, server: Server) -> None:
     account = server.query("SELECT id FROM accounts")[0][0]
     folder = server.data_dir.parent
     made = allaprima(
@@ -411,7 +408,7 @@ def test_a_management_key_makes_limits_and_disables_keys(browser: Browser, serve
         key = seen.page.locator("#made-key code").inner_text()
         prefix = key[3:11]
         row = seen.page.locator("#key-list tr", has_text=prefix)
-        expect(row).to_contain_text("a month")
+        expect(row).to_contain_text("per month")
         assert status(server, key) == 200
         row.locator("input").fill("7.5")
         row.get_by_text("Set limit").click()
@@ -433,7 +430,7 @@ def limit_of(server: Server, key: str) -> float | None:
     return found and found["threshold"]
 
 
-def test_everything_works_with_the_keyboard_alone(browser: Browser, server: Server) -> None:
+def test_playground_works_with_keyboard_alone(browser: Browser, server: Server) -> None:
     with visit(browser, server.url) as seen:
         keyboard = seen.page.keyboard
         expect(seen.page.locator("#key")).to_be_focused()
@@ -456,7 +453,7 @@ def test_everything_works_with_the_keyboard_alone(browser: Browser, server: Serv
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("size", [(1280, 900), (390, 844)], ids=["desktop", "phone"])
-def test_every_view_passes_axe_and_fits_the_screen(
+def test_every_view_passes_axe_and_fits_screen(
     browser: Browser, server: Server, scheme: str, size: tuple[int, int]
 ) -> None:
     axe = Axe()
@@ -488,12 +485,12 @@ def test_every_view_passes_axe_and_fits_the_screen(
         check("viewer")
 
 
-def test_scripts_and_styles_are_under_150_kilobytes() -> None:
+def test_scripts_and_styles_are_under_150_kb() -> None:
     files = [file for file in PLAYGROUND_FOLDER.rglob("*") if file.suffix in (".js", ".css", ".html")]
     assert sum(file.stat().st_size for file in files) < 150_000
 
 
-def test_the_page_has_no_inline_script_or_style_and_the_policy_allows_none(server: Server) -> None:
+def test_page_and_its_policy_have_no_inline_script_or_style(server: Server) -> None:
     answer = httpx2.get(f"{server.url}/")
     policy = answer.headers["content-security-policy"]
     assert "default-src 'none'" in policy

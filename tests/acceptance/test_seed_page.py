@@ -11,8 +11,8 @@ import httpx2
 import pytest
 from PIL import Image
 
-from acceptance.processes import LIMIT_S, Server, environment
-from programs import need
+from tests.acceptance.processes import LIMIT_S, Server, environment
+from tests.programs import need
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -21,7 +21,7 @@ PROMPT = "A T-Rex relaxing on a beach, lying on a sun lounger and wearing sungla
 
 
 def run_program(name: str, interpreter: str, server: Server, folder: Path) -> str:
-    """Run a program of the page against a server; return what it printed."""
+    """Run a program of the page against a server; return its output."""
     program = (PROGRAMS / name).read_text()
     assert program.count("https://api.aimlapi.com") == 1
     changed = program.replace("https://api.aimlapi.com", server.url).replace("<YOUR_AIMLAPI_KEY>", server.key)
@@ -48,7 +48,7 @@ def check_image(url: str) -> None:
         assert (image.format, image.size) == ("PNG", (1440, 512))
 
 
-def test_the_pages_python_program_gets_its_image_and_every_documented_member(server: Server, tmp_path: Path) -> None:
+def test_python_program_of_hosted_page_runs_unchanged(server: Server, tmp_path: Path) -> None:
     printed = run_program("seed_page.py", sys.executable, server, tmp_path)
 
     assert printed.startswith("Generation: ")
@@ -67,9 +67,7 @@ def test_the_pages_python_program_gets_its_image_and_every_documented_member(ser
 
 
 @pytest.mark.node
-def test_the_pages_javascript_program_gets_its_image_and_every_documented_member(
-    server: Server, tmp_path: Path
-) -> None:
+def test_javascript_program_of_hosted_page_runs_unchanged(server: Server, tmp_path: Path) -> None:
     printed = run_program("seed_page.mjs", need("node", "runs the page's JavaScript program"), server, tmp_path)
 
     assert printed.startswith("Generation: {")

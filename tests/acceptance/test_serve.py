@@ -1,4 +1,4 @@
-"""`allaprima serve`: start, stop, keys while a server runs, refused starts, a power cut."""
+"""`allaprima serve`: start, stop, refused starts, keys while a server runs, and a crash."""
 
 import hashlib
 import io
@@ -17,9 +17,10 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from acceptance.conftest import Serve
-from acceptance.processes import LIMIT_S, Server, allaprima, until
 from allaprima.weights.paths import sketch_folder
+from tests.acceptance.conftest import Serve
+from tests.acceptance.processes import LIMIT_S, Server, allaprima
+from tests.waiting import until
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -65,33 +66,33 @@ def refused(result: Any) -> list[str]:
 # Starting and stopping
 
 
-def test_the_first_serve_on_an_empty_folder_prints_one_valid_key(restarted: Restarted) -> None:
+def test_first_start_prints_one_valid_key(restarted: Restarted) -> None:
     assert len(restarted.first.keys) == 1
     assert len(restarted.answer["images"]) == 1
 
 
-def test_the_greeting_names_the_models_and_the_data_folder(restarted: Restarted) -> None:
+def test_greeting_names_models_and_data_folder(restarted: Restarted) -> None:
     output = restarted.first.output
 
-    assert "model flux/schnell - served by allaprima/sketch: its own weights are missing" in output
+    assert "model flux/schnell - served by allaprima/sketch, because its weights are missing" in output
     assert "model allaprima/sketch\n" in output
     assert f"data in {restarted.first.data_dir}\n" in output
 
 
-def test_a_stopped_server_exits_with_0_and_prints_no_error(restarted: Restarted) -> None:
+def test_stopped_server_exits_with_0_and_prints_no_error(restarted: Restarted) -> None:
     assert restarted.exit_status == 0
     assert "Traceback" not in restarted.first.output
     assert "rror" not in restarted.first.output
 
 
-def test_a_later_serve_prints_no_key_and_older_keys_stay_valid(restarted: Restarted) -> None:
+def test_later_start_prints_no_key_and_old_keys_stay_valid(restarted: Restarted) -> None:
     assert restarted.second.keys == []
     for key in (restarted.first.key, restarted.new_key):
         # The body is invalid, and bodies are validated only for valid keys.
         assert restarted.second.post(key).status_code == 400
 
 
-def test_images_survive_a_restart_under_the_same_path(restarted: Restarted) -> None:
+def test_images_survive_restart_under_same_path(restarted: Restarted) -> None:
     [image] = restarted.answer["images"]
     path = image["url"].removeprefix(restarted.first.url)
 
@@ -101,7 +102,7 @@ def test_images_survive_a_restart_under_the_same_path(restarted: Restarted) -> N
     assert hashlib.sha256(answer.content).hexdigest() == image["sha256"]
 
 
-def test_equal_requests_give_equal_files_before_and_after_a_restart(restarted: Restarted) -> None:
+def test_equal_requests_give_equal_files_after_restart(restarted: Restarted) -> None:
     [image] = restarted.answer["images"]
 
     again = restarted.second.post(restarted.new_key, **SMALL | {"model": "allaprima/sketch", "seed": image["seed"]})
@@ -111,7 +112,7 @@ def test_equal_requests_give_equal_files_before_and_after_a_restart(restarted: R
     assert again["images"][0]["sha256"] == image["sha256"]
 
 
-def test_without_a_fallback_flux_is_refused_naming_the_loaded_models(restarted: Restarted) -> None:
+def test_missing_model_without_fallback_names_loaded_models(restarted: Restarted) -> None:
     refusal = restarted.second.post(restarted.new_key, **SMALL)
 
     assert refusal.status_code == 400
@@ -123,7 +124,7 @@ def test_without_a_fallback_flux_is_refused_naming_the_loaded_models(restarted: 
     assert "flux/schnell" not in restarted.second.output
 
 
-def test_only_the_owner_can_use_the_secret_and_the_operators_socket(server: Server) -> None:
+def test_secret_and_operator_socket_are_for_owner_only(server: Server) -> None:
     for name in ("secret", "operator.sock"):
         assert (server.data_dir / name).stat().st_mode & 0o077 == 0
 
@@ -158,19 +159,19 @@ def refusals(server: Server, bad_model: Path, tmp_path_factory: pytest.TempPathF
         return {name: future.result() for name, future in running.items()}
 
 
-def test_a_second_server_on_the_same_folder_is_refused_in_one_line(server: Server, refusals: dict[str, Any]) -> None:
+def test_second_server_on_data_folder_is_refused_in_one_line(server: Server, refusals: dict[str, Any]) -> None:
     [line] = refused(refusals["folder"])
-    assert line == f"error: another server works on the data folder {server.data_dir}"
+    assert line == f"error: another server uses the data folder {server.data_dir}"
     assert httpx2.get(f"{server.url}/ready", timeout=LIMIT_S).status_code == 200
 
 
-def test_a_port_in_use_is_refused_in_one_line(server: Server, refusals: dict[str, Any]) -> None:
+def test_port_in_use_is_refused_in_one_line(server: Server, refusals: dict[str, Any]) -> None:
     [line] = refused(refusals["port"])
     assert f"can't listen on 127.0.0.1:{server.port}" in line
     assert "--port" in line
 
 
-def test_a_model_that_fails_to_load_ends_the_server_naming_the_file(bad_model: Path, refusals: dict[str, Any]) -> None:
+def test_model_that_fails_to_load_ends_server_naming_file(bad_model: Path, refusals: dict[str, Any]) -> None:
     last = refused(refusals["model"])[-1]
 
     assert last.startswith(f"error: {bad_model / 'model.safetensors'} lacks the tensor ")
@@ -179,7 +180,7 @@ def test_a_model_that_fails_to_load_ends_the_server_naming_the_file(bad_model: P
 # Keys
 
 
-def test_keys_are_made_listed_and_revoked_while_a_server_runs(server: Server, tmp_path: Path) -> None:
+def test_keys_are_created_listed_and_revoked_while_server_runs(server: Server, tmp_path: Path) -> None:
     def keys(command: str, *arguments: object) -> Any:
         result = allaprima("keys", command, *arguments, "--data-dir", server.data_dir, folder=tmp_path)
         assert result.returncode == 0, result.stderr
@@ -203,10 +204,10 @@ def test_keys_are_made_listed_and_revoked_while_a_server_runs(server: Server, tm
     assert "for a friend" in rows[1]
 
 
-# A power cut
+# Crashes
 
 
-def test_a_job_killed_in_the_middle_is_generated_once_after_the_restart(serve: Serve, tmp_path: Path) -> None:
+def test_killed_job_is_generated_once_after_restart(serve: Serve, tmp_path: Path) -> None:
     data_dir = tmp_path / "data"
     first = serve(data_dir)
     key = first.key
@@ -249,15 +250,13 @@ def test_a_job_killed_in_the_middle_is_generated_once_after_the_restart(serve: S
             assert image.size == (1536, 1536)
 
 
-def test_a_server_stopped_twice_rejects_open_requests_and_the_next_one_generates_them(
-    tmp_path: Path, serve: Serve
-) -> None:
+def test_second_stop_signal_requeues_open_requests(tmp_path: Path, serve: Serve) -> None:
     first = serve(tmp_path / "data")
     body = SMALL | {"image_size": "1536x1536", "num_inference_steps": 12, "num_images": 4}
     with ThreadPoolExecutor() as pool:
         asked = [pool.submit(first.post, first.key, **body, seed=seed) for seed in range(0, 24, 4)]
         until(lambda: len(first.query("SELECT id FROM jobs")) == 6 or None, "the jobs")
-        assert first.stop(signals=2) == 0, first.output
+        assert first.stop(twice=True) == 0, first.output
         answers = [future.result(LIMIT_S) for future in asked]
 
     rejected = [answer for answer in answers if answer.status_code != 200]

@@ -1,6 +1,6 @@
-"""One service for all tests of a module, for modules whose tests leave nothing behind that another would notice.
+"""One service for all tests of a module, for modules whose tests change no state that another test reads.
 
-Such a module runs in one loop: `pytestmark = pytest.mark.asyncio(loop_scope="module")`.
+Such a module runs in one event loop: `pytestmark = pytest.mark.asyncio(loop_scope="module")`.
 """
 
 from collections.abc import AsyncIterator
@@ -10,7 +10,7 @@ import pytest
 import pytest_asyncio
 
 from allaprima.service.app import Service
-from fakes import FakeClock, FakeEngine, client_of, open_service
+from tests.fakes import FakeClock, FakeEngine, client_of, open_service
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -21,7 +21,7 @@ async def shared(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Serv
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def shared_client(shared: Service) -> AsyncIterator[httpx2.AsyncClient]:
-    """A client with a good key."""
+    """A client with a valid key."""
     async with client_of(shared, key=shared.first_key) as opened:
         yield opened
 

@@ -1,4 +1,4 @@
-"""What can't be done as asked is refused, in words, with every field named, and costs nothing."""
+"""Invalid requests are refused with a message that names every invalid field, and nothing is generated."""
 
 import json
 import re
@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from allaprima.api.v1.paths import IMAGES_PATH
 from allaprima.service.app import Service
-from fakes import FakeEngine
+from tests.fakes import FakeEngine
 
-# Nothing here leaves a trace, so all tests share one service.
+# No test changes state that another test reads, so all tests share one service.
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 BODY: dict[str, Any] = {"model": "flux/schnell", "prompt": "a lighthouse at dusk"}
@@ -22,7 +22,7 @@ MIB = 1024 * 1024
 
 
 def raw(number: str) -> str:
-    """Return what `to_json` writes as this number as it stands, beyond what JSON writers write."""
+    """Return a placeholder that `to_json` writes as this literal number, which `json.dumps` could not write."""
     return f"number {number}"
 
 
@@ -36,12 +36,12 @@ def client(shared_client: httpx2.AsyncClient) -> httpx2.AsyncClient:
 
 
 async def refuse(client: httpx2.AsyncClient, *fields: str, **changes: Any) -> str:
-    """Post the body with changes; return the message of the refusal, which names these fields and no other."""
+    """Post the body with changes; return the message of the refusal, which names these fields in order."""
     answer = await client.post(IMAGES_PATH, content=to_json(BODY | changes))
-    return words_of(answer, *fields)
+    return message_of(answer, *fields)
 
 
-def words_of(answer: httpx2.Response, *fields: str) -> str:
+def message_of(answer: httpx2.Response, *fields: str) -> str:
     assert answer.status_code == 400, answer.text[:500]
     body = answer.json()
     assert body["error"]["param"] == fields[0]
@@ -53,18 +53,18 @@ def words_of(answer: httpx2.Response, *fields: str) -> str:
 
 
 @pytest.fixture(autouse=True)
-def _nothing_is_painted(shared: Service, request: pytest.FixtureRequest) -> Iterator[None]:
+def _nothing_is_generated(shared: Service, request: pytest.FixtureRequest) -> Iterator[None]:
     engine = shared.roster
     assert isinstance(engine, FakeEngine)
     before = len(engine.requests)
     yield
-    if "may_paint" not in request.fixturenames:
+    if "may_generate" not in request.fixturenames:
         assert len(engine.requests) == before
 
 
 @pytest.fixture
-def may_paint() -> None:
-    """For the tests whose requests, or some of them, are legal."""
+def may_generate() -> None:
+    """Marks a test that sends valid requests, which generate."""
 
 
 # Sizes --------------------------------------------------------------------------------------------------------------
@@ -95,7 +95,7 @@ def may_paint() -> None:
         (-(10**400), 64),
     ],
 )
-async def test_a_side_out_of_the_grid_is_refused_with_the_nearest_legal_one(
+async def test_side_off_grid_is_refused_with_nearest_legal_side(
     client: httpx2.AsyncClient, name: str, value: float, nearest: int
 ) -> None:
     words = await refuse(client, f"image_size.{name}", image_size={name: value})
@@ -107,7 +107,7 @@ async def test_a_side_out_of_the_grid_is_refused_with_the_nearest_legal_one(
 @pytest.mark.parametrize(
     "value", ["large", "512", "", 1024.5, None, True, False, [512], {"px": 512}, raw("1e309"), raw("-1e309")]
 )
-async def test_a_side_is_an_integer(client: httpx2.AsyncClient, name: str, value: Any) -> None:
+async def test_side_that_is_no_integer_is_refused(client: httpx2.AsyncClient, name: str, value: Any) -> None:
     assert "must be an integer" in await refuse(client, f"image_size.{name}", image_size={name: value})
 
 
@@ -120,9 +120,7 @@ async def test_a_side_is_an_integer(client: httpx2.AsyncClient, name: str, value
         ("999999999x64", ("size.width",)),
     ],
 )
-async def test_a_size_in_words_has_the_same_limits(
-    client: httpx2.AsyncClient, value: str, fields: tuple[str, ...]
-) -> None:
+async def test_size_string_has_same_limits(client: httpx2.AsyncClient, value: str, fields: tuple[str, ...]) -> None:
     await refuse(client, *fields, size=value)
 
 
@@ -134,7 +132,7 @@ async def test_a_size_in_words_has_the_same_limits(
         "\u00b2x512", "1" * 5000 + "x1", "SQUARE", "{width}x{height}", "\ud800", 512, 512.5, True, [], [512, 512],
     ],
 )  # fmt: skip
-async def test_a_size_is_an_object_a_preset_or_two_numbers(client: httpx2.AsyncClient, name: str, value: Any) -> None:
+async def test_unreadable_size_is_refused_with_valid_forms(client: httpx2.AsyncClient, name: str, value: Any) -> None:
     words = await refuse(client, name, **{name: value})
     assert "object" in words
     assert "preset" in words or "'landscape_4_3'" in words
@@ -148,17 +146,17 @@ async def test_a_size_is_an_object_a_preset_or_two_numbers(client: httpx2.AsyncC
 @pytest.mark.parametrize(
     "value", [-1, -1.0, 2**63, 2**64, 1e19, 10**400, -(10**400), raw("1e309"), raw("-1e309"), 0.5, "x", "7", True, []]
 )
-async def test_a_seed_is_from_0_to_the_largest_of_63_bits(client: httpx2.AsyncClient, value: Any) -> None:
+async def test_seed_outside_63_bits_is_refused(client: httpx2.AsyncClient, value: Any) -> None:
     await refuse(client, "seed", seed=value)
 
 
 @pytest.mark.parametrize("name", ["num_images", "n"])
-async def test_the_last_image_needs_a_legal_seed_too(client: httpx2.AsyncClient, name: str) -> None:
-    assert "room for 2 images" in await refuse(client, "seed", seed=2**63 - 1, **{name: 2})
+async def test_seed_that_overflows_at_last_image_is_refused(client: httpx2.AsyncClient, name: str) -> None:
+    assert "because image 1 has seed + 1" in await refuse(client, "seed", seed=2**63 - 1, **{name: 2})
 
 
-@pytest.mark.usefixtures("may_paint")
-async def test_the_largest_seed_is_legal_for_one_image(client: httpx2.AsyncClient) -> None:
+@pytest.mark.usefixtures("may_generate")
+async def test_largest_seed_is_accepted_for_one_image(client: httpx2.AsyncClient) -> None:
     answer = await client.post(IMAGES_PATH, json=BODY | {"seed": 2**63 - 1, "num_images": 1, "size": "64x64"})
     assert answer.status_code == 200
     assert answer.json()["seed"] == 2**63 - 1
@@ -166,19 +164,19 @@ async def test_the_largest_seed_is_legal_for_one_image(client: httpx2.AsyncClien
 
 @pytest.mark.parametrize("name", ["num_images", "n"])
 @pytest.mark.parametrize("value", [0, 5, -1, 10**9, -(10**400), 5.0])
-async def test_there_are_1_to_4_images(client: httpx2.AsyncClient, name: str, value: Any) -> None:
+async def test_image_count_outside_1_to_4_is_refused(client: httpx2.AsyncClient, name: str, value: Any) -> None:
     assert "must be from 1 to 4" in await refuse(client, name, **{name: value})
 
 
 @pytest.mark.parametrize("name", ["num_inference_steps", "steps"])
 @pytest.mark.parametrize("value", [0, 13, -1, 10**9, -(10**400), 13.0])
-async def test_there_are_1_to_12_steps(client: httpx2.AsyncClient, name: str, value: Any) -> None:
+async def test_step_count_outside_1_to_12_is_refused(client: httpx2.AsyncClient, name: str, value: Any) -> None:
     assert "must be from 1 to 12" in await refuse(client, name, **{name: value})
 
 
 @pytest.mark.parametrize("name", ["num_images", "n", "num_inference_steps", "steps", "seed"])
 @pytest.mark.parametrize("value", [True, False, "2", "", [2], {"a": 2}, 1.5, raw("1e999")])
-async def test_a_number_is_a_whole_json_number(client: httpx2.AsyncClient, name: str, value: Any) -> None:
+async def test_count_that_is_no_integer_is_refused(client: httpx2.AsyncClient, name: str, value: Any) -> None:
     assert "must be an integer" in await refuse(client, name, **{name: value})
 
 
@@ -204,15 +202,15 @@ async def test_a_number_is_a_whole_json_number(client: httpx2.AsyncClient, name:
         ({"text": "x"}, "must be a string; it is an object"),
     ],
 )
-async def test_a_prompt_is_1_to_4000_characters_of_text(client: httpx2.AsyncClient, prompt: Any, words: str) -> None:
+async def test_invalid_prompt_is_refused_with_reason(client: httpx2.AsyncClient, prompt: Any, words: str) -> None:
     assert words in await refuse(client, "prompt", prompt=prompt)
 
 
-@pytest.mark.usefixtures("may_paint")
+@pytest.mark.usefixtures("may_generate")
 @pytest.mark.parametrize(
     "prompt", ["x" * 4000, "\U0001f98a" * 4000, "\u202eright to left\u202c", "e\u0301" * 2000, "\x01\x1b[31m", "\ufeff"]
 )
-async def test_any_text_of_up_to_4000_characters_is_painted(client: httpx2.AsyncClient, prompt: str) -> None:
+async def test_any_unicode_prompt_of_4000_characters_is_accepted(client: httpx2.AsyncClient, prompt: str) -> None:
     answer = await client.post(IMAGES_PATH, content=to_json(BODY | {"prompt": prompt, "size": "64x64"}))
     assert answer.status_code == 200
     assert answer.json()["prompt"] == prompt
@@ -221,21 +219,21 @@ async def test_any_text_of_up_to_4000_characters_is_painted(client: httpx2.Async
 @pytest.mark.parametrize("name", ["prompt", "model"])
 async def test_prompt_and_model_are_required(client: httpx2.AsyncClient, name: str) -> None:
     answer = await client.post(IMAGES_PATH, json={other: value for other, value in BODY.items() if other != name})
-    assert words_of(answer, name) == f"Body validation error! {name}: is required"
+    assert message_of(answer, name) == f"Body validation error! {name}: is required"
 
 
 @pytest.mark.parametrize("name", ["prompt", "model"])
-async def test_null_is_no_prompt_and_no_model(client: httpx2.AsyncClient, name: str) -> None:
+async def test_null_prompt_and_model_are_refused(client: httpx2.AsyncClient, name: str) -> None:
     assert await refuse(client, name, **{name: None}) == f"Body validation error! {name}: must not be null"
 
 
 @pytest.mark.parametrize("value", [5, True, [], {"id": "flux/schnell"}])
-async def test_a_model_is_a_name(client: httpx2.AsyncClient, value: Any) -> None:
+async def test_model_that_is_no_string_is_refused(client: httpx2.AsyncClient, value: Any) -> None:
     assert "must be a string" in await refuse(client, "model", model=value)
 
 
 @pytest.mark.parametrize("name", ["", "flux/dev", "\x00", "caf\u00e9", "x" * 100_000, "\ud800", "{model}"])
-async def test_an_unknown_model_is_refused_with_those_that_are_here(client: httpx2.AsyncClient, name: str) -> None:
+async def test_unknown_model_is_refused_with_available_models(client: httpx2.AsyncClient, name: str) -> None:
     words = await refuse(client, "model", model=name)
     assert "'flux/schnell', 'allaprima/sketch'" in words
     assert len(words) < 500
@@ -246,19 +244,17 @@ async def test_an_unknown_model_is_refused_with_those_that_are_here(client: http
 
 @pytest.mark.parametrize("name", ["enable_safety_checker", "sync_mode", "stream"])
 @pytest.mark.parametrize("value", [0, 1, 1.0, "true", "false", "", [], {}])
-async def test_only_booleans_are_booleans(client: httpx2.AsyncClient, name: str, value: Any) -> None:
+async def test_boolean_field_accepts_only_json_booleans(client: httpx2.AsyncClient, name: str, value: Any) -> None:
     assert "must be true or false" in await refuse(client, name, **{name: value})
 
 
 async def test_streaming_is_refused_by_name(client: httpx2.AsyncClient) -> None:
-    assert "streaming is not offered" in await refuse(client, "stream", stream=True)
+    assert "streaming is not supported" in await refuse(client, "stream", stream=True)
 
 
 @pytest.mark.parametrize("name", ["output_format", "response_format"])
 @pytest.mark.parametrize("value", ["gif", "", "PNG", "}{", "{0}", "\ud800", 1, True, [], {"a": 1}])
-async def test_any_other_format_is_refused_with_the_known_ones(
-    client: httpx2.AsyncClient, name: str, value: Any
-) -> None:
+async def test_unknown_format_is_refused_with_known_formats(client: httpx2.AsyncClient, name: str, value: Any) -> None:
     words = await refuse(client, name, **{name: value})
     assert "Invalid enum value. Expected '" in words
     assert "'url' | 'b64_json', received" in words
@@ -266,7 +262,7 @@ async def test_any_other_format_is_refused_with_the_known_ones(
         assert words.endswith(f"received {json.dumps(value)}")
 
 
-async def test_a_file_format_is_no_response_format(client: httpx2.AsyncClient) -> None:
+async def test_response_format_refuses_file_format(client: httpx2.AsyncClient) -> None:
     await refuse(client, "response_format", response_format="png")
 
 
@@ -281,16 +277,16 @@ async def test_a_file_format_is_no_response_format(client: httpx2.AsyncClient) -
         ({"output_format": "url", "response_format": "b64_json"}, "output_format"),
     ],
 )
-async def test_one_field_with_two_values_is_refused(
+async def test_aliases_with_different_values_are_refused(
     client: httpx2.AsyncClient, fields: dict[str, Any], named: str
 ) -> None:
     assert "contradicts" in await refuse(client, named, **fields)
 
 
-# All at once --------------------------------------------------------------------------------------------------------
+# Several errors -----------------------------------------------------------------------------------------------------
 
 
-async def test_every_bad_field_is_named_at_once(client: httpx2.AsyncClient) -> None:
+async def test_refusal_names_every_invalid_field(client: httpx2.AsyncClient) -> None:
     bad = {
         "prompt": "",
         "image_size": {"width": 17, "height": 10**9},
@@ -321,7 +317,7 @@ async def test_every_bad_field_is_named_at_once(client: httpx2.AsyncClient) -> N
         ({"model": None, "prompt": None, "seed": "x"}, ("model", "prompt", "seed")),
     ],
 )
-async def test_what_holds_between_fields_is_named_with_the_rest(
+async def test_refusal_includes_errors_across_fields(
     client: httpx2.AsyncClient, bad: dict[str, Any], names: tuple[str, ...]
 ) -> None:
     answer = await client.post(IMAGES_PATH, json=BODY | bad)
@@ -345,9 +341,9 @@ async def test_what_holds_between_fields_is_named_with_the_rest(
         b'{"seed": NaN}', b'{"seed": Infinity}', b'{"seed": -Infinity}', b'{"extra": [NaN]}',
     ],
 )  # fmt: skip
-async def test_a_body_is_one_json_object_in_utf_8(client: httpx2.AsyncClient, body: bytes) -> None:
+async def test_body_that_is_no_utf_8_json_object_is_refused(client: httpx2.AsyncClient, body: bytes) -> None:
     answer = await client.post(IMAGES_PATH, content=body, headers={"content-type": "application/json"})
-    words_of(answer, "body")
+    message_of(answer, "body")
     assert len(answer.text) < 1000
 
 
@@ -362,35 +358,35 @@ async def test_a_body_is_one_json_object_in_utf_8(client: httpx2.AsyncClient, bo
         ('{"\\ud800": 1, "\\ud800": 2}', "\\ud800"),
     ],
 )
-async def test_a_name_stands_once_in_an_object(client: httpx2.AsyncClient, body: str, named: str) -> None:
+async def test_duplicate_name_in_object_is_refused(client: httpx2.AsyncClient, body: str, named: str) -> None:
     answer = await client.post(IMAGES_PATH, content=body)
-    assert "is given more than once" in words_of(answer, named)
+    assert "is given more than once" in message_of(answer, named)
 
 
 @pytest.mark.timeout(20)
-async def test_a_late_duplicate_among_many_names_is_found_quickly(client: httpx2.AsyncClient) -> None:
+async def test_duplicate_among_90000_names_is_found_quickly(client: httpx2.AsyncClient) -> None:
     names = [f'"{number:x}":1' for number in range(90_000)]
-    words_of(await client.post(IMAGES_PATH, content="{" + ",".join([*names, names[-1]]) + "}"), "15f8f")
+    message_of(await client.post(IMAGES_PATH, content="{" + ",".join([*names, names[-1]]) + "}"), "15f8f")
 
 
 @pytest.mark.parametrize("name", ["\ud800", "x\udfff"])
 @pytest.mark.parametrize("place", ["body", "image_size"])
-async def test_a_field_name_that_is_no_unicode_is_refused(client: httpx2.AsyncClient, name: str, place: str) -> None:
+async def test_field_name_with_lone_surrogate_is_refused(client: httpx2.AsyncClient, name: str, place: str) -> None:
     shown = name.encode("ascii", "backslashreplace").decode()
     await refuse(client, shown, **({name: 1} if place == "body" else {"image_size": {name: 1}}))
 
 
 @pytest.mark.parametrize(("opening", "closing"), [("[", "]"), ('{"a":', "}")])
 @pytest.mark.parametrize("depth", [100_000])
-async def test_nesting_without_end_is_refused(
+async def test_deeply_nested_body_is_refused(
     client: httpx2.AsyncClient, opening: str, closing: str, depth: int
 ) -> None:
     nested = opening * depth + "1" + closing * depth
-    words_of(await client.post(IMAGES_PATH, content=f'{{"model": "sketch", "prompt": {nested}}}'), "body")
-    words_of(await client.post(IMAGES_PATH, content=opening * depth), "body")
+    message_of(await client.post(IMAGES_PATH, content=f'{{"model": "sketch", "prompt": {nested}}}'), "body")
+    message_of(await client.post(IMAGES_PATH, content=opening * depth), "body")
 
 
-async def test_no_depth_of_nesting_is_an_error_of_the_server(client: httpx2.AsyncClient) -> None:
+async def test_nesting_near_recursion_limit_is_refused_with_400(client: httpx2.AsyncClient) -> None:
     for depth in range(800, 1000, 2):
         nested = "[" * depth + "]" * depth
         answer = await client.post(
@@ -399,8 +395,8 @@ async def test_no_depth_of_nesting_is_an_error_of_the_server(client: httpx2.Asyn
         assert answer.status_code == 400
 
 
-async def test_no_body_at_all_is_refused(client: httpx2.AsyncClient) -> None:
-    assert "it is empty" in words_of(await client.post(IMAGES_PATH), "body")
+async def test_empty_body_is_refused(client: httpx2.AsyncClient) -> None:
+    assert "it is empty" in message_of(await client.post(IMAGES_PATH), "body")
 
 
 @pytest.mark.parametrize(
@@ -414,15 +410,15 @@ async def test_no_body_at_all_is_refused(client: httpx2.AsyncClient) -> None:
         "",
     ],
 )
-async def test_only_json_is_read(client: httpx2.AsyncClient, media_type: str) -> None:
+async def test_other_media_type_is_refused(client: httpx2.AsyncClient, media_type: str) -> None:
     answer = await client.post(IMAGES_PATH, content=to_json(BODY), headers={"content-type": media_type})
     assert answer.status_code == 415
-    assert answer.json()["message"] == "Unsupported Media Type: send the body as application/json"
+    assert answer.json()["message"] == "Unsupported Media Type: the body must be application/json"
 
 
-@pytest.mark.usefixtures("may_paint")
+@pytest.mark.usefixtures("may_generate")
 @pytest.mark.parametrize("media_type", ["application/json", "APPLICATION/JSON; charset=utf-8", None])
-async def test_json_by_any_spelling_is_read(client: httpx2.AsyncClient, media_type: str | None) -> None:
+async def test_json_media_type_is_accepted_in_any_spelling(client: httpx2.AsyncClient, media_type: str | None) -> None:
     headers = {"content-type": media_type} if media_type else {}
     answer = await client.post(IMAGES_PATH, content=to_json(BODY | {"size": "64x64"}), headers=headers)
     assert answer.status_code == 200
@@ -433,19 +429,21 @@ async def chunks(size: int) -> AsyncIterator[bytes]:
         yield b" " * 65536
 
 
-async def test_a_body_over_the_limit_is_refused(client: httpx2.AsyncClient) -> None:
+async def test_body_over_limit_is_refused(client: httpx2.AsyncClient) -> None:
     answer = await client.post(IMAGES_PATH, json=BODY | {"prompt": "x" * (12 * MIB)})
     assert answer.status_code == 413
     assert answer.json()["message"] == f"Payload Too Large: the body may have at most {MIB} bytes"
 
 
 @pytest.mark.parametrize("headers", [{}, {"content-length": "10"}, {"content-length": "-1"}, {"content-length": "x"}])
-async def test_a_body_that_hides_its_size_is_refused_too(client: httpx2.AsyncClient, headers: dict[str, str]) -> None:
+async def test_large_body_with_wrong_content_length_is_refused(
+    client: httpx2.AsyncClient, headers: dict[str, str]
+) -> None:
     answer = await client.post(IMAGES_PATH, content=chunks(2 * MIB), headers=headers)
     assert answer.status_code == 413
 
 
-async def test_an_endless_body_is_not_read_to_its_end(client: httpx2.AsyncClient) -> None:
+async def test_endless_body_is_read_up_to_limit(client: httpx2.AsyncClient) -> None:
     sent = 0
 
     async def endless() -> AsyncIterator[bytes]:
@@ -458,13 +456,13 @@ async def test_an_endless_body_is_not_read_to_its_end(client: httpx2.AsyncClient
     assert sent <= MIB + 2 * 65536
 
 
-async def test_a_length_in_strange_digits_is_no_error_of_the_server(client: httpx2.AsyncClient) -> None:
+async def test_content_length_in_other_digits_is_no_server_error(client: httpx2.AsyncClient) -> None:
     headers = {b"content-length": "\u00b2".encode("latin-1")}
     answer = await client.post(IMAGES_PATH, content=chunks(2 * MIB), headers=headers)
     assert answer.status_code == 413
 
 
-# Whatever comes -----------------------------------------------------------------------------------------------------
+# Random input -------------------------------------------------------------------------------------------------------
 
 NAMES = (
     "model", "prompt", "image_size", "num_images", "num_inference_steps", "seed", "enable_safety_checker", "sync_mode",
@@ -490,10 +488,10 @@ BODIES = st.fixed_dictionaries(
 )
 
 
-@pytest.mark.usefixtures("may_paint")
+@pytest.mark.usefixtures("may_generate")
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(body=BODIES, extra=st.dictionaries(ANY_TEXT, ANYTHING, max_size=2))
-async def test_no_json_object_is_an_error_of_the_server(
+async def test_random_json_object_never_causes_server_error(
     client: httpx2.AsyncClient, body: dict[str, Any], extra: dict[str, Any]
 ) -> None:
     answer = await client.post(IMAGES_PATH, content=to_json(extra | body))
@@ -504,5 +502,5 @@ async def test_no_json_object_is_an_error_of_the_server(
 
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(body=st.binary(max_size=200))
-async def test_no_bytes_are_an_error_of_the_server(client: httpx2.AsyncClient, body: bytes) -> None:
+async def test_random_bytes_never_cause_server_error(client: httpx2.AsyncClient, body: bytes) -> None:
     assert (await client.post(IMAGES_PATH, content=body)).status_code == 400

@@ -11,7 +11,7 @@ import pytest_asyncio
 from allaprima.api.dialects.aiml.requests import MEMBERS
 from allaprima.api.v1.paths import IMAGES_PATH
 
-# No test changes the state that another one reads, so all tests share one service.
+# No test changes state that another test reads, so all tests share one service.
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
@@ -62,7 +62,7 @@ def resolve(document: dict[str, Any], value: Any) -> Any:
 # The page -----------------------------------------------------------------------------------------------------------
 
 
-async def test_the_reference_page_refers_to_no_other_host(anonymous: httpx2.AsyncClient) -> None:
+async def test_reference_page_refers_to_no_other_host(anonymous: httpx2.AsyncClient) -> None:
     page = await anonymous.get("/docs")
     assert page.status_code == 200
     assert page.headers["content-type"].startswith("text/html")
@@ -72,7 +72,7 @@ async def test_the_reference_page_refers_to_no_other_host(anonymous: httpx2.Asyn
     assert "://" not in page.text
 
 
-async def test_every_file_that_the_reference_page_loads_is_served(anonymous: httpx2.AsyncClient) -> None:
+async def test_every_file_that_reference_page_loads_is_served(anonymous: httpx2.AsyncClient) -> None:
     page = await anonymous.get("/docs")
     types = {".js": "javascript", ".css": "text/css", ".svg": "image/svg", ".json": "application/json"}
     for link in re.findall(r"""(?:href|src|url)\s*[=:]\s*["']([^"']+)["']""", page.text):
@@ -82,7 +82,7 @@ async def test_every_file_that_the_reference_page_loads_is_served(anonymous: htt
         assert types["." + link.rpartition(".")[2]] in answer.headers["content-type"]
 
 
-async def test_the_style_sheet_loads_nothing_from_other_hosts(anonymous: httpx2.AsyncClient) -> None:
+async def test_style_sheet_loads_nothing_from_other_hosts(anonymous: httpx2.AsyncClient) -> None:
     styles = (await anonymous.get("/docs/assets/swagger-ui.css")).text
     targets = re.findall(r"url\(([^)]{0,20})", styles)
     assert all(target.strip("\"'").startswith(("data:", "#")) for target in targets)
@@ -90,23 +90,21 @@ async def test_the_style_sheet_loads_nothing_from_other_hosts(anonymous: httpx2.
 
 
 @pytest.mark.parametrize("path", ["/docs/assets/../app.py", "/docs/assets/%2e%2e/app.py", "/docs/assets/..%2fapp.py"])
-async def test_only_files_of_the_assets_folder_are_served(anonymous: httpx2.AsyncClient, path: str) -> None:
+async def test_only_files_of_assets_folder_are_served(anonymous: httpx2.AsyncClient, path: str) -> None:
     assert (await anonymous.get(path)).status_code == 404
 
 
 # The document -------------------------------------------------------------------------------------------------------
 
 
-async def test_every_reference_resolves(document: dict[str, Any]) -> None:
+async def test_every_schema_reference_resolves(document: dict[str, Any]) -> None:
     found = list(references(document))
     assert found
     for reference in found:
         assert isinstance(resolve(document, {"$ref": reference}), dict)
 
 
-async def test_the_document_lists_exactly_the_public_routes(
-    document: dict[str, Any], anonymous: httpx2.AsyncClient
-) -> None:
+async def test_openapi_lists_exactly_public_routes(document: dict[str, Any], anonymous: httpx2.AsyncClient) -> None:
     assert {path: set(methods) for path, methods in document["paths"].items()} == {
         IMAGES_PATH: {"post"},
         "/v1/images/{image_id}/sign": {"post"},
@@ -140,7 +138,7 @@ async def test_the_document_lists_exactly_the_public_routes(
     }
 
 
-async def test_the_document_shows_the_members_of_a_request_body(post: dict[str, Any]) -> None:
+async def test_openapi_shows_members_of_request_body(post: dict[str, Any]) -> None:
     assert post["requestBody"]["required"] is True
     assert set(post["requestBody"]["content"]) == {"application/json"}
     schema = post["requestBody"]["content"]["application/json"]["schema"]
@@ -154,7 +152,7 @@ async def test_the_document_shows_the_members_of_a_request_body(post: dict[str, 
     ]
 
 
-async def test_the_document_shows_the_bounds_of_the_server(post: dict[str, Any]) -> None:
+async def test_openapi_shows_bounds_of_server(post: dict[str, Any]) -> None:
     schema = post["requestBody"]["content"]["application/json"]["schema"]["properties"]
 
     def first(name: str) -> dict[str, Any]:
@@ -172,18 +170,18 @@ async def test_the_document_shows_the_bounds_of_the_server(post: dict[str, Any])
     assert first("seed")["minimum"] == 0
 
 
-async def test_the_largest_documented_seed_is_valid(post: dict[str, Any]) -> None:
+async def test_largest_documented_seed_is_valid(post: dict[str, Any]) -> None:
     seed = post["requestBody"]["content"]["application/json"]["schema"]["properties"]["seed"]["anyOf"][0]
     assert int(seed.get("maximum", seed.get("exclusiveMaximum", 0) - 1)) <= 2**63 - 1 or (
         seed.get("exclusiveMaximum") == 2**63 and "maximum" not in seed
     )
 
 
-async def test_an_answer_matches_its_documented_schema(
+async def test_response_matches_its_schema(
     document: dict[str, Any], post: dict[str, Any], client: httpx2.AsyncClient
 ) -> None:
     body = (await client.post(IMAGES_PATH, json={"model": "sketch", "prompt": "a boat", "size": "64x64"})).json()
-    # The other is the answer to a dry run.
+    # The other schema is the quote of a dry run.
     [schema, _] = post["responses"]["200"]["content"]["application/json"]["schema"]["anyOf"]
     schema = resolve(document, schema)
 
@@ -200,7 +198,7 @@ async def test_an_answer_matches_its_documented_schema(
     check(schema, body)
 
 
-async def test_every_error_status_is_documented_with_the_error_body(
+async def test_every_error_status_is_documented_with_error_body(
     document: dict[str, Any], post: dict[str, Any], client: httpx2.AsyncClient
 ) -> None:
     assert set(post["responses"]) >= {"200", "400", "401", "413", "415", "429", "500", "503", "504"}
@@ -213,7 +211,7 @@ async def test_every_error_status_is_documented_with_the_error_body(
             assert set(error["properties"]) == set(refused["error"])
 
 
-async def test_no_422_is_documented_that_the_server_never_answers(document: dict[str, Any]) -> None:
+async def test_openapi_has_no_unused_422(document: dict[str, Any]) -> None:
     for path, methods in document["paths"].items():
         for operation in methods.values():
             description = operation["responses"].get("422", {}).get("description", "")
@@ -238,14 +236,14 @@ async def test_query_parameters_are_documented_with_their_bounds(document: dict[
     assert set(schemas("/v2/usage/detail")) == {"start", "end", "period", "key_prefix", "group_by", "tz"}
 
 
-async def test_the_answers_of_an_image_link_are_documented(document: dict[str, Any]) -> None:
+async def test_responses_of_image_link_are_documented(document: dict[str, Any]) -> None:
     responses = document["paths"]["/files/{token}/{name}"]["get"]["responses"]
     assert {"200", "206", "304", "416"} <= set(responses)
     assert "404" in responses or "4XX" in responses
     assert set(responses["200"]["content"]) == {"image/png", "image/jpeg", "image/webp"}
 
 
-async def test_the_document_shows_which_routes_need_a_key(document: dict[str, Any]) -> None:
+async def test_openapi_shows_which_routes_need_key(document: dict[str, Any]) -> None:
     schemes = document["components"]["securitySchemes"]
     needed = {
         path: [name for requirement in operation.get("security", []) for name in requirement]

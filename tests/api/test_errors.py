@@ -1,4 +1,4 @@
-"""Every refusal has the one documented body, comes before anything is spent, and can be read by any page."""
+"""Errors over HTTP: the documented body, the order of checks, and CORS."""
 
 import asyncio
 import json
@@ -16,7 +16,7 @@ from allaprima.api.v1.paths import IMAGES_PATH
 from allaprima.errors import GenerationFailed
 from allaprima.service.app import Service
 from allaprima.settings import ServerSettings
-from fakes import FakeClock, FakeEngine, client_of, open_service, with_clock
+from tests.fakes import FakeClock, FakeEngine, client_of, open_service, with_clock
 
 BODY = {"model": "sketch", "prompt": "a boat", "size": "64x64"}
 MEMBERS = {"requestId", "statusCode", "timestamp", "path", "message", "error"}
@@ -43,7 +43,7 @@ def check_body(answer: httpx2.Response, status: int, kind: str, code: str, param
 # The body -----------------------------------------------------------------------------------------------------------
 
 
-async def test_bad_fields_are_400(client: httpx2.AsyncClient) -> None:
+async def test_invalid_fields_answer_400(client: httpx2.AsyncClient) -> None:
     answer = await client.post(IMAGES_PATH, json=BODY | {"n": 0, "steps": 0})
     body = check_body(answer, 400, "invalid_request_error", "invalid_request", "n")
     assert (
@@ -53,7 +53,7 @@ async def test_bad_fields_are_400(client: httpx2.AsyncClient) -> None:
     assert "job_id" not in body
 
 
-async def test_a_bad_key_is_401(anonymous: httpx2.AsyncClient) -> None:
+async def test_missing_key_answers_401(anonymous: httpx2.AsyncClient) -> None:
     body = check_body(await anonymous.post(IMAGES_PATH, json=BODY), 401, "authentication_error", "invalid_api_key")
     assert body["message"].startswith("This request requires a valid API key.")
 
@@ -61,32 +61,30 @@ async def test_a_bad_key_is_401(anonymous: httpx2.AsyncClient) -> None:
 @pytest.mark.parametrize(
     "path", ["/playground", "/v1", "/v1/images", "/v2/images/generations", "/files", "/v1/images/edits"]
 )
-async def test_an_unknown_path_is_404(anonymous: httpx2.AsyncClient, path: str) -> None:
+async def test_unknown_path_answers_404(anonymous: httpx2.AsyncClient, path: str) -> None:
     check_body(await anonymous.get(path), 404, "not_found_error", "not_found")
     check_body(await anonymous.post(path, json={}), 404, "not_found_error", "not_found")
 
 
 @pytest.mark.parametrize("method", ["GET", "PUT", "PATCH", "DELETE", "TRACE"])
-async def test_another_method_is_405_with_the_right_ones(anonymous: httpx2.AsyncClient, method: str) -> None:
+async def test_wrong_method_answers_405_with_allowed_methods(anonymous: httpx2.AsyncClient, method: str) -> None:
     answer = await anonymous.request(method, IMAGES_PATH)
     body = check_body(answer, 405, "invalid_request_error", "method_not_allowed")
     assert body["message"] == "Method Not Allowed"
     assert "POST" in answer.headers["allow"]
 
 
-async def test_a_large_body_is_413(client: httpx2.AsyncClient) -> None:
+async def test_large_body_answers_413(client: httpx2.AsyncClient) -> None:
     answer = await client.post(IMAGES_PATH, content=b" " * (1024 * 1024 + 1))
     check_body(answer, 413, "invalid_request_error", "payload_too_large")
 
 
-async def test_another_media_type_is_415(client: httpx2.AsyncClient) -> None:
+async def test_other_media_type_answers_415(client: httpx2.AsyncClient) -> None:
     answer = await client.post(IMAGES_PATH, content=b"x", headers={"content-type": "text/plain"})
     check_body(answer, 415, "invalid_request_error", "unsupported_media_type")
 
 
-async def test_a_full_queue_is_429_with_the_time_to_come_back(
-    tmp_path: Path, engine: FakeEngine, clock: FakeClock
-) -> None:
+async def test_full_queue_answers_429_with_retry_after(tmp_path: Path, engine: FakeEngine, clock: FakeClock) -> None:
     engine.hold()
     async with (
         open_service(tmp_path, engine, clock, engine_settings={"queue_size": 1}) as service,
@@ -103,7 +101,7 @@ async def test_a_full_queue_is_429_with_the_time_to_come_back(
         assert (await first).status_code == 200
 
 
-async def test_a_key_over_its_rate_is_429_and_every_answer_says_where_it_stands(
+async def test_exceeded_rate_limit_answers_429_with_limit_headers(
     tmp_path: Path, engine: FakeEngine, clock: FakeClock
 ) -> None:
     async with (
@@ -114,7 +112,7 @@ async def test_a_key_over_its_rate_is_429_and_every_answer_says_where_it_stands(
         answers = [await client.post(IMAGES_PATH, json=BODY) for _ in range(3)]
         assert [answer.status_code for answer in answers] == [200, 200, 429]
         body = check_body(answers[2], 429, "rate_limit_error", "rate_limit_exceeded")
-        assert body["message"] == "Too Many Requests: this key may make 2 requests a minute"
+        assert body["message"] == "Too Many Requests: the limit is 2 requests per minute"
         assert answers[2].headers["retry-after"] == "30"
         names = [f"x-ratelimit-{name}-requests" for name in ("limit", "remaining", "reset")]
         assert [[answer.headers[name] for name in names] for answer in answers] == [
@@ -127,13 +125,13 @@ async def test_a_key_over_its_rate_is_429_and_every_answer_says_where_it_stands(
     assert len(engine.requests) == 3
 
 
-async def test_a_failed_job_is_500_with_its_reason(client: httpx2.AsyncClient, engine: FakeEngine) -> None:
+async def test_failed_job_answers_500_with_reason(client: httpx2.AsyncClient, engine: FakeEngine) -> None:
     engine.failure = GenerationFailed("the colours ran out")
     body = check_body(await client.post(IMAGES_PATH, json=BODY), 500, "server_error", "generation_failed")
     assert body["message"] == "the colours ran out"
 
 
-async def test_a_cancelled_job_is_409(client: httpx2.AsyncClient, engine: FakeEngine) -> None:
+async def test_cancelled_job_answers_409(client: httpx2.AsyncClient, engine: FakeEngine) -> None:
     engine.hold()
     waiting = asyncio.create_task(client.post(IMAGES_PATH, json=BODY))
     await engine.until_held()
@@ -143,7 +141,7 @@ async def test_a_cancelled_job_is_409(client: httpx2.AsyncClient, engine: FakeEn
     assert answer.headers["x-should-retry"] == "false"
 
 
-async def test_a_client_of_a_stopping_server_is_told_to_come_back(
+async def test_stopping_server_answers_503_with_retry_after(
     tmp_path: Path, engine: FakeEngine, clock: FakeClock
 ) -> None:
     engine.hold()
@@ -156,14 +154,14 @@ async def test_a_client_of_a_stopping_server_is_told_to_come_back(
     assert int(answer.headers["retry-after"]) >= 1
 
 
-async def test_the_end_of_the_wait_is_504_with_the_jobs_id(service: Service, key: str, engine: FakeEngine) -> None:
+async def test_wait_timeout_answers_504_with_job_id(service: Service, key: str, engine: FakeEngine) -> None:
     engine.hold()
     async with client_of(service, ServerSettings(wait_s=0.05), key=key) as client:
         answer = await client.post(IMAGES_PATH, json=BODY)
     body = check_body(answer, 504, "server_error", "generation_timeout")
     assert body["message"] == "Generation timeout"
     assert body["job_id"] == answer.headers["x-inference-id"]
-    # OpenAI's client would ask again, and be painted for twice.
+    # OpenAI's client would retry otherwise, and the images would be generated twice.
     assert answer.headers["x-should-retry"] == "false"
 
 
@@ -176,12 +174,12 @@ class BrokenClock(FakeClock):
 
 @pytest.fixture
 async def broken(service: Service, key: str) -> AsyncIterator[httpx2.AsyncClient]:
-    """A client of a server with a fault that nobody foresaw, at /files."""
+    """A client of a server that has an unexpected error at /files."""
     async with client_of(with_clock(service, BrokenClock()), key=key) as opened:
         yield opened
 
 
-async def test_the_unforeseen_is_500_in_the_same_form_and_gives_nothing_away(
+async def test_unexpected_error_answers_500_without_details(
     broken: httpx2.AsyncClient, caplog: pytest.LogCaptureFixture
 ) -> None:
     body = check_body(await broken.get("/files/token/name"), 500, "server_error", "internal_error")
@@ -190,14 +188,14 @@ async def test_the_unforeseen_is_500_in_the_same_form_and_gives_nothing_away(
     assert "the spring of this clock" in caplog.text
 
 
-async def test_the_unforeseen_can_be_read_by_any_page_and_traced(broken: httpx2.AsyncClient) -> None:
+async def test_unexpected_error_has_cors_and_tracing_headers(broken: httpx2.AsyncClient) -> None:
     answer = await broken.get("/files/token/name", headers=ORIGIN | {"x-client-request-id": "mine"})
     assert answer.status_code == 500
     assert answer.headers["access-control-allow-origin"] == "*"
     assert answer.headers["x-client-request-id"] == "mine"
 
 
-async def test_a_path_that_is_no_text_does_not_break_the_error(anonymous: httpx2.AsyncClient) -> None:
+async def test_undecodable_path_answers_404(anonymous: httpx2.AsyncClient) -> None:
     for path in ("/%ED%A0%80", "/%00", "/%0d%0aset-cookie:%20x", "/%C3%BC", "/%FF"):
         answer = await anonymous.get(path)
         assert answer.status_code == 404
@@ -208,10 +206,8 @@ async def test_a_path_that_is_no_text_does_not_break_the_error(anonymous: httpx2
 # The order of checks ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("headers", [{}, {"authorization": "Bearer nobody"}, {"content-type": "text/plain"}])
-async def test_without_a_key_not_a_byte_of_the_body_is_read(
-    anonymous: httpx2.AsyncClient, headers: dict[str, str]
-) -> None:
+@pytest.mark.parametrize("headers", [{}, {"authorization": "Bearer unknown"}, {"content-type": "text/plain"}])
+async def test_body_is_not_read_without_valid_key(anonymous: httpx2.AsyncClient, headers: dict[str, str]) -> None:
     read = []
 
     async def body() -> AsyncIterator[bytes]:
@@ -223,12 +219,12 @@ async def test_without_a_key_not_a_byte_of_the_body_is_read(
     assert not read
 
 
-async def test_size_comes_before_json_and_json_before_fields(client: httpx2.AsyncClient) -> None:
+async def test_size_is_checked_before_json_and_json_before_fields(client: httpx2.AsyncClient) -> None:
     assert (await client.post(IMAGES_PATH, content=b"{" * (1024 * 1024 + 1))).status_code == 413
     assert (await client.post(IMAGES_PATH, content=b'{"n": 0, "n": 0')).json()["error"]["param"] == "body"
 
 
-async def test_fields_come_before_the_queue(tmp_path: Path, engine: FakeEngine, clock: FakeClock) -> None:
+async def test_fields_are_checked_before_queue(tmp_path: Path, engine: FakeEngine, clock: FakeClock) -> None:
     engine.hold()
     async with (
         open_service(tmp_path, engine, clock, engine_settings={"queue_size": 1}) as service,
@@ -239,16 +235,16 @@ async def test_fields_come_before_the_queue(tmp_path: Path, engine: FakeEngine, 
         assert (await client.post(IMAGES_PATH, json=BODY)).status_code == 429
 
 
-async def test_a_revoked_key_is_refused_at_once(service: Service, client: httpx2.AsyncClient, key: str) -> None:
+async def test_revoked_key_is_refused_at_once(service: Service, client: httpx2.AsyncClient, key: str) -> None:
     assert (await client.post(IMAGES_PATH, json=BODY)).status_code == 200
     await service.keys.revoke(key[3:11])
     assert (await client.post(IMAGES_PATH, json=BODY)).status_code == 401
 
 
-# Pages of other origins -----------------------------------------------------------------------------------------------
+# CORS -----------------------------------------------------------------------------------------------------------------
 
 
-async def test_options_answers_on_every_documented_route(anonymous: httpx2.AsyncClient) -> None:
+async def test_every_documented_route_answers_options(anonymous: httpx2.AsyncClient) -> None:
     document = (await anonymous.get("/openapi.json")).json()
     assert document["paths"]
     for path, methods in document["paths"].items():
@@ -261,7 +257,7 @@ async def test_options_answers_on_every_documented_route(anonymous: httpx2.Async
     assert (await anonymous.options("/nothing")).status_code == 404
 
 
-async def test_a_preflight_answers_on_every_documented_route(anonymous: httpx2.AsyncClient) -> None:
+async def test_every_documented_route_answers_preflight(anonymous: httpx2.AsyncClient) -> None:
     document = (await anonymous.get("/openapi.json")).json()
     for path, methods in document["paths"].items():
         for method in methods:
@@ -277,7 +273,7 @@ async def test_a_preflight_answers_on_every_documented_route(anonymous: httpx2.A
             assert all(name in allowed for name in ("authorization", "content-type", "x-client-request-id"))
 
 
-async def test_pages_may_read_the_tracing_and_cost_headers(client: httpx2.AsyncClient) -> None:
+async def test_cors_exposes_tracing_and_cost_headers(client: httpx2.AsyncClient) -> None:
     wanted = {
         "x-inference-id", "x-request-id", "x-fal-request-id", "x-client-request-id", "x-aimlapi-credits-used",
         "x-aimlapi-usd-spent", "x-model", "x-ignored-fields", "retry-after", "retry-after-ms", "x-should-retry",
@@ -295,7 +291,7 @@ async def test_pages_may_read_the_tracing_and_cost_headers(client: httpx2.AsyncC
         assert answer.headers["access-control-allow-origin"] == "*"
 
 
-async def test_only_the_allowed_origins_may_call(service: Service, key: str) -> None:
+async def test_cors_allows_only_configured_origins(service: Service, key: str) -> None:
     settings = ServerSettings(cors_origins=("https://ours.example",))
     async with client_of(service, settings, key=key) as client:
         ours = await client.get("/v1/models", headers={"origin": "https://ours.example"})

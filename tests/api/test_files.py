@@ -1,4 +1,4 @@
-"""Images by signed links: served without a key until the link expires, and only by valid links."""
+"""Signed image links: served without a key until they expire; any other link is refused."""
 
 import re
 from collections.abc import AsyncIterator, Iterator
@@ -10,9 +10,9 @@ import pytest_asyncio
 from allaprima.api.v1.paths import IMAGES_PATH
 from allaprima.service.app import Service
 from allaprima.settings import ServerSettings
-from fakes import FakeClock, FakeEngine, client_of, open_service
+from tests.fakes import FakeClock, FakeEngine, client_of, open_service
 
-# No test changes the state that another one reads, so all tests share one service.
+# No test changes state that another test reads, so all tests share one service.
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
@@ -34,7 +34,7 @@ def clock(shared: Service) -> Iterator[FakeClock]:
 async def link(shared_client: httpx2.AsyncClient) -> str:
     """The path of an image's link."""
     answer = await shared_client.post(IMAGES_PATH, json={"model": "sketch", "prompt": "a boat", "size": "64x64"})
-    return answer.json()["images"][0]["url"].removeprefix("http://paint.test")
+    return answer.json()["images"][0]["url"].removeprefix("http://images.test")
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -43,9 +43,7 @@ async def data(shared_anonymous: httpx2.AsyncClient, link: str) -> bytes:
     return (await shared_anonymous.get(link)).content
 
 
-async def test_an_image_is_served_without_a_key_with_its_type_and_length(
-    anonymous: httpx2.AsyncClient, link: str
-) -> None:
+async def test_image_is_served_without_key(anonymous: httpx2.AsyncClient, link: str) -> None:
     answer = await anonymous.get(link)
     assert answer.status_code == 200
     assert answer.content.startswith(b"\x89PNG")
@@ -57,19 +55,17 @@ async def test_an_image_is_served_without_a_key_with_its_type_and_length(
     assert answer.headers["content-disposition"] == f'inline; filename="{name}"'
 
 
-async def test_an_invalid_key_is_ignored(anonymous: httpx2.AsyncClient, link: str) -> None:
+async def test_invalid_key_is_ignored(anonymous: httpx2.AsyncClient, link: str) -> None:
     assert (await anonymous.get(link, headers={"authorization": "Bearer invalid"})).status_code == 200
 
 
-async def test_an_image_may_be_cached_until_it_expires(
-    anonymous: httpx2.AsyncClient, link: str, clock: FakeClock
-) -> None:
+async def test_image_may_be_cached_until_it_expires(anonymous: httpx2.AsyncClient, link: str, clock: FakeClock) -> None:
     clock.now += 86400
     answer = await anonymous.get(link)
     assert answer.headers["cache-control"] == f"public, max-age={6 * 86400}, immutable"
 
 
-async def test_head_answers_like_get_without_the_body(anonymous: httpx2.AsyncClient, link: str, data: bytes) -> None:
+async def test_head_answers_like_get_without_body(anonymous: httpx2.AsyncClient, link: str, data: bytes) -> None:
     answer = await anonymous.head(link)
     assert answer.status_code == 200
     assert answer.content == b""
@@ -81,14 +77,14 @@ async def test_head_answers_like_get_without_the_body(anonymous: httpx2.AsyncCli
 # Conditional requests -----------------------------------------------------------------------------------------------
 
 
-async def test_the_etag_is_strong_and_stable(anonymous: httpx2.AsyncClient, link: str) -> None:
+async def test_etag_is_strong_and_stable(anonymous: httpx2.AsyncClient, link: str) -> None:
     tags = {(await anonymous.get(link)).headers["etag"] for _ in range(2)}
     assert len(tags) == 1
     assert re.fullmatch(r'"[0-9a-f]{64}"', tags.pop())
 
 
 @pytest.mark.parametrize("form", ["{}", "W/{}", '"other", {}', "*", '{},"other"'])
-async def test_a_matching_if_none_match_is_answered_304(anonymous: httpx2.AsyncClient, link: str, form: str) -> None:
+async def test_matching_if_none_match_answers_304(anonymous: httpx2.AsyncClient, link: str, form: str) -> None:
     etag = (await anonymous.get(link)).headers["etag"]
     answer = await anonymous.get(link, headers={"if-none-match": form.format(etag)})
     assert answer.status_code == 304
@@ -98,7 +94,7 @@ async def test_a_matching_if_none_match_is_answered_304(anonymous: httpx2.AsyncC
 
 
 @pytest.mark.parametrize("tag", ['"other"', "", "nonsense", 'W/"other"'])
-async def test_another_etag_is_answered_with_the_image(anonymous: httpx2.AsyncClient, link: str, tag: str) -> None:
+async def test_other_etag_answers_with_image(anonymous: httpx2.AsyncClient, link: str, tag: str) -> None:
     assert (await anonymous.get(link, headers={"if-none-match": tag})).status_code == 200
 
 
@@ -116,7 +112,7 @@ async def test_another_etag_is_answered_with_the_image(anonymous: httpx2.AsyncCl
         ("-999999", 0, None),
     ],
 )
-async def test_a_range_is_answered_with_its_bytes(
+async def test_range_answers_with_its_bytes(
     anonymous: httpx2.AsyncClient, link: str, data: bytes, asked: str, first: int, last: int | None
 ) -> None:
     answer = await anonymous.get(link, headers={"range": f"bytes={asked}"})
@@ -129,7 +125,7 @@ async def test_a_range_is_answered_with_its_bytes(
 
 
 @pytest.mark.parametrize("asked", ["999999-", "999999-9999999", "-0"])
-async def test_a_range_beyond_the_file_is_answered_416_with_the_size(
+async def test_range_beyond_file_answers_416_with_size(
     anonymous: httpx2.AsyncClient, link: str, data: bytes, asked: str
 ) -> None:
     answer = await anonymous.get(link, headers={"range": f"bytes={asked}"})
@@ -142,7 +138,7 @@ async def test_a_range_beyond_the_file_is_answered_416_with_the_size(
     "asked",
     ["bytes=9-5", "bytes=-", "bytes=", "bytes=a-b", "bytes=0-1,4-5", "lines=0-1", "0-1", "bytes=" + "9" * 400 + "-"],
 )
-async def test_an_invalid_range_is_answered_with_the_whole_file(
+async def test_invalid_range_answers_with_whole_file(
     anonymous: httpx2.AsyncClient, link: str, data: bytes, asked: str
 ) -> None:
     answer = await anonymous.get(link, headers={"range": asked})
@@ -150,7 +146,7 @@ async def test_an_invalid_range_is_answered_with_the_whole_file(
     assert answer.content == data
 
 
-async def test_a_range_with_another_if_range_is_answered_with_the_whole_file(
+async def test_range_with_other_if_range_answers_with_whole_file(
     anonymous: httpx2.AsyncClient, link: str, data: bytes
 ) -> None:
     etag = (await anonymous.get(link)).headers["etag"]
@@ -163,14 +159,14 @@ async def test_a_range_with_another_if_range_is_answered_with_the_whole_file(
 # Other origins ------------------------------------------------------------------------------------------------------
 
 
-async def test_any_page_may_show_an_image(anonymous: httpx2.AsyncClient, link: str) -> None:
+async def test_any_page_may_show_image(anonymous: httpx2.AsyncClient, link: str) -> None:
     for headers in ({}, {"origin": "https://page.example"}):
         answer = await anonymous.get(link, headers=headers)
         assert answer.headers.get_list("access-control-allow-origin") == ["*"]
         assert answer.headers["cross-origin-resource-policy"] == "cross-origin"
 
 
-async def test_a_page_outside_cors_origins_may_show_an_image(shared: Service, link: str) -> None:
+async def test_page_outside_cors_origins_may_show_image(shared: Service, link: str) -> None:
     settings = ServerSettings(cors_origins=("https://ours.example",))
     async with client_of(shared, settings) as client:
         answer = await client.get(link, headers={"origin": "https://page.example"})
@@ -215,7 +211,7 @@ def forgeries(link: str) -> list[str]:
     ]
 
 
-async def test_a_forged_link_is_answered_404(anonymous: httpx2.AsyncClient, link: str) -> None:
+async def test_forged_link_answers_404(anonymous: httpx2.AsyncClient, link: str) -> None:
     assert (await anonymous.get(link)).status_code == 200
     for forged in forgeries(link):
         answer = await anonymous.get(forged)
@@ -223,7 +219,7 @@ async def test_a_forged_link_is_answered_404(anonymous: httpx2.AsyncClient, link
         assert answer.json()["statusCode"] == 404
 
 
-async def test_an_expired_link_is_answered_404(anonymous: httpx2.AsyncClient, link: str, clock: FakeClock) -> None:
+async def test_expired_link_answers_404(anonymous: httpx2.AsyncClient, link: str, clock: FakeClock) -> None:
     clock.now += 7 * 86400 - 1
     assert (await anonymous.get(link)).status_code == 200
     clock.now += 1
@@ -239,12 +235,12 @@ async def test_files_cannot_be_listed(anonymous: httpx2.AsyncClient, link: str) 
 
 
 @pytest_asyncio.fixture(loop_scope="module")
-async def elsewhere(tmp_path_factory: pytest.TempPathFactory, clock: FakeClock) -> AsyncIterator[Service]:
+async def other_service(tmp_path_factory: pytest.TempPathFactory, clock: FakeClock) -> AsyncIterator[Service]:
     """The service of another data folder."""
-    async with open_service(tmp_path_factory.mktemp("elsewhere"), FakeEngine(), clock) as opened:
+    async with open_service(tmp_path_factory.mktemp("other_service"), FakeEngine(), clock) as opened:
         yield opened
 
 
-async def test_a_link_of_another_data_folder_is_answered_404(link: str, elsewhere: Service) -> None:
-    async with client_of(elsewhere) as client:
+async def test_link_of_other_data_folder_answers_404(link: str, other_service: Service) -> None:
+    async with client_of(other_service) as client:
         assert (await client.get(link)).status_code == 404

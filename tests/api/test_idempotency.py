@@ -1,4 +1,4 @@
-"""Idempotency-Key: of equal requests one is done, and the others are answered as it was."""
+"""Idempotency-Key: equal requests are executed once, and replays receive the same answer."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -10,15 +10,15 @@ import pytest
 
 from allaprima.domain.accounts import KeySpec
 from allaprima.service.app import Service
-from fakes import FakeClock, FakeEngine, client_of, ended
-from store.sqlite_file import count, dump
+from tests.fakes import FakeClock, FakeEngine, client_of, ended
+from tests.store.sqlite_file import count, dump
 
 IMAGES, JOBS = "/v1/images/generations", "/v1/jobs"
 BODY: dict[str, Any] = {"model": "sketch", "prompt": "a boat", "size": "64x64"}
 KEY = {"Idempotency-Key": "order 66/a"}
 
 
-async def test_a_repeated_request_is_answered_again_and_painted_once(
+async def test_replayed_request_is_generated_once(
     client: httpx2.AsyncClient, engine: FakeEngine, clock: FakeClock
 ) -> None:
     first = await client.post(IMAGES, json=BODY, headers=KEY)
@@ -31,9 +31,7 @@ async def test_a_repeated_request_is_answered_again_and_painted_once(
     assert len(engine.requests) == 1
 
 
-async def test_the_order_of_members_and_the_form_of_the_path_make_no_other_request(
-    client: httpx2.AsyncClient, engine: FakeEngine
-) -> None:
+async def test_member_order_and_path_form_do_not_change_request(client: httpx2.AsyncClient, engine: FakeEngine) -> None:
     await client.post(IMAGES, json=BODY, headers=KEY)
     turned = dict(reversed(list(BODY.items())))
     answer = await client.post("/images/generations/", json=turned, headers=KEY)
@@ -42,7 +40,7 @@ async def test_the_order_of_members_and_the_form_of_the_path_make_no_other_reque
 
 
 @pytest.mark.parametrize(("path", "change"), [(IMAGES, {"seed": 1}), (JOBS, {})])
-async def test_another_request_with_the_same_key_is_refused(
+async def test_idempotency_key_of_other_request_answers_422(
     client: httpx2.AsyncClient, engine: FakeEngine, path: str, change: dict[str, Any]
 ) -> None:
     await client.post(IMAGES, json=BODY, headers=KEY)
@@ -51,7 +49,7 @@ async def test_another_request_with_the_same_key_is_refused(
     assert len(engine.requests) == 1
 
 
-async def test_a_request_that_is_worked_on_is_to_be_asked_for_again(
+async def test_replay_of_running_request_answers_409_with_retry_after(
     client: httpx2.AsyncClient, engine: FakeEngine
 ) -> None:
     engine.hold()
@@ -66,7 +64,7 @@ async def test_a_request_that_is_worked_on_is_to_be_asked_for_again(
     assert (await client.post(IMAGES, json=BODY, headers=KEY)).json() == (await first).json()
 
 
-async def test_a_job_is_submitted_once_and_shown_as_it_stands(
+async def test_replayed_submission_answers_current_job(
     service: Service, client: httpx2.AsyncClient, engine: FakeEngine
 ) -> None:
     engine.hold()
@@ -78,7 +76,7 @@ async def test_a_job_is_submitted_once_and_shown_as_it_stands(
     assert (await client.post(JOBS, json=BODY, headers=KEY)).json()["status"] == "succeeded"
 
 
-async def test_a_failure_is_answered_again(client: httpx2.AsyncClient, engine: FakeEngine) -> None:
+async def test_failed_request_is_replayed(client: httpx2.AsyncClient, engine: FakeEngine) -> None:
     from allaprima.errors import GenerationFailed
 
     engine.failure = GenerationFailed("no colours")
@@ -89,7 +87,7 @@ async def test_a_failure_is_answered_again(client: httpx2.AsyncClient, engine: F
     assert len(engine.requests) == 1
 
 
-async def test_nothing_is_kept_of_a_request_that_was_refused(
+async def test_refused_request_leaves_no_idempotency_record(
     client: httpx2.AsyncClient, engine: FakeEngine, tmp_path: Path
 ) -> None:
     assert (await client.post(IMAGES, json=BODY | {"steps": 99}, headers=KEY)).status_code == 400
@@ -97,7 +95,9 @@ async def test_nothing_is_kept_of_a_request_that_was_refused(
     assert (await client.post(IMAGES, json=BODY, headers=KEY)).status_code == 200
 
 
-async def test_a_key_is_remembered_for_a_day(client: httpx2.AsyncClient, engine: FakeEngine, clock: FakeClock) -> None:
+async def test_idempotency_key_expires_after_one_day(
+    client: httpx2.AsyncClient, engine: FakeEngine, clock: FakeClock
+) -> None:
     await client.post(JOBS, json=BODY, headers=KEY)
     clock.now += 86_399
     await client.post(JOBS, json=BODY, headers=KEY)
@@ -107,23 +107,25 @@ async def test_a_key_is_remembered_for_a_day(client: httpx2.AsyncClient, engine:
     assert len((await client.get(JOBS)).json()["data"]) == 2
 
 
-async def test_keys_are_an_accounts_own(service: Service, client: httpx2.AsyncClient, engine: FakeEngine) -> None:
+async def test_idempotency_keys_are_separate_for_each_account(
+    service: Service, client: httpx2.AsyncClient, engine: FakeEngine
+) -> None:
     account = await service.operator.accounts.create("stranger")
     _, key = await service.keys.create(KeySpec(), account.id)
     await client.post(IMAGES, json=BODY, headers=KEY)
-    async with client_of(service, key=key) as stranger:
-        answer = await stranger.post(IMAGES, json=BODY | {"seed": 3}, headers=KEY)
+    async with client_of(service, key=key) as other_client:
+        answer = await other_client.post(IMAGES, json=BODY | {"seed": 3}, headers=KEY)
     assert answer.status_code == 200
     assert len(engine.requests) == 2
 
 
 @pytest.mark.parametrize("value", ["", "x" * 256, "caf\u00e9".encode("latin-1"), b"a\x7f"])
-async def test_what_can_not_be_a_key_is_refused(client: httpx2.AsyncClient, value: str | bytes) -> None:
+async def test_invalid_idempotency_key_is_refused(client: httpx2.AsyncClient, value: str | bytes) -> None:
     answer = await client.post(IMAGES, json=BODY, headers={"Idempotency-Key": value})  # type: ignore[dict-item]
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, "Idempotency-Key")
 
 
-async def test_of_racing_equal_requests_one_makes_a_job(
+async def test_concurrent_equal_requests_create_one_job(
     client: httpx2.AsyncClient, engine: FakeEngine, tmp_path: Path
 ) -> None:
     keys, racers = 5, 20
@@ -146,7 +148,7 @@ async def manager(service: Service) -> AsyncIterator[httpx2.AsyncClient]:
         yield opened
 
 
-async def test_a_replayed_key_creation_answers_the_row_without_the_key(
+async def test_replayed_key_creation_answers_without_secret(
     service: Service, manager: httpx2.AsyncClient, tmp_path: Path
 ) -> None:
     first = await manager.post("/v1/keys", json={"name": "ci"}, headers=KEY)
@@ -159,7 +161,7 @@ async def test_a_replayed_key_creation_answers_the_row_without_the_key(
     assert key not in dump(tmp_path)
 
 
-async def test_the_idempotency_key_of_a_key_creation_belongs_to_one_body(manager: httpx2.AsyncClient) -> None:
+async def test_idempotency_key_of_key_creation_belongs_to_one_body(manager: httpx2.AsyncClient) -> None:
     limit = {"retention": "day", "threshold": 1}
     first = (await manager.post("/v1/keys", json={"name": "ci", "limit": limit}, headers=KEY)).json()["data"]
     reordered = {"limit": {"threshold": 1, "retention": "day"}, "name": "ci"}
@@ -170,15 +172,13 @@ async def test_the_idempotency_key_of_a_key_creation_belongs_to_one_body(manager
     assert other["key"] != first["key"]
 
 
-async def test_a_replayed_key_creation_finds_no_deleted_key(manager: httpx2.AsyncClient) -> None:
+async def test_replayed_creation_of_deleted_key_answers_404(manager: httpx2.AsyncClient) -> None:
     created = (await manager.post("/v1/keys", headers=KEY)).json()["data"]
     await manager.delete(f"/v1/keys/{created['prefix']}")
     assert (await manager.post("/v1/keys", headers=KEY)).status_code == 404
 
 
-async def test_a_replayed_rotation_answers_the_row_without_the_key(
-    service: Service, manager: httpx2.AsyncClient
-) -> None:
+async def test_replayed_rotation_answers_without_secret(service: Service, manager: httpx2.AsyncClient) -> None:
     owner = await service.keys.authenticate(service.first_key or "")
     path = f"/v1/keys/{owner.prefix}/rotate"
     first = (await manager.post(path, headers=KEY)).json()["data"]
@@ -188,7 +188,7 @@ async def test_a_replayed_rotation_answers_the_row_without_the_key(
     assert (await manager.post(f"/v1/keys/{first['prefix']}/rotate", headers=KEY)).status_code == 422
 
 
-async def test_of_racing_equal_rotations_one_creates_a_key(service: Service, manager: httpx2.AsyncClient) -> None:
+async def test_concurrent_equal_rotations_create_one_key(service: Service, manager: httpx2.AsyncClient) -> None:
     owner = await service.keys.authenticate(service.first_key or "")
     path = f"/v1/keys/{owner.prefix}/rotate"
     answers = await asyncio.gather(*(manager.post(path, headers=KEY) for _ in range(20)))
@@ -197,7 +197,7 @@ async def test_of_racing_equal_rotations_one_creates_a_key(service: Service, man
     assert (await service.keys.authenticate(key)).id == owner.id
 
 
-async def test_the_secret_of_webhooks_is_replaced_once(service: Service, client: httpx2.AsyncClient) -> None:
+async def test_replayed_webhook_secret_rotation_rotates_once(service: Service, client: httpx2.AsyncClient) -> None:
     before = (await client.get("/v1/webhooks/secret")).json()["secret"]
     first = (await client.post("/v1/webhooks/secret/rotate", headers=KEY)).json()["secret"]
     again = (await client.post("/v1/webhooks/secret/rotate", headers=KEY)).json()["secret"]

@@ -1,4 +1,4 @@
-"""Jobs over HTTP: accepted at once, looked at, listed, stopped, removed, and never another account's."""
+"""Jobs over HTTP: submitted, read, listed, cancelled and deleted, each by its own account alone."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -13,7 +13,9 @@ from allaprima.domain.accounts import KeySpec
 from allaprima.domain.fields import MAX_COUNT, MAX_SIDE, MAX_STEPS
 from allaprima.service.app import Service
 from allaprima.settings import EngineSettings, ServerSettings
-from fakes import FakeClock, FakeEngine, client_of, ended, open_service
+from tests.fakes import FakeClock, FakeEngine, client_of, ended, open_service
+from tests.store.sqlite_file import count
+from tests.waiting import eventually
 
 JOBS = "/v1/jobs"
 BODY: dict[str, Any] = {"model": "sketch", "prompt": "a boat", "size": "64x64", "seed": 7}
@@ -31,7 +33,7 @@ async def finished(service: Service, client: httpx2.AsyncClient, job_id: str) ->
 
 
 @pytest.fixture
-async def stranger(service: Service) -> Any:
+async def other_client(service: Service) -> Any:
     """A client of another account."""
     account = await service.operator.accounts.create("stranger")
     _, key = await service.keys.create(KeySpec(), account.id)
@@ -39,10 +41,10 @@ async def stranger(service: Service) -> Any:
         yield opened
 
 
-# Accepted -----------------------------------------------------------------------------------------------------------
+# Submission ---------------------------------------------------------------------------------------------------------
 
 
-async def test_a_job_is_answered_before_it_is_painted(
+async def test_submission_answers_202_before_generation(
     client: httpx2.AsyncClient, engine: FakeEngine, clock: FakeClock
 ) -> None:
     engine.hold()
@@ -72,19 +74,17 @@ async def test_a_job_is_answered_before_it_is_painted(
     engine.release()
 
 
-async def test_a_finished_job_has_the_answer_of_the_images_endpoint(
-    service: Service, client: httpx2.AsyncClient
-) -> None:
+async def test_finished_job_has_response_of_images_endpoint(service: Service, client: httpx2.AsyncClient) -> None:
     job = await finished(service, client, (await submit(client, num_images=2))["id"])
     same = (await client.post("/v1/images/generations", json=BODY | {"num_images": 2})).json()
     assert job["status"] == "succeeded"
     assert set(job["result"]) == set(same)
     assert [image["sha256"] for image in job["result"]["images"]] == [image["sha256"] for image in same["images"]]
-    picture = await client.get(job["result"]["images"][1]["url"])
-    assert picture.content.startswith(b"\x89PNG")
+    image = await client.get(job["result"]["images"][1]["url"])
+    assert image.content.startswith(b"\x89PNG")
 
 
-async def test_a_failed_job_says_why(service: Service, client: httpx2.AsyncClient, engine: FakeEngine) -> None:
+async def test_failed_job_has_error(service: Service, client: httpx2.AsyncClient, engine: FakeEngine) -> None:
     from allaprima.errors import GenerationFailed
 
     engine.failure = GenerationFailed("the colours ran out")
@@ -93,7 +93,7 @@ async def test_a_failed_job_says_why(service: Service, client: httpx2.AsyncClien
     assert job["error"] == {"code": "generation_failed", "message": "the colours ran out"}
 
 
-async def test_waiting_jobs_know_their_place_and_their_time(client: httpx2.AsyncClient, engine: FakeEngine) -> None:
+async def test_queued_jobs_have_position_and_predicted_times(client: httpx2.AsyncClient, engine: FakeEngine) -> None:
     engine.hold()
     jobs = [await submit(client) for _ in range(5)]
     await engine.until_held(2)
@@ -107,7 +107,7 @@ async def test_waiting_jobs_know_their_place_and_their_time(client: httpx2.Async
 
 
 @pytest.mark.parametrize("path", ["/v1/jobs", "/v1/images/generations"])
-async def test_a_dry_run_says_what_it_would_come_to_and_paints_nothing(
+async def test_dry_run_returns_quote_without_generating(
     client: httpx2.AsyncClient, engine: FakeEngine, path: str
 ) -> None:
     answer = await client.post(path, json=BODY | {"dry_run": True, "prompt": "a b c", "size": "96x64", "n": 3})
@@ -121,7 +121,7 @@ async def test_a_dry_run_says_what_it_would_come_to_and_paints_nothing(
     assert (await client.get(JOBS)).json()["data"] == []
 
 
-async def test_a_job_needs_pictures_that_can_be_fetched(client: httpx2.AsyncClient) -> None:
+async def test_job_without_stored_images_is_refused(client: httpx2.AsyncClient) -> None:
     answer = await client.post(JOBS, json=BODY | {"store": False, "response_format": "b64_json"})
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, "store")
 
@@ -152,7 +152,7 @@ async def test_a_job_needs_pictures_that_can_be_fetched(client: httpx2.AsyncClie
         ("webhook_url", "https://example.com:8080/"),
     ],
 )
-async def test_a_bad_field_is_refused_by_name(client: httpx2.AsyncClient, field: str, value: object) -> None:
+async def test_invalid_field_is_refused_by_name(client: httpx2.AsyncClient, field: str, value: object) -> None:
     answer = await client.post(JOBS, json=BODY | {field: value})
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, field)
 
@@ -160,15 +160,15 @@ async def test_a_bad_field_is_refused_by_name(client: httpx2.AsyncClient, field:
 @pytest.mark.parametrize(
     ("name", "value"), [("X-Start-Deadline", "0"), ("X-Start-Deadline", "soon"), ("X-Start-Deadline", "1e9")]
 )
-async def test_a_bad_header_is_refused_by_name(client: httpx2.AsyncClient, name: str, value: str) -> None:
+async def test_invalid_start_deadline_is_refused_by_name(client: httpx2.AsyncClient, name: str, value: str) -> None:
     answer = await client.post(JOBS, json=BODY, headers={name: value})
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, name)
 
 
-# Listed -------------------------------------------------------------------------------------------------------------
+# Lists --------------------------------------------------------------------------------------------------------------
 
 
-async def test_pages_lead_through_all_jobs_newest_first(service: Service, client: httpx2.AsyncClient) -> None:
+async def test_job_list_is_paginated_newest_first(service: Service, client: httpx2.AsyncClient) -> None:
     made = [(await submit(client))["id"] for _ in range(7)]
     for job_id in made:
         await ended(service, job_id)
@@ -205,7 +205,7 @@ async def test_jobs_are_filtered_by_state_and_group(
     engine.release()
 
 
-async def test_jobs_are_filtered_by_the_key_that_submitted_them(
+async def test_jobs_are_filtered_by_key_that_submitted_them(
     service: Service, client: httpx2.AsyncClient, key: str
 ) -> None:
     owner = await service.keys.authenticate(key)
@@ -238,17 +238,15 @@ async def test_jobs_are_filtered_by_the_key_that_submitted_them(
         ("colour=red", "colour"),
     ],
 )
-async def test_a_bad_parameter_is_refused_by_name(client: httpx2.AsyncClient, query: str, field: str) -> None:
+async def test_invalid_list_parameter_is_refused_by_name(client: httpx2.AsyncClient, query: str, field: str) -> None:
     answer = await client.get(f"{JOBS}?{query}")
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, field)
 
 
-# Stopped and removed ------------------------------------------------------------------------------------------------
+# Cancelling and deleting ---------------------------------------------------------------------------------------------
 
 
-async def test_a_running_job_is_stopped_and_its_neighbour_is_not(
-    service: Service, client: httpx2.AsyncClient, engine: FakeEngine
-) -> None:
+async def test_running_job_is_cancelled_alone(service: Service, client: httpx2.AsyncClient, engine: FakeEngine) -> None:
     engine.hold()
     first, second = [(await submit(client))["id"] for _ in range(2)]
     await engine.until_held(2)
@@ -258,9 +256,7 @@ async def test_a_running_job_is_stopped_and_its_neighbour_is_not(
     assert (await finished(service, client, second))["status"] == "succeeded"
 
 
-async def test_a_queued_job_is_stopped_at_once_and_never_painted(
-    client: httpx2.AsyncClient, engine: FakeEngine
-) -> None:
+async def test_cancelled_queued_job_is_never_generated(client: httpx2.AsyncClient, engine: FakeEngine) -> None:
     engine.hold()
     jobs = [(await submit(client))["id"] for _ in range(3)]
     await engine.until_held(2)
@@ -269,14 +265,14 @@ async def test_a_queued_job_is_stopped_at_once_and_never_painted(
     assert jobs[2] not in engine.requests
 
 
-async def test_a_finished_job_can_not_be_stopped(service: Service, client: httpx2.AsyncClient) -> None:
+async def test_cancelling_finished_job_answers_409(service: Service, client: httpx2.AsyncClient) -> None:
     job = await finished(service, client, (await submit(client))["id"])
     answer = await client.post(f"{JOBS}/{job['id']}/cancel")
     assert (answer.status_code, answer.json()["error"]["code"]) == (409, "job_finished")
     assert answer.headers["x-should-retry"] == "false"
 
 
-async def test_a_group_is_stopped_with_one_call(client: httpx2.AsyncClient, engine: FakeEngine) -> None:
+async def test_group_is_cancelled_with_one_request(client: httpx2.AsyncClient, engine: FakeEngine) -> None:
     engine.hold()
     ours = [(await submit(client, group_id="grid"))["id"] for _ in range(4)]
     other = (await submit(client, group_id="other"))["id"]
@@ -290,9 +286,7 @@ async def test_a_group_is_stopped_with_one_call(client: httpx2.AsyncClient, engi
     assert (await client.post("/v1/groups/grid/cancel")).json() == []
 
 
-async def test_a_removed_job_is_gone_with_its_pictures(
-    service: Service, client: httpx2.AsyncClient, tmp_path: Path
-) -> None:
+async def test_deleting_job_deletes_its_images(service: Service, client: httpx2.AsyncClient, tmp_path: Path) -> None:
     job = await finished(service, client, (await submit(client))["id"])
     url = job["result"]["images"][0]["url"]
     assert (await client.get(url)).status_code == 200
@@ -303,7 +297,7 @@ async def test_a_removed_job_is_gone_with_its_pictures(
     assert list((tmp_path / "images").iterdir()) == []
 
 
-async def test_an_unfinished_job_is_not_removed(client: httpx2.AsyncClient, engine: FakeEngine) -> None:
+async def test_deleting_unfinished_job_answers_409(client: httpx2.AsyncClient, engine: FakeEngine) -> None:
     engine.hold()
     job = await submit(client)
     answer = await client.delete(f"{JOBS}/{job['id']}")
@@ -311,8 +305,8 @@ async def test_an_unfinished_job_is_not_removed(client: httpx2.AsyncClient, engi
     engine.release()
 
 
-async def test_no_job_is_another_accounts(
-    service: Service, client: httpx2.AsyncClient, stranger: httpx2.AsyncClient
+async def test_jobs_are_hidden_from_other_accounts(
+    service: Service, client: httpx2.AsyncClient, other_client: httpx2.AsyncClient
 ) -> None:
     job = await finished(service, client, (await submit(client, group_id="g"))["id"])
     image = job["result"]["images"][0]["id"]
@@ -325,16 +319,16 @@ async def test_no_job_is_another_accounts(
         ("DELETE", f"/v1/images/{image}"),
     ]
     for method, path in calls:
-        assert (await stranger.request(method, path)).status_code == 404, path
-    assert (await stranger.get(JOBS)).json()["data"] == []
-    assert (await stranger.post("/v1/groups/g/cancel")).json() == []
+        assert (await other_client.request(method, path)).status_code == 404, path
+    assert (await other_client.get(JOBS)).json()["data"] == []
+    assert (await other_client.post("/v1/groups/g/cancel")).json() == []
     assert (await client.get(f"{JOBS}/{job['id']}")).status_code == 200
 
 
-# In time ------------------------------------------------------------------------------------------------------------
+# Start deadlines ----------------------------------------------------------------------------------------------------
 
 
-async def test_a_job_that_did_not_start_in_time_is_504(tmp_path: Path, engine: FakeEngine, clock: FakeClock) -> None:
+async def test_job_fails_after_missed_start_deadline(tmp_path: Path, engine: FakeEngine, clock: FakeClock) -> None:
     engine.hold()
     async with open_service(tmp_path, engine, clock) as service, client_of(service, key=service.first_key) as client:
         for _ in range(2):
@@ -349,16 +343,15 @@ async def test_a_job_that_did_not_start_in_time_is_504(tmp_path: Path, engine: F
         assert answer.status_code == 200
 
 
-async def test_the_answer_of_a_missed_start_is_504_and_not_to_be_repeated(
-    client: httpx2.AsyncClient, engine: FakeEngine, clock: FakeClock
+async def test_missed_start_deadline_answers_504_without_retry(
+    client: httpx2.AsyncClient, engine: FakeEngine, clock: FakeClock, tmp_path: Path
 ) -> None:
     engine.hold()
     for _ in range(2):
         await submit(client)
     await engine.until_held(2)
     late = asyncio.create_task(client.post("/v1/images/generations", json=BODY, headers={"X-Start-Deadline": "0.05"}))
-    while len((await client.get(JOBS)).json()["data"]) < 3:  # noqa: ASYNC110 - the server says when, and only it
-        await asyncio.sleep(0.01)
+    await eventually(lambda: count(tmp_path, "jobs") == 3)
     clock.now += 1
     answer = await late
     assert answer.status_code == 504
@@ -369,7 +362,7 @@ async def test_the_answer_of_a_missed_start_is_504_and_not_to_be_repeated(
 # The result cache ---------------------------------------------------------------------------------------------------
 
 
-async def test_an_equal_request_is_answered_from_the_store_where_that_is_asked(
+async def test_use_cache_answers_equal_request_from_cache(
     service: Service, client: httpx2.AsyncClient, engine: FakeEngine
 ) -> None:
     first = await finished(service, client, (await submit(client))["id"])
@@ -379,7 +372,7 @@ async def test_an_equal_request_is_answered_from_the_store_where_that_is_asked(
     image, before = again["images"][0], first["result"]["images"][0]
     assert image["sha256"] == before["sha256"]
     assert image["id"] != before["id"]
-    # It has a file of its own.
+    # The cached answer has its own file.
     await client.delete(f"{JOBS}/{first['id']}")
     assert (await client.get(image["url"])).status_code == 200
     for change in ({"seed": 8}, {"prompt": "a ship"}, {"num_inference_steps": 3}, {"use_cache": False}):
@@ -387,19 +380,19 @@ async def test_an_equal_request_is_answered_from_the_store_where_that_is_asked(
     assert len(engine.requests) == 5
 
 
-async def test_nobody_is_answered_from_anothers_store(
-    service: Service, client: httpx2.AsyncClient, stranger: httpx2.AsyncClient, engine: FakeEngine
+async def test_cache_is_separate_for_each_account(
+    service: Service, client: httpx2.AsyncClient, other_client: httpx2.AsyncClient, engine: FakeEngine
 ) -> None:
     await finished(service, client, (await submit(client))["id"])
-    answer = (await stranger.post("/v1/images/generations", json=BODY | {"use_cache": True})).json()
+    answer = (await other_client.post("/v1/images/generations", json=BODY | {"use_cache": True})).json()
     assert answer["meta"]["is_cached"] is False
     assert len(engine.requests) == 2
 
 
-# Pictures -----------------------------------------------------------------------------------------------------------
+# Images -------------------------------------------------------------------------------------------------------------
 
 
-async def test_pictures_live_as_long_as_the_request_says(
+async def test_image_expires_after_requested_time(
     service: Service, client: httpx2.AsyncClient, clock: FakeClock
 ) -> None:
     body = (await client.post("/v1/images/generations", json=BODY | {"expires_in": 120})).json()
@@ -412,7 +405,7 @@ async def test_pictures_live_as_long_as_the_request_says(
     assert (await client.post(f"/v1/images/{image['id']}/sign")).status_code == 404
 
 
-async def test_a_picture_is_signed_anew(client: httpx2.AsyncClient, clock: FakeClock) -> None:
+async def test_image_link_can_be_signed_again(client: httpx2.AsyncClient, clock: FakeClock) -> None:
     image = (await client.post("/v1/images/generations", json=BODY)).json()["images"][0]
     whole = (await client.post(f"/v1/images/{image['id']}/sign")).json()
     assert whole == {"id": image["id"], "url": image["url"], "expires_at": image["expires_at"]}
@@ -427,7 +420,7 @@ async def test_a_picture_is_signed_anew(client: httpx2.AsyncClient, clock: FakeC
         assert (answer.status_code, answer.json()["error"]["param"]) == (400, "expires_in")
 
 
-async def test_a_removed_picture_is_gone(client: httpx2.AsyncClient, tmp_path: Path) -> None:
+async def test_deleted_image_answers_404(client: httpx2.AsyncClient, tmp_path: Path) -> None:
     image = (await client.post("/v1/images/generations", json=BODY)).json()["images"][0]
     answer = await client.delete(f"/v1/images/{image['id']}")
     assert answer.json() == {"id": image["id"], "object": "image", "deleted": True}
@@ -436,7 +429,7 @@ async def test_a_removed_picture_is_gone(client: httpx2.AsyncClient, tmp_path: P
     assert list((tmp_path / "images").iterdir()) == []
 
 
-async def test_a_request_that_stores_nothing_leaves_nothing(client: httpx2.AsyncClient, tmp_path: Path) -> None:
+async def test_request_with_store_false_leaves_no_data(client: httpx2.AsyncClient, tmp_path: Path) -> None:
     secret = "a rhinoceros in a raincoat"
     asked = BODY | {"prompt": secret, "store": False, "response_format": "b64_json", "num_images": 2}
     body = (await client.post("/v1/images/generations", json=asked)).json()
@@ -454,7 +447,7 @@ async def test_a_request_that_stores_nothing_leaves_nothing(client: httpx2.Async
 # Safety -------------------------------------------------------------------------------------------------------------
 
 
-async def test_a_request_may_be_stricter_within_the_operators_bounds(
+async def test_safety_threshold_stays_within_operator_bounds(
     tmp_path: Path, engine: FakeEngine, clock: FakeClock
 ) -> None:
     settings = {"lowest_safety_threshold": 0.2, "highest_safety_threshold": 0.9, "safety_is_optional": False}
@@ -479,9 +472,7 @@ async def test_a_request_may_be_stricter_within_the_operators_bounds(
         assert answer.status_code == 400
 
 
-async def test_an_operator_may_allow_less_than_can_be_painted(
-    tmp_path: Path, engine: FakeEngine, clock: FakeClock
-) -> None:
+async def test_operator_limits_bound_requests(tmp_path: Path, engine: FakeEngine, clock: FakeClock) -> None:
     settings = {"max_side": 64, "max_steps": 1, "max_images": 1}
     async with (
         open_service(tmp_path, engine, clock, engine_settings=settings) as service,
@@ -494,18 +485,18 @@ async def test_an_operator_may_allow_less_than_can_be_painted(
         await submit(client, steps=1)
 
 
-def test_an_operators_limits_are_those_of_a_request_by_default() -> None:
+def test_default_operator_limits_are_api_limits() -> None:
     settings = EngineSettings()
     assert (settings.max_side, settings.max_steps, settings.max_images) == (MAX_SIDE, MAX_STEPS, MAX_COUNT)
 
 
-# Clients that are slow, or go away ----------------------------------------------------------------------------------
+# Slow and disconnected clients --------------------------------------------------------------------------------------
 
 
-async def test_a_body_that_does_not_arrive_in_time_is_408(service: Service, key: str, engine: FakeEngine) -> None:
+async def test_slow_body_answers_408(service: Service, key: str, engine: FakeEngine) -> None:
     async def slow() -> AsyncIterator[bytes]:
         yield b'{"model": "sketch", '
-        await asyncio.sleep(60)
+        await asyncio.Event().wait()
 
     async with client_of(service, ServerSettings(receive_s=0.1), key=key) as client:
         for path in (JOBS, "/v1/images/generations"):
@@ -515,17 +506,17 @@ async def test_a_body_that_does_not_arrive_in_time_is_408(service: Service, key:
     assert not engine.requests
 
 
-async def leave(service: Service, key: str, engine: FakeEngine, headers: dict[str, str]) -> None:
-    """Ask for a picture as a client does that closes the connection once the engine has its job."""
+async def disconnect(service: Service, key: str, engine: FakeEngine, headers: dict[str, str]) -> None:
+    """Request an image, and close the connection once the engine holds the job."""
     import json
 
     app = create_app(ServerSettings(), service)
     body = json.dumps(BODY).encode()
-    given = {"authorization": f"Bearer {key}", "content-type": "application/json", "host": "paint.test"} | headers
+    given = {"authorization": f"Bearer {key}", "content-type": "application/json", "host": "images.test"} | headers
     scope = {
         "type": "http", "method": "POST", "path": "/v1/images/generations", "raw_path": b"/v1/images/generations",
         "query_string": b"", "headers": [(name.lower().encode(), text.encode()) for name, text in given.items()],
-        "http_version": "1.1", "scheme": "http", "server": ("paint.test", 80), "client": ("127.0.0.1", 1),
+        "http_version": "1.1", "scheme": "http", "server": ("images.test", 80), "client": ("127.0.0.1", 1),
         "root_path": "",
     }  # fmt: skip
     messages = iter([{"type": "http.request", "body": body, "more_body": False}])
@@ -537,33 +528,35 @@ async def leave(service: Service, key: str, engine: FakeEngine, headers: dict[st
         return {"type": "http.disconnect"}
 
     async def send(_message: Any) -> None:
-        """Nobody hears it."""
+        """Discard it: the connection is closed."""
 
     await app(scope, receive, send)  # type: ignore[arg-type]
 
 
-async def test_a_client_that_leaves_takes_its_job_with_it_where_it_said_so(
+async def test_disconnect_cancels_job_if_requested(
     service: Service, client: httpx2.AsyncClient, key: str, engine: FakeEngine
 ) -> None:
     engine.hold()
-    await leave(service, key, engine, {"X-On-Disconnect": "cancel"})
+    await disconnect(service, key, engine, {"X-On-Disconnect": "cancel"})
     [job] = (await client.get(JOBS)).json()["data"]
     assert job["status"] == "cancelled"
 
 
-async def test_a_client_that_leaves_has_its_job_finished_otherwise(
+async def test_disconnected_client_has_its_job_finished_by_default(
     service: Service, client: httpx2.AsyncClient, key: str, engine: FakeEngine
 ) -> None:
     engine.hold()
-    leaving = asyncio.create_task(leave(service, key, engine, {}))
+    disconnecting = asyncio.create_task(disconnect(service, key, engine, {}))
     await engine.until_held()
-    await asyncio.sleep(0.05)
+    # A cancellation at the disconnect would have come before this one.
+    other = await submit(client)
+    await client.post(f"{JOBS}/{other['id']}/cancel")
+    [job_id] = engine.held
     engine.release()
-    await leaving
-    [job] = (await client.get(JOBS)).json()["data"]
-    assert job["status"] == "succeeded"
+    await disconnecting
+    assert (await client.get(f"{JOBS}/{job_id}")).json()["status"] == "succeeded"
 
 
-async def test_another_word_for_leaving_is_refused(client: httpx2.AsyncClient) -> None:
+async def test_unknown_on_disconnect_is_refused_by_name(client: httpx2.AsyncClient) -> None:
     answer = await client.post("/v1/images/generations", json=BODY, headers={"X-On-Disconnect": "wait"})
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, "X-On-Disconnect")

@@ -11,8 +11,8 @@ import pytest
 
 from allaprima.domain.accounts import KeySpec
 from allaprima.service.app import Service
-from fakes import NOON, FakeClock, FakeEngine, client_of, open_service
-from store.sqlite_file import ask
+from tests.fakes import NOON, FakeClock, FakeEngine, client_of, open_service
+from tests.store.sqlite_file import ask
 
 IMAGES = "/v1/images/generations"
 BODY: dict[str, Any] = {"model": "flux/schnell", "prompt": "a boat", "size": "512x512"}
@@ -29,7 +29,7 @@ async def manager(service: Service) -> AsyncIterator[httpx2.AsyncClient]:
         yield opened
 
 
-async def test_a_created_key_has_the_members_of_the_platform(service: Service, manager: httpx2.AsyncClient) -> None:
+async def test_created_key_has_platform_members(service: Service, manager: httpx2.AsyncClient) -> None:
     body = {"name": "ci", "limit": {"retention": "week", "threshold": 25}, "scopes": ["model:image"]}
     answer = await manager.post("/v1/keys", json=body)
     data = answer.json()["data"]
@@ -53,7 +53,7 @@ async def test_a_created_key_has_the_members_of_the_platform(service: Service, m
         assert (await client.post(IMAGES, json=BODY)).status_code == 200
 
 
-async def test_keys_are_listed_oldest_first_without_their_secrets(manager: httpx2.AsyncClient) -> None:
+async def test_keys_are_listed_oldest_first_without_secrets(manager: httpx2.AsyncClient) -> None:
     for name in ("a", "b"):
         await manager.post("/v1/keys", json={"name": name})
     rows = (await manager.get("/v1/keys")).json()["data"]
@@ -61,7 +61,7 @@ async def test_keys_are_listed_oldest_first_without_their_secrets(manager: httpx
     assert not any("key" in row for row in rows)
 
 
-async def test_a_change_affects_only_the_given_members_of_a_key(
+async def test_patch_changes_only_given_members(
     service: Service, manager: httpx2.AsyncClient, clock: FakeClock
 ) -> None:
     made = (await manager.post("/v1/keys", json={"name": "a"})).json()["data"]
@@ -79,9 +79,7 @@ async def test_a_change_affects_only_the_given_members_of_a_key(
     assert answers[0].headers["x-ratelimit-limit-requests"] == "3"
 
 
-async def test_a_rotated_key_keeps_its_settings_and_the_old_one_is_invalid(
-    service: Service, manager: httpx2.AsyncClient
-) -> None:
+async def test_rotation_keeps_settings_and_invalidates_old_key(service: Service, manager: httpx2.AsyncClient) -> None:
     made = (await manager.post("/v1/keys", json={"name": "a", "requests_per_minute": 5})).json()["data"]
     new = (await manager.post(f"/v1/keys/{made['prefix']}/rotate")).json()["data"]
     assert (new["name"], new["requests_per_minute"]) == ("a", 5)
@@ -90,7 +88,7 @@ async def test_a_rotated_key_keeps_its_settings_and_the_old_one_is_invalid(
         assert (await fresh.get("/v1/key")).status_code == 200
 
 
-async def test_a_deleted_key_is_invalid(service: Service, manager: httpx2.AsyncClient) -> None:
+async def test_deleted_key_is_invalid(service: Service, manager: httpx2.AsyncClient) -> None:
     made = (await manager.post("/v1/keys")).json()["data"]
     path = f"/v1/keys/{made['prefix']}"
     assert (await manager.delete(path)).json() == {"data": {"prefix": made["prefix"], "deleted": True}}
@@ -120,14 +118,12 @@ async def test_a_deleted_key_is_invalid(service: Service, manager: httpx2.AsyncC
         ({"management": True}, "management"),
     ],
 )
-async def test_an_invalid_member_of_a_key_is_refused_by_name(
-    manager: httpx2.AsyncClient, body: Any, field: str
-) -> None:
+async def test_invalid_member_of_key_is_refused_by_name(manager: httpx2.AsyncClient, body: Any, field: str) -> None:
     answer = await manager.post("/v1/keys", json=body)
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, field)
 
 
-async def test_an_ordinary_key_manages_no_keys_and_a_management_key_generates_nothing(
+async def test_ordinary_and_management_keys_have_separate_rights(
     client: httpx2.AsyncClient, manager: httpx2.AsyncClient
 ) -> None:
     calls = [("GET", "/v1/keys"), ("POST", "/v1/keys"), ("PATCH", "/v1/keys/x"), ("DELETE", "/v1/keys/x")]
@@ -139,7 +135,7 @@ async def test_an_ordinary_key_manages_no_keys_and_a_management_key_generates_no
     assert (await manager.get("/v1/key")).json()["error"]["code"] == "ordinary_key_required"
 
 
-async def test_a_key_without_the_image_scope_generates_nothing(service: Service, manager: httpx2.AsyncClient) -> None:
+async def test_key_without_image_scope_cannot_generate(service: Service, manager: httpx2.AsyncClient) -> None:
     made = (await manager.post("/v1/keys", json={"scopes": ["model:chat"]})).json()["data"]
     async with client_of(service, key=made["key"]) as client:
         for path in (IMAGES, "/v1/jobs"):
@@ -147,7 +143,7 @@ async def test_a_key_without_the_image_scope_generates_nothing(service: Service,
             assert (answer.status_code, answer.json()["error"]["code"]) == (403, "scope_missing")
 
 
-async def test_a_key_without_the_image_scope_reads_no_jobs_and_no_images(
+async def test_key_without_image_scope_cannot_read_jobs_or_images(
     service: Service, client: httpx2.AsyncClient, manager: httpx2.AsyncClient
 ) -> None:
     answer = (await client.post(IMAGES, json=BODY | {"group_id": "g"})).json()
@@ -173,7 +169,7 @@ async def test_a_key_without_the_image_scope_reads_no_jobs_and_no_images(
     assert (await client.get(f"/v1/jobs/{job}")).json()["result"]["images"][0]["id"] == image
 
 
-async def test_keys_of_another_account_are_not_found(service: Service, manager: httpx2.AsyncClient) -> None:
+async def test_keys_of_other_account_are_not_found(service: Service, manager: httpx2.AsyncClient) -> None:
     account = await service.operator.accounts.create("stranger")
     row, _ = await service.keys.create(KeySpec(), account.id)
     assert row.prefix not in [key["prefix"] for key in (await manager.get("/v1/keys")).json()["data"]]
@@ -185,15 +181,13 @@ async def test_keys_of_another_account_are_not_found(service: Service, manager: 
 # Charges ------------------------------------------------------------------------------------------------------------
 
 
-async def test_without_prices_no_credits_are_needed(client: httpx2.AsyncClient) -> None:
+async def test_generation_without_prices_needs_no_credits(client: httpx2.AsyncClient) -> None:
     answer = await client.post(IMAGES, json=BODY)
     assert answer.headers["x-aimlapi-credits-used"] == "0"
     assert answer.headers["x-aimlapi-usd-spent"] == "0.000000000"
 
 
-async def test_a_charge_is_shown_in_the_answer_and_recorded_in_the_ledger(
-    tmp_path: Path, engine: FakeEngine, clock: FakeClock
-) -> None:
+async def test_charge_is_in_response_and_ledger(tmp_path: Path, engine: FakeEngine, clock: FakeClock) -> None:
     engine.flagged = frozenset({1})
     async with open_service(tmp_path, engine, clock, billing=PRICES) as service:
         owner = await service.keys.authenticate(service.first_key or "")
@@ -201,7 +195,7 @@ async def test_a_charge_is_shown_in_the_answer_and_recorded_in_the_ledger(
         async with client_of(service, key=service.first_key) as client:
             answer = await client.post(IMAGES, json=BODY | {"num_images": 3})
             balance = (await client.get("/v1/billing/balance")).json()["balance"]
-    # One of the three is withheld, and not charged.
+    # One of the three images is withheld and not charged.
     assert answer.json()["meta"]["usage"] == {"credits_used": 2 * CREDITS, "usd_spent": 2 * CREDITS / 2_000_000}
     assert answer.headers["x-aimlapi-credits-used"] == str(2 * CREDITS)
     assert re.fullmatch(r"0\.\d{9}", answer.headers["x-aimlapi-usd-spent"])
@@ -211,7 +205,7 @@ async def test_a_charge_is_shown_in_the_answer_and_recorded_in_the_ledger(
     assert row == (answer.headers["x-inference-id"], 2 * CREDITS, 2)
 
 
-async def test_a_request_without_enough_credits_is_answered_403_and_costs_nothing(
+async def test_insufficient_credits_answer_403_without_charge(
     tmp_path: Path, engine: FakeEngine, clock: FakeClock
 ) -> None:
     async with open_service(tmp_path, engine, clock, billing=PRICES) as service:
@@ -227,9 +221,7 @@ async def test_a_request_without_enough_credits_is_answered_403_and_costs_nothin
     assert len(engine.requests) == 1
 
 
-async def test_concurrent_requests_never_overdraw_an_account(
-    tmp_path: Path, engine: FakeEngine, clock: FakeClock
-) -> None:
+async def test_concurrent_requests_never_overdraw_account(tmp_path: Path, engine: FakeEngine, clock: FakeClock) -> None:
     async with open_service(tmp_path, engine, clock, billing=PRICES) as service:
         owner = await service.keys.authenticate(service.first_key or "")
         await service.operator.accounts.credit(owner.account_id, CREDITS)
@@ -241,7 +233,7 @@ async def test_concurrent_requests_never_overdraw_an_account(
     assert ask(tmp_path, "SELECT sum(credits) FROM usage") == [(CREDITS,)]
 
 
-async def test_the_hold_of_a_failed_job_is_released(tmp_path: Path, engine: FakeEngine, clock: FakeClock) -> None:
+async def test_failed_job_releases_its_hold(tmp_path: Path, engine: FakeEngine, clock: FakeClock) -> None:
     from allaprima.errors import GenerationFailed
 
     async with open_service(tmp_path, engine, clock, billing=PRICES) as service:
@@ -259,7 +251,7 @@ async def test_the_hold_of_a_failed_job_is_released(tmp_path: Path, engine: Fake
 
 
 @pytest.mark.parametrize(("retention", "later"), [("day", 86_400), ("week", 7 * 86_400), ("month", 31 * 86_400)])
-async def test_the_spend_limit_of_a_key_resets_when_its_period_ends(
+async def test_spend_limit_resets_at_end_of_period(
     tmp_path: Path, engine: FakeEngine, clock: FakeClock, retention: str, later: float
 ) -> None:
     async with open_service(tmp_path, engine, clock, billing=PRICES) as service:
@@ -279,9 +271,7 @@ async def test_the_spend_limit_of_a_key_resets_when_its_period_ends(
     assert usage == pytest.approx((3 if retention == "day" else 1 if retention == "month" else 3) * CREDITS / 2e6)
 
 
-async def test_a_spend_limit_counts_what_was_spent_before_it_was_set(
-    tmp_path: Path, engine: FakeEngine, clock: FakeClock
-) -> None:
+async def test_spend_limit_counts_earlier_spending(tmp_path: Path, engine: FakeEngine, clock: FakeClock) -> None:
     async with open_service(tmp_path, engine, clock, billing=PRICES) as service:
         owner = await service.keys.authenticate(service.first_key or "")
         await service.operator.accounts.credit(owner.account_id, 100 * CREDITS)

@@ -1,4 +1,4 @@
-"""Counters for the operator and latency percentiles for every client; neither reveals a prompt or a key."""
+"""Metrics for the operator and latency percentiles for clients; neither contains a prompt or a key."""
 
 from pathlib import Path
 from typing import Any
@@ -8,7 +8,7 @@ import pytest
 
 from allaprima.service.app import Service
 from allaprima.settings import ServerSettings
-from fakes import FakeClock, client_of
+from tests.fakes import FakeClock, client_of
 
 IMAGES = "/v1/images/generations"
 BODY: dict[str, Any] = {"model": "flux/schnell", "prompt": "a rhinoceros", "size": "64x64"}
@@ -49,14 +49,14 @@ async def test_jobs_images_and_requests_are_counted(client: httpx2.AsyncClient, 
         ("127.0.0.1", {"x-forwarded-for": "1.2.3.4"}, 403),
     ],
 )
-async def test_without_a_token_only_this_machine_reads_the_counters(
+async def test_metrics_without_token_are_for_loopback_only(
     service: Service, address: str, headers: dict[str, str], status: int
 ) -> None:
     async with client_of(service, address=address) as client:
         assert (await client.get("/metrics", headers=headers)).status_code == status
 
 
-async def test_with_a_token_any_machine_that_has_it_reads_the_counters(service: Service) -> None:
+async def test_metrics_token_is_accepted_from_any_address(service: Service) -> None:
     settings = ServerSettings(metrics_token="scrape the counters")
     for address in ("127.0.0.1", "10.0.0.7"):
         async with client_of(service, settings, address=address) as client:
@@ -67,7 +67,7 @@ async def test_with_a_token_any_machine_that_has_it_reads_the_counters(service: 
             ).status_code == 200
 
 
-async def test_latency_percentiles_cover_the_last_five_minutes(
+async def test_latency_percentiles_cover_last_five_minutes(
     service: Service, client: httpx2.AsyncClient, clock: FakeClock, tmp_path: Path
 ) -> None:
     await client.post(IMAGES, json=BODY)
@@ -83,7 +83,7 @@ async def test_latency_percentiles_cover_the_last_five_minutes(
     assert (await client.get("/models/metrics")).json()["models"] == []
 
 
-async def test_server_timing_lists_the_phases_of_a_request(client: httpx2.AsyncClient) -> None:
+async def test_server_timing_lists_phases_of_request(client: httpx2.AsyncClient) -> None:
     timing = (await client.post(IMAGES, json=BODY)).headers["server-timing"]
     assert [part.partition(";")[0] for part in timing.split(", ")] == [
         "queue", "text", "steps", "decode", "safety", "encode",

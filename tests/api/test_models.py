@@ -6,11 +6,11 @@ import httpx2
 import pytest
 
 from allaprima.api.v1.paths import IMAGES_PATH
-from fakes import LOCAL, SCHNELL, SKETCH, FakeClock, FakeEngine, client_of, open_service
+from tests.fakes import LOCAL, SCHNELL, SKETCH, FakeClock, FakeEngine, client_of, open_service
 
 
 @pytest.mark.parametrize("path", ["/v1/models", "/models"])
-async def test_models_are_listed_without_a_key(anonymous: httpx2.AsyncClient, path: str) -> None:
+async def test_models_are_listed_without_key(anonymous: httpx2.AsyncClient, path: str) -> None:
     answer = await anonymous.get(path)
     assert answer.status_code == 200
     body = answer.json()
@@ -19,7 +19,7 @@ async def test_models_are_listed_without_a_key(anonymous: httpx2.AsyncClient, pa
     assert [model["id"] for model in body["data"]] == ["flux/schnell", "allaprima/sketch"]
 
 
-async def test_a_model_has_the_members_of_the_platform_and_of_openai(anonymous: httpx2.AsyncClient) -> None:
+async def test_model_has_platform_and_openai_members(anonymous: httpx2.AsyncClient) -> None:
     for model in (await anonymous.get("/v1/models")).json()["data"]:
         assert set(model) == {
             "id", "object", "created", "owned_by", "aliases", "type", "info", "tags", "modalities", "capabilities",
@@ -39,21 +39,21 @@ async def test_a_model_has_the_members_of_the_platform_and_of_openai(anonymous: 
         assert model["pricing"]["units"][0]["price"] == 0
 
 
-async def test_the_list_names_the_fallback_model(anonymous: httpx2.AsyncClient) -> None:
+async def test_model_list_names_fallback(anonymous: httpx2.AsyncClient) -> None:
     schnell, sketch = (await anonymous.get("/v1/models")).json()["data"]
     assert schnell["served_by"] == sketch["served_by"] == sketch["id"] == "allaprima/sketch"
     assert schnell["revision"] == SKETCH.revision
     assert "flux-schnell" in schnell["aliases"]
 
 
-async def test_requests_can_name_every_listed_id_and_alias(client: httpx2.AsyncClient) -> None:
+async def test_every_listed_id_and_alias_is_accepted(client: httpx2.AsyncClient) -> None:
     for model in (await client.get("/v1/models")).json()["data"]:
         for name in (model["id"], *model["aliases"]):
             answer = await client.post(IMAGES_PATH, json={"model": name, "prompt": "a boat", "size": "64x64"})
             assert answer.headers["x-model"] == model["served_by"]
 
 
-async def test_the_list_contains_the_loaded_models(tmp_path: Path, clock: FakeClock) -> None:
+async def test_model_list_contains_loaded_models(tmp_path: Path, clock: FakeClock) -> None:
     engine = FakeEngine(SKETCH, LOCAL, SCHNELL)
     async with (
         open_service(tmp_path, engine, clock, engine_settings={"has_fallback": False}) as service,
@@ -67,7 +67,7 @@ async def test_the_list_contains_the_loaded_models(tmp_path: Path, clock: FakeCl
         ]
 
 
-async def test_a_matching_etag_of_the_list_is_answered_304(client: httpx2.AsyncClient) -> None:
+async def test_matching_etag_of_model_list_answers_304(client: httpx2.AsyncClient) -> None:
     whole = await client.get("/v1/models")
     etag = whole.headers["etag"]
     assert etag.startswith('W/"')
@@ -76,7 +76,7 @@ async def test_a_matching_etag_of_the_list_is_answered_304(client: httpx2.AsyncC
     assert (await client.get("/v1/models", headers={"if-none-match": '"other"'})).status_code == 200
 
 
-async def test_the_list_is_filtered(client: httpx2.AsyncClient) -> None:
+async def test_model_list_is_filtered(client: httpx2.AsyncClient) -> None:
     whole = await client.get("/v1/models")
     assert (await client.get("/api/v1/models")).json() == whole.json()
 
@@ -91,7 +91,7 @@ async def test_the_list_is_filtered(client: httpx2.AsyncClient) -> None:
     assert await ids("id=sketch&capabilities=text_to_image") == ["allaprima/sketch"]
 
 
-async def test_a_model_is_shown_by_its_id_and_by_its_aliases(client: httpx2.AsyncClient) -> None:
+async def test_model_is_found_by_id_and_alias(client: httpx2.AsyncClient) -> None:
     for name in ("flux/schnell", "Flux-Schnell", "black-forest-labs/FLUX.1-schnell"):
         body = (await client.get(f"/model/{name}")).json()
         assert (body["object"], body["data"]["id"]) == ("model", "flux/schnell")
@@ -99,7 +99,7 @@ async def test_a_model_is_shown_by_its_id_and_by_its_aliases(client: httpx2.Asyn
     assert (answer.status_code, answer.json()["error"]["code"]) == (404, "model_not_found")
 
 
-async def test_the_server_is_healthy_before_it_is_ready(tmp_path: Path, clock: FakeClock) -> None:
+async def test_server_is_healthy_before_it_is_ready(tmp_path: Path, clock: FakeClock) -> None:
     engine = FakeEngine(is_ready=False)
     async with open_service(tmp_path, engine, clock) as service, client_of(service) as client:
         alive = await client.get("/health")

@@ -1,4 +1,4 @@
-"""The operator's API: keys and accounts, and nothing else."""
+"""The operator's API: keys and accounts."""
 
 from collections.abc import AsyncIterator
 
@@ -9,7 +9,7 @@ from allaprima.api.operator import create_operator_app
 from allaprima.api.v1.paths import IMAGES_PATH
 from allaprima.service.accounts.keys import is_well_formed
 from allaprima.service.app import Service
-from fakes import FakeClock
+from tests.fakes import FakeClock
 
 MEMBERS = {"prefix", "name", "account_id", "created_at", "revoked_at", "is_management", "is_disabled"}
 
@@ -26,7 +26,7 @@ async def generate(client: httpx2.AsyncClient, key: str) -> int:
     return (await client.post(IMAGES_PATH, json=body, headers={"authorization": f"Bearer {key}"})).status_code
 
 
-async def test_a_new_key_is_shown_once_and_is_valid(
+async def test_new_key_is_shown_once_and_is_valid(
     operator: httpx2.AsyncClient, anonymous: httpx2.AsyncClient, clock: FakeClock
 ) -> None:
     made = (await operator.post("/keys", json={"name": "ci"})).json()
@@ -37,11 +37,11 @@ async def test_a_new_key_is_shown_once_and_is_valid(
     assert await generate(anonymous, made["key"]) == 200
 
 
-async def test_a_key_needs_no_name(operator: httpx2.AsyncClient) -> None:
+async def test_key_name_is_optional(operator: httpx2.AsyncClient) -> None:
     assert (await operator.post("/keys", json={})).json()["name"] is None
 
 
-async def test_keys_are_listed_oldest_first_and_without_the_keys(
+async def test_keys_are_listed_oldest_first_without_secrets(
     operator: httpx2.AsyncClient, key: str, clock: FakeClock
 ) -> None:
     clock.now += 1
@@ -54,7 +54,7 @@ async def test_keys_are_listed_oldest_first_and_without_the_keys(
     assert made["key"] not in answer.text
 
 
-async def test_a_revoked_key_is_invalid_from_the_next_request_on(
+async def test_revoked_key_is_invalid_at_once(
     operator: httpx2.AsyncClient, anonymous: httpx2.AsyncClient, key: str, clock: FakeClock
 ) -> None:
     assert await generate(anonymous, key) == 200
@@ -65,7 +65,7 @@ async def test_a_revoked_key_is_invalid_from_the_next_request_on(
     assert (await operator.get("/keys")).json()[0]["revoked_at"] == clock.now
 
 
-async def test_revoking_an_invalid_key_is_refused(operator: httpx2.AsyncClient, key: str) -> None:
+async def test_revoking_invalid_key_is_refused(operator: httpx2.AsyncClient, key: str) -> None:
     await operator.post("/keys/revoke", json={"prefix": key[3:11]})
     for prefix in (key[3:11], "00000000", key):
         answer = await operator.post("/keys/revoke", json={"prefix": prefix})
@@ -76,18 +76,18 @@ async def test_revoking_an_invalid_key_is_refused(operator: httpx2.AsyncClient, 
         }
 
 
-async def test_there_are_no_other_routes(operator: httpx2.AsyncClient) -> None:
+async def test_operator_api_has_no_other_routes(operator: httpx2.AsyncClient) -> None:
     for path in ("/docs", "/openapi.json", "/redoc", "/v1/models", "/", IMAGES_PATH):
         assert (await operator.get(path)).status_code == 404
 
 
-async def test_the_public_api_has_no_operator_routes(client: httpx2.AsyncClient) -> None:
+async def test_public_api_has_no_operator_routes(client: httpx2.AsyncClient) -> None:
     assert (await client.get("/keys")).status_code == 404
     assert (await client.post("/keys", json={})).status_code == 404
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b'"a"', b"\xff", b'{"prefix": 3}', b'{"prefix": "a", "other": 1}'])
-async def test_an_invalid_body_is_an_invalid_request(operator: httpx2.AsyncClient, body: bytes) -> None:
+async def test_invalid_body_answers_400(operator: httpx2.AsyncClient, body: bytes) -> None:
     answer = await operator.post("/keys/revoke", content=body)
 
     assert answer.status_code == 400
@@ -95,7 +95,7 @@ async def test_an_invalid_body_is_an_invalid_request(operator: httpx2.AsyncClien
     assert answer.json()["message"]
 
 
-async def test_all_problems_of_a_body_are_named(operator: httpx2.AsyncClient) -> None:
+async def test_refusal_names_every_invalid_field(operator: httpx2.AsyncClient) -> None:
     answer = await operator.post("/accounts/credit", json={"account": "", "usd": "nan", "note": "\n"})
 
     assert [problem.partition(":")[0] for problem in answer.json()["message"].split("; ") if ":" in problem] == [

@@ -12,7 +12,7 @@ def directives(policy: str) -> dict[str, str]:
     return dict(part.strip().split(" ", 1) for part in policy.split(";"))
 
 
-async def test_the_policy_lets_the_page_load_only_its_own_files(anonymous: httpx2.AsyncClient) -> None:
+async def test_policy_allows_only_files_of_page(anonymous: httpx2.AsyncClient) -> None:
     page = await anonymous.get("/")
     policy = directives(page.headers["content-security-policy"])
     assert policy["default-src"] == policy["frame-ancestors"] == policy["base-uri"] == "'none'"
@@ -22,7 +22,7 @@ async def test_the_policy_lets_the_page_load_only_its_own_files(anonymous: httpx
     assert page.headers["referrer-policy"] == "no-referrer"
 
 
-async def test_every_file_that_the_page_and_its_modules_name_is_served(anonymous: httpx2.AsyncClient) -> None:
+async def test_every_file_of_page_and_modules_is_served(anonymous: httpx2.AsyncClient) -> None:
     page = (await anonymous.get("/")).text
     links = re.findall(r'(?:href|src)="(/playground/[^"]+)"', page)
     modules = {
@@ -43,20 +43,18 @@ def imported(script: str) -> list[str]:
 @pytest.mark.parametrize(
     "path", ["/playground/index.html", "/playground/../page.py", "/playground/..%2fapp.py", "/playground/js"]
 )
-async def test_the_page_has_one_path_and_files_outside_its_folder_are_not_served(
-    anonymous: httpx2.AsyncClient, path: str
-) -> None:
+async def test_files_outside_page_folder_are_not_served(anonymous: httpx2.AsyncClient, path: str) -> None:
     assert (await anonymous.get(path)).status_code == 404
 
 
-def test_the_policy_allows_images_from_the_origin_of_the_public_url() -> None:
+def test_policy_allows_images_from_public_url() -> None:
     policy = directives(guards("https://images.example/some/path")["content-security-policy"])
     assert policy["img-src"] == "'self' https://images.example data:"
     assert policy["connect-src"] == "'self' https://images.example"
     assert policy["script-src"] == "'self'"
 
 
-async def test_dry_runs_do_not_count_against_the_rate_limit_of_a_key(client: httpx2.AsyncClient) -> None:
+async def test_dry_runs_do_not_count_against_rate_limit(client: httpx2.AsyncClient) -> None:
     body = {"model": "sketch", "prompt": "a boat", "dry_run": True}
     for path in ("/v1/jobs", "/v1/images/generations"):
         answer = await client.post(path, json=body)

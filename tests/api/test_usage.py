@@ -1,4 +1,4 @@
-"""Usage, logs and billing in the platform's form; all of them agree to the last credit."""
+"""Usage, logs and billing in the platform's form; all of them agree exactly."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -10,8 +10,8 @@ import pytest
 from allaprima.domain.accounts import KeySpec
 from allaprima.errors import GenerationFailed
 from allaprima.service.app import Service
-from fakes import FakeClock, FakeEngine, client_of, open_service
-from store.sqlite_file import ask
+from tests.fakes import FakeClock, FakeEngine, client_of, open_service
+from tests.store.sqlite_file import ask
 
 IMAGES = "/v1/images/generations"
 BODY: dict[str, Any] = {"model": "flux/schnell", "prompt": "a boat", "size": "512x512"}
@@ -43,7 +43,7 @@ async def generate(client: httpx2.AsyncClient, **fields: Any) -> httpx2.Response
 # Usage --------------------------------------------------------------------------------------------------------------
 
 
-async def test_total_usage_has_the_members_of_the_platform(client: httpx2.AsyncClient) -> None:
+async def test_total_usage_has_platform_members(client: httpx2.AsyncClient) -> None:
     await generate(client)
     assert (await client.get("/v2/usage?period=24h")).json() == {
         "api_key_prefix": None,
@@ -97,7 +97,7 @@ async def test_usage_detail_is_summed_by_model_and_by_day(
     [("UTC", "2026-01-15"), ("Pacific/Kiritimati", "2026-01-15"), ("Asia/Kathmandu", "2026-01-15"),
      ("Pacific/Pago_Pago", "2026-01-14")],
 )  # fmt: skip
-async def test_days_follow_the_requested_time_zone(
+async def test_days_follow_requested_time_zone(
     client: httpx2.AsyncClient, clock: FakeClock, zone: str, day: str
 ) -> None:
     await generate(client)
@@ -147,14 +147,14 @@ async def test_key_prefix_limits_usage_to_one_key(
     assert (await manager.get("/v2/usage?period=1h")).json()["requests"] == 3
 
 
-async def test_without_a_prefix_an_ordinary_key_reads_only_its_own_usage(
+async def test_ordinary_key_reads_only_its_own_usage(
     service: Service, client: httpx2.AsyncClient, manager: httpx2.AsyncClient, clock: FakeClock
 ) -> None:
     _, idle = await service.keys.create(KeySpec(name="idle"))
     answer = await generate(client)
     clock.now += 1
-    async with client_of(service, key=idle) as neighbour:
-        for caller, requests in ((neighbour, 0), (client, 1), (manager, 1)):
+    async with client_of(service, key=idle) as idle_client:
+        for caller, requests in ((idle_client, 0), (client, 1), (manager, 1)):
             for path in ("/v2/usage", "/v2/usage/detail"):
                 assert (await caller.get(f"{path}?period=1h")).json()["requests"] == requests
             logs = (await caller.get("/v2/logs?period=1h")).json()
@@ -182,13 +182,13 @@ async def test_without_a_prefix_an_ordinary_key_reads_only_its_own_usage(
         ("period=1h&tz=UTC", "tz"),
     ],
 )
-async def test_an_invalid_time_range_is_refused_by_name(client: httpx2.AsyncClient, query: str, field: str) -> None:
+async def test_invalid_time_range_is_refused_by_name(client: httpx2.AsyncClient, query: str, field: str) -> None:
     answer = await client.get(f"/v2/usage?{query}")
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, field)
 
 
 @pytest.mark.parametrize("zone", ["utc", "+05:00", "Mars/Olympus", "localtime", "europe/berlin", "../UTC", ""])
-async def test_only_exact_names_of_time_zones_are_accepted(client: httpx2.AsyncClient, zone: str) -> None:
+async def test_time_zone_names_are_exact(client: httpx2.AsyncClient, zone: str) -> None:
     answer = await client.get("/v2/usage/detail", params={"period": "1h", "tz": zone})
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, "tz")
 
@@ -257,12 +257,12 @@ async def test_logs_are_filtered_and_paginated(
     [("status=done", "status"), ("status=failed,succeeded", "status"), ("model=a,b", "model"), ("limit=0", "limit"),
      ("limit=101", "limit"), ("offset=-1", "offset"), ("colour=red", "colour")],
 )  # fmt: skip
-async def test_an_invalid_filter_of_logs_is_refused_by_name(client: httpx2.AsyncClient, query: str, field: str) -> None:
+async def test_invalid_log_filter_is_refused_by_name(client: httpx2.AsyncClient, query: str, field: str) -> None:
     answer = await client.get(f"/v2/logs?period=1h&{query}")
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, field)
 
 
-async def test_logs_are_limited_to_200_requests_a_minute(client: httpx2.AsyncClient) -> None:
+async def test_logs_allow_200_requests_per_minute(client: httpx2.AsyncClient) -> None:
     statuses = [(await client.get("/v2/logs?period=1h")).status_code for _ in range(201)]
     assert statuses == [200] * 200 + [429]
 
@@ -270,7 +270,7 @@ async def test_logs_are_limited_to_200_requests_a_minute(client: httpx2.AsyncCli
 # Billing -----------------------------------------------------------------------------------------------------------
 
 
-async def test_the_ledger_lists_every_payment_and_charge(client: httpx2.AsyncClient, clock: FakeClock) -> None:
+async def test_ledger_lists_every_payment_and_charge(client: httpx2.AsyncClient, clock: FakeClock) -> None:
     clock.now += 1
     answer = await generate(client, num_images=2)
     body = (await client.get("/v2/billing/transactions")).json()
@@ -299,7 +299,7 @@ async def test_the_ledger_lists_every_payment_and_charge(client: httpx2.AsyncCli
     }
 
 
-async def test_the_ledger_is_paginated_and_filtered(client: httpx2.AsyncClient, clock: FakeClock) -> None:
+async def test_ledger_is_paginated_and_filtered(client: httpx2.AsyncClient, clock: FakeClock) -> None:
     for _ in range(5):
         clock.now += 1
         await generate(client)
@@ -335,14 +335,14 @@ async def test_the_ledger_is_paginated_and_filtered(client: httpx2.AsyncClient, 
         ({"colour": "red"}, "colour"),
     ],
 )
-async def test_an_invalid_parameter_of_the_ledger_is_refused_by_name(
+async def test_invalid_ledger_parameter_is_refused_by_name(
     client: httpx2.AsyncClient, query: dict[str, str], field: str
 ) -> None:
     answer = await client.get("/v2/billing/transactions", params=query)
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, field)
 
 
-async def test_three_endpoints_show_the_same_balance(client: httpx2.AsyncClient, manager: httpx2.AsyncClient) -> None:
+async def test_three_endpoints_show_same_balance(client: httpx2.AsyncClient, manager: httpx2.AsyncClient) -> None:
     await generate(client)
     left = 10**9 - SCHNELL
     for who in (client, manager):
@@ -355,7 +355,7 @@ async def test_three_endpoints_show_the_same_balance(client: httpx2.AsyncClient,
     assert (await manager.get("/v2/billing/transactions")).status_code == 403
 
 
-async def test_ledger_usage_and_balance_agree_to_the_last_credit(
+async def test_ledger_usage_and_balance_agree_exactly(
     service: Service, client: httpx2.AsyncClient, engine: FakeEngine, clock: FakeClock, tmp_path: Path
 ) -> None:
     for number in range(30):

@@ -1,4 +1,4 @@
-"""The small commands: what they print, where, and with which exit status."""
+"""The commands other than `generate`, `serve` and `keys`: output and exit status."""
 
 import re
 import subprocess
@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from allaprima import __version__
-from allaprima.cli.diagnosis import examine, precision_rows
+from allaprima.cli.diagnosis import precision_rows, run_checks
 from allaprima.domain.models import Precision
-from cli.conftest import Run
+from tests.cli.conftest import Run
 
 
 def plain(text: str) -> str:
@@ -18,7 +18,7 @@ def plain(text: str) -> str:
     return " ".join(re.sub(r"\x1b\[[0-9;]*m|[│╭╮╰╯─]", " ", text).split())
 
 
-def test_version_prints_the_version_alone(run: Run) -> None:
+def test_version_command_prints_only_version(run: Run) -> None:
     result = run("--version")
 
     assert (result.exit_code, result.stdout, result.stderr) == (0, f"{__version__}\n", "")
@@ -49,21 +49,21 @@ def test_help_shows_examples(run: Run, command: str, example: str) -> None:
 
 
 @pytest.mark.parametrize("arguments", [(), ("keys",)], ids=str)
-def test_no_command_shows_the_help(run: Run, arguments: tuple[str, ...]) -> None:
+def test_missing_command_shows_help(run: Run, arguments: tuple[str, ...]) -> None:
     result = run(*arguments)
 
     assert result.exit_code == 2
     assert "Usage:" in plain(result.stdout + result.stderr)
 
 
-def test_an_unknown_command_is_refused(run: Run) -> None:
+def test_unknown_command_is_refused(run: Run) -> None:
     result = run("generat")
 
     assert result.exit_code == 2
     assert "generat" in result.stderr
 
 
-def test_models_says_where_the_weights_of_each_model_are(run: Run) -> None:
+def test_models_shows_where_weights_are(run: Run) -> None:
     result = run("models")
 
     assert result.exit_code == 0
@@ -71,7 +71,7 @@ def test_models_says_where_the_weights_of_each_model_are(run: Run) -> None:
         assert words in plain(result.stdout)
 
 
-def test_doctor_passes_all_required_checks_and_reports_optional_ones_as_missing(run: Run) -> None:
+def test_doctor_passes_with_missing_optional_items(run: Run) -> None:
     result = run("doctor")
 
     assert result.exit_code == 0
@@ -81,10 +81,10 @@ def test_doctor_passes_all_required_checks_and_reports_optional_ones_as_missing(
     table = next(place for place, line in enumerate(lines) if "flux/schnell on cpu" in line)
     assert all(re.match(r"(ok|missing) +\S", line) for line in lines[:table])
     assert "missing flux/schnell" in result.stdout
-    assert all(finding.is_good for finding in examine(Path("nowhere")) if finding.is_needed)
+    assert all(finding.is_ok for finding in run_checks(Path("nowhere")) if finding.is_required)
 
 
-def test_doctor_shows_the_memory_of_each_precision_and_whether_it_fits(run: Run) -> None:
+def test_doctor_shows_whether_each_precision_fits_memory(run: Run) -> None:
     rows = {row.precision: row for row in precision_rows("cpu")}
 
     shown = run("doctor").stdout
@@ -104,10 +104,10 @@ def test_doctor_finds_pulled_models(run: Run, tmp_path: Path, monkeypatch: pytes
     folder.mkdir(parents=True)
     assert "missing flux/schnell" in run("doctor").stdout
     (folder / "pulled.json").touch()
-    assert f"flux/schnell: pulled into {folder}" in run("doctor").stdout.replace("\n", "")
+    assert f"flux/schnell: downloaded to {folder}" in run("doctor").stdout.replace("\n", "")
 
 
-def test_an_unknown_setting_is_refused_by_name(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unknown_setting_is_refused_by_name(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ALLAPRIMA_SERVER__PROT", "80")
 
     result = run("serve", "--port", 0)
@@ -116,7 +116,7 @@ def test_an_unknown_setting_is_refused_by_name(run: Run, monkeypatch: pytest.Mon
     assert "ALLAPRIMA_SERVER__PROT" in result.stderr
 
 
-def test_an_invalid_value_of_a_setting_is_refused_with_the_setting(run: Run) -> None:
+def test_invalid_setting_value_is_refused_by_name(run: Run) -> None:
     result = run("serve", "--port", 70000, "--public-url", "images.example.org")
 
     assert result.exit_code == 2
@@ -125,7 +125,7 @@ def test_an_invalid_value_of_a_setting_is_refused_with_the_setting(run: Run) -> 
 
 
 @pytest.mark.parametrize("command", [("serve", "--port", 0), ("keys", "create"), ("keys", "list")])
-def test_a_file_as_data_folder_is_refused_by_name(run: Run, tmp_path: Path, command: tuple[object, ...]) -> None:
+def test_file_as_data_folder_is_refused_by_name(run: Run, tmp_path: Path, command: tuple[object, ...]) -> None:
     (tmp_path / "file").write_text("not a folder")
 
     result = run(*command, "--data-dir", tmp_path / "file")
@@ -134,7 +134,7 @@ def test_a_file_as_data_folder_is_refused_by_name(run: Run, tmp_path: Path, comm
     assert f"error: the data folder {tmp_path / 'file'} can't be used" in plain(result.stderr)
 
 
-def test_a_file_that_is_no_database_is_refused_by_name(run: Run, tmp_path: Path) -> None:
+def test_invalid_database_file_is_refused_by_name(run: Run, tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "allaprima.db").write_bytes(b"not a database, " * 100)
 
@@ -145,10 +145,10 @@ def test_a_file_that_is_no_database_is_refused_by_name(run: Run, tmp_path: Path)
 
 
 @pytest.mark.parametrize("command", [("keys", "list"), ("accounts", "list"), ("models",), ("--version",)])
-def test_commands_that_generate_nothing_import_no_heavy_library(
+def test_commands_without_generation_import_no_heavy_library(
     run: Run, tmp_path: Path, command: tuple[str, ...]
 ) -> None:
-    # The schema of a new data folder takes Alembic to create.
+    # Creating the schema of a new data folder needs Alembic.
     run("keys", "create")
     program = (
         "import sys\n"
@@ -162,3 +162,27 @@ def test_commands_that_generate_nothing_import_no_heavy_library(
     )
 
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize(
+    ("command", "line"),
+    [(("generate", "a red apple"), "loading sketch"), (("serve", "--port", "0"), "allaprima starts")],
+)
+def test_slow_command_prints_a_line_before_it_imports_torch(
+    tmp_path: Path, command: tuple[str, ...], line: str
+) -> None:
+    program = (
+        "import sys\n"
+        "class NoTorch:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'torch':\n"
+        "            raise SystemExit(7)\n"
+        "sys.meta_path.insert(0, NoTorch())\n"
+        "from allaprima.cli.main import app\n"
+        "app(sys.argv[1:], standalone_mode=False)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, *command], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 7
+    assert done.stderr.splitlines() == [line]

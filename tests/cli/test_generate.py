@@ -6,12 +6,12 @@ import pytest
 from PIL import Image
 
 from allaprima.weights.paths import sketch_folder
-from cli.conftest import Run
+from tests.cli.conftest import Run
 
 SMALL = ("--size", "256x256", "--steps", "1", "--seed", "7")
 
 
-def test_an_image_is_written_and_its_path_alone_is_printed_on_stdout(run: Run) -> None:
+def test_image_is_written_and_only_its_path_is_on_stdout(run: Run) -> None:
     result = run("generate", "a red apple", "-o", "apple.png", *SMALL)
 
     assert result.exit_code == 0
@@ -26,14 +26,14 @@ def test_an_image_is_written_and_its_path_alone_is_printed_on_stdout(run: Run) -
 @pytest.mark.parametrize(
     ("name", "image_format"), [("a.jpg", "JPEG"), ("a.jpeg", "JPEG"), ("a.webp", "WEBP"), ("A.PNG", "PNG")]
 )
-def test_the_suffix_decides_the_format(run: Run, name: str, image_format: str) -> None:
+def test_suffix_sets_format(run: Run, name: str, image_format: str) -> None:
     assert run("generate", "a red apple", "-o", name, *SMALL).exit_code == 0
 
     with Image.open(name) as image:
         assert (image.format, image.size) == (image_format, (256, 256))
 
 
-def test_the_size_may_be_wide(run: Run) -> None:
+def test_wide_size_is_accepted(run: Run) -> None:
     assert run("generate", "a red apple", "--size", "1440X512", "--steps", 1).exit_code == 0
 
     with Image.open("image.png") as image:
@@ -50,7 +50,7 @@ def test_several_images_are_written_to_numbered_files(run: Run) -> None:
     assert not Path("apple.png").exists()
 
 
-def test_equal_seeds_give_equal_files_and_image_i_has_seed_plus_i(run: Run) -> None:
+def test_image_i_has_seed_plus_i(run: Run) -> None:
     run("generate", "a red apple", "-o", "first.png", *SMALL)
     run("generate", "a red apple", "-o", "again.png", *SMALL)
     run("generate", "a red apple", "-o", "two.png", "--count", 2, "--size", "256x256", "--steps", 1, "--seed", 6)
@@ -58,28 +58,28 @@ def test_equal_seeds_give_equal_files_and_image_i_has_seed_plus_i(run: Run) -> N
     assert Path("first.png").read_bytes() == Path("again.png").read_bytes() == Path("two-1.png").read_bytes()
 
 
-def test_two_images_without_a_seed_differ(run: Run) -> None:
+def test_two_images_without_seed_differ(run: Run) -> None:
     for name in ("one.png", "other.png"):
         assert run("generate", "a red apple", "-o", name, "--size", "64x64", "--steps", 1).exit_code == 0
 
     assert Path("one.png").read_bytes() != Path("other.png").read_bytes()
 
 
-def test_the_model_may_be_a_folder(run: Run) -> None:
+def test_model_folder_is_accepted(run: Run) -> None:
     run("generate", "a red apple", "-o", "name.png", *SMALL, "--model", "SKETCH")
     run("generate", "a red apple", "-o", "folder.png", *SMALL, "--model", sketch_folder())
 
     assert Path("name.png").read_bytes() == Path("folder.png").read_bytes()
 
 
-def test_unknown_words_of_a_prompt_are_reported(run: Run) -> None:
+def test_unknown_words_of_prompt_are_reported(run: Run) -> None:
     result = run("generate", "a red qwertzuiop [bold]apple[/bold]", "-o", "apple.png", *SMALL)
 
     assert result.exit_code == 0
     assert "note: the model does not know these words: qwertzuiop, bold" in result.stderr
 
 
-def test_every_invalid_option_is_named_and_nothing_is_written(run: Run, tmp_path: Path) -> None:
+def test_refusal_names_every_invalid_option(run: Run, tmp_path: Path) -> None:
     result = run("generate", " ", "-o", "out.bmp", "--size", "100x9000", "--steps", 13, "--count", 5, "--seed=-1")
 
     assert result.exit_code == 2
@@ -95,7 +95,7 @@ def test_every_invalid_option_is_named_and_nothing_is_written(run: Run, tmp_path
 @pytest.mark.parametrize(
     "size", ["big", "256", "256x", "x256", "256x256x256", "-64x64", "64.0x64", "", "²x64", "9" * 5000 + "x64"]
 )
-def test_an_invalid_size_is_refused_by_name(run: Run, size: str) -> None:
+def test_invalid_size_is_refused_by_name(run: Run, size: str) -> None:
     result = run("generate", "a red apple", f"--size={size}")
 
     assert result.exit_code == 2
@@ -104,14 +104,14 @@ def test_an_invalid_size_is_refused_by_name(run: Run, size: str) -> None:
 
 
 @pytest.mark.parametrize("option", ["--steps=four", "--seed=1.5", "--count=", "--unheard=1"])
-def test_an_unreadable_option_is_refused_by_name(run: Run, option: str) -> None:
+def test_unreadable_option_is_refused_by_name(run: Run, option: str) -> None:
     result = run("generate", "a red apple", option)
 
     assert result.exit_code == 2
     assert option.partition("=")[0] in result.stderr
 
 
-def test_an_output_in_a_missing_folder_is_refused_by_name(run: Run) -> None:
+def test_output_in_missing_folder_is_refused_by_name(run: Run) -> None:
     result = run("generate", "a red apple", "-o", "no/such/folder/apple.png", *SMALL)
 
     assert result.exit_code == 2
@@ -121,7 +121,7 @@ def test_an_output_in_a_missing_folder_is_refused_by_name(run: Run) -> None:
 
 
 @pytest.mark.parametrize("model", ["nowhere", "flux/schnell"])
-def test_a_model_without_weights_is_refused_by_name(run: Run, model: str) -> None:
+def test_model_without_weights_is_refused_by_name(run: Run, model: str) -> None:
     result = run("generate", "a red apple", "--model", model)
 
     assert result.exit_code == 2
@@ -129,7 +129,7 @@ def test_a_model_without_weights_is_refused_by_name(run: Run, model: str) -> Non
     assert not Path("image.png").exists()
 
 
-def test_a_model_folder_with_garbage_is_refused_by_file(run: Run, tmp_path: Path) -> None:
+def test_model_folder_with_garbage_is_refused_by_file(run: Run, tmp_path: Path) -> None:
     folder = tmp_path / "model"
     folder.mkdir()
     for name in ("model.safetensors", "tokenizer.json"):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from cli.conftest import Run
+from tests.cli.conftest import Run
 
 
 @pytest.fixture
@@ -13,7 +13,7 @@ def data(tmp_path: Path) -> Path:
     return tmp_path / "data"
 
 
-def test_a_new_key_alone_is_printed_on_stdout(run: Run, data: Path) -> None:
+def test_only_new_key_is_on_stdout(run: Run, data: Path) -> None:
     result = run("keys", "create", "--name", "tests", "--data-dir", data)
 
     assert result.exit_code == 0
@@ -22,7 +22,7 @@ def test_a_new_key_alone_is_printed_on_stdout(run: Run, data: Path) -> None:
     assert result.stdout.strip() not in result.stderr
 
 
-def test_keys_are_listed_oldest_first_with_names_and_without_secrets(run: Run, data: Path) -> None:
+def test_keys_are_listed_oldest_first_without_secrets(run: Run, data: Path) -> None:
     keys = [run("keys", "create", "--name", name, "--data-dir", data).stdout.strip() for name in ("[/one]", "two")]
 
     listed = run("keys", "list", "--data-dir", data)
@@ -34,7 +34,7 @@ def test_keys_are_listed_oldest_first_with_names_and_without_secrets(run: Run, d
     assert not any(key in listed.stdout for key in keys)
 
 
-def test_a_revoked_key_is_listed_as_revoked(run: Run, data: Path) -> None:
+def test_revoked_key_is_listed_as_revoked(run: Run, data: Path) -> None:
     kept, gone = (run("keys", "create", "--data-dir", data).stdout[3:11] for _ in range(2))
 
     revoked = run("keys", "revoke", gone, "--data-dir", data)
@@ -49,14 +49,14 @@ def test_a_revoked_key_is_listed_as_revoked(run: Run, data: Path) -> None:
 
 
 @pytest.mark.parametrize("prefix", ["deadbeef", "../", "../keys", "a/b", "%s", "[/bold]", "?#"])
-def test_revoking_an_unknown_key_is_refused_by_prefix(run: Run, data: Path, prefix: str) -> None:
+def test_revoking_unknown_key_is_refused_by_prefix(run: Run, data: Path, prefix: str) -> None:
     result = run("keys", "revoke", prefix, "--data-dir", data)
 
     assert result.exit_code == 2
     assert result.stderr == f"error: there is no valid key with the prefix {prefix}\n"
 
 
-def test_revoking_a_key_twice_is_refused(run: Run, data: Path) -> None:
+def test_revoking_key_twice_is_refused(run: Run, data: Path) -> None:
     prefix = run("keys", "create", "--data-dir", data).stdout[3:11]
 
     assert run("keys", "revoke", prefix, "--data-dir", data).exit_code == 0
@@ -64,7 +64,7 @@ def test_revoking_a_key_twice_is_refused(run: Run, data: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["../", "a/b", "..", "?", "#", "%2f", "[/bold]", "Zoë & Söhne"])
-def test_an_account_of_any_name_is_created_credited_and_given_keys(run: Run, data: Path, name: str) -> None:
+def test_account_with_any_name_is_created_and_credited(run: Run, data: Path, name: str) -> None:
     created = run("accounts", "create", name, "--data-dir", data)
     credited = run("accounts", "credit", name, "2.5", "--note", name, "--data-dir", data)
     key = run("keys", "create", "--account", name, "--data-dir", data)
@@ -80,20 +80,26 @@ def test_an_account_of_any_name_is_created_credited_and_given_keys(run: Run, dat
     ("arguments", "message"),
     [
         (("accounts", "create", ""), "name: must not be empty"),
-        (("accounts", "create", " "), "name: must have visible characters, and no control characters"),
-        (("accounts", "create", "a\nb"), "name: must have visible characters, and no control characters"),
+        (("accounts", "create", " "), "name: must contain a visible character and no control characters"),
+        (("accounts", "create", "a\nb"), "name: must contain a visible character and no control characters"),
         (("accounts", "create", "\udcff"), "name: must be valid Unicode"),
         (("accounts", "create", "a" * 201), "name: must have at most 200 characters; it has 201"),
         (("keys", "create", "--name", ""), "name: must not be empty"),
         (("keys", "create", "--account", ""), "account: must not be empty"),
-        (("keys", "create", "--account", "../"), "no account is called ../; `allaprima accounts list` shows their ids"),
+        (
+            ("keys", "create", "--account", "../"),
+            "no account has the id or name ../; `allaprima accounts list` shows all ids",
+        ),
         (("keys", "revoke", ""), "prefix: must not be empty"),
         (("keys", "revoke", "\udcff"), "prefix: must be valid Unicode"),
         (("accounts", "credit", "", "1"), "account: must not be empty"),
-        (("accounts", "credit", "a/b", "1"), "no account is called a/b; `allaprima accounts list` shows their ids"),
+        (
+            ("accounts", "credit", "a/b", "1"),
+            "no account has the id or name a/b; `allaprima accounts list` shows all ids",
+        ),
     ],
 )
-def test_an_invalid_or_unknown_name_is_refused_in_a_sentence(
+def test_invalid_or_unknown_account_is_refused_in_one_sentence(
     run: Run, data: Path, arguments: tuple[str, ...], message: str
 ) -> None:
     result = run(*arguments, "--data-dir", data)
@@ -105,7 +111,7 @@ def test_an_invalid_or_unknown_name_is_refused_in_a_sentence(
     "usd",
     ["nan", "snan", "inf", "-inf", "1e30", "8e12", "1e999999999", "1000000.01", "-1000000.01", "ten", "", "\udcff"],
 )
-def test_an_amount_that_is_no_sane_number_of_dollars_is_refused(run: Run, data: Path, usd: str) -> None:
+def test_invalid_dollar_amount_is_refused(run: Run, data: Path, usd: str) -> None:
     run("accounts", "create", "acme", "--data-dir", data)
 
     result = run("accounts", "credit", "--data-dir", data, "--", "acme", usd)
@@ -119,7 +125,7 @@ def test_an_amount_that_is_no_sane_number_of_dollars_is_refused(run: Run, data: 
 @pytest.mark.parametrize(
     ("usd", "credits_"), [("1000000", 2 * 10**12), ("-0.5", -(10**6)), ("1e-7", 0), ("0.1", 200000)]
 )
-def test_an_amount_is_credited_exactly(run: Run, data: Path, usd: str, credits_: int) -> None:
+def test_amount_is_credited_exactly(run: Run, data: Path, usd: str, credits_: int) -> None:
     run("accounts", "create", "acme", "--data-dir", data)
 
     result = run("accounts", "credit", "--data-dir", data, "--", "acme", usd)

@@ -1,29 +1,29 @@
-"""Logs: JSON where that is asked, and no prompt or key in any form."""
+"""Logs: JSON or text, both without prompts and keys."""
 
 import json
 from pathlib import Path
 
 import pytest
 
-from acceptance.conftest import Serve, serve
+from tests.acceptance.conftest import Serve, serve
 
 __all__ = ["serve"]
 
 
 @pytest.mark.parametrize("form", ["json", "text"])
-def test_neither_form_tells_a_prompt_or_a_key(serve: Serve, tmp_path: Path, form: str) -> None:
+def test_logs_contain_no_prompt_and_no_key(serve: Serve, tmp_path: Path, form: str) -> None:
     server = serve(tmp_path / "data", ALLAPRIMA_SERVER__LOG_FORMAT=form)
     key = server.key
     server.post(key, model="sketch", prompt="a rhinoceros", size="64x64", steps=1)
     server.post("ap_wrong", model="sketch", prompt="a rhinoceros")
     server.post(key, model="sketch", prompt="a rhinoceros", steps=99)
     assert server.stop() == 0
-    said = server.output
-    assert "rhinoceros" not in said
-    assert "ap_wrong" not in said
-    # The one time that it is shown.
-    assert said.count(key) == 1
-    lines = [json.loads(line) for line in said.splitlines() if line.startswith("{")]
+    output = server.output
+    assert "rhinoceros" not in output
+    assert "ap_wrong" not in output
+    # The greeting shows the first key.
+    assert output.count(key) == 1
+    lines = [json.loads(line) for line in output.splitlines() if line.startswith("{")]
     if form == "json":
         asked = [line for line in lines if line["logger"] == "allaprima.access" and line["method"] == "POST"]
         assert [line["status"] for line in asked] == [200, 401, 400]

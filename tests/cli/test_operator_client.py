@@ -1,4 +1,4 @@
-"""The operator's client: the same answers and errors over a running server's socket as in this process."""
+"""The operator's client: the same results and errors over a server's socket as in this process."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -11,7 +11,7 @@ import pytest
 import uvicorn
 
 from allaprima.api.operator import create_operator_app
-from allaprima.bootstrap import open_operator
+from allaprima.bootstrap.operator import open_operator
 from allaprima.cli.operator_client import OperatorClient, connect, error_of
 from allaprima.cli.operator_socket import operator_listener
 from allaprima.errors import AccountNotFound, Error, InvalidRequest, KeyNotFound, StoreUnreachable
@@ -73,7 +73,7 @@ async def test_keys_and_accounts_are_created_listed_and_changed(client: Operator
         (
             lambda client: client.create_key(account="../"),
             AccountNotFound,
-            "no account is called ../; `allaprima accounts list` shows their ids",
+            "no account has the id or name ../; `allaprima accounts list` shows all ids",
         ),
         (
             lambda client: client.credit_account("a", usd="nan"),
@@ -83,9 +83,7 @@ async def test_keys_and_accounts_are_created_listed_and_changed(client: Operator
     ],
     ids=["revoke ../", "revoke nothing", "create nothing", "create bytes", "account ../", "credit nan"],
 )
-async def test_an_error_of_the_api_is_raised(
-    client: OperatorClient, action: Action, kind: type[Error], message: str
-) -> None:
+async def test_api_error_is_raised(client: OperatorClient, action: Action, kind: type[Error], message: str) -> None:
     with pytest.raises(Error) as raised:
         await action(client)
 
@@ -105,18 +103,18 @@ def test_every_class_of_error_is_raised_from_its_code(kind: type[Error]) -> None
 
 
 @pytest.mark.parametrize("content", [b"", b"Internal Server Error", b"[]", b"{}", b'{"code": "new", "message": "m"}'])
-def test_an_answer_without_a_known_code_is_an_error(content: bytes) -> None:
+def test_response_without_known_code_raises_error(content: bytes) -> None:
     assert type(error_of(httpx2.Response(500, content=content))) is Error
 
 
-async def test_a_server_without_a_socket_is_unreachable(settings: Settings) -> None:
+async def test_server_without_socket_is_unreachable(settings: Settings) -> None:
     async with open_operator(settings):
-        with pytest.raises(StoreUnreachable, match=r"another server works on the data folder .* does not answer"):
+        with pytest.raises(StoreUnreachable, match=r"another server uses the data folder .* does not answer"):
             async with connect(settings, timeout_s=0):
                 pass
 
 
-async def test_a_client_waits_for_a_command_that_holds_the_data_folder(settings: Settings) -> None:
+async def test_client_waits_for_command_that_holds_data_folder(settings: Settings) -> None:
     async def create() -> dict[str, Any]:
         async with connect(settings) as client:
             return await client.create_key()

@@ -1,4 +1,4 @@
-"""Where the operator's socket is bound and found: in the data folder, else in a private folder that a file names."""
+"""The path of the operator's socket: in the data folder, else in a private folder named by an address file."""
 
 import errno
 import os
@@ -16,7 +16,7 @@ from allaprima.errors import StoreUnreachable
 
 @pytest.fixture
 def short() -> Iterator[Path]:
-    """A folder whose path leaves room for a socket's, of 107 bytes at most."""
+    """A folder with a short path: the path of a socket has at most 107 bytes."""
     with tempfile.TemporaryDirectory(dir="/tmp") as folder:
         yield Path(folder)
 
@@ -36,7 +36,7 @@ def runtime(short: Path) -> Path:
 
 
 def share_without_sockets(*folders: Path, code: int = errno.EOPNOTSUPP) -> Bind:
-    """Return a `bind` that fails below some folders, as file systems without sockets make it fail."""
+    """Return a `bind` that fails below some folders, as on file systems without sockets."""
 
     def bind(listener: socket.socket, path: str) -> None:
         if any(Path(path).is_relative_to(folder) for folder in folders):
@@ -46,7 +46,7 @@ def share_without_sockets(*folders: Path, code: int = errno.EOPNOTSUPP) -> Bind:
     return bind
 
 
-def answers(data_dir: Path) -> bool:
+def is_reachable(data_dir: Path) -> bool:
     """Whether a client that looks for the socket of a data folder can connect."""
     with socket.socket(socket.AF_UNIX) as client:
         try:
@@ -56,37 +56,37 @@ def answers(data_dir: Path) -> bool:
     return True
 
 
-def test_the_socket_is_in_the_data_folder_for_its_owner_alone_and_removed_at_the_end(data: Path) -> None:
+def test_socket_is_for_owner_only_and_removed_at_end(data: Path) -> None:
     with operator_listener(data) as listener:
         assert listener is not None
         assert find_socket(data) == data / SOCKET_FILE
         assert stat.S_IMODE((data / SOCKET_FILE).stat().st_mode) == 0o600
-        assert answers(data)
+        assert is_reachable(data)
 
     assert list(data.iterdir()) == []
 
 
 @pytest.mark.parametrize("code", [errno.EOPNOTSUPP, errno.EPERM, errno.EACCES, errno.ENOSYS, errno.EINVAL])
-def test_a_data_folder_without_sockets_names_one_in_a_private_folder(data: Path, runtime: Path, code: int) -> None:
+def test_socket_moves_to_private_folder_if_needed(data: Path, runtime: Path, code: int) -> None:
     with operator_listener(data, share_without_sockets(data, code=code), [runtime]) as listener:
         assert listener is not None
         path = find_socket(data)
         assert path.parent.parent == runtime
         assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
         assert stat.S_IMODE((data / ADDRESS_FILE).stat().st_mode) == 0o600
-        assert answers(data)
+        assert is_reachable(data)
 
     assert [*data.iterdir(), *runtime.iterdir()] == []
 
 
-def test_a_path_that_is_too_long_for_a_socket_is_replaced(short: Path, runtime: Path) -> None:
+def test_long_socket_path_is_replaced(short: Path, runtime: Path) -> None:
     data = short / ("a" * 60) / ("b" * 60)
     data.mkdir(parents=True)
 
     with operator_listener(data, parents=[short / ("c" * 100), runtime]) as listener:
         assert listener is not None
         assert find_socket(data).parent.parent == runtime
-        assert answers(data)
+        assert is_reachable(data)
 
 
 def test_data_folders_have_different_private_folders(short: Path, runtime: Path) -> None:
@@ -97,10 +97,10 @@ def test_data_folders_have_different_private_folders(short: Path, runtime: Path)
 
     with operator_listener(folders[0], bind, [runtime]), operator_listener(folders[1], bind, [runtime]):
         assert len({find_socket(folder) for folder in folders}) == 2
-        assert all(map(answers, folders))
+        assert all(map(is_reachable, folders))
 
 
-def squatted(runtime: Path, data: Path, how: str) -> Path:
+def occupied(runtime: Path, data: Path, how: str) -> Path:
     """Occupy the private folder's name as another user could; return it."""
     with operator_listener(data, share_without_sockets(data), [runtime]):
         folder = find_socket(data).parent
@@ -117,22 +117,22 @@ def squatted(runtime: Path, data: Path, how: str) -> Path:
 
 
 @pytest.mark.parametrize("how", ["open", "link", "file"])
-def test_a_folder_that_others_can_change_is_not_used(data: Path, runtime: Path, short: Path, how: str) -> None:
-    folder = squatted(runtime, data, how)
+def test_occupied_private_folder_is_not_used(data: Path, runtime: Path, short: Path, how: str) -> None:
+    folder = occupied(runtime, data, how)
     second = short / "second"
     second.mkdir()
 
     with operator_listener(data, share_without_sockets(data), [runtime, second]) as listener:
         assert listener is not None
         assert find_socket(data).parent.parent == second
-        assert answers(data)
+        assert is_reachable(data)
 
     assert os.path.lexists(folder)
     assert not folder.is_dir() or list(folder.iterdir()) == []
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may give a folder to another user")
-def test_a_folder_of_another_user_is_not_used(data: Path, runtime: Path) -> None:
+def test_folder_of_other_user_is_not_used(data: Path, runtime: Path) -> None:
     with operator_listener(data, share_without_sockets(data), [runtime]):
         folder = find_socket(data).parent
     folder.mkdir(mode=0o700)
@@ -143,16 +143,16 @@ def test_a_folder_of_another_user_is_not_used(data: Path, runtime: Path) -> None
 
 
 @pytest.mark.parametrize("parents", [[], ["run"], ["nowhere"]], ids=str)
-def test_without_any_place_for_a_socket_there_is_none(data: Path, short: Path, parents: Iterable[str]) -> None:
+def test_socket_is_omitted_without_usable_folder(data: Path, short: Path, parents: Iterable[str]) -> None:
     with operator_listener(data, share_without_sockets(short), [short / name for name in parents]) as listener:
         assert listener is None
-        assert not answers(data)
+        assert not is_reachable(data)
 
     assert list(data.iterdir()) == []
 
 
 @pytest.mark.parametrize("kind", ["folder", "file", "link"])
-def test_something_else_at_the_sockets_path_is_left_alone(data: Path, runtime: Path, kind: str) -> None:
+def test_other_file_at_socket_path_is_kept(data: Path, runtime: Path, kind: str) -> None:
     path = data / SOCKET_FILE
     if kind == "folder":
         path.mkdir()
@@ -163,52 +163,52 @@ def test_something_else_at_the_sockets_path_is_left_alone(data: Path, runtime: P
 
     with operator_listener(data, parents=[runtime]) as listener:
         assert listener is not None
-        assert answers(data)
+        assert is_reachable(data)
 
     assert [found.name for found in data.iterdir()] == [SOCKET_FILE]
 
 
-def test_a_folder_at_the_address_files_path_is_left_alone(data: Path, runtime: Path) -> None:
+def test_folder_at_address_file_path_is_kept(data: Path, runtime: Path) -> None:
     (data / ADDRESS_FILE).mkdir()
 
     with operator_listener(data, parents=[runtime]) as listener:
         assert listener is not None
-        assert answers(data)
+        assert is_reachable(data)
     with operator_listener(data, share_without_sockets(data), [runtime]) as listener:
         assert listener is None
 
     assert list(runtime.iterdir()) == []
 
 
-def test_the_socket_and_the_address_of_a_killed_server_are_replaced(data: Path, runtime: Path) -> None:
+def test_socket_and_address_of_killed_server_are_replaced(data: Path, runtime: Path) -> None:
     with socket.socket(socket.AF_UNIX) as killed:
         killed.bind(str(data / SOCKET_FILE))
     (data / ADDRESS_FILE).write_text("/nowhere/operator.sock\n")
 
     with operator_listener(data) as listener:
         assert listener is not None
-        assert answers(data)
+        assert is_reachable(data)
 
 
 @pytest.mark.parametrize("mode", [0o755, 0o777, 0o710])
-def test_a_client_does_not_connect_into_a_folder_that_others_can_enter(data: Path, short: Path, mode: int) -> None:
+def test_client_refuses_folder_open_to_others(data: Path, short: Path, mode: int) -> None:
     folder = short / "open"
     folder.mkdir()
     folder.chmod(mode)
     (data / ADDRESS_FILE).write_text(f"{folder / SOCKET_FILE}\n")
 
-    with pytest.raises(StoreUnreachable, match="does not belong to this user"):
+    with pytest.raises(StoreUnreachable, match="is not private to this user"):
         find_socket(data)
 
 
-def test_an_address_in_a_folder_that_is_gone_counts_as_no_address(data: Path) -> None:
+def test_address_in_missing_folder_is_ignored(data: Path) -> None:
     (data / ADDRESS_FILE).write_text("/nowhere/operator.sock")
 
     assert find_socket(data) == data.resolve() / SOCKET_FILE
 
 
 @pytest.mark.parametrize("address", ["", "operator.sock", "../data/operator.sock"])
-def test_a_client_refuses_an_address_that_is_no_absolute_path_into_a_private_folder(data: Path, address: str) -> None:
+def test_client_refuses_address_outside_private_folder(data: Path, address: str) -> None:
     (data / ADDRESS_FILE).write_text(address)
 
     with pytest.raises(StoreUnreachable):

@@ -1,4 +1,4 @@
-"""`allaprima serve` that can't start: it says why in a sentence, and creates no data folder."""
+"""A refused `allaprima serve` prints the reason in one sentence and creates no data folder."""
 
 import shutil
 import socket
@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 
 from allaprima.weights.paths import sketch_folder
-from cli.conftest import Run
+from tests.cli.conftest import Run
 
 FILES = ("model.safetensors", "tokenizer.json")
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A folder with the names of a model's files, and garbage in them."""
+    """A model folder whose files are garbage."""
     made = tmp_path / "model"
     made.mkdir()
     for name in FILES:
@@ -23,7 +23,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("missing", FILES)
-def test_a_model_folder_without_a_file_is_refused_by_file(run: Run, folder: Path, tmp_path: Path, missing: str) -> None:
+def test_missing_file_in_model_folder_is_named(run: Run, folder: Path, tmp_path: Path, missing: str) -> None:
     shutil.copy(sketch_folder() / "model.safetensors", folder)
     (folder / missing).unlink()
 
@@ -34,7 +34,7 @@ def test_a_model_folder_without_a_file_is_refused_by_file(run: Run, folder: Path
     assert not (tmp_path / "data").exists()
 
 
-def test_a_model_folder_with_garbage_is_refused_by_file(run: Run, folder: Path, tmp_path: Path) -> None:
+def test_model_folder_with_garbage_is_refused_by_file(run: Run, folder: Path, tmp_path: Path) -> None:
     result = run("serve", "--port", 0, "--data-dir", tmp_path / "data", "--model", folder)
 
     assert result.exit_code == 2
@@ -43,7 +43,7 @@ def test_a_model_folder_with_garbage_is_refused_by_file(run: Run, folder: Path, 
 
 
 @pytest.mark.parametrize("name", ["nowhere", "flux/schnell"])
-def test_a_model_without_weights_is_refused_by_name(run: Run, tmp_path: Path, name: str) -> None:
+def test_model_without_weights_is_refused_by_name(run: Run, tmp_path: Path, name: str) -> None:
     result = run("serve", "--port", 0, "--data-dir", tmp_path / "data", "--model", name)
 
     assert result.exit_code == 2
@@ -51,7 +51,7 @@ def test_a_model_without_weights_is_refused_by_name(run: Run, tmp_path: Path, na
     assert not (tmp_path / "data").exists()
 
 
-def test_an_address_of_another_machine_is_refused_by_name(run: Run, tmp_path: Path) -> None:
+def test_address_of_other_machine_is_refused_by_name(run: Run, tmp_path: Path) -> None:
     result = run("serve", "--host", "192.0.2.1", "--port", 8000, "--data-dir", tmp_path / "data")
 
     assert result.exit_code == 2
@@ -60,7 +60,7 @@ def test_an_address_of_another_machine_is_refused_by_name(run: Run, tmp_path: Pa
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
-def test_a_port_in_use_is_refused_by_name(run: Run, tmp_path: Path, host: str) -> None:
+def test_port_in_use_is_refused_by_name(run: Run, tmp_path: Path, host: str) -> None:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as other:
         try:

@@ -13,7 +13,7 @@ from PIL import ExifTags, Image
 
 from allaprima.domain.generation import GenerationRequest, ImageFormat
 from allaprima.engine.encode import ImageMetadata, encode, parameters_text
-from image_files import read_metadata
+from tests.image_files import read_metadata
 
 REQUEST = GenerationRequest(
     prompt="a red boat at dawn", seed=7, steps=4, width=512, height=512, model="allaprima/sketch"

@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 import torch
-from oracles import autoencoder_oracle, fade, randomize, relative_error
 from torch import Tensor, nn
 
 from allaprima.flux import Autoencoder, AutoencoderConfig
+from tests.flux.oracles import autoencoder_oracle, fade, randomize, relative_error
 
 SHALLOW = AutoencoderConfig(
     ch=8, ch_mult=(1, 3), num_res_blocks=1, z_channels=4, scale_factor=0.7, shift_factor=-0.2, groups=4

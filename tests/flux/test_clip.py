@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from oracles import clip_oracle, fade, randomize, relative_error
 
 from allaprima.flux import CLIPConfig, CLIPTextEncoder
+from tests.flux.oracles import clip_oracle, fade, randomize, relative_error
 
 NARROW = CLIPConfig(vocab_size=50, hidden_size=24, intermediate_size=40, num_heads=3, num_layers=3, length=20)
 WIDE = CLIPConfig(vocab_size=90, hidden_size=64, intermediate_size=160, num_heads=4, num_layers=2, length=77)

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 from diffusers import FluxPipeline
-from oracles import clip_oracle, pipeline_oracle, randomize, t5_oracle
 from torch import Tensor
 
 from allaprima.flux import (
@@ -23,6 +22,7 @@ from allaprima.flux import (
 )
 from allaprima.flux.latents import image_ids, noise, pack, text_ids, token_grid, unpack
 from allaprima.flux.sampler import euler_step, schedule
+from tests.flux.oracles import clip_oracle, pipeline_oracle, randomize, t5_oracle
 
 CONFIG = ModelConfig(
     transformer=TransformerConfig(

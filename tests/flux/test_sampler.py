@@ -5,9 +5,9 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from oracles import relative_error, scheduler_oracle
 
 from allaprima.flux.sampler import euler_step, schedule, velocity_to
+from tests.flux.oracles import relative_error, scheduler_oracle
 
 STEPS = range(1, 13)
 

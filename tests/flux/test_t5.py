@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from oracles import fade, randomize, relative_error, t5_oracle
 from transformers.models.t5.modeling_t5 import T5Attention as HFT5Attention
 
 from allaprima.flux import T5Config, T5Encoder
 from allaprima.flux.t5 import relative_position_bucket
+from tests.flux.oracles import fade, randomize, relative_error, t5_oracle
 
 NARROW = T5Config(
     vocab_size=50,

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from oracles import randomize
 
 from allaprima.flux import Autoencoder, AutoencoderConfig, tiled_decode
+from tests.flux.oracles import randomize
 
 CONFIG = AutoencoderConfig(
     ch=16, ch_mult=(1, 2, 2), num_res_blocks=2, z_channels=4, scale_factor=0.3611, shift_factor=0.1159, groups=8

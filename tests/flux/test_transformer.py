@@ -4,12 +4,12 @@ from dataclasses import replace
 
 import pytest
 import torch
-from oracles import fade, randomize, relative_error, transformer_oracle
 from torch import Tensor
 
 from allaprima.flux import Flux, TransformerConfig
 from allaprima.flux.latents import image_ids, text_ids
 from allaprima.flux.layers import latent_stats, position_features
+from tests.flux.oracles import fade, randomize, relative_error, transformer_oracle
 
 NARROW = TransformerConfig(
     in_channels=16,

@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from native import AT_EVERY_LEVEL, NEEDS_AVX512, ROUNDING, draw, error, same_bits_with_any_threads
 from torch import Tensor, nn
 from torch.nn import functional
 
 from allaprima.kernels import Affine, Convolution, group_affine, pointwise
+from tests.kernels.native import AT_EVERY_LEVEL, NEEDS_AVX512, ROUNDING, draw, error, same_bits_with_any_threads
 
 #: Channels in and out, rows, columns: direct convolution below 32 channels, Winograd from there.
 SIZES = pytest.mark.parametrize(

@@ -7,10 +7,10 @@ import sys
 
 import pytest
 import torch
-from native import cpu_flags
 
 from allaprima.kernels import library
 from allaprima.kernels.library import IsaLevel
+from tests.kernels.native import cpu_flags
 
 AVX512 = {"avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_vnni", "avx512_bf16"}
 AMX = AVX512 | {"amx_tile", "amx_int8", "amx_bf16"}

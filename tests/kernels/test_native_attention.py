@@ -2,7 +2,12 @@
 
 import pytest
 import torch
-from native import (
+from torch import Tensor
+from torch.nn.functional import rms_norm, scaled_dot_product_attention
+
+from allaprima.kernels import attention, library, qk_norm_rope
+from allaprima.kernels.library import IsaLevel
+from tests.kernels.native import (
     AT_EVERY_LEVEL,
     NEEDS_AVX512,
     ROUNDING,
@@ -11,11 +16,6 @@ from native import (
     error,
     same_bits_with_any_threads,
 )
-from torch import Tensor
-from torch.nn.functional import rms_norm, scaled_dot_product_attention
-
-from allaprima.kernels import attention, library, qk_norm_rope
-from allaprima.kernels.library import IsaLevel
 
 pytestmark = [NEEDS_AVX512, AT_EVERY_LEVEL]
 

@@ -2,7 +2,12 @@
 
 import pytest
 import torch
-from native import (
+from torch import Tensor, nn
+
+from allaprima.kernels import Epilogue, Int8Linear, Linear, Segment, concat_into, library
+from allaprima.kernels.library import IsaLevel
+from allaprima.kernels.quantized import _quantize_native, quantize_rows
+from tests.kernels.native import (
     AT_EVERY_LEVEL,
     NEEDS_AVX512,
     ROUNDING,
@@ -11,11 +16,6 @@ from native import (
     error,
     same_bits_with_any_threads,
 )
-from torch import Tensor, nn
-
-from allaprima.kernels import Epilogue, Int8Linear, Linear, Segment, concat_into, library
-from allaprima.kernels.library import IsaLevel
-from allaprima.kernels.quantized import _quantize_native, quantize_rows
 
 pytestmark = [NEEDS_AVX512, AT_EVERY_LEVEL]
 

@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from native import NEEDS_AVX512, ROUNDING, draw, error, same_bits_with_any_threads
 from torch.nn import functional
 
 from allaprima.kernels import modulate, rms_norm
+from tests.kernels.native import NEEDS_AVX512, ROUNDING, draw, error, same_bits_with_any_threads
 
 SIZES = pytest.mark.parametrize(("length", "width"), [(1, 64), (257, 192), (19, 70), (40, 3072), (3, 1)])
 

@@ -110,7 +110,7 @@ def test_chunk_size_does_not_change_result(kind: type[QuantizedLinear], monkeypa
     plain, x = random(9, 64, 24)
     whole = packed(kind, plain)
     before = whole(x)
-    monkeypatch.setattr(kernels, "CHUNK", 5 * 64)
+    monkeypatch.setattr(kernels, "CHUNK_VALUES", 5 * 64)
     chunked = packed(kind, plain)
     assert all(torch.equal(tensor, whole.state_dict()[name]) for name, tensor in chunked.state_dict().items())
     assert torch.allclose(chunked(x), before, atol=1e-6)

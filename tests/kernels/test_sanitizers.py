@@ -8,13 +8,15 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from native import NEEDS_AVX512
+
+from tests.kernels.native import NEEDS_AVX512
 
 ROOT = Path(__file__).parents[2]
 TESTS = ["test_native_linear.py", "test_native_attention.py", "test_norms.py", "test_convolution.py"]
 TESTS.append("test_int8_product.py")
 
 
+@pytest.mark.slow
 @NEEDS_AVX512
 def test_kernels_have_no_sanitizer_errors(tmp_path: Path) -> None:
     if not shutil.which("g++"):

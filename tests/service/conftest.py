@@ -1,4 +1,4 @@
-"""The key whose requests the tests submit."""
+"""The key that the tests submit with."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Images by id and behind signed links, which can't be guessed, forged or used for another image."""
+"""Images by id and by signed link; links can't be guessed, forged or used for another image."""
 
 import base64
 from dataclasses import replace
@@ -14,8 +14,8 @@ from allaprima.errors import GenerationFailed, ImageNotFound, StoreError
 from allaprima.service.app import Service
 from allaprima.service.images import Links
 from allaprima.store.secret import SECRET_BYTES, SECRET_FILE, read_secret
-from fakes import NOON, FakeClock, FakeEngine
-from service.jobs.submitting import REQUEST, finish, submit
+from tests.fakes import NOON, FakeClock, FakeEngine
+from tests.service.jobs.submitting import REQUEST, finish, submit
 
 IMAGE = StoredImage(
     id="01890a5d-ac96-774b-bcce-b302099a8057",
@@ -44,45 +44,45 @@ TOKEN, NAME = parts(LINKS.path(IMAGE))
 EXPIRES, _, SIGNATURE = TOKEN.partition("-")
 
 
-def test_a_link_leads_to_its_image() -> None:
+def test_link_opens_its_image() -> None:
     assert LINKS.read(TOKEN, NAME, NOON) == IMAGE.id
     assert IMAGE.object_name == NAME
 
 
-def test_the_link_of_an_image_never_changes() -> None:
+def test_image_link_is_stable() -> None:
     assert LINKS.path(IMAGE) == Links(b"s" * 32).path(IMAGE)
 
 
-def test_a_signature_has_192_bits() -> None:
+def test_signature_has_192_bits() -> None:
     assert len(base64.urlsafe_b64decode(SIGNATURE)) == 24
 
 
-def test_a_link_expires_with_its_image() -> None:
+def test_link_expires_with_its_image() -> None:
     assert LINKS.read(TOKEN, NAME, NOON + 59.9) == IMAGE.id
     for now in (NOON + 60, NOON + 60.5, NOON + 10**9):
         with pytest.raises(ImageNotFound):
             LINKS.read(TOKEN, NAME, now)
 
 
-def test_a_link_does_not_lead_to_another_image() -> None:
+def test_link_does_not_open_other_image() -> None:
     for name in ("other.png", NAME.upper(), NAME + "x", NAME.replace("png", "webp"), IMAGE.id, "", f"x/{NAME}"):
         with pytest.raises(ImageNotFound):
             LINKS.read(TOKEN, name, NOON)
 
 
-def test_a_link_with_another_expiry_is_refused() -> None:
+def test_link_with_changed_expiry_is_refused() -> None:
     for expires in (str(int(EXPIRES) + 1), "9" * 15, "9" * 400, "", "-1", f"{EXPIRES}.0", f" {EXPIRES}", "\u00b2"):
         with pytest.raises(ImageNotFound):
             LINKS.read(f"{expires}-{SIGNATURE}", NAME, NOON)
 
 
-def test_a_link_of_another_secret_is_refused() -> None:
+def test_link_of_other_secret_is_refused() -> None:
     for secret in (b"", b"t" * 32, b"s" * 31):
         with pytest.raises(ImageNotFound):
             Links(secret).read(TOKEN, NAME, NOON)
 
 
-def test_a_signature_with_one_wrong_character_is_refused() -> None:
+def test_signature_with_one_wrong_character_is_refused() -> None:
     alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
     for place, right in enumerate(SIGNATURE):
         for wrong in {*alphabet, "=", "\u00fc"} - {right}:
@@ -91,7 +91,7 @@ def test_a_signature_with_one_wrong_character_is_refused() -> None:
                 LINKS.read(f"{EXPIRES}-{forged}", NAME, NOON)
 
 
-def test_two_images_have_two_signatures() -> None:
+def test_images_have_different_signatures() -> None:
     other = replace(IMAGE, id="x", object_name="x.png")
     assert parts(LINKS.path(other))[0] != TOKEN
 
@@ -115,31 +115,31 @@ def test_forged_links_are_refused(expires: str, signature: str, name: str) -> No
         LINKS.read(f"{expires}-{signature}", name, 0)
 
 
-def test_the_secret_is_created_once_and_readable_by_its_owner_alone(tmp_path: Path) -> None:
+def test_secret_is_created_once_for_owner_only(tmp_path: Path) -> None:
     secret = read_secret(tmp_path)
     assert len(secret) == SECRET_BYTES
     assert read_secret(tmp_path) == secret
     assert (tmp_path / SECRET_FILE).stat().st_mode & 0o777 == 0o600
 
 
-def test_two_data_folders_have_two_secrets(tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_data_folders_have_different_secrets(tmp_path_factory: pytest.TempPathFactory) -> None:
     assert read_secret(tmp_path_factory.mktemp("a")) != read_secret(tmp_path_factory.mktemp("b"))
 
 
 @pytest.mark.parametrize("size", [0, 31, 33])
-def test_a_secret_of_another_length_is_refused_with_its_path(tmp_path: Path, size: int) -> None:
+def test_secret_of_wrong_length_is_refused_with_path(tmp_path: Path, size: int) -> None:
     (tmp_path / SECRET_FILE).write_bytes(b"s" * size)
-    with pytest.raises(StoreError, match=f"{tmp_path / SECRET_FILE} holds {size} bytes, not 32"):
+    with pytest.raises(StoreError, match=f"{tmp_path / SECRET_FILE} has {size} bytes, not 32"):
         read_secret(tmp_path)
 
 
-def test_a_secret_that_a_crash_cut_short_is_created_again(tmp_path: Path) -> None:
+def test_truncated_secret_is_created_again(tmp_path: Path) -> None:
     (tmp_path / SECRET_FILE).with_suffix(".new").write_bytes(b"half of i")
     assert len(read_secret(tmp_path)) == SECRET_BYTES
     assert [path.name for path in tmp_path.iterdir()] == [SECRET_FILE]
 
 
-def test_a_secret_that_can_not_be_read_is_refused_with_its_path(tmp_path: Path) -> None:
+def test_unreadable_secret_is_refused_with_path(tmp_path: Path) -> None:
     (tmp_path / SECRET_FILE).mkdir()
     with pytest.raises(StoreError, match=f"{tmp_path / SECRET_FILE} can't be used"):
         read_secret(tmp_path)
@@ -148,7 +148,7 @@ def test_a_secret_that_can_not_be_read_is_refused_with_its_path(tmp_path: Path) 
 # Images of a service ------------------------------------------------------------------------------------------------
 
 
-async def test_an_image_ends_with_its_time(service: Service, owner: ApiKey, clock: FakeClock) -> None:
+async def test_image_expires(service: Service, owner: ApiKey, clock: FakeClock) -> None:
     job = await finish(service, await submit(service, owner))
     [image] = (await service.images.of(job)).stored
     assert await service.images.find(owner.account_id, image.id) == image
@@ -159,13 +159,13 @@ async def test_an_image_ends_with_its_time(service: Service, owner: ApiKey, cloc
             await gone
 
 
-async def test_images_are_kept_as_long_as_the_request_asked(service: Service, owner: ApiKey, clock: FakeClock) -> None:
+async def test_image_expires_after_requested_time(service: Service, owner: ApiKey, clock: FakeClock) -> None:
     job = await finish(service, await submit(service, owner, image_ttl_s=3600))
     [image] = (await service.images.of(job)).stored
     assert image.expires_at == clock.now + 3600
 
 
-async def test_an_image_of_another_account_is_not_found(service: Service, owner: ApiKey) -> None:
+async def test_image_of_other_account_is_not_found(service: Service, owner: ApiKey) -> None:
     job = await finish(service, await submit(service, owner))
     [image] = (await service.images.of(job)).stored
     for call in (service.images.find("stranger", image.id), service.images.remove("stranger", image.id)):
@@ -173,7 +173,7 @@ async def test_an_image_of_another_account_is_not_found(service: Service, owner:
             await call
 
 
-async def test_a_removed_image_is_gone_with_its_file(service: Service, owner: ApiKey, tmp_path: Path) -> None:
+async def test_deleting_image_deletes_its_file(service: Service, owner: ApiKey, tmp_path: Path) -> None:
     job = await finish(service, await submit(service, owner))
     [image] = (await service.images.of(job)).stored
     await service.images.remove(owner.account_id, image.id)
@@ -182,7 +182,7 @@ async def test_a_removed_image_is_gone_with_its_file(service: Service, owner: Ap
 
 
 @pytest.mark.parametrize("delivery", list(Delivery))
-async def test_files_are_read_only_where_the_answer_delivers_them(
+async def test_only_inline_delivery_reads_files(
     service: Service, owner: ApiKey, engine: FakeEngine, delivery: Delivery
 ) -> None:
     request = REQUEST.changed(count=2)
@@ -191,9 +191,9 @@ async def test_files_are_read_only_where_the_answer_delivers_them(
     assert found.files == (() if delivery is Delivery.LINKS else files)
 
 
-async def test_a_file_that_is_lost_fails_the_delivery(service: Service, owner: ApiKey, tmp_path: Path) -> None:
+async def test_lost_file_fails_delivery(service: Service, owner: ApiKey, tmp_path: Path) -> None:
     job = await finish(service, await submit(service, owner, delivery=Delivery.BASE64))
     for path in (tmp_path / "images").iterdir():
         path.unlink()
-    with pytest.raises(GenerationFailed, match="no longer in the store"):
+    with pytest.raises(GenerationFailed, match="was deleted"):
         await service.images.of(job)

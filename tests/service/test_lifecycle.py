@@ -1,12 +1,12 @@
-"""The stop of a server: pauses end, the dispatcher is woken, followers are released."""
+"""Draining: pauses end, the dispatcher wakes, followers end."""
 
 import asyncio
 
 from allaprima.service.jobs.events import MemoryEventBus
 from allaprima.service.jobs.signal import MemoryQueueSignal
 from allaprima.service.lifecycle import Lifecycle
-from fakes import FakeClock
-from service.jobs.submitting import LIMIT_S
+from tests.fakes import FakeClock
+from tests.service.jobs.submitting import LIMIT_S
 
 
 async def test_draining_ends_pauses_and_waits(clock: FakeClock) -> None:
@@ -25,7 +25,7 @@ async def test_draining_ends_pauses_and_waits(clock: FakeClock) -> None:
     assert lifecycle.is_draining
 
 
-async def test_a_pause_lasts_no_longer_than_asked(clock: FakeClock) -> None:
+async def test_pause_ends_after_its_duration(clock: FakeClock) -> None:
     lifecycle = Lifecycle(MemoryEventBus(clock), MemoryQueueSignal())
     await asyncio.wait_for(lifecycle.pause(0.001), LIMIT_S)
     assert not lifecycle.is_draining

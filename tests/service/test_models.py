@@ -1,10 +1,10 @@
-"""Which model serves which name, and when the built-in model is the fallback."""
+"""The names of models, and the fallback to the built-in model."""
 
 import pytest
 
 from allaprima.domain.models import CATALOG, ModelInfo
 from allaprima.service.models import Models
-from fakes import LOCAL, SCHNELL, SKETCH, FakeEngine
+from tests.fakes import LOCAL, SCHNELL, SKETCH, FakeEngine
 
 
 def served(*models: ModelInfo, has_fallback: bool = True) -> dict[str, str]:
@@ -13,36 +13,36 @@ def served(*models: ModelInfo, has_fallback: bool = True) -> dict[str, str]:
     return {model.id: model.served_by.id for model in names.served()}
 
 
-def test_the_built_in_model_is_the_fallback_for_a_known_model_that_is_not_loaded() -> None:
+def test_built_in_model_is_fallback_for_known_model() -> None:
     assert served(SKETCH) == {"flux/schnell": "allaprima/sketch", "allaprima/sketch": "allaprima/sketch"}
 
 
-def test_a_loaded_model_serves_its_own_name() -> None:
+def test_loaded_model_serves_its_own_name() -> None:
     assert served(SKETCH, SCHNELL) == {"flux/schnell": "flux/schnell", "allaprima/sketch": "allaprima/sketch"}
 
 
-def test_the_fallback_can_be_switched_off() -> None:
+def test_fallback_can_be_switched_off() -> None:
     assert served(SKETCH, has_fallback=False) == {"allaprima/sketch": "allaprima/sketch"}
     assert served(SKETCH, SCHNELL, has_fallback=False) == served(SKETCH, SCHNELL)
 
 
-def test_only_the_built_in_model_is_a_fallback() -> None:
+def test_only_built_in_model_is_fallback() -> None:
     assert served(SCHNELL) == {"flux/schnell": "flux/schnell"}
     assert served(LOCAL) == {"mine/own": "mine/own"}
 
 
-def test_a_model_outside_the_catalog_is_served_under_its_id_after_the_catalog() -> None:
+def test_model_outside_catalog_is_listed_last_by_id() -> None:
     assert list(served(LOCAL, SKETCH)) == ["flux/schnell", "allaprima/sketch", "mine/own"]
 
 
-def test_an_unknown_name_has_no_fallback() -> None:
+def test_unknown_name_has_no_fallback() -> None:
     models = Models(FakeEngine(SKETCH), has_fallback=True)
     for name in ("flux/dev", "", "mine/own", "flux", "schnell", " flux/schnell", "flux/schnell "):
         assert models.find(name) is None
 
 
 @pytest.mark.parametrize("entry", CATALOG, ids=lambda entry: entry.id)
-def test_a_model_is_found_by_its_id_and_aliases_in_any_letter_case(entry) -> None:
+def test_model_lookup_ignores_letter_case(entry) -> None:
     models = Models(FakeEngine(SKETCH), has_fallback=True)
     for name in (entry.id, *entry.aliases):
         for spelling in (name, name.upper(), name.lower(), name.title()):
@@ -51,7 +51,7 @@ def test_a_model_is_found_by_its_id_and_aliases_in_any_letter_case(entry) -> Non
             assert found.id == entry.id
 
 
-def test_a_model_outside_the_catalog_is_found_by_its_exact_id() -> None:
+def test_model_outside_catalog_is_found_by_its_exact_id() -> None:
     models = Models(FakeEngine(LOCAL), has_fallback=True)
     found = models.find("mine/own")
     assert found is not None
@@ -59,7 +59,7 @@ def test_a_model_outside_the_catalog_is_found_by_its_exact_id() -> None:
     assert models.find("MINE/OWN") is None
 
 
-def test_a_fallback_is_marked() -> None:
+def test_fallback_is_marked() -> None:
     models = Models(FakeEngine(SKETCH), has_fallback=True)
     assert [(model.id, model.is_fallback) for model in models.served()] == [
         ("flux/schnell", True),
@@ -67,12 +67,12 @@ def test_a_fallback_is_marked() -> None:
     ]
 
 
-def test_no_two_models_share_a_name() -> None:
+def test_model_names_are_unique() -> None:
     names = [name.lower() for entry in CATALOG for name in (entry.id, *entry.aliases)]
     assert len(names) == len(set(names))
 
 
-def test_revisions_that_are_known_after_loading_are_served() -> None:
+def test_revision_known_after_loading_is_served() -> None:
     engine = FakeEngine(ModelInfo("allaprima/sketch", "", "sketch", ""))
     models = Models(engine, has_fallback=True)
     assert models.served()[1].served_by.revision == ""

@@ -1,4 +1,4 @@
-"""Outbound URLs: private addresses are refused however they are written, and the checked address is the one called."""
+"""Outbound URLs: private addresses are refused in every notation, and the checked address is the one called."""
 
 import asyncio
 from collections.abc import Sequence
@@ -8,13 +8,13 @@ import pytest
 
 from allaprima.service.outbound import OutboundUrls, UrlRefused, is_public
 from allaprima.service.outbound import resolve as system_resolve
-from service.urls import NAMES, URLS
+from tests.service.urls import NAMES, URLS
 
 PUBLIC = ("93.184.216.34", "2606:4700::1111")
 
 
 async def resolve(host: str, port: int) -> Sequence[str]:
-    """Resolve numbers as the system does, and names by the table; no request leaves the machine."""
+    """Resolve addresses by the system and names by the table; no request leaves the machine."""
     if host in NAMES:
         return NAMES[host]
     if host == "public.example":
@@ -24,23 +24,23 @@ async def resolve(host: str, port: int) -> Sequence[str]:
     raise OSError(f"{host} is not known")
 
 
-def test_the_table_has_at_least_200_urls() -> None:
+def test_url_table_has_at_least_200_entries() -> None:
     assert len(set(URLS)) >= 200
 
 
 @pytest.mark.parametrize("url", sorted(set(URLS)))
-async def test_every_url_that_leads_to_a_private_address_is_refused(url: str) -> None:
+async def test_url_to_private_address_is_refused(url: str) -> None:
     with pytest.raises((UrlRefused, OSError)):
         await OutboundUrls((), resolve).resolve(url)
 
 
-async def test_a_public_name_is_pinned_to_the_address_that_was_checked() -> None:
+async def test_public_name_is_pinned_to_checked_address() -> None:
     target = await OutboundUrls((), resolve).resolve("https://public.example/hook?a=1&b=2")
     assert target.url == "https://93.184.216.34:443/hook?a=1&b=2"
     assert (target.host, target.authority) == ("public.example", "public.example")
 
 
-async def test_a_name_is_resolved_once() -> None:
+async def test_name_is_resolved_once() -> None:
     asked: list[str] = []
 
     async def rebinding(host: str, _port: int) -> Sequence[str]:
@@ -63,7 +63,7 @@ async def test_a_name_is_resolved_once() -> None:
         (["10.0.0.0/8"], "http://mixed.example/", False),
     ],
 )
-async def test_networks_that_the_operator_allows_may_be_called(networks: list[str], url: str, is_allowed: bool) -> None:
+async def test_networks_allowed_by_operator_can_be_called(networks: list[str], url: str, is_allowed: bool) -> None:
     urls = OutboundUrls(networks, resolve)
     if is_allowed:
         await urls.resolve(url)
@@ -73,9 +73,9 @@ async def test_networks_that_the_operator_allows_may_be_called(networks: list[st
 
 
 @pytest.mark.parametrize("address", PUBLIC)
-def test_public_addresses_are_public(address: str) -> None:
+def test_public_addresses_can_be_called(address: str) -> None:
     assert is_public(ip_address(address))
 
 
-async def test_the_system_resolver_resolves_loopback() -> None:
+async def test_system_resolver_resolves_loopback() -> None:
     assert set(await asyncio.wait_for(system_resolve("127.0.0.1", 80), 10)) == {"127.0.0.1"}

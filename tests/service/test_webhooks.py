@@ -1,4 +1,4 @@
-"""Webhooks: at least once, signed, to the address that was checked, until their endpoint is disabled."""
+"""Webhooks: signed, delivered at least once, to the checked address, until the endpoint is disabled."""
 
 import asyncio
 import json
@@ -19,9 +19,10 @@ from allaprima.errors import EndpointNotFound, InvalidRequest
 from allaprima.service.app import Service
 from allaprima.service.webhooks import POLL_INTERVAL_S, SCHEDULE_S
 from allaprima.store.outbox import RETENTION_S
-from fakes import FakeClock, FakeEngine, client_of, open_service
-from service.jobs.submitting import finish, rows, until, write
-from service.jobs.submitting import submit as submit_job
+from tests.fakes import FakeClock, FakeEngine, client_of, open_service
+from tests.service.jobs.submitting import finish, rows, write
+from tests.service.jobs.submitting import submit as submit_job
+from tests.waiting import eventually
 
 LOOPBACK = {"allowed_networks": ("127.0.0.0/8",)}
 Handler = Callable[[int], tuple[int, dict[str, str]]]
@@ -32,7 +33,7 @@ class Receiver:
     """A real HTTP server that answers as configured and records what it receives."""
 
     url: str = ""
-    #: Number of the attempt to status and headers.
+    #: Maps the number of an attempt to status and headers.
     answer: Handler = lambda _: (200, {})
     received: list[tuple[dict[str, str], bytes]] = field(default_factory=list)
 
@@ -73,13 +74,13 @@ async def service(tmp_path: Path, engine: FakeEngine, clock: FakeClock) -> Async
 
 async def submit(service: Service, owner: ApiKey, url: str) -> Job:
     """Submit a job with a webhook, and wait for its end."""
-    job = await submit_job(service, owner, webhook_url=url, base_url="http://paint.test")
+    job = await submit_job(service, owner, webhook_url=url, base_url="http://images.test")
     return await finish(service, job)
 
 
 async def received(receiver: Receiver, count: int) -> None:
-    """Wait until a number of webhooks was received."""
-    await until(lambda: len(receiver.received) >= count)
+    """Wait until the receiver has `count` webhooks."""
+    await eventually(lambda: len(receiver.received) >= count)
 
 
 async def recorded(folder: Path, attempts: int = 1) -> tuple[Any, ...]:
@@ -90,11 +91,11 @@ async def recorded(folder: Path, attempts: int = 1) -> tuple[Any, ...]:
         found[:] = rows(folder, "SELECT attempt, next_at, delivered_at, last_error FROM webhook_deliveries")
         return found[0][0] == attempts
 
-    await until(is_recorded)
+    await eventually(is_recorded)
     return found[0]
 
 
-async def test_the_end_of_a_job_is_sent_signed_and_complete(
+async def test_webhook_is_signed_and_complete(
     service: Service, owner: ApiKey, receiver: Receiver, clock: FakeClock, tmp_path: Path
 ) -> None:
     job = await submit(service, owner, receiver.url)
@@ -122,7 +123,7 @@ def _at(clock: FakeClock) -> Any:
     return datetime.fromtimestamp(int(clock.now), UTC)
 
 
-async def test_a_failing_receiver_is_tried_again_on_the_schedule_with_the_same_id(
+async def test_failed_delivery_is_retried_on_schedule(
     service: Service, owner: ApiKey, receiver: Receiver, clock: FakeClock, tmp_path: Path
 ) -> None:
     receiver.answer = lambda number: (500, {}) if number < 4 else (204, {})
@@ -130,7 +131,7 @@ async def test_a_failing_receiver_is_tried_again_on_the_schedule_with_the_same_i
     for number in range(1, 4):
         await received(receiver, number)
         _, next_at, _, error = await recorded(tmp_path, number)
-        assert (next_at, error) == (clock.now + SCHEDULE_S[number - 1], "answered 500")
+        assert (next_at, error) == (clock.now + SCHEDULE_S[number - 1], "status 500")
         clock.now = next_at
         service.webhooks.wake()
     await received(receiver, 4)
@@ -139,7 +140,7 @@ async def test_a_failing_receiver_is_tried_again_on_the_schedule_with_the_same_i
     assert len({body for _, body in receiver.received}) == 1
 
 
-async def test_a_delivery_that_never_succeeds_is_given_up_after_the_schedule(
+async def test_delivery_is_given_up_after_schedule(
     service: Service, owner: ApiKey, receiver: Receiver, clock: FakeClock, tmp_path: Path
 ) -> None:
     receiver.answer = lambda _: (500, {})
@@ -150,7 +151,7 @@ async def test_a_delivery_that_never_succeeds_is_given_up_after_the_schedule(
         await recorded(tmp_path, number)
         clock.now += 100_000
         service.webhooks.wake()
-    assert await recorded(tmp_path, attempts) == (attempts, None, None, "answered 500")
+    assert await recorded(tmp_path, attempts) == (attempts, None, None, "status 500")
 
 
 async def test_retry_after_is_obeyed(
@@ -161,12 +162,12 @@ async def test_retry_after_is_obeyed(
     assert (await recorded(tmp_path))[1] == clock.now + 4000
 
 
-async def test_an_endpoint_that_answers_410_is_disabled(
+async def test_endpoint_answering_410_is_disabled(
     service: Service, owner: ApiKey, receiver: Receiver, tmp_path: Path
 ) -> None:
     receiver.answer = lambda _: (410, {})
     await submit(service, owner, receiver.url)
-    assert (await recorded(tmp_path))[3] == "answered 410"
+    assert (await recorded(tmp_path))[3] == "status 410"
     [endpoint] = await service.webhooks.endpoints(owner.account_id)
     assert endpoint.disabled_at is not None
     with pytest.raises(InvalidRequest, match="disabled"):
@@ -177,14 +178,14 @@ async def test_an_endpoint_that_answers_410_is_disabled(
     await received(receiver, 2)
 
 
-async def test_a_redirect_is_not_followed(service: Service, owner: ApiKey, receiver: Receiver, tmp_path: Path) -> None:
+async def test_redirect_is_not_followed(service: Service, owner: ApiKey, receiver: Receiver, tmp_path: Path) -> None:
     receiver.answer = lambda _: (302, {"location": receiver.url})
     await submit(service, owner, receiver.url)
-    assert (await recorded(tmp_path))[3] == "answered 302"
+    assert (await recorded(tmp_path))[3] == "status 302"
     assert len(receiver.received) == 1
 
 
-async def test_a_webhook_that_was_not_delivered_before_a_stop_is_delivered_after_it(
+async def test_undelivered_webhook_is_delivered_after_restart(
     tmp_path: Path, receiver: Receiver, clock: FakeClock
 ) -> None:
     receiver.answer = lambda number: (500, {}) if number == 1 else (200, {})
@@ -199,7 +200,7 @@ async def test_a_webhook_that_was_not_delivered_before_a_stop_is_delivered_after
     assert len({headers["webhook-id"] for headers, _ in receiver.received}) == 1
 
 
-async def test_after_a_rotation_both_secrets_sign_for_a_day(
+async def test_both_secrets_sign_for_one_day_after_rotation(
     service: Service, owner: ApiKey, receiver: Receiver, clock: FakeClock
 ) -> None:
     old = await service.webhooks.secret(owner.account_id)
@@ -216,7 +217,7 @@ async def test_after_a_rotation_both_secrets_sign_for_a_day(
     assert len(receiver.received[1][0]["webhook-signature"].split()) == 1
 
 
-async def test_a_finished_delivery_is_removed_after_a_month(
+async def test_finished_delivery_is_removed_after_one_month(
     tmp_path: Path, clock: FakeClock, receiver: Receiver
 ) -> None:
     async with open_service(tmp_path, FakeEngine(), clock, webhooks=LOOPBACK) as service:
@@ -225,10 +226,10 @@ async def test_a_finished_delivery_is_removed_after_a_month(
     for passed_s, left in ((RETENTION_S, 1), (1.0, 0)):
         clock.now += passed_s
         async with open_service(tmp_path, FakeEngine(), clock, webhooks=LOOPBACK):
-            await until(lambda left=left: len(rows(tmp_path, "SELECT id FROM webhook_deliveries")) == left)
+            await eventually(lambda left=left: len(rows(tmp_path, "SELECT id FROM webhook_deliveries")) == left)
 
 
-async def test_private_networks_are_not_called_unless_the_operator_allows_them(
+async def test_private_networks_are_called_only_if_allowed(
     tmp_path: Path, engine: FakeEngine, clock: FakeClock, receiver: Receiver
 ) -> None:
     port = receiver.url.split(":")[2].split("/")[0]
@@ -242,11 +243,13 @@ async def test_private_networks_are_not_called_unless_the_operator_allows_them(
             await submit(service, owner, f"http://hook.example:{port}/")
         await submit(service, owner, "http://hook.example/")
         row = await recorded(tmp_path)
-    assert "127.0.0.1, which is not on the public internet" in row[3]
+    assert "127.0.0.1, which is not a public address" in row[3]
     assert receiver.received == []
 
 
-async def test_endpoints_and_secrets_over_http(service: Service, owner: ApiKey, key: str, receiver: Receiver) -> None:
+async def test_endpoints_and_secret_are_managed_over_http(
+    service: Service, owner: ApiKey, key: str, receiver: Receiver
+) -> None:
     await submit(service, owner, receiver.url)
     async with client_of(service, key=key) as client:
         [endpoint] = (await client.get("/v1/webhooks")).json()["data"]
@@ -258,7 +261,7 @@ async def test_endpoints_and_secrets_over_http(service: Service, owner: ApiKey, 
         assert (await client.delete(path)).status_code == 404
 
 
-async def test_every_end_of_a_job_is_sent_at_once(
+async def test_every_end_of_job_is_sent_at_once(
     service: Service, owner: ApiKey, engine: FakeEngine, receiver: Receiver, clock: FakeClock
 ) -> None:
     engine.hold()
@@ -276,7 +279,7 @@ async def test_every_end_of_a_job_is_sent_at_once(
     await finish(service, held[1])
 
 
-async def test_the_end_of_a_job_at_recovery_is_sent_at_once(
+async def test_end_of_job_at_recovery_is_sent_at_once(
     tmp_path: Path, engine: FakeEngine, clock: FakeClock, receiver: Receiver
 ) -> None:
     engine.hold()
@@ -289,13 +292,13 @@ async def test_the_end_of_a_job_at_recovery_is_sent_at_once(
     assert json.loads(receiver.received[0][1])["data"]["id"] == job.id
 
 
-async def test_the_secret_is_rotated_once_for_equal_requests(service: Service, owner: ApiKey) -> None:
+async def test_secret_is_rotated_once_for_equal_requests(service: Service, owner: ApiKey) -> None:
     before, claim = await service.webhooks.secret(owner.account_id), IdempotencyClaim("key", "fingerprint")
     made = [await service.webhooks.rotate_secret(owner.account_id, claim) for _ in range(2)]
     assert before != made[0] == made[1]
 
 
-async def test_an_endpoint_of_another_account_is_not_found(service: Service, owner: ApiKey, receiver: Receiver) -> None:
+async def test_endpoint_of_other_account_is_not_found(service: Service, owner: ApiKey, receiver: Receiver) -> None:
     await submit(service, owner, receiver.url)
     [endpoint] = await service.webhooks.endpoints(owner.account_id)
     assert await service.webhooks.endpoints("stranger") == []

@@ -1,5 +1,5 @@
 # ruff: noqa: E501, S104 - a table; nothing is bound to these
-"""URLs that lead to private addresses, or are not valid, in over two hundred forms. Names resolve as in `NAMES`."""
+"""URLs that lead to private addresses, or are not valid, in over 200 forms. Names resolve as in `NAMES`."""
 
 #: Addresses by name, for the test's own resolver; any other name is not found.
 NAMES: dict[str, list[str]] = {
@@ -29,7 +29,7 @@ NAMES: dict[str, list[str]] = {
     "localtest.me": ["127.0.0.1"],
 }
 
-#: Hosts that are addresses of loopback, private networks and the like, in their plain form.
+#: Addresses of loopback, private and other special networks, in their usual form.
 PLAIN = [
     "127.0.0.1", "127.0.0.2", "127.1.2.3", "127.255.255.255", "10.0.0.1", "10.255.255.255", "172.16.0.1",
     "172.31.255.255", "192.168.0.1", "192.168.255.255", "169.254.169.254", "169.254.0.1", "100.64.0.1",
@@ -41,7 +41,7 @@ PLAIN = [
     "[64:ff9b:1::7f00:1]", "[2002:7f00:1::]", "[2002:a00:1::1]", "[2001:0:7f00:1::1]", "[100::1]", "[fec0::1]", "[::ffff:0:127.0.0.1]", "[5f00::1]",
 ]  # fmt: skip
 
-#: The same in forms that some libraries read as those addresses; the system's resolver is asked about each.
+#: The same addresses in forms that some libraries accept; the system's resolver resolves each.
 ODD = [
     "2130706433", "0x7f000001", "0x7f.0.0.1", "0x7f.1", "0177.0.0.1", "0177.0.0.01", "017700000001", "127.1", "127.0.1",
     "0", "0x0", "00000000000", "3232235521", "0xc0a80001", "0300.0250.0.1", "2852039166", "0xa9fea9fe", "0xA9.0xFE.0xA9.0xFE",
@@ -51,7 +51,7 @@ ODD = [
 
 NAMED = list(NAMES)
 
-#: Whole URLs that are wrong before any name is looked up.
+#: URLs that are invalid before any name is resolved.
 SHAPES = [
     "http://a..b/", "http://.example.com/", "http://" + "a" * 64 + ".example.com/", "http://example.com/\x7f",
     "", " ", "localhost", "//localhost/", "/hook", "http:", "http://", "http:///hook", "https://?x", "http:localhost",

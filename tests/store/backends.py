@@ -10,7 +10,7 @@ from allaprima.domain.ports import ObjectStore
 from allaprima.store.database import Database
 from allaprima.store.objects.local import LocalObjectStore
 from allaprima.store.sqlite import open_sqlite
-from .sqlite_file import write_empty_database
+from tests.store.sqlite_file import write_empty_database
 
 
 async def open_migrated_sqlite(folder: Path) -> Database:

@@ -10,8 +10,8 @@ from allaprima.domain.ports import ObjectStore
 from allaprima.store.accounts import AccountRepository
 from allaprima.store.database import Database
 from allaprima.store.keys import KeyRepository
-from clock import NOON
-from store.backends import BACKENDS, OBJECT_STORES
+from tests.clock import NOON
+from tests.store.backends import BACKENDS, OBJECT_STORES
 
 
 @pytest.fixture(params=BACKENDS)

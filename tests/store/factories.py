@@ -8,7 +8,7 @@ from allaprima.domain.accounts import ApiKey
 from allaprima.domain.billing import EntryDirection, EntryType, LedgerEntry
 from allaprima.domain.generation import GenerationRequest, Timings
 from allaprima.domain.jobs import Job, JobOptions, JobOutcome, JobResult, JobState, StoredImage
-from clock import NOON
+from tests.clock import NOON
 
 TIMINGS = Timings(text=0.1, steps=(0.1, 0.1), decode=0.1, safety=0.1, encode=0.1)
 RESULT = JobResult(model="allaprima/sketch", revision="5" * 40, precision="fp32", credits=0, timings=TIMINGS)

@@ -59,7 +59,7 @@ RACES = (
     ),
     Race(
         "no_charge_of_key_is_lost",
-        "charges._spend",
+        "charges._capture",
         "Both read the key's sums and write what they computed: one charge and one release are lost.",
         "SELECT ... FOR NO KEY UPDATE of the key first, always before the account.",
     ),
@@ -84,7 +84,7 @@ RACES = (
     ),
     Race(
         "expired_record_is_replaced_once",
-        "idempotency.keep_resource",
+        "idempotency.record_resource",
         "Both delete the record and insert their own: the second violates the primary key, or deletes the first's.",
         "The same INSERT ... ON CONFLICT DO UPDATE; nothing is deleted.",
     ),

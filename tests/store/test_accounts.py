@@ -7,8 +7,8 @@ from allaprima.domain.billing import EntryDirection, EntryType, LedgerFilter
 from allaprima.store.accounts import AccountRepository
 from allaprima.store.database import Database
 from allaprima.store.ledger import LedgerRepository
-from clock import NOON
-from store.factories import new_entry
+from tests.clock import NOON
+from tests.store.factories import new_entry
 
 
 @pytest.fixture

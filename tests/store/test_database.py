@@ -12,7 +12,7 @@ from sqlalchemy.exc import IntegrityError
 from allaprima.errors import StoreError
 from allaprima.store.database import Database
 from allaprima.store.schema import accounts, api_keys
-from store.backends import BACKENDS
+from tests.store.backends import BACKENDS
 
 
 async def add(database: Database, name: str) -> None:
@@ -123,7 +123,7 @@ async def test_reader_sees_one_snapshot(database: Database) -> None:
 
 
 async def test_failed_statement_raises_store_error_without_details(database: Database) -> None:
-    with pytest.raises(StoreError, match=r"^the database can't do its work$"):
+    with pytest.raises(StoreError, match=r"^the database failed$"):
         await database.write(lambda connection: connection.exec_driver_sql("SELECT * FROM nowhere").all())
 
 

@@ -12,9 +12,9 @@ from allaprima.errors import StoreError
 from allaprima.store.database import Database
 from allaprima.store.images import ORPHAN_AGE, ImageRepository
 from allaprima.store.job_transitions import JobTransitions
-from clock import NOON
-from store.backends import count, query, run
-from store.factories import new_image, new_job, new_outcome
+from tests.clock import NOON
+from tests.store.backends import count, query, run
+from tests.store.factories import new_image, new_job, new_outcome
 
 StoreImage = Callable[..., Awaitable[StoredImage]]
 #: Later than every time in the tests.

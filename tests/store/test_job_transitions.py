@@ -15,9 +15,9 @@ from allaprima.store.database import Database
 from allaprima.store.job_transitions import JobTransitions
 from allaprima.store.jobs import JobRepository
 from allaprima.store.keys import KeyRepository
-from clock import NOON
-from store.backends import count, query
-from store.factories import REQUEST, RESULT, new_image, new_job, new_outcome
+from tests.clock import NOON
+from tests.store.backends import count, query
+from tests.store.factories import REQUEST, RESULT, new_image, new_job, new_outcome
 
 FAILURE = GenerationFailed("out of memory")
 
@@ -306,7 +306,7 @@ async def test_recovery_fails_job_after_too_many_crashes(
     assert await transitions.recover(3, NOON + 9) == 0
     failed = await jobs.get(job.id)
     assert (failed.state, failed.finished_at, failed.error_code) == (JobState.FAILED, NOON + 9, "generation_failed")
-    assert "died 3 times" in failed.error_message
+    assert "crashed 3 times" in failed.error_message
     assert await lease(transitions, NOON, NOON + 60) is None
 
 

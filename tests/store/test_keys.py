@@ -10,7 +10,7 @@ from allaprima.errors import IdempotencyMismatch, KeyNotFound
 from allaprima.store.accounts import AccountRepository
 from allaprima.store.database import Database
 from allaprima.store.keys import KeyRepository
-from clock import NOON
+from tests.clock import NOON
 
 CLAIM = IdempotencyClaim("once", "fingerprint")
 

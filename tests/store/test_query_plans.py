@@ -16,8 +16,8 @@ from allaprima.store.database import Database
 from allaprima.store.job_transitions import JobTransitions
 from allaprima.store.jobs import JobRepository
 from allaprima.store.sqlite import DATABASE_FILE, open_sqlite
-from clock import NOON
-from store.factories import new_job, new_outcome
+from tests.clock import NOON
+from tests.store.factories import new_job, new_outcome
 
 #: Matches the plan steps on the jobs table that read no finished job.
 READS_FEW = re.compile(

@@ -18,9 +18,9 @@ from allaprima.store.idempotency import RETENTION_S
 from allaprima.store.job_transitions import JobTransitions
 from allaprima.store.keys import KeyRepository
 from allaprima.store.outbox import Outbox
-from clock import NOON
-from store.backends import count, query, run
-from store.factories import REQUEST, new_entry, new_image, new_job, new_outcome
+from tests.clock import NOON
+from tests.store.backends import count, query, run
+from tests.store.factories import REQUEST, new_entry, new_image, new_job, new_outcome
 
 #: Number of concurrent transactions.
 WRITERS = 32

@@ -6,8 +6,8 @@ from functools import reduce
 
 import pytest
 
-from store import test_races
-from store.single_writer import RACES, Race
+from tests.store import test_races
+from tests.store.single_writer import RACES, Race
 
 
 def test_race_list_matches_race_tests() -> None:

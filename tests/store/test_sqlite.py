@@ -15,7 +15,7 @@ from allaprima.errors import StoreError, StoreLocked
 from allaprima.store.database import Database
 from allaprima.store.schema import accounts
 from allaprima.store.sqlite import DATABASE_FILE, LOCK_FILE, open_sqlite
-from store.sqlite_file import ask
+from tests.store.sqlite_file import ask
 
 #: SQL of a database with rows that an earlier version wrote.
 OLD_SCHEMA = Path(__file__).parent / "old_schema_0005.sql"
@@ -148,8 +148,8 @@ async def test_older_data_folder_is_refused_unchanged(tmp_path: Path, is_killed:
     assert (folder / f"{DATABASE_FILE}-wal").exists() == is_killed
     message = await refusal(folder)
     assert message == (
-        f"{folder / DATABASE_FILE} was written by another version of allaprima (schema 0005), which this version can't "
-        "read; choose another data folder, or start that version"
+        f"another version of allaprima wrote {folder / DATABASE_FILE} (schema 0005), and this version can't read it; "
+        "use another data folder, or start that version"
     )
     assert "\n" not in message
 

@@ -30,9 +30,9 @@ from allaprima.errors import GenerationFailed, JobFinished, JobNotFound, JobUnfi
 from allaprima.store.accounts import AccountRepository
 from allaprima.store.job_transitions import JobTransitions
 from allaprima.store.keys import KeyRepository
-from clock import NOON
-from store.backends import BACKENDS, query
-from store.factories import new_entry, new_image, new_job, new_outcome
+from tests.clock import NOON
+from tests.store.backends import BACKENDS, query
+from tests.store.factories import new_entry, new_image, new_job, new_outcome
 
 PAID = 60
 MAX_CRASHES = 3

@@ -1,6 +1,6 @@
-"""Stress tests: the promises of the service under load, kills and real HTTP; short in `make test`, long with `--full`.
+"""Stress tests: the service under load, kills and real HTTP; short in `make test`, long with `--full`.
 
-Each prints its figures.
+Each test prints its figures.
 """
 
 from collections.abc import Callable, Iterator
@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from acceptance.conftest import serve, server, servers
-from acceptance.processes import Server
+from tests.acceptance.conftest import serve, server, servers
+from tests.acceptance.processes import Server
 
-#: The smallest images, so that a test makes many of them.
+#: Allows only the smallest images, so that a test can generate many.
 SMALL = {
     "ALLAPRIMA_ENGINE__MAX_SIDE": "64",
     "ALLAPRIMA_ENGINE__MAX_STEPS": "1",

@@ -4,7 +4,6 @@ import hashlib
 import itertools
 import sqlite3
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
@@ -12,7 +11,11 @@ from pathlib import Path
 
 import httpx2
 
-from stress.conftest import BODY
+from tests.stress.conftest import BODY
+from tests.waiting import until
+
+#: Seconds between two requests of a thread.
+PAUSE_S = 0.8
 
 
 @dataclass
@@ -23,14 +26,14 @@ class RequestLog:
     key: str
     #: Idempotency key to the id of the acknowledged job.
     acknowledged: dict[str, str] = field(default_factory=dict)
-    #: How often a request had no answer and was repeated.
+    #: Number of requests that had no response and were repeated.
     repeated: int = 0
     _numbers: Iterator[int] = field(default_factory=itertools.count)
     _stopping: threading.Event = field(default_factory=threading.Event)
 
     @contextmanager
     def submitting(self, threads: int) -> Iterator[None]:
-        """Submit while the context lasts; at its end every request that was sent is acknowledged."""
+        """Submit while the context lasts; when it ends, every request is acknowledged."""
         workers = [threading.Thread(target=self._work) for _ in range(threads)]
         for worker in workers:
             worker.start()
@@ -45,26 +48,23 @@ class RequestLog:
         with httpx2.Client(base_url=self.url, timeout=30) as client:
             while not self._stopping.is_set():
                 self._submit(client, f"key {next(self._numbers)}")
-                time.sleep(0.8)
+                self._stopping.wait(PAUSE_S)
 
     def _submit(self, client: httpx2.Client, name: str) -> None:
         headers = {"authorization": f"Bearer {self.key}", "idempotency-key": name}
-        deadline = time.monotonic() + 240
-        while time.monotonic() < deadline:
+
+        def acknowledged() -> httpx2.Response | None:
             try:
                 answer = client.post("/v1/jobs", json=BODY, headers=headers)
             except httpx2.TransportError:
                 self.repeated += 1
-                time.sleep(0.2)
-                continue
-            if answer.status_code == 503:
-                time.sleep(0.05)
-                continue
-            assert answer.status_code == 202, answer.text
-            job_id = answer.json()["id"]
-            assert self.acknowledged.setdefault(name, job_id) == job_id, "two jobs were acknowledged for one key"
-            return
-        raise AssertionError(f"{name} was never acknowledged")
+                return None
+            return None if answer.status_code == 503 else answer
+
+        answer = until(acknowledged, f"an acknowledgement of {name}", every_s=0.1)
+        assert answer.status_code == 202, answer.text
+        job_id = answer.json()["id"]
+        assert self.acknowledged.setdefault(name, job_id) == job_id, "two jobs were acknowledged for one key"
 
 
 def read(folder: Path, statement: str) -> list[tuple[object, ...]]:
@@ -75,13 +75,11 @@ def read(folder: Path, statement: str) -> list[tuple[object, ...]]:
 
 def wait_until_done(folder: Path, limit_s: float = 600) -> None:
     """Wait until no job is unfinished."""
-    deadline = time.monotonic() + limit_s
-    while read(folder, "SELECT count(*) FROM jobs WHERE state IN ('queued', 'running')") != [(0,)]:
-        assert time.monotonic() < deadline, "some jobs never end"
-        time.sleep(0.1)
+    unfinished = "SELECT id FROM jobs WHERE state IN ('queued', 'running')"
+    until(lambda: read(folder, unfinished) == [] or None, "the jobs' ends", every_s=0.1, limit_s=limit_s)
 
 
-def check_bill(folder: Path) -> int:
+def check_billing(folder: Path) -> int:
     """Assert that usage, its buckets, the ledger and the balances agree; return the credits that were charged."""
     [(usage,)] = read(folder, "SELECT coalesce(sum(credits), 0) FROM usage")
     [(charged,)] = read(folder, "SELECT coalesce(sum(credits), 0) FROM ledger WHERE direction = 'CHARGE'")

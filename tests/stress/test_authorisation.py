@@ -1,4 +1,4 @@
-"""Every route of the OpenAPI document with every kind of key: each key reaches what it may, and nothing else."""
+"""Every route of the OpenAPI document, called with every kind of key."""
 
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
@@ -11,7 +11,7 @@ import pytest
 from allaprima.domain.accounts import KeySpec
 from allaprima.service.accounts.keys import make_key
 from allaprima.service.app import Service
-from fakes import FakeClock, FakeEngine, client_of, open_service
+from tests.fakes import FakeClock, FakeEngine, client_of, open_service
 
 BODY = {"model": "sketch", "prompt": "a boat", "size": "64x64"}
 #: Routes that need no key.
@@ -54,7 +54,7 @@ async def keys_of(service: Service, account_id: str) -> dict[str, str | None]:
 
 
 def expected(kind: str, method: str, path: str) -> set[int]:
-    """Return the statuses for a kind of key at a route of a resource of the ordinary key's account."""
+    """Return the allowed statuses for a kind of key at a route; its resource belongs to the ordinary key's account."""
     if path in OPEN:
         return {200, 304, 404}
     if kind in ("none", "wrong", "malformed", "revoked", "disabled"):
@@ -76,7 +76,7 @@ def expected_of_valid(method: str, path: str, *, is_management: bool, kind: str)
     return {200, 202, 204, 409}
 
 
-async def test_every_route_with_every_kind_of_key(service: Service, figures: Callable[[str], None]) -> None:
+async def test_every_route_authorises_every_kind_of_key(service: Service, figures: Callable[[str], None]) -> None:
     owner = await service.keys.authenticate(service.first_key or "")
     keys = await keys_of(service, owner.account_id)
     statuses = Counter[int]()

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from acceptance.processes import Server
+from tests.acceptance.processes import Server
 
 #: Checks of every response.
 CHECKS = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance"
 
 
 @pytest.mark.timeout(3600)
-def test_every_response_is_as_documented(
+def test_every_response_matches_openapi(
     small_server: Server, full: bool, figures: Callable[[str], None], tmp_path: Path
 ) -> None:
     command = [

@@ -1,4 +1,4 @@
-"""No acknowledged job is lost, charged twice or stuck, whenever the server is killed."""
+"""Kills of the server at random times: no acknowledged job is lost, charged twice or stuck."""
 
 import random
 import socket
@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from acceptance.conftest import Serve
-from acceptance.processes import allaprima
 from allaprima.service.jobs.dispatcher import MAX_CRASHES
-from stress.conftest import CREDITS, PRICE, SMALL
-from stress.request_log import RequestLog, check_bill, check_images, read, wait_until_done
+from tests.acceptance.conftest import Serve
+from tests.acceptance.processes import allaprima
+from tests.stress.conftest import CREDITS, PRICE, SMALL
+from tests.stress.request_log import RequestLog, check_billing, check_images, read, wait_until_done
 
 SHORT, LONG = 10, 200
-GIVEN_UP = f"the server died {MAX_CRASHES} times while it generated this"
+GIVEN_UP = f"the server crashed {MAX_CRASHES} times while it generated this job"
 
 
 def free_port() -> int:
@@ -44,10 +44,10 @@ def test_kills_at_random_times_lose_no_job(
     lost = [job_id for job_id in log.acknowledged.values() if job_id not in jobs]
     charges = read(folder, "SELECT reference_id, count(*) FROM ledger WHERE reference_id IS NOT NULL GROUP BY 1")
     twice = [job_id for job_id, count in charges if count != 1]
-    # A job that ran at three of the kills is taken for their cause and fails: the only other end.
+    # A job that ran at three kills counts as their cause and fails. No other job may fail.
     given_up = [job_id for job_id, end in jobs.items() if end == ("failed", GIVEN_UP)]
     stuck = [job_id for job_id, end in jobs.items() if end[0] != "succeeded" and job_id not in given_up]
-    spent, images = check_bill(folder), check_images(folder)
+    spent, images = check_billing(folder), check_images(folder)
     [(again,)] = read(folder, "SELECT count(*) FROM jobs WHERE attempt > 1")
     figures(
         f"{kills} kills, {len(log.acknowledged)} jobs acknowledged ({log.repeated} requests repeated, {again} jobs "

@@ -8,9 +8,9 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from acceptance.processes import Server, allaprima
-from stress.conftest import BODY, CREDITS
-from stress.request_log import check_bill, read, wait_until_done
+from tests.acceptance.processes import Server, allaprima
+from tests.stress.conftest import BODY, CREDITS
+from tests.stress.request_log import check_billing, read, wait_until_done
 
 
 def credit(server: Server, usd: float, folder: Path) -> None:
@@ -44,7 +44,7 @@ async def test_concurrent_equal_posts_create_one_job_for_each_key(
     assert set(statuses) <= {200, 202, 409}
     assert all(len(ids) == 1 for ids in created.values())
     assert (jobs, charged) == (keys, keys)
-    assert check_bill(small_server.data_dir) == keys * CREDITS
+    assert check_billing(small_server.data_dir) == keys * CREDITS
 
 
 @pytest.mark.timeout(1800)
@@ -56,13 +56,13 @@ async def test_concurrent_clients_never_overdraw(
     limits = httpx2.Limits(max_connections=clients)
     statuses: Counter[int] = Counter()
     for _ in range(rounds):
-        # Enough for one image, and not for two.
+        # Credits for exactly one image.
         await asyncio.to_thread(credit, small_server, CREDITS / 2_000_000, tmp_path)
         async with httpx2.AsyncClient(base_url=small_server.url, headers=headers, limits=limits, timeout=120) as client:
             posts = (client.post("/v1/images/generations", json=BODY) for _ in range(clients))
             for answer in await asyncio.gather(*posts):
                 statuses[answer.status_code] += 1
-    spent = check_bill(small_server.data_dir)
+    spent = check_billing(small_server.data_dir)
     balance = read(small_server.data_dir, "SELECT sum(balance) FROM accounts")[0][0]
     figures(f"{rounds} x {clients} clients with credits for one image: {statuses[200]} generated, balance {balance}")
     assert statuses == {200: rounds, 403: rounds * (clients - 1)}

@@ -5,15 +5,15 @@ from collections.abc import Callable
 import httpx2
 import pytest
 
-from acceptance.processes import Server
 from allaprima.domain.events import LAST_NUMBER
+from tests.acceptance.processes import Server
 
 BODY = {"model": "sketch", "prompt": "a red apple", "size": "512x512", "num_inference_steps": 12, "seed": 1}
 Events = list[tuple[str, str]]
 
 
 def read_events(server: Server, job_id: str, last: str | None, limit: int) -> Events:
-    """Read some events, ids and types, and disconnect."""
+    """Read up to `limit` events as (id, type), then disconnect."""
     headers = {"authorization": f"Bearer {server.key}"} | ({"last-event-id": last} if last else {})
     received: Events = []
     event_id = ""
@@ -36,9 +36,7 @@ def read_events(server: Server, job_id: str, last: str | None, limit: int) -> Ev
 
 
 @pytest.mark.timeout(900)
-def test_a_stream_disconnected_at_every_event_has_no_gap_and_no_repeat(
-    server: Server, full: bool, figures: Callable[[str], None]
-) -> None:
+def test_resumed_stream_has_no_gap_and_no_repeat(server: Server, full: bool, figures: Callable[[str], None]) -> None:
     jobs = 20 if full else 3
     headers = {"authorization": f"Bearer {server.key}"}
     delivered = cuts = 0

@@ -16,7 +16,7 @@ from allaprima.weights.packed_cache import PackedWeightCache
 from allaprima.weights.tokenizers import word_tokenizer
 
 if TYPE_CHECKING:
-    from weights.published import Published
+    from tests.weights.published import Published
 
 WORDS = ["a", "apple", "beach", "on", "red", "rex", "t", "the"]
 TINY = ModelConfig(
@@ -71,7 +71,7 @@ def folder(tmp_path: Path, networks: Networks, tokenizer: Tokenizer) -> Path:
 @pytest.fixture(scope="session")
 def published(tmp_path_factory: pytest.TempPathFactory) -> Published:
     """Weights and tokenizers of a small FLUX.1 [schnell]."""
-    from weights.published import Published, make_networks, write_tokenizers
+    from tests.weights.published import Published, make_networks, write_tokenizers
 
     folder = tmp_path_factory.mktemp("tokenizers")
     write_tokenizers(folder)
@@ -81,7 +81,7 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Published:
 @pytest.fixture
 def checkpoint(tmp_path: Path, published: Published) -> Path:
     """The folder of a valid checkpoint."""
-    from weights.published import write_bfl
+    from tests.weights.published import write_bfl
 
     folder = tmp_path / "checkpoint"
     write_bfl(folder, published)

@@ -1,7 +1,7 @@
 """Open 200 mutated checkpoints, in a separate process, and print the outcome of each as JSON.
 
-`python -m weights.mutants FOLDER TOKENIZERS`: FOLDER holds a valid transformer as `valid.safetensors` and `valid.gguf`,
-and the other components in `rest`.
+`python -m tests.weights.mutants FOLDER TOKENIZERS`: FOLDER holds a valid transformer as `valid.safetensors` and
+`valid.gguf`, and the other components in `rest`.
 """
 
 import json

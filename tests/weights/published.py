@@ -20,8 +20,8 @@ from allaprima.weights.checkpoint.loader import open_checkpoint
 from allaprima.weights.networks import Model, Networks
 from allaprima.weights.packed_cache import PackedWeightCache
 from allaprima.weights.tokenizers import clip_tokenizer
-from flux.oracles import autoencoder_oracle, clip_oracle, randomize, t5_oracle, transformer_oracle
-from weights.prompts import PROMPTS
+from tests.flux.oracles import autoencoder_oracle, clip_oracle, randomize, t5_oracle, transformer_oracle
+from tests.weights.prompts import PROMPTS
 
 #: Larger than the vocabulary of either tokenizer.
 VOCABULARY = 540

@@ -24,8 +24,8 @@ from allaprima.weights.hub import pull as pull_files
 from allaprima.weights.open import open_model
 from allaprima.weights.packed_cache import PackedWeightCache
 from allaprima.weights.paths import find_path
-from weights.hub_server import Hub, serve_hub
-from weights.published import Published, generate, write_bfl, write_bundle, write_diffusers, write_gguf
+from tests.weights.hub_server import Hub, serve_hub
+from tests.weights.published import Published, generate, write_bfl, write_bundle, write_diffusers, write_gguf
 
 LIMIT_S = 120
 FP8 = "Comfy-Org/flux1-schnell"
@@ -218,7 +218,7 @@ def test_gated_repository_needs_token(whole_hub: Hub, tmp_path: Path) -> None:
     refused = pull(whole_hub, tmp_path, "fp8")
 
     assert refused.returncode == 2
-    assert f"accept them at https://huggingface.co/{ORIGINAL}" in refused.stderr.replace("\n", "")
+    assert f"accept the terms at https://huggingface.co/{ORIGINAL}" in refused.stderr.replace("\n", "")
     assert "HF_TOKEN" in refused.stderr
     assert "Traceback" not in refused.stderr
     assert pull(whole_hub, tmp_path, "fp8", HF_TOKEN="hf_secret").returncode == 0
@@ -266,7 +266,7 @@ def test_full_disk_is_refused_before_download(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(hub_module.shutil, "disk_usage", lambda _: free)
     file = RemoteFile("a/b", "c" * 40, "large.safetensors", 5 * 10**9, "0" * 64)
 
-    with pytest.raises(WeightsTooLarge, match=r"takes 5\.0 GB more, and .* has 1\.0 GB free"):
+    with pytest.raises(WeightsTooLarge, match=r"needs 5\.0 GB more, and .* has 1\.0 GB free"):
         pull_files(PullPlan("bf16", tmp_path / "to", (file,), {"a/b": "mit"}), lambda _: None)
 
 
@@ -274,7 +274,7 @@ def test_checkpoint_without_tokenizers_uses_pulled_ones(whole_hub: Hub, tmp_path
     own = tmp_path / "own"
     write_bfl(own, published)
     cache = PackedWeightCache(tmp_path / "weights")
-    with pytest.raises(WeightsMissing, match=r"let `allaprima pull flux/schnell` fetch them"):
+    with pytest.raises(WeightsMissing, match=r"fetch them with `allaprima pull flux/schnell`"):
         open_checkpoint(own, cache)
 
     pull(whole_hub, tmp_path, "fp8")

@@ -12,7 +12,7 @@ from allaprima.weights.checkpoint import loader
 from allaprima.weights.networks import Model
 from allaprima.weights.packed_cache import PackedWeightCache
 from allaprima.weights.quantize import is_modulation, is_text
-from weights.published import Published, generate, load_checkpoint
+from tests.weights.published import Published, generate, load_checkpoint
 
 
 def released(model: Model) -> set[str]:

@@ -9,7 +9,7 @@ from allaprima.errors import SettingsError
 from allaprima.weights.builtin import ModelFolder
 from allaprima.weights.checkpoint.loader import CheckpointFiles
 from allaprima.weights.open import open_model, open_models
-from weights.published import Published
+from tests.weights.published import Published
 
 
 def test_format_is_recognised_by_content(folder: Path, checkpoint: Path, published: Published, tmp_path: Path) -> None:

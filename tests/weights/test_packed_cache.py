@@ -21,7 +21,7 @@ from allaprima.weights import packed_cache
 from allaprima.weights.checkpoint.loader import open_checkpoint
 from allaprima.weights.packed_cache import PackedWeightCache
 from allaprima.weights.quantize import LINEARS, build_networks, is_modulation, pack
-from weights.published import Published, generate, load_checkpoint
+from tests.weights.published import Published, generate, load_checkpoint
 
 QUANTIZED = pytest.mark.parametrize("precision", [Precision.INT8, Precision.INT8WO, Precision.INT4WO, Precision.FP8])
 
@@ -179,7 +179,7 @@ def test_damaged_packed_weights_are_refused_with_advice(
     load_checkpoint(checkpoint, cache, published, Precision.INT8)
     damage(packed_folder(cache))
 
-    with pytest.raises(WeightsCorrupt, match=r"remove the folder .*, and it will be rebuilt") as refused:
+    with pytest.raises(WeightsCorrupt, match=r"remove the folder .*, and the next start rebuilds it") as refused:
         generate(load_checkpoint(checkpoint, cache, published, Precision.INT8))
     assert str(packed_folder(cache)) in str(refused.value)
 

@@ -7,8 +7,8 @@ from transformers import CLIPTokenizer, T5TokenizerFast
 
 from allaprima.errors import WeightsCorrupt, WeightsMissing
 from allaprima.weights.tokenizers import PromptTokenizer, published_tokenizers
-from weights.prompts import PROMPTS
-from weights.published import CONFIG, Published
+from tests.weights.prompts import PROMPTS
+from tests.weights.published import CONFIG, Published
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,7 @@ def test_clip_ids_equal_those_of_transformers(
 
 
 def test_missing_tokenizers_are_refused_with_advice(tmp_path: Path, published: Published) -> None:
-    with pytest.raises(WeightsMissing, match=f"{tmp_path} holds no tokenizers, .* with --tokenizer"):
+    with pytest.raises(WeightsMissing, match=f"{tmp_path} holds no tokenizers; .* with --tokenizer"):
         published_tokenizers((tmp_path,), CONFIG)
     assert published_tokenizers((tmp_path, published.tokenizers), CONFIG)[0].encode("red").ids
 

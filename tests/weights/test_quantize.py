@@ -19,7 +19,7 @@ from allaprima.weights import quantize
 from allaprima.weights.open import open_model
 from allaprima.weights.paths import sketch_folder
 from allaprima.weights.quantize import LINEARS, build_networks, choose_precision, footprint, needed_bytes
-from weights.published import generate
+from tests.weights.published import generate
 
 GIB = 2**30
 REQUEST = GenerationRequest(prompt="a red apple on a beach", seed=7, model="allaprima/sketch", width=256, height=256)

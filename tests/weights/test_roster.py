@@ -16,8 +16,8 @@ from allaprima.weights.builtin_header import TOKENIZER_FILE
 from allaprima.weights.open import open_models
 from allaprima.weights.roster import ModelRoster, open_roster
 from allaprima.weights.tokenizers import PUBLISHED_T5_LENGTH
-from weights.prompts import PROMPTS
-from weights.published import Published
+from tests.weights.prompts import PROMPTS
+from tests.weights.published import Published
 
 
 def request(model: str, prompt: str) -> GenerationRequest:

@@ -1,7 +1,7 @@
-"""Images of the objects: flat vector art by Microsoft (MIT), rasterised at any size, in any of its colour variants.
+"""Images of the objects: flat vector art by Microsoft (MIT), rasterised in any size and colour variant.
 
-The art is the npm package `PACKAGE`, which `npm pack` fetches once into a folder that the caller chooses. None of it is
-shipped with allaprima.
+The art is the npm package `PACKAGE`. `npm pack` downloads it once, to a folder that the caller chooses. It is not part
+of allaprima's packages.
 """
 
 import colorsys
@@ -22,7 +22,7 @@ from PIL import Image
 PACKAGE = "@iconify-json/fluent-emoji-flat@1.2.6"
 TARBALL = "iconify-json-fluent-emoji-flat-1.2.6.tgz"
 
-#: Colours in which an object can be drawn: hue in degrees, saturation and value of the object's main tone.
+#: The colour variants: hue in degrees, saturation (0 to 1) and value (0 to 1) of the object's main tone.
 COLOUR_VARIANTS: dict[str, tuple[float, float, float]] = {
     "red": (358, 0.82, 0.92),
     "orange": (27, 0.85, 0.98),
@@ -34,34 +34,34 @@ COLOUR_VARIANTS: dict[str, tuple[float, float, float]] = {
     "black": (250, 0.2, 0.2),
 }
 
-#: Tones are recoloured with the main tone if their hue is within so many degrees of it and they are at least this
-#: saturated.
+#: A tone is recoloured like the main tone if its hue differs by at most `HUE_REACH` degrees and its saturation is at
+#: least `LEAST_SATURATION`.
 HUE_REACH, LEAST_SATURATION = 44.0, 0.25
-#: Side in pixels of the raster in which the main tone of an icon is searched.
+#: Side in pixels of the raster from which the main tone of an icon is determined.
 TONE_PX = 48
 
 _HEX = re.compile(r"#([0-9a-fA-F]{6}|[0-9a-fA-F]{3})\b")
 
 
 class Art:
-    """The art package on disk, which rasterises icons on demand and caches them."""
+    """Rasterises the icons of the art package on demand and caches the results."""
 
     def __init__(self, folder: Path) -> None:
-        """folder: of the package's tarball; npm fetches it there if it is missing."""
+        """folder: the folder of the package's tarball. npm downloads the tarball if it is missing."""
         self.folder = folder
         package = json.loads(_member(folder, "package/icons.json"))
         self._icons: dict[str, dict[str, str]] = package["icons"]
         self._box = f"0 0 {package['width']} {package['height']}"
 
     def sprite(self, icon: str, px: int, variant: str | None = None) -> NDArray[np.float32]:
-        """Return an icon as (px, px, 4), float32 in [0, 1], colours multiplied by alpha.
+        """Return an icon as RGBA, (px, px, 4), float32 in [0, 1], with premultiplied alpha.
 
-        variant: one of `COLOUR_VARIANTS`, which replaces the main tone and its shades; None: the usual colour.
+        variant: a name in `COLOUR_VARIANTS`, whose tone replaces the main tone and its shades; None: the usual colour.
         """
         return _premultiplied(self._levels(icon, px, variant))
 
-    # Cached as bytes, so that most sprites fit. Rasterising takes ten times as long as the conversion to float.
-    @lru_cache(maxsize=3000)  # noqa: B019 - one Art lives as long as the process
+    # The cache stores uint8, so that most sprites fit. Rasterising takes ten times as long as the conversion to float.
+    @lru_cache(maxsize=3000)  # noqa: B019 - the process has one Art, which is never freed
     def _levels(self, icon: str, px: int, variant: str | None) -> NDArray[np.uint8]:
         body = self._icons[icon]["body"]
         if variant is not None:
@@ -69,7 +69,7 @@ class Art:
         return self._raster(body, px)
 
     def _raster(self, body: str, px: int) -> NDArray[np.uint8]:
-        """Return a rasterised icon: (px, px, 4), uint8, colours not multiplied by alpha."""
+        """Rasterise an SVG body: RGBA, (px, px, 4), uint8, without premultiplied alpha."""
         svg = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="{self._box}">{body}</svg>'
         png = bytes(resvg_py.svg_to_bytes(svg_string=svg, width=px, height=px))
         return np.asarray(Image.open(io.BytesIO(png)).convert("RGBA"))
@@ -99,7 +99,7 @@ def _member(folder: Path, name: str) -> bytes:
         subprocess.run(["npm", "pack", PACKAGE], cwd=folder, check=True, stdout=subprocess.DEVNULL)
     with tarfile.open(tarball) as archive:
         member = archive.extractfile(name)
-        assert member is not None, f"{name} is a file in every version of the package"
+        assert member is not None, f"{TARBALL} has no file {name}"
         return member.read()
 
 
@@ -111,11 +111,11 @@ def _recoloured(body: str, main: tuple[float, float, float], variant: str) -> st
     def recoloured(match: re.Match[str]) -> str:
         digits = match[1] if len(match[1]) == 6 else "".join(2 * digit for digit in match[1])
         h, s, v = colorsys.rgb_to_hsv(*(int(digits[i : i + 2], 16) / 255 for i in (0, 2, 4)))
-        away = (360 * h - main_hue + 180) % 360 - 180
-        if abs(away) > HUE_REACH or s < LEAST_SATURATION:
+        difference = (360 * h - main_hue + 180) % 360 - 180
+        if abs(difference) > HUE_REACH or s < LEAST_SATURATION:
             return match[0]
         s, v = min(1.0, s / main_saturation * saturation), min(1.0, v / main_value * value)
-        rgb = colorsys.hsv_to_rgb(((hue + 0.2 * away) % 360) / 360, s, v)
+        rgb = colorsys.hsv_to_rgb(((hue + 0.2 * difference) % 360) / 360, s, v)
         return "#" + "".join(f"{round(255 * part):02x}" for part in rgb)
 
     return _HEX.sub(recoloured, body)

@@ -1,7 +1,7 @@
-"""Backgrounds: plain colours, scenic backgrounds, and the open background of prompts that name none.
+"""Backgrounds: plain colours, scenic backgrounds, and the open background for captions that name none.
 
-A background is a smooth function of the canvas and of a few numbers that a prompt leaves open (`BackgroundParams`), so
-that a model can learn how the image follows from its noise. Images are (height, width, 3), float32 in [0, 1].
+A background is a smooth function of the canvas and of a few parameters that captions do not state (`BackgroundParams`),
+so that a model can learn to infer the parameters from the noise. Images are (height, width, 3), float32 in [0, 1].
 """
 
 import colorsys
@@ -11,11 +11,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+#: (height, width, 3), or (height, width, 4) with alpha, in [0, 1].
 FloatImage = NDArray[np.float32]
+#: A curve across a surface: a y per column, (1, width), or one y for all columns.
 Line = NDArray[np.floating] | float
+#: Red, green and blue, 0 to 255.
 Rgb = tuple[int, int, int]
 
-#: Plain backgrounds by the colour's name in a caption; RGB, 0 to 255.
+#: Plain backgrounds: RGB, 0 to 255, by the name of the colour in captions.
 COLOURS: dict[str, Rgb] = {
     "red": (214, 48, 49),
     "orange": (240, 147, 43),
@@ -30,15 +33,15 @@ COLOURS: dict[str, Rgb] = {
     "gray": (150, 154, 160),
 }
 
-#: The background of a prompt that names none: a gradient in a pastel colour.
+#: The background of captions that name none: a gradient in a pastel colour.
 OPEN = "open"
 
 
 @dataclass(frozen=True, slots=True)
 class BackgroundParams:
-    """Free parameters of a background, which no caption mentions; each roughly in [-1, 1]."""
+    """Parameters of a background that captions do not state, each in [-1, 1]."""
 
-    #: Height of the horizon; larger is lower.
+    #: Height of the horizon; a larger value is lower in the image.
     horizon: float = 0.0
     #: Brightness.
     light: float = 0.0
@@ -49,9 +52,13 @@ class BackgroundParams:
 
 
 class Surface:
-    """An image to draw on. Coordinates are fractions: x of the width, y of the height, radii of the shorter side."""
+    """An image with drawing operations. x is a fraction of the width, y of the height, a radius of the shorter side.
+
+    y = 0 is the top of the image. Later operations cover earlier ones.
+    """
 
     def __init__(self, width: int, height: int) -> None:
+        """width, height: in pixels. The image is black."""
         self.pixels: FloatImage = np.zeros((height, width, 3), dtype=np.float32)
         self._width, self._height, self._short = width, height, min(width, height)
         self.xs = ((np.arange(width, dtype=np.float32) + 0.5) / width)[None, :]
@@ -59,17 +66,17 @@ class Surface:
 
     @property
     def aspect(self) -> float:
-        """Width over height."""
+        """The width divided by the height."""
         return self._width / self._height
 
     def gradient(self, top: Rgb, bottom: Rgb, start: float = 0.0, end: float = 1.0) -> None:
-        """Fill all rows from y = start down with a vertical gradient, which ends at y = end."""
+        """Fill all rows below y = start with a vertical gradient from `start` to `end`; below `end` it is constant."""
         first = self._row(start)
         t = ((self.ys[first:] - start) / (end - start)).clip(0, 1)[..., None]
         self.pixels[first:] = ((1 - t) * _to_float(top) + t * _to_float(bottom)).astype(np.float32)
 
     def below(self, line: Line, colour: Rgb, end: Line = 1.0) -> None:
-        """Fill the area between two lines, each given as a height per column or one height for all."""
+        """Fill the area below `line` and above `end`."""
         first, last = self._row(float(np.min(line))), self._row(float(np.max(end))) + 1
         ys = self.ys[first:last]
         mask = self._edge(ys - line, self._height)
@@ -78,7 +85,7 @@ class Surface:
         self._cover(slice(first, last), slice(None), mask, colour)
 
     def disc(self, x: float, y: float, radius: float, colour: Rgb, opacity: float = 1.0, squash: float = 1.0) -> None:
-        """Fill an ellipse whose height is `squash` times its width."""
+        """Fill an ellipse with the centre (x, y). radius: half of its width; its height is `squash` times its width."""
         across, down = radius * self._short / self._width, squash * radius * self._short / self._height
         rows = slice(self._row(y - down), self._row(y + down) + 2)
         columns = slice(self._column(x - across), self._column(x + across) + 2)
@@ -97,7 +104,7 @@ class Surface:
         self._cover(rows, columns, across * down, colour)
 
     def _cover(self, rows: slice, columns: slice, mask: NDArray[np.floating], colour: Rgb) -> None:
-        """Blend a colour over a part of the image; mask: opacity, of the part's shape, in [0, 1]."""
+        """Blend a colour over a part of the image. mask: the opacity of each pixel of the part, in [0, 1]."""
         part = self.pixels[rows, columns]
         part += mask[..., None].astype(np.float32) * (_to_float(colour) - part)
 
@@ -109,7 +116,10 @@ class Surface:
 
     @staticmethod
     def _edge(distance: NDArray[np.floating], pixels: int) -> NDArray[np.floating]:
-        """Return 1 where a distance is positive and 0 where it is negative, antialiased over one pixel."""
+        """Return 1 where a distance is positive and 0 where it is negative, antialiased over one pixel.
+
+        pixels: the length of the axis on which the distance is a fraction.
+        """
         return (distance * np.float32(pixels) + np.float32(0.5)).clip(0, 1)
 
 
@@ -118,9 +128,13 @@ def _to_float(colour: Rgb) -> FloatImage:
 
 
 def _waves(surface: Surface, base: float, height: float, turns: float, phase: float) -> FloatImage:
-    """Return a sine curve, a height per column. turns: periods over a width of 1; phase: in periods."""
+    """Return a sine curve as a y per column. turns: periods in a width equal to the height; phase: in periods."""
     angle = 2 * np.pi * (turns * surface.xs * surface.aspect + phase)
     return (base + height * np.sin(angle)).astype(np.float32)
+
+
+# The functions below draw the scenic backgrounds; their numbers are design choices. Multiples of 0.618 and 0.414 modulo
+# 1 distribute stars, snowflakes and bubbles evenly without a random generator.
 
 
 def _clouds(surface: Surface, params: BackgroundParams) -> None:
@@ -264,12 +278,12 @@ def _underwater(surface: Surface, params: BackgroundParams) -> None:
 
 @dataclass(frozen=True, slots=True)
 class ScenicBackground:
-    """A background that shows a scene of its own, such as a beach or a city."""
+    """A background that shows a place, such as a beach or a city."""
 
-    #: Its names in captions, with the preposition.
+    #: The phrases for the background in captions, with the preposition.
     wordings: tuple[str, ...]
     draw: Callable[[Surface, BackgroundParams], None]
-    #: Whether it has a ground on which objects cast shadows.
+    #: Whether the background has a ground on which objects cast shadows.
     has_ground: bool = True
 
 
@@ -293,7 +307,7 @@ BACKGROUNDS: tuple[str, ...] = (*COLOURS, *SCENIC)
 
 
 def draw_background(name: str, width: int, height: int, params: BackgroundParams) -> FloatImage:
-    """Return a background without objects. name: one of `BACKGROUNDS`, or `OPEN`."""
+    """Return the image of a background. name: a name in `BACKGROUNDS`, or `OPEN`; width, height: in pixels."""
     surface = Surface(width, height)
     if name in SCENIC:
         SCENIC[name].draw(surface, params)
@@ -303,15 +317,17 @@ def draw_background(name: str, width: int, height: int, params: BackgroundParams
         surface.gradient(top, bottom)
     else:
         red, green, blue = COLOURS[name]
+        # A plain background is 6 % darker at the bottom.
         surface.gradient(*(tuple(round(part * shade) for part in (red, green, blue)) for shade in (1.0, 0.94)))  # type: ignore[arg-type]
     return (surface.pixels + np.float32(0.03 * params.light)).clip(0, 1)
 
 
 def _pastel(hue: float, value: float) -> Rgb:
+    """Return a colour of low saturation. hue: in turns, any number; value: 0 to 1."""
     red, green, blue = (round(255 * part) for part in colorsys.hsv_to_rgb(hue % 1.0, 0.3, value))
     return red, green, blue
 
 
 def has_ground(name: str) -> bool:
-    """Whether objects cast shadows on this background."""
+    """Whether objects cast shadows on a background."""
     return name == OPEN or (name in SCENIC and SCENIC[name].has_ground)

@@ -1,8 +1,8 @@
-"""Cached latents of the scenes that the flow is fitted to: rendered and encoded once per encoder.
+"""Cached latents of the drawn scenes to which the flow is fitted. Each scene is rendered and encoded once per encoder.
 
-The cache is written in chunks, so an interrupted run continues at its chunk, and a run with more scenes adds to it. A
-scene whose composition or layout has changed is rendered again; a change of the drawing code is not detected. The
-encoder's fingerprint is part of a chunk's file name, so encoders do not share chunks.
+The cache is written in chunks: an interrupted run continues at its chunk, and a run with more scenes adds chunks. A
+scene whose composition or layout has changed is rendered again; changes of the drawing code are not detected. The name
+of a chunk's file contains the encoder's fingerprint, so encoders do not share chunks.
 
 Dimension key: L image tokens, C latent values per token.
 """
@@ -20,9 +20,9 @@ from training.data.rendering import SceneRenderer, canvas_px
 from training.data.scenes import SIZES, Scene, Subject, compose, place_objects
 from training.data.storage import write_atomically
 
-#: Scenes in a chunk.
+#: Number of scenes in a chunk.
 CHUNK_SCENES = 512
-#: Distance between the first seeds of two canvases, more than the scenes of any.
+#: Distance between the first seeds of two canvases. It exceeds the number of scenes of a canvas.
 SEED_STRIDE = 1_000_000
 
 
@@ -40,7 +40,10 @@ class Bucket:
 
 
 def build_buckets(autoencoder: Autoencoder, renderer: SceneRenderer, count: int, folder: Path) -> list[Bucket]:
-    """Return a bucket per canvas, about `count` scenes in all, on the autoencoder's device; `folder` is the cache."""
+    """Return one bucket per canvas of `SIZES`, with about `count` scenes in all, on the autoencoder's device.
+
+    folder: the folder of the cache.
+    """
     buckets = []
     device, encoder = device_of(autoencoder), fingerprint(autoencoder.encoder)
     for i, ((width, height), share) in enumerate(SIZES.items()):
@@ -64,7 +67,7 @@ def _chunk_latents(
 ) -> Tensor:
     """Return the latents of at most `CHUNK_SCENES` scenes of one canvas: (len(seeds), L, C), bfloat16.
 
-    Scenes that the chunk's file lacks are rendered and encoded; the file is then replaced.
+    Scenes that are not in the chunk's file are rendered and encoded, and the file is replaced.
     """
     keys = [scene_key(scene) for scene in scenes]
     latents = dict(zip(*torch.load(path, weights_only=True), strict=True)) if path.exists() else {}
@@ -83,21 +86,21 @@ def _chunk_latents(
 def scene_key(scene: Scene) -> str:
     """Return 16 hex digits of a hash of a scene and its layout.
 
-    The hashed text is part of the cache's file format: the names in it stay when those in the code change.
+    The hashed text is part of the cache's file format, so the names in it must not change with those in the code.
     """
     subjects = [_subject_text(subject) for subject in scene.subjects]
-    # A tuple of one has a comma at its end.
-    listed = ", ".join(subjects) + ("," if len(subjects) == 1 else "")
-    described = (
-        f"Scene(background={scene.background!r}, subjects=({listed}), relation={scene.relation!r}, "
+    # The text is Python's representation of a tuple, which has a trailing comma for one element.
+    subjects_text = ", ".join(subjects) + ("," if len(subjects) == 1 else "")
+    scene_text = (
+        f"Scene(background={scene.background!r}, subjects=({subjects_text}), relation={scene.relation!r}, "
         f"width={scene.width}, height={scene.height}, leeway={scene.free_factors!r})"
     )
     objects = ", ".join(
-        f"Placed(subject={_subject_text(one.subject)}, "
-        f"box=Box(row={one.box.row}, column={one.box.column}, cells={one.box.cells}))"
-        for one in place_objects(scene)
+        f"Placed(subject={_subject_text(placed.subject)}, "
+        f"box=Box(row={placed.box.row}, column={placed.box.column}, cells={placed.box.cells}))"
+        for placed in place_objects(scene)
     )
-    return hashlib.sha256(f"({described}, [{objects}])".encode()).hexdigest()[:16]
+    return hashlib.sha256(f"({scene_text}, [{objects}])".encode()).hexdigest()[:16]
 
 
 def _subject_text(subject: Subject) -> str:

@@ -1,4 +1,4 @@
-"""Captions as token ids of the two text encoders, with a tag per token of the subject that it describes.
+"""Token ids of captions for the two text encoders, and the number of the subject that each token describes.
 
 Dimension key: B batch, T tokens.
 """
@@ -14,24 +14,24 @@ from training.data.scenes import Scene
 
 
 def tokenizers() -> tuple[PromptTokenizer, PromptTokenizer]:
-    """Return the T5 and CLIP tokenizers of the captions' vocabulary."""
+    """Return the T5 and CLIP tokenizers, whose vocabulary is that of the captions."""
     return word_tokenizers(word_tokenizer(vocabulary()), SKETCH)
 
 
 class CaptionTokenizer:
-    """Captions scenes and tokenizes the captions."""
+    """Generates captions of scenes and tokenizes them."""
 
     def __init__(self) -> None:
         self._t5, self._clip = tokenizers()
 
     def tokenize(self, scenes: list[Scene], rng: Generator) -> tuple[Tensor, Tensor]:
-        """Return the T5 and the CLIP ids of a random caption per scene: (B, T) each, int64."""
+        """Return the T5 ids and the CLIP ids of a random caption for each scene: (B, T) each, int64."""
         return self._encode([caption(scene, rng) for scene in scenes])
 
     def tokenize_with_subjects(self, scenes: list[Scene], rng: Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """Return what `tokenize` returns for the same generator, and the subject that each T5 token describes.
+        """Return the result of `tokenize` for the same generator state, and the subject that each T5 token describes.
 
-        The third tensor counts subjects from 1; 0 means none: (B, T), int64.
+        The third tensor has the numbers of the subjects, from 1, or 0 for none: (B, T), int64.
         """
         captions = [marked_caption(scene, rng) for scene in scenes]
         t5, clip = self._encode(captions)
@@ -50,7 +50,7 @@ class CaptionTokenizer:
         encoding = self._t5.tokenizer.encode(marked, add_special_tokens=False)
         tags = []
         for token, (start, _) in zip(encoding.ids, encoding.offsets, strict=True):
-            # The mark is at the end of a word, and a word may be several tokens ("T-Rex").
+            # The mark is at the end of a word, and a word can have several tokens ("T-Rex").
             word = marked[start:].split(maxsplit=1)[0]
             if token != self._t5.drop_id:
                 tags.append(1 + max(MARKS.find(character) for character in word))

@@ -1,7 +1,7 @@
 """Captions: sentences that describe a scene, in many wordings.
 
-A caption states everything about a scene except its free factors. Numbers, colours and sizes precede an object's name,
-its accessory follows it; the background comes first or last.
+A caption states everything about a scene except its free factors. The name of an object follows its number, size and
+colour, and precedes its accessory. The background is usually at the start or at the end.
 """
 
 from functools import cache
@@ -13,15 +13,15 @@ from training.data.backgrounds import BACKGROUNDS, OPEN, SCENIC
 from training.data.objects import ACCESSORIES, BY_ACCESSORY, BY_ICON, OBJECTS, article, plural
 from training.data.scenes import MAX_OBJECTS, Scene, Subject
 
-#: Characters that mark the words of a scene's first to fourth subject in `marked_caption`; they are of a private use
-#: area, which the tokenizers ignore.
+#: Characters that mark the words of a scene's first to fourth subject in `marked_caption`. They are in Unicode's
+#: private use area, which the tokenizers ignore.
 MARKS = "\ue000\ue001\ue002\ue003"
 assert len(MARKS) == MAX_OBJECTS
 _UNMARKED = dict.fromkeys(map(ord, MARKS))
 
-#: Words for a colour, where there are several.
+#: Synonyms of a colour variant's name.
 COLOUR_WORDS = {"gray": ("gray", "grey"), "purple": ("purple", "violet")}
-#: Words for a number of objects.
+#: Phrases for a number of objects.
 COUNT_WORDS = {2: ("two", "2", "a pair of", "a couple of"), 3: ("three", "3", "a trio of"), 4: ("four", "4")}
 SIZE_WORDS = {
     "small": ("small", "little", "tiny"),
@@ -29,13 +29,13 @@ SIZE_WORDS = {
 }
 
 _ARTICLES = ("a", "a", "a", "the", "one", "")
-_OPENERS = ("", "", "", "", "", "a picture of", "an image of", "a drawing of", "a painting of", "an illustration of",
+_PREFIXES = ("", "", "", "", "", "a picture of", "an image of", "a drawing of", "a painting of", "an illustration of",
             "an icon of", "clipart of", "draw", "paint", "show me", "there is", "i see", "nice to see", "fun to draw",
             "lovely to paint")  # fmt: skip
-_ACTS = ("", "", "", "", "", "standing", "sitting", "relaxing", "lying", "lying on a sun lounger", "resting",
+_ACTIONS = ("", "", "", "", "", "standing", "sitting", "relaxing", "lying", "lying on a sun lounger", "resting",
          "having fun")  # fmt: skip
 _PRAISE = ("cute", "beautiful", "nice", "lovely", "pretty", "happy", "funny")
-_SMALL_WORDS = frozenset(("a", "the", "one", "of", "in", "on", "at", "with", "and", "background"))
+_FUNCTION_WORDS = frozenset(("a", "the", "one", "of", "in", "on", "at", "with", "and", "background"))
 _WORN = ("wearing {}", "with {}", "wearing {}", "in {}")
 _HELD = ("holding {}", "with {}", "holding {}", "carrying {}")
 #: {0} is the first object, {1} the second.
@@ -57,7 +57,7 @@ def caption(scene: Scene, rng: Generator) -> str:
 
 
 def marked_caption(scene: Scene, rng: Generator) -> str:
-    """Return what `caption` returns for the same generator, with a subject's mark after each word of its name."""
+    """Return the result of `caption` for the same generator state, with a mark after each word of a subject's name."""
     body = _body(scene, rng)
     ground = _pick(rng, background_words(scene.background))
     if rng.random() < 0.15:
@@ -66,12 +66,12 @@ def marked_caption(scene: Scene, rng: Generator) -> str:
         parts = [body[0], ground, *body[1:]]
     else:
         parts = [*body, ground]
-    sentence = " ".join(part for part in (_pick(rng, _OPENERS), *parts) if part)
+    sentence = " ".join(part for part in (_pick(rng, _PREFIXES), *parts) if part)
     return _terse(rng, sentence) if rng.random() < 0.2 else sentence
 
 
 def _body(scene: Scene, rng: Generator) -> list[str]:
-    """Return the phrases for a scene's objects; for a single one its name, then its action and accessory."""
+    """Return the phrases that describe a scene's objects; for a single object its name, action and accessory."""
     names = [_marked(_named(rng, subject), mark) for subject, mark in zip(scene.subjects, MARKS, strict=False)]
     if scene.relation is not None:
         return [_pick(rng, _RELATIONS[scene.relation]).format(*names)]
@@ -80,16 +80,16 @@ def _body(scene: Scene, rng: Generator) -> list[str]:
         return [", ".join(most) + _pick(rng, (" and ", ", ", " and ")) + last]
     subject = scene.subjects[0]
     if subject.accessory is None:
-        return [names[0], _pick(rng, _ACTS)] if subject.count == 1 else names
+        return [names[0], _pick(rng, _ACTIONS)] if subject.count == 1 else names
     accessory = BY_ACCESSORY[subject.accessory]
     form = _pick(rng, _HELD if accessory.place == "hand" else _WORN)
     worn = form.format(_pick(rng, accessory.wordings))
-    act = _pick(rng, _ACTS)
+    act = _pick(rng, _ACTIONS)
     return [names[0], act, f"and {worn}" if act and rng.random() < 0.5 else worn]
 
 
 def _named(rng: Generator, subject: Subject) -> str:
-    """Return the name of a subject with its number, size and colour."""
+    """Return a phrase with the number, size, colour and name of a subject."""
     obj = BY_ICON[subject.icon]
     wording = obj.wordings[0] if rng.random() < 0.6 else _pick(rng, obj.wordings)
     words = []
@@ -98,7 +98,7 @@ def _named(rng: Generator, subject: Subject) -> str:
     if subject.size is not None:
         words.append(_pick(rng, SIZE_WORDS[subject.size]))
     if subject.variant is not None:
-        # The name "red apple" would contradict another colour.
+        # A name such as "red apple" would contradict another colour.
         wording = wording.removeprefix("red ")
         words.append(_pick(rng, COLOUR_WORDS.get(subject.variant, (subject.variant,))))
     if subject.count > 1:
@@ -110,7 +110,7 @@ def _named(rng: Generator, subject: Subject) -> str:
 
 @cache
 def background_words(name: str) -> tuple[str, ...]:
-    """Return the phrases for a background; the open background has one, which is empty."""
+    """Return the phrases for a background. For the open background, it is the empty phrase."""
     if name == OPEN:
         return ("",)
     if name in SCENIC:
@@ -124,8 +124,8 @@ def _pick(rng: Generator, words: tuple[str, ...]) -> str:
 
 
 def _terse(rng: Generator, sentence: str) -> str:
-    """Drop about half of a sentence's small words, as terse prompts do."""
-    return " ".join(word for word in sentence.split() if _plain(word) not in _SMALL_WORDS or rng.random() < 0.5)
+    """Drop about half of a sentence's function words, to imitate terse prompts."""
+    return " ".join(word for word in sentence.split() if _plain(word) not in _FUNCTION_WORDS or rng.random() < 0.5)
 
 
 def _marked(phrase: str, mark: str) -> str:
@@ -137,8 +137,8 @@ def _plain(text: str) -> str:
 
 
 def vocabulary() -> list[str]:
-    """Return every word that a caption can contain, sorted: the vocabulary of the built-in model."""
-    sentences = [*_ARTICLES, *_OPENERS, *_ACTS, *_PRAISE, *_WORN, *_HELD]
+    """Return the vocabulary of the built-in model: all words that a caption can contain, sorted."""
+    sentences = [*_ARTICLES, *_PREFIXES, *_ACTIONS, *_PRAISE, *_WORN, *_HELD]
     sentences += [
         form for forms in (*_RELATIONS.values(), *COUNT_WORDS.values(), *SIZE_WORDS.values()) for form in forms
     ]

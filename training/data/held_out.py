@@ -1,9 +1,10 @@
-"""Combinations that no fit of the model sees, so that the benchmark can test generalisation.
+"""Held-out combinations, which are not in the model's training data, so that the benchmark can test generalisation.
 
-A hash of the names selects about one combination in sixteen of object and background, object and colour variant, or
-two objects. The open background, which no caption names, and the usual colour of an object, which is seen without being
-named, are never part of a held-out combination. Accessories are ignored, and the benchmark asks for none. The evaluator
-is fitted to held-out combinations too, since it must recognise them. `python -m training.data.held_out` lists them.
+A combination is an object and a background, an object and a colour variant, or two objects. A hash of the two names
+selects about one combination in sixteen. A held-out combination never has the open background, which no caption names,
+or the usual colour of an object, which the model sees without its name. Accessories are ignored: the benchmark has
+none. The training data of the evaluator includes held-out combinations, since the evaluator must recognise them.
+`python -m training.data.held_out` lists them.
 """
 
 import itertools
@@ -15,20 +16,20 @@ from training.data.art import COLOUR_VARIANTS
 from training.data.backgrounds import BACKGROUNDS, OPEN
 from training.data.objects import BY_ICON, OBJECTS, ObjectClass
 
-#: One combination of this number is held out.
+#: Inverse of the share of combinations that are held out.
 ONE_IN = 16
 
 
 class Described(Protocol):
-    """The attributes of a scene's subject that matter here."""
+    """The attributes of a scene's subject on which a combination depends."""
 
     @property
     def icon(self) -> str:
-        """Icon of the object class."""
+        """The icon of the object class."""
 
     @property
     def variant(self) -> str | None:
-        """Its colour variant; None: its usual colour."""
+        """The colour variant; None: the usual colour."""
 
 
 def is_pair_held_out(one: str, other: str) -> bool:
@@ -47,13 +48,14 @@ def is_held_out(subjects: Sequence[Described], background: str) -> bool:
 
 
 def _is_variant_held_out(obj: ObjectClass, variant: str) -> bool:
-    # "one" distinguishes the name of a variant from that of a plain background.
+    # The word "one" makes the name of a variant differ from that of a plain background.
     return variant != obj.colour and is_pair_held_out(obj.icon, f"{variant} one")
 
 
 def combinations() -> Iterator[tuple[str, str, str]]:
-    """Yield the held-out combinations: "background", "colour" or "pair", an object, and its background, colour variant
-    or other object.
+    """Yield the held-out combinations as (kind, object, other).
+
+    The kind is "background", "colour" or "pair"; `other` is a background, a colour variant or a second object.
     """
     for obj in OBJECTS:
         for name in BACKGROUNDS:

@@ -1,9 +1,9 @@
-"""Latent sprites: the difference that an object makes to the latents of a plain background.
+"""Latent sprites: the difference between the latents of an object on a plain background and those of the background.
 
-The encoder's normalisations depend on the whole image, so a background encoded without an object, or an object encoded
-alone, gives other latents than both together. A sprite is therefore extracted from an image of two objects (a small or
-a big object alone, since it is always alone in a scene), and a background from images with an object elsewhere. Latents
-of composites then differ from those of the drawn image by 4 % of the variance (6 % in the cells of objects).
+The encoder's normalisations depend on the whole image, so the latents of a background change with the objects on it.
+Sprites are therefore extracted from images of two objects, and backgrounds from images with an object elsewhere. Small
+and big objects are alone in a scene, so their sprites are extracted from images of one object. The latents of a
+composite then differ from those of the drawn image by 4 % of the variance (6 % in the cells of objects).
 
 Dimension key: N sprites, H rows, W columns, C latent values per token.
 """
@@ -27,16 +27,16 @@ from training.data.rendering import canvas_px
 from training.data.scenes import SIZES, paste
 from training.data.storage import write_atomically
 
-#: Cells around an object whose latents it still affects.
+#: Width in cells of the margin around an object in which the object changes the latents.
 MARGIN = 1
 #: Sides in cells of the objects that have sprites.
 SPRITE_CELLS = (SMALL, USUAL, BIG)
-#: Side of a sprite in cells; the sprite of a smaller object is padded to the right and below.
+#: Side of a sprite in cells. The sprite of a smaller object is padded at the right and the bottom.
 SPRITE_SIDE = BIG + 2 * MARGIN
-#: Rows and columns of the images that sprites are extracted from: close to a canvas, with room for two objects of usual
-#: size whose margins overlap in one corner.
+#: Side in cells of the images from which sprites are extracted: close to that of a canvas, and large enough for two
+#: objects of usual size whose margins overlap in one corner.
 SHEET_CELLS = 2 * USUAL + 3 * MARGIN
-#: Images that are encoded at a time.
+#: Number of images that are encoded at a time.
 ENCODE_BATCH = 16
 #: Number of objects whose images are averaged to extract a background.
 NEIGHBOURS = 4
@@ -48,48 +48,48 @@ Corner = tuple[int, int]
 
 
 class LatentSprites(NamedTuple):
-    """The parts of latent composites."""
+    """The sprites and backgrounds from which composites are assembled."""
 
-    #: For each of `sprite_keys`, the difference to the latents of the background, with its margin; the last sprite is
-    #: empty: (N + 1, SPRITE_SIDE, SPRITE_SIDE, C), bfloat16.
+    #: The sprites in the order of `sprite_keys`, with margins, then an empty sprite:
+    #: (N + 1, SPRITE_SIDE, SPRITE_SIDE, C), bfloat16.
     sprites: Tensor
-    #: By rows and columns, the plain backgrounds at their darkest and brightest: (colours, 2, H, W, C), float32.
+    #: The latents of the plain backgrounds by (rows, columns), at least and most light: (colours, 2, H, W, C), float32.
     backgrounds: dict[tuple[int, int], Tensor]
 
 
 def all_appearances() -> list[Appearance]:
-    """Return every object in every colour variant."""
+    """Return the appearances of all objects in all their colour variants."""
     variants: tuple[str | None, ...] = (None, *COLOUR_VARIANTS)
     return [(obj.icon, variant) for obj in OBJECTS for variant in (variants if obj.colour else variants[:1])]
 
 
 def sprite_keys() -> list[tuple[int, str, Appearance]]:
-    """Return what each sprite shows, in order: side in cells, background colour and appearance.
+    """Return the key of each sprite, in order: side in cells, background colour, and appearance.
 
-    They include held-out combinations, which no composed scene uses.
+    The keys include held-out combinations, which no composed scene uses.
     """
     appearances = all_appearances()
     return [(cells, colour, appearance) for cells in SPRITE_CELLS for colour in COLOURS for appearance in appearances]
 
 
 class SpriteExtractor:
-    """Draws objects on plain backgrounds and extracts the latents of either."""
+    """Draws objects on plain backgrounds and extracts the latents of the objects and of the backgrounds."""
 
     def __init__(self, autoencoder: Autoencoder, art: Art) -> None:
         self.autoencoder, self._art = autoencoder, art
 
     def sprites(self, cells: int, colour: str, appearances: Sequence[Appearance]) -> Tensor:
-        """Return sprites of objects whose side is `cells` on a plain background.
+        """Return the sprites of objects with a side of `cells` cells on a plain background.
 
-        (len(appearances), SPRITE_SIDE, SPRITE_SIDE, C), bfloat16.
+        Returns (len(appearances), SPRITE_SIDE, SPRITE_SIDE, C), bfloat16.
         """
-        # Latents are nearly linear in light, so the mean is the background at medium light.
+        # Latents are nearly linear in the light, so the mean of both backgrounds is the background at medium light.
         background = self.background(colour, SHEET_CELLS, SHEET_CELLS).mean(0)
         corners = _corners(cells)
-        # Appearances that share an image are far apart in the list, so they are of different objects.
+        # Appearances in one image are `count` apart in the list, so they belong to different objects.
         count = -(-len(appearances) // len(corners))
         groups = [[appearances[(i + j * count) % len(appearances)] for j in range(len(corners))] for i in range(count)]
-        reach = cells + 2 * MARGIN
+        side = cells + 2 * MARGIN
         shape = (len(corners), count, SPRITE_SIDE, SPRITE_SIDE, background.shape[-1])
         extracted = torch.zeros(shape, dtype=torch.bfloat16, device=background.device)
         for first in range(0, count, ENCODE_BATCH):
@@ -101,23 +101,27 @@ class SpriteExtractor:
             added = self._latents(images, SHEET_CELLS, SHEET_CELLS) - background
             for j, (row, column) in enumerate(corners):
                 top, left = row - MARGIN, column - MARGIN
-                extracted[j, batch, :reach, :reach] = added[:, top : top + reach, left : left + reach]
+                extracted[j, batch, :side, :side] = added[:, top : top + side, left : left + side]
         return extracted.flatten(0, 1)[: len(appearances)]
 
     def background(self, colour: str, rows: int, columns: int) -> Tensor:
-        """Return the latents of a plain background, darkest first: (2, H, W, C), float32.
+        """Return the latents of a plain background at least and most light: (2, H, W, C), float32.
 
-        Each half is taken from images with an object in the other half, so one side has 2 * (USUAL + MARGIN) cells or
-        more.
+        Each half of the background is extracted from images with an object in the other half. So the longer side must
+        have at least 2 * (USUAL + MARGIN) cells.
         """
-        assert max(rows, columns) >= 2 * (USUAL + MARGIN), "room for an object in each half"
+        assert max(rows, columns) >= 2 * (USUAL + MARGIN), "the canvas is too small for an object in each half"
         icons = [obj.icon for obj in OBJECTS[:: -(-len(OBJECTS) // NEIGHBOURS)]]
         axis = 0 if rows > columns else 1
-        middle, far = (rows, columns)[axis] // 2, (rows - USUAL, columns - USUAL)
+        middle, last_corner = (rows, columns)[axis] // 2, (rows - USUAL, columns - USUAL)
 
         def halves(end: int, light: float) -> tuple[Tensor, ...]:
-            """Return both halves of a background with an object at one end of it: 0 the first, 1 the last."""
-            row, column = (far[0] * end, far[1] // 2) if axis == 0 else (far[0] // 2, far[1] * end)
+            """Return the latents of both halves of a background with an object at its start (end=0) or end (end=1)."""
+            row, column = (
+                (last_corner[0] * end, last_corner[1] // 2)
+                if axis == 0
+                else (last_corner[0] // 2, last_corner[1] * end)
+            )
             images = [
                 self._image(colour, rows, columns, light, USUAL, [((icon, None), (row, column))]) for icon in icons
             ]
@@ -128,7 +132,7 @@ class SpriteExtractor:
     def _image(
         self, colour: str, rows: int, columns: int, light: float, cells: int, objects: list[tuple[Appearance, Corner]]
     ) -> NDArray[np.uint8]:
-        """Return an image of objects whose side is `cells` on a plain background: (height, width, 3), uint8."""
+        """Return an image of objects with a side of `cells` cells on a plain background: (height, width, 3), uint8."""
         cell = SKETCH.token_px
         image = draw_background(colour, columns * cell, rows * cell, BackgroundParams(light=light))
         for (icon, variant), (row, column) in objects:
@@ -143,8 +147,9 @@ class SpriteExtractor:
 
 
 def _corners(cells: int) -> list[Corner]:
-    """Return the positions of objects in an image that sprites are extracted from: of two objects of usual size in
-    opposite corners, of one of another size in the middle.
+    """Return the positions of the objects in an image from which sprites are extracted.
+
+    The image has two objects of usual size in opposite corners, or one object of another size in the middle.
     """
     if cells != USUAL:
         return [((SHEET_CELLS - cells) // 2,) * 2]
@@ -152,24 +157,24 @@ def _corners(cells: int) -> list[Corner]:
 
 
 def build_sprites(extractor: SpriteExtractor, folder: Path) -> LatentSprites:
-    """Return sprites of every appearance, and backgrounds of every canvas, on the autoencoder's device.
+    """Return the sprites of all appearances and the backgrounds of all canvases, on the autoencoder's device.
 
-    They are cached in `folder`, together with what they show and from which positions they were extracted; the cache is
-    rebuilt if either has changed. The encoder's fingerprint is part of the file name.
+    They are cached in `folder`, together with their keys and the positions from which they were extracted. If these
+    have changed, the cache is rebuilt. The file name contains the encoder's fingerprint.
     """
-    # The names of files in a work folder stay when those in the code change.
+    # The file name is part of the format of a work folder, so it must not change with the names in the code.
     path = folder / f"cutouts-{fingerprint(extractor.autoencoder.encoder)}.pt"
     canvases = [canvas_px(*size) for size in SIZES]
     grids = [(height // SKETCH.token_px, width // SKETCH.token_px) for width, height in canvases]
-    wanted = (sprite_keys(), grids, SPRITE_SIDE, [_corners(cells) for cells in SPRITE_CELLS])
-    if not path.exists() or torch.load(path, weights_only=True)[0] != wanted:
+    contents = (sprite_keys(), grids, SPRITE_SIDE, [_corners(cells) for cells in SPRITE_CELLS])
+    if not path.exists() or torch.load(path, weights_only=True)[0] != contents:
         appearances = all_appearances()
         sprites = [extractor.sprites(cells, colour, appearances).cpu() for cells in SPRITE_CELLS for colour in COLOURS]
         empty = torch.zeros_like(sprites[0][:1])
         backgrounds = {
             grid: torch.stack([extractor.background(colour, *grid).cpu() for colour in COLOURS]) for grid in grids
         }
-        write_atomically((wanted, torch.cat((*sprites, empty)), backgrounds), path)
+        write_atomically((contents, torch.cat((*sprites, empty)), backgrounds), path)
     _, sprites, backgrounds = torch.load(path, map_location=device_of(extractor.autoencoder), weights_only=True)
     print(f"latent sprites: {len(sprites) - 1}", flush=True)
     return LatentSprites(sprites, backgrounds)

@@ -1,4 +1,4 @@
-"""Encoding images as latents of the autoencoder.
+"""Encodes images as latents of the autoencoder.
 
 Dimension key: B batch, L image tokens, C latent values per token.
 """
@@ -28,7 +28,7 @@ def fingerprint(network: nn.Module) -> str:
 
 @torch.no_grad()
 def encode_pixels(autoencoder: Autoencoder, pixels: Tensor) -> Tensor:
-    """Return images with levels 0 to 255 as packed latents: (B, 3, height, width) -> (B, L, C), bfloat16."""
+    """Return the packed latents of images: (B, 3, height, width), levels 0 to 255 -> (B, L, C), bfloat16."""
     with torch.autocast(pixels.device.type, torch.bfloat16):
         z = autoencoder.encode(to_signed(pixels).contiguous(memory_format=torch.channels_last))
     return pack(z).bfloat16()

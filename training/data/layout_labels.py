@@ -14,8 +14,9 @@ from training.data.scenes import Scene, cell_grid, place_objects
 
 _ICONS = (None, *(obj.icon for obj in OBJECTS))
 _VARIANTS = (None, *COLOUR_VARIANTS)
-#: Number of classes of each question: which object, in which colour variant, how many cells wide, which of its rows,
-#: which of its columns. Class 0 of each means no object (or, for the variant, the usual colour).
+#: Number of classes of each of the five questions about a cell: object class, colour variant, side of the object in
+#: cells, row and column of the cell within the object (from 1). Class 0 means no object or, for the variant, the usual
+#: colour.
 LABEL_CLASSES = (len(_ICONS), len(_VARIANTS), BIG + 1, BIG + 1, BIG + 1)
 
 
@@ -24,7 +25,7 @@ def layout_labels(scenes: list[Scene]) -> Tensor:
     rows, columns = cell_grid(scenes[0])
     labels = np.zeros((len(scenes), rows, columns, len(LABEL_CLASSES)), dtype=np.uint8)
     for cells, scene in zip(labels, scenes, strict=True):
-        # The front object is last, and overwrites the one behind it.
+        # The front object is the last and overwrites the labels of the one behind it.
         for one in place_objects(scene):
             side = one.box.cells
             part = cells[one.box.row : one.box.row + side, one.box.column : one.box.column + side]

@@ -1,24 +1,24 @@
-"""The vocabulary of objects that `sketch` can generate, with their names, colour variants and accessories.
+"""The objects that `sketch` can generate, with their names, colour variants and accessories.
 
 Names and synonyms follow the annotations of emojibase (MIT). An object with colour variants can be drawn in each of
-`art.COLOUR_VARIANTS`; one with a face or a hand can wear or hold an accessory.
+`art.COLOUR_VARIANTS`. An object with a face or a hand can wear or hold an accessory.
 """
 
 from dataclasses import dataclass
 
-#: Where an accessory is attached: (x, y) and the accessory's width, as fractions of the object's square.
+#: The position (x, y) and the width of an accessory, as fractions of the side of the object's square.
 Spot = tuple[float, float, float]
 
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """Where accessories are attached. None: no accessory fits there."""
+    """The spots of an object at which accessories can be attached. None: the object has no such spot."""
 
-    #: Centre of sunglasses.
+    #: The centre of sunglasses.
     eyes: Spot | None = None
-    #: Centre of a hat's lower edge.
+    #: The centre of a hat's lower edge.
     head: Spot | None = None
-    #: The hand; the third number is the side of the accessory that it holds.
+    #: The hand; the third number is the side of the held accessory.
     hand: Spot | None = None
 
 
@@ -28,11 +28,11 @@ class ObjectClass:
 
     #: Name of the icon in the art package, which identifies the class.
     icon: str
-    #: Its names in captions; the first is the usual one.
+    #: The names of the object in captions; the first is the most frequent.
     wordings: tuple[str, ...]
-    #: Its usual colour, if it has colour variants. None: it is drawn in its own colours only.
+    #: The usual colour of an object with colour variants. None: the object has no variants.
     colour: str | None = None
-    #: Whether captions count it; "pair of scissors" and "jeans" are not counted.
+    #: Whether captions can have a number before the name; False for names such as "pair of scissors" and "jeans".
     counts: bool = True
     body: Body = Body()
 
@@ -44,7 +44,7 @@ def _object(
 
 
 def _face(eyes: float, head: float, width: float = 0.66) -> Body:
-    """Return the body of a face seen from the front, given the height of eyes and head, and the width of glasses."""
+    """Return the body of a face in front view. eyes, head: y of the spots; width: width of sunglasses."""
     return Body(eyes=(0.5, eyes, width), head=(0.5, head, 0.5))
 
 
@@ -238,14 +238,14 @@ BY_ICON = {obj.icon: obj for obj in OBJECTS}
 
 @dataclass(frozen=True, slots=True)
 class Accessory:
-    """Something that an object wears or holds."""
+    """An item that an object can wear or hold."""
 
     icon: str
-    #: Where it is attached: the name of a field of `Body`.
+    #: The field of `Body` with the spot to which the accessory is attached.
     place: str
-    #: Its names in captions, with the article.
+    #: The names of the accessory in captions, with the article.
     wordings: tuple[str, ...]
-    #: The point of the accessory's square, as fractions, that is placed on the body's spot.
+    #: The point (x, y) of the accessory that is placed on the spot, as fractions of the side of the accessory's square.
     grip: tuple[float, float]
 
 

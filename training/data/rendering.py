@@ -1,4 +1,4 @@
-"""Rendering scenes as tensors, in parallel processes where there are many."""
+"""Renders scenes as tensors. Large numbers of scenes are rendered in parallel processes."""
 
 import multiprocessing
 import os
@@ -19,26 +19,27 @@ from allaprima.flux.latents import token_grid
 from training.data.art import Art
 from training.data.scenes import SIZES, compose, draw_pixels
 
-#: Scenes in one task of a worker process.
+#: Number of scenes in one task of a worker process.
 SCENES_PER_TASK = 8
 
-#: The art of a worker process; set when the process starts.
+#: The art of a worker process, which `_start_worker` sets.
 _worker_art: Art | None = None
 
 
 def canvas_px(width: int, height: int) -> tuple[int, int]:
-    """Return the width and height in pixels of the canvas on which the model generates an image of a size."""
+    """Return the width and height of the canvas on which the model generates an image of width x height pixels."""
     rows, columns = token_grid(width, height, SKETCH.token_px, SKETCH.native_tokens)
     return columns * SKETCH.token_px, rows * SKETCH.token_px
 
 
-#: Canvas of a square image.
+#: Width and height of the canvas of a square image.
 SQUARE = canvas_px(512, 512)
 
 
 class SceneRenderer:
-    """Renders scenes with one process per core. The processes start with the first task that needs them, and end with
-    the `with` block.
+    """Renders scenes with one process per core.
+
+    The processes start when several tasks are first submitted, and end with the `with` block.
     """
 
     def __init__(self, art: Art) -> None:
@@ -56,11 +57,11 @@ class SceneRenderer:
     def render_chunks(self, seeds: Sequence[int], width: int, height: int) -> Iterator[Tensor]:
         """Yield rendered scenes in order, in chunks: (at most SCENES_PER_TASK, 3, height, width), uint8.
 
-        All tasks are submitted at the call.
+        The call submits all tasks; iterating waits for their results.
         """
         parts = [seeds[first : first + SCENES_PER_TASK] for first in range(0, len(seeds), SCENES_PER_TASK)]
         if len(parts) == 1:
-            # Starting processes would take longer.
+            # Starting processes would take longer than rendering one task here.
             return iter([torch.from_numpy(_render(self._own_art, width, height, seeds))])
         if self._pool is None:
             context = multiprocessing.get_context("spawn")
@@ -75,7 +76,10 @@ class SceneRenderer:
         return pixels
 
     def render_pool(self, count: int) -> list[Tensor]:
-        """Return about `count` rendered scenes by canvas, from seed 0 on: (scenes, 3, height, width) each, uint8."""
+        """Return about `count` rendered scenes, with seeds from 0 on, as one tensor per canvas of `SIZES`.
+
+        Each tensor is (number of scenes, 3, height, width), uint8.
+        """
         pool, first = [], 0
         for size, share in SIZES.items():
             seeds = range(first, first + max(1, round(count * share)))
@@ -102,10 +106,10 @@ def _render(art: Art, width: int, height: int, seeds: Sequence[int]) -> NDArray[
 
 
 def sample_canvas(pool: list[Tensor]) -> Tensor:
-    """Return the scenes of a random canvas, with a probability proportional to their number."""
+    """Return the scenes of a random canvas. The probability of a canvas is proportional to its number of scenes."""
     return pool[int(torch.multinomial(torch.tensor([float(len(scenes)) for scenes in pool]), 1))]
 
 
 def to_signed(pixels: Tensor) -> Tensor:
-    """Levels 0 to 255 of any dtype -> float32 in [-1, 1], same shape."""
+    """Map levels 0 to 255, any dtype, to [-1, 1], float32, in the same shape."""
     return pixels.float() / 127.5 - 1

@@ -1,4 +1,4 @@
-"""`python -m training.data.samples`: a contact sheet of drawn scenes with their captions."""
+"""`python -m training.data.samples`: draw a contact sheet of scenes with their captions."""
 
 import argparse
 import textwrap
@@ -11,12 +11,12 @@ from training.data.art import Art
 from training.data.captions import caption
 from training.data.scenes import SIZES, compose, draw_pixels
 
-#: Images on the sheet and in a row; the longer side of an image and the height of its caption, in pixels.
+#: Number of images on the sheet and in a row; the longer side of an image and the height of its caption, in pixels.
 COUNT, COLUMNS, SIDE, CAPTION = 48, 8, 192, 44
 
 
 def sample_sheet(art: Art, first: int = 0) -> Image.Image:
-    """Return a sheet of scenes with seeds from `first` on, on canvases of all sizes."""
+    """Return a contact sheet of scenes on canvases of all sizes. first: the seed of the first scene."""
     sheet = Image.new("RGB", (COLUMNS * SIDE, COUNT // COLUMNS * (SIDE + CAPTION)), "white")
     pen = ImageDraw.Draw(sheet)
     rng = np.random.default_rng(first)

@@ -1,8 +1,8 @@
 """Scenes: a background and one to four objects, composed from a seed and drawn.
 
-A seed always gives the same scene, so a set of scenes is a range of seeds. What a caption leaves open about a scene
-(the positions of objects, the horizon, the light) is decided by a few standard normal numbers, its free factors;
-`fit.flow.steer_noise` describes how the noise of an image determines them.
+A seed always gives the same scene, so a range of seeds represents a set of scenes. Captions do not state the positions
+of objects, the horizon and the light of a scene. These are determined by a few standard normal numbers, the scene's
+free factors. `fit.flow.steer_noise` describes how the model infers the free factors from the noise.
 """
 
 import math
@@ -21,7 +21,7 @@ from training.data.held_out import is_held_out
 from training.data.layout import Box, arrange
 from training.data.objects import ACCESSORIES, BY_ACCESSORY, BY_ICON, OBJECTS, Accessory, ObjectClass
 
-#: Image sizes (width, height) in the training data, with the share of scenes of each.
+#: Image sizes (width, height) in the training data, and the share of scenes of each size.
 SIZES: dict[tuple[int, int], float] = {
     (512, 512): 0.46,
     (1024, 768): 0.2,
@@ -32,18 +32,18 @@ SIZES: dict[tuple[int, int], float] = {
     (512, 1440): 0.04,
 }
 
-# First seeds of disjoint sets of scenes. The seeds of the model's fits begin at 0.
+# First seeds of disjoint sets of scenes. The training data of the model starts at seed 0.
 #: Scenes on which the autoencoder's error is measured.
 VALIDATION_FROM = 10_000_000
 #: Scenes on which the evaluator's errors are measured.
 EVALUATOR_TEST_FROM = 20_000_000
-#: Scenes that the evaluator is fitted to.
+#: Training data of the evaluator.
 EVALUATOR_TRAIN_FROM = 30_000_000
-#: Scenes that become latent composites; this set has no end.
+#: Scenes of latent composites; this set has no last seed.
 COMPOSITES_FROM = 100_000_000
 
-#: Number of a scene's free factors (`Scene.free_factors`). Three place the objects, the fourth is unused, and the last
-#: four are the background's parameters.
+#: Number of a scene's free factors (`Scene.free_factors`). The first three determine the positions of the objects, the
+#: fourth is unused, and the last four are the background's parameters.
 FREE_FACTORS = 8
 
 #: Relation of two objects: the first is left of, above, in front of, or with the second; "with" is drawn like "left".
@@ -56,20 +56,20 @@ MAX_OBJECTS = 4
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """One or several equal objects of a scene, with all that a caption says about them."""
+    """One or several equal objects of a scene, with all attributes that a caption states."""
 
     icon: str
     count: int = 1
     #: Colour variant; None: the usual colour.
     variant: str | None = None
     size: Size | None = None
-    #: Icon of the accessory that it wears or holds.
+    #: Icon of the accessory that the object wears or holds.
     accessory: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """A description of an image, complete enough to draw it."""
+    """A complete description of an image, from which `draw` draws it."""
 
     background: str
     subjects: tuple[Subject, ...]
@@ -84,12 +84,15 @@ class Scene:
 
 
 def quantile_bin(number: float, choices: int) -> int:
-    """Return the index, 0 to choices - 1, of the quantile of the standard normal distribution that holds a number."""
+    """Return the index, 0 to choices - 1, of the standard normal distribution's quantile that contains a number."""
     return min(choices - 1, int(choices * 0.5 * (1 + math.erf(number / math.sqrt(2)))))
 
 
 def compose(seed: int, width: int, height: int, *, allow_held_out: bool = False) -> Scene:
-    """Return the scene of a seed for a canvas; without held-out combinations unless they are allowed."""
+    """Return the scene of a seed. width, height: of the canvas, in pixels.
+
+    The scene has no held-out combination unless `allow_held_out`.
+    """
     rng = np.random.default_rng(seed)
     while True:
         subjects, relation = _subjects(rng)
@@ -109,7 +112,7 @@ def _background(rng: Generator) -> str:
 
 
 def _subjects(rng: Generator) -> tuple[tuple[Subject, ...], Relation | None]:
-    """Choose the subjects: one object, several equal ones, two in a relation, or three or four different ones."""
+    """Choose one object, several equal ones, two in a relation, or three or four different ones."""
     kind = rng.random()
     if kind < 0.44:
         return (_single(rng),), None
@@ -126,8 +129,8 @@ def _subjects(rng: Generator) -> tuple[tuple[Subject, ...], Relation | None]:
 def _single(rng: Generator) -> Subject:
     bodies = [obj for obj in OBJECTS if any((obj.body.eyes, obj.body.head, obj.body.hand))]
     if rng.random() < 0.35:
-        # The example prompt of the documentation asks for a T-Rex with sunglasses. It is the only body seen from the
-        # side, so it needs more examples than the others.
+        # The example prompt of the documentation is a T-Rex with sunglasses. The T-Rex is the only body in side view,
+        # so the model needs more examples of it.
         obj = BY_ICON["t-rex"] if rng.random() < 0.5 else bodies[rng.integers(len(bodies))]
         fitting = [item for item in ACCESSORIES if _spot(obj, item) is not None and item.icon != obj.icon]
         return Subject(obj.icon, accessory=fitting[rng.integers(len(fitting))].icon)
@@ -154,14 +157,14 @@ def _spot(obj: ObjectClass, accessory: Accessory) -> tuple[float, float, float] 
 
 @dataclass(frozen=True, slots=True)
 class PlacedObject:
-    """One object of a scene with its square on the canvas, in cells."""
+    """One object of a scene, and its square on the canvas in cells."""
 
     subject: Subject
     box: Box
 
 
 def background_params(scene: Scene) -> BackgroundParams:
-    """Return the parameters of a scene's background, each clamped to [-1, 1]."""
+    """Return the parameters of a scene's background: half of its last free factors, clamped to [-1, 1]."""
     bounded = [max(-1.0, min(1.0, number / 2)) for number in scene.free_factors]
     return BackgroundParams(*bounded[4:8])
 
@@ -172,7 +175,7 @@ def cell_grid(scene: Scene) -> tuple[int, int]:
 
 
 def place_objects(scene: Scene) -> list[PlacedObject]:
-    """Return a scene's objects with their squares, in drawing order: the front object last."""
+    """Return a scene's objects with their squares, in drawing order, the front object last."""
     across, down, second = scene.free_factors[:3]
     rows, columns = cell_grid(scene)
     objects = [subject for subject in scene.subjects for _ in range(subject.count)]
@@ -192,15 +195,15 @@ def draw(scene: Scene, art: Art) -> FloatImage:
     image = draw_background(scene.background, scene.width, scene.height, background_params(scene))
     rows, columns = cell_grid(scene)
     cell_x, cell_y = scene.width / columns, scene.height / rows
-    for one in place_objects(scene):
-        side = round(one.box.cells * min(cell_x, cell_y))
-        x = round((one.box.column + one.box.cells / 2) * cell_x - side / 2)
-        y = round((one.box.row + one.box.cells / 2) * cell_y - side / 2)
+    for placed in place_objects(scene):
+        side = round(placed.box.cells * min(cell_x, cell_y))
+        x = round((placed.box.column + placed.box.cells / 2) * cell_x - side / 2)
+        y = round((placed.box.row + placed.box.cells / 2) * cell_y - side / 2)
         if has_ground(scene.background):
             _shadow(image, x + side / 2, y + 0.97 * side, 0.42 * side)
-        paste(image, art.sprite(one.subject.icon, side, one.subject.variant), x, y)
-        if one.subject.accessory is not None:
-            _paste_accessory(image, art, one.subject.icon, one.subject.accessory, x, y, side)
+        paste(image, art.sprite(placed.subject.icon, side, placed.subject.variant), x, y)
+        if placed.subject.accessory is not None:
+            _paste_accessory(image, art, placed.subject.icon, placed.subject.accessory, x, y, side)
     return image
 
 
@@ -213,13 +216,19 @@ def _paste_accessory(image: FloatImage, art: Art, icon: str, accessory_icon: str
     accessory = BY_ACCESSORY[accessory_icon]
     spot = _spot(BY_ICON[icon], accessory)
     assert spot is not None
-    own = round(spot[2] * side)
-    left, top = x + spot[0] * side - accessory.grip[0] * own, y + spot[1] * side - accessory.grip[1] * own
-    paste(image, art.sprite(accessory.icon, own), round(left), round(top))
+    accessory_px = round(spot[2] * side)
+    left, top = (
+        x + spot[0] * side - accessory.grip[0] * accessory_px,
+        y + spot[1] * side - accessory.grip[1] * accessory_px,
+    )
+    paste(image, art.sprite(accessory.icon, accessory_px), round(left), round(top))
 
 
 def paste(image: FloatImage, sprite: FloatImage, left: int, top: int) -> None:
-    """Draw a sprite over the image, in place, clipped at the image's edges."""
+    """Blend a sprite, RGBA with premultiplied alpha, over an image, in place. left, top: in pixels.
+
+    The part of the sprite outside the image is ignored.
+    """
     height, width, _ = image.shape
     px = len(sprite)
     rows = slice(max(0, top), max(0, min(height, top + px)))
@@ -229,11 +238,11 @@ def paste(image: FloatImage, sprite: FloatImage, left: int, top: int) -> None:
 
 
 def _shadow(image: FloatImage, x: float, y: float, radius: float) -> None:
-    """Darken a flat ellipse with a soft edge, in place; x, y, radius: in pixels."""
+    """Darken a flat ellipse with a soft edge, in place. x, y, radius: in pixels."""
     height, width, _ = image.shape
     rows = slice(max(0, int(y - 0.2 * radius)), min(height, int(y + 0.2 * radius) + 1))
     columns = slice(max(0, int(x - radius)), min(width, int(x + radius) + 1))
     dy = (np.arange(rows.start, rows.stop, dtype=np.float32)[:, None] - y) / (0.2 * radius)
     dx = (np.arange(columns.start, columns.stop, dtype=np.float32)[None] - x) / radius
-    dark = ((1 - np.sqrt(dx * dx + dy * dy)) * 3).clip(0, 1) * np.float32(0.22)
-    image[rows, columns] *= 1 - dark[..., None]
+    shade = ((1 - np.sqrt(dx * dx + dy * dy)) * 3).clip(0, 1) * np.float32(0.22)
+    image[rows, columns] *= 1 - shade[..., None]

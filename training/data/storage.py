@@ -6,7 +6,7 @@ import torch
 
 
 def write_atomically(state: object, path: Path) -> None:
-    """Write a state for `torch.load`; an interrupted write leaves the old file."""
+    """Write a state that `torch.load` can read. If the write is interrupted, the previous file remains."""
     draft = path.with_suffix(".tmp")
     torch.save(state, draft)
     draft.replace(path)

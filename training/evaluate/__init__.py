@@ -1,1 +1,1 @@
-"""Evaluation of `sketch`: a benchmark of prompts, and an evaluator that detects what an image shows."""
+"""Evaluation of `sketch`: a benchmark of prompts, and an evaluator that detects the content of an image."""

@@ -1,11 +1,11 @@
-"""The benchmark: prompts by category, after GenEval (Ghosh et al. 2023, 2310.11513), and the verdict on an image.
+"""The benchmark: prompts by category, after GenEval (Ghosh et al. 2023, 2310.11513), and the check of an image.
 
-Prompts are made from templates that no caption uses. Most of the words that only the templates have are not in the
-model's vocabulary, and its tokenizer drops them; what reaches the encoders may equal a caption. So the templates mainly
-measure that unknown words do no harm. How well free wordings are understood is measured by `prompts.txt`, whose prompts
-were written by hand before there was a model.
+Most prompts are generated from templates that no caption uses. Most words that only the templates have are not in the
+model's vocabulary, and its tokenizer drops them, so the encoders' input can equal that of a caption. The templates
+therefore mainly measure that unknown words do not change the image. The prompts in `prompts.txt` measure free wordings;
+they were written by hand before the first model was trained.
 
-The verdict is on what `evaluator` detects in the image.
+An image is right if the objects and the background that `evaluator` detects in it match the prompt.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -25,12 +25,12 @@ from training.data.objects import BY_ICON, OBJECTS, ObjectClass, article, plural
 from training.data.scenes import Relation, Subject
 from training.evaluate.evaluator import DetectedObject, Detections
 
-#: Given a prompt and a seed, returns a square image: uint8 (H, W, 3).
+#: A function that returns a square image, uint8 (H, W, 3), for a prompt and a seed.
 Generate = Callable[[str, int], NDArray[np.uint8]]
 
-#: Prompts per category, except those written by hand.
+#: Number of prompts per category of generated prompts.
 PER_CATEGORY = 102
-#: Categories of which the overall score is the mean.
+#: Categories whose mean is the overall score.
 CATEGORIES = ("single thing", "two things", "background", "counting", "position", "colour")
 #: Further categories: held-out combinations, seen combinations in the same wordings, and the prompts written by hand.
 HELD_OUT, SEEN, HAND_WRITTEN = "held-out combinations", "seen combinations", "by hand"
@@ -39,14 +39,14 @@ ALL_CATEGORIES = (*CATEGORIES, HELD_OUT, SEEN, HAND_WRITTEN)
 
 @dataclass(frozen=True, slots=True)
 class BenchmarkPrompt:
-    """A prompt, and what its image must show."""
+    """A prompt and the required content of its image."""
 
     category: str
     text: str
     background: str
     subjects: tuple[Subject, ...]
     relation: Relation | None = None
-    #: Whether the verdict depends on the background, and on the objects.
+    #: Whether the background, and whether the objects, must match for the image to be right.
     checks_background: bool = False
     checks_objects: bool = True
 
@@ -55,8 +55,9 @@ class BenchmarkPrompt:
 
 
 def is_right(prompt: BenchmarkPrompt, detections: Detections) -> bool:
-    """Whether an image shows what its prompt asks for: the background, the number of objects of each class, their
-    colour if the prompt names one, and their relation.
+    """Whether the detections match the prompt: the background, the number of objects of each class, colours, relation.
+
+    An object's colour is checked if the prompt names one.
     """
     if prompt.checks_background and detections.background != prompt.background:
         return False
@@ -69,9 +70,9 @@ def is_right(prompt: BenchmarkPrompt, detections: Detections) -> bool:
 
 
 def _matches(subject: Subject, detections: Detections) -> list[DetectedObject]:
-    """Return all detected objects of the subject's class; none if one of them has another colour than the subject."""
+    """Return the detected objects of the subject's class; an empty list if one has another colour than the subject."""
     same_class = [obj for obj in detections.objects if obj.icon == subject.icon]
-    # The usual colour may be detected as such or as the variant of that colour.
+    # The evaluator can detect the usual colour as None or as the variant of that colour.
     usual = BY_ICON[subject.icon].colour
     if subject.variant is not None and any((obj.variant or usual) != subject.variant for obj in same_class):
         return []
@@ -84,7 +85,7 @@ def _relation_holds(relation: str, first: DetectedObject, second: DetectedObject
         return across > abs(down)
     if relation == "above":
         return down > abs(across)
-    # "front": the first covers a lower part of the second. A larger distance means that it is below.
+    # "front": the first object is lower than the second and overlaps it. With a larger distance it is below the second.
     return -0.4 < down < 0 and abs(across) < 0.35
 
 
@@ -109,7 +110,7 @@ _NUMBERS = {2: "two", 3: "three", 4: "four"}
 
 @cache
 def benchmark_prompts() -> tuple[BenchmarkPrompt, ...]:
-    """Return the prompts of the benchmark, always the same: `PER_CATEGORY` per category, and those written by hand."""
+    """Return the fixed prompts of the benchmark: `PER_CATEGORY` per category, and those written by hand."""
     rng = np.random.default_rng(2026)
     makers: dict[str, Callable[[Generator], BenchmarkPrompt]] = {
         "single thing": _single_prompt,
@@ -131,7 +132,7 @@ def benchmark_prompts() -> tuple[BenchmarkPrompt, ...]:
 def _distinct(
     maker: Callable[[Generator], BenchmarkPrompt], rng: Generator, *, held_out: bool, count: int = PER_CATEGORY
 ) -> list[BenchmarkPrompt]:
-    """Return `count` prompts with different texts, either all or none of a held-out combination."""
+    """Return `count` prompts with different texts. If `held_out`, all have a held-out combination, otherwise none."""
     chosen: dict[str, BenchmarkPrompt] = {}
     while len(chosen) < count:
         prompt = maker(rng)
@@ -156,7 +157,7 @@ def _object_class(rng: Generator, choices: Sequence[ObjectClass] = OBJECTS) -> O
 
 
 def _background(rng: Generator) -> tuple[str, str]:
-    """Return a background and the phrase for it: scenic or plain, with equal probability."""
+    """Return a random background and its phrase; scenic and plain backgrounds have equal probability."""
     is_scenic = rng.random() < 0.5
     name = _pick(rng, [name for name in BACKGROUNDS if (name in SCENIC) == is_scenic])
     return name, background_words(name)[0]
@@ -207,7 +208,7 @@ def _recoloured_subject(rng: Generator) -> Subject:
 
 
 def _colour_prompt(rng: Generator) -> BenchmarkPrompt:
-    """Return a prompt for one recoloured object or for two, with equal probability."""
+    """Return a prompt with one or two recoloured objects, with equal probability."""
     if rng.random() < 0.5:
         return _one_colour_prompt(rng)
     one, other, (background, ground) = _recoloured_subject(rng), _recoloured_subject(rng), _background(rng)
@@ -242,25 +243,25 @@ def score(
 ) -> dict[str, float]:
     """Generate every prompt with every seed and return the share of right images by category, in [0, 1].
 
-    Categories without a prompt are left out.
+    The result has only categories with at least one prompt.
     """
-    rights: dict[str, list[bool]] = {}
+    outcomes: dict[str, list[bool]] = {}
     for prompt in prompts:
-        rights.setdefault(prompt.category, []).extend(
+        outcomes.setdefault(prompt.category, []).extend(
             is_right(prompt, detect(generate(prompt.text, seed))) for seed in seeds
         )
-    return {category: float(np.mean(rights[category])) for category in ALL_CATEGORIES if category in rights}
+    return {category: float(np.mean(outcomes[category])) for category in ALL_CATEGORIES if category in outcomes}
 
 
 def overall(shares: dict[str, float]) -> float:
-    """Return the mean of `CATEGORIES`."""
+    """Return the mean share of `CATEGORIES`."""
     return float(np.mean([shares[category] for category in CATEGORIES]))
 
 
 def seed_difference(generate: Generate, prompts: Sequence[BenchmarkPrompt], seeds: Sequence[int]) -> float:
-    """Return the mean absolute difference, in levels of 255, between images of one prompt with different seeds."""
-    gaps = []
+    """Return the mean absolute difference between images of one prompt with different seeds, in levels (0 to 255)."""
+    differences = []
     for prompt in prompts:
         images = [generate(prompt.text, seed).astype(np.float32) for seed in seeds]
-        gaps += [float(np.abs(a - b).mean()) for i, a in enumerate(images) for b in images[:i]]
-    return float(np.mean(gaps))
+        differences += [float(np.abs(a - b).mean()) for i, a in enumerate(images) for b in images[:i]]
+    return float(np.mean(differences))

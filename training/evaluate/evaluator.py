@@ -1,8 +1,8 @@
-"""The evaluator of the benchmark: a detector of objects, their colours and the background.
+"""The evaluator of the benchmark: a network that detects objects, their colours, and the background.
 
-It is fitted independently of `sketch`, to drawn scenes only, which are degraded by blur, noise and changes of light so
-that it also works on slightly soft images. Objects are detected as centre points (Zhou et al. 2019, 1904.07850) on one
-map per class. `python -m training.fit.evaluator` fits it; `score` prints its own errors with every score.
+The evaluator is fitted independently of `sketch`, to drawn scenes with blur, noise and changes of light, so that it
+also works on slightly soft images. It detects objects as centre points (Zhou et al. 2019, 1904.07850), with one map per
+class. `python -m training.fit.evaluator` fits it. `score` prints the evaluator's own errors with every score.
 
 Dimension key: B batch, N object classes, V colour variants (including the usual colour), G backgrounds (including the
 open one), Y and X rows and columns of the maps.
@@ -24,7 +24,7 @@ from training.data.art import COLOUR_VARIANTS
 from training.data.backgrounds import BACKGROUNDS, OPEN
 from training.data.objects import OBJECTS
 
-#: Side in pixels of the network's input, and of the area of one cell of its maps, which is a cell of a square canvas.
+#: Side in pixels of the network's input, and of a cell of its maps. A map has as many cells as a square canvas.
 INPUT_PX, CELL_PX = 192, 16
 WIDTHS = (48, 96, 128)
 #: Least confidence of a detection, in [0, 1].
@@ -37,7 +37,7 @@ BACKGROUND_CLASSES = (*BACKGROUNDS, OPEN)
 
 @dataclass(frozen=True, slots=True)
 class DetectedObject:
-    """An object in an image."""
+    """An object that was detected in an image."""
 
     icon: str
     #: Colour variant; None: the usual colour.
@@ -49,7 +49,7 @@ class DetectedObject:
 
 @dataclass(frozen=True, slots=True)
 class Detections:
-    """What an image shows."""
+    """The detected background and objects of an image."""
 
     background: str
     objects: tuple[DetectedObject, ...]
@@ -58,7 +58,7 @@ class Detections:
 class Evaluator(nn.Module):
     """A small residual network that predicts maps of object centres and of colour variants, and the background.
 
-    The names of its modules are those of the tensors in `detector.safetensors`.
+    The attribute names are those of the tensors in `detector.safetensors`.
     """
 
     def __init__(self) -> None:
@@ -76,8 +76,9 @@ class Evaluator(nn.Module):
         nn.init.constant_(self.centres.bias, -5.0)  # type: ignore[arg-type]
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Images (B, 3, INPUT_PX, INPUT_PX) in [-1, 1] -> logits of centres (B, N, Y, X), of variants (B, V, Y, X) and
-        of the background (B, G).
+        """Return the logits of centres (B, N, Y, X), of variants (B, V, Y, X) and of the background (B, G).
+
+        pixels: (B, 3, INPUT_PX, INPUT_PX) in [-1, 1].
         """
         x = self.fine(self.stem(F.pixel_unshuffle(pixels, 4)))
         x = self.coarse(F.avg_pool2d(self.middle(F.avg_pool2d(x, 2)), 2))
@@ -88,12 +89,13 @@ class Evaluator(nn.Module):
 
     @torch.no_grad()
     def detect(self, image: NDArray[np.uint8]) -> Detections:
-        """Return what a square image, uint8 (H, W, 3), shows."""
+        """Detect the background and the objects of a square image, uint8 (H, W, 3)."""
         pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float() / 127.5 - 1
         pixels = F.interpolate(pixels, (INPUT_PX, INPUT_PX), mode="area")
         centres, variants, background = self(pixels)
         heat = centres.sigmoid()[0]
-        # Local maxima of the maps; of two objects in one place only the more confident one is kept.
+        # Detections are local maxima of the maps. Of two that are less than two cells apart, the more confident one
+        # counts.
         is_peak = (heat == F.max_pool2d(heat[None], 3, 1, 1)[0]) & (heat > THRESHOLD)
         candidates = sorted(((float(heat[tuple(at)]), *at.tolist()) for at in is_peak.nonzero()), reverse=True)
         objects: list[DetectedObject] = []
@@ -114,7 +116,7 @@ def weights_file() -> Path:
 
 
 def load_evaluator() -> Evaluator:
-    """Return the fitted evaluator, in float32."""
+    """Return the fitted evaluator, in float32, in evaluation mode."""
     evaluator = Evaluator()
     evaluator.load_state_dict({name: value.float() for name, value in load_file(weights_file()).items()})
     return evaluator.eval()

@@ -1,4 +1,4 @@
-"""Reconstruction error of an autoencoder."""
+"""The reconstruction error of an autoencoder."""
 
 import torch
 from torch import Tensor
@@ -11,7 +11,7 @@ from training.data.rendering import to_signed
 
 @torch.no_grad()
 def score_psnr(model: Autoencoder, pixels: Tensor) -> float:
-    """Return the mean PSNR in dB of encoded and decoded images. pixels: (N, 3, height, width), uint8."""
+    """Return the mean PSNR in dB of images that are encoded and decoded. pixels: (N, 3, height, width), uint8."""
     device = device_of(model)
     signed = [to_signed(one[None].to(device)) for one in pixels]
     errors = [F.mse_loss(model.decode(model.encode(one)).clamp(-1, 1), one) for one in signed]

@@ -1,6 +1,6 @@
-"""`python -m training.evaluate.score`: the built-in model's score on the benchmark, by category.
+"""`python -m training.evaluate.score`: print the built-in model's score on the benchmark, by category.
 
-The evaluator's own errors on drawn scenes are printed first, since a score means little without them.
+The evaluator's own errors on drawn scenes are printed first, since they limit the precision of a score.
 """
 
 import argparse
@@ -34,15 +34,15 @@ from training.evaluate.benchmark import (
 from training.evaluate.evaluator import INPUT_PX, Detections, load_evaluator
 from training.evaluate.psnr import score_psnr
 
-#: Drawn scenes on which the evaluator is measured.
+#: Number of drawn scenes on which the evaluator's errors are measured.
 TEST_SCENES = 1000
 #: PSNR in dB that the autoencoder should reach.
 PSNR_TARGET = 32.0
-#: Scenes, unseen by all fits, on which the autoencoder is measured; with 240 the result was 0.3 dB higher.
+#: Number of validation scenes on which the autoencoder's error is measured; with 240 the result was 0.3 dB higher.
 VALIDATION_SCENES = 1000
 #: Side in pixels of generated images and of drawn scenes.
 IMAGE_PX = 512
-#: Share of right images that each category should reach.
+#: The share of right images that each category should reach.
 TARGETS = {
     "single thing": 0.93,
     "two things": 0.85,
@@ -55,27 +55,30 @@ OVERALL_TARGET, HELD_OUT_GAP = 0.85, 0.05
 
 
 def evaluator_errors(detect: Callable[[NDArray[np.uint8]], Detections], art: Art, count: int) -> tuple[float, float]:
-    """Return the evaluator's false negatives and false positives, as shares of `count` drawn scenes each.
+    """Return the shares of false negatives and of false positives of the evaluator on `count` drawn scenes.
 
-    A false negative is a scene that is judged not to show its own description; a false positive is one that is judged
-    to show an altered description.
+    A false negative is a scene whose detections do not match its own description. A false positive is a scene whose
+    detections match an altered description.
     """
-    refused = passed = 0
+    false_negatives = false_positives = 0
     for seed in range(EVALUATOR_TEST_FROM, EVALUATOR_TEST_FROM + count):
         scene = compose(seed, IMAGE_PX, IMAGE_PX, allow_held_out=True)
         detections = detect(draw_pixels(scene, art))
-        refused += not is_right(prompt_for(scene), detections)
-        passed += is_right(prompt_for(altered(scene, seed)), detections)
-    return refused / count, passed / count
+        false_negatives += not is_right(prompt_for(scene), detections)
+        false_positives += is_right(prompt_for(altered(scene, seed)), detections)
+    return false_negatives / count, false_positives / count
 
 
 def prompt_for(scene: Scene) -> BenchmarkPrompt:
-    """Return a prompt that asks for all that a scene shows."""
+    """Return a prompt whose required content is the complete content of a scene."""
     return BenchmarkPrompt("true", "", scene.background, scene.subjects, scene.relation, checks_background=True)
 
 
 def altered(scene: Scene, seed: int) -> Scene:
-    """Return the scene of a seed with another background, or with other subjects, at least one of another class."""
+    """Return a scene with another background, or with other subjects of which at least one has another class.
+
+    seed: determines the change.
+    """
     while True:
         seed += TEST_SCENES
         other = compose(seed, IMAGE_PX, IMAGE_PX, allow_held_out=True)
@@ -86,7 +89,7 @@ def altered(scene: Scene, seed: int) -> Scene:
 
 
 def autoencoder_psnr(autoencoder: Autoencoder, art: Art, count: int = VALIDATION_SCENES) -> float:
-    """Return the mean PSNR in dB of `count` scenes, unseen by all fits, that are encoded and decoded."""
+    """Return the mean PSNR in dB of `count` encoded and decoded validation scenes, which no fit uses."""
     scenes = (compose(seed, *SQUARE) for seed in range(VALIDATION_FROM, VALIDATION_FROM + count))
     images = (torch.from_numpy(draw_pixels(scene, art)).permute(2, 0, 1)[None] for scene in scenes)
     return sum(score_psnr(autoencoder, image) for image in images) / count
@@ -105,20 +108,22 @@ def print_table(shares: dict[str, float], counts: dict[str, int]) -> None:
 
 
 def main() -> None:
-    """Print the scores of a model folder."""
+    """Print the errors of the evaluator and the scores of a model folder."""
     parser = argparse.ArgumentParser(prog="python -m training.evaluate.score", description=__doc__)
     parser.add_argument("--model", type=Path, default=sketch_folder(), help="model folder")
     parser.add_argument("--art", type=Path, default=Path("build/art"), help="folder of the art package")
     parser.add_argument("--steps", type=int, nargs="+", default=[4])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3])
     parser.add_argument("--every", type=int, default=1, help="use only every N-th prompt")
-    parser.add_argument("--test-scenes", type=int, default=TEST_SCENES, help="scenes to measure the evaluator on")
+    parser.add_argument(
+        "--test-scenes", type=int, default=TEST_SCENES, help="number of scenes for the evaluator's errors"
+    )
     options = parser.parse_args()
     detect, art, files = load_evaluator().detect, Art(options.art), open_model(options.model)
-    refused, passed = evaluator_errors(detect, art, options.test_scenes)
-    sizes = f"{IMAGE_PX}x{IMAGE_PX}, seen at {INPUT_PX}x{INPUT_PX}"
+    false_negatives, false_positives = evaluator_errors(detect, art, options.test_scenes)
+    sizes = f"{IMAGE_PX}x{IMAGE_PX}, resized to {INPUT_PX}x{INPUT_PX}"
     print(f"evaluator on {options.test_scenes} drawn scenes of {sizes}:")
-    print(f"  false negatives {refused:.1%}, false positives {passed:.1%}")
+    print(f"  false negatives {false_negatives:.1%}, false positives {false_positives:.1%}")
     psnr = autoencoder_psnr(files.load(precision=Precision.FP32).networks.autoencoder, art)
     print(f"autoencoder: {psnr:.2f} dB on {VALIDATION_SCENES} validation scenes, target {PSNR_TARGET:.0f} dB")
     pipeline = Pipeline(files.load(), "cpu")
@@ -129,8 +134,8 @@ def main() -> None:
         shares = score(generate, detect, prompts, options.seeds)
         print_table(shares, _counts(prompts, options.seeds))
         if len(options.seeds) > 1:
-            apart = seed_difference(generate, prompts[::10], options.seeds)
-            print(f"images of one prompt with two seeds differ by {apart:.1f} of 255 levels in the mean")
+            difference = seed_difference(generate, prompts[::10], options.seeds)
+            print(f"images of one prompt with two seeds differ by {difference:.1f} of 255 levels on average")
 
 
 def _generator(pipeline: Pipeline, steps: int) -> Callable[[str, int], NDArray[np.uint8]]:

@@ -1,1 +1,1 @@
-"""The fits of `sketch` and of the evaluator, and the loop, optimizers and snapshots that they share."""
+"""The fits of `sketch` and of the evaluator, and their common loop, optimizers and snapshots."""

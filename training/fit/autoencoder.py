@@ -1,15 +1,15 @@
 """Fit of the autoencoder of `sketch`, and then of its decoder alone.
 
-The autoencoder is fitted to crops of scenes at first, aligned to the canvas's cells as objects are; then to whole
-scenes of every canvas, so that the group norms have the statistics of whole images. The loss is L1 on pixels and on
-differences of neighbouring pixels (which keeps edges), and a small penalty on large latents. Noise is added to the
-latents before decoding, which makes the decoder robust to small errors of the flow. At the end the standard deviation
-of each latent channel is folded into the adjacent convolutions, so that the latents have unit variance and the model's
+The autoencoder is fitted first to crops of scenes, aligned to the canvas's cells like objects, and then to whole scenes
+of every canvas, so that the group norms have the statistics of whole images. The loss is L1 on pixels and on
+differences of neighbouring pixels, which preserves edges, plus a small penalty on large latents. Noise is added to the
+latents before decoding, so that the decoder is robust to small errors of the flow. At the end the standard deviation of
+each latent channel is folded into the adjacent convolutions. The latents then have unit variance, and the model's
 configuration needs no measured constants.
 
-The decoder is fitted further, to whole scenes, with the logarithm of each image's squared error, as in PSNR: so a
-crowded scene, whose error is ten times that of a plain one, has no more weight. The encoder is unchanged, so a flow
-that was fitted to its latents stays valid.
+The decoder is then fitted to whole scenes with the logarithm of each image's squared error, as in PSNR. So a crowded
+scene, whose error is ten times that of a plain one, has no larger weight. The encoder does not change, so a flow that
+was fitted to its latents remains valid.
 """
 
 from pathlib import Path
@@ -27,31 +27,31 @@ from training.fit.optimizers import flatten_kernels, make_optimizers, restore_ke
 
 #: Side of a crop in pixels: five cells.
 CROP = 5 * SKETCH.token_px
-#: Crops in a step, or whole scenes, with about as many pixels.
+#: Number of crops in a step, or of whole scenes, which have about as many pixels.
 CROPS, SCENES = 10, 2
-#: Progress from which on whole scenes are used.
+#: Progress, 0 to 1, from which on whole scenes are used.
 WHOLE_FROM = 0.8
 MUON_RATE, RATE = 0.03, 3e-3
-#: Largest standard deviation of the noise on latents, whose own is about 1.7 at this stage.
+#: Largest standard deviation of the noise on latents. At this stage the latents have a standard deviation of about 1.7.
 MAX_NOISE = 0.16
 LATENT_PENALTY = 1e-3
-#: For the decoder's fit: factor of the learning rates, largest deviation of the noise on latents of unit variance, and
-#: weight of the logarithm of `image_loss`, which keeps edges.
+#: For the decoder's fit: factor of the learning rates, largest standard deviation of the noise on latents of unit
+#: variance, and weight of the logarithm of `image_loss`, which preserves edges.
 DECODER_RATES, DECODER_NOISE, EDGES_WEIGHT = 0.25, 0.06, 0.5
-#: Added to the squared error before the logarithm: about the error of rounding to levels.
+#: Constant that is added to the squared error before the logarithm; about the error of rounding to 8 bits.
 LEAST_ERROR = 1e-6
-#: Validation scenes for the progress of a fit; `evaluate.score` measures the error on more.
+#: Number of validation scenes for the progress of a fit; `evaluate.score` measures the error on more scenes.
 PSNR_SCENES = 24
-#: Scenes on which the deviation of the latents is measured.
-SPREAD_SCENES = 256
+#: Number of scenes from which the standard deviations of the latents are measured.
+DEVIATION_SCENES = 256
 
 
 def fit_autoencoder(
     folder: Path, renderer: SceneRenderer, minutes: float, scenes: int, device: torch.device
 ) -> Autoencoder:
-    """Fit for `minutes` (over all runs), with checkpoints in `folder`; return the fitted autoencoder, on `device`.
+    """Fit a new autoencoder for `minutes`, summed over all runs, and return it, on `device`.
 
-    scenes: number of scenes to draw for it.
+    folder: of the checkpoints. scenes: number of scenes to draw as training data.
     """
     torch.manual_seed(0)
     model = Autoencoder(SKETCH.autoencoder).to(device)
@@ -69,17 +69,16 @@ def fit_autoencoder(
             print(f"autoencoder {fit.progress:6.1%} step {step} loss {loss.item():.4f}{psnr}", flush=True)
     restore_kernels(model)
     print(f"autoencoder done: {score_psnr(model, validation):.2f} dB on validation scenes", flush=True)
-    fold_spread(model, renderer.render(range(SPREAD_SCENES)))
+    fold_deviations(model, renderer.render(range(DEVIATION_SCENES)))
     return model
 
 
 def fit_decoder(
     folder: Path, autoencoder: Autoencoder, renderer: SceneRenderer, minutes: float, scenes: int, device: torch.device
 ) -> None:
-    """Fit the decoder of a fitted autoencoder further, in place, for `minutes` (over all runs), with checkpoints in
-    `folder`; the encoder is unchanged.
+    """Fit the decoder of an autoencoder further, in place, for `minutes`, summed over all runs. The encoder is fixed.
 
-    scenes: number of scenes to draw for it.
+    folder: of the checkpoints. scenes: number of scenes to draw as training data.
     """
     decoder = autoencoder.decoder
     matrices = flatten_kernels(decoder, (decoder.conv_in, decoder.conv_out))
@@ -135,30 +134,35 @@ def _decoder_loss(autoencoder: Autoencoder, pixels: Tensor) -> Tensor:
 
 
 def decoder_loss(error: Tensor) -> Tensor:
-    """Return the mean over images of the logarithm of the mean squared error, plus `EDGES_WEIGHT` times the logarithm
-    of `image_loss`. error: (B, 3, Y, X).
+    """Return the mean over images of log(mean squared error), plus `EDGES_WEIGHT` times log(`image_loss`): a scalar.
+
+    error: (B, 3, Y, X), the difference of decoded and original images.
     """
     squares = error.square().mean(dim=(1, 2, 3))
     return (squares + LEAST_ERROR).log().mean() + EDGES_WEIGHT * image_loss(error).log()
 
 
 def image_loss(error: Tensor) -> Tensor:
-    """Return the mean absolute error plus those of horizontal and of vertical differences. error: (B, 3, Y, X)."""
+    """Return the mean absolute error of pixels, plus those of horizontal and of vertical differences: a scalar.
+
+    error: (B, 3, Y, X), the difference of decoded and original images.
+    """
     edges = (error[..., 1:] - error[..., :-1]).abs().mean() + (error[..., 1:, :] - error[..., :-1, :]).abs().mean()
     return error.abs().mean() + edges
 
 
 @torch.no_grad()
-def fold_spread(model: Autoencoder, pixels: Tensor) -> None:
-    """Divide each latent channel by its standard deviation in the encoder and multiply by it in the decoder.
+def fold_deviations(model: Autoencoder, pixels: Tensor) -> None:
+    """Divide each latent channel by its standard deviation in the encoder, and multiply by it in the decoder, in place.
 
-    pixels: of whole scenes, uint8 (N, 3, Y, X).
+    The weights of the adjacent convolutions change. pixels: whole scenes, from which the deviations are measured, uint8
+    (N, 3, Y, X).
     """
     device = device_of(model)
     z = torch.cat([model.encode(to_signed(part.to(device))) for part in pixels.split(16)])
-    spread = z.std(dim=(0, 2, 3))
+    deviation = z.std(dim=(0, 2, 3))
     channels = model.config.z_channels
-    model.encoder.conv_out.weight[:channels] /= spread[:, None, None, None]
+    model.encoder.conv_out.weight[:channels] /= deviation[:, None, None, None]
     assert model.encoder.conv_out.bias is not None
-    model.encoder.conv_out.bias[:channels] /= spread
-    model.decoder.conv_in.weight *= spread[None, :, None, None]
+    model.encoder.conv_out.bias[:channels] /= deviation
+    model.decoder.conv_in.weight *= deviation[None, :, None, None]

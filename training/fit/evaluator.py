@@ -23,18 +23,19 @@ _CLASSES = {obj.icon: i for i, obj in enumerate(OBJECTS)}
 
 @dataclass(frozen=True, slots=True)
 class LabelledScenes:
-    """Scenes with the output that the evaluator should have."""
+    """Scenes with the target outputs of the evaluator."""
 
     #: (number of scenes, 3, INPUT_PX, INPUT_PX), uint8.
     pixels: Tensor
-    #: A row (scene, object class, variant, row, column of the map) for each object: (number of objects, 5), int64.
+    #: For each object: scene, object class, variant, row and column of its centre in the map:
+    #: (number of objects, 5), int64.
     centres: Tensor
     #: Indices of the backgrounds: (number of scenes,), int64.
     backgrounds: Tensor
 
 
 def labelled_scenes(seeds: range, art: Art) -> LabelledScenes:
-    """Draw scenes for the evaluator, including held-out combinations."""
+    """Draw the scenes of a range of seeds for the evaluator, including held-out combinations."""
     scenes = [compose(seed, INPUT_PX, INPUT_PX, allow_held_out=True) for seed in seeds]
     pixels = torch.empty(len(scenes), 3, INPUT_PX, INPUT_PX, dtype=torch.uint8)
     for target, scene in zip(pixels, scenes, strict=True):
@@ -59,8 +60,9 @@ def _centres(scene: Scene) -> list[tuple[int, int, int, int]]:
 
 
 def degrade(pixels: Tensor) -> Tensor:
-    """Return images (B, 3, INPUT_PX, INPUT_PX) in [-1, 1] with the defects of generated ones: blur, noise, and changes
-    of light, of random strength.
+    """Return images with the defects of generated images: blur, noise and changes of light, of random strength.
+
+    pixels: (B, 3, INPUT_PX, INPUT_PX) in [-1, 1]. Returns the same shape.
     """
     if torch.rand(()) < 0.6:
         scale = float(torch.empty(()).uniform_(0.25, 0.9))
@@ -73,7 +75,7 @@ def degrade(pixels: Tensor) -> Tensor:
 
 
 def evaluator_loss(evaluator: Evaluator, pixels: Tensor, centres: Tensor, backgrounds: Tensor) -> Tensor:
-    """Return the loss, a scalar: focal loss of the centres, cross-entropy of the variants and of the backgrounds.
+    """Return the focal loss of the centres plus the cross-entropies of the variants and of the backgrounds: a scalar.
 
     pixels: (B, 3, INPUT_PX, INPUT_PX) in [-1, 1]. centres, backgrounds: as in `LabelledScenes`.
     """
@@ -82,12 +84,12 @@ def evaluator_loss(evaluator: Evaluator, pixels: Tensor, centres: Tensor, backgr
     image, obj, variant, row, column = centres.unbind(1)
     target = torch.zeros_like(heat)
     target[image, obj, row, column] = 1.0
-    # A detection next to a centre counts little as an error.
-    near = F.max_pool2d(target, 3, 1, 1) - target
-    chance = heat.sigmoid()
-    missed = target * (1 - chance) ** 2 * F.logsigmoid(heat)
-    invented = (1 - target) * (1 - 0.9 * near) * chance**2 * F.logsigmoid(-heat)
-    focal = -(missed + invented).sum() / len(centres)
+    # A detection next to a centre has a tenth of the weight of other false detections.
+    neighbours = F.max_pool2d(target, 3, 1, 1) - target
+    probability = heat.sigmoid()
+    false_negatives = target * (1 - probability) ** 2 * F.logsigmoid(heat)
+    false_positives = (1 - target) * (1 - 0.9 * neighbours) * probability**2 * F.logsigmoid(-heat)
+    focal = -(false_negatives + false_positives).sum() / len(centres)
     return (
         focal
         + F.cross_entropy(variants[image, :, row, column], variant)
@@ -96,9 +98,9 @@ def evaluator_loss(evaluator: Evaluator, pixels: Tensor, centres: Tensor, backgr
 
 
 def fit_evaluator(folder: Path, art: Art, minutes: float, scenes: int) -> Evaluator:
-    """Fit for `minutes` (over all runs), with checkpoints in `folder`; return the fitted evaluator.
+    """Fit a new evaluator for `minutes`, summed over all runs, and return it. folder: of the checkpoints.
 
-    scenes: number of scenes to draw for it.
+    scenes: number of scenes to draw as training data.
     """
     torch.manual_seed(5)
     evaluator = Evaluator()
@@ -127,7 +129,7 @@ def main() -> None:
     parser.add_argument("--art", type=Path, default=Path("build/art"), help="folder of the art package")
     parser.add_argument("--out", type=Path, default=weights_file(), help="file to write")
     parser.add_argument("--minutes", type=float, default=35)
-    parser.add_argument("--scenes", type=int, default=30000, help="scenes to fit it to")
+    parser.add_argument("--scenes", type=int, default=30000, help="number of scenes in the training data")
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
     evaluator = fit_evaluator(options.work, Art(options.art), options.minutes, options.scenes)

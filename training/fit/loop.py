@@ -1,6 +1,7 @@
-"""The fitting loop: a schedule by time, gradient clipping, and checkpoints from which a later run resumes.
+"""The fitting loop: a learning rate schedule by time, gradient clipping, and checkpoints for resuming.
 
-The length of a fit is given in minutes, not steps; its progress is the share of them that was used in all runs.
+The length of a fit is given in minutes, not in steps. The progress of a fit is the share of the minutes that all its
+runs have used.
 """
 
 import time
@@ -15,13 +16,13 @@ from torch import Tensor, nn
 from training.data.storage import write_atomically
 from training.fit.optimizers import Optimizers
 
-#: Most seconds that a step counts for: the time of a suspended machine, or of compilation, is not time of the fit.
+#: Most seconds of a step that count as time of the fit. A longer step includes compilation or a suspended machine.
 LONGEST_STEP_S = 10.0
 #: Seconds between checkpoints.
 CHECKPOINT_S = 60.0
 #: Seconds between snapshots.
 SNAPSHOT_S = 900.0
-#: Steps of the warm-up, in which the learning rates rise linearly.
+#: Number of steps in which the learning rates rise linearly.
 WARM_STEPS = 100
 #: Progress from which on the learning rates fall linearly to 0.
 DECAY_FROM = 0.3
@@ -29,9 +30,9 @@ DECAY_FROM = 0.3
 
 @dataclass
 class Fit:
-    """The state of a fit: networks, the optimizers of all their parameters, steps and time.
+    """The state of a fit: networks, the optimizers of their parameters, number of steps, and time.
 
-    A new instance resumes from its checkpoint if there is one.
+    A new instance resumes from its checkpoint file if it exists.
     """
 
     checkpoint: Path
@@ -40,10 +41,10 @@ class Fit:
     minutes: float
     #: Seed of torch's random numbers in the steps.
     seed: int
-    #: Monotonic seconds.
+    #: Returns monotonic seconds.
     clock: Callable[[], float] = time.monotonic
     step: int = 0
-    #: Seconds of completed steps in all runs.
+    #: Seconds of the completed steps of all runs.
     elapsed_s: float = 0.0
 
     _base_rates: list[list[float]] = field(init=False)
@@ -51,26 +52,26 @@ class Fit:
     _snapshot_at: float = field(init=False)
 
     def __post_init__(self) -> None:
-        # Read before resuming, which overwrites them with the checkpoint's: the rates of this run apply.
+        # The base rates of this run apply. They are read before resuming, which replaces those in the optimizers.
         self._base_rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in self.optimizers]
         self._saved_at = self._snapshot_at = self.clock()
         self._resume()
 
     @property
     def progress(self) -> float:
-        """Share of the minutes that was used, 0 to 1."""
+        """The share of the minutes that all runs have used, 0 to 1."""
         return min(1.0, self.elapsed_s / (60 * self.minutes)) if self.minutes else 1.0
 
     @property
     def rate_factor(self) -> float:
-        """Factor by which all learning rates are multiplied at present, 0 to 1."""
+        """The current factor of all learning rates, 0 to 1."""
         warm = min(1.0, (self.step + 1) / WARM_STEPS)
         return warm * min(1.0, (1.0 - self.progress) / (1.0 - DECAY_FROM))
 
     def steps(self) -> Iterator[int]:
-        """Yield the numbers of steps until the minutes are used up, and save checkpoints.
+        """Yield the number of each step until the minutes are used, and save checkpoints.
 
-        Torch is seeded for each step, so a step draws the same random numbers whether or not the fit was interrupted.
+        Torch is seeded before each step, so the random numbers of a step do not depend on interruptions of the fit.
         """
         while self.progress < 1.0:
             started = self.clock()
@@ -83,7 +84,7 @@ class Fit:
         self.save()
 
     def descend(self, loss: Tensor) -> None:
-        """Take an optimizer step on a loss, with the norm of its gradient clipped to 1."""
+        """Run the backward pass of a loss and an optimizer step, with the norm of the gradient clipped to 1."""
         for optimizer, rates in zip(self.optimizers, self._base_rates, strict=True):
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
                 group["lr"] = self.rate_factor * rate
@@ -95,7 +96,7 @@ class Fit:
             optimizer.step()
 
     def is_snapshot_due(self) -> bool:
-        """Whether `SNAPSHOT_S` have passed since the last time this was true."""
+        """Whether `SNAPSHOT_S` seconds have passed since the start or since the last call that returned True."""
         due = self.clock() - self._snapshot_at > SNAPSHOT_S
         if due:
             self._snapshot_at = self.clock()

@@ -1,6 +1,6 @@
-"""Snapshots of the flow during its fit: a contact sheet, and the score on a part of the benchmark.
+"""Snapshots of the flow during its fit: a contact sheet of images, and the score on a part of the benchmark.
 
-A snapshot exports the networks as a model folder and generates with the engine, so it shows what would be shipped.
+A snapshot exports the networks to a model folder and generates with the engine's pipeline, as the shipped model would.
 """
 
 from collections.abc import Callable
@@ -18,7 +18,7 @@ from allaprima.weights.open import open_model
 from training.evaluate.benchmark import benchmark_prompts, score
 from training.evaluate.evaluator import Detections
 
-#: Every 15th prompt is used; number of images on the sheet and in a row of it.
+#: Step between the prompts that are used; number of images on the sheet and in a row.
 EVERY, SHEET_IMAGES, COLUMNS = 15, 48, 8
 #: Side in pixels of generated images, and of an image on the sheet.
 IMAGE_PX, THUMBNAIL_PX = 512, 192
@@ -31,9 +31,10 @@ def take_snapshot(
     step: int,
     device: torch.device,
 ) -> None:
-    """Export the model into `folder`, print its score on a part of the benchmark and write a contact sheet there.
+    """Export the model, print its score on a part of the benchmark, and write a contact sheet.
 
-    export: writes the model to a folder. detect: the evaluator's. device: of the generation.
+    export: writes the model to a folder. detect: `Evaluator.detect`. folder: where the model and the sheet are written.
+    step: number of the step, for the file name. device: the device that generates.
     """
     model = folder / "snapshot"
     export(model)
@@ -54,7 +55,7 @@ def take_snapshot(
 
 
 def contact_sheet(images: list[NDArray[np.uint8]]) -> Image.Image:
-    """Return an image of all images, scaled down, in rows."""
+    """Return one image with all images, scaled down, in rows of `COLUMNS`."""
     rows = -(-len(images) // COLUMNS)
     whole = Image.new("RGB", (COLUMNS * THUMBNAIL_PX, rows * THUMBNAIL_PX))
     for i, image in enumerate(images):

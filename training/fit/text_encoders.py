@@ -1,14 +1,14 @@
 """Pretraining of the text encoders of `sketch`, on captions alone, before the fit of the flow.
 
 FLUX uses a T5 and a CLIP that were trained on large corpora. The encoders of `sketch` are too small for that, but they
-can learn the meaning of captions in a few minutes: from the output of each encoder a small probe must answer questions
-about the scene, and predict the latents of its objects by one matrix (the appearance target). The flow that is fitted
-next then need not learn words and appearances at once: from an object's encoding its latents can be read linearly.
-CLIP, whose output is a single vector, is asked about the first object only.
+learn the meaning of captions in a few minutes. A small probe on the output of each encoder classifies questions about
+the scene, and one matrix in it predicts the latents of the scene's objects (the appearance targets). An object's
+latents are then a linear function of its encoding, so the flow, which is fitted next, need not learn words and
+appearances at once. The output of CLIP is a single vector, so its probe predicts the first object only.
 
 Which of two objects is left of the other depends on word order alone, and a T5 with random position biases does not
 learn word order within the budget. So the biases of two heads are initialised to attend to the left and to the right
-(`init_directional_heads`), and for each token the subject that it describes must be predicted.
+(`init_directional_heads`), and a third loss makes each token predict the subject that it describes.
 
 Dimension key: B batch, T tokens, W width, Q questions, S subjects, P values of an appearance target.
 """
@@ -34,9 +34,9 @@ from training.fit.optimizers import Optimizers
 
 BATCH = 128
 RATE = 2e-3
-#: Weight of the loss of the subject tags, one for each token.
+#: Weight of the loss of the subject tags. A tag is the number of the subject that a token describes.
 TAGGING_WEIGHT = 10.0
-#: Reduction, in logits, of a directional head's attention: in the other direction, and per bucket of distance.
+#: Penalties on the logits of a directional head: for keys in the other direction, and per bucket of distance.
 BACKWARD_PENALTY, DISTANCE_PENALTY = 4.0, 0.3
 _BACKGROUNDS = (*BACKGROUNDS, OPEN)
 _ICONS = (None, *(obj.icon for obj in OBJECTS))
@@ -47,20 +47,23 @@ _RELATIONS = (None, *RELATIONS)
 #: Number of classes of each question about the scene, and of each about one subject.
 SCENE_CLASSES = (len(_BACKGROUNDS), len(_RELATIONS))
 SUBJECT_CLASSES = (len(_ICONS), MAX_OBJECTS, len(_VARIANTS), len(_SIZES), len(_ACCESSORIES))
-#: Sides in cells at which an object is drawn for its appearance target, and the number of values of the target.
+#: Sides in cells of the two drawings of an object in its appearance target, and the number of values of the target.
 APPEARANCE_CELLS = (USUAL, BIG)
 APPEARANCE_VALUES = sum(cells**2 for cells in APPEARANCE_CELLS) * SKETCH.transformer.in_channels
-#: Weight of the loss of the appearance targets; at first it is about as large as that of 20 questions.
+#: Weight of the loss of the appearance targets. At the start the weighted loss is about as large as that of 20
+#: questions.
 APPEARANCE_WEIGHT = 20.0
 
 
 def init_directional_heads(t5: T5Encoder) -> None:
-    """Initialise the position biases of a new T5 so that its first head attends to the left and its second to the
-    right, more to near tokens than to far ones; the other heads are unchanged.
+    """Change the position biases of a new T5 so that its first head attends to the left and its second to the right.
+
+    Both attend more to near tokens than to far ones. The biases of the other heads do not change.
     """
     table = t5.get_submodule("encoder.block.0.layer.0.SelfAttention.relative_attention_bias")
     assert isinstance(table, nn.Embedding)
-    # (buckets, heads). The first half of the buckets are the keys at and to the left of a token, by distance.
+    # The table is (buckets, heads). The first half of the buckets is for keys at and to the left of a token, by
+    # distance.
     left, right = table.weight.detach().chunk(2)
     distance = DISTANCE_PENALTY * torch.arange(len(left))
     for ahead, behind, head in ((left, right, 0), (right, left, 1)):
@@ -72,7 +75,7 @@ def init_directional_heads(t5: T5Encoder) -> None:
 class CaptionProbe(nn.Module):
     """Classifies each question, and predicts the appearance of each subject, from attention-pooled encoder tokens.
 
-    The names of its modules are those of the tensors in a work folder's `reading.ckpt`.
+    The attribute names are part of the format of `reading.ckpt`.
     """
 
     def __init__(self, width: int, classes: tuple[int, ...], subjects: int) -> None:
@@ -83,7 +86,7 @@ class CaptionProbe(nn.Module):
         self.draw = nn.Linear(width, APPEARANCE_VALUES)
 
     def forward(self, tokens: Tensor) -> tuple[list[Tensor], Tensor]:
-        """(B, T, W) -> logits of Q questions, (B, classes) each, and appearances (B, S, P)."""
+        """Encoder tokens (B, T, W) -> logits of Q questions, (B, classes) each, and appearances (B, S, P)."""
         weights = self.attention(tokens).softmax(dim=1)  # (B, T, Q + S)
         pooled = weights.transpose(1, 2) @ tokens  # (B, Q + S, W)
         count = len(self.answer)
@@ -91,21 +94,21 @@ class CaptionProbe(nn.Module):
 
 
 class AppearanceTargets:
-    """Targets for the appearance of subjects: the difference of an object's latents to those of a grey background."""
+    """Computes the appearance targets of subjects: an object's latents on grey minus those of the grey background."""
 
     def __init__(self, art: Art, autoencoder: Autoencoder) -> None:
         self._art, self._autoencoder = art, autoencoder
         self._device = device_of(autoencoder)
 
     def targets(self, scenes: list[Scene]) -> Tensor:
-        """Return the targets of each scene's subjects, zeros for subjects that it lacks: (B, S, P), float32."""
+        """Return the targets of each scene's subjects, zero for missing subjects: (B, S, P), float32."""
         targets = torch.zeros(len(scenes), MAX_OBJECTS, APPEARANCE_VALUES, device=self._device)
         for i, scene in enumerate(scenes):
             for j, subject in enumerate(scene.subjects):
                 targets[i, j] = self._target(subject.icon, subject.variant)
         return targets
 
-    @cache  # noqa: B019 - lives as long as the fit
+    @cache  # noqa: B019 - the cache is needed until the fit ends
     def _target(self, icon: str, variant: str | None) -> Tensor:
         parts = []
         for cells in APPEARANCE_CELLS:
@@ -117,9 +120,9 @@ class AppearanceTargets:
 
 
 def scene_labels(scene: Scene) -> tuple[int, ...]:
-    """Return the classes of the questions about a scene, then of those about each of `MAX_OBJECTS` subjects.
+    """Return the classes of the questions about a scene, then those about each of `MAX_OBJECTS` subjects.
 
-    The classes of a subject that the scene lacks are 0.
+    For missing subjects the classes are 0.
     """
     labels = [_BACKGROUNDS.index(scene.background), _RELATIONS.index(scene.relation)]
     for i in range(MAX_OBJECTS):
@@ -146,9 +149,9 @@ def pretrain_text_encoders(
     minutes: float,
     scenes: int,
 ) -> None:
-    """Fit both encoders in place for `minutes` (over all runs), with checkpoints in `folder`.
+    """Fit both encoders in place for `minutes`, summed over all runs. folder: of the checkpoints.
 
-    scenes: number of scenes whose captions are used; each use has a new caption.
+    scenes: number of scenes in the training data; each use of a scene has a new caption.
     """
     torch.manual_seed(4)
     device = device_of(t5)
@@ -190,26 +193,29 @@ def pretrain_text_encoders(
 
 
 def _cross_entropy(logits: list[Tensor], labels: Tensor) -> Tensor:
-    """Return the summed cross-entropy of the first len(logits) questions. labels: (B, all questions)."""
+    """Return the sum of the cross-entropies of the first len(logits) questions. labels: (B, all questions)."""
     answered = labels[:, : len(logits)].unbind(1)
     return torch.stack([F.cross_entropy(*pair) for pair in zip(logits, answered, strict=True)]).sum()
 
 
 def _appearance_error(predicted: Tensor, targets: Tensor) -> Tensor:
-    """Return the squared error relative to the targets' own size: 1 for a prediction of zeros.
+    """Return the mean squared error divided by the mean square of the targets, which is 1 for a prediction of zeros.
 
-    predicted: (B, the first subjects, P). targets: (B, all subjects, P).
+    predicted: (B, number of predicted subjects, P). targets: (B, S, P).
     """
     targets = targets[:, : predicted.shape[1]]
     return (predicted - targets).square().mean() / targets.square().mean()
 
 
 def _accuracy(logits: list[Tensor], labels: Tensor) -> float:
-    """Return the share of captions of which every question is answered correctly."""
+    """Return the share of captions for which all questions are classified correctly."""
     predicted = torch.stack([one.argmax(1) for one in logits], dim=1)
     return (predicted == labels[:, : len(logits)]).all(1).float().mean().item()
 
 
 def _tagging_accuracy(logits: Tensor, tags: Tensor) -> float:
-    """Return the share of tokens of subjects that are tagged correctly. logits: (B * T, 1 + S); tags: (B * T,)."""
+    """Return the share of the tokens with a subject that are tagged correctly.
+
+    logits: (B * T, 1 + S); tags: (B * T,).
+    """
     return (logits.argmax(1) == tags)[tags > 0].float().mean().item()

@@ -6,7 +6,7 @@ import pytest
 
 pytest.importorskip("resvg_py", reason="drawing scenes needs resvg-py: install the `train` extra")
 
-from programs import need
+from tests.programs import need
 from training.data.art import TARBALL, Art
 from training.fit import loop
 

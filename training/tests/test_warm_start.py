@@ -11,7 +11,7 @@ from allaprima.flux import SKETCH, Autoencoder
 from allaprima.weights.builtin import save_model
 from allaprima.weights.networks import Networks
 from allaprima.weights.tokenizers import word_tokenizer
-from training.__main__ import AUTOENCODER, export, keep_autoencoder, take_autoencoder, warm_start
+from training.__main__ import AUTOENCODER, copy_autoencoder, export, save_autoencoder, warm_start
 from training.data.captions import vocabulary
 from training.fit.flow import SPARSE_UNTIL, FlowNetworks, flow_optimizers
 from training.fit.loop import Fit
@@ -39,10 +39,10 @@ def test_fitted_autoencoder_is_copied_once(tmp_path):
     torch.manual_seed(0)
     for name in ("first", "second"):
         (tmp_path / name).mkdir()
-        keep_autoencoder(Autoencoder(SKETCH.autoencoder), tmp_path / name)
+        save_autoencoder(Autoencoder(SKETCH.autoencoder), tmp_path / name)
 
     for name in ("first", "second"):
-        take_autoencoder(tmp_path, tmp_path / name / AUTOENCODER)
+        copy_autoencoder(tmp_path, tmp_path / name / AUTOENCODER)
 
     taken, first = (load_file(folder / AUTOENCODER) for folder in (tmp_path, tmp_path / "first"))
     assert taken.keys() == first.keys()
@@ -54,8 +54,8 @@ def test_invalid_autoencoder_file_is_rejected(tmp_path):
     (tmp_path / "torn.safetensors").write_bytes(b"torn")
 
     for name in ("other", "torn"):
-        with pytest.raises(ValueError, match=f"{name}.safetensors holds no autoencoder"):
-            take_autoencoder(tmp_path, tmp_path / f"{name}.safetensors")
+        with pytest.raises(ValueError, match=f"{name}.safetensors is not an autoencoder"):
+            copy_autoencoder(tmp_path, tmp_path / f"{name}.safetensors")
 
     assert not (tmp_path / AUTOENCODER).exists()
 

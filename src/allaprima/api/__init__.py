@@ -1,1 +1,1 @@
-"""HTTP, asynchronous, never a tensor: the dialects of the API over the use cases."""
+"""The HTTP API: asynchronous routes, and the dialects that read requests and write responses."""

@@ -1,4 +1,4 @@
-"""The application: routes, middleware, errors."""
+"""The ASGI application: routes, middleware and error handlers."""
 
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
@@ -15,12 +15,13 @@ from allaprima.service.app import Service
 from allaprima.settings import ServerSettings
 
 DESCRIPTION = (
-    "Text to image, compatible with the hosted flux/schnell endpoint. Send the key as `Authorization: Bearer`."
+    "Text-to-image API, compatible with the hosted flux/schnell endpoint. Authenticate with the header "
+    "`Authorization: Bearer <key>`."
 )
 
 
 def create_app(settings: ServerSettings, service: Service) -> FastAPI:
-    """Return the application over a running service."""
+    """Return the application that serves a running service."""
     app = FastAPI(
         title="allaprima",
         version=__version__,

@@ -1,6 +1,6 @@
-"""Dependencies of the routes: the service, the settings, the caller's key.
+"""Dependencies of the routes: the service, the settings and the caller's API key.
 
-They are coroutines, short as they are: FastAPI runs plain functions in threads.
+All are coroutines, because FastAPI runs plain functions in a thread pool.
 """
 
 import re
@@ -18,27 +18,27 @@ _CREDENTIAL = re.compile(r"(?P<scheme>bearer|key)\s+(?P<credential>\S+)\s*", re.
 
 
 async def get_service(request: Request) -> Service:
-    """The running service."""
+    """Return the running service."""
     service: Service = request.app.state.service
     return service
 
 
 async def get_settings(request: Request) -> ServerSettings:
-    """The settings of the HTTP side."""
+    """Return the settings of the HTTP server."""
     settings: ServerSettings = request.app.state.settings
     return settings
 
 
-#: Documents that a key is needed, and how; `get_key` reads the header itself.
-_BEARER = HTTPBearer(auto_error=False, description="A key of this server.")
+#: Describes the authentication in the OpenAPI document. `get_key` itself reads the header.
+_BEARER = HTTPBearer(auto_error=False, description="An API key of this server.")
 
 
 async def get_key(
     request: Request, service: Annotated[Service, Depends(get_service)], _documented: Annotated[Any, Security(_BEARER)]
 ) -> ApiKey:
-    """The caller's key, from `Authorization: Bearer k`, `Key k` or `Key id:k` (the id is the client's own).
+    """Return the caller's key, sent in `Authorization` as `Bearer k`, `Key k` or `Key id:k` (the id is ignored).
 
-    Raises `Unauthorized`.
+    Raises `Unauthorized` for a missing or invalid key.
     """
     found = _CREDENTIAL.fullmatch(request.headers.get("authorization", ""))
     if found is None:
@@ -50,21 +50,21 @@ async def get_key(
 
 
 async def get_management_key(key: Annotated[ApiKey, Depends(get_key)]) -> ApiKey:
-    """The caller's key, a management key. Raises `ManagementOnly` for an ordinary one."""
+    """Return the caller's key if it is a management key. Raises `ManagementOnly` for an ordinary key."""
     if not key.is_management:
         raise ManagementOnly
     return key
 
 
 async def get_ordinary_key(key: Annotated[ApiKey, Depends(get_key)]) -> ApiKey:
-    """The caller's key, an ordinary one. Raises `OrdinaryOnly` for a management key."""
+    """Return the caller's key if it is an ordinary key. Raises `OrdinaryOnly` for a management key."""
     if key.is_management:
         raise OrdinaryOnly
     return key
 
 
 async def get_image_key(key: Annotated[ApiKey, Depends(get_key)]) -> ApiKey:
-    """The caller's key, with the scope `model:image`. Raises `ScopeMissing`, also for a management key."""
+    """Return the caller's key if it has the scope `model:image`. Raises `ScopeMissing`, also for a management key."""
     key.require_image_scope()
     return key
 

@@ -1,4 +1,4 @@
-"""Errors to HTTP: the only table of statuses. The exchange's dialect writes the body."""
+"""Maps errors to HTTP responses: the table of statuses, the headers, and bodies in the dialect of the exchange."""
 
 import logging
 import math
@@ -23,7 +23,7 @@ from allaprima.api.http.request_id import request_id_of
 
 logger = logging.getLogger(__name__)
 
-#: Error class to status. A class that is not named has its nearest ancestor's.
+#: HTTP status by error class. A class that is missing has the status of its nearest ancestor.
 STATUS: dict[type[errors.Error], int] = {
     errors.Error: 500,
     errors.InvalidRequest: 400,
@@ -44,7 +44,7 @@ STATUS: dict[type[errors.Error], int] = {
 
 
 def rate_headers(limit: int, remaining: int, reset_s: float) -> dict[str, str]:
-    """Return a rate limit as OpenAI's clients read it; seconds are written as in `1.5s`."""
+    """Return the headers of a rate limit in OpenAI's form, with the seconds until its reset such as `1.500s`."""
     return {
         "x-ratelimit-limit-requests": str(limit),
         "x-ratelimit-remaining-requests": str(remaining),
@@ -52,14 +52,14 @@ def rate_headers(limit: int, remaining: int, reset_s: float) -> dict[str, str]:
     }
 
 
-#: Headers of an error class, found like its status.
+#: Headers by error class, found in the same way as the status.
 HEADERS: dict[type[errors.Error], Callable[[Any], dict[str, str]]] = {
     errors.Error: lambda _: {},
     errors.Unauthorized: lambda _: {"www-authenticate": "Bearer"},
     errors.RateLimited: lambda error: rate_headers(error.limit, 0, error.retry_after_s),
 }
 
-#: The platform's messages for what the framework refuses.
+#: The platform's messages for errors that the web framework raises, by status.
 FRAMEWORK_MESSAGES = {
     404: "Not Found: there is nothing at this path",
     405: "Method Not Allowed",
@@ -69,24 +69,24 @@ FRAMEWORK_MESSAGES = {
 }
 
 _DESCRIPTIONS = {
-    400: "Invalid request; the message names every field at fault.",
-    401: "Missing or invalid API key.",
-    403: "The key may not do this; or no credits, or the key's spend limit is reached.",
-    404: "There is no such thing, or it belongs to another account.",
-    408: "The body did not arrive in time.",
-    409: "Not possible in the present state; or an equal request is in flight, see Retry-After.",
+    400: "The request is invalid; the message names every invalid field.",
+    401: "The API key is missing or invalid.",
+    403: "The key lacks permission or has reached its spend limit, or the account has no credits.",
+    404: "The resource does not exist, or it belongs to another account.",
+    408: "The body was not received in time.",
+    409: "The current state forbids it, or a request with this Idempotency-Key is in progress; see Retry-After.",
     413: "The body is too large.",
     415: "The body is not application/json.",
     422: "The Idempotency-Key was used for another request.",
     429: "The queue is full, or the key's rate limit is reached; see Retry-After.",
     500: "The job failed.",
     503: "The server is stopping; see Retry-After.",
-    504: "The wait timed out, and the job goes on; or the job missed its start deadline.",
+    504: "The wait timed out and the job continues, or the job missed its start deadline.",
 }
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Return how the OpenAPI document shows the errors of a route."""
+    """Return the error responses of a route for the OpenAPI document, by status."""
     return {status: {"model": ErrorBody, "description": _DESCRIPTIONS[status]} for status in statuses}
 
 
@@ -96,23 +96,23 @@ def status_of(error: errors.Error) -> int:
 
 
 def headers_of(error: errors.Error) -> dict[str, str]:
-    """Return the headers of an error, which are the same in all dialects."""
+    """Return the response headers of an error."""
     headers = next(HEADERS[kind] for kind in type(error).__mro__ if kind in HEADERS)(error)
     if error.retry_after_s is not None:
         headers["retry-after"] = str(max(1, math.ceil(error.retry_after_s)))
         headers["retry-after-ms"] = str(max(1, math.ceil(error.retry_after_s * 1000)))
     if error.retryable is not None:
-        # Clients repeat 409 and 504 by default, and the images would be generated twice.
+        # OpenAI's clients retry 409 and 504 by default, which would generate the images twice.
         headers["x-should-retry"] = str(error.retryable).lower()
     return headers
 
 
 def set_dialect(request: Request, dialect: Dialect) -> None:
-    """Let errors of an exchange be written in a dialect; by default it is the platform's."""
+    """Set the dialect of an exchange's errors; the default is the platform's dialect."""
     request.scope["allaprima.dialect"] = dialect
 
 
-def _answer(request: Request, status: int, message: str, code: str, headers: dict[str, str], **more: Any) -> Response:
+def _response(request: Request, status: int, message: str, code: str, headers: dict[str, str], **more: Any) -> Response:
     dialect: Dialect = request.scope.get("allaprima.dialect", AIML)
     report = ErrorReport(
         status=status,
@@ -127,8 +127,8 @@ def _answer(request: Request, status: int, message: str, code: str, headers: dic
 
 
 async def _known_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, errors.Error)  # it is registered for these
-    return _answer(
+    assert isinstance(error, errors.Error)  # the handler is registered for this class
+    return _response(
         request,
         status_of(error),
         error.message,
@@ -140,15 +140,15 @@ async def _known_error(request: Request, error: Exception) -> Response:
 
 
 async def _validation_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, RequestValidationError)  # it is registered for these
+    assert isinstance(error, RequestValidationError)  # the handler is registered for this class
     return await _known_error(request, errors.InvalidRequest(*problems_of(request, error.errors())))
 
 
 async def _framework_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)  # it is registered for these
+    assert isinstance(error, HTTPException)  # the handler is registered for this class
     status = error.status_code
     if status == 405 and request.method == "OPTIONS":
-        # The framework answers only a browser's preflight requests.
+        # The CORS middleware answers preflight requests only.
         return Response(status_code=204, headers={"allow": ", ".join([*_methods_of(request), "OPTIONS"])})
     message = FRAMEWORK_MESSAGES.get(status, str(error.detail))
     if status in (408, 413, 415) and error.detail:
@@ -157,11 +157,11 @@ async def _framework_error(request: Request, error: Exception) -> Response:
     headers = dict(error.headers or {})
     if status == 405:
         headers["allow"] = ", ".join(_methods_of(request))
-    return _answer(request, status, message, code, headers)
+    return _response(request, status, message, code, headers)
 
 
 def _methods_of(request: Request) -> list[str]:
-    """Return the methods of a path; the framework names only those of the first route."""
+    """Return the methods of a path, of which the web framework lists only those of the first route."""
     routes = request.app.router.routes
     found = []
     for method in ("DELETE", "GET", "HEAD", "PATCH", "POST", "PUT"):
@@ -172,10 +172,10 @@ def _methods_of(request: Request) -> list[str]:
 
 
 class ServerErrorMiddleware:
-    """Answers unexpected errors.
+    """Sends the response to an unexpected error.
 
-    The framework's own handler is outside of all other middleware, so its answer has neither the exchange's id nor the
-    headers that let a page of another origin read it.
+    The web framework's own handler runs outside of all other middleware, so its response would have neither the request
+    id nor the CORS headers.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -193,19 +193,19 @@ class ServerErrorMiddleware:
         try:
             await self._app(scope, receive, send_noting)
         except ClientDisconnect:
-            # The client left in the middle of its request: there is no connection to answer on.
-            logger.debug("a client disconnected")
+            # The client closed the connection while it sent the request, so it can receive no response.
+            logger.debug("a client disconnected during its request")
         except Exception as exc:
             if has_started or scope["type"] != "http":
                 raise
             request = Request(scope)
             logger.exception("unexpected error at %s", request.url.path, exc_info=exc)
-            response = _answer(request, 500, "Internal server error", "internal_error", {})
+            response = _response(request, 500, "Internal server error", "internal_error", {})
             await response(scope, receive, send)
 
 
 def add_error_handlers(app: FastAPI) -> None:
-    """Let every error of the application be answered in a dialect. To be called before other middleware is added."""
+    """Install the error handlers. The caller must add other middleware afterwards."""
     app.add_exception_handler(errors.Error, _known_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(HTTPException, _framework_error)

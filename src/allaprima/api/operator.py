@@ -1,8 +1,9 @@
-"""The operator's API: accounts and keys of one data folder, for the command line alone.
+"""The operator's API: manages the accounts and keys of one data folder. Only the command line uses it.
 
-A running server offers it on a Unix socket that its owner alone can connect to, which is the whole authentication; only
-one process may write to the database. Without a server the command line serves it to itself. Names travel in bodies,
-never in paths, so that every name works. It is plain Starlette: FastAPI takes longer to import than a command to run.
+Only one process may write to the database, so a running server offers this API on a Unix socket. File permissions are
+its only authentication: only the owner of the socket can connect. Without a server, the command line runs the API in
+its own process. Names are sent in bodies instead of paths, so that every name works. The application uses Starlette
+alone, because importing FastAPI takes longer than running a command.
 """
 
 import json
@@ -20,16 +21,16 @@ from allaprima.domain.accounts import Account, ApiKey, KeySpec
 from allaprima.domain.billing import to_credits
 from allaprima.domain.fields import problems_in, refusal, text
 from allaprima.errors import Error, FieldProblem, InvalidRequest
-from allaprima.service.app import OperatorService
+from allaprima.service.operator import OperatorService
 
 #: Longest name of an account or a key, in characters.
 MAX_NAME = 200
-#: Most US dollars that one payment adds or takes.
+#: Largest amount of one payment or withdrawal, in US dollars.
 MAX_PAYMENT_USD = 1_000_000
 
 
 def _reference(value: Any) -> str:
-    """Accept any text that the database can hold, so that one that names nothing is refused as not found."""
+    """Return any text that the database can store, so that an unknown name is an error of the type `NotFound`."""
     name = text(value)
     if not name:
         raise refusal("must not be empty")
@@ -43,7 +44,7 @@ def _name(value: Any) -> str:
     if len(name) > MAX_NAME:
         raise refusal(f"must have at most {MAX_NAME} characters; it has {len(name)}")
     if not name.isprintable() or not name.strip():
-        raise refusal("must have visible characters, and no control characters")
+        raise refusal("must contain a visible character and no control characters")
     return name
 
 
@@ -71,7 +72,7 @@ class NewKey(_Body):
     """Settings of a new key."""
 
     name: Name | None = None
-    #: Id or name; None: the first account.
+    #: Id or name of the account; None: the first account.
     account: Reference | None = None
     is_management: bool = False
 
@@ -90,19 +91,19 @@ class NewAccount(_Body):
 
 
 class Payment(_Body):
-    """An amount to pay into an account."""
+    """A payment into an account, or a withdrawal."""
 
-    #: Id or name.
+    #: Id or name of the account.
     account: Reference
-    #: A decimal number in a string, so that no digit is lost. Below zero: to take out.
+    #: US dollars as a decimal number in a string, so that no digit is lost; negative for a withdrawal.
     usd: Annotated[Decimal, BeforeValidator(_usd)]
     note: Name | None = None
 
 
 def create_operator_app(operator: OperatorService) -> Starlette:
-    """Return the application of an open data folder.
+    """Return the application that serves an open data folder.
 
-    Every `Error` is answered as `{"code", "message"}` of its class; a body that is not valid is an `InvalidRequest`.
+    The body of an error is `{"code", "message"}`; an invalid request body is an `InvalidRequest`.
     """
     routes = [*_key_routes(operator), *_account_routes(operator)]
     return Starlette(routes=routes, exception_handlers={Error: _answer_error})
@@ -173,7 +174,7 @@ def _shown_key(record: ApiKey) -> dict[str, Any]:
 
 
 def _shown_account(account: Account) -> dict[str, Any]:
-    """Return an account as plain values; money in credits."""
+    """Return an account as JSON values; amounts are in credits."""
     return {
         "id": account.id,
         "name": account.name,
@@ -184,8 +185,8 @@ def _shown_account(account: Account) -> dict[str, Any]:
 
 
 async def _answer_error(_request: Request, error: Exception) -> JSONResponse:
-    # The table of statuses is in a module that imports FastAPI.
+    # Imported here because this module imports FastAPI.
     from allaprima.api.errors import status_of
 
-    assert isinstance(error, Error)  # it is registered for these
+    assert isinstance(error, Error)  # the handler is registered for this class
     return JSONResponse({"code": error.code, "message": error.message}, status_of(error))

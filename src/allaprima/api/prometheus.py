@@ -1,4 +1,4 @@
-"""`GET /metrics`: the counters, for Prometheus; for this machine alone, or for who has the operator's token."""
+"""`GET /metrics` for Prometheus: available to this machine only, or to clients with the metrics token."""
 
 import hmac
 import ipaddress
@@ -13,16 +13,16 @@ from allaprima.errors import Forbidden
 from allaprima.metrics import CONTENT_TYPE, Metrics
 from allaprima.settings import ServerSettings
 
-#: One line an exchange, with the route's pattern and no word of what was asked.
+#: The access log: one line per exchange, with the route's pattern but no part of the request.
 access = logging.getLogger("allaprima.access")
 router = APIRouter()
 
 
 @router.get("/metrics", include_in_schema=False)
 async def metrics(request: Request, service: ServiceDep, settings: SettingsDep) -> Response:
-    """Return everything that is counted. Raises `Forbidden` for a stranger."""
+    """Return all metrics. Raises `Forbidden` for another machine, or for a wrong token if one is set."""
     if not _may_read(request, settings):
-        raise Forbidden("Counters are for this machine alone, or for a scraper with the server's metrics token")
+        raise Forbidden("Metrics are available to the server's own machine only, or with its metrics token")
     return Response(service.metrics.text((await service.job_records.load()).queued), media_type=CONTENT_TYPE)
 
 
@@ -30,7 +30,7 @@ def _may_read(request: Request, settings: ServerSettings) -> bool:
     if settings.metrics_token is not None:
         given = request.headers.get("authorization", "").partition(" ")[2].strip()
         return hmac.compare_digest(given.encode(), settings.metrics_token.encode())
-    # A proxy on this machine makes strangers look like neighbours.
+    # Behind a proxy on this machine, every client has a local address.
     is_proxied = any(name in request.headers for name in ("x-forwarded-for", "forwarded", "via"))
     try:
         is_local = request.client is not None and ipaddress.ip_address(request.client.host).is_loopback
@@ -40,7 +40,7 @@ def _may_read(request: Request, settings: ServerSettings) -> bool:
 
 
 class AccessLogMiddleware:
-    """Counts answers by the route's pattern, so that no id becomes a label."""
+    """Logs and counts responses by the route's pattern, so that no id becomes a label of a metric."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self._app = app

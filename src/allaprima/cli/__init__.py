@@ -1,1 +1,1 @@
-"""The command line: parse, call, print. Each command imports what is heavy inside its function."""
+"""The command line. Each command imports heavy modules inside its function, so that `--help` is fast."""

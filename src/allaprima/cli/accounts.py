@@ -7,17 +7,17 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from allaprima.cli.errors import console, reported_errors
 from allaprima.cli.options import DataDir, store_settings
-from allaprima.cli.refusals import console, refusals
 from allaprima.domain.billing import to_usd
 
-app = typer.Typer(no_args_is_help=True, help="Create, list and credit accounts, also while a server runs.")
+app = typer.Typer(no_args_is_help=True, help="Create, list and credit accounts, even while a server runs.")
 
 
 @app.command("create")
 def create(name: Annotated[str, typer.Argument(help="Name of the account.")], data_dir: DataDir = None) -> None:
-    """Create an account; its id is printed on stdout. `allaprima keys create --account` gives it keys."""
-    with refusals():
+    """Create an account and print its id. Create its keys with `allaprima keys create --account`."""
+    with reported_errors():
         from allaprima.cli.operator_client import ask_operator
 
         created = ask_operator(store_settings(data_dir), lambda operator: operator.create_account(name))
@@ -27,7 +27,7 @@ def create(name: Annotated[str, typer.Argument(help="Name of the account.")], da
 @app.command("list")
 def list_all(data_dir: DataDir = None) -> None:
     """List all accounts with their balance, oldest first."""
-    with refusals():
+    with reported_errors():
         from allaprima.cli.operator_client import ask_operator
 
         accounts = ask_operator(store_settings(data_dir), lambda operator: operator.list_accounts())
@@ -42,13 +42,13 @@ def list_all(data_dir: DataDir = None) -> None:
 def credit(
     account: Annotated[str, typer.Argument(help="Id or name of the account.")],
     usd: Annotated[
-        str, typer.Argument(metavar="USD", help="US dollars to pay in, such as 25 or 0.5; below zero: to take out.")
+        str, typer.Argument(metavar="USD", help="US dollars to add, such as 25 or 0.5; negative to withdraw.")
     ],
     note: Annotated[str | None, typer.Option(help="Note in the ledger.")] = None,
     data_dir: DataDir = None,
 ) -> None:
-    """Pay into an account. Credits come in no other way."""
-    with refusals():
+    """Add US dollars to an account. This is the only way to add credits."""
+    with reported_errors():
         from allaprima.cli.operator_client import ask_operator
 
         credited = ask_operator(

@@ -1,4 +1,4 @@
-"""The checks of `allaprima doctor`: hardware, package and models of this machine."""
+"""The checks of `allaprima doctor`: this machine's hardware, the package and the models."""
 
 import os
 import platform
@@ -28,13 +28,13 @@ class Finding:
 
     name: str
     message: str
-    is_good: bool = True
-    #: Whether allaprima generates no images without it.
-    is_needed: bool = False
+    is_ok: bool = True
+    #: Whether allaprima can't generate images if the check fails.
+    is_required: bool = False
 
 
-def examine(weights_dir: Path) -> list[Finding]:
-    """Check the machine, the package and the pulled models."""
+def run_checks(weights_dir: Path) -> list[Finding]:
+    """Check the machine, the package and the downloaded models. weights_dir: folder of downloaded models."""
     return [
         _processor(),
         _memory(),
@@ -62,13 +62,13 @@ def _total_memory() -> int:
 def _memory() -> Finding:
     total = _total_memory()
     return Finding(
-        "memory", f"{total / GIB:.1f} GiB; the built-in model needs about 1 GiB", total > GIB, is_needed=True
+        "memory", f"{total / GIB:.1f} GiB; the built-in model needs about 1 GiB", total > GIB, is_required=True
     )
 
 
 def _disk() -> Finding:
     free = shutil.disk_usage(Path.cwd()).free
-    return Finding("disk", f"{free / GIB:.1f} GiB free here; an image takes about 1 MB", free > GIB)
+    return Finding("disk", f"{free / GIB:.1f} GiB free in the current folder; an image takes about 1 MB", free > GIB)
 
 
 def _torch() -> Finding:
@@ -79,44 +79,44 @@ def _kernels() -> Finding:
     message = {
         IsaLevel.AMX: "compiled, for AMX and AVX-512 VNNI and BF16",
         IsaLevel.AVX512: "compiled, for AVX-512 VNNI and BF16",
-        IsaLevel.AVX2: "compiled, for AVX2: the int8 matrix product; torch does the rest",
-        IsaLevel.TORCH: "none for this CPU; torch generates images several times slower",
+        IsaLevel.AVX2: "compiled, for AVX2: int8 matrix products only; torch computes the rest",
+        IsaLevel.TORCH: "none for this CPU; torch alone is several times slower",
     }[library.level()]
     if not library.is_built():
-        message = "not built: they need x86-64 and GCC 10 or later; torch generates images several times slower"
-    return Finding("CPU kernels", message, is_good=library.level() > IsaLevel.TORCH)
+        message = "not built: they require x86-64 and GCC 10 or later; torch alone is several times slower"
+    return Finding("CPU kernels", message, is_ok=library.level() > IsaLevel.TORCH)
 
 
 def _gpu() -> Finding:
     if torch.cuda.is_available():
-        return Finding("GPU", f"{torch.cuda.get_device_name()}; use it with ALLAPRIMA_ENGINE__DEVICE=cuda")
-    return Finding("GPU", "none that torch can use; images are generated on the CPU")
+        return Finding("GPU", f"{torch.cuda.get_device_name()}; enable it with ALLAPRIMA_ENGINE__DEVICE=cuda")
+    return Finding("GPU", "torch finds none; images are generated on the CPU")
 
 
 def _sketch() -> Finding:
     try:
         revision = open_model(sketch_folder()).load().revision
     except WeightsError as exc:
-        return Finding(SKETCH_ID, exc.message, is_good=False, is_needed=True)
-    return Finding(SKETCH_ID, f"the built-in model is complete, revision {revision}", is_needed=True)
+        return Finding(SKETCH_ID, exc.message, is_ok=False, is_required=True)
+    return Finding(SKETCH_ID, f"the built-in model is complete, revision {revision}", is_required=True)
 
 
 def _safety() -> Finding:
     try:
         SafetyChecker.load()
     except WeightsError as exc:
-        return Finding("safety checker", exc.message, is_good=False, is_needed=True)
-    return Finding("safety checker", "OpenNSFW is complete", is_needed=True)
+        return Finding("safety checker", exc.message, is_ok=False, is_required=True)
+    return Finding("safety checker", "OpenNSFW is complete", is_required=True)
 
 
 def _schnell(weights_dir: Path) -> Finding:
     if pulled := pulled_folders(weights_dir, SCHNELL_ID):
-        return Finding(SCHNELL_ID, f"pulled into {pulled[0]}")
+        return Finding(SCHNELL_ID, f"downloaded to {pulled[0]}")
     return Finding(
         SCHNELL_ID,
-        f"{SKETCH_ID} is the fallback; fetch its files with `allaprima pull {SCHNELL_ID}`, or name files that you "
-        "have with --model",
-        is_good=False,
+        f"not downloaded, so {SKETCH_ID} is its fallback; download it with `allaprima pull {SCHNELL_ID}`, or select "
+        "existing files with --model",
+        is_ok=False,
     )
 
 
@@ -124,14 +124,14 @@ def _packed_weights(weights_dir: Path) -> Finding:
     size = sum(file.stat().st_size for file in (weights_dir / "packed").rglob("*.safetensors"))
     return Finding(
         "packed weights",
-        f"{size / GIB:.1f} GiB in {weights_dir / 'packed'}; it may be removed while no server runs, and is created "
-        "again when a model needs it",
+        f"{size / GIB:.1f} GiB in {weights_dir / 'packed'}; you can delete this folder while no server runs, and it "
+        "is created again when a model needs it",
     )
 
 
 @dataclass(frozen=True, slots=True)
 class PrecisionRow:
-    """Memory that FLUX.1 [schnell] needs in one precision, in bytes, and whether it is available."""
+    """The memory that FLUX.1 [schnell] needs in one precision. weights, memory: bytes."""
 
     precision: Precision
     weights: int
@@ -141,15 +141,15 @@ class PrecisionRow:
 
 
 def precision_rows(device: str) -> list[PrecisionRow]:
-    """Return what every precision needs on a device, and whether it fits."""
-    is_here = device == "cpu" or torch.cuda.is_available()
-    free = available_bytes(device) if is_here else 0
+    """Return the memory that each precision needs on a device (cpu or cuda), and whether it is available."""
+    is_available = device == "cpu" or torch.cuda.is_available()
+    free = available_bytes(device) if is_available else 0
     rows = []
     for precision in Precision:
         memory = needed_bytes(SCHNELL, precision, device)
         fits = free is None or memory <= free
         message = "fits" if fits else f"needs {(memory - (free or 0)) / GIB:.1f} GiB more than is free"
         if not can_run(precision, device):
-            fits, message = False, "needs a GPU that multiplies float8"
+            fits, message = False, "requires a GPU with float8 matrix products"
         rows.append(PrecisionRow(precision, footprint(SCHNELL, precision).whole, memory, fits, message))
     return rows

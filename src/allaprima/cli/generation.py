@@ -1,17 +1,13 @@
-"""Generates images in this process and writes them to files."""
+"""Generates images in this process, and writes them to files."""
 
 import logging
-import secrets
-from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from allaprima.domain.fields import RANDOM_SEED_BOUND, problems_in
-from allaprima.domain.generation import GeneratedImage, GenerationRequest, ImageFormat
-from allaprima.domain.models import SKETCH_ID
+from allaprima.cli.generate_arguments import GenerateArguments
+from allaprima.domain.generation import GeneratedImage
 from allaprima.domain.progress import StepCallback, StepDone
 from allaprima.engine.build import build_generator
 from allaprima.engine.device import prepare_device
@@ -22,68 +18,14 @@ from allaprima.settings import EngineSettings
 from allaprima.weights.open import open_model
 from allaprima.weights.paths import default_folder, find_path
 
-SUFFIXES = {
-    ".png": ImageFormat.PNG,
-    ".jpg": ImageFormat.JPEG,
-    ".jpeg": ImageFormat.JPEG,
-    ".webp": ImageFormat.WEBP,
-}
-
-#: Longest text that is read as a size; Python reads no numbers of thousands of digits.
-MAX_SIZE_CHARACTERS = 40
-
-
-@dataclass(frozen=True, slots=True)
-class GenerateArguments:
-    """The arguments of `allaprima generate`: a request, and where its images are written."""
-
-    request: GenerationRequest
-    output: Path
-
-    @classmethod
-    def parse(
-        cls, prompt: str, *, output: Path, size: str, steps: int, seed: int | None, count: int
-    ) -> "GenerateArguments":
-        """Return the arguments of a command line. Raises `InvalidRequest` naming every option at fault."""
-        problems = []
-        image_format = SUFFIXES.get(output.suffix.lower())
-        if image_format is None:
-            problems.append(FieldProblem("--output", f"must end in {', '.join(SUFFIXES)}; it is {output.name}"))
-        width, _, height = size.lower().partition("x")
-        if not (width.isdecimal() and height.isdecimal() and len(size) <= MAX_SIZE_CHARACTERS):
-            problems.append(FieldProblem("--size", f"must look like 1024x768; it is {size[:MAX_SIZE_CHARACTERS]}"))
-            width, height = "1024", "768"
-        try:
-            request = GenerationRequest(
-                prompt=prompt,
-                seed=secrets.randbelow(RANDOM_SEED_BOUND) if seed is None else seed,
-                model=SKETCH_ID,
-                width=int(width),
-                height=int(height),
-                steps=steps,
-                count=count,
-                image_format=image_format or ImageFormat.PNG,
-            )
-        except ValidationError as exc:
-            raise InvalidRequest(*problems, *problems_in(exc)) from exc
-        if problems:
-            raise InvalidRequest(*problems)
-        return cls(request, output)
-
-    def path(self, index: int) -> Path:
-        """Return the file of an image: the output itself, or with the index in its name when there are several."""
-        if self.request.count == 1:
-            return self.output
-        return self.output.with_stem(f"{self.output.stem}-{index}")
-
 
 def generate_files(arguments: GenerateArguments, model: str, settings: EngineSettings, console: Console) -> list[Path]:
-    """Generate with a progress bar and write the files; return their paths.
+    """Generate images with a progress bar and write the files; return their paths.
 
     Raises `WeightsError` for a model that can't be used, `SettingsError` for a device that this machine lacks, and
     `InvalidRequest` for an output that can't be written.
     """
-    # Steps of loading that take minutes are logged at INFO.
+    # Loading a model can take minutes; its progress is logged at INFO.
     logging.basicConfig(format="%(message)s")
     logging.getLogger("allaprima.weights").setLevel(logging.INFO)
     prepare_device(settings)
@@ -112,5 +54,5 @@ def _write(image: GeneratedImage, path: Path, console: Console) -> Path:
     except OSError as exc:
         raise InvalidRequest(FieldProblem("--output", f"{path} can't be written: {exc.strerror}")) from exc
     if image.is_flagged:
-        console.print(f"note: {path} is black, since the safety checker withheld the image", markup=False)
+        console.print(f"note: {path} is black, because the safety checker withheld the image", markup=False)
     return path

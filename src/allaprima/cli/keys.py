@@ -8,37 +8,39 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from allaprima.cli.errors import console, reported_errors
 from allaprima.cli.options import DataDir, store_settings
-from allaprima.cli.refusals import console, refusals
 
-app = typer.Typer(no_args_is_help=True, help="Create, list and revoke API keys, also while a server runs.")
+app = typer.Typer(no_args_is_help=True, help="Create, list and revoke API keys, even while a server runs.")
 
 
 @app.command("create")
 def create(
     data_dir: DataDir = None,
     name: Annotated[str | None, typer.Option(help="Name of the key.")] = None,
-    account: Annotated[str | None, typer.Option(help="Id or name of its account.", show_default="the first")] = None,
+    account: Annotated[
+        str | None, typer.Option(help="Id or name of the key's account.", show_default="the first account")
+    ] = None,
     management: Annotated[
-        bool, typer.Option("--management", help="The key manages keys, and generates no images.")
+        bool, typer.Option("--management", help="Create a key that manages keys and can't generate images.")
     ] = False,
 ) -> None:
-    """Create a key. It is printed on stdout, and can't be shown again."""
-    with refusals():
+    """Create a key and print it. It can't be shown again."""
+    with reported_errors():
         from allaprima.cli.operator_client import ask_operator
 
         created = ask_operator(
             store_settings(data_dir),
             lambda operator: operator.create_key(name=name, account=account, is_management=management),
         )
-    console.print(f"created the key {created['prefix']}; it is shown only now:")
+    console.print(f"created the key {created['prefix']}; it is shown only once:")
     typer.echo(created["key"])
 
 
 @app.command("list")
 def list_all(data_dir: DataDir = None) -> None:
     """List all keys, oldest first."""
-    with refusals():
+    with reported_errors():
         from allaprima.cli.operator_client import ask_operator
 
         keys = ask_operator(store_settings(data_dir), lambda operator: operator.list_keys())
@@ -61,8 +63,8 @@ def revoke(
     prefix: Annotated[str, typer.Argument(help="The key's prefix, the 8 characters after `ap_`.")],
     data_dir: DataDir = None,
 ) -> None:
-    """Make a key invalid from the next request on."""
-    with refusals():
+    """Revoke a key. Further requests with it are refused."""
+    with reported_errors():
         from allaprima.cli.operator_client import ask_operator
 
         ask_operator(store_settings(data_dir), lambda operator: operator.revoke_key(prefix))

@@ -1,16 +1,16 @@
-"""What the server says on stderr: lines for people, or one JSON object a line. Prompts and keys are in neither."""
+"""Logging of the server to stderr: as text, or as one JSON object per line. Logs contain no prompts and no keys."""
 
 import logging
 from typing import Literal
 
 import structlog
 
-#: Logs every exchange; too much for a terminal.
+#: Logs every HTTP exchange; disabled in text logs.
 ACCESS_LOGGER = "allaprima.access"
 
 
 def configure_logs(form: Literal["text", "json"]) -> None:
-    """Set up logging for the process."""
+    """Configure the logging of this process. form: the format of the lines."""
     handler = logging.StreamHandler()
     if form == "json":
         shared: list[structlog.types.Processor] = [
@@ -18,7 +18,7 @@ def configure_logs(form: Literal["text", "json"]) -> None:
             structlog.stdlib.add_log_level,
             structlog.stdlib.ExtraAdder(),
             structlog.processors.TimeStamper(fmt="iso", utc=True),
-            # Without the variables of each frame: there are prompts and keys among them.
+            # Local variables of the frames are omitted, because they contain prompts and keys.
             structlog.processors.ExceptionRenderer(structlog.tracebacks.ExceptionDictTransformer(show_locals=False)),
         ]
         remove = structlog.stdlib.ProcessorFormatter.remove_processors_meta

@@ -1,4 +1,4 @@
-"""The `allaprima` command: all subcommands composed."""
+"""The `allaprima` command with all its subcommands."""
 
 from typing import Annotated
 
@@ -11,7 +11,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
-    help="Text to image on your own machine, compatible with the hosted flux/schnell endpoint.",
+    help="Text-to-image generation on your own machine, compatible with the hosted flux/schnell endpoint.",
 )
 app.command(epilog=generate.EXAMPLES)(generate.generate)
 app.command(epilog=serve.EXAMPLES)(serve.serve)
@@ -34,11 +34,11 @@ def _root(
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    pass
+    """Add the options that apply without a command."""
 
 
 def main() -> None:
-    """Run the command line."""
+    """Run the command line. Ctrl-C exits with 130, which is 128 + SIGINT."""
     try:
         app()
     except KeyboardInterrupt:

@@ -1,15 +1,15 @@
-"""`allaprima models`: which models are known, and which of them are on this machine."""
+"""`allaprima models`: lists the known models and the location of their weights."""
 
 from rich.console import Console
 from rich.table import Table
 
+from allaprima.cli.errors import reported_errors
 from allaprima.cli.options import read_settings
-from allaprima.cli.refusals import refusals
 
 
 def models() -> None:
-    """List the models that allaprima knows, and whether their weights are on this machine."""
-    with refusals():
+    """List the known models, and whether their weights are on this machine."""
+    with reported_errors():
         from allaprima.domain.models import CATALOG, SKETCH_ID
         from allaprima.weights.paths import default_folder, pulled_folders
         from allaprima.weights.roster import open_roster
@@ -25,7 +25,7 @@ def models() -> None:
         elif entry.id in configured:
             where = "on this machine"
         elif pulled_folders(weights_dir, entry.id):
-            where = f"pulled; serve it with --model {entry.id}"
+            where = f"downloaded; serve them with --model {entry.id}"
         else:
             where = "missing; sketch is the fallback"
         table.add_row(entry.id, ", ".join(entry.aliases), entry.description, where)

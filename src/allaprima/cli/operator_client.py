@@ -1,4 +1,4 @@
-"""The command line's client of the operator's API: over a running server's socket, otherwise in this process."""
+"""Client of the operator's API: connects to a running server's socket, or runs the API in this process."""
 
 import asyncio
 import json
@@ -12,23 +12,23 @@ from typing import Any, TypeVar
 import httpx2
 
 from allaprima.api.operator import create_operator_app
-from allaprima.bootstrap import open_operator
+from allaprima.bootstrap.operator import open_operator
 from allaprima.cli.operator_socket import find_socket
 from allaprima.errors import Error, StoreLocked, StoreUnreachable
 from allaprima.settings import Settings
 
 T = TypeVar("T")
 
-#: How long a server that holds the data folder may take to listen on its socket, in seconds.
+#: Longest wait for the socket of a server that uses the data folder, in seconds.
 CONNECT_TIMEOUT_S = 10.0
 POLL_INTERVAL_S = 0.1
-ANSWER_TIMEOUT_S = 30.0
+RESPONSE_TIMEOUT_S = 30.0
 
 
 class OperatorClient:
-    """One method per operation of the operator's API; raises the `Error` that the API answered.
+    """One method per operation of the operator's API. Each raises the `Error` that the API returns.
 
-    Records are plain values, as `api.operator` writes them.
+    Records are JSON values, in the form that `api.operator` documents.
     """
 
     def __init__(self, http: httpx2.AsyncClient) -> None:
@@ -37,7 +37,7 @@ class OperatorClient:
     async def create_key(
         self, *, name: str | None = None, account: str | None = None, is_management: bool = False
     ) -> dict[str, Any]:
-        """Create a key; return its record, with the key itself as `key`. account: id or name; None: the first."""
+        """Create a key; return its record, which contains the key as `key`. account: id or name; None: the first."""
         body = {"name": name, "account": account, "is_management": is_management}
         return await self._send("POST", "/keys", body)
 
@@ -54,36 +54,36 @@ class OperatorClient:
         return await self._send("POST", "/accounts", {"name": name})
 
     async def list_accounts(self) -> list[dict[str, Any]]:
-        """Return all accounts, oldest first; money in credits."""
+        """Return all accounts, oldest first. Amounts are in credits."""
         return await self._send("GET", "/accounts")
 
     async def credit_account(self, account: str, *, usd: str, note: str | None = None) -> dict[str, Any]:
-        """Pay a decimal number of US dollars into an account; return its record. account: id or name."""
+        """Add US dollars, a decimal number, to an account; return its record. account: id or name."""
         return await self._send("POST", "/accounts/credit", {"account": account, "usd": usd, "note": note})
 
     async def _send(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
-        # In ASCII: an argument of the command line that is not UTF-8 is a text that UTF-8 can't hold.
+        # Encoded as ASCII by `json.dumps`, because arguments may contain characters that UTF-8 can't encode.
         content = None if body is None else json.dumps(body).encode()
         try:
-            answer = await self._http.request(
+            response = await self._http.request(
                 method, path, content=content, headers={"content-type": "application/json"}
             )
         except httpx2.TransportError as exc:
             raise StoreUnreachable(f"the server did not answer: {type(exc).__name__}") from exc
-        if answer.is_success:
-            return answer.json()
-        raise error_of(answer)
+        if response.is_success:
+            return response.json()
+        raise error_of(response)
 
 
-def error_of(answer: httpx2.Response) -> Error:
-    """Return the error of an answer that is not a success: of the class whose code it names, with its message."""
+def error_of(response: httpx2.Response) -> Error:
+    """Return the error of an unsuccessful response, as an instance of the class with its code."""
     try:
-        body = answer.json()
+        body = response.json()
         code, message = body["code"], body["message"]
     except (ValueError, KeyError, TypeError):
-        return Error(f"the operator's API failed with status {answer.status_code}; the server's log says why")
+        return Error(f"the operator's API failed with status {response.status_code}; see the server's log")
     kind = {one.code: one for one in _with_subclasses(Error)}.get(code, Error)
-    # Constructors of the classes differ, and the answer has the finished message.
+    # The constructors of the classes differ, and the response contains the complete message.
     error = kind.__new__(kind)
     Error.__init__(error, message)
     return error
@@ -96,9 +96,9 @@ def _with_subclasses(kind: type[Error]) -> Iterator[type[Error]]:
 
 
 def ask_operator(settings: Settings, action: Callable[[OperatorClient], Awaitable[T]]) -> T:
-    """Run an action on the configured data folder.
+    """Run an action with a client of the configured data folder.
 
-    Raises the action's error, `StoreError`, or `StoreUnreachable` when a server holds the folder and does not answer.
+    Raises the errors of the action, `StoreError`, or `StoreUnreachable` if a server uses the folder but is unreachable.
     """
 
     async def run() -> T:
@@ -110,38 +110,38 @@ def ask_operator(settings: Settings, action: Callable[[OperatorClient], Awaitabl
 
 @asynccontextmanager
 async def connect(settings: Settings, timeout_s: float = CONNECT_TIMEOUT_S) -> AsyncIterator[OperatorClient]:
-    """Open a client of the configured data folder. Raises what `ask_operator` does."""
+    """Open a client of the configured data folder. Raises `StoreError`, also as `StoreUnreachable`."""
     async with AsyncExitStack() as stack:
         transport = await _open_transport(settings, stack, timeout_s)
         http = httpx2.AsyncClient(
-            transport=transport, base_url="http://allaprima", timeout=ANSWER_TIMEOUT_S, trust_env=False
+            transport=transport, base_url="http://allaprima", timeout=RESPONSE_TIMEOUT_S, trust_env=False
         )
         yield OperatorClient(await stack.enter_async_context(http))
 
 
 async def _open_transport(settings: Settings, stack: AsyncExitStack, timeout_s: float) -> httpx2.AsyncBaseTransport:
-    """Return a way to the operator's API. stack: holds the data folder open, where no server does."""
+    """Return the transport to the operator's API. stack: closes the data folder if this process opened it."""
     deadline = time.monotonic() + timeout_s
     while True:
         try:
             operator = await stack.enter_async_context(open_operator(settings))
         except StoreLocked as exc:
             path = find_socket(settings.store.data_dir)
-            if _accepts(path):
+            if _is_listening(path):
                 return httpx2.AsyncHTTPTransport(uds=str(path))
             if time.monotonic() > deadline:
                 raise StoreUnreachable(
-                    f"{exc.message}, and does not answer at {path}; its log says whether it could bind a socket. If it "
-                    "could not, stop the server to use this command"
+                    f"{exc.message}, and does not answer at {path}; if its log says that it could not bind a socket, "
+                    "stop the server to use this command"
                 ) from exc
-            # It may be starting, or be another command that is about to end.
+            # The server may be starting, or the process may be another command that ends soon.
             await asyncio.sleep(POLL_INTERVAL_S)
         else:
             return httpx2.ASGITransport(create_operator_app(operator))
 
 
-def _accepts(path: Path) -> bool:
-    """Whether a server listens at a path."""
+def _is_listening(path: Path) -> bool:
+    """Whether a server listens on the socket at a path."""
     with socket.socket(socket.AF_UNIX) as probe:
         try:
             probe.connect(str(path))

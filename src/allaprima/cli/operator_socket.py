@@ -1,8 +1,8 @@
-"""Where the operator's Unix socket of a data folder is: a server binds it, other commands find it.
+"""The operator's Unix socket of a data folder: a server listens on it, and other commands connect to it.
 
-It is in the data folder. Where that can't hold a socket (the path is too long, or the folder is on a share without
-sockets), it is in a private folder of its own under `$XDG_RUNTIME_DIR` or the temporary folder, and the file
-`operator.address` in the data folder names it.
+The socket is in the data folder. If the path is too long or the file system has no sockets, the socket is in a private
+folder under `$XDG_RUNTIME_DIR` or the temporary folder instead. The file `operator.address` in the data folder then
+contains its path.
 """
 
 import errno
@@ -21,10 +21,10 @@ from allaprima.errors import StoreUnreachable
 logger = logging.getLogger(__name__)
 
 SOCKET_FILE = "operator.sock"
-#: Holds the path of a socket outside the data folder.
+#: Contains the path of a socket outside the data folder.
 ADDRESS_FILE = "operator.address"
 BACKLOG = 128
-#: Longest content of an address file that is read.
+#: Longest content of an address file, in characters.
 MAX_ADDRESS = 4096
 
 #: Binds a socket to a path. Raises `OSError`.
@@ -35,10 +35,10 @@ Bind = Callable[[socket.socket, str], None]
 def operator_listener(
     data_dir: Path, bind: Bind = socket.socket.bind, parents: Iterable[Path] | None = None
 ) -> Iterator[socket.socket | None]:
-    """Listen on the operator's socket of a data folder while the context lasts; None where no socket can be bound.
+    """Listen on the operator's socket of a data folder until the context exits; None if no socket can be bound.
 
-    Only this user can connect. The caller must hold the data folder's lock, so that a socket left there by a server
-    that was killed can be replaced. parents: folders for the private folder, best first.
+    Only this user can connect. The caller must hold the data folder's lock, because the socket of a killed server is
+    replaced. parents: folders in which a private folder may be created, best first.
     """
     address_file, listener, failures = data_dir / ADDRESS_FILE, None, []
     _remove_file(address_file)
@@ -51,14 +51,14 @@ def operator_listener(
             except OSError as exc:
                 failures.append(f"{path}: {exc.strerror or exc}")
         if failures:
-            where = "could not be bound" if listener is None else f"is {path}"
-            logger.info("the operator's socket %s (%s)", where, "; ".join(failures))
+            outcome = "could not be bound" if listener is None else f"is {path}"
+            logger.info("the operator's socket %s (%s)", outcome, "; ".join(failures))
         yield listener
 
 
 @contextmanager
 def _listening(path: Path, address_file: Path | None, bind: Bind) -> Iterator[socket.socket]:
-    """Listen at a path; address_file: what names it, for a path outside the data folder. Raises `OSError`."""
+    """Listen at a path. address_file: the file for its path, if it is outside the data folder. Raises `OSError`."""
     with ExitStack() as stack:
         if address_file is not None:
             _make_private(path.parent)
@@ -72,24 +72,24 @@ def _listening(path: Path, address_file: Path | None, bind: Bind) -> Iterator[so
 
 
 def find_socket(data_dir: Path) -> Path:
-    """Return the path at which a running server of a data folder listens, if it has bound its socket.
+    """Return the path of the socket on which a running server of a data folder listens.
 
-    Raises `StoreUnreachable` where the path is in a folder that others than this user may change.
+    Raises `StoreUnreachable` if the path is in a folder to which other users have access.
     """
     usual = data_dir.resolve() / SOCKET_FILE
     try:
         with (data_dir / ADDRESS_FILE).open(encoding="utf-8", errors="surrogateescape") as file:
             path = Path(file.read(MAX_ADDRESS).strip())
     except OSError:
-        # None, as usual.
+        # The usual case: the socket is in the data folder.
         return usual
     if path.is_absolute() and not os.path.lexists(path.parent):
-        # Left by a server that was killed; the next one writes its own.
+        # A killed server left this file; the next server replaces it.
         return usual
     if not (path.is_absolute() and is_private(path.parent)):
         raise StoreUnreachable(
-            f"{data_dir / ADDRESS_FILE} names the operator's socket {path}, whose folder does not belong to this user "
-            "alone, so this command does not connect to it; run it as the user that runs the server"
+            f"{data_dir / ADDRESS_FILE} contains the socket path {path}, whose folder is not private to this user; run "
+            "this command as the user that runs the server"
         )
     return path
 
@@ -98,12 +98,12 @@ def default_parents() -> list[Path]:
     """Return the folders in which a private folder may be created, best first."""
     runtime = Path(os.environ.get("XDG_RUNTIME_DIR", ""))
     parents = [runtime] if runtime.is_absolute() else []
-    # A long TMPDIR may be too long for a socket too.
+    # The path of TMPDIR may be too long for a socket.
     return list(dict.fromkeys([*parents, Path(tempfile.gettempdir()), Path("/tmp")]))  # noqa: S108 - the folder in it is checked
 
 
 def is_private(folder: Path) -> bool:
-    """Whether a path is a folder, not a link, that belongs to this user and that no other user may enter."""
+    """Whether a path is a folder (not a link) that belongs to this user and that no other user can enter."""
     try:
         found = folder.lstat()
     except OSError:
@@ -131,7 +131,7 @@ def _listen(path: Path, bind: Bind) -> socket.socket:
     listener = socket.socket(socket.AF_UNIX)
     try:
         bind(listener, str(path))
-        # No client can connect before `listen`, so the socket is private before the first one can.
+        # Clients can connect only after `listen`, so the socket is private before the first connection.
         _make_file_private(path)
         listener.listen(BACKLOG)
     except BaseException:
@@ -147,7 +147,7 @@ def _remove_stale_socket(path: Path) -> None:
     except FileNotFoundError:
         return
     if not stat.S_ISSOCK(found.st_mode):
-        raise FileExistsError(errno.EEXIST, "something else is at this path")
+        raise FileExistsError(errno.EEXIST, "the path exists and is not a socket")
     path.unlink()
 
 
@@ -172,6 +172,6 @@ def _remove_folder(folder: Path) -> None:
 
 
 def _remove_file(path: Path) -> None:
-    # A folder of this name, or one that can't be changed, is left.
+    # Deletion fails for a folder of this name and in a read-only folder; neither is an error here.
     with suppress(OSError):
         path.unlink()

@@ -1,4 +1,4 @@
-"""Options that several commands share, and the settings that the command line lays over the environment's."""
+"""Options that several commands share, and settings that combine them with the environment."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -7,28 +7,28 @@ import typer
 
 from allaprima.settings import Settings, load_settings
 
-DataDir = Annotated[Path | None, typer.Option(help="Folder of the database, the images and the secrets.")]
+DataDir = Annotated[Path | None, typer.Option(help="Folder of the database, the images and the signing secret.")]
 ModelPaths = Annotated[
     list[Path] | None,
     typer.Option("--model", help="Folder or file of a model to load in addition to sketch; may be repeated."),
 ]
 TokenizerDir = Annotated[
-    Path | None, typer.Option("--tokenizer", help="Folder of FLUX's tokenizers, for models whose files bring none.")
+    Path | None, typer.Option("--tokenizer", help="Folder of FLUX's tokenizers, for models whose files contain none.")
 ]
 PrecisionName = Annotated[
     str | None,
     typer.Option(
         "--precision",
         help="Number format of the weights (quantization): fp32, bf16, fp8, int8, int8wo or int4wo.",
-        show_default="bf16 where it fits, else int8",
+        show_default="bf16 if it fits, else int8",
     ),
 ]
 
 
 def read_settings(**groups: dict[str, Any]) -> Settings:
-    """Return the settings with the options of a command over them; an option that is None was not given.
+    """Return the settings. Options of the command line override the environment; None is an omitted option.
 
-    Raises `SettingsError`.
+    groups: options by field name, one dict per group. Raises `SettingsError`.
     """
     given = {
         group: {name: value for name, value in values.items() if value is not None} for group, values in groups.items()
@@ -37,5 +37,5 @@ def read_settings(**groups: dict[str, Any]) -> Settings:
 
 
 def store_settings(data_dir: Path | None) -> Settings:
-    """Return the settings of a command that works on a data folder alone. Raises `SettingsError`."""
+    """Return the settings of a command whose only setting is the data folder. Raises `SettingsError`."""
     return read_settings(store={"data_dir": data_dir})

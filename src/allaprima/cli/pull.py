@@ -1,12 +1,12 @@
-"""`allaprima pull`: the files of FLUX.1 [schnell], shown with their licences before they are fetched."""
+"""`allaprima pull`: downloads the files of FLUX.1 [schnell], after a list of their licences and sizes."""
 
 from typing import Annotated
 
 import typer
 from rich.table import Table
 
+from allaprima.cli.errors import console, reported_errors
 from allaprima.cli.options import read_settings
-from allaprima.cli.refusals import console, refusals
 from allaprima.domain.models import SCHNELL_ID, find
 from allaprima.errors import FieldProblem, InvalidRequest
 
@@ -14,11 +14,13 @@ EXAMPLES = "Examples: [bold]allaprima pull flux/schnell[/bold] · [bold]allaprim
 
 
 def pull(
-    model: Annotated[str, typer.Argument(help="The model's name: flux/schnell.")] = SCHNELL_ID,
-    layout: Annotated[str, typer.Option(help="bf16 (as published), fp8, gguf-q8 or gguf-q4.")] = "gguf-q8",
+    model: Annotated[str, typer.Argument(help="Name of the model: flux/schnell.")] = SCHNELL_ID,
+    layout: Annotated[
+        str, typer.Option(help="Format of the weights: bf16 (as published), fp8, gguf-q8 or gguf-q4.")
+    ] = "gguf-q8",
 ) -> None:
-    """Fetch the files of flux/schnell from the hub. An interrupted pull resumes."""
-    with refusals():
+    """Download the files of flux/schnell from the Hugging Face Hub. An interrupted download resumes."""
+    with reported_errors():
         from allaprima.weights import hub
         from allaprima.weights.paths import default_folder
 
@@ -29,8 +31,8 @@ def pull(
             files = [file for file in plan.files if file.repo == repo]
             table.add_row(repo, licence, str(len(files)), f"{sum(file.size for file in files) / 1e9:.2f}")
         console.print(table)
-        sizes = f"{plan.size / 1e9:.2f} GB in all, {plan.missing / 1e9:.2f} GB to fetch"
-        console.print(f"{sizes}, into {plan.folder}", markup=False)
+        sizes = f"{plan.size / 1e9:.2f} GB in total, {plan.missing / 1e9:.2f} GB to download"
+        console.print(f"{sizes}, to {plan.folder}", markup=False)
         hub.pull(plan, lambda file: console.print(f"{file.repo}: {file.name}", markup=False))
         console.print(f"{SCHNELL_ID} is complete; serve it with: allaprima serve --model {SCHNELL_ID}", markup=False)
         typer.echo(plan.folder)
@@ -40,7 +42,9 @@ def _check(model: str, layout: str, layouts: tuple[str, ...]) -> None:
     problems = []
     entry = find(model)
     if entry is None or entry.id != SCHNELL_ID:
-        problems.append(FieldProblem("MODEL", f"must be {SCHNELL_ID}, the only model to pull; it is {model[:60]}"))
+        problems.append(
+            FieldProblem("MODEL", f"must be {SCHNELL_ID}, the only model that can be downloaded; it is {model[:60]}")
+        )
     if layout not in layouts:
         problems.append(FieldProblem("--layout", f"must be one of {', '.join(layouts)}; it is {layout[:60]}"))
     if problems:

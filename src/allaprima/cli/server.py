@@ -15,7 +15,7 @@ from uvicorn.loops.auto import auto_loop_factory
 
 from allaprima.api.app import create_app
 from allaprima.api.operator import create_operator_app
-from allaprima.bootstrap import open_service
+from allaprima.bootstrap.service import open_service
 from allaprima.cli.logs import configure_logs
 from allaprima.cli.operator_socket import operator_listener
 from allaprima.cli.traces import exported_traces
@@ -25,19 +25,19 @@ from allaprima.errors import SettingsError
 from allaprima.service.app import Service
 from allaprima.settings import ServerSettings, Settings
 
-#: Seconds after the first signal until unfinished jobs go back to the queue.
+#: Seconds from the first signal until unfinished jobs are requeued.
 DRAIN_AFTER_S = 18
-#: Seconds after the first signal until open connections are cut.
+#: Seconds from the first signal until open connections are closed.
 SHUTDOWN_TIMEOUT_S = 20
 BACKLOG = 2048
-#: Seconds that an idle connection is kept: longer than clients keep theirs, so that the server closes none in use.
+#: Seconds until the server closes an idle connection. Clients close theirs earlier, so none is closed during a request.
 KEEP_ALIVE_S = 75
-#: Seconds after which the thread that runs Python releases the interpreter's lock to another.
+#: Seconds after which a Python thread releases the interpreter's lock to a waiting thread.
 SWITCH_INTERVAL_S = 0.0005
 
 
 class _Server(uvicorn.Server):
-    """A uvicorn server that leaves the signals to `run`, which stops two servers."""
+    """A uvicorn server without signal handlers; `_serve` handles signals for two servers."""
 
     @contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
@@ -46,10 +46,10 @@ class _Server(uvicorn.Server):
 
 
 def run(settings: Settings, console: Console) -> None:
-    """Serve until a signal comes. Raises `Error`s that keep the server from starting or end it."""
+    """Serve until the process receives a signal. Raises the `Error` that prevents the start or ends the server."""
     configure_logs(settings.server.log_format)
-    # The engine's thread holds the interpreter's lock between two kernels. An answer passes between threads a dozen
-    # times, and would wait 5 ms, the default, each time.
+    # The engine's thread holds the interpreter's lock between two kernels. A response passes between threads a dozen
+    # times and would wait for the lock each time, by default 5 ms.
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     engine = build_engine(settings.engine)
     listener = _bind(settings.server)
@@ -60,17 +60,17 @@ def run(settings: Settings, console: Console) -> None:
 
 def _bind(settings: ServerSettings) -> socket.socket:
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    # With the protocol given: asyncio sets TCP_NODELAY (saves 40 ms an answer) on such sockets only.
+    # The explicit protocol makes asyncio set TCP_NODELAY, which saves 40 ms per response.
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((settings.host, settings.port))
-        # A client that connects as soon as it reads the greeting is not refused.
+        # Clients can connect as soon as the address is printed.
         listener.listen(BACKLOG)
     except OSError as exc:
         listener.close()
         where = f"{settings.host}:{settings.port}"
-        raise SettingsError(f"can't listen on {where}: {exc.strerror}; choose another with --port or --host") from exc
+        raise SettingsError(f"can't listen on {where}: {exc.strerror}; change it with --port or --host") from exc
     return listener
 
 
@@ -80,12 +80,12 @@ async def _serve(settings: Settings, engine: Engine, listener: socket.socket, co
         loop = asyncio.get_running_loop()
 
         def stop() -> None:
-            """First signal: finish open requests. Second: requeue them. Third: cut their connections."""
+            """First signal: finish open requests. Second: requeue their jobs. Third: close their connections."""
             main.force_exit = lifecycle.is_draining
             if main.should_exit:
                 lifecycle.drain()
             loop.call_later(DRAIN_AFTER_S, lifecycle.drain)
-            # A watcher reconnects with the id of the last event that it saw.
+            # Clients reconnect with the id of the last event that they received.
             lifecycle.close_watches()
             main.should_exit = True
 
@@ -93,7 +93,7 @@ async def _serve(settings: Settings, engine: Engine, listener: socket.socket, co
             loop.add_signal_handler(number, stop)
 
         def abort() -> None:
-            """Stop at once: the models could not be loaded, so no request can be finished."""
+            """Stop immediately, because a model could not be loaded and no request can finish."""
             stop()
             lifecycle.drain()
 
@@ -101,14 +101,14 @@ async def _serve(settings: Settings, engine: Engine, listener: socket.socket, co
             lambda ready: _freeze_objects() if ready.exception() is None else loop.call_soon_threadsafe(abort)
         )
         async with _operator_api(settings, service, console):
-            _greet(settings, service, listener, console)
+            _print_banner(settings, service, listener, console)
             await main.serve(sockets=[listener])
     if engine.ready.done():
         engine.ready.result()
 
 
 def _freeze_objects() -> None:
-    """Exclude loaded objects from garbage collection: a full collection would stop all threads for 0.2 s."""
+    """Exclude existing objects from garbage collection, because a full collection would stop all threads for 0.2 s."""
     gc.collect()
     gc.freeze()
 
@@ -117,7 +117,7 @@ def _server(app: ASGIApp) -> _Server:
     return _Server(
         uvicorn.Config(
             app,
-            # h11, not httptools: with `Upgrade: h2c` httptools leaves the body unread, and it runs as the next request.
+            # httptools does not read the body after `Upgrade: h2c` and parses it as the next request; h11 does read it.
             http="h11",
             ws="none",
             lifespan="off",
@@ -135,12 +135,12 @@ def _server(app: ASGIApp) -> _Server:
 
 @asynccontextmanager
 async def _operator_api(settings: Settings, service: Service, console: Console) -> AsyncIterator[None]:
-    """Serve the operator's API while the context lasts, if a socket can be bound."""
+    """Serve the operator's API until the context exits, if a socket can be bound."""
     with operator_listener(settings.store.data_dir) as listener:
         if listener is None:
             console.print(
-                "note: no Unix socket can be bound here, so `allaprima keys` and `allaprima accounts` can't reach this "
-                "server while it runs",
+                "note: the server can't bind a Unix socket, so `allaprima keys` and `allaprima accounts` do not work "
+                "while it runs",
                 markup=False,
             )
             yield
@@ -154,13 +154,15 @@ async def _operator_api(settings: Settings, service: Service, console: Console) 
             await serving
 
 
-def _greet(settings: Settings, service: Service, listener: socket.socket, console: Console) -> None:
+def _print_banner(settings: Settings, service: Service, listener: socket.socket, console: Console) -> None:
     host, port = listener.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
-    console.print(f"allaprima serves at http://{shown}:{port} (reference at /docs)", markup=False)
+    console.print(f"allaprima serves at http://{shown}:{port} (API reference at /docs)", markup=False)
     for model in service.models.served():
-        fallback = f" - served by {model.served_by.id}: its own weights are missing" if model.is_fallback else ""
+        fallback = f" - served by {model.served_by.id}, because its weights are missing" if model.is_fallback else ""
         console.print(f"  model {model.id}{fallback}", markup=False)
     console.print(f"  data in {settings.store.data_dir.resolve()}", markup=False)
     if service.first_key:
-        console.print(f"  key {service.first_key} (shown only now; more with `allaprima keys create`)", markup=False)
+        console.print(
+            f"  key {service.first_key} (shown only once; create more with `allaprima keys create`)", markup=False
+        )

@@ -1,4 +1,4 @@
-"""A picture in the terminal: two pixels a character, in 24-bit colour."""
+"""Shows images in the terminal: each character shows two pixels, in 24-bit colour."""
 
 from pathlib import Path
 
@@ -6,13 +6,13 @@ from PIL import Image
 from rich.console import Console
 from rich.text import Text
 
-#: Widest drawing in characters.
+#: Largest width of an image, in characters.
 MAX_COLUMNS = 80
 UPPER_HALF = "\u2580"
 
 
 def draw(path: Path, console: Console) -> None:
-    """Draw an image file, where the terminal has colours enough; else do nothing."""
+    """Show an image file. A terminal with fewer than 256 colours shows nothing."""
     if console.color_system not in ("truecolor", "256"):
         return
     with Image.open(path) as image:

@@ -1,4 +1,4 @@
-"""Where traces go: to an OpenTelemetry collector, if the operator names one."""
+"""Export of traces to an OpenTelemetry collector."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +11,10 @@ from allaprima.errors import SettingsError
 
 @contextmanager
 def exported_traces(endpoint: str | None) -> Iterator[None]:
-    """Send spans over OTLP/HTTP while the context lasts. Raises `SettingsError` where the exporter is not installed."""
+    """Export spans by OTLP over HTTP until the context exits; None: no export.
+
+    Raises `SettingsError` if the exporter is not installed.
+    """
     if endpoint is None:
         yield
         return
@@ -22,7 +25,7 @@ def exported_traces(endpoint: str | None) -> Iterator[None]:
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
     except ImportError as exc:
         raise SettingsError(
-            "server.traces_endpoint needs the exporter; install it with `pip install 'allaprima[traces]'`"
+            "server.traces_endpoint requires the exporter; install it with `pip install 'allaprima[traces]'`"
         ) from exc
     resource = Resource.create({"service.name": "allaprima", "service.version": __version__})
     provider = TracerProvider(resource=resource)

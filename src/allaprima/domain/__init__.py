@@ -1,1 +1,1 @@
-"""The nouns of allaprima and their rules: no I/O, no HTTP, no SQL, no tensors."""
+"""The domain model: data types and their rules, without I/O, HTTP, SQL or tensors."""

@@ -1,4 +1,4 @@
-"""Accounts and their API keys: who pays, who may ask, and how much a key may spend."""
+"""Accounts and their API keys: balances, scopes and spend limits."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -6,12 +6,12 @@ from enum import StrEnum
 
 from allaprima.errors import ScopeMissing
 
-#: The scope that a key needs to generate images, and to read jobs, prompts and images.
+#: The scope that a key requires to generate images and to read jobs, prompts and images.
 IMAGE_SCOPE = "model:image"
 
 
 class LimitPeriod(StrEnum):
-    """How long a spend limit counts; the platform's names."""
+    """Period of a spend limit, under the platform's names."""
 
     NO_RESET = "no_reset"
     DAY = "day"
@@ -20,9 +20,9 @@ class LimitPeriod(StrEnum):
 
 
 def period_start(period: LimitPeriod, now: float) -> float:
-    """Return the start of the period that holds `now`, unix seconds; 0 for the one that never ends.
+    """Return the start of the period that contains `now`, in unix seconds; 0 for `NO_RESET`.
 
-    Periods start at 00:00 UTC, a week on Monday, a month on the first.
+    Periods start at 00:00 UTC, weeks on Monday, months on the first day.
     """
     if period == LimitPeriod.NO_RESET:
         return 0.0
@@ -36,12 +36,12 @@ def period_start(period: LimitPeriod, now: float) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """Who pays."""
+    """An account, which owns keys, jobs and credits."""
 
     id: str
     name: str
     created_at: float
-    #: In credits.
+    #: Balance in credits.
     balance: int = 0
     #: Part of the balance that is held for unfinished jobs.
     held: int = 0
@@ -49,7 +49,7 @@ class Account:
 
 @dataclass(frozen=True, slots=True)
 class SpendLimit:
-    """The most that a key may be charged in a period."""
+    """The largest amount that a key may spend in a period, in credits."""
 
     period: LimitPeriod
     credits: int
@@ -57,24 +57,25 @@ class SpendLimit:
 
 @dataclass(frozen=True, slots=True)
 class KeySpec:
-    """The settings of a key that can be chosen."""
+    """The configurable settings of an API key."""
 
     name: str | None = None
-    #: It manages keys and reads the bill, and generates nothing.
+    #: Whether the key manages keys and reads the account's usage and ledger. Such a key can't generate images.
     is_management: bool = False
     is_disabled: bool = False
-    #: None: all of them.
+    #: None: all scopes.
     scopes: tuple[str, ...] | None = None
+    #: None: no limit.
     limit: SpendLimit | None = None
-    #: None: the server's.
+    #: None: the server's rate limit.
     requests_per_minute: int | None = None
-    #: None: the server's.
+    #: Default and highest threshold of the key's requests, 0 to 1; None: the server's.
     safety_threshold: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApiKey(KeySpec):
-    """A key's record, without the key itself."""
+    """The record of an API key, without the key itself. Times are in unix seconds."""
 
     id: str
     account_id: str
@@ -86,17 +87,18 @@ class ApiKey(KeySpec):
     updated_at: float = 0.0
 
     def require_image_scope(self) -> None:
-        """Raise `ScopeMissing` unless the key may generate images, and so read jobs, prompts and images."""
+        """Raise `ScopeMissing` unless the key may generate images and read jobs, prompts and images."""
         if self.is_management or (self.scopes is not None and IMAGE_SCOPE not in self.scopes):
             raise ScopeMissing(IMAGE_SCOPE)
 
 
 @dataclass(frozen=True, slots=True)
 class KeyRotation:
-    """A new key that replaces another, under the same record."""
+    """The replacement of a key by a new one with the same record."""
 
     account_id: str
-    #: Of the key that is replaced, and of the new one.
+    #: Prefix of the old key.
     prefix: str
     new_prefix: str
+    #: Time of the rotation in unix seconds.
     at: float

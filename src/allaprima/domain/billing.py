@@ -1,4 +1,4 @@
-"""Money and usage. Amounts are whole credits, 2,000,000 to the US dollar."""
+"""Prices, ledger entries and usage. Amounts are whole credits; a US dollar is 2,000,000 credits."""
 
 from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Decimal
@@ -18,19 +18,19 @@ def to_usd(credits_: int) -> float:
 
 
 def to_credits(usd: float | Decimal) -> int:
-    """Return US dollars as credits, rounded to the nearest."""
+    """Return US dollars as credits, rounded to the nearest credit."""
     exact = Decimal(str(usd)) * CREDITS_PER_USD
     return int(exact.quantize(Decimal(1), ROUND_HALF_UP))
 
 
 class Price(BaseModel):
-    """What a model's images cost."""
+    """The price of a model's images."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    megapixel: float = Field(0.0, ge=0, le=1000, description="US dollars a megapixel.")
-    megapixel_step: float = Field(0.0, ge=0, le=1000, description="US dollars a megapixel and step, on top.")
-    cached_share: float = Field(0.0, ge=0, le=1, description="Share of the price that a cached result costs.")
+    megapixel: float = Field(0.0, ge=0, le=1000, description="US dollars per megapixel.")
+    megapixel_step: float = Field(0.0, ge=0, le=1000, description="Additional US dollars per megapixel and step.")
+    cached_share: float = Field(0.0, ge=0, le=1, description="Price of a cached result as a share of the full price.")
 
 
 class EntryDirection(StrEnum):
@@ -41,7 +41,7 @@ class EntryDirection(StrEnum):
 
 
 class EntryType(StrEnum):
-    """Why a ledger entry exists. The platform's names; here the operator pays in and use is charged."""
+    """Reason of a ledger entry, under the platform's names. This server writes PAYMENT, ADJUSTMENT and MODEL_USAGE."""
 
     PAYMENT = "PAYMENT"
     BONUS = "BONUS"
@@ -60,10 +60,10 @@ class LedgerEntry:
     created_at: float
     direction: EntryDirection
     type: EntryType
-    #: Never negative.
+    #: Amount, never negative.
     credits: int
     model: str | None = None
-    #: The request's `x-inference-id`.
+    #: The `x-inference-id` of the request.
     reference_id: str | None = None
     images: int | None = None
     note: str | None = None
@@ -71,11 +71,11 @@ class LedgerEntry:
 
 @dataclass(frozen=True, slots=True)
 class LedgerFilter:
-    """Which entries of a ledger are listed; None: any."""
+    """A filter of ledger entries. None matches any value."""
 
-    #: From this time on, unix seconds.
+    #: At or after this time, in unix seconds.
     since: float | None = None
-    #: Before this time.
+    #: Before this time, in unix seconds.
     until: float | None = None
     direction: EntryDirection | None = None
     type: EntryType | None = None
@@ -83,20 +83,20 @@ class LedgerFilter:
 
 @dataclass(frozen=True, slots=True)
 class UsageRange:
-    """Whose usage, and of when: `start` <= time < `end`, unix seconds."""
+    """An account or key and a time range: `start` <= time < `end`, in unix seconds."""
 
     account_id: str
     start: float
     end: float
-    #: Only this key's.
+    #: None: all keys of the account.
     key_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class UsageBucket:
-    """Usage of one model in a quarter of an hour, or part of one."""
+    """Usage of one model in a quarter of an hour or a part of it."""
 
-    #: Start of the quarter, unix seconds.
+    #: Start of the quarter of an hour, in unix seconds.
     start: int
     model: str
     succeeded: int
@@ -108,7 +108,7 @@ class UsageBucket:
 
 @dataclass(frozen=True, slots=True)
 class UsageRecord:
-    """One finished request."""
+    """The usage of one finished request."""
 
     job_id: str
     key_id: str

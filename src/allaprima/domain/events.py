@@ -1,4 +1,4 @@
-"""Events of a job, numbered so that a stream can be resumed after any of them."""
+"""Events of a job. They are numbered, so that a client can resume the stream after any of them."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -6,7 +6,7 @@ from enum import StrEnum
 from allaprima.domain.jobs import JobState, QueuePosition
 from allaprima.domain.progress import Preview, StepDone
 
-#: Number of every job's last event, so that a client that saw the end recognises it.
+#: Number of the final event of every job, so that its id shows that no event follows.
 LAST_NUMBER = 1_000_000
 
 
@@ -34,16 +34,16 @@ class EventType(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """The engine started with a job."""
+    """Data of the event that the engine started a job."""
 
     attempt: int
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class EventId:
-    """Position of an event among those of its job."""
+    """Id of an event, which orders the events of a job."""
 
-    #: Unix seconds at which the server started, so that ids of a later start are later.
+    #: Start of the server in unix seconds, so that ids increase across restarts.
     start: int
     number: int
 
@@ -57,19 +57,19 @@ class EventId:
 
     @classmethod
     def parse(cls, text: str) -> "EventId | None":
-        """Return the id that a client sent back, or None for a text that is no event id."""
+        """Return the event id in a text, or None for an invalid text."""
         start, dot, number = text.partition(".")
         is_id = dot and all(part.isascii() and part.isdigit() and len(part) < 16 for part in (start, number))
         return cls(int(start), int(number)) if is_id else None
 
 
-#: What an event carries. An end carries nothing: it is the job as it stands.
+#: The data of an event. A final event has none, because the job itself is its data.
 EventData = QueuePosition | Started | StepDone | Preview | None
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something that happened to a job."""
+    """An event of a job."""
 
     id: EventId
     type: EventType

@@ -1,6 +1,6 @@
-"""Types of single values: what each accepts, how JSON Schema shows it, and the message that refuses anything else.
+"""Types of single fields: their validation, their JSON Schema and their error messages.
 
-A value is refused with the same message wherever it comes from: a request body, the command line or a stored row.
+The messages are the same for request bodies, command-line options and stored rows.
 """
 
 import json
@@ -21,23 +21,23 @@ MAX_COUNT = 4
 #: Longest prompt in characters.
 MAX_PROMPT = 4000
 MAX_SEED = 2**63 - 1
-#: A random seed is drawn below this.
+#: Exclusive upper bound of random seeds.
 RANDOM_SEED_BOUND = 2**32
-#: Bounds of the time for which an image is kept, in seconds.
+#: Bounds of the storage time of an image, in seconds.
 MIN_TTL_S, MAX_TTL_S = 60, 10**12
-#: In place of pydantic's own messages, by type.
+#: Replacements of pydantic's messages, by type of error.
 _MESSAGES = {"missing": "is required", "extra_forbidden": "is not a known field"}
 _GROUP_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 
 
 def refusal(message: str) -> PydanticCustomError:
-    """Return the error with which a validator refuses a value."""
-    # Without a context pydantic takes the template literally, braces included.
+    """Return the error that a validator raises for an invalid value. message: a clause without a subject."""
+    # Without a context, pydantic does not replace braces in the template.
     return PydanticCustomError("allaprima", message)
 
 
 def problems_in(error: ValidationError) -> list[FieldProblem]:
-    """Return what a validation found, one problem a field."""
+    """Return the problems of a failed validation, one per field."""
     found = [
         FieldProblem(".".join(map(str, one["loc"]))[:60] or "body", _MESSAGES.get(one["type"], one["msg"]))
         for one in error.errors(include_url=False)
@@ -46,19 +46,19 @@ def problems_in(error: ValidationError) -> list[FieldProblem]:
 
 
 def json_type(value: Any) -> str:
-    """Return the JSON name of a value's type, with its article."""
+    """Return the name of a value's JSON type, with an article."""
     names = {dict: "an object", list: "a list", str: "a string", bool: "a boolean", int: "a number", float: "a number"}
     return names.get(type(value), "null")
 
 
 def nearest_side(px: float) -> int:
-    """Return the legal side nearest to a number of pixels."""
-    # Clamped first: a client's number may be too large to divide.
+    """Return the valid side that is nearest to a number of pixels."""
+    # Clamped before the division, which fails for very large integers.
     return round(min(MAX_SIDE, max(MIN_SIDE, px)) / SIDE_STEP) * SIDE_STEP
 
 
 def whole_number(value: Any) -> int:
-    """Accept a JSON number without a fraction; refuse booleans and numbers in strings."""
+    """Validate an integer. A JSON number without a fraction is valid; a boolean and a number in a string are not."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise refusal(f"must be an integer; it is {json_type(value)}")
     if isinstance(value, float) and not value.is_integer():
@@ -67,21 +67,21 @@ def whole_number(value: Any) -> int:
 
 
 def boolean(value: Any) -> bool:
-    """Accept true and false; refuse everything else that could pass for them."""
+    """Validate a boolean. Only true and false are valid."""
     if not isinstance(value, bool):
         raise refusal(f"must be true or false; it is {json_type(value)}")
     return value
 
 
 def text(value: Any) -> str:
-    """Accept a string."""
+    """Validate a string."""
     if not isinstance(value, str):
         raise refusal(f"must be a string; it is {json_type(value)}")
     return value
 
 
 def choice(*allowed: str) -> Callable[[Any], str]:
-    """Return a validator that accepts one of some words."""
+    """Return the validator of a choice. allowed: the valid strings."""
 
     def check(value: Any) -> str:
         if value not in allowed:
@@ -102,7 +102,7 @@ def _side(value: Any) -> int:
     if not (MIN_SIDE <= px <= MAX_SIDE and px % SIDE_STEP == 0):
         raise refusal(
             f"must be a multiple of {SIDE_STEP} from {MIN_SIDE} to {MAX_SIDE}; "
-            f"the nearest to {_shown(px)} is {nearest_side(px)}"
+            f"it is {_shown(px)}, and the nearest valid side is {nearest_side(px)}"
         )
     return px
 
@@ -120,7 +120,7 @@ def _in_range(low: int, high: int) -> Callable[[Any], int]:
 def _prompt(value: Any) -> str:
     prompt = text(value)
     if not prompt.strip():
-        raise refusal("must say what to generate; it is empty")
+        raise refusal("must not be empty")
     if len(prompt) > MAX_PROMPT:
         raise refusal(f"must have at most {MAX_PROMPT} characters; it has {len(prompt)}")
     if "\x00" in prompt:
@@ -138,7 +138,7 @@ def _seconds(value: Any) -> float:
 
 def _group_id(value: Any) -> str:
     if not isinstance(value, str) or not _GROUP_ID.fullmatch(value):
-        raise refusal("must have from 1 to 64 of A-Z, a-z, 0-9 and . _ : -")
+        raise refusal("must have from 1 to 64 of the characters A-Z, a-z, 0-9 and . _ : -")
     return value
 
 

@@ -1,4 +1,4 @@
-"""What is generated: the one request type, and the images that come of it."""
+"""Generation requests and their results."""
 
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -28,7 +28,7 @@ from allaprima.errors import InvalidRequest
 
 
 class ImageFormat(StrEnum):
-    """How an image file is encoded."""
+    """Encoding of an image file."""
 
     PNG = "png"
     JPEG = "jpeg"
@@ -36,75 +36,76 @@ class ImageFormat(StrEnum):
 
     @property
     def content_type(self) -> str:
-        """The format's media type."""
+        """The media type of the format."""
         return f"image/{self.value}"
 
 
 class LongPromptPolicy(StrEnum):
-    """What happens to a prompt of more tokens than the model reads."""
+    """Treatment of a prompt that has more tokens than the model reads."""
 
-    #: The rest is not read, and a warning says so.
+    #: The model ignores the rest, and the result contains a warning.
     TRUNCATE = "truncate"
+    #: The request is invalid.
     REFUSE = "refuse"
 
 
 class _InMetadata:
-    """Marks the fields that decide the pixels of an image, which its file carries."""
+    """Marks fields that determine the pixels of an image and are stored in its file as metadata."""
 
 
 _IN_METADATA = _InMetadata()
 
 
 class GenerationRequest(BaseModel):
-    """What a client asked to generate, complete and within limits: a request that exists can be generated as it stands.
+    """A complete and valid request for images.
 
-    Each field is declared here alone: its bounds, its description, its JSON form in a job's row, and whether an
-    image file carries it as metadata. A dialect maps its own names onto these fields.
+    This class is the only declaration of each field: its bounds, its description, its JSON form in the store, and
+    whether an image file contains it as metadata. A dialect maps its own names to these fields.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    prompt: Annotated[Prompt, _IN_METADATA] = Field(description="What to generate.")
-    model: Annotated[Text, _IN_METADATA] = Field(description="Id of the loaded model that generates.")
+    prompt: Annotated[Prompt, _IN_METADATA] = Field(description="Description of the image.")
+    model: Annotated[Text, _IN_METADATA] = Field(description="Id of the loaded model that generates the images.")
     width: Annotated[Side, _IN_METADATA] = Field(DEFAULT_WIDTH, description="Width in pixels.")
     height: Annotated[Side, _IN_METADATA] = Field(DEFAULT_HEIGHT, description="Height in pixels.")
     steps: Annotated[Steps, _IN_METADATA] = Field(DEFAULT_STEPS, description="Denoising steps.")
-    count: Count = Field(1, description="Number of images; image i has seed + i.")
-    seed: Annotated[Seed, _IN_METADATA] = Field(description="Seed of the first image; drawn below 2**32 when absent.")
+    count: Count = Field(1, description="Number of images; image i, counted from 0, has seed + i.")
+    seed: Annotated[Seed, _IN_METADATA] = Field(description="Seed of the first image; default: random below 2**32.")
     check_safety: Flag = Field(default=True, description="Run the safety checker (default true).")
     image_format: Annotated[ImageFormat, BeforeValidator(choice(*ImageFormat))] = Field(
-        ImageFormat.PNG, description="File format."
+        ImageFormat.PNG, description="File format of the images."
     )
     on_long_prompt: Annotated[LongPromptPolicy, BeforeValidator(choice(*LongPromptPolicy))] = Field(
         LongPromptPolicy.TRUNCATE,
-        description="What to do with more tokens than the model reads; truncate, the default, adds a warning.",
+        description="Treatment of a prompt with more tokens than the model reads; truncate (default) adds a warning.",
     )
     safety_threshold: Share | None = Field(
-        None, description="Score from which an image is withheld, within what the operator allows."
+        None, description="Safety score from which an image is withheld, within the operator's limits."
     )
 
     @field_validator("seed")
     @classmethod
-    def _leaves_room_for_all_images(cls, seed: int, info: ValidationInfo) -> int:
+    def _check_last_seed(cls, seed: int, info: ValidationInfo) -> int:
         count = info.data.get("count", 1)
         if seed + count - 1 > MAX_SEED:
-            raise refusal(f"must leave room for {count} images: the last has seed + {count - 1}")
+            raise refusal(f"must be at most {MAX_SEED - count + 1}, because image {count - 1} has seed + {count - 1}")
         return seed
 
     @classmethod
     def checked(cls, **values: Any) -> "GenerationRequest":
-        """Return the request. Raises `InvalidRequest` naming every field that is out of its bounds."""
+        """Return a request. Raises `InvalidRequest`, which names every invalid field."""
         try:
             return cls(**values)
         except ValidationError as exc:
             raise InvalidRequest(*problems_in(exc)) from exc
 
     def changed(self, **fields: Any) -> "GenerationRequest":
-        """Return a copy with other values. Raises `InvalidRequest`."""
+        """Return a copy with changed fields. Raises `InvalidRequest`."""
         return self.checked(**{name: getattr(self, name) for name in type(self).model_fields} | fields)
 
     def metadata(self, index: int) -> dict[str, Any]:
-        """Return what decides the pixels of image `index`, as its file carries it; `seed` is the image's own."""
+        """Return the metadata of the file of image `index`: all fields that determine its pixels, with its own seed."""
         names = [name for name, info in type(self).model_fields.items() if _IN_METADATA in info.metadata]
         return {name: getattr(self, name) for name in names} | {"seed": self.seed + index}
 
@@ -115,7 +116,7 @@ class GenerationRequest(BaseModel):
 
 
 class Timings(BaseModel):
-    """Measured seconds of each phase of one request."""
+    """Measured seconds of each phase of a request."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -124,17 +125,17 @@ class Timings(BaseModel):
     steps: tuple[float, ...]
     decode: float
     safety: float
-    #: Encoding the pixels as files; not part of `inference`.
+    #: Encoding of the image files; not part of `inference`.
     encode: float
 
     @property
     def inference(self) -> float:
-        """Seconds of the model's own work: text, steps, decode and safety."""
+        """Total seconds of text, steps, decode and safety."""
         return self.text + sum(self.steps) + self.decode + self.safety
 
     @property
     def phases(self) -> dict[str, float]:
-        """Seconds by phase, the steps added up, in order."""
+        """Seconds by phase in the order of the phases; `steps` is the sum of all steps."""
         return {
             "text": self.text,
             "steps": sum(self.steps),
@@ -146,13 +147,13 @@ class Timings(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class GeneratedImage:
-    """One finished image."""
+    """One generated image."""
 
     #: The encoded file.
     data: bytes = field(repr=False)
-    #: The image's own seed.
+    #: The seed of this image.
     seed: int
-    #: Probability from 0 to 1 that the image is unsafe to show; None when it was not checked.
+    #: Probability from 0 to 1 that the image is unsafe; None if the safety checker did not run.
     nsfw_score: float | None
     #: Whether the image was withheld; `data` is then a black image of the same size.
     is_flagged: bool
@@ -160,12 +161,12 @@ class GeneratedImage:
 
 @dataclass(frozen=True, slots=True)
 class GenerationResult:
-    """Everything that one request produced."""
+    """The result of a request."""
 
     model: str
     revision: str
     precision: Precision
     images: tuple[GeneratedImage, ...]
     timings: Timings
-    #: What the client should know, a sentence each.
+    #: Messages to the client, one sentence each.
     warnings: tuple[str, ...]

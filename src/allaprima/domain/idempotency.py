@@ -1,12 +1,12 @@
-"""Idempotency keys."""
+"""Claims of idempotency keys."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
 class IdempotencyClaim:
-    """A client's statement that a request repeats every other one with the same idempotency key."""
+    """A client's claim that all requests with the same idempotency key are repetitions of one request."""
 
     key: str
-    #: Hash of path and body.
+    #: Hash of the kind of request and its body.
     fingerprint: str

@@ -1,4 +1,4 @@
-"""Jobs: the durable form of a request, its options, and what it ends with."""
+"""Jobs: the durable form of a request, with its options, its state and its outcome."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -15,20 +15,20 @@ from allaprima.domain.idempotency import IdempotencyClaim
 class JobState(StrEnum):
     """State of a job.
 
-    queued -> running (leased), queued -> failed (its start deadline passed, or its request can't be read), queued ->
-    succeeded (the result cache had it), running -> queued (the server stopped or died), running -> succeeded | failed,
-    queued or running -> cancelled. Succeeded, failed and cancelled are final.
+    Transitions: queued -> running (leased), queued -> failed (the start deadline passed, or the stored request is
+    invalid), queued -> succeeded (result cache), running -> queued (the server stopped or crashed), running ->
+    succeeded | failed, queued | running -> cancelled. Succeeded, failed and cancelled are final.
     """
 
     #: Accepted and waiting.
     QUEUED = "queued"
-    #: Handed to the engine.
+    #: Leased and passed to the engine.
     RUNNING = "running"
-    #: Generated; its images, its usage and its charge are in the store.
+    #: Generated; images, usage and charge are stored.
     SUCCEEDED = "succeeded"
-    #: Ended without an image; `error_code` and `error_message` say why.
+    #: Ended without images; `error_code` and `error_message` give the reason.
     FAILED = "failed"
-    #: Stopped on request.
+    #: Stopped at the client's request.
     CANCELLED = "cancelled"
 
 
@@ -44,78 +44,82 @@ class Priority(StrEnum):
 
 
 class Delivery(StrEnum):
-    """How the images of a result reach the client."""
+    """Form in which a response contains the images."""
 
     LINKS = "links"
     BASE64 = "base64"
-    #: Data URIs in place of links.
+    #: Data URIs instead of links.
     DATA_URIS = "data_uris"
-    #: Base64, and data URIs in place of links.
+    #: Base64, and data URIs instead of links.
     BASE64_AND_DATA_URIS = "base64_and_data_uris"
 
     @property
     def has_base64(self) -> bool:
-        """Whether the answer holds the files in base64."""
+        """Whether the response contains the files in base64."""
         return self in (Delivery.BASE64, Delivery.BASE64_AND_DATA_URIS)
 
     @property
     def has_data_uris(self) -> bool:
-        """Whether the answer holds data URIs in place of links."""
+        """Whether the response contains data URIs instead of links."""
         return self in (Delivery.DATA_URIS, Delivery.BASE64_AND_DATA_URIS)
 
 
 class JobOptions(BaseModel):
-    """How a job is treated: everything that a client asked except what to generate."""
+    """The options of a job: all parts of a client's request that do not affect the pixels."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     model: Text = Field(description="Id or alias of a served model.")
     priority: Annotated[Priority, BeforeValidator(choice(*Priority))] = Field(
-        Priority.NORMAL, description="Order among the key's own jobs; low runs only while nothing else is queued."
+        Priority.NORMAL, description="Order among the key's own jobs; low jobs run only if no other job is queued."
     )
-    group_id: GroupId | None = Field(None, description="A name that several jobs share, to list or cancel them by.")
-    image_ttl_s: Seconds | None = Field(None, description="Seconds that the images are kept; the server's default.")
-    webhook_url: Text | None = Field(None, description="Receives a signed webhook when the job ends.")
+    group_id: GroupId | None = Field(
+        None, description="Name of a group of jobs, by which they can be listed and cancelled."
+    )
+    image_ttl_s: Seconds | None = Field(
+        None, description="Storage time of the images in seconds; default: the server's."
+    )
+    webhook_url: Text | None = Field(None, description="URL that receives a signed webhook when the job ends.")
     store: Flag = Field(
         default=True,
-        description="false: keep neither prompt nor images; they come in the answer, once. Default true.",
+        description="If false, neither prompt nor images are stored; only the response contains them. Default true.",
     )
     use_cache: Flag = Field(
         default=False, description="Return cached images of an identical request if available. Default false."
     )
     delivery: Delivery = Delivery.LINKS
-    #: Name of the wire format in which the request came, and its webhook is sent.
+    #: Name of the wire format of the request and of its webhook.
     dialect: str = ""
-    #: `api` or `playground`.
+    #: Source of the request: `api` or `playground`.
     source: str = "api"
-    #: Scheme and host of links where no HTTP request is at hand: in webhooks.
+    #: Scheme and host of links in webhooks.
     base_url: str = ""
     client_request_id: str | None = None
-    #: W3C trace context, as the client sent it.
+    #: The client's W3C trace context.
     traceparent: str | None = None
-    #: What the client should know before anything is generated, a sentence each.
+    #: Messages to the client from the validation of the request, one sentence each.
     warnings: tuple[str, ...] = ()
 
 
 class JobResult(BaseModel):
-    """What a succeeded job reports, apart from its images."""
+    """The result of a succeeded job, without its images."""
 
     model_config = ConfigDict(frozen=True)
 
-    #: The model that generated.
+    #: Id of the model that generated the images.
     model: str
     revision: str
     precision: str
     credits: int
     timings: Timings
     warnings: tuple[str, ...] = ()
-    #: Whether the images were generated for an equal request before.
+    #: Whether an earlier identical request generated the images.
     is_cached: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A job as it stands. Times are unix seconds."""
+    """The current state of a job. Times are in unix seconds."""
 
     id: str
     account_id: str
@@ -126,30 +130,30 @@ class Job:
     options: JobOptions
     started_at: float | None = None
     finished_at: float | None = None
-    #: Number of leases so far; the fencing token of a result.
+    #: Number of leases so far, which is the fencing token of a result.
     attempt: int = 0
-    #: How often the server died while the job ran.
+    #: Number of crashes of the server while the job ran.
     crashes: int = 0
     error_code: str | None = None
     error_message: str | None = None
     result: JobResult | None = None
     #: Estimated seconds of compute.
     predicted_s: float = 0.0
-    #: Start deadline.
+    #: Deadline of the start; None: no deadline.
     start_by: float | None = None
     cancel_asked_at: float | None = None
-    #: Credits held for it.
+    #: Credits that are held for the job.
     held: int = 0
 
     @property
     def is_finished(self) -> bool:
-        """Whether its state is final."""
+        """Whether the job's state is final."""
         return self.state not in UNFINISHED
 
 
 @dataclass(frozen=True, slots=True)
 class StoredImage:
-    """An image in the store. Times are unix seconds."""
+    """A stored image. Times are in unix seconds."""
 
     id: str
     job_id: str
@@ -158,7 +162,7 @@ class StoredImage:
     object_name: str
     content_type: str
     size_bytes: int
-    #: Of the file, hex.
+    #: SHA-256 of the file, in hexadecimal.
     sha256: str
     seed: int
     nsfw_score: float | None
@@ -169,20 +173,20 @@ class StoredImage:
 
 @dataclass(frozen=True, slots=True)
 class JobOutcome:
-    """What a generated job ends with in the store."""
+    """The data that is stored when a job succeeds."""
 
     result: JobResult
     images: tuple[StoredImage, ...]
-    #: Images that are charged: generated and not withheld.
+    #: Number of charged images: generated and not withheld.
     charged: int
     megapixels: float
-    #: Key under which the result cache finds these images, if it may.
+    #: Key of the images in the result cache; None: they are not cached.
     fingerprint: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """A request that may be accepted as a job: everything that the body and the headers said, validated."""
+    """A validated request, from its body and its headers, before its admission as a job."""
 
     key: ApiKey
     request: GenerationRequest
@@ -190,9 +194,9 @@ class Submission:
     #: The id that the job will have, a UUIDv7.
     job_id: str
     claim: IdempotencyClaim | None = None
-    #: Seconds within which the job must start.
+    #: Seconds within which the job must start; None: no deadline.
     start_within_s: float | None = None
-    #: Whether only an estimate is asked for.
+    #: Whether the client requests an estimate only.
     dry_run: bool = False
     #: Whether the job is cancelled when its client disconnects.
     cancel_on_disconnect: bool = False
@@ -200,25 +204,26 @@ class Submission:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """What a request would cost and when it would run."""
+    """Estimated cost and time of a request."""
 
     request: GenerationRequest
     options: JobOptions
-    #: Tokens of the prompt, and most that its model reads.
+    #: Number of tokens of the prompt.
     tokens: int
+    #: Largest number of tokens that the model reads.
     max_tokens: int
     credits: int
     #: Estimated compute seconds.
     seconds: float
-    #: Unix seconds.
+    #: Estimated start in unix seconds.
     predicted_start: float
 
 
 @dataclass(frozen=True, slots=True)
 class QueuePosition:
-    """Where an unfinished job stands. Times are unix seconds; a value without meaning for its state is None."""
+    """Position and times of an unfinished job. Times are in unix seconds; None does not apply to its state."""
 
-    #: 1: the next.
+    #: 1 is the next job.
     queue_position: int | None = None
     predicted_start: float | None = None
     predicted_finish: float | None = None
@@ -226,26 +231,27 @@ class QueuePosition:
 
 @dataclass(frozen=True, slots=True)
 class JobFilter:
-    """Which jobs of an account are listed; None: any."""
+    """A filter of an account's jobs. None matches any value."""
 
     state: JobState | None = None
     group_id: str | None = None
     key_id: str | None = None
-    #: Only jobs older than the one with this id.
+    #: Id of a job; only older jobs match.
     before: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class QueueLoad:
-    """What the queue holds."""
+    """The load of the queue."""
 
-    #: Jobs that wait, and jobs that wait or run.
+    #: Number of queued jobs.
     queued: int
+    #: Number of queued and running jobs.
     unfinished: int
-    #: Estimated compute seconds of those that wait.
+    #: Estimated compute seconds of all queued jobs.
     queued_s: float
 
     @property
     def job_s(self) -> float:
-        """Mean estimated seconds of a waiting job; 0 where none waits."""
+        """Mean estimated compute seconds of a queued job; 0 if no job is queued."""
         return self.queued_s / self.queued if self.queued else 0.0

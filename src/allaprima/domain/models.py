@@ -1,11 +1,11 @@
-"""Models by name: what allaprima knows, what is loaded, and what a model says of a prompt."""
+"""Known and loaded models, their precisions, and the length of prompts in tokens."""
 
 from dataclasses import dataclass
 from enum import StrEnum
 
 
 class Precision(StrEnum):
-    """Number format of a model's weights. Below 16 bits only the blocks' linears are quantized, nearly all of FLUX."""
+    """Number format of a model's weights. Below 16 bits only the linear layers of the blocks are quantized."""
 
     FP32 = "fp32"
     BF16 = "bf16"
@@ -21,15 +21,15 @@ class Precision(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class TokenCount:
-    """Length of a prompt for a model."""
+    """Length of a prompt in the tokens of a model."""
 
     used: int
-    #: Most tokens that the model reads.
+    #: Largest number of tokens that the model reads.
     limit: int
 
     @property
     def over(self) -> int:
-        """Tokens that are not read."""
+        """Number of tokens that the model ignores."""
         return max(0, self.used - self.limit)
 
 
@@ -38,29 +38,29 @@ class ModelInfo:
     """A model that is loaded or loading."""
 
     id: str
-    #: Hash of its weights. Empty while it loads.
+    #: Hash of the weights; empty while the model loads.
     revision: str
-    #: Shown to people.
+    #: Display name.
     name: str
     description: str
-    #: None while it loads.
+    #: None while the model loads.
     precision: Precision | None = None
-    #: Kernel library and version: images of two kernel libraries may differ by a bit.
+    #: Name and version of the kernel library, since the images of two libraries may differ slightly.
     kernels: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class CatalogEntry:
-    """A model that allaprima knows by name, whether or not its weights are on this machine."""
+    """A known model. Its weights need not be on this machine."""
 
     id: str
     aliases: tuple[str, ...]
     name: str
     description: str
     owned_by: str
-    #: Shown to people.
+    #: Display name of the developer.
     developer: str
-    #: Release date of the model, unix seconds.
+    #: Release date of the model in unix seconds.
     created: int
 
 
@@ -81,7 +81,7 @@ CATALOG: tuple[CatalogEntry, ...] = (
         SKETCH_ID,
         ("sketch",),
         "sketch",
-        "The built-in model: small, offline, generates simple scenes of flat art in a second on a CPU.",
+        "The built-in model: small and offline; generates simple flat-art scenes on a CPU in a second.",
         "allaprima",
         "allaprima",
         1795305600,
@@ -90,7 +90,7 @@ CATALOG: tuple[CatalogEntry, ...] = (
 
 
 def find(name: str) -> CatalogEntry | None:
-    """Return the catalog entry whose id or alias is `name`, in any letter case."""
+    """Return the catalog entry with an id or alias, or None; case is ignored."""
     wanted = name.lower()
     for entry in CATALOG:
         if wanted in (entry.id.lower(), *map(str.lower, entry.aliases)):

@@ -1,4 +1,4 @@
-"""What the use cases need from the outside, as protocols. A cluster replaces what stands behind them."""
+"""The interfaces of the use cases to their environment, as protocols. A cluster uses other implementations of them."""
 
 from collections.abc import AsyncIterator
 from concurrent.futures import Future
@@ -15,14 +15,14 @@ from allaprima.domain.webhooks import JobEnd, WebhookDelivery, WebhookMessage
 
 
 class Clock(Protocol):
-    """Reads the time."""
+    """A source of the current time."""
 
     def __call__(self) -> float:
         """Return the unix time in seconds."""
 
 
 class Roster(Protocol):
-    """What admission asks of the models: which there are, and how long a prompt is. Needs no tensor library."""
+    """The loaded models and their tokenizers. Implementations need no tensor library."""
 
     @property
     def models(self) -> tuple[ModelInfo, ...]:
@@ -37,125 +37,125 @@ class Roster(Protocol):
 
 
 class Engine(Roster, Protocol):
-    """Generates requests, one Future each."""
+    """Runs generation requests and returns a Future for each."""
 
     @property
     def max_concurrency(self) -> int:
-        """Most requests that are generated at a time."""
+        """Largest number of requests that run concurrently."""
 
     @property
     def ready(self) -> Future[None]:
-        """Done when every model is loaded; fails with the `WeightsError` when one can't be."""
+        """A Future that completes when every model is loaded, and fails with `WeightsError` if one can't be loaded."""
 
     def start(self) -> None:
-        """Start to load the models, and then to generate."""
+        """Start loading the models and then running requests."""
 
     def enqueue(self, job_id: str, request: GenerationRequest, progress: Progress) -> Future[GenerationResult]:
-        """Queue a request; the Future fails with `Cancelled`, `Draining` or `GenerationFailed`, or is cancelled."""
+        """Queue a request. Its Future fails with `Cancelled`, `Draining` or `GenerationFailed`, or is cancelled."""
 
     def cancel(self, job_id: str) -> None:
         """Stop a request as soon as possible. An unknown id is ignored."""
 
     def close(self) -> None:
-        """Stop; a request that is not finished fails with `Draining`. Returns when the threads have ended."""
+        """Stop the engine and wait for its threads. Unfinished requests fail with `Draining`."""
 
 
 class ObjectStore(Protocol):
-    """Files by name."""
+    """A store of files by name."""
 
     async def put(self, name: str, data: bytes) -> None:
         """Write a file durably. Raises `StoreError`."""
 
     async def get(self, name: str) -> bytes | None:
-        """Return a file, or None where there is none. Raises `StoreError`."""
+        """Return a file, or None if it does not exist. Raises `StoreError`."""
 
     async def delete(self, name: str) -> None:
-        """Remove a file, if it is there. Raises `StoreError`."""
+        """Delete a file if it exists. Raises `StoreError`."""
 
     def pages(self) -> AsyncIterator[list[tuple[str, datetime]]]:
-        """Yield pages of names with the time of their last change. Raises `StoreError`."""
+        """Yield pages of file names with their modification times. Raises `StoreError`."""
 
 
 class EventBus(Protocol):
-    """Events of jobs, from the process that runs a job to everything that follows it."""
+    """Distributes events of jobs from the process that runs a job to its followers."""
 
     def publish(self, job_id: str, kind: EventType, data: EventData = None) -> None:
-        """Append an event to a job's log. After an end nothing is appended."""
+        """Append an event to the log of a job. Events after a final event are ignored."""
 
     def follow(
         self, job_id: str, after: EventId | None = None, *, previews: bool = False
     ) -> AbstractAsyncContextManager[AsyncIterator[Event]]:
-        """Subscribe to a job's events after one of them, or to all that are remembered, up to its end.
+        """Subscribe to the events of a job until its end. after: only events after this one; None: all stored events.
 
-        previews: whether the subscriber is a watcher, for whom previews are made. The iterator ends early when the bus
+        previews: whether the subscriber is a watcher, which requests previews. The iterator ends early when the bus
         is closed.
         """
 
     def is_watched(self, job_id: str) -> bool:
-        """Whether previews would be seen. May be called from any thread."""
+        """Whether a job has a watcher for its previews. May be called from any thread."""
 
     def last(self, job_id: str) -> Event | None:
-        """Return the last event of a job that is remembered."""
+        """Return the last stored event of a job, or None."""
 
     @property
     def watched(self) -> list[str]:
-        """The ids of unfinished jobs that have a watcher."""
+        """The ids of unfinished jobs with a watcher."""
 
     def final_event(self, kind: EventType) -> Event:
-        """Return the end of a job whose events are forgotten."""
+        """Return the final event of a job whose events are no longer stored."""
 
     def close_watches(self) -> None:
-        """End the iterators of all watchers: the server is about to stop, and they resume with their last id."""
+        """End the iterators of all watchers before the server stops. Watchers can resume after their last event."""
 
     def close(self) -> None:
         """End all iterators."""
 
 
 class QueueSignal(Protocol):
-    """Tells the dispatcher that a job was queued."""
+    """Signals to the dispatcher that a job was queued."""
 
     def notify(self) -> None:
         """Wake the dispatcher."""
 
     async def wait(self, timeout_s: float | None = None) -> None:
-        """Return when `notify` was called since the last wait, or after some seconds."""
+        """Return when `notify` has been called since the last wait, or after the timeout; None: no timeout."""
 
 
 class EphemeralResults(Protocol):
-    """Results of jobs with `store=false`, between the engine and the one answer that delivers them."""
+    """Holds the results of jobs with `store=false` until a response delivers them."""
 
     def put(self, job_id: str, result: GenerationResult) -> None:
-        """Hold a result for the client that waits for it."""
+        """Hold a result for the client that waits for the job."""
 
     def take(self, job_id: str) -> GenerationResult | None:
-        """Return a result, once."""
+        """Remove and return a result, or None if there is none."""
 
 
 @dataclass(frozen=True, slots=True)
 class RateStatus:
-    """Where a key stands in its rate limit."""
+    """The state of a key's rate limit."""
 
-    #: Requests a minute.
+    #: Requests per minute.
     limit: int
-    #: Requests that may be made at once.
+    #: Number of requests that the key may make immediately.
     remaining: int
-    #: Seconds until all of the limit is available.
+    #: Seconds until the whole limit is available.
     reset_s: float
 
 
 class RateLimiter(Protocol):
-    """Limits the requests of a key in a minute."""
+    """Limits the requests of each key per minute."""
 
     def take(self, key_id: str, per_minute: int | None = None) -> RateStatus | None:
-        """Count one request; return where the key stands after it, or None where nothing is counted.
+        """Count one request; return the state of the limit after it, or None if there is no limit.
 
-        per_minute: the key's own limit; the stricter of it and the server's counts. Raises `RateLimited` with the
-        seconds after which it would pass; a refused request is not counted.
+        per_minute: the key's own limit, which applies if it is stricter than the server's. Raises `RateLimited` with
+        the seconds until a retry passes; a refused request is not counted.
         """
 
 
 class WebhookFormat(Protocol):
-    """How a dialect writes and signs webhooks."""
+    """Writes and signs webhooks in one dialect."""
 
     def webhook(self, delivery: WebhookDelivery, end: JobEnd, now: float) -> WebhookMessage:
-        """Return the message that reports a job's end. now: unix seconds of the signature."""
+        """Return the message that reports the end of a job. now: time of the signature in unix seconds."""

@@ -1,4 +1,4 @@
-"""How a request gets on inside the engine."""
+"""Progress of a request in the engine."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -7,7 +7,7 @@ from typing import Protocol
 
 @dataclass(frozen=True, slots=True)
 class StepDone:
-    """A denoising step was finished."""
+    """A finished denoising step. step: its number, counted from 1."""
 
     step: int
     steps: int
@@ -15,9 +15,9 @@ class StepDone:
 
 @dataclass(frozen=True, slots=True)
 class PreviewImage:
-    """One image of a request between two steps."""
+    """A preview of one image after a step."""
 
-    #: A JPEG, possibly smaller than the image will be. Empty when it is withheld.
+    #: A JPEG file, possibly smaller than the image; empty if the preview is withheld.
     data: bytes = field(repr=False)
     nsfw_score: float | None
     is_flagged: bool
@@ -25,7 +25,7 @@ class PreviewImage:
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """The images of a request after a step."""
+    """Previews of the images of a request after a step."""
 
     step: int
     steps: int
@@ -33,23 +33,23 @@ class Preview:
 
 
 class Progress(Protocol):
-    """Receives the progress of a request. Called in the engine's thread; must return quickly."""
+    """Receives the progress of a request. The engine's thread calls it, so all methods must return quickly."""
 
     def started(self) -> None:
-        """The engine starts with this request."""
+        """Called when the engine starts the request."""
 
     def step(self, done: StepDone) -> None:
-        """A step was finished."""
+        """Called after each step."""
 
     def wants_previews(self) -> bool:
-        """Whether a preview of the step just finished would be seen."""
+        """Return whether the engine should generate a preview of the last step."""
 
     def preview(self, preview: Preview) -> None:
-        """A preview that was wanted."""
+        """Called with a preview, if `wants_previews` returned true."""
 
 
 class StepCallback(Progress):
-    """Calls a function after each step, and wants no previews."""
+    """Calls a function after each step. Requests no previews."""
 
     def __init__(self, on_step: Callable[[StepDone], None] | None = None) -> None:
         self._on_step = on_step

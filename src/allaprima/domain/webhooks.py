@@ -1,4 +1,4 @@
-"""Webhooks: where they go, and what is to be sent."""
+"""Webhook endpoints, deliveries and messages."""
 
 from dataclasses import dataclass
 
@@ -7,38 +7,38 @@ from allaprima.domain.jobs import Job, StoredImage
 
 @dataclass(frozen=True, slots=True)
 class WebhookEndpoint:
-    """A URL that receives an account's webhooks."""
+    """A URL that receives an account's webhooks. Times are in unix seconds."""
 
     id: str
     account_id: str
     url: str
     created_at: float
-    #: None while webhooks are sent to it.
+    #: None while the endpoint is enabled.
     disabled_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class WebhookDelivery:
-    """A webhook that is due."""
+    """A due delivery of a webhook."""
 
-    #: The same on every attempt.
+    #: Id of the delivery, the same in every attempt.
     id: str
     account_id: str
     endpoint_id: str
     url: str
     job_id: str
-    #: Such as `job.succeeded`.
+    #: Type of the event, such as `job.succeeded`.
     event: str
     created_at: float
-    #: Attempts before this one.
+    #: Number of earlier attempts.
     attempt: int
-    #: Signing secrets: the account's own, and the previous one while it is valid.
+    #: Signing secrets of the account: the current one, then the previous one while it is valid.
     secrets: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class LinkedImage:
-    """A stored image with the URL under which it can be fetched."""
+    """A stored image with its URL."""
 
     image: StoredImage
     url: str
@@ -54,7 +54,7 @@ class WebhookMessage:
 
 @dataclass(frozen=True, slots=True)
 class JobEnd:
-    """A job that ended, with its images, as a webhook reports it. job: None when it was removed since."""
+    """A finished job with its images, for a webhook. job: None if it was deleted since."""
 
     job: Job | None
     images: tuple[LinkedImage, ...]

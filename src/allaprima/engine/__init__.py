@@ -1,1 +1,1 @@
-"""Generates images: the only package that uses the compute device, in its own threads."""
+"""Image generation. This package alone runs the networks on the compute device, in its own threads."""

@@ -1,4 +1,4 @@
-"""Settings to an engine, and files to a generator."""
+"""Builds an engine from the settings, and a generator from a model's files."""
 
 import logging
 from collections.abc import Mapping
@@ -19,10 +19,10 @@ logger = logging.getLogger(__name__)
 
 
 def build_engine(settings: EngineSettings) -> LocalEngine:
-    """Return an engine, not started, for the built-in model and the configured ones.
+    """Return an engine for the built-in model and the configured models. The caller starts it.
 
-    Raises `WeightsError` when a model's files are missing or are not a model, and `SettingsError` when the device is
-    missing or cannot run the precision, or when two paths hold the same model.
+    Raises `WeightsError` when a model's files are missing or invalid. Raises `SettingsError` when the device is missing
+    or does not support the precision, or when two paths have the same model.
     """
     prepare_device(settings)
     opened = open_models(settings.models, settings.tokenizer_dir, settings.weights_dir)
@@ -38,8 +38,8 @@ def build_engine(settings: EngineSettings) -> LocalEngine:
 def build_generator(
     files: ModelFiles, safety: SafetyChecker, settings: EngineSettings, check: CancelCheck = never_cancelled
 ) -> Generator:
-    """Load a model and return its generator. Raises `WeightsError`, and whatever `check` raises."""
+    """Load a model and return its generator. Raises `WeightsError`, and any exception of `check`."""
     precision = Precision(settings.precision) if settings.precision else None
     model = files.load(settings.device, precision, check)
-    logger.info("%s is loaded in %s, revision %s", model.id, model.precision, model.revision)
+    logger.info("loaded model %s in precision %s, revision %s", model.id, model.precision, model.revision)
     return Generator(Pipeline(model, settings.device), safety, settings.safety_threshold)

@@ -1,4 +1,4 @@
-"""The compute device: whether it can do what the settings ask, and how many requests it runs at a time."""
+"""The compute device: whether it supports the settings, and how many requests it runs at a time."""
 
 from collections.abc import Sequence
 
@@ -11,33 +11,35 @@ from allaprima.settings import EngineSettings
 from allaprima.weights.networks import ModelFiles
 from allaprima.weights.quantize import can_run, footprint
 
-#: Size in float32 up to which a model is small: one image does not use all cores, and memory holds several requests.
+#: Largest small model, in bytes of float32 weights. One image of a small model does not use all cores, and several
+#: requests fit in memory.
 SMALL_MODEL_BYTES = 2**28
 #: Most requests that are generated at a time.
 MAX_CONCURRENCY = 4
 
 
 def prepare_device(settings: EngineSettings) -> None:
-    """CancelCheck that the device exists and supports the precision, and set the number of CPU threads.
+    """Check that the device exists and supports the precision, and set the number of CPU threads.
 
-    Raises `SettingsError`.
+    Raises `SettingsError` when the check fails.
     """
     if settings.device == "cuda" and not torch.cuda.is_available():
         raise SettingsError(f"engine.device = {settings.device!r}: this machine has no such device; use cpu")
     if settings.precision and not can_run(Precision(settings.precision), settings.device):
         raise SettingsError(
-            f"engine.precision = {settings.precision!r} needs a GPU that multiplies float8 (compute capability 8.9 or "
-            f"more), which engine.device = {settings.device!r} is not; use int8"
+            f"engine.precision = {settings.precision!r} needs a GPU with float8 support (compute capability 8.9 or "
+            f"more), which engine.device = {settings.device!r} lacks; use int8"
         )
     if settings.threads:
         torch.set_num_threads(settings.threads)
 
 
 def max_concurrency(settings: EngineSettings, opened: Sequence[ModelFiles]) -> int:
-    """Return how many requests are generated at a time: one per core where all models are small, otherwise one.
+    """Return how many requests are generated at a time: one per core, at most 4, if three conditions hold; otherwise 1.
 
-    Concurrent requests share the cores, so the threads of each vary while it runs. Only allaprima's kernels give the
-    same bits for every number of threads, so without them, or in a precision that they do not cover, the answer is one.
+    All models must be small, the CPU must have allaprima's AVX-512 kernels, and the precision must be bfloat16.
+    Concurrent requests share the cores, so the number of threads of a request varies while it runs, and only these
+    kernels compute the same bits with every number of threads.
     """
     has_kernels = settings.device == "cpu" and library.level() >= library.IsaLevel.AVX512
     is_bf16 = settings.precision in (None, Precision.BF16.value)

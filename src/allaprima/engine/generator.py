@@ -1,4 +1,4 @@
-"""One request to finished files, with every phase timed: text, steps, decode, safety, encode."""
+"""Generates the image files of one request and measures each phase: text, steps, decode, safety, encode."""
 
 import time
 
@@ -22,7 +22,7 @@ class Stopwatch:
         self._last = time.perf_counter()
 
     def lap(self) -> float:
-        """Return the seconds since the last call, or since the start."""
+        """Return the seconds since the previous call, or since construction for the first call."""
         now = time.perf_counter()
         seconds, self._last = now - self._last, now
         return seconds
@@ -32,7 +32,7 @@ class Generator:
     """Generates requests with one model, runs the safety checker on the images, and encodes them as files."""
 
     def __init__(self, pipeline: Pipeline, safety: SafetyChecker, threshold: float) -> None:
-        """threshold: the score, 0 to 1, from which an image is withheld; a request may have its own."""
+        """threshold: the safety score, 0 to 1, from which an image is withheld; a request can override it."""
         self.model = pipeline.model
         self._pipeline = pipeline
         self._safety = safety
@@ -41,11 +41,11 @@ class Generator:
 
     @torch.inference_mode()
     def generate(self, request: GenerationRequest, check: CancelCheck, progress: Progress) -> GenerationResult:
-        """Return the finished images. `check` is called before every block and may raise to stop the request.
+        """Return the finished images. `check` is called before every block of a network and may raise to stop.
 
-        The seconds spent on previews belong to no phase: previews are made for a watcher, not for the request.
+        The timings exclude previews, which are rendered only while a client watches the job.
 
-        Raises `GenerationFailed` when the model gives values that are not finite, and whatever `check` raises.
+        Raises `GenerationFailed` when a network's output is not finite, and any exception of `check`.
         """
         watch = Stopwatch()
         conditioning = self._pipeline.encode(request.prompt, check)
@@ -72,7 +72,7 @@ class Generator:
         )
 
     def _preview(self, request: GenerationRequest, state: LatentState, check: CancelCheck) -> Preview:
-        """Return the images as they look now; each is scored and withheld like a finished one."""
+        """Return previews of the current latents. Each is scored, and withheld if flagged, like a finished image."""
         images = []
         for pixels in self._previewer.render(state, check):
             score = self._score(request, pixels)
@@ -90,6 +90,6 @@ class Generator:
     def _finish(self, request: GenerationRequest, index: int, pixels: Pixels, score: float | None) -> GeneratedImage:
         is_flagged = self._is_flagged(request, score)
         metadata = ImageMetadata(request.metadata(index), self.model.revision, self.model.precision)
-        shown = np.zeros_like(pixels) if is_flagged else pixels
-        file = encode(shown, metadata, request.image_format)
+        visible = np.zeros_like(pixels) if is_flagged else pixels
+        file = encode(visible, metadata, request.image_format)
         return GeneratedImage(file, request.seed + index, score, is_flagged)

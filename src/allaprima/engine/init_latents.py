@@ -1,4 +1,4 @@
-"""The latents from which a request is denoised."""
+"""The initial latents of a request: seeded Gaussian noise."""
 
 from dataclasses import dataclass, field
 
@@ -17,19 +17,20 @@ class LatentState:
     #: Size of the token grid.
     rows: int
     columns: int
-    #: (1, rows * columns, latent values per token) each, float32.
+    #: One tensor per image: (1, rows * columns, latent values per token), float32.
     latents: list[Tensor]
-    #: Steps done so far.
+    #: Number of finished steps.
     step: int = 0
-    #: Each image's noise-free latents as the last step predicted them, in the shape of `latents`; empty before it.
+    #: The noise-free latents of each image that the last step predicted, like `latents`. Empty before the first step.
     x0_pred: list[Tensor] = field(default_factory=list)
 
 
 def init_latents(request: GenerationRequest, config: ModelConfig, device: torch.device) -> LatentState:
     """Return Gaussian noise for every image of a request.
 
-    Image i is drawn in float32 by a CPU generator of its own, seeded with seed + i, and then copied to the device. So
-    the noise depends on the seed and the size alone: not on the device, the precision or the number of images.
+    The noise of image i is sampled in float32 on the CPU by a new generator with the seed `request.seed + i`, and then
+    copied to the device. It depends on the seed and the image size alone, not on the device, the precision or the
+    number of images.
     """
     rows, columns = token_grid(request.width, request.height, config.token_px, config.native_tokens)
     channels = config.autoencoder.z_channels

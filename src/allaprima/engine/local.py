@@ -1,9 +1,10 @@
-"""The engine of this process: the threads that own the device, the queue before them, and a Future per request.
+"""The engine of this process: threads that use the device, a queue of requests, and a Future per request.
 
-One thread loads the models; then every thread generates one request at a time. A large model keeps the device busy with
-one request and has one thread. Small models leave cores idle, so several requests run concurrently and share the cores.
-Each image is computed by itself, and the kernels give the same bits for any number of threads, so concurrency changes
-no image. Where the kernels are not available there is one thread (see `engine.device.max_concurrency`).
+One thread loads the models; then each thread generates one request at a time. A large model uses the whole device for
+one request, so the engine has one thread. One request of a small model leaves cores idle, so several requests run
+concurrently and share the cores. Concurrency changes no image: each image is computed in a batch of one, and the
+kernels compute the same bits with any number of threads. Without those kernels the engine has one thread (see
+`engine.device.max_concurrency`).
 """
 
 import logging
@@ -27,16 +28,17 @@ from allaprima.weights.roster import ModelRoster
 
 logger = logging.getLogger(__name__)
 
-#: Loads the generators by model id. It runs once, in the engine's thread, and calls the check that it receives often.
+#: Loads the models and returns the generators by model id. It runs once, in an engine thread, and calls the check
+#: often.
 LoadGenerators = Callable[[CancelCheck], Mapping[str, Generator]]
 
-#: Seconds after which a client may retry a request that the closing engine gave back.
+#: `Retry-After` in seconds of a request that fails because the engine closes.
 RETRY_AFTER_S = 5
 
 
 @dataclass(slots=True)
 class QueuedRequest:
-    """A request from `enqueue` to its end."""
+    """A request that is queued or running."""
 
     job_id: str
     request: GenerationRequest
@@ -46,7 +48,7 @@ class QueuedRequest:
 
 
 class LocalEngine(Engine):
-    """Generates requests in the order of their submission, in its own threads."""
+    """Generates requests in the order of `enqueue` calls, in its own threads."""
 
     def __init__(
         self,
@@ -54,16 +56,16 @@ class LocalEngine(Engine):
         load: LoadGenerators,
         max_concurrency: int = 1,
     ) -> None:
-        """roster: the models that `load` loads. load: may raise `WeightsError`.
+        """roster: the models that `load` loads. load: see `LoadGenerators`; may raise `WeightsError`.
 
-        max_concurrency: most requests that are generated at a time.
+        max_concurrency: most requests that are generated at a time, and the number of threads.
         """
         self._roster = roster
         self._load = load
         self._max_concurrency = max_concurrency
         self._generators: Mapping[str, Generator] = {}
         self._inbox: queue.SimpleQueue[QueuedRequest | None] = queue.SimpleQueue()
-        #: Every unfinished request, by job id.
+        #: All queued and running requests, by job id.
         self._unfinished: dict[str, QueuedRequest] = {}
         self._closing = threading.Event()
         self._ready: Future[None] = Future()
@@ -86,7 +88,7 @@ class LocalEngine(Engine):
 
     @property
     def ready(self) -> Future[None]:
-        """Done when every model is loaded; fails with what `load` raised."""
+        """A Future that is done when every model is loaded. It fails with the exception that `load` raised."""
         return self._ready
 
     @property
@@ -99,11 +101,14 @@ class LocalEngine(Engine):
         return self._roster.tokens(request)
 
     def start(self) -> None:
-        """Start to load the models, and then to generate. Requests submitted before are queued."""
+        """Start the thread that loads the models and then generates. Requests can be enqueued before."""
         self._first_thread.start()
 
     def enqueue(self, job_id: str, request: GenerationRequest, progress: Progress) -> Future[GenerationResult]:
-        """Queue a request. The Future fails with `Cancelled`, `Draining` or `GenerationFailed`, or is cancelled."""
+        """Queue a request and return its result's Future.
+
+        The Future fails with `Cancelled`, `Draining` or `GenerationFailed`, or is cancelled by `cancel`.
+        """
         queued = QueuedRequest(job_id, request, progress)
         self._unfinished[job_id] = queued
         queued.future.add_done_callback(lambda _: self._unfinished.pop(job_id, None))
@@ -111,13 +116,13 @@ class LocalEngine(Engine):
         return queued.future
 
     def cancel(self, job_id: str) -> None:
-        """Stop a running request at its next block; cancel the Future of a queued one at once. Ignores unknown ids."""
+        """Stop a running request at its next block, or cancel the Future of a queued one. Unknown ids are ignored."""
         if queued := self._unfinished.get(job_id):
             queued.cancelled.set()
             queued.future.cancel()
 
     def close(self) -> None:
-        """Stop at the next block; unfinished requests fail with `Draining`. Returns when the threads have ended."""
+        """Stop all threads at the next block and wait for them. Unfinished requests fail with `Draining`."""
         self._closing.set()
         for _ in range(self._max_concurrency):
             self._inbox.put(None)
@@ -130,19 +135,19 @@ class LocalEngine(Engine):
             self._generators = self._load(self._check_closing)
             self._set_ready()
         except Draining:
-            logger.debug("the engine was closed while it loaded")
-        # Any failure to load, expected or not, must reach the waiter of `ready`.
+            logger.debug("the engine was closed while it loaded the models")
+        # Every exception of `load` must reach the caller that awaits `ready`.
         except Exception as exc:
             logger.debug("the models could not be loaded", exc_info=exc)
             self._ready.set_exception(exc)
-            # Requests submitted meanwhile stay queued until `close` fails them with `Draining`.
+            # Queued requests wait until `close`; then `_serve` fails them with `Draining`.
             self._closing.wait()
         for thread in self._other_threads:
             thread.start()
         self._serve()
 
     def _set_ready(self) -> None:
-        """Complete the models' infos with what is known once they are loaded, and mark the engine as ready."""
+        """Add revision, precision and kernels to the roster, and mark the engine as ready."""
         kernels = library.signature()
         loaded = {model_id: generator.model for model_id, generator in self._generators.items()}
         self._roster.update(
@@ -154,10 +159,10 @@ class LocalEngine(Engine):
     def _serve(self) -> None:
         """Generate queued requests until `close` puts None into the inbox."""
         while queued := self._inbox.get():
-            # Unfinished requests include the queued ones, which other threads are about to start.
+            # Queued requests count, since other threads are about to start them.
             concurrency = min(self._max_concurrency, len(self._unfinished) or 1)
             threads = max(1, self._cores // concurrency)
-            # Setting the number of threads discards oneDNN's prepared primitives, even if it does not change.
+            # `set_num_threads` discards oneDNN's cached primitives even if the number stays the same.
             if threads != torch.get_num_threads():
                 torch.set_num_threads(threads)
             self._run(queued)
@@ -178,15 +183,15 @@ class LocalEngine(Engine):
             result = self._generator(queued.request.model).generate(queued.request, check, queued.progress)
         except Error as exc:
             queued.future.set_exception(exc)
-        # A bug fails this request alone: the thread must survive for the next one.
+        # A bug fails this request alone; the thread must continue with the next request.
         except Exception as exc:
-            logger.exception("job %s failed", queued.job_id)
+            logger.exception("job %s failed with an unexpected error", queued.job_id)
             queued.future.set_exception(GenerationFailed(f"the engine failed with {type(exc).__name__}"))
         else:
             queued.future.set_result(result)
 
     def _check_closing(self) -> None:
-        """Raise `Draining` once the engine is closing."""
+        """Raise `Draining` if the engine is closing."""
         if self._closing.is_set():
             raise Draining(retry_after_s=RETRY_AFTER_S)
 

@@ -1,9 +1,9 @@
-"""One request to pixels with one model: encode the prompt, draw the initial latents, denoise, decode.
+"""Generates the pixels of one request: encode the prompt, sample the initial latents, denoise, decode.
 
-Every image is computed in a batch of one, in an order and with shapes that depend on its request alone, so its bits do
-not depend on other requests. Latents and Euler steps are float32 in every precision.
+Every image is computed in a batch of one. The order and the shapes of the computation depend on its request alone, so
+the bits of an image do not depend on other requests. Latents and Euler steps are float32 in every precision.
 
-Dimension key: L image tokens, T text tokens, C latent values per token.
+Dimension key: L image tokens, T text tokens, C latent values per token, Y rows and X columns of pixels.
 """
 
 from collections.abc import Iterator
@@ -25,14 +25,14 @@ from allaprima.flux.latents import image_ids, text_ids, unpack
 from allaprima.flux.sampler import euler_step, schedule, velocity_to
 from allaprima.weights.networks import Model
 
-#: (height, width, 3), RGB.
+#: An image: (height, width, 3), RGB, 0 to 255.
 Pixels = NDArray[np.uint8]
-#: The token ids of T5 and of CLIP: all that the model reads of a prompt.
+#: The token ids of T5 and of CLIP, which are the model's whole input from a prompt.
 PromptKey = tuple[tuple[int, ...], tuple[int, ...]]
 
-#: Size of the cache of prompt embeddings: 30 prompts of FLUX, about 4,000 of the built-in model.
+#: Size of the prompt embedding cache: 30 prompts of FLUX, or about 4,000 of the built-in model.
 PROMPT_CACHE_BYTES = 64 * 2**20
-#: Size of the cache of modulations: 15 prompts at FLUX's four steps.
+#: Size of the modulation cache: 15 prompts of FLUX at four steps.
 MODULATION_CACHE_BYTES = 128 * 2**20
 
 
@@ -40,9 +40,9 @@ MODULATION_CACHE_BYTES = 128 * 2**20
 class Embeddings:
     """A prompt's embeddings, the inputs of the transformer."""
 
-    #: Of T5: (1, T, context_in_dim)
+    #: T5's output: (1, T, context_in_dim).
     txt: Tensor
-    #: Of CLIP, pooled: (1, vec_in_dim)
+    #: CLIP's pooled output: (1, vec_in_dim).
     vec: Tensor
 
     @property
@@ -57,30 +57,30 @@ class Conditioning:
 
     key: PromptKey
     embeddings: Embeddings
-    #: What the client should know about how the prompt was read, a sentence each.
+    #: Sentences for the client about ignored parts of the prompt: unknown words, truncation.
     warnings: tuple[str, ...]
 
 
 class Pipeline:
-    """Generates images with one loaded model. Keeps no state between requests but caches, which change no pixel."""
+    """Generates images with one loaded model. Its only state between requests is two caches, which change no pixel."""
 
     def __init__(self, model: Model, device: str) -> None:
         self.model = model
-        # Each model has caches of its own, so neither its revision nor its precision is part of a key.
+        # Each pipeline has its own caches, so the keys need neither the model's revision nor its precision.
         self._embeddings: ByteCache[PromptKey, Embeddings] = ByteCache(PROMPT_CACHE_BYTES)
         self._modulations: ByteCache[tuple[PromptKey, int], Modulations] = ByteCache(MODULATION_CACHE_BYTES)
         self._device = torch.device(device)
 
     @torch.inference_mode()
     def generate(self, request: GenerationRequest) -> list[Pixels]:
-        """Return a request's images, without progress, timings or safety checker; `Generator` adds them."""
+        """Return a request's images. `Generator` adds progress, timings, previews and the safety checker."""
         state = self.init_latents(request)
         for _ in self.denoise(state, self.encode(request.prompt, never_cancelled), request.steps, never_cancelled):
             continue
         return self.decode(state, request.width, request.height, never_cancelled)
 
     def encode(self, prompt: str, check: CancelCheck) -> Conditioning:
-        """Encode a prompt with both text encoders, or take its embeddings from the cache."""
+        """Return the prompt's embeddings from both text encoders, or from the cache."""
         t5_tokens = self.model.t5_tokenizer.encode(prompt)
         clip_tokens = self.model.clip_tokenizer.encode(prompt)
         warnings = []
@@ -104,15 +104,15 @@ class Pipeline:
         )
 
     def init_latents(self, request: GenerationRequest) -> LatentState:
-        """Return the latents from which a request is denoised; see `engine.init_latents`."""
+        """Return the initial latents of a request; see `engine.init_latents`."""
         return init_latents(request, self.model.config, self._device)
 
     def denoise(
         self, state: LatentState, conditioning: Conditioning, steps: int, check: CancelCheck
     ) -> Iterator[LatentState]:
-        """Denoise the latents in place, yielding the state after each step.
+        """Denoise the latents in place with Euler steps, yielding the state after each step.
 
-        Raises `GenerationFailed` when a step gives values that are not finite.
+        Raises `GenerationFailed` when the latents after a step are not finite.
         """
         ids = image_ids(state.rows, state.columns).to(self._device)
         txt = conditioning.embeddings.txt
@@ -128,12 +128,12 @@ class Pipeline:
                 state.latents[i] = euler_step(img, velocity, t, t_next)
                 state.x0_pred.append(euler_step(img, velocity, t, 0.0))
                 if not torch.isfinite(state.latents[i]).all():
-                    raise GenerationFailed(f"the model gave values that are not finite at step {state.step + 1}")
+                    raise GenerationFailed(f"the model's output is not finite at step {state.step + 1}")
             state.step += 1
             yield state
 
     def modulate(self, conditioning: Conditioning, steps: int, check: CancelCheck) -> Modulations:
-        """Return the transformer's modulations, one row per step, or take them from the cache."""
+        """Return the transformer's modulations, one row per step, from the network or from the cache."""
         key = conditioning.key, steps
         modulations = self._modulations.get(key)
         if modulations is None:
@@ -143,9 +143,9 @@ class Pipeline:
         return modulations
 
     def decode(self, state: LatentState, width: int, height: int, check: CancelCheck) -> list[Pixels]:
-        """Return the images of denoised latents, resized to width x height pixels where the token grid differs.
+        """Decode the latents to images, resized to width x height pixels if the token grid has another size.
 
-        Raises `GenerationFailed` when the autoencoder gives values that are not finite.
+        Raises `GenerationFailed` when the autoencoder's output is not finite.
         """
         images = []
         for img in state.latents:
@@ -153,7 +153,7 @@ class Pipeline:
             dtype = self.model.networks.autoencoder.decoder.conv_in.weight.dtype
             decoded = self.model.networks.autoencoder.decode(z.to(dtype), check)
             if not torch.isfinite(decoded).all():
-                raise GenerationFailed("the model gave values that are not finite in the finished image")
+                raise GenerationFailed("the autoencoder's output is not finite")
             pixels = to_pixels(decoded)
             if pixels.shape[:2] != (height, width):
                 resized = Image.fromarray(pixels).resize((width, height), Image.Resampling.LANCZOS)
@@ -163,7 +163,10 @@ class Pipeline:
 
 
 def to_pixels(image: Tensor) -> Pixels:
-    """(1, 3, Y, X), about [-1, 1] -> (Y, X, 3), uint8, rounded. Source: diffusers `VaeImageProcessor`."""
+    """Convert an image (1, 3, Y, X) to (Y, X, 3) uint8: [-1, 1] maps to 0 to 255, clamped and rounded.
+
+    Source: huggingface/diffusers `VaeImageProcessor`.
+    """
     scaled = ((image[0].float() / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8)
     pixels: Pixels = scaled.permute(1, 2, 0).contiguous().cpu().numpy()
     return pixels

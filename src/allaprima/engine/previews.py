@@ -1,11 +1,11 @@
-"""Preview images between two denoising steps, at a cost that is negligible next to a step.
+"""Preview images of a running request, rendered between two denoising steps in a fraction of a step's time.
 
 A preview shows the noise-free latents that the last step predicted. The built-in model's autoencoder decodes them in a
-few milliseconds. FLUX's would take seconds, so its previews use a linear projection of the latents to RGB, fitted once
-by least squares to the loaded autoencoder's output for smooth random latents. The projection gives an image an eighth
-as large, with the colours but without fine structure.
+few milliseconds. FLUX's autoencoder would take seconds, so previews of FLUX use a linear projection of the latents to
+RGB instead. It is fitted once, by least squares, to the loaded autoencoder's output for smooth random latents. Its
+image has an eighth of the height and width, the right colours, and no fine structure.
 
-Dimension key: C latent channels, Y rows and X columns of latent pixels.
+Dimension key: B batch, C latent channels, Y rows and X columns of latent pixels.
 """
 
 from io import BytesIO
@@ -23,7 +23,8 @@ from allaprima.flux.latents import unpack
 #: Longest side of a preview in pixels.
 MAX_SIDE_PX = 320
 JPEG_QUALITY = 80
-#: Side of the random latents of the fit, and of the blocks from which they are interpolated, in latent pixels.
+#: Side of the random latents for the fit, and side of one cell of the coarse noise that is interpolated to them, both
+#: in latent pixels.
 FIT_SIDE, FIT_GRAIN = 32, 4
 FIT_SEED = 0
 
@@ -33,11 +34,15 @@ class Previewer:
 
     def __init__(self, pipeline: Pipeline) -> None:
         self._model = pipeline.model
-        #: Latents to RGB, the last row an offset: (C + 1, 3). Fitted when it is first needed.
+        #: The projection from C latent channels to RGB, (C + 1, 3) float32; the last row is the offset. None until the
+        #: first preview.
         self._projection: Tensor | None = None
 
     def render(self, state: LatentState, check: CancelCheck) -> list[Pixels]:
-        """Return one small image per image of the request."""
+        """Return one preview per image of the request, at most `MAX_SIDE_PX` pixels wide and high.
+
+        Raises any exception of `check`.
+        """
         config = self._model.config
         previews = []
         for predicted in state.x0_pred:
@@ -52,7 +57,7 @@ class Previewer:
         return image.nan_to_num()
 
     def _project(self, z: Tensor, check: CancelCheck) -> Tensor:
-        """(1, C, Y, X) -> (1, 3, Y, X), about [-1, 1]."""
+        """Project latents (B, C, Y, X) to RGB (B, 3, Y, X), float32, mostly in [-1, 1]."""
         if self._projection is None:
             self._projection = self._fit_projection(z.shape[1], z.device, check)
         weight, offset = self._projection[:-1], self._projection[-1]
@@ -60,14 +65,14 @@ class Previewer:
         return colours.nan_to_num()
 
     def _fit_projection(self, channels: int, device: torch.device, check: CancelCheck) -> Tensor:
-        """Return the affine map from latents to RGB that is nearest to the decoder: (C + 1, 3), float32."""
+        """Return the affine map from latents to RGB that fits the decoder best: (C + 1, 3), float32."""
         generator = torch.Generator().manual_seed(FIT_SEED)
         coarse = torch.randn(1, channels, FIT_SIDE // FIT_GRAIN, FIT_SIDE // FIT_GRAIN, generator=generator)
         z = nn.functional.interpolate(coarse, size=(FIT_SIDE, FIT_SIDE), mode="bilinear").to(device)
         image = self._decode(z, check).float()
         colours = nn.functional.adaptive_avg_pool2d(image, FIT_SIDE)[0].flatten(1).T  # (Y X, 3)
         inputs = nn.functional.pad(z[0].flatten(1).T, (0, 1), value=1.0)  # (Y X, C + 1)
-        # On the CPU in double precision: the system is too small to gain from a GPU.
+        # Solved on the CPU in float64: the system is too small for a GPU to be faster.
         solution: Tensor = torch.linalg.lstsq(inputs.double().cpu(), colours.double().cpu()).solution
         return solution.float().to(device)
 
@@ -81,7 +86,7 @@ def _shrink(pixels: Pixels) -> Pixels:
 
 
 def encode_preview(pixels: Pixels) -> bytes:
-    """Return a preview's file: a JPEG without any metadata."""
+    """Return a preview as a JPEG file without metadata. pixels: (H, W, 3), uint8, RGB."""
     with BytesIO() as file:
         Image.fromarray(pixels).save(file, format="JPEG", quality=JPEG_QUALITY)
         return file.getvalue()

@@ -1,4 +1,4 @@
-"""A cache of what the networks computed for a prompt, so that a later request with the same prompt skips them."""
+"""A cache of prompt embeddings and modulations: a later request with the same prompt does not compute them again."""
 
 import threading
 from collections import OrderedDict
@@ -21,7 +21,7 @@ class ByteCache(Generic[Key, Value]):
 
     def __init__(self, limit_bytes: int) -> None:
         self._limit_bytes = limit_bytes
-        #: The least recently used comes first.
+        #: The values in order of use, the least recently used first.
         self._values: OrderedDict[Key, Value] = OrderedDict()
         self._nbytes = 0
         self._lock = threading.Lock()

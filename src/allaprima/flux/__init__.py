@@ -1,4 +1,4 @@
-"""FLUX.1's networks as pure model code: tensors in, tensors out, named as in the published checkpoints."""
+"""FLUX.1's networks: pure functions of tensors, with the attribute names of the published checkpoints."""
 
 from allaprima.flux.autoencoder import Autoencoder
 from allaprima.flux.cancel import CancelCheck, never_cancelled
@@ -12,6 +12,7 @@ from allaprima.flux.config import (
     T5Config,
     TransformerConfig,
 )
+from allaprima.flux.meta import meta_device
 from allaprima.flux.t5 import T5Encoder
 from allaprima.flux.transformer import Flux, Modulations
 
@@ -29,5 +30,6 @@ __all__ = [
     "T5Config",
     "T5Encoder",
     "TransformerConfig",
+    "meta_device",
     "never_cancelled",
 ]

@@ -1,11 +1,11 @@
-"""The convolutional autoencoder: images to latents and back.
+"""The convolutional autoencoder: encodes images to latents and decodes latents to images.
 
-Residual blocks with group norm, one attention in the middle, nearest-neighbour upsampling. With `patch` above 1,
-patches of that many pixels per side are folded into channels before the encoder and unfolded after the decoder; FLUX
-has patch 1, the built-in model `sketch` a larger one. Source: Rombach et al. 2022 (2112.10752); black-forest-labs/flux
-`modules/autoencoder.py`, whose attribute names are used.
+It has residual blocks with group norm, one attention layer at the lowest resolution, and nearest-neighbour upsampling.
+With `patch` above 1, patches of `patch` x `patch` pixels are folded into channels before the encoder and unfolded after
+the decoder; FLUX has patch 1, the built-in model patch 8. Source: Rombach et al. 2022 (2112.10752);
+black-forest-labs/flux `modules/autoencoder.py`, which has the same attribute names.
 
-Dimension key: B batch, C channels, Y rows, X columns.
+Dimension key: B batch, C channels, Y rows, X columns, d pixels per latent position and side (`downscale`).
 """
 
 from collections.abc import Iterator
@@ -26,12 +26,12 @@ from allaprima.kernels import attention
 
 
 def norm(channels: int, groups: int) -> nn.GroupNorm:
-    """The group norm used throughout: eps 1e-6, affine."""
+    """Return the group norm of the autoencoder: affine, eps 1e-6."""
     return nn.GroupNorm(groups, channels, eps=1e-6)
 
 
 class ResnetBlock(nn.Module):
-    """Twice norm, SiLU and convolution, with a residual."""
+    """Group norm, SiLU and 3x3 convolution, twice, with a residual connection."""
 
     def __init__(self, in_channels: int, out_channels: int, groups: int) -> None:
         super().__init__()
@@ -49,7 +49,7 @@ class ResnetBlock(nn.Module):
 
 
 class AttnBlock(nn.Module):
-    """Single-head attention over all positions, with a residual."""
+    """Single-head attention over all positions, with a residual connection."""
 
     def __init__(self, channels: int, groups: int) -> None:
         super().__init__()
@@ -68,7 +68,7 @@ class AttnBlock(nn.Module):
 
 
 class Downsample(nn.Module):
-    """A stride-2 convolution, padded at the right and bottom only."""
+    """A 3x3 convolution with stride 2, padded at the right and bottom only."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -80,7 +80,7 @@ class Downsample(nn.Module):
 
 
 class Upsample(nn.Module):
-    """Nearest-neighbour doubling, then a convolution."""
+    """Nearest-neighbour upsampling by 2, then a 3x3 convolution."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -92,7 +92,7 @@ class Upsample(nn.Module):
 
 
 class Middle(nn.Module):
-    """The blocks at the lowest resolution: residual, attention, residual."""
+    """The blocks at the lowest resolution: residual block, attention, residual block."""
 
     def __init__(self, channels: int, groups: int) -> None:
         super().__init__()
@@ -101,12 +101,12 @@ class Middle(nn.Module):
         self.block_2 = ResnetBlock(channels, channels, groups)
 
     def stages(self) -> Iterator[nn.Module]:
-        """The stages in order."""
+        """Yield the layers in order."""
         yield from (self.block_1, self.attn_1, self.block_2)
 
 
 class Resolution(nn.Module):
-    """The residual blocks at one resolution, and the change of resolution after them, if any."""
+    """The residual blocks at one resolution, followed by a downsampling or upsampling layer unless it is the last."""
 
     def __init__(
         self, blocks: list[ResnetBlock], *, down: Downsample | None = None, up: Upsample | None = None
@@ -119,7 +119,7 @@ class Resolution(nn.Module):
             self.upsample = up
 
     def stages(self) -> Iterator[nn.Module]:
-        """The stages in order."""
+        """Yield the layers in order."""
         yield from self.block
         for name in ("downsample", "upsample"):
             if name in self._modules:
@@ -127,7 +127,7 @@ class Resolution(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Pixels to the mean and log variance of the latents."""
+    """Computes the mean and log variance of the latents from pixels."""
 
     def __init__(self, config: AutoencoderConfig) -> None:
         super().__init__()
@@ -146,14 +146,14 @@ class Encoder(nn.Module):
         self.conv_out = nn.Conv2d(channels, 2 * config.z_channels, 3, padding=1)
 
     def resolutions(self) -> Iterator["Resolution | Middle"]:
-        """The resolutions, highest first."""
+        """Yield the resolutions, highest first."""
         for resolution in self.down:
             assert isinstance(resolution, Resolution)
             yield resolution
         yield self.mid
 
     def forward(self, x: Tensor, check_cancelled: CancelCheck) -> Tensor:
-        """(B, 3, Y, X) -> (B, 2 z_channels, Y / downscale, X / downscale), mean before log variance."""
+        """(B, 3, Y, X) in [-1, 1] -> (B, 2 z_channels, Y / d, X / d): the mean, then the log variance."""
         x = self.conv_in(nn.functional.pixel_unshuffle(x, self.patch) if self.patch > 1 else x)
         for stages in self.resolutions():
             for stage in stages.stages():
@@ -163,7 +163,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Latents to pixels."""
+    """Computes pixels from unscaled latents."""
 
     def __init__(self, config: AutoencoderConfig) -> None:
         super().__init__()
@@ -180,20 +180,20 @@ class Decoder(nn.Module):
             ]
             resolutions.append(Resolution(blocks, up=Upsample(width) if i > 0 else None))
             channels = width
-        # Checkpoints count from the highest resolution; the decoder starts at the lowest.
+        # Checkpoints number the resolutions from the highest; the decoder runs from the lowest.
         self.up = nn.ModuleList(reversed(resolutions))
         self.norm_out = norm(channels, groups)
         self.conv_out = nn.Conv2d(channels, 3 * config.patch**2, 3, padding=1)
 
     def resolutions(self) -> Iterator["Resolution | Middle"]:
-        """The resolutions, lowest first."""
+        """Yield the resolutions, lowest first."""
         yield self.mid
         for resolution in reversed(self.up):
             assert isinstance(resolution, Resolution)
             yield resolution
 
     def forward(self, z: Tensor, check_cancelled: CancelCheck) -> Tensor:
-        """(B, z_channels, Y, X) -> (B, 3, downscale Y, downscale X)."""
+        """(B, z_channels, Y, X) -> (B, 3, d Y, d X), mostly in [-1, 1]."""
         x = self.conv_in(z)
         for stages in self.resolutions():
             for stage in stages.stages():
@@ -204,7 +204,7 @@ class Decoder(nn.Module):
 
     @torch.no_grad()
     def decode_tiled(self, z: Tensor, check_cancelled: CancelCheck) -> Tensor:
-        """Return what `forward` returns, in bounded memory plus two activations of the highest resolution."""
+        """Compute `forward` in tiles (`tiled_decode`), in the memory of two activations of the highest resolution."""
         return torch.cat([self._decode_sample(sample, check_cancelled) for sample in z.split(1)])
 
     def _decode_sample(self, z: Tensor, check_cancelled: CancelCheck) -> Tensor:
@@ -223,7 +223,7 @@ class Decoder(nn.Module):
 
 
 class Autoencoder(nn.Module):
-    """Encoder and decoder, with the latents' scale and shift between them."""
+    """Encoder and decoder, and the scale and shift that normalise the latents for the transformer."""
 
     def __init__(self, config: AutoencoderConfig) -> None:
         super().__init__()
@@ -232,17 +232,18 @@ class Autoencoder(nn.Module):
         self.decoder = Decoder(config)
 
     def encode(self, pixels: Tensor, check_cancelled: CancelCheck = never_cancelled) -> Tensor:
-        """Return the mean latents of images, scaled for the transformer.
+        """Return the normalised mean latents of images.
 
-        pixels: (B, 3, Y, X) in [-1, 1], sides multiples of `downscale`. Returns (B, z_channels, Y/d, X/d).
+        pixels: (B, 3, Y, X) in [-1, 1]; Y and X are multiples of d. Returns (B, z_channels, Y / d, X / d).
         """
         mean, _log_variance = self.encoder(pixels, check_cancelled).chunk(2, dim=1)
         return (mean - self.config.shift_factor) * self.config.scale_factor
 
     def decode(self, z: Tensor, check_cancelled: CancelCheck = never_cancelled) -> Tensor:
-        """Return the images of scaled latents, about [-1, 1] (not clamped). Shapes are the inverse of `encode`'s.
+        """Return the images of normalised latents, mostly in [-1, 1] (not clamped).
 
-        Without gradients, images are decoded in tiles (`tiled_decode`).
+        z: (B, z_channels, Y, X). Returns (B, 3, d Y, d X). Without gradients, images are decoded in tiles
+        (`tiled_decode`).
         """
         z = z / self.config.scale_factor + self.config.shift_factor
         decode = self.decoder if torch.is_grad_enabled() else self.decoder.decode_tiled

@@ -1,14 +1,14 @@
-"""Cancellation of a forward pass: every pass calls a `CancelCheck` before each block, encoder layer and decoder stage.
+"""Cancellation of a forward pass. Every network calls a `CancelCheck` before each block, layer or tile.
 
-This is how a cancelled job or an expired deadline stops an image while it is being computed.
+The check raises an exception when the job was cancelled or the engine closes, which stops the pass.
 """
 
 from collections.abc import Callable
 
-#: Raises an exception to stop the pass, otherwise returns at once. It is called often, so it should read a flag and
-#: take no lock.
+#: A function that raises an exception to stop the pass and otherwise returns at once. It is called often, so it should
+#: read a flag and acquire no lock.
 CancelCheck = Callable[[], None]
 
 
 def never_cancelled() -> None:
-    """The `CancelCheck` of a pass that cannot be cancelled."""
+    """A `CancelCheck` that never raises."""

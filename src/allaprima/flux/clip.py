@@ -1,8 +1,8 @@
-"""CLIP's text encoder: token ids in, the one pooled vector that FLUX uses out.
+"""CLIP's text encoder, which maps token ids to one pooled vector per prompt.
 
-Layer norm before each layer, a causal mask, quick GELU, learned positions. The pooled vector is the last norm's
-output at the first end token; there is no projection.
-Source: Radford et al. 2021 (2103.00020); attribute names of the Hugging Face checkpoint, `text_model.` included.
+It has a layer norm before each sublayer, a causal mask, quick GELU and learned positions. The pooled vector is the
+final norm's output at the first end token; FLUX does not use CLIP's projection of it. Source: Radford et al. 2021
+(2103.00020); attribute names of the Hugging Face checkpoint, `text_model.` included.
 
 Dimension key: B batch, T tokens, W hidden width, H heads.
 """
@@ -53,7 +53,7 @@ class CLIPMLP(nn.Module):
 
 
 class CLIPEncoderLayer(nn.Module):
-    """Attention and MLP, each after its norm and with a residual."""
+    """Attention and MLP, each with a layer norm before it and a residual connection."""
 
     def __init__(self, config: CLIPConfig) -> None:
         super().__init__()
@@ -69,7 +69,7 @@ class CLIPEncoderLayer(nn.Module):
 
 
 class CLIPEmbeddings(nn.Module):
-    """Token plus position."""
+    """The sum of token and position embeddings."""
 
     def __init__(self, config: CLIPConfig) -> None:
         super().__init__()
@@ -77,7 +77,7 @@ class CLIPEmbeddings(nn.Module):
         self.position_embedding = nn.Embedding(config.length, config.hidden_size)
 
     def forward(self, ids: Tensor) -> Tensor:
-        """(B, T) -> (B, T, W)."""
+        """(B, T), int64 -> (B, T, W)."""
         return self.token_embedding(ids) + self.position_embedding.weight[: ids.shape[1]]
 
 
@@ -90,7 +90,7 @@ class CLIPStack(nn.Module):
 
 
 class CLIPTextTransformer(nn.Module):
-    """Embeddings, layers, last norm."""
+    """Embeddings, layers, and the final norm."""
 
     def __init__(self, config: CLIPConfig) -> None:
         super().__init__()
@@ -99,7 +99,7 @@ class CLIPTextTransformer(nn.Module):
         self.final_layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
 
     def forward(self, ids: Tensor, check_cancelled: CancelCheck) -> Tensor:
-        """(B, T) -> (B, T, W). Calls `check_cancelled` before every layer."""
+        """(B, T), int64 -> (B, T, W). Calls `check_cancelled` before every layer."""
         x = self.embeddings(ids)
         for layer in self.encoder.layers:
             check_cancelled()
@@ -108,16 +108,16 @@ class CLIPTextTransformer(nn.Module):
 
 
 class CLIPTextEncoder(nn.Module):
-    """Token ids in, one pooled vector per prompt out."""
+    """The text transformer and the pooling of its output."""
 
     def __init__(self, config: CLIPConfig) -> None:
         super().__init__()
         self.text_model = CLIPTextTransformer(config)
 
     def forward(self, ids: Tensor, check_cancelled: CancelCheck = never_cancelled) -> Tensor:
-        """ids: (B, T), int64. Pools the first end token, which is the largest id of each row.
+        """Encode padded token ids (B, T), int64, to pooled vectors (B, W) in the dtype of the weights.
 
-        Returns (B, W).
+        The end token has the largest id of the vocabulary, so `argmax` finds the first end token of each row.
         """
         hidden = self.text_model(ids, check_cancelled)
         return hidden[torch.arange(ids.shape[0], device=ids.device), ids.argmax(dim=-1)]

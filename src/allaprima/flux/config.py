@@ -12,7 +12,7 @@ from typing import Literal
 class TransformerConfig:
     """Sizes of the rectified-flow transformer."""
 
-    #: Values per image token, in and out: latent channels x 2 x 2.
+    #: Latent values per image token, at the input and the output: 4 z_channels, a patch of 2x2 latent positions.
     in_channels: int
     #: Width of the pooled CLIP vector.
     vec_in_dim: int
@@ -25,11 +25,11 @@ class TransformerConfig:
     depth: int
     #: Number of single-stream blocks.
     depth_single_blocks: int
-    #: Rotary widths of (index, row, column); they add up to the width of a head.
+    #: Widths of the rotary axes (index, row, column). Their sum is the width of a head.
     axes_dim: tuple[int, int, int]
     theta: int = 10_000
-    #: Channels of position features (`layers.position_features`) that are concatenated to each image token's latents,
-    #: as other FLUX.1 models concatenate a mask or a depth map. A multiple of 4; 0 for FLUX.1 [schnell].
+    #: Number of position features (`layers.position_features`) that are concatenated to each image token's latents, as
+    #: other FLUX.1 models concatenate a mask or a depth map. A multiple of 4; 0 for FLUX.1 [schnell].
     pos_embed_channels: int = 0
     #: Whether the image's latent statistics (`layers.latent_stats`) are concatenated to each image token: one value per
     #: latent channel, `in_channels / 4` in all. False for FLUX.1.
@@ -51,7 +51,7 @@ class TransformerConfig:
 
 @dataclass(frozen=True, slots=True)
 class T5Config:
-    """Sizes of the T5 v1.1 encoder."""
+    """Sizes of the T5 v1.1 encoder. Field names are those of the Hugging Face configuration."""
 
     vocab_size: int
     d_model: int
@@ -68,7 +68,7 @@ class T5Config:
 
 @dataclass(frozen=True, slots=True)
 class CLIPConfig:
-    """Sizes of the CLIP text encoder."""
+    """Sizes of the CLIP text encoder. Most field names are those of the Hugging Face configuration."""
 
     vocab_size: int
     hidden_size: int
@@ -84,7 +84,7 @@ class CLIPConfig:
 class AutoencoderConfig:
     """Sizes of the convolutional autoencoder."""
 
-    #: Base number of channels; resolution i, counted from the highest, has `ch * ch_mult[i]`.
+    #: Base number of channels. Resolution i, counted from the highest, has `ch * ch_mult[i]` channels.
     ch: int
     ch_mult: tuple[int, ...]
     num_res_blocks: int
@@ -93,34 +93,34 @@ class AutoencoderConfig:
     shift_factor: float
     #: Pixels per side of the patches that are folded into channels before the first convolution; 1 for FLUX.
     patch: int = 1
-    #: Groups of every group norm.
+    #: Number of groups of every group norm.
     groups: int = 32
 
     @property
     def downscale(self) -> int:
-        """Pixels per side that one latent position covers."""
+        """Pixels per side of a latent position."""
         return self.patch << (len(self.ch_mult) - 1)
 
 
 @dataclass(frozen=True, slots=True)
 class ModelConfig:
-    """The four networks of one model, and how it is sampled."""
+    """The configurations of a model's four networks, and the parameters of its sampling."""
 
     transformer: TransformerConfig
     t5: T5Config
     clip: CLIPConfig
     autoencoder: AutoencoderConfig
-    #: Number of image tokens that the model was trained with. It generates about that many at the requested aspect
-    #: ratio (`latents.token_grid`), and the image is resized to the requested size. None: it generates the requested
-    #: size.
+    #: Number of image tokens that the model was trained with. The model generates about that many tokens at the
+    #: requested aspect ratio (`latents.token_grid`), and the image is resized to the requested size. None: the model
+    #: generates the requested size.
     native_tokens: int | None = None
-    #: What the transformer predicts: the flow's velocity, as in FLUX, or the clean latents ("image"), from which the
-    #: velocity follows (`sampler.velocity_to`).
+    #: The output of the transformer: the flow's velocity, as in FLUX, or the noise-free latents ("image"), from which
+    #: `sampler.velocity_to` computes the velocity.
     predicts: Literal["velocity", "image"] = "velocity"
 
     @property
     def token_px(self) -> int:
-        """Pixels per side that one image token covers: a 2x2 patch of latent positions."""
+        """Pixels per side of an image token, which is a patch of 2x2 latent positions."""
         return 2 * self.autoencoder.downscale
 
 
@@ -158,8 +158,8 @@ SKETCH = ModelConfig(
         num_heads=4,
         depth=1,
         depth_single_blocks=6,
-        # For small grids: the index axis, which is always 0 here, leaves more than a third of each head independent of
-        # position, and theta is small because a grid of a dozen tokens per side has no long distances.
+        # The token grids are small. The index axis is always 0, so its width leaves more than a third of each head
+        # independent of the position. theta is small because a grid of a dozen tokens per side has no long distances.
         axes_dim=(24, 20, 20),
         theta=100,
         pos_embed_channels=32,
@@ -177,7 +177,6 @@ SKETCH = ModelConfig(
         patch=8,
     ),
     native_tokens=144,
-    # A velocity contains the noise: 128 values per token, too much for a hidden width of 256 to carry with everything
-    # else.
+    # A velocity contains the noise, 128 values per token, for which a hidden width of 256 is too narrow.
     predicts="image",
 )

@@ -1,4 +1,4 @@
-"""Latents before and after the transformer: noise, packing into tokens, position ids, the token grid of an image size.
+"""Latents: noise, packing into tokens, position ids, and the token grid of an image size.
 
 Dimension key: B batch, C latent channels, Y rows and X columns of tokens.
 """
@@ -11,9 +11,9 @@ from torch import Tensor
 
 
 def noise(seed: int, channels: int, rows: int, columns: int) -> Tensor:
-    """Return the starting noise of one image: (C, 2 rows, 2 columns), float32, on the CPU.
+    """Return the initial noise of one image, standard normal: (C, 2 rows, 2 columns), float32, on the CPU.
 
-    Depends on the seed and the shape only: it uses its own CPU generator, and float32 whatever dtype the model has.
+    The noise depends on the seed and the shape alone: a new CPU generator samples it in float32 for every model dtype.
     seed: 0 to 2**63 - 1. rows, columns: in tokens.
     """
     generator = torch.Generator(device="cpu").manual_seed(seed)
@@ -21,8 +21,9 @@ def noise(seed: int, channels: int, rows: int, columns: int) -> Tensor:
 
 
 def pack(z: Tensor) -> Tensor:
-    """Fold each 2x2 patch into a token: (B, C, 2Y, 2X) -> (B, Y X, 4C); channel, then patch row, then column.
+    """Fold each 2x2 patch into a token: (B, C, 2Y, 2X) -> (B, Y X, 4C).
 
+    A token's values are ordered by channel, then row of the patch, then column.
     Source: black-forest-labs/flux `sampling.py`, `prepare`.
     """
     batch, channels, rows, columns = z.shape
@@ -38,7 +39,7 @@ def unpack(tokens: Tensor, rows: int, columns: int) -> Tensor:
 
 
 def image_ids(rows: int, columns: int) -> Tensor:
-    """Return the positions (0, row, column) of each image token: (1, rows * columns, 3), float32."""
+    """Return the position (0, row, column) of each image token: (1, rows * columns, 3), float32."""
     row, column = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
     return torch.stack((torch.zeros_like(row), row, column), dim=-1).reshape(1, -1, 3).float()
 
@@ -50,14 +51,14 @@ def text_ids(length: int) -> Tensor:
 
 @lru_cache(maxsize=1024)
 def token_grid(width: int, height: int, token_px: int, native_tokens: int | None) -> tuple[int, int]:
-    """Return the (rows, columns) of tokens to generate for an image of width x height pixels.
+    """Return the token grid (rows, columns) for an image of width x height pixels.
 
-    Without `native_tokens`, one token per `token_px` pixels per side. With it, the grid of that many tokens (within an
-    eighth) whose aspect ratio is nearest to the image's; the decoded image is then resized.
+    If `native_tokens` is None, a token covers `token_px` x `token_px` pixels. Otherwise the grid has that many tokens,
+    within an eighth, and the aspect ratio nearest to the image's; the decoded image is then resized.
     """
     if native_tokens is None:
         return height // token_px, width // token_px
-    few, many = native_tokens * 7 // 8, native_tokens * 9 // 8
-    grids = [(r, c) for r in range(1, many + 1) for c in range(1, many + 1) if few <= r * c <= many]
+    least, most = native_tokens * 7 // 8, native_tokens * 9 // 8
+    grids = [(r, c) for r in range(1, most + 1) for c in range(1, most + 1) if least <= r * c <= most]
     ratio = height / width
     return min(grids, key=lambda grid: (abs(math.log(grid[0] / grid[1] / ratio)), -grid[0] * grid[1]))

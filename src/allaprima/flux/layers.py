@@ -1,10 +1,10 @@
 """The building blocks of FLUX's transformer: embedders, rotary positions, modulation, double and single blocks.
 
-Attribute names are those of black-forest-labs/flux (`modules/layers.py`, `math.py`), so its checkpoints load without
-a mapping. Positions and rotations are computed in float32 from float64 angles; everything else runs in the dtype of
-the weights.
+Attribute names are those of black-forest-labs/flux (`modules/layers.py`, `math.py`), so its checkpoints load without a
+mapping. Rotary angles are computed in float64, and their cosines and sines are float32; everything else is computed in
+the dtype of the weights.
 
-Dimension key: B batch, L image tokens, T text tokens, S = T + L, W hidden width, H heads, D = W / H.
+Dimension key: B batch, L image tokens, T text tokens, S = T + L, W hidden width, H heads, D = W / H, A position axes.
 """
 
 import math
@@ -17,7 +17,7 @@ from allaprima.kernels import NO_EPILOGUE, Epilogue, Linear, Segment, attention,
 
 
 class Rotation(NamedTuple):
-    """The cosines and sines of every token's rotary angles; each (B, S, D/2), float32."""
+    """The cosines and sines of all tokens' rotary angles: (B, S, D/2) each, float32."""
 
     cos: Tensor
     sin: Tensor
@@ -28,7 +28,7 @@ class Rotation(NamedTuple):
 
 
 class Modulated(NamedTuple):
-    """Shift, scale and gate of one residual branch; each (B, 1, W)."""
+    """Shift, scale and gate of one residual branch: (B, 1, W) each."""
 
     shift: Tensor
     scale: Tensor
@@ -36,10 +36,10 @@ class Modulated(NamedTuple):
 
 
 def rotary(ids: Tensor, axes_dim: tuple[int, ...], theta: int) -> Rotation:
-    """Return the rotation of each token: the angles of its axes, concatenated.
+    """Return the rotary angles' cosines and sines of each token. The angles of its axes are concatenated.
 
-    ids: (B, S, A), float32, one position per axis. Angles: position / theta^(2k/d) for k < d/2 of each axis of width d.
-    Source: Su et al. 2021 (2104.09864), eq. 15; black-forest-labs/flux `math.py`, `rope`.
+    ids: (B, S, A), float32, the position on each axis. Angles of an axis of width d: position / theta^(2k/d) for
+    0 <= k < d/2. Source: Su et al. 2021 (2104.09864), eq. 15; black-forest-labs/flux `math.py`, `rope`.
     """
     angles = []
     for axis, width in enumerate(axes_dim):
@@ -52,11 +52,12 @@ def rotary(ids: Tensor, axes_dim: tuple[int, ...], theta: int) -> Rotation:
 def position_features(ids: Tensor, channels: int) -> Tensor:
     """Return sinusoidal features of each image token's absolute position: (B, L, channels), float32.
 
-    ids: (B, L, 3), positions (index, row, column), including the first and the last token of the grid. Per axis, the
-    wavelength of the first sinusoid is twice the grid's length, which encodes the distance to its edges; the
-    frequencies of the others are spaced evenly below half a turn per token, so that a linear map can read off any row
-    or column. FLUX's rotary positions encode only distances between tokens, from which a small model learns absolute
-    positions slowly. Source: Vaswani et al. 2017 (1706.03762), section 3.5, with other frequencies.
+    ids: (B, L, 3), positions (index, row, column) of the whole token grid. channels: a multiple of 4; half for the row,
+    half for the column. The first sinusoid of an axis has a wavelength of twice the grid's length and encodes the
+    distance to the grid's edges. The frequencies of the others are evenly spaced below half a cycle per token, so that
+    a linear layer can recover the row and the column. Rotary positions encode only distances between tokens, from which
+    a small model learns absolute positions slowly. Source: Vaswani et al. 2017 (1706.03762), section 3.5, with other
+    frequencies.
     """
     position = ids[..., 1:].float()
     first, last = position.amin(dim=1, keepdim=True), position.amax(dim=1, keepdim=True)
@@ -72,15 +73,15 @@ def position_features(ids: Tensor, channels: int) -> Tensor:
 def latent_stats(img: Tensor) -> Tensor:
     """Return the mean of each latent channel over the image, normalised and squashed with tanh: (B, 1, C / 4), float32.
 
-    img: (B, L, C), packed latents. For pure noise the values are tanh(n / 2) with n standard normal, whatever the
-    number of tokens. They give every token a global summary of the noise, so that the seed can control the layout.
+    img: (B, L, C), packed latents. For pure noise the values are tanh(n / 2) with n standard normal, for any number of
+    tokens. They are a global summary of the noise for every token, so that the seed can determine the layout.
     """
     values = img.float().unflatten(-1, (-1, 4))  # (B, L, C / 4, 4): `latents.pack` keeps a channel's values adjacent
     return torch.tanh(values.mean(dim=(1, 3)) * img.shape[1] ** 0.5)[:, None]
 
 
 def timestep_embedding(t: Tensor, width: int, max_period: int = 10_000, time_factor: float = 1000.0) -> Tensor:
-    """Return the sinusoidal embedding of times, cosines first.
+    """Return the sinusoidal embedding of times: the cosines, then the sines.
 
     t: (B,), in [0, 1]; 1 is noise. Returns (B, width), float32.
     Source: black-forest-labs/flux `modules/layers.py`, `timestep_embedding`.
@@ -92,7 +93,7 @@ def timestep_embedding(t: Tensor, width: int, max_period: int = 10_000, time_fac
 
 
 class MLPEmbedder(nn.Module):
-    """Linear, SiLU, linear: from time embeddings and pooled vectors to the width of the blocks."""
+    """Linear, SiLU, linear: projects the time embedding or the pooled vector to the hidden width."""
 
     def __init__(self, in_dim: int, hidden_dim: int) -> None:
         super().__init__()
@@ -105,7 +106,7 @@ class MLPEmbedder(nn.Module):
 
 
 class RMSNorm(nn.Module):
-    """The scale of an RMS norm over a head's width; `QKNorm` applies it."""
+    """The learned scale, (D,), of an RMS norm over a head. `QKNorm` applies the norm."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -113,7 +114,7 @@ class RMSNorm(nn.Module):
 
 
 class QKNorm(nn.Module):
-    """RMS norms of queries and keys, each with a learned scale over the head's width, and their rotary positions."""
+    """RMS norms of queries and keys, with learned scales, followed by their rotary positions."""
 
     def __init__(self, head_dim: int) -> None:
         super().__init__()
@@ -121,14 +122,14 @@ class QKNorm(nn.Module):
         self.key_norm = RMSNorm(head_dim)
 
     def forward(self, qkv: Tensor, pe: Rotation, num_heads: int) -> Tensor:
-        """(B, S, 3 W): q, k, v -> the same shape. May overwrite qkv."""
+        """Apply norms and rotary positions to q and k. qkv: (B, S, 3 W), may be overwritten. Returns the same shape."""
         return qk_norm_rope(qkv, self.query_norm.scale, self.key_norm.scale, pe.cos, pe.sin, num_heads)
 
 
 def attend(qkv: Tensor, num_heads: int, out: Tensor | None = None) -> Tensor:
     """Attention of every token to every token: (B, S, 3 W) -> (B, S, W).
 
-    out: (B, S, W), memory that the result may be written to; the result is the return value.
+    out: (B, S, W), a buffer that the function may use for the result; callers must use the return value.
     """
     q, k, v = qkv.unflatten(-1, (3, num_heads, -1)).permute(2, 0, 3, 1, 4)  # each (B, H, S, D)
     heads_out = None if out is None else out.unflatten(-1, (num_heads, -1)).transpose(1, 2)
@@ -136,7 +137,7 @@ def attend(qkv: Tensor, num_heads: int, out: Tensor | None = None) -> Tensor:
 
 
 class SelfAttention(nn.Module):
-    """The projections and norms of one stream; the attention itself runs over both streams together."""
+    """The attention projections and norms of one stream. `attend` computes the joint attention of both streams."""
 
     def __init__(self, hidden_size: int, num_heads: int) -> None:
         super().__init__()
@@ -151,19 +152,19 @@ class SelfAttention(nn.Module):
 
 
 class Modulation(nn.Module):
-    """A linear from the conditioning vector to shift, scale and gate, once or twice."""
+    """Computes shift, scale and gate from the conditioning vector, for one or two residual branches."""
 
     def __init__(self, hidden_size: int, branches: int) -> None:
         super().__init__()
         self.lin = Linear(hidden_size, 3 * branches * hidden_size)
 
     def forward(self, vec: Tensor) -> Tensor:
-        """vec: (B, W). Returns (B, 3 * branches * W): shift, scale and gate of attention, then those of the MLP."""
+        """vec: (B, W). Returns (B, 3 * branches * W): shift, scale and gate of each branch, attention before MLP."""
         return self.lin(nn.functional.silu(vec))
 
 
 def branches(modulation: Tensor, width: int) -> list[Modulated]:
-    """Split a `Modulation`'s result: (B, 3 * branches * W) -> one `Modulated` per residual branch."""
+    """Split the result of `Modulation`, (B, 3 * branches * W), into one `Modulated` per residual branch."""
     parts = modulation[:, None].split(width, dim=-1)
     return [Modulated(*parts[i : i + 3]) for i in range(0, len(parts), 3)]
 
@@ -172,16 +173,16 @@ class MLP(nn.Sequential):
     """The feed-forward branch: linear, GELU (tanh form), linear."""
 
     def __init__(self, hidden_size: int, mlp_hidden: int) -> None:
-        # In the checkpoint, module 1 is the GELU.
+        # Module 1 is the GELU in the checkpoint's numbering; here the first linear's epilogue computes it.
         super().__init__(Linear(hidden_size, mlp_hidden), nn.Identity(), Linear(mlp_hidden, hidden_size))
 
     def forward(self, x: Tensor, epilogue: Epilogue = NO_EPILOGUE) -> Tensor:
-        """(B, S, W) -> (B, S, W). epilogue: of the last linear."""
+        """(B, S, W) -> (B, S, W). epilogue: applied by the last linear."""
         return self[2](self[0](x, Epilogue(gelu=True)), epilogue)
 
 
 class DoubleStreamBlock(nn.Module):
-    """Text and image with separate weights and a joint attention, text before image."""
+    """A block with separate weights for text and image tokens and a joint attention, text tokens first."""
 
     def __init__(self, hidden_size: int, num_heads: int, mlp_hidden: int) -> None:
         super().__init__()
@@ -225,7 +226,7 @@ class DoubleStreamBlock(nn.Module):
 
 
 class SingleStreamBlock(nn.Module):
-    """Text and image in one sequence; attention and MLP in parallel, fused into two linears."""
+    """A block over text and image tokens in one sequence. Attention and MLP run in parallel and share two linears."""
 
     def __init__(self, hidden_size: int, num_heads: int, mlp_hidden: int) -> None:
         super().__init__()
@@ -252,7 +253,7 @@ class SingleStreamBlock(nn.Module):
 
 
 class LastLayer(nn.Module):
-    """Modulated norm and linear: hidden states to latents."""
+    """Modulated norm and linear: projects hidden states to latents."""
 
     def __init__(self, hidden_size: int, out_channels: int) -> None:
         super().__init__()

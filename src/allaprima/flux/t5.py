@@ -1,8 +1,9 @@
-"""The T5 v1.1 encoder: token ids in, one vector per token out.
+"""The T5 v1.1 encoder, which maps token ids to one vector per token.
 
-RMS norms before each layer, relative position biases from block 0 used by all blocks, no attention scaling, a gated
-GELU, no biases, **no mask**: FLUX was trained with attention to padding.
-Source: Raffel et al. 2020 (1910.10683) and Shazeer 2020 (2002.05202); attribute names of the Hugging Face checkpoint.
+Each layer is preceded by an RMS norm. All blocks use the relative position biases of block 0. Attention logits are not
+scaled, the MLP is a gated GELU, and linears have no biases. Attention has **no mask**: FLUX was trained with attention
+to padding. Source: Raffel et al. 2020 (1910.10683) and Shazeer 2020 (2002.05202); attribute names of the Hugging Face
+checkpoint.
 
 Dimension key: B batch, T tokens, W d_model, H heads, D d_kv.
 """
@@ -18,7 +19,7 @@ from allaprima.kernels import Epilogue, Linear, attention, rms_norm
 
 
 class T5LayerNorm(nn.Module):
-    """RMS norm: no mean, no bias."""
+    """RMS norm with a learned scale, without mean subtraction and bias."""
 
     def __init__(self, width: int, eps: float) -> None:
         super().__init__()
@@ -33,9 +34,10 @@ class T5LayerNorm(nn.Module):
 def relative_position_bucket(distance: Tensor, num_buckets: int, max_distance: int) -> Tensor:
     """Return the bucket of each distance (key position minus query position).
 
-    Half of the buckets are for keys to the right. In each half, one half of the buckets holds single distances, and the
-    ranges of the other half grow logarithmically up to `max_distance`. distance: any shape, int64. Returns the same
-    shape, int64.
+    The second half of the buckets is for positive distances. Within each half, the first half of the buckets has one
+    distance per bucket, and the ranges of the others grow logarithmically up to `max_distance`. distance: any shape,
+    int64. Returns the same shape, int64. Source: huggingface/transformers `modeling_t5.py`,
+    `_relative_position_bucket`.
     """
     half = num_buckets // 2
     exact = half // 2
@@ -61,7 +63,7 @@ class T5Attention(nn.Module):
             self.relative_attention_bias = nn.Embedding(config.relative_attention_num_buckets, config.num_heads)
 
     def forward(self, x: Tensor, bias: Tensor, epilogue: Epilogue) -> Tensor:
-        """x: (B, T, W); bias: (1, H, T, T); epilogue: of the output projection. Returns (B, T, W)."""
+        """x: (B, T, W); bias: (1, H, T, T); epilogue: applied by the output projection. Returns (B, T, W)."""
         q, k, v = (
             proj(x).unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for proj in (self.q, self.k, self.v)
         )  # (B, H, T, D)
@@ -69,7 +71,7 @@ class T5Attention(nn.Module):
 
 
 class T5LayerSelfAttention(nn.Module):
-    """Norm, attention, residual."""
+    """RMS norm and self-attention, with a residual connection."""
 
     def __init__(self, config: T5Config, has_relative_bias: bool) -> None:
         super().__init__()
@@ -82,7 +84,7 @@ class T5LayerSelfAttention(nn.Module):
 
 
 class T5DenseGatedActDense(nn.Module):
-    """wo(gelu(wi_0 x) * wi_1 x)."""
+    """The gated MLP: wo(gelu(wi_0 x) * wi_1 x), with the tanh form of GELU."""
 
     def __init__(self, config: T5Config) -> None:
         super().__init__()
@@ -91,12 +93,12 @@ class T5DenseGatedActDense(nn.Module):
         self.wo = Linear(config.d_ff, config.d_model, bias=False)
 
     def forward(self, x: Tensor, epilogue: Epilogue) -> Tensor:
-        """(B, T, W) -> (B, T, W). epilogue: of the last linear."""
+        """(B, T, W) -> (B, T, W). epilogue: applied by the last linear."""
         return self.wo(self.wi_0(x, Epilogue(gelu=True)) * self.wi_1(x), epilogue)
 
 
 class T5LayerFF(nn.Module):
-    """Norm, gated MLP, residual."""
+    """RMS norm and gated MLP, with a residual connection."""
 
     def __init__(self, config: T5Config) -> None:
         super().__init__()
@@ -109,7 +111,7 @@ class T5LayerFF(nn.Module):
 
 
 class T5Block(nn.Module):
-    """Self-attention, then the gated MLP."""
+    """A block of the encoder: self-attention, then the gated MLP."""
 
     def __init__(self, config: T5Config, has_relative_bias: bool) -> None:
         super().__init__()
@@ -121,7 +123,7 @@ class T5Block(nn.Module):
 
 
 class T5Stack(nn.Module):
-    """All blocks and the last norm."""
+    """All blocks, and the final norm."""
 
     def __init__(self, config: T5Config) -> None:
         super().__init__()
@@ -130,7 +132,7 @@ class T5Stack(nn.Module):
         self.final_layer_norm = T5LayerNorm(config.d_model, config.layer_norm_epsilon)
 
     def position_bias(self, length: int) -> Tensor:
-        """Return block 0's bias for every pair of positions: (1, H, T, T), float32, added to all blocks' logits."""
+        """Return the bias of every pair of positions, which all blocks add to their logits: (1, H, T, T), float32."""
         table = self.get_submodule("block.0.layer.0.SelfAttention.relative_attention_bias")
         assert isinstance(table, nn.Embedding)
         position = torch.arange(length, device=table.weight.device)
@@ -151,7 +153,7 @@ class T5Stack(nn.Module):
 
 
 class T5Encoder(nn.Module):
-    """Embed token ids and run the stack."""
+    """The token embedding and the stack of blocks."""
 
     def __init__(self, config: T5Config) -> None:
         super().__init__()
@@ -159,5 +161,5 @@ class T5Encoder(nn.Module):
         self.encoder = T5Stack(config)
 
     def forward(self, ids: Tensor, check_cancelled: CancelCheck = never_cancelled) -> Tensor:
-        """ids: (B, T), int64, padded. Returns (B, T, d_model). Padding is attended to."""
+        """Encode padded token ids (B, T), int64, to (B, T, W) in the dtype of the weights."""
         return self.encoder(self.shared(ids), check_cancelled)

@@ -1,9 +1,9 @@
-"""Tiled decode: the autoencoder's decoder in bounded memory, one tile (a range of full rows) at a time.
+"""Tiled decode: runs the autoencoder's decoder in bounded memory, one tile (a range of full rows) at a time.
 
-The activations of a large image are hundreds of values per pixel. Here each resolution keeps only its input and one
-hidden state whole, in the dtype of the weights; everything else exists for one tile. The tiles have no seams: group
-norms use the statistics of the whole image, and convolutions read one row beyond each side of a tile (its halo). Every
-function takes one image and may overwrite it.
+A full decode of a large image needs hundreds of activations per pixel. Here a resolution stores only its input and one
+hidden state of the whole image, in the dtype of the weights; all other activations exist for one tile at a time. The
+result has no seams: group norms use the statistics of the whole image, and convolutions read one row beyond each side
+of a tile (its halo). Each function takes a batch of one image and may overwrite it.
 
 Dimension key: C channels, Y rows, X columns.
 """
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from allaprima.flux.cancel import CancelCheck
 from allaprima.kernels import Convolution, attention, group_affine, pointwise, prefers_channels_last, workspace
 
-#: Most values of a tile, C times rows times X: 32 MiB in bfloat16.
+#: Most values of a tile, C * rows * X: 32 MiB in bfloat16.
 MAX_TILE_VALUES = 2**24
 
 
@@ -42,7 +42,7 @@ class Attention(Protocol):
 
 
 def tiled_convolution(conv: nn.Conv2d, x: Tensor, check_cancelled: CancelCheck) -> Tensor:
-    """Convolve: (1, C, Y, X) -> (1, conv.out_channels, Y, X)."""
+    """Apply a 3x3 convolution: (1, C, Y, X) -> (1, conv.out_channels, Y, X)."""
     if prefers_channels_last(x):
         x = x.contiguous(memory_format=torch.channels_last)
     return _convolve(Convolution(conv), x, _empty(x, conv.out_channels), check_cancelled)
@@ -58,7 +58,7 @@ def tiled_resnet(block: Resnet, x: Tensor, check_cancelled: CancelCheck) -> Tens
 
 
 def tiled_attention(block: Attention, x: Tensor, check_cancelled: CancelCheck) -> Tensor:
-    """Apply an `AttnBlock`, not tiled, since every position attends to every other: (1, C, Y, X) -> the same shape."""
+    """Apply an `AttnBlock` to the whole image, since attention is global: (1, C, Y, X) -> the same shape."""
     check_cancelled()
     affine = group_affine(block.norm, x, _tile_rows(x))
     normed = torch.addcmul(affine.shift[..., None, None], x.float(), affine.scale[..., None, None]).to(x.dtype)
@@ -68,7 +68,7 @@ def tiled_attention(block: Attention, x: Tensor, check_cancelled: CancelCheck) -
 
 
 def tiled_upsample(conv: nn.Conv2d, x: Tensor, check_cancelled: CancelCheck) -> Tensor:
-    """Upsample by 2 and convolve: (1, C, Y, X) -> (1, C, 2 Y, 2 X)."""
+    """Upsample by 2 (nearest neighbour) and apply a 3x3 convolution: (1, C, Y, X) -> (1, C, 2 Y, 2 X)."""
     out = _empty(x, conv.out_channels, 2)
     return _convolve(Convolution(conv, upsample=True), x, out, check_cancelled)
 
@@ -81,19 +81,19 @@ def tiled_head(norm: nn.GroupNorm, conv: nn.Conv2d, x: Tensor, check_cancelled: 
 
 
 def _tile_rows(x: Tensor) -> int:
-    """Return how many rows of x make a tile."""
+    """Return the number of rows of x in a tile."""
     return max(1, MAX_TILE_VALUES // x[0, :, 0].numel())
 
 
 def _tiles(x: Tensor, rows: int, check_cancelled: CancelCheck) -> Iterator[tuple[int, int]]:
-    """Yield the first row and the row after the last of each tile. Calls `check_cancelled` before each."""
+    """Yield each tile as (first row, row after the last). `check_cancelled` is called before each tile."""
     for start in range(0, x.shape[2], rows):
         check_cancelled()
         yield start, min(x.shape[2], start + rows)
 
 
 def _empty(x: Tensor, channels: int, factor: int = 1) -> Tensor:
-    """Return an uninitialised image of `factor` times the sides of x, in its memory format."""
+    """Return an uninitialised tensor (1, channels, factor * Y, factor * X) with the dtype and memory format of x."""
     height, width = (factor * size for size in x.shape[2:])
     if prefers_channels_last(x):
         return workspace.empty((1, height, width, channels), x).permute(0, 3, 1, 2)
@@ -101,7 +101,7 @@ def _empty(x: Tensor, channels: int, factor: int = 1) -> Tensor:
 
 
 def _convolve(convolution: Convolution, x: Tensor, out: Tensor, check_cancelled: CancelCheck) -> Tensor:
-    # With upsampling the tile size is that of the output, in rows of the input.
+    # With upsampling, the size of the output tile is the limit: each input row gives two output rows.
     rows = max(1, _tile_rows(out) // 2) if convolution.upsample else _tile_rows(x)
     for start, stop in _tiles(x, rows, check_cancelled):
         convolution.rows(x, start, stop, out)
@@ -109,14 +109,15 @@ def _convolve(convolution: Convolution, x: Tensor, out: Tensor, check_cancelled:
 
 
 def _shortcut(conv: nn.Conv2d, x: Tensor, check_cancelled: CancelCheck) -> Tensor:
-    """Apply a 1x1 convolution, in place if the result has no more channels than x."""
+    """Apply a 1x1 convolution; write the result into x if it has no more channels than x."""
     channels = conv.out_channels
     if channels > x.shape[1]:
         out = _empty(x, channels)
     elif x.is_contiguous():
         out = x[:, :channels]
     else:
-        # Channels last: a pixel's result never lies behind the pixel, so it only overwrites pixels already read.
+        # In channels-last memory with fewer channels, a pixel's result is at or before the pixel's own position, so it
+        # overwrites only pixels that have been read.
         _, _, height, width = x.shape
         pixels = x.permute(0, 2, 3, 1).flatten()[: height * width * channels]
         out = pixels.view(1, height, width, channels).permute(0, 3, 1, 2)

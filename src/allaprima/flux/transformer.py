@@ -1,6 +1,6 @@
-"""FLUX's rectified-flow transformer: image and text tokens in, the velocity of the image tokens out.
+"""FLUX's rectified-flow transformer, which predicts the velocity of image tokens from image and text tokens.
 
-Source: black-forest-labs/flux `model.py` (commit 802fb47); parameter names are those of its checkpoint.
+Source: black-forest-labs/flux `model.py` (commit 802fb47). Parameter names are those of its checkpoint.
 
 Dimension key: B batch, L image tokens, T text tokens, C latent values per token, W hidden width.
 """
@@ -24,26 +24,26 @@ from allaprima.flux.layers import (
 )
 from allaprima.kernels import Linear
 
-#: Width of the sinusoidal time embedding, the same in every published FLUX.
+#: Width of the sinusoidal time embedding in every published FLUX.
 TIME_WIDTH = 256
 
 
 @dataclass(frozen=True, slots=True)
 class Modulations:
-    """The adaLN modulations of every block: the transformer depends on time and pooled vector only through them.
+    """The adaLN modulations of all blocks. The transformer depends on the time and the pooled vector only through them.
 
-    One row per sample, in the dtype of the weights.
+    The tensors have one row per sample and the dtype of the weights.
     """
 
-    #: Of each double block: image and text, each (B, 6 W).
+    #: For each double block, the modulations of image and text: (B, 6 W) each.
     double: tuple[tuple[Tensor, Tensor], ...]
-    #: Of each single block: (B, 3 W).
+    #: For each single block: (B, 3 W).
     single: tuple[Tensor, ...]
-    #: (B, 2 W)
+    #: For the last layer: (B, 2 W).
     final: Tensor
 
     def row(self, index: int) -> "Modulations":
-        """Return the modulations of one sample, B = 1."""
+        """Return the modulations of sample `index` as a batch of one."""
         rows = slice(index, index + 1)
         return Modulations(
             tuple((img[rows], txt[rows]) for img, txt in self.double),
@@ -53,18 +53,18 @@ class Modulations:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all tensors."""
+        """Size of all tensors in bytes."""
         return sum(
             tensor.nbytes for tensor in (*(one for pair in self.double for one in pair), *self.single, self.final)
         )
 
 
 class Flux(nn.Module):
-    """Predict the velocity of the flow from noise to image, for one time per sample.
+    """Predicts the velocity of the flow from noise to image, at one time per sample.
 
-    `modulations` computes what depends on time and pooled vector, `velocity` the rest. An image of several steps needs
-    `modulations` only once, with all its times as a batch: in FLUX.1 its linears are 27 % of the weights, and their
-    input is a single vector.
+    `modulations` computes everything that depends on the time and the pooled vector, and `velocity` the rest. An image
+    needs one call of `modulations`, with the times of all its steps as a batch. The linears of the modulations are 27 %
+    of FLUX.1's weights, and one batch reads them once instead of once per step.
     """
 
     def __init__(self, config: TransformerConfig) -> None:
@@ -128,7 +128,7 @@ class Flux(nn.Module):
         return self.final_layer(x[:, txt.shape[1] :], modulations.final)  # (B, L, C)
 
     def _input_features(self, img: Tensor, img_ids: Tensor) -> Tensor:
-        """Return each image token's latents with its further features: (B, L, input_channels)."""
+        """Return the latents, position features and latent statistics of each image token: (B, L, input_channels)."""
         parts = [img]
         if self.config.pos_embed_channels:
             parts.append(position_features(img_ids, self.config.pos_embed_channels))
@@ -149,7 +149,7 @@ class Flux(nn.Module):
         y: Tensor,
         check_cancelled: CancelCheck = never_cancelled,
     ) -> Tensor:
-        """Return what `velocity` returns. timesteps: (B,); y: (B, vec_in_dim), the pooled vectors."""
+        """Return `velocity` at the given times. timesteps: (B,); y: (B, vec_in_dim), the pooled vectors."""
         return self.velocity(
             img, img_ids, txt, txt_ids, self.modulations(timesteps, y, check_cancelled), check_cancelled
         )

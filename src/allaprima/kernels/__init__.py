@@ -1,4 +1,4 @@
-"""The performance-critical operations: plain tensors in, plain tensors out. Each has a compiled and a torch version."""
+"""The performance-critical operations on tensors. Each has a compiled version for some CPUs and a version in torch."""
 
 from allaprima.kernels.attention import attention, qk_norm_rope
 from allaprima.kernels.convolution import Affine, Convolution, group_affine, pointwise, prefers_channels_last

@@ -1,9 +1,9 @@
 """Scaled dot-product attention, optionally with a bias on the logits (T5), and FLUX's norm and rotary positions.
 
-On a CPU, torch's fused attention is slow in bfloat16 and saves no memory over a plain product. So the compiled kernel
-is used, or, where it is not available, the plain product: all heads at once for short sequences; for long ones one head
-and one chunk of queries at a time, which bounds the logits to `CHUNK_LOGITS` values. Other devices use torch's fused
-attention.
+On a CPU the compiled kernel computes attention. Without the kernel, matrix products compute it: all heads at once for
+short sequences, and one head and one chunk of queries at a time for long ones, which limits the logits to
+`CHUNK_LOGITS` values. torch's fused attention is used on other devices only: on a CPU it is slow in bfloat16 and saves
+no memory.
 
 Dimension key: B batch, H heads, L queries, S keys, D head width.
 """
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from allaprima.kernels import library, workspace
 
-#: Most logits in memory at a time on a CPU; 2**24 values are 64 MiB in float32.
+#: Most logits in memory at a time without the kernel; 2**24 values are 64 MiB in float32.
 CHUNK_LOGITS = 2**24
 
 
@@ -28,10 +28,9 @@ def attention(
 ) -> Tensor:
     """Return softmax(scale q k^T + bias) v.
 
-    q: (B, H, L, D); k, v: (B, H, S, D); floating point, one dtype and device. bias: (1, H, L, S) of any dtype, or none.
-    scale: 1 / sqrt(D) by default. out: (B, H, L, D), memory that the result may be written to; the result is the return
-    value, which may lie elsewhere. Returns (B, H, L, D) of the same dtype.
-    Source: Vaswani et al. 2017 (1706.03762), eq. 1.
+    q: (B, H, L, D); k, v: (B, H, S, D); of one floating-point dtype and one device. bias: (1, H, L, S), any dtype.
+    scale: 1 / sqrt(D) by default. out: (B, H, L, D), a buffer that the function may use for the result; callers must
+    use the return value. Returns (B, H, L, D) in the dtype of q. Source: Vaswani et al. 2017 (1706.03762), eq. 1.
     """
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     if _has_kernel(q, k, v, out) and _is_supported_bias(bias, q, k):
@@ -70,7 +69,7 @@ def _is_supported_bias(bias: Tensor | None, q: Tensor, k: Tensor) -> bool:
 
 
 def _has_kernel(*tensors: Tensor | None) -> bool:
-    """Return whether the kernel supports these tensors: the heads of a token must be contiguous in memory."""
+    """Return whether the kernel supports these tensors (B, H, L, D): all heads of a token must be contiguous."""
     return library.supports_rows(*tensors) and all(
         tensor.shape[-1] % 2 == 0 and (tensor.shape[1] == 1 or tensor.stride(1) == tensor.shape[-1])
         for tensor in tensors
@@ -93,12 +92,12 @@ def _native(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, scale: float, 
 def qk_norm_rope(
     qkv: Tensor, query_scale: Tensor, key_scale: Tensor, cos: Tensor, sin: Tensor, heads: int, eps: float = 1e-6
 ) -> Tensor:
-    """Apply an RMS norm and rotary positions (RoPE) to the queries and keys of every head; values stay as they are.
+    """Apply an RMS norm and rotary positions (RoPE) to the queries and keys of every head. Values do not change.
 
-    Rotary positions rotate each adjacent pair of a head's values by its token's angle. The result may share the memory
-    of qkv, which is then overwritten.
-    qkv: (B, L, 3 H D): queries, keys, values; query_scale, key_scale: (D,); cos, sin: (B, L, D / 2), float32.
-    Returns the same shape and dtype. Source: Su et al. 2021 (2104.09864), eq. 15; Zhang and Sennrich 2019 (1910.07467).
+    Rotary positions rotate each adjacent pair of a head's values by an angle that depends on the token. The function
+    may overwrite qkv with the result. qkv: (B, L, 3 H D), queries, keys and values; query_scale, key_scale: (D,); cos,
+    sin: (B, L, D / 2), float32. Returns the same shape and dtype. Source: Su et al. 2021 (2104.09864), eq. 15; Zhang
+    and Sennrich 2019 (1910.07467).
     """
     if library.supports_rows(qkv, query_scale, key_scale) and library.is_cpu_inference(cos, sin):
         width = query_scale.shape[0]
@@ -118,7 +117,7 @@ def qk_norm_rope(
 
 
 def _rope(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """(B, L, H, D) -> the same shape and dtype, rotated in float32."""
+    """Rotate adjacent pairs of x, (B, L, H, D), in float32. Returns the same shape and dtype."""
     even, odd = x.float().unflatten(-1, (-1, 2)).unbind(-1)  # each (B, L, H, D/2)
     cos, sin = cos.unsqueeze(-2), sin.unsqueeze(-2)
     rotated = torch.stack((even * cos - odd * sin, even * sin + odd * cos), dim=-1)

@@ -1,6 +1,6 @@
-"""The autoencoder's convolutions, a range of rows at a time, fused with the norm before and the residual after them.
+"""The autoencoder's convolutions, over a range of rows, fused with the norm before them and the residual after them.
 
-The compiled kernel supports images in `torch.channels_last` memory format only, and writes its result in that format.
+The compiled kernel supports only images in `torch.channels_last` memory format, and writes its result in that format.
 
 Dimension key: B batch, C channels, Y rows, X columns.
 """
@@ -17,7 +17,7 @@ from allaprima.kernels.linear import linear
 
 @dataclass(frozen=True, slots=True)
 class Affine:
-    """A group norm as an affine map: x * scale + shift for each channel of each sample; each (B, C), float32."""
+    """A group norm as an affine map x * scale + shift per sample and channel. scale, shift: (B, C), float32."""
 
     scale: Tensor
     shift: Tensor
@@ -25,21 +25,24 @@ class Affine:
 
 @dataclass(frozen=True, slots=True)
 class Convolution:
-    """A 3x3 convolution with zero padding, and the operations fused with it, in this order."""
+    """A 3x3 convolution with zero padding, and the operations that are fused with it.
+
+    The order is: `affine` and SiLU, upsampling, convolution, residual.
+    """
 
     conv: nn.Conv2d
-    #: Before the convolution: this affine map (a group norm), then SiLU.
+    #: A group norm, applied to the input together with SiLU; None applies neither.
     affine: Affine | None = None
-    #: Before the convolution: nearest-neighbour upsampling by 2.
+    #: Whether the input is upsampled by 2 (nearest neighbour).
     upsample: bool = False
-    #: After the convolution: added. Has the shape of the result.
+    #: A tensor of the output's shape that is added to the output.
     residual: Tensor | None = None
 
     def rows(self, x: Tensor, start: int, stop: int, out: Tensor) -> None:
-        """Convolve the input rows [start, stop) and write the resulting rows to `out`.
+        """Compute the output of the input rows [start, stop) and write it to the corresponding rows of `out`.
 
-        x: (B, C, Y, X), all rows; out: (B, out_channels, Y, X), or (B, out_channels, 2 Y, 2 X) with `upsample`. out may
-        be the residual.
+        x: (B, C, Y, X), all rows of the input. out: (B, out_channels, Y, X), or (B, out_channels, 2 Y, 2 X) with
+        `upsample`; it may be the residual.
         """
         weight, bias = self.conv.weight, self.conv.bias
         if _is_native(x, out, self.residual, weight, bias) and weight.is_contiguous():
@@ -53,7 +56,8 @@ class Convolution:
         first, end = max(0, start - 1), min(x.shape[2], stop + 1)
         values = x[:, :, first:end]
         if self.affine is not None:
-            # Both in float32, rounded once, so that the result does not depend on where the range of rows begins.
+            # Norm and SiLU are computed in float32 and rounded once, so that the result does not depend on the first
+            # row of the range.
             shift, scale = (each[..., None, None] for each in (self.affine.shift, self.affine.scale))
             values = nn.functional.silu(torch.addcmul(shift, values.float(), scale), inplace=True).to(x.dtype)
         if self.upsample:
@@ -108,11 +112,11 @@ class NativeConvolution(ctypes.Structure):
 
 
 def group_affine(norm: nn.GroupNorm, x: Tensor, rows_at_a_time: int) -> Affine:
-    """Return a group norm of x as an affine map per channel, from the statistics of all of x: (B, C, Y, X).
+    """Return a group norm of x as an affine map per channel, from the statistics of the whole image.
 
-    rows_at_a_time: bounds the memory of torch's version. Sums are float64 (the kernel sums 256 pixels in float32
-    first), so the effect of `rows_at_a_time` is far below float32's precision. The number of threads has no effect.
-    Source: Wu and He 2018 (1803.08494), eq. 2.
+    x: (B, C, Y, X). rows_at_a_time: number of rows that torch's version sums at a time, which bounds its memory. Sums
+    are float64 (the kernel sums 256 pixels in float32 first), so `rows_at_a_time` changes the result by much less than
+    float32's precision. The number of threads does not change it. Source: Wu and He 2018 (1803.08494), eq. 2.
     """
     if _is_native(x, x, None, norm.weight, norm.bias):
         scale, shift = torch.empty((2, *x.shape[:2]), dtype=torch.float32)
@@ -127,7 +131,7 @@ def group_affine(norm: nn.GroupNorm, x: Tensor, rows_at_a_time: int) -> Affine:
         sums[0] += values.sum(dim=1)
         sums[1] += values.square().sum(dim=1)
     mean, square = sums / count
-    # Rounding can make the variance slightly negative. `clamp` keeps a NaN.
+    # Rounding can make the variance slightly negative. `clamp` does not replace NaN.
     factor = ((square - mean.square()).clamp(min=0) + norm.eps).rsqrt()
     mean, factor = (
         each.float().repeat_interleave(x.shape[1] // norm.num_groups).reshape(x.shape[:2]) for each in (mean, factor)
@@ -145,7 +149,7 @@ def pointwise(conv: nn.Conv2d, x: Tensor) -> Tensor:
 
 
 def prefers_channels_last(x: Tensor) -> bool:
-    """Return whether the kernels support an image of this shape and dtype, provided it is `torch.channels_last`."""
+    """Return whether the kernels support images of this shape and dtype in `torch.channels_last` memory format."""
     return x.shape[1] % 2 == 0 and library.supports_dtype(x)
 
 

@@ -1,13 +1,13 @@
-"""The compiled kernels of `native/` (C++), called with plain pointers.
+"""Loads the compiled kernels of `native/` (C++) and calls them with plain pointers.
 
-The package's build compiles them into one small shared library that does not depend on torch. They run on torch's
-OpenMP threads, as many as `torch.get_num_threads()` says. Without a compiler at build time, or on a CPU that the
-kernels do not support, callers use torch's own operations instead: every caller has both.
+The package's build compiles the kernels into one shared library that does not depend on torch. They run on
+`torch.get_num_threads()` threads of torch's OpenMP thread pool. If the build had no compiler, or the CPU does not
+support the kernels, the callers in this package use torch's operations instead.
 
-The library is loaded, once per process, by the first call of a function here; importing this module loads nothing. At
-that moment the environment variable `ALLAPRIMA_KERNELS` is read too, the one variable that does not go through
-`allaprima.settings`: it is for developers who compare the kernels with torch, and so it also applies to tests and
-benchmarks, which have no settings.
+The first call of a function here loads the library, once per process; importing this module loads nothing. The first
+call also reads the environment variable `ALLAPRIMA_KERNELS`. Every other variable is read by `allaprima.settings`; this
+one is for developers who compare the kernels with torch, and must also apply to tests and benchmarks, which have no
+settings.
 """
 
 import ctypes
@@ -24,19 +24,19 @@ from torch import Tensor
 
 
 class IsaLevel(IntEnum):
-    """The instruction sets that the compiled kernels may use; each level includes those below it."""
+    """The instruction sets that the compiled kernels may use. Each level includes the levels below it."""
 
-    #: No compiled kernels: torch's operations only.
+    #: No compiled kernels; torch computes everything.
     TORCH = 0
-    #: The int8 product for AVX2.
+    #: Only the int8 product, with AVX2.
     AVX2 = 1
     #: All kernels, with AVX-512, VNNI and BF16.
     AVX512 = 2
-    #: All kernels, with matrix products by AMX.
+    #: All kernels, with AMX for matrix products.
     AMX = 3
 
 
-#: Version of the interface in `native/kernels.h`; both sides are incremented together.
+#: Version of the interface in `native/kernels.h`. It must equal the version in `native/dispatch.cpp`.
 VERSION = 3
 #: The environment variable that limits the level: `torch`, `avx2` or `avx512`.
 LIMIT_VARIABLE = "ALLAPRIMA_KERNELS"
@@ -45,9 +45,9 @@ logger = logging.getLogger(__name__)
 
 
 class Library:
-    """A loaded shared library, or its absence, and the level in use.
+    """The loaded shared library, if there is one, and the level in use.
 
-    The level is process-wide: the C++ side keeps a copy of it.
+    The level applies to the whole process: the C++ code has a global copy of it.
     """
 
     def __init__(self, functions: ctypes.CDLL | None) -> None:
@@ -56,14 +56,14 @@ class Library:
         self.use(functions)
 
     def use(self, functions: ctypes.CDLL | None) -> None:
-        """Call these functions from now on, None for torch's, at the highest level that CPU and environment allow."""
+        """Use these functions, or torch if None, at the highest level that the CPU and `LIMIT_VARIABLE` allow."""
         self.functions = functions
         supported = IsaLevel(functions.allaprima_level()) if functions else IsaLevel.TORCH
         limit = LIMITS.get(os.environ.get(LIMIT_VARIABLE, ""), max(IsaLevel))
         self.set_level(min(supported, limit))
 
     def set_level(self, level: IsaLevel) -> None:
-        """Use this level, at most what the CPU supports, from now on and in every thread."""
+        """Use this level in all threads. It must not exceed the level that the CPU supports."""
         self.level = level
         if self.functions:
             self.functions.allaprima_set_level(level)
@@ -71,23 +71,24 @@ class Library:
 
 @lru_cache(maxsize=1)
 def library() -> Library:
-    """Return the process's library, loaded by the first call."""
+    """Return the library of this process. The first call loads it."""
     return Library(_load())
 
 
 def _load() -> ctypes.CDLL | None:
-    # It is not a Python extension, but the build puts it next to this module under a module's name.
+    # The library is not a Python extension, but the build stores it next to this module under the name of one.
     spec = importlib.util.find_spec("allaprima.kernels._native")
     if not spec or not spec.origin:
         return None
     try:
         functions = ctypes.CDLL(spec.origin)
     except OSError as exc:
-        logger.warning("the compiled kernels cannot be loaded (%s); torch's own operations are used", exc)
+        logger.warning("the compiled kernels cannot be loaded (%s); torch's operations are used", exc)
         return None
     if functions.allaprima_version() != VERSION:
         logger.warning(
-            "the compiled kernels were built from another version; reinstall the package (torch's operations are used)"
+            "the compiled kernels have another version than the package, so torch's operations are used; "
+            "reinstall the package"
         )
         return None
     return functions
@@ -99,18 +100,18 @@ def level() -> IsaLevel:
 
 
 def signature() -> str:
-    """Return a name for the code that computes here: two signatures may differ in the last bits of an image."""
+    """Return a name of the kernels and their versions. Images computed under two signatures can differ slightly."""
     return f"{level().name.lower()}-{VERSION}-torch-{torch.__version__}"
 
 
 def is_built() -> bool:
-    """Return whether the library was built and could be loaded."""
+    """Return whether the shared library exists and was loaded."""
     return library().functions is not None
 
 
 @contextmanager
 def limited(to: IsaLevel) -> Iterator[None]:
-    """Use at most this level inside the context, in all threads."""
+    """Limit the level to at most `to` in the context, in all threads."""
     before = level()
     library().set_level(min(before, to))
     try:
@@ -120,15 +121,15 @@ def limited(to: IsaLevel) -> Iterator[None]:
 
 
 def supports_rows(*tensors: Tensor | None) -> bool:
-    """Return whether the AVX-512 and AMX kernels can read rows of these tensors.
+    """Return whether the AVX-512 and AMX kernels support these tensors as matrices of rows.
 
-    True if `supports_dtype` and the values of the last axis are contiguous; None counts as supported.
+    This is the case if `supports_dtype` and the last axis is contiguous. None counts as supported.
     """
     return supports_dtype(*tensors) and all(tensor is None or tensor.stride(-1) == 1 for tensor in tensors)
 
 
 def supports_dtype(*tensors: Tensor | None) -> bool:
-    """Return whether the AVX-512 and AMX kernels are in use and these tensors are bfloat16 and `is_cpu_inference`.
+    """Return whether the AVX-512 or AMX kernels are in use and these tensors are bfloat16 and `is_cpu_inference`.
 
     None counts as supported.
     """
@@ -138,16 +139,16 @@ def supports_dtype(*tensors: Tensor | None) -> bool:
 
 
 def is_cpu_inference(*tensors: Tensor) -> bool:
-    """Return whether all tensors are on the CPU and none of them needs a gradient."""
+    """Return whether all tensors are on the CPU and no gradient of them is recorded."""
     return all(
         tensor.device.type == "cpu" and not (tensor.requires_grad and torch.is_grad_enabled()) for tensor in tensors
     )
 
 
 def call(name: str, *arguments: Tensor | ctypes.Structure | float | None) -> None:
-    """Call the function `allaprima_<name>` of `native/kernels.h`, with torch's number of threads as the last argument.
+    """Call the function `allaprima_<name>` of `native/kernels.h`. Its last argument is torch's number of threads.
 
-    Tensors are passed as pointers to their data, None as a null pointer, int as int64, float as float32.
+    A tensor is passed as a pointer to its data, None as a null pointer, an int as int64, a float as float32.
     """
     function = getattr(library().functions, f"allaprima_{name}")
     function(*map(_as_ctypes, arguments), ctypes.c_int(torch.get_num_threads()))

@@ -1,4 +1,4 @@
-"""Linears fused with what follows them (GELU, gate, residual): the kernels apply it to the sums before rounding them.
+"""Linears with an epilogue (GELU, gate, residual), which the kernels apply to the float32 sums before rounding.
 
 Dimension key: B batch, M tokens, K columns in, N rows out.
 """
@@ -20,11 +20,11 @@ ALL_ROWS = slice(None)
 class Epilogue:
     """Operations on a linear's result, applied in the order of the fields."""
 
-    #: GELU, tanh form.
+    #: Whether to apply GELU (tanh form).
     gelu: bool = False
-    #: A factor, (B, 1, N).
+    #: Multiplied with the result: (B, 1, N).
     gate: Tensor | None = None
-    #: An addend, (B, M, N).
+    #: Added to the result: (B, M, N).
     residual: Tensor | None = None
 
 
@@ -35,23 +35,23 @@ NO_EPILOGUE = Epilogue()
 class Segment:
     """One of the tensors that `concat_into` concatenates."""
 
-    #: Its size along the axis.
+    #: The segment's size along the axis.
     size: int
-    #: Computes it. Its argument is the segment's slice of the result: `compute` may write into that and return it, or
-    #: return another tensor of the same shape. The argument is None where there is no slice to write into.
+    #: Computes the segment. Its argument is the segment's slice of the result, or None: `compute` may write into the
+    #: slice and return it, or return another tensor of the same shape.
     compute: Callable[[Tensor | None], Tensor]
 
 
 class Linear(nn.Linear):
-    """`nn.Linear` with an epilogue and, optionally, only a slice of its output features."""
+    """`nn.Linear` with an epilogue, which can also compute a slice of its output features."""
 
     def forward(
         self, x: Tensor, epilogue: Epilogue = NO_EPILOGUE, *, rows: slice = ALL_ROWS, out: Tensor | None = None
     ) -> Tensor:
         """(..., K) -> (..., N), in the dtype of x.
 
-        epilogue: applied to the result. rows: the rows of the weight to use; N is their number. out: memory that the
-        result may be written to, contiguous along N; the result is the return value, which may lie elsewhere.
+        epilogue: applied to the result. rows: the rows of the weight to use; N is their number. out: (..., N),
+        contiguous along N, a buffer that the function may use for the result; callers must use the return value.
         """
         return linear(x, self.weight[rows], None if self.bias is None else self.bias[rows], epilogue, out)
 
@@ -59,7 +59,10 @@ class Linear(nn.Linear):
 def linear(
     x: Tensor, weight: Tensor, bias: Tensor | None, epilogue: Epilogue = NO_EPILOGUE, out: Tensor | None = None
 ) -> Tensor:
-    """Return x weight^T + bias after the epilogue: (..., K), (N, K), (N,) -> (..., N). See `Linear.forward`."""
+    """Return x weight^T + bias with the epilogue applied. See `Linear.forward`.
+
+    x: (..., K); weight: (N, K); bias: (N,). Returns (..., N).
+    """
     is_supported = has_kernel(x, weight.shape[0], bias, epilogue, out) and library.supports_rows(weight)
     if not is_supported or weight.shape[1] % 2:
         return apply_epilogue(nn.functional.linear(x, weight, bias), epilogue)
@@ -72,7 +75,7 @@ def linear(
 
 
 def has_kernel(x: Tensor, rows: int, bias: Tensor | None, epilogue: Epilogue, out: Tensor | None) -> bool:
-    """Return whether the kernels support these arguments of a linear whose weight has `rows` rows."""
+    """Return whether the kernels support a linear with these arguments. rows: number of rows of its weight."""
     if not library.supports_rows(x, bias, epilogue.gate, epilogue.residual, out):
         return False
     if x.dim() not in {2, 3} or not x.shape[-1]:
@@ -96,7 +99,7 @@ class NativeEpilogue(ctypes.Structure):
 
 
 def apply_epilogue(result: Tensor, epilogue: Epilogue) -> Tensor:
-    """Return a linear's result after the epilogue, by torch's operations. result: (..., N)."""
+    """Apply an epilogue to a linear's result (..., N) with torch's operations."""
     if epilogue.gelu:
         result = nn.functional.gelu(result, approximate="tanh")
     if epilogue.gate is not None:
@@ -107,7 +110,7 @@ def apply_epilogue(result: Tensor, epilogue: Epilogue) -> Tensor:
 def per_sample_calls(
     x: Tensor, bias: Tensor | None, epilogue: Epilogue, out: Tensor
 ) -> Iterator[tuple[Tensor, NativeEpilogue, Tensor]]:
-    """Yield the arguments of one kernel call per sample: its tokens (M, K), its epilogue, its part of `out` (M, N)."""
+    """Yield the arguments of one kernel call per sample: tokens (M, K), epilogue, and slice of `out` (M, N)."""
     tokens, outs = _batched(x), _batched(out)
     residuals = None if epilogue.residual is None else _batched(epilogue.residual)
     for index, result in enumerate(outs):
@@ -119,16 +122,16 @@ def per_sample_calls(
 
 
 def _batched(x: Tensor) -> Tensor:
-    """(M, N) or (B, M, N) -> (B, M, N), a view."""
+    """Return a view (B, M, N) of a tensor (M, N) or (B, M, N)."""
     return x if x.dim() == 3 else x[None]
 
 
 def concat_into(segments: Sequence[Segment], *, axis: int, shape: Sequence[int], like: Tensor) -> Tensor:
-    """Concatenate along `axis`, letting each segment write directly into its slice of the result.
+    """Concatenate segments along `axis`. Each segment can write directly into its slice of the result.
 
-    A segment that returns another tensor is copied. shape: the result's shape; its size along `axis` is ignored, since
-    it follows from the segments. like: has the dtype and device. While gradients are recorded the segments are computed
-    separately and then concatenated.
+    A segment that returns another tensor is copied into its slice. shape: the result's shape; the size along `axis` is
+    ignored and computed from the segments. like: a tensor with the result's dtype and device. When gradients are
+    recorded, `Segment.compute` receives None and `torch.cat` concatenates.
     """
     if torch.is_grad_enabled():
         return torch.cat([segment.compute(None) for segment in segments], dim=axis)

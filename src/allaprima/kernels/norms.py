@@ -10,9 +10,10 @@ from allaprima.kernels import library, workspace
 
 
 def modulate(x: Tensor, shift: Tensor, scale: Tensor, eps: float = 1e-6) -> Tensor:
-    """Return the layer norm of x (without affine) times 1 + scale, plus shift.
+    """Return layer_norm(x) * (1 + scale) + shift, the adaLN modulation. The layer norm has no learned parameters.
 
-    x: (B, L, W); shift, scale: (B, 1, W). Returns (B, L, W). Source: Ba et al. 2016 (1607.06450), eq. 4.
+    x: (B, L, W); shift, scale: (B, 1, W). Returns (B, L, W). Source: Ba et al. 2016 (1607.06450), eq. 4; Peebles and
+    Xie 2022 (2212.09748), section 3.2.
     """
     if library.supports_rows(x, shift, scale) and shift.shape == scale.shape == (x.shape[0], 1, x.shape[2]):
         out = workspace.empty(x.shape, x)
@@ -25,7 +26,7 @@ def modulate(x: Tensor, shift: Tensor, scale: Tensor, eps: float = 1e-6) -> Tens
 
 
 def rms_norm(x: Tensor, scale: Tensor, eps: float) -> Tensor:
-    """Return x divided by its root mean square over the last axis, times scale.
+    """Return x / sqrt(mean(x^2) + eps) * scale, with the mean over the last axis.
 
     x: (..., W); scale: (W,). Returns the same shape. Source: Zhang and Sennrich 2019 (1910.07467), eq. 4.
     """

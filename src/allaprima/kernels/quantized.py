@@ -1,8 +1,8 @@
-"""Linears with 8-bit or 4-bit weights. Each replaces an `nn.Linear` of the same sizes.
+"""Linears with 8-bit or 4-bit weights. Each class replaces an `nn.Linear` of the same sizes.
 
-Weights have one scale per row (4-bit: per group of 64 values of a row). `Int8Linear` and `Float8Linear` quantize the
-activations too, dynamically, with one scale per token; the two weight-only kinds multiply in the activations' dtype.
-Sums are exact (int8) or float32, and a token's result does not depend on the other tokens.
+Weights have one scale per row, or per group of 64 values of a row in 4 bits. `Int8Linear` and `Float8Linear` also
+quantize the activations, dynamically, with one scale per token. The two weight-only classes multiply in the dtype of
+the activations. Sums are exact (int8) or float32, and a token's result does not depend on other tokens.
 
 Source: Dettmers et al. 2022 (2208.07339), section 2.1 (row-wise and vector-wise scales); Nagel et al. 2021
 (2106.08295), sections 2.2 and 2.3 (symmetric and asymmetric grids).
@@ -16,25 +16,25 @@ from torch import Tensor, nn
 from allaprima.kernels import library, workspace
 from allaprima.kernels.linear import ALL_ROWS, NO_EPILOGUE, Epilogue, apply_epilogue, has_kernel, per_sample_calls
 
-#: Version of the packed weights' layout; incremented when it changes, so that packed weights on disk are rebuilt.
+#: Version of the packed weights' layout. It changes with the layout, so that packed weights on disk are rebuilt.
 LAYOUT = 2
 #: Largest value of each format.
 INT8_MAX, INT4_MAX, FLOAT8_MAX = 127, 15, 448.0
-#: Values that share a scale in the 4-bit format.
+#: Number of values that share a scale in the 4-bit format.
 GROUP = 64
-#: How many int8 products can be summed exactly in float32, which holds integers up to 2**24.
-EXACT = 2**24 // INT8_MAX**2
+#: Number of int8 products whose sum is exact in float32, which represents all integers up to 2**24.
+EXACT_PRODUCTS = 2**24 // INT8_MAX**2
 #: The kernels' step along K, in int8 values.
-STEP = 64
-#: Most values that are unpacked, or scaled, at a time: 16 MiB in float32.
-CHUNK = 2**22
+DEPTH_STEP = 64
+#: Most values that are unpacked or scaled at a time: 16 MiB in float32.
+CHUNK_VALUES = 2**22
 
 
 class QuantizedLinear(nn.Module):
     """The base class: sizes, bias and packing of the weight."""
 
     def __init__(self, in_features: int, out_features: int, *, bias: bool, dtype: torch.dtype) -> None:
-        """dtype: of the bias. Buffers are created on the meta device, to be assigned by `load_state_dict`."""
+        """dtype: the bias's dtype. All buffers are on the meta device until `load_state_dict` assigns tensors."""
         super().__init__()
         self.in_features = in_features
         self.out_features = out_features
@@ -47,16 +47,16 @@ class QuantizedLinear(nn.Module):
 
     @classmethod
     def like(cls, linear: nn.Linear, dtype: torch.dtype) -> "QuantizedLinear":
-        """Return an empty linear with the sizes of `linear`, on the meta device. dtype: of the bias."""
+        """Return a linear with the sizes of `linear`, on the meta device. dtype: the bias's dtype."""
         return cls(linear.in_features, linear.out_features, bias=linear.bias is not None, dtype=dtype)
 
     @staticmethod
     def pack(weight: Tensor) -> dict[str, Tensor]:
-        """Return a weight's packed tensors by the names of their buffers. weight: (N, K), floating point."""
+        """Quantize a weight, (N, K), floating point. Returns the values of the class's buffers by name."""
         raise NotImplementedError
 
     def unpack(self, rows: slice) -> Tensor:
-        """Return rows of the weight, dequantized: (rows, K), float32."""
+        """Return the dequantized rows of the weight: (number of rows, K), float32."""
         return self.weight[rows].float() * self.scale[rows, None]
 
     def forward(
@@ -65,9 +65,9 @@ class QuantizedLinear(nn.Module):
         epilogue: Epilogue = NO_EPILOGUE,
         *,
         rows: slice = ALL_ROWS,
-        out: Tensor | None = None,  # noqa: ARG002 - using `out` is optional
+        out: Tensor | None = None,  # noqa: ARG002 - an implementation may ignore `out`
     ) -> Tensor:
-        """(..., K) -> (..., N), in the dtype of x. Arguments as in `kernels.Linear.forward`."""
+        """(..., K) -> (..., N), in the dtype of x. For the arguments see `kernels.Linear.forward`."""
         return apply_epilogue(self.product(x, rows), epilogue)
 
     def product(self, x: Tensor, rows: slice) -> Tensor:
@@ -76,18 +76,18 @@ class QuantizedLinear(nn.Module):
 
 
 class Int8Linear(QuantizedLinear):
-    """int8 weights, one scale per row; int8 activations, one scale per token, quantized dynamically."""
+    """A linear with int8 weights, one scale per row, and int8 activations, quantized dynamically per token."""
 
     @staticmethod
     def pack(weight: Tensor) -> dict[str, Tensor]:
-        """`weight`: (N, K), int8; `scale`: (N,), float32."""
+        """Return `weight`, (N, K), int8, and `scale`, (N,), float32."""
         packed, scale = quantize_rows(weight)
         return {"weight": packed, "scale": scale}
 
     def forward(
         self, x: Tensor, epilogue: Epilogue = NO_EPILOGUE, *, rows: slice = ALL_ROWS, out: Tensor | None = None
     ) -> Tensor:
-        """(..., K) -> (..., N), as in the base class; the compiled kernel applies the epilogue in float32."""
+        """(..., K) -> (..., N), as in the base class. The compiled kernel applies the epilogue to float32 sums."""
         count = len(range(*rows.indices(self.out_features)))
         if has_kernel(x, count, self.bias, epilogue, out) and self.weight.device.type == "cpu":
             return self._native(x, epilogue, rows, out)
@@ -121,7 +121,7 @@ class Int8Linear(QuantizedLinear):
         weight, scale = self.weight[rows], self.scale[rows]
         sums = _int8_product(packed, weight)  # (M, N), int32
         out = torch.empty(sums.shape, dtype=x.dtype, device=x.device)
-        chunk = max(1, CHUNK // weight.shape[0])
+        chunk = max(1, CHUNK_VALUES // weight.shape[0])
         for start in range(0, len(sums), chunk):
             tokens = slice(start, start + chunk)
             scaled = sums[tokens].float().mul_(token_scale[tokens, None]).mul_(scale)
@@ -130,11 +130,11 @@ class Int8Linear(QuantizedLinear):
 
 
 class Int8WeightLinear(QuantizedLinear):
-    """int8 weights, one scale per row; activations are not quantized."""
+    """A linear with int8 weights, one scale per row. Activations are not quantized."""
 
     @staticmethod
     def pack(weight: Tensor) -> dict[str, Tensor]:
-        """As `Int8Linear.pack`."""
+        """Return what `Int8Linear.pack` returns."""
         return Int8Linear.pack(weight)
 
     def product(self, x: Tensor, rows: slice) -> Tensor:
@@ -143,11 +143,13 @@ class Int8WeightLinear(QuantizedLinear):
 
 
 class Int4WeightLinear(QuantizedLinear):
-    """4-bit weights, one scale and one minimum per group of 64 values; activations are not quantized."""
+    """A linear with 4-bit weights, one scale and one minimum per group of 64 values. Activations are not quantized."""
 
     @staticmethod
     def pack(weight: Tensor) -> dict[str, Tensor]:
-        """`weight`: (N, 32 G), uint8, two values per byte, the first one low; `scale`, `low`: (N, G), bfloat16."""
+        """Return `weight`, (N, 32 G), uint8, two values per byte, the first in the low bits; `scale` and `low`, the
+        groups' scales and minima, (N, G), bfloat16.
+        """
         rows, columns = weight.shape
         groups = -(-columns // GROUP)
         if weight.is_meta:
@@ -156,7 +158,7 @@ class Int4WeightLinear(QuantizedLinear):
                 name: torch.empty(shape, dtype=torch.uint8 if name == "weight" else torch.bfloat16, device="meta")
                 for name, shape in shapes.items()
             }
-        chunks = [_pack_int4(chunk) for chunk in weight.split(max(1, CHUNK // columns))]
+        chunks = [_pack_int4(chunk) for chunk in weight.split(max(1, CHUNK_VALUES // columns))]
         return {name: torch.cat([chunk[name] for chunk in chunks]) for name in chunks[0]}
 
     def __init__(self, in_features: int, out_features: int, *, bias: bool, dtype: torch.dtype) -> None:
@@ -164,7 +166,7 @@ class Int4WeightLinear(QuantizedLinear):
         self.low: Tensor
 
     def unpack(self, rows: slice) -> Tensor:
-        """Return rows of the weight, dequantized: (rows, K), float32."""
+        """Return the dequantized rows of the weight: (number of rows, K), float32."""
         packed = self.weight[rows]
         numbers = torch.stack((packed & INT4_MAX, packed >> 4), dim=-1).flatten(1).unflatten(1, (-1, GROUP))
         values = numbers.float() * self.scale[rows, :, None].float() + self.low[rows, :, None].float()
@@ -176,14 +178,15 @@ class Int4WeightLinear(QuantizedLinear):
 
 
 class Float8Linear(QuantizedLinear):
-    """float8_e4m3fn weights, one scale per row, and activations, one scale per token: for GPUs with float8 products.
+    """A linear with float8_e4m3fn weights, one scale per row, and activations, one scale per token.
 
-    Other devices multiply the same quantized values in float32, which serves tests and comparisons only.
+    It is for GPUs with float8 products. Other devices multiply the same quantized values in float32, for tests and
+    comparisons only.
     """
 
     @staticmethod
     def pack(weight: Tensor) -> dict[str, Tensor]:
-        """`weight`: (N, K), float8_e4m3fn; `scale`: (N,), float32."""
+        """Return `weight`, (N, K), float8_e4m3fn, and `scale`, (N,), float32."""
         packed, scale = _quantize_float8(weight)
         return {"weight": packed, "scale": scale}
 
@@ -204,17 +207,17 @@ class Float8Linear(QuantizedLinear):
 
 
 def quantize_rows(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Quantize each row to int8, symmetrically: x is about packed * scale.
+    """Quantize each row to int8, symmetrically, so that x is approximately packed * scale.
 
-    x: (M, K), floating point. Returns packed, (M, K), int8 in [-127, 127]: x times the inverse of the scale, rounded to
-    nearest; and scale, (M,), float32: max |x| / 127. A row that is not finite gets a scale that is not finite, so the
-    error stays visible in the result.
+    x: (M, K), floating point. Returns packed, (M, K), int8 in [-127, 127], which is x * (1 / scale) rounded to nearest
+    even; and scale, (M,), float32, which is max |x| / 127. The scale of a row with a value that is not finite is not
+    finite either, so the error remains visible in the result.
     """
     packed = torch.empty(x.shape, dtype=torch.int8, device=x.device)
     scale = torch.empty(x.shape[0], dtype=torch.float32, device=x.device)
     if x.is_meta:
         return packed, scale
-    chunk = max(1, CHUNK // x.shape[1])
+    chunk = max(1, CHUNK_VALUES // x.shape[1])
     for start in range(0, x.shape[0], chunk):
         rows = slice(start, start + chunk)
         values = x[rows].float()
@@ -224,11 +227,13 @@ def quantize_rows(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _quantize_native(tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return packed and scale as `quantize_rows` does, with K padded by zeros to a multiple of STEP, and each row's
-    sum.
+    """Quantize rows (M, K) with the compiled kernel, which gives the same values as `quantize_rows`.
+
+    Returns packed, (M, K padded with zeros to a multiple of `DEPTH_STEP`), int8; scale, (M,), float32; and the sums of
+    the packed rows, (M,), int32.
     """
     rows, columns = tokens.shape
-    packed = workspace.empty((rows, -(-columns // STEP) * STEP), tokens, torch.int8)
+    packed = workspace.empty((rows, -(-columns // DEPTH_STEP) * DEPTH_STEP), tokens, torch.int8)
     scale = torch.empty(rows, dtype=torch.float32)
     sums = torch.empty(rows, dtype=torch.int32)
     library.call("quantize", tokens, rows, columns, tokens.stride(0), packed, packed.shape[1], scale, sums)
@@ -236,7 +241,7 @@ def _quantize_native(tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _divisor(scale: Tensor) -> Tensor:
-    """Return the scale, or 1 where it is zero or subnormal."""
+    """Return the scale with 1 in place of zero and subnormal values, whose inverse can be infinite."""
     return torch.where(scale >= torch.finfo(torch.float32).tiny, scale, 1.0)
 
 
@@ -251,7 +256,7 @@ def _quantize_float8(x: Tensor) -> tuple[Tensor, Tensor]:
 def _pack_int4(weight: Tensor) -> dict[str, Tensor]:
     spare = -weight.shape[1] % GROUP
     groups = nn.functional.pad(weight.float(), (0, spare)).unflatten(1, (-1, GROUP))  # (N, G, 64)
-    # Scale and minimum are rounded first, so that the 4-bit values compensate for their rounding.
+    # The scale and the minimum are rounded before the 4-bit values are computed, which then compensate the rounding.
     low = groups.amin(dim=-1).bfloat16()
     scale = ((groups.amax(dim=-1) - low.float()) / INT4_MAX).bfloat16()
     numbers = (groups - low[..., None].float()) / _divisor(scale.float())[..., None]
@@ -260,7 +265,7 @@ def _pack_int4(weight: Tensor) -> dict[str, Tensor]:
 
 
 def _int8_product(x: Tensor, weight: Tensor) -> Tensor:
-    """(M, K) times (N, K) transposed, both int8 -> (M, N), int32, exact."""
+    """Return x weight^T exactly. x: (M, K), int8; weight: (N, K), int8. Returns (M, N), int32."""
     rows = x.shape[0]
     if library.level() == library.IsaLevel.AVX2 and x.device.type == "cpu":
         sums = torch.empty((rows, weight.shape[0]), dtype=torch.int32)
@@ -274,17 +279,17 @@ def _int8_product(x: Tensor, weight: Tensor) -> Tensor:
 
 
 def _int8_product_in_float32(x: Tensor, weight: Tensor) -> Tensor:
-    """Return what `_int8_product` does, exactly, on CPUs where torch's own int8 product is not vectorised."""
+    """Compute `_int8_product` with exact float32 products, for CPUs where torch's int8 product is not vectorised."""
     sums = torch.zeros((x.shape[0], weight.shape[0]), dtype=torch.int32)
-    for columns, numbers in zip(x.split(EXACT, dim=1), weight.split(EXACT, dim=1), strict=True):
+    for columns, numbers in zip(x.split(EXACT_PRODUCTS, dim=1), weight.split(EXACT_PRODUCTS, dim=1), strict=True):
         sums += (columns.float() @ numbers.float().t()).int()
     return sums
 
 
 def _by_chunks(linear: QuantizedLinear, x: Tensor, rows: slice) -> Tensor:
-    """Apply a weight-only linear, dequantizing a chunk of the weight's rows at a time."""
+    """Apply a weight-only linear. A chunk of the weight's rows is dequantized at a time, which bounds the memory."""
     first, end, _ = rows.indices(linear.out_features)
-    chunk = max(1, CHUNK // linear.in_features)
+    chunk = max(1, CHUNK_VALUES // linear.in_features)
     outs = []
     for start in range(first, end, chunk):
         part = slice(start, min(start + chunk, end))

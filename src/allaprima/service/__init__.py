@@ -1,1 +1,1 @@
-"""The use cases: keys, jobs from submission to result, links to pictures. Knows neither HTTP nor tensors."""
+"""The use cases: accounts, keys, jobs, images and webhooks. They are independent of HTTP and of tensors."""

@@ -1,10 +1,9 @@
-"""All use cases in one value, as the front doors receive them."""
+"""The containers of the use cases that the HTTP API and the command line use."""
 
 from dataclasses import dataclass
 
 from allaprima.domain.ports import Clock, RateLimiter, Roster
 from allaprima.metrics import Metrics
-from allaprima.service.accounts.accounts import AccountService
 from allaprima.service.accounts.keys import ApiKeyService
 from allaprima.service.accounts.prices import Prices
 from allaprima.service.images import ImageService
@@ -13,21 +12,13 @@ from allaprima.service.jobs.cancellation import Cancellation
 from allaprima.service.jobs.service import JobService
 from allaprima.service.lifecycle import Lifecycle
 from allaprima.service.models import Models
+from allaprima.service.operator import OperatorService
 from allaprima.service.policy import Policy
 from allaprima.service.webhooks import Webhooks
 from allaprima.store.accounts import AccountRepository
 from allaprima.store.jobs import JobRepository
 from allaprima.store.ledger import LedgerRepository
 from allaprima.store.usage import UsageRepository
-
-
-@dataclass(frozen=True, slots=True)
-class OperatorService:
-    """What an operator does to a data folder."""
-
-    accounts: AccountService
-    keys: ApiKeyService
-    account_records: AccountRepository
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,19 +39,19 @@ class Service:
     lifecycle: Lifecycle
     clock: Clock
     metrics: Metrics
-    #: Repositories that the front doors read without a rule of the service between.
+    #: Repositories that the API reads directly, because no further rule applies.
     job_records: JobRepository
     ledger: LedgerRepository
     usage: UsageRepository
-    #: The key created because the store was empty; shown once by the command that opened the service.
+    #: The key that was created because the store had none, to be printed once; else None.
     first_key: str | None
 
     @property
     def keys(self) -> ApiKeyService:
-        """API keys."""
+        """The API keys."""
         return self.operator.keys
 
     @property
     def accounts(self) -> AccountRepository:
-        """Account records."""
+        """The records of accounts."""
         return self.operator.account_records

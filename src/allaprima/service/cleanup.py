@@ -15,7 +15,7 @@ logger = logging.getLogger(__name__)
 
 
 class Cleaner:
-    """Cleans the store at once, and then at an interval."""
+    """Cleans the store at the start and then periodically."""
 
     def __init__(
         self, images: ImageRepository, records: IdempotencyRepository, outbox: Outbox, clock: Clock, every_s: float
@@ -29,7 +29,7 @@ class Cleaner:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Clean while the context lasts."""
+        """Clean the store until the context exits."""
         task = asyncio.create_task(self._run())
         try:
             yield
@@ -39,7 +39,7 @@ class Cleaner:
 
     async def _run(self) -> None:
         while not self._stopping.is_set():
-            # The store has logged what failed; the next round tries again.
+            # The store has logged the error; the next round retries.
             with suppress(StoreError):
                 await self._records.remove_expired(self._clock())
                 await self._outbox.remove_finished(self._clock())

@@ -1,8 +1,8 @@
-"""Images: what a job generated, by id, and behind signed links.
+"""Images of jobs, by id and by signed link.
 
-A link needs no key, can't be guessed or forged, and ends with its image. Its path is
-`/files/<expires>-<signature>/<image id>.<suffix>`; the signature is HMAC-SHA256 over the rest, with a secret of the
-data folder.
+A link needs no key, can't be forged, and expires with its image at the latest. Its path is
+`/files/<expires>-<signature>/<image id>.<suffix>`. The signature is an HMAC-SHA256 of the rest of the path with the
+data folder's signing secret.
 """
 
 import base64
@@ -23,26 +23,29 @@ class JobImages:
     """The images of a succeeded job."""
 
     stored: tuple[StoredImage, ...] = ()
-    #: The result itself, where `store=false` and it has not been delivered yet.
+    #: The result of a job with `store=false` that was not delivered before; else None.
     ephemeral: GenerationResult | None = None
-    #: The files of the stored images, where they were asked for.
+    #: The files of the stored images, if the response contains them.
     files: tuple[bytes, ...] = ()
 
 
 class Links:
-    """Signs and reads links."""
+    """Signs and verifies links."""
 
     def __init__(self, secret: bytes) -> None:
         self._secret = secret
 
     def path(self, image: StoredImage, until: float | None = None) -> str:
-        """Return a link's path. It works until that time, or until the image expires."""
+        """Return the path of a link. until: its expiry in unix seconds; None: that of the image."""
         name = f"{image.id}.{image.object_name.rpartition('.')[2]}"
         expires = int(image.expires_at if until is None else until)
         return f"/files/{expires}-{self._sign(expires, name)}/{name}"
 
     def read(self, token: str, name: str, now: float) -> str:
-        """Return the image id of a link's last two segments. Raises `ImageNotFound` for a forged or expired link."""
+        """Return the image id of a link. Raises `ImageNotFound` for a forged or expired link.
+
+        token, name: the last two segments of its path. now: unix seconds.
+        """
         expires, _, signature = token.partition("-")
         if not (expires.isascii() and expires.isdigit() and len(expires) < 16 and signature.isascii()):
             raise ImageNotFound
@@ -71,39 +74,39 @@ class ImageService:
         self.links = links
 
     async def deliver(self, job: Job) -> JobImages:
-        """Return a succeeded job's images to the client that waited for it; those of a `store=false` job once.
+        """Return the images of a succeeded job for its response. Images of a `store=false` job are returned once.
 
-        Raises what `of` does.
+        Raises the errors of `of`.
         """
         ephemeral = self._ephemeral.take(job.id)
         return await self.of(job) if ephemeral is None else JobImages(ephemeral=ephemeral)
 
     async def of(self, job: Job) -> JobImages:
-        """Return a succeeded job's stored images; with their files, where its answer delivers them.
+        """Return the stored images of a succeeded job, with their files if its response contains them.
 
-        Raises `ImageNotFound` when none is left, `GenerationFailed` for one that is removed while it is read.
+        Raises `ImageNotFound` if none is left, or `GenerationFailed` if one is removed while it is read.
         """
         stored = (await self.of_all([job]))[job.id].stored
         if not stored:
-            raise ImageNotFound("The images of this request are no longer here.")
+            raise ImageNotFound("The images of this request were deleted or have expired.")
         delivery = job.options.delivery
         if not (delivery.has_base64 or delivery.has_data_uris):
             return JobImages(stored)
         return JobImages(stored, files=tuple([await self._file(image) for image in stored]))
 
     async def of_all(self, jobs: list[Job]) -> dict[str, JobImages]:
-        """Return the stored images of some jobs, without files, by job id."""
+        """Return the stored images of several jobs by job id, without files."""
         found = await self._jobs.images_of([job.id for job in jobs], self._clock())
         return {job_id: JobImages(tuple(stored)) for job_id, stored in found.items()}
 
     async def _file(self, image: StoredImage) -> bytes:
         found = await self.read(image.id)
         if found is None:
-            raise GenerationFailed("the image is no longer in the store")
+            raise GenerationFailed("An image of this request was deleted.")
         return found[1]
 
     async def find(self, account_id: str, image_id: str) -> StoredImage:
-        """Return an account's image that has not expired. Raises `ImageNotFound`."""
+        """Return the record of an account's image. Raises `ImageNotFound`, also for an expired image."""
         image = await self._images.find(image_id, self._clock())
         job = await self._jobs.get(image.job_id) if image else None
         if image is None or job is None or job.account_id != account_id:
@@ -111,10 +114,10 @@ class ImageService:
         return image
 
     async def read(self, image_id: str) -> tuple[StoredImage, bytes] | None:
-        """Return an image that has not expired, row and file."""
+        """Return the record and the file of an image, or None if it does not exist or has expired."""
         return await self._images.get(image_id, self._clock())
 
     async def remove(self, account_id: str, image_id: str) -> None:
-        """Remove an image for good. Raises `ImageNotFound`."""
+        """Delete an image permanently. Raises `ImageNotFound`."""
         await self.find(account_id, image_id)
         await self._images.remove(image_id)

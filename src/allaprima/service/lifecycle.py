@@ -1,16 +1,16 @@
-"""The stop of a server, as its parts see it."""
+"""The state of the server between its start and its stop."""
 
 import asyncio
 from contextlib import suppress
 
 from allaprima.domain.ports import EventBus, QueueSignal
 
-#: Seconds after which a stopping server is expected to be back.
+#: Expected seconds until a stopping server runs again.
 RESTART_S = 5.0
 
 
 class Lifecycle:
-    """Runs until `drain` is called."""
+    """Tells the use cases when the server stops."""
 
     def __init__(self, bus: EventBus, signal: QueueSignal) -> None:
         self._bus = bus
@@ -19,21 +19,21 @@ class Lifecycle:
 
     @property
     def is_draining(self) -> bool:
-        """Whether no more jobs are accepted and leased."""
+        """Whether the server stops, and so neither accepts nor leases jobs."""
         return self._draining.is_set()
 
     def close_watches(self) -> None:
-        """End every stream of events: the server is about to stop, and watchers resume with their last event."""
+        """End every stream of events before the server stops. Watchers can resume after their last event."""
         self._bus.close_watches()
 
     def drain(self) -> None:
-        """Accept and lease no more jobs, and wake all waiting clients; jobs that are not finished keep their rows."""
+        """Stop accepting and leasing jobs, and end all waits. Unfinished jobs remain in the store."""
         self._draining.set()
         self._bus.close()
         self._signal.notify()
 
     async def pause(self, seconds: float) -> None:
-        """Wait, or less when the server stops."""
+        """Wait for some seconds, or until the server stops."""
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._draining.wait()

@@ -1,4 +1,4 @@
-"""Which loaded model serves which name."""
+"""The names that requests can use, and the loaded model that serves each of them."""
 
 from dataclasses import dataclass
 
@@ -8,31 +8,31 @@ from allaprima.domain.ports import Roster
 
 @dataclass(frozen=True, slots=True)
 class ServedModel:
-    """A name that requests may use, and the model that generates for it."""
+    """A model that requests can name, and the loaded model that generates its images."""
 
     entry: CatalogEntry
     served_by: ModelInfo
 
     @property
     def id(self) -> str:
-        """The model's id."""
+        """The id that requests name."""
         return self.entry.id
 
     @property
     def is_fallback(self) -> bool:
-        """Whether another model generates for this name."""
+        """Whether another model generates the images."""
         return self.id != self.served_by.id
 
 
 class Models:
-    """Names to models; the built-in model is the fallback for known models whose weights are not on this machine."""
+    """Resolves names of models. The built-in model is the fallback for known models that are not loaded."""
 
     def __init__(self, roster: Roster, *, has_fallback: bool) -> None:
         self._roster = roster
         self._has_fallback = has_fallback
 
     def served(self) -> list[ServedModel]:
-        """Return every name that can be asked for, in the catalog's order, then models outside the catalog."""
+        """Return all served models: first those of the catalog, in its order, then the others."""
         loaded = {info.id: info for info in self._roster.models}
         fallback = loaded.get(SKETCH_ID) if self._has_fallback else None
         served = []
@@ -44,7 +44,7 @@ class Models:
         return served
 
     def find(self, name: str) -> ServedModel | None:
-        """Return what serves a name: an id or an alias, in any letter case."""
+        """Return the served model with an id or alias, or None. The case of catalog names is ignored."""
         entry = find(name)
         wanted = entry.id if entry else name
         return next((model for model in self.served() if model.id == wanted), None)

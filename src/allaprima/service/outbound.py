@@ -1,8 +1,7 @@
-"""Guards requests to URLs that clients name: only public addresses, and the networks that the operator allows.
+"""Restricts requests to URLs of clients (SSRF): only public addresses and networks that the operator allows.
 
-A name is resolved once, each of its addresses is checked, and the connection goes to one of them, so that a name which
-resolves differently the second time (DNS rebinding) gains nothing. Source of the ranges: the IANA
-special-purpose registries, as Python's `ipaddress` has them.
+A host name is resolved once. All its addresses are checked and the connection uses one of them, which prevents DNS
+rebinding. Source of the address ranges: the IANA special-purpose registries, in Python's `ipaddress`.
 """
 
 import asyncio
@@ -14,15 +13,15 @@ from functools import partial
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address, ip_network
 from urllib.parse import SplitResult, urlsplit
 
-#: A name to its addresses. Raises `OSError` when it has none.
+#: Returns the addresses of a host name and a port. Raises `OSError` if there is none.
 Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
 
 PORTS = {"http": 80, "https": 443}
 MAX_URL = 2000
 _LOOKUPS = ThreadPoolExecutor(4, thread_name_prefix="lookup")
-#: IPv6 ranges that embed an IPv4 address, which would not be checked: IPv4-compatible, 6to4, Teredo and NAT64.
 _GLOBAL_UNICAST = IPv6Network("2000::/3")
-_WRAPPERS = (
+#: IPv6 ranges that embed an unchecked IPv4 address: IPv4-compatible, 6to4, Teredo and NAT64.
+_EMBEDDED_IPV4 = (
     IPv6Network("::/96"),
     IPv6Network("2002::/16"),
     IPv6Network("2001::/32"),
@@ -35,36 +34,36 @@ _WRAPPERS = (
 class Target:
     """A checked address to connect to."""
 
-    #: The URL with the address in place of the name.
+    #: The URL with the address instead of the host name.
     url: str
     #: The host name of the URL, for TLS.
     host: str
-    #: For the Host header: with the port, where the URL names one.
+    #: The value of the Host header, with the port if the URL has one.
     authority: str
 
 
 class UrlRefused(Exception):
-    """A URL that must not be called, and why."""
+    """The server must not call this URL. The message is the reason, without a subject."""
 
 
 async def resolve(host: str, port: int) -> Sequence[str]:
-    """Return every address of a name, as the system resolves it."""
-    # In threads of its own: a dead name server must not block the threads that flush images to the disk.
+    """Return all addresses of a host name from the system's resolver. Raises `OSError`."""
+    # A separate thread pool, because a slow name server must not block the threads that flush images to the disk.
     find = partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
     found = await asyncio.get_running_loop().run_in_executor(_LOOKUPS, find)
     return [str(address[0]) for *_, address in found]
 
 
 class OutboundUrls:
-    """Resolves URLs that clients name, and refuses those that lead into private networks."""
+    """Resolves URLs of clients, and refuses those that resolve to private networks."""
 
     def __init__(self, allowed: Sequence[str], resolve: Resolve = resolve) -> None:
-        """allowed: private networks that may be called, on any port. resolve: looks names up."""
+        """allowed: private networks that may be called, on any port. resolve: resolves host names."""
         self._allowed = [ip_network(network, strict=False) for network in allowed]
         self._lookup = resolve
 
     def check(self, url: str) -> SplitResult:
-        """Return a URL's parts if its shape may be called. Raises `UrlRefused`."""
+        """Return the parts of a URL without resolving its host. Raises `UrlRefused` for a form that is not allowed."""
         if (
             len(url) > MAX_URL
             or not url.isascii()
@@ -79,15 +78,15 @@ class OutboundUrls:
         if parts.scheme not in PORTS or not parts.hostname:
             raise UrlRefused("must start with https:// or http:// and a host name")
         if not _is_name(parts.hostname):
-            raise UrlRefused("must have a host name that can be looked up")
+            raise UrlRefused("must have a valid host name")
         if parts.username is not None or parts.password is not None:
             raise UrlRefused("must not contain a user name or password")
         if port not in (None, *PORTS.values()) and not self._allowed:
-            raise UrlRefused("must go to port 80 or 443")
+            raise UrlRefused("must use port 80 or 443")
         return parts
 
     async def resolve(self, url: str) -> Target:
-        """Return where to connect. Raises `UrlRefused`, or `OSError` when the name can't be resolved."""
+        """Return the address to connect to. Raises `UrlRefused`, or `OSError` if the host name can't be resolved."""
         parts = self.check(url)
         host = parts.hostname or ""
         port = parts.port or PORTS[parts.scheme]
@@ -97,7 +96,7 @@ class OutboundUrls:
         is_usual_port = port in PORTS.values()
         for address in found:
             if not (self._is_allowed(address) or (is_usual_port and is_public(address))):
-                raise UrlRefused(f"leads to {address}, which is not on the public internet")
+                raise UrlRefused(f"resolves to {address}, which is not a public address")
         chosen = found[0]
         shown = f"[{chosen}]" if isinstance(chosen, IPv6Address) else str(chosen)
         named = f"[{host}]" if ":" in host else host
@@ -110,7 +109,7 @@ class OutboundUrls:
 
 
 def _is_name(host: str) -> bool:
-    """Whether a resolver accepts the host: no empty label, and none that is too long."""
+    """Whether a resolver accepts the host: it has no empty label and none of more than 63 characters."""
     if ":" in host:
         return True
     labels = host.removesuffix(".").split(".")
@@ -118,7 +117,7 @@ def _is_name(host: str) -> bool:
 
 
 def _parse(text: str) -> IPv4Address | IPv6Address:
-    """Return an address; an IPv4-mapped IPv6 address as IPv4."""
+    """Return the address in a text; for an IPv4-mapped IPv6 address its IPv4 address."""
     address = ip_address(text.partition("%")[0])
     if isinstance(address, IPv6Address) and address.ipv4_mapped:
         return address.ipv4_mapped
@@ -126,9 +125,9 @@ def _parse(text: str) -> IPv4Address | IPv6Address:
 
 
 def is_public(address: IPv4Address | IPv6Address) -> bool:
-    """Whether an address is one host's on the public internet."""
+    """Whether an address is a unicast address on the public internet."""
     if isinstance(address, IPv6Address):
         is_unicast = address in _GLOBAL_UNICAST
-        if not is_unicast or any(address in network for network in _WRAPPERS):
+        if not is_unicast or any(address in network for network in _EMBEDDED_IPV4):
             return False
     return address.is_global and not address.is_multicast

@@ -1,4 +1,4 @@
-"""What the operator allows a request, within what can be generated at all."""
+"""The operator's limits on requests, within the limits of the models."""
 
 from dataclasses import dataclass
 
@@ -10,26 +10,26 @@ from allaprima.errors import FieldProblem, InvalidRequest
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """The operator's bounds. An image is withheld from its safety threshold on, so a lower one is stricter."""
+    """The operator's limits. Images from the safety threshold on are withheld, so a lower threshold is stricter."""
 
     #: Longest side of an image in pixels.
     max_side: int = MAX_SIDE
     max_steps: int = MAX_STEPS
     max_count: int = MAX_COUNT
-    #: Longest time for which a request may keep its images, in seconds.
+    #: Longest storage time of images that a request may ask for, in seconds.
     max_image_ttl_s: float = 366 * 86_400.0
-    #: Where neither key nor request sets one.
+    #: The safety threshold if neither the key nor the request sets one.
     default_safety_threshold: float = 0.8
     lowest_safety_threshold: float = 0.0
     highest_safety_threshold: float = 1.0
-    #: Whether a request may switch the safety checker off.
+    #: Whether a request may disable the safety checker.
     safety_is_optional: bool = True
 
     def apply(self, request: GenerationRequest, image_ttl_s: float | None, key: ApiKey) -> GenerationRequest:
         """Return the request with its safety threshold set.
 
-        Raises `InvalidRequest` naming every field of `GenerationRequest` and `JobOptions` that is not allowed on this
-        server with this key.
+        Raises `InvalidRequest`, which names every field of `GenerationRequest` and `JobOptions` that this server does
+        not allow with this key.
         """
         asked = {
             "width": (request.width, self.max_side),
@@ -67,5 +67,5 @@ class Policy:
             problem = f"must be from {min(lowest, highest)} to {highest} on this server with this key"
             problems.append(FieldProblem("safety_threshold", problem))
         if not request.check_safety and not (self.safety_is_optional and key.safety_threshold is None):
-            problems.append(FieldProblem("check_safety", "can't be switched off here with this key"))
+            problems.append(FieldProblem("check_safety", "cannot be disabled on this server with this key"))
         return problems

@@ -1,7 +1,7 @@
-"""Webhooks: the outbox is sent, at least once.
+"""Webhooks: sends the deliveries of the outbox, each at least once.
 
-A dialect writes and signs a message (`domain.ports.WebhookFormat`). Only a 2xx is success; 410 disables the endpoint;
-Retry-After is obeyed; the retry schedule is the example of the Standard Webhooks specification
+The dialect of a job writes and signs its message (`domain.ports.WebhookFormat`). Only a 2xx status is a success; 410
+disables the endpoint; Retry-After is honoured. The retry schedule is the example of the Standard Webhooks specification
 (standard-webhooks/standard-webhooks, `spec/standard-webhooks.md`).
 """
 
@@ -27,22 +27,22 @@ from allaprima.store.outbox import Outbox
 
 logger = logging.getLogger(__name__)
 
-#: Seconds from one attempt to the next; after the last, the delivery is given up.
+#: Seconds between consecutive attempts. After the last attempt the delivery fails.
 SCHEDULE_S = (5, 300, 1_800, 7_200, 18_000, 36_000, 50_400, 72_000, 86_400)
 TIMEOUT_S = 20.0
-#: Longest Retry-After that is obeyed, in seconds.
+#: Longest Retry-After that is honoured, in seconds.
 MAX_RETRY_AFTER_S = 86_400.0
-#: Deliveries at a time.
+#: Largest number of concurrent deliveries.
 MAX_CONCURRENCY = 8
 #: Seconds for which the previous secret also signs after a rotation.
-OLD_SECRET_S = 86_400.0
+OLD_SECRET_TTL_S = 86_400.0
 SECRET_BYTES = 32
-#: Most seconds between two looks into the outbox.
+#: Longest time between two polls of the outbox, in seconds.
 POLL_INTERVAL_S = 30.0
 
 
 class Webhooks:
-    """Keeps an account's endpoints and their signing secret, and wakes the sender."""
+    """Manages the endpoints and signing secrets of accounts, and wakes the sender."""
 
     def __init__(self, outbox: Outbox, urls: OutboundUrls, clock: Clock) -> None:
         self._outbox = outbox
@@ -51,9 +51,9 @@ class Webhooks:
         self._due = asyncio.Event()
 
     async def ensure_endpoint(self, account_id: str, url: str) -> None:
-        """Create an account's endpoint for a URL, unless it exists.
+        """Create an account's endpoint for a URL if it does not exist.
 
-        Raises `InvalidRequest` for a URL that must not be called, or whose endpoint is disabled.
+        Raises `InvalidRequest` for a URL that is not allowed or whose endpoint is disabled.
         """
         try:
             self._urls.check(url)
@@ -62,40 +62,40 @@ class Webhooks:
         await self.secret(account_id)
         endpoint = await self._outbox.ensure_endpoint(account_id, url, self._clock())
         if endpoint.disabled_at is not None:
-            problem = "is disabled, since it answered 410 or its URL was refused; enable it again by "
-            raise InvalidRequest(FieldProblem("webhook_url", f"{problem}DELETE /v1/webhooks/{{id}}"))
+            problem = "is disabled, because it returned 410 or its URL was refused; DELETE /v1/webhooks/{id} enables it"
+            raise InvalidRequest(FieldProblem("webhook_url", problem))
 
     async def endpoints(self, account_id: str) -> list[WebhookEndpoint]:
         """Return an account's endpoints, oldest first."""
         return await self._outbox.endpoints(account_id)
 
     async def delete_endpoint(self, account_id: str, endpoint_id: str) -> None:
-        """Remove an endpoint and its deliveries. Raises `EndpointNotFound`."""
+        """Delete an endpoint and its deliveries. Raises `EndpointNotFound`."""
         if not await self._outbox.delete_endpoint(account_id, endpoint_id):
             raise EndpointNotFound
 
     async def secret(self, account_id: str) -> str:
-        """Return an account's signing secret, created when it is first read."""
+        """Return an account's signing secret. The first call creates it."""
         if not (found := await self._outbox.secrets(account_id, self._clock())):
             await self._outbox.set_first_secret(account_id, _new_secret())
             found = await self._outbox.secrets(account_id, self._clock())
         return found[0]
 
     async def rotate_secret(self, account_id: str, claim: IdempotencyClaim | None = None) -> str:
-        """Return a new secret; the previous one also signs for a day. An equal request changes nothing.
+        """Replace the signing secret and return the new one. A repeated claim changes nothing.
 
-        Raises `IdempotencyMismatch`.
+        The previous secret signs webhooks too for `OLD_SECRET_TTL_S`. Raises `IdempotencyMismatch`.
         """
         now = self._clock()
-        await self._outbox.rotate_secret(account_id, _new_secret(), now + OLD_SECRET_S, now, claim)
+        await self._outbox.rotate_secret(account_id, _new_secret(), now + OLD_SECRET_TTL_S, now, claim)
         return await self.secret(account_id)
 
     def wake(self) -> None:
-        """Wake the sender: a delivery may be due."""
+        """Wake the sender, because a delivery may be due."""
         self._due.set()
 
     async def wait(self, timeout_s: float) -> None:
-        """Return when `wake` was called since the last wait, or after some seconds."""
+        """Return when `wake` has been called since the last wait, or after the timeout."""
         with suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
                 await self._due.wait()
@@ -103,7 +103,7 @@ class Webhooks:
 
 
 class WebhookSender:
-    """Sends the deliveries that are due."""
+    """Sends due deliveries and records their results."""
 
     def __init__(
         self,
@@ -123,14 +123,14 @@ class WebhookSender:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Send while the context lasts. What was not delivered then is sent after the next start."""
-        # No redirects and no proxies from the environment: only the address that was checked is called.
+        """Send deliveries until the context exits. Pending deliveries are sent after the next start."""
+        # Redirects and proxies are disabled, so that the client connects to the checked address only.
         async with httpx2.AsyncClient(timeout=TIMEOUT_S, follow_redirects=False, trust_env=False) as client:
             task = asyncio.create_task(self._send_all(client))
             try:
                 yield
             finally:
-                # A delivery in flight is sent again after the next start: at least once.
+                # A delivery in flight is sent again after the next start.
                 task.cancel()
                 with suppress(asyncio.CancelledError):
                     await task
@@ -138,7 +138,7 @@ class WebhookSender:
     async def _send_all(self, client: httpx2.AsyncClient) -> None:
         while True:
             wait_s = POLL_INTERVAL_S
-            # The store has logged what failed; a delivery whose result could not be recorded is sent again.
+            # The store has logged the error; a delivery without a recorded result is sent again.
             with suppress(StoreError):
                 while due := await self._outbox.due(self._clock(), MAX_CONCURRENCY):
                     await asyncio.gather(*(self._send(client, delivery) for delivery in due))
@@ -152,45 +152,45 @@ class WebhookSender:
         """Make one attempt, and record its result."""
         try:
             async with asyncio.timeout(TIMEOUT_S):
-                answer = await self._post(client, delivery)
+                response = await self._post(client, delivery)
         except UrlRefused as exc:
             await self._outbox.disable(delivery, f"the URL {exc}", self._clock())
             return
-        # Whatever one URL or its receiver causes, the other deliveries are still sent.
+        # No error of one receiver may stop the other deliveries.
         except Exception as exc:  # noqa: BLE001
             self._metrics.webhook("failed")
             await self._retry(delivery, f"{type(exc).__name__}: {exc}", 0.0)
             return
-        self._metrics.webhook("delivered" if answer.is_success else "failed")
-        if answer.is_success:
+        self._metrics.webhook("delivered" if response.is_success else "failed")
+        if response.is_success:
             await self._outbox.delivered(delivery, self._clock())
-        elif answer.status_code == 410:
-            await self._outbox.disable(delivery, "answered 410", self._clock())
+        elif response.status_code == 410:
+            await self._outbox.disable(delivery, "status 410", self._clock())
         else:
-            await self._retry(delivery, f"answered {answer.status_code}", self._retry_after(answer))
+            await self._retry(delivery, f"status {response.status_code}", self._retry_after(response))
 
     async def _post(self, client: httpx2.AsyncClient, delivery: WebhookDelivery) -> httpx2.Response:
         target = await self._urls.resolve(delivery.url)
         message = await self._messages.write(delivery)
         headers = message.headers | {"host": target.authority}
         extensions = {"sni_hostname": target.host}
-        # Only status and headers of the answer count; its body is never read.
+        # The body of the response is never read.
         async with client.stream(
             "POST", target.url, content=message.body, headers=headers, extensions=extensions
-        ) as answer:
-            return answer
+        ) as response:
+            return response
 
     async def _retry(self, delivery: WebhookDelivery, error: str, at_least_s: float) -> None:
         if delivery.attempt >= len(SCHEDULE_S):
-            logger.warning("webhook %s is given up after %d attempts: %s", delivery.id, delivery.attempt + 1, error)
+            logger.warning("webhook %s failed after %d attempts: %s", delivery.id, delivery.attempt + 1, error)
             await self._outbox.failed(delivery, error, None)
             return
         wait_s = max(SCHEDULE_S[delivery.attempt], at_least_s)
         await self._outbox.failed(delivery, error, self._clock() + wait_s)
 
-    def _retry_after(self, answer: httpx2.Response) -> float:
-        """Return the seconds that an answer asks for, a day at most."""
-        asked = answer.headers.get("retry-after", "")
+    def _retry_after(self, response: httpx2.Response) -> float:
+        """Return the seconds of a response's Retry-After, at most `MAX_RETRY_AFTER_S`; 0 without a valid one."""
+        asked = response.headers.get("retry-after", "")
         if asked.isascii() and asked.isdigit():
             return min(MAX_RETRY_AFTER_S, float(asked[:9]))
         with suppress(ValueError, TypeError, OverflowError):
@@ -203,14 +203,14 @@ class WebhookMessages:
     """Writes the message of a delivery in the dialect of its job."""
 
     def __init__(self, jobs: JobRepository, links: Links, formats: Mapping[str, WebhookFormat], clock: Clock) -> None:
-        """formats: by the dialect's name; the first writes messages of jobs that were removed."""
+        """formats: the formats by name of their dialect; the first writes the messages of deleted jobs."""
         self._jobs = jobs
         self._links = links
         self._formats = formats
         self._clock = clock
 
     async def write(self, delivery: WebhookDelivery) -> WebhookMessage:
-        """Return the message, signed now."""
+        """Return the message of a delivery, with a signature of the current time."""
         job = await self._jobs.get(delivery.job_id)
         default = next(iter(self._formats.values()))
         if job is None:

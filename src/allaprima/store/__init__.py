@@ -1,1 +1,1 @@
-"""What survives a restart: the database and the object store. Asynchronous throughout; no tensors."""
+"""Persistent state: the database and the object store. All calls are asynchronous; the package does not use torch."""

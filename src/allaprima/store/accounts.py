@@ -24,7 +24,7 @@ class AccountRepository(Repository):
 
     @writes
     def first(self, connection: Connection, new: Account) -> Account:
-        """Return the oldest account, which is `new` where there is none."""
+        """Return the oldest account; store and return `new` if the database has none."""
         row = connection.execute(select(*_COLUMNS).order_by(accounts.c.created_at, accounts.c.id).limit(1)).first()
         if row is not None:
             return Account(**{name: getattr(row, name) for name in _NAMES})
@@ -39,12 +39,12 @@ class AccountRepository(Repository):
 
     @reads
     def get(self, connection: Connection, account_id: str) -> Account:
-        """Return an existing account."""
+        """Return an account. Raises `NoResultFound` when the id is unknown: callers pass ids of stored accounts."""
         return _find(connection, account_id)
 
     @writes
     def post(self, connection: Connection, account_id: str, entry: LedgerEntry) -> Account:
-        """Write a ledger entry and move the balance by it; return the account as it then is."""
+        """Write a ledger entry, apply it to the balance, and return the updated account."""
         charges.post(connection, account_id, entry)
         return _find(connection, account_id)
 

@@ -1,7 +1,7 @@
-"""Charges, in the transaction of the job that they are for: held at admission, captured when the job ends.
+"""Charges: credits are held when a job is admitted and captured when it ends, in the job's own transactions.
 
-An account's balance is the sum of its ledger at every commit, and `held` is the most that its unfinished jobs can cost,
-so that concurrent clients can't spend a credit twice. Without a price nothing is held and the balance is not checked.
+At every commit an account's balance is the sum of its ledger, and `held` is the most that its unfinished jobs can cost,
+so concurrent clients can't spend a credit twice. For a model without a price nothing is held or checked.
 """
 
 from dataclasses import asdict, dataclass
@@ -15,14 +15,14 @@ from allaprima.domain.jobs import JobState
 from allaprima.errors import KeyLimitReached, OutOfCredits
 from allaprima.store.schema import accounts, api_keys, ledger, usage, usage_buckets
 
-#: Seconds of a row of `usage_buckets`.
+#: Length of a usage bucket in seconds.
 BUCKET_S = 900
 
-# Built once, since they run at every job; parameters that are not columns start with an underscore.
+# Statements that run for every job are built once. Parameters that are not columns start with an underscore.
 _INSERT_USAGE = insert(usage)
 _INSERT_ENTRY = insert(ledger)
-_MOVE_BALANCE = update(accounts).where(accounts.c.id == bindparam("_account_id"))
-_MOVE_BALANCE = _MOVE_BALANCE.values(balance=accounts.c.balance + bindparam("_moved"))
+_CHANGE_BALANCE = update(accounts).where(accounts.c.id == bindparam("_account_id"))
+_CHANGE_BALANCE = _CHANGE_BALANCE.values(balance=accounts.c.balance + bindparam("_change"))
 _BUCKET = ("account_id", "start", "key_id", "model")
 _SUMS = ("succeeded", "failed", "charged", "images", "megapixels", "credits")
 _ADD_TO_BUCKET = (
@@ -35,20 +35,20 @@ _NEW_BUCKET = insert(usage_buckets)
 
 @dataclass(frozen=True, slots=True)
 class Charge:
-    """What a finished request is charged."""
+    """The usage and the cost of one finished job."""
 
     job_id: str
     account_id: str
     key_id: str
-    #: The name that was asked for.
+    #: The model name in the request.
     model: str
-    #: A final one.
+    #: A final state.
     state: JobState
-    #: Images that were generated and not withheld.
+    #: Number of images that were generated and not withheld.
     images: int
     megapixels: float
     credits: int
-    #: Credits that were held for it.
+    #: Credits that were held for the job.
     held: int
     source: str
     client_request_id: str | None
@@ -56,7 +56,10 @@ class Charge:
 
 
 def hold(connection: Connection, account_id: str, key_id: str, credits_: int, now: float) -> None:
-    """Hold the most that a job can cost. Raises `OutOfCredits` or `KeyLimitReached`; the transaction must then fail."""
+    """Hold the most credits that a job can cost. Does nothing for 0.
+
+    Raises `OutOfCredits` or `KeyLimitReached`; the caller must then roll the transaction back.
+    """
     if credits_ == 0:
         return
     key = connection.execute(select(api_keys).where(api_keys.c.id == key_id)).one()
@@ -75,7 +78,7 @@ def hold(connection: Connection, account_id: str, key_id: str, credits_: int, no
 
 
 def settle(connection: Connection, charge: Charge, now: float) -> None:
-    """Count a finished request, charge it, and release its hold."""
+    """Record the usage of a finished job, charge its credits, and release its hold."""
     values = {
         "job_id": charge.job_id,
         "account_id": charge.account_id,
@@ -106,19 +109,19 @@ def settle(connection: Connection, charge: Charge, now: float) -> None:
         )
         post(connection, charge.account_id, entry)
     if charge.held or charge.credits:
-        _spend(connection, charge, now)
+        _capture(connection, charge, now)
 
 
 def post(connection: Connection, account_id: str, entry: LedgerEntry) -> None:
-    """Write a ledger entry and move the account's balance by it."""
+    """Write a ledger entry and apply it to the account's balance."""
     values = asdict(entry) | {"direction": entry.direction.value, "type": entry.type.value, "account_id": account_id}
     connection.execute(_INSERT_ENTRY, values)
     if entry.credits:
-        moved = entry.credits if entry.direction == EntryDirection.TOPUP else -entry.credits
-        connection.execute(_MOVE_BALANCE, {"_account_id": account_id, "_moved": moved})
+        change = entry.credits if entry.direction == EntryDirection.TOPUP else -entry.credits
+        connection.execute(_CHANGE_BALANCE, {"_account_id": account_id, "_change": change})
 
 
-def _spend(connection: Connection, charge: Charge, now: float) -> None:
+def _capture(connection: Connection, charge: Charge, now: float) -> None:
     connection.execute(
         update(accounts).where(accounts.c.id == charge.account_id).values(held=accounts.c.held - charge.held)
     )

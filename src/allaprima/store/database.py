@@ -1,4 +1,7 @@
-"""The transaction seam: repositories write functions of a connection, a backend runs each as one transaction."""
+"""The interface between repositories and a database backend.
+
+A repository method is a function of a connection; the backend runs each call as one transaction.
+"""
 
 from collections.abc import Callable, Coroutine
 from functools import wraps
@@ -11,21 +14,21 @@ P = ParamSpec("P")
 
 
 class Database(Protocol):
-    """An open database: one file per backend implements it.
+    """An open database. `sqlite` implements it.
 
-    A transaction is a function of a connection, run as a whole in a thread of the database's: the event loop waits
-    once, however many statements it has.
+    A transaction is a function of a connection. The backend runs the whole function in one of its threads, so the event
+    loop awaits once per transaction, not once per statement.
     """
 
     async def write(self, transaction: Callable[[Connection], T]) -> T:
         """Run a transaction that may write; it commits when the function returns, and rolls back when it raises.
 
-        A transaction that has started is finished even if its caller is cancelled. Raises `StoreError` when the
-        database can't do its work: a full disk, a damaged file, closed.
+        A transaction that has started runs to its end even if its caller is cancelled. Raises `StoreError` when the
+        database fails: a full disk, a damaged file, a closed database.
         """
 
     async def read(self, transaction: Callable[[Connection], T]) -> T:
-        """Run a transaction that only reads; it sees one snapshot.
+        """Run a transaction that only reads; all its statements read one snapshot.
 
         Raises `StoreError` when the database can't be read, or is closed.
         """
@@ -35,7 +38,10 @@ class Database(Protocol):
 
 
 class Repository:
-    """Statements on one database. Methods marked `reads` and `writes` are awaited without their connection."""
+    """Statements on one database.
+
+    A method marked `reads` or `writes` is called without its `connection` parameter and awaited.
+    """
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -47,7 +53,7 @@ S = TypeVar("S", bound=Repository)
 def reads(
     method: Callable[Concatenate[S, Connection, P], T],
 ) -> Callable[Concatenate[S, P], Coroutine[Any, Any, T]]:
-    """Turn a method that takes a connection into a coroutine function without it: one transaction that only reads."""
+    """Turn a method with a `connection` parameter into a coroutine function that runs it as one reading transaction."""
 
     @wraps(method)
     async def transaction(self: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
@@ -59,7 +65,7 @@ def reads(
 def writes(
     method: Callable[Concatenate[S, Connection, P], T],
 ) -> Callable[Concatenate[S, P], Coroutine[Any, Any, T]]:
-    """Turn a method that takes a connection into a coroutine function without it: one transaction that may write."""
+    """Turn a method with a `connection` parameter into a coroutine function that runs it as one writing transaction."""
 
     @wraps(method)
     async def transaction(self: S, /, *args: P.args, **kwargs: P.kwargs) -> T:

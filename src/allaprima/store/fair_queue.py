@@ -1,10 +1,10 @@
 """The order in which jobs are leased: fair between keys, by priority within a key.
 
 Start-time fair queueing (Goyal, Vin and Cheng 1997): a job's turn is the later of the queue's virtual time and its
-key's last turn, plus the estimated seconds of the job. A key that sends a thousand jobs has a thousand turns far ahead,
-and the one job of another key goes between the first of them. A turn belongs to a key, not to a job: priority, then
-age, decides which of a key's jobs takes its next turn, so that a high priority never overtakes another key. Jobs of the
-low queue run only while the ordinary one is empty.
+key's last turn, plus the estimated seconds of the job. Jobs run in the order of their turns. A key that sends a
+thousand jobs gets turns far in the future, and the single job of another key gets a turn between the first of them.
+Turns belong to a key, not to a job: the key's next turn is used by its job of highest priority, then by its oldest one,
+so a high priority never overtakes another key. Jobs of the low queue run only while the ordinary queue is empty.
 """
 
 from typing import Any, NamedTuple
@@ -15,21 +15,21 @@ from allaprima.domain.jobs import JobState, Priority, QueueLoad
 from allaprima.store.rows import JOB_COLUMNS
 from allaprima.store.schema import jobs
 
-#: The queues of `schema.jobs`.
+#: Values of the column `queue` of the jobs table.
 QUEUES = ORDINARY, LOW = 0, 1
-#: After every id.
+#: A string that sorts after every job id.
 NEWEST = "~"
-# Literals, not parameters: SQLite uses the partial indexes only for a condition that it can compare with theirs.
+# Literals, not parameters: SQLite uses a partial index only if the query's condition contains the index's condition.
 QUEUED, RUNNING = (jobs.c.state == literal_column(f"'{state.value}'") for state in (JobState.QUEUED, JobState.RUNNING))
 _ORDER = (jobs.c.queue, jobs.c.turn, jobs.c.id)
 
-# Built once, since they run at every job. Each reads one queue, as the indexes are ordered.
+# Statements that run for every job are built once. Each reads one queue, so that SQLite reads it in index order.
 _OF_QUEUE = (QUEUED, jobs.c.queue == bindparam("queue"))
 _OF_KEY = (*_OF_QUEUE, jobs.c.key_id == bindparam("key_id"))
 _HEAD = select(jobs.c.id, jobs.c.key_id, jobs.c.queue, jobs.c.turn).where(*_OF_QUEUE).order_by(*_ORDER).limit(1)
 _MOST_URGENT = select(*(*JOB_COLUMNS, jobs.c.turn)).where(*_OF_KEY).order_by(jobs.c.priority, jobs.c.id).limit(1)
-# One query each way: with both in one, SQLite would scan all of the key's jobs.
-_OTHERS = tuple(
+# One query for lower priorities and one for higher: in one query, SQLite would scan all jobs of the key.
+_OTHER_PRIORITIES = tuple(
     select(jobs.c.id).where(*_OF_KEY, is_other).limit(1)
     for is_other in (jobs.c.priority < bindparam("priority"), jobs.c.priority > bindparam("priority"))
 )
@@ -50,34 +50,35 @@ _TURNS = select(_VIRTUAL_TIME, select(func.max(jobs.c.turn)).where(*_OF_KEY).sca
 
 
 def lane(priority: Priority) -> tuple[int, int]:
-    """Return a job's queue, and its rank within its key; lower ranks go first."""
+    """Return a job's queue and its rank within its key; lower ranks run first."""
     return LOW if priority == Priority.LOW else ORDINARY, int(priority != Priority.HIGH)
 
 
 def count_unfinished(connection: Connection) -> int:
-    """Return how many jobs wait or run."""
+    """Return the number of queued and running jobs."""
     return int(connection.execute(_UNFINISHED).scalar_one())
 
 
 def load(connection: Connection) -> QueueLoad:
-    """Return what the queue holds."""
+    """Return the number of queued and unfinished jobs and the estimated seconds of the queued ones."""
     counted = [connection.execute(_LOAD, {"queue": queue}).one() for queue in QUEUES]
     queued = sum(count for count, _ in counted)
     return QueueLoad(queued, count_unfinished(connection), sum(seconds for _, seconds in counted))
 
 
 def next_turn(connection: Connection, key_id: str, queue: int, predicted_s: float) -> float:
-    """Return the turn of a key's new job."""
+    """Return the turn of a key's new job, in seconds of virtual time."""
     now, last = connection.execute(_TURNS, {"queue": queue, "key_id": key_id}).one()
     return float(max(now, last or 0.0)) + max(predicted_s, 1e-3)
 
 
 def take_next(connection: Connection) -> Row[Any] | None:
-    """Return the row of the job whose turn it is, if any waits: `JOB_COLUMNS` and the turn.
+    """Return the row of the next job, `JOB_COLUMNS` and its turn; None when no job is queued.
 
-    The key's most urgent job takes the turn; the job that had it gets that job's turn.
+    The first turn belongs to a key, and the key's most urgent job uses it: if another job has that turn, the two jobs
+    swap their turns.
     """
-    # One queue at a time: with both, SQLite would sort instead of reading the index.
+    # One query per queue: for both in one query, SQLite would sort instead of reading the index.
     heads = (connection.execute(_HEAD, {"queue": queue}).first() for queue in QUEUES)
     first = next(filter(None, heads), None)
     if first is None:
@@ -94,7 +95,10 @@ def _set_turn(connection: Connection, job_id: str, turn: float) -> None:
 
 
 def ahead_of(connection: Connection, job_id: str) -> tuple[int, float, float] | None:
-    """Return how many jobs wait before a queued one, their estimated seconds, and its own; None if it is not queued."""
+    """Return the number of jobs ahead of a queued job, their estimated seconds, and the job's own.
+
+    Returns None when the job is not queued.
+    """
     job = connection.execute(_OWN, {"id": job_id}).first()
     if job is None:
         return None
@@ -105,13 +109,13 @@ def ahead_of(connection: Connection, job_id: str) -> tuple[int, float, float] | 
 def ahead_of_new(
     connection: Connection, key_id: str, queue: int, priority: int, predicted_s: float
 ) -> tuple[int, float]:
-    """Return how many jobs would wait before a key's next one, and their estimated seconds."""
+    """Return the number of jobs that would be ahead of a key's next job, and their estimated seconds."""
     turn = next_turn(connection, key_id, queue, predicted_s)
     return _ahead(connection, _Position(key_id, queue, priority, turn, NEWEST))
 
 
 class _Position(NamedTuple):
-    """What decides a job's position in the queue."""
+    """The values that determine a job's position in the queue."""
 
     key_id: str
     queue: int
@@ -127,15 +131,16 @@ _OWN = select(*(jobs.c[name] for name in (*_Position._fields, "predicted_s"))).w
 
 def _ahead(connection: Connection, position: _Position) -> tuple[int, float]:
     turn, turn_id = position.turn, position.id
-    siblings = (QUEUED, jobs.c.key_id == position.key_id, jobs.c.queue == position.queue)
-    if any(connection.execute(other, position._asdict()).first() for other in _OTHERS):
-        # The job will take its key's turn of that rank.
+    same_key = (QUEUED, jobs.c.key_id == position.key_id, jobs.c.queue == position.queue)
+    if any(connection.execute(other, position._asdict()).first() for other in _OTHER_PRIORITIES):
+        # The key has jobs of several priorities, so the job runs at the key's turn of the job's rank by priority and
+        # age, not at its own turn.
         is_before = or_(
             jobs.c.priority < position.priority, (jobs.c.priority == position.priority) & (jobs.c.id < position.id)
         )
-        ranked = select(func.count()).select_from(jobs).where(*siblings, is_before)
+        ranked = select(func.count()).select_from(jobs).where(*same_key, is_before)
         rank = connection.execute(ranked).scalar_one()
-        slot = select(jobs.c.turn, jobs.c.id).where(*siblings).order_by(*_ORDER).offset(rank).limit(1)
+        slot = select(jobs.c.turn, jobs.c.id).where(*same_key).order_by(*_ORDER).offset(rank).limit(1)
         turn, turn_id = connection.execute(slot).first() or (turn, turn_id)
     count, seconds = connection.execute(_EARLIER, {"queue": position.queue, "turn": turn, "id": turn_id}).one()
     if position.queue == LOW:

@@ -1,4 +1,7 @@
-"""Idempotency records, kept in the transaction that creates a resource, so that of equal requests exactly one does."""
+"""Idempotency records: which resource a request with an idempotency key created.
+
+A record is written in the transaction that creates the resource, so a request and its replays create one resource.
+"""
 
 from sqlalchemy import Connection, delete, insert, select
 
@@ -7,12 +10,15 @@ from allaprima.errors import IdempotencyMismatch
 from allaprima.store.database import Repository, writes
 from allaprima.store.schema import idempotency_records as records
 
-#: Seconds that an idempotency key is remembered.
+#: Seconds for which a record is valid.
 RETENTION_S = 86_400.0
 
 
 def find_resource(connection: Connection, account_id: str, claim: IdempotencyClaim, now: float) -> str | None:
-    """Return the id of what an equal request created. Raises `IdempotencyMismatch` when that request was another."""
+    """Return the id of the resource that an earlier request with the same key created; None if there is none.
+
+    Raises `IdempotencyMismatch` when the earlier request had another path or body.
+    """
     wanted = select(records.c.fingerprint, records.c.resource_id).where(
         records.c.account_id == account_id,
         records.c.key == claim.key,
@@ -26,10 +32,10 @@ def find_resource(connection: Connection, account_id: str, claim: IdempotencyCla
     return str(row.resource_id)
 
 
-def keep_resource(
+def record_resource(
     connection: Connection, account_id: str, claim: IdempotencyClaim, resource_id: str, now: float
 ) -> None:
-    """Record what a request created, in place of an expired record of the same key."""
+    """Record the resource that a request created, replacing an expired record of the same key."""
     own = records.c.account_id == account_id, records.c.key == claim.key
     connection.execute(delete(records).where(*own))
     values = {"account_id": account_id, "key": claim.key, "fingerprint": claim.fingerprint, "resource_id": resource_id}
@@ -37,7 +43,7 @@ def keep_resource(
 
 
 class IdempotencyRepository(Repository):
-    """All records."""
+    """The idempotency records of all accounts."""
 
     @writes
     def remove_expired(self, connection: Connection, now: float) -> None:

@@ -1,7 +1,7 @@
-"""Images: their files in an object store, their rows in the database.
+"""Images: the files in an object store, and one database row for each file.
 
-Files are written first and removed last, so a row always has its file; a file without a row is an orphan that `sweep`
-removes.
+A file is written before its row and removed after it, so every row has a file. A file without a row is an orphan, which
+`sweep` removes.
 """
 
 from collections.abc import Iterable
@@ -16,7 +16,7 @@ from allaprima.store.database import Database, Repository, reads, writes
 from allaprima.store.rows import image_from_row
 from allaprima.store.schema import images
 
-#: A file without a row is an orphan when it is older than this: its job can no longer be about to commit.
+#: Age from which a file without a row is an orphan. A younger file may belong to a job that has not committed its rows.
 ORPHAN_AGE = timedelta(hours=1)
 
 
@@ -39,7 +39,7 @@ class ImageRepository(Repository):
         return image_from_row(row) if row else None
 
     async def get(self, image_id: str, now: float) -> tuple[StoredImage, bytes] | None:
-        """Return an image that has not expired, row and file. Raises `StoreError` when its file can't be read."""
+        """Return the row and the file of an image that has not expired. Raises `StoreError` when reading fails."""
         image = await self.find(image_id, now)
         if image is None:
             return None
@@ -47,25 +47,28 @@ class ImageRepository(Repository):
         return None if data is None else (image, data)
 
     async def copy(self, object_name: str, new_name: str) -> None:
-        """Copy a file. Raises `StoreError` when that can't be done, or the file is gone."""
+        """Copy a file. Raises `StoreError` when the file does not exist or the store fails."""
         data = await self._objects.get(object_name)
         if data is None:
             raise StoreError("the image is no longer in the image store")
         await self.put(new_name, data)
 
     async def remove(self, image_id: str) -> None:
-        """Remove an image, row first, so that the result cache no longer finds it."""
+        """Remove an image: first the row, so that the result cache stops returning the image, then the file."""
         await self.remove_files(await self._remove_rows(images.c.id == image_id))
 
     async def remove_files(self, names: Iterable[str]) -> None:
-        """Remove files whose rows are gone. Raises `StoreError`; what is left is an orphan of the next sweep."""
+        """Remove files whose rows were removed.
+
+        Raises `StoreError`; the files that remain are orphans, and the next sweep removes them.
+        """
         for name in names:
             await self._objects.delete(name)
 
     async def sweep(self, now: float) -> int:
         """Remove expired images and orphaned files; return the number of files removed.
 
-        Raises `StoreError` when the store can't do its work; what is left is an orphan of the next sweep.
+        Raises `StoreError` when the store fails; the next sweep removes the files that remain.
         """
         names = await self._remove_rows(images.c.expires_at <= now)
         await self.remove_files(names)
@@ -79,15 +82,15 @@ class ImageRepository(Repository):
         before = datetime.fromtimestamp(now, UTC) - ORPHAN_AGE
         removed = 0
         async for page in self._objects.pages():
-            # Looked up after the listing, which has no file that was written since.
+            # The rows are read after the listing, so a job that commits in between does not lose its files.
             old = [name for name, changed_at in page if changed_at < before]
-            orphans = set(old) - await self._known(old)
+            orphans = set(old) - await self._with_rows(old)
             await self.remove_files(orphans)
             removed += len(orphans)
         return removed
 
     @reads
-    def _known(self, connection: Connection, names: list[str]) -> set[str]:
-        """Return which of some files have a row. A file is named by its image's id."""
+    def _with_rows(self, connection: Connection, names: list[str]) -> set[str]:
+        """Return the names that have a row. A file name is its image's id and an extension."""
         ids = [name.partition(".")[0] for name in names]
         return set(connection.execute(select(images.c.object_name).where(images.c.id.in_(ids))).scalars())

@@ -1,7 +1,7 @@
-"""Every change of a job's state, each in one transaction with all that belongs to it: images, usage, charge, webhook.
+"""The state transitions of a job. Each is one transaction, with the job's images, usage, charge and webhook.
 
-The states are drawn at `domain.jobs.JobState`. A change names the state and the attempt that it starts from, so that a
-late caller (a paused worker, a second cancel) changes nothing.
+`domain.jobs.JobState` draws the states. Every update is conditional on the state and the attempt that it starts from
+(a fencing token), so a late caller such as a paused worker or a second cancel changes nothing.
 """
 
 import logging
@@ -24,74 +24,76 @@ from allaprima.errors import (
 )
 from allaprima.store import charges, fair_queue, outbox
 from allaprima.store.database import Repository, reads, writes
-from allaprima.store.idempotency import find_resource, keep_resource
+from allaprima.store.idempotency import find_resource, record_resource
 from allaprima.store.rows import FIND_JOB, JOB_COLUMNS, UNREADABLE, image_values, job_from_row, job_values
 from allaprima.store.schema import cached_results, images, jobs, webhook_deliveries
 
 logger = logging.getLogger(__name__)
 
-# Built once, since they run at every job; parameters that are not columns start with an underscore.
+# Statements that run for every job are built once. Parameters that are not columns start with an underscore.
 _INSERT = insert(jobs)
-_MOVE = update(jobs).where(*(jobs.c[name] == bindparam(f"_{name}") for name in ("id", "attempt", "state")))
+_TRANSITION = update(jobs).where(*(jobs.c[name] == bindparam(f"_{name}") for name in ("id", "attempt", "state")))
 _INSERT_IMAGES = insert(images)
-_FORGET_RESULT = delete(cached_results).where(
+_DELETE_CACHED_RESULT = delete(cached_results).where(
     *(cached_results.c[name] == bindparam(name) for name in ("account_id", "fingerprint"))
 )
-_KEEP_RESULT = insert(cached_results)
-_BACK_IN_QUEUE: dict[str, Any] = {"state": JobState.QUEUED.value, "started_at": None, "leased_until": None}
+_INSERT_CACHED_RESULT = insert(cached_results)
+_REQUEUED: dict[str, Any] = {"state": JobState.QUEUED.value, "started_at": None, "leased_until": None}
 
-#: In place of the prompt of a job with `store=false` that has ended.
+#: Replaces the prompt of a finished job with `store=false`.
 NOT_STORED = "(not stored)"
 
 
 @dataclass(frozen=True, slots=True)
 class LeaseOutcome:
-    """What a lease found."""
+    """The result of `JobTransitions.lease`."""
 
-    #: The job that was leased; None where none waits.
+    #: The leased job; None when the queue is empty.
     job: Job | None
-    #: Jobs that ended on the way, and how: cancelled, past their start deadline, or not readable.
+    #: Jobs that could not run and were ended instead, with their final states: cancelled (client asked) or failed
+    #: (start deadline missed, row not readable).
     ended: tuple[tuple[str, JobState], ...] = ()
 
 
 class JobTransitions(Repository):
-    """Moves jobs from state to state. The database is the queue."""
+    """Changes the states of jobs. The jobs table is also the queue."""
 
     @writes
     def admit(self, connection: Connection, job: Job, queue_size: int, claim: IdempotencyClaim | None = None) -> Job:
-        """Store a new queued job, or return the one that an equal request created before.
+        """Store a new queued job, or return the job that an earlier request with the same idempotency key created.
 
-        Raises `QueueFull` (the caller knows the time to wait), `OutOfCredits`, `KeyLimitReached` or
+        Raises `QueueFull` (its `retry_after_s` is 0; the caller estimates it), `OutOfCredits`, `KeyLimitReached` or
         `IdempotencyMismatch`; then nothing is stored.
         """
-        made = _admit(connection, job, claim, queue_size)
-        return job if made == job.id else _find(connection, made)
+        job_id = _admit(connection, job, claim, queue_size)
+        return job if job_id == job.id else _find(connection, job_id)
 
     @writes
     def admit_finished(
         self, connection: Connection, job: Job, outcome: JobOutcome, claim: IdempotencyClaim | None = None
     ) -> Job:
-        """Store a job that the result cache answers: queued -> succeeded at once, whatever the queue holds.
+        """Store a job whose result is cached: queued -> succeeded in one transaction, even if the queue is full.
 
-        Raises what `admit` does except `QueueFull`.
+        Raises the errors of `admit` except `QueueFull`.
         """
-        made = _admit(connection, job, claim, None)
-        if made == job.id:
+        job_id = _admit(connection, job, claim, None)
+        if job_id == job.id:
             _succeed(connection, job, job.created_at, outcome)
-        return _find(connection, made)
+        return _find(connection, job_id)
 
     @writes
     def lease(self, connection: Connection, now: float, leased_until: float) -> LeaseOutcome:
-        """queued -> running: lease the job whose turn it is, if one waits, and count the attempt.
+        """queued -> running: lease the next job of the queue and increment its attempt.
 
-        Jobs that can't run end on the way: past their start deadline or not readable, failed; cancelled, if asked.
+        Jobs at the head of the queue that can't run are ended first: those past their start deadline and unreadable
+        ones as failed; those that a client cancelled, and interrupted ones with `store=false`, as cancelled.
         """
         ended: list[tuple[str, JobState]] = []
         while (row := fair_queue.take_next(connection)) is not None:
             try:
                 job = job_from_row(row)
             except UNREADABLE as exc:
-                logger.warning("job %s: its stored request can't be read: %s", row.id, exc)
+                logger.warning("job %s fails: its stored request is not readable: %s", row.id, exc)
                 _fail_unreadable(connection, row, now)
                 ended.append((row.id, JobState.FAILED))
                 continue
@@ -107,35 +109,37 @@ class JobTransitions(Repository):
 
     @writes
     def renew(self, connection: Connection, leased: Iterable[Job], leased_until: float) -> None:
-        """Extend the leases of these jobs."""
+        """Extend the leases of running jobs to `leased_until`, unix seconds."""
         for job in leased:
-            connection.execute(_MOVE, _fence(job) | {"leased_until": leased_until})
+            connection.execute(_TRANSITION, _fence(job) | {"leased_until": leased_until})
 
     @writes
     def requeue(self, connection: Connection, job: Job) -> None:
-        """running -> queued, for a job whose attempt the server itself interrupted."""
-        connection.execute(_MOVE, _fence(job) | _BACK_IN_QUEUE)
+        """running -> queued, for a job that the server interrupted."""
+        connection.execute(_TRANSITION, _fence(job) | _REQUEUED)
 
     @writes
     def requeue_expired(self, connection: Connection, now: float) -> int:
-        """running -> queued for jobs whose lease has expired; return how many."""
+        """running -> queued for jobs whose lease has expired; return their number."""
         expired = (fair_queue.RUNNING, jobs.c.leased_until < now)
-        return connection.execute(update(jobs).where(*expired).values(**_BACK_IN_QUEUE)).rowcount
+        return connection.execute(update(jobs).where(*expired).values(**_REQUEUED)).rowcount
 
     @writes
     def recover(self, connection: Connection, max_crashes: int, now: float, max_concurrency: int = 1) -> int:
-        """At start: requeue what a dead server left running; fail it after too many crashes, cancel it if asked.
+        """Clean up at start after a server that died; return the number of requeued jobs.
 
-        Jobs with `store=false` are cancelled, queued ones too: their clients' connections ended with that server.
-        max_concurrency: how many jobs that server generated at a time. Returns how many jobs were requeued.
+        Running jobs are requeued, except that a job that was running in `max_crashes` crashes fails, and a job that a
+        client cancelled is cancelled. Jobs with `store=false`, queued ones too, are cancelled: the connections of their
+        clients ended with the dead server. max_concurrency: how many jobs that server generated at a time.
         """
-        # The engine works in the order of the leases; the others only waited there.
+        # The engine generates in the order of the leases: only the first `max_concurrency` leased jobs had begun, so
+        # only they can have caused the crash.
         in_order = select(jobs.c.id).order_by(jobs.c.started_at, jobs.c.turn, jobs.c.id)
         begun = in_order.where(fair_queue.RUNNING).limit(max_concurrency)
         connection.execute(update(jobs).where(jobs.c.id.in_(begun)).values(crashes=jobs.c.crashes + 1))
         requeued = 0
         is_ephemeral = jobs.c.options["store"].as_boolean().is_(False)
-        # Two queries, each by its index.
+        # One query per state, so that SQLite can use that state's partial index.
         left = [
             row
             for condition in (fair_queue.RUNNING, fair_queue.QUEUED & is_ephemeral)
@@ -150,10 +154,10 @@ class JobTransitions(Repository):
             if job.cancel_asked_at is not None or not job.options.store:
                 _end(connection, job, JobState.CANCELLED, now)
             elif job.crashes >= max_crashes:
-                error = GenerationFailed(f"the server died {max_crashes} times while it generated this")
+                error = GenerationFailed(f"the server crashed {max_crashes} times while it generated this job")
                 _end(connection, job, JobState.FAILED, now, error=error)
             else:
-                connection.execute(_MOVE, _fence(job) | _BACK_IN_QUEUE)
+                connection.execute(_TRANSITION, _fence(job) | _REQUEUED)
                 requeued += 1
         return requeued
 
@@ -161,25 +165,25 @@ class JobTransitions(Repository):
     def succeed(self, connection: Connection, job: Job, now: float, outcome: JobOutcome) -> bool:
         """running -> succeeded, with the images, the usage, the charge and the webhook, in one transaction.
 
-        Returns False, and changes nothing, when the attempt is no longer the current one.
+        Returns False, and changes nothing, when `job.attempt` is not the current attempt.
         """
         return job.state == JobState.RUNNING and _succeed(connection, job, now, outcome)
 
     @writes
     def fail(self, connection: Connection, job: Job, now: float, error: Error) -> bool:
-        """running -> failed, with the reason. Returns False when the job has moved on."""
+        """running -> failed, with the error. Returns False, and changes nothing, when the attempt is not current."""
         return job.state == JobState.RUNNING and _end(connection, job, JobState.FAILED, now, error=error)
 
     @writes
     def cancel(self, connection: Connection, job: Job, now: float) -> bool:
-        """running -> cancelled. Returns False when the job has moved on."""
+        """running -> cancelled. Returns False, and changes nothing, when the attempt is not current."""
         return job.state == JobState.RUNNING and _end(connection, job, JobState.CANCELLED, now)
 
     @writes
     def request_cancel(self, connection: Connection, job_id: str, now: float) -> Job:
-        """Cancel a queued job, or mark a running one, which then is not resumed after a crash; return it as it then is.
+        """Cancel a queued job, or mark a running one, which is then not requeued after a crash; return the updated job.
 
-        Raises `JobFinished` for a finished one.
+        Raises `JobFinished` for a finished job and `JobNotFound` for an unknown one.
         """
         job = _find(connection, job_id)
         if job.is_finished:
@@ -191,7 +195,7 @@ class JobTransitions(Repository):
 
     async def fail_missed_starts(self, now: float) -> list[str]:
         """queued -> failed for jobs whose start deadline has passed; return their ids."""
-        # Polled often: the writer is only asked for where there is something to write.
+        # This runs often, so a read decides whether the single writer is needed.
         return await self._fail_missed_starts(now) if await self._has_missed_starts(now) else []
 
     @reads
@@ -215,9 +219,9 @@ class JobTransitions(Repository):
 
     @writes
     def remove(self, connection: Connection, job_id: str) -> list[str]:
-        """Remove a finished job and its images' rows; return the names of the files, to be removed next.
+        """Remove a finished job and the rows of its images; return the names of the files, which the caller removes.
 
-        The usage and the ledger keep what it cost. Raises `JobUnfinished` for one that is not finished.
+        The usage and ledger rows of the job remain. Raises `JobUnfinished` for a job that is queued or running.
         """
         job = _find(connection, job_id)
         if not job.is_finished:
@@ -231,9 +235,12 @@ class JobTransitions(Repository):
 
 
 def _admit(connection: Connection, job: Job, claim: IdempotencyClaim | None, queue_size: int | None) -> str:
-    """Store a new job, its hold and its claim; return its id, or that of the job which an equal request created."""
-    if claim and (made := find_resource(connection, job.account_id, claim, job.created_at)):
-        return made
+    """Store a new job, its credit hold and its idempotency record; return its id.
+
+    If an earlier request with the same idempotency key created a job, nothing is stored and that job's id is returned.
+    """
+    if claim and (job_id := find_resource(connection, job.account_id, claim, job.created_at)):
+        return job_id
     if queue_size is not None and fair_queue.count_unfinished(connection) >= queue_size:
         raise QueueFull(retry_after_s=0)
     charges.hold(connection, job.account_id, job.key_id, job.held, job.created_at)
@@ -246,16 +253,16 @@ def _admit(connection: Connection, job: Job, claim: IdempotencyClaim | None, que
     }
     connection.execute(_INSERT, job_values(job) | in_queue)
     if claim:
-        keep_resource(connection, job.account_id, claim, job.id, job.created_at)
+        record_resource(connection, job.account_id, claim, job.id, job.created_at)
     return job.id
 
 
 def _lease(connection: Connection, job: Job, now: float, leased_until: float) -> Job:
-    # The start deadline is met: a later attempt has none to miss.
+    # The deadline applies to the first attempt only.
     leased = replace(job, state=JobState.RUNNING, started_at=now, attempt=job.attempt + 1, start_by=None)
     values = {name: getattr(leased, name) for name in ("started_at", "attempt", "start_by")}
     values |= {"state": leased.state.value, "leased_until": leased_until}
-    connection.execute(_MOVE, _fence(job) | values)
+    connection.execute(_TRANSITION, _fence(job) | values)
     return leased
 
 
@@ -266,8 +273,8 @@ def _succeed(connection: Connection, job: Job, now: float, outcome: JobOutcome) 
         connection.execute(_INSERT_IMAGES, [image_values(image) for image in outcome.images])
     if outcome.fingerprint:
         key = {"account_id": job.account_id, "fingerprint": outcome.fingerprint}
-        connection.execute(_FORGET_RESULT, key)
-        connection.execute(_KEEP_RESULT, key | {"job_id": job.id})
+        connection.execute(_DELETE_CACHED_RESULT, key)
+        connection.execute(_INSERT_CACHED_RESULT, key | {"job_id": job.id})
     return True
 
 
@@ -280,7 +287,10 @@ def _end(
     outcome: JobOutcome | None = None,
     error: Error | None = None,
 ) -> bool:
-    """The one way of a readable job into a final state: the job, its usage and charge, and its webhook."""
+    """Move a job into a final state, settle its charge and queue its webhook.
+
+    Returns False, and changes nothing, when the job's state or attempt has changed.
+    """
     values: dict[str, Any] = {
         "state": state.value,
         "finished_at": now,
@@ -293,7 +303,7 @@ def _end(
         values["result"] = outcome.result.model_dump(mode="json")
     if not job.options.store:
         values["request"] = job.request.changed(prompt=NOT_STORED).model_dump(mode="json")
-    if connection.execute(_MOVE, _fence(job) | values).rowcount != 1:
+    if connection.execute(_TRANSITION, _fence(job) | values).rowcount != 1:
         return False
     charges.settle(connection, _charge(job, state, now, outcome), now)
     if job.options.webhook_url:
@@ -302,7 +312,7 @@ def _end(
 
 
 def _fail_unreadable(connection: Connection, row: Row[Any], now: float) -> None:
-    """Fail a job by its row alone, and release what is held. No webhook is sent: its options can't be trusted."""
+    """Fail a job whose row can't be parsed, and release its hold. No webhook is sent: its options are not readable."""
     connection.execute(
         update(jobs)
         .where(jobs.c.id == row.id)
@@ -311,7 +321,7 @@ def _fail_unreadable(connection: Connection, row: Row[Any], now: float) -> None:
             finished_at=now,
             held=0,
             error_code=GenerationFailed.code,
-            error_message="the stored request can't be read by this version of the server",
+            error_message="this version of the server can't read the stored request",
         )
     )
     model = row.request.get("model") if isinstance(row.request, dict) else None
@@ -340,7 +350,7 @@ def _find(connection: Connection, job_id: str) -> Job:
 
 
 def _fence(job: Job) -> dict[str, Any]:
-    """Return the parameters by which `_MOVE` finds the job while no other transition has moved it."""
+    """Return the parameters of `_TRANSITION` that match the job only in its current state and attempt."""
     return {"_id": job.id, "_attempt": job.attempt, "_state": job.state.value}
 
 

@@ -1,6 +1,7 @@
-"""Jobs, read: one, a page, their images, their position in the queue. `job_transitions` changes them."""
+"""Queries of jobs, their images and their queue positions. `job_transitions` changes jobs."""
 
 from collections.abc import Iterable
+from itertools import islice
 
 from sqlalchemy import Connection, select
 
@@ -15,18 +16,18 @@ from allaprima.store.schema import cached_results, images, jobs
 
 
 class JobRepository(Repository):
-    """Reads the jobs table and what belongs to a job."""
+    """Reads jobs, their images and their queue positions."""
 
     @reads
     def get(self, connection: Connection, job_id: str) -> Job | None:
-        """Return a job."""
+        """Return a job; None when the id is unknown or this version can't read the row."""
         return _find(connection, job_id)
 
     @reads
     def find_claimed(self, connection: Connection, account_id: str, claim: IdempotencyClaim, now: float) -> Job | None:
-        """Return the job that an equal request created, if any did.
+        """Return the job that an earlier request with the same idempotency key created; None if there is no such job.
 
-        Raises `IdempotencyMismatch` for another request's key, `JobNotFound` when the job was removed since.
+        Raises `IdempotencyMismatch` when the earlier request had other content, `JobNotFound` when its job was removed.
         """
         job_id = find_resource(connection, account_id, claim, now)
         if job_id is None:
@@ -38,7 +39,10 @@ class JobRepository(Repository):
 
     @reads
     def page(self, connection: Connection, account_id: str, wanted: JobFilter, limit: int) -> list[Job]:
-        """Return an account's jobs, newest first."""
+        """Return an account's newest jobs that match the filter, newest first.
+
+        The list has `limit` jobs, or fewer if no more jobs match. Rows that this version can't read are skipped.
+        """
         query = select(*JOB_COLUMNS).where(jobs.c.account_id == account_id)
         if wanted.state is not None:
             query = query.where(jobs.c.state == wanted.state.value)
@@ -48,8 +52,10 @@ class JobRepository(Repository):
             query = query.where(jobs.c.key_id == wanted.key_id)
         if wanted.before is not None:
             query = query.where(jobs.c.id < wanted.before)
-        rows = connection.execute(query.order_by(jobs.c.id.desc()).limit(limit))
-        return [job for job in map(readable_job, rows) if job is not None]
+        # Without a limit in SQL, since an unreadable row does not count.
+        query = query.order_by(jobs.c.id.desc()).execution_options(yield_per=limit)
+        with connection.execute(query) as rows:
+            return list(islice((job for job in map(readable_job, rows) if job is not None), limit))
 
     @reads
     def unfinished_of_group(self, connection: Connection, account_id: str, group_id: str) -> list[Job]:
@@ -62,7 +68,7 @@ class JobRepository(Repository):
 
     @reads
     def images_of(self, connection: Connection, job_ids: Iterable[str], now: float) -> dict[str, list[StoredImage]]:
-        """Return the images of some jobs that have not expired, in order, by job id."""
+        """Return the unexpired images of each job, by job id, ordered by position."""
         found: dict[str, list[StoredImage]] = {job_id: [] for job_id in job_ids}
         alive = images.c.job_id.in_(list(found)), images.c.expires_at > now
         wanted = select(images).where(*alive).order_by(images.c.job_id, images.c.position)
@@ -72,26 +78,29 @@ class JobRepository(Repository):
 
     @reads
     def ahead_of(self, connection: Connection, job_id: str) -> tuple[int, float, float] | None:
-        """Return how many jobs wait before a queued one, their estimated seconds, and its own; None if not queued."""
+        """Return the number of jobs ahead of a queued job, their estimated seconds, and the job's own.
+
+        Returns None when the job is not queued.
+        """
         return fair_queue.ahead_of(connection, job_id)
 
     @reads
     def ahead_of_new(
         self, connection: Connection, key_id: str, priority: Priority, predicted_s: float
     ) -> tuple[int, float]:
-        """Return how many jobs would wait before a key's next one, and their estimated seconds."""
+        """Return the number of jobs that would be ahead of a key's next job, and their estimated seconds."""
         return fair_queue.ahead_of_new(connection, key_id, *fair_queue.lane(priority), predicted_s)
 
     @reads
     def load(self, connection: Connection) -> QueueLoad:
-        """Return what the queue holds."""
+        """Return the number of queued and unfinished jobs and the estimated seconds of the queued ones."""
         return fair_queue.load(connection)
 
     @reads
     def cached(
         self, connection: Connection, account_id: str, fingerprint: str, now: float
     ) -> tuple[Job, list[StoredImage]] | None:
-        """Return the account's job that generated the same request, while all its images are there."""
+        """Return the account's job whose request has this fingerprint, with its images; None if one has expired."""
         wanted = select(cached_results.c.job_id).where(
             cached_results.c.account_id == account_id, cached_results.c.fingerprint == fingerprint
         )

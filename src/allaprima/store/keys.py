@@ -1,4 +1,4 @@
-"""API keys in the database. Only a hash of a key is stored."""
+"""API keys in the database. The database stores a hash of each key, not the key."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -10,14 +10,14 @@ from allaprima.domain.accounts import ApiKey, KeyRotation, LimitPeriod, SpendLim
 from allaprima.domain.idempotency import IdempotencyClaim
 from allaprima.errors import KeyNotFound
 from allaprima.store.database import Repository, reads, writes
-from allaprima.store.idempotency import find_resource, keep_resource
+from allaprima.store.idempotency import find_resource, record_resource
 from allaprima.store.schema import api_keys, usage_buckets
 
 
-def _created_before(connection: Connection, key_id: str) -> ApiKey:
+def _replayed_key(connection: Connection, key_id: str) -> ApiKey:
     row = connection.execute(select(api_keys).where(api_keys.c.id == key_id, api_keys.c.revoked_at.is_(None))).first()
     if row is None:
-        raise KeyNotFound("the key that an equal request created was revoked since")
+        raise KeyNotFound("the key that the first request with this idempotency key created has been revoked")
     return _key(row)
 
 
@@ -48,7 +48,7 @@ def _key(row: Row[Any]) -> ApiKey:
 
 
 def _values(key: ApiKey) -> dict[str, Any]:
-    """Return the columns of a key that can change."""
+    """Return the column values of the members that `change` can change."""
     return {
         "name": key.name,
         "updated_at": key.updated_at,
@@ -61,26 +61,26 @@ def _values(key: ApiKey) -> dict[str, Any]:
     }
 
 
-# Built once, since it runs at every request.
+# This statement runs at every request, so it is built once.
 _FIND_VALID = select(api_keys).where(
     api_keys.c.hash == bindparam("hash"), api_keys.c.revoked_at.is_(None), api_keys.c.is_disabled == 0
 )
 
 
 class KeyRepository(Repository):
-    """Keys, by their hash or their prefix."""
+    """Creates, finds, changes and revokes API keys."""
 
     @writes
     def add(
         self, connection: Connection, key: ApiKey, key_hash: str, claim: IdempotencyClaim | None = None
     ) -> tuple[ApiKey, bool] | None:
-        """Store a new key; return it and True, or what an equal request created before and False.
+        """Store a new key; return it and True. For a replayed request return the key of the first request, and False.
 
-        Returns None, and stores nothing, when the prefix or hash is taken. Raises `IdempotencyMismatch`, or
-        `KeyNotFound` when what an equal request created was revoked since.
+        Returns None, and stores nothing, when the prefix or the hash is taken. Raises `IdempotencyMismatch`, and
+        `KeyNotFound` when the key that the first request created has been revoked.
         """
-        if claim and (made := find_resource(connection, key.account_id, claim, key.created_at)):
-            return _created_before(connection, made), False
+        if claim and (key_id := find_resource(connection, key.account_id, claim, key.created_at)):
+            return _replayed_key(connection, key_id), False
         if _is_taken(connection, key.prefix, key_hash):
             return None
         connection.execute(
@@ -96,7 +96,7 @@ class KeyRepository(Repository):
             )
         )
         if claim:
-            keep_resource(connection, key.account_id, claim, key.id, key.created_at)
+            record_resource(connection, key.account_id, claim, key.id, key.created_at)
         return key, True
 
     @reads
@@ -106,30 +106,30 @@ class KeyRepository(Repository):
 
     @reads
     def all(self, connection: Connection, account_id: str | None = None) -> list[ApiKey]:
-        """Return every key, or every one of an account, oldest first."""
-        wanted = select(api_keys).order_by(api_keys.c.created_at, api_keys.c.id)
+        """Return all keys, of one account if `account_id` is set, oldest first."""
+        query = select(api_keys).order_by(api_keys.c.created_at, api_keys.c.id)
         if account_id is not None:
-            wanted = wanted.where(api_keys.c.account_id == account_id)
-        return [_key(row) for row in connection.execute(wanted)]
+            query = query.where(api_keys.c.account_id == account_id)
+        return [_key(row) for row in connection.execute(query)]
 
     @reads
     def find_valid(self, connection: Connection, key_hash: str) -> ApiKey | None:
-        """Return the key with that hash unless it is unknown, revoked or disabled."""
+        """Return the key with a hash; None when it is unknown, revoked or disabled."""
         row = connection.execute(_FIND_VALID, {"hash": key_hash}).first()
         return _key(row) if row else None
 
     @reads
     def find(self, connection: Connection, prefix: str, account_id: str | None = None) -> ApiKey | None:
-        """Return the key with that prefix, of that account if one is named, unless it is revoked."""
+        """Return the unrevoked key with a prefix; None if there is none. account_id: only a key of this account."""
         return _find(connection, prefix, account_id)
 
     @writes
     def change(
         self, connection: Connection, account_id: str, prefix: str, changes: Mapping[str, Any], now: float
     ) -> ApiKey | None:
-        """Change members of a `KeySpec`; return the key as it then is, None where the account has no such valid key.
+        """Change members of a `KeySpec` and return the updated key; None when the account has no such unrevoked key.
 
-        What a new limit counts is summed from the charges.
+        The credits that count against the key's spend limit are summed again from the usage of the limit's period.
         """
         found = _find(connection, prefix, account_id)
         if found is None:
@@ -149,13 +149,14 @@ class KeyRepository(Repository):
     def rotate(
         self, connection: Connection, rotation: KeyRotation, key_hash: str, claim: IdempotencyClaim | None = None
     ) -> tuple[ApiKey, bool] | None:
-        """Replace a key under the same record; return the record and True, or False where an equal request did that.
+        """Replace the secret of a key: its row gets a new prefix and hash. Return the key and True.
 
-        Returns None, and changes nothing, when the new prefix or hash is taken. Raises `KeyNotFound` where no valid key
-        of the account has the prefix, or `IdempotencyMismatch`.
+        A replayed request changes nothing and returns the key and False. Returns None, and changes nothing, when the
+        new prefix or hash is taken. Raises `KeyNotFound` when the account has no unrevoked key with the prefix, and
+        `IdempotencyMismatch`.
         """
-        if claim and (made := find_resource(connection, rotation.account_id, claim, rotation.at)):
-            return _created_before(connection, made), False
+        if claim and (key_id := find_resource(connection, rotation.account_id, claim, rotation.at)):
+            return _replayed_key(connection, key_id), False
         if _is_taken(connection, rotation.new_prefix, key_hash):
             return None
         changed = update(api_keys).where(
@@ -168,21 +169,21 @@ class KeyRepository(Repository):
             raise KeyNotFound(f"there is no valid key with the prefix {rotation.prefix[:40]}")
         row = connection.execute(select(api_keys).where(api_keys.c.prefix == rotation.new_prefix)).one()
         if claim:
-            keep_resource(connection, rotation.account_id, claim, row.id, rotation.at)
+            record_resource(connection, rotation.account_id, claim, row.id, rotation.at)
         return _key(row), True
 
     @writes
     def revoke(self, connection: Connection, prefix: str, now: float, account_id: str | None = None) -> bool:
-        """Revoke the key with that prefix, of that account if one is named; True when it was valid until now."""
-        wanted = update(api_keys).where(api_keys.c.prefix == prefix, api_keys.c.revoked_at.is_(None))
+        """Revoke the key with a prefix, only of the account if `account_id` is set; False when there is no such key."""
+        statement = update(api_keys).where(api_keys.c.prefix == prefix, api_keys.c.revoked_at.is_(None))
         if account_id is not None:
-            wanted = wanted.where(api_keys.c.account_id == account_id)
-        return connection.execute(wanted.values(revoked_at=now)).rowcount == 1
+            statement = statement.where(api_keys.c.account_id == account_id)
+        return connection.execute(statement.values(revoked_at=now)).rowcount == 1
 
 
 def _find(connection: Connection, prefix: str, account_id: str | None) -> ApiKey | None:
-    wanted = select(api_keys).where(api_keys.c.prefix == prefix, api_keys.c.revoked_at.is_(None))
+    query = select(api_keys).where(api_keys.c.prefix == prefix, api_keys.c.revoked_at.is_(None))
     if account_id is not None:
-        wanted = wanted.where(api_keys.c.account_id == account_id)
-    row = connection.execute(wanted).first()
+        query = query.where(api_keys.c.account_id == account_id)
+    row = connection.execute(query).first()
     return _key(row) if row else None

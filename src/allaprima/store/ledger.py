@@ -1,4 +1,4 @@
-"""An account's ledger: what was paid in and what was charged."""
+"""An account's ledger: its top-ups and its charges."""
 
 from dataclasses import fields
 
@@ -18,7 +18,10 @@ class LedgerRepository(Repository):
     def entries(
         self, connection: Connection, account_id: str, wanted: LedgerFilter, before: str | None, limit: int
     ) -> list[LedgerEntry]:
-        """Return entries of an account's ledger, newest first; before: only those older than this id."""
+        """Return an account's ledger entries, newest first, at most `limit`.
+
+        before: only entries older than the entry with this id.
+        """
         query = select(*(ledger.c[name] for name in _NAMES)).where(ledger.c.account_id == account_id)
         if wanted.since is not None:
             query = query.where(ledger.c.created_at >= wanted.since)

@@ -1,4 +1,4 @@
-"""The outbox of webhooks: written in the transaction that ends a job, emptied by `service.webhooks`."""
+"""The outbox of webhooks. The transaction that ends a job writes a delivery; `service.webhooks` sends it."""
 
 from dataclasses import fields
 from typing import Any
@@ -10,17 +10,17 @@ from allaprima.domain.idempotency import IdempotencyClaim
 from allaprima.domain.jobs import Job, JobState
 from allaprima.domain.webhooks import WebhookDelivery, WebhookEndpoint
 from allaprima.store.database import Repository, reads, writes
-from allaprima.store.idempotency import find_resource, keep_resource
+from allaprima.store.idempotency import find_resource, record_resource
 from allaprima.store.schema import accounts, webhook_deliveries, webhook_endpoints
 
-#: Characters of an error that are kept.
+#: Length in characters to which the stored error of a delivery is cut.
 MAX_ERROR = 500
 #: Seconds for which a finished delivery stays in the database.
 RETENTION_S = 30 * 86_400.0
 _ENDPOINT_NAMES = tuple(field.name for field in fields(WebhookEndpoint))
 _ENDPOINT_COLUMNS = tuple(webhook_endpoints.c[name] for name in _ENDPOINT_NAMES)
 
-# Built once, since they run at every job's end.
+# Statements that run at the end of every job are built once.
 _OPEN = (webhook_endpoints.c.id == webhook_deliveries.c.endpoint_id) & webhook_endpoints.c.disabled_at.is_(None)
 _DUE = (
     select(webhook_deliveries, webhook_endpoints.c.url)
@@ -39,8 +39,8 @@ _NEXT_DUE = (
 
 
 def enqueue(connection: Connection, job: Job, state: JobState, now: float) -> None:
-    """Put the webhook of a job's end into the outbox, unless its endpoint was disabled since."""
-    assert job.options.webhook_url is not None  # the caller checks
+    """Write the delivery for a job that ends in `state`, unless its endpoint was removed or disabled."""
+    assert job.options.webhook_url is not None  # `job_transitions` calls this only for a job with a webhook
     endpoint = _endpoint(connection, job.account_id, job.options.webhook_url)
     if endpoint is None or endpoint.disabled_at is not None:
         return
@@ -68,7 +68,7 @@ class Outbox(Repository):
         return [_to_endpoint(row) for row in rows]
 
     async def ensure_endpoint(self, account_id: str, url: str, now: float) -> WebhookEndpoint:
-        """Return the account's endpoint for a URL, created if there is none."""
+        """Return the account's endpoint for a URL, created if missing."""
         return await self._find(account_id, url) or await self._add(account_id, url, now)
 
     @reads
@@ -77,16 +77,16 @@ class Outbox(Repository):
 
     @writes
     def _add(self, connection: Connection, account_id: str, url: str, now: float) -> WebhookEndpoint:
-        if before := _endpoint(connection, account_id, url):
-            return before
-        made = WebhookEndpoint(str(uuid7()), account_id, url, now)
-        values = {"id": made.id, "account_id": account_id, "url": url, "created_at": now}
+        if existing := _endpoint(connection, account_id, url):
+            return existing
+        endpoint = WebhookEndpoint(str(uuid7()), account_id, url, now)
+        values = {"id": endpoint.id, "account_id": account_id, "url": url, "created_at": now}
         connection.execute(insert(webhook_endpoints).values(**values))
-        return made
+        return endpoint
 
     @writes
     def delete_endpoint(self, connection: Connection, account_id: str, endpoint_id: str) -> bool:
-        """Remove an endpoint and its deliveries; True when it was the account's."""
+        """Remove an account's endpoint and its deliveries. Returns False when the account has no such endpoint."""
         own = webhook_endpoints.c.id == endpoint_id, webhook_endpoints.c.account_id == account_id
         if not connection.execute(select(webhook_endpoints.c.id).where(*own)).first():
             return False
@@ -96,12 +96,12 @@ class Outbox(Repository):
 
     @reads
     def secrets(self, connection: Connection, account_id: str, now: float) -> tuple[str, ...]:
-        """Return the secrets that sign an account's webhooks, the newest first; none before the first is set."""
+        """Return the secrets that sign an account's webhooks, newest first; empty until the first is set."""
         return _secrets(connection, account_id, now)
 
     @writes
     def set_first_secret(self, connection: Connection, account_id: str, secret: str) -> None:
-        """Set the signing secret, where there is none."""
+        """Set the signing secret of an account that has none."""
         without = accounts.c.id == account_id, accounts.c.webhook_secret.is_(None)
         connection.execute(update(accounts).where(*without).values(webhook_secret=secret))
 
@@ -115,26 +115,26 @@ class Outbox(Repository):
         now: float,
         claim: IdempotencyClaim | None = None,
     ) -> None:
-        """Set a new signing secret; the previous one also signs until `old_until`. An equal request changes nothing.
+        """Set a new signing secret; the previous one also signs until `old_until`, unix seconds.
 
-        Raises `IdempotencyMismatch`.
+        A replayed request changes nothing. Raises `IdempotencyMismatch`.
         """
         if claim and find_resource(connection, account_id, claim, now):
             return
         changed = {"old_webhook_secret": accounts.c.webhook_secret, "old_webhook_secret_until": old_until}
         connection.execute(update(accounts).where(accounts.c.id == account_id).values(**changed, webhook_secret=secret))
         if claim:
-            keep_resource(connection, account_id, claim, account_id, now)
+            record_resource(connection, account_id, claim, account_id, now)
 
     @writes
     def remove_finished(self, connection: Connection, now: float) -> None:
-        """Remove deliveries that ended long ago."""
+        """Remove deliveries that have ended and are older than `RETENTION_S`."""
         is_over = webhook_deliveries.c.next_at.is_(None), webhook_deliveries.c.created_at < now - RETENTION_S
         connection.execute(delete(webhook_deliveries).where(*is_over))
 
     @reads
     def due(self, connection: Connection, now: float, limit: int) -> list[WebhookDelivery]:
-        """Return the deliveries that are due, the oldest first."""
+        """Return at most `limit` deliveries that are due, those due first at the front."""
         return [
             WebhookDelivery(
                 id=row.id,
@@ -152,7 +152,7 @@ class Outbox(Repository):
 
     @reads
     def next_due(self, connection: Connection) -> float | None:
-        """Return when the next delivery is due, unix seconds."""
+        """Return the time at which the next delivery is due, unix seconds; None when there is none."""
         due: float | None = connection.execute(_NEXT_DUE).scalar()
         return due
 
@@ -163,12 +163,12 @@ class Outbox(Repository):
 
     @writes
     def failed(self, connection: Connection, delivery: WebhookDelivery, error: str, next_at: float | None) -> None:
-        """Record a failed attempt. next_at: time of the next one; None: there is none."""
+        """Record a failed attempt. next_at: time of the next attempt, unix seconds; None: there is none."""
         _record_attempt(connection, delivery, next_at=next_at, last_error=error[:MAX_ERROR])
 
     @writes
     def disable(self, connection: Connection, delivery: WebhookDelivery, error: str, now: float) -> None:
-        """Disable a delivery's endpoint: nothing more is sent to it."""
+        """Record a failed attempt and disable the delivery's endpoint, which also ends all its deliveries."""
         endpoint_id = delivery.endpoint_id
         _record_attempt(connection, delivery, next_at=None, last_error=error[:MAX_ERROR])
         connection.execute(
@@ -194,8 +194,8 @@ def _endpoint(connection: Connection, account_id: str, url: str) -> WebhookEndpo
 
 
 def _record_attempt(connection: Connection, delivery: WebhookDelivery, **values: object) -> None:
-    noted = update(webhook_deliveries).where(webhook_deliveries.c.id == delivery.id)
-    connection.execute(noted.values(attempt=delivery.attempt + 1, **values))
+    changed = update(webhook_deliveries).where(webhook_deliveries.c.id == delivery.id)
+    connection.execute(changed.values(attempt=delivery.attempt + 1, **values))
 
 
 def _secrets(connection: Connection, account_id: str, now: float) -> tuple[str, ...]:

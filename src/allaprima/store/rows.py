@@ -1,4 +1,4 @@
-"""Table rows to the domain's types, and back."""
+"""Conversion between table rows and the domain's types."""
 
 from dataclasses import fields
 from typing import Any
@@ -9,10 +9,11 @@ from allaprima.domain.generation import GenerationRequest
 from allaprima.domain.jobs import Job, JobOptions, JobResult, JobState, StoredImage
 from allaprima.store.schema import jobs
 
-#: What a stored row that this version can't read raises: JSON of another shape, or values out of bounds.
+#: The exceptions of `job_from_row` for a row that another version of the server wrote: its JSON has other members, or
+#: values out of bounds.
 UNREADABLE = (LookupError, TypeError, ValueError)
 
-#: The columns of a `Job`; the rest of the table belongs to the queue.
+#: The columns of a `Job`; only the queue uses the other columns of the table.
 JOB_COLUMNS = tuple(jobs.c[field.name] for field in fields(Job))
 FIND_JOB = select(*JOB_COLUMNS).where(jobs.c.id == bindparam("id"))
 _JOB_NAMES = tuple(field.name for field in fields(Job))
@@ -20,7 +21,7 @@ _IMAGE_NAMES = tuple(field.name for field in fields(StoredImage))
 
 
 def job_from_row(row: Row[Any]) -> Job:
-    """Return a row of `JOB_COLUMNS` as a `Job`. Raises one of `UNREADABLE` for a row of another version."""
+    """Return a row of `JOB_COLUMNS` as a `Job`. Raises one of `UNREADABLE` when this version can't read the row."""
     values = {name: getattr(row, name) for name in _JOB_NAMES}
     values["state"] = JobState(values["state"])
     values["request"] = GenerationRequest.model_validate(values["request"])
@@ -30,7 +31,7 @@ def job_from_row(row: Row[Any]) -> Job:
 
 
 def readable_job(row: Row[Any]) -> Job | None:
-    """Return a row as a `Job`, or None for one that this version can't read."""
+    """Return a row of `JOB_COLUMNS` as a `Job`, or None when this version can't read the row."""
     try:
         return job_from_row(row)
     except UNREADABLE:
@@ -38,7 +39,7 @@ def readable_job(row: Row[Any]) -> Job | None:
 
 
 def job_values(job: Job) -> dict[str, Any]:
-    """Return the columns of a new job."""
+    """Return the values of `JOB_COLUMNS` for a new job; the queue adds its own columns."""
     values = {name: getattr(job, name) for name in _JOB_NAMES}
     return values | {
         "state": job.state.value,
@@ -55,6 +56,6 @@ def image_from_row(row: Row[Any]) -> StoredImage:
 
 
 def image_values(image: StoredImage) -> dict[str, Any]:
-    """Return the columns of an image."""
+    """Return the column values of an image. The table stores the seed as text and `is_flagged` as 0 or 1."""
     values = {name: getattr(image, name) for name in _IMAGE_NAMES}
     return values | {"seed": str(image.seed), "is_flagged": int(image.is_flagged)}

@@ -1,4 +1,4 @@
-"""The tables. Times are unix seconds; money is credits, 2,000,000 to the US dollar; a state is a `JobState`."""
+"""The tables. Times are unix seconds; amounts are credits, 2,000,000 to the US dollar; states are `JobState` values."""
 
 from sqlalchemy import (
     JSON,
@@ -32,9 +32,9 @@ accounts = Table(
     Column("created_at", Float, nullable=False),
     #: The sum of the account's ledger.
     Column("balance", BigInteger, nullable=False, default=0),
-    #: Part of the balance that is held for unfinished jobs.
+    #: Part of the balance that is reserved for unfinished jobs.
     Column("held", BigInteger, nullable=False, default=0),
-    #: Signs its webhooks: `whsec_` and base64.
+    #: The secret that signs the account's webhooks: `whsec_` and base64.
     Column("webhook_secret", String),
     #: The previous secret, which also signs until `old_webhook_secret_until`.
     Column("old_webhook_secret", String),
@@ -54,25 +54,25 @@ api_keys = Table(
     Column("created_at", Float, nullable=False),
     Column("revoked_at", Float),
     Column("updated_at", Float, nullable=False, default=0),
-    #: A management key manages keys and reads the bill; it generates nothing.
+    #: A management key manages keys and reads usage and charges; it can't generate images.
     Column("is_management", Integer, nullable=False, default=0),
     Column("is_disabled", Integer, nullable=False, default=0),
-    #: A list of scopes; null: all of them.
+    #: A list of scopes; null: all scopes.
     Column("scopes", JSON(none_as_null=True)),
-    #: How long `limit_credits` counts (`LimitPeriod`); null: no limit.
+    #: The period of `limit_credits`, a `LimitPeriod`; null: no limit.
     Column("limit_period", String),
     Column("limit_credits", BigInteger),
-    #: Generation requests in a minute; null: the server's limit.
+    #: Most generation requests per minute; null: the server's limit.
     Column("requests_per_minute", Integer),
-    #: The score from which this key's images are withheld; null: the server's.
+    #: Safety score, 0 to 1, from which this key's images are withheld; null: the server's threshold.
     Column("safety_threshold", Float),
-    #: Start of the period that `spent` counts.
+    #: Start of the limit period to which `spent` belongs.
     Column("period_start", Float, nullable=False, default=0),
     #: Credits charged in that period.
     Column("spent", BigInteger, nullable=False, default=0),
-    #: Credits held for its unfinished jobs.
+    #: Credits reserved for the key's unfinished jobs.
     Column("held", BigInteger, nullable=False, default=0),
-    #: Start of the last month (UTC) with a charge, and the credits charged in it.
+    #: Start of the last UTC month with a charge, and the credits charged in that month.
     Column("month_start", Float, nullable=False, default=0),
     Column("month_spent", BigInteger, nullable=False, default=0),
     Index(None, "account_id", "created_at"),
@@ -91,20 +91,20 @@ jobs = Table(
     Column("created_at", Float, nullable=False),
     Column("started_at", Float),
     Column("finished_at", Float),
-    #: How often the job was leased; also the fencing token: a result is taken from the current attempt only.
+    #: Number of leases so far. It is also the fencing token: only the current attempt can finish the job.
     Column("attempt", Integer, nullable=False, default=0),
     Column("error_code", String),
     Column("error_message", String),
     #: `JobResult` as JSON.
     Column("result", JSON(none_as_null=True)),
-    #: How often the server died, rather than stopped, while the job ran.
+    #: Number of times that the server crashed while it generated the job.
     Column("crashes", Integer, nullable=False),
     #: `JobOptions` as JSON.
     Column("options", JSON, nullable=False),
     Column("group_id", String),
-    #: 0: the ordinary queue. 1: the one that runs only while the ordinary one is empty.
+    #: 0: the ordinary queue. 1: the low queue, which runs only while the ordinary one is empty.
     Column("queue", Integer, nullable=False),
-    #: Order within one key: lower first.
+    #: Rank within one key: lower values run first.
     Column("priority", Integer, nullable=False),
     #: The job's turn in virtual time; see `fair_queue`.
     Column("turn", Float, nullable=False),
@@ -112,18 +112,18 @@ jobs = Table(
     Column("predicted_s", Float, nullable=False),
     #: Start deadline; null: none.
     Column("start_by", Float),
-    #: End of the lease: the worker renews it while it lives.
+    #: End of the lease, which the worker renews while the job runs.
     Column("leased_until", Float),
-    #: When a client asked to cancel it.
+    #: When a client asked to cancel the job.
     Column("cancel_asked_at", Float),
-    #: Most credits that it can cost, held until it ends.
+    #: The most credits that the job can cost, reserved until the job ends.
     Column("held", BigInteger, nullable=False, default=0),
     Index(None, "account_id", "id"),
     Index(None, "account_id", "state", "id"),
     Index(None, "account_id", "group_id", "id"),
     Index(None, "key_id", "id"),
-    # Partial: they hold only what is queued or runs, however many jobs there ever were. No other index begins with the
-    # state, since SQLite's choice between two that fit would depend on the order in which they were created.
+    # Partial indexes contain only queued or running jobs, so their size does not grow with the number of finished jobs.
+    # No other index begins with the state: SQLite's choice between two that fit depends on their order of creation.
     Index("ix_jobs_order", "queue", "turn", "id", "predicted_s", sqlite_where=text("state = 'queued'")),
     Index("ix_jobs_urgency", "key_id", "queue", "priority", "id", sqlite_where=text("state = 'queued'")),
     Index("ix_jobs_order_of_key", "key_id", "queue", "turn", "id", sqlite_where=text("state = 'queued'")),
@@ -142,7 +142,7 @@ images = Table(
     Column("content_type", String, nullable=False),
     Column("size_bytes", Integer, nullable=False),
     Column("sha256", String, nullable=False),
-    #: Text: seeds go up to 2**63 - 1, and JSON readers of this table should not round them.
+    #: Decimal text: a seed can be 2**63 - 1, which JSON readers with float64 numbers would round.
     Column("seed", String, nullable=False),
     Column("nsfw_score", Float),
     Column("is_flagged", Integer, nullable=False),
@@ -155,26 +155,26 @@ images = Table(
 usage = Table(
     "usage",
     metadata,
-    #: The job's id: one row per request, so nothing can be counted twice. It outlives the job.
+    #: The job's id. One row per job, so no job is counted twice. The row remains when the job is removed.
     Column("job_id", String, primary_key=True),
     Column("account_id", ForeignKey("accounts.id"), nullable=False),
     Column("key_id", ForeignKey("api_keys.id"), nullable=False),
-    #: The name that was asked for; the model that generated is in the job's result.
+    #: The model name in the request; the job's result names the model that generated the images.
     Column("model", String, nullable=False),
-    #: Images that are charged: generated and not withheld.
+    #: Number of charged images: generated and not withheld.
     Column("images", Integer, nullable=False),
     Column("megapixels", Float, nullable=False),
     Column("credits", BigInteger, nullable=False),
     #: When the request ended.
     Column("created_at", Float, nullable=False),
-    #: Start of the quarter of an hour in which it ended, as in `usage_buckets`.
+    #: Start of the 15-minute bucket in which the request ended, as in `usage_buckets`.
     Column("bucket", BigInteger, nullable=False),
-    #: `JobState`, a final one.
+    #: A final `JobState`.
     Column("state", String, nullable=False),
     #: `api` or `playground`.
     Column("source", String, nullable=False),
     Column("client_request_id", String),
-    #: From acceptance to end.
+    #: Seconds from acceptance to end.
     Column("duration_s", Float, nullable=False),
     Index(None, "account_id", "created_at", "job_id"),
     Index(None, "account_id", "key_id", "created_at"),
@@ -182,19 +182,19 @@ usage = Table(
     Index(None, "created_at"),
 )
 
-#: Usage summed by quarter of an hour: a day in any time zone is a whole number of them.
+#: Usage summed by 15 minutes: a day in every time zone is a whole number of such buckets.
 usage_buckets = Table(
     "usage_buckets",
     metadata,
     Column("account_id", ForeignKey("accounts.id"), primary_key=True),
-    #: Start of the quarter, unix seconds.
+    #: Start of the bucket, unix seconds, a multiple of 900.
     Column("start", BigInteger, primary_key=True),
     Column("key_id", ForeignKey("api_keys.id"), primary_key=True),
     Column("model", String, primary_key=True),
     Column("succeeded", Integer, nullable=False),
-    #: Failed or cancelled.
+    #: Requests that failed or were cancelled.
     Column("failed", Integer, nullable=False),
-    #: Succeeded with an image that was not withheld.
+    #: Requests with at least one charged image.
     Column("charged", Integer, nullable=False),
     Column("images", Integer, nullable=False),
     Column("megapixels", Float, nullable=False),
@@ -210,14 +210,14 @@ ledger = Table(
     Column("created_at", Float, nullable=False),
     Column("direction", String, nullable=False),
     Column("type", String, nullable=False),
-    #: Never negative: `direction` carries the sign.
+    #: At least 0: `direction` has the sign.
     Column("credits", BigInteger, nullable=False),
     Column("model", String),
     #: The request's `x-inference-id`.
     Column("reference_id", String),
     Column("images", Integer),
     Column("note", String),
-    # A result that is delivered twice is charged once.
+    # A job is charged at most once.
     UniqueConstraint("reference_id", "type"),
     Index(None, "account_id", "id"),
     Index(None, "account_id", "type", "id"),
@@ -227,9 +227,9 @@ idempotency_records = Table(
     "idempotency_records",
     metadata,
     Column("account_id", ForeignKey("accounts.id"), primary_key=True),
-    #: As the client sent it.
+    #: The `Idempotency-Key` header of the request.
     Column("key", String, primary_key=True),
-    #: Hash of path and body: the same key for another request is refused.
+    #: Hash of path and body. A request with the same key and another fingerprint is refused.
     Column("fingerprint", String, nullable=False),
     #: Id of the job or the key that the request created.
     Column("resource_id", String, nullable=False),
@@ -244,7 +244,7 @@ webhook_endpoints = Table(
     Column("account_id", ForeignKey("accounts.id"), nullable=False),
     Column("url", String, nullable=False),
     Column("created_at", Float, nullable=False),
-    #: When it answered 410, or its URL was refused; null while webhooks are sent.
+    #: When the endpoint was disabled: it answered 410, or its URL was refused. Null while webhooks are sent to it.
     Column("disabled_at", Float),
     UniqueConstraint("account_id", "url"),
 )
@@ -252,16 +252,16 @@ webhook_endpoints = Table(
 webhook_deliveries = Table(
     "webhook_deliveries",
     metadata,
-    #: Also the header `webhook-id`: the same on every attempt.
+    #: Also the header `webhook-id`, which is the same on every attempt.
     Column("id", String, primary_key=True),
     Column("account_id", ForeignKey("accounts.id"), nullable=False),
     Column("endpoint_id", ForeignKey("webhook_endpoints.id"), nullable=False),
     Column("job_id", String, nullable=False),
     Column("event", String, nullable=False),
     Column("created_at", Float, nullable=False),
-    #: Attempts so far.
+    #: Number of attempts so far.
     Column("attempt", Integer, nullable=False, default=0),
-    #: Time of the next attempt; null when none follows.
+    #: Time of the next attempt; null when there is none.
     Column("next_at", Float),
     Column("delivered_at", Float),
     #: Error of the last attempt.
@@ -272,7 +272,7 @@ webhook_deliveries = Table(
     Index("ix_webhook_deliveries_done", "created_at", sqlite_where=text("next_at IS NULL")),
 )
 
-#: The result cache: which job generated the images of a request.
+#: The result cache: the job that generated the images of a request.
 cached_results = Table(
     "cached_results",
     metadata,

@@ -1,4 +1,4 @@
-"""The data folder's secret, which signs links. Made once, readable by the owner alone."""
+"""The data folder's secret, which signs links. The server creates it once, readable by its owner only."""
 
 import os
 import secrets
@@ -11,7 +11,7 @@ SECRET_BYTES = 32
 
 
 def read_secret(folder: Path) -> bytes:
-    """Return the folder's secret, making it if need be. Raises `StoreError` for a file that can't be one."""
+    """Return the folder's secret, 32 bytes, created if missing. Raises `StoreError` for a file of another length."""
     path = folder / SECRET_FILE
     try:
         if not path.exists():
@@ -21,14 +21,14 @@ def read_secret(folder: Path) -> bytes:
         raise StoreError(f"{path} can't be used: {exc.strerror}") from exc
     if len(secret) != SECRET_BYTES:
         raise StoreError(
-            f"{path} holds {len(secret)} bytes, not {SECRET_BYTES}, so links signed with it could be forged; "
-            "remove it, and a new one is made (links given out so far end then)"
+            f"{path} has {len(secret)} bytes, not {SECRET_BYTES}, so links signed with it could be forged; "
+            "remove the file, and the server creates a new secret (existing links then become invalid)"
         )
     return secret
 
 
 def _write_whole(path: Path, data: bytes) -> None:
-    """Write a file for its owner alone, on the disk whole or not there at all."""
+    """Write a file atomically, readable by its owner only, and flush it to the disk."""
     draft = path.with_suffix(".new")
     draft.unlink(missing_ok=True)
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

@@ -1,8 +1,8 @@
-"""The SQLite backend: a lock file against a second server, pragmas, one writer, several readers, migrations at opening.
+"""The SQLite backend: one writing connection, several reading ones, and migrations when the database is opened.
 
-SQLite before 3.51.3 can lose committed writes when two connections write in WAL mode, so exactly one connection
-writes and checkpoints; all others are `query_only` and never checkpoint. `synchronous=FULL` keeps a commit through a
-power cut.
+A lock file keeps a second server out of the data folder. SQLite before 3.51.3 can lose committed writes when two
+connections write in WAL mode, so exactly one connection writes and checkpoints; all others are `query_only` and never
+checkpoint. With `synchronous=FULL` a commit survives a power failure.
 Source: sqlite.org/wal.html.
 """
 
@@ -31,7 +31,7 @@ READERS = 4
 #: Alembic's script location.
 MIGRATIONS = "allaprima.store:migrations"
 _REVISION_TABLE = "alembic_version"
-#: The first release with the fix, and older ones that carry it.
+#: The first SQLite release that fixes the lost writes, and the older releases to which the fix was backported.
 FIXED_SQLITE = (3, 51, 3)
 PATCHED_SQLITE = ((3, 44, 6), (3, 50, 7))
 
@@ -45,7 +45,7 @@ class SqliteDatabase(Database):
         self._writer = writer
         self._readers = readers
         self._lock = lock
-        # Writers queue here, in order, instead of in SQLite's busy loop.
+        # Writing transactions queue in this executor, in order, instead of in SQLite's busy loop.
         self._writing = ThreadPoolExecutor(1, "database-writer")
         self._reading = ThreadPoolExecutor(READERS, "database-reader")
 
@@ -57,58 +57,59 @@ class SqliteDatabase(Database):
         """See `Database`."""
         return await self._run(self._reading, self._readers, transaction)
 
-    async def _run(self, threads: ThreadPoolExecutor, engine: Engine, transaction: Callable[[Connection], T]) -> T:
+    async def _run(self, executor: ThreadPoolExecutor, engine: Engine, transaction: Callable[[Connection], T]) -> T:
         def run() -> T:
-            with _translated(), engine.begin() as connection:
+            with _translate_errors(), engine.begin() as connection:
                 return transaction(connection)
 
         try:
-            answer = asyncio.get_running_loop().run_in_executor(threads, run)
+            future = asyncio.get_running_loop().run_in_executor(executor, run)
         except RuntimeError as exc:
-            # The executor was shut down.
+            # `run_in_executor` raises RuntimeError after the executor was shut down.
             raise StoreError("the database is closed") from exc
-        return await answer
+        return await future
 
     async def close(self) -> None:
         """Close all connections and unlock the data folder."""
-        for threads, engine in ((self._reading, self._readers), (self._writing, self._writer)):
-            await asyncio.to_thread(threads.shutdown)
+        for executor, engine in ((self._reading, self._readers), (self._writing, self._writer)):
+            await asyncio.to_thread(executor.shutdown)
             engine.dispose()
-        # In the thread that acquired it.
+        # filelock's locks are thread-local: the thread that acquired the lock must release it.
         self._lock.release()
 
 
 @contextmanager
-def _translated() -> Iterator[None]:
-    """Turn the database's own failures (not a mistake in a statement) into `StoreError`."""
+def _translate_errors() -> Iterator[None]:
+    """Turn failures of the database into `StoreError`. Errors in a statement are bugs and pass unchanged."""
     try:
         yield
     except (IntegrityError, ProgrammingError):
         raise
     except DBAPIError as exc:
         logger.exception("the database failed")
-        raise StoreError("the database can't do its work") from exc
+        raise StoreError("the database failed") from exc
 
 
 async def open_sqlite(folder: Path) -> SqliteDatabase:
     """Lock the data folder, upgrade the schema and connect.
 
-    Raises `StoreLocked` when another process holds the folder, `StoreError` when it can't be created or written, when
-    another version wrote it, or when it holds something else under the database's name; the folder is then untouched.
+    Raises `StoreLocked` when another process has locked the folder. Raises `StoreError` when the folder can't be
+    created or written, when another version of the server wrote the database, or when the file is not such a database;
+    the file is then unchanged.
     """
     lock = FileLock(folder / LOCK_FILE)
     try:
         await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
         lock.acquire(timeout=0)
     except Timeout as exc:
-        raise StoreLocked(f"another server works on the data folder {folder}") from exc
+        raise StoreLocked(f"another server uses the data folder {folder}") from exc
     except OSError as exc:
         raise StoreError(f"the data folder {folder} can't be used: {exc.strerror}") from exc
     path = folder / DATABASE_FILE
     try:
         version = sqlite3.sqlite_version_info
         if version < FIXED_SQLITE and version not in PATCHED_SQLITE:
-            logger.debug("SQLite %s may have the WAL-reset bug; one writer avoids it", sqlite3.sqlite_version)
+            logger.debug("SQLite %s may have the WAL-reset bug; a single writer avoids it", sqlite3.sqlite_version)
         try:
             await asyncio.to_thread(migrate, path)
         except DBAPIError as exc:
@@ -126,14 +127,14 @@ async def open_sqlite(folder: Path) -> SqliteDatabase:
 
 
 def migrate(path: Path, migrations: str = MIGRATIONS) -> None:
-    """Upgrade the schema at `path` to the newest revision, creating the file if need be.
+    """Upgrade the schema at `path` to the newest revision; create the file if it is missing.
 
-    migrations: Alembic's script location. Raises `StoreError`, and writes nothing, for a database that holds anything
-    but a schema of these migrations.
+    migrations: Alembic's script location. Raises `StoreError`, and writes nothing, when the file is not a database with
+    a schema of these migrations.
     """
     if migrations == MIGRATIONS and _stored_revision(path) == HEAD:
         return
-    # Takes longer to import than an operator's command runs.
+    # Importing Alembic takes longer than an operator's command, so it is imported only when a migration runs.
     from alembic import command
     from alembic.config import Config
     from alembic.script import ScriptDirectory
@@ -143,7 +144,8 @@ def migrate(path: Path, migrations: str = MIGRATIONS) -> None:
     config.set_main_option("path_separator", "os")
     _check_schema(path, {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()})
     engine = create_engine(f"sqlite:///{path}")
-    # One transaction, so that a crash leaves the old schema or the new one: the driver starts none for DDL.
+    # The driver starts no transaction for DDL. One explicit transaction means that a crash leaves the old schema or the
+    # new one.
     event.listen(engine, "connect", _prepare_migration)
     event.listen(engine, "begin", _begin_immediate)
     try:
@@ -157,7 +159,7 @@ def migrate(path: Path, migrations: str = MIGRATIONS) -> None:
 
 
 def _stored_revision(path: Path) -> str | None:
-    """Return the revision of a database's schema; None where there is none, or it can't be read."""
+    """Return the revision of a database's schema; None when the file is missing or has no readable revision."""
     try:
         return _read_schema(path)[1] if path.exists() else None
     except sqlite3.DatabaseError:
@@ -165,35 +167,35 @@ def _stored_revision(path: Path) -> str | None:
 
 
 def _check_schema(path: Path, known: set[str]) -> None:
-    """Raise `StoreError` unless the file is missing, empty, or has a schema of one of the known revisions."""
+    """Raise `StoreError` unless the file is missing, an empty database, or a schema of one of the known revisions."""
     if not path.exists():
         return
     try:
         tables, revision = _read_schema(path)
     except sqlite3.OperationalError as exc:
-        logger.debug("%s can't be read yet: %s", path, exc)
+        logger.debug("%s can't be read before the migration: %s", path, exc)
         return
     except sqlite3.DatabaseError as exc:
         raise StoreError(f"{path} is not a database that this version can use: {exc}") from exc
     if revision is not None and revision not in known:
         raise StoreError(
-            f"{path} was written by another version of allaprima (schema {revision}), which this version can't read; "
-            "choose another data folder, or start that version"
+            f"another version of allaprima wrote {path} (schema {revision}), and this version can't read it; "
+            "use another data folder, or start that version"
         )
     if revision is None and tables - {_REVISION_TABLE}:
-        raise StoreError(f"{path} is not a database of allaprima; choose another data folder")
+        raise StoreError(f"{path} is not a database of allaprima; use another data folder")
 
 
 def _read_schema(path: Path) -> tuple[set[str], str | None]:
-    """Return a database's tables and its schema's revision, those in its write-ahead log included; write nothing.
+    """Return a database's tables and its schema's revision, including changes in its write-ahead log; write nothing.
 
-    A server that was killed leaves a log. With exclusive locking SQLite keeps the index of the log in memory instead of
-    in a file, and `unix-none` takes no locks, which a read-only file would refuse; the lock file keeps other servers
-    away. An empty log would be removed, so then the file is read as immutable, alone.
+    A server that was killed leaves a write-ahead log. With exclusive locking SQLite keeps the log's index in memory,
+    not in a file. The VFS `unix-none` takes no file locks, which would fail for a read-only file; allaprima's lock file
+    excludes other servers. SQLite would remove an empty log, so with an empty log the database is opened as immutable.
     """
     log = path.with_name(f"{path.name}-wal")
-    how = "mode=ro&vfs=unix-none" if log.exists() and log.stat().st_size else "immutable=1"
-    uri = f"{path.absolute().as_uri()}?{how}"
+    mode = "mode=ro&vfs=unix-none" if log.exists() and log.stat().st_size else "immutable=1"
+    uri = f"{path.absolute().as_uri()}?{mode}"
     with closing(sqlite3.connect(uri, uri=True)) as connection:
         connection.execute("PRAGMA locking_mode=EXCLUSIVE")
         tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
@@ -211,14 +213,14 @@ def _pragmas(connection: Any, *pragmas: str) -> None:
 
 
 def _prepare_writer(connection: Any, _record: Any) -> None:
-    # The driver must not start transactions; `_begin_immediate` does.
+    # The driver must not start transactions: `_begin_immediate` starts them.
     connection.isolation_level = None
     _pragmas(connection, "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON")
 
 
 def _prepare_migration(connection: Any, _record: Any) -> None:
-    # A migration that rebuilds a table drops the old one, which foreign keys would refuse while rows refer to it;
-    # `migrate` checks them before it commits. Source: sqlite.org/lang_altertable.html, section 7.
+    # A migration that rebuilds a table drops the old table, which foreign keys forbid while rows refer to it. `migrate`
+    # checks the foreign keys before it commits. Source: sqlite.org/lang_altertable.html, section 7.
     _prepare_writer(connection, _record)
     _pragmas(connection, "foreign_keys=OFF")
 
@@ -228,7 +230,7 @@ def _begin_immediate(connection: Any) -> None:
 
 
 def _begin_deferred(connection: Any) -> None:
-    # Without a transaction every statement would see its own snapshot, and two of them could contradict each other.
+    # Without a transaction each statement would read its own snapshot, so two statements could be inconsistent.
     connection.exec_driver_sql("BEGIN")
 
 

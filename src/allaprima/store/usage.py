@@ -1,7 +1,7 @@
-"""The usage of an account over a range of time, as sums and row by row.
+"""The usage of an account over a time range, as sums and row by row.
 
-Whole quarters of an hour come from `usage_buckets`, the two partial ones at the ends from the rows themselves: a sum
-over months reads some thousand rows, however many requests there were, and is exact.
+A sum adds up rows of `usage_buckets` (15 minutes each) for the whole buckets of the range, and rows of `usage` for the
+partial buckets at its two ends. So a sum over months is exact and reads some thousand rows for any number of requests.
 """
 
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ class UsageRepository(Repository):
 
     @reads
     def sums(self, connection: Connection, wanted: UsageRange) -> list[UsageBucket]:
-        """Return usage by quarter of an hour and model, oldest first."""
+        """Return usage by 15-minute bucket and model, oldest first."""
         return _sums(connection, wanted)
 
     @reads
@@ -39,11 +39,12 @@ class UsageRepository(Repository):
         offset: int,
         limit: int,
     ) -> tuple[list[UsageRecord], int]:
-        """Return finished requests, newest first, and how many there are in all.
+        """Return one page of finished requests, newest first, and the number of requests on all pages.
 
-        models: only these; any, if empty. has_succeeded: only those that did, or did not.
+        models: only requests of these models; an empty sequence selects all. has_succeeded: only succeeded (True) or
+        only failed and cancelled requests (False); None selects both.
         """
-        query = select(*(usage.c[name] for name in _RECORD_NAMES)).where(*_rows_of(wanted, wanted.start, wanted.end))
+        query = select(*(usage.c[name] for name in _RECORD_NAMES)).where(*_in_range(wanted, wanted.start, wanted.end))
         if models:
             query = query.where(usage.c.model.in_(models))
         if has_succeeded is not None:
@@ -55,7 +56,10 @@ class UsageRepository(Repository):
 
     @reads
     def spent_this_month(self, connection: Connection, account_id: str, now: float) -> dict[str, int]:
-        """Return the credits that each of an account's keys was charged in this month of UTC. Others may be missing."""
+        """Return the credits charged to each key of an account in the current UTC month, by key id.
+
+        A key without a charge in the month may be missing.
+        """
         wanted = select(api_keys.c.id, api_keys.c.month_spent).where(
             api_keys.c.account_id == account_id, api_keys.c.month_start >= period_start(LimitPeriod.MONTH, now)
         )
@@ -63,7 +67,7 @@ class UsageRepository(Repository):
 
     @reads
     def durations(self, connection: Connection, since: float) -> dict[str, list[float]]:
-        """Return the seconds of each request that succeeded since then, by model, shortest first."""
+        """Return the durations in seconds of the requests that succeeded since a time, by model, shortest first."""
         wanted = select(usage.c.model, usage.c.duration_s).where(
             usage.c.created_at >= since, usage.c.state == JobState.SUCCEEDED.value
         )
@@ -78,7 +82,7 @@ def _record(row: Row[Any]) -> UsageRecord:
     return UsageRecord(**values | {"state": JobState(row.state)})
 
 
-def _rows_of(wanted: UsageRange, start: float, end: float) -> list[ColumnElement[bool]]:
+def _in_range(wanted: UsageRange, start: float, end: float) -> list[ColumnElement[bool]]:
     found = [usage.c.account_id == wanted.account_id, usage.c.created_at >= start, usage.c.created_at < end]
     return found + ([usage.c.key_id == wanted.key_id] if wanted.key_id else [])
 
@@ -89,7 +93,7 @@ def _sums(connection: Connection, wanted: UsageRange) -> list[UsageBucket]:
 
 
 def _sum_query(wanted: UsageRange) -> Select[Any]:
-    """Whole quarters from the buckets, the two partial ones at the ends from the rows."""
+    """Return the query that sums whole buckets from `usage_buckets` and partial ones from `usage`."""
     first = min(-(-wanted.start // BUCKET_S) * BUCKET_S, wanted.end)
     last = max(wanted.end // BUCKET_S * BUCKET_S, first)
     buckets = usage_buckets.c
@@ -108,7 +112,7 @@ def _sum_query(wanted: UsageRange) -> Select[Any]:
         usage.c.credits,
     )
     ends = ((wanted.start, first), (last, wanted.end))
-    both = union_all(whole, *(single.where(*_rows_of(wanted, *end)) for end in ends)).subquery()
+    both = union_all(whole, *(single.where(*_in_range(wanted, *end)) for end in ends)).subquery()
     summed = [func.sum(both.c[name]).label(name) for name in _BUCKET_NAMES[2:]]
     return select(both.c.start, both.c.model, *summed).group_by(both.c.start, both.c.model).order_by(both.c.start)
 

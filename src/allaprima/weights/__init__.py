@@ -1,1 +1,1 @@
-"""Loads models: from files on disk to networks and tokenizers in memory."""
+"""Loads models: reads files on disk, and returns networks and tokenizers in memory."""

@@ -1,8 +1,9 @@
-"""The built-in model's format: a model folder, loaded into networks and saved from them.
+"""The built-in model format: loads networks from a model folder, and saves them to one.
 
-A folder holds `model.safetensors` (the four networks' tensors under `transformer.`, `t5.`, `clip.` and
-`autoencoder.`, and in its header the model's id and configuration as JSON) and `tokenizer.json` (a word list).
-Validation is strict: exactly the tensors of the configuration, in their shapes and with finite values.
+A folder has two files. `model.safetensors` contains the tensors of the four networks, prefixed with `transformer.`,
+`t5.`, `clip.` and `autoencoder.`; its header contains the model's id and configuration as JSON. `tokenizer.json` is a
+word list. Validation is strict: the file must have exactly the tensors of the configuration, in their shapes, with
+finite values.
 """
 
 import json
@@ -11,7 +12,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from tokenizers import Tokenizer
@@ -26,6 +26,7 @@ from allaprima.flux import (
     ModelConfig,
     T5Config,
     TransformerConfig,
+    meta_device,
     never_cancelled,
 )
 from allaprima.weights.builtin_header import FORMAT, TOKENIZER_FILE, WEIGHTS_FILE, read_header
@@ -34,9 +35,9 @@ from allaprima.weights.networks import Model, Networks, Revision
 from allaprima.weights.quantize import LINEARS, build_networks, multiplies_bfloat16, pack, widen
 from allaprima.weights.tokenizers import PromptTokenizer, read_word_list, word_tokenizers, word_vocab_size
 
-#: The file format's names of configuration fields that the code calls differently: field of the code -> name in the
-#: header's JSON, for the model's own fields ("") and those of a network. All other fields have the same name in both,
-#: as have all tensors. The shipped weights use these names, so they must not change while `FORMAT` stays the same.
+#: Configuration fields that have another name in the header's JSON: dataclass field -> JSON name, for the fields of
+#: `ModelConfig` ("") and of a network's configuration. All other fields, and all tensors, have the same name in both.
+#: The shipped weights use these names, so they must not change while `FORMAT` stays the same.
 HEADER_NAMES = {
     "": {"native_tokens": "canvas_tokens"},
     "transformer": {"pos_embed_channels": "place_channels", "latent_stats": "canvas_means"},
@@ -55,16 +56,16 @@ class ModelFolder:
     def load(
         self, device: str = "cpu", precision: Precision | None = None, check: CancelCheck = never_cancelled
     ) -> Model:
-        """Load the networks; by default in bfloat16, or in float32 on a CPU without kernels for bfloat16.
+        """Load the networks onto a device.
 
-        check: called before each tensor. Raises `WeightsCorrupt` naming the damaged file and tensor, and whatever
-        `check` raises.
+        precision: None means bfloat16, or float32 on a CPU without kernels for bfloat16. check: called before each
+        tensor. Raises `WeightsCorrupt` naming the damaged file and tensor, and any exception of `check`.
         """
         path = self.folder / WEIGHTS_FILE
         tensors = _read_tensors(path)
         precision = precision or (Precision.BF16 if multiplies_bfloat16(device) else Precision.FP32)
         networks = build_networks(self.config, precision)
-        with torch.device("meta"):
+        with meta_device():
             plain = Networks(self.config)
         check_shapes(path, plain, {name: tuple(tensor.shape) for name, tensor in tensors.items()})
         revision = Revision()

@@ -1,7 +1,4 @@
-"""The header of the built-in model format, which can be read without a tensor library.
-
-See `builtin` for the format.
-"""
+"""Reads the header of the built-in model format without importing torch. See `builtin` for the format."""
 
 import json
 from collections.abc import Callable
@@ -21,10 +18,11 @@ T = TypeVar("T")
 
 
 def read_header(folder: Path, parse_config: Callable[[Any], T]) -> tuple[str, T]:
-    """Return a model's id and what `parse_config` makes of its configuration as JSON.
+    """Return a model's id, and its configuration as returned by `parse_config`.
 
-    Raises `WeightsMissing` or `WeightsCorrupt`, naming the file; the latter also where `parse_config` raises one of the
-    errors that JSON of the wrong form causes.
+    parse_config: receives the configuration's JSON value. Raises `WeightsMissing` for a missing file, and
+    `WeightsCorrupt` for an unreadable file, another format, or a configuration that `parse_config` can't parse; both
+    name the file.
     """
     for name in (WEIGHTS_FILE, TOKENIZER_FILE):
         if not (folder / name).is_file():
@@ -45,7 +43,8 @@ def read_header(folder: Path, parse_config: Callable[[Any], T]) -> tuple[str, T]
 def is_model_folder(path: Path) -> bool:
     """Whether a path is a folder in the built-in format, complete or not.
 
-    It is when the header of its weights says so, or when it has a word list and no other weights.
+    The folder is in this format if the header of its weights names the format, or if it has a word list and no weights
+    of another format.
     """
     if (path / TOKENIZER_FILE).is_file() and not _has_other_weights(path):
         return True
@@ -56,7 +55,7 @@ def is_model_folder(path: Path) -> bool:
 
 
 def _metadata(path: Path) -> dict[str, str]:
-    # The numpy framework: the torch one would import torch.
+    # With the framework "pt" safetensors would import torch.
     with safe_open(path, "np") as opened:
         return opened.metadata() or {}
 

@@ -1,8 +1,8 @@
-"""Pulls FLUX.1 [schnell] from the Hugging Face hub: lists the files and their licences, then downloads them.
+"""Pulls FLUX.1 [schnell] from the Hugging Face hub: lists the files and their licences, then downloads the files.
 
-Requests are made by huggingface_hub. In addition to that library, an interrupted download is resumed by the next
-process, from a `.part` file, and every file's hash is compared with the hub's. The hub's URL and the token are
-configured as for that library (`HF_ENDPOINT`, `HF_TOKEN` or a login).
+The library huggingface_hub sends the requests. This module adds two functions: a later process resumes an interrupted
+download from its `.part` file, and the hash of every file is compared with the hub's. The hub's URL and the token are
+configured as for the library (`HF_ENDPOINT`, `HF_TOKEN` or a login).
 """
 
 import glob
@@ -29,7 +29,7 @@ _GGUF_COMPANIONS: Mapping[str, tuple[str, ...]] = {
     "comfyanonymous/flux_text_encoders": ("clip_l.safetensors",),
     ORIGINAL: ("ae.safetensors", "tokenizer/*", "tokenizer_2/*"),
 }
-#: The files of each layout: name patterns by repository.
+#: The files of each layout, as name patterns by repository.
 LAYOUTS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "bf16": {
         ORIGINAL: (
@@ -51,7 +51,7 @@ LAYOUTS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         **_GGUF_COMPANIONS,
     },
 }
-#: How the names of files end that are pulled: weights and tokenizers; no code, no pickles, no images.
+#: Name endings of the files that are pulled: weights and tokenizers. Code, pickles and images are not pulled.
 _ENDINGS = (".safetensors", ".gguf", ".json", ".txt", ".model")
 
 
@@ -60,17 +60,17 @@ class RemoteFile:
     """A file on the hub."""
 
     repo: str
-    #: The repository's commit.
+    #: The commit of the repository, as a hash.
     commit: str
     name: str
     size: int
-    #: SHA-256 of a large file, git's SHA-1 blob hash of a small one; in hexadecimal.
+    #: Hash in hexadecimal: SHA-256 of a large file, git's SHA-1 blob hash of a small one.
     digest: str
 
 
 @dataclass(frozen=True, slots=True)
 class PullPlan:
-    """The files of a layout, and the folder that they are pulled into."""
+    """The files of a layout and their destination folder."""
 
     layout: str
     folder: Path
@@ -80,17 +80,17 @@ class PullPlan:
 
     @property
     def size(self) -> int:
-        """Bytes of all files."""
+        """Size of all files in bytes."""
         return sum(file.size for file in self.files)
 
     @property
     def missing(self) -> int:
-        """Bytes that are not on disk yet, neither in a complete file nor in an interrupted download."""
+        """Number of bytes still to be downloaded; complete files and interrupted downloads on disk are subtracted."""
         return sum(_missing_bytes(self.folder / file.name, file) for file in self.files)
 
 
 def plan_pull(layout: str, weights_dir: Path) -> PullPlan:
-    """Ask the hub for the files of a layout of FLUX.1 [schnell].
+    """Query the hub for the files of a layout of FLUX.1 [schnell].
 
     Raises `PullFailed` when the hub does not answer or lacks a file of the layout.
     """
@@ -109,10 +109,10 @@ def plan_pull(layout: str, weights_dir: Path) -> PullPlan:
 
 
 def _list_files(repo: str) -> tuple[str, list[RemoteFile]]:
-    """Return a repository's licence and its files of weights and tokenizers."""
+    """Return a repository's licence and the files whose names have one of `_ENDINGS`."""
     from huggingface_hub import HfApi
 
-    with _explained(repo):
+    with _translate_errors(repo):
         info = HfApi().model_info(repo, files_metadata=True)
     licence = str(info.card_data.get("license") if info.card_data else "not named")
     files = []
@@ -126,9 +126,9 @@ def _list_files(repo: str) -> tuple[str, list[RemoteFile]]:
 def pull(plan: PullPlan, on_file: Callable[[RemoteFile], None]) -> None:
     """Download the missing files, with a progress bar for each, and check the hash of every file.
 
-    on_file: called before each file. Raises `WeightsTooLarge` when the disk has too little space, `PullFailed` when a
-    download fails (it is kept, and the next pull resumes it), `WeightsCorrupt` for a file with another hash than the
-    hub's, which is removed.
+    on_file: called before each file. Raises `WeightsTooLarge` when the disk has too little space; `PullFailed` when a
+    download fails, after which the next pull resumes it; `WeightsCorrupt` when a file has another hash than the hub's,
+    after removing the file.
     """
     try:
         plan.folder.mkdir(parents=True, exist_ok=True)
@@ -138,8 +138,8 @@ def pull(plan: PullPlan, on_file: Callable[[RemoteFile], None]) -> None:
         free = shutil.disk_usage(plan.folder).free
         if plan.missing > free:
             raise WeightsTooLarge(
-                f"{plan.layout} takes {plan.missing / 1e9:.1f} GB more, and {plan.folder} has {free / 1e9:.1f} GB "
-                "free; name another folder with ALLAPRIMA_ENGINE__WEIGHTS_DIR"
+                f"{plan.layout} needs {plan.missing / 1e9:.1f} GB more, and {plan.folder} has {free / 1e9:.1f} GB "
+                "free; set ALLAPRIMA_ENGINE__WEIGHTS_DIR to another folder"
             )
         _remove_record(plan)
         for file in plan.files:
@@ -151,9 +151,9 @@ def pull(plan: PullPlan, on_file: Callable[[RemoteFile], None]) -> None:
 
 
 def _remove_record(plan: PullPlan) -> None:
-    """Remove the record of an earlier pull, and its files that are not in the plan.
+    """Remove the record of an earlier pull, and those files of it that are not in the plan.
 
-    Without a record the layout counts as incomplete until all files have been checked.
+    A layout without a record is incomplete; `pull` writes a new record after it has checked all files.
     """
     record = plan.folder / RECORD_FILE
     if record.is_file():
@@ -171,7 +171,7 @@ def _write_record(plan: PullPlan) -> None:
 
 
 def _check_name(file: RemoteFile) -> None:
-    """Raise `PullFailed` for a name that leads out of the folder, or a digest that is not a hash."""
+    """Raise `PullFailed` for a name outside the destination folder, or a digest that is not a SHA-1 or SHA-256."""
     parts = file.name.split("/")
     is_plain = all(part not in ("", ".", "..") for part in parts) and "\\" not in file.name
     if not (is_plain and re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", file.digest)):
@@ -179,7 +179,7 @@ def _check_name(file: RemoteFile) -> None:
 
 
 def _size(path: Path) -> int:
-    """Return the bytes of a file, 0 if there is none."""
+    """Return the size of a file in bytes, 0 if it does not exist."""
     return path.stat().st_size if path.is_file() else 0
 
 
@@ -189,7 +189,7 @@ def _part(path: Path, file: RemoteFile) -> Path:
 
 
 def _missing_bytes(path: Path, file: RemoteFile) -> int:
-    """Return how many bytes of a file are still to be downloaded to `path`."""
+    """Return the number of bytes of a file that are still to be downloaded to `path`."""
     return 0 if _size(path) == file.size else file.size - min(file.size, _size(_part(path, file)))
 
 
@@ -200,16 +200,16 @@ def _download(path: Path, file: RemoteFile) -> None:
     for stale in path.parent.glob(f"{glob.escape(path.name)}.*.part"):
         if stale != part or _size(stale) > file.size:
             stale.unlink()
-    with part.open("ab") as opened, _explained(file.repo):
+    with part.open("ab") as opened, _translate_errors(file.repo):
         _append_rest(opened, file)
     part.replace(path)
 
 
 def _append_rest(opened: BinaryIO, file: RemoteFile) -> None:
-    """Append the bytes of a file that an unfinished download lacks, with a progress bar.
+    """Append the missing bytes of a file to its unfinished download, with a progress bar.
 
-    The only use of functions that huggingface_hub does not publish: its public `hf_hub_download` does not resume a
-    download of another process. `tests/weights/test_hub.py` fails where a release changes them.
+    This function alone uses private functions of huggingface_hub, because the public `hf_hub_download` does not resume
+    a download of another process. If a release changes them, `tests/weights/test_hub.py` fails.
     """
     from huggingface_hub import hf_hub_url
     from huggingface_hub.file_download import http_get
@@ -226,25 +226,25 @@ def _append_rest(opened: BinaryIO, file: RemoteFile) -> None:
 
 
 def _check_hash(path: Path, file: RemoteFile) -> None:
-    """Raise `WeightsCorrupt` and remove the file when its hash is not the hub's."""
+    """Remove the file and raise `WeightsCorrupt` when its hash is not the hub's."""
     with path.open("rb") as opened:
         if len(file.digest) == 64:
             found = hashlib.file_digest(opened, "sha256").hexdigest()
         else:
             content = opened.read()
-            # Git's name for the content; the hub publishes no stronger hash of small files.
+            # Git's blob hash, which is the only hash that the hub publishes for small files.
             found = hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
     if found != file.digest:
         path.unlink()
         raise WeightsCorrupt(
-            f"{file.name} of {file.repo} has the hash {found}, but the hub lists {file.digest}; it was removed, "
+            f"{file.name} of {file.repo} has the hash {found}, but the hub lists {file.digest}; the file was removed, "
             "pull again"
         )
 
 
 @contextmanager
-def _explained(repo: str) -> Iterator[None]:
-    """Raise `PullFailed`, with what to do about it, for the errors of huggingface_hub."""
+def _translate_errors(repo: str) -> Iterator[None]:
+    """Turn errors of huggingface_hub into `PullFailed` with a message that says how to solve the problem."""
     import httpx2
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
 
@@ -252,13 +252,13 @@ def _explained(repo: str) -> Iterator[None]:
         yield
     except GatedRepoError as exc:
         raise PullFailed(
-            f"{repo} requires an account that has accepted its terms: accept them at "
-            f"https://huggingface.co/{repo}, create a token there, and set HF_TOKEN to it"
+            f"{repo} requires an account that has accepted its terms: accept the terms at "
+            f"https://huggingface.co/{repo}, create a token there, and set HF_TOKEN to the token"
         ) from exc
     except RepositoryNotFoundError as exc:
         raise PullFailed(f"the hub has no repository {repo}, or this token (HF_TOKEN) has no access to it") from exc
     except HfHubHTTPError as exc:
-        raise PullFailed(f"the hub refused {repo} with status {exc.response.status_code}") from exc
+        raise PullFailed(f"the hub refused the request for {repo} with status {exc.response.status_code}") from exc
     except (httpx2.HTTPError, LocalEntryNotFoundError, OSError, ValueError) as exc:
         reason = str(exc).partition("\n")[0] or type(exc).__name__
-        raise PullFailed(f"{repo} could not be fetched: {reason}; pull again to resume") from exc
+        raise PullFailed(f"{repo} could not be fetched: {reason}; pull again to resume the download") from exc

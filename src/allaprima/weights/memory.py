@@ -1,18 +1,18 @@
-"""How much memory is free for a model."""
+"""Measures the free memory of the machine, its container, or the GPU."""
 
 from pathlib import Path
 
 import torch
 
 _MEMINFO = Path("/proc/meminfo")
-#: A container's memory limit, its memory use, and what it is used for (cgroup v2).
+#: Files of cgroup v2 with a container's memory limit, its memory use, and the use by kind.
 _LIMIT, _USED, _STAT = (Path("/sys/fs/cgroup") / f"memory.{name}" for name in ("max", "current", "stat"))
 
 
 def available_bytes(device: str) -> int | None:
-    """Return the bytes that can be allocated now without swapping; None if the system does not report them.
+    """Return the number of bytes that a process can allocate now without swapping.
 
-    device: "cpu" or "cuda".
+    device: "cpu" or "cuda". Returns None if the system does not report the number.
     """
     if device != "cpu":
         free, _total = torch.cuda.mem_get_info()
@@ -34,7 +34,7 @@ def _container_bytes() -> int | None:
     limit = _LIMIT.read_text("ascii").strip()
     if limit == "max":
         return None
-    # The page cache counts as used, and is reclaimed when a process needs the memory.
+    # The kernel counts the page cache as used, but reclaims it when a process needs the memory.
     stat = dict(line.split() for line in _STAT.read_text("ascii").splitlines()) if _STAT.exists() else {}
     cached = int(stat.get("active_file", 0)) + int(stat.get("inactive_file", 0))
     return max(0, int(limit) - int(_USED.read_text("ascii")) + cached)

@@ -28,7 +28,8 @@ class Model:
     """Everything the engine needs to generate with one model."""
 
     id: str
-    #: First 16 hex digits of the SHA-256 over all tensors in bfloat16, by name: the same in every precision.
+    #: First 16 hex digits of the SHA-256 over all tensors in bfloat16 and their names. It is the same in every
+    #: precision.
     revision: str
     precision: Precision
     config: ModelConfig
@@ -38,7 +39,7 @@ class Model:
 
 
 class ModelFiles(Protocol):
-    """A model on disk whose names and shapes are validated, and whose weights are not read yet."""
+    """A model on disk. The names and shapes of its tensors are validated; its weights are not read yet."""
 
     @property
     def id(self) -> str:
@@ -46,7 +47,7 @@ class ModelFiles(Protocol):
 
     @property
     def config(self) -> ModelConfig:
-        """The sizes of its networks."""
+        """The sizes of the model's networks."""
 
     @property
     def tokenizers(self) -> tuple[PromptTokenizer, PromptTokenizer]:
@@ -55,14 +56,14 @@ class ModelFiles(Protocol):
     def load(
         self, device: str = "cpu", precision: Precision | None = None, check: CancelCheck = never_cancelled
     ) -> Model:
-        """Load the networks onto a device, in the given precision or in the model's default.
+        """Load the networks onto a device, in the given precision or, for None, in the model's default.
 
-        check: called before each tensor. Raises `WeightsError` naming the damaged file, and whatever `check` raises.
+        check: called before each tensor. Raises `WeightsError` naming the damaged file, and any exception of `check`.
         """
 
 
 class Revision:
-    """Hashes a model's tensors one by one, in a fixed order."""
+    """Hashes a model's tensors one by one. The caller adds them in a fixed order."""
 
     def __init__(self) -> None:
         self._digest = hashlib.sha256()

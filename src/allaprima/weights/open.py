@@ -1,4 +1,4 @@
-"""Opens models by path, in whatever format they are on disk."""
+"""Opens models by path; the content of the path decides the format."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,7 +15,7 @@ from allaprima.weights.roster import check_distinct
 def open_model(path: Path, tokenizers: Path | None = None, weights_dir: Path | None = None) -> ModelFiles:
     """Open a model folder in the built-in format or a published checkpoint, without reading its weights.
 
-    tokenizers: folder of FLUX's two tokenizers, for a checkpoint that has none. weights_dir: the folder of the
+    tokenizers: folder of FLUX's two tokenizers, for a checkpoint without them. weights_dir: the folder of the
     packed-weight cache and of pulled models; None: the user's cache folder. Raises `WeightsError`, naming the file.
     """
     if is_model_folder(path):
@@ -26,9 +26,9 @@ def open_model(path: Path, tokenizers: Path | None = None, weights_dir: Path | N
 def open_models(
     models: Iterable[str], tokenizers: Path | None = None, weights_dir: Path | None = None
 ) -> list[ModelFiles]:
-    """Open the built-in model and the given ones, as `open_model` does.
+    """Open the built-in model and the given models with `open_model`.
 
-    models: paths or names. Raises `WeightsError`, and `SettingsError` where two paths hold the same model.
+    models: paths or names. Raises `WeightsError`, and `SettingsError` when two paths have the same model.
     """
     paths = model_paths(models, weights_dir or default_folder())
     opened = [open_model(path, tokenizers, weights_dir) for path in paths]

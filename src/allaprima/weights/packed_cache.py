@@ -1,9 +1,8 @@
-"""The packed-weight cache: a checkpoint's revision and its packed weights, kept on disk for the next start.
+"""The packed-weight cache: stores a checkpoint's revision and its quantized weights on disk for the next start.
 
-Each checkpoint has an entry, found by the path, size and modification time of all its files, so that changed files are
+The key of a checkpoint's entry is a hash of the path, size and modification time of all its files, so changed files are
 read again. Packed weights are a folder of safetensors files, one for each block and one for each block's modulations,
-in the memory layout that the kernels read. They are memory-mapped: a start takes seconds, and weights that are not used
-occupy no memory.
+in the memory layout of the kernels. They are memory-mapped: a start takes seconds, and unused weights occupy no memory.
 """
 
 import hashlib
@@ -31,7 +30,7 @@ from allaprima.weights.quantize import is_modulation
 logger = logging.getLogger(__name__)
 
 SOURCES_FILE, REVISION_FILE, INDEX_FILE = "sources.json", "revision", "index.json"
-#: How the name of a folder or file ends while it is written.
+#: Name ending of an incomplete folder or file.
 UNFINISHED = ".part"
 _BLOCK = re.compile(r"transformer\.(double|single)_blocks\.\d+|t5\.encoder\.block\.\d+")
 
@@ -43,41 +42,41 @@ class PackedWeightCache:
         self.folder = folder
 
     def entry(self, files: Iterable[Path]) -> "CacheEntry":
-        """Return the entry of a checkpoint, by its files in their present state."""
+        """Return the entry of the checkpoint that consists of these files in their current state."""
         sources = sorted(_fingerprint(file) for file in files)
         key = hashlib.sha256(json.dumps(sources).encode()).hexdigest()[:16]
         return CacheEntry(self.folder / "packed" / key, sources)
 
 
 def _fingerprint(file: Path) -> tuple[str, int, int]:
-    """Return a file's path, its size in bytes and the time of its last change in nanoseconds."""
+    """Return a file's absolute path, its size in bytes and its modification time in nanoseconds."""
     stat = file.stat()
     return str(file.resolve()), stat.st_size, stat.st_mtime_ns
 
 
 class CacheEntry:
-    """What the cache holds for one checkpoint."""
+    """The cache entry of one checkpoint: its revision, and its packed weights in each precision used so far."""
 
     def __init__(self, folder: Path, sources: Sequence[tuple[str, int, int]]) -> None:
-        """sources: path, size and modification time of each file of the checkpoint."""
+        """sources: path, size in bytes and modification time in nanoseconds of each file of the checkpoint."""
         self.folder = folder
         self._sources = sources
 
     @property
     def revision(self) -> str | None:
-        """The revision of the files, or None if they have not been read and validated."""
+        """The revision of the checkpoint, or None if its files have not been read and validated yet."""
         file = self.folder / REVISION_FILE
         return file.read_text("ascii").strip() if file.is_file() else None
 
     def prepare(self) -> None:
         """Create the entry's folder and record the checkpoint's files. Raises `WeightsError` if it can't be written."""
-        with self._explaining_errors():
+        with self._translate_errors():
             self.folder.mkdir(parents=True, exist_ok=True)
             (self.folder / SOURCES_FILE).write_text(json.dumps(self._sources, indent=1))
 
     def save_revision(self, revision: str) -> None:
         """Record that all files were read and validated. Raises `WeightsError` if it can't be written."""
-        with self._explaining_errors():
+        with self._translate_errors():
             unfinished = self.folder / f"{REVISION_FILE}.{os.getpid()}{UNFINISHED}"
             unfinished.write_text(f"{revision}\n", "ascii")
             unfinished.replace(self.folder / REVISION_FILE)
@@ -89,15 +88,16 @@ class CacheEntry:
 
     @contextmanager
     def writing_packed(self, precision: Precision, nbytes: int) -> Iterator["PackedWriter | None"]:
-        """Write packed weights of `nbytes` bytes in a precision; None if another process has just written them.
+        """Return a context that writes `nbytes` bytes of packed weights in a precision.
 
-        The weights are available once the context ends without an error; an error discards them. Raises
-        `WeightsTooLarge` when the disk has too little space, `WeightsError` when the folder can't be written.
+        Its value is None if another process has written them in the meantime. The weights are available after the
+        context ends without an error; an error discards them. Raises `WeightsTooLarge` when the disk has too little
+        space, and `WeightsError` when the folder can't be written.
         """
         self.prepare()
         folder = self._packed_folder(precision)
         unfinished = folder.with_name(folder.name + UNFINISHED)
-        with self._explaining_errors(), FileLock(self.folder / f"{folder.name}.lock"):
+        with self._translate_errors(), FileLock(self.folder / f"{folder.name}.lock"):
             if folder.is_dir():
                 yield None
                 return
@@ -109,24 +109,24 @@ class CacheEntry:
                 yield writer
                 writer.finish()
             except BaseException:
-                # Unfinished weights would occupy many gigabytes.
+                # Incomplete weights can occupy many gigabytes and are of no use.
                 shutil.rmtree(unfinished, ignore_errors=True)
                 raise
-            # The files must survive a power failure before the final name says that they are complete.
+            # The rename marks the folder as complete, so its files must be on the disk before it.
             os.sync()
             unfinished.rename(folder)
-            # Packed weights of the same precision for earlier kernels.
+            # Folders of the same precision with another kernel layout are obsolete.
             for older in self.folder.glob(f"{precision}-*/"):
                 if older != folder:
                     shutil.rmtree(older, ignore_errors=True)
 
     @contextmanager
-    def _explaining_errors(self) -> Iterator[None]:
+    def _translate_errors(self) -> Iterator[None]:
         try:
             yield
         except (OSError, SafetensorError) as exc:
             raise WeightsError(
-                f"{self.folder} can't be written ({exc}); name another folder with ALLAPRIMA_ENGINE__WEIGHTS_DIR"
+                f"{self.folder} can't be written ({exc}); set ALLAPRIMA_ENGINE__WEIGHTS_DIR to another folder"
             ) from exc
 
     def _packed_folder(self, precision: Precision) -> Path:
@@ -134,7 +134,7 @@ class CacheEntry:
 
 
 class PackedWriter:
-    """Writes packed weights, one tensor after another, in the order of `Networks.state_dict`."""
+    """Writes packed weights. The caller adds tensors in the order of `Networks.state_dict`."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -143,7 +143,7 @@ class PackedWriter:
         self._names: dict[str, str] = {}
 
     def add(self, tensors: dict[str, Tensor]) -> None:
-        """Add the packed tensors of one tensor of the checkpoint. At most one block is held in memory."""
+        """Add the packed tensors of one tensor of the checkpoint. At most one block is buffered in memory."""
         for name, tensor in tensors.items():
             section = _section(name)
             if section != self._section:
@@ -154,7 +154,7 @@ class PackedWriter:
             self._pending.setdefault(file, {})[name] = tensor.contiguous()
 
     def finish(self) -> None:
-        """Write the tensors that are still in memory, and the index of tensors by file."""
+        """Write the buffered tensors, and the index, which maps each tensor to its file."""
         self._write()
         (self._folder / INDEX_FILE).write_text(json.dumps(self._names, indent=1))
 
@@ -175,20 +175,21 @@ class PackedWeights:
         except (OSError, ValueError, TypeError) as exc:
             raise self._damaged(INDEX_FILE, str(exc)) from exc
 
-    def read(self, wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return tensors by name. They are memory-mapped; a file is unmapped when its last tensor is freed.
+    def read(self, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return memory-mapped tensors by name. A file is unmapped when the last of its tensors is freed.
 
-        wanted: tensors of the expected shapes and dtypes, by name. Raises `WeightsCorrupt` for any difference.
+        expected: a tensor of the expected shape and dtype for each name. Raises `WeightsCorrupt` when a tensor is
+        missing or differs in shape or dtype.
         """
         tensors: dict[str, Tensor] = {}
-        for file in sorted({self._file_of.get(name, INDEX_FILE) for name in wanted}):
+        for file in sorted({self._file_of.get(name, INDEX_FILE) for name in expected}):
             tensors |= self._read(file)
-        for name, expected in wanted.items():
-            if name not in tensors or (tensors[name].shape, tensors[name].dtype) != (expected.shape, expected.dtype):
+        for name, like in expected.items():
+            if name not in tensors or (tensors[name].shape, tensors[name].dtype) != (like.shape, like.dtype):
                 raise self._damaged(
                     self._file_of.get(name, INDEX_FILE), f"{name} has another shape or dtype than the model"
                 )
-        return {name: tensors[name] for name in wanted}
+        return {name: tensors[name] for name in expected}
 
     def _read(self, file: str) -> dict[str, Tensor]:
         try:
@@ -197,17 +198,18 @@ class PackedWeights:
         except (SafetensorError, OSError) as exc:
             raise self._damaged(file, str(exc)) from exc
 
-    def _damaged(self, file: str, why: str) -> WeightsCorrupt:
+    def _damaged(self, file: str, reason: str) -> WeightsCorrupt:
         return WeightsCorrupt(
-            f"{self.folder / file} is damaged ({why}); remove the folder {self.folder}, and it will be rebuilt"
+            f"{self.folder / file} is damaged ({reason}); remove the folder {self.folder}, "
+            "and the next start rebuilds it"
         )
 
 
 def load_packed(networks: Networks, packed: PackedWeights, device: str, *, stream_text: bool) -> None:
     """Load packed weights into networks on the meta device.
 
-    On a CPU the modulation layers (and T5's linears if `stream_text`) are memory-mapped for each forward pass and
-    released afterwards, see `offload`. Raises `WeightsCorrupt` for packed weights that are damaged.
+    On a CPU the linears of the modulations, and of T5 if `stream_text`, are memory-mapped for each forward pass and
+    released after it (see `offload`). Raises `WeightsCorrupt` when the packed weights are damaged.
     """
     resident = networks.state_dict()
     for name, module in networks.named_modules():
@@ -219,7 +221,7 @@ def load_packed(networks: Networks, packed: PackedWeights, device: str, *, strea
 
 
 def _section(name: str) -> str:
-    """Return the group of tensors that is written together: a block, or one module outside of the blocks."""
+    """Return the name of the group of tensors that is written to one file: a block, or a module outside the blocks."""
     block = _BLOCK.match(name)
     return block[0] if block else ".".join(name.split(".")[:2])
 
@@ -228,6 +230,6 @@ def _check_disk(folder: Path, nbytes: int) -> None:
     free = shutil.disk_usage(folder).free
     if nbytes > free:
         raise WeightsTooLarge(
-            f"the packed weights take {nbytes / 2**30:.1f} GiB of disk, and {folder} has {free / 2**30:.1f} GiB free; "
-            "name another folder with ALLAPRIMA_ENGINE__WEIGHTS_DIR"
+            f"the packed weights need {nbytes / 2**30:.1f} GiB of disk, and {folder} has {free / 2**30:.1f} GiB free; "
+            "set ALLAPRIMA_ENGINE__WEIGHTS_DIR to another folder"
         )

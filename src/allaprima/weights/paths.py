@@ -1,6 +1,6 @@
-"""Where models are on disk. A pulled model is in `<weights folder>/models/<model>/<layout>`, with a record.
+"""The paths of models on disk. `allaprima pull` stores a model in `<weights folder>/models/<model>/<layout>`.
 
-A layout is one published selection of files of a model, such as `bf16` or `gguf-q4`.
+A layout is one published set of files of a model, such as `bf16` or `gguf-q4`. A complete layout has a record file.
 """
 
 from collections.abc import Iterable
@@ -12,9 +12,9 @@ from platformdirs import user_cache_path
 from allaprima.domain.models import SKETCH_ID, find
 from allaprima.errors import WeightsMissing
 
-#: Written when all files of a layout are complete and have the right hash.
+#: The record file of a layout, written after all its files are downloaded and their hashes verified.
 RECORD_FILE = "pulled.json"
-#: How the names of files end that may hold tensors; their content decides the format.
+#: Name endings of files that can contain tensors. The format is detected from the content, not from the ending.
 WEIGHT_ENDINGS = (".safetensors", ".sft", ".gguf")
 
 
@@ -24,13 +24,14 @@ def layout_folder(weights_dir: Path, model_id: str, layout: str) -> Path:
 
 
 def pulled_folders(weights_dir: Path, model_id: str) -> list[Path]:
-    """Return the folders of a model's completely pulled layouts, the latest first."""
+    """Return the folders of a model's completely pulled layouts, the last pulled first."""
+    # The empty layout name gives the folder that contains the folders of all layouts.
     records = layout_folder(weights_dir, model_id, "").glob(f"*/{RECORD_FILE}")
     return [record.parent for record in sorted(records, key=lambda record: -record.stat().st_mtime_ns)]
 
 
 def default_folder() -> Path:
-    """Return the folder of pulled models and packed weights where the settings name none."""
+    """Return the default folder of pulled models and packed weights: the user's cache folder."""
     return user_cache_path("allaprima")
 
 
@@ -40,10 +41,10 @@ def sketch_folder() -> Path:
 
 
 def find_path(model: str, weights_dir: Path) -> Path:
-    """Return the path of a model given by path or by name.
+    """Return the path of a model. model: an existing path, or a model's name.
 
-    By name it is the built-in model, or the layout that was pulled last. Raises `WeightsMissing` for a name without
-    weights on this machine.
+    The name of the built-in model gives its folder in the package, any other known name the layout that was pulled
+    last. Raises `WeightsMissing` for a name without weights on this machine. An unknown name is returned as a path.
     """
     entry = find(model)
     if entry is None or Path(model).exists():
@@ -53,13 +54,13 @@ def find_path(model: str, weights_dir: Path) -> Path:
     if pulled := pulled_folders(weights_dir, entry.id):
         return pulled[0]
     raise WeightsMissing(
-        f"{entry.id} has no weights here; fetch them with `allaprima pull {entry.id}`, or name the folder or file that "
-        "has them with --model"
+        f"{entry.id} has no weights on this machine; fetch them with `allaprima pull {entry.id}`, or give the folder "
+        "or file that has them with --model"
     )
 
 
 def model_paths(models: Iterable[str], weights_dir: Path) -> tuple[Path, ...]:
-    """Return the absolute paths of the built-in model and of the given models, each once, in order.
+    """Return the absolute paths of the built-in model and then of the given models, in order, without duplicates.
 
     models: paths or names. Raises `WeightsMissing` for a name without weights on this machine.
     """
@@ -68,9 +69,9 @@ def model_paths(models: Iterable[str], weights_dir: Path) -> tuple[Path, ...]:
 
 
 def tokenizer_folders(path: Path, override: Path | None, weights_dir: Path, model_id: str) -> tuple[Path, ...]:
-    """Return the folders that may have the tokenizers of the checkpoint at `path`, in order of preference.
+    """Return the folders to search for the tokenizers of the checkpoint at `path`, in order of preference.
 
-    override: the folder to use instead of the checkpoint's own and of those that were pulled.
+    override: the only folder to search, if set; otherwise the checkpoint's folder, then the pulled layouts.
     """
     if override:
         return (override,)

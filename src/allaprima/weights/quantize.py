@@ -1,7 +1,8 @@
-"""Precisions of a model's weights: which linears are quantized, into what, and how many bytes the weights take.
+"""Precisions of a model's weights: which linears are quantized, to which format, and how much memory a model needs.
 
-Quantized are the linears of the transformer's and of T5's blocks, which are 99 % of FLUX.1. Norms, biases, embedders,
-the final layer, CLIP and the autoencoder stay in 16 bits: they are small, and their errors affect the whole image.
+The linears of the transformer's and of T5's blocks are quantized; they have 99 % of FLUX.1's weights. Norms, biases,
+embedders, the final layer, CLIP and the autoencoder stay in 16 bits: they are small, and rounding errors in them affect
+the whole image.
 """
 
 import re
@@ -13,13 +14,13 @@ from torch import Tensor, nn
 
 from allaprima.domain.models import Precision
 from allaprima.errors import WeightsTooLarge
-from allaprima.flux import ModelConfig
+from allaprima.flux import ModelConfig, meta_device
 from allaprima.kernels import Float8Linear, Int4WeightLinear, Int8Linear, Int8WeightLinear, QuantizedLinear
 from allaprima.kernels.library import IsaLevel, level
 from allaprima.weights.memory import available_bytes
 from allaprima.weights.networks import Networks
 
-#: The class that replaces a linear in each quantized precision.
+#: The class that replaces `nn.Linear` in each quantized precision.
 LINEARS: Mapping[Precision, type[QuantizedLinear]] = {
     Precision.FP8: Float8Linear,
     Precision.INT8: Int8Linear,
@@ -29,7 +30,7 @@ LINEARS: Mapping[Precision, type[QuantizedLinear]] = {
 #: Default precisions in order of preference; the first that fits in memory is used. On a CPU without fast bfloat16
 #: only the last is tried.
 PREFERRED = (Precision.BF16, Precision.INT8)
-#: Least memory that generation needs in addition to the weights.
+#: Least memory in bytes that generation needs in addition to the weights.
 WORKING_BYTES = 2 * 2**30
 _MODULATION = re.compile(r"transformer\..*\.(img_mod|txt_mod|modulation)(\.|$)")
 _PACKED = re.compile(r"(transformer\.(double_blocks|single_blocks)|t5\.encoder\.block)\.")
@@ -41,9 +42,9 @@ def dtype_of(precision: Precision) -> torch.dtype:
 
 
 def build_networks(config: ModelConfig, precision: Precision) -> Networks:
-    """Return networks on the meta device, with the linears of a precision, ready for `load_state_dict`."""
+    """Return networks on the meta device, with the linears of a precision. `load_state_dict` can assign the weights."""
     dtype = dtype_of(precision)
-    with torch.device("meta"):
+    with meta_device():
         networks = Networks(config).to(dtype)
     if kind := LINEARS.get(precision):
         for name, module in list(networks.named_modules()):
@@ -53,9 +54,10 @@ def build_networks(config: ModelConfig, precision: Precision) -> Networks:
 
 
 def pack(networks: Networks, name: str, tensor: Tensor) -> dict[str, Tensor]:
-    """Return the tensors of the networks' state that hold one tensor of a checkpoint: itself, or its quantized form.
+    """Convert one tensor of a checkpoint to entries of `networks.state_dict()`, by name.
 
-    name: of the tensor in networks without quantization.
+    The entries are the tensor itself or, for a quantized linear's weight, the linear's buffers. name: the tensor's name
+    in networks without quantization.
     """
     module_name, _, leaf = name.rpartition(".")
     module = networks.get_submodule(module_name)
@@ -65,15 +67,17 @@ def pack(networks: Networks, name: str, tensor: Tensor) -> dict[str, Tensor]:
 
 
 def multiplies_bfloat16(device: str) -> bool:
-    """Whether a device multiplies bfloat16 fast. A CPU without kernels for it takes hundreds of times as long as in
-    float32.
+    """Whether a device multiplies bfloat16 matrices fast.
+
+    On a CPU without allaprima's AVX-512 kernels, torch multiplies bfloat16 hundreds of times slower than float32.
     """
     return device != "cpu" or level() >= IsaLevel.AVX512
 
 
 def widen(networks: Networks) -> None:
-    """Convert the weights that are not quantized, and thereby all activations, to float32: for a device without fast
-    bfloat16.
+    """Convert the weights that are not quantized to float32, for a device without fast bfloat16.
+
+    The activations have the dtype of these weights, so they become float32 too.
     """
     for module in networks.modules():
         if not isinstance(module, QuantizedLinear):
@@ -83,18 +87,18 @@ def widen(networks: Networks) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Footprint:
-    """Bytes of a model's weights in one precision."""
+    """Size of a model's weights in one precision, in bytes."""
 
-    #: All weights; packed weights take as much on disk.
+    #: All weights. Packed weights have the same size on disk.
     whole: int
-    #: T5, which runs once for each new prompt.
+    #: The weights of T5, which runs once per new prompt.
     text: int
-    #: The linears of the blocks' modulations, which run once for all steps of a prompt.
+    #: The weights of the blocks' modulations, which run once per prompt, for all steps together.
     modulation: int
 
 
 def footprint(config: ModelConfig, precision: Precision) -> Footprint:
-    """Return the bytes of a model's weights in a precision."""
+    """Return the size of a model's weights in a precision."""
     sizes = {name: tensor.nbytes for name, tensor in build_networks(config, precision).state_dict().items()}
     return Footprint(
         sum(sizes.values()),
@@ -114,22 +118,23 @@ def is_modulation(name: str) -> bool:
 
 
 def needed_bytes(config: ModelConfig, precision: Precision, device: str) -> int:
-    """Return the least bytes of memory that generation needs, weights included."""
+    """Return the least memory that generation needs, in bytes, including the weights."""
     found = footprint(config, precision)
     can_stream = device == "cpu" and precision in LINEARS
     return WORKING_BYTES + found.whole - (found.text + found.modulation if can_stream else 0)
 
 
 def is_memory_short(config: ModelConfig, precision: Precision, device: str) -> bool:
-    """Whether memory is too small to keep T5 loaded between two prompts."""
+    """Whether free memory is too small to keep T5 loaded between two prompts."""
     free = available_bytes(device)
     return free is not None and needed_bytes(config, precision, device) + footprint(config, precision).text > free
 
 
 def choose_precision(name: str, config: ModelConfig, requested: Precision | None, device: str) -> Precision:
-    """Return the requested precision, or else the first preferred one that fits in free memory.
+    """Return the requested precision or, if that is None, the first precision of `PREFERRED` that fits in free memory.
 
-    name: of the model, for the message. Raises `WeightsTooLarge` where it does not fit, naming the precisions that do.
+    name: the model's name in the message. Raises `WeightsTooLarge` when the model does not fit in memory; the message
+    names the precisions that do.
     """
     free = available_bytes(device)
     candidates = (requested,) if requested else PREFERRED if multiplies_bfloat16(device) else PREFERRED[-1:]
@@ -151,7 +156,7 @@ def choose_precision(name: str, config: ModelConfig, requested: Precision | None
 
 
 def can_run(precision: Precision, device: str) -> bool:
-    """Whether a device supports a precision: float8 needs a GPU of compute capability 8.9."""
+    """Whether a device supports a precision: float8 needs a GPU of compute capability 8.9 or more, others none."""
     if precision != Precision.FP8:
         return True
     return device == "cuda" and torch.cuda.is_available() and torch.cuda.get_device_capability() >= (8, 9)

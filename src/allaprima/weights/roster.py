@@ -1,4 +1,4 @@
-"""The configured models as admission sees them: their names and the length of a prompt. Needs no tensor library."""
+"""The information about the configured models that admission needs: names and prompt lengths. Does not import torch."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -12,13 +12,13 @@ from allaprima.weights.tokenizers import PromptTokenizer, published_t5_tokenizer
 
 
 class ModelRoster:
-    """The models that are loaded or loading. Satisfies `domain.ports.Roster`.
+    """The models that are loaded or loading. Implements `domain.ports.Roster`.
 
-    Revision, precision and kernels are known once an engine has loaded the models, and set by `update`.
+    Revision, precision and kernels are empty until an engine has loaded the models and reports them through `update`.
     """
 
     def __init__(self, tokenizers: Mapping[str, PromptTokenizer]) -> None:
-        """tokenizers: T5's, by model id, in the order of `models`."""
+        """tokenizers: the T5 tokenizers by model id, in the order of `models`."""
         self._tokenizers = tokenizers
         self._models = tuple(_info(model_id) for model_id in tokenizers)
 
@@ -33,21 +33,21 @@ class ModelRoster:
         return all(info.revision for info in self._models)
 
     def tokens(self, request: GenerationRequest) -> TokenCount:
-        """Return the length of a request's prompt for its model, in tokens of T5. Raises `KeyError` for no model."""
+        """Return the number of T5 tokens of a request's prompt. Raises `KeyError` for a model not in the roster."""
         tokenizer = self._tokenizers[request.model]
         return TokenCount(tokenizer.count(request.prompt), tokenizer.max_tokens)
 
     def update(self, infos: Iterable[ModelInfo]) -> None:
-        """Replace the models' information by what an engine reports. Models that are not in the roster are ignored."""
+        """Replace the information about the models by an engine's report. Models not in the roster are ignored."""
         reported = {info.id: info for info in infos}
         self._models = tuple(reported.get(info.id, info) for info in self._models)
 
 
 def open_roster(models: Iterable[str], tokenizers: Path | None = None, weights_dir: Path | None = None) -> ModelRoster:
-    """Return the roster of the built-in model and the given ones, read from their headers and tokenizers alone.
+    """Return the roster of the built-in model and the given models. Only headers and tokenizers are read.
 
     models, tokenizers and weights_dir are as in `open.open_models`. Raises `WeightsMissing` or `WeightsCorrupt` for a
-    header or a tokenizer, naming the file, and `SettingsError` where two paths hold the same model.
+    header or a tokenizer, naming the file, and `SettingsError` when two paths have the same model.
     """
     folder = weights_dir or default_folder()
     opened = [_read_model(path, tokenizers, folder) for path in model_paths(models, folder)]
@@ -63,7 +63,7 @@ def check_distinct(model_ids: Iterable[str]) -> None:
 
 
 def _read_model(path: Path, tokenizers: Path | None, weights_dir: Path) -> tuple[str, PromptTokenizer]:
-    """Return the id and the T5 tokenizer of the model at a path."""
+    """Return the id and the T5 tokenizer of the model at `path`."""
     if is_model_folder(path):
         model_id, t5_length = read_header(path, lambda config: int(config["t5"]["length"]))
         return model_id, word_t5_tokenizer(read_word_list(path / TOKENIZER_FILE), t5_length)

@@ -1,8 +1,8 @@
-"""Tokenizes prompts for T5 and CLIP, with the `tokenizers` library and without a tensor library.
+"""Tokenizes prompts for T5 and CLIP with the `tokenizers` library, without importing torch.
 
-T5's ids: content, end token, padding. CLIP's: begin token, content, end token, padding with the end token. Content that
-does not fit is truncated before the end token. The built-in model's vocabulary is a list of words; other words are left
-out. Both are reported to the caller.
+T5 reads content, end token, padding. CLIP reads begin token, content, end token, and end tokens as padding. Content
+that exceeds the encoder's length is truncated before the end token. The built-in model's vocabulary is a list of words;
+words outside the vocabulary are dropped. `Tokens` reports both truncation and dropped words.
 """
 
 from __future__ import annotations
@@ -17,17 +17,18 @@ from tokenizers import Tokenizer
 from allaprima.errors import WeightsCorrupt, WeightsMissing
 
 if TYPE_CHECKING:
-    # At run time this would import torch, in `allaprima.flux`.
+    # `allaprima.flux` imports torch, so the type is imported for type checking only.
     from allaprima.flux.config import ModelConfig
 
-#: The built-in model's special tokens and their ids, for both of its encoders.
+#: Ids of the built-in model's special tokens in the vocabulary that both encoders share. CLIP's begin and end tokens
+#: are not among them: CLIP pools at the largest id of a prompt, so they are the last two ids of its own vocabulary.
 PAD, END, UNKNOWN = 0, 1, 2
-#: CLIP pools at its largest id, so its end token is the vocabulary's last.
 SPECIAL_TOKENS = {"<pad>": PAD, "</s>": END, "<unk>": UNKNOWN}
 
-#: Tokens that T5 reads in every published FLUX.1 [schnell].
+#: Number of tokens that T5 reads in every published FLUX.1 [schnell].
 PUBLISHED_T5_LENGTH = 256
-#: Where a published checkpoint has its tokenizers: T5's file, and CLIP's folder with the first file or both others.
+#: Paths of the tokenizers in a published checkpoint: T5's file, and CLIP's folder, which has either the first of
+#: `CLIP_FILES` or the other two.
 T5_FILE, CLIP_FOLDER = Path("tokenizer_2", "tokenizer.json"), "tokenizer"
 CLIP_FILES = ("tokenizer.json", "vocab.json", "merges.txt")
 
@@ -36,9 +37,9 @@ CLIP_FILES = ("tokenizer.json", "vocab.json", "merges.txt")
 class Tokens:
     """A tokenized prompt."""
 
-    #: Exactly as many as the encoder's length.
+    #: The token ids, as many as the encoder's length.
     ids: tuple[int, ...]
-    #: Words that are not in the vocabulary, as written, each once, in order.
+    #: Words of the prompt that are not in the vocabulary, as written, without duplicates, in order.
     unknown_words: tuple[str, ...]
     #: Number of tokens that were truncated.
     over: int
@@ -46,23 +47,23 @@ class Tokens:
 
 @dataclass(frozen=True, slots=True)
 class PromptTokenizer:
-    """A tokenizer with an encoder's special tokens and length."""
+    """A tokenizer, with the special tokens and the length of a text encoder."""
 
     tokenizer: Tokenizer
     length: int
     end_id: int
     pad_id: int
     begin_id: int | None = None
-    #: The id of tokens that are left out, and whose words are reported; None keeps all tokens.
+    #: Tokens with this id are dropped, and their words are reported as unknown; None keeps all tokens.
     drop_id: int | None = None
 
     @property
     def max_tokens(self) -> int:
-        """Most tokens of a prompt that the encoder reads."""
+        """Most tokens of a prompt that fit in the encoder's length beside the special tokens."""
         return self.length - (self.begin_id is not None) - 1
 
     def count(self, prompt: str) -> int:
-        """Return the number of tokens of a prompt, of which the encoder reads the first `max_tokens`."""
+        """Return the number of tokens of a prompt before truncation to `max_tokens`."""
         encoding = self.tokenizer.encode(prompt, add_special_tokens=False)
         return sum(token != self.drop_id for token in encoding.ids)
 
@@ -82,7 +83,7 @@ class PromptTokenizer:
 
 
 def word_tokenizer(words: list[str]) -> Tokenizer:
-    """Return the built-in model's tokenizer: lower-cased words, split at everything that is not a letter or digit."""
+    """Return the built-in model's tokenizer: lower-cased words, split at characters other than letters and digits."""
     from tokenizers import Regex, models, normalizers, pre_tokenizers
 
     vocabulary = SPECIAL_TOKENS | {word: len(SPECIAL_TOKENS) + i for i, word in enumerate(words)}
@@ -98,9 +99,9 @@ def word_t5_tokenizer(tokenizer: Tokenizer, length: int) -> PromptTokenizer:
 
 
 def word_tokenizers(tokenizer: Tokenizer, config: ModelConfig) -> tuple[PromptTokenizer, PromptTokenizer]:
-    """Return the built-in model's T5 and CLIP tokenizers over one word list.
+    """Return the built-in model's T5 and CLIP tokenizers, which share one word list.
 
-    The last two ids of CLIP's vocabulary are not words but its begin token and its end token.
+    The last two ids of CLIP's vocabulary are its begin token and its end token.
     """
     t5 = word_t5_tokenizer(tokenizer, config.t5.length)
     clip_end = config.clip.vocab_size - 1
@@ -111,22 +112,22 @@ def word_tokenizers(tokenizer: Tokenizer, config: ModelConfig) -> tuple[PromptTo
 
 
 def word_vocab_size(config: ModelConfig) -> int:
-    """Return the number of ids that both encoders of a model have for words and for `SPECIAL_TOKENS`."""
+    """Return the number of ids that both encoders of a built-in model have for words and `SPECIAL_TOKENS`."""
     return min(config.t5.vocab_size, config.clip.vocab_size - 2)
 
 
 def read_word_list(path: Path) -> Tokenizer:
-    """Return the tokenizer of a file of the `tokenizers` library. Raises `WeightsCorrupt` naming the file."""
+    """Read a tokenizer from a file of the `tokenizers` library. Raises `WeightsCorrupt` naming the file."""
     return _read(path, Tokenizer.from_file, str(path))
 
 
 def published_tokenizers(folders: Sequence[Path], config: ModelConfig) -> tuple[PromptTokenizer, PromptTokenizer]:
     """Return the T5 and CLIP tokenizers of a published checkpoint.
 
-    They are read from the first of the folders that has both: `tokenizer_2/tokenizer.json` for T5, and
-    `tokenizer/tokenizer.json` or `tokenizer/vocab.json` with `merges.txt` for CLIP, as in a diffusers folder.
-    Raises `WeightsMissing` where no folder has both, `WeightsCorrupt` for files that can't be read or that have more
-    tokens than the encoders.
+    The function reads them from the first folder that has both: `tokenizer_2/tokenizer.json` for T5, and
+    `tokenizer/tokenizer.json`, or `tokenizer/vocab.json` with `merges.txt`, for CLIP, as in a diffusers folder. Raises
+    `WeightsMissing` when no folder has both, and `WeightsCorrupt` for a file that can't be read or that has larger ids
+    than the encoder's vocabulary.
     """
     folder = _first_with_tokenizers(folders)
     t5 = _published_t5(folder, config.t5.length)
@@ -136,12 +137,12 @@ def published_tokenizers(folders: Sequence[Path], config: ModelConfig) -> tuple[
         (folder / CLIP_FOLDER, clip.tokenizer, config.clip.vocab_size),
     ):
         if (largest := max(tokenizer.get_vocab().values(), default=0)) >= vocab_size:
-            raise WeightsCorrupt(f"{path} has token ids up to {largest}, but the encoder has only {vocab_size}")
+            raise WeightsCorrupt(f"{path} has token ids up to {largest}, but the encoder has only {vocab_size} tokens")
     return t5, clip
 
 
 def published_t5_tokenizer(folders: Sequence[Path]) -> PromptTokenizer:
-    """Return the T5 tokenizer alone, from the same folder and with the same errors as `published_tokenizers`."""
+    """Return the T5 tokenizer of a published checkpoint. Folders and errors are those of `published_tokenizers`."""
     return _published_t5(_first_with_tokenizers(folders), PUBLISHED_T5_LENGTH)
 
 
@@ -150,9 +151,9 @@ def _first_with_tokenizers(folders: Sequence[Path]) -> Path:
         if _has_tokenizers(folder):
             return folder
     raise WeightsMissing(
-        f"{folders[0]} holds no tokenizers, which only FLUX.1 [schnell]'s diffusers folder has: copy its folders "
-        "tokenizer and tokenizer_2 there, name the folder that has both with --tokenizer, or let "
-        "`allaprima pull flux/schnell` fetch them"
+        f"{folders[0]} holds no tokenizers; only the diffusers folder of FLUX.1 [schnell] has them: copy its folders "
+        "tokenizer and tokenizer_2 there, give the folder that has both with --tokenizer, or fetch them with "
+        "`allaprima pull flux/schnell`"
     )
 
 
@@ -181,7 +182,7 @@ def _published_clip(folder: Path, length: int) -> PromptTokenizer:
 
 
 def clip_tokenizer(vocabulary: Path, merges: Path) -> Tokenizer:
-    """Return CLIP's byte-level BPE tokenizer of lower-cased words from the two files of OpenAI's release.
+    """Build CLIP's byte-level BPE tokenizer, which lower-cases its input, from the two files of OpenAI's release.
 
     Source: Radford et al. 2021 (2103.00020), section 2.4; huggingface/transformers `convert_slow_tokenizer.py`.
     """
@@ -204,7 +205,7 @@ def clip_tokenizer(vocabulary: Path, merges: Path) -> Tokenizer:
 
 
 def _without_padding(tokenizer: Tokenizer) -> Tokenizer:
-    """Disable a tokenizer's own padding and truncation, which `PromptTokenizer` does instead."""
+    """Disable a tokenizer's own padding and truncation: `PromptTokenizer` pads and truncates."""
     tokenizer.no_padding()
     tokenizer.no_truncation()
     return tokenizer

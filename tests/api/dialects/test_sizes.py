@@ -42,13 +42,13 @@ async def refusal_of(client: httpx2.AsyncClient, **fields: Any) -> tuple[str, st
         ("9:16", (576, 1024)),
     ],
 )
-async def test_an_aspect_ratio_is_its_preset(client: httpx2.AsyncClient, ratio: str, size: tuple[int, int]) -> None:
+async def test_aspect_ratio_maps_to_preset(client: httpx2.AsyncClient, ratio: str, size: tuple[int, int]) -> None:
     assert await size_of(client, aspect_ratio=ratio) == size
     assert PRESETS[RATIOS[ratio]] == size
 
 
 @pytest.mark.parametrize("ratio", ["21:9", "1.78", "16/9", "16:9 ", "", 1, 1.5, True, ["1:1"], {"w": 1}])
-async def test_any_other_aspect_ratio_is_refused_with_the_known_ones(client: httpx2.AsyncClient, ratio: Any) -> None:
+async def test_unknown_aspect_ratio_is_refused_with_known_ratios(client: httpx2.AsyncClient, ratio: Any) -> None:
     param, message = await refusal_of(client, aspect_ratio=ratio)
     assert param == "aspect_ratio"
     for known in ("'1:1'", "'4:3'", "'3:4'", "'16:9'", "'9:16'"):
@@ -57,20 +57,20 @@ async def test_any_other_aspect_ratio_is_refused_with_the_known_ones(client: htt
 
 @pytest.mark.parametrize("name", ["image_size", "size"])
 @pytest.mark.parametrize("size", ["512x288", "landscape_16_9", {"width": 512, "height": 288}])
-async def test_a_size_of_the_same_ratio_is_kept(client: httpx2.AsyncClient, name: str, size: Any) -> None:
+async def test_size_that_matches_aspect_ratio_is_kept(client: httpx2.AsyncClient, name: str, size: Any) -> None:
     expected = (1024, 576) if size == "landscape_16_9" else (512, 288)
     assert await size_of(client, **{name: size, "aspect_ratio": "16:9"}) == expected
 
 
 @pytest.mark.parametrize("name", ["image_size", "size"])
 @pytest.mark.parametrize("size", ["512x512", "square", {"width": 512}, "auto"])
-async def test_a_size_of_another_ratio_is_refused(client: httpx2.AsyncClient, name: str, size: Any) -> None:
+async def test_size_that_contradicts_aspect_ratio_is_refused(client: httpx2.AsyncClient, name: str, size: Any) -> None:
     param, message = await refusal_of(client, **{name: size, "aspect_ratio": "16:9"})
     assert param == "aspect_ratio"
     assert name in message
 
 
-async def test_width_and_height_at_the_top_are_the_image_size(client: httpx2.AsyncClient) -> None:
+async def test_top_level_width_and_height_set_image_size(client: httpx2.AsyncClient) -> None:
     assert await size_of(client, width=512, height=288) == (512, 288)
     assert await size_of(client, width=512) == await size_of(client, image_size={"width": 512}) == (512, 768)
     assert await size_of(client, height=512) == (1024, 512)
@@ -79,7 +79,7 @@ async def test_width_and_height_at_the_top_are_the_image_size(client: httpx2.Asy
 
 
 @pytest.mark.parametrize("other", [{"size": "512x512"}, {"image_size": "square"}, {"image_size": {"width": 64}}])
-async def test_width_and_height_that_contradict_a_size_are_refused(
+async def test_top_level_sides_that_contradict_size_are_refused(
     client: httpx2.AsyncClient, other: dict[str, Any]
 ) -> None:
     param, message = await refusal_of(client, width=512, height=288, **other)
@@ -97,7 +97,7 @@ async def test_width_and_height_that_contradict_a_size_are_refused(
         ({"height": True}, "height"),
     ],
 )
-async def test_sides_at_the_top_are_refused_under_their_own_names(
+async def test_invalid_top_level_sides_are_named(
     client: httpx2.AsyncClient, fields: dict[str, Any], param: str
 ) -> None:
     assert (await refusal_of(client, **fields))[0] == param

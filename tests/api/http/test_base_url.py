@@ -6,13 +6,13 @@ import pytest
 from allaprima.api.v1.paths import IMAGES_PATH
 from allaprima.service.app import Service
 from allaprima.settings import ServerSettings
-from fakes import client_of
+from tests.fakes import client_of
 
-# No test changes the state that another one reads, so all tests share one service.
+# No test changes state that another test reads, so all tests share one service.
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 BODY = {"model": "sketch", "prompt": "a boat", "size": "64x64"}
-FORWARDED = {"x-forwarded-proto": "https", "x-forwarded-host": "paint.example"}
+FORWARDED = {"x-forwarded-proto": "https", "x-forwarded-host": "images.example"}
 
 
 @pytest.fixture
@@ -37,29 +37,31 @@ async def ask(
         return await client.post(IMAGES_PATH, json=BODY, headers=headers)
 
 
-def start_of(answer: httpx2.Response) -> str:
+def base_url_of(answer: httpx2.Response) -> str:
     assert answer.status_code == 200, answer.text
     url = answer.json()["images"][0]["url"]
     assert answer.json()["data"][0]["url"] == url
     return url.partition("/files/")[0]
 
 
-@pytest.mark.parametrize("public_url", ["https://paint.example", "https://paint.example/", "http://paint.example/api"])
-async def test_the_public_url_has_precedence(service: Service, key: str, public_url: str) -> None:
+@pytest.mark.parametrize(
+    "public_url", ["https://images.example", "https://images.example/", "http://images.example/api"]
+)
+async def test_public_url_has_precedence(service: Service, key: str, public_url: str) -> None:
     settings = ServerSettings(public_url=public_url, trusted_proxies=("10.0.0.0/8",))
     answer = await ask(service, key, settings, {"host": "other.example", "x-forwarded-host": "third.example"})
-    assert start_of(answer) == public_url.rstrip("/")
+    assert base_url_of(answer) == public_url.rstrip("/")
 
 
-@pytest.mark.parametrize("host", ["localhost:8000", "paint.example", "192.0.2.1:80", "[::1]:8000", "[2001:db8::1]"])
-async def test_a_link_starts_with_the_host_of_the_request(service: Service, key: str, host: str) -> None:
-    assert start_of(await ask(service, key, headers={"host": host})) == f"http://{host}"
+@pytest.mark.parametrize("host", ["localhost:8000", "images.example", "192.0.2.1:80", "[::1]:8000", "[2001:db8::1]"])
+async def test_link_starts_with_request_host(service: Service, key: str, host: str) -> None:
+    assert base_url_of(await ask(service, key, headers={"host": host})) == f"http://{host}"
 
 
 async def test_forwarded_headers_of_untrusted_clients_are_ignored(service: Service, key: str) -> None:
-    assert start_of(await ask(service, key, headers=FORWARDED)) == "http://paint.test"
+    assert base_url_of(await ask(service, key, headers=FORWARDED)) == "http://images.test"
     settings = ServerSettings(trusted_proxies=("192.0.2.0/24", "::1"))
-    assert start_of(await ask(service, key, settings, FORWARDED)) == "http://paint.test"
+    assert base_url_of(await ask(service, key, settings, FORWARDED)) == "http://images.test"
 
 
 @pytest.mark.parametrize(
@@ -71,55 +73,55 @@ async def test_forwarded_headers_of_untrusted_clients_are_ignored(service: Servi
         ("2001:db8::/32", "2001:db8::5"),
     ],
 )
-async def test_forwarded_headers_of_a_trusted_proxy_are_used(
+async def test_forwarded_headers_of_trusted_proxy_are_used(
     service: Service, key: str, proxy: str, address: str
 ) -> None:
     settings = ServerSettings(trusted_proxies=(proxy,))
-    assert start_of(await ask(service, key, settings, FORWARDED, address)) == "https://paint.example"
+    assert base_url_of(await ask(service, key, settings, FORWARDED, address)) == "https://images.example"
 
 
-async def test_the_first_of_several_forwarded_values_is_used(service: Service, key: str) -> None:
-    headers = {"x-forwarded-proto": "https, http", "x-forwarded-host": "paint.example, inner"}
+async def test_first_of_several_forwarded_values_is_used(service: Service, key: str) -> None:
+    headers = {"x-forwarded-proto": "https, http", "x-forwarded-host": "images.example, inner"}
     settings = ServerSettings(trusted_proxies=("10.0.0.7",))
-    assert start_of(await ask(service, key, settings, headers)) == "https://paint.example"
+    assert base_url_of(await ask(service, key, settings, headers)) == "https://images.example"
 
 
-async def test_without_forwarded_headers_of_a_trusted_proxy_the_host_is_used(service: Service, key: str) -> None:
-    assert start_of(await ask(service, key, ServerSettings(trusted_proxies=("10.0.0.7",)))) == "http://paint.test"
+async def test_trusted_proxy_without_forwarded_headers_uses_host(service: Service, key: str) -> None:
+    assert base_url_of(await ask(service, key, ServerSettings(trusted_proxies=("10.0.0.7",)))) == "http://images.test"
 
 
-async def test_a_client_without_an_ip_address_is_not_a_trusted_proxy(service: Service, key: str) -> None:
+async def test_client_without_ip_address_is_not_trusted_proxy(service: Service, key: str) -> None:
     settings = ServerSettings(trusted_proxies=("0.0.0.0/0",))
-    assert start_of(await ask(service, key, settings, FORWARDED, "testclient")) == "http://paint.test"
+    assert base_url_of(await ask(service, key, settings, FORWARDED, "testclient")) == "http://images.test"
 
 
 @pytest.mark.parametrize(
     "host", ["evil.example/x", "a@evil.example", "evil.example?x", "evil.example#", "a b", "<b>", '"', "a\\b", ""]
 )
-async def test_an_invalid_host_name_is_refused(service: Service, key: str, host: str) -> None:
+async def test_invalid_host_name_is_refused(service: Service, key: str, host: str) -> None:
     answer = await ask(service, key, headers={"host": host})
     assert answer.status_code == 400
     assert answer.json()["error"]["param"] == "Host"
 
 
 @pytest.mark.parametrize("host", ["ours.example", "ours.example:8000", "OURS.example"])
-async def test_an_allowed_host_is_accepted_with_any_port(service: Service, key: str, host: str) -> None:
+async def test_allowed_host_is_accepted_with_any_port(service: Service, key: str, host: str) -> None:
     settings = ServerSettings(allowed_hosts=("ours.example",))
-    assert start_of(await ask(service, key, settings, {"host": host})) == f"http://{host}"
+    assert base_url_of(await ask(service, key, settings, {"host": host})) == f"http://{host}"
 
 
 @pytest.mark.parametrize("host", ["evil.example", "ours.example.evil.example", "xours.example", "[::1]"])
-async def test_a_host_that_is_not_allowed_is_refused(service: Service, key: str, host: str) -> None:
+async def test_disallowed_host_is_refused(service: Service, key: str, host: str) -> None:
     answer = await ask(service, key, ServerSettings(allowed_hosts=("ours.example",)), {"host": host})
     assert answer.status_code == 400
     assert answer.json()["error"]["param"] == "Host"
 
 
-async def test_a_trusted_proxy_cannot_name_a_host_that_is_not_allowed(service: Service, key: str) -> None:
-    settings = ServerSettings(allowed_hosts=("paint.test",), trusted_proxies=("10.0.0.7",))
+async def test_trusted_proxy_cannot_forward_disallowed_host(service: Service, key: str) -> None:
+    settings = ServerSettings(allowed_hosts=("images.test",), trusted_proxies=("10.0.0.7",))
     assert (await ask(service, key, settings, FORWARDED)).status_code == 400
 
 
-async def test_a_trusted_proxy_cannot_name_another_scheme(service: Service, key: str) -> None:
+async def test_trusted_proxy_cannot_forward_unknown_scheme(service: Service, key: str) -> None:
     settings = ServerSettings(trusted_proxies=("10.0.0.7",))
     assert (await ask(service, key, settings, {"x-forwarded-proto": "javascript"})).status_code == 400

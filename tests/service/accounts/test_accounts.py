@@ -7,24 +7,24 @@ from allaprima.errors import AccountNotFound
 from allaprima.service.app import Service
 
 
-async def test_a_new_account_is_empty_and_found_by_id_and_name(service: Service) -> None:
+async def test_new_account_is_empty_and_found_by_id_and_name(service: Service) -> None:
     accounts = service.operator.accounts
     made = await accounts.create("acme")
     assert (made.balance, made.held) == (0, 0)
     assert await accounts.find(made.id) == await accounts.find("acme") == made
 
 
-async def test_a_name_of_two_accounts_or_of_none_finds_no_account(service: Service) -> None:
+async def test_ambiguous_or_unknown_name_finds_no_account(service: Service) -> None:
     accounts = service.operator.accounts
     made = [await accounts.create("acme") for _ in range(2)]
-    with pytest.raises(AccountNotFound, match="more than one account is called acme"):
+    with pytest.raises(AccountNotFound, match="several accounts have the name acme"):
         await accounts.find("acme")
-    with pytest.raises(AccountNotFound, match="no account is called other"):
+    with pytest.raises(AccountNotFound, match="no account has the id or name other"):
         await accounts.find("other")
     assert await accounts.find(made[1].id) == made[1]
 
 
-async def test_credits_are_added_and_taken_with_a_ledger_entry_each(service: Service) -> None:
+async def test_each_change_of_credits_has_ledger_entry(service: Service) -> None:
     accounts = service.operator.accounts
     account = await accounts.create("acme")
     assert (await accounts.credit(account.id, 500, "March")).balance == 500

@@ -1,4 +1,4 @@
-"""API keys: their form, and how they are created, recognised, changed, rotated and revoked."""
+"""API keys: format, creation, authentication, changes, rotation and revocation."""
 
 import asyncio
 import re
@@ -16,19 +16,19 @@ from allaprima.domain.idempotency import IdempotencyClaim
 from allaprima.errors import IdempotencyMismatch, KeyNotFound, Unauthorized
 from allaprima.service.accounts.keys import BASE62, checksum, hash_key, is_well_formed, make_key
 from allaprima.service.app import Service
-from fakes import FakeClock, FakeEngine, open_service
+from tests.fakes import FakeClock, FakeEngine, open_service
 
 BODIES = st.text(BASE62, min_size=30, max_size=30)
 
 
-def test_a_key_is_a_prefix_30_random_characters_and_a_checksum_of_6() -> None:
+def test_key_has_prefix_secret_and_checksum() -> None:
     key = make_key()
     assert re.fullmatch(r"ap_[0-9A-Za-z]{36}", key)
     assert is_well_formed(key)
     assert len({make_key() for _ in range(100)}) == 100
 
 
-def test_the_checksum_is_the_crc32_in_base62() -> None:
+def test_checksum_is_crc32_in_base62() -> None:
     for _ in range(20):
         body, check = (key := make_key())[3:33], key[33:]
         number = 0
@@ -37,14 +37,14 @@ def test_the_checksum_is_the_crc32_in_base62() -> None:
         assert number == zlib.crc32(body.encode())
 
 
-def test_a_key_of_an_earlier_version_stays_well_formed() -> None:
+def test_key_of_earlier_version_stays_well_formed() -> None:
     body = "0123456789ABCDEFGHIJabcdefghij"
     assert checksum(body) == "4Us3aw"
     assert is_well_formed(f"ap_{body}4Us3aw")
 
 
 @given(body=BODIES, place=st.integers(0, 35), other=st.sampled_from(BASE62))
-def test_a_key_with_one_wrong_character_is_not_well_formed(body: str, place: int, other: str) -> None:
+def test_key_with_one_wrong_character_is_not_well_formed(body: str, place: int, other: str) -> None:
     text = body + checksum(body)
     changed = text[:place] + other + text[place + 1 :]
     assert is_well_formed(f"ap_{changed}") == (changed == text)
@@ -54,19 +54,19 @@ ANY_TEXT = st.text(st.characters(exclude_categories=()), max_size=60)
 
 
 @given(ANY_TEXT | ANY_TEXT.map("ap_{}".format) | BODIES.map("ap_{}".format) | BODIES.map("ap_{0}{0:.6}".format))
-def test_no_other_text_is_well_formed(text: str) -> None:
+def test_other_text_is_not_well_formed(text: str) -> None:
     assert not is_well_formed(text)
 
 
 @pytest.mark.parametrize("change", ["{}x", "x{}", " {}", "{} ", "{}\n", "AP_{0:.0}", "{0:.38}", "{0:.3}"])
-def test_a_key_with_characters_more_or_less_is_not_well_formed(change: str) -> None:
+def test_altered_key_is_not_well_formed(change: str) -> None:
     assert not is_well_formed(change.format(make_key()))
 
 
 # The service --------------------------------------------------------------------------------------------------------
 
 
-async def test_an_empty_store_gets_its_first_key_once(tmp_path: Path, clock: FakeClock) -> None:
+async def test_first_key_is_created_once(tmp_path: Path, clock: FakeClock) -> None:
     async with open_service(tmp_path, FakeEngine(), clock) as service:
         first = service.first_key
         assert first is not None
@@ -76,7 +76,7 @@ async def test_an_empty_store_gets_its_first_key_once(tmp_path: Path, clock: Fak
         assert (await service.keys.authenticate(first)).name == "first"
 
 
-async def test_no_first_key_is_created_after_all_are_revoked(tmp_path: Path, clock: FakeClock) -> None:
+async def test_first_key_is_not_created_again_after_revocation(tmp_path: Path, clock: FakeClock) -> None:
     async with open_service(tmp_path, FakeEngine(), clock) as service:
         assert service.first_key is not None
         await service.keys.revoke(service.first_key[3:11])
@@ -84,7 +84,7 @@ async def test_no_first_key_is_created_after_all_are_revoked(tmp_path: Path, clo
         assert service.first_key is None
 
 
-async def test_a_key_is_recognised_as_the_record_it_was_created_with(service: Service, clock: FakeClock) -> None:
+async def test_key_authenticates_as_its_record(service: Service, clock: FakeClock) -> None:
     clock.now += 7
     row, key = await service.keys.create(KeySpec("ci"))
     assert key is not None
@@ -92,7 +92,7 @@ async def test_a_key_is_recognised_as_the_record_it_was_created_with(service: Se
     assert await service.keys.authenticate(key) == row
 
 
-async def test_keys_belong_to_the_first_account_unless_one_is_named(service: Service, key: str) -> None:
+async def test_keys_belong_to_first_account_unless_one_is_named(service: Service, key: str) -> None:
     first = await service.keys.authenticate(key)
     row, _ = await service.keys.create(KeySpec())
     assert row.account_id == first.account_id
@@ -101,7 +101,7 @@ async def test_keys_belong_to_the_first_account_unless_one_is_named(service: Ser
     assert (await service.keys.create(KeySpec(), account.id))[0].account_id == account.id
 
 
-async def test_any_other_text_is_refused(service: Service, key: str) -> None:
+async def test_unknown_key_is_refused(service: Service, key: str) -> None:
     row = await service.keys.authenticate(key)
     near = [key[:-1], key + "0", key.upper(), key[3:], key[:-6] + "\ud800" * 6, key[:-6] + "\u00fc" * 6]
     for other in (*near, "", "ap_", "\ud800", make_key(), hash_key(key), row.prefix, row.id):
@@ -109,7 +109,7 @@ async def test_any_other_text_is_refused(service: Service, key: str) -> None:
             await service.keys.authenticate(other)
 
 
-async def test_a_revoked_key_is_refused_at_once(service: Service, key: str, clock: FakeClock) -> None:
+async def test_revoked_key_is_refused_at_once(service: Service, key: str, clock: FakeClock) -> None:
     await service.keys.authenticate(key)
     clock.now += 7
     await service.keys.revoke(key[3:11])
@@ -124,7 +124,7 @@ async def test_other_keys_are_valid_after_one_is_revoked(service: Service, key: 
     assert (await service.keys.authenticate(other or "")).name == "other"
 
 
-async def test_a_revoked_key_stays_revoked_after_a_restart(tmp_path: Path, clock: FakeClock) -> None:
+async def test_revoked_key_stays_revoked_after_restart(tmp_path: Path, clock: FakeClock) -> None:
     async with open_service(tmp_path, FakeEngine(), clock) as service:
         key = service.first_key
         assert key is not None
@@ -134,14 +134,14 @@ async def test_a_revoked_key_stays_revoked_after_a_restart(tmp_path: Path, clock
             await service.keys.authenticate(key)
 
 
-async def test_a_prefix_without_a_valid_key_can_not_be_revoked(service: Service, key: str) -> None:
+async def test_revoking_prefix_without_valid_key_is_refused(service: Service, key: str) -> None:
     await service.keys.revoke(key[3:11])
     for prefix in (key[3:11], "00000000", "", key):
         with pytest.raises(KeyNotFound, match="no valid key with the prefix"):
             await service.keys.revoke(prefix)
 
 
-async def test_no_more_of_a_key_than_its_prefix_is_stored(tmp_path: Path, clock: FakeClock) -> None:
+async def test_store_has_only_prefix_of_key(tmp_path: Path, clock: FakeClock) -> None:
     async with open_service(tmp_path, FakeEngine(), clock) as service:
         _, second = await service.keys.create(KeySpec("ci"))
         await service.keys.authenticate(second or "")
@@ -161,7 +161,7 @@ def stored(folder: Path) -> bytes:
     return b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
 
 
-async def test_a_disabled_key_is_refused_until_it_is_enabled(service: Service, owner: ApiKey, key: str) -> None:
+async def test_disabled_key_is_refused_until_it_is_enabled(service: Service, owner: ApiKey, key: str) -> None:
     await service.keys.change(owner.account_id, owner.prefix, is_disabled=True)
     with pytest.raises(Unauthorized):
         await service.keys.authenticate(key)
@@ -169,7 +169,7 @@ async def test_a_disabled_key_is_refused_until_it_is_enabled(service: Service, o
     assert await service.keys.authenticate(key)
 
 
-async def test_a_change_keeps_all_other_members(service: Service, owner: ApiKey, key: str, clock: FakeClock) -> None:
+async def test_change_keeps_other_members(service: Service, owner: ApiKey, key: str, clock: FakeClock) -> None:
     clock.now += 7
     limit = SpendLimit(LimitPeriod.DAY, 500)
     changed = await service.keys.change(owner.account_id, owner.prefix, limit=limit, safety_threshold=0.5)
@@ -177,14 +177,14 @@ async def test_a_change_keeps_all_other_members(service: Service, owner: ApiKey,
     assert await service.keys.authenticate(key) == changed
 
 
-async def test_concurrent_changes_of_a_key_are_all_made(service: Service, owner: ApiKey) -> None:
+async def test_concurrent_changes_of_key_are_all_stored(service: Service, owner: ApiKey) -> None:
     changes: list[dict[str, Any]] = [{"name": "ci"}, {"requests_per_minute": 5}, {"scopes": ("model:image",)}]
     await asyncio.gather(*(service.keys.change(owner.account_id, owner.prefix, **one) for one in changes))
     found = await service.keys.find(owner.prefix)
     assert (found.name, found.requests_per_minute, found.scopes) == ("ci", 5, ("model:image",))
 
 
-async def test_a_key_of_another_account_is_not_found(service: Service, owner: ApiKey) -> None:
+async def test_key_of_other_account_is_not_found(service: Service, owner: ApiKey) -> None:
     for call in (
         service.keys.find(owner.prefix, "stranger"),
         service.keys.change("stranger", owner.prefix, name="x"),
@@ -197,7 +197,7 @@ async def test_a_key_of_another_account_is_not_found(service: Service, owner: Ap
     assert await service.keys.all("stranger") == []
 
 
-async def test_a_rotation_replaces_the_key_and_keeps_its_record(service: Service, owner: ApiKey, key: str) -> None:
+async def test_rotation_replaces_key_and_keeps_its_record(service: Service, owner: ApiKey, key: str) -> None:
     await service.keys.change(owner.account_id, owner.prefix, name="ci")
     record, new = await service.keys.rotate(owner.account_id, owner.prefix)
     assert new is not None
@@ -214,7 +214,7 @@ async def test_a_rotation_replaces_the_key_and_keeps_its_record(service: Service
 CLAIM = IdempotencyClaim("key", "fingerprint")
 
 
-async def test_of_concurrent_equal_creations_one_creates_a_key_and_shows_it(service: Service, owner: ApiKey) -> None:
+async def test_concurrent_equal_creations_create_one_key(service: Service, owner: ApiKey) -> None:
     made = await asyncio.gather(*(service.keys.create(KeySpec("ci"), owner.account_id, CLAIM) for _ in range(10)))
     assert len({record.id for record, _ in made}) == 1
     [shown] = [key for _, key in made if key is not None]
@@ -222,23 +222,21 @@ async def test_of_concurrent_equal_creations_one_creates_a_key_and_shows_it(serv
     assert len(await service.keys.all()) == 2
 
 
-async def test_of_concurrent_equal_rotations_one_rotates_the_key_and_shows_it(service: Service, owner: ApiKey) -> None:
+async def test_concurrent_equal_rotations_rotate_key_once(service: Service, owner: ApiKey) -> None:
     made = await asyncio.gather(*(service.keys.rotate(owner.account_id, owner.prefix, CLAIM) for _ in range(10)))
     assert {record.id for record, _ in made} == {owner.id}
     [shown] = [key for _, key in made if key is not None]
     assert (await service.keys.authenticate(shown)).id == owner.id
 
 
-async def test_a_creation_that_is_repeated_after_the_key_was_revoked_finds_no_key(
-    service: Service, owner: ApiKey
-) -> None:
+async def test_replayed_creation_of_revoked_key_is_refused(service: Service, owner: ApiKey) -> None:
     record, _ = await service.keys.create(KeySpec("ci"), owner.account_id, CLAIM)
     await service.keys.revoke(record.prefix)
     with pytest.raises(KeyNotFound):
         await service.keys.create(KeySpec("ci"), owner.account_id, CLAIM)
 
 
-async def test_an_idempotency_key_of_another_creation_is_refused(service: Service, owner: ApiKey) -> None:
+async def test_idempotency_key_of_other_creation_is_refused(service: Service, owner: ApiKey) -> None:
     await service.keys.create(KeySpec("ci"), owner.account_id, CLAIM)
     with pytest.raises(IdempotencyMismatch):
         await service.keys.create(KeySpec("ci"), owner.account_id, IdempotencyClaim("key", "other"))

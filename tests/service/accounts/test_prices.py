@@ -1,4 +1,4 @@
-"""Prices: by megapixel and step, in whole credits; zero where none is set."""
+"""Prices: by megapixel and step, in whole credits; zero if none is set."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from allaprima.domain.billing import Price, to_credits, to_usd
 from allaprima.domain.generation import GenerationRequest
 from allaprima.errors import SettingsError
 from allaprima.service.accounts.prices import Prices
-from fakes import LOCAL, SKETCH, FakeEngine
+from tests.fakes import LOCAL, SKETCH, FakeEngine
 
 REQUEST = GenerationRequest(
     prompt="a boat", seed=7, model="allaprima/sketch", width=1000 // 32 * 32, height=512, steps=4
@@ -26,16 +26,14 @@ REQUEST = GenerationRequest(
         (Price(megapixel=0.003), 0, False, 0),
     ],
 )
-def test_the_price_of_an_image_is_rounded_to_whole_credits(
-    price: Price, images: int, is_cached: bool, expected: int
-) -> None:
+def test_price_of_image_is_rounded_to_whole_credits(price: Price, images: int, is_cached: bool, expected: int) -> None:
     prices = Prices({"flux/schnell": price})
     # 992x512 pixels are 0.507904 megapixels.
     assert prices.credits("flux/schnell", REQUEST, images, is_cached=is_cached) == expected
     assert prices.credits("allaprima/sketch", REQUEST, images) == 0
 
 
-def test_nothing_is_charged_unless_a_price_is_set() -> None:
+def test_generation_without_price_is_free() -> None:
     assert not Prices({}).is_charging
     assert not Prices({"flux/schnell": Price(cached_share=1)}).is_charging
     assert Prices({"flux/schnell": Price(megapixel_step=0.1)}).is_charging
@@ -44,17 +42,17 @@ def test_nothing_is_charged_unless_a_price_is_set() -> None:
 @pytest.mark.parametrize(
     ("usd", "expected"), [(0, 0), (1, 2_000_000), (0.003, 6000), (0.00000025, 1), (-5, -10_000_000)]
 )
-def test_a_dollar_is_two_million_credits(usd: float, expected: int) -> None:
+def test_dollar_is_two_million_credits(usd: float, expected: int) -> None:
     assert to_credits(usd) == expected
     assert to_usd(expected) == pytest.approx(usd, abs=5e-7)
 
 
-def test_a_price_may_be_set_by_id_or_alias_or_for_a_loaded_model() -> None:
+def test_price_can_be_set_by_id_or_alias() -> None:
     price = Price(megapixel=0.1)
     for name, model in (("flux-schnell", "flux/schnell"), ("SKETCH", "allaprima/sketch"), ("mine/own", "mine/own")):
         assert Prices.for_models({name: price}, FakeEngine(SKETCH, LOCAL)).of(model) == price
 
 
-def test_a_price_for_a_name_that_no_model_has_is_refused() -> None:
-    with pytest.raises(SettingsError, match=r"billing\.prices: there is no model 'flux/dev'; known are allaprima"):
+def test_price_of_unknown_model_is_refused() -> None:
+    with pytest.raises(SettingsError, match=r"billing\.prices: unknown model 'flux/dev'; known are allaprima"):
         Prices.for_models({"flux/dev": Price()}, FakeEngine())

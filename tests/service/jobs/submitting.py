@@ -1,8 +1,6 @@
-"""Submits jobs to a service, and looks into its database."""
+"""Submits jobs to a service, and reads its database."""
 
-import asyncio
 import sqlite3
-from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -16,9 +14,9 @@ from allaprima.service.app import Service
 from allaprima.store.sqlite import DATABASE_FILE
 
 REQUEST = GenerationRequest(prompt="a boat", seed=7, model="allaprima/sketch", width=64, height=64)
-#: Jobs that an engine with one at a time is given: that one and the next.
+#: Jobs leased to an engine with `max_concurrency` 1: the running one and the next.
 LEASED = 2
-#: Seconds within which everything that will happen has happened, on a slow machine too.
+#: Longest wait for an event, in seconds. It allows for a busy machine.
 LIMIT_S = 60
 
 
@@ -55,7 +53,7 @@ def submission(
 async def submit(
     service: Service, owner: ApiKey | None = None, request: GenerationRequest = REQUEST, **options: Any
 ) -> Job:
-    """Submit a job; of the first key, unless another is named."""
+    """Submit a job with a key, by default the first."""
     owner = owner or (await service.keys.all())[0]
     return await service.admission.submit(submission(owner, request, **options))
 
@@ -63,10 +61,3 @@ async def submit(
 async def finish(service: Service, job: Job) -> Job:
     """Wait for a job's end."""
     return await service.jobs.wait(job, LIMIT_S)
-
-
-async def until(condition: Callable[[], object]) -> None:
-    """Wait until a condition holds that no event reports: one of a file, or of another thread."""
-    async with asyncio.timeout(LIMIT_S):
-        while not condition():  # noqa: ASYNC110
-            await asyncio.sleep(0.005)

@@ -1,4 +1,4 @@
-"""What is accepted as a job: durably, once for each idempotency key, and within the credits; and estimates."""
+"""Admission of jobs: stored, once per idempotency key, within the credits; and estimates."""
 
 import asyncio
 import json
@@ -14,9 +14,9 @@ from allaprima.domain.idempotency import IdempotencyClaim
 from allaprima.domain.jobs import JobOptions, JobState
 from allaprima.errors import Draining, IdempotencyMismatch, InvalidRequest, OutOfCredits, ScopeMissing
 from allaprima.service.app import Service
-from allaprima.service.jobs.throughput import FIRST_GUESS_S
-from fakes import FakeClock, FakeEngine, open_service
-from service.jobs.submitting import REQUEST, finish, rows, states, submission, submit
+from allaprima.service.jobs.throughput import INITIAL_ESTIMATE_S
+from tests.fakes import FakeClock, FakeEngine, open_service
+from tests.service.jobs.submitting import REQUEST, finish, rows, states, submission, submit
 
 #: 4096 pixels cost 0.004096 US dollars.
 PRICED: dict[str, Any] = {"billing": {"prices": {"allaprima/sketch": {"megapixel": 1.0}}}}
@@ -24,7 +24,7 @@ CREDITS = 8192
 LONG_PROMPT = " ".join(["boat"] * 12)
 
 
-async def test_a_job_is_in_the_database_before_it_is_acknowledged(
+async def test_job_is_stored_before_it_is_acknowledged(
     service: Service, owner: ApiKey, engine: FakeEngine, tmp_path: Path
 ) -> None:
     engine.hold()
@@ -39,7 +39,7 @@ async def test_a_job_is_in_the_database_before_it_is_acknowledged(
     engine.release()
 
 
-async def test_a_stopping_server_accepts_no_job(tmp_path: Path, engine: FakeEngine, clock: FakeClock) -> None:
+async def test_stopping_server_refuses_jobs(tmp_path: Path, engine: FakeEngine, clock: FakeClock) -> None:
     async with open_service(tmp_path, engine, clock) as service:
         owner = (await service.keys.all())[0]
         service.lifecycle.drain()
@@ -54,16 +54,14 @@ async def test_a_stopping_server_accepts_no_job(tmp_path: Path, engine: FakeEngi
 
 
 @pytest.mark.parametrize("spec", [KeySpec(is_management=True), KeySpec(scopes=())])
-async def test_a_key_without_the_image_scope_submits_and_estimates_nothing(service: Service, spec: KeySpec) -> None:
+async def test_key_without_image_scope_cannot_submit_or_estimate(service: Service, spec: KeySpec) -> None:
     key, _ = await service.keys.create(spec)
     for ask in (service.admission.submit, service.admission.estimate):
         with pytest.raises(ScopeMissing):
             await ask(submission(key))
 
 
-async def test_a_prompt_longer_than_the_model_reads_is_refused_if_the_request_says_so(
-    service: Service, owner: ApiKey, engine: FakeEngine
-) -> None:
+async def test_long_prompt_is_refused_if_requested(service: Service, owner: ApiKey, engine: FakeEngine) -> None:
     request = REQUEST.changed(prompt=LONG_PROMPT, on_long_prompt=LongPromptPolicy.REFUSE)
     for ask in (service.admission.submit, service.admission.estimate):
         with pytest.raises(InvalidRequest, match="prompt: has 2 tokens more than the model reads"):
@@ -86,7 +84,7 @@ async def test_concurrent_equal_requests_create_one_job(
     assert (len(engine.requests), len(states(tmp_path))) == (1, 1)
 
 
-async def test_an_idempotency_key_of_another_request_is_refused(service: Service, owner: ApiKey) -> None:
+async def test_idempotency_key_of_other_request_is_refused(service: Service, owner: ApiKey) -> None:
     await service.admission.submit(replace(submission(owner), claim=IdempotencyClaim("key", "one")))
     with pytest.raises(IdempotencyMismatch):
         await service.admission.submit(replace(submission(owner), claim=IdempotencyClaim("key", "other")))
@@ -95,7 +93,7 @@ async def test_an_idempotency_key_of_another_request_is_refused(service: Service
 # Credits ------------------------------------------------------------------------------------------------------------
 
 
-async def test_the_price_is_held_at_admission_and_charged_at_the_end(
+async def test_price_is_held_at_admission_and_charged_at_end(
     tmp_path: Path, engine: FakeEngine, clock: FakeClock
 ) -> None:
     engine.hold()
@@ -113,7 +111,7 @@ async def test_the_price_is_held_at_admission_and_charged_at_the_end(
 
 
 @pytest.mark.parametrize("end", ["failed", "cancelled"])
-async def test_a_job_without_images_releases_what_was_held(
+async def test_job_without_images_releases_its_hold(
     tmp_path: Path, engine: FakeEngine, clock: FakeClock, end: str
 ) -> None:
     engine.hold()
@@ -147,18 +145,16 @@ async def test_concurrent_submissions_never_overdraw(tmp_path: Path, engine: Fak
 # Estimates ----------------------------------------------------------------------------------------------------------
 
 
-async def test_an_estimate_has_cost_and_time_and_accepts_nothing(
-    tmp_path: Path, engine: FakeEngine, clock: FakeClock
-) -> None:
+async def test_estimate_has_cost_and_time_without_job(tmp_path: Path, engine: FakeEngine, clock: FakeClock) -> None:
     async with open_service(tmp_path, engine, clock, **PRICED) as service:
         owner = (await service.keys.all())[0]
         found = await service.admission.estimate(submission(owner, REQUEST.changed(count=3, prompt=LONG_PROMPT)))
         assert (found.tokens, found.max_tokens, found.credits) == (12, 10, 3 * CREDITS)
-        assert (found.seconds, found.predicted_start) == (FIRST_GUESS_S, clock.now)
+        assert (found.seconds, found.predicted_start) == (INITIAL_ESTIMATE_S, clock.now)
     assert (states(tmp_path), engine.requests) == ([], {})
 
 
-async def test_an_estimate_counts_the_jobs_before_it(
+async def test_estimate_includes_jobs_in_queue(
     service: Service, owner: ApiKey, engine: FakeEngine, clock: FakeClock
 ) -> None:
     engine.hold()
@@ -167,5 +163,5 @@ async def test_an_estimate_counts_the_jobs_before_it(
     await engine.until_held(2)
     found = await service.admission.estimate(submission(owner))
     start_in_s = found.predicted_start - clock.now
-    assert 4 * FIRST_GUESS_S < start_in_s <= 5 * FIRST_GUESS_S
+    assert 4 * INITIAL_ESTIMATE_S < start_in_s <= 5 * INITIAL_ESTIMATE_S
     engine.release()

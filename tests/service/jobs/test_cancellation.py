@@ -1,4 +1,4 @@
-"""Cancelling one job, or all of a group."""
+"""Cancellation of one job or of a group."""
 
 import asyncio
 from pathlib import Path
@@ -10,11 +10,11 @@ from allaprima.domain.jobs import JobState
 from allaprima.errors import JobFinished, JobNotFound
 from allaprima.service.app import Service
 from allaprima.service.jobs import cancellation
-from fakes import FakeEngine
-from service.jobs.submitting import LEASED, finish, rows, submit, write
+from tests.fakes import FakeEngine
+from tests.service.jobs.submitting import LEASED, finish, rows, submit, write
 
 
-async def test_a_queued_job_is_cancelled_at_once(service: Service, owner: ApiKey, engine: FakeEngine) -> None:
+async def test_queued_job_is_cancelled_at_once(service: Service, owner: ApiKey, engine: FakeEngine) -> None:
     engine.hold()
     for _ in range(LEASED):
         await submit(service, owner)
@@ -27,7 +27,7 @@ async def test_a_queued_job_is_cancelled_at_once(service: Service, owner: ApiKey
     assert job.id not in engine.requests
 
 
-async def test_a_running_job_is_stopped_in_the_engine(
+async def test_running_job_is_stopped_in_engine(
     service: Service, owner: ApiKey, engine: FakeEngine, tmp_path: Path
 ) -> None:
     engine.hold()
@@ -38,10 +38,8 @@ async def test_a_running_job_is_stopped_in_the_engine(
     assert rows(tmp_path, "SELECT state, images, credits FROM usage") == [("cancelled", 0, 0)]
 
 
-async def test_a_job_may_be_cancelled_at_any_moment_of_its_lease(
-    service: Service, owner: ApiKey, engine: FakeEngine
-) -> None:
-    """At any number of turns of the event loop after its submission."""
+async def test_job_can_be_cancelled_at_any_point_of_lease(service: Service, owner: ApiKey, engine: FakeEngine) -> None:
+    """After any number of iterations of the event loop since its submission."""
     engine.hold()
     for turns in range(40):
         job = await submit(service, owner)
@@ -51,10 +49,10 @@ async def test_a_job_may_be_cancelled_at_any_moment_of_its_lease(
         assert job.id not in engine.held
 
 
-async def test_a_job_that_the_engine_does_not_stop_soon_is_returned_running(
+async def test_job_that_engine_stops_late_is_returned_running(
     service: Service, owner: ApiKey, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cancellation, "CONFIRM_S", 0.01)
+    monkeypatch.setattr(cancellation, "CONFIRM_TIMEOUT_S", 0.01)
     engine.hold()
     engine.ignores_cancel = True
     job = await submit(service, owner)
@@ -65,7 +63,7 @@ async def test_a_job_that_the_engine_does_not_stop_soon_is_returned_running(
     assert (await finish(service, job)).state is JobState.CANCELLED
 
 
-async def test_a_finished_or_foreign_job_is_not_cancelled(service: Service, owner: ApiKey) -> None:
+async def test_finished_or_foreign_job_is_not_cancelled(service: Service, owner: ApiKey) -> None:
     job = await finish(service, await submit(service, owner))
     with pytest.raises(JobFinished, match="succeeded"):
         await service.cancellation.cancel(owner.account_id, job.id)
@@ -73,9 +71,7 @@ async def test_a_finished_or_foreign_job_is_not_cancelled(service: Service, owne
         await service.cancellation.cancel("stranger", job.id)
 
 
-async def test_cancelling_a_group_cancels_its_unfinished_jobs_and_starts_none_of_them(
-    service: Service, owner: ApiKey, engine: FakeEngine
-) -> None:
+async def test_cancelling_group_starts_none_of_its_jobs(service: Service, owner: ApiKey, engine: FakeEngine) -> None:
     done = await finish(service, await submit(service, owner, group_id="g"))
     engine.hold()
     jobs = [await submit(service, owner, group_id="g") for _ in range(LEASED + 3)]
@@ -89,7 +85,7 @@ async def test_cancelling_a_group_cancels_its_unfinished_jobs_and_starts_none_of
     assert (await finish(service, other)).state is JobState.SUCCEEDED
 
 
-async def test_a_job_that_can_not_be_read_does_not_stop_the_cancellation_of_its_group(
+async def test_unreadable_job_does_not_block_cancelling_group(
     service: Service, owner: ApiKey, engine: FakeEngine, tmp_path: Path
 ) -> None:
     engine.hold()
@@ -100,9 +96,7 @@ async def test_a_job_that_can_not_be_read_does_not_stop_the_cancellation_of_its_
     assert {job.id for job in cancelled} == {job.id for job in jobs[:-1]}
 
 
-async def test_cancelling_a_group_of_another_account_cancels_nothing(
-    service: Service, owner: ApiKey, engine: FakeEngine
-) -> None:
+async def test_group_of_other_account_is_not_cancelled(service: Service, owner: ApiKey, engine: FakeEngine) -> None:
     engine.hold()
     job = await submit(service, owner, group_id="g")
     assert await service.cancellation.cancel_group("stranger", "g") == []

@@ -1,4 +1,4 @@
-"""The lease loop: order, bounds, crashes, stops and starts."""
+"""The lease loop: order, limits, deadlines, crashes, restarts and faults."""
 
 import asyncio
 import sqlite3
@@ -16,11 +16,12 @@ from allaprima.errors import StoreError
 from allaprima.service.app import Service
 from allaprima.service.jobs.dispatcher import MAX_CRASHES
 from allaprima.store.sqlite import DATABASE_FILE
-from fakes import SKETCH, FakeClock, FakeEngine, open_service
-from service.jobs.submitting import LEASED, LIMIT_S, finish, rows, states, submit, until, write
+from tests.fakes import SKETCH, FakeClock, FakeEngine, open_service
+from tests.service.jobs.submitting import LEASED, LIMIT_S, finish, rows, states, submit, write
+from tests.waiting import eventually
 
 
-async def test_jobs_of_a_key_reach_the_engine_in_the_order_of_submission(
+async def test_jobs_of_key_reach_engine_in_submission_order(
     service: Service, owner: ApiKey, engine: FakeEngine
 ) -> None:
     jobs = [await submit(service, owner) for _ in range(8)]
@@ -29,9 +30,7 @@ async def test_jobs_of_a_key_reach_the_engine_in_the_order_of_submission(
     assert list(engine.requests) == [job.id for job in jobs]
 
 
-async def test_the_engine_holds_one_job_more_than_it_generates(
-    service: Service, owner: ApiKey, engine: FakeEngine, tmp_path: Path
-) -> None:
+async def test_engine_queues_one_job_ahead(service: Service, owner: ApiKey, engine: FakeEngine, tmp_path: Path) -> None:
     engine.hold()
     jobs = [await submit(service, owner) for _ in range(5)]
     await engine.until_held(LEASED)
@@ -46,7 +45,7 @@ async def test_the_engine_holds_one_job_more_than_it_generates(
         assert (await finish(service, job)).state is JobState.SUCCEEDED
 
 
-async def test_an_engine_with_several_jobs_at_a_time_holds_twice_as_many(tmp_path: Path, clock: FakeClock) -> None:
+async def test_concurrent_engine_queues_one_batch_ahead(tmp_path: Path, clock: FakeClock) -> None:
     engine = FakeEngine(max_concurrency=3)
     engine.hold()
     async with open_service(tmp_path, engine, clock) as service:
@@ -58,7 +57,7 @@ async def test_an_engine_with_several_jobs_at_a_time_holds_twice_as_many(tmp_pat
             assert (await finish(service, job)).state is JobState.SUCCEEDED
 
 
-async def test_the_number_of_leased_jobs_stays_the_same_after_many_ends_of_every_kind(
+async def test_lease_count_is_stable_after_every_kind_of_end(
     service: Service, owner: ApiKey, engine: FakeEngine
 ) -> None:
     engine.hold()
@@ -80,7 +79,7 @@ async def test_the_number_of_leased_jobs_stays_the_same_after_many_ends_of_every
 # Start deadlines ----------------------------------------------------------------------------------------------------
 
 
-async def test_a_missed_start_deadline_ends_the_job_within_a_second_without_other_traffic(
+async def test_missed_start_deadline_ends_job_without_other_traffic(
     service: Service, owner: ApiKey, engine: FakeEngine, clock: FakeClock
 ) -> None:
     engine.hold()
@@ -88,7 +87,7 @@ async def test_a_missed_start_deadline_ends_the_job_within_a_second_without_othe
         await submit(service, owner)
     await engine.until_held(LEASED)
     seconds, loop = [], asyncio.get_running_loop()
-    # Several times, since a busy machine may take long for one.
+    # Several times: on a busy machine one may take long.
     for _ in range(3):
         late = await submit(service, owner, start_within_s=30)
         waiting = asyncio.create_task(finish(service, late))
@@ -103,7 +102,7 @@ async def test_a_missed_start_deadline_ends_the_job_within_a_second_without_othe
     engine.release()
 
 
-async def test_a_job_that_starts_in_time_has_no_deadline_any_more(
+async def test_job_that_starts_in_time_has_no_deadline(
     service: Service, owner: ApiKey, engine: FakeEngine, clock: FakeClock
 ) -> None:
     engine.hold()
@@ -114,7 +113,7 @@ async def test_a_job_that_starts_in_time_has_no_deadline_any_more(
     assert (await finish(service, job)).state is JobState.SUCCEEDED
 
 
-async def test_a_deadline_that_passes_before_the_lease_ends_the_job_on_the_way(
+async def test_deadline_passed_during_lease_ends_job(
     service: Service, owner: ApiKey, engine: FakeEngine, clock: FakeClock
 ) -> None:
     engine.hold()
@@ -133,19 +132,19 @@ async def test_a_deadline_that_passes_before_the_lease_ends_the_job_on_the_way(
 
 
 def crash(folder: Path) -> None:
-    """Leave the rows as a server does that dies with its jobs running."""
+    """Set the rows as a server leaves them that is killed with running jobs."""
     write(folder, "UPDATE jobs SET state = 'running', started_at = created_at, attempt = attempt + 1")
 
 
 async def stop_while_a_job_runs(folder: Path, clock: FakeClock) -> None:
-    """Start a server, let it start the queued job, and stop it in good order."""
+    """Start a server, wait until the queued job runs, and stop the server in order."""
     engine = FakeEngine()
     engine.hold()
     async with open_service(folder, engine, clock):
         await engine.until_held()
 
 
-async def test_a_job_that_may_have_crashed_the_server_runs_alone(tmp_path: Path, clock: FakeClock) -> None:
+async def test_job_suspected_of_crash_runs_alone(tmp_path: Path, clock: FakeClock) -> None:
     engine = FakeEngine(max_concurrency=2)
     engine.hold()
     async with open_service(tmp_path, engine, clock) as service:
@@ -167,7 +166,7 @@ async def test_a_job_that_may_have_crashed_the_server_runs_alone(tmp_path: Path,
             assert (await finish(service, job)).state is JobState.SUCCEEDED
 
 
-async def test_a_leased_job_that_waits_to_run_alone_can_be_cancelled(tmp_path: Path, clock: FakeClock) -> None:
+async def test_leased_job_waiting_to_run_alone_can_be_cancelled(tmp_path: Path, clock: FakeClock) -> None:
     engine = FakeEngine()
     engine.hold()
     async with open_service(tmp_path, engine, clock) as service:
@@ -178,16 +177,16 @@ async def test_a_leased_job_that_waits_to_run_alone_can_be_cancelled(tmp_path: P
     again.hold()
     async with open_service(tmp_path, again, clock) as service:
         await again.until_held()
-        await until(lambda: states(tmp_path) == ["running"] * 2)
+        await eventually(lambda: states(tmp_path) == ["running"] * 2)
         cancelling = asyncio.create_task(service.cancellation.cancel(jobs[1].account_id, jobs[1].id))
-        await until(lambda: rows(tmp_path, "SELECT id FROM jobs WHERE cancel_asked_at IS NOT NULL"))
+        await eventually(lambda: rows(tmp_path, "SELECT id FROM jobs WHERE cancel_asked_at IS NOT NULL"))
         again.release()
         assert (await cancelling).state is JobState.CANCELLED
         assert (await finish(service, jobs[0])).state is JobState.SUCCEEDED
     assert list(again.requests) == [jobs[0].id]
 
 
-async def test_a_job_that_ran_when_the_server_died_is_finished_by_the_next(
+async def test_running_job_of_killed_server_is_finished_by_next(
     tmp_path: Path, engine: FakeEngine, clock: FakeClock
 ) -> None:
     engine.hold()
@@ -200,9 +199,7 @@ async def test_a_job_that_ran_when_the_server_died_is_finished_by_the_next(
     assert rows(tmp_path, "SELECT count(*) FROM usage") == [(1,)]
 
 
-async def test_a_job_that_ran_in_every_crash_of_the_server_fails(
-    tmp_path: Path, engine: FakeEngine, clock: FakeClock
-) -> None:
+async def test_job_that_ran_in_every_crash_fails(tmp_path: Path, engine: FakeEngine, clock: FakeClock) -> None:
     engine.hold()
     async with open_service(tmp_path, engine, clock) as service:
         job = await submit(service)
@@ -214,7 +211,7 @@ async def test_a_job_that_ran_in_every_crash_of_the_server_fails(
     async with open_service(tmp_path, last, clock) as service:
         failed = await finish(service, job)
         assert (failed.state, failed.error_code) == (JobState.FAILED, "generation_failed")
-        assert failed.error_message == f"the server died {MAX_CRASHES} times while it generated this"
+        assert failed.error_message == f"the server crashed {MAX_CRASHES} times while it generated this job"
     assert not last.requests
 
 
@@ -237,9 +234,7 @@ async def test_orderly_stops_are_not_counted_as_crashes(tmp_path: Path, clock: F
 # Stops and starts ---------------------------------------------------------------------------------------------------
 
 
-async def test_jobs_that_the_engine_holds_when_the_server_stops_are_queued_again(
-    tmp_path: Path, engine: FakeEngine, clock: FakeClock
-) -> None:
+async def test_stop_requeues_jobs_held_by_engine(tmp_path: Path, engine: FakeEngine, clock: FakeClock) -> None:
     engine.hold()
     async with open_service(tmp_path, engine, clock) as service:
         jobs = [await submit(service) for _ in range(4)]
@@ -253,8 +248,8 @@ async def test_jobs_that_the_engine_holds_when_the_server_stops_are_queued_again
     assert rows(tmp_path, "SELECT count(*), count(DISTINCT job_id) FROM usage") == [(4, 4)]
 
 
-async def test_a_server_may_stop_at_any_moment_of_its_jobs(tmp_path: Path, clock: FakeClock) -> None:
-    """At any number of turns of the event loop: each job is found again, and generated and charged once."""
+async def test_server_can_stop_at_any_point_of_job(tmp_path: Path, clock: FakeClock) -> None:
+    """After any number of iterations of the event loop: each job is generated and charged once."""
     jobs = []
     for turns in (0, 1, 2, 3, 5, 8, 13, 21, 34, 55):
         async with open_service(tmp_path, FakeEngine(), clock) as service:
@@ -280,13 +275,13 @@ def broken(folder: Path) -> Iterator[None]:
         raw.execute("ALTER TABLE lost RENAME TO jobs")
 
 
-async def test_a_failing_database_accepts_no_job(service: Service, owner: ApiKey, tmp_path: Path) -> None:
+async def test_failing_database_refuses_jobs(service: Service, owner: ApiKey, tmp_path: Path) -> None:
     with broken(tmp_path), pytest.raises(StoreError):
         await submit(service, owner)
     assert (await finish(service, await submit(service, owner))).state == JobState.SUCCEEDED
 
 
-async def test_queued_jobs_are_leased_when_a_failing_database_works_again(
+async def test_queued_jobs_are_leased_when_database_recovers(
     service: Service, owner: ApiKey, engine: FakeEngine, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     engine.hold()
@@ -294,16 +289,14 @@ async def test_queued_jobs_are_leased_when_a_failing_database_works_again(
     await engine.until_held(LEASED)
     with broken(tmp_path):
         engine.release()
-        # Neither the ends of the generated jobs nor the lease of the next can be written; the store logs each failure.
-        await until(lambda: sum("the database failed" in record.message for record in caplog.records) > LEASED)
+        # The ends of the generated jobs and the lease of the next can't be written; the store logs each failure.
+        await eventually(lambda: sum("the database failed" in record.message for record in caplog.records) > LEASED)
         assert len(engine.requests) == LEASED
     ends = [(await finish(service, job)).state for job in jobs]
     assert ends == [JobState.SUCCEEDED] * (LEASED + 1)
 
 
-async def test_a_job_that_this_version_can_not_read_fails_and_the_next_succeeds(
-    tmp_path: Path, engine: FakeEngine, clock: FakeClock
-) -> None:
+async def test_unreadable_job_fails_and_next_succeeds(tmp_path: Path, engine: FakeEngine, clock: FakeClock) -> None:
     engine.hold()
     async with open_service(tmp_path, engine, clock) as service:
         unreadable, good = [await submit(service) for _ in range(2)]
@@ -311,11 +304,11 @@ async def test_a_job_that_this_version_can_not_read_fails_and_the_next_succeeds(
     async with open_service(tmp_path, FakeEngine(), clock) as service:
         assert (await finish(service, good)).state is JobState.SUCCEEDED
     found = rows(tmp_path, "SELECT state, error_message FROM jobs WHERE id = ?", unreadable.id)
-    assert found == [("failed", "the stored request can't be read by this version of the server")]
+    assert found == [("failed", "this version of the server can't read the stored request")]
 
 
 class FaultyEngine(FakeEngine):
-    """An engine whose list of slots can't be read once it has started: a fault in the lease loop."""
+    """An engine that raises in the lease loop after it has started."""
 
     has_started = False
 
@@ -333,7 +326,7 @@ class FaultyEngine(FakeEngine):
         return (SKETCH,)
 
 
-async def test_a_fault_in_a_loop_of_the_dispatcher_ends_the_service(tmp_path: Path, clock: FakeClock) -> None:
+async def test_fault_in_dispatcher_loop_ends_service(tmp_path: Path, clock: FakeClock) -> None:
     with pytest.raises(KeyError, match="a fault"):
         async with asyncio.timeout(LIMIT_S), open_service(tmp_path, FaultyEngine(), clock):
             await asyncio.Event().wait()
@@ -344,13 +337,13 @@ class UnstartableEngine(FakeEngine):
         raise OSError("the device is gone")
 
 
-async def test_a_service_whose_engine_can_not_start_ends_at_once(tmp_path: Path, clock: FakeClock) -> None:
+async def test_engine_that_fails_to_start_ends_service(tmp_path: Path, clock: FakeClock) -> None:
     with pytest.raises(OSError, match="the device is gone"):
         async with asyncio.timeout(LIMIT_S), open_service(tmp_path, UnstartableEngine(), clock):
             raise AssertionError("the service runs")
 
 
-async def test_a_service_that_can_not_recover_its_jobs_ends_at_once(tmp_path: Path, clock: FakeClock) -> None:
+async def test_failed_job_recovery_ends_service(tmp_path: Path, clock: FakeClock) -> None:
     engine = FakeEngine()
     engine.hold()
     async with open_service(tmp_path, engine, clock) as service:

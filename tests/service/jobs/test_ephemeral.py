@@ -1,4 +1,4 @@
-"""Results of jobs with `store=false`: delivered once, and stored nowhere."""
+"""Results of jobs with `store=false`: delivered once and never stored."""
 
 from pathlib import Path
 
@@ -9,17 +9,17 @@ from allaprima.errors import ImageNotFound
 from allaprima.service.app import Service
 from allaprima.service.jobs.ephemeral import MAX_RESULTS, MemoryEphemeralResults
 from allaprima.store.job_transitions import NOT_STORED
-from fakes import FakeEngine
-from service.jobs.submitting import REQUEST, finish, rows, submit
+from tests.fakes import FakeEngine
+from tests.service.jobs.submitting import REQUEST, finish, rows, submit
 
 
-def test_a_result_is_taken_once() -> None:
+def test_ephemeral_result_is_delivered_once() -> None:
     results, result = MemoryEphemeralResults(), FakeEngine().generate(REQUEST)
     results.put("job", result)
     assert [results.take("job"), results.take("job"), results.take("other")] == [result, None, None]
 
 
-def test_only_the_latest_results_are_held() -> None:
+def test_ephemeral_results_are_bounded() -> None:
     results, result = MemoryEphemeralResults(), FakeEngine().generate(REQUEST)
     for number in range(MAX_RESULTS + 2):
         results.put(str(number), result)

@@ -1,14 +1,14 @@
-"""Start and finish times of jobs, for an engine with one and with several jobs at a time."""
+"""Predicted start and finish times, for engines with `max_concurrency` 1 and 2."""
 
 import pytest
 
 from allaprima.domain.generation import GenerationRequest, Timings
 from allaprima.domain.jobs import Job, JobOptions, JobState
 from allaprima.service.jobs.eta import Eta
-from fakes import FakeClock
+from tests.fakes import FakeClock
 
 REQUEST = GenerationRequest(prompt="a boat", seed=7, model="allaprima/sketch", width=512, height=512, steps=4)
-#: Two seconds in all.
+#: Two seconds in total.
 TIMINGS = Timings(text=0.1, steps=(0.4,) * 4, decode=0.2, safety=0.05, encode=0.05)
 
 
@@ -29,32 +29,32 @@ def run(eta: Eta, clock: FakeClock, *names: str, seconds: float) -> None:
 
 @pytest.fixture
 def eta(clock: FakeClock) -> Eta:
-    """Two jobs at a time, after one of two seconds that ran alone."""
+    """Estimates for two concurrent jobs, after one job of two seconds that ran alone."""
     made = Eta(2, clock)
     run(made, clock, "seen", seconds=2.0)
     return made
 
 
-def test_an_idle_engine_starts_at_once(eta: Eta) -> None:
-    assert (eta.start_in(0, 0.0), eta.room_in()) == (0.0, 0.0)
+def test_idle_engine_starts_job_at_once(eta: Eta) -> None:
+    assert (eta.start_in(0, 0.0), eta.next_slot_in()) == (0.0, 0.0)
 
 
-def test_a_running_job_needs_the_rest_of_its_estimate(eta: Eta, clock: FakeClock) -> None:
+def test_running_job_needs_rest_of_its_estimate(eta: Eta, clock: FakeClock) -> None:
     eta.submitted(job("a"))
     eta.started(job("a"))
     clock.now += 0.5
     assert eta.finish_in("a") == pytest.approx(1.5)
-    assert eta.room_in() == pytest.approx(1.5)
+    assert eta.next_slot_in() == pytest.approx(1.5)
 
 
-def test_a_job_that_takes_longer_than_estimated_is_nearly_done(eta: Eta, clock: FakeClock) -> None:
+def test_job_over_its_estimate_is_nearly_done(eta: Eta, clock: FakeClock) -> None:
     eta.submitted(job("a"))
     eta.started(job("a"))
     clock.now += 50
     assert eta.finish_in("a") == pytest.approx(0.1)
 
 
-def test_a_job_finishes_after_the_one_before_it(eta: Eta, clock: FakeClock) -> None:
+def test_job_finishes_after_previous_job(eta: Eta, clock: FakeClock) -> None:
     for name in ("a", "b"):
         eta.submitted(job(name))
     eta.started(job("a"))
@@ -62,7 +62,7 @@ def test_a_job_finishes_after_the_one_before_it(eta: Eta, clock: FakeClock) -> N
     assert eta.finish_in("b") == pytest.approx(3.5)
 
 
-def test_concurrent_jobs_share_the_engine(eta: Eta, clock: FakeClock) -> None:
+def test_concurrent_jobs_share_engine(eta: Eta, clock: FakeClock) -> None:
     for name in ("a", "b"):
         eta.submitted(job(name))
         eta.started(job(name))
@@ -70,33 +70,33 @@ def test_concurrent_jobs_share_the_engine(eta: Eta, clock: FakeClock) -> None:
     assert eta.finish_in("a") == eta.finish_in("b") == pytest.approx(3.0)
 
 
-def test_concurrent_jobs_are_measured_by_their_share_of_the_time(clock: FakeClock) -> None:
+def test_concurrent_jobs_are_measured_by_share_of_time(clock: FakeClock) -> None:
     eta = Eta(2, clock)
     run(eta, clock, "a", "b", seconds=2.0)
     assert eta.seconds(REQUEST) == pytest.approx(1.0)
 
 
-def test_a_job_keeps_its_progress_when_another_joins_it(eta: Eta, clock: FakeClock) -> None:
+def test_job_keeps_progress_when_another_starts(eta: Eta, clock: FakeClock) -> None:
     for name in ("a", "b"):
         eta.submitted(job(name))
     eta.started(job("a"))
     clock.now += 1.5
     eta.started(job("b"))
-    # It needs half a second of the engine, of which it has half.
+    # It needs 0.5 s of compute and has half of the engine.
     assert eta.finish_in("a") == pytest.approx(1.0)
     clock.now += 1.0
     eta.generated(job("a"), TIMINGS)
     assert eta.finish_in("b") == pytest.approx(1.5)
 
 
-def test_a_job_starts_at_once_where_a_slot_is_free(eta: Eta) -> None:
+def test_free_slot_starts_job_at_once(eta: Eta) -> None:
     eta.submitted(job("a"))
     eta.started(job("a"))
     assert eta.start_in(0, 0.0) == 0.0
     assert eta.start_in(1, 2.0) > 0.0
 
 
-def test_an_engine_with_one_slot_starts_a_job_when_all_before_it_are_done(clock: FakeClock) -> None:
+def test_single_slot_starts_job_after_all_before(clock: FakeClock) -> None:
     eta = Eta(1, clock)
     run(eta, clock, "seen", seconds=2.0)
     eta.submitted(job("a"))
@@ -106,7 +106,7 @@ def test_an_engine_with_one_slot_starts_a_job_when_all_before_it_are_done(clock:
     assert eta.start_in(3, 6.0) == pytest.approx(7.5)
 
 
-def test_a_generated_job_that_waits_to_be_stored_takes_no_engine_time(eta: Eta, clock: FakeClock) -> None:
+def test_job_waiting_to_be_stored_takes_no_engine_time(eta: Eta, clock: FakeClock) -> None:
     for name in ("a", "b"):
         eta.submitted(job(name))
     eta.started(job("a"))
@@ -116,7 +116,7 @@ def test_a_generated_job_that_waits_to_be_stored_takes_no_engine_time(eta: Eta, 
     assert eta.finish_in("b") == pytest.approx(2.0)
 
 
-def test_a_start_reported_before_the_previous_end_does_not_raise_the_concurrency(clock: FakeClock) -> None:
+def test_early_start_report_does_not_raise_concurrency(clock: FakeClock) -> None:
     eta = Eta(2, clock)
     for name in ("a", "b", "c", "d"):
         eta.submitted(job(name))
@@ -130,17 +130,17 @@ def test_a_start_reported_before_the_previous_end_does_not_raise_the_concurrency
     assert eta.seconds(REQUEST) == pytest.approx(4.0 / 2)
 
 
-def test_the_next_job_leaves_the_queue_when_one_is_stored(eta: Eta, clock: FakeClock) -> None:
+def test_next_job_leaves_queue_when_result_is_stored(eta: Eta, clock: FakeClock) -> None:
     eta.stored(0.25)
     eta.submitted(job("a"))
     eta.started(job("a"))
     clock.now += 1.0
-    assert eta.room_in() == pytest.approx(1.25)
+    assert eta.next_slot_in() == pytest.approx(1.25)
     eta.released("a")
     assert eta.start_in(0, 0.0) == 0.0
 
 
-def test_a_start_that_is_reported_after_the_release_is_ignored(clock: FakeClock) -> None:
+def test_start_reported_after_release_is_ignored(clock: FakeClock) -> None:
     eta = Eta(2, clock)
     run(eta, clock, "seen", seconds=2.0)
     eta.submitted(job("cancelled"))

@@ -1,4 +1,4 @@
-"""Events of a job: in order, once, to its end, resumable after each of them; and the bus that carries them."""
+"""Events of a job: in order, once each, resumable after any of them; and the event bus."""
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
@@ -14,14 +14,15 @@ from allaprima.domain.progress import Preview, PreviewImage, StepDone
 from allaprima.errors import GenerationFailed
 from allaprima.service.app import Service
 from allaprima.service.jobs.events import MAX_FINISHED, MAX_PREVIEW_BYTES, WATCH_GRACE_S, MemoryEventBus
-from fakes import FakeClock, FakeEngine, open_service
-from service.jobs.submitting import LIMIT_S, REQUEST, finish, submit, until
+from tests.fakes import FakeClock, FakeEngine, open_service
+from tests.service.jobs.submitting import LIMIT_S, REQUEST, finish, submit
+from tests.waiting import eventually
 
 TWO = REQUEST.changed(count=2)
 
 
 async def events_of(service: Service, job: Job, after: EventId | None = None, limit: int = 10**6) -> list[Event]:
-    """Read a job's events, to the end or to a number of them, and then disconnect."""
+    """Read a job's events up to the end or to `limit`, then disconnect."""
     found: list[Event] = []
     stream = service.jobs.watch(job, after)
     assert isinstance(stream, AsyncGenerator)
@@ -39,22 +40,22 @@ async def watched(service: Service, owner: ApiKey, engine: FakeEngine) -> tuple[
     job = await submit(service, owner, TWO)
     watching = asyncio.create_task(events_of(service, job))
     await engine.until_held()
-    await until(lambda: engine.wants_previews(job.id))
+    await eventually(lambda: engine.wants_previews(job.id))
     return job, watching
 
 
-def play(engine: FakeEngine, job: Job) -> None:
-    """Let the engine work on a job step by step."""
+def generate_steps(engine: FakeEngine, job: Job) -> None:
+    """Let the engine generate a held job step by step."""
     for step in range(1, job.request.steps + 1):
         engine.step(job.id, step)
     engine.finish(job.id)
 
 
-async def test_a_watcher_receives_the_start_each_step_with_its_preview_and_the_end(
+async def test_watcher_receives_start_steps_previews_and_end(
     service: Service, owner: ApiKey, engine: FakeEngine
 ) -> None:
     job, watching = await watched(service, owner, engine)
-    play(engine, job)
+    generate_steps(engine, job)
     events = [event for event in await watching if event.type != EventType.QUEUED]
     kinds = [event.type for event in events]
     assert kinds == [EventType.RUNNING, *[EventType.STEP, EventType.PREVIEW] * 4, EventType.SUCCEEDED]
@@ -67,29 +68,27 @@ async def test_a_watcher_receives_the_start_each_step_with_its_preview_and_the_e
     assert preview.images[0].is_flagged is False
 
 
-async def test_event_ids_increase_and_the_end_has_the_last_number(
-    service: Service, owner: ApiKey, engine: FakeEngine
-) -> None:
+async def test_event_ids_increase_up_to_end(service: Service, owner: ApiKey, engine: FakeEngine) -> None:
     job, watching = await watched(service, owner, engine)
-    play(engine, job)
+    generate_steps(engine, job)
     ids = [event.id for event in await watching]
     assert ids == sorted(set(ids))
     assert (ids[-1].number, ids[-1].is_last) == (LAST_NUMBER, True)
     assert [EventId.parse(str(event_id)) for event_id in ids] == ids
 
 
-async def test_a_watcher_that_resumes_after_any_event_receives_exactly_the_rest(
+async def test_resumed_watcher_receives_exactly_later_events(
     service: Service, owner: ApiKey, engine: FakeEngine
 ) -> None:
     job, watching = await watched(service, owner, engine)
-    play(engine, job)
+    generate_steps(engine, job)
     events = await watching
     for position, event in enumerate(events):
         assert await events_of(service, job, event.id) == events[position + 1 :]
     assert await events_of(service, job) == events
 
 
-async def test_a_watcher_that_is_disconnected_at_every_event_misses_none(
+async def test_watcher_disconnected_at_every_event_misses_none(
     service: Service, owner: ApiKey, engine: FakeEngine
 ) -> None:
     job, watching = await watched(service, owner, engine)
@@ -108,7 +107,7 @@ async def test_a_watcher_that_is_disconnected_at_every_event_misses_none(
     assert await other == await watching
 
 
-async def test_without_a_watcher_no_preview_is_generated(service: Service, owner: ApiKey) -> None:
+async def test_preview_is_generated_only_for_watcher(service: Service, owner: ApiKey) -> None:
     job = await submit(service, owner, TWO)
     await finish(service, job)
     kinds = [event.type for event in await events_of(service, job)]
@@ -116,12 +115,10 @@ async def test_without_a_watcher_no_preview_is_generated(service: Service, owner
     assert kinds[-1] == EventType.SUCCEEDED
 
 
-async def test_a_withheld_preview_is_sent_without_its_image(
-    service: Service, owner: ApiKey, engine: FakeEngine
-) -> None:
+async def test_withheld_preview_is_sent_without_its_image(service: Service, owner: ApiKey, engine: FakeEngine) -> None:
     engine.flagged = frozenset({0, 1})
     job, watching = await watched(service, owner, engine)
-    play(engine, job)
+    generate_steps(engine, job)
     previews = [event.data for event in await watching if event.type == EventType.PREVIEW]
     assert len(previews) == 4
     for preview in previews:
@@ -140,7 +137,7 @@ async def test_every_end_is_published(service: Service, owner: ApiKey, engine: F
     assert (await watching)[-1].type.value == end
 
 
-async def test_the_end_of_a_job_of_an_earlier_start_is_published_once(tmp_path: Path, clock: FakeClock) -> None:
+async def test_end_of_job_from_earlier_start_is_published_once(tmp_path: Path, clock: FakeClock) -> None:
     async with open_service(tmp_path, FakeEngine(), clock) as service:
         job = await submit(service)
         done = await finish(service, job)
@@ -153,14 +150,14 @@ async def test_the_end_of_a_job_of_an_earlier_start_is_published_once(tmp_path: 
             assert end.id > last.id
 
 
-async def test_a_watcher_resumes_after_a_restart_with_the_new_attempt(tmp_path: Path, clock: FakeClock) -> None:
+async def test_watcher_resumes_after_restart_with_new_attempt(tmp_path: Path, clock: FakeClock) -> None:
     engine = FakeEngine()
     async with open_service(tmp_path, engine, clock) as service:
         owner = (await service.keys.all())[0]
         job, watching = await watched(service, owner, engine)
         engine.step(job.id, 1)
         await asyncio.sleep(0)
-    # The stream ends with the server, without an end of the job.
+    # The stream ends with the server, without a final event.
     seen = await watching
     assert EventType.PREVIEW in {event.type for event in seen}
     assert not any(event.type.is_final for event in seen)
@@ -171,9 +168,7 @@ async def test_a_watcher_resumes_after_a_restart_with_the_new_attempt(tmp_path: 
         assert all(event.id > seen[-1].id for event in rest)
 
 
-async def test_a_watch_that_begins_when_the_store_is_closed_ends(
-    tmp_path: Path, engine: FakeEngine, clock: FakeClock
-) -> None:
+async def test_watch_after_store_is_closed_ends(tmp_path: Path, engine: FakeEngine, clock: FakeClock) -> None:
     engine.hold()
     async with open_service(tmp_path, engine, clock) as service:
         job = await submit(service)
@@ -181,7 +176,7 @@ async def test_a_watch_that_begins_when_the_store_is_closed_ends(
 
 
 @pytest.mark.parametrize("text", ["", "1", "1.", ".1", "1.2.3", "a.b", "-1.2", "1.9999999999999999", "\u0661.2"])
-def test_a_text_that_is_no_event_id_is_not_parsed(text: str) -> None:
+def test_invalid_event_id_is_refused(text: str) -> None:
     assert EventId.parse(text) is None
 
 
@@ -202,42 +197,40 @@ async def kinds_of(events: AsyncIterator[Event]) -> list[EventType]:
         return [event.type async for event in events]
 
 
-async def test_events_after_the_end_are_dropped(bus: MemoryEventBus) -> None:
+async def test_events_after_end_are_dropped(bus: MemoryEventBus) -> None:
     bus.publish("job", EventType.CANCELLED)
     bus.publish("job", EventType.RUNNING, Started(1))
     async with bus.follow("job") as events:
         assert await kinds_of(events) == [EventType.CANCELLED]
 
 
-async def test_a_watcher_of_a_later_start_than_the_server_receives_the_end(bus: MemoryEventBus) -> None:
+async def test_watcher_from_later_start_receives_end(bus: MemoryEventBus) -> None:
     bus.publish("job", EventType.RUNNING, Started(1))
     bus.publish("job", EventType.SUCCEEDED)
     async with bus.follow("job", after=EventId(10**12, 1)) as events:
         assert await kinds_of(events) == [EventType.SUCCEEDED]
 
 
-async def test_only_the_latest_finished_jobs_are_remembered(bus: MemoryEventBus) -> None:
+async def test_finished_job_history_is_bounded_by_count(bus: MemoryEventBus) -> None:
     for number in range(MAX_FINISHED + 5):
         bus.publish(str(number), EventType.SUCCEEDED)
     assert [bus.last(str(number)) is None for number in (0, 4, 5, MAX_FINISHED + 4)] == [True, True, False, False]
 
 
-async def test_the_oldest_finished_jobs_are_dropped_when_their_previews_are_too_large(bus: MemoryEventBus) -> None:
+async def test_finished_job_history_is_bounded_by_preview_bytes(bus: MemoryEventBus) -> None:
     for name in ("old", "middle", "new"):
         bus.publish(name, EventType.PREVIEW, preview_of(MAX_PREVIEW_BYTES // 2))
         bus.publish(name, EventType.SUCCEEDED)
     assert (bus.last("old"), bus.last("middle") is None, bus.last("new") is None) == (None, False, False)
 
 
-async def test_nothing_is_remembered_of_a_job_that_was_followed_before_any_event(bus: MemoryEventBus) -> None:
+async def test_followed_job_without_events_leaves_no_history(bus: MemoryEventBus) -> None:
     async with bus.follow("job"), bus.follow("job", previews=True):
         assert bus.watched == ["job"]
     assert (bus.watched, bus.last("job"), bus.is_watched("job")) == ([], None, False)
 
 
-async def test_a_job_counts_as_watched_for_a_while_after_its_watcher_left(
-    bus: MemoryEventBus, clock: FakeClock
-) -> None:
+async def test_job_counts_as_watched_during_grace_period(bus: MemoryEventBus, clock: FakeClock) -> None:
     bus.publish("job", EventType.RUNNING, Started(1))
     async with bus.follow("job", previews=True):
         assert (bus.is_watched("job"), bus.watched) == (True, ["job"])
@@ -246,14 +239,14 @@ async def test_a_job_counts_as_watched_for_a_while_after_its_watcher_left(
     assert not bus.is_watched("job")
 
 
-async def test_a_follower_without_previews_is_not_a_watcher(bus: MemoryEventBus) -> None:
+async def test_follower_without_previews_is_not_watcher(bus: MemoryEventBus) -> None:
     bus.publish("job", EventType.RUNNING, Started(1))
     async with bus.follow("job"):
         assert (bus.is_watched("job"), bus.watched) == (False, [])
     assert not bus.is_watched("job")
 
 
-async def test_closing_the_watches_ends_watchers_alone(bus: MemoryEventBus) -> None:
+async def test_closing_watches_ends_only_watchers(bus: MemoryEventBus) -> None:
     async with bus.follow("job") as waiting, bus.follow("job", previews=True) as watching:
         wait, watch = asyncio.create_task(kinds_of(waiting)), asyncio.create_task(kinds_of(watching))
         await asyncio.sleep(0)
@@ -264,7 +257,7 @@ async def test_closing_the_watches_ends_watchers_alone(bus: MemoryEventBus) -> N
         assert await wait == [EventType.SUCCEEDED]
 
 
-async def test_closing_the_bus_ends_every_follower(bus: MemoryEventBus) -> None:
+async def test_closing_bus_ends_every_follower(bus: MemoryEventBus) -> None:
     async with bus.follow("job") as waiting, bus.follow("job", previews=True) as watching:
         both = asyncio.gather(kinds_of(waiting), kinds_of(watching))
         await asyncio.sleep(0)
@@ -274,7 +267,7 @@ async def test_closing_the_bus_ends_every_follower(bus: MemoryEventBus) -> None:
         assert await kinds_of(late) == []
 
 
-async def test_a_follower_of_a_job_that_is_dropped_meanwhile_still_receives_its_end(bus: MemoryEventBus) -> None:
+async def test_follower_of_dropped_job_receives_end(bus: MemoryEventBus) -> None:
     async with bus.follow("job") as events:
         bus.publish("job", EventType.SUCCEEDED)
         for number in range(MAX_FINISHED):

@@ -1,4 +1,4 @@
-"""Positions in the queue, and their publication to watchers."""
+"""Positions in the queue and their events."""
 
 import asyncio
 
@@ -6,9 +6,9 @@ from allaprima.domain.accounts import ApiKey
 from allaprima.domain.events import Event, EventType
 from allaprima.domain.jobs import Priority, QueuePosition
 from allaprima.service.app import Service
-from allaprima.service.jobs.throughput import FIRST_GUESS_S
-from fakes import FakeClock, FakeEngine
-from service.jobs.submitting import LEASED, LIMIT_S, finish, submit
+from allaprima.service.jobs.throughput import INITIAL_ESTIMATE_S
+from tests.fakes import FakeClock, FakeEngine
+from tests.service.jobs.submitting import LEASED, LIMIT_S, finish, submit
 
 
 async def test_queued_jobs_have_consecutive_positions_and_times(
@@ -21,16 +21,17 @@ async def test_queued_jobs_have_consecutive_positions_and_times(
     assert [position.queue_position for position in found] == [1, 2, 3]
     for position in found:
         assert position.predicted_start is not None
-        assert position.predicted_finish == position.predicted_start + FIRST_GUESS_S
+        assert position.predicted_finish == position.predicted_start + INITIAL_ESTIMATE_S
     starts = [position.predicted_start - clock.now for position in found if position.predicted_start]
-    # The engine may have progressed a little in the two jobs that it holds.
+    # The estimate of the two leased jobs may have decreased a little.
     assert all(
-        abs(start - FIRST_GUESS_S * count) < FIRST_GUESS_S for start, count in zip(starts, (2, 3, 4), strict=True)
+        abs(start - INITIAL_ESTIMATE_S * count) < INITIAL_ESTIMATE_S
+        for start, count in zip(starts, (2, 3, 4), strict=True)
     )
     engine.release()
 
 
-async def test_a_job_of_low_priority_is_behind_all_others(service: Service, owner: ApiKey, engine: FakeEngine) -> None:
+async def test_low_priority_job_is_behind_others(service: Service, owner: ApiKey, engine: FakeEngine) -> None:
     engine.hold()
     for _ in range(LEASED):
         await submit(service, owner)
@@ -42,7 +43,7 @@ async def test_a_job_of_low_priority_is_behind_all_others(service: Service, owne
     engine.release()
 
 
-async def test_a_running_job_has_its_start_and_a_predicted_finish(
+async def test_running_job_has_start_and_predicted_finish(
     service: Service, owner: ApiKey, engine: FakeEngine, clock: FakeClock
 ) -> None:
     engine.hold()
@@ -51,11 +52,11 @@ async def test_a_running_job_has_its_start_and_a_predicted_finish(
     position = await service.jobs.positions.of(await service.jobs.get(owner.account_id, job.id))
     assert (position.queue_position, position.predicted_start) == (None, clock.now)
     assert position.predicted_finish is not None
-    assert clock.now < position.predicted_finish <= clock.now + FIRST_GUESS_S
+    assert clock.now < position.predicted_finish <= clock.now + INITIAL_ESTIMATE_S
     engine.release()
 
 
-async def test_a_finished_job_has_no_position(service: Service, owner: ApiKey, clock: FakeClock) -> None:
+async def test_finished_job_has_no_position(service: Service, owner: ApiKey, clock: FakeClock) -> None:
     done = await finish(service, await submit(service, owner))
     assert await service.jobs.positions.of(done) == QueuePosition(None, clock.now, None)
 
@@ -78,7 +79,7 @@ async def test_watchers_receive_each_change_of_position(service: Service, owner:
     assert events[-1].type == EventType.SUCCEEDED
 
 
-async def test_an_unchanged_position_is_published_once(service: Service, owner: ApiKey, engine: FakeEngine) -> None:
+async def test_unchanged_position_is_published_once(service: Service, owner: ApiKey, engine: FakeEngine) -> None:
     engine.hold()
     jobs = [await submit(service, owner) for _ in range(LEASED + 1)]
     await engine.until_held(LEASED)

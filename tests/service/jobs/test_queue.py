@@ -1,4 +1,4 @@
-"""The entrance of the queue: its limit, and the times after which refused clients find room."""
+"""The queue limit, and the retry times of refused clients."""
 
 import asyncio
 import heapq
@@ -17,8 +17,8 @@ from allaprima.errors import QueueFull
 from allaprima.service.jobs.eta import Eta
 from allaprima.service.jobs.queue import JobQueue
 from allaprima.service.jobs.signal import MemoryQueueSignal
-from fakes import FakeClock, FakeEngine, open_service
-from service.jobs.submitting import finish, states, submit
+from tests.fakes import FakeClock, FakeEngine, open_service
+from tests.service.jobs.submitting import finish, states, submit
 
 REQUEST = GenerationRequest(prompt="a boat", seed=7, model="allaprima/sketch", width=512, height=512)
 JOB_S = 1.0
@@ -35,7 +35,7 @@ class Server:
         self._waiting: deque[Job] = deque()
         self._held: deque[Job] = deque()
         self._started_at = 0.0
-        #: End of the job that runs.
+        #: End of the running job.
         self.next_end: float | None = None
         self._learn(JOB_S)
 
@@ -69,7 +69,7 @@ class Server:
             self.next_end = self.clock.now + JOB_S * share
 
     def finish_job(self) -> None:
-        """Finish the job that runs, now."""
+        """Finish the running job now."""
         job = self._held.popleft()
         self.eta.generated(job, timings(self.clock.now - self._started_at))
         self.eta.released(job.id)
@@ -94,14 +94,14 @@ def timings(seconds: float) -> Timings:
 
 
 async def refusal(queue: JobQueue) -> float:
-    """Return the seconds after which a refused client is asked to come back."""
+    """Return the `retry_after_s` of a refused client."""
     with pytest.raises(QueueFull) as refused:
         await queue.add(new_job(), None)
     assert refused.value.retry_after_s is not None
     return refused.value.retry_after_s
 
 
-async def test_refused_clients_are_asked_to_come_back_one_job_after_another(clock: FakeClock) -> None:
+async def test_refused_clients_get_successive_retry_times(clock: FakeClock) -> None:
     server = Server(3, clock)
     for _ in range(3):
         await server.queue.add(new_job(), None)
@@ -109,7 +109,7 @@ async def test_refused_clients_are_asked_to_come_back_one_job_after_another(cloc
     assert waits == pytest.approx([JOB_S * number for number in (1, 2, 3, 4, 5)])
 
 
-async def test_a_client_that_comes_back_on_time_and_finds_no_room_is_asked_for_the_next_slot(clock: FakeClock) -> None:
+async def test_retry_on_time_without_room_gets_next_slot(clock: FakeClock) -> None:
     server = Server(3, clock)
     for _ in range(3):
         await server.queue.add(new_job(), None)
@@ -117,11 +117,11 @@ async def test_a_client_that_comes_back_on_time_and_finds_no_room_is_asked_for_t
     # The job takes longer than estimated: the slot is not free yet.
     clock.now += first
     assert await refusal(server.queue) < JOB_S / 2
-    # The client that comes without having been asked is the last of four.
+    # The client without a reservation is the last of four.
     assert await refusal(server.queue) > 3 * JOB_S
 
 
-async def test_a_free_slot_is_taken_by_a_newcomer_although_others_were_refused_before(clock: FakeClock) -> None:
+async def test_free_slot_accepts_new_client_after_refusals(clock: FakeClock) -> None:
     server = Server(3, clock)
     for _ in range(3):
         await server.queue.add(new_job(), None)
@@ -134,9 +134,9 @@ async def test_a_free_slot_is_taken_by_a_newcomer_although_others_were_refused_b
 
 
 async def simulate(server: Server, clients: int, refusals: int) -> list[float]:
-    """Let clients submit again and again, each coming back when it is asked to; return the relative errors.
+    """Let clients submit repeatedly, each retrying when it is due; return the sorted relative errors.
 
-    An error is that of the first wait a client was asked for, against the time until it was accepted.
+    An error compares the first `retry_after_s` of a client with the time until it was accepted.
     """
     clock, errors, numbers = server.clock, list[float](), itertools.count()
     asked: dict[int, tuple[float, float]] = {}
@@ -161,15 +161,13 @@ async def simulate(server: Server, clients: int, refusals: int) -> list[float]:
                 errors.append(abs(asked_s - waited_s) / waited_s)
         at = clock.now + wait_s + latency.uniform(0, 0.04)
         heapq.heappush(arrivals, (at, next(numbers), client))
-    # The first were asked before the speed was known well.
+    # The first refusals came before the throughput was measured well.
     return sorted(errors[clients:])
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
 @pytest.mark.parametrize("clients", [13, 30, 60])
-async def test_clients_that_come_back_when_asked_are_accepted_about_then(
-    clock: FakeClock, clients: int, seed: int
-) -> None:
+async def test_retry_time_predicts_time_of_acceptance(clock: FakeClock, clients: int, seed: int) -> None:
     errors = await simulate(Server(10, clock, random.Random(seed)), clients, refusals=400)
     assert statistics.median(errors) <= 0.2
     assert errors[int(0.9 * len(errors))] <= 0.5
@@ -178,7 +176,7 @@ async def test_clients_that_come_back_when_asked_are_accepted_about_then(
 # Over the store -----------------------------------------------------------------------------------------------------
 
 
-async def test_a_full_queue_refuses_with_the_seconds_until_a_slot_frees(
+async def test_full_queue_refuses_with_seconds_until_free_slot(
     tmp_path: Path, engine: FakeEngine, clock: FakeClock
 ) -> None:
     engine.hold()
@@ -191,12 +189,12 @@ async def test_a_full_queue_refuses_with_the_seconds_until_a_slot_frees(
         await engine.until_held()
         engine.finish(jobs[0].id)
         await finish(service, jobs[0])
-        # Nothing is reserved: the slot is free for a client that was not refused before, and at once.
+        # No slot is reserved, so a new client is accepted at once.
         assert await submit(service)
         engine.release()
 
 
-async def test_the_limit_holds_exactly_for_concurrent_submissions(
+async def test_queue_limit_is_exact_for_concurrent_submissions(
     tmp_path: Path, engine: FakeEngine, clock: FakeClock
 ) -> None:
     engine.hold()

@@ -14,14 +14,14 @@ from allaprima.domain.models import Precision
 from allaprima.errors import OutOfCredits
 from allaprima.service.app import Service
 from allaprima.service.jobs.result_cache import fingerprint
-from fakes import SKETCH, FakeClock, FakeEngine, open_service
-from service.jobs.submitting import REQUEST, finish, rows, submission, submit
+from tests.fakes import SKETCH, FakeClock, FakeEngine, open_service
+from tests.service.jobs.submitting import REQUEST, finish, rows, submission, submit
 
 CREDITS = 8192
 PRICED: dict[str, Any] = {"billing": {"prices": {"allaprima/sketch": {"megapixel": 1.0, "cached_share": 0.5}}}}
 
 
-async def test_an_equal_request_is_answered_from_the_cache_at_once(
+async def test_equal_request_is_answered_from_cache(
     service: Service, owner: ApiKey, engine: FakeEngine, clock: FakeClock, tmp_path: Path
 ) -> None:
     engine.warnings = ("the prompt was cut",)
@@ -42,7 +42,7 @@ async def test_an_equal_request_is_answered_from_the_cache_at_once(
     assert files[0] == files[1]
 
 
-async def test_without_use_cache_an_equal_request_is_generated(
+async def test_equal_request_without_use_cache_is_generated(
     service: Service, owner: ApiKey, engine: FakeEngine
 ) -> None:
     for _ in range(2):
@@ -50,9 +50,7 @@ async def test_without_use_cache_an_equal_request_is_generated(
     assert len(engine.requests) == 2
 
 
-async def test_another_account_is_not_answered_from_the_cache(
-    service: Service, owner: ApiKey, engine: FakeEngine
-) -> None:
+async def test_other_account_is_not_answered_from_cache(service: Service, owner: ApiKey, engine: FakeEngine) -> None:
     await finish(service, await submit(service, owner))
     account = await service.operator.accounts.create("other")
     other, _ = await service.keys.create(KeySpec(), account.id)
@@ -62,7 +60,7 @@ async def test_another_account_is_not_answered_from_the_cache(
 
 
 @pytest.mark.parametrize("kind", ["expired", "removed", "file lost"])
-async def test_a_request_whose_cached_images_are_gone_is_generated(
+async def test_request_with_deleted_cached_images_is_generated(
     service: Service, owner: ApiKey, engine: FakeEngine, clock: FakeClock, tmp_path: Path, kind: str
 ) -> None:
     first = await finish(service, await submit(service, owner))
@@ -84,7 +82,7 @@ async def test_images_that_were_not_stored_are_not_cached(service: Service, owne
     assert len(engine.requests) == 2
 
 
-async def test_a_cached_answer_costs_its_share_once(tmp_path: Path, engine: FakeEngine, clock: FakeClock) -> None:
+async def test_cached_answer_costs_its_share_once(tmp_path: Path, engine: FakeEngine, clock: FakeClock) -> None:
     async with open_service(tmp_path, engine, clock, **PRICED) as service:
         owner = (await service.keys.all())[0]
         await service.operator.accounts.credit(owner.account_id, CREDITS + CREDITS // 2)
@@ -99,7 +97,7 @@ async def test_a_cached_answer_costs_its_share_once(tmp_path: Path, engine: Fake
     assert rows(tmp_path, "SELECT credits FROM usage ORDER BY created_at, job_id") == [(CREDITS,), (CREDITS // 2,)]
 
 
-def test_the_fingerprint_changes_with_everything_that_decides_the_bytes() -> None:
+def test_fingerprint_covers_everything_that_affects_bytes() -> None:
     requests = [
         REQUEST,
         REQUEST.changed(prompt="a cat"),

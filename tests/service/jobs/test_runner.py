@@ -1,4 +1,4 @@
-"""One leased job to its end: generated, stored, and ended once."""
+"""One leased job: generated, stored and ended once."""
 
 import asyncio
 import hashlib
@@ -17,12 +17,12 @@ from allaprima.service.jobs.events import MemoryEventBus
 from allaprima.service.jobs.runner import JobRunner
 from allaprima.service.jobs.signal import MemoryQueueSignal
 from allaprima.service.lifecycle import Lifecycle
-from fakes import FakeClock, FakeEngine
-from service.jobs.submitting import LEASED, REQUEST, finish, rows, submit
-from service.jobs.test_queue import new_job
+from tests.fakes import FakeClock, FakeEngine
+from tests.service.jobs.submitting import LEASED, REQUEST, finish, rows, submit
+from tests.service.jobs.test_queue import new_job
 
 
-async def test_a_job_ends_with_its_images(
+async def test_job_ends_with_its_images(
     service: Service, owner: ApiKey, engine: FakeEngine, clock: FakeClock, tmp_path: Path
 ) -> None:
     request = REQUEST.changed(count=3, image_format=ImageFormat.WEBP)
@@ -54,16 +54,14 @@ async def test_a_job_ends_with_its_images(
         assert (tmp_path / "images" / image.object_name).read_bytes() == expected.data
 
 
-async def test_warnings_of_the_request_come_before_those_of_the_engine(
-    service: Service, owner: ApiKey, engine: FakeEngine
-) -> None:
+async def test_request_warnings_precede_engine_warnings(service: Service, owner: ApiKey, engine: FakeEngine) -> None:
     engine.warnings = ("the prompt was cut",)
     done = await finish(service, await submit(service, owner, warnings=("style has no effect",)))
     assert done.result is not None
     assert done.result.warnings == ("style has no effect", "the prompt was cut")
 
 
-async def test_only_images_that_are_not_withheld_are_charged(
+async def test_withheld_images_are_not_charged(
     service: Service, owner: ApiKey, engine: FakeEngine, tmp_path: Path
 ) -> None:
     engine.flagged = frozenset({0})
@@ -73,7 +71,7 @@ async def test_only_images_that_are_not_withheld_are_charged(
     ]
 
 
-async def test_many_concurrent_jobs_are_each_generated_and_charged_once(
+async def test_concurrent_jobs_are_each_charged_once(
     service: Service, owner: ApiKey, engine: FakeEngine, tmp_path: Path
 ) -> None:
     async def generate(seed: int) -> Job:
@@ -89,7 +87,7 @@ async def test_many_concurrent_jobs_are_each_generated_and_charged_once(
     assert [[image.seed for image in found[job.id].stored] for job in done] == [[seed] for seed in range(60)]
 
 
-async def test_a_failure_of_the_engine_fails_the_job_with_the_reason(
+async def test_engine_failure_fails_job_with_reason(
     service: Service, owner: ApiKey, engine: FakeEngine, clock: FakeClock, tmp_path: Path
 ) -> None:
     engine.failure = GenerationFailed("the colours ran out")
@@ -105,7 +103,7 @@ async def test_a_failure_of_the_engine_fails_the_job_with_the_reason(
     assert rows(tmp_path, "SELECT state, images, credits FROM usage") == [("failed", 0, 0)]
 
 
-async def test_the_job_after_a_failed_one_succeeds(service: Service, owner: ApiKey, engine: FakeEngine) -> None:
+async def test_job_after_failed_job_succeeds(service: Service, owner: ApiKey, engine: FakeEngine) -> None:
     engine.failure = GenerationFailed()
     for _ in range(LEASED + 1):
         assert (await finish(service, await submit(service, owner))).state is JobState.FAILED
@@ -113,7 +111,7 @@ async def test_the_job_after_a_failed_one_succeeds(service: Service, owner: ApiK
     assert (await finish(service, await submit(service, owner))).state is JobState.SUCCEEDED
 
 
-async def test_a_job_that_the_engine_cancels_is_cancelled(
+async def test_job_cancelled_by_engine_is_cancelled(
     service: Service, owner: ApiKey, engine: FakeEngine, tmp_path: Path
 ) -> None:
     engine.hold()
@@ -124,9 +122,7 @@ async def test_a_job_that_the_engine_cancels_is_cancelled(
     assert rows(tmp_path, "SELECT state, images, credits FROM usage") == [("cancelled", 0, 0)]
 
 
-async def test_an_image_that_can_not_be_written_fails_its_job_and_no_other(
-    service: Service, owner: ApiKey, tmp_path: Path
-) -> None:
+async def test_failed_image_write_fails_only_its_job(service: Service, owner: ApiKey, tmp_path: Path) -> None:
     folder = tmp_path / "images"
     folder.rmdir()
     folder.write_bytes(b"a file in place of the folder")
@@ -145,7 +141,7 @@ async def test_an_image_that_can_not_be_written_fails_its_job_and_no_other(
 
 
 class FakeTransitions:
-    """Records the transitions of one job; fails while `is_failing`, or the named ones alone."""
+    """Records the transitions of one job; the ones named in `failing` raise `StoreError`."""
 
     def __init__(self, lifecycle: Lifecycle, *failing: str) -> None:
         self.done: list[str] = []
@@ -172,7 +168,7 @@ class FakeTransitions:
     async def requeue(self, _job: Job) -> None:
         await self._move("requeue")
 
-    def work_again(self) -> None:
+    def recover(self) -> None:
         self._failing = ()
 
 
@@ -211,7 +207,7 @@ class FakeReporter:
         self.ends.append(state)
 
 
-class Bench:
+class Harness:
     """A runner over fakes."""
 
     def __init__(self, clock: FakeClock, *failing: str) -> None:
@@ -236,26 +232,26 @@ class Bench:
 
 
 @pytest.fixture
-def bench(clock: FakeClock) -> Callable[..., Bench]:
-    return lambda *failing: Bench(clock, *failing)
+def harness(clock: FakeClock) -> Callable[..., Harness]:
+    return lambda *failing: Harness(clock, *failing)
 
 
-async def test_a_write_that_fails_is_repeated_until_the_store_works(bench: Callable[..., Bench]) -> None:
-    found = bench("succeed")
+async def test_failed_write_is_repeated_until_store_recovers(harness: Callable[..., Harness]) -> None:
+    found = harness("succeed")
     running = found.run()
     await found.engine.until_held()
     found.engine.finish(found.job.id)
     await found.transitions.tried.wait()
     assert found.transitions.done == []
-    found.transitions.work_again()
+    found.transitions.recover()
     await running
     assert (found.transitions.done, found.reporter.ends) == (["succeed"], [JobState.SUCCEEDED])
 
 
-async def test_a_result_that_can_not_be_stored_while_the_server_stops_is_generated_again(
-    bench: Callable[..., Bench],
+async def test_result_not_stored_at_stop_is_generated_again(
+    harness: Callable[..., Harness],
 ) -> None:
-    found = bench("succeed")
+    found = harness("succeed")
     running = found.run()
     await found.engine.until_held()
     found.lifecycle.drain()
@@ -264,10 +260,10 @@ async def test_a_result_that_can_not_be_stored_while_the_server_stops_is_generat
     assert (found.transitions.done, found.reporter.ends) == (["requeue"], [])
 
 
-async def test_a_job_stays_running_for_the_next_start_when_the_store_fails_while_the_server_stops(
-    bench: Callable[..., Bench],
+async def test_job_stays_running_if_store_fails_at_stop(
+    harness: Callable[..., Harness],
 ) -> None:
-    found = bench("succeed", "fail", "requeue")
+    found = harness("succeed", "fail", "requeue")
     running = found.run()
     await found.engine.until_held()
     found.lifecycle.drain()
@@ -277,10 +273,10 @@ async def test_a_job_stays_running_for_the_next_start_when_the_store_fails_while
     assert (found.transitions.done, found.reporter.ends, found.runner.jobs) == ([], [], [])
 
 
-async def test_an_accepted_job_that_is_cancelled_before_it_runs_never_reaches_the_engine(
-    bench: Callable[..., Bench],
+async def test_job_cancelled_before_start_never_reaches_engine(
+    harness: Callable[..., Harness],
 ) -> None:
-    found = bench()
+    found = harness()
     running = found.run()
     found.runner.cancel(found.job.id)
     await running
@@ -288,10 +284,10 @@ async def test_an_accepted_job_that_is_cancelled_before_it_runs_never_reaches_th
     assert found.reporter.ends == [JobState.CANCELLED]
 
 
-async def test_an_accepted_job_is_queued_again_when_the_server_stops_before_it_runs(
-    bench: Callable[..., Bench],
+async def test_stop_requeues_accepted_job(
+    harness: Callable[..., Harness],
 ) -> None:
-    found = bench()
+    found = harness()
     running = found.run()
     found.lifecycle.drain()
     await running
@@ -299,8 +295,8 @@ async def test_an_accepted_job_is_queued_again_when_the_server_stops_before_it_r
     assert found.releases > 0
 
 
-async def test_a_job_is_known_from_its_acceptance_to_its_end(bench: Callable[..., Bench]) -> None:
-    found = bench()
+async def test_runner_holds_job_from_acceptance_to_end(harness: Callable[..., Harness]) -> None:
+    found = harness()
     running = found.run()
     assert found.runner.jobs == [found.job]
     await found.engine.until_held()

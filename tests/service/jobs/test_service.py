@@ -1,4 +1,4 @@
-"""Jobs of an account: read, awaited to their end, watched, removed."""
+"""Jobs of an account: read, awaited, watched and deleted."""
 
 import asyncio
 from pathlib import Path
@@ -10,24 +10,22 @@ from allaprima.domain.accounts import ApiKey
 from allaprima.domain.jobs import JobFilter, JobState
 from allaprima.errors import Draining, GenerationTimeout, ImageNotFound, JobNotFound, JobUnfinished
 from allaprima.service.app import Service
-from fakes import FakeClock, FakeEngine, open_service
-from service.jobs.submitting import LEASED, LIMIT_S, finish, submit
-from service.jobs.test_queue import new_job
+from tests.fakes import FakeClock, FakeEngine, open_service
+from tests.service.jobs.submitting import LEASED, LIMIT_S, finish, submit
+from tests.service.jobs.test_queue import new_job
 
 
-async def test_waiting_for_a_finished_job_returns_at_once(service: Service, owner: ApiKey) -> None:
+async def test_waiting_for_finished_job_returns_at_once(service: Service, owner: ApiKey) -> None:
     job = await submit(service, owner)
     assert await finish(service, job) == await finish(service, job) == await service.jobs.wait(job, 0)
 
 
-async def test_waiting_for_an_unknown_job_raises_job_not_found(service: Service) -> None:
+async def test_waiting_for_unknown_job_raises_job_not_found(service: Service) -> None:
     with pytest.raises(JobNotFound):
         await service.jobs.wait(new_job(), LIMIT_S)
 
 
-async def test_a_job_goes_on_when_the_wait_for_it_times_out(
-    service: Service, owner: ApiKey, engine: FakeEngine
-) -> None:
+async def test_job_continues_after_wait_timeout(service: Service, owner: ApiKey, engine: FakeEngine) -> None:
     engine.hold()
     job = await submit(service, owner)
     await engine.until_held()
@@ -39,7 +37,7 @@ async def test_a_job_goes_on_when_the_wait_for_it_times_out(
     assert (await finish(service, job)).state is JobState.SUCCEEDED
 
 
-async def test_many_clients_may_wait_for_one_job_and_one_of_them_may_give_up(
+async def test_cancelled_wait_does_not_affect_other_waiting_clients(
     service: Service, owner: ApiKey, engine: FakeEngine
 ) -> None:
     engine.hold()
@@ -55,7 +53,7 @@ async def test_many_clients_may_wait_for_one_job_and_one_of_them_may_give_up(
     assert [end.state for end in ends[1:]] == [JobState.SUCCEEDED] * 2
 
 
-async def test_a_waiting_client_does_not_cause_previews(service: Service, owner: ApiKey, engine: FakeEngine) -> None:
+async def test_waiting_client_causes_no_previews(service: Service, owner: ApiKey, engine: FakeEngine) -> None:
     engine.hold()
     job = await submit(service, owner)
     waiting = asyncio.create_task(finish(service, job))
@@ -65,9 +63,7 @@ async def test_a_waiting_client_does_not_cause_previews(service: Service, owner:
     assert (await waiting).state is JobState.SUCCEEDED
 
 
-async def test_waiting_clients_are_answered_with_draining_when_the_server_stops(
-    tmp_path: Path, engine: FakeEngine, clock: FakeClock
-) -> None:
+async def test_stop_answers_waiting_clients_with_draining(tmp_path: Path, engine: FakeEngine, clock: FakeClock) -> None:
     engine.hold()
     async with open_service(tmp_path, engine, clock) as service:
         jobs = [await submit(service) for _ in range(LEASED + 2)]
@@ -78,9 +74,7 @@ async def test_waiting_clients_are_answered_with_draining_when_the_server_stops(
     assert all(end.retry_after_s > 0 and end.retryable is False for end in ends)
 
 
-async def test_a_client_that_waits_after_the_store_is_closed_is_answered_with_draining(
-    tmp_path: Path, engine: FakeEngine, clock: FakeClock
-) -> None:
+async def test_wait_after_store_is_closed_raises_draining(tmp_path: Path, engine: FakeEngine, clock: FakeClock) -> None:
     engine.hold()
     async with open_service(tmp_path, engine, clock) as service:
         job = await submit(service)
@@ -89,9 +83,7 @@ async def test_a_client_that_waits_after_the_store_is_closed_is_answered_with_dr
     assert (refused.value.retry_after_s or 0) > 0
 
 
-async def test_a_client_whose_job_ends_while_the_server_stops_receives_it(
-    service: Service, owner: ApiKey, engine: FakeEngine
-) -> None:
+async def test_client_receives_job_that_ends_during_stop(service: Service, owner: ApiKey, engine: FakeEngine) -> None:
     engine.hold()
     job = await submit(service, owner)
     waiting = asyncio.create_task(finish(service, job))
@@ -104,23 +96,22 @@ async def test_a_client_whose_job_ends_while_the_server_stops_receives_it(
     assert (await waiting).state is JobState.SUCCEEDED
 
 
-async def test_a_waiting_client_goes_on_waiting_when_the_watches_are_closed(
-    service: Service, owner: ApiKey, engine: FakeEngine
-) -> None:
+async def test_closing_watches_does_not_end_wait(service: Service, owner: ApiKey, engine: FakeEngine) -> None:
     engine.hold()
     job = await submit(service, owner)
     waiting = asyncio.create_task(finish(service, job))
-    watching = asyncio.create_task(anext(aiter(service.jobs.watch(job))))
+    watch = aiter(service.jobs.watch(job))
     await engine.until_held()
-    await watching
+    await anext(watch)
     service.lifecycle.close_watches()
-    await asyncio.sleep(0.01)
+    async for _ in watch:
+        continue
     assert not waiting.done()
     engine.release()
     assert (await asyncio.wait_for(waiting, LIMIT_S)).state is JobState.SUCCEEDED
 
 
-async def test_a_job_of_another_account_is_not_found(service: Service, owner: ApiKey) -> None:
+async def test_job_of_other_account_is_not_found(service: Service, owner: ApiKey) -> None:
     job = await finish(service, await submit(service, owner))
     for call in (service.jobs.get("stranger", job.id), service.jobs.remove("stranger", job.id)):
         with pytest.raises(JobNotFound):
@@ -133,7 +124,7 @@ async def test_jobs_are_listed_newest_first(service: Service, owner: ApiKey) -> 
     assert await service.jobs.page(owner.account_id, JobFilter(), 2) == [jobs[2], jobs[1]]
 
 
-async def test_a_removed_job_is_gone_with_its_images(service: Service, owner: ApiKey, tmp_path: Path) -> None:
+async def test_deleting_job_deletes_its_images(service: Service, owner: ApiKey, tmp_path: Path) -> None:
     job = await finish(service, await submit(service, owner))
     [image] = (await service.images.of(job)).stored
     await service.jobs.remove(owner.account_id, job.id)
@@ -144,7 +135,7 @@ async def test_a_removed_job_is_gone_with_its_images(service: Service, owner: Ap
     assert list((tmp_path / "images").iterdir()) == []
 
 
-async def test_an_unfinished_job_is_not_removed(service: Service, owner: ApiKey, engine: FakeEngine) -> None:
+async def test_deleting_unfinished_job_is_refused(service: Service, owner: ApiKey, engine: FakeEngine) -> None:
     engine.hold()
     job = await submit(service, owner)
     with pytest.raises(JobUnfinished):

@@ -3,10 +3,10 @@
 import asyncio
 
 from allaprima.service.jobs.signal import MemoryQueueSignal
-from service.jobs.submitting import LIMIT_S
+from tests.service.jobs.submitting import LIMIT_S
 
 
-async def test_a_notification_before_the_wait_is_not_lost() -> None:
+async def test_notification_before_wait_is_not_lost() -> None:
     signal = MemoryQueueSignal()
     signal.notify()
     await asyncio.wait_for(signal.wait(), LIMIT_S)
@@ -24,5 +24,5 @@ async def test_several_notifications_end_one_wait() -> None:
     await asyncio.wait_for(waiting, LIMIT_S)
 
 
-async def test_a_wait_ends_after_its_timeout() -> None:
+async def test_wait_ends_after_its_timeout() -> None:
     await asyncio.wait_for(MemoryQueueSignal().wait(0.001), LIMIT_S)

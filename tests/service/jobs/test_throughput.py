@@ -1,19 +1,19 @@
-"""Compute seconds of a request, estimated from those of earlier ones."""
+"""Compute seconds of a request, estimated from earlier jobs."""
 
 import pytest
 
 from allaprima.domain.generation import GenerationRequest, Timings
-from allaprima.service.jobs.throughput import FIRST_GUESS_S, Throughput
+from allaprima.service.jobs.throughput import INITIAL_ESTIMATE_S, Throughput
 
 REQUEST = GenerationRequest(prompt="a boat", seed=7, model="allaprima/sketch", width=512, height=512, steps=4)
 TIMINGS = Timings(text=0.1, steps=(0.5,) * 4, decode=0.2, safety=0.05, encode=0.05)
 
 
-def test_the_first_estimate_is_a_constant() -> None:
-    assert Throughput().seconds(REQUEST) == FIRST_GUESS_S
+def test_first_estimate_is_constant() -> None:
+    assert Throughput().seconds(REQUEST) == INITIAL_ESTIMATE_S
 
 
-def test_a_request_is_estimated_at_the_time_of_an_equal_one() -> None:
+def test_estimate_is_time_of_equal_request() -> None:
     throughput = Throughput()
     for _ in range(5):
         throughput.observe(REQUEST, TIMINGS, whole_s=2.5)
@@ -34,7 +34,7 @@ def test_estimates_scale_with_steps_images_and_pixels(change: dict[str, int], se
     assert throughput.seconds(REQUEST.changed(**change)) == pytest.approx(seconds)
 
 
-def test_a_size_is_estimated_from_the_nearest_measured_size() -> None:
+def test_size_is_estimated_from_nearest_measured_size() -> None:
     throughput = Throughput()
     throughput.observe(REQUEST, TIMINGS, whole_s=2.4)
     throughput.observe(
@@ -44,7 +44,7 @@ def test_a_size_is_estimated_from_the_nearest_measured_size() -> None:
     assert throughput.seconds(REQUEST) == pytest.approx(2.4)
 
 
-def test_estimates_follow_a_change_of_speed() -> None:
+def test_estimates_follow_change_of_speed() -> None:
     throughput = Throughput()
     for _ in range(20):
         throughput.observe(REQUEST, TIMINGS, whole_s=2.5)
@@ -54,7 +54,7 @@ def test_estimates_follow_a_change_of_speed() -> None:
     assert throughput.seconds(REQUEST) == pytest.approx(5.0, rel=0.05)
 
 
-def test_each_model_is_measured_by_itself() -> None:
+def test_each_model_is_measured_separately() -> None:
     throughput = Throughput()
     throughput.observe(REQUEST, TIMINGS, whole_s=2.5)
-    assert throughput.seconds(REQUEST.changed(model="flux/schnell")) == FIRST_GUESS_S
+    assert throughput.seconds(REQUEST.changed(model="flux/schnell")) == INITIAL_ESTIMATE_S

@@ -1,4 +1,4 @@
-"""A generated job is one trace, from acceptance to storing, inside the trace of its client; it holds no prompt."""
+"""Traces: one for each job, from admission to storage, inside the client's trace and without the prompt."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -17,7 +17,7 @@ BODY: dict[str, Any] = {"model": "flux/schnell", "prompt": "a rhinoceros", "size
 
 @pytest.fixture
 def spans(monkeypatch: pytest.MonkeyPatch) -> Iterator[InMemorySpanExporter]:
-    """What is exported; the provider of the process can be set only once, and is left alone."""
+    """The exported spans. The tracer is replaced, because the provider of a process can be set only once."""
     exporter = InMemorySpanExporter()
     provider = TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(exporter))
@@ -30,7 +30,7 @@ def named(exporter: InMemorySpanExporter) -> dict[str, ReadableSpan]:
     return {span.name: span for span in exporter.get_finished_spans()}
 
 
-async def test_a_job_is_one_trace_with_its_phases(client: httpx2.AsyncClient, spans: InMemorySpanExporter) -> None:
+async def test_job_is_one_trace_with_its_phases(client: httpx2.AsyncClient, spans: InMemorySpanExporter) -> None:
     answer = await client.post("/v1/images/generations", json=BODY)
     found = named(spans)
     assert set(found) == {"queue", "text", "step 1", "step 2", "decode", "safety", "encode", "store", "job"}
@@ -44,9 +44,7 @@ async def test_a_job_is_one_trace_with_its_phases(client: httpx2.AsyncClient, sp
     assert "rhinoceros" not in str([span.to_json() for span in spans.get_finished_spans()])
 
 
-async def test_the_trace_is_part_of_the_trace_of_the_client(
-    client: httpx2.AsyncClient, spans: InMemorySpanExporter
-) -> None:
+async def test_job_joins_trace_of_client(client: httpx2.AsyncClient, spans: InMemorySpanExporter) -> None:
     trace_id, span_id = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
     await client.post("/v1/images/generations", json=BODY, headers={"traceparent": f"00-{trace_id}-{span_id}-01"})
     whole = named(spans)["job"]
@@ -56,7 +54,7 @@ async def test_the_trace_is_part_of_the_trace_of_the_client(
 
 
 @pytest.mark.parametrize("header", ["", "nonsense", "00-0-0-00", "\u00e9", "x" * 5000])
-async def test_an_invalid_traceparent_is_ignored(
+async def test_invalid_traceparent_is_ignored(
     client: httpx2.AsyncClient, spans: InMemorySpanExporter, header: str
 ) -> None:
     answer = await client.post("/v1/images/generations", json=BODY, headers=[("traceparent", header.encode("utf-8"))])
@@ -64,5 +62,5 @@ async def test_an_invalid_traceparent_is_ignored(
     assert named(spans)["job"].parent is None
 
 
-async def test_without_an_exporter_nothing_is_written(service: Service, client: httpx2.AsyncClient) -> None:
+async def test_generation_needs_no_trace_exporter(service: Service, client: httpx2.AsyncClient) -> None:
     assert (await client.post("/v1/images/generations", json=BODY)).status_code == 200

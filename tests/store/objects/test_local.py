@@ -40,7 +40,7 @@ async def test_unreadable_file_raises_store_error(local: LocalObjectStore, folde
 async def test_undeletable_file_raises_store_error(local: LocalObjectStore, folder: Path) -> None:
     (folder / "a.png").mkdir()
     (folder / "a.png" / "in the way").touch()
-    with pytest.raises(StoreError, match="can't remove"):
+    with pytest.raises(StoreError, match="could not be removed"):
         await local.delete("a.png")
 
 

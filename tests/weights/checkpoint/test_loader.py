@@ -19,7 +19,7 @@ from allaprima.weights.checkpoint.loader import CheckpointFiles, open_checkpoint
 from allaprima.weights.networks import Model
 from allaprima.weights.open import open_model
 from allaprima.weights.packed_cache import PackedWeightCache
-from weights.published import (
+from tests.weights.published import (
     CONFIG,
     LOSSLESS,
     Published,
@@ -214,7 +214,7 @@ def test_missing_shard_is_refused_by_name(tmp_path: Path, published: Published) 
     shard = sorted((tmp_path / "transformer").glob("*.safetensors"))[1]
     assert len(list(shard.parent.glob("*.safetensors"))) > 2
     shard.unlink()
-    with pytest.raises(WeightsMissing, match=f"names the file {shard.name}, which is not there"):
+    with pytest.raises(WeightsMissing, match=f"names the file {shard.name}, which does not exist"):
         opened(tmp_path, published)
 
 
@@ -248,9 +248,9 @@ def test_mutated_files_are_refused_without_large_allocation(tmp_path: Path, publ
     write_bfl(rest, published)
     (rest / "flux1-schnell.safetensors").rename(tmp_path / "valid.safetensors")
     write_gguf(tmp_path / "valid.gguf", published.tensors("transformer"))
-    command = [sys.executable, "-m", "weights.mutants", str(tmp_path), str(published.tokenizers)]
+    command = [sys.executable, "-m", "tests.weights.mutants", str(tmp_path), str(published.tokenizers)]
     done = subprocess.run(
-        command, cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=600, check=True
+        command, cwd=Path(__file__).parents[3], capture_output=True, text=True, timeout=600, check=True
     )
     report = json.loads(done.stdout)
     valid, mutants = report["outcomes"][:2], report["outcomes"][2:]
@@ -275,7 +275,7 @@ def test_components_of_different_models_are_refused(tmp_path: Path, published: P
     save_file(
         {name: tensor.bfloat16() for name, tensor in wider.clip.state_dict().items()}, tmp_path / "clip_l.safetensors"
     )
-    with pytest.raises(WeightsCorrupt, match=r"reads CLIP's vector of 64 values, and is given 128"):
+    with pytest.raises(WeightsCorrupt, match=r"expects CLIP's vector of 64 values, not 128"):
         opened(tmp_path, published)
 
 
@@ -285,7 +285,7 @@ def test_per_row_scale_is_refused(tmp_path: Path, published: Published) -> None:
 
     write_bfl(tmp_path, published)
     changed(tmp_path, "flux1-schnell.safetensors", lambda tensors: tensors.update(change(tensors)))
-    with pytest.raises(WeightsCorrupt, match=r"img_in.scale_weight is not one factor but \(64,\)"):
+    with pytest.raises(WeightsCorrupt, match=r"img_in.scale_weight must have one value, not the shape \(64,\)"):
         load(tmp_path, published)
 
 
@@ -294,7 +294,9 @@ def test_integer_weights_are_refused(tmp_path: Path, published: Published) -> No
     changed(
         tmp_path, "flux1-schnell.safetensors", lambda t: t.update({"img_in.bias": torch.ones(64, dtype=torch.int8)})
     )
-    with pytest.raises(WeightsCorrupt, match=r"the tensor img_in.bias is stored in torch.int8, which holds no weights"):
+    with pytest.raises(
+        WeightsCorrupt, match=r"the tensor img_in.bias has the dtype torch.int8; weights are floating-point"
+    ):
         load(tmp_path, published)
 
 

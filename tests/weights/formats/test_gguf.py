@@ -10,7 +10,7 @@ import torch
 
 from allaprima.errors import WeightsCorrupt
 from allaprima.weights.formats.container import open_container
-from weights.published import write_gguf
+from tests.weights.published import write_gguf
 
 
 @pytest.mark.parametrize("kind", ["Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "F16", "F32"])

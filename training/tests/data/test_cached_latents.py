@@ -20,7 +20,7 @@ def autoencoder():
 
 
 class NoRenderer(SceneRenderer):
-    """Fails if it has to render."""
+    """A renderer that fails when it is called."""
 
     def render_chunks(self, seeds: range, width: int, height: int) -> Iterator[Tensor]:
         raise AssertionError("a cached scene was rendered again")

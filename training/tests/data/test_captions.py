@@ -77,7 +77,7 @@ def test_captions_state_count_colour_size_and_accessory():
 def test_captions_state_relations(phrase, relation, is_first):
     count = 0
     for scene, text in captioned():
-        # "in front of a red wall" is a background.
+        # "in front of a red wall" describes a background, not a relation.
         if scene.relation != relation or "wall" in text:
             continue
         before, found, after = text.partition(f" {phrase} ")

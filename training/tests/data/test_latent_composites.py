@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from local_encoder import LocalAutoencoder
 
 from allaprima.domain.models import Precision
 from allaprima.flux import SKETCH
@@ -26,6 +25,7 @@ from training.data.scenes import (
     draw_pixels,
     place_objects,
 )
+from training.tests.data.local_encoder import LocalAutoencoder
 
 CHANNELS = SKETCH.transformer.in_channels
 

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 
 import pytest
 import torch
-from local_encoder import LocalAutoencoder
 from torch import Tensor
 
 from allaprima.flux import SKETCH
@@ -25,6 +24,7 @@ from training.data.latents import fingerprint
 from training.data.layout import BIG, SMALL, USUAL
 from training.data.rendering import to_signed
 from training.data.scenes import SIZES
+from training.tests.data.local_encoder import LocalAutoencoder
 
 CHANNELS = SKETCH.transformer.in_channels
 
@@ -81,7 +81,7 @@ def test_extracted_background_shows_no_objects(extractor, autoencoder, rows, col
 
 
 class FakeExtractor(SpriteExtractor):
-    """Returns values that identify what was extracted, and counts the calls."""
+    """An extractor that counts its calls and returns values that identify their arguments."""
 
     calls = 0
 

@@ -11,7 +11,7 @@ PICKS = list(itertools.product((0, 1, 2), repeat=3))
 
 
 def boxes(grid, count, relation=None, size=None, share=(1, 1, 1)):
-    """Return squares for a choice per axis: 0 the first, 1 the middle one, 2 the last."""
+    """Return the squares of a layout. The choice on an axis is 0 (first), 1 (middle) or 2 (last position)."""
 
     def pick(axis, choices):
         return (choices - 1) * share[axis] // 2

@@ -124,7 +124,7 @@ def test_scene_drawing_is_deterministic_and_in_range(art, size):
         assert image.shape == (size[1], size[0], 3)
         assert image.dtype == np.float32
         assert image.min() >= 0
-        # Rounding may exceed 1.
+        # Rounding can give values above 1.
         assert image.max() <= 1 + 1e-6
         assert np.array_equal(image, draw(compose(seed, *size), art))
 

@@ -96,7 +96,7 @@ def test_colour_is_right_if_all_objects_have_it():
     assert not is_right(blue, detections(at("balloon")))
     assert not is_right(blue, detections(at("balloon", variant="red")))
     assert is_right(prompt(Subject("balloon")), detections(at("balloon", variant="red")))
-    # A balloon is usually red.
+    # The usual colour of a balloon is red.
     assert is_right(prompt(Subject("balloon", 1, "red")), detections(at("balloon")))
 
 

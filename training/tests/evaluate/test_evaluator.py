@@ -27,7 +27,7 @@ def test_labels_match_objects_of_scenes(art):
         (scene, OBJECTS[obj].icon, (None, *COLOUR_VARIANTS)[variant], row, column)
         for scene, obj, variant, row, column in labelled.centres.tolist()
     ]
-    # The maps have a row and a column for every cell of a square canvas.
+    # The maps have as many rows and columns as a square canvas has cells per side.
     assert labels == [
         (
             number,

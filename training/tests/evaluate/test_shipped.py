@@ -13,7 +13,8 @@ from training.evaluate.score import IMAGE_PX, autoencoder_psnr
 
 #: Every twelfth prompt is used, with one seed.
 EVERY = 12
-#: Least share of right images: that of the whole benchmark (docs/sketch.md) less the deviation of 8 prompts.
+#: Least share of right images: the share in the whole benchmark (docs/explanation/sketch.md) minus the deviation of
+#: 8 prompts.
 LEAST = dict.fromkeys(ALL_CATEGORIES, 0.8)
 
 

@@ -8,7 +8,7 @@ import torch
 
 from allaprima.flux import SKETCH, Autoencoder
 from training.evaluate.psnr import score_psnr
-from training.fit.autoencoder import decoder_loss, fit_decoder, fold_spread, image_loss
+from training.fit.autoencoder import decoder_loss, fit_decoder, fold_deviations, image_loss
 
 
 def test_image_loss_of_constant_error_is_its_magnitude():
@@ -80,7 +80,7 @@ def test_folding_gives_unit_variance_and_same_images():
     signed = pixels / 127.5 - 1
     before = model.decode(model.encode(signed))
 
-    fold_spread(model, pixels)
+    fold_deviations(model, pixels)
 
     z = model.encode(signed)
     assert torch.allclose(z.std(dim=(0, 2, 3)), torch.ones(z.shape[1]), atol=1e-3)

@@ -115,7 +115,7 @@ def test_resumed_fit_equals_uninterrupted_fit(clock, start, tmp_path):
     first = start(minutes=2.0)
     for step in first.steps():
         descend(first)
-        # A pause after which a checkpoint is due.
+        # After this pause a checkpoint is due.
         clock.now_s += CHECKPOINT_S + 1 if step == 4 else LONGEST_STEP_S
         if step == 6:
             break

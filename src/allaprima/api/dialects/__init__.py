@@ -1,11 +1,11 @@
-"""Wire formats, one module or package each, and the table of them."""
+"""The wire formats (dialects) of the API, one package each, and their table."""
 
 from allaprima.api.dialects.aiml.dialect import AimlDialect
 from allaprima.api.dialects.base import Dialect
 
 AIML = AimlDialect()
 
-#: By name; the first is the default.
+#: The dialects by name.
 DIALECTS: dict[str, Dialect] = {AIML.name: AIML}
 
 __all__ = ["AIML", "DIALECTS", "Dialect"]

@@ -1,4 +1,4 @@
-"""What a wire format must do: read a request body, and write results, jobs, events, errors and webhooks."""
+"""The interface of a wire format (dialect): it reads request bodies and writes response bodies and webhooks."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -15,68 +15,68 @@ from allaprima.service.models import Models
 
 @dataclass(frozen=True, slots=True)
 class ParsedBody:
-    """What a request body asks."""
+    """A parsed request body."""
 
     request: GenerationRequest
     options: JobOptions
     dry_run: bool
-    #: Members without effect, as the client named them.
+    #: Ignored members, as the client named them.
     ignored: tuple[str, ...]
-    #: The client's names of fields of `GenerationRequest` and `JobOptions`.
+    #: The client's name of each field of `GenerationRequest` and `JobOptions`.
     names: dict[str, str]
 
 
 @dataclass(frozen=True, slots=True)
 class JobView:
-    """A job with everything that an answer shows of it."""
+    """A job with the data that a response shows."""
 
     job: Job
     images: JobImages
-    #: Absolute URL of a stored image.
+    #: Returns the absolute URL of a stored image.
     link: Callable[[StoredImage], str]
     #: None in lists.
     position: QueuePosition | None = None
-    #: As the client sent it; a job with `store=false` does not keep it.
+    #: The prompt that the client sent, because a job with `store=false` does not store it; None: the job's own prompt.
     prompt: str | None = None
-    #: Whether images are given as links, whatever the request asked.
+    #: Whether the job is part of a list, in which images are links in any case.
     is_listed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class ErrorReport:
-    """An error as an answer shows it."""
+    """The data of an error response."""
 
     status: int
     code: str
     message: str
-    #: The exchange's id.
+    #: Id of the HTTP exchange.
     request_id: str
     path: str
     problems: tuple[FieldProblem, ...] = ()
     job_id: str | None = None
-    #: Unix seconds.
+    #: Time of the response in unix seconds.
     at: float = field(default=0.0)
 
 
 class Dialect(WebhookFormat, Protocol):
-    """One wire format. It knows no HTTP beyond bodies: statuses and headers are the same in all dialects."""
+    """One wire format. It defines bodies only; statuses and headers are the same in all dialects."""
 
     name: str
 
     def parse(self, body: dict[str, Any], models: Models) -> ParsedBody:
-        """Return what a body asks. Raises `InvalidRequest` with every problem in it, under the client's names."""
+        """Return the parsed body. Raises `InvalidRequest`, which lists every problem under the client's names."""
 
     def result(self, view: JobView) -> dict[str, Any]:
-        """Return the body that delivers a succeeded job."""
+        """Return the response body with the images of a succeeded job."""
 
     def job(self, view: JobView) -> dict[str, Any]:
-        """Return a job in any state."""
+        """Return the response body of a job in any state."""
 
     def estimate(self, estimate: Estimate) -> dict[str, Any]:
-        """Return the answer to a dry run."""
+        """Return the response body of a dry run."""
 
     def event(self, event: Event) -> dict[str, Any]:
-        """Return the data of an event that is not an end."""
+        """Return the data of an event that does not end the job."""
 
     def error(self, report: ErrorReport) -> dict[str, Any]:
-        """Return the body of an error."""
+        """Return the response body of an error."""

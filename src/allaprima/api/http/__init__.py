@@ -1,1 +1,1 @@
-"""HTTP tools that know no use case."""
+"""HTTP code that is independent of the use cases."""

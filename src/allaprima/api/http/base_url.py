@@ -1,4 +1,4 @@
-"""The base URL of links in an answer: the public URL, else the host that the client named."""
+"""The base URL of links in a response: the configured public URL, else the host that the client named."""
 
 import ipaddress
 
@@ -11,7 +11,7 @@ from allaprima.settings import ServerSettings
 def base_url(request: Request, settings: ServerSettings) -> str:
     """Return the base URL, without a slash at the end.
 
-    X-Forwarded headers are used only if a trusted proxy sent them. Raises `InvalidRequest` for a host that is not
+    X-Forwarded headers count only if a trusted proxy sent them. Raises `InvalidRequest` for a host that is not
     allowed.
     """
     if settings.public_url:
@@ -24,7 +24,7 @@ def base_url(request: Request, settings: ServerSettings) -> str:
     is_valid = bool(host) and not set(host) & set("/\\@?# <>\"'") and scheme in ("http", "https")
     allowed = {allowed.lower() for allowed in settings.allowed_hosts}
     if not is_valid or not ("*" in allowed or name.lower() in allowed):
-        raise InvalidRequest(FieldProblem("Host", f"{host!a} is not a host name that this server answers to"))
+        raise InvalidRequest(FieldProblem("Host", f"{host!a} is not an allowed host name"))
     return f"{scheme}://{host}"
 
 

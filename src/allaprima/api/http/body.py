@@ -1,7 +1,6 @@
-"""A request body to a JSON object, refusing what JSON readers usually accept: duplicate keys, NaN, deep nesting.
+"""Reads request bodies as JSON objects. Duplicate members, NaN and deep nesting are refused, unlike in most parsers.
 
-Routes read their bodies themselves, so that authentication comes before reading: a caller without a key can't make the
-server read or parse anything.
+Routes read the body after authentication, so that a caller without a key can't make the server read or parse anything.
 """
 
 import asyncio
@@ -16,31 +15,31 @@ from allaprima.domain.fields import json_type, problems_in
 from allaprima.errors import FieldProblem, InvalidRequest
 from allaprima.settings import ServerSettings
 
-#: The field of a problem with the body as a whole.
+#: Name of the field in problems that concern the whole body.
 BODY = "body"
 
 M = TypeVar("M", bound=BaseModel)
 
 
 async def read_object(request: Request, settings: ServerSettings, *, is_optional: bool = False) -> dict[str, Any]:
-    """Return the body as a JSON object; is_optional: an empty one, where there is no body.
+    """Return the body as a JSON object. is_optional: a missing body is an empty object.
 
-    Raises `InvalidRequest` for a body that is not one, and the framework's 408, 413 and 415 for one that takes too
-    long, is too large, or is of another media type.
+    Raises `InvalidRequest` for a body that is not a JSON object, and `HTTPException` with 408 for a body that takes too
+    long, 413 for one that is too large and 415 for another media type.
     """
     media_type = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
     if media_type != "application/json":
-        raise HTTPException(415, "send the body as application/json")
+        raise HTTPException(415, "the body must be application/json")
     try:
         async with asyncio.timeout(settings.receive_s):
             body = await _read(request, settings.max_body_bytes)
     except TimeoutError as exc:
-        raise HTTPException(408, f"the body did not arrive within {settings.receive_s:g} s") from exc
+        raise HTTPException(408, f"the body was not received within {settings.receive_s:g} s") from exc
     return {} if is_optional and not body else parse_object(body)
 
 
 async def read_model(request: Request, settings: ServerSettings, model: type[M]) -> M:
-    """Return the body as a model; it may be left out. Raises what `read_object` does, and `InvalidRequest`."""
+    """Return the body as a model; a missing body is an empty object. Raises `InvalidRequest`, and see `read_object`."""
     try:
         return model.model_validate(await read_object(request, settings, is_optional=True))
     except ValidationError as exc:
@@ -61,7 +60,7 @@ async def _read(request: Request, max_bytes: int) -> bytes:
 
 
 def parse_object(body: bytes) -> dict[str, Any]:
-    """Return a JSON object. Raises `InvalidRequest` naming what is wrong with the text."""
+    """Return a JSON object. Raises `InvalidRequest`, which describes the error in the text."""
     if not body.strip():
         raise _invalid("must be a JSON object; it is empty")
     try:
@@ -89,7 +88,9 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         values[name] = value
     for name in values:
         if any("\ud800" <= character <= "\udfff" for character in name):
-            raise InvalidRequest(FieldProblem(name[:60], "must have a name of valid Unicode; it has a lone surrogate"))
+            raise InvalidRequest(
+                FieldProblem(name[:60], "must have a name in valid Unicode; it contains a lone surrogate")
+            )
     return values
 
 

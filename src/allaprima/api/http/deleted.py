@@ -1,10 +1,10 @@
-"""The answer to a removal."""
+"""The response to a deletion."""
 
 from pydantic import BaseModel
 
 
 class Deleted(BaseModel):
-    """A resource that was removed."""
+    """A deleted resource."""
 
     id: str
     object: str

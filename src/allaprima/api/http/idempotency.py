@@ -1,7 +1,7 @@
-"""`Idempotency-Key`: of equal requests with one key, one takes effect and the others are answered like it.
+"""`Idempotency-Key`: a request takes effect once; repetitions with the same key receive the same result.
 
-Source: draft-ietf-httpapi-idempotency-key-header-07 (409 in flight, 422 for another request), with Stripe's limits (255
-characters, 24 hours, nothing recorded when validation failed). Keys belong to an account.
+Source: draft-ietf-httpapi-idempotency-key-header-07 (409 for a request in progress, 422 for a different request), with
+Stripe's limits (255 characters, 24 hours, no record of a request that failed validation). Keys belong to an account.
 """
 
 import hashlib
@@ -17,14 +17,14 @@ MAX_LENGTH = 255
 
 ClaimHeader = Annotated[
     str | None,
-    Header(alias=NAME, description="The same key with the same request gives the same answer for 24 hours."),
+    Header(alias=NAME, description="For 24 hours, a repeated request with the same key returns the same result."),
 ]
 
 
 def claim_of(key: str | None, kind: str, digest: str) -> IdempotencyClaim | None:
-    """Return the claim of a request, if it makes one. Raises `InvalidRequest` for an invalid key.
+    """Return the idempotency claim of a request, or None without a key. Raises `InvalidRequest` for an invalid key.
 
-    kind: what the route creates; all paths of one kind are the same. digest: the body as one text.
+    kind: the kind of resource that the route creates, the same for all its paths. digest: the body as one text.
     """
     if key is None:
         return None

@@ -1,4 +1,4 @@
-"""The OpenAPI document: bodies that routes read themselves, and corrections of what the framework writes."""
+"""Completes the OpenAPI document: adds the bodies that routes parse themselves, and removes wrong responses."""
 
 from typing import Any
 
@@ -11,12 +11,12 @@ _FRAMEWORKS_OWN = ("HTTPValidationError", "ValidationError")
 
 
 def request_body() -> dict[str, Any]:
-    """Return how the document shows the body of a generation request."""
+    """Return the body of a generation request for the OpenAPI document."""
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": body_schema()}}}}
 
 
 def body_of(model: type[BaseModel], *, is_required: bool) -> dict[str, Any]:
-    """Return how the document shows a body that a route reads itself, without references."""
+    """Return a body that a route parses itself for the OpenAPI document, with references resolved."""
     schema = model.model_json_schema()
     definitions = schema.pop("$defs", {})
     content = {"application/json": {"schema": _inlined(schema, definitions)}}
@@ -34,7 +34,7 @@ def _inlined(schema: Any, definitions: dict[str, Any]) -> Any:
 
 
 def correct_document(app: FastAPI, models: list[str]) -> None:
-    """Remove the 422 that the framework documents for every parameter, which is never answered, and name the models."""
+    """Remove the 422 that FastAPI documents but the server never sends, and list the models. models: their names."""
     generate = app.openapi
 
     def openapi() -> dict[str, Any]:
@@ -42,7 +42,7 @@ def correct_document(app: FastAPI, models: list[str]) -> None:
             _correct(generate(), models)
         return generate()
 
-    # The framework's documented way.
+    # FastAPI documents this assignment as the way to change the document.
     app.openapi = openapi  # type: ignore[method-assign]
 
 

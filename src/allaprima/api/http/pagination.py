@@ -1,4 +1,4 @@
-"""Cursors of lists whose ids sort by time: opaque to clients, and refused in any form that the server did not issue."""
+"""Cursors of lists whose ids sort by time. They are opaque to clients, and altered cursors are refused."""
 
 import base64
 import re
@@ -8,16 +8,17 @@ from pydantic import AfterValidator, WithJsonSchema
 
 from allaprima.domain.fields import refusal
 
+#: A UUIDv7, whose text sorts by time.
 _ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 
 
 def write_cursor(last_id: str) -> str:
-    """Return the cursor of the page that follows an id."""
+    """Return the cursor of the page after an id."""
     return base64.urlsafe_b64encode(last_id.encode()).decode().rstrip("=")
 
 
 def read_cursor(text: str) -> str | None:
-    """Return the id of a cursor, or None for a text that is not a cursor of this server."""
+    """Return the id in a cursor. Returns None for a text that `write_cursor` did not return."""
     try:
         last_id = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)).decode()
     except ValueError:
@@ -32,5 +33,5 @@ def _id_of(text: Any) -> str:
     return last_id
 
 
-#: A query parameter: `next_cursor` of the previous page, read as the id that the page follows.
+#: A query parameter: the `next_cursor` of the previous page, read as the last id of that page.
 Cursor = Annotated[str, AfterValidator(_id_of), WithJsonSchema({"type": "string"})]

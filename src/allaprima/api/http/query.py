@@ -1,8 +1,8 @@
-"""Query parameters as pydantic models: strict about names, forms and repetition.
+"""Query parameters as pydantic models with strict validation of names, values and repetition.
 
-A route declares `Annotated[Model, query_of(Model)]`. FastAPI validates and documents the model. This module adds what
-FastAPI leaves open: a parameter that is given twice is refused (FastAPI would use the last value), and all problems are
-reported together, each under the parameter's name.
+A route declares `Annotated[Model, query_of(Model)]`. FastAPI validates and documents the model. In addition, this
+module refuses a parameter that is given twice (FastAPI would use the last value) and reports all problems together,
+each under the parameter's name.
 """
 
 from collections.abc import Callable, Iterable
@@ -26,19 +26,19 @@ _STATE = "allaprima.query_model"
 
 
 class QueryModel(BaseModel):
-    """The parameters of an endpoint; any other parameter is refused. List fields may be repeated."""
+    """The parameters of an endpoint. Unknown parameters are refused; list fields may be repeated."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 def query_of(model: type[QueryModel]) -> Any:
-    """Return the dependency that reads a request's query as a model. Raises `InvalidRequest` for all problems.
+    """Return the dependency that reads a request's query as a model. It raises `InvalidRequest` with all problems.
 
-    It does not authenticate: a route asks for the caller's key too, and a caller without one is answered 401.
+    It does not authenticate the caller; the route must declare a key as another dependency.
     """
 
     async def repeated(request: Request) -> list[FieldProblem]:
-        # Called before the validation, whose errors are handled where the model is not known.
+        # Runs before FastAPI's validation, whose error handler needs the model.
         request.scope[_STATE] = model
         return _repeated(model, request)
 
@@ -54,7 +54,7 @@ def query_of(model: type[QueryModel]) -> Any:
 
 
 def problems_of(request: Request, errors: Iterable[Any]) -> list[FieldProblem]:
-    """Return the problems of a request whose validation by FastAPI failed, one for each parameter."""
+    """Return the problems of a request that failed FastAPI's validation, one per parameter."""
     model: type[QueryModel] | None = request.scope.get(_STATE)
     found = _repeated(model, request) if model else []
     for error in errors:
@@ -96,7 +96,7 @@ def whole_number(low: int, high: int) -> BeforeValidator:
 
 
 def one_of(words: type[StrEnum] | tuple[str, ...]) -> BeforeValidator:
-    """Return the validator of one of some words."""
+    """Return the validator of a choice. words: the allowed values."""
     allowed = [str(word) for word in words]
     expected = " | ".join(f"'{word}'" for word in allowed)
 
@@ -111,14 +111,14 @@ def one_of(words: type[StrEnum] | tuple[str, ...]) -> BeforeValidator:
 def _moment(*, needs_offset: bool) -> Callable[[Any], datetime]:
     def check(value: Any) -> datetime:
         try:
-            # A plus sign that the client did not escape arrives as a space.
+            # URL decoding turns a plus sign that the client did not escape into a space.
             found = datetime.fromisoformat(str(value).replace(" ", "+"))
         except ValueError as exc:
             raise refusal("must be a time in ISO 8601, such as 2026-07-20T22:15:00Z") from exc
         if found.tzinfo is None and needs_offset:
             raise refusal("must have an offset, such as Z or +02:00")
         if not FIRST_YEAR <= found.year <= LAST_YEAR:
-            raise refusal(f"must be a time of the years {FIRST_YEAR} to {LAST_YEAR}")
+            raise refusal(f"must be a time in the years {FIRST_YEAR} to {LAST_YEAR}")
         return found if found.tzinfo else found.replace(tzinfo=UTC)
 
     return check
@@ -126,37 +126,37 @@ def _moment(*, needs_offset: bool) -> Callable[[Any], datetime]:
 
 @cache
 def _zones() -> frozenset[str]:
-    # Cached because it reads the disk. "localtime" is a file of some systems and not a time zone.
+    # Cached because it reads files. "localtime" is a file on some systems, but not a time zone.
     return frozenset(available_timezones() - {"localtime"})
 
 
 def _zone(value: Any) -> ZoneInfo:
     if value not in _zones():
-        raise refusal("must be an IANA time zone, such as UTC or Europe/Berlin, exactly as it is written")
+        raise refusal("must be the exact name of an IANA time zone, such as UTC or Europe/Berlin")
     return ZoneInfo(value)
 
 
 def _models(values: list[str]) -> list[str]:
     if len(values) > MAX_MODELS or any("," in value for value in values):
-        raise refusal(f"must be repeated for each model, at most {MAX_MODELS} times; commas do not separate models")
+        raise refusal(f"must be given once per model, at most {MAX_MODELS} times; commas do not separate models")
     return values
 
 
 _DATE_TIME = WithJsonSchema({"type": "string", "format": "date-time"})
 
-#: How many entries a page has.
+#: Largest number of entries of a page.
 PageSize = Annotated[int, whole_number(1, 100), WithJsonSchema({"type": "integer", "minimum": 1, "maximum": 100})]
-#: How many entries are skipped.
+#: Number of skipped entries.
 Offset = Annotated[
     int, whole_number(0, MAX_OFFSET), WithJsonSchema({"type": "integer", "minimum": 0, "maximum": MAX_OFFSET})
 ]
-#: A time in ISO 8601; UTC where no offset is given.
+#: A time in ISO 8601; without an offset in UTC.
 Moment = Annotated[datetime, BeforeValidator(_moment(needs_offset=False)), _DATE_TIME]
 #: A time in ISO 8601 with an offset.
 MomentWithOffset = Annotated[datetime, BeforeValidator(_moment(needs_offset=True)), _DATE_TIME]
 #: The exact name of an IANA time zone.
 TimeZone = Annotated[ZoneInfo, BeforeValidator(_zone), WithJsonSchema({"type": "string"})]
-#: Model ids, the parameter repeated for each.
+#: Model ids; the parameter is repeated for each.
 ModelIds = Annotated[
     list[str],
     AfterValidator(_models),

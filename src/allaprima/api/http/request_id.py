@@ -1,4 +1,4 @@
-"""An id for every exchange, under the names that the platforms' clients read, and the client's own id returned."""
+"""Sends the id of each exchange in the headers that clients read, and returns the client's own request id."""
 
 import re
 
@@ -7,13 +7,13 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uuid_utils import uuid7
 
-#: A client's own id of its request; any other text is ignored.
+#: The valid form of a client's own request id; other values are ignored.
 CLIENT_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
-#: The headers that carry an exchange's id.
+#: The headers that contain the id of an exchange.
 ID_HEADERS = ("x-inference-id", "x-request-id", "x-fal-request-id")
 
-#: Headers that pages of other origins may read.
+#: Response headers that web pages of other origins may read (CORS).
 EXPOSED_HEADERS = (
     *ID_HEADERS,
     "x-client-request-id",
@@ -36,24 +36,24 @@ _KEY = "allaprima.request_id"
 
 
 def client_request_id(request: Request) -> str | None:
-    """Return the client's own id of its request, if it sent a valid one."""
+    """Return the client's own request id, or None if it sent no valid id."""
     client_id = request.headers.get("x-client-request-id", "")
     return client_id if CLIENT_ID.fullmatch(client_id) else None
 
 
 def request_id_of(request: Request) -> str:
-    """Return the id of an exchange, which is also the job's id when one is created."""
+    """Return the id of an exchange, which is also the id of a job that the exchange creates."""
     request_id: str = request.scope[_KEY]
     return request_id
 
 
 def set_request_id(request: Request, request_id: str) -> None:
-    """Give the exchange another id: that of the request whose answer it repeats."""
+    """Replace the id of an exchange, for example by that of the request that it repeats."""
     request.scope[_KEY] = request_id
 
 
 class RequestIdMiddleware:
-    """Gives each exchange its id, and writes it on the answer."""
+    """Assigns an id to each exchange and sends it in the response headers."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

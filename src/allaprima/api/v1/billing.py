@@ -1,4 +1,4 @@
-"""`/v2/billing` and `/v1/billing/balance`: the balance and the ledger in the platform's form."""
+"""`/v2/billing` and `/v1/billing/balance`: the balance and the ledger of an account, in the platform's form."""
 
 from datetime import datetime
 from typing import Annotated, Any
@@ -16,7 +16,7 @@ from allaprima.domain.timestamps import iso
 
 router = APIRouter(tags=["billing"])
 
-#: A balance below this is called low.
+#: A balance below this number of credits is reported as low.
 LOW_CREDITS = 2_000_000
 
 
@@ -24,17 +24,17 @@ class LedgerQuery(QueryModel):
     """The parameters of `/v2/billing/transactions`."""
 
     since: MomentWithOffset | None = Field(
-        None, alias="from", description="ISO 8601 with an offset: entries of this time or later."
+        None, alias="from", description="Only entries at or after this time; ISO 8601 with an offset."
     )
     until: MomentWithOffset | None = Field(
-        None, alias="to", description="ISO 8601 with an offset: entries before this time."
+        None, alias="to", description="Only entries before this time; ISO 8601 with an offset."
     )
     direction: Annotated[EntryDirection, one_of(EntryDirection)] | None = Field(
-        None, description="Only this direction."
+        None, description="Only entries of this direction."
     )
-    type: Annotated[EntryType, one_of(EntryType)] | None = Field(None, description="Only this type.")
-    limit: PageSize = Field(50, description="Largest number of entries returned.")
-    cursor: Cursor | None = Field(None, description="next_cursor of the previous page.")
+    type: Annotated[EntryType, one_of(EntryType)] | None = Field(None, description="Only entries of this type.")
+    limit: PageSize = Field(50, description="Largest number of entries per page.")
+    cursor: Cursor | None = Field(None, description="The next_cursor of the previous page.")
 
     @field_validator("until")
     @classmethod
@@ -54,7 +54,7 @@ async def balance(key: CallerKey, service: ServiceDep) -> dict[str, Any]:
 
 @router.get("/v2/billing/detail", responses=problems(401), summary="Show the account")
 async def detail(key: CallerKey, service: ServiceDep) -> dict[str, Any]:
-    """Return the account with its balance. Accounts have no e-mail address, and automatic top-up is always off."""
+    """Return the account with its balance. The e-mail address is always null, and automatic top-up is always off."""
     account = await service.accounts.get(key.account_id)
     return {
         "user_id": account.id,
@@ -69,7 +69,7 @@ async def detail(key: CallerKey, service: ServiceDep) -> dict[str, Any]:
 async def transactions(
     key: OrdinaryKey, service: ServiceDep, query: Annotated[LedgerQuery, query_of(LedgerQuery)]
 ) -> dict[str, Any]:
-    """Return entries of the account's ledger. Amounts are positive; the direction says whether credits were added."""
+    """Return entries of the account's ledger. Amounts are positive; `direction` says if credits were added or spent."""
     wanted = LedgerFilter(
         since=query.since.timestamp() if query.since else None,
         until=query.until.timestamp() if query.until else None,
@@ -85,7 +85,7 @@ async def transactions(
 
 @router.get("/v1/billing/balance", responses=problems(401), summary="Show the balance in credits (older form)")
 async def old_balance(key: CallerKey, service: ServiceDep) -> dict[str, Any]:
-    """Return the balance in credits, in the form that older clients read."""
+    """Return the balance in credits, in the form for older clients."""
     account = await service.accounts.get(key.account_id)
     return {
         "balance": account.balance,

@@ -1,7 +1,7 @@
-"""`GET /v1/jobs/{id}/events`: one stream of a job's events, resumable after each of them.
+"""`GET /v1/jobs/{id}/events`: the stream of a job's events. A client can resume it after any event.
 
-Server-Sent Events as browsers read them (WHATWG HTML, "Server-sent events"). The data of an end is the job itself, as
-`GET /v1/jobs/{id}` shows it.
+The format is Server-Sent Events (WHATWG HTML, "Server-sent events"). The data of the final event is the job itself, as
+`GET /v1/jobs/{id}` returns it.
 """
 
 import asyncio
@@ -23,14 +23,14 @@ from allaprima.errors import FieldProblem, GenerationFailed, ImageNotFound, Inva
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
-#: Seconds of silence after which a comment keeps proxies from closing the stream.
+#: Seconds without an event after which the server sends a comment, so that proxies keep the connection open.
 KEEP_ALIVE_S = 15.0
 _STREAM: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "Events: queued, running, step, preview, then succeeded, failed or cancelled.",
         "content": {"text/event-stream": {"schema": {"type": "string"}}},
     },
-    204: {"description": "The client has seen the end."},
+    204: {"description": "The client has already received the final event."},
 }
 
 
@@ -38,16 +38,16 @@ _STREAM: dict[int | str, dict[str, Any]] = {
     "/{job_id}/events",
     response_class=StreamingResponse,
     responses=_STREAM | problems(400, 401, 403, 404),
-    summary="Watch a job",
+    summary="Stream the events of a job",
 )
 async def watch(
     job_id: str,
     key: ImageKey,
     service: ServiceDep,
     exchange: ExchangeDep,
-    last_event_id: Annotated[str | None, Header(description="The last event that the client has seen.")] = None,
+    last_event_id: Annotated[str | None, Header(description="Id of the last event that the client received.")] = None,
 ) -> Response:
-    """Stream a job's position, start, steps and previews as they happen, and its end; then close."""
+    """Stream the queue position, start, steps, previews and end of a job. The stream closes after the end."""
     after = EventId.parse(last_event_id) if last_event_id else None
     if last_event_id and after is None:
         problem = "unknown event id; omit it to start from the beginning"
@@ -61,7 +61,7 @@ async def watch(
 
 
 async def _stream(job: Job, events: AsyncGenerator[Event], exchange: Exchange) -> AsyncIterator[bytes]:
-    """Write events, and comments in between where none happens for long."""
+    """Yield events, and a comment after each `KEEP_ALIVE_S` without one."""
     following: asyncio.Task[Event] | None = None
     try:
         while True:
@@ -90,5 +90,5 @@ async def _end_of(job: Job, event: Event, exchange: Exchange) -> dict[str, Any]:
     try:
         return await exchange.show(await exchange.service.jobs.get(job.account_id, job.id))
     except (JobNotFound, GenerationFailed, ImageNotFound):
-        # The job, or an image of it, was removed at the same time; its end is still its end.
+        # The job or one of its images was deleted in the meantime, so the event has only the job's final status.
         return {"id": job.id, "object": "job", "status": event.type.value}

@@ -1,4 +1,4 @@
-"""One HTTP exchange about jobs: the dialect that it speaks, and the headers that its answers have in common."""
+"""An HTTP exchange: a request with its dialect, its base URL and the headers of its response."""
 
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -20,14 +20,14 @@ from allaprima.service.images import JobImages
 
 @dataclass(slots=True)
 class Exchange:
-    """Renders jobs for the client of one exchange."""
+    """Builds the response of one exchange."""
 
     request: Request
     service: Service
     #: Scheme and host that links start with.
     base_url: str
     dialect: Dialect = AIML
-    #: Headers of every answer of the exchange.
+    #: Headers of the response, collected while the request is handled.
     headers: dict[str, str] = field(default_factory=dict)
 
     def link(self, image: StoredImage) -> str:
@@ -35,25 +35,25 @@ class Exchange:
         return f"{self.base_url}{self.service.images.links.path(image)}"
 
     async def show(self, job: Job, images: JobImages | None = None) -> dict[str, Any]:
-        """Return a job as its client sees it. images: in lists, which show links alone and no position."""
+        """Return the body of a job. images: given for lists, whose jobs have links only and no queue position."""
         if images is not None:
             return self.dialect.job(JobView(job, images, self.link, is_listed=True))
         position = await self.service.jobs.positions.of(job)
         images = JobImages()
         if job.state == JobState.SUCCEEDED:
-            # A job outlives its images.
+            # A job without images is shown without a result.
             with suppress(ImageNotFound):
                 images = await self.service.images.of(job)
         return self.dialect.job(JobView(job, images, self.link, position))
 
     def reply(self, content: Any, status: int = 200, **headers: str) -> JSONResponse:
-        """Return an answer with the exchange's headers."""
+        """Return a response with the exchange's headers. headers: additional ones, with `_` for `-` in their names."""
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         return JSONResponse(content, status, self.headers | named)
 
     def result(self, job: Job, images: JobImages, prompt: str) -> JSONResponse:
-        """Return the answer that delivers a succeeded job. prompt: as the client sent it."""
-        assert job.result is not None  # it succeeded
+        """Return the response with the images of a succeeded job. prompt: the prompt that the client sent."""
+        assert job.result is not None  # the job succeeded
         phases = {"queue": (job.started_at or job.created_at) - job.created_at} | job.result.timings.phases
         self.headers |= {
             "x-model": job.result.model,
@@ -65,7 +65,7 @@ class Exchange:
 
 
 async def open_exchange(request: Request, service: ServiceDep, settings: SettingsDep) -> Exchange:
-    """Raises `InvalidRequest` for a host name that this server does not answer to."""
+    """Return the exchange of a request. Raises `InvalidRequest` for a host name that is not allowed."""
     return Exchange(request, service, base_url(request, settings))
 
 

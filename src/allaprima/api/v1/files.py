@@ -1,4 +1,4 @@
-"""`GET /files/...`: images by signed links, without a key, for any page; with byte ranges and entity tags."""
+"""`GET /files/...`: images by signed links, without a key, with byte ranges and entity tags."""
 
 import re
 from typing import Any
@@ -15,20 +15,22 @@ router = APIRouter(tags=["files"])
 _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
 
 _IMAGE: dict[str, Any] = {"content": {f"image/{name}": {} for name in ("png", "jpeg", "webp")}}
-_ANSWERS: dict[int | str, dict[str, Any]] = {
+_RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {"description": "The image."} | _IMAGE,
     206: {"description": "The requested byte range."} | _IMAGE,
-    304: {"description": "The client has the current image."},
+    304: {"description": "The client already has the current image."},
     416: {"description": "The range is beyond the end of the file."},
-    # All of 4XX, because the framework would otherwise add a 422 that is never answered.
+    # 4XX instead of 404, because otherwise FastAPI would document a 422 that the server never sends.
     "4XX": {"model": ErrorBody, "description": "404: the link is invalid or has expired."},
 }
 
 
 @router.head("/files/{token}/{name}", include_in_schema=False)
-@router.get("/files/{token}/{name}", response_class=Response, responses=_ANSWERS, summary="Fetch an image by its link")
+@router.get(
+    "/files/{token}/{name}", response_class=Response, responses=_RESPONSES, summary="Fetch an image by its link"
+)
 async def fetch(request: Request, token: str, name: str, service: ServiceDep) -> Response:
-    """Return the image, a part of it, or 304 when the client has it."""
+    """Return the image, a byte range of it, or 304 if the client already has it."""
     now = service.clock()
     found = await service.images.read(service.images.links.read(token, name, now))
     if found is None:
@@ -56,9 +58,9 @@ async def fetch(request: Request, token: str, name: str, service: ServiceDep) ->
 
 
 def _requested_range(request: Request, etag: str, size: int) -> range | None:
-    """Return the requested byte range (empty: none of it exists), or None for the whole file.
+    """Return the requested byte range (empty if it is beyond the end of the file), or None for the whole file.
 
-    Source: RFC 9110, section 14; a request for several ranges is answered with the whole file, which it allows.
+    A request for several ranges receives the whole file, as the standard allows. Source: RFC 9110, section 14.
     """
     if request.headers.get("if-range", etag) != etag:
         return None

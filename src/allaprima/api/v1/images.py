@@ -1,4 +1,4 @@
-"""`POST /v1/images/generations`: a prompt in, the images out. And images by id."""
+"""`POST /v1/images/generations`: generates images and waits for them. Also signs and deletes stored images."""
 
 from uuid import UUID
 
@@ -32,7 +32,7 @@ router = APIRouter(tags=["images"])
 async def create(
     submission: ReadSubmission, service: ServiceDep, exchange: ExchangeDep, settings: SettingsDep
 ) -> Response:
-    """Generate and answer with links to the images, or with the images themselves, where asked."""
+    """Generate images and return links to them, or the images themselves if the request asks for them."""
     if submission.dry_run:
         return exchange.reply(exchange.dialect.estimate(await service.admission.estimate(submission)))
     job = await service.admission.submit(submission)
@@ -45,11 +45,11 @@ for _path in OTHER_IMAGES_PATHS:
 
 
 class SignRequest(BaseModel):
-    """How long a link works."""
+    """Lifetime of a new link."""
 
     model_config = ConfigDict(extra="forbid")
 
-    expires_in: Seconds | None = Field(None, description="Seconds; until the image expires by default.")
+    expires_in: Seconds | None = Field(None, description="Lifetime in seconds; default: until the image expires.")
 
 
 class SignedImage(BaseModel):
@@ -69,13 +69,13 @@ class SignedImage(BaseModel):
 async def sign(
     request: Request, image_id: UUID, key: ImageKey, service: ServiceDep, settings: SettingsDep, exchange: ExchangeDep
 ) -> SignedImage:
-    """Return a link that works without a key, until the image expires or for as long as is asked."""
+    """Return a link that needs no key and works for the given time, by default until the image expires."""
     body = await read_model(request, settings, SignRequest)
     image = await service.images.find(key.account_id, str(image_id))
     until = image.expires_at if body.expires_in is None else service.clock() + body.expires_in
     if until > image.expires_at:
         left = int(image.expires_at - service.clock())
-        raise InvalidRequest(FieldProblem("expires_in", f"must be at most {left}: the image itself expires then"))
+        raise InvalidRequest(FieldProblem("expires_in", f"must be at most {left}, because the image expires then"))
     link = f"{exchange.base_url}{service.images.links.path(image, until)}"
     return SignedImage(id=image.id, url=link, expires_at=int(until))
 
@@ -83,9 +83,9 @@ async def sign(
 @router.delete(
     "/v1/images/{image_id:uuid}",
     responses=problems(401, 403, 404),
-    summary="Remove an image",
+    summary="Delete an image",
 )
 async def remove(image_id: UUID, key: ImageKey, service: ServiceDep) -> Deleted:
-    """Remove an image for good; its links stop working at once."""
+    """Delete an image permanently. Its links stop working immediately."""
     await service.images.remove(key.account_id, str(image_id))
     return Deleted(id=str(image_id), object="image", deleted=True)

@@ -1,4 +1,4 @@
-"""`/v1/jobs`: the asynchronous form of the images endpoint. Submit, read, list, cancel, remove. And groups of jobs."""
+"""`/v1/jobs`: submits, reads, lists, cancels and deletes jobs; `/v1/groups` cancels groups of jobs."""
 
 from typing import Annotated, Any
 
@@ -32,7 +32,7 @@ router = APIRouter(prefix="/v1", tags=["jobs"])
     summary="Submit a job",
 )
 async def create(submission: ReadJobSubmission, service: ServiceDep, exchange: ExchangeDep) -> Response:
-    """Accept a request and answer at once; the job is then in the queue, and survives a crash of the server."""
+    """Queue a job and return it immediately. The job survives a crash of the server."""
     if submission.dry_run:
         return exchange.reply(exchange.dialect.estimate(await service.admission.estimate(submission)))
     job = await service.admission.submit(submission)
@@ -48,9 +48,9 @@ class JobsQuery(QueryModel):
 
     status: Annotated[JobState, one_of(JobState)] | None = Field(None, description="Only jobs in this state.")
     group_id: str | None = Field(None, description="Only jobs of this group.")
-    key_prefix: str | None = Field(None, description="Only jobs that this key of the account submitted.")
-    limit: PageSize = Field(20, description="Largest number of jobs returned.")
-    cursor: Cursor | None = Field(None, description="next_cursor of the previous page.")
+    key_prefix: str | None = Field(None, description="Only jobs submitted with the key of this prefix.")
+    limit: PageSize = Field(20, description="Largest number of jobs per page.")
+    cursor: Cursor | None = Field(None, description="The next_cursor of the previous page.")
 
 
 @router.get("/jobs", response_model=JobsPage, responses=problems(400, 401, 403, 404), summary="List jobs, newest first")
@@ -77,7 +77,7 @@ async def list_jobs(
 
 @router.get("/jobs/{job_id}", response_model=JobResponse, responses=problems(401, 403, 404), summary="Read a job")
 async def read(job_id: str, key: ImageKey, service: ServiceDep, exchange: ExchangeDep) -> Response:
-    """Return the job as it stands."""
+    """Return the current state of a job."""
     return exchange.reply(await exchange.show(await service.jobs.get(key.account_id, job_id)))
 
 
@@ -89,14 +89,14 @@ async def read(job_id: str, key: ImageKey, service: ServiceDep, exchange: Exchan
     summary="Cancel a job",
 )
 async def cancel(job_id: str, key: ImageKey, service: ServiceDep, exchange: ExchangeDep) -> Response:
-    """Cancel a queued job at once, a running one at its next block; answer when it stopped, or after two seconds."""
+    """Cancel a job. A queued job ends immediately; the response waits up to two seconds until a running job ends."""
     job = await service.cancellation.cancel(key.account_id, job_id)
     return exchange.reply(await exchange.show(job), 202)
 
 
-@router.delete("/jobs/{job_id}", responses=problems(401, 403, 404, 409), summary="Remove a job")
+@router.delete("/jobs/{job_id}", responses=problems(401, 403, 404, 409), summary="Delete a job")
 async def remove(job_id: str, key: ImageKey, service: ServiceDep) -> Deleted:
-    """Remove a finished job and its images; the bill keeps what it cost."""
+    """Delete a finished job and its images. Its charge remains in the ledger."""
     await service.jobs.remove(key.account_id, job_id)
     return Deleted(id=job_id, object="job", deleted=True)
 
@@ -109,7 +109,7 @@ async def remove(job_id: str, key: ImageKey, service: ServiceDep) -> Deleted:
     summary="Cancel all jobs of a group",
 )
 async def cancel_group(group_id: str, key: ImageKey, service: ServiceDep, exchange: ExchangeDep) -> Response:
-    """Cancel every unfinished job of the group; return those that were cancelled."""
+    """Cancel every unfinished job of a group, and return the cancelled jobs."""
     cancelled = await service.cancellation.cancel_group(key.account_id, group_id)
     images = await service.images.of_all(cancelled)
     shown: list[dict[str, Any]] = [await exchange.show(job, images[job.id]) for job in cancelled]

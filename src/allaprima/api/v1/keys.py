@@ -1,4 +1,4 @@
-"""`/v1/keys` and `/v1/key`: API keys in the platform's form. All routes but `GET /v1/key` need a management key."""
+"""`/v1/keys` and `/v1/key`: API keys in the platform's form. All routes but `GET /v1/key` require a management key."""
 
 from typing import Annotated, Any, Literal
 
@@ -29,37 +29,37 @@ Scope = Literal[
     "model:speech",
     "model:ocr",
 ]
-#: Numbers and strings as they are: no "5" for 5, no true for 1.
+#: Numbers must be JSON numbers: neither "5" for 5 nor true for 1.
 _STRICT = Field(strict=True, allow_inf_nan=False)
 
 
 class LimitBody(BaseModel):
-    """The most that a key may be charged in a period."""
+    """The largest amount that a key may spend in a period."""
 
     model_config = ConfigDict(extra="forbid")
 
-    retention: LimitPeriod = Field(description="Periods begin at 00:00 UTC, a week on Monday, a month on the first.")
-    threshold: Annotated[float, _STRICT, Field(ge=0, le=1_000_000_000)] = Field(description="US dollars.")
+    retention: LimitPeriod = Field(description="Periods begin at 00:00 UTC, weeks on Monday, months on the first day.")
+    threshold: Annotated[float, _STRICT, Field(ge=0, le=1_000_000_000)] = Field(description="Amount in US dollars.")
 
 
 class KeyBody(BaseModel):
-    """The settings of a key; a change leaves members that are not given as they are."""
+    """The settings of a key. A change leaves omitted members unchanged."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: Annotated[str, Field(strict=True, max_length=200)] | None = None
-    disabled: Flag = Field(default=False, description="A disabled key is refused until it is enabled again.")
-    limit: LimitBody | None = Field(None, description="null: no limit.")
-    scopes: list[Scope] | None = Field(None, description="null: all.")
+    disabled: Flag = Field(default=False, description="Whether the server refuses the key until it is enabled again.")
+    limit: LimitBody | None = Field(None, description="Spend limit; null: none.")
+    scopes: list[Scope] | None = Field(None, description="Scopes of the key; null: all.")
     requests_per_minute: Annotated[int, Field(strict=True, ge=1, le=1_000_000)] | None = Field(
-        None, description="null: the server's."
+        None, description="Rate limit of the key; null: the server's limit."
     )
     safety_threshold: Annotated[float, _STRICT, Field(ge=0, le=1)] | None = Field(
-        None, description="null: the server's."
+        None, description="Default and highest safety threshold of the key's requests; null: the server's."
     )
 
     def changes(self) -> dict[str, Any]:
-        """Return the members that were given, as members of a `KeySpec`."""
+        """Return the given members as fields of a `KeySpec`."""
         limit = self.limit and SpendLimit(self.limit.retention, to_credits(self.limit.threshold))
         values = {
             "name": self.name,
@@ -73,62 +73,64 @@ class KeyBody(BaseModel):
         return {name: value for name, value in values.items() if name in given}
 
 
-class LimitAnswer(BaseModel):
-    """The most that a key may be charged in a period."""
+class LimitResponse(BaseModel):
+    """The largest amount that a key may spend in a period."""
 
     retention: str = Field(description="no_reset, day, week or month; periods begin at 00:00 UTC.")
-    threshold: float = Field(description="US dollars.")
+    threshold: float = Field(description="Amount in US dollars.")
 
 
 class KeyObject(BaseModel):
-    """The record of a key, without the key itself."""
+    """The settings and usage of a key, without the key itself."""
 
     name: str | None
     disabled: bool
-    prefix: str = Field(description="The 8 characters after ap_.")
-    scopes: list[str] | None = Field(description="null: all.")
-    limit: LimitAnswer | None
+    prefix: str = Field(description="Identifies the key: its 8 characters after ap_.")
+    scopes: list[str] | None = Field(description="Scopes of the key; null: all.")
+    limit: LimitResponse | None
     created_at: str
     updated_at: str
-    monthly_usage: float = Field(description="US dollars charged in the current month of UTC.")
+    monthly_usage: float = Field(description="US dollars spent in the current month (UTC).")
     management: bool
-    requests_per_minute: int | None = Field(description="null: the server's.")
-    safety_threshold: float | None = Field(description="null: the server's.")
+    requests_per_minute: int | None = Field(description="Rate limit of the key; null: the server's limit.")
+    safety_threshold: float | None = Field(
+        description="Default and highest threshold of the key's requests; null: the server's."
+    )
 
 
 class NewKeyObject(KeyObject):
     """A new key."""
 
-    key: str | None = Field(description="Shown only once; null where a replayed request created it before.")
+    key: str | None = Field(description="The key, returned only once; null in the response to a replayed request.")
 
 
-class KeyAnswer(BaseModel):
+class KeyResponse(BaseModel):
     """One key."""
 
     data: KeyObject
 
 
-class NewKeyAnswer(BaseModel):
+class NewKeyResponse(BaseModel):
     """One new key."""
 
     data: NewKeyObject
 
 
-class KeysAnswer(BaseModel):
+class KeysResponse(BaseModel):
     """All keys of the account, oldest first."""
 
     data: list[KeyObject]
 
 
 class DeletedKey(BaseModel):
-    """A key that was deleted."""
+    """A deleted key."""
 
     prefix: str
     deleted: bool
 
 
-class DeletedKeyAnswer(BaseModel):
-    """The answer to a deletion."""
+class DeletedKeyResponse(BaseModel):
+    """The response to the deletion of a key."""
 
     data: DeletedKey
 
@@ -138,7 +140,7 @@ _CHANGE = problems(400, 401, 403, 404, 408, 413, 415)
 
 
 async def read_key_body(request: Request, _key: ManagementKey, settings: SettingsDep) -> KeyBody:
-    """Read the body, which may be left out. The management key is checked first. Raises `InvalidRequest`."""
+    """Return the body, which is optional. The management key is checked first. Raises `InvalidRequest`."""
     return await read_model(request, settings, KeyBody)
 
 
@@ -147,7 +149,7 @@ KeyBodyDep = Annotated[KeyBody, Depends(read_key_body)]
 
 @router.post(
     "/v1/keys",
-    response_model=NewKeyAnswer,
+    response_model=NewKeyResponse,
     responses=problems(400, 401, 403, 404, 408, 413, 415, 422),
     openapi_extra=_BODY,
     summary="Create a key",
@@ -155,50 +157,50 @@ KeyBodyDep = Annotated[KeyBody, Depends(read_key_body)]
 async def create(
     key: ManagementKey, body: KeyBodyDep, service: ServiceDep, response: Response, idempotency_key: ClaimHeader = None
 ) -> dict[str, Any]:
-    """Create an ordinary key of the account. The key is shown only in this answer; a replayed request gets null."""
+    """Create an ordinary key of the account. Only this response contains the key; a replayed request returns null."""
     claim = claim_of(idempotency_key, "keys", body.model_dump_json(exclude_unset=True))
     row, created = await service.keys.create(KeySpec(**body.changes()), key.account_id, claim)
     return {"data": await _show_new(service, row, created, response)}
 
 
-@router.get("/v1/keys", response_model=KeysAnswer, responses=problems(401, 403), summary="List the account's keys")
+@router.get("/v1/keys", response_model=KeysResponse, responses=problems(401, 403), summary="List the account's keys")
 async def list_keys(key: ManagementKey, service: ServiceDep) -> dict[str, Any]:
-    """Return all keys that are not deleted, oldest first."""
+    """Return all keys of the account except deleted ones, oldest first."""
     rows = [row for row in await service.keys.all(key.account_id) if row.revoked_at is None]
     spent = await service.usage.spent_this_month(key.account_id, service.clock())
     return {"data": [_key_object(row, spent.get(row.id, 0)) for row in rows]}
 
 
-@router.get("/v1/key", response_model=KeyAnswer, responses=problems(401, 403), summary="Show the caller's key")
+@router.get("/v1/key", response_model=KeyResponse, responses=problems(401, 403), summary="Show the caller's key")
 async def show_own(key: OrdinaryKey, service: ServiceDep) -> dict[str, Any]:
-    """Return the record of the key that the request was made with."""
+    """Return the settings and usage of the key that authenticates the request."""
     return {"data": await _show(service, key)}
 
 
 @router.patch(
-    "/v1/keys/{prefix}", response_model=KeyAnswer, responses=_CHANGE, openapi_extra=_BODY, summary="Change a key"
+    "/v1/keys/{prefix}", response_model=KeyResponse, responses=_CHANGE, openapi_extra=_BODY, summary="Change a key"
 )
 @router.put(
-    "/v1/keys/{prefix}", response_model=KeyAnswer, responses=_CHANGE, openapi_extra=_BODY, summary="Change a key"
+    "/v1/keys/{prefix}", response_model=KeyResponse, responses=_CHANGE, openapi_extra=_BODY, summary="Change a key"
 )
 async def change(key: ManagementKey, prefix: str, body: KeyBodyDep, service: ServiceDep) -> dict[str, Any]:
-    """Change the members that are given; null removes a limit or a name."""
+    """Change the given members of a key; null removes a limit or a name."""
     row = await service.keys.change(key.account_id, prefix, **body.changes())
     return {"data": await _show(service, row)}
 
 
 @router.post(
     "/v1/keys/{prefix}/rotate",
-    response_model=NewKeyAnswer,
+    response_model=NewKeyResponse,
     responses=problems(400, 401, 403, 404, 422),
     summary="Replace a key",
 )
 async def rotate(
     key: ManagementKey, prefix: str, service: ServiceDep, response: Response, idempotency_key: ClaimHeader = None
 ) -> dict[str, Any]:
-    """Replace a key by a new one with the same limits and usage. The old key is invalid at once.
+    """Replace a key by a new one with the same settings and usage. The old key becomes invalid immediately.
 
-    The new key is shown only in this answer; a replayed request gets null.
+    Only this response contains the new key; a replayed request returns null.
     """
     row, created = await service.keys.rotate(key.account_id, prefix, claim_of(idempotency_key, "rotations", prefix))
     return {"data": await _show_new(service, row, created, response)}
@@ -206,12 +208,12 @@ async def rotate(
 
 @router.delete(
     "/v1/keys/{prefix}",
-    response_model=DeletedKeyAnswer,
+    response_model=DeletedKeyResponse,
     responses=problems(401, 403, 404),
     summary="Delete a key",
 )
 async def delete(key: ManagementKey, prefix: str, service: ServiceDep) -> dict[str, Any]:
-    """Make a key invalid from the next request on."""
+    """Delete a key. Further requests with it are refused."""
     await service.keys.revoke(prefix, key.account_id)
     return {"data": {"prefix": prefix, "deleted": True}}
 
@@ -222,7 +224,7 @@ async def _show(service: Service, row: ApiKey) -> dict[str, Any]:
 
 
 async def _show_new(service: Service, row: ApiKey, created: str | None, response: Response) -> dict[str, Any]:
-    """Return a row and its key, which is None and marked as replayed where an equal request created it."""
+    """Return the body of a new key. created: the key; None for a replayed request, which a header then marks."""
     if created is None:
         response.headers["idempotent-replayed"] = "true"
     return (await _show(service, row)) | {"key": created}

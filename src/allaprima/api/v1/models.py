@@ -1,4 +1,4 @@
-"""The models: listed, shown one by one, and how long their requests take. No key is needed."""
+"""The models that requests can name, and the duration of their requests. No key is required."""
 
 import hashlib
 import json
@@ -26,30 +26,30 @@ _TYPE = "openai/image-generations"
 _TAGS = ("playground:image",)
 _MODALITIES = {"input": ["text"], "output": ["image"]}
 _CAPABILITIES = ("text_to_image",)
-#: Seconds of traffic that the metrics are of, and the percentiles shown.
+#: The metrics cover the requests of this many seconds, as these percentiles.
 METRICS_WINDOW_S = 300
 PERCENTILES = (50, 75, 90, 99)
 MAX_ALIASES = 100
 
 
 class ModelsQuery(BaseModel):
-    """Filters of the list of models: all must match, and of one filter's values any. Letter case does not matter.
+    """Filters of the list of models. A model must match every filter, by any of its values; case is ignored.
 
-    Unlike elsewhere other parameters are ignored: what clients ask for with `include` and `details` is always answered.
+    Unknown parameters are ignored too: clients send `include` and `details`, whose data is always in the response.
     """
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
-    id: list[str] = Field(default=[], description="An id or an alias; several by comma or repetition.")
-    type: list[str] = Field(default=[], description="Such as openai/image-generations.")
-    tags: list[str] = Field(default=[], description="Such as playground:image.")
+    id: list[str] = Field(default=[], description="Ids or aliases, separated by commas or repeated.")
+    type: list[str] = Field(default=[], description="Types, such as openai/image-generations.")
+    tags: list[str] = Field(default=[], description="Tags, such as playground:image.")
     modalities: list[str] = Field(default=[], description="Input or output modalities, such as text or image.")
-    input_modalities: list[str] = Field(default=[], description="Such as text.")
-    output_modalities: list[str] = Field(default=[], description="Such as image.")
-    capabilities: list[str] = Field(default=[], description="Such as text_to_image.")
+    input_modalities: list[str] = Field(default=[], description="Input modalities, such as text.")
+    output_modalities: list[str] = Field(default=[], description="Output modalities, such as image.")
+    capabilities: list[str] = Field(default=[], description="Capabilities, such as text_to_image.")
 
     def matches(self, model: ServedModel) -> bool:
-        """Return whether a model is among those asked for."""
+        """Return whether a model matches all filters."""
         values: dict[str, Sequence[str]] = {
             "id": (model.id, *model.entry.aliases),
             "type": (_TYPE,),
@@ -84,13 +84,13 @@ class MetricsQuery(QueryModel):
 
 @router.get(
     "/v1/models",
-    responses={304: {"description": "The client has the current list."}},
+    responses={304: {"description": "The client already has the current list."}},
     summary="List the models that requests can name",
 )
 @router.get("/models", include_in_schema=False)
 @router.get("/api/v1/models", include_in_schema=False)
 async def list_models(request: Request, query: Annotated[ModelsQuery, Query()], service: ServiceDep) -> Response:
-    """Return the list in the platform's form, which is a superset of OpenAI's."""
+    """Return the models in the platform's form, which is a superset of OpenAI's."""
     found = [model for model in service.models.served() if query.matches(model)]
     content = {"object": "list", "data": [_entry(service, model) for model in found]}
     etag = f'W/"{hashlib.sha256(json.dumps(content).encode()).hexdigest()[:32]}"'
@@ -102,16 +102,16 @@ async def list_models(request: Request, query: Annotated[ModelsQuery, Query()], 
 
 @router.get("/model/{name:path}", responses=problems(404), summary="Show a model")
 async def show_model(name: str, service: ServiceDep) -> dict[str, Any]:
-    """Return a model by its id or an alias, in any letter case."""
+    """Return a model by its id or an alias; case is ignored."""
     model = service.models.find(name)
     if model is None:
         raise ModelNotFound
     return {"object": "model", "data": _entry(service, model)}
 
 
-@router.get("/models/metrics", responses=problems(400), summary="Show how long requests take")
+@router.get("/models/metrics", responses=problems(400), summary="Show the duration of requests")
 async def metrics(service: ServiceDep, query: Annotated[MetricsQuery, query_of(MetricsQuery)]) -> dict[str, Any]:
-    """Return percentiles of the requests that succeeded in the last five minutes, by model."""
+    """Return percentiles of the duration of successful requests in the last five minutes, by model."""
     now = service.clock()
     durations = await service.usage.durations(now - METRICS_WINDOW_S)
     models = [
@@ -123,7 +123,7 @@ async def metrics(service: ServiceDep, query: Annotated[MetricsQuery, query_of(M
 
 
 def _percentiles(seconds: list[float]) -> dict[str, int]:
-    """Return the nearest-rank percentiles of some sorted seconds in milliseconds."""
+    """Return nearest-rank percentiles in milliseconds. seconds: sorted durations."""
     ranks = {share: -(-share * len(seconds) // 100) for share in PERCENTILES}
     return {f"p{share}": round(seconds[rank - 1] * 1000) for share, rank in ranks.items()}
 

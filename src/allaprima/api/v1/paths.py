@@ -1,6 +1,6 @@
-"""Paths that more than one module names."""
+"""Paths that several modules use."""
 
-#: The documented path, and the forms of it that clients in the field use.
+#: The documented path of the images endpoint. Existing clients also use the paths below it.
 IMAGES_PATH = "/v1/images/generations"
 OTHER_IMAGES_PATHS = tuple(
     path

@@ -1,7 +1,7 @@
-"""Reads a generation request: body, headers, model, the operator's policy, and last the key's rate limit.
+"""Reads generation requests: body, headers, model, the operator's policy, and finally the key's rate limit.
 
-What the request itself shows to be wrong is refused here, before it is counted against the rate limit; what depends on
-the model's tokenizer, the account or the queue is refused by `service.jobs.admission`.
+A request that is invalid by itself is refused here and does not count against the rate limit. Checks that depend on the
+model's tokenizer, the account or the queue follow in `service.jobs.admission`.
 """
 
 import json
@@ -24,9 +24,9 @@ from allaprima.domain.jobs import JobOptions, Submission
 from allaprima.errors import FieldProblem, InvalidRequest
 from allaprima.service.app import Service
 
-#: Values of `X-Origin`: what the usage log names as a request's source.
+#: Values of `X-Origin`, which the usage log shows as the source of a request. The first is the default.
 SOURCES = ("api", "playground")
-#: Dry runs that a key may make in a minute; they do not count against its limit.
+#: Dry runs that a key may make per minute. They do not count against the key's rate limit.
 DRY_RUNS_PER_MINUTE = 300
 START_DEADLINE = "X-Start-Deadline"
 ON_DISCONNECT = "X-On-Disconnect"
@@ -35,12 +35,16 @@ MAX_DEADLINE_S = 86_400.0
 DeadlineHeader = Annotated[
     str | None,
     Header(
-        alias=START_DEADLINE, description="Seconds, up to a day, within which generation must start; then it is 504."
+        alias=START_DEADLINE,
+        description="Seconds, at most 86400, within which generation must start; otherwise the job fails (504).",
     ),
 ]
 DisconnectHeader = Annotated[
     str | None,
-    Header(alias=ON_DISCONNECT, description="What happens to the job when the client disconnects: finish, or cancel."),
+    Header(
+        alias=ON_DISCONNECT,
+        description="What happens to the job if the client disconnects: finish (default) or cancel.",
+    ),
 ]
 
 
@@ -53,7 +57,7 @@ async def read_submission(
     start_deadline: DeadlineHeader = None,
     on_disconnect: DisconnectHeader = None,
 ) -> Submission:
-    """Read a request whose client waits. Raises `InvalidRequest` or `RateLimited`."""
+    """Return the submission of a synchronous request. Raises `InvalidRequest` or `RateLimited`."""
     body = await read_object(request, settings)
     submission = _parse(body, key, exchange, claim_of(idempotency_key, "images", _digest(body)), start_deadline)
     submission = replace(submission, cancel_on_disconnect=_cancels_on_disconnect(on_disconnect))
@@ -70,11 +74,11 @@ async def read_job_submission(
     idempotency_key: ClaimHeader = None,
     start_deadline: DeadlineHeader = None,
 ) -> Submission:
-    """Read a request whose client comes back for the result. Raises `InvalidRequest` or `RateLimited`."""
+    """Return the submission of an asynchronous request. Raises `InvalidRequest` or `RateLimited`."""
     body = await read_object(request, settings)
     submission = _parse(body, key, exchange, claim_of(idempotency_key, "jobs", _digest(body)), start_deadline)
     if not submission.options.store and not submission.dry_run:
-        raise InvalidRequest(FieldProblem("store", "must be true for a job: its images are fetched later"))
+        raise InvalidRequest(FieldProblem("store", "must be true for a job, because its images are fetched later"))
     return _counted(submission, exchange)
 
 
@@ -124,7 +128,7 @@ def _options(options: JobOptions, exchange: Exchange) -> JobOptions:
 
 
 def _digest(body: dict[str, Any]) -> str:
-    """Return a body as one text, whatever the order of its members."""
+    """Return a body as one text that does not depend on the order of its members."""
     return json.dumps(body, sort_keys=True, separators=(",", ":"))
 
 
@@ -149,7 +153,7 @@ def _cancels_on_disconnect(text: str | None) -> bool:
 
 
 def _counted(submission: Submission, exchange: Exchange) -> Submission:
-    """Count a submission against its key's rate limit, and return it. Raises `RateLimited`."""
+    """Count a submission against its key's rate limit and return it. Raises `RateLimited`."""
     rates, key = exchange.service.rates, submission.key
     if submission.dry_run:
         rates.take(f"dry-runs/{key.id}", DRY_RUNS_PER_MINUTE)

@@ -1,4 +1,4 @@
-"""Whether the server is up, and whether its models are loaded. No key is needed."""
+"""Health checks: whether the server runs and whether its models are loaded. No key is required."""
 
 from fastapi import APIRouter, Response
 from fastapi.responses import JSONResponse
@@ -15,9 +15,9 @@ class Health(BaseModel):
     status: str
 
 
-@router.get("/health", summary="Check that the server is up")
+@router.get("/health", summary="Check that the server runs")
 async def health() -> Health:
-    """Answer at once."""
+    """Return immediately, even while models load."""
     return Health(status="ok")
 
 
@@ -28,7 +28,7 @@ async def health() -> Health:
     summary="Check that the models are loaded",
 )
 async def ready(service: ServiceDep) -> Response:
-    """Answer 200 when every model is loaded, 503 before. Jobs are accepted while models load, and wait."""
+    """Return 200 if every model is loaded, else 503. Jobs that are submitted meanwhile wait in the queue."""
     if service.roster.is_ready:
         return JSONResponse({"status": "ready"})
     return JSONResponse({"status": "loading"}, 503, {"retry-after": "2"})

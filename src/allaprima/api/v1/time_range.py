@@ -1,4 +1,4 @@
-"""Whose usage is asked for, and of which time: the parameters that all usage endpoints have in common."""
+"""The parameters that all usage endpoints share: the time range, and the key whose usage is shown."""
 
 import re
 from datetime import UTC, datetime, timedelta
@@ -34,9 +34,9 @@ Period = Annotated[
 
 
 class TimeRangeQuery(QueryModel):
-    """A time range, as a period that ends now or as start and end, and the key whose usage is asked for."""
+    """A time range, either as start and end or as a period until now, and the key whose usage is shown."""
 
-    start: Moment | None = Field(None, description="Start in ISO 8601; UTC where no offset is given.")
+    start: Moment | None = Field(None, description="Start in ISO 8601; without an offset in UTC.")
     end: Moment | None = Field(
         None, validate_default=True, description=f"End in ISO 8601, at most {MAX_RANGE.days} days after start."
     )
@@ -44,13 +44,13 @@ class TimeRangeQuery(QueryModel):
     period: Period | None = Field(
         None,
         validate_default=True,
-        description=f"A positive integer and h or d, such as 24h or 7d, at most {MAX_RANGE.days} days: the time until "
-        "now. Required unless start and end are given.",
+        description=f"The period until now: a positive integer and h or d, such as 24h or 7d, at most {MAX_RANGE.days} "
+        "days. Required unless start and end are given.",
     )
     key_prefix: str | None = Field(
         None,
-        description="Prefix of the key whose usage is shown. An ordinary key sees its own usage only; a management key "
-        "sees the usage of the whole account by default.",
+        description="Prefix of the key whose usage is shown. An ordinary key can read its own usage only; for a "
+        "management key the default is the whole account.",
     )
 
     @field_validator("end")
@@ -68,17 +68,17 @@ class TimeRangeQuery(QueryModel):
     @classmethod
     def _check_period(cls, period: timedelta | None, info: ValidationInfo) -> timedelta | None:
         if not {"start", "end"} <= set(info.data):
-            # One of them was refused, which says enough.
+            # The start or the end is invalid and already reported.
             return period
         bounds = [info.data["start"], info.data["end"]]
         if period is not None and bounds != [None, None]:
-            raise refusal("can't be combined with start and end")
+            raise refusal("cannot be combined with start and end")
         if period is None and None in bounds:
-            raise refusal("is required, or start and end")
+            raise refusal("is required unless start and end are given")
         return period
 
     def bounds(self, now: float) -> tuple[float, float]:
-        """Return start and end in unix seconds. now: in unix seconds, where a period ends."""
+        """Return start and end in unix seconds. now: the end of a period, in unix seconds."""
         if self.period is not None:
             end = datetime.fromtimestamp(now, UTC)
             return (end - self.period).timestamp(), end.timestamp()
@@ -88,15 +88,17 @@ class TimeRangeQuery(QueryModel):
 
 
 async def usage_range(query: TimeRangeQuery, key: ApiKey, service: Service) -> UsageRange:
-    """Return whose usage a caller asks for, and of which time.
+    """Return the account, the key and the time range of a usage request.
 
-    Without a prefix an ordinary key reads its own usage, a management key the account's. Raises `Forbidden` for an
-    ordinary key that names another key, and `KeyNotFound` for a key that is not the account's.
+    Without a prefix, an ordinary key reads its own usage and a management key that of the account. Raises `Forbidden`
+    if an ordinary key names another key, and `KeyNotFound` for a prefix that is not one of the account's keys.
     """
     key_id = None if key.is_management else key.id
     if query.key_prefix is not None:
         if query.key_prefix != key.prefix and not key.is_management:
-            raise Forbidden("An ordinary key sees its own usage only; use a management key to see another's")
+            raise Forbidden(
+                "An ordinary key can read its own usage only; use a management key to read that of other keys"
+            )
         key_id = (await service.keys.find_any(query.key_prefix, key.account_id)).id
     start, end = query.bounds(service.clock())
     return UsageRange(key.account_id, start, end, key_id)

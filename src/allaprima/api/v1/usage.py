@@ -20,9 +20,9 @@ router = APIRouter(tags=["usage"])
 
 GROUPINGS = ("day", "model", "day,model")
 LOG_STATES = ("succeeded", "failed")
-#: Image models are not charged by tokens.
+#: The platform's token counts, always zero because images are not charged by tokens.
 NO_TOKENS = {"input": 0, "output": 0, "total": 0}
-#: Requests for logs that a key may make in a minute.
+#: Requests to `/v2/logs` that a key may make per minute.
 LOGS_PER_MINUTE = 200
 
 
@@ -30,7 +30,7 @@ class UsageDetailQuery(TimeRangeQuery):
     """The parameters of `/v2/usage/detail`."""
 
     group_by: Annotated[Literal["day", "model", "day,model"], one_of(GROUPINGS)] | None = Field(
-        None, description="Adds sums by day, by model or by both."
+        None, description="Adds totals by day, by model or by both."
     )
     tz: TimeZone | None = Field(
         None,
@@ -52,8 +52,8 @@ class LogsQuery(TimeRangeQuery):
         list[str],
         BeforeValidator(_log_states),
         WithJsonSchema({"type": "array", "items": {"type": "string", "enum": list(LOG_STATES)}}),
-    ] = Field(default=[], description="Only requests that ended like this; may be repeated.")
-    limit: PageSize = Field(50, description="Largest number of requests returned.")
+    ] = Field(default=[], description="Only requests with this status; may be repeated.")
+    limit: PageSize = Field(50, description="Largest number of requests per page.")
     offset: Offset = Field(0, description="Number of requests skipped.")
 
 
@@ -61,7 +61,7 @@ class LogsQuery(TimeRangeQuery):
 async def usage(
     key: CallerKey, service: ServiceDep, query: Annotated[TimeRangeQuery, query_of(TimeRangeQuery)]
 ) -> dict[str, Any]:
-    """Return what was spent in a time range: by the caller's key, by the account or by one of its keys."""
+    """Return the spending in a time range, of one key or of the whole account."""
     time_range = await usage_range(query, key, service)
     return _totals(time_range, query.key_prefix, await service.usage.sums(time_range))
 
@@ -70,7 +70,7 @@ async def usage(
 async def detail(
     key: CallerKey, service: ServiceDep, query: Annotated[UsageDetailQuery, query_of(UsageDetailQuery)]
 ) -> dict[str, Any]:
-    """Return the same by model, and by day if asked."""
+    """Return the total usage and the usage by model; with `group_by` also by day."""
     time_range = await usage_range(query, key, service)
     sums = await service.usage.sums(time_range)
     models = [
@@ -83,7 +83,7 @@ async def detail(
 
 @router.get("/v2/logs", responses=problems(400, 401, 403, 404, 429), summary="List finished requests, newest first")
 async def logs(key: CallerKey, service: ServiceDep, query: Annotated[LogsQuery, query_of(LogsQuery)]) -> dict[str, Any]:
-    """Return finished requests; failed ones cost nothing."""
+    """Return finished requests. Failed requests cost nothing."""
     time_range = await usage_range(query, key, service)
     service.rates.take(f"logs/{key.id}", LOGS_PER_MINUTE)
     has_succeeded = None if len(set(query.status)) != 1 else query.status[0] == "succeeded"

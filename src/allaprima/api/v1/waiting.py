@@ -1,4 +1,4 @@
-"""A synchronous request is a job and a wait."""
+"""Waits for the job of a synchronous request."""
 
 import asyncio
 from contextlib import suppress
@@ -18,15 +18,16 @@ from allaprima.errors import (
     StartDeadlineMissed,
 )
 
-#: Failures that are answered as what they are, by the code in the job's row; any other is `GenerationFailed`.
+#: The error class of a failed job by its error code; every other code is a `GenerationFailed`.
 _FAILURES: dict[str | None, type[Error]] = {StartDeadlineMissed.code: StartDeadlineMissed}
 
 
 async def wait_for(job: Job, submission: Submission, exchange: Exchange, wait_s: float) -> Job:
-    """Return the job when it has succeeded.
+    """Wait until a job has succeeded and return it. wait_s: longest wait in seconds.
 
-    Raises `IdempotencyInFlight` for the unfinished job of an equal request, what `JobService.wait` does, and what a job
-    without images failed of.
+    Raises `IdempotencyInFlight` if the job is unfinished and belongs to an earlier request with the same
+    Idempotency-Key, `Cancelled` for a cancelled job, `GenerationFailed` or `StartDeadlineMissed` for a failed job, and
+    the errors of `JobService.wait`.
     """
     if job.id != submission.job_id:
         exchange.headers["idempotent-replayed"] = "true"
@@ -35,7 +36,7 @@ async def wait_for(job: Job, submission: Submission, exchange: Exchange, wait_s:
             raise await _in_flight(job, exchange)
     elif not job.is_finished:
         job = await _wait(job, submission, exchange, wait_s)
-    # Its cancellation was requested; the engine has not confirmed it in time.
+    # An unfinished job here is one whose cancellation the engine has not confirmed in time.
     if job.state == JobState.CANCELLED or not job.is_finished:
         raise Cancelled
     if job.state != JobState.SUCCEEDED:
@@ -49,10 +50,9 @@ async def _in_flight(job: Job, exchange: Exchange) -> IdempotencyInFlight:
 
 
 async def _wait(job: Job, submission: Submission, exchange: Exchange, wait_s: float) -> Job:
-    """Wait; a job that is of no use without its client is cancelled when the client disconnects.
+    """Wait for a job; cancel it if the client disconnects and either asked for this or sent `store=false`.
 
-    That is what the client asked, or `store=false`: then no one could fetch the images later, and a wait that times out
-    cancels the job too.
+    With `store=false` a wait that times out cancels the job too, because no client could fetch its images later.
     """
     service = exchange.service
     if not submission.cancel_on_disconnect and job.options.store:

@@ -1,1 +1,1 @@
-"""Pages in a browser: the playground and the API reference."""
+"""Web pages: the playground and the API reference."""

@@ -1,6 +1,6 @@
-"""The pages: the playground at `/` and the API reference at `/docs`, from files in the package.
+"""Serves the web pages from files of the package: the playground at `/` and the API reference at `/docs`.
 
-The playground may load nothing from other hosts, and does nothing that a client of the API could not do with a key.
+The playground loads nothing from other hosts. It uses the public API with a key, like any other client.
 """
 
 from pathlib import Path
@@ -42,12 +42,12 @@ async def _reference(_request: Request) -> HTMLResponse:
 
 @router.get("/")
 async def page(settings: SettingsDep) -> Response:
-    """Return the page."""
+    """Return the playground's page."""
     return FileResponse(PLAYGROUND_FOLDER / "index.html", headers=guards(settings.public_url))
 
 
 def guards(public_url: str | None) -> dict[str, str]:
-    """Return the headers that isolate the page. public_url: where image links lead, if not to the page's own host."""
+    """Return the security headers of the page. public_url: the base URL of image links; None: the page's own host."""
     parts = urlsplit(public_url or "")
     own = f"'self' {parts.scheme}://{parts.netloc}" if public_url else "'self'"
     policy = {

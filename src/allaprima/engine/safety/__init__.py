@@ -1,1 +1,1 @@
-"""The safety checker: its network, its weights, and the score that it gives an image."""
+"""The safety checker: its network, its weights, and the code that scores an image."""

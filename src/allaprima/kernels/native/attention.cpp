@@ -1,4 +1,5 @@
-// Attention in bfloat16 with float32 accumulators, one block of queries and one block of keys at a time, with an online softmax.
+// Attention in bfloat16 with float32 accumulators. It processes one block of queries and one block of keys at a time, with an
+// online softmax. Notation: S = scale Q K^T + bias are the scores, P the unnormalised probabilities, O = P V the output.
 //
 // Source: Milakov and Gimelshein 2018 (1805.02867), online softmax; Dao et al. 2022 (2205.14135), FlashAttention's blocks.
 
@@ -15,7 +16,7 @@ namespace allaprima {
 namespace {
 
 constexpr Index KEY_BLOCK = 512;       // keys per block; a multiple of every PANEL
-constexpr Index HEADS_PER_THREAD = 4;  // with at least this many heads per thread, each head is one task
+constexpr Index HEADS_PER_THREAD = 4;  // from this number of heads per thread on, each head is one task
 
 // Queries per block; a multiple of the tile height.
 template <class Microkernel>
@@ -43,7 +44,7 @@ struct Panels {
 
     Index keys() const { return (args.keys + PANEL - 1) / PANEL; }
     Index values() const { return (args.width + PANEL - 1) / PANEL; }
-    Index pairs() const { return keys() * PANEL / 2; }  // 4-byte groups along the values' depth: two keys each
+    Index pairs() const { return keys() * PANEL / 2; }  // depth of the values in 4-byte groups, which have two keys each
     Index key_groups() const { return PANEL * (args.width / 2); }
     Index value_groups() const { return PANEL * pairs(); }
 
@@ -54,7 +55,7 @@ struct Panels {
                                                                args.width * 2, panels + p * key_groups());
     }
 
-    // Packs panel `p` of one head's values, whose depth is the keys. Entries past the last key are zero.
+    // Packs panel `p` of one head's values. Their depth is the keys; entries beyond the last key are zero.
     void pack_values(Index head, Index p, Group4* panels) const {
         for (Index pair = 0; pair < pairs(); ++pair) {
             Group4* to = panels + p * value_groups() + pair * PANEL;
@@ -74,12 +75,12 @@ struct Panels {
     }
 };
 
-// The online softmax state of a block of queries. Scores are logits times log2(e). `scores` and `probabilities` are double buffered:
-// the matrix products of one block of keys overlap with the softmax of another.
+// The online softmax state of a block of queries. Scores are scaled by log2(e), so that the softmax uses 2^x. `scores` and
+// `probabilities` are double buffered: the matrix products of one block of keys overlap with the softmax of another.
 template <class Microkernel>
 struct SoftmaxState {
     float row_max[QUERY_BLOCK<Microkernel>], row_sum[QUERY_BLOCK<Microkernel>];
-    float correction[QUERY_BLOCK<Microkernel>];  // factor for the accumulator after the last block of keys
+    float correction[QUERY_BLOCK<Microkernel>];  // factor by which the last block of keys rescales the accumulator
     alignas(64) float scores[2][QUERY_BLOCK<Microkernel> * KEY_BLOCK];
     alignas(64) Bf16 probabilities[2][QUERY_BLOCK<Microkernel> * KEY_BLOCK];
 };
@@ -89,7 +90,7 @@ struct ValuesTag {};
 struct SumsTag {};
 struct StateTag {};
 
-// Scales the dot products of one row and adds the bias, both times log2(e).
+// Multiplies the dot products of one row by `scale`, which includes log2(e), and adds the bias times log2(e).
 void add_bias(float* scores, Index keys, float scale, const float* bias) {
     for (Index i = 0; i < keys; i += 16) {
         const Floats added = _mm512_mul_ps(_mm512_maskz_loadu_ps(lanes(keys - i), bias + i), _mm512_set1_ps(LOG2_E));
@@ -97,8 +98,9 @@ void add_bias(float* scores, Index keys, float scale, const float* bias) {
     }
 }
 
-// Online softmax step for one row (FlashAttention): updates `row_max` and `row_sum` with `keys` unscaled scores and writes `count`
-// unnormalised probabilities (whole panels; zero past the keys). Returns the factor by which the row's accumulator must be rescaled.
+// Computes an online softmax step for one row (FlashAttention, algorithm 1). Updates `row_max` and `row_sum` with `keys` scores,
+// which it multiplies by `scale`, and writes `count` unnormalised probabilities (whole panels; zero beyond the keys). Returns the
+// factor by which the row's accumulator must be rescaled.
 float online_softmax_row(const float* scores, Index keys, Index count, float scale, float& row_max, float& row_sum,
                          Bf16* probabilities) {
     const Floats factor = _mm512_set1_ps(scale);
@@ -112,7 +114,7 @@ float online_softmax_row(const float* scores, Index keys, Index count, float sca
     const bool is_masked = new_max == -std::numeric_limits<float>::infinity();
     const Floats center = _mm512_set1_ps(is_masked ? 0 : new_max);
     const auto exponential = [&](Index i) __attribute__((always_inline)) {
-        // No FMA: `new_max` was computed without one, and the largest score must give exactly 1.
+        // `new_max` was computed without FMA, so an FMA here could give the largest score another probability than exactly 1.
         return exp2_approx(_mm512_sub_ps(_mm512_mul_ps(_mm512_loadu_ps(scores + i), factor), center));
     };
     Floats sum = _mm512_setzero_ps();
@@ -133,7 +135,7 @@ float online_softmax_row(const float* scores, Index keys, Index count, float sca
     return correction;
 }
 
-// One block of queries of one head against all keys.
+// Computes the attention of one block of queries of one head to all keys.
 template <class Microkernel>
 class QueryBlock {
 public:
@@ -144,8 +146,8 @@ public:
         std::fill_n(state_.row_sum, HEIGHT, 0.f);
     }
 
-    // Overlaps the softmax of block i with the products P V of block i - 1 and Q K^T of block i + 1 if the microkernel calls
-    // `overlap` between its steps (AMX does); rows that are left over follow the products.
+    // Computes the output rows of the block. If the microkernel calls `overlap` between its steps, as AMX does, the softmax of key
+    // block i overlaps with P V of block i - 1 and Q K^T of block i + 1; the softmax of the remaining rows follows these products.
     void attend() {
         const Index blocks = (args_.keys + KEY_BLOCK - 1) / KEY_BLOCK;
         if (blocks > 0) compute_qk(0, NoOverlap{});
@@ -187,7 +189,7 @@ private:
     Index qk_steps(Index block) const { return tiles() * (padded_keys_of(block) / PANEL) * (args_.width / 2 / Microkernel::STEP); }
     Index pv_steps(Index block) const { return tiles() * panels_.values() * (padded_keys_of(block) / 2 / Microkernel::STEP); }
 
-    // Q K^T for one block of keys, unscaled.
+    // Computes Q K^T for one block of keys, without the scale.
     template <class Overlap>
     void compute_qk(Index block, const Overlap& overlap) {
         const Bf16* q = args_.q + query_ * args_.q_stride + head_ * args_.width;
@@ -215,7 +217,7 @@ private:
                                                     state_.row_sum[row], state_.probabilities[block % 2] + row * KEY_BLOCK);
     }
 
-    // Rescales the accumulator after the row maxima have changed.
+    // Multiplies each row of the accumulator by its correction, which accounts for the row's new maximum.
     void rescale() {
         for (Index row = 0; row < rows_; ++row) {
             if (state_.correction[row] == 1) continue;
@@ -243,7 +245,7 @@ private:
         }
     }
 
-    // Divides one row of the accumulator by its probabilities' sum and writes it to `out`.
+    // Divides one row of the accumulator by the sum of the row's probabilities and writes it to `out`.
     void normalize_row(Index row) const {
         Bf16* to = args_.out + (query_ + row) * args_.out_stride + head_ * args_.width;
         const Floats inverse = _mm512_set1_ps(1 / state_.row_sum[row]);
@@ -273,7 +275,8 @@ void attend(const AttentionArgs& args, Index heads, int threads) {
         });
         return;
     }
-    // Too few heads to keep all threads busy: one head at a time, its panels and query blocks split over the threads.
+    // There are too few heads for one task per head. The heads are computed one after another, and the panels and query blocks of a
+    // head are distributed over the threads.
     const std::unique_ptr<Group4[]> keys(new Group4[std::size_t(panels.keys() * panels.key_groups())]);
     const std::unique_ptr<Group4[]> values(new Group4[std::size_t(panels.values() * panels.value_groups())]);
     for (Index head = 0; head < heads; ++head) {

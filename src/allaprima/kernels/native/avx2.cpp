@@ -1,7 +1,7 @@
-// The exact int8 matrix product for CPUs that have AVX2 but no AVX-512: int8 is widened to pairs of int16.
+// The exact int8 matrix product for CPUs that have AVX2 but no AVX-512. int8 values are widened to pairs of int16.
 //
-// Blocked after Goto and van de Geijn 2008 ("Anatomy of High-Performance Matrix Multiplication", section 4): one
-// panel of columns stays in the L1 cache, a group of panels in L2, and the packed rows stream through both.
+// Source of the blocking: Goto and van de Geijn 2008 ("Anatomy of High-Performance Matrix Multiplication"), section 4. One panel of
+// columns stays in the L1 cache and a group of panels in the L2 cache, while the packed rows are streamed.
 
 #include <algorithm>
 
@@ -16,9 +16,9 @@
 namespace allaprima {
 namespace {
 
-constexpr int ROWS = 6, PANEL = 16;  // of a tile: its sums take 12 of the 16 registers
-constexpr Index DEPTH = 512;         // pairs of a panel per pass: 32 KiB
-constexpr Index GROUP = 8;           // panels per task: 256 KiB
+constexpr int ROWS = 6, PANEL = 16;  // rows and columns of a tile, whose sums use 12 of the 16 registers
+constexpr Index DEPTH = 512;         // depth of a pass, in pairs; a panel then takes 32 KiB
+constexpr Index GROUP = 8;           // panels per task, which take 256 KiB
 
 // Two consecutive values of a row, each as int16.
 using Pair = std::int32_t;
@@ -26,8 +26,8 @@ using Pair = std::int32_t;
 struct RowsTag {};
 struct PanelTag {};
 
-// Packs `count` lines of `length` values as pairs, interleaved: pair p of every line, then pair p + 1. Missing lines up to LINES and
-// the second half of an odd last pair are zero.
+// Packs `count` rows or columns ("lines") of `length` values as interleaved pairs: pair 0 of all lines, then pair 1, and so on.
+// Missing lines up to LINES and the second value of an incomplete last pair are zero.
 template <int LINES>
 void interleave(const std::int8_t* from, Index stride, Index count, Index length, Pair* to) {
     const auto pair = [](std::int8_t first, std::int8_t second) {
@@ -51,7 +51,7 @@ inline void add(Row& sums, Pair pair, __m256i first, __m256i second) {
     const __m256i row = _mm256_set1_epi32(pair);
     sums.left = _mm256_add_epi32(sums.left, _mm256_madd_epi16(row, first));
     sums.right = _mm256_add_epi32(sums.right, _mm256_madd_epi16(row, second));
-    // Keeps the compiler from computing all rows at once: their products would not fit the registers.
+    // This barrier makes the compiler compute one row after another: the products of all rows would not fit in the registers.
     asm("" : "+x"(sums.left), "+x"(sums.right));
 }
 
@@ -60,10 +60,11 @@ inline void store(const Row& sums, std::int32_t* to) {
     _mm256_store_si256(reinterpret_cast<__m256i*>(to + 8), sums.right);
 }
 
-// Multiplies one tile and overwrites `out` (`is_first`) or adds to it. `rows`, `columns`: the valid part of the tile.
+// Multiplies one tile and overwrites `out` if `is_first`, otherwise adds to it. Only the first `rows` rows and `columns` columns of
+// the tile are written.
 void multiply(const Pair* lines, const Pair* panel, Index pairs, bool is_first, Index rows, Index columns,
               std::int32_t* out, Index out_stride) {
-    // Separate variables: GCC would keep an array in memory instead of registers.
+    // These are separate variables, since GCC would store an array in memory instead of registers.
     const Row zero = {_mm256_setzero_si256(), _mm256_setzero_si256()};
     Row a = zero, b = zero, c = zero, d = zero, e = zero, f = zero;
     for (Index p = 0; p < pairs; ++p, lines += ROWS, panel += PANEL) {

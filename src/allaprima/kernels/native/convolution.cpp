@@ -1,9 +1,9 @@
-// 3x3 convolutions of channels-last images, fused with the group norm and SiLU before them and the residual after them.
+// Direct 3x3 convolutions of channels-last images, fused with the group norm and SiLU before them and the residual after them.
 //
-// Input rows are normalised and copied into a zero-padded frame. Each output tile is then the sum over the taps of (shifted rows) x
-// (weight panel). Nearest-neighbour upsampling by 2 is folded into the weights: an output pixel of one of the four phases (row and
-// column parity) sees only four distinct input pixels, so its kernel has four taps whose weights are sums of the nine. That takes
-// 4/9 of the multiplications.
+// Input rows are normalised and copied into a zero-padded frame. An output tile is the sum, over the taps of the kernel, of the
+// product of shifted frame rows and a weight panel. Nearest-neighbour upsampling by 2 is folded into the weights: an output pixel
+// of one of the four phases (row and column parity) depends on only four distinct input pixels, so the phase's kernel has four
+// taps, whose weights are sums of the kernel. This needs 4/9 of the multiplications.
 
 #include "convolution.h"
 
@@ -13,25 +13,25 @@
 namespace allaprima {
 namespace {
 
-constexpr Index PIXELS_PER_TASK = 1024;      // approximately
-constexpr Index PANEL_BYTES = 320 * 1024;    // of a weight panel per pass over the rows
-constexpr Index WINOGRAD_MIN_CHANNELS = 32;  // below, Winograd's transforms cost more than its fewer multiplications save
-constexpr Index TASKS_PER_THREAD = 4;        // at least
+constexpr Index PIXELS_PER_TASK = 1024;      // approximate
+constexpr Index PANEL_BYTES = 320 * 1024;    // most bytes of a weight panel that one pass over the rows uses
+constexpr Index WINOGRAD_MIN_CHANNELS = 32;  // with fewer, Winograd's transforms take longer than the multiplications they save
+constexpr Index TASKS_PER_THREAD = 4;        // minimum
 
-// An input pixel's offset from the output pixel, and a bit mask of the kernel weights whose sum multiplies it.
+// The offset of an input pixel from the output pixel, and a bit mask of the kernel weights whose sum is the tap's weight.
 struct Tap {
     int down, right, weights;
 };
 
-// One output pixel per input pixel: its offset in the output (0 without upsampling) and its taps.
+// One of the output pixels of an input pixel: its offset in the output (0 without upsampling), and the taps of its kernel.
 struct Phase {
     int down, right;
     std::vector<Tap> taps;
 };
 
-// For the input offsets -1, 0 and 1: a bit mask of the kernel rows (or columns) that read that input, without upsampling.
+// Without upsampling, for the input offsets -1, 0 and 1: a bit mask of the kernel rows (or columns) that read the input.
 constexpr int TAPS_PLAIN[3] = {1, 2, 4};
-// The same for the first and the second output row (or column) of an upsampled input.
+// The same with upsampling, for the first and the second output row (or column) of an input row (or column).
 constexpr int TAPS_UPSAMPLED[2][3] = {{1, 6, 0}, {0, 3, 4}};
 
 std::vector<Phase> phases(bool upsample) {
@@ -70,7 +70,7 @@ struct Convolution {
     Index panel_groups() const { return taps() * depth() * PANEL; }  // per phase
 };
 
-// Packs one panel of one phase, tap by tap, from a weight of shape (out_channels, channels, 3, 3). A 4-byte group is two channels.
+// Packs one panel of one phase, tap by tap, from a weight (out_channels, channels, 3, 3). A 4-byte group has two channels.
 template <class Microkernel>
 void pack_weight(const Convolution<Microkernel>& convolution, const Phase& phase, Index panel, Group4* to) {
     constexpr Index PANEL = Microkernel::PANEL;
@@ -81,17 +81,17 @@ void pack_weight(const Convolution<Microkernel>& convolution, const Phase& phase
                 const Index column = panel * PANEL + c;
                 Group4 group = 0;
                 for (Index half = 0; half < 2 && column < args.out_channels; ++half) {
-                    const Bf16* nine = args.weight + (column * args.channels + 2 * d + half) * 9;
+                    const Bf16* kernel = args.weight + (column * args.channels + 2 * d + half) * 9;
                     float sum = 0;
                     for (int w = 0; w < 9; ++w)
-                        if (tap.weights >> w & 1) sum += widen(nine[w]);
+                        if (tap.weights >> w & 1) sum += widen(kernel[w]);
                     group |= Group4(round_to_bf16(sum)) << (16 * half);
                 }
                 *to = group;
             }
 }
 
-// Computes the output channels of one panel, at the pixels of one phase, for the rows of a frame.
+// Computes the output channels of one panel at the pixels of one phase for the input rows [begin, end), which `frame` contains.
 template <class Microkernel>
 void multiply(const Convolution<Microkernel>& convolution, const Phase& phase, Index panel, Index begin, Index end,
               const Bf16* frame, const Group4* packed, Group4* partial) {
@@ -135,7 +135,7 @@ void convolve(const ConvolutionArgs& args, int threads) {
     });
     const Index height = std::max<Index>(1, PIXELS_PER_TASK / args.columns);
     const Index strips = (args.end - args.begin + height - 1) / height;
-    // Tasks that share a strip of rows, each with other panels.
+    // A strip of rows is split into this many tasks, which compute different panels.
     const Index panel_splits = std::min(panels, (TASKS_PER_THREAD * threads + strips - 1) / strips);
     parallel_for(strips * panel_splits, threads, [&](Index task) {
         const Index begin = args.begin + task / panel_splits * height, end = std::min(begin + height, args.end);
@@ -163,9 +163,9 @@ extern "C" void allaprima_convolve(const ConvolutionArgs* args, int threads) {
 namespace allaprima {
 namespace {
 
-constexpr Index CHUNK = 256;  // pixels whose sums are float32; the sums of chunks are added in float64
+constexpr Index CHUNK = 256;  // number of pixels that are summed in float32; the sums of chunks are added in float64
 
-// Sums and sums of squares of each channel over `pixels` pixels.
+// Computes the sum and the sum of squares of each channel over `pixels` pixels.
 void sum_pixels(const Bf16* x, Index pixels, Index channels, float* sums, float* squares) {
     for (Index c = 0; c < channels; c += 16) {
         const __mmask16 mask = lanes(channels - c);
@@ -201,7 +201,7 @@ extern "C" void allaprima_group_affine(const Bf16* x, Index pixels, Index channe
             }
         const double mean = sum / double(pixels * size), variance = square / double(pixels * size) - mean * mean;
         for (Index c = group * size; c < (group + 1) * size; ++c) {
-            // Rounding can make the variance slightly negative. The comparison keeps a NaN.
+            // Rounding can make the variance slightly negative. The comparison does not replace NaN.
             const float factor = float(1 / __builtin_sqrt((variance < 0 ? 0 : variance) + eps));
             scale[c] = widen(weight[c]) * factor;
             shift[c] = widen(bias[c]) - float(mean) * scale[c];

@@ -1,4 +1,4 @@
-// Shared by the direct and the Winograd convolution: the padded frame, rounding, and the epilogue.
+// Functions that the direct and the Winograd convolution share: the padded frame, rounding, and the epilogue.
 #pragma once
 
 #include <algorithm>
@@ -10,7 +10,7 @@
 
 namespace allaprima {
 
-// Rounds to nearest even; NaN stays NaN.
+// Rounds to bfloat16, to nearest even. NaN remains NaN.
 inline Bf16 round_to_bf16(float value) {
     std::uint32_t bits;
     __builtin_memcpy(&bits, &value, sizeof bits);
@@ -18,8 +18,8 @@ inline Bf16 round_to_bf16(float value) {
     return Bf16((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
 }
 
-// Fills a frame with rows `begin` - 1 to `end` of the image, after SiLU(x * scale + shift). A frame row is `width` pixels: one zero
-// pixel, the image row, zeros. Rows outside the image are zero.
+// Fills a frame with the input rows `begin` - 1 to `end`, inclusive, after SiLU(x * scale + shift) if there is a scale. A frame row
+// has `width` pixels: one zero pixel, the pixels of the image row, and zeros. Rows outside the image are zero.
 inline void fill_frame(const ConvolutionArgs& args, Index begin, Index end, Index width, Bf16* frame) {
     const Index row_size = width * args.channels;
     for (Index y = begin - 1; y <= end; ++y, frame += row_size) {
@@ -46,7 +46,7 @@ inline void fill_frame(const ConvolutionArgs& args, Index begin, Index end, Inde
     }
 }
 
-// Adds bias and residual to 16 output channels of one pixel and writes them.
+// Adds bias and residual to 16 output channels of one pixel, the first of which is `column`, and writes them.
 inline void store_pixel(const ConvolutionArgs& args, Index pixel, Index column, Floats sums) {
     const __mmask16 mask = lanes(args.out_channels - column);
     if (args.bias) sums = _mm512_add_ps(sums, load(args.bias + column, mask));
@@ -55,7 +55,7 @@ inline void store_pixel(const ConvolutionArgs& args, Index pixel, Index column, 
     store(args.out + at, sums, mask);
 }
 
-// Winograd F(2x2, 3x3) convolution, for inputs without upsampling.
+// Computes a convolution without upsampling by Winograd's F(2x2, 3x3).
 void convolve_winograd(const ConvolutionArgs& args, int threads);
 
 }  // namespace allaprima

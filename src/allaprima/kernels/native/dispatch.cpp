@@ -1,4 +1,4 @@
-// Detects the instruction sets of this CPU and holds the level in use.
+// Detects the instruction sets of the CPU and stores the level in use.
 
 #include "dispatch.h"
 
@@ -25,7 +25,8 @@ bool has_avx512() {
            __builtin_cpu_supports("avx512bf16");
 }
 
-// Linux grants the AMX tile registers to a process on request. Source: Linux, Documentation/arch/x86/xstate.rst.
+// Returns whether the CPU has AMX and Linux lets this process use the tile registers, which it must request. Source: Linux,
+// Documentation/arch/x86/xstate.rst.
 bool has_amx() {
 #if defined(__x86_64__) && defined(__linux__) && __has_include(<amxtileintrin.h>)
     constexpr unsigned BF16 = 1u << 22, TILE = 1u << 24, INT8 = 1u << 25;

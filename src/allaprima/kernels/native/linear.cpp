@@ -1,7 +1,7 @@
-// Linears: rows of activations times a weight stored as (n, k), one panel of output columns at a time.
+// Linears: multiplies rows of activations (m, k) by a weight (n, k) transposed, some panels of output columns at a time.
 //
-// Weights keep torch's layout; their panels are packed in every call. Packing is cheap compared with the products (with AVX-512 1/32 of
-// the time for 128 rows, 1/320 for 1280). The panels in flight fit the L2 cache.
+// Weights have torch's layout, and every call packs them into panels. Packing takes little time compared with the products: with
+// AVX-512, 1/32 of the time for 128 rows and 1/320 for 1280. The panels of one pass fit in the L2 cache.
 
 #include <algorithm>
 
@@ -13,9 +13,9 @@
 namespace allaprima {
 namespace {
 
-constexpr Index DEPTH_BLOCK = 768;        // 4-byte groups of a panel per pass
-constexpr Index MIN_ROWS_PER_TASK = 192;  // when rows are split because there are too few panels for all threads
-constexpr Index TASKS_PER_THREAD = 4;     // wanted then
+constexpr Index DEPTH_BLOCK = 768;        // depth of a pass, in 4-byte groups
+constexpr Index MIN_ROWS_PER_TASK = 192;  // applies if the rows are split, since there are too few panels for all threads
+constexpr Index TASKS_PER_THREAD = 4;     // target if the rows are split
 
 struct PanelTag {};
 struct PartialTag {};
@@ -24,7 +24,7 @@ struct LinearArgs {
     const std::uint8_t* rows;
     Index rows_stride;  // bytes
     const std::uint8_t* weight;
-    Index bytes;  // per row of the weight
+    Index bytes;  // bytes per row of the weight
     Index m, n;
     const Epilogue& epilogue;
     Bf16* out;
@@ -46,23 +46,23 @@ __attribute__((always_inline)) inline Floats apply_epilogue(const LinearArgs& li
 template <int VECTORS, class Sums, class Scale>
 __attribute__((always_inline)) inline void store_row(const LinearArgs& linear, Index row, Index column, const Sums* sums,
                                                      const Scale& scale) {
-    const auto done = [&](Index v, __mmask16 mask) __attribute__((always_inline)) {
+    const auto finish = [&](Index v, __mmask16 mask) __attribute__((always_inline)) {
         const Index at = column + v * 16;
         return apply_epilogue(linear, row, at, scale(row, at, sums[v], mask), mask);
     };
     Bf16* to = linear.out + row * linear.out_stride + column;
     if (column + VECTORS * 16 <= linear.n) {
-        for (Index v = 0; v < VECTORS; v += 2) store(to + v * 16, done(v, 0xffff), done(v + 1, 0xffff));
+        for (Index v = 0; v < VECTORS; v += 2) store(to + v * 16, finish(v, 0xffff), finish(v + 1, 0xffff));
         return;
     }
     for (Index v = 0; v < VECTORS && column + v * 16 < linear.n; ++v) {
         const __mmask16 mask = lanes(linear.n - column - v * 16);
-        store(to + v * 16, done(v, mask), mask);
+        store(to + v * 16, finish(v, mask), mask);
     }
 }
 
-// Computes rows [first, last) of the PANELS_IN_FLIGHT panels that begin at `column`. scale(row, column, sums, mask) converts the sums
-// of 16 columns to float32.
+// Computes rows [first, last) of the output in the columns of PANELS_IN_FLIGHT panels, the first of which starts at `column`.
+// scale(row, column, sums, mask) converts the sums of 16 columns to float32.
 template <class Microkernel, class Dot, class Scale>
 void multiply(const LinearArgs& linear, Index column, Index first, Index last, const Scale& scale) {
     constexpr Index PANEL = Microkernel::PANEL, WIDTH = Microkernel::PANELS_IN_FLIGHT * PANEL;
@@ -130,7 +130,7 @@ extern "C" void allaprima_linear_int8(const std::int8_t* rows, Index depth, cons
         using Microkernel = typename decltype(isa)::Microkernel;
         using Dot = typename Microkernel::Int8Dot;
         multiply<Microkernel, Dot>(linear, threads, [&](Index row, Index column, __m512i sums, __mmask16 mask) {
-            // With VNNI the weight has an unsigned offset of 128, which adds 128 times the row's sum.
+            // With VNNI the packed weight has an unsigned offset of 128, which adds 128 times the sum of the row.
             if constexpr (Dot::UNSIGNED_OFFSET != 0) sums = _mm512_sub_epi32(sums, _mm512_set1_epi32(128 * row_sums[row]));
             const Floats scaled = _mm512_mul_ps(_mm512_cvtepi32_ps(sums), _mm512_set1_ps(row_scale[row]));
             return _mm512_mul_ps(scaled, _mm512_maskz_loadu_ps(mask, weight_scale + column));

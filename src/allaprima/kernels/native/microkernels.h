@@ -1,4 +1,4 @@
-// Chooses the microkernel.
+// Chooses the microkernel for the level in use.
 #pragma once
 
 #include "dispatch.h"
@@ -12,8 +12,8 @@ struct TypeTag {
     using Microkernel = Type;
 };
 
-// Calls `work` with the type of the microkernel to use: AMX if it is enabled and `row_bytes` is a multiple of its step, otherwise
-// AVX-512.
+// Calls `work` with a TypeTag of the microkernel to use: AMX if it is enabled and `row_bytes` is a multiple of its step (64 bytes),
+// otherwise AVX-512.
 template <class Work>
 void dispatch_isa(Index row_bytes, const Work& work) {
 #if ALLAPRIMA_HAS_AMX

@@ -1,14 +1,14 @@
-// Packing of a product's right-hand matrix into panels, in the order in which a microkernel reads them.
+// Packs the right-hand matrix of a matrix product into panels, in the order in which a microkernel reads them.
 //
-// A 4-byte group is four int8 or two bfloat16 values of one row that are adjacent along the depth (the summed dimension). A panel is
-// PANEL columns of the right-hand matrix: the groups of all its columns at depth 0, then at depth 1, and so on.
+// A 4-byte group is four int8 or two bfloat16 values that are adjacent along the depth (the summed dimension). A panel is
+// PANEL columns of the right-hand matrix, stored as the groups of all its columns at depth 0, then those at depth 1, and so on.
 //
-// A microkernel is a type that multiplies rows by a panel:
+// A microkernel is a type that multiplies rows of the left-hand matrix by a panel. It has these members:
 // - ROWS, PANEL, VECTORS: rows and columns of its tiles; vector registers per tile row.
-// - STEP: 4-byte groups of the depth per step. PANELS_IN_FLIGHT: panels that a linear works on at a time.
+// - STEP: 4-byte groups of the depth per step. PANELS_IN_FLIGHT: number of panels that a linear multiplies in one pass.
 // - Int8Dot, Bf16Dot: the type of the sums, and UNSIGNED_OFFSET, which is XORed into the packed columns.
 // - for_each_tile: splits rows into tiles. A tile's `add` may call an `overlap` callback between its steps.
-// - TileWriter: passes the rows of finished tiles on, at once or during the steps of the next tile.
+// - TileWriter: calls a function for the rows of finished tiles, at once or during the steps of the next tile.
 #pragma once
 
 #include <cstdint>
@@ -58,8 +58,8 @@ inline void transpose(__m512i (&r)[16]) {
     }
 }
 
-// Packs `columns` columns into a panel. A column is `bytes` contiguous bytes; columns are `stride` bytes apart. The depth is rounded
-// up to a multiple of STEP; padding is zero before the unsigned offset.
+// Packs `columns` columns into a panel. A column is `bytes` contiguous bytes; columns are `stride` bytes apart. The depth is padded
+// to a multiple of STEP, and missing columns up to PANEL are padded; the padding is zero before the unsigned offset is applied.
 template <class Microkernel, class Dot>
 void pack_panel(const std::uint8_t* from, Index stride, Index columns, Index bytes, Group4* panel) {
     const __m512i offset = _mm512_set1_epi32(int(Dot::UNSIGNED_OFFSET));
@@ -70,8 +70,8 @@ void pack_panel(const std::uint8_t* from, Index stride, Index columns, Index byt
             __m512i r[16];
 #pragma GCC unroll 16
             for (int i = 0; i < 16; ++i) {
-                const bool is_there = first + i < columns;
-                r[i] = is_there ? _mm512_maskz_loadu_epi8(mask, from + (first + i) * stride + byte)
+                const bool is_column = first + i < columns;
+                r[i] = is_column ? _mm512_maskz_loadu_epi8(mask, from + (first + i) * stride + byte)
                                 : _mm512_setzero_si512();
                 r[i] = _mm512_xor_si512(r[i], offset);
             }

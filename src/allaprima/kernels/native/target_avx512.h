@@ -1,5 +1,5 @@
-// Enables AVX-512 with VNNI and BF16, and AMX intrinsics, for the files that include it. The standard headers are included before
-// the target pragma: their inline functions must stay runnable on every CPU.
+// Enables AVX-512 with VNNI and BF16, and AMX intrinsics, in the files that include this header. The standard headers are included
+// before the target pragma: the linker may keep this file's copy of their inline functions, which must run on every CPU.
 #pragma once
 
 #include <algorithm>

@@ -1,4 +1,4 @@
-// Parallel loops on torch's threads: the library and torch use the same OpenMP runtime, and so the same thread pool.
+// Parallel loops on torch's threads. The library and torch use the same OpenMP runtime and therefore the same thread pool.
 #pragma once
 
 #include <cstdint>
@@ -7,7 +7,7 @@ namespace allaprima {
 
 using Index = std::int64_t;
 
-// Calls `work(i)` for every i below `count`, scheduled dynamically. `work(i)` must depend on i alone, not on the thread.
+// Calls `work(i)` for 0 <= i < count, scheduled dynamically. The result of `work(i)` must depend on i alone, not on the thread.
 template <class Work>
 void parallel_for(Index count, int threads, const Work& work) {
 #pragma omp parallel for schedule(dynamic, 1) num_threads(threads) if (count > 1 && threads > 1)

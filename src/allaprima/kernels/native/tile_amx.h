@@ -1,8 +1,8 @@
 // The AMX microkernel. A tile register holds 16 x 16 sums, or 16 rows of 64 bytes.
 //
-// A tile here is 2 x 2 registers, 32 rows x 32 columns: four registers of sums, two of rows, two of columns. A row's sums do not
-// depend on the tile it falls into. int8 is exact, so its results equal those of every other microkernel; bfloat16 is summed in
-// another order than with AVX-512.
+// A tile of this microkernel has 2 x 2 registers of sums, for 32 rows x 32 columns; two more registers hold its rows and two its
+// columns. The sums of a row do not depend on the other rows of its tile. int8 sums are exact and equal those of the AVX-512
+// microkernel; bfloat16 products are summed in another order.
 #pragma once
 
 #include <cstdint>
@@ -14,11 +14,11 @@
 
 namespace allaprima {
 
-// Owns the tile configuration of its thread, so each task creates its own.
+// Configures and releases the tile registers of the current thread. Each task creates an object.
 class Amx {
 public:
     static constexpr int ROWS = 32, PANEL = 32, VECTORS = PANEL / 16;
-    static constexpr Index STEP = 16, PANELS_IN_FLIGHT = 8;  // 8 panels of 768 groups are 768 KiB of a 2 MiB L2
+    static constexpr Index STEP = 16, PANELS_IN_FLIGHT = 8;  // 8 panels with a depth of 768 groups take 768 KiB of a 2 MiB L2 cache
 
     struct Int8Dot {
         using Sums = __m512i;
@@ -37,7 +37,8 @@ public:
     Amx& operator=(const Amx&) = delete;
     ~Amx() { _tile_release(); }
 
-    // Up to 32 rows if `IS_HIGH`, up to 16 otherwise. The sums are in the tile registers, so only one tile can be in use.
+    // A tile of up to 32 rows if IS_HIGH, otherwise up to 16. Its sums are in the tile registers, so only one tile can exist at a
+    // time.
     template <class Dot, bool IS_HIGH>
     struct Tile {
         Index height;
@@ -51,7 +52,7 @@ public:
             }
         }
 
-        // Loads partial sums: four-byte values, rows `stride` values apart.
+        // Loads partial sums of four bytes each; rows are `stride` values apart.
         __attribute__((always_inline)) void load(const Group4* from, Index stride) const {
             const Index bytes = stride * Index(sizeof(Group4));
             barrier();
@@ -75,8 +76,8 @@ public:
             barrier();
         }
 
-        // Adds rows, `stride` bytes apart, times a panel. `depth`: 4-byte groups, a multiple of STEP. `overlap` is called in every
-        // step: the tile unit is busy for about 64 cycles, while the vector registers are free.
+        // Adds the product of rows, which are `stride` bytes apart, and a panel. `depth` is in 4-byte groups, a multiple of STEP.
+        // `overlap` is called in every step: the tile unit takes about 64 cycles per step, in which the vector units are idle.
         template <class Overlap = NoOverlap>
         __attribute__((always_inline)) void add(const void* rows, Index stride, const Group4* panel, Index depth,
                                                 const Overlap& overlap = {}) const {
@@ -98,7 +99,7 @@ public:
             }
         }
 
-        // Calls `work` with each row's index and its VECTORS registers of sums.
+        // Calls `work` with the index of each row and its VECTORS registers of sums.
         template <class Work>
         __attribute__((always_inline)) void for_each_row(const Work& work) const {
             alignas(64) Group4 stored[ROWS * PANEL];
@@ -110,20 +111,20 @@ public:
         }
 
     private:
-        // GCC's tile intrinsics don't tell the compiler that they access memory.
+        // GCC does not know that the tile intrinsics access memory.
         static void barrier() { asm volatile("" ::: "memory"); }
 
         template <int SUMS, int ROW, int COLUMNS>
         static void multiply() {
-            // Assembly, since the intrinsics accept only literals, not template arguments.
+            // The intrinsics accept literals only, not template arguments, so the instructions are written in assembly.
             if constexpr (std::is_same_v<Dot, Int8Dot>)
                 asm volatile("tdpbssd %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(SUMS), "i"(ROW), "i"(COLUMNS));
             else asm volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(SUMS), "i"(ROW), "i"(COLUMNS));
         }
     };
 
-    // Calls `work(row, column, sums)` for each row of a finished tile, one row per step of the next tile, so that the tile unit
-    // stays busy.
+    // Calls `work(row, column, sums)` for each row of a finished tile: one row per step of the next tile, so that the tile unit is
+    // never idle.
     template <class Dot, class Work>
     class TileWriter {
     public:
@@ -179,9 +180,9 @@ public:
     }
 
 private:
-    Index height_ = 0;  // the height that the tile registers are configured for
+    Index height_ = 0;  // the tile height for which the registers are configured
 
-    // Configures the tile registers for tiles of `height` rows: rows past it are neither read nor written.
+    // Configures the tile registers for tiles of `height` rows. Rows beyond `height` are neither read nor written.
     void configure(Index height) {
         if (height == height_) return;
         struct {

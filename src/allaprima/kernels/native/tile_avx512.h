@@ -1,7 +1,7 @@
 // The AVX-512 microkernel, with VNNI and BF16.
 //
-// A tile holds up to ROWS x PANEL sums in 24 of the 32 registers. The depth is summed in order, one 4-byte group after another, so a
-// row's sums do not depend on the tile it falls into.
+// A tile holds up to ROWS x PANEL sums in 24 of the 32 registers. Products are summed in the order of the depth, one 4-byte group
+// after another, so the sums of a row do not depend on the other rows of its tile.
 #pragma once
 
 #include <cstdint>
@@ -20,7 +20,8 @@ struct Avx512 {
     static constexpr int ROWS = 6, PANEL = 64, VECTORS = PANEL / 16;
     static constexpr Index STEP = 1, PANELS_IN_FLIGHT = 2;
 
-    // int8 times int8. The columns carry an unsigned offset of 128 (XOR 0x80), since vpdpbusd multiplies unsigned by signed.
+    // int8 times int8, summed in int32. vpdpbusd multiplies unsigned by signed values, so the packed columns are XORed with 0x80,
+    // which adds an offset of 128.
     struct Int8Dot {
         using Sums = __m512i;
         static constexpr Group4 UNSIGNED_OFFSET = 0x80808080;
@@ -53,7 +54,7 @@ struct Avx512 {
                 for (int v = 0; v < VECTORS; ++v) sums[m][v] = Dot::zero();
         }
 
-        // Loads partial sums: four-byte values, rows `stride` values apart.
+        // Loads partial sums of four bytes each; rows are `stride` values apart.
         __attribute__((always_inline)) void load(const Group4* from, Index stride) {
 #pragma GCC unroll 24
             for (int m = 0; m < M; ++m)
@@ -68,7 +69,8 @@ struct Avx512 {
                 for (int v = 0; v < VECTORS; ++v) Dot::store(to + m * stride + v * 16, sums[m][v]);
         }
 
-        // Adds M rows, `stride` bytes apart, times a panel. `depth`: 4-byte groups. `overlap` is not called: the vector units are busy.
+        // Adds the product of M rows, which are `stride` bytes apart, and a panel. `depth` is in 4-byte groups. The overlap
+        // callback is not called, since the product itself uses the vector units.
         template <class Overlap = NoOverlap>
         __attribute__((always_inline)) void add(const void* rows, Index stride, const Group4* panel, Index depth,
                                                 const Overlap& = {}) {
@@ -94,7 +96,7 @@ struct Avx512 {
                 for (int v = 0; v < VECTORS; ++v) sums[m][v] = local[m][v];
         }
 
-        // Calls `work` with each row's index and its VECTORS registers of sums.
+        // Calls `work` with the index of each row and its VECTORS registers of sums.
         template <class Work>
         __attribute__((always_inline)) void for_each_row(const Work& work) const {
             for (int m = 0; m < M; ++m) work(Index(m), sums[m]);

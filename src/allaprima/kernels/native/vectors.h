@@ -1,4 +1,4 @@
-// Vectors of 16 values: bfloat16 loads and stores, exponential, SiLU and GELU.
+// Operations on vectors of 16 float32 values: loads and stores in bfloat16, exponential, SiLU and GELU.
 #pragma once
 
 #include <cstdint>
@@ -10,7 +10,7 @@ namespace allaprima {
 using Bf16 = std::uint16_t;
 using Floats = __m512;
 
-// The mask of the first `count` lanes (at most 16).
+// Returns the mask of the first `count` lanes: no lane if `count` is negative, all 16 if it is larger.
 inline __mmask16 lanes(std::int64_t count) {
     return count >= 16 ? __mmask16(0xffff) : __mmask16((1u << (count < 0 ? 0 : count)) - 1);
 }
@@ -21,14 +21,14 @@ inline Floats load(const Bf16* from) { return widen(_mm256_loadu_si256(reinterpr
 
 inline Floats load(const Bf16* from, __mmask16 mask) { return widen(_mm256_maskz_loadu_epi16(mask, from)); }
 
-// Rounds to nearest even, as torch does; NaN stays NaN.
+// Rounds to bfloat16, to nearest even, like torch. NaN remains NaN.
 inline __m256i narrow(Floats values) { return reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(values)); }
 
 inline void store(Bf16* to, Floats values) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), narrow(values)); }
 
 inline void store(Bf16* to, Floats values, __mmask16 mask) { _mm256_mask_storeu_epi16(to, mask, narrow(values)); }
 
-// Stores two vectors.
+// Stores two consecutive vectors.
 inline void store(Bf16* to, Floats first, Floats second) {
     _mm512_storeu_si512(to, reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(second, first)));
 }
@@ -42,8 +42,8 @@ inline float widen(Bf16 value) {
 
 constexpr float LOG2_E = 1.44269504f;
 
-// 2^x with a relative error of 3e-6, for results that are rounded to bfloat16 next. Exactly 1 at 0; 0 below -150; NaN for NaN and
-// +infinity. The polynomial is the minimax one of degree 4 on [-1/2, 1/2] with value 1 at 0.
+// Returns 2^x with a relative error of 3e-6, which is enough for results that are rounded to bfloat16. It is exactly 1 at 0, 0
+// below -150, and NaN for NaN and +infinity. On [-1/2, 1/2], 2^x is the minimax polynomial of degree 4 with value 1 at 0.
 inline Floats exp2_approx(Floats x) {
     x = _mm512_max_ps(_mm512_set1_ps(-150.f), x);  // returns the second operand if x is NaN
     const Floats n = _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT);
@@ -56,14 +56,14 @@ inline Floats exp2_approx(Floats x) {
     return _mm512_scalef_ps(sum, n);
 }
 
-// x / (1 + e^-y), with the error of `exp2_approx`. SiLU for y = x; GELU's tanh form for y = 2 sqrt(2/pi) (x + 0.044715 x^3). The power
-// is clamped to 126, so that the inverse of the divisor stays a normal number.
+// Returns x / (1 + e^-y) with the error of `exp2_approx`. This is SiLU for y = x, and the tanh form of GELU for
+// y = 2 sqrt(2/pi) (x + 0.044715 x^3). The exponent is clamped to 126, so that the inverse of the divisor is a normal number.
 inline Floats times_sigmoid(Floats x, Floats y) {
-    const Floats power = _mm512_min_ps(_mm512_set1_ps(126.f), _mm512_mul_ps(y, _mm512_set1_ps(-LOG2_E)));
-    const Floats divisor = _mm512_add_ps(_mm512_set1_ps(1.f), exp2_approx(power));
-    // A 14-bit estimate and one Newton step: a division would take as long as everything else here.
-    const Floats guess = _mm512_rcp14_ps(divisor);
-    const Floats inverse = _mm512_mul_ps(guess, _mm512_fnmadd_ps(divisor, guess, _mm512_set1_ps(2.f)));
+    const Floats exponent = _mm512_min_ps(_mm512_set1_ps(126.f), _mm512_mul_ps(y, _mm512_set1_ps(-LOG2_E)));
+    const Floats divisor = _mm512_add_ps(_mm512_set1_ps(1.f), exp2_approx(exponent));
+    // A 14-bit estimate and one Newton step replace a division, which would take as long as the rest of this function.
+    const Floats estimate = _mm512_rcp14_ps(divisor);
+    const Floats inverse = _mm512_mul_ps(estimate, _mm512_fnmadd_ps(divisor, estimate, _mm512_set1_ps(2.f)));
     return _mm512_mul_ps(x, inverse);
 }
 

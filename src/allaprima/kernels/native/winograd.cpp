@@ -1,9 +1,8 @@
 // 3x3 convolutions by Winograd's F(2x2, 3x3): 16 multiplications per four output pixels instead of 36.
 //
-// A 4x4 input tile and the 3x3 weights are each transformed to 16 values; corresponding values are multiplied and summed over the
-// channels, and the 16 sums are transformed to 2x2 output pixels. Tiles start at even rows and columns of the whole image, whatever
-// range of rows is asked for, so results do not depend on the range. Source: Winograd 1980; Lavin and Gray 2015 (1509.09308),
-// section 4.1.
+// A 4x4 input tile and the 3x3 weights are each transformed to 16 values. Corresponding values are multiplied and summed over the
+// channels, and the 16 sums are transformed to 2x2 output pixels. Tiles start at even rows and columns of the whole image, so the
+// results do not depend on the range of rows in a call. Source: Winograd 1980; Lavin and Gray 2015 (1509.09308), section 4.1.
 
 #include "convolution.h"
 
@@ -12,16 +11,16 @@
 namespace allaprima {
 namespace {
 
-constexpr int TILE_VALUES = 16;           // values of a transformed tile
-constexpr Index TASK_BYTES = 768 * 1024;  // of a task's transformed tiles
-constexpr Index TASKS_PER_THREAD = 4;     // at least
+constexpr int TILE_VALUES = 16;           // number of values of a transformed tile
+constexpr Index TASK_BYTES = 768 * 1024;  // most bytes of transformed tiles in a task
+constexpr Index TASKS_PER_THREAD = 4;     // minimum
 
 struct WeightTag {};
 struct FrameTag {};
 struct TransformedTag {};
 struct ProductTag {};
 
-// Three weights to four values: the matrix G = (1, 0, 0), (1/2, 1/2, 1/2), (1/2, -1/2, 1/2), (0, 0, 1).
+// Transforms three weights to four values by the matrix G with rows (1, 0, 0), (1/2, 1/2, 1/2), (1/2, -1/2, 1/2), (0, 0, 1).
 inline void transform_weight_1d(const float* three, Index stride, float* four, Index out_stride) {
     const float a = three[0], b = three[stride], c = three[2 * stride];
     four[0] = a;
@@ -30,7 +29,7 @@ inline void transform_weight_1d(const float* three, Index stride, float* four, I
     four[3 * out_stride] = c;
 }
 
-// Transforms and packs one panel of the weight (out_channels, channels, 3, 3), value by value. A 4-byte group is two channels.
+// Transforms one panel of the weight (out_channels, channels, 3, 3) and packs it, value by value. A 4-byte group has two channels.
 template <class Microkernel>
 void pack_weight(const ConvolutionArgs& args, Index panel, Group4* to) {
     constexpr Index PANEL = Microkernel::PANEL;
@@ -39,9 +38,9 @@ void pack_weight(const ConvolutionArgs& args, Index panel, Group4* to) {
         for (Index d = 0; d < depth; ++d) {
             Group4 groups[TILE_VALUES] = {};
             for (Index half = 0; half < 2 && panel * PANEL + c < args.out_channels; ++half) {
-                const Bf16* nine = args.weight + ((panel * PANEL + c) * args.channels + 2 * d + half) * 9;
+                const Bf16* kernel = args.weight + ((panel * PANEL + c) * args.channels + 2 * d + half) * 9;
                 float wide[9], rows[12], transformed[TILE_VALUES];
-                for (int i = 0; i < 9; ++i) wide[i] = widen(nine[i]);
+                for (int i = 0; i < 9; ++i) wide[i] = widen(kernel[i]);
                 for (int i = 0; i < 3; ++i) transform_weight_1d(wide + i, 3, rows + i, 3);
                 for (int i = 0; i < 4; ++i) transform_weight_1d(rows + 3 * i, 1, transformed + 4 * i, 1);
                 for (int i = 0; i < TILE_VALUES; ++i) groups[i] |= Group4(round_to_bf16(transformed[i])) << (16 * half);
@@ -50,7 +49,8 @@ void pack_weight(const ConvolutionArgs& args, Index panel, Group4* to) {
         }
 }
 
-// Four input pixels to four values (the matrix B^T), in place.
+// Transforms four input pixels to four values, in place, by the matrix B^T with rows (1, 0, -1, 0), (0, 1, 1, 0), (0, -1, 1, 0),
+// (0, 1, 0, -1).
 inline void transform_input_1d(Floats& a, Floats& b, Floats& c, Floats& d) {
     const Floats first = _mm512_sub_ps(a, c), sum = _mm512_add_ps(b, c), difference = _mm512_sub_ps(c, b);
     d = _mm512_sub_ps(b, d);
@@ -59,7 +59,7 @@ inline void transform_input_1d(Floats& a, Floats& b, Floats& c, Floats& d) {
     c = difference;
 }
 
-// Transforms one 4x4 tile of a frame whose rows are `width` pixels. The TILE_VALUES results are `stride` values apart.
+// Transforms one 4x4 tile of a frame. `width` is the frame's width in pixels. The TILE_VALUES results are `stride` values apart.
 void transform_input(const Bf16* pixels, Index width, Index channels, Bf16* to, Index stride) {
     for (Index c = 0; c < channels; c += 16) {
         const __mmask16 mask = lanes(channels - c);
@@ -79,7 +79,8 @@ void transform_input(const Bf16* pixels, Index width, Index channels, Bf16* to, 
     }
 }
 
-// Transforms one tile's TILE_VALUES sums, `stride` values apart, to 2x2 output pixels and writes them. y, x: the first pixel.
+// Transforms the TILE_VALUES sums of one tile, which are `stride` values apart, to 2x2 output pixels and writes them. The first
+// pixel is in row y and column x. The matrix A^T has the rows (1, 1, 1, 0), (0, 1, -1, -1).
 template <class Microkernel>
 void transform_output(const ConvolutionArgs& args, const float* products, Index stride, Index panel, Index y, Index x) {
     constexpr Index PANEL = Microkernel::PANEL;
@@ -113,13 +114,13 @@ void convolve(const ConvolutionArgs& args, int threads) {
     Group4* weight = scratch<WeightTag, Group4>(panels * panel_groups);
     parallel_for(panels, threads, [&](Index panel) { pack_weight<Microkernel>(args, panel, weight + panel * panel_groups); });
     const Index across = (args.columns + 1) / 2, top = args.begin / 2, down = (args.end + 1) / 2 - top;  // in tiles
-    const Index width = 2 * across + 2;                                                                  // of a frame, in pixels
+    const Index width = 2 * across + 2;                                                                  // frame width in pixels
     const Index max_tiles = std::max<Index>(1, TASK_BYTES / (TILE_VALUES * args.channels * 2));
-    // A task is several rows of tiles, or a part of one row.
+    // A task computes `height` rows of tiles, or one row or a part of it, `length` tiles wide.
     const Index height = std::max<Index>(1, max_tiles / across);
     const Index length = std::min(across, std::max<Index>(ROWS, max_tiles / ROWS * ROWS));
     const Index strips = (down + height - 1) / height, parts = (across + length - 1) / length;
-    // Tasks that share the same tiles, each with other panels.
+    // The tiles are transformed by this many tasks, which compute different panels.
     const Index panel_splits = std::min(panels, (TASKS_PER_THREAD * threads + strips * parts - 1) / (strips * parts));
     parallel_for(strips * parts * panel_splits, threads, [&](Index task) {
         const Index first = top + task / panel_splits / parts * height, last = std::min(first + height, top + down);

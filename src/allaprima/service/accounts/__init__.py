@@ -1,1 +1,1 @@
-"""Accounts, keys, limits, prices and usage."""
+"""Accounts, API keys, rate limits, prices and usage."""

@@ -1,4 +1,4 @@
-"""Accounts: created and credited by the operator."""
+"""Accounts, which the operator creates and credits."""
 
 from uuid_utils import uuid7
 
@@ -23,17 +23,17 @@ class AccountService:
         return account
 
     async def find(self, wanted: str) -> Account:
-        """Return the account with that id, or the only one with that name. Raises `AccountNotFound`."""
+        """Return an account by its id or name. Raises `AccountNotFound`, also if several accounts have the name."""
         accounts = await self._accounts.all()
         found = [account for account in accounts if account.id == wanted]
         found = found or [account for account in accounts if account.name == wanted]
         if len(found) != 1:
-            how = "more than one account is" if found else "no account is"
-            raise AccountNotFound(f"{how} called {wanted[:80]}; `allaprima accounts list` shows their ids")
+            problem = "several accounts have the name" if found else "no account has the id or name"
+            raise AccountNotFound(f"{problem} {wanted[:80]}; `allaprima accounts list` shows all ids")
         return found[0]
 
     async def credit(self, account_id: str, credits_: int, note: str | None = None) -> Account:
-        """Raise the balance, or lower it where `credits_` is below zero; return the account as it then is."""
+        """Add credits to the balance (negative: withdraw them) with a ledger entry; return the updated account."""
         is_payment = credits_ >= 0
         entry = LedgerEntry(
             id=str(uuid7()),

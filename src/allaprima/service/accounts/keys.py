@@ -1,7 +1,7 @@
-"""API keys: created, shown once, recognised by their hash, limited, disabled, rotated, revoked.
+"""API keys: creates, authenticates, changes, rotates and revokes them.
 
-A key is `ap_`, 30 random base62 characters and 6 that are the CRC32 of those, so that a scanner can tell a real key
-from a look-alike offline. The 30 characters carry 178 bits; a fast hash is enough.
+A key is `ap_`, 30 random base62 characters and 6 characters of their CRC32, so that secret scanners can recognise keys
+offline. The store has only the SHA-256 of a key; a slow hash is not necessary for 178 random bits.
 """
 
 import hashlib
@@ -22,7 +22,9 @@ BASE62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 KEY_START = "ap_"
 RANDOM_CHARACTERS = 30
 CHECK_CHARACTERS = 6
+#: Number of random characters that identify a key in lists and URLs.
 PREFIX_CHARACTERS = 8
+#: Name of the account that owns the first key.
 FIRST_ACCOUNT = "default"
 
 
@@ -56,12 +58,12 @@ def hash_key(key: str) -> str:
 
 
 def prefix_of(key: str) -> str:
-    """Return the characters that identify a key without revealing it."""
+    """Return the prefix of a key: its first random characters, which identify the key without revealing it."""
     return key[len(KEY_START) :][:PREFIX_CHARACTERS]
 
 
 class ApiKeyService:
-    """Creates, recognises, changes and revokes keys."""
+    """Creates, authenticates, changes and revokes keys."""
 
     def __init__(self, keys: KeyRepository, accounts: AccountRepository, clock: Clock) -> None:
         self._keys = keys
@@ -71,10 +73,11 @@ class ApiKeyService:
     async def create(
         self, spec: KeySpec, account_id: str | None = None, claim: IdempotencyClaim | None = None
     ) -> tuple[ApiKey, str | None]:
-        """Create a key, of the first account (created if there is none) unless one is named; return record and key.
+        """Create a key and return its record and the key.
 
-        The key is shown only here: an equal request gets the record and None. Raises `IdempotencyMismatch`, or
-        `KeyNotFound` where the key that an equal request created was revoked.
+        account_id: the owner; None: the first account, which is created if there is none. claim: a repeated
+        claim returns the record of the existing key and None, since the key itself is not stored. Raises
+        `IdempotencyMismatch`, or `KeyNotFound` if the key of a repeated claim was revoked.
         """
         account_id = account_id or (await self.first_account()).id
         while True:
@@ -87,6 +90,7 @@ class ApiKeyService:
                 updated_at=now,
                 **{name: getattr(spec, name) for name in KeySpec.__dataclass_fields__},
             )
+            # None: the prefix is in use, so the loop tries another key.
             if (stored := await self._keys.add(record, hash_key(key), claim)) is not None:
                 found, is_new = stored
                 return found, key if is_new else None
@@ -94,9 +98,9 @@ class ApiKeyService:
     async def rotate(
         self, account_id: str, prefix: str, claim: IdempotencyClaim | None = None
     ) -> tuple[ApiKey, str | None]:
-        """Replace a key: the record keeps its limits and its usage, and the old key is invalid at once.
+        """Replace a key. The record keeps its limits and its usage; the old key becomes invalid immediately.
 
-        The new key is shown as `create` does. Raises `KeyNotFound` or `IdempotencyMismatch`.
+        Returns the record and the new key as `create` does. Raises `KeyNotFound` or `IdempotencyMismatch`.
         """
         while True:
             key = make_key()
@@ -106,43 +110,43 @@ class ApiKeyService:
                 return found, key if is_new else None
 
     async def first_account(self) -> Account:
-        """Return the oldest account, created if there is none."""
+        """Return the oldest account; create one if there is none."""
         return await self._accounts.first(Account(str(uuid7()), FIRST_ACCOUNT, self._clock()))
 
     async def create_first(self) -> str | None:
-        """On an empty store create a key and return it; else return None."""
+        """Create and return a key of the first account if the store has no keys; else return None."""
         if await self._keys.count():
             return None
         _, key = await self.create(KeySpec(name="first"))
         return key
 
     async def all(self, account_id: str | None = None) -> list[ApiKey]:
-        """Return every key, or every one of an account, oldest first; revoked ones too."""
+        """Return all keys, including revoked ones, oldest first. account_id: only keys of this account."""
         return await self._keys.all(account_id)
 
     async def find(self, prefix: str, account_id: str | None = None) -> ApiKey:
-        """Return a key that is not revoked. Raises `KeyNotFound`, also for another account's."""
+        """Return a key by its prefix. Raises `KeyNotFound`, also for a revoked key and for that of another account."""
         return _found(await self._keys.find(prefix, account_id), prefix)
 
     async def find_any(self, prefix: str, account_id: str) -> ApiKey:
-        """Return a key of an account, revoked or not. Raises `KeyNotFound`."""
+        """Return a key of an account by its prefix, even if it is revoked. Raises `KeyNotFound`."""
         found = next((key for key in await self.all(account_id) if key.prefix == prefix), None)
         if found is None:
             raise KeyNotFound
         return found
 
     async def change(self, account_id: str, prefix: str, **changes: Any) -> ApiKey:
-        """Change members of a `KeySpec`; return the key as it then is. Raises `KeyNotFound`."""
+        """Change settings of a key and return its new record. changes: fields of `KeySpec`. Raises `KeyNotFound`."""
         changed = await self._keys.change(account_id, prefix, changes, self._clock())
         return _found(changed, prefix)
 
     async def revoke(self, prefix: str, account_id: str | None = None) -> None:
-        """Make a key invalid from the next request on. Raises `KeyNotFound`."""
+        """Make a key invalid. Raises `KeyNotFound`, also for a revoked key."""
         if not await self._keys.revoke(prefix, self._clock(), account_id):
             raise KeyNotFound(f"there is no valid key with the prefix {prefix[:40]}")
 
     async def authenticate(self, key: str) -> ApiKey:
-        """Return the record of a key. Raises `Unauthorized` for any other text."""
+        """Return the record of a valid key. Raises `Unauthorized` for any other text."""
         found = await self._keys.find_valid(hash_key(key)) if is_well_formed(key) else None
         if found is None:
             raise Unauthorized

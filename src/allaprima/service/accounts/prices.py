@@ -1,6 +1,6 @@
-"""What images cost: by megapixel and step, from the operator's table; nothing without one.
+"""Prices of images by megapixel and step, which the operator sets. By default images are free.
 
-The price of an image is rounded to whole credits, so a bill has no fractions.
+The price of an image is rounded to whole credits, so that charges have no fractions.
 """
 
 from collections.abc import Mapping
@@ -23,14 +23,14 @@ class Prices:
 
     @classmethod
     def for_models(cls, named: Mapping[str, Price], roster: Roster) -> "Prices":
-        """Return the prices of a table by id or alias. Raises `SettingsError` for a name that no model has."""
+        """Return prices by model id. named: prices by id or alias. Raises `SettingsError` for an unknown model."""
         loaded = {info.id for info in roster.models}
         table: dict[str, Price] = {}
         for name, price in named.items():
             entry = find(name)
             if entry is None and name not in loaded:
                 known = ", ".join(sorted({*loaded, *(one.id for one in CATALOG)}))
-                raise SettingsError(f"billing.prices: there is no model {name!r}; known are {known}")
+                raise SettingsError(f"billing.prices: unknown model {name!r}; known are {known}")
             table[entry.id if entry else name] = price
         return cls(table)
 
@@ -40,11 +40,11 @@ class Prices:
         return any(price.megapixel or price.megapixel_step for price in self._table.values())
 
     def of(self, model: str) -> Price:
-        """Return a model's price."""
+        """Return the price of a model, which is zero by default."""
         return self._table.get(model, _FREE)
 
     def credits(self, model: str, request: GenerationRequest, images: int, *, is_cached: bool = False) -> int:
-        """Return what a number of a request's images cost together, in credits."""
+        """Return the total price of some images of a request, in credits. images: their number."""
         price = self.of(model)
         megapixels = Decimal(request.width * request.height) / 1_000_000
         rate = Decimal(str(price.megapixel)) + Decimal(str(price.megapixel_step)) * request.steps

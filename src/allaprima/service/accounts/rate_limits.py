@@ -1,9 +1,8 @@
-"""Rate limits in the memory of one process.
+"""Rate limits in the memory of one process, by the generic cell rate algorithm. Source: ITU-T I.371, annex A.
 
-A generic cell rate algorithm: each request moves a key's horizon on by its share of the minute; a request whose horizon
-would lie more than a minute ahead is refused, and the time until it would pass is known exactly. An idle key gets the
-whole minute's requests back, so a burst is as large as the limit. A restart resets all limits. Source: ITU-T I.371,
-annex A.
+Each request advances its key's horizon by 60 s / limit. A request that would advance the horizon more than 60 s beyond
+the current time is refused; the excess is the exact time until a retry passes. An idle key can use its whole limit in
+one burst. A restart of the server resets all limits.
 """
 
 import math
@@ -13,19 +12,19 @@ from allaprima.errors import RateLimited
 from allaprima.metrics import Metrics
 
 WINDOW_S = 60.0
-#: Keys that are tracked before idle ones are dropped.
+#: Number of tracked keys at which idle keys are removed.
 MAX_KEYS = 10_000
 
 
 class MemoryRateLimiter(RateLimiter):
-    """Counts the requests of every key."""
+    """Limits the requests of each key."""
 
     def __init__(self, clock: Clock, per_minute: int | None, metrics: Metrics) -> None:
         """per_minute: the server's limit for every key; None: no limit."""
         self._clock = clock
         self._limit = per_minute
         self._metrics = metrics
-        #: The time at which a key's requests so far are used up, unix seconds.
+        #: The horizon of each key, in unix seconds.
         self._horizons: dict[str, float] = {}
 
     def take(self, key_id: str, per_minute: int | None = None) -> RateStatus | None:
@@ -35,7 +34,7 @@ class MemoryRateLimiter(RateLimiter):
             return None
         now = self._clock()
         share_s = WINDOW_S / limit
-        # A clock that was set back must not lock a key out for longer than the window.
+        # If the clock is set back, a key must not be blocked for longer than the window.
         before = self._horizons[key_id] = min(max(now, self._horizons.get(key_id, now)), now + WINDOW_S)
         ahead_s = before - now + share_s
         if ahead_s > WINDOW_S * (1 + 1e-9):

@@ -1,4 +1,4 @@
-"""Usage, added up as the platform's endpoints show it."""
+"""Totals of usage by model and by day, for the usage endpoints."""
 
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ Group = TypeVar("Group", bound=Hashable)
 
 @dataclass(slots=True)
 class Total:
-    """Usage added up."""
+    """The sum of usage buckets."""
 
     succeeded: int = 0
     failed: int = 0
@@ -30,7 +30,7 @@ class Total:
 
 
 def total(sums: Iterable[UsageBucket]) -> Total:
-    """Add everything up."""
+    """Return the sum of all buckets."""
     whole = Total()
     for one in sums:
         whole.add(one)
@@ -38,17 +38,17 @@ def total(sums: Iterable[UsageBucket]) -> Total:
 
 
 def by_model(sums: Iterable[UsageBucket]) -> dict[str, Total]:
-    """Add up by model, the most expensive first."""
+    """Return the sums by model, the most expensive model first."""
     return _grouped(sums, lambda one: one.model, lambda item: (-item[1].credits, item[0]))
 
 
 def by_day(sums: Iterable[UsageBucket], zone: ZoneInfo) -> dict[str, Total]:
-    """Add up by day of a time zone, oldest first."""
+    """Return the sums by day of a time zone, oldest first."""
     return _grouped(sums, lambda one: _day(one, zone), lambda item: item[0])
 
 
 def by_day_and_model(sums: Iterable[UsageBucket], zone: ZoneInfo) -> dict[tuple[str, str], Total]:
-    """Add up by day and model, oldest first."""
+    """Return the sums by day of a time zone and model, oldest first."""
     return _grouped(sums, lambda one: (_day(one, zone), one.model), lambda item: item[0])
 
 

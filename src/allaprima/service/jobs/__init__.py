@@ -1,1 +1,1 @@
-"""Jobs from admission to their end."""
+"""The life of jobs, from admission to their end."""

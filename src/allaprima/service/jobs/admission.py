@@ -1,4 +1,4 @@
-"""Admission: what is accepted as a job, and why the rest is refused."""
+"""Admission: checks submissions and accepts them as jobs."""
 
 from allaprima.domain.jobs import Estimate, Job, Submission
 from allaprima.errors import Draining, Error
@@ -30,10 +30,10 @@ class Admission:
         self._metrics = metrics
 
     async def submit(self, submission: Submission) -> Job:
-        """Store a job; it can't be lost from here on. Returns an earlier one where an equal request created it.
+        """Store a submission as a job and return the job. A repeated claim returns the job of the first request.
 
-        Raises `InvalidRequest` for a prompt that is longer than the request accepts or a webhook URL that must not be
-        called, `ScopeMissing`, `OutOfCredits`, `KeyLimitReached`, `IdempotencyMismatch`, `QueueFull` or `Draining`.
+        Raises `InvalidRequest` for a prompt that is too long or a webhook URL that is not allowed, `ScopeMissing`,
+        `OutOfCredits`, `KeyLimitReached`, `IdempotencyMismatch`, `JobNotFound`, `QueueFull` or `Draining`.
         """
         try:
             return await self._submit(submission)
@@ -57,6 +57,6 @@ class Admission:
         return await self._queue.add(job, submission.claim)
 
     async def estimate(self, submission: Submission) -> Estimate:
-        """Return a submission's cost and time without accepting it. Raises what `submit` does for an invalid one."""
+        """Return the cost and time of a submission without accepting it. Raises `InvalidRequest` or `ScopeMissing`."""
         submission.key.require_image_scope()
         return await self._estimates.estimate(submission)

@@ -11,8 +11,8 @@ from allaprima.service.jobs.service import JobService
 from allaprima.store.job_transitions import JobTransitions
 from allaprima.store.jobs import JobRepository
 
-#: Seconds that a cancellation waits for the engine to confirm it.
-CONFIRM_S = 2.0
+#: Longest wait for the engine to confirm a cancellation, in seconds.
+CONFIRM_TIMEOUT_S = 2.0
 
 
 class Cancellation:
@@ -35,9 +35,9 @@ class Cancellation:
         self._clock = clock
 
     async def cancel(self, account_id: str, job_id: str) -> Job:
-        """Cancel a job; return it as it is when the engine has stopped, or after `CONFIRM_S`.
+        """Cancel a job; return it after the engine has stopped it, or after `CONFIRM_TIMEOUT_S`.
 
-        Raises `JobNotFound`, or `JobFinished` for one that has ended.
+        Raises `JobNotFound`, or `JobFinished` for a job that has ended.
         """
         await self._service.get(account_id, job_id)
         job = await self._transitions.request_cancel(job_id, self._clock())
@@ -46,18 +46,18 @@ class Cancellation:
             return job
         self._runner.cancel(job_id)
         with suppress(GenerationTimeout, Draining):
-            job = await self._service.wait(job, CONFIRM_S)
+            job = await self._service.wait(job, CONFIRM_TIMEOUT_S)
         if job.is_finished and job.state != JobState.CANCELLED:
             raise JobFinished(job.state.value)
         return job
 
     async def cancel_group(self, account_id: str, group_id: str) -> list[Job]:
-        """Cancel all unfinished jobs of a group; return those that were cancelled."""
+        """Cancel all unfinished jobs of a group; return the cancelled jobs."""
         unfinished = await self._jobs.unfinished_of_group(account_id, group_id)
         cancelled = []
-        # Queued jobs first: otherwise the engine would start each one as the job before it stops.
+        # Queued jobs first, because the engine would start them as soon as running jobs stop.
         for job in sorted(unfinished, key=lambda job: job.state == JobState.RUNNING):
-            # A job may end, or be removed, while the others are cancelled.
+            # A job may end or be deleted while others are cancelled.
             with suppress(JobNotFound, JobFinished):
                 cancelled.append(await self.cancel(account_id, job.id))
         return cancelled

@@ -1,7 +1,7 @@
-"""Leases jobs from the queue in fair order and starts them, never more than one batch beyond what the engine works on.
+"""Leases jobs from the queue in fair order and passes them to the engine, at most two per engine slot.
 
-A result's files are written and flushed first; then one transaction makes the job succeeded with its images, its usage
-and its charge (`runner`).
+`runner` brings each job to its end: it writes and flushes the image files, then one transaction stores the state, the
+images, the usage and the charge.
 """
 
 import asyncio
@@ -20,16 +20,16 @@ from allaprima.store.job_transitions import JobTransitions
 
 logger = logging.getLogger(__name__)
 
-#: A job that was running in this many crashes of the server is not retried.
+#: Number of crashes of the server during a job after which the job is not retried.
 MAX_CRASHES = 3
-#: Seconds for which a job is leased, and after which the lease is renewed.
+#: Duration of a lease, and time between its renewals, in seconds.
 LEASE_S, RENEW_S = 60.0, 20.0
-#: Seconds between two looks for missed start deadlines.
+#: Seconds between two checks for missed start deadlines.
 DEADLINE_POLL_S = 0.5
 
 
 class Dispatcher:
-    """Keeps the engine busy with queued jobs, one lease each."""
+    """Runs queued jobs in the engine. Each has a lease, which is renewed while the job runs."""
 
     def __init__(
         self,
@@ -52,9 +52,9 @@ class Dispatcher:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Run jobs while the context lasts; jobs that are not finished then wait for the next start.
+        """Run jobs until the context exits. Unfinished jobs then wait for the next start.
 
-        A fault in one of the loops ends the context, rather than leave a server that accepts jobs and runs none.
+        An unexpected error in one of the loops cancels the context, since the server would accept jobs and run none.
         """
         tasks: list[asyncio.Task[None]] = []
         try:
@@ -67,9 +67,9 @@ class Dispatcher:
                 tasks.append(task)
             yield
         finally:
-            # No task is cancelled in the middle of a transaction; each sees that the server stops.
+            # The tasks end by themselves when the server drains, so none is cancelled in a transaction.
             self._lifecycle.drain()
-            # Closing the engine ends every job that it holds; the job's own task then requeues it.
+            # Closing the engine ends all its jobs; the task of each job then requeues it.
             await asyncio.to_thread(self._engine.close)
             ends = await asyncio.gather(*tasks, return_exceptions=True)
             await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -80,16 +80,16 @@ class Dispatcher:
     async def _recover(self) -> None:
         requeued = await self._transitions.recover(MAX_CRASHES, self._clock(), self._engine.max_concurrency)
         if requeued:
-            logger.info("%d jobs of an earlier run are queued again", requeued)
+            logger.info("requeued %d jobs of an earlier run", requeued)
         self._reporter.recovered()
 
     def _stop_after_fault(self, task: "asyncio.Task[None]", owner: "asyncio.Task[Any] | None") -> None:
         if not self._lifecycle.is_draining and not task.cancelled() and owner is not None:
-            logger.critical("the server can't go on", exc_info=task.exception())
+            logger.critical("the dispatcher failed; the server stops", exc_info=task.exception())
             owner.cancel()
 
     async def _lease_jobs(self) -> None:
-        """Lease queued jobs in order until the server stops: what the engine works on, and one more for each slot."""
+        """Lease queued jobs until the server stops: one running job and one waiting job per engine slot."""
         count = 2 * self._engine.max_concurrency
         slots = asyncio.Semaphore(count)
         while True:
@@ -98,21 +98,21 @@ class Dispatcher:
             if job is None:
                 return
             held = _HeldSlots(slots)
-            # At once, so that a cancellation that comes next finds it.
+            # Accepted before the next await, so that a cancellation finds the job.
             self._runner.accept(job)
-            # A job that may have crashed the server runs alone, so that no other job crashes with it.
+            # A job that may have crashed the server runs alone, so that a crash affects no other job.
             while job.crashes and held.count < count:
                 await slots.acquire()
                 held.count += 1
             task = asyncio.create_task(self._runner.run(job, held.release))
             self._tasks.add(task)
-            task.add_done_callback(self._forget)
+            task.add_done_callback(self._task_done)
 
-    def _forget(self, task: "asyncio.Task[None]") -> None:
+    def _task_done(self, task: "asyncio.Task[None]") -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()):
             logger.error(
-                "a job could not be finished; it runs again when its lease has expired, or at the next start",
+                "a job could not be finished; it is retried after its lease expires or at the next start",
                 exc_info=error,
             )
 
@@ -122,7 +122,7 @@ class Dispatcher:
             try:
                 found = await self._transitions.lease(now, now + LEASE_S)
             except StoreError:
-                # The store has logged why; a full disk may be emptied.
+                # The store has logged the error, such as a full disk, which may be temporary.
                 await self._lifecycle.pause(RETRY_S)
                 continue
             for job_id, state in found.ended:
@@ -133,10 +133,10 @@ class Dispatcher:
         return None
 
     async def _renew_leases(self) -> None:
-        """Extend the leases of running jobs, and requeue jobs whose lease another worker let expire."""
+        """Renew the leases of running jobs, and requeue jobs with an expired lease."""
         while not self._lifecycle.is_draining:
             await self._lifecycle.pause(RENEW_S)
-            # The store has logged what failed; the next round tries again.
+            # The store has logged the error; the next round retries.
             with suppress(StoreError):
                 if jobs := self._runner.jobs:
                     await self._transitions.renew(jobs, self._clock() + LEASE_S)
@@ -153,14 +153,14 @@ class Dispatcher:
 
 
 class _HeldSlots:
-    """The slots of one job."""
+    """The slots that one job occupies."""
 
     def __init__(self, slots: asyncio.Semaphore) -> None:
         self._slots = slots
         self.count = 1
 
     def release(self) -> None:
-        """Free the slots, once."""
+        """Free the slots. Later calls do nothing."""
         count, self.count = self.count, 0
         for _ in range(count):
             self._slots.release()

@@ -5,12 +5,12 @@ from collections import OrderedDict
 from allaprima.domain.generation import GenerationResult
 from allaprima.domain.ports import EphemeralResults
 
-#: Results held for clients that have not fetched them yet; the oldest is dropped first.
+#: Largest number of undelivered results; the oldest is dropped first.
 MAX_RESULTS = 64
 
 
 class MemoryEphemeralResults(EphemeralResults):
-    """The latest results."""
+    """The latest undelivered results."""
 
     def __init__(self) -> None:
         self._results: OrderedDict[str, GenerationResult] = OrderedDict()

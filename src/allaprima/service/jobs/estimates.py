@@ -1,4 +1,4 @@
-"""What a request will cost, and when it will run."""
+"""Estimates the cost and the time of requests."""
 
 from allaprima.domain.generation import GenerationRequest, LongPromptPolicy
 from allaprima.domain.jobs import Estimate, Job, JobState, Submission
@@ -10,7 +10,7 @@ from allaprima.store.jobs import JobRepository
 
 
 class Estimates:
-    """Turns submissions into jobs with their price and their estimated seconds."""
+    """Creates jobs and estimates from submissions."""
 
     def __init__(self, jobs: JobRepository, roster: Roster, eta: Eta, prices: Prices, clock: Clock) -> None:
         self._jobs = jobs
@@ -20,14 +20,14 @@ class Estimates:
         self._clock = clock
 
     def check_prompt(self, request: GenerationRequest) -> None:
-        """Raise `InvalidRequest` for a prompt of more tokens than its model reads, where the request refuses that."""
+        """Raise `InvalidRequest` if the prompt has too many tokens and the request does not allow its truncation."""
         if request.on_long_prompt != LongPromptPolicy.REFUSE:
             return
         if over := self._roster.tokens(request).over:
             raise InvalidRequest(FieldProblem("prompt", f"has {over} tokens more than the model reads; shorten it"))
 
     def new_job(self, submission: Submission) -> Job:
-        """Return the job that a submission becomes when it is accepted."""
+        """Return the queued job of a submission, with its estimated seconds and the credits to hold."""
         now, within_s = self._clock(), submission.start_within_s
         return Job(
             id=submission.job_id,
@@ -43,7 +43,7 @@ class Estimates:
         )
 
     async def estimate(self, submission: Submission) -> Estimate:
-        """Return a submission's cost and time without accepting it. Raises what `check_prompt` does."""
+        """Return the cost and time of a submission. Raises `InvalidRequest` for a prompt that is too long."""
         request, options = submission.request, submission.options
         self.check_prompt(request)
         tokens, seconds = self._roster.tokens(request), self._eta.seconds(request)

@@ -1,7 +1,7 @@
-"""The event bus of one process: events of jobs, numbered and kept in memory for a while.
+"""The event bus of one process: numbers the events of jobs and stores the recent ones in memory.
 
-An event's id is `<start of the server>.<number>`, so that ids of a later start are later. The end of a job always has
-the same number, so that no client receives it twice.
+The id of an event is `<start of the server>.<number>`, so that ids increase across restarts. The final event of a job
+always has the same number, so that no client receives it twice.
 """
 
 import asyncio
@@ -14,9 +14,9 @@ from allaprima.domain.events import LAST_NUMBER, Event, EventData, EventId, Even
 from allaprima.domain.ports import Clock, EventBus
 from allaprima.domain.progress import Preview
 
-#: Finished jobs whose events are kept, and bytes of their previews, at most.
+#: Limits of the stored events of finished jobs: number of jobs, and bytes of their previews.
 MAX_FINISHED, MAX_PREVIEW_BYTES = 256, 64 * 2**20
-#: Seconds for which a job counts as watched after its last watcher left: a lost connection is resumed.
+#: Seconds for which a job counts as watched after its last watcher disconnected, because watchers reconnect.
 WATCH_GRACE_S = 30.0
 
 
@@ -34,44 +34,46 @@ class _Log:
         return sum(len(image.data) for preview in previews for image in preview.images)
 
     @property
-    def is_over(self) -> bool:
+    def is_finished(self) -> bool:
         return bool(self.events) and self.events[-1].type.is_final
 
     def wake(self) -> None:
         self.changed.set()
-        # A set event would not make the next wait wait.
+        # A new event, because waits on the one that is set return immediately.
         self.changed = asyncio.Event()
 
 
 class MemoryEventBus(EventBus):
-    """The events of jobs that run, are followed, or ended a short while ago. For use in the event loop."""
+    """The events of running, followed and recently finished jobs. For use in the event loop only."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._start = int(clock())
         self._logs: dict[str, _Log] = {}
-        self._over: OrderedDict[str, None] = OrderedDict()
-        self._over_bytes = 0
+        self._finished: OrderedDict[str, None] = OrderedDict()
+        self._finished_bytes = 0
         self._is_closed = self._has_closed_watches = False
 
     def publish(self, job_id: str, kind: EventType, data: EventData = None) -> None:
         """See `EventBus`."""
         log = self._logs.setdefault(job_id, _Log())
-        if log.is_over:
+        if log.is_finished:
             return
         number = LAST_NUMBER if kind.is_final else len(log.events) + 1
         log.events.append(Event(EventId(self._start, number), kind, data))
         log.wake()
         if kind.is_final:
-            self._over[job_id] = None
-            self._over_bytes += log.preview_bytes
+            self._finished[job_id] = None
+            self._finished_bytes += log.preview_bytes
             self._evict()
 
     def _evict(self) -> None:
-        while len(self._over) > MAX_FINISHED or (self._over_bytes > MAX_PREVIEW_BYTES and len(self._over) > 1):
-            oldest, _ = self._over.popitem(last=False)
+        while len(self._finished) > MAX_FINISHED or (
+            self._finished_bytes > MAX_PREVIEW_BYTES and len(self._finished) > 1
+        ):
+            oldest, _ = self._finished.popitem(last=False)
             if evicted := self._logs.pop(oldest, None):
-                self._over_bytes -= evicted.preview_bytes
+                self._finished_bytes -= evicted.preview_bytes
 
     @asynccontextmanager
     async def follow(
@@ -93,7 +95,7 @@ class MemoryEventBus(EventBus):
                 del self._logs[job_id]
 
     async def _events(self, log: _Log, after: EventId | None, previews: bool) -> AsyncGenerator[Event, None]:
-        # The clock may have been set back since the start that `after` names; its client still needs the end.
+        # The final event is sent even if `after` is later, because the clock may have been set back between two starts.
         index = 0
         while True:
             while index < len(log.events):
@@ -101,7 +103,7 @@ class MemoryEventBus(EventBus):
                 index += 1
                 if after is None or event.id > after or (event.type.is_final and not after.is_last):
                     yield event
-            if log.is_over or self._is_closed or (previews and self._has_closed_watches):
+            if log.is_finished or self._is_closed or (previews and self._has_closed_watches):
                 return
             await log.changed.wait()
 
@@ -118,7 +120,7 @@ class MemoryEventBus(EventBus):
     @property
     def watched(self) -> list[str]:
         """See `EventBus`."""
-        return [job_id for job_id, log in self._logs.items() if log.watchers and not log.is_over]
+        return [job_id for job_id, log in self._logs.items() if log.watchers and not log.is_finished]
 
     def final_event(self, kind: EventType) -> Event:
         """See `EventBus`."""

@@ -1,4 +1,4 @@
-"""Positions of jobs in the queue, and their predicted times."""
+"""Positions of jobs in the queue, and their predicted start and finish times."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -12,12 +12,12 @@ from allaprima.service.jobs.eta import Eta
 from allaprima.service.lifecycle import Lifecycle
 from allaprima.store.jobs import JobRepository
 
-#: Seconds between two looks at the positions of watched jobs.
-PUBLISH_S = 0.5
+#: Seconds between two updates of the positions of watched jobs.
+PUBLISH_INTERVAL_S = 0.5
 
 
 class QueuePositions:
-    """Works out positions, and publishes those of watched jobs when they change."""
+    """Computes positions, and publishes those of watched jobs when they change."""
 
     def __init__(self, jobs: JobRepository, eta: Eta, bus: EventBus, lifecycle: Lifecycle, clock: Clock) -> None:
         self._jobs = jobs
@@ -27,7 +27,7 @@ class QueuePositions:
         self._clock = clock
 
     async def of(self, job: Job) -> QueuePosition:
-        """Return where a job stands."""
+        """Return the position and the predicted times of a job."""
         if job.state == JobState.QUEUED and (position := await self._queued(job.id)):
             return position
         finish = None
@@ -40,7 +40,7 @@ class QueuePositions:
         if self._has_started(job_id):
             return
         position = await self._queued(job_id)
-        # It may have started while its position was read.
+        # The job may have started while its position was read.
         if position is None or self._has_started(job_id):
             return
         last = self._bus.last(job_id)
@@ -50,7 +50,7 @@ class QueuePositions:
 
     @asynccontextmanager
     async def publishing(self) -> AsyncIterator[None]:
-        """Publish positions of watched jobs while the context lasts."""
+        """Publish positions of watched jobs until the context exits."""
         task = asyncio.create_task(self._publish_all())
         try:
             yield
@@ -60,10 +60,10 @@ class QueuePositions:
     async def _publish_all(self) -> None:
         while not self._lifecycle.is_draining:
             for job_id in self._bus.watched:
-                # The store has logged what failed; the next round tries again.
+                # The store has logged the error; the next round retries.
                 with suppress(StoreError):
                     await self.publish(job_id)
-            await self._lifecycle.pause(PUBLISH_S)
+            await self._lifecycle.pause(PUBLISH_INTERVAL_S)
 
     def _has_started(self, job_id: str) -> bool:
         last = self._bus.last(job_id)

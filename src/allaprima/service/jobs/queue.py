@@ -1,4 +1,4 @@
-"""The entrance of the queue."""
+"""Admission to the queue, and the retry times of refused requests."""
 
 from bisect import bisect_left, bisect_right, insort
 
@@ -10,81 +10,81 @@ from allaprima.service.jobs.eta import Eta
 from allaprima.store.job_transitions import JobTransitions
 from allaprima.store.jobs import JobRepository
 
-#: Most refusals that an estimate is spread over.
+#: Largest number of expected retries that are tracked.
 MAX_REFUSALS = 10_000
-#: Seconds after the time that it was asked for within which a client that comes back is recognised.
-RETURN_S = 0.1
-#: Clients that come back within this share of a job of each other would find one slot between them.
-SAME_SLOT = 0.1
+#: Seconds after its Retry-After within which a request counts as the expected retry.
+RETRY_TOLERANCE_S = 0.1
+#: Two retries that are closer than this share of a job's duration would compete for the same slot.
+SLOT_TOLERANCE = 0.1
 
 
 class JobQueue:
-    """Queues jobs, and estimates for refused ones when a slot frees."""
+    """Queues jobs, and estimates when a refused request can be retried."""
 
     def __init__(
         self, jobs: JobRepository, transitions: JobTransitions, eta: Eta, signal: QueueSignal, clock: Clock, size: int
     ) -> None:
-        """size: most jobs that may be unfinished."""
+        """size: largest number of unfinished jobs."""
         self._jobs = jobs
         self._transitions = transitions
         self._eta = eta
         self._signal = signal
         self._clock = clock
         self._size = size
-        #: Times at which clients refused lately were asked to come back, unix seconds, the earliest first.
-        self._returns: list[float] = []
+        #: Times at which refused requests are expected to be retried, in unix seconds, in ascending order.
+        self._retries: list[float] = []
 
     async def find(self, submission: Submission) -> Job | None:
-        """Return the job that an equal request created before, if any did.
+        """Return the job of an earlier request with the same claim, or None.
 
-        Raises `IdempotencyMismatch` or `JobNotFound`.
+        Raises `IdempotencyMismatch`, or `JobNotFound` if that job was deleted.
         """
         if submission.claim is None:
             return None
         return await self._jobs.find_claimed(submission.key.account_id, submission.claim, self._clock())
 
     async def add(self, job: Job, claim: IdempotencyClaim | None) -> Job:
-        """Store a job; it can't be lost from here on. Returns an earlier one where an equal request created it.
+        """Store a job durably and return it. A repeated claim returns the job of the first request.
 
-        Raises `QueueFull` with the estimated seconds until a slot frees, or what `JobTransitions.admit` does.
+        Raises `QueueFull` with the estimated seconds until a slot frees, or the errors of `JobTransitions.admit`.
         """
         try:
             admitted = await self._transitions.admit(job, self._size, claim)
         except QueueFull:
             raise QueueFull(retry_after_s=await self._retry_after()) from None
         if admitted.id == job.id:
-            self._take_return(self._clock())
+            self._take_retry(self._clock())
             self._signal.notify()
         return admitted
 
     async def _retry_after(self) -> float:
-        """Return the seconds until a slot frees that no client refused before was asked to come back for.
+        """Return the seconds until a slot frees for which no other retry is expected.
 
-        A slot frees once a job. A client that came when it was asked to, and found the engine slower than estimated,
-        is asked to come for the next slot; every other client for the one after all that are expected. Nothing is
-        reserved: the estimate only keeps refused clients from returning together.
+        A slot frees whenever a job ends. A request that was retried on time, but found the engine slower than
+        estimated, gets the next slot without an expected retry; any other request gets the slot after all expected
+        retries. Slots are not reserved: the estimate only spreads the retries over time.
         """
-        now, room_in = self._clock(), self._eta.room_in()
-        has_returned = self._take_return(now)
-        job_s = (await self._jobs.load()).job_s or room_in
-        slots = len(self._returns) - bisect_right(self._returns, now)
-        if has_returned:
+        now, next_slot_in = self._clock(), self._eta.next_slot_in()
+        is_retry = self._take_retry(now)
+        job_s = (await self._jobs.load()).job_s or next_slot_in
+        slots = len(self._retries) - bisect_right(self._retries, now)
+        if is_retry:
             slots = 0
-            while self._is_expected(now + room_in + slots * job_s, SAME_SLOT * job_s):
+            while self._is_expected(now + next_slot_in + slots * job_s, SLOT_TOLERANCE * job_s):
                 slots += 1
-        wait_s = room_in + slots * job_s
-        if len(self._returns) < MAX_REFUSALS:
-            insort(self._returns, now + wait_s)
+        wait_s = next_slot_in + slots * job_s
+        if len(self._retries) < MAX_REFUSALS:
+            insort(self._retries, now + wait_s)
         return wait_s
 
-    def _take_return(self, now: float) -> bool:
-        """Whether a client was asked to come back about now; it is then no longer expected."""
-        del self._returns[: bisect_left(self._returns, now - RETURN_S)]
-        if not self._returns or self._returns[0] > now:
+    def _take_retry(self, now: float) -> bool:
+        """Remove the retry that is expected now, if there is one, and return whether there was."""
+        del self._retries[: bisect_left(self._retries, now - RETRY_TOLERANCE_S)]
+        if not self._retries or self._retries[0] > now:
             return False
-        del self._returns[0]
+        del self._retries[0]
         return True
 
     def _is_expected(self, at: float, within_s: float) -> bool:
-        """Whether a client was asked to come back less than some seconds from a time."""
-        return bisect_right(self._returns, at - within_s) < bisect_left(self._returns, at + within_s)
+        """Whether a retry is expected less than `within_s` seconds before or after a time."""
+        return bisect_right(self._retries, at - within_s) < bisect_left(self._retries, at + within_s)

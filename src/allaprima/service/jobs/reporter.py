@@ -1,4 +1,4 @@
-"""Reports what happens to jobs: to their followers, the metrics, the traces and the webhook sender."""
+"""Reports the progress of jobs to followers, metrics, traces, time estimates and the webhook sender."""
 
 import asyncio
 from contextlib import suppress
@@ -15,7 +15,7 @@ from allaprima.service.webhooks import Webhooks
 
 
 class JobReporter:
-    """Reports from the event loop."""
+    """Reports changes of jobs. For use in the event loop, except `is_watched`."""
 
     def __init__(self, bus: EventBus, eta: Eta, metrics: Metrics, webhooks: Webhooks, clock: Clock) -> None:
         self._bus = bus
@@ -25,11 +25,11 @@ class JobReporter:
         self._clock = clock
 
     def progress(self, job: Job) -> Progress:
-        """Return what the engine's thread reports a job's progress to."""
+        """Return the receiver of a job's progress, which the engine's thread calls."""
         return _EngineProgress(self, job, asyncio.get_running_loop())
 
     def is_watched(self, job_id: str) -> bool:
-        """Whether previews of a job would be seen. May be called from any thread."""
+        """Whether a client watches the job's previews. May be called from any thread."""
         return self._bus.is_watched(job_id)
 
     def publish(self, job_id: str, kind: EventType, data: EventData) -> None:
@@ -37,18 +37,18 @@ class JobReporter:
         self._bus.publish(job_id, kind, data)
 
     def started(self, job: Job) -> None:
-        """The engine started with a job."""
+        """Report that the engine started a job."""
         self._eta.started(job)
         self._metrics.started(self._clock() - job.created_at)
         self._bus.publish(job.id, EventType.RUNNING, Started(job.attempt))
 
     def generated(self, job: Job, result: GenerationResult) -> None:
-        """The engine finished a job."""
-        # Previews are made for a watcher; their time must not count as the request's own.
+        """Report that the engine finished a job."""
+        # The timings of a watched job include its previews, so they are not used for estimates.
         self._eta.generated(job, None if self._bus.is_watched(job.id) else result.timings)
 
     def stored(self, job: Job, result: GenerationResult, generated_at: float, store_s: float) -> None:
-        """A job's result was stored. generated_at: unix seconds."""
+        """Report that a job's result was stored. generated_at: unix seconds. store_s: seconds that storing took."""
         self._eta.stored(store_s)
         trace_job(job, result.timings, generated_at, self._clock())
         self._metrics.generated(
@@ -59,18 +59,18 @@ class JobReporter:
         )
 
     def recovered(self) -> None:
-        """Jobs of an earlier run may have ended; they have no followers yet."""
+        """Report that jobs of an earlier run may have ended. They have no followers yet."""
         self._webhooks.wake()
 
     def ended(self, job_id: str, state: JobState) -> None:
-        """A job reached a final state, and the store has it."""
+        """Report that a job's final state was stored."""
         self._metrics.ended(state.value)
         self._bus.publish(job_id, EventType.of_end(state))
         self._webhooks.wake()
 
 
 class _EngineProgress(Progress):
-    """Hands progress from the engine's thread to the event loop."""
+    """Passes progress from the engine's thread to the event loop."""
 
     def __init__(self, reporter: JobReporter, job: Job, loop: asyncio.AbstractEventLoop) -> None:
         self._reporter = reporter
@@ -79,7 +79,7 @@ class _EngineProgress(Progress):
 
     def started(self) -> None:
         """See `Progress`."""
-        # The loop may be closed while the engine is stopped in the middle of a step.
+        # The loop may already be closed while the engine stops.
         with suppress(RuntimeError):
             self._loop.call_soon_threadsafe(self._reporter.started, self._job)
 

@@ -1,6 +1,6 @@
-"""The result cache: an equal request to the same weights, precision and kernels gives the same images.
+"""The result cache: reuses the images of an identical request to the same weights, precision and kernels.
 
-A cache belongs to an account: a quick answer must not reveal what another account asked for.
+Each account has its own cache, because a fast response would reveal the requests of other accounts.
 """
 
 import hashlib
@@ -23,13 +23,13 @@ from allaprima.store.jobs import JobRepository
 
 
 def fingerprint(request: GenerationRequest, model: ModelInfo) -> str:
-    """Return a hash of what decides an image's bytes: the request, the weights, their precision, the kernels."""
+    """Return a hash of everything that determines the images: request, weights, precision and kernels."""
     parts = [request.model_dump(mode="json"), model.revision, model.precision, model.kernels]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 class ResultCache:
-    """Answers requests with copies of images that are in the store."""
+    """Fulfils requests with copies of stored images."""
 
     def __init__(
         self,
@@ -50,14 +50,14 @@ class ResultCache:
         self._image_ttl_s = image_ttl_s
 
     def key(self, request: GenerationRequest) -> str | None:
-        """Return the key of a request's images; None while its model is not loaded."""
+        """Return the cache key of a request, or None while its model is not loaded."""
         model = next((info for info in self._roster.models if info.id == request.model), None)
         return fingerprint(request, model) if model and model.revision else None
 
     async def answer(self, job: Job, claim: IdempotencyClaim | None) -> Job | None:
-        """Store the job as succeeded, with image files of its own; None where the cache has no images for it.
+        """Store a job as succeeded with copies of cached images, and return it. None: there are no cached images.
 
-        Raises what `JobTransitions.admit_finished` does.
+        Raises the errors of `JobTransitions.admit_finished`.
         """
         key = self.key(job.request)
         found = await self._jobs.cached(job.account_id, key, job.created_at) if key else None
@@ -67,7 +67,7 @@ class ResultCache:
         try:
             copies = tuple([await self._copy(image, job) for image in cached])
         except StoreError:
-            # An image was removed while it was copied; the request is generated like any other.
+            # An image was removed while it was copied, so the request is generated.
             return None
         outcome = self._outcome(job, earlier, copies)
         job = replace(job, held=outcome.result.credits)
@@ -90,7 +90,7 @@ class ResultCache:
         return copy
 
     def _outcome(self, job: Job, earlier: Job, images: tuple[StoredImage, ...]) -> JobOutcome:
-        assert earlier.result is not None  # it succeeded
+        assert earlier.result is not None  # the earlier job succeeded
         charged = sum(not image.is_flagged for image in images)
         result = earlier.result.model_copy(
             update={

@@ -1,4 +1,4 @@
-"""Stores what the engine generated."""
+"""Stores the images that the engine generated."""
 
 import hashlib
 
@@ -13,7 +13,7 @@ from allaprima.store.images import ImageRepository
 
 
 class ResultStore:
-    """Writes image files, and works out what a job ends with."""
+    """Writes image files, and computes the outcome of a job."""
 
     def __init__(
         self,
@@ -32,9 +32,9 @@ class ResultStore:
         self._image_ttl_s = image_ttl_s
 
     async def store(self, job: Job, result: GenerationResult) -> JobOutcome:
-        """Write and flush the image files, and return the outcome that is to be committed. Raises `StoreError`.
+        """Write and flush the image files; return the outcome to commit. Raises `StoreError`.
 
-        With `store=false` nothing is written: the result is held for the client that waits.
+        With `store=false` no file is written; the result stays in memory until it is delivered.
         """
         if not job.options.store:
             self._ephemeral.put(job.id, result)
@@ -67,7 +67,7 @@ class ResultStore:
         self, job: Job, result: GenerationResult, stored: tuple[StoredImage, ...], fingerprint: str | None
     ) -> JobOutcome:
         charged = sum(not image.is_flagged for image in result.images)
-        # Never more than was held, although the price may have risen since.
+        # At most the held credits, because the price may have risen since admission.
         credits_ = min(job.held, self._prices.credits(job.options.model, job.request, charged))
         report = JobResult(
             model=result.model,

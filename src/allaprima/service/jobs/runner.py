@@ -1,4 +1,4 @@
-"""Runs one leased job to its end: generate, store, finish."""
+"""Runs leased jobs to their end: generates, stores and finishes them."""
 
 import asyncio
 import logging
@@ -19,14 +19,14 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-#: Results that are stored at a time; when the store is slower than the engine, the engine waits.
+#: Number of results that are stored concurrently. If the store is slower than the engine, the engine waits.
 MAX_STORING = 4
-#: Seconds between two attempts at a write that a failing store must do.
+#: Seconds between two attempts of a write that must succeed.
 RETRY_S = 1.0
 
 
 class JobRunner:
-    """Brings each leased job to exactly one end."""
+    """Runs leased jobs. Each ends in exactly one state."""
 
     def __init__(
         self,
@@ -45,31 +45,31 @@ class JobRunner:
         self._eta = eta
         self._lifecycle = lifecycle
         self._clock = clock
-        #: Leased jobs: those that the engine holds, and those that are being stored.
+        #: Accepted jobs by id: in the engine or being stored.
         self._jobs: dict[str, Job] = {}
-        #: Those of them that are to be cancelled.
+        #: Ids of accepted jobs whose cancellation was requested.
         self._cancelled: set[str] = set()
         self._storing = asyncio.Semaphore(MAX_STORING)
 
     @property
     def jobs(self) -> list[Job]:
-        """The jobs that were accepted and have not ended."""
+        """The accepted jobs that have not ended."""
         return list(self._jobs.values())
 
     def accept(self, job: Job) -> None:
-        """Take over a leased job, so that it can be cancelled before it runs. It runs next, or after other jobs."""
+        """Register a leased job, so that it can be cancelled before `run` is called."""
         self._jobs[job.id] = job
 
     def cancel(self, job_id: str) -> None:
-        """Stop an accepted job: before it runs, or at its next block. An unknown id is ignored."""
+        """Stop an accepted job before it runs, or after its current block. An unknown id is ignored."""
         if job_id in self._jobs:
             self._cancelled.add(job_id)
         self._engine.cancel(job_id)
 
     async def run(self, job: Job, release: Callable[[], None]) -> None:
-        """Run an accepted job. release: called as soon as the engine can take another job; later calls do nothing.
+        """Run an accepted job. release: called when the engine can run another job, possibly several times.
 
-        Raises `StoreError` when the store fails while the server stops; the next start then resumes the job.
+        Raises `StoreError` if the store fails while the server stops; the job is then retried after the next start.
         """
         end: JobState | None = None
         try:
@@ -82,7 +82,7 @@ class JobRunner:
         except Error as exc:
             error = exc
             if isinstance(error, StoreError) and self._lifecycle.is_draining:
-                # The store may work again at the next start.
+                # The store may work after the next start.
                 await self._persist(lambda: self._transitions.requeue(job))
             elif await self._persist(lambda: self._transitions.fail(job, self._clock(), error)):
                 end = JobState.FAILED
@@ -103,7 +103,7 @@ class JobRunner:
             generated_at = self._clock()
             outcome = await self._results.store(job, result)
             if not await self._persist(lambda: self._transitions.succeed(job, self._clock(), outcome)):
-                logger.warning("job %s: a result of an old attempt was refused", job.id)
+                logger.warning("job %s: discarded the result of an old attempt", job.id)
                 return None
         self._reporter.stored(job, result, generated_at, loop.time() - finished_at)
         return JobState.SUCCEEDED
@@ -127,7 +127,7 @@ class JobRunner:
         release()
 
     async def _persist(self, write: Callable[[], Awaitable[T]]) -> T:
-        """Retry a write until the store does it. Raises `StoreError` when it fails while the server stops."""
+        """Retry a write until it succeeds. Raises `StoreError` if it fails while the server stops."""
         while True:
             try:
                 return await write()

@@ -1,4 +1,4 @@
-"""Jobs of one account: read, awaited, watched, removed."""
+"""Reads, awaits, watches and removes accepted jobs."""
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
@@ -15,7 +15,7 @@ from allaprima.store.jobs import JobRepository
 
 
 class JobService:
-    """What clients do with jobs that were accepted."""
+    """The use cases of clients on accepted jobs."""
 
     def __init__(
         self,
@@ -45,14 +45,14 @@ class JobService:
         return await self._jobs.page(account_id, wanted, limit)
 
     async def wait(self, job: Job, timeout_s: float) -> Job:
-        """Follow a job to its end, and return it as it then is.
+        """Wait until a job ends, and return it. timeout_s: longest wait in seconds.
 
-        Raises `GenerationTimeout` when it does not end in time (it goes on), `Draining` when the server stops before
-        (the job waits for the next start), `JobNotFound` when it was removed.
+        Raises `GenerationTimeout` if the job does not end in time (it continues), `Draining` if the server stops first
+        (the job waits for the next start), or `JobNotFound` if the job was removed.
         """
         try:
             async with self._bus.follow(job.id) as events:
-                # It may have ended before it was followed.
+                # The job may have ended before this subscription.
                 job = await self.get(job.account_id, job.id)
                 if not job.is_finished and not self._lifecycle.is_draining:
                     async with asyncio.timeout(timeout_s):
@@ -70,12 +70,12 @@ class JobService:
         return job
 
     async def remove(self, account_id: str, job_id: str) -> None:
-        """Remove a finished job and its images. Raises `JobNotFound`, or `JobUnfinished` for one that is not."""
+        """Remove a finished job and its images. Raises `JobNotFound` or `JobUnfinished`."""
         await self.get(account_id, job_id)
         await self._images.remove_files(await self._transitions.remove(job_id))
 
     async def watch(self, job: Job, after: EventId | None = None) -> AsyncGenerator[Event]:
-        """Yield a job's events to its end: those after one that the client has seen, or all that are remembered."""
+        """Yield a job's events until its end: the stored ones after `after`, or all of them, then new ones."""
         if job.is_finished and self._bus.last(job.id) is None:
             yield self._bus.final_event(EventType.of_end(job.state))
             return
@@ -86,12 +86,12 @@ class JobService:
                 yield event
 
     async def _publish_state(self, job: Job) -> None:
-        """Publish a watched job's position, or its end where it ended before it was followed."""
+        """Publish the position of a watched job, or its end if it ended before the subscription."""
         try:
             await self.positions.publish(job.id)
             job = await self.get(job.account_id, job.id)
         except StoreError:
-            # The database may be closed already; the bus is too, so that the watch ends.
+            # The database may already be closed. The bus is closed too, which ends the watch.
             if not self._lifecycle.is_draining:
                 raise
         if job.is_finished:
@@ -99,12 +99,12 @@ class JobService:
 
 
 def _draining(job: Job) -> Draining:
-    # The next start cancels a job with store=false, so its request may be sent again.
+    # The next start cancels jobs with store=false, so that a client may repeat their requests.
     return Draining(retry_after_s=RESTART_S, job_id=job.id if job.options.store else None)
 
 
 async def _end_of(events: AsyncIterator[Event]) -> None:
-    """Return at a job's last event, or when the bus is closed."""
+    """Return at the final event of a job, or when the bus is closed."""
     async for event in events:
         if event.type.is_final:
             return

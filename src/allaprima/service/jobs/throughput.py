@@ -1,17 +1,17 @@
-"""Estimates the compute seconds of a request from those of earlier ones.
+"""Estimates the compute seconds of a request from measurements of earlier requests.
 
-Measured by model and size: the seconds of a step and of finishing one image; by model: those of reading a prompt and of
-everything outside the model. A size that was never generated is estimated from the nearest one that was.
+Measured per model and size: seconds of a step and of decode, safety and encode for one image. Measured per model:
+seconds of the text encoder and of the overhead. A size without measurements is scaled from the nearest measured size.
 """
 
 from dataclasses import dataclass, field
 
 from allaprima.domain.generation import GenerationRequest, Timings
 
-#: Estimated seconds of a request while nothing was measured.
-FIRST_GUESS_S = 2.0
-#: Weight of a new measurement; the first few count as a plain mean.
-WEIGHT = 0.2
+#: Estimated seconds of a request before any measurement of its model.
+INITIAL_ESTIMATE_S = 2.0
+#: Smallest weight of a new measurement; the first measurements form a plain mean.
+MIN_WEIGHT = 0.2
 
 
 @dataclass(slots=True)
@@ -24,7 +24,7 @@ class Mean:
     def add(self, value: float) -> None:
         """Add a measurement."""
         self.count += 1
-        self.value += max(WEIGHT, 1 / self.count) * (value - self.value)
+        self.value += max(MIN_WEIGHT, 1 / self.count) * (value - self.value)
 
 
 @dataclass(slots=True)
@@ -41,16 +41,16 @@ class _ByModel:
 
 
 class Throughput:
-    """The measured speed of the engine."""
+    """The measured throughput of the engine."""
 
     def __init__(self) -> None:
         self._models: dict[str, _ByModel] = {}
 
     def observe(self, request: GenerationRequest, timings: Timings, whole_s: float, concurrency: float = 1.0) -> None:
-        """Add a finished request.
+        """Add the measurements of a finished request.
 
-        whole_s: seconds from its start to its end in the engine. concurrency: mean number of requests that shared those
-        seconds.
+        whole_s: seconds from its start to its end in the engine. concurrency: mean number of concurrent requests during
+        that time.
         """
         model = self._models.setdefault(request.model, _ByModel())
         size = model.sizes.setdefault((request.width, request.height), _BySize())
@@ -61,10 +61,10 @@ class Throughput:
         model.rest.add(max(0.0, whole_s - timings.inference - timings.encode) / concurrency)
 
     def seconds(self, request: GenerationRequest) -> float:
-        """Return the estimated compute seconds of a request, alone in the engine."""
+        """Return the estimated compute seconds of a request without concurrent requests."""
         model = self._models.get(request.model)
         if model is None:
-            return FIRST_GUESS_S
+            return INITIAL_ESTIMATE_S
         pixels = request.width * request.height
         nearest = min(model.sizes, key=lambda size: abs(size[0] * size[1] - pixels))
         size, ratio = model.sizes[nearest], pixels / (nearest[0] * nearest[1])

@@ -1,7 +1,7 @@
-"""A finished job as OpenTelemetry spans, from acceptance to the last step; nothing, while no exporter is set up.
+"""Writes OpenTelemetry spans of finished jobs, from acceptance to storage, if an exporter is configured.
 
-The spans are written afterwards from the measured times, so that no other code depends on tracing.
-Attributes are those of the GenAI conventions where there are any (open-telemetry/semantic-conventions-genai).
+The spans are created from the measured times after the job's end, so that no other code depends on tracing. Attributes
+follow the GenAI conventions where they exist (open-telemetry/semantic-conventions-genai).
 """
 
 from opentelemetry import trace

@@ -1,4 +1,4 @@
-"""Run migrations on the connection that `database.migrate` hands over."""
+"""Run the migrations on the connection that `sqlite.migrate` passes in the configuration."""
 
 from alembic import context
 

@@ -1,4 +1,4 @@
-"""Objects as files in a folder, flushed to the disk."""
+"""An object store in a local folder; every written file is flushed to the disk."""
 
 import asyncio
 import logging
@@ -16,7 +16,7 @@ from allaprima.errors import StoreError
 
 logger = logging.getLogger(__name__)
 
-#: Objects in a page of a listing.
+#: Number of objects in one page of a listing.
 PAGE = 500
 
 
@@ -24,7 +24,7 @@ class LocalObjectStore(ObjectStore):
     """A folder of objects."""
 
     def __init__(self, folder: Path) -> None:
-        """folder: created if need be. Raises `StoreError` when it can't be."""
+        """folder: created if missing. Raises `StoreError` when it can't be created."""
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as exc:
@@ -33,16 +33,16 @@ class LocalObjectStore(ObjectStore):
         self._objects = LocalStore(folder)
 
     async def put(self, name: str, data: bytes) -> None:
-        """See `ObjectStore`; returns when the file is on the disk."""
+        """See `ObjectStore`; returns after the file is flushed to the disk."""
         try:
             await self._objects.put_async(name, data)
             await asyncio.to_thread(self._flush, name)
         except (BaseError, OSError) as exc:
-            logger.exception("could not write %s", name)
+            logger.exception("could not write the file %s to the image store", name)
             raise StoreError("the image could not be written to the image store") from exc
 
     def _flush(self, name: str) -> None:
-        """Flush the file and its folder's entry; obstore does neither."""
+        """Flush the file and its directory entry: obstore flushes neither."""
         path = self._folder / name
         for target in (path, path.parent):
             descriptor = os.open(target, os.O_RDONLY)
@@ -59,7 +59,7 @@ class LocalObjectStore(ObjectStore):
         except (NotFoundError, FileNotFoundError):
             return None
         except (BaseError, OSError) as exc:
-            logger.exception("could not read %s", name)
+            logger.exception("could not read the file %s from the image store", name)
             raise StoreError("the image could not be read from the image store") from exc
 
     async def delete(self, name: str) -> None:
@@ -68,8 +68,8 @@ class LocalObjectStore(ObjectStore):
             with suppress(NotFoundError, FileNotFoundError):
                 await self._objects.delete_async(name)
         except (BaseError, OSError) as exc:
-            logger.exception("could not remove %s", name)
-            raise StoreError("the image store can't remove an image") from exc
+            logger.exception("could not remove the file %s from the image store", name)
+            raise StoreError("the image could not be removed from the image store") from exc
 
     async def pages(self) -> AsyncIterator[list[tuple[str, datetime]]]:
         """See `ObjectStore`."""
@@ -78,8 +78,8 @@ class LocalObjectStore(ObjectStore):
             try:
                 page = await asyncio.to_thread(next, listing, None)
             except (BaseError, OSError) as exc:
-                logger.exception("could not list the image store")
-                raise StoreError("the image store can't be listed") from exc
+                logger.exception("could not list the files of the image store")
+                raise StoreError("the files of the image store could not be listed") from exc
             if page is None:
                 return
             yield [(meta["path"], meta["last_modified"]) for meta in page]

@@ -1,1 +1,1 @@
-"""Published checkpoints of FLUX.1 [schnell], in every known checkpoint format."""
+"""Reads published checkpoints of FLUX.1 [schnell] in all known checkpoint formats."""

@@ -1,8 +1,8 @@
-"""Reads the tensors of one component from a checkpoint file, under our names.
+"""Reads the tensors of one component from a checkpoint file, by their canonical names.
 
-Tensors that the file splits are concatenated, reordered and rescaled as they are read. Checkpoints of ComfyUI may hold
-fp8 numbers, either plain or with one scale for each layer (`<layer>.scale_weight`, or `.weight_scale` in its newer
-format); scaled tensors are read as the product, in float32.
+A canonical tensor that a file stores in several parts is concatenated, and its halves are swapped where the file's
+order differs. Checkpoints of ComfyUI can have float8 tensors, with or without one scale per layer
+(`<layer>.scale_weight`, or `.weight_scale` in the newer format); a scaled tensor is multiplied by its scale in float32.
 Source: Comfy-Org/ComfyUI `comfy/ops.py`, `comfy/quant_ops.py` and `QUANTIZATION.md`.
 """
 
@@ -25,15 +25,15 @@ from allaprima.weights.checkpoint.key_maps import (
 )
 from allaprima.weights.formats.container import Container
 
-#: Endings of the keys that hold a layer's scale.
+#: Endings of the keys of a layer's scale.
 _SCALES = (".scale_weight", ".weight_scale")
-#: Endings of all keys that accompany a quantized layer; the layer can be read without the others.
+#: Endings of all keys that a quantized layer has besides its weight and bias. Only the scales are needed to read it.
 _QUANTIZATION_KEYS = (*_SCALES, ".scale_input", ".input_scale", ".comfy_quant")
-#: Keys outside of any layer that FLUX's networks don't use: ComfyUI's marker of scaled files, and what remains of a
-#: whole CLIP or T5 after its encoder was extracted.
+#: Keys outside the layers that FLUX's networks don't use: ComfyUI's marker of scaled files, and a parameter of the full
+#: CLIP model that some files of its text encoder still have.
 _IGNORED_KEYS = ("scaled_fp8", "logit_scale")
 _READABLE_FORMATS = ("float8_e4m3fn",)
-#: Our 1x1 convolutions, which diffusers stores as linears.
+#: Weights of 1x1 convolutions, which diffusers stores as linears, without the last two axes.
 _POINTWISE = re.compile(r"\.attn_1\.(q|k|v|proj_out)\.weight$")
 
 Shape = tuple[int, ...]
@@ -41,8 +41,9 @@ Shape = tuple[int, ...]
 
 @dataclass(slots=True)
 class _Source:
-    """The keys of a file whose tensors make up one canonical tensor, in order; None where the file lacks one."""
+    """The keys whose tensors are the parts of one canonical tensor."""
 
+    #: In the order of concatenation; None for a part that the file lacks.
     keys: list[str | None]
     swaps_halves: bool
 
@@ -51,18 +52,20 @@ class ComponentFile:
     """One component in one file."""
 
     def __init__(self, component: Component, container: Container, sources: Mapping[str, _Source], prefix: str) -> None:
-        """prefix: of all keys in `sources`. Raises `WeightsCorrupt` naming file and tensor when a source is incomplete
-        or its shapes don't match.
+        """sources: by canonical name. prefix: the prefix that the file puts before all keys of `sources`.
+
+        Raises `WeightsCorrupt` naming file and tensor when a source is incomplete or the shapes of its parts don't
+        match.
         """
         self.component = component
         self.container = container
         self._sources = sources
         self._prefix = prefix
-        #: The shape of each of our tensors that the file provides.
+        #: The shapes of the file's tensors, by canonical name.
         self.shapes: Mapping[str, Shape] = {name: self._shape(name, source) for name, source in sources.items()}
 
     def read(self, name: str) -> Tensor:
-        """Return one of our tensors, on the CPU, as stored, or in float32 if it was block-quantized or scaled.
+        """Return one canonical tensor, on the CPU, in the file's dtype, or float32 if it is block-quantized or scaled.
 
         Raises `WeightsCorrupt` naming file and tensor.
         """
@@ -81,7 +84,10 @@ class ComponentFile:
             if name in self.container.shapes:
                 scale = self.container.read(name)
                 if scale.numel() != 1:
-                    raise WeightsCorrupt(f"{self.container.path}: {name} is not one factor but {tuple(scale.shape)}")
+                    raise WeightsCorrupt(
+                        f"{self.container.path}: the scale {name} must have one value, "
+                        f"not the shape {tuple(scale.shape)}"
+                    )
                 return tensor.float() * scale.float()
         return tensor
 
@@ -99,9 +105,9 @@ class ComponentFile:
 
 
 def components_in(container: Container) -> list[ComponentFile]:
-    """Return every component that a file holds; none for a file without tensors of FLUX.
+    """Return all components in a file; an empty list for a file without tensors of FLUX.
 
-    Raises `WeightsCorrupt` for tensors of no component, and for number formats that can't be read.
+    Raises `WeightsCorrupt` for a tensor that belongs to no component, and for an unsupported number format.
     """
     names = set(container.shapes)
     found = [(known, prefix) for known in CHECKPOINT_FORMATS if (prefix := known.prefix_in(names)) is not None]
@@ -110,7 +116,7 @@ def components_in(container: Container) -> list[ComponentFile]:
     _check_number_formats(container)
     components = []
     remaining = {name for name in names if name.rpartition(".")[2] not in _IGNORED_KEYS}
-    # Longest prefix first: a component without a prefix takes all names that remain.
+    # Longest prefix first: a component without a prefix matches all remaining names.
     found.sort(key=lambda one: len(one[1]), reverse=True)
     for checkpoint_format, prefix in found:
         keys = sorted(name.removeprefix(prefix) for name in remaining if name.startswith(prefix))
@@ -125,7 +131,7 @@ def components_in(container: Container) -> list[ComponentFile]:
 def _sources(
     container: Container, checkpoint_format: CheckpointFormat, prefix: str, keys: list[str]
 ) -> dict[str, _Source]:
-    """Return the source of each of our tensors, by name."""
+    """Return the sources of a component's tensors, by canonical name."""
     sources: dict[str, _Source] = {}
     copies: dict[str, str] = {}
     for key in keys:
@@ -139,7 +145,7 @@ def _sources(
             copies[target.name] = key
             continue
         empty = _Source([None] * target.count, target.swaps_halves)
-        source = sources.setdefault(_with_our_level(target, keys), empty)
+        source = sources.setdefault(_canonical_level(target, keys), empty)
         if source.keys[target.index] is not None:
             raise unexpected
         source.keys[target.index] = key
@@ -153,13 +159,13 @@ def _sources(
 
 
 def _belongs_to_quantized_layer(key: str, prefix: str, container: Container) -> bool:
-    """Whether a key accompanies a quantized layer that the file has."""
+    """Whether a key is the scale or other quantization data of a layer in the file."""
     layer = next((key.removesuffix(ending) for ending in _QUANTIZATION_KEYS if key.endswith(ending)), None)
     return layer is not None and f"{prefix}{layer}.weight" in container.shapes
 
 
-def _with_our_level(target: KeyTarget, keys: list[str]) -> str:
-    """Return the target's name, with the decoder's resolutions numbered from the highest."""
+def _canonical_level(target: KeyTarget, keys: list[str]) -> str:
+    """Return the target's canonical name, in which the decoder's resolutions are numbered from the highest."""
     found = REVERSED_LEVEL.search(target.name)
     if found is None:
         return target.name
@@ -169,7 +175,7 @@ def _with_our_level(target: KeyTarget, keys: list[str]) -> str:
 
 
 def _check_number_formats(container: Container) -> None:
-    """Raise `WeightsCorrupt` naming the first layer in a number format of ComfyUI that can't be read."""
+    """Raise `WeightsCorrupt` naming the first layer that is stored in an unsupported number format of ComfyUI."""
     formats: dict[str, Any] = {}
     try:
         if description := container.metadata.get("_quantization_metadata"):
@@ -179,10 +185,10 @@ def _check_number_formats(container: Container) -> None:
             if name.endswith(".comfy_quant"):
                 formats[name] = json.loads(bytes(container.read(name).tolist()))["format"]
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as exc:
-        raise WeightsCorrupt(f"{container.path} has a description of its number formats that can't be read") from exc
+        raise WeightsCorrupt(f"{container.path} has an invalid description of its number formats") from exc
     for name, number_format in formats.items():
         if number_format not in _READABLE_FORMATS:
             raise WeightsCorrupt(
-                f"{container.path}: {name} is stored as {str(number_format)[:40]!r}, which can't be read; "
-                f"known is {', '.join(_READABLE_FORMATS)}"
+                f"{container.path}: {name} is stored as {str(number_format)[:40]!r}, which allaprima can't read; "
+                f"the supported number formats are {', '.join(_READABLE_FORMATS)}"
             )

@@ -1,8 +1,8 @@
-"""Infers a model's configuration from the shapes of its tensors, so that no file's name matters.
+"""Infers a model's configuration from the shapes of its tensors, so that file names don't matter.
 
-What shapes don't determine is the same in every published FLUX.1 [schnell]: the widths of the rotary axes follow from
-the width of a head, CLIP's heads are 64 wide, T5 reads 256 tokens, and the autoencoder has a fixed scale, a fixed shift
-and 32 groups.
+The shapes don't determine some values, which are the same in every published FLUX.1 [schnell]: how the width of a head
+is divided among the rotary axes (1/8, 7/16, 7/16), CLIP's head width (64), T5's input length (256 tokens), and the
+autoencoder's scale, shift and number of groups (32).
 """
 
 import re
@@ -16,13 +16,13 @@ _CLIP_HEAD = SCHNELL.clip.hidden_size // SCHNELL.clip.num_heads
 
 
 class MissingDimension(Exception):
-    """A tensor from which a size is inferred is missing or has too few axes. The argument is its name."""
+    """A tensor whose shape determines the configuration is missing or has too few axes. The argument is its name."""
 
 
 def infer_config(transformer: Shapes, t5: Shapes, clip: Shapes, autoencoder: Shapes) -> ModelConfig:
-    """Return the configuration of four networks, each given as the shapes of its tensors by our names.
+    """Return the configuration of a model. Each argument has the shapes of one network's tensors, by canonical name.
 
-    Raises `MissingDimension`, and `ValueError` for sizes that contradict each other.
+    Raises `MissingDimension`, and `ValueError` for inconsistent sizes.
     """
     config = ModelConfig(_transformer(transformer), _t5(t5), _clip(clip), _autoencoder(autoencoder))
     for name, expected, found in (
@@ -31,7 +31,7 @@ def infer_config(transformer: Shapes, t5: Shapes, clip: Shapes, autoencoder: Sha
         ("an image token", config.transformer.in_channels, 4 * config.autoencoder.z_channels),
     ):
         if expected != found:
-            raise ValueError(f"the transformer reads {name} of {expected} values, and is given {found}")
+            raise ValueError(f"the transformer expects {name} of {expected} values, not {found}")
     return config
 
 
@@ -43,7 +43,7 @@ def _size(shapes: Shapes, name: str, axis: int) -> int:
 
 
 def _count(shapes: Shapes, start: str) -> int:
-    """Return how many numbered modules have names that begin with `start`.
+    """Return the number of modules whose names are `start` and a number.
 
     Raises `MissingDimension` when they are not numbered 0, 1, 2 and so on.
     """

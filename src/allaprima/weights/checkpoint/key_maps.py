@@ -1,8 +1,8 @@
-"""Maps the tensor names of published FLUX.1 checkpoints to ours.
+"""Maps the tensor names of published FLUX.1 checkpoints to the canonical names in `Networks`.
 
-A checkpoint format is recognised by its signature key, a tensor that no other format has, whatever the file's name and
-whatever prefix the keys carry. It maps each key to one of our tensors, or to a range of rows of one. Our names are
-BFL's for the transformer and the autoencoder, and Hugging Face's for the text encoders.
+A signature key, the name of a tensor that no other format has, identifies a checkpoint format; the file's name and a
+prefix before all its keys don't matter. A format maps each key to a canonical tensor, or to a range of rows of one. The
+canonical names are BFL's for the transformer and the autoencoder, and Hugging Face's for the text encoders.
 
 Sources: black-forest-labs/flux `modules`; huggingface/diffusers `scripts/convert_flux_to_diffusers.py` and
 `loaders/single_file_utils.py`; city96/ComfyUI-GGUF `loader.py`.
@@ -15,7 +15,7 @@ from enum import StrEnum
 
 
 class Component(StrEnum):
-    """One of a model's four networks; the value is its attribute in `Networks`."""
+    """One of a model's four networks. The value is the name of the attribute in `Networks`."""
 
     TRANSFORMER = "transformer"
     T5 = "t5"
@@ -25,31 +25,32 @@ class Component(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class KeyTarget:
-    """The canonical tensor that a key of a checkpoint holds, whole or in part."""
+    """The canonical tensor that a key of a checkpoint stores, in whole or in part."""
 
-    #: Our tensor.
+    #: The canonical name.
     name: str
-    #: Our tensor is `count` tensors of the file, concatenated along the rows; the key holds number `index` of them.
+    #: The canonical tensor is the concatenation of `count` tensors of the file along the rows. The key stores part
+    #: `index`.
     index: int = 0
     count: int = 1
-    #: Whether the two halves of the rows are in the opposite order to ours.
+    #: Whether the file has the second half of the rows before the first.
     swaps_halves: bool = False
-    #: Whether the key is a second name for a tensor that the file may also hold under its own.
+    #: Whether the key duplicates a tensor that the file can also have under another key.
     is_copy: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class CheckpointFormat:
-    """How one kind of checkpoint names the tensors of one component."""
+    """The naming scheme of one kind of checkpoint for the tensors of one component."""
 
     component: Component
-    #: The key that only this format has.
+    #: A key that only this format has.
     signature_key: str
-    #: The target of a key without its prefix, or None for a key that the format does not have.
+    #: Returns the target of a key without its prefix, or None for a key that the format does not have.
     target: Callable[[str], KeyTarget | None]
-    #: Keys that such files have and FLUX does not use.
+    #: Keys of this format that FLUX does not use.
     unused_keys: frozenset[str] = frozenset()
-    #: A prefix with which the signature key is that of another format.
+    #: With this prefix, the signature key belongs to another format.
     other_prefix: str | None = None
 
     def prefix_in(self, keys: Iterable[str]) -> str | None:
@@ -69,7 +70,7 @@ def _same(name: str) -> KeyTarget:
 
 # Transformer in diffusers' names --------------------------------------------------------------------------------------
 
-#: Diffusers' layer, our layer, `KeyTarget.index`, `KeyTarget.count`. `N` stands for the block's number.
+#: Diffusers' name of a layer, its canonical name, `KeyTarget.index` and `KeyTarget.count`. `N` is the block's number.
 _DIFFUSERS_LAYERS: tuple[tuple[str, str, int, int], ...] = (
     ("x_embedder", "img_in", 0, 1),
     ("context_embedder", "txt_in", 0, 1),
@@ -108,7 +109,7 @@ _DIFFUSERS_LAYERS: tuple[tuple[str, str, int, int], ...] = (
     ("single_transformer_blocks.N.attn.norm_k", "single_blocks.N.norm.key_norm", 0, 1),
     ("single_transformer_blocks.N.proj_out", "single_blocks.N.linear2", 0, 1),
 )
-_DIFFUSERS = {theirs: (ours, index, count) for theirs, ours, index, count in _DIFFUSERS_LAYERS}
+_DIFFUSERS = {diffusers: (canonical, index, count) for diffusers, canonical, index, count in _DIFFUSERS_LAYERS}
 _BLOCK_NUMBER = re.compile(r"(?<=_blocks\.)\d+")
 
 
@@ -118,19 +119,19 @@ def _diffusers_transformer(name: str) -> KeyTarget | None:
     found = _DIFFUSERS.get(_BLOCK_NUMBER.sub("N", layer))
     if found is None or kind not in ("weight", "bias"):
         return None
-    ours, index, count = found
+    canonical, index, count = found
     if number:
-        ours = ours.replace("N", number[0])
-    if ours.endswith("_norm"):
-        return KeyTarget(f"{ours}.scale") if kind == "weight" else None
-    # BFL's final modulation has the rows of the shift before those of the scale; diffusers' has them after.
-    return KeyTarget(f"{ours}.{kind}", index, count, swaps_halves=layer == "norm_out.linear")
+        canonical = canonical.replace("N", number[0])
+    if canonical.endswith("_norm"):
+        return KeyTarget(f"{canonical}.scale") if kind == "weight" else None
+    # In the final modulation, BFL's rows of the shift precede those of the scale; in diffusers' they follow them.
+    return KeyTarget(f"{canonical}.{kind}", index, count, swaps_halves=layer == "norm_out.linear")
 
 
 # Autoencoder in diffusers' names --------------------------------------------------------------------------------------
 
 #: Regular expressions on diffusers' names and their replacements, applied in order. Diffusers numbers the decoder's
-#: resolutions from the lowest, ours start from the highest: see `REVERSED_LEVEL`.
+#: resolutions from the lowest, the canonical names from the highest: see `REVERSED_LEVEL`.
 _AUTOENCODER_RULES = (
     (r"\.down_blocks\.(\d+)\.", r".down.\1."),
     (r"\.up_blocks\.(\d+)\.", r".up.-\1."),
@@ -147,13 +148,14 @@ _AUTOENCODER_RULES = (
     (r"\.conv_shortcut\.", r".nin_shortcut."),
     (r"\.conv_norm_out\.", r".norm_out."),
 )
-#: The decoder's resolution `n`, numbered from the lowest, is written `up.-n` until their number is known.
+#: `_AUTOENCODER_RULES` writes the decoder's resolution `n`, numbered from the lowest, as `up.-n`. `components` replaces
+#: it by the canonical number, which depends on the number of resolutions in the file.
 REVERSED_LEVEL = re.compile(r"(?<=\.up\.)-(\d+)")
 
 
 def _diffusers_autoencoder(name: str) -> KeyTarget:
-    for pattern, ours in _AUTOENCODER_RULES:
-        name = re.sub(pattern, ours, name)
+    for pattern, canonical in _AUTOENCODER_RULES:
+        name = re.sub(pattern, canonical, name)
     return KeyTarget(name)
 
 
@@ -167,7 +169,7 @@ def _t5(name: str) -> KeyTarget:
 
 
 def _clip_text_model(name: str) -> KeyTarget:
-    """Map a key of transformers 5, which saves CLIP's text model without its prefix in the whole CLIP."""
+    """Map a key of transformers 5, which saves CLIP's text model without the prefix `text_model.`."""
     return KeyTarget(f"text_model.{name}")
 
 

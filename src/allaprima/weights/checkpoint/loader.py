@@ -1,9 +1,10 @@
 """Loads a checkpoint of FLUX.1 [schnell]: one file, or a folder of files in any mixture of checkpoint formats.
 
-A folder with a `model_index.json` is a diffusers folder, whose components are in its subfolders; a component that they
-lack is taken from the folder itself. Of any other folder all files are read. A file's component and format are
-recognised by its tensors (`key_maps`). All names and shapes are validated before any weights are read. Validation is
-strict: exactly the tensors of the networks, in their shapes and with finite values.
+A folder with a `model_index.json` is a diffusers folder: the loader reads components from its subfolders, and
+components that these lack from the folder itself. In any other folder the loader reads all files. It recognises a
+file's component and format by the names of its tensors (`key_maps`). It validates all names and shapes before it reads
+any weights. Validation is strict: the files must have exactly the tensors of the networks, in their shapes, with finite
+values.
 """
 
 import logging
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from allaprima.domain.models import SCHNELL_ID, Precision
 from allaprima.errors import WeightsCorrupt, WeightsMissing, WeightsUnsafe
-from allaprima.flux import CancelCheck, ModelConfig, never_cancelled
+from allaprima.flux import CancelCheck, ModelConfig, meta_device, never_cancelled
 from allaprima.weights.checkpoint.components import ComponentFile, components_in
 from allaprima.weights.checkpoint.infer_config import MissingDimension, infer_config
 from allaprima.weights.checkpoint.key_maps import Component
@@ -39,7 +40,7 @@ from allaprima.weights.tokenizers import PromptTokenizer, published_tokenizers
 
 logger = logging.getLogger(__name__)
 
-#: Each component's name in messages, with an example of a file that has it.
+#: The name of each component in messages, with an example of a file.
 _COMPONENT_NAMES = {
     Component.TRANSFORMER: "transformer (such as flux1-schnell.safetensors)",
     Component.T5: "T5 text encoder (such as t5xxl_fp16.safetensors)",
@@ -48,18 +49,18 @@ _COMPONENT_NAMES = {
 }
 _DIFFUSERS_INDEX = "model_index.json"
 _PICKLE_ENDINGS = (".pt", ".pth", ".ckpt", ".bin", ".pt2")
-#: The dtype of the weights before they are packed, and of the revision.
+#: The dtype from which weights are packed, and over which the revision is computed.
 _DTYPE = torch.bfloat16
 
 
 @dataclass(frozen=True, slots=True)
 class CheckpointFiles:
-    """A checkpoint whose components are complete and in the right shapes, and whose tokenizers are loaded."""
+    """A checkpoint whose components are complete, whose shapes are validated, and whose tokenizers are loaded."""
 
     path: Path
     config: ModelConfig
     components: Mapping[Component, ComponentFile]
-    #: T5's and CLIP's.
+    #: T5's and CLIP's tokenizers.
     tokenizers: tuple[PromptTokenizer, PromptTokenizer]
     cache: PackedWeightCache
 
@@ -71,10 +72,11 @@ class CheckpointFiles:
     def load(
         self, device: str = "cpu", precision: Precision | None = None, check: CancelCheck = never_cancelled
     ) -> Model:
-        """Read the networks one tensor at a time, or memory-map them if the cache has them in this precision.
+        """Load the networks. The first load in a quantized precision packs the weights into the cache.
 
-        precision: None chooses, as `choose_precision` does. Raises `WeightsCorrupt` naming the damaged file and tensor,
-        `WeightsTooLarge` when free memory or free disk space is too small, and whatever `check` raises.
+        precision: None means the choice of `choose_precision`. check: called before each tensor that is read. Raises
+        `WeightsCorrupt` naming the damaged file and tensor, `WeightsTooLarge` when free memory or disk space is too
+        small, and any exception of `check`.
         """
         precision = choose_precision(str(self.path), self.config, precision, device)
         entry = self.cache.entry({file for one in self.components.values() for file in one.container.files})
@@ -98,7 +100,7 @@ class CheckpointFiles:
 
     def _pack(self, networks: Networks, entry: CacheEntry, precision: Precision, check: CancelCheck) -> PackedWeights:
         nbytes = sum(tensor.nbytes for tensor in networks.state_dict().values())
-        logger.info("packing %s as %s into %s, once: this takes minutes", self.path, precision, entry.folder)
+        logger.info("packing %s in %s into %s; this takes minutes, once", self.path, precision, entry.folder)
         with entry.writing_packed(precision, nbytes) as writer:
             if writer is not None:
                 for name, tensor in self._tensors(entry, check):
@@ -108,17 +110,17 @@ class CheckpointFiles:
         return packed
 
     def _tensors(self, entry: CacheEntry, check: CancelCheck) -> Iterator[tuple[str, Tensor]]:
-        """Yield every tensor in bfloat16 with its name in `Networks`.
+        """Yield all tensors in bfloat16 with their names in `Networks`.
 
-        The first time, each tensor is validated, and the revision is saved at the end. Raises `WeightsCorrupt` naming
-        file and tensor.
+        If the cache has no revision yet, the tensors' values are validated and the revision is saved at the end. Raises
+        `WeightsCorrupt` naming file and tensor.
         """
         entry.prepare()
         is_known = entry.revision is not None
         revision = Revision()
         for component in Component:
             source = self.components[component]
-            # In the order of our names: the order in the files depends on the checkpoint format.
+            # The revision needs a fixed order of tensors; the order in the files depends on the checkpoint format.
             for name in build_networks(self.config, Precision.BF16).get_submodule(component).state_dict():
                 check()
                 stored = source.read(name)
@@ -134,36 +136,36 @@ class CheckpointFiles:
 def open_checkpoint(path: Path, cache: PackedWeightCache, tokenizers: Path | None = None) -> CheckpointFiles:
     """Validate a checkpoint's names and shapes without reading its weights.
 
-    tokenizers: folder of the two tokenizers, for a checkpoint that has none; None: those of an earlier pull are used.
-    Raises `WeightsMissing` for a missing component or tokenizer, `WeightsUnsafe` where all files are in a format that
+    tokenizers: folder of the two tokenizers; None: the checkpoint's own, or those of an earlier pull.
+    Raises `WeightsMissing` for a missing component or tokenizer, `WeightsUnsafe` when all files are in a format that
     executes code, and `WeightsCorrupt` naming file and tensor.
     """
     components: dict[Component, ComponentFile] = {}
     for containers in _container_groups(path):
         components = _find_components(path, containers) | components
     if missing := [name for component, name in _COMPONENT_NAMES.items() if component not in components]:
-        raise WeightsMissing(f"{path} holds no {', no '.join(missing)}; put the missing files into one folder with it")
+        raise WeightsMissing(f"{path} holds no {', no '.join(missing)}; put all files of the model into one folder")
     config = _validated_config(path, components)
     folders = tokenizer_folders(path, tokenizers, cache.folder, SCHNELL_ID)
     return CheckpointFiles(path, config, components, published_tokenizers(folders, config), cache)
 
 
 def _find_components(path: Path, containers: list[Container]) -> dict[Component, ComponentFile]:
-    """Return the components that files hold. Raises `WeightsCorrupt` where two files hold the same one."""
+    """Return the components in a group of files. Raises `WeightsCorrupt` when two files have the same component."""
     components: dict[Component, ComponentFile] = {}
     for container in containers:
         for found in components_in(container):
             if (other := components.get(found.component)) is not None:
                 raise WeightsCorrupt(
                     f"{path} holds the {found.component} twice, in {other.container.path} and {container.path}; "
-                    "leave one of them there"
+                    "keep only one of them in the folder"
                 )
             components[found.component] = found
     return components
 
 
 def _container_groups(path: Path) -> list[list[Container]]:
-    """Return the files of a checkpoint in groups; the components of a group take precedence over those of the next."""
+    """Return the files of a checkpoint in groups. A component in an earlier group overrides those in later groups."""
     if path.is_file():
         return [[open_container(path)]]
     if not path.is_dir():
@@ -179,7 +181,7 @@ def _container_groups(path: Path) -> list[list[Container]]:
         pickles = sorted(file for folder in folders for file in folder.iterdir() if file.suffix in _PICKLE_ENDINGS)
         if pickles:
             raise WeightsUnsafe(
-                f"{pickles[0]} is a pickle, which runs code when it is opened; {path} has no other weights"
+                f"{pickles[0]} is a pickle, which executes code when it is opened; {path} has no other weights"
             )
         raise WeightsMissing(f"the folder {path} holds no safetensors or GGUF file")
     return groups
@@ -196,7 +198,7 @@ def _containers_in(folder: Path) -> list[Container]:
 
 
 def _validated_config(path: Path, components: Mapping[Component, ComponentFile]) -> ModelConfig:
-    """Return the configuration that the shapes imply, after every tensor's name and shape was validated against it."""
+    """Infer the configuration from the shapes, validate all names and shapes against it, and return it."""
     transformer = components[Component.TRANSFORMER]
     if any(name.startswith("guidance_in.") for name in transformer.shapes):
         raise WeightsCorrupt(
@@ -205,12 +207,12 @@ def _validated_config(path: Path, components: Mapping[Component, ComponentFile])
         )
     try:
         config = infer_config(*(components[component].shapes for component in Component))
-        with torch.device("meta"):
+        with meta_device():
             networks = Networks(config)
     except MissingDimension as exc:
         raise WeightsCorrupt(f"{path} lacks the tensor {exc}, or it has another shape") from exc
     except (ValueError, RuntimeError, ZeroDivisionError) as exc:
-        raise WeightsCorrupt(f"{path} has tensors whose sizes don't go together: {exc}") from exc
+        raise WeightsCorrupt(f"{path} has tensors with inconsistent sizes: {exc}") from exc
     for component in Component:
         source = components[component]
         check_shapes(source.container.path, networks.get_submodule(component.value), source.shapes)

@@ -1,4 +1,4 @@
-"""Reads GGUF files, with the `gguf` library's reader confined to the bounds of the file.
+"""Reads GGUF files with the `gguf` library, whose reader is extended by bounds checks.
 
 Source: ggml-org/ggml `docs/gguf.md`.
 """
@@ -18,7 +18,7 @@ from allaprima.errors import WeightsCorrupt
 
 #: The first bytes of every GGUF file.
 MAGIC = b"GGUF"
-#: Most bytes of a header; the header of a FLUX file is far smaller.
+#: Largest accepted header in bytes; the header of a FLUX file is far smaller.
 _HEADER_LIMIT = 4 * 2**20
 _PLAIN_DTYPES = {
     GGMLQuantizationType.F32: torch.float32,
@@ -37,10 +37,10 @@ class GGUFContainer:
         try:
             reader = _BoundedReader(path)
             self._tensors = {tensor.name: _TensorEntry.of(tensor) for tensor in reader.tensors}
-        # The library validates little of what it reads, so that an invalid header makes it raise any of these.
+        # The library validates little, so an invalid header can make it raise any of these exceptions.
         except (ValueError, LookupError, OSError, OverflowError, TypeError, ArithmeticError, RecursionError) as exc:
             raise WeightsCorrupt(f"{path} is not a readable GGUF file: {exc}") from exc
-        #: Reading the tensors needs no metadata of a GGUF file.
+        #: Empty: reading the tensors needs no metadata of a GGUF file.
         self.metadata: Mapping[str, str] = {}
         self.shapes: Mapping[str, tuple[int, ...]] = {name: entry.shape for name, entry in self._tensors.items()}
 
@@ -50,7 +50,7 @@ class GGUFContainer:
         Raises `WeightsCorrupt` naming file and tensor.
         """
         entry = self._tensors[name]
-        # A new mapping for each tensor: its pages are released when the tensor has been read.
+        # Each tensor is read through its own mapping, whose pages are released with it.
         data = np.memmap(self.path, np.uint8, "r", entry.offset, entry.nbytes)
         if (dtype := _PLAIN_DTYPES.get(entry.kind)) is not None:
             return torch.from_numpy(np.array(data)).view(dtype).reshape(entry.shape)
@@ -59,13 +59,13 @@ class GGUFContainer:
             return torch.from_numpy(dequantize(rows, entry.kind)).reshape(entry.shape)
         except (NotImplementedError, ValueError) as exc:
             raise WeightsCorrupt(
-                f"{self.path}: the tensor {name} is stored as {entry.kind.name}, which can't be unpacked"
+                f"{self.path}: the tensor {name} is stored as {entry.kind.name}, which allaprima can't read"
             ) from exc
 
 
 @dataclass(frozen=True, slots=True)
 class _TensorEntry:
-    """Where a GGUF file stores a tensor, and how."""
+    """Position, type and shape of a tensor in a GGUF file."""
 
     offset: int
     nbytes: int
@@ -75,21 +75,23 @@ class _TensorEntry:
 
     @classmethod
     def of(cls, tensor: ReaderTensor) -> "_TensorEntry":
-        """Return the entry of a tensor that the library's reader has found."""
+        """Return the entry of a tensor listed by the library's reader, which has the innermost axis first."""
         shape = tuple(int(side) for side in reversed(tensor.shape.tolist()))
         return cls(int(tensor.data_offset), int(tensor.n_bytes), tensor.tensor_type, shape)
 
 
 class _BoundedReader(GGUFReader):
-    """The library's reader, which trusts the sizes in a header, with a bounds check before each read.
+    """The library's reader with a bounds check before each read. The library itself trusts the sizes in a header.
 
-    Overrides the library's private `_get`, through which it reads everything; `tests/weights/formats/test_gguf.py`
-    fails where a release of `gguf` reads by other means.
+    It overrides the library's private method `_get`, through which the library does all its reads. If a release of
+    `gguf` reads in another way, `tests/weights/formats/test_gguf.py` fails.
     """
 
     def _get(self, offset: int, dtype: Any, count: int = 1, override_order: Any = None) -> NDArray[Any]:
         end = int(offset) + np.dtype(dtype).itemsize * int(count)
         in_header = not hasattr(self, "data_offset")
         if end > (min(len(self.data), _HEADER_LIMIT) if in_header else len(self.data)):
-            raise ValueError(f"it is truncated or its header is invalid: {end} bytes are needed of {len(self.data)}")
+            raise ValueError(
+                f"the file is truncated or its header is invalid: {end} bytes are needed, and it has {len(self.data)}"
+            )
         return super()._get(offset, dtype, count, override_order)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from allaprima.errors import WeightsCorrupt
 
-#: The format's dtype names. Weights may be stored in no others.
+#: The supported dtypes by their names in the format. Tensors of other dtypes can't be read.
 _DTYPES = {
     "F64": torch.float64,
     "F32": torch.float32,
@@ -40,8 +40,7 @@ class SafetensorsContainer:
         self.path = path
         self.files = (path,)
         try:
-            # The library validates the header. The numpy framework is asked for since the torch one maps the whole
-            # file at once.
+            # The library validates the header. With the framework "pt" it would map the whole file.
             with safe_open(path, "np") as opened:
                 self.metadata: Mapping[str, str] = opened.metadata() or {}
             self._data_start, self._entries = _read_header(path)
@@ -52,7 +51,7 @@ class SafetensorsContainer:
         }
 
     def read(self, name: str) -> Tensor:
-        """Return one tensor as stored. It is read, not mapped, so that no pages of the file stay in memory with it.
+        """Return one tensor in the dtype of the file. It is read, not memory-mapped, so freeing it frees the memory.
 
         Raises `WeightsCorrupt` naming file and tensor.
         """
@@ -60,18 +59,20 @@ class SafetensorsContainer:
         begin, end = entry["data_offsets"]
         dtype = _DTYPES.get(entry["dtype"])
         if dtype is None:
-            raise WeightsCorrupt(f"{self.path}: the tensor {name} is stored as {entry['dtype']}, which can't be read")
+            raise WeightsCorrupt(
+                f"{self.path}: the tensor {name} is stored as {entry['dtype']}, which allaprima can't read"
+            )
         try:
             data = np.fromfile(self.path, np.uint8, end - begin, offset=self._data_start + begin)
         except OSError as exc:
             raise WeightsCorrupt(f"{self.path}: the tensor {name} can't be read: {exc}") from exc
         if data.size != end - begin:
-            raise WeightsCorrupt(f"{self.path}: the tensor {name} is cut short")
+            raise WeightsCorrupt(f"{self.path}: the tensor {name} is truncated")
         return torch.from_numpy(data).view(dtype).reshape(entry["shape"])
 
 
 def _read_header(path: Path) -> tuple[int, dict[str, Any]]:
-    """Return the offset of the first tensor's bytes, and the tensors' header entries by name, of a valid file."""
+    """Return the offset of the tensor data, and the header entries of the tensors by name, from a valid file."""
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         entries: dict[str, Any] = json.loads(file.read(length))

@@ -1,4 +1,4 @@
-"""Reads several files of tensors as one: the shards that a safetensors index names."""
+"""Reads the shards that a safetensors index names as one container."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,7 @@ from torch import Tensor
 from allaprima.errors import WeightsCorrupt, WeightsMissing
 from allaprima.weights.formats.container import Container, open_container
 
-#: How the name of an index of shards ends.
+#: Name ending of an index of shards.
 INDEX_ENDING = ".safetensors.index.json"
 
 
@@ -17,7 +17,7 @@ class ShardedContainer:
     """The shards of one index, as one container."""
 
     def __init__(self, path: Path, shards: Sequence[Container]) -> None:
-        """path: the index. Raises `WeightsCorrupt` when two shards hold the same tensor."""
+        """path: the index file. Raises `WeightsCorrupt` when two shards have a tensor of the same name."""
         self.path = path
         self.files = tuple(file for shard in shards for file in shard.files)
         self.metadata: Mapping[str, str] = {key: value for shard in shards for key, value in shard.metadata.items()}
@@ -36,18 +36,18 @@ class ShardedContainer:
 
 
 def open_sharded(index: Path) -> ShardedContainer:
-    """Open the shards that an index names, in its own folder.
+    """Open the shards that an index names; they must be in the folder of the index.
 
     Raises `WeightsMissing` for a shard that does not exist, and `WeightsCorrupt` for an index or a shard that can't be
     read.
     """
     try:
         names = sorted(set(json.loads(index.read_bytes())["weight_map"].values()))
-        # The name alone: an index must not lead out of its folder.
+        # Folders in a name are dropped, so that an index can't refer to files outside its folder.
         shards = [index.parent / Path(name).name for name in names]
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as exc:
         raise WeightsCorrupt(f"{index} is not a readable index of shards") from exc
     for shard in shards:
         if not shard.is_file():
-            raise WeightsMissing(f"{index} names the file {shard.name}, which is not there")
+            raise WeightsMissing(f"{index} names the file {shard.name}, which does not exist")
     return ShardedContainer(index, [open_container(shard) for shard in shards])

@@ -1,1 +1,1 @@
-"""The hosted platform's wire format, which OpenAI's clients read too."""
+"""The hosted platform's wire format, which OpenAI's clients can read too."""

@@ -1,4 +1,4 @@
-"""The platform's dialect: bodies that the hosted endpoint's clients and OpenAI's clients read."""
+"""The platform's dialect: reads and writes bodies for clients of the hosted endpoint and of OpenAI."""
 
 import base64
 import json
@@ -20,7 +20,7 @@ from allaprima.domain.timestamps import iso
 from allaprima.domain.webhooks import JobEnd, LinkedImage, WebhookDelivery, WebhookMessage
 from allaprima.service.models import Models
 
-#: Status to the error type that OpenAI's clients know.
+#: Error types that OpenAI's clients know, by HTTP status.
 OPENAI_TYPES = {
     400: "invalid_request_error",
     401: "authentication_error",
@@ -42,7 +42,7 @@ class AimlDialect(Dialect):
     def result(self, view: JobView) -> dict[str, Any]:
         """See `Dialect`."""
         job, result = view.job, view.job.result
-        assert result is not None  # it succeeded
+        assert result is not None  # the job succeeded
         ephemeral = view.images.ephemeral
         generated = ephemeral.images if ephemeral else ()
         files = _base64_files(view)
@@ -139,7 +139,7 @@ class AimlDialect(Dialect):
         return body if report.job_id is None else body | {"job_id": report.job_id}
 
     def webhook(self, delivery: WebhookDelivery, end: JobEnd, now: float) -> WebhookMessage:
-        """See `WebhookFormat`. Signed after the Standard Webhooks specification, over id, time and body."""
+        """See `WebhookFormat`. The signature covers id, time and body (Standard Webhooks specification)."""
         payload = {
             "type": delivery.event,
             "timestamp": iso(delivery.created_at),
@@ -163,7 +163,7 @@ def _names(data: Any) -> Sequence[str]:
 
 
 def _utf8(text: str) -> str:
-    """Return text with lone surrogates, which UTF-8 can't carry, written as escapes."""
+    """Return text with lone surrogates, which UTF-8 can't encode, replaced by escape sequences."""
     return text.encode("utf-8", "backslashreplace").decode()
 
 
@@ -176,7 +176,7 @@ def _timings(timings: Timings) -> responses.TimingsBody:
 
 
 def _base64_files(view: JobView) -> list[str]:
-    """Return the files in base64, where the answer holds them."""
+    """Return the image files in base64; empty for a view without files."""
     generated = view.images.ephemeral.images if view.images.ephemeral else ()
     return [base64.b64encode(data).decode() for data in (*view.images.files, *(image.data for image in generated))]
 

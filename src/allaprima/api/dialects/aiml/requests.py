@@ -1,6 +1,6 @@
-"""Request bodies: every published variant's members and the aliases that real clients send, mapped onto the domain's.
+"""Reads request bodies: maps their members, including the aliases of all published variants, to fields of the domain.
 
-A member is one line of a table here; its bounds, its description and the message that refuses it are the domain's.
+Each member is one line of a table. The domain defines its bounds, its description and its error messages.
 """
 
 import secrets
@@ -17,7 +17,7 @@ from allaprima.domain.jobs import Delivery, JobOptions
 from allaprima.errors import FieldProblem, InvalidRequest
 from allaprima.service.models import Models, ServedModel
 
-#: Members of the body by the field of `GenerationRequest` that they set. A second name of a field is an alias.
+#: The field of `GenerationRequest` that each member of the body sets. A second member of a field is an alias.
 REQUEST_MEMBERS = {
     "prompt": "prompt",
     "num_images": "count",
@@ -40,26 +40,29 @@ OPTION_MEMBERS = {
     "use_cache": "use_cache",
 }
 REQUIRED = ("model", "prompt")
-#: Other forms of the size, with their JSON Schema and description.
+#: Members that state the size in other forms, with their JSON Schema and description.
 SHAPE_MEMBERS: dict[str, tuple[dict[str, Any], str]] = {
-    "aspect_ratio": ({"type": "string", "enum": list(RATIOS)}, "The preset of a ratio; a given size must have it."),
-    "width": (SIDE_SCHEMA, "As image_size.width."),
-    "height": (SIDE_SCHEMA, "As image_size.height."),
+    "aspect_ratio": (
+        {"type": "string", "enum": list(RATIOS)},
+        "Selects the preset of this ratio; a given size must match it.",
+    ),
+    "width": (SIDE_SCHEMA, "Alias of image_size.width."),
+    "height": (SIDE_SCHEMA, "Alias of image_size.height."),
 }
 OUTPUT_FORMATS = (*ImageFormat, "url", "b64_json")
 RESPONSE_FORMATS = ("url", "b64_json")
-#: Members that decide how the answer is given, with their JSON Schema and description.
+#: Members that select the form of the response, with their JSON Schema and description.
 ANSWER_MEMBERS: dict[str, tuple[dict[str, Any], str]] = {
     "output_format": (
         {"type": "string", "enum": list(OUTPUT_FORMATS)},
-        "File format; url and b64_json are taken as response_format.",
+        "File format of the images; the values url and b64_json act as response_format.",
     ),
     "response_format": (
         {"type": "string", "enum": list(RESPONSE_FORMATS)},
-        "Give images as links (default) or in base64.",
+        "Return the images as links (default) or in base64.",
     ),
-    "sync_mode": ({"type": "boolean"}, "Give images as data URIs instead of links; default false."),
-    "stream": ({"type": "boolean", "const": False}, "Streaming is not offered: true is refused."),
+    "sync_mode": ({"type": "boolean"}, "Return the images as data URIs instead of links; default false."),
+    "stream": ({"type": "boolean", "const": False}, "Streaming is not supported; true is refused."),
     "dry_run": ({"type": "boolean"}, "Return a cost and time estimate without generating."),
 }
 _FLAG = TypeAdapter(Flag)
@@ -68,7 +71,7 @@ M = TypeVar("M", bound=BaseModel)
 
 
 class RequestBody:
-    """One body, read member by member; `problems` has everything that is wrong with it."""
+    """A request body. `problems` collects the errors of all its members."""
 
     def __init__(self, body: dict[str, Any], models: Models) -> None:
         self._body = body
@@ -78,7 +81,7 @@ class RequestBody:
         self.problems = [FieldProblem(name, "must not be null") for name in REQUIRED if body.get(name, 0) is None]
 
     def parse(self) -> ParsedBody:
-        """Return what the body asks. Raises `InvalidRequest` with every problem in it."""
+        """Return the parsed request. Raises `InvalidRequest`, which lists every problem of the body."""
         size = SizeReader(self._given)
         self.problems += size.problems
         self._names |= size.names
@@ -93,9 +96,9 @@ class RequestBody:
         ignored = (*(name for name in self._body if name not in MEMBERS), *size.ignored)
         warnings = []
         if model.is_fallback:
-            warnings.append(f"{model.id} has no weights here; {model.served_by.id} generates in its place")
+            warnings.append(f"the weights of {model.id} are not loaded; {model.served_by.id} generates instead")
         if ignored:
-            warnings.append(f"fields without effect: {', '.join(map(printable, ignored))}")
+            warnings.append(f"ignored fields: {', '.join(map(printable, ignored))}")
         return ParsedBody(
             request=request,
             options=options.model_copy(update={"warnings": tuple(warnings)}),
@@ -105,10 +108,10 @@ class RequestBody:
         )
 
     def _in_order(self) -> list[FieldProblem]:
-        """Return the problems, each once, in the order of the body's members."""
-        places = {name: place for place, name in enumerate(self._body)}
+        """Return the distinct problems in the order of the body's members."""
+        positions = {name: position for position, name in enumerate(self._body)}
         distinct = dict.fromkeys(self.problems)
-        return sorted(distinct, key=lambda problem: places.get(problem.field.partition(".")[0], len(places)))
+        return sorted(distinct, key=lambda problem: positions.get(problem.field.partition(".")[0], len(positions)))
 
     def _read_request(self, size: dict[str, Any], model: str) -> GenerationRequest | None:
         values = self._fields(REQUEST_MEMBERS) | size | {"model": model}
@@ -119,13 +122,13 @@ class RequestBody:
 
     def _read_options(self, model: str, delivery: Delivery) -> JobOptions | None:
         values = self._fields(OPTION_MEMBERS)
-        # The name that was asked for becomes the id of what serves it; an unknown one is a problem already.
+        # The requested name is replaced by the model's id; `_served_model` has reported an unknown name.
         if isinstance(values.get("model"), str):
             values["model"] = model
         return self._validate(JobOptions, values | {"delivery": delivery})
 
     def _fields(self, members: dict[str, str]) -> dict[str, Any]:
-        """Return the values of fields, and note their client's names; two names with two values are a problem."""
+        """Return values by field, and record the client's name of each. Aliases with different values are a problem."""
         values: dict[str, Any] = {}
         for member, field in members.items():
             self._names.setdefault(field, member)
@@ -135,7 +138,7 @@ class RequestBody:
             if field not in values:
                 values[field], self._names[field] = value, member
             elif value != values[field]:
-                problem = f"contradicts {self._names[field]}, which is the same field; send one of them"
+                problem = f"contradicts {self._names[field]}, which sets the same field; send only one of them"
                 self.problems.append(FieldProblem(member, problem))
         return values
 
@@ -156,7 +159,7 @@ class RequestBody:
             return None
         if (found := self._models.find(name)) is None:
             loaded = ", ".join(f"'{model.id}'" for model in self._models.served())
-            problem = f"there is no model {name[:80]!a} here; loaded are {loaded}"
+            problem = f"this server has no model {name[:80]!a}; it serves {loaded}"
             self.problems.append(FieldProblem("model", problem))
         return found
 
@@ -197,29 +200,29 @@ class RequestBody:
 
     def _check_stream(self) -> None:
         if self._flag("stream"):
-            self.problems.append(FieldProblem("stream", "streaming is not offered; leave it out or send false"))
+            self.problems.append(FieldProblem("stream", "streaming is not supported; omit it or send false"))
 
     def _check_store(self) -> None:
-        """Note what `store: false` excludes."""
+        """Report members that cannot be combined with `store: false`."""
         if self._given.get("store") is not False:
             return
         formats = self._given.get("response_format"), self._given.get("output_format")
         if "b64_json" not in formats and not self._given.get("sync_mode"):
-            problem = "can be false only where the answer holds the images: b64_json"
+            problem = "can be false only if the response contains the images; request b64_json"
             self.problems.append(FieldProblem("store", problem))
         for name in ("use_cache", "webhook_url", "expires_in"):
             if self._given.get(name):
-                self.problems.append(FieldProblem(name, "has no meaning where nothing is stored; leave it out"))
+                self.problems.append(FieldProblem(name, "cannot be combined with store=false"))
 
 
 def printable(name: str) -> str:
-    """Return a client's member name as text that a header can carry."""
+    """Return a member's name as printable ASCII of at most 60 characters, for a header."""
     text = name[:60].encode("ascii", "backslashreplace").decode().replace("\r", "\\r").replace("\n", "\\n")
     return text[:60].strip()
 
 
 def body_schema(models: list[str] | None = None) -> dict[str, Any]:
-    """Return the JSON Schema of a body. models: names that can be asked for."""
+    """Return the JSON Schema of a body. models: the names that `model` may have."""
     properties: dict[str, Any] = {}
     for members, kind in ((REQUEST_MEMBERS, GenerationRequest), (OPTION_MEMBERS, JobOptions)):
         schema = kind.model_json_schema()
@@ -227,7 +230,7 @@ def body_schema(models: list[str] | None = None) -> dict[str, Any]:
         for member, field in members.items():
             properties[member] = _property(schema, field, documented.get(field), is_required=member in REQUIRED)
             documented.setdefault(field, member)
-    size = {"title": "Image Size", "description": "Size in pixels or a preset; default 1024x768."}
+    size = {"title": "Image Size", "description": "Size in pixels, or the name of a preset; default 1024x768."}
     properties |= dict.fromkeys(SIZE_NAMES, SIZE_SCHEMA | size)
     properties["size"] = SIZE_SCHEMA | {"title": "Size", "description": "Alias of image_size."}
     for name, (of_value, description) in (SHAPE_MEMBERS | ANSWER_MEMBERS).items():
@@ -236,7 +239,7 @@ def body_schema(models: list[str] | None = None) -> dict[str, Any]:
         properties["model"]["enum"] = models
     return {
         "title": "ImagesRequest",
-        "description": "Members that this server does not know are accepted and named in the answer.",
+        "description": "Unknown members are ignored; the response lists them in x-ignored-fields and in its warnings.",
         "type": "object",
         "properties": properties,
         "required": list(REQUIRED),

@@ -1,82 +1,82 @@
-"""Response bodies: the superset of what the hosted platform and OpenAI document."""
+"""Response bodies: a superset of those that the hosted platform and OpenAI document."""
 
 from pydantic import BaseModel, Field
 
 
 class ImageItem(BaseModel):
-    """One image, in order."""
+    """One generated image."""
 
-    id: str | None = Field(description="For /v1/images/{id}; null when nothing was stored.")
+    id: str | None = Field(description="Id of the stored image; null with store=false.")
     url: str | None = Field(
-        description="A link that works without a key until expires_at, or a data URI in sync_mode; null with neither."
+        description="Link that needs no key and works until expires_at, or a data URI with sync_mode; else null."
     )
     width: int
     height: int
     content_type: str
-    seed: int = Field(description="The image's own seed.")
-    sha256: str | None = Field(description="Of the file, hex; null when nothing was stored.")
-    nsfw_score: float | None = Field(description="0 to 1; null when the safety checker did not run.")
-    expires_at: int | None = Field(description="Unix seconds when the link and the image expire.")
+    seed: int = Field(description="Seed of this image.")
+    sha256: str | None = Field(description="SHA-256 of the file in hexadecimal; null with store=false.")
+    nsfw_score: float | None = Field(description="Score of the safety checker, 0 to 1; null if it did not run.")
+    expires_at: int | None = Field(description="Unix seconds when the image and its link expire.")
 
 
 class DataItem(BaseModel):
-    """One image as OpenAI's clients read it: a link or base64, never both."""
+    """One image in OpenAI's form: either a link or base64."""
 
     url: str | None = None
     b64_json: str | None = None
 
 
 class TimingsBody(BaseModel):
-    """Measured seconds."""
+    """Measured durations in seconds."""
 
-    inference: float = Field(description="text + steps + decode + safety.")
+    inference: float = Field(description="Sum of text, steps, decode and safety.")
     text: float
     steps: list[float]
     decode: float
     safety: float
-    encode: float = Field(description="Encoding the files; not part of inference.")
+    encode: float = Field(description="Encoding of the image files; not part of inference.")
 
 
 class UsageBody(BaseModel):
-    """What the request cost."""
+    """Cost of a request."""
 
     credits_used: int
     usd_spent: float
 
 
 class MetaBody(BaseModel):
-    """About the generation."""
+    """Details of a generation."""
 
-    model: str = Field(description="The model that generated.")
-    revision: str = Field(description="Hash of its weights.")
-    precision: str = Field(description="Number format of its weights, such as int8.")
-    is_cached: bool = Field(description="Whether the images were generated for an equal request before.")
+    model: str = Field(description="Model that generated the images.")
+    revision: str = Field(description="Hash of the model's weights.")
+    precision: str = Field(description="Number format of the weights, such as int8.")
+    is_cached: bool = Field(description="Whether an earlier identical request generated the images.")
     usage: UsageBody
     warnings: list[str]
 
 
 class ImagesResponse(BaseModel):
-    """The finished images."""
+    """The generated images."""
 
-    created: int = Field(description="Unix seconds.")
+    created: int = Field(description="Time of the request in unix seconds.")
     images: list[ImageItem]
     data: list[DataItem]
     timings: TimingsBody
-    seed: int = Field(description="Seed of the first image; image i has seed + i.")
+    seed: int = Field(description="Seed of the first image; image i, counted from 0, has seed + i.")
     has_nsfw_concepts: list[bool]
     prompt: str
     meta: MetaBody
 
 
 class Size(BaseModel):
-    """A size in pixels."""
+    """Image size in pixels."""
 
     width: int
     height: int
 
 
 class JobRequestBody(BaseModel):
-    """A job's request, with everything that was left out filled in."""
+    """The request of a job, with the defaults of omitted members."""
 
     model: str
     prompt: str
@@ -98,7 +98,7 @@ class JobErrorBody(BaseModel):
 
 
 class JobResponse(BaseModel):
-    """A job as it stands. Times are unix seconds."""
+    """The current state of a job. Times are in unix seconds."""
 
     id: str
     object: str
@@ -106,12 +106,12 @@ class JobResponse(BaseModel):
     created_at: float
     started_at: float | None
     finished_at: float | None
-    queue_position: int | None = Field(description="1: the next. null when it is not queued, and in lists.")
+    queue_position: int | None = Field(description="1 is the next job; null if the job is not queued, and in lists.")
     predicted_start: float | None
     predicted_finish: float | None
     group_id: str | None
     request: JobRequestBody
-    result: ImagesResponse | None = Field(description="What the images endpoint would have answered.")
+    result: ImagesResponse | None = Field(description="Response of the images endpoint; null without stored images.")
     error: JobErrorBody | None
 
 
@@ -125,39 +125,39 @@ class JobsPage(BaseModel):
 
 
 class EstimateResponse(BaseModel):
-    """What a request would cost, and when it would run."""
+    """Estimated cost and time of a request."""
 
     object: str
     model: str
-    served_by: str = Field(description="The model that would generate.")
-    tokens: int = Field(description="Tokens of the prompt.")
-    max_tokens: int = Field(description="Most tokens that the model reads.")
+    served_by: str = Field(description="Model that would generate the images.")
+    tokens: int = Field(description="Number of tokens in the prompt.")
+    max_tokens: int = Field(description="Largest number of tokens that the model reads.")
     image_size: Size
     num_images: int
     num_inference_steps: int
     usage: UsageBody
     seconds: float = Field(description="Estimated compute seconds.")
-    predicted_start: float = Field(description="Unix seconds.")
-    predicted_finish: float = Field(description="Unix seconds.")
+    predicted_start: float = Field(description="Estimated start in unix seconds.")
+    predicted_finish: float = Field(description="Estimated end in unix seconds.")
     warnings: list[str]
 
 
 class ErrorObject(BaseModel):
-    """The error as OpenAI's clients read it."""
+    """The error in OpenAI's form."""
 
     message: str
     type: str
-    param: str | None = Field(description="The first field at fault, as the client named it.")
+    param: str | None = Field(description="First invalid field, as the client named it.")
     code: str
 
 
 class ErrorBody(BaseModel):
-    """The body of every error: the hosted platform's five members, and the `error` object of OpenAI."""
+    """The body of every error: the members of the hosted platform, and the `error` object of OpenAI."""
 
-    requestId: str = Field(description="The exchange's id, also in the header x-inference-id.")
+    requestId: str = Field(description="Id of the request, also in the header x-inference-id.")
     statusCode: int
-    timestamp: str = Field(description="ISO 8601, milliseconds, UTC.")
+    timestamp: str = Field(description="ISO 8601 with milliseconds, in UTC.")
     path: str
     message: str
     error: ErrorObject
-    job_id: str | None = Field(None, description="With 504, and 503 for a job that was accepted: the job that goes on.")
+    job_id: str | None = Field(None, description="Id of the accepted job, which continues after this response.")

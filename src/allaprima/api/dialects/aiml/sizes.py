@@ -1,4 +1,4 @@
-"""Image sizes as clients of the platform and of OpenAI write them."""
+"""Reads image sizes in the forms that clients of the platform and of OpenAI send."""
 
 import json
 from typing import Any
@@ -14,7 +14,7 @@ PRESETS: dict[str, tuple[int, int]] = {
     "landscape_4_3": (1024, 768),
     "landscape_16_9": (1024, 576),
 }
-#: Aspect ratios, and the preset of each.
+#: The preset of each aspect ratio.
 RATIOS = {
     "1:1": "square_hd",
     "4:3": "landscape_4_3",
@@ -22,7 +22,7 @@ RATIOS = {
     "16:9": "landscape_16_9",
     "9:16": "portrait_16_9",
 }
-#: Names of the size, the first of which is the documented one.
+#: Names of the size member; the first is the documented one.
 SIZE_NAMES = ("image_size", "size")
 _SIDES = ("width", "height")
 _DEFAULT = {"width": DEFAULT_WIDTH, "height": DEFAULT_HEIGHT}
@@ -43,15 +43,15 @@ SIZE_SCHEMA: dict[str, Any] = {
 
 
 class SizeReader:
-    """The size in a request body: values of `width` and `height`, not validated yet."""
+    """The size in a request body: the values of `width` and `height` before validation."""
 
     def __init__(self, given: dict[str, Any]) -> None:
         """given: the body's members that are not null."""
         self.values: dict[str, Any] = {}
-        #: The client's names of the two sides.
+        #: The names under which the client sent the two sides.
         self.names = {side: f"{SIZE_NAMES[0]}.{side}" for side in _SIDES}
         self.problems: list[FieldProblem] = []
-        #: Members of size objects without effect.
+        #: Unknown members of size objects.
         self.ignored: list[str] = []
         for name in SIZE_NAMES:
             if name in given and (size := self._size_of(name, given[name])) is not None:
@@ -64,18 +64,18 @@ class SizeReader:
     def _add(self, name: str, size: dict[str, Any], names: dict[str, str]) -> None:
         size = {side: size.get(side, _DEFAULT[side]) for side in _SIDES}
         if self.values and size != self.values:
-            problem = f"contradicts {self._source}, which is the same field; send one of them"
+            problem = f"contradicts {self._source}, which sets the same field; send only one of them"
             self.problems.append(FieldProblem(name, problem))
         elif not self.values:
             self.values, self.names = size, names
 
     @property
     def _source(self) -> str:
-        """The client's name of the size that was read."""
+        """The client's name of the member that set the size."""
         return self.names["width"].removesuffix(".width")
 
     def _add_ratio(self, value: Any) -> None:
-        """Take the preset of an aspect ratio; a size of the same ratio is kept as it is."""
+        """Apply an aspect ratio: its preset if no size was given, else only the check that the size has this ratio."""
         if not isinstance(value, str) or value not in RATIOS:
             expected = " | ".join(f"'{ratio}'" for ratio in RATIOS)
             shown = json.dumps(value)[:60] if isinstance(value, str) else json_type(value)
@@ -85,23 +85,23 @@ class SizeReader:
             self.values = dict(zip(_SIDES, PRESETS[RATIOS[value]], strict=True))
             self.names = dict.fromkeys(_SIDES, "aspect_ratio")
         elif not self._has_ratio(*map(int, value.split(":"))):
-            problem = f"contradicts {self._source}, which has another ratio; send one of them"
+            problem = f"contradicts {self._source}, which has another ratio; send only one of them"
             self.problems.append(FieldProblem("aspect_ratio", problem))
 
     def _has_ratio(self, across: int, down: int) -> bool:
-        """Whether the size has a ratio; true for sides that are no numbers, which are a problem of their own."""
+        """Whether the size has a ratio. True for sides that are not numbers, which validation reports."""
         width, height = (self.values[side] for side in _SIDES)
         if not all(isinstance(side, int | float) for side in (width, height)):
             return True
         return bool(width * down == height * across)
 
     def _size_of(self, name: str, value: Any) -> dict[str, Any] | None:
-        """Return a size in any of its forms as an object; None where it has none of them, which is a problem."""
+        """Return a size of any form as a dict of sides; None after reporting a value of no valid form."""
         if isinstance(value, dict):
             self.ignored += [f"{name}.{member}" for member in value if member not in _SIDES]
             return value
         if not isinstance(value, str):
-            problem = f"must be an object with width and height, or a preset's name; it is {json_type(value)}"
+            problem = f"must be an object with width and height, or the name of a preset; it is {json_type(value)}"
             self.problems.append(FieldProblem(name, problem))
             return None
         if value == "auto":

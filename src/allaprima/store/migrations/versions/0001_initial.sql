@@ -1,5 +1,5 @@
 -- The first schema: accounts, keys, jobs, images, usage, ledger, webhooks. `store/schema.py` describes the columns.
--- Types and partial indexes are those that SQLite and PostgreSQL share.
+-- The file uses only types and partial indexes that SQLite and PostgreSQL both support.
 
 CREATE TABLE accounts (
     id VARCHAR NOT NULL,

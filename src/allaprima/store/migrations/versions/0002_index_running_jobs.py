@@ -1,4 +1,7 @@
-"""Index running jobs apart, so that no query of queued ones can choose the index of all states."""
+"""Replace the index over all job states by a partial index of running jobs.
+
+With the old index, SQLite could choose it for a query of queued jobs instead of their partial index.
+"""
 
 import sqlalchemy as sa
 from alembic import op

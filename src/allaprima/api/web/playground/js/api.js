@@ -1,36 +1,36 @@
-/** The server's API as this page uses it: JSON in and out, errors as `ApiError`, jobs watched through lost connections. */
+/** Client of the server's API: sends and receives JSON, throws `ApiError`, and watches jobs across lost connections. */
 
 import { ApiError } from "./messages.js";
 
-/** Milliseconds before the first try after a lost connection, and at most. */
+/** Milliseconds until the first retry after a lost connection, and the longest delay between retries. */
 const FIRST_WAIT = 300, LONGEST_WAIT = 5000;
-/** Event streams at a time, since browsers open six connections to a host. Other jobs are polled. */
+/** Largest number of open event streams, because browsers open six connections per host. Other jobs are polled at this interval (ms). */
 const STREAMS = 2, POLL_EVERY = 1500;
-/** Milliseconds without a byte after which a stream is dead: the server sends a comment every 15 s. */
+/** Milliseconds without data after which a stream counts as lost; the server sends a comment every 15 s. */
 const SILENCE = 40_000;
-/** States in which nothing more happens to a job. */
+/** Final states of a job. */
 const ENDS = ["succeeded", "failed", "cancelled"];
 
-/** Wait for a time, or until the signal aborts. */
+/** Wait for some milliseconds, or until the signal aborts. */
 const wait = (ms, signal) => new Promise((done) => {
   setTimeout(done, ms);
   signal?.addEventListener("abort", done, { once: true });
 });
 
-/** Seeds go up to 2^63 - 1, which JavaScript's numbers can't hold: large seeds are kept as strings of digits. */
+/** Parse JSON. Seeds of 16 or more digits become strings, because JavaScript's numbers can't represent all of them. */
 function readJson(text) {
-  // A quote inside a JSON string is escaped, so the pattern matches no part of one.
+  // Quotes inside JSON strings are escaped, so the pattern matches no part of a string.
   return JSON.parse(text.replace(/"seed": ?(\d{16,})/g, '"seed":"$1"'));
 }
 
-/** The inverse: a seed that is a string of digits is written as a number. */
+/** Write JSON. A seed that is a string of digits is written as a number. */
 export function writeJson(value, indent) {
   return JSON.stringify(value, null, indent).replace(/"seed":( ?)"(\d+)"/g, '"seed":$1$2');
 }
 
 export class Api {
   #key; #streams = 0;
-  /** By how many milliseconds the server's clock is ahead of this one. */
+  /** Milliseconds by which the server's clock is ahead of this browser's. */
   #ahead = 0;
 
   /** @param {string} key */
@@ -38,7 +38,7 @@ export class Api {
     this.#key = key;
   }
 
-  /** Seconds from now until a time of the server's clock, in unix seconds. */
+  /** Seconds from now until a time in unix seconds of the server's clock. */
   until(moment) { return moment - (Date.now() + this.#ahead) / 1000; }
 
   get(path) { return this.#call("GET", path); }
@@ -50,8 +50,8 @@ export class Api {
   remove(path) { return this.#call("DELETE", path); }
 
   /**
-   * Submit a job, retrying while the server is full or cannot be reached. `onWait` receives the error of each attempt. The signal ends the
-   * retries; it does not abort a request in flight, and a request whose response was lost is retried, since it may have been accepted.
+   * Submit a job, and retry while the queue is full or the server can't be reached. `onWait` receives the error of each attempt. The signal
+   * ends the retries but aborts no request in flight. A request without a response is retried even then, since the server may have accepted it.
    */
   async submit(body, onWait, signal) {
     const headers = { "Idempotency-Key": randomName(), "X-Origin": "playground" };
@@ -59,8 +59,8 @@ export class Api {
       try {
         return await this.#call("POST", "/v1/jobs", body, headers);
       } catch (error) {
-        const isPassing = error instanceof ApiError && ([429, 503].includes(error.status) || ["offline", "idempotency_key_in_flight"].includes(error.code));
-        if (!isPassing || signal?.aborted) throw error;
+        const isTemporary = error instanceof ApiError && ([429, 503].includes(error.status) || ["offline", "idempotency_key_in_flight"].includes(error.code));
+        if (!isTemporary || signal?.aborted) throw error;
         onWait(error);
         await wait(error.retryAfterMs || pause, signal);
         if (signal?.aborted && error.code !== "offline") throw error;
@@ -69,7 +69,7 @@ export class Api {
   }
 
   /**
-   * Report the events of a job until it ends, through any number of lost connections; return the finished job.
+   * Report the events of a job until it ends, reconnecting when the connection is lost; return the finished job.
    * @param {string} id
    * @param {(type: string, data: any) => void} onEvent Also `lost` when the connection is lost, and `found` when it is restored.
    */
@@ -79,7 +79,7 @@ export class Api {
       try {
         const job = this.#streams < STREAMS ? await this.#stream(id, seen, onEvent) : await this.#poll(id, onEvent);
         if (job) return job;
-        // A server that stops ends its streams: the job goes on after the next start.
+        // A server that stops closes its streams; the job continues after its next start.
         pause = FIRST_WAIT;
       } catch (error) {
         if (!(error instanceof ApiError) || (error.status !== 0 && error.status < 500)) throw error;
@@ -89,7 +89,7 @@ export class Api {
     }
   }
 
-  /** Listen to a job's events; return it if it ended. `seen.last` is the id of the last event heard. */
+  /** Stream a job's events; return the job if it ended. `seen.last` is the id of the last received event. */
   async #stream(id, seen, onEvent) {
     this.#streams += 1;
     try {
@@ -108,7 +108,7 @@ export class Api {
     }
   }
 
-  /** Poll a job once, where all streams are in use; return it if it ended. */
+  /** Poll a job once, when all streams are in use; return the job if it has ended. */
   async #poll(id, onEvent) {
     const job = await this.get(`/v1/jobs/${id}`);
     if (ENDS.includes(job.status)) return job;
@@ -129,9 +129,9 @@ export class Api {
     const response = await fetch(path, { method, headers: sent, body: body === undefined ? undefined : writeJson(body), cache: "no-store" }).catch(offline);
     this.#ahead = (Date.parse(response.headers.get("date")) || Date.now()) - Date.now();
     if (response.ok) return response;
-    const answer = await response.json().catch(() => ({}));
+    const failure = await response.json().catch(() => ({}));
     const after = Number(response.headers.get("retry-after-ms") ?? 0) || 1000 * Number(response.headers.get("retry-after") ?? 0);
-    throw new ApiError(response.status, answer.error?.code ?? "", answer.message ?? "", after);
+    throw new ApiError(response.status, failure.error?.code ?? "", failure.message ?? "", after);
   }
 }
 
@@ -139,14 +139,14 @@ function offline(error) {
   throw new ApiError(0, "offline", String(error));
 }
 
-/** Server-Sent Events of a response: `EventSource` can't send a key. Source: WHATWG HTML, "Interpreting an event stream". */
+/** Parse the Server-Sent Events of a response, since `EventSource` can't send a key. Source: WHATWG HTML, "Interpreting an event stream". */
 async function* eventsOf(response) {
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let buffer = "";
   try {
     for (;;) {
       let timer = 0;
-      const silence = new Promise((_, fail) => { timer = setTimeout(() => fail(new ApiError(0, "offline", "no data for a while")), SILENCE); });
+      const silence = new Promise((_, fail) => { timer = setTimeout(() => fail(new ApiError(0, "offline", "the stream sent no data")), SILENCE); });
       const { done, value } = await Promise.race([reader.read().catch(offline), silence]).finally(() => clearTimeout(timer));
       if (done) return;
       buffer += value.replaceAll("\r", "");
@@ -172,7 +172,7 @@ function readEvent(block) {
   return event.data === "" ? null : { ...event, data: readJson(event.data) };
 }
 
-/** A unique random name; `crypto.randomUUID` is missing on pages of plain http. */
+/** A unique random name. `crypto.randomUUID` is missing on pages without https. */
 export function randomName() {
   return [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
 }

@@ -1,4 +1,4 @@
-/** Code: the settings of Paint as four programs that run as they stand, the key in the environment. */
+/** The tab Code: shows the settings of the tab Generate as four programs that read the key from the environment. */
 
 import { writeJson } from "./api.js";
 import { byId, confirmOn, copyText, element } from "./dom.js";
@@ -18,7 +18,7 @@ export function showCode(settings) {
   }));
 }
 
-/** @returns {Record<string, string>} Programs by name. */
+/** @returns {Record<string, string>} The programs by name. */
 function snippets(origin, body) {
   return {
     "curl": curl(origin, body),
@@ -28,7 +28,7 @@ function snippets(origin, body) {
   };
 }
 
-/** In single quotes for a POSIX shell. */
+/** Quote a text for a POSIX shell. */
 const quoted = (text) => `'${text.replaceAll("'", `'\\''`)}'`;
 
 function curl(origin, body) {
@@ -41,7 +41,7 @@ function curl(origin, body) {
   ].join("\n");
 }
 
-/** As a Python literal: JSON, except for its three constants and for a seed of many digits. */
+/** Write a value as a Python literal: as JSON, except for its three constants and seeds of many digits. */
 function python(value, depth = 1) {
   const pad = "    ".repeat(depth);
   if (value === true) return "True";
@@ -92,7 +92,7 @@ function openai(origin, body) {
 }
 
 function javascript(origin, body) {
-  // A number that JavaScript can't hold is sent as text that is put into the body.
+  // A body with a seed that JavaScript's numbers can't represent is written as a string.
   const sent = typeof body.seed === "string" ? JSON.stringify(writeJson(body)) : `JSON.stringify(${writeJson(body, 2).replaceAll("\n", "\n  ")})`;
   return [
     `fetch(${JSON.stringify(origin + PATH)}, {`,

@@ -1,12 +1,12 @@
-/** Elements are created through the DOM and never from markup, so no text can become markup. */
+/** Creates elements through the DOM and never from markup, so that no text can become markup. */
 
-/** @param {string} id @returns {any} The element of that id, which index.html has. */
+/** @param {string} id @returns {any} The element of index.html with this id. */
 export const byId = (id) => document.getElementById(id);
 
 /**
- * Make an element.
+ * Create an HTML element.
  * @param {string} tag
- * @param {Record<string, any>} [attributes] `on…` are listeners, `class` and all else attributes; false, null and undefined are left out.
+ * @param {Record<string, any>} [attributes] Names with `on…` add listeners; attributes that are false, null or undefined are omitted.
  * @param {...(Node | string | null | undefined)} children
  * @returns {any}
  */
@@ -14,8 +14,8 @@ export function element(tag, attributes = {}, ...children) {
   return build(document.createElement(tag), attributes, children);
 }
 
-/** The same for SVG. */
-export function drawn(tag, attributes = {}, ...children) {
+/** Create an SVG element; the parameters are those of `element`. */
+export function svgElement(tag, attributes = {}, ...children) {
   return build(document.createElementNS("http://www.w3.org/2000/svg", tag), attributes, children);
 }
 
@@ -30,7 +30,7 @@ function build(node, attributes, children) {
 }
 
 /** Announce a text to screen readers, without a visible change. */
-export function say(text) {
+export function announce(text) {
   byId("said").textContent = text;
 }
 
@@ -41,14 +41,14 @@ export function notice(text) {
   line.hidden = text === "";
 }
 
-/** Put text on the clipboard; true if it is there. Pages that are not from https or this machine have `execCommand` alone. */
+/** Copy text to the clipboard; return whether that worked. Pages without https, except on localhost, only have `execCommand`. */
 export async function copyText(text) {
   if (navigator.clipboard?.writeText) {
     try {
       await navigator.clipboard.writeText(text);
       return true;
     } catch {
-      // Not allowed without the user's permission: `execCommand` may be.
+      // The user denied the permission; `execCommand` may work without it.
     }
   }
   const field = element("textarea", { class: "unseen", "aria-hidden": "true" });
@@ -62,20 +62,20 @@ export async function copyText(text) {
   return isCopied;
 }
 
-/** Show on a button, for 1.5 s, that its action is done. */
+/** Show a text on a button for 1.5 s, to confirm its action. */
 export function confirmOn(button, text) {
   button.dataset.text ??= button.textContent;
   button.textContent = text;
-  say(text);
+  announce(text);
   clearTimeout(Number(button.dataset.timer));
   button.dataset.timer = setTimeout(() => { button.textContent = button.dataset.text; }, 1500);
 }
 
 /**
- * A button for an action that can't be undone: the first click asks, the second acts. The second click of a double click does not count.
- * @param {string} [what] What it acts on, for a screen reader.
+ * A button for an action that can't be undone: the first click asks, a second one within 4 s acts. A double click counts as one click.
+ * @param {string} [what] The object of the action, for screen readers.
  */
-export function carefulButton(text, question, act, what = "") {
+export function confirmedButton(text, question, act, what = "") {
   let isAsking = false;
   const button = element("button", { type: "button" });
   const show = (label) => {
@@ -88,7 +88,7 @@ export function carefulButton(text, question, act, what = "") {
     if (isAsking) return act();
     isAsking = true;
     show(question);
-    say(question);
+    announce(question);
     setTimeout(() => { isAsking = false; show(text); }, 4000);
     return undefined;
   });

@@ -1,7 +1,7 @@
-/** Explore: a sheet of prompts by seeds, or of one seed by steps, as jobs of one group with one cancel. */
+/** The tab Explore: generates a contact sheet of prompts by seeds, or by numbers of steps, as one group of jobs. */
 
 import { randomName } from "./api.js";
-import { byId, element, notice, say } from "./dom.js";
+import { byId, element, notice, announce } from "./dom.js";
 import { loadedImage, save, shownOf } from "./image.js";
 import { numberOf } from "./settings.js";
 import { ApiError, messageOf, waitingMessageOf } from "./messages.js";
@@ -9,13 +9,13 @@ import { ApiError, messageOf, waitingMessageOf } from "./messages.js";
 const MOST_PROMPTS = 8, MOST_STEPS = 8;
 /** Milliseconds between two polls of the group. */
 const POLL_EVERY = 400;
-/** Pixels of an image, of a label's line and of a gap on the sheet that is downloaded. */
+/** Layout of the downloaded sheet in pixels: image width, line height, gap, and width of the row labels. */
 const IMAGE = 320, LINE = 22, GAP = 10, LABEL = 220;
 const ENDS = ["succeeded", "failed", "cancelled"];
 
 export class Explore {
   #context; #settings;
-  /** @type {Sheet | null} The one that is being generated. */
+  /** @type {Sheet | null} The sheet in progress. */
   #sheet = null;
 
   /** @param {import("./image.js").Context} context @param {import("./settings.js").Settings} settings */
@@ -26,7 +26,7 @@ export class Explore {
     byId("explore-form").addEventListener("input", () => this.#note());
   }
 
-  /** Copy the prompt and the seed from Paint if the form has no prompt yet. */
+  /** Copy the prompt and the seed from the tab Generate if the form has no prompt yet. */
   open() {
     const { prompt, seed } = this.#settings.body();
     if (!byId("prompts").value) {
@@ -40,7 +40,7 @@ export class Explore {
     return byId("explore-form").elements.axis.value;
   }
 
-  /** Rows and columns of what the form asks for. */
+  /** The rows and columns of the requested sheet. */
   #plan() {
     const prompts = byId("prompts").value.split("\n").map((line) => line.trim()).filter(Boolean).slice(0, MOST_PROMPTS);
     const first = BigInt(/^\d+$/.test(byId("first-seed").value) ? byId("first-seed").value : 0);
@@ -59,8 +59,8 @@ export class Explore {
     const { prompts, columns } = this.#plan();
     const { image_size: size, model } = this.#settings.body();
     const lines = byId("prompts").value.split("\n").filter((line) => line.trim()).length;
-    const cut = lines > MOST_PROMPTS ? ` Only the first ${MOST_PROMPTS} of ${lines} prompts are taken.` : "";
-    byId("explore-note").textContent = `${prompts.length * columns.length} images of ${size.width} × ${size.height} by ${model}, as set in Paint.${cut}`;
+    const cut = lines > MOST_PROMPTS ? ` Only the first ${MOST_PROMPTS} of ${lines} prompts are used.` : "";
+    byId("explore-note").textContent = `${prompts.length * columns.length} images of ${size.width} × ${size.height} by ${model}, as set in the tab Generate.${cut}`;
   }
 
   async #generate() {
@@ -79,7 +79,7 @@ export class Explore {
   }
 }
 
-/** One sheet: its jobs, and the labelled table that they fill. */
+/** One sheet: its jobs, and the table that shows their images. */
 class Sheet {
   #prompts; #columns; #body; #context; #api; #group = `sheet-${randomName()}`; #abort = new AbortController();
   #frames; #bar; #cancel; #download; #jobs = new Map(); #images = new Map(); #isSubmitted = false; #ended = 0;
@@ -107,7 +107,7 @@ class Sheet {
         element("tbody", {}, ...rows)));
   }
 
-  /** Submit all jobs and fill the table until all have ended. */
+  /** Submit all jobs, and show their images until all jobs have ended. */
   async generate() {
     this.#setState("Submitting …");
     try {
@@ -117,10 +117,10 @@ class Sheet {
     }
     this.#cancel.hidden = true;
     this.#download.disabled = this.#images.size === 0;
-    say("The sheet is finished.");
+    announce("The sheet is finished.");
   }
 
-  /** Cancel the jobs that have not ended, and submit no more. */
+  /** Cancel the unfinished jobs, and submit no more. */
   async cancel() {
     this.#abort.abort();
     try {
@@ -130,7 +130,7 @@ class Sheet {
     }
   }
 
-  /** After one job is refused for good, the rest would be too. */
+  /** Submit the jobs one by one. The first refusal ends this, because the other jobs would be refused too. */
   async #submitAll() {
     let refused = "";
     for (const [row, prompt] of this.#prompts.entries()) {
@@ -154,11 +154,11 @@ class Sheet {
   async #submit(body, row, column) {
     const job = await this.#api.submit(body, (error) => this.#setState(waitingMessageOf(error)), this.#abort.signal);
     this.#jobs.set(job.id, { row, column, isOver: false });
-    // The job was accepted while the group was being cancelled.
+    // The server may have accepted this job after it cancelled the group.
     if (this.#abort.signal.aborted) await this.cancel();
   }
 
-  /** Poll the group until all its jobs have ended: one connection for all jobs, since browsers open six at most. */
+  /** Poll the group until all its jobs have ended. One connection serves all jobs, because browsers open six at most. */
   async #watch() {
     for (;;) {
       const wasSubmitted = this.#isSubmitted;
@@ -201,14 +201,14 @@ class Sheet {
 
   async #save() {
     try {
-      save(await this.#drawn(), "allaprima-sheet.png");
+      save(await this.#toPng(), "allaprima-sheet.png");
     } catch {
-      notice("The sheet could not be drawn: an image of it was deleted or has expired.");
+      notice("The sheet can't be downloaded, because one of its images was deleted or has expired.");
     }
   }
 
-  /** The sheet with its labels as one PNG. */
-  async #drawn() {
+  /** Draw the sheet with its labels; return a PNG file. */
+  async #toPng() {
     const { width, height } = this.#body.image_size;
     const high = Math.max(Math.round((IMAGE * height) / width), 4 * LINE);
     const canvas = element("canvas", {
@@ -233,7 +233,7 @@ class Sheet {
   }
 }
 
-/** A text in lines no wider than `width` pixels. */
+/** Break a text into lines of at most `width` pixels. */
 function linesOf(pen, text, width) {
   const lines = [""];
   for (const word of text.split(/\s+/)) {

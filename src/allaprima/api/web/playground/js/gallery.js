@@ -1,4 +1,4 @@
-/** Gallery: what this key, or its account, has generated, from the server, newest first. */
+/** The tab Gallery: shows the stored images of this key, or of its account, newest first. */
 
 import { byId, element, notice } from "./dom.js";
 import { imageFigure, shownOf } from "./image.js";
@@ -38,7 +38,7 @@ export class Gallery {
       } while (!figures.length && this.#cursor);
       byId("images").append(...figures);
       byId("more").hidden = !this.#cursor;
-      if (!byId("images").children.length) byId("images").append(element("p", { class: "note" }, "Nothing was generated yet, or nothing is kept any more."));
+      if (!byId("images").children.length) byId("images").append(element("p", { class: "note" }, "No stored images."));
       if (document.activeElement === document.body) figures[0]?.querySelector("button").focus();
     } catch (error) {
       notice(messageOf(error));

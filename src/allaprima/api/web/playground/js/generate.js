@@ -1,17 +1,17 @@
-/** Generate (the tab Paint): from a prompt to images, with the queue position, steps and previews, and an immediate cancel. */
+/** The tab Generate: submits prompts, and shows queue positions, steps, previews and images. */
 
-import { byId, element, notice, say } from "./dom.js";
+import { byId, element, notice, announce } from "./dom.js";
 import { imageFigure, shownOf } from "./image.js";
 import { ApiError, adviceOn, dollars, messageOf, waitingMessageOf, seconds } from "./messages.js";
 
-/** Milliseconds of quiet before a prompt's tokens are counted. */
-const QUIET = 350;
+/** Milliseconds without typing before the page requests an estimate. */
+const ESTIMATE_DELAY = 350;
 const UNFINISHED = "allaprima.unfinished";
 
 const EXAMPLES = ["a red apple, blue background", "a t-rex on a beach wearing sunglasses", "a rocket at night"];
 
 export class Generate {
-  #context; #settings; #timer = 0; #turn = 0; #wasLong = false;
+  #context; #settings; #timer = 0; #estimates = 0; #wasLong = false;
 
   /** @param {import("./image.js").Context} context @param {import("./settings.js").Settings} settings */
   constructor(context, settings) {
@@ -23,7 +23,7 @@ export class Generate {
     });
   }
 
-  /** Show examples if the account has no jobs yet, and follow the jobs that a reload left unfinished. */
+  /** Follow the jobs that were unfinished before a reload; show example prompts if the account has no jobs. */
   async begin() {
     const left = unfinished(this.#context.prefix());
     for (const id of left) this.#follow(new Run(this.#context, ""), id);
@@ -35,10 +35,10 @@ export class Generate {
     }
   }
 
-  /** Request the prompt's tokens, time and cost, once typing pauses. */
-  scheduleQuote() {
+  /** Request an estimate of tokens, time and cost once typing pauses. */
+  scheduleEstimate() {
     clearTimeout(this.#timer);
-    this.#timer = setTimeout(() => this.#quote(), QUIET);
+    this.#timer = setTimeout(() => this.#estimate(), ESTIMATE_DELAY);
   }
 
   /** Submit the form. */
@@ -72,9 +72,9 @@ export class Generate {
     remember(prefix, id, false);
   }
 
-  async #quote() {
-    this.#turn += 1;
-    const turn = this.#turn;
+  async #estimate() {
+    this.#estimates += 1;
+    const turn = this.#estimates;
     const body = this.#settings.body();
     const api = this.#context.api();
     if (!api || !body.prompt.trim() || !body.model || !this.#settings.isValid) {
@@ -82,31 +82,31 @@ export class Generate {
       return;
     }
     try {
-      const quote = await api.post("/v1/jobs", { ...body, dry_run: true });
-      if (turn === this.#turn) this.#showQuote(quote, api);
+      const estimate = await api.post("/v1/jobs", { ...body, dry_run: true });
+      if (turn === this.#estimates) this.#showEstimate(estimate, api);
     } catch (error) {
-      if (turn !== this.#turn || !(error instanceof ApiError)) return;
-      // A quote shows no alarm: a rate-limited one is retried, and a submission reports any other error.
-      if (error.status === 429) this.#timer = setTimeout(() => this.#quote(), error.retryAfterMs || QUIET);
+      if (turn !== this.#estimates || !(error instanceof ApiError)) return;
+      // A rate-limited estimate is retried. Of the other errors only invalid fields are shown; a submission reports the rest.
+      if (error.status === 429) this.#timer = setTimeout(() => this.#estimate(), error.retryAfterMs || ESTIMATE_DELAY);
       else byId("tokens").textContent = error.status === 400 ? messageOf(error) : "";
     }
   }
 
-  #showQuote(quote, api) {
-    const isLong = quote.tokens > quote.max_tokens;
+  #showEstimate(estimate, api) {
+    const isLong = estimate.tokens > estimate.max_tokens;
     byId("tokens").classList.toggle("warn", isLong);
-    byId("tokens").textContent = `${quote.tokens} of ${quote.max_tokens} tokens${isLong ? ": the rest is not read" : ""}`;
-    if (isLong && !this.#wasLong) say(byId("tokens").textContent);
+    byId("tokens").textContent = `${estimate.tokens} of ${estimate.max_tokens} tokens${isLong ? "; the model ignores the rest" : ""}`;
+    if (isLong && !this.#wasLong) announce(byId("tokens").textContent);
     this.#wasLong = isLong;
-    const cost = quote.usage.usd_spent ? `, ${dollars(quote.usage.usd_spent)}` : "";
-    byId("cost").textContent = `About ${seconds(api.until(quote.predicted_finish))}${cost}`;
+    const cost = estimate.usage.usd_spent ? `, ${dollars(estimate.usage.usd_spent)}` : "";
+    byId("cost").textContent = `About ${seconds(api.until(estimate.predicted_finish))}${cost}`;
   }
 
   #showExamples() {
     const generate = (prompt) => () => { this.#settings.load({ prompt }); this.submit(); byId("prompt").focus({ preventScroll: true }); };
     byId("runs").replaceChildren(element("div", { class: "greeting card" },
-      element("h3", {}, "Nothing was generated here yet"),
-      element("p", {}, "Write a prompt, or take one of these:"),
+      element("h3", {}, "No images yet"),
+      element("p", {}, "Write a prompt, or try one of these:"),
       ...EXAMPLES.map((prompt) => element("button", { type: "button", onclick: generate(prompt) }, prompt))));
   }
 }
@@ -127,7 +127,7 @@ class Run {
       element("header", {}, this.title, this.#cancel), this.#progress, this.#state, this.#images);
   }
 
-  /** Aborted when the user cancelled before there was a job. */
+  /** Aborted when the user cancels before the server has accepted the job. */
   get signal() { return this.#abort.signal; }
 
   setState(text) {
@@ -160,8 +160,8 @@ class Run {
 
   #happened(type, data) {
     if (type === "queued") {
-      const ahead = data.queue_position > 1 ? `${data.queue_position - 1} before it` : "next";
-      this.setState(`Waiting, ${ahead}; done in about ${seconds(this.#api.until(data.predicted_finish))}`);
+      const ahead = data.queue_position > 1 ? `${data.queue_position - 1} ahead` : "next in line";
+      this.setState(`Queued, ${ahead}; finished in about ${seconds(this.#api.until(data.predicted_finish))}`);
     } else if (type === "running") {
       this.setState("Generating …");
     } else if (type === "step") {
@@ -170,7 +170,7 @@ class Run {
     } else if (type === "preview") {
       this.#preview(data.images);
     } else if (type === "lost") {
-      this.#state.textContent = "The connection was lost; the job goes on. Trying again …";
+      this.#state.textContent = "The connection was lost; the job continues. Reconnecting …";
     } else if (type === "found") {
       this.#state.textContent = this.#text;
     }
@@ -183,7 +183,7 @@ class Run {
       this.#images.replaceChildren(...images.map(() => element("figure", { class: "image" })));
     }
     images.forEach((image, i) => {
-      const shown = image.url ? element("img", { src: image.url, alt: "Preview", class: "soft preview" }) : element("p", { class: "withheld" }, "Withheld by the safety check.");
+      const shown = image.url ? element("img", { src: image.url, alt: "Preview", class: "soft preview" }) : element("p", { class: "withheld" }, "Withheld by the safety checker.");
       frames[i].replaceChildren(shown);
     });
     this.node.dataset.previews = Number(this.node.dataset.previews ?? 0) + 1;
@@ -200,7 +200,7 @@ class Run {
     const { meta, timings } = job.result;
     this.end(`Generated by ${meta.model} in ${seconds(timings.inference)}${meta.usage.usd_spent ? `, ${dollars(meta.usage.usd_spent)}` : ""}`);
     if (meta.warnings.length) this.#state.after(element("ul", { class: "warnings" }, ...meta.warnings.map((warning) => element("li", {}, warning))));
-    return say("The image is finished.");
+    return announce("The images are finished.");
   }
 
   async #stop() {
@@ -210,14 +210,14 @@ class Run {
     try {
       await this.#api.post(`/v1/jobs/${this.#id}/cancel`);
     } catch (error) {
-      // A job that has just ended reports that itself.
+      // The stream of events reports the end of a finished job.
       if (error.code !== "job_finished") { this.#cancel.disabled = false; this.setState(messageOf(error)); }
     }
     return undefined;
   }
 }
 
-/** Ids of a key's jobs that this tab watches, so that a reload follows them again. */
+/** The ids of a key's unfinished jobs in this browser tab, which a reload follows again. */
 function unfinished(prefix) {
   return JSON.parse(sessionStorage.getItem(`${UNFINISHED}.${prefix}`) ?? "[]");
 }

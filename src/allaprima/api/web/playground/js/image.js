@@ -1,16 +1,16 @@
-/** One finished image with its actions, in every view that shows it. */
+/** A finished image with its actions, as all views show it. */
 
-import { carefulButton, confirmOn, copyText, element, notice, say } from "./dom.js";
+import { confirmedButton, confirmOn, copyText, element, notice, announce } from "./dom.js";
 import { settingsOf } from "./settings.js";
 import { ApiError, messageOf } from "./messages.js";
 
 /**
- * The parts of the page that an image's actions use.
+ * Functions of the page for the actions of images.
  * @typedef {{api: () => import("./api.js").Api, prefix: () => string, use: (settings: any) => void, view: (shown: Shown[]) => void, choice: import("./viewer.js").Choice}} Context
  * @typedef {{url: string, id: string, settings: any, isWithheld: boolean, type: string}} Shown An image with its settings.
  */
 
-/** The images of a job that are still kept; a withheld one is black. */
+/** The stored images of a job. The file of a withheld image is black. */
 export function shownOf(job) {
   return (job.result?.images ?? [])
     .map((image, index) => ({
@@ -23,13 +23,13 @@ export function shownOf(job) {
 export function imageFigure(shown, context, { withPrompt = true } = {}) {
   const { settings } = shown;
   const image = element("img", {
-    src: shown.url, alt: shown.isWithheld ? "Withheld by the safety check" : settings.prompt, width: settings.width, height: settings.height, loading: "lazy", crossorigin: "anonymous",
+    src: shown.url, alt: shown.isWithheld ? "Withheld by the safety checker" : settings.prompt, width: settings.width, height: settings.height, loading: "lazy", crossorigin: "anonymous",
   });
   const figure = element("figure", { class: "image" },
     element("button", { type: "button", class: "frame", "aria-label": `Zoom: ${settings.prompt}`, onclick: () => context.view([shown]) }, image),
     element("figcaption", {},
       withPrompt ? element("p", {}, settings.prompt) : null,
-      shown.isWithheld ? element("p", { class: "what" }, "Withheld by the safety check.") : null,
+      shown.isWithheld ? element("p", { class: "what" }, "Withheld by the safety checker.") : null,
       element("p", { class: "what" }, `seed ${settings.seed} · ${settings.steps} steps · ${settings.width} × ${settings.height} · ${settings.model}`),
       actions(shown, context)));
   context.choice.mark(figure, shown);
@@ -39,7 +39,7 @@ export function imageFigure(shown, context, { withPrompt = true } = {}) {
 function actions(shown, context) {
   const ending = shown.type.replace("image/", "");
   const name = `${shown.settings.prompt.slice(0, 40).replace(/[^\p{L}\p{N}]+/gu, "-") || "image"}-${shown.settings.seed}.${ending}`;
-  const remove = carefulButton("Delete", "Really delete?", async () => {
+  const remove = confirmedButton("Delete", "Really delete?", async () => {
     try {
       await context.api().remove(`/v1/images/${shown.id}`);
       context.choice.forget(shown.id);
@@ -47,7 +47,7 @@ function actions(shown, context) {
       const next = figures[0]?.nextElementSibling?.querySelector("button") ?? document.getElementById("main");
       for (const figure of figures) figure.remove();
       next.focus();
-      say("Deleted.");
+      announce("Deleted.");
     } catch (error) {
       notice(messageOf(error));
     }
@@ -65,7 +65,7 @@ async function copyLink(shown, button) {
   confirmOn(button, (await copyText(new URL(shown.url, location.href).href)) ? "Link copied" : "Not allowed");
 }
 
-/** Save a file; a link alone would leave the page if images come from another origin. */
+/** Download an image. A plain link to another origin would leave the page. */
 async function download(shown, name) {
   try {
     save(await fileOf(shown), name);
@@ -74,7 +74,7 @@ async function download(shown, name) {
   }
 }
 
-/** Let the browser save a file. */
+/** Save a file as a browser download. */
 export function save(file, name) {
   const link = element("a", { href: URL.createObjectURL(file), download: name });
   link.click();
@@ -89,13 +89,13 @@ async function fileOf(shown) {
 
 async function copyImage(shown, button) {
   try {
-    // A promise, since some browsers write only in the very moment of the click.
+    // The clipboard item takes a promise, because some browsers allow the write only during the click.
     const png = shown.type === "image/png" ? fileOf(shown) : asPng(shown.url);
     await navigator.clipboard.write([new ClipboardItem({ "image/png": png })]);
     confirmOn(button, "Image copied");
   } catch {
-    // Browsers copy images only on pages of https or of this machine, and some ask first.
-    confirmOn(button, "Not allowed here");
+    // Browsers copy images only on pages with https or on localhost, and may ask for permission.
+    confirmOn(button, "Not allowed");
   }
 }
 
@@ -106,7 +106,7 @@ async function asPng(url) {
   return new Promise((done) => { canvas.toBlob(done, "image/png"); });
 }
 
-/** An image whose pixels may be read. */
+/** Load an image whose pixels a canvas may read. */
 export async function loadedImage(url) {
   const image = new Image();
   image.crossOrigin = "anonymous";

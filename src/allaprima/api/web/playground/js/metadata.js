@@ -1,11 +1,11 @@
-/** The settings that allaprima writes into its PNG files. Source: PNG specification, sections 5 and 11.3.3; `engine/image.py`. */
+/** Reads the settings that allaprima writes into PNG files. Source: PNG specification, sections 5 and 11.3.3; `engine/image.py`. */
 
 const SIGNATURE = [0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a];
 const KEYWORD = "allaprima";
 
 /**
  * @param {ArrayBuffer} buffer A file.
- * @returns {null | {prompt: string, seed: number | string, steps: number, width: number, height: number, model: string}} null if it has none.
+ * @returns {null | {prompt: string, seed: number | string, steps: number, width: number, height: number, model: string}} The settings; null if the file has none.
  */
 export function readSettings(buffer) {
   const bytes = new Uint8Array(buffer);
@@ -21,12 +21,12 @@ export function readSettings(buffer) {
   return null;
 }
 
-/** The text of a chunk with our keyword, else null. */
+/** The text of a chunk with the keyword `allaprima`, else null. */
 function textOf(type, data) {
   const end = data.indexOf(0);
   if (end < 0 || new TextDecoder("latin1").decode(data.subarray(0, end)) !== KEYWORD) return null;
   if (type === "tEXt") return new TextDecoder("latin1").decode(data.subarray(end + 1));
-  // iTXt: compression flag and method, then language and translated keyword, each ended by a zero.
+  // iTXt: compression flag and method, then language and translated keyword, each with a terminating zero.
   if (type !== "iTXt" || data[end + 1] !== 0) return null;
   const language = data.indexOf(0, end + 3);
   const translated = data.indexOf(0, language + 1);

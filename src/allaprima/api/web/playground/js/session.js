@@ -1,4 +1,4 @@
-/** The session: a key in memory or, if the user chooses so, in this browser; never in an address. */
+/** The session: keeps the key in memory or, if the user asks for it, in this browser's storage, but never in a URL. */
 
 import { Api } from "./api.js";
 import { ApiError } from "./messages.js";
@@ -8,19 +8,19 @@ const STORED = "allaprima.key";
 export class Session {
   /** @type {Api | null} */
   api = null;
-  /** Whether the key is a management key, which makes keys and generates no images. */
+  /** Whether the key is a management key, which manages keys and generates no images. */
   isManaging = false;
-  /** What `GET /v1/key` says of an ordinary key. */
+  /** The response of `GET /v1/key` for an ordinary key; null for a management key. */
   about = null;
 
-  /** The key that this browser remembers, or null. */
+  /** The key in this browser's storage, or null. */
   static remembered() {
     return localStorage.getItem(STORED);
   }
 
-  /** Sign in. Throws `ApiError` for an invalid key, and forgets it. */
+  /** Sign in with a key. Throws `ApiError` for an invalid key, and removes it from the storage. */
   async signIn(key, isRemembered) {
-    if (!/^\s*[!-~]+\s*$/.test(key)) throw new ApiError(401, "invalid_api_key", "A key has no spaces and no special characters.");
+    if (!/^\s*[!-~]+\s*$/.test(key)) throw new ApiError(401, "invalid_api_key", "A key contains no spaces or special characters.");
     const api = new Api(key.trim());
     try {
       this.about = (await api.get("/v1/key")).data;
@@ -38,7 +38,7 @@ export class Session {
     else localStorage.removeItem(STORED);
   }
 
-  /** Forget the key in this browser; the caller must reload the page. */
+  /** Remove the key from this browser; the caller must reload the page. */
   static forget() {
     localStorage.removeItem(STORED);
     sessionStorage.clear();

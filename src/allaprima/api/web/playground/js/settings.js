@@ -1,9 +1,9 @@
-/** The settings of an image: the form of Paint, to a request's body and back. */
+/** The settings of an image: converts the form of the tab Generate to a request body and back. */
 
 import { byId, element } from "./dom.js";
 
 const SIDE_STEP = 32, MIN_SIDE = 64, MAX_SIDE = 1536, MAX_SEED = 2n ** 63n - 1n;
-/** Pixels of an image whose ratio is chosen: as many as the default size has. */
+/** Approximate number of pixels of a size that is chosen by its ratio, which is that of the default size. */
 const RATIO_PIXELS = 1024 * 768;
 
 const PRESETS = [
@@ -12,35 +12,35 @@ const PRESETS = [
 ];
 const RATIOS = ["1:1", "5:4", "4:3", "3:2", "16:9", "2:1", "21:9", "4:5", "3:4", "2:3", "9:16", "1:2"];
 
-/** The nearest side that can be generated. */
+/** The nearest valid side, in pixels. */
 function nearestSide(px) {
   return Math.round(Math.min(MAX_SIDE, Math.max(MIN_SIDE, px)) / SIDE_STEP) * SIDE_STEP;
 }
 
-/** Width and height of a ratio such as "16:9", with about the default size's pixels. */
+/** Width and height of about `RATIO_PIXELS` for a ratio such as "16:9". */
 function sizeOfRatio(ratio) {
   const [across, down] = ratio.split(":").map(Number);
   const width = nearestSide(Math.sqrt((RATIO_PIXELS * across) / down));
   return [width, nearestSide((width * down) / across)];
 }
 
-/** A seed from 0 to below 2^32. */
-const anySeed = () => crypto.getRandomValues(new Uint32Array(1))[0];
+/** A random seed from 0 to 2^32 - 1. */
+const randomSeed = () => crypto.getRandomValues(new Uint32Array(1))[0];
 
 export class Settings {
   #onChange;
-  /** What `GET /v1/models` lists. */
+  /** The models that `GET /v1/models` lists. */
   #models = [];
 
-  /** @param {() => void} onChange Called when anything was changed. */
+  /** @param {() => void} onChange Called after every change of a setting. */
   constructor(onChange) {
     this.#onChange = onChange;
-    byId("preset").append(element("option", { value: "" }, "By hand"), ...PRESETS.map(([name, w, h]) => element("option", { value: `${w}x${h}` }, `${name}, ${w} × ${h}`)));
-    byId("ratio").append(element("option", { value: "" }, "By hand"), ...RATIOS.map((ratio) => element("option", { value: ratio }, ratio)));
+    byId("preset").append(element("option", { value: "" }, "Custom"), ...PRESETS.map(([name, w, h]) => element("option", { value: `${w}x${h}` }, `${name}, ${w} × ${h}`)));
+    byId("ratio").append(element("option", { value: "" }, "Custom"), ...RATIOS.map((ratio) => element("option", { value: ratio }, ratio)));
     byId("preset").addEventListener("change", (event) => event.target.value && this.#setSize(...event.target.value.split("x").map(Number)));
     byId("ratio").addEventListener("change", (event) => event.target.value && this.#setSize(...sizeOfRatio(event.target.value)));
     for (const side of ["width", "height"]) byId(side).addEventListener("change", () => this.#snap());
-    byId("shuffle").addEventListener("click", () => { byId("seed").value = anySeed(); this.#changed(); });
+    byId("shuffle").addEventListener("click", () => { byId("seed").value = randomSeed(); this.#changed(); });
     for (const id of ["prompt", "steps", "count", "seed", "model", "safety", "lock"]) byId(id).addEventListener("input", () => this.#changed());
     byId("steps").value = 4;
     this.#setSize(1024, 768);
@@ -55,7 +55,7 @@ export class Settings {
     this.#changed();
   }
 
-  /** The body of a request: valid as far as this page can check. Seeds beyond JavaScript's numbers are strings of digits. */
+  /** The body of a request with the current settings. A seed that JavaScript's numbers can't represent is a string of digits. */
   body() {
     const seed = byId("seed").value.trim();
     const count = Number(byId("count").value);
@@ -71,8 +71,8 @@ export class Settings {
   }
 
   /**
-   * Take over settings, those of a job's request or of an image file; what is left out stays.
-   * @returns {string} What could not be taken over, or "".
+   * Load settings, such as those of a job or of an image file. Omitted settings remain unchanged.
+   * @returns {string} A message if the model is unknown, else "".
    */
   load({ prompt, seed, steps, width, height, model, count, safety }) {
     if (prompt !== undefined) byId("prompt").value = prompt;
@@ -87,10 +87,10 @@ export class Settings {
       byId("lock").checked = true;
     }
     this.#changed();
-    return isServed ? "" : `This server does not serve ${model}; the model stayed as it was.`;
+    return isServed ? "" : `This server does not serve ${model}; the selected model is unchanged.`;
   }
 
-  /** Set the seed of the next request, unless the user changed it since `body` was sent: a locked seed stays, else the server draws one. */
+  /** Set the seed of the next request: a locked seed stays, else the server draws one. Does nothing if the user changed it since `body` was sent. */
   afterSubmit(body, seed) {
     const field = byId("seed");
     if (!this.isValid || String(numberOf(field.value.trim())) !== String(body.seed ?? "")) return;
@@ -108,16 +108,16 @@ export class Settings {
     this.#changed();
   }
 
-  /** Round sides typed by hand to the nearest that can be generated, and show a note. */
+  /** Round typed sides to the nearest valid ones, and show a note. */
   #snap() {
     const notes = [];
     for (const side of ["width", "height"]) {
       const given = byId(side).value;
       const snapped = nearestSide(Number(given) || MIN_SIDE);
-      if (String(snapped) !== given) notes.push(`${given || "nothing"} became ${snapped}`);
+      if (String(snapped) !== given) notes.push(`${given || "empty"} was rounded to ${snapped}`);
       byId(side).value = snapped;
     }
-    byId("size-note").textContent = notes.length ? `${notes.join(", ")}: sides are multiples of ${SIDE_STEP} from ${MIN_SIDE} to ${MAX_SIDE}.` : "";
+    byId("size-note").textContent = notes.length ? `${notes.join(", ")}; sides must be multiples of ${SIDE_STEP} from ${MIN_SIDE} to ${MAX_SIDE}.` : "";
     this.#changed();
   }
 
@@ -135,22 +135,22 @@ export class Settings {
   }
 }
 
-/** Digits as a number, or as they are where JavaScript's numbers can't hold it; zeros before them left out. */
+/** Convert digits to a number, or to a string of digits if JavaScript's numbers can't represent the value. */
 export function numberOf(digits) {
   if (digits === "") return "";
   const number = BigInt(digits);
   return number <= BigInt(Number.MAX_SAFE_INTEGER) ? Number(number) : number.toString();
 }
 
-/** A sentence on the model that really generates. */
+/** A note that names the model that generates the images. */
 function noteOn(model) {
   const precision = model.precision ? `, in ${model.precision}` : "";
   const about = model.info.description.replace(/[^.!]$/, "$&.");
-  if (model.served_by === model.id) return `${about} Generates itself${precision}.`.trim();
-  return `The weights of ${model.id} are not on this server: ${model.served_by}, a small built-in model, generates as its fallback.`;
+  if (model.served_by === model.id) return `${about} Loaded${precision}.`.trim();
+  return `The weights of ${model.id} are not loaded. The fallback ${model.served_by}, a small built-in model, generates the images.`;
 }
 
-/** The settings that a job was generated with, as `Settings.load` takes them; `index` is the image's position in the job. */
+/** The settings of a job's image, as a parameter of `Settings.load`. `index` is the image's position in the job. */
 export function settingsOf(job, index = 0) {
   const asked = job.request;
   return {

@@ -1,4 +1,4 @@
-/** Usage: balance and limits, what this key (or, of a management key, its account) spent by day and model, and the latest requests. */
+/** The tab Usage: balance, limits, spending by day and model, and recent requests, of an ordinary key or of a management key's account. */
 
 import { chart } from "./chart.js";
 import { byId, element, notice } from "./dom.js";
@@ -34,13 +34,13 @@ function showFacts(billing, detail, key) {
   ];
   if (key) {
     facts.push(["Spent by this key this month", dollars(key.monthly_usage)]);
-    facts.push(["Limit of this key", key.limit ? `${dollars(key.limit.threshold)} a ${key.limit.retention.replace("no_reset", "lifetime")}` : "none"]);
-    if (key.requests_per_minute) facts.push(["Requests a minute", String(key.requests_per_minute)]);
+    facts.push(["Limit of this key", key.limit ? `${dollars(key.limit.threshold)} per ${key.limit.retention.replace("no_reset", "lifetime")}` : "none"]);
+    if (key.requests_per_minute) facts.push(["Requests per minute", String(key.requests_per_minute)]);
   }
   byId("account").replaceChildren(...facts.map(([name, value]) => element("div", {}, element("dt", {}, name), element("dd", {}, value))));
 }
 
-/** Show the spending per day, or the requests if all were free. */
+/** Show the spending per day, or the number of requests if all were free. */
 function showDays(detail) {
   const groups = detail.groups ?? [];
   const isFree = groups.every((group) => group.spend === 0);
@@ -55,18 +55,18 @@ function showDays(detail) {
   byId("days").append(table(["Day", "Model", "Requests", "Failed", "Spent"], rows, [2, 3, 4]));
 }
 
-/** The beginning of a day so many days ago, in the local calendar. */
+/** The local midnight at the start of the day `days` days ago. */
 function dayAgo(days) {
   const now = new Date();
   return new Date(now.getFullYear(), now.getMonth(), now.getDate() - days);
 }
 
-/** The last days until now, whole ones, as query parameters. */
+/** Start and end of the last `DAYS` days as query parameters. */
 function span() {
   return `start=${dayAgo(DAYS - 1).toISOString()}&end=${new Date(Date.now() + 60_000).toISOString()}`;
 }
 
-/** The last days, oldest first, as the server writes them. */
+/** The last `DAYS` days, oldest first, in the server's format. */
 function lastDays() {
   return Array.from({ length: DAYS }, (_, i) => {
     const day = dayAgo(DAYS - 1 - i);
@@ -89,7 +89,7 @@ function recentTable(jobs) {
   return table(["When", "Status", "Model", "Prompt", "Waited", "Generated in", "Cost", "Error"], rows, [4, 5, 6]);
 }
 
-/** A table with a head; `numbers` are the columns of numbers. */
+/** Create a table with a header row. `numbers`: indices of the columns with numbers. */
 export function table(heads, rows, numbers = []) {
   return element("table", { class: "list" },
     element("thead", {}, element("tr", {}, ...heads.map((head, i) => element("th", { scope: "col", class: numbers.includes(i) ? "number" : null }, head)))),

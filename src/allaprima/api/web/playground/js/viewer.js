@@ -1,15 +1,15 @@
-/** The dialog that shows one image large, or two side by side, and the choice of two to compare. */
+/** The dialog that shows one image large or two side by side, and the selection of two images to compare. */
 
-import { byId, element, say } from "./dom.js";
+import { byId, element, announce } from "./dom.js";
 
-/** Settings that two images may differ in, with their labels. */
+/** Settings in which two images may differ, with their labels. */
 const ASPECTS = [["prompt", "prompt"], ["seed", "seed"], ["steps", "steps"], ["model", "model"], ["width", "width"], ["height", "height"]];
 
-/** Show images large: a click switches between fitting the window and real size. */
+/** Show one image or two. A click switches between the window's size and the image's full size. */
 export function view(images) {
   const differing = ASPECTS.filter(([name]) => new Set(images.map((one) => String(one.settings[name]))).size > 1);
   byId("viewer-title").textContent = images.length > 1
-    ? `Compared: ${differing.length ? `they differ in ${differing.map(([, word]) => word).join(", ")}` : "all settings are the same"}`
+    ? `Comparison: ${differing.length ? `the images differ in ${differing.map(([, word]) => word).join(", ")}` : "all settings are equal"}`
     : images[0].settings.prompt;
   const panes = images.map((one) => pane(one, differing));
   byId("viewed").replaceChildren(...panes.map((made) => made.figure));
@@ -31,8 +31,8 @@ export function view(images) {
 
 function pane(shown, differing) {
   const { settings } = shown;
-  const image = element("img", { src: shown.url, alt: shown.isWithheld ? "Withheld by the safety check" : settings.prompt });
-  const button = element("button", { type: "button", class: "frame", "aria-pressed": "false", "aria-label": "Real size" }, image);
+  const image = element("img", { src: shown.url, alt: shown.isWithheld ? "Withheld by the safety checker" : settings.prompt });
+  const button = element("button", { type: "button", class: "frame", "aria-pressed": "false", "aria-label": "Full size" }, image);
   const frame = element("div", { class: "pane", tabindex: "0", role: "region", "aria-label": `Image with seed ${settings.seed}, ${settings.steps} steps` }, button);
   const captioned = ASPECTS.filter(([name]) => name !== "prompt" || differing.some(([other]) => other === name));
   const caption = element("figcaption", {}, ...captioned.flatMap(([name, word], i) => {
@@ -43,7 +43,7 @@ function pane(shown, differing) {
   return { figure: element("figure", {}, frame, caption), frame, button };
 }
 
-/** Up to two images that are chosen to be compared. */
+/** The selection of up to two images to compare. */
 export class Choice {
   /** @type {import("./image.js").Shown[]} */
   #chosen = [];
@@ -54,19 +54,19 @@ export class Choice {
     byId("close-viewer").addEventListener("click", () => byId("viewer").close());
   }
 
-  /** Register a figure, so that it always shows whether its image is chosen. */
+  /** Register a figure, which then shows whether its image is selected. */
   mark(figure, shown) {
     figure.dataset.image = shown.id;
     this.#showChoice(figure);
   }
 
-  /** Remove a deleted image. */
+  /** Remove a deleted image from the selection. */
   forget(id) {
     this.#chosen = this.#chosen.filter((one) => one.id !== id);
     this.#show();
   }
 
-  /** Choose an image, or remove it from the choice; a third replaces the first. */
+  /** Select or deselect an image; a third image replaces the first. */
   toggle(shown) {
     const isChosen = this.#chosen.some((one) => one.id === shown.id);
     this.#chosen = isChosen ? this.#chosen.filter((one) => one.id !== shown.id) : [...this.#chosen.slice(-1), shown];
@@ -76,9 +76,9 @@ export class Choice {
   #show() {
     byId("chosen").hidden = this.#chosen.length === 0;
     byId("compare").disabled = this.#chosen.length < 2;
-    const text = this.#chosen.length < 2 ? "One image chosen: choose another to compare it with" : "Two images chosen";
+    const text = this.#chosen.length < 2 ? "One image selected; select another to compare" : "Two images selected";
     byId("chosen-text").textContent = text;
-    if (this.#chosen.length) say(text);
+    if (this.#chosen.length) announce(text);
     for (const figure of document.querySelectorAll("figure[data-image]")) this.#showChoice(figure);
   }
 

@@ -1,4 +1,4 @@
-"""The composition root: settings to a running service. The only module that chooses implementations."""
+"""Settings to a running service."""
 
 import time
 from collections.abc import AsyncIterator
@@ -6,13 +6,12 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from allaprima.api.dialects import DIALECTS
+from allaprima.bootstrap.operator import operator_service
 from allaprima.domain.ports import Clock, Engine
 from allaprima.metrics import Metrics
-from allaprima.service.accounts.accounts import AccountService
-from allaprima.service.accounts.keys import ApiKeyService
 from allaprima.service.accounts.prices import Prices
 from allaprima.service.accounts.rate_limits import MemoryRateLimiter
-from allaprima.service.app import OperatorService, Service
+from allaprima.service.app import Service
 from allaprima.service.cleanup import Cleaner
 from allaprima.service.images import ImageService, Links
 from allaprima.service.jobs.admission import Admission
@@ -36,13 +35,11 @@ from allaprima.service.outbound import OutboundUrls, Resolve, resolve
 from allaprima.service.policy import Policy
 from allaprima.service.webhooks import WebhookMessages, Webhooks, WebhookSender
 from allaprima.settings import Settings
-from allaprima.store.accounts import AccountRepository
 from allaprima.store.database import Database
 from allaprima.store.idempotency import IdempotencyRepository
 from allaprima.store.images import ImageRepository
 from allaprima.store.job_transitions import JobTransitions
 from allaprima.store.jobs import JobRepository
-from allaprima.store.keys import KeyRepository
 from allaprima.store.ledger import LedgerRepository
 from allaprima.store.objects.local import LocalObjectStore
 from allaprima.store.outbox import Outbox
@@ -57,13 +54,13 @@ IMAGES_FOLDER = "images"
 async def open_service(
     settings: Settings, *, engine: Engine | None = None, clock: Clock = time.time, resolve: Resolve = resolve
 ) -> AsyncIterator[Service]:
-    """Open the data folder and run the service while the context lasts.
+    """Open the data folder and run the service until the context exits.
 
-    engine: in place of the local one. resolve: looks up the host names of webhook URLs. Raises `StoreLocked`,
+    engine: replaces the local engine. resolve: resolves the host names of webhook URLs. Raises `StoreLocked`,
     `StoreError`, `WeightsError` or `SettingsError`.
     """
     if engine is None:
-        # Imports torch, which no other command needs.
+        # Imported here because it loads torch, which the other commands do not need.
         from allaprima.engine.build import build_engine
 
         engine = build_engine(settings.engine)
@@ -75,31 +72,9 @@ async def open_service(
         await database.close()
 
 
-@asynccontextmanager
-async def open_operator(settings: Settings, *, clock: Clock = time.time) -> AsyncIterator[OperatorService]:
-    """Open the data folder for its accounts and keys alone, without an engine.
-
-    Raises `StoreLocked` when a server holds it.
-    """
-    database = await open_sqlite(settings.store.data_dir)
-    try:
-        yield _operator(database, clock)
-    finally:
-        await database.close()
-
-
-def _operator(database: Database, clock: Clock) -> OperatorService:
-    accounts = AccountRepository(database)
-    return OperatorService(
-        accounts=AccountService(accounts, clock),
-        keys=ApiKeyService(KeyRepository(database), accounts, clock),
-        account_records=accounts,
-    )
-
-
 @dataclass(frozen=True, slots=True)
 class _Stores:
-    """Everything that survives a restart."""
+    """The repositories of the data folder that the jobs need."""
 
     jobs: JobRepository
     transitions: JobTransitions
@@ -123,7 +98,7 @@ def _stores(settings: Settings, database: Database) -> _Stores:
 async def _run(
     settings: Settings, database: Database, engine: Engine, clock: Clock, resolve: Resolve
 ) -> AsyncIterator[Service]:
-    stores, metrics, operator = _stores(settings, database), Metrics(), _operator(database, clock)
+    stores, metrics, operator = _stores(settings, database), Metrics(), operator_service(database, clock)
     jobs, transitions, images, outbox = stores.jobs, stores.transitions, stores.images, stores.outbox
     bus, signal, ephemeral = MemoryEventBus(clock), MemoryQueueSignal(), MemoryEphemeralResults()
     lifecycle, eta = Lifecycle(bus, signal), Eta(engine.max_concurrency)

@@ -1,4 +1,4 @@
-"""Messages on stderr, and errors as sentences with an exit status."""
+"""Messages on stderr, and the exit status of errors."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,19 +9,19 @@ from rich.markup import escape
 
 from allaprima.errors import Error
 
-#: Messages go to stderr, so that stdout carries results alone.
+#: Prints messages on stderr, so that stdout contains results only.
 console = Console(stderr=True, highlight=False, soft_wrap=True)
 
-#: Exit status of a user's mistake or of files that can't be used.
-EXIT_REFUSED = 2
+#: Exit status of a command that failed with an `Error`.
+EXIT_ERROR = 2
 
 
 @contextmanager
-def refusals() -> Iterator[None]:
-    """Print an `Error` as one sentence a problem, without a traceback, and exit with 2."""
+def reported_errors() -> Iterator[None]:
+    """Print an `Error` without a traceback, one line per problem, and exit with `EXIT_ERROR`."""
     try:
         yield
     except Error as exc:
         for problem in exc.problems or (exc.message,):
             console.print(f"[red]error:[/red] {escape(str(problem))}")
-        raise typer.Exit(EXIT_REFUSED) from exc
+        raise typer.Exit(EXIT_ERROR) from exc

@@ -1,0 +1,38 @@
+"""Settings to the operator's part of the service: accounts and keys, without the imports of the rest."""
+
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from allaprima.domain.ports import Clock
+from allaprima.service.accounts.accounts import AccountService
+from allaprima.service.accounts.keys import ApiKeyService
+from allaprima.service.operator import OperatorService
+from allaprima.settings import Settings
+from allaprima.store.accounts import AccountRepository
+from allaprima.store.database import Database
+from allaprima.store.keys import KeyRepository
+from allaprima.store.sqlite import open_sqlite
+
+
+@asynccontextmanager
+async def open_operator(settings: Settings, *, clock: Clock = time.time) -> AsyncIterator[OperatorService]:
+    """Open the data folder for its accounts and keys alone, without an engine.
+
+    Raises `StoreLocked` when a server holds it.
+    """
+    database = await open_sqlite(settings.store.data_dir)
+    try:
+        yield operator_service(database, clock)
+    finally:
+        await database.close()
+
+
+def operator_service(database: Database, clock: Clock) -> OperatorService:
+    """Return the operator's use cases on an open database."""
+    accounts = AccountRepository(database)
+    return OperatorService(
+        accounts=AccountService(accounts, clock),
+        keys=ApiKeyService(KeyRepository(database), accounts, clock),
+        account_records=accounts,
+    )

@@ -1,0 +1,16 @@
+"""The use cases of an operator."""
+
+from dataclasses import dataclass
+
+from allaprima.service.accounts.accounts import AccountService
+from allaprima.service.accounts.keys import ApiKeyService
+from allaprima.store.accounts import AccountRepository
+
+
+@dataclass(frozen=True, slots=True)
+class OperatorService:
+    """The operator's use cases on one data folder."""
+
+    accounts: AccountService
+    keys: ApiKeyService
+    account_records: AccountRepository
