@@ -181,7 +181,7 @@ def _container_groups(path: Path) -> list[list[Container]]:
         pickles = sorted(file for folder in folders for file in folder.iterdir() if file.suffix in _PICKLE_ENDINGS)
         if pickles:
             raise WeightsUnsafe(
-                f"{pickles[0]} is a pickle, which executes code when it is opened; {path} has no other weights"
+                f"{pickles[0]} is a pickle, which runs code when it is opened; {path} has no other weights"
             )
         raise WeightsMissing(f"the folder {path} holds no safetensors or GGUF file")
     return groups

@@ -54,7 +54,7 @@ def open_container(path: Path) -> Container:
         raise WeightsMissing(f"{path} can't be read: {exc.strerror}") from exc
     if magic.startswith(_PICKLES):
         raise WeightsUnsafe(
-            f"{path} is a pickle (.pt, .ckpt, .bin or .pt2): opening it executes the code that it contains; "
+            f"{path} is a pickle (.pt, .ckpt, .bin or .pt2): opening it runs the code that it contains; "
             "use the model's safetensors or GGUF files"
         )
     return GGUFContainer(path) if magic == MAGIC else SafetensorsContainer(path)
