@@ -82,7 +82,7 @@ def test_block_is_not_used_for_much_smaller_tensor(new_thread: ThreadPoolExecuto
 
 
 def test_idle_blocks_are_freed_beyond_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workspace, "LIMIT", 10 * 2**20)
+    monkeypatch.setattr(workspace, "MAX_POOL_BYTES", 10 * 2**20)
     memory = workspace.Workspace()
     held = memory.take(4 * 2**20)
     [kept] = memory.blocks
