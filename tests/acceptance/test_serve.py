@@ -118,7 +118,7 @@ def test_missing_model_without_fallback_names_loaded_models(restarted: Restarted
     assert refusal.status_code == 400
     assert refusal.json()["error"]["param"] == "model"
     assert "'flux/schnell'" in refusal.json()["message"]
-    assert "loaded are 'allaprima/sketch'" in refusal.json()["message"]
+    assert "it serves 'allaprima/sketch'" in refusal.json()["message"]
     listed = httpx2.get(f"{restarted.second.url}/v1/models", timeout=LIMIT_S).json()
     assert [model["id"] for model in listed["data"]] == ["allaprima/sketch"]
     assert "flux/schnell" not in restarted.second.output
