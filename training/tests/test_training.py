@@ -12,18 +12,19 @@ from allaprima.weights.open import open_model
 from training.__main__ import main
 from training.fit import autoencoder, snapshots
 
-STEPS = {"autoencoder": 20, "decoder": 4, "text-encoder": 30, "flow": 20}
+STEPS = {"autoencoder": 20, "decoder": 4, "text-encoder": 20, "flow": 15}
 
 
 @pytest.mark.timeout(600)
 def test_training_command_produces_model_and_resumes(art, tmp_path, minutes_of, monkeypatch, capsys):
+    monkeypatch.setattr(autoencoder, "CROPS", 2)
     monkeypatch.setattr(autoencoder, "PSNR_SCENES", 2)
     monkeypatch.setattr(autoencoder, "DEVIATION_SCENES", 8)
     # A snapshot generates three images.
     monkeypatch.setattr(snapshots, "EVERY", 300)
     # Extracting sprites would take longer than the rest of the training.
-    command = ["training", "--scenes", "30", "--composites", "0", "--work", str(tmp_path / "work")]
-    command += ["--art", str(art.folder), "--out", str(tmp_path / "model")]
+    command = ["training", "--scenes", "30", "--batch", "8", "--composites", "0"]
+    command += ["--work", str(tmp_path / "work"), "--art", str(art.folder), "--out", str(tmp_path / "model")]
     command += [word for fit, steps in STEPS.items() for word in (f"--{fit}-minutes", str(minutes_of(steps)))]
     monkeypatch.setattr(sys, "argv", command)
 

@@ -60,8 +60,8 @@ def test_decoder_fit_keeps_encoder_and_resumes(tmp_path, minutes_of):
     fitted = Autoencoder(SKETCH.autoencoder).eval()
     once, twice, renderer = copy.deepcopy(fitted), copy.deepcopy(fitted), PlainRenderer()
 
-    fit_decoder(tmp_path, once, renderer, minutes_of(10), 4, torch.device("cpu"))
-    fit_decoder(tmp_path, twice, renderer, minutes_of(10), 4, torch.device("cpu"))
+    fit_decoder(tmp_path, once, renderer, minutes_of(40), 4, torch.device("cpu"))
+    fit_decoder(tmp_path, twice, renderer, minutes_of(40), 4, torch.device("cpu"))
 
     assert renderer.rendered == 4
     before = fitted.state_dict()
