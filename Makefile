@@ -5,6 +5,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 DATA ?= data
 PORT ?= 8000
+# Tests wait for servers and browsers half of the time.
+WORKERS ?= $(shell $(PYTHON) -c 'import os; print(2 * os.cpu_count())')
 
 .DEFAULT_GOAL := help
 .PHONY: help install run test test-all prove load check format bench bench-kernels bench-peers bench-precisions bench-gpu bench-full-size bench-playground sketch sketch-suite sheet screenshots clean
@@ -30,10 +32,10 @@ run: $(VENV)/.run ## serve, and generate a first image through the API
 	$(BIN)/python tools/first_image.py --data-dir $(DATA) --port $(PORT)
 
 test: $(VENV)/.dev check ## check the code, then run all tests that protect users
-	OMP_WAIT_POLICY=passive $(BIN)/pytest --numprocesses auto --dist loadfile
+	OMP_WAIT_POLICY=passive $(BIN)/pytest --numprocesses $(WORKERS) --dist loadfile
 
 test-all: $(VENV)/.dev check ## as test, with the trainer's tests, the sanitizers and the stress tests at full length: an hour
-	OMP_WAIT_POLICY=passive $(BIN)/pytest -m '' --numprocesses auto --dist loadfile tests training/tests
+	OMP_WAIT_POLICY=passive $(BIN)/pytest -m '' --numprocesses $(WORKERS) --dist loadfile tests training/tests
 	$(BIN)/pytest tests/stress --full --timeout 7200
 
 prove: $(VENV)/.dev ## run the stress tests of the service at full length: half an hour

@@ -16,8 +16,8 @@ from typing import Any
 import httpx2
 from PIL import Image
 
-from allaprima import bootstrap
 from allaprima.api.app import create_app
+from allaprima.bootstrap.service import open_service as open_real_service
 from allaprima.domain.generation import GeneratedImage, GenerationRequest, GenerationResult, ImageFormat, Timings
 from allaprima.domain.jobs import Job
 from allaprima.domain.models import ModelInfo, Precision, TokenCount
@@ -28,6 +28,7 @@ from allaprima.service.app import Service
 from allaprima.service.outbound import Resolve, resolve
 from allaprima.settings import ServerSettings, Settings
 from tests.clock import NOON, FakeClock  # noqa: F401 - tests import both from here
+from tests.store.sqlite_file import write_empty_database
 
 SKETCH = ModelInfo("allaprima/sketch", "5" * 40, "sketch", "The built-in model.")
 SCHNELL = ModelInfo("flux/schnell", "7" * 40, "FLUX.1 [schnell]", "Four steps.")
@@ -190,7 +191,8 @@ async def open_service(
     groups: settings by group. resolve: how names become addresses.
     """
     settings = Settings(engine=engine_settings or {}, store={"data_dir": folder} | (store or {}), **groups)
-    async with bootstrap.open_service(settings, engine=engine, clock=clock, resolve=resolve) as service:
+    write_empty_database(folder)
+    async with open_real_service(settings, engine=engine, clock=clock, resolve=resolve) as service:
         yield service
 
 

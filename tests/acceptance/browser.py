@@ -6,10 +6,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from playwright.sync_api import Browser, Page, sync_playwright
+import httpx2
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from tests.acceptance.processes import LIMIT_S
+from tests.acceptance.processes import LIMIT_S, Server
 from tests.programs import need
+
+expect.set_options(timeout=LIMIT_S * 1000)
+
+#: Settings of a request that is still running when the test acts.
+LONG = {"steps": 12, "count": 4, "width": 1536, "height": 1536}
+VIEWS = ("generate", "gallery", "explore", "code", "usage")
 
 
 @dataclass
@@ -108,3 +115,9 @@ def visit(browser: Browser, url: str, **options: Any) -> Iterator[Visit]:
         context.close()
     assert [error for error in seen.errors if not any(text in error for text in expected)] == []
     assert seen.foreign == []
+
+
+def generated(server: Server, **body: object) -> bytes:
+    answer = server.post(server.key, **body)
+    assert answer.status_code == 200, answer.text
+    return httpx2.get(answer.json()["images"][0]["url"]).content

@@ -51,6 +51,6 @@ def test_checkpoint_without_tokenizers_is_refused_naming_option(tmp_path: Path, 
     result = allaprima("serve", "--port", 0, "--model", checkpoint, folder=tmp_path)
 
     assert result.returncode == 2
-    [line] = result.stderr.splitlines()
+    [_loading, line] = result.stderr.splitlines()
     assert line.startswith(f"error: {checkpoint} holds no tokenizers")
     assert "--tokenizer" in line

@@ -60,7 +60,9 @@ def refused(result: Any) -> list[str]:
     assert result.returncode == 2, result.stderr
     assert result.stdout == ""
     assert "Traceback" not in result.stderr
-    return result.stderr.splitlines()
+    first, *lines = result.stderr.splitlines()
+    assert first == "allaprima starts"
+    return lines
 
 
 # Starting and stopping

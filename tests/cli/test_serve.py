@@ -30,7 +30,7 @@ def test_missing_file_in_model_folder_is_named(run: Run, folder: Path, tmp_path:
     result = run("serve", "--port", 0, "--data-dir", tmp_path / "data", "--model", folder)
 
     assert result.exit_code == 2
-    assert result.stderr == f"error: the model folder {folder} has no file {missing}\n"
+    assert result.stderr == f"allaprima starts\nerror: the model folder {folder} has no file {missing}\n"
     assert not (tmp_path / "data").exists()
 
 
@@ -38,7 +38,7 @@ def test_model_folder_with_garbage_is_refused_by_file(run: Run, folder: Path, tm
     result = run("serve", "--port", 0, "--data-dir", tmp_path / "data", "--model", folder)
 
     assert result.exit_code == 2
-    assert result.stderr.startswith(f"error: {folder / 'model.safetensors'} is not a readable safetensors file: ")
+    assert f"error: {folder / 'model.safetensors'} is not a readable safetensors file: " in result.stderr
     assert not (tmp_path / "data").exists()
 
 

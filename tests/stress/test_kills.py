@@ -14,7 +14,7 @@ from tests.acceptance.processes import allaprima
 from tests.stress.conftest import CREDITS, PRICE, SMALL
 from tests.stress.request_log import RequestLog, check_billing, check_images, read, wait_until_done
 
-SHORT, LONG = 10, 200
+SHORT, LONG = 4, 200
 GIVEN_UP = f"the server crashed {MAX_CRASHES} times while it generated this job"
 
 

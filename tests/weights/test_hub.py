@@ -147,7 +147,7 @@ def test_second_pull_downloads_nothing(whole_hub: Hub, tmp_path: Path) -> None:
     done = pull(whole_hub, tmp_path, "fp8")
 
     assert done.returncode == 0
-    assert "0.00 GB to fetch" in done.stderr
+    assert "0.00 GB to download" in done.stderr
     assert len(whole_hub.downloads) == before
 
 

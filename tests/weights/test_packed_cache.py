@@ -190,7 +190,7 @@ def test_full_disk_is_refused_before_weights_are_read(
     usage = shutil.disk_usage(checkpoint)._replace(free=1000)
     monkeypatch.setattr(packed_cache.shutil, "disk_usage", lambda _: usage)
 
-    with pytest.raises(WeightsTooLarge, match=r"take 0\.0 GiB of disk.*ALLAPRIMA_ENGINE__WEIGHTS_DIR"):
+    with pytest.raises(WeightsTooLarge, match=r"need 0\.0 GiB of disk.*ALLAPRIMA_ENGINE__WEIGHTS_DIR"):
         load_checkpoint(checkpoint, cache, published, Precision.INT8)
     assert not list(cache.folder.rglob("*.safetensors"))
 

@@ -33,7 +33,8 @@ def create_app(settings: ServerSettings, service: Service) -> FastAPI:
     app.state.settings = settings
     app.state.service = service
     for part in (images, jobs, events, files, keys, usage, billing, webhooks, models, system, prometheus):
-        app.include_router(part.router)
+        # `include_router` would analyse all routes again, at the first request of every application.
+        app.router.routes.extend(part.router.routes)
     web.mount(app)
     correct_document(app, [name for model in service.models.served() for name in (model.id, *model.entry.aliases)])
     add_error_handlers(app)

@@ -26,7 +26,7 @@ def mount(app: FastAPI) -> None:
     """Add the pages to an application."""
     app.add_route("/docs", _reference, include_in_schema=False)
     app.mount("/docs/assets", StaticFiles(directory=SWAGGER_FOLDER), name="docs-assets")
-    app.include_router(router)
+    app.router.routes.extend(router.routes)
     app.mount("/playground", PlaygroundFiles(), name="playground")
 
 
