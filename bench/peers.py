@@ -6,7 +6,7 @@ do not fit into 24 GB. Prints the medians and their ratios as a table in Markdow
 `docs/benchmarks/peers.svg`.
 
 The files that OpenVINO and stable-diffusion.cpp load are converted first, each in a process of its own that ends before
-any engine is loaded, and kept in `build/peers` (12 GB of disk). `pip install -e '.[test,bench,peers]'` installs
+any engine is loaded, and kept in `build/peers` (7 GB of disk). `pip install -e '.[test,bench,peers]'` installs
 the peers; the output names those that are not installed. Takes about half an hour and 20 GB of memory.
 """
 
