@@ -58,6 +58,7 @@ format: $(VENV)/.dev ## put the code in its form
 bench: $(VENV)/.dev ## measure speed, overhead and memory on this machine
 	$(BIN)/python bench/service.py
 	$(BIN)/python bench/image.py
+	$(BIN)/python bench/startup.py
 
 bench-kernels: $(VENV)/.dev ## measure the CPU kernels against bare matrix products
 	$(BIN)/python bench/kernels.py
