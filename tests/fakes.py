@@ -27,7 +27,7 @@ from allaprima.errors import Cancelled, Draining, Error
 from allaprima.service.app import Service
 from allaprima.service.outbound import Resolve, resolve
 from allaprima.settings import ServerSettings, Settings
-from tests.clock import NOON, FakeClock  # noqa: F401 - tests import both from here
+from tests.clock import NOW, FakeClock  # noqa: F401 - tests import both from here
 from tests.store.sqlite_file import write_empty_database
 
 SKETCH = ModelInfo("allaprima/sketch", "5" * 40, "sketch", "The built-in model.")

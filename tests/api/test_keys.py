@@ -11,7 +11,7 @@ import pytest
 
 from allaprima.domain.accounts import KeySpec
 from allaprima.service.app import Service
-from tests.fakes import NOON, FakeClock, FakeEngine, client_of, open_service
+from tests.fakes import NOW, FakeClock, FakeEngine, client_of, open_service
 from tests.store.sqlite_file import ask
 
 IMAGES = "/v1/images/generations"
@@ -282,4 +282,4 @@ async def test_spend_limit_counts_earlier_spending(tmp_path: Path, engine: FakeE
             await manager.patch(f"/v1/keys/{owner.prefix}", json={"limit": limit})
             statuses = [(await client.post(IMAGES, json=BODY)).status_code for _ in range(2)]
     assert statuses == [200, 403]
-    assert clock.now == NOON
+    assert clock.now == NOW

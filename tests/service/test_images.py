@@ -14,7 +14,7 @@ from allaprima.errors import GenerationFailed, ImageNotFound, StoreError
 from allaprima.service.app import Service
 from allaprima.service.images import Links
 from allaprima.store.secret import SECRET_BYTES, SECRET_FILE, read_secret
-from tests.fakes import NOON, FakeClock, FakeEngine
+from tests.fakes import NOW, FakeClock, FakeEngine
 from tests.service.jobs.submitting import REQUEST, finish, submit
 
 IMAGE = StoredImage(
@@ -28,8 +28,8 @@ IMAGE = StoredImage(
     seed=1,
     nsfw_score=None,
     is_flagged=False,
-    created_at=NOON,
-    expires_at=NOON + 60.5,
+    created_at=NOW,
+    expires_at=NOW + 60.5,
 )
 LINKS = Links(b"s" * 32)
 
@@ -45,7 +45,7 @@ EXPIRES, _, SIGNATURE = TOKEN.partition("-")
 
 
 def test_link_opens_its_image() -> None:
-    assert LINKS.read(TOKEN, NAME, NOON) == IMAGE.id
+    assert LINKS.read(TOKEN, NAME, NOW) == IMAGE.id
     assert IMAGE.object_name == NAME
 
 
@@ -58,8 +58,8 @@ def test_signature_has_192_bits() -> None:
 
 
 def test_link_expires_with_its_image() -> None:
-    assert LINKS.read(TOKEN, NAME, NOON + 59.9) == IMAGE.id
-    for now in (NOON + 60, NOON + 60.5, NOON + 10**9):
+    assert LINKS.read(TOKEN, NAME, NOW + 59.9) == IMAGE.id
+    for now in (NOW + 60, NOW + 60.5, NOW + 10**9):
         with pytest.raises(ImageNotFound):
             LINKS.read(TOKEN, NAME, now)
 
@@ -67,19 +67,19 @@ def test_link_expires_with_its_image() -> None:
 def test_link_does_not_open_other_image() -> None:
     for name in ("other.png", NAME.upper(), NAME + "x", NAME.replace("png", "webp"), IMAGE.id, "", f"x/{NAME}"):
         with pytest.raises(ImageNotFound):
-            LINKS.read(TOKEN, name, NOON)
+            LINKS.read(TOKEN, name, NOW)
 
 
 def test_link_with_changed_expiry_is_refused() -> None:
     for expires in (str(int(EXPIRES) + 1), "9" * 15, "9" * 400, "", "-1", f"{EXPIRES}.0", f" {EXPIRES}", "\u00b2"):
         with pytest.raises(ImageNotFound):
-            LINKS.read(f"{expires}-{SIGNATURE}", NAME, NOON)
+            LINKS.read(f"{expires}-{SIGNATURE}", NAME, NOW)
 
 
 def test_link_of_other_secret_is_refused() -> None:
     for secret in (b"", b"t" * 32, b"s" * 31):
         with pytest.raises(ImageNotFound):
-            Links(secret).read(TOKEN, NAME, NOON)
+            Links(secret).read(TOKEN, NAME, NOW)
 
 
 def test_signature_with_one_wrong_character_is_refused() -> None:
@@ -88,7 +88,7 @@ def test_signature_with_one_wrong_character_is_refused() -> None:
         for wrong in {*alphabet, "=", "\u00fc"} - {right}:
             forged = SIGNATURE[:place] + wrong + SIGNATURE[place + 1 :]
             with pytest.raises(ImageNotFound):
-                LINKS.read(f"{EXPIRES}-{forged}", NAME, NOON)
+                LINKS.read(f"{EXPIRES}-{forged}", NAME, NOW)
 
 
 def test_images_have_different_signatures() -> None:

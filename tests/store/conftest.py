@@ -10,7 +10,7 @@ from allaprima.domain.ports import ObjectStore
 from allaprima.store.accounts import AccountRepository
 from allaprima.store.database import Database
 from allaprima.store.keys import KeyRepository
-from tests.clock import NOON
+from tests.clock import NOW
 from tests.store.backends import BACKENDS, OBJECT_STORES
 
 
@@ -29,7 +29,7 @@ def objects(request: pytest.FixtureRequest, tmp_path: Path) -> ObjectStore:
 @pytest.fixture
 async def owner(database: Database) -> ApiKey:
     """A valid key of an account."""
-    await AccountRepository(database).add(Account("account", "default", NOON))
-    key = ApiKey(id="key", account_id="account", name="first", prefix="abcd1234", created_at=NOON, updated_at=NOON)
+    await AccountRepository(database).add(Account("account", "default", NOW))
+    key = ApiKey(id="key", account_id="account", name="first", prefix="abcd1234", created_at=NOW, updated_at=NOW)
     assert await KeyRepository(database).add(key, "hash")
     return key

@@ -12,7 +12,7 @@ from allaprima.errors import StoreError
 from allaprima.store.database import Database
 from allaprima.store.images import ORPHAN_AGE, ImageRepository
 from allaprima.store.job_transitions import JobTransitions
-from tests.clock import NOON
+from tests.clock import NOW
 from tests.store.backends import count, query, run
 from tests.store.factories import new_image, new_job, new_outcome
 
@@ -30,16 +30,16 @@ def images(database: Database, objects: ObjectStore) -> ImageRepository:
 def store_image(database: Database, images: ImageRepository, owner: ApiKey) -> StoreImage:
     """Return a function that stores the row and file of an image of a finished job."""
 
-    async def store_image(name: str, data: bytes = b"image", expires_at: float = NOON + 60) -> StoredImage:
+    async def store_image(name: str, data: bytes = b"image", expires_at: float = NOW + 60) -> StoredImage:
         transitions = JobTransitions(database)
         await transitions.admit(new_job(owner), queue_size=100)
-        job = (await transitions.lease(NOON, NOON + 60)).job
+        job = (await transitions.lease(NOW, NOW + 60)).job
         assert job is not None
         image = new_image(
             job, id=name, object_name=f"{name}.png", size_bytes=len(data), expires_at=expires_at, nsfw_score=None
         )
         await images.put(image.object_name, data)
-        assert await transitions.succeed(job, NOON, new_outcome(image))
+        assert await transitions.succeed(job, NOW, new_outcome(image))
         return image
 
     return store_image
@@ -57,25 +57,25 @@ async def rows(database: Database) -> list[str]:
 async def test_image_is_returned_unchanged(images: ImageRepository, store_image: StoreImage) -> None:
     data = bytes(range(256)) * 1000
     image = await store_image("a", data)
-    assert await images.get("a", NOON) == (image, data)
-    assert await images.find("a", NOON) == image
+    assert await images.get("a", NOW) == (image, data)
+    assert await images.find("a", NOW) == image
 
 
 async def test_image_survives_server_restart(database: Database, objects: ObjectStore, store_image: StoreImage) -> None:
     image = await store_image("a")
-    assert await ImageRepository(database, objects).get("a", NOON) == (image, b"image")
+    assert await ImageRepository(database, objects).get("a", NOW) == (image, b"image")
 
 
 async def test_get_of_unknown_image_returns_none(images: ImageRepository, store_image: StoreImage) -> None:
     await store_image("a")
     for name in ("b", "a.png", "", "../allaprima.db", "%"):
-        assert await images.get(name, NOON) is None
+        assert await images.get(name, NOW) is None
 
 
 async def test_expired_image_is_not_found(images: ImageRepository, store_image: StoreImage) -> None:
-    await store_image("a", expires_at=NOON + 60)
-    assert await images.get("a", NOON + 59.9) is not None
-    assert await images.get("a", NOON + 60) is None
+    await store_image("a", expires_at=NOW + 60)
+    assert await images.get("a", NOW + 59.9) is not None
+    assert await images.get("a", NOW + 60) is None
 
 
 async def test_image_without_file_is_not_found(
@@ -83,7 +83,7 @@ async def test_image_without_file_is_not_found(
 ) -> None:
     await store_image("a")
     await objects.delete("a.png")
-    assert await images.get("a", NOON) is None
+    assert await images.get("a", NOW) is None
 
 
 async def test_copy_has_same_bytes(images: ImageRepository, objects: ObjectStore, store_image: StoreImage) -> None:
@@ -111,27 +111,27 @@ async def test_removed_image_has_neither_row_nor_file(
 async def test_sweep_removes_expired_image(
     images: ImageRepository, objects: ObjectStore, database: Database, store_image: StoreImage
 ) -> None:
-    await store_image("old", expires_at=NOON + 60)
-    await store_image("new", expires_at=NOON + 61)
-    assert await images.sweep(NOON + 60) == 1
+    await store_image("old", expires_at=NOW + 60)
+    await store_image("new", expires_at=NOW + 61)
+    assert await images.sweep(NOW + 60) == 1
     assert set(await files(objects)) == {"new.png"}
     assert await rows(database) == ["new"]
-    assert await images.get("new", NOON + 60) is not None
+    assert await images.get("new", NOW + 60) is not None
 
 
 async def test_sweep_keeps_unexpired_images(
     images: ImageRepository, objects: ObjectStore, store_image: StoreImage
 ) -> None:
-    assert await images.sweep(NOON) == 0
+    assert await images.sweep(NOW) == 0
     await store_image("a")
-    assert await images.sweep(NOON) == 0
+    assert await images.sweep(NOW) == 0
     assert set(await files(objects)) == {"a.png"}
 
 
 async def test_second_sweep_removes_nothing(images: ImageRepository, store_image: StoreImage) -> None:
     await store_image("a")
-    assert await images.sweep(NOON + 60) == 1
-    assert await images.sweep(NOON + 60) == 0
+    assert await images.sweep(NOW + 60) == 1
+    assert await images.sweep(NOW + 60) == 0
 
 
 @pytest.mark.parametrize(("age_s", "is_removed"), [(3601, True), (3600, False), (3599, False), (-60, False)])
@@ -152,7 +152,7 @@ async def test_sweep_continues_after_missing_file(
     await store_image("a")
     await store_image("b")
     await objects.delete("a.png")
-    await images.sweep(NOON + 60)
+    await images.sweep(NOW + 60)
     assert await files(objects) == {}
 
 
@@ -160,7 +160,7 @@ async def test_file_left_by_interrupted_sweep_is_removed_later(
     images: ImageRepository, objects: ObjectStore, database: Database, store_image: StoreImage
 ) -> None:
     """The sweep removes rows first, so an interruption leaves a file without a row, never a row without a file."""
-    await store_image("a", expires_at=NOON)
+    await store_image("a", expires_at=NOW)
     await run(database, "DELETE FROM images")
     assert await count(database, "images") == 0
     written_at = (await files(objects))["a.png"]
@@ -169,7 +169,7 @@ async def test_file_left_by_interrupted_sweep_is_removed_later(
 
 
 class PagedObjects(ObjectStore):
-    """Files in memory with pages of two names, all last changed at noon."""
+    """Files in memory with pages of two names, all last changed at `NOW`."""
 
     def __init__(self) -> None:
         self.files: dict[str, bytes] = {}
@@ -186,7 +186,7 @@ class PagedObjects(ObjectStore):
     async def pages(self) -> AsyncIterator[list[tuple[str, datetime]]]:
         names = sorted(self.files)
         for start in range(0, len(names), 2):
-            yield [(name, datetime.fromtimestamp(NOON).astimezone()) for name in names[start : start + 2]]
+            yield [(name, datetime.fromtimestamp(NOW).astimezone()) for name in names[start : start + 2]]
 
 
 class TestManyPages:
@@ -202,5 +202,5 @@ class TestManyPages:
         await store_image("m-kept", expires_at=NEVER)
         for name in "abcdefxyz":
             await images.put(f"{name}.png", b"orphan")
-        assert await images.sweep(NOON + 3601) == 9
+        assert await images.sweep(NOW + 3601) == 9
         assert set(objects.files) == {"m-kept.png"}

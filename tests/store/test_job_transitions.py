@@ -15,7 +15,7 @@ from allaprima.store.database import Database
 from allaprima.store.job_transitions import JobTransitions
 from allaprima.store.jobs import JobRepository
 from allaprima.store.keys import KeyRepository
-from tests.clock import NOON
+from tests.clock import NOW
 from tests.store.backends import count, query
 from tests.store.factories import REQUEST, RESULT, new_image, new_job, new_outcome
 
@@ -36,7 +36,7 @@ def transitions(database: Database) -> JobTransitions:
 def add(transitions: JobTransitions, owner: ApiKey) -> Callable[..., Awaitable[Job]]:
     """Return a function that stores a new queued job."""
 
-    async def add(created_at: float = NOON, owner: ApiKey = owner, **fields: Any) -> Job:
+    async def add(created_at: float = NOW, owner: ApiKey = owner, **fields: Any) -> Job:
         request = {name: fields.pop(name) for name in tuple(fields) if name in type(REQUEST).model_fields}
         return await transitions.admit(
             new_job(owner, REQUEST.changed(**request), created_at, **fields), queue_size=1000
@@ -58,34 +58,34 @@ async def test_new_job_is_stored_as_queued(jobs: JobRepository, add: Any) -> Non
 
 async def test_get_of_unknown_job_returns_none(jobs: JobRepository) -> None:
     assert await jobs.get("unknown") is None
-    assert await jobs.images_of(["unknown"], NOON) == {"unknown": []}
+    assert await jobs.images_of(["unknown"], NOW) == {"unknown": []}
 
 
 # Leasing ------------------------------------------------------------------------------------------------------------
 
 
 async def test_jobs_of_one_key_are_leased_in_admission_order(transitions: JobTransitions, add: Any) -> None:
-    early, middle, late = [await add(NOON + number) for number in range(3)]
-    leased = [await lease(transitions, NOON + 3, NOON + 60) for _ in range(4)]
+    early, middle, late = [await add(NOW + number) for number in range(3)]
+    leased = [await lease(transitions, NOW + 3, NOW + 60) for _ in range(4)]
     assert [job.id if job else None for job in leased] == [early.id, middle.id, late.id, None]
 
 
 async def test_jobs_admitted_at_same_time_are_leased_by_id(transitions: JobTransitions, add: Any) -> None:
     added = [await add() for _ in range(5)]
-    leased = [await lease(transitions, NOON, NOON + 60) for _ in added]
+    leased = [await lease(transitions, NOW, NOW + 60) for _ in added]
     assert [job.id for job in leased if job] == sorted(job.id for job in added)
 
 
 async def test_lease_starts_job_and_counts_attempt(jobs: JobRepository, transitions: JobTransitions, add: Any) -> None:
     job = await add()
-    leased = await lease(transitions, NOON + 5, NOON + 60)
-    assert leased == replace(job, state=JobState.RUNNING, started_at=NOON + 5, attempt=1)
+    leased = await lease(transitions, NOW + 5, NOW + 60)
+    assert leased == replace(job, state=JobState.RUNNING, started_at=NOW + 5, attempt=1)
     assert await jobs.get(job.id) == leased
 
 
 async def test_no_job_is_leased_twice(transitions: JobTransitions, add: Any) -> None:
     added = [await add() for _ in range(20)]
-    leased = await asyncio.gather(*(lease(transitions, NOON, NOON + 60) for _ in range(40)))
+    leased = await asyncio.gather(*(lease(transitions, NOW, NOW + 60) for _ in range(40)))
     assert sorted(job.id for job in leased if job) == sorted(job.id for job in added)
 
 
@@ -93,7 +93,7 @@ async def test_queued_jobs_are_counted(jobs: JobRepository, transitions: JobTran
     for _ in range(4):
         await add()
     assert (await jobs.load()).queued == 4
-    await lease(transitions, NOON, NOON + 60)
+    await lease(transitions, NOW, NOW + 60)
     assert (await jobs.load()).queued == 3
 
 
@@ -104,10 +104,10 @@ async def test_full_queue_refuses_job(transitions: JobTransitions, owner: ApiKey
         await transitions.admit(new_job(owner), queue_size=2)
     assert await count(database, "jobs") == 2
     # Running jobs count, finished ones do not.
-    leased = await lease(transitions, NOON, NOON + 60)
+    leased = await lease(transitions, NOW, NOW + 60)
     with pytest.raises(QueueFull):
         await transitions.admit(new_job(owner), queue_size=2)
-    await transitions.fail(leased, NOON, FAILURE)
+    await transitions.fail(leased, NOW, FAILURE)
     await transitions.admit(new_job(owner), queue_size=2)
 
 
@@ -118,27 +118,27 @@ async def test_success_stores_images_and_charge(
     jobs: JobRepository, transitions: JobTransitions, add: Any, database: Database
 ) -> None:
     await add()
-    leased = await lease(transitions, NOON, NOON + 60)
+    leased = await lease(transitions, NOW, NOW + 60)
     images = [new_image(leased, 1, is_flagged=True, nsfw_score=None), new_image(leased, 0)]
-    assert await transitions.succeed(leased, NOON + 9, new_outcome(*images))
+    assert await transitions.succeed(leased, NOW + 9, new_outcome(*images))
     done = await jobs.get(leased.id)
-    assert done == replace(leased, state=JobState.SUCCEEDED, finished_at=NOON + 9, result=RESULT)
+    assert done == replace(leased, state=JobState.SUCCEEDED, finished_at=NOW + 9, result=RESULT)
     assert done.is_finished
-    assert await jobs.images_of([leased.id], NOON) == {leased.id: [images[1], images[0]]}
+    assert await jobs.images_of([leased.id], NOW) == {leased.id: [images[1], images[0]]}
     assert await count(database, "usage") == 1
 
 
 async def test_usage_row_names_account_and_key(transitions: JobTransitions, add: Any, database: Database) -> None:
-    await add(NOON - 1, client_request_id="mine", source="playground")
-    leased = await lease(transitions, NOON, NOON + 60)
-    await transitions.succeed(leased, NOON + 9, new_outcome(new_image(leased)))
+    await add(NOW - 1, client_request_id="mine", source="playground")
+    leased = await lease(transitions, NOW, NOW + 60)
+    await transitions.succeed(leased, NOW + 9, new_outcome(new_image(leased)))
     statement = (
         "SELECT job_id, account_id, key_id, model, images, megapixels, credits, created_at, bucket, state, source,"
         " client_request_id, duration_s FROM usage"
     )
     assert await query(database, statement) == [
         (
-            leased.id, "account", "key", "allaprima/sketch", 1, 0.25, 0, NOON + 9, NOON, "succeeded", "playground",
+            leased.id, "account", "key", "allaprima/sketch", 1, 0.25, 0, NOW + 9, NOW, "succeeded", "playground",
             "mine", 10.0,
         )
     ]  # fmt: skip
@@ -148,12 +148,12 @@ async def test_failed_job_stores_error_code_and_message(
     jobs: JobRepository, transitions: JobTransitions, add: Any
 ) -> None:
     await add()
-    leased = await lease(transitions, NOON, NOON + 60)
-    await transitions.fail(leased, NOON + 9, FAILURE)
+    leased = await lease(transitions, NOW, NOW + 60)
+    await transitions.fail(leased, NOW + 9, FAILURE)
     assert await jobs.get(leased.id) == replace(
         leased,
         state=JobState.FAILED,
-        finished_at=NOON + 9,
+        finished_at=NOW + 9,
         error_code="generation_failed",
         error_message="out of memory",
     )
@@ -161,22 +161,22 @@ async def test_failed_job_stores_error_code_and_message(
 
 async def test_cancelled_job_is_finished(jobs: JobRepository, transitions: JobTransitions, add: Any) -> None:
     await add()
-    leased = await lease(transitions, NOON, NOON + 60)
-    await transitions.cancel(leased, NOON + 9)
+    leased = await lease(transitions, NOW, NOW + 60)
+    await transitions.cancel(leased, NOW + 9)
     done = await jobs.get(leased.id)
-    assert (done.state, done.finished_at, done.is_finished) == (JobState.CANCELLED, NOON + 9, True)
+    assert (done.state, done.finished_at, done.is_finished) == (JobState.CANCELLED, NOW + 9, True)
 
 
 async def test_unsuccessful_job_is_counted_without_charge(
     transitions: JobTransitions, add: Any, database: Database
 ) -> None:
     for end in (
-        lambda job: transitions.fail(job, NOON, FAILURE),
-        lambda job: transitions.cancel(job, NOON),
+        lambda job: transitions.fail(job, NOW, FAILURE),
+        lambda job: transitions.cancel(job, NOW),
         transitions.requeue,
     ):
         await add()
-        await end(await lease(transitions, NOON, NOON + 60))
+        await end(await lease(transitions, NOW, NOW + 60))
     assert await query(database, "SELECT state, images, credits FROM usage ORDER BY job_id") == [
         ("failed", 0, 0),
         ("cancelled", 0, 0),
@@ -188,20 +188,20 @@ async def test_final_state_never_changes(
     jobs: JobRepository, transitions: JobTransitions, add: Any, database: Database
 ) -> None:
     for end in (
-        lambda job: transitions.succeed(job, NOON, new_outcome(new_image(job))),
-        lambda job: transitions.fail(job, NOON, FAILURE),
-        lambda job: transitions.cancel(job, NOON),
+        lambda job: transitions.succeed(job, NOW, new_outcome(new_image(job))),
+        lambda job: transitions.fail(job, NOW, FAILURE),
+        lambda job: transitions.cancel(job, NOW),
     ):
         await add()
-        leased = await lease(transitions, NOON, NOON + 60)
+        leased = await lease(transitions, NOW, NOW + 60)
         await end(leased)
         done = await jobs.get(leased.id)
-        assert not await transitions.succeed(leased, NOON + 1, new_outcome(new_image(leased)))
-        await transitions.fail(leased, NOON + 1, FAILURE)
-        await transitions.cancel(leased, NOON + 1)
+        assert not await transitions.succeed(leased, NOW + 1, new_outcome(new_image(leased)))
+        await transitions.fail(leased, NOW + 1, FAILURE)
+        await transitions.cancel(leased, NOW + 1)
         await transitions.requeue(leased)
-        assert await transitions.recover(1, NOON + 1) == 0
-        assert await lease(transitions, NOON + 1, NOON + 60) is None
+        assert await transitions.recover(1, NOW + 1) == 0
+        assert await lease(transitions, NOW + 1, NOW + 60) is None
         assert await jobs.get(leased.id) == done
     assert (await count(database, "images"), await count(database, "usage"), await count(database, "ledger")) == (
         1,
@@ -212,10 +212,8 @@ async def test_final_state_never_changes(
 
 async def test_duplicate_results_are_stored_once(transitions: JobTransitions, add: Any, database: Database) -> None:
     await add()
-    leased = await lease(transitions, NOON, NOON + 60)
-    taken = await asyncio.gather(
-        *(transitions.succeed(leased, NOON, new_outcome(new_image(leased))) for _ in range(10))
-    )
+    leased = await lease(transitions, NOW, NOW + 60)
+    taken = await asyncio.gather(*(transitions.succeed(leased, NOW, new_outcome(new_image(leased))) for _ in range(10)))
     assert sum(taken) == 1
     assert (await count(database, "images"), await count(database, "usage")) == (1, 1)
 
@@ -224,10 +222,10 @@ async def test_failed_success_transaction_stores_nothing(
     jobs: JobRepository, transitions: JobTransitions, add: Any, database: Database
 ) -> None:
     await add()
-    leased = await lease(transitions, NOON, NOON + 60)
+    leased = await lease(transitions, NOW, NOW + 60)
     twin = new_image(leased)
     with pytest.raises(Exception, match="UNIQUE"):
-        await transitions.succeed(leased, NOON, new_outcome(twin, twin))
+        await transitions.succeed(leased, NOW, new_outcome(twin, twin))
     assert (await jobs.get(leased.id)).state is JobState.RUNNING
     assert (await count(database, "images"), await count(database, "usage")) == (0, 0)
 
@@ -238,48 +236,48 @@ async def test_failed_success_transaction_stores_nothing(
 async def test_requeued_job_keeps_its_queue_position(
     jobs: JobRepository, transitions: JobTransitions, add: Any
 ) -> None:
-    first = await add(NOON)
-    await add(NOON + 1)
-    await transitions.requeue(await lease(transitions, NOON + 2, NOON + 60))
+    first = await add(NOW)
+    await add(NOW + 1)
+    await transitions.requeue(await lease(transitions, NOW + 2, NOW + 60))
     assert await jobs.get(first.id) == replace(first, attempt=1)
-    again = await lease(transitions, NOON + 3, NOON + 60)
-    assert (again.id, again.attempt, again.started_at) == (first.id, 2, NOON + 3)
+    again = await lease(transitions, NOW + 3, NOW + 60)
+    assert (again.id, again.attempt, again.started_at) == (first.id, 2, NOW + 3)
 
 
 async def test_result_of_old_attempt_is_refused(
     jobs: JobRepository, transitions: JobTransitions, add: Any, database: Database
 ) -> None:
     await add()
-    old = await lease(transitions, NOON, NOON + 60)
-    await transitions.recover(3, NOON)
-    new = await lease(transitions, NOON + 1, NOON + 60)
+    old = await lease(transitions, NOW, NOW + 60)
+    await transitions.recover(3, NOW)
+    new = await lease(transitions, NOW + 1, NOW + 60)
     assert (old.id, new.attempt) == (new.id, old.attempt + 1)
-    assert not await transitions.succeed(old, NOON + 2, new_outcome(new_image(old)))
-    await transitions.fail(old, NOON + 2, FAILURE)
-    await transitions.cancel(old, NOON + 2)
+    assert not await transitions.succeed(old, NOW + 2, new_outcome(new_image(old)))
+    await transitions.fail(old, NOW + 2, FAILURE)
+    await transitions.cancel(old, NOW + 2)
     await transitions.requeue(old)
     assert await jobs.get(new.id) == new
-    assert await transitions.succeed(new, NOON + 3, new_outcome(new_image(new)))
+    assert await transitions.succeed(new, NOW + 3, new_outcome(new_image(new)))
     assert (await count(database, "images"), await count(database, "usage")) == (1, 1)
 
 
 async def test_queued_job_accepts_no_result(jobs: JobRepository, transitions: JobTransitions, add: Any) -> None:
     job = await add()
-    assert not await transitions.succeed(job, NOON, new_outcome(new_image(job)))
-    await transitions.fail(job, NOON, FAILURE)
+    assert not await transitions.succeed(job, NOW, new_outcome(new_image(job)))
+    await transitions.fail(job, NOW, FAILURE)
     assert await jobs.get(job.id) == job
 
 
 async def test_recovery_requeues_only_running_jobs(jobs: JobRepository, transitions: JobTransitions, add: Any) -> None:
-    added = [await add(NOON + number) for number in range(4)]
-    done = await lease(transitions, NOON, NOON + 60)
-    await transitions.succeed(done, NOON, new_outcome(new_image(done)))
-    await lease(transitions, NOON, NOON + 60)
-    await lease(transitions, NOON, NOON + 60)
-    assert await transitions.recover(3, NOON + 9) == 2
+    added = [await add(NOW + number) for number in range(4)]
+    done = await lease(transitions, NOW, NOW + 60)
+    await transitions.succeed(done, NOW, new_outcome(new_image(done)))
+    await lease(transitions, NOW, NOW + 60)
+    await lease(transitions, NOW, NOW + 60)
+    assert await transitions.recover(3, NOW + 9) == 2
     states = [(await jobs.get(job.id)).state for job in added]
     assert states == [JobState.SUCCEEDED, JobState.QUEUED, JobState.QUEUED, JobState.QUEUED]
-    again = [await lease(transitions, NOON + 9, NOON + 60) for _ in range(3)]
+    again = [await lease(transitions, NOW + 9, NOW + 60) for _ in range(3)]
     assert [(job.id, job.attempt) for job in again] == [(added[1].id, 2), (added[2].id, 2), (added[3].id, 1)]
     # With a concurrency of one only the first leased job was being generated.
     assert [job.crashes for job in again] == [1, 0, 0]
@@ -290,8 +288,8 @@ async def test_recovery_counts_crash_of_each_concurrent_job(
 ) -> None:
     added = [await add() for _ in range(3)]
     for _ in added:
-        await lease(transitions, NOON, NOON + 60)
-    assert await transitions.recover(3, NOON + 9, max_concurrency=2) == 3
+        await lease(transitions, NOW, NOW + 60)
+    assert await transitions.recover(3, NOW + 9, max_concurrency=2) == 3
     assert [(await jobs.get(job.id)).crashes for job in added] == [1, 1, 0]
 
 
@@ -300,51 +298,51 @@ async def test_recovery_fails_job_after_too_many_crashes(
 ) -> None:
     job = await add()
     for attempt in (1, 2):
-        assert (await lease(transitions, NOON, NOON + 60)).attempt == attempt
-        assert await transitions.recover(3, NOON) == 1
-    assert (await lease(transitions, NOON, NOON + 60)).attempt == 3
-    assert await transitions.recover(3, NOON + 9) == 0
+        assert (await lease(transitions, NOW, NOW + 60)).attempt == attempt
+        assert await transitions.recover(3, NOW) == 1
+    assert (await lease(transitions, NOW, NOW + 60)).attempt == 3
+    assert await transitions.recover(3, NOW + 9) == 0
     failed = await jobs.get(job.id)
-    assert (failed.state, failed.finished_at, failed.error_code) == (JobState.FAILED, NOON + 9, "generation_failed")
+    assert (failed.state, failed.finished_at, failed.error_code) == (JobState.FAILED, NOW + 9, "generation_failed")
     assert "crashed 3 times" in failed.error_message
-    assert await lease(transitions, NOON, NOON + 60) is None
+    assert await lease(transitions, NOW, NOW + 60) is None
 
 
 async def test_recovery_cancels_job_with_cancel_request(
     jobs: JobRepository, transitions: JobTransitions, add: Any
 ) -> None:
     job = await add()
-    await lease(transitions, NOON, NOON + 60)
-    assert (await transitions.request_cancel(job.id, NOON + 1)).state is JobState.RUNNING
-    assert await transitions.recover(3, NOON + 2) == 0
+    await lease(transitions, NOW, NOW + 60)
+    assert (await transitions.request_cancel(job.id, NOW + 1)).state is JobState.RUNNING
+    assert await transitions.recover(3, NOW + 2) == 0
     assert (await jobs.get(job.id)).state is JobState.CANCELLED
 
 
 async def test_recovery_cancels_jobs_with_store_false(
     jobs: JobRepository, transitions: JobTransitions, add: Any
 ) -> None:
-    running, queued, stored = [await add(NOON + number, store=number == 2) for number in range(3)]
-    await lease(transitions, NOON, NOON + 60)
-    assert await transitions.recover(3, NOON + 9) == 0
+    running, queued, stored = [await add(NOW + number, store=number == 2) for number in range(3)]
+    await lease(transitions, NOW, NOW + 60)
+    assert await transitions.recover(3, NOW + 9) == 0
     states = [(await jobs.get(job.id)).state for job in (running, queued, stored)]
     assert states == [JobState.CANCELLED, JobState.CANCELLED, JobState.QUEUED]
-    assert (await lease(transitions, NOON + 9, NOON + 60)).id == stored.id
-    assert await lease(transitions, NOON + 9, NOON + 60) is None
+    assert (await lease(transitions, NOW + 9, NOW + 60)).id == stored.id
+    assert await lease(transitions, NOW + 9, NOW + 60) is None
 
 
 async def test_expired_lease_is_requeued(jobs: JobRepository, transitions: JobTransitions, add: Any) -> None:
     await add()
-    leased = await lease(transitions, NOON, NOON + 60)
-    assert await transitions.requeue_expired(NOON + 60) == 0
-    await transitions.renew([leased], NOON + 120)
-    assert await transitions.requeue_expired(NOON + 119) == 0
-    assert await transitions.requeue_expired(NOON + 121) == 1
-    again = await lease(transitions, NOON + 121, NOON + 200)
+    leased = await lease(transitions, NOW, NOW + 60)
+    assert await transitions.requeue_expired(NOW + 60) == 0
+    await transitions.renew([leased], NOW + 120)
+    assert await transitions.requeue_expired(NOW + 119) == 0
+    assert await transitions.requeue_expired(NOW + 121) == 1
+    again = await lease(transitions, NOW + 121, NOW + 200)
     assert (again.id, again.attempt) == (leased.id, 2)
     # The worker with the expired lease finishes late.
-    assert not await transitions.succeed(leased, NOON + 122, new_outcome(new_image(leased)))
-    await transitions.renew([leased], NOON + 999)
-    assert await transitions.requeue_expired(NOON + 201) == 1
+    assert not await transitions.succeed(leased, NOW + 122, new_outcome(new_image(leased)))
+    await transitions.renew([leased], NOW + 999)
+    assert await transitions.requeue_expired(NOW + 201) == 1
 
 
 # Cancelling, missing the start, removing ----------------------------------------------------------------------------
@@ -352,39 +350,39 @@ async def test_expired_lease_is_requeued(jobs: JobRepository, transitions: JobTr
 
 async def test_queued_job_is_cancelled_at_once(jobs: JobRepository, transitions: JobTransitions, add: Any) -> None:
     job = await add()
-    cancelled = await transitions.request_cancel(job.id, NOON + 5)
-    assert (cancelled.state, cancelled.finished_at) == (JobState.CANCELLED, NOON + 5)
-    assert await lease(transitions, NOON, NOON + 60) is None
+    cancelled = await transitions.request_cancel(job.id, NOW + 5)
+    assert (cancelled.state, cancelled.finished_at) == (JobState.CANCELLED, NOW + 5)
+    assert await lease(transitions, NOW, NOW + 60) is None
     with pytest.raises(JobFinished, match="cancelled"):
-        await transitions.request_cancel(job.id, NOON + 6)
+        await transitions.request_cancel(job.id, NOW + 6)
 
 
 async def test_requeued_job_with_cancel_request_is_not_leased(
     jobs: JobRepository, transitions: JobTransitions, add: Any
 ) -> None:
     job = await add()
-    leased = await lease(transitions, NOON, NOON + 60)
-    await transitions.request_cancel(job.id, NOON + 1)
+    leased = await lease(transitions, NOW, NOW + 60)
+    await transitions.request_cancel(job.id, NOW + 1)
     await transitions.requeue(leased)
-    assert await lease(transitions, NOON + 2, NOON + 60) is None
+    assert await lease(transitions, NOW + 2, NOW + 60) is None
     assert (await jobs.get(job.id)).state is JobState.CANCELLED
 
 
 async def test_job_fails_after_start_deadline(jobs: JobRepository, transitions: JobTransitions, add: Any) -> None:
-    early, late = await add(start_by=NOON + 5), await add(start_by=NOON + 50)
-    assert await transitions.fail_missed_starts(NOON + 4) == []
-    assert await transitions.fail_missed_starts(NOON + 5) == [early.id]
+    early, late = await add(start_by=NOW + 5), await add(start_by=NOW + 50)
+    assert await transitions.fail_missed_starts(NOW + 4) == []
+    assert await transitions.fail_missed_starts(NOW + 5) == [early.id]
     failed = await jobs.get(early.id)
     assert (failed.state, failed.error_code) == (JobState.FAILED, StartDeadlineMissed.code)
-    assert (await lease(transitions, NOON + 6, NOON + 60)).id == late.id
-    assert await transitions.fail_missed_starts(NOON + 51) == []
+    assert (await lease(transitions, NOW + 6, NOW + 60)).id == late.id
+    assert await transitions.fail_missed_starts(NOW + 51) == []
 
 
 async def test_job_past_start_deadline_is_not_leased(
     jobs: JobRepository, transitions: JobTransitions, add: Any
 ) -> None:
-    over, other = await add(start_by=NOON + 5), await add()
-    assert (await lease(transitions, NOON + 6, NOON + 60)).id == other.id
+    over, other = await add(start_by=NOW + 5), await add()
+    assert (await lease(transitions, NOW + 6, NOW + 60)).id == other.id
     assert (await jobs.get(over.id)).error_code == StartDeadlineMissed.code
 
 
@@ -394,9 +392,9 @@ async def test_removed_job_keeps_usage_and_ledger_entry(
     job = await add()
     with pytest.raises(JobUnfinished, match="queued"):
         await transitions.remove(job.id)
-    leased = await lease(transitions, NOON, NOON + 60)
+    leased = await lease(transitions, NOW, NOW + 60)
     rows = (new_image(leased, 0), new_image(leased, 1))
-    await transitions.succeed(leased, NOON, new_outcome(*rows, fingerprint="f"))
+    await transitions.succeed(leased, NOW, new_outcome(*rows, fingerprint="f"))
     assert sorted(await transitions.remove(job.id)) == sorted(row.object_name for row in rows)
     assert await jobs.get(job.id) is None
     tables = ("images", "cached_results", "usage", "ledger")
@@ -408,7 +406,7 @@ async def test_finished_job_with_store_false_drops_prompt(
 ) -> None:
     job = await add(prompt="a secret", store=False)
     assert (await jobs.get(job.id)).request.prompt == "a secret"
-    await transitions.succeed(await lease(transitions, NOON, NOON + 60), NOON, new_outcome())
+    await transitions.succeed(await lease(transitions, NOW, NOW + 60), NOW, new_outcome())
     assert "secret" not in (await jobs.get(job.id)).request.prompt
 
 
@@ -419,9 +417,9 @@ async def leased_keys(transitions: JobTransitions, number: int) -> str:
     """Lease and finish some jobs; return the last letter of each one's key."""
     found = ""
     for _ in range(number):
-        job = await lease(transitions, NOON, NOON + 60)
+        job = await lease(transitions, NOW, NOW + 60)
         found += job.key_id[-1]
-        await transitions.fail(job, NOON, FAILURE)
+        await transitions.fail(job, NOW, FAILURE)
     return found
 
 
@@ -469,7 +467,7 @@ async def test_priority_reorders_only_jobs_of_same_key(
     await add(predicted_s=1.0)
     urgent = await add(predicted_s=1.0, priority=Priority.HIGH)
     assert (await jobs.ahead_of(urgent.id))[0] == 0
-    order = [(await lease(transitions, NOON, NOON + 60)).id for _ in range(3)]
+    order = [(await lease(transitions, NOW, NOW + 60)).id for _ in range(3)]
     assert order == [urgent.id, others.id, first.id]
 
 
@@ -478,7 +476,7 @@ async def test_low_priority_jobs_run_when_nothing_else_is_queued(
 ) -> None:
     low = await add(priority=Priority.LOW)
     normal = [await add(owner=other) for _ in range(3)]
-    assert [(await lease(transitions, NOON, NOON + 60)).id for _ in range(4)] == [*(job.id for job in normal), low.id]
+    assert [(await lease(transitions, NOW, NOW + 60)).id for _ in range(4)] == [*(job.id for job in normal), low.id]
 
 
 async def test_queue_position_predicts_lease_order(
@@ -490,7 +488,7 @@ async def test_queue_position_predicts_lease_order(
         added.append(await add(predicted_s=1.0 + number % 5, priority=list(Priority)[number % 3], **who))
     positions = {job.id: await jobs.ahead_of(job.id) for job in added}
     for position in range(24):
-        leased = await lease(transitions, NOON, NOON + 60)
+        leased = await lease(transitions, NOW, NOW + 60)
         assert positions[leased.id][0] == position
     assert await jobs.ahead_of(added[0].id) is None
 

@@ -16,7 +16,7 @@ from allaprima.store.database import Database
 from allaprima.store.job_transitions import JobTransitions
 from allaprima.store.jobs import JobRepository
 from allaprima.store.sqlite import DATABASE_FILE, open_sqlite
-from tests.clock import NOON
+from tests.clock import NOW
 from tests.store.factories import new_job, new_outcome
 
 #: Matches the plan steps on the jobs table that read no finished job.
@@ -71,13 +71,13 @@ async def test_queue_statements_read_no_finished_jobs(
         await found.ahead_of(job.id)
         await found.ahead_of_new(owner.id, priority, 1.0)
     await found.load()
-    await transitions.fail_missed_starts(NOON)
-    leased = (await transitions.lease(NOON, NOON + 60)).job
+    await transitions.fail_missed_starts(NOW)
+    leased = (await transitions.lease(NOW, NOW + 60)).job
     assert leased
-    await transitions.renew([leased], NOON + 90)
-    await transitions.requeue_expired(NOON)
-    assert await transitions.succeed(leased, NOON, new_outcome())
-    await transitions.recover(3, NOON)
+    await transitions.renew([leased], NOW + 90)
+    await transitions.requeue_expired(NOW)
+    assert await transitions.succeed(leased, NOW, new_outcome())
+    await transitions.recover(3, NOW)
     with closing(sqlite3.connect(tmp_path / DATABASE_FILE)) as raw:
         steps = {
             step

@@ -18,7 +18,7 @@ from allaprima.store.idempotency import RETENTION_S
 from allaprima.store.job_transitions import JobTransitions
 from allaprima.store.keys import KeyRepository
 from allaprima.store.outbox import Outbox
-from tests.clock import NOON
+from tests.clock import NOW
 from tests.store.backends import count, query, run
 from tests.store.factories import REQUEST, new_entry, new_image, new_job, new_outcome
 
@@ -61,14 +61,14 @@ async def leased(transitions: JobTransitions, owner: ApiKey, number: int = WRITE
     """Admit and lease some jobs."""
     for _ in range(number):
         await transitions.admit(new_job(owner, **fields), queue_size=1000)
-    found = [(await transitions.lease(NOON, NOON + 60)).job for _ in range(number)]
+    found = [(await transitions.lease(NOW, NOW + 60)).job for _ in range(number)]
     return [job for job in found if job is not None]
 
 
 @pytest.fixture
 async def bucket(database: Database, owner: ApiKey) -> None:
     """A usage bucket for the jobs of the test, so that the race of the first insert affects only its own test."""
-    start = int(NOON // BUCKET_S * BUCKET_S)
+    start = int(NOW // BUCKET_S * BUCKET_S)
     await run(
         database,
         "INSERT INTO usage_buckets VALUES (:account, :start, :key, :model, 0, 0, 0, 0, 0, 0)",
@@ -101,7 +101,7 @@ async def test_key_holds_no_more_than_its_limit(
 ) -> None:
     await AccountRepository(database).post(owner.account_id, new_entry(1000))
     limit = {"limit": SpendLimit(LimitPeriod.NO_RESET, 10)}
-    await keys.change(owner.account_id, owner.prefix, limit, NOON)
+    await keys.change(owner.account_id, owner.prefix, limit, NOW)
     found = await run_concurrently(
         (transitions.admit(new_job(owner, held=1), 1000) for _ in range(WRITERS)), KeyLimitReached
     )
@@ -119,7 +119,7 @@ async def test_replayed_requests_create_one_job(database: Database, transitions:
 
 async def test_expired_record_is_replaced_once(database: Database, transitions: JobTransitions, owner: ApiKey) -> None:
     old = await transitions.admit(new_job(owner), 1000, CLAIM)
-    later = NOON + RETENTION_S
+    later = NOW + RETENTION_S
     jobs = await run_concurrently(
         transitions.admit(new_job(owner, created_at=later), 1000, CLAIM) for _ in range(WRITERS)
     )
@@ -138,7 +138,7 @@ async def test_every_job_is_leased_once(database: Database, transitions: JobTran
         await transitions.admit(new_job(owner, predicted_s=1.0, priority=ranks[number % 3 == 0]), 1000)
         for number in range(WRITERS)
     ]
-    found = await run_concurrently(transitions.lease(NOON, NOON + 60) for _ in range(WRITERS + 8))
+    found = await run_concurrently(transitions.lease(NOW, NOW + 60) for _ in range(WRITERS + 8))
     jobs = [one.job for one in found if one.job is not None]
     assert sorted(job.id for job in jobs) == sorted(job.id for job in admitted)
     assert {job.attempt for job in jobs} == {1}
@@ -149,7 +149,7 @@ async def test_every_job_is_leased_once(database: Database, transitions: JobTran
 
 async def test_usage_bucket_counts_every_job(database: Database, transitions: JobTransitions, owner: ApiKey) -> None:
     jobs = await leased(transitions, owner)
-    ends = await run_concurrently(transitions.succeed(job, NOON, new_outcome(new_image(job))) for job in jobs)
+    ends = await run_concurrently(transitions.succeed(job, NOW, new_outcome(new_image(job))) for job in jobs)
     assert ends == [True] * WRITERS
     assert await query(database, "SELECT succeeded, charged, images FROM usage_buckets") == [(WRITERS,) * 3]
 
@@ -158,7 +158,7 @@ async def test_usage_bucket_counts_every_job(database: Database, transitions: Jo
 async def test_no_charge_of_key_is_lost(database: Database, transitions: JobTransitions, owner: ApiKey) -> None:
     await AccountRepository(database).post(owner.account_id, new_entry(1000))
     jobs = await leased(transitions, owner, held=5)
-    ends = (transitions.succeed(job, NOON, new_outcome(new_image(job), credits_=3)) for job in jobs)
+    ends = (transitions.succeed(job, NOW, new_outcome(new_image(job), credits_=3)) for job in jobs)
     more = (transitions.admit(new_job(owner, held=2), 1000) for _ in jobs)
     await run_concurrently(interleaved(ends, more))
     spent, held = 3 * WRITERS, 2 * WRITERS
@@ -170,7 +170,7 @@ async def test_no_charge_of_key_is_lost(database: Database, transitions: JobTran
 async def test_request_has_one_cached_result(database: Database, transitions: JobTransitions, owner: ApiKey) -> None:
     jobs = await leased(transitions, owner)
     await run_concurrently(
-        transitions.succeed(job, NOON, new_outcome(new_image(job), fingerprint="same")) for job in jobs
+        transitions.succeed(job, NOW, new_outcome(new_image(job), fingerprint="same")) for job in jobs
     )
     [(job_id,)] = await query(database, "SELECT job_id FROM cached_results")
     assert job_id in {job.id for job in jobs}
@@ -184,8 +184,8 @@ async def test_cancel_request_reaches_job_during_lease(
     jobs = [await transitions.admit(new_job(owner), 1000) for _ in range(WRITERS)]
     found = await run_concurrently(
         interleaved(
-            (transitions.lease(NOON, NOON + 60) for _ in jobs),
-            (transitions.request_cancel(job.id, NOON) for job in reversed(jobs)),
+            (transitions.lease(NOW, NOW + 60) for _ in jobs),
+            (transitions.request_cancel(job.id, NOW) for job in reversed(jobs)),
         )
     )
     states = dict(await query(database, "SELECT id, state FROM jobs"))
@@ -202,7 +202,7 @@ async def test_cancel_request_reaches_job_during_lease(
 async def test_job_is_removed_once(database: Database, transitions: JobTransitions, owner: ApiKey) -> None:
     [job] = await leased(transitions, owner, 1)
     image = new_image(job)
-    await transitions.succeed(job, NOON, new_outcome(image, fingerprint="same"))
+    await transitions.succeed(job, NOW, new_outcome(image, fingerprint="same"))
     found = await run_concurrently((transitions.remove(job.id) for _ in range(WRITERS)), JobNotFound)
     assert found.count(JobNotFound) == WRITERS - 1
     assert [image.object_name] in found
@@ -211,11 +211,11 @@ async def test_job_is_removed_once(database: Database, transitions: JobTransitio
 
 @pytest.mark.usefixtures("bucket")
 async def test_missed_start_is_reported_once(database: Database, transitions: JobTransitions, owner: ApiKey) -> None:
-    jobs = [await transitions.admit(new_job(owner, start_by=NOON), 1000) for _ in range(WRITERS)]
+    jobs = [await transitions.admit(new_job(owner, start_by=NOW), 1000) for _ in range(WRITERS)]
     found = await run_concurrently(
         interleaved(
-            (transitions.fail_missed_starts(NOON) for _ in range(8)),
-            (transitions.lease(NOON, NOON + 60) for _ in range(8)),
+            (transitions.fail_missed_starts(NOW) for _ in range(8)),
+            (transitions.lease(NOW, NOW + 60) for _ in range(8)),
         )
     )
     failed = Counter(job_id for ids in found[::2] for job_id in ids)
@@ -226,7 +226,7 @@ async def test_missed_start_is_reported_once(database: Database, transitions: Jo
 
 async def test_crash_is_counted_once(database: Database, transitions: JobTransitions, owner: ApiKey) -> None:
     await leased(transitions, owner, 8)
-    requeued = await run_concurrently(transitions.recover(3, NOON, max_concurrency=8) for _ in range(WRITERS))
+    requeued = await run_concurrently(transitions.recover(3, NOW, max_concurrency=8) for _ in range(WRITERS))
     assert sum(requeued) == 8
     assert await query(database, "SELECT DISTINCT state, crashes FROM jobs") == [("queued", 1)]
 
@@ -234,12 +234,12 @@ async def test_crash_is_counted_once(database: Database, transitions: JobTransit
 async def test_unreadable_job_ends_once(database: Database, transitions: JobTransitions, owner: ApiKey) -> None:
     await AccountRepository(database).post(owner.account_id, new_entry(1000))
     for _ in range(8):
-        await transitions.admit(new_job(owner, held=5, start_by=NOON), 1000)
+        await transitions.admit(new_job(owner, held=5, start_by=NOW), 1000)
     await run(database, "UPDATE jobs SET request = :request", request='{"model": "of a later version"}')
     found = await run_concurrently(
         interleaved(
-            (transitions.lease(NOON, NOON + 60) for _ in range(8)),
-            (transitions.fail_missed_starts(NOON) for _ in range(8)),
+            (transitions.lease(NOW, NOW + 60) for _ in range(8)),
+            (transitions.fail_missed_starts(NOW) for _ in range(8)),
         )
     )
     ended = [job_id for one in found[::2] for job_id, _ in one.ended] + [
@@ -255,16 +255,16 @@ async def test_unreadable_job_ends_once(database: Database, transitions: JobTran
 
 async def test_key_prefix_is_stored_once(database: Database, keys: KeyRepository, owner: ApiKey) -> None:
     twins = [
-        ApiKey(id=f"twin-{number}", account_id=owner.account_id, prefix="taken", created_at=NOON)
+        ApiKey(id=f"twin-{number}", account_id=owner.account_id, prefix="taken", created_at=NOW)
         for number in range(WRITERS)
     ]
     found = await run_concurrently(keys.add(twin, f"hash-{twin.id}") for twin in twins)
     assert found.count(None) == WRITERS - 1
     for number in range(WRITERS):
         await keys.add(
-            ApiKey(id=f"key-{number}", account_id=owner.account_id, prefix=f"p{number}", created_at=NOON), f"h{number}"
+            ApiKey(id=f"key-{number}", account_id=owner.account_id, prefix=f"p{number}", created_at=NOW), f"h{number}"
         )
-    rotations = [KeyRotation(owner.account_id, f"p{number}", "new", NOON) for number in range(WRITERS)]
+    rotations = [KeyRotation(owner.account_id, f"p{number}", "new", NOW) for number in range(WRITERS)]
     found = await run_concurrently(keys.rotate(rotation, f"new-{rotation.prefix}") for rotation in rotations)
     assert found.count(None) == WRITERS - 1
     assert await query(database, "SELECT count(*) FROM api_keys WHERE prefix IN ('new', 'taken')") == [(2,)]
@@ -279,8 +279,8 @@ async def test_new_limit_counts_every_charge(
     limit = {"limit": SpendLimit(LimitPeriod.DAY, 500)}
     await run_concurrently(
         interleaved(
-            (transitions.succeed(job, NOON, new_outcome(new_image(job), credits_=3)) for job in jobs),
-            (keys.change(owner.account_id, owner.prefix, limit, NOON) for _ in jobs),
+            (transitions.succeed(job, NOW, new_outcome(new_image(job), credits_=3)) for job in jobs),
+            (keys.change(owner.account_id, owner.prefix, limit, NOW) for _ in jobs),
         )
     )
     assert await query(database, "SELECT spent, held FROM api_keys") == [(3 * WRITERS, 0)]
@@ -288,7 +288,7 @@ async def test_new_limit_counts_every_charge(
 
 async def test_empty_store_gets_one_account(database: Database) -> None:
     accounts = AccountRepository(database)
-    found = await run_concurrently(accounts.first(Account(f"a{number}", "default", NOON)) for number in range(WRITERS))
+    found = await run_concurrently(accounts.first(Account(f"a{number}", "default", NOW)) for number in range(WRITERS))
     assert len({account.id for account in found}) == await count(database, "accounts") == 1
 
 
@@ -296,7 +296,7 @@ async def test_empty_store_gets_one_account(database: Database) -> None:
 
 
 async def test_webhook_url_has_one_endpoint(database: Database, outbox: Outbox, owner: ApiKey) -> None:
-    found = await run_concurrently(outbox.ensure_endpoint(owner.account_id, URL, NOON) for _ in range(WRITERS))
+    found = await run_concurrently(outbox.ensure_endpoint(owner.account_id, URL, NOW) for _ in range(WRITERS))
     assert len({endpoint.id for endpoint in found}) == await count(database, "webhook_endpoints") == 1
 
 
@@ -304,9 +304,9 @@ async def test_webhook_url_has_one_endpoint(database: Database, outbox: Outbox, 
 async def test_deleted_endpoint_leaves_no_delivery(
     database: Database, transitions: JobTransitions, outbox: Outbox, owner: ApiKey
 ) -> None:
-    endpoint = await outbox.ensure_endpoint(owner.account_id, URL, NOON)
+    endpoint = await outbox.ensure_endpoint(owner.account_id, URL, NOW)
     jobs = await leased(transitions, owner, webhook_url=URL)
-    ends = [transitions.fail(job, NOON, GenerationFailed("no")) for job in jobs]
+    ends = [transitions.fail(job, NOW, GenerationFailed("no")) for job in jobs]
     half = WRITERS // 2
     deletions = [outbox.delete_endpoint(owner.account_id, endpoint.id) for _ in range(2)]
     found = await run_concurrently([*ends[:half], *deletions, *ends[half:]])
@@ -319,11 +319,11 @@ async def test_job_ends_while_endpoint_is_deleted(
     database: Database, transitions: JobTransitions, outbox: Outbox, owner: ApiKey
 ) -> None:
     urls = [f"{URL}/{number}" for number in range(WRITERS)]
-    endpoints = [await outbox.ensure_endpoint(owner.account_id, url, NOON) for url in urls]
+    endpoints = [await outbox.ensure_endpoint(owner.account_id, url, NOW) for url in urls]
     jobs = [job for url in urls for job in await leased(transitions, owner, 1, webhook_url=url)]
     found = await run_concurrently(
         interleaved(
-            (transitions.fail(job, NOON, GenerationFailed("no")) for job in jobs),
+            (transitions.fail(job, NOW, GenerationFailed("no")) for job in jobs),
             (outbox.delete_endpoint(owner.account_id, endpoint.id) for endpoint in reversed(endpoints)),
         )
     )
@@ -335,8 +335,8 @@ async def test_job_ends_while_endpoint_is_deleted(
 async def test_replayed_request_rotates_secret_once(database: Database, outbox: Outbox, owner: ApiKey) -> None:
     await outbox.set_first_secret(owner.account_id, "before")
     await run_concurrently(
-        outbox.rotate_secret(owner.account_id, f"new-{number}", NOON + 60, NOON, CLAIM) for number in range(WRITERS)
+        outbox.rotate_secret(owner.account_id, f"new-{number}", NOW + 60, NOW, CLAIM) for number in range(WRITERS)
     )
-    new, old = await outbox.secrets(owner.account_id, NOON)
+    new, old = await outbox.secrets(owner.account_id, NOW)
     assert new.startswith("new-")
     assert old == "before"

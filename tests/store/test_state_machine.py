@@ -30,7 +30,7 @@ from allaprima.errors import GenerationFailed, JobFinished, JobNotFound, JobUnfi
 from allaprima.store.accounts import AccountRepository
 from allaprima.store.job_transitions import JobTransitions
 from allaprima.store.keys import KeyRepository
-from tests.clock import NOON
+from tests.clock import NOW
 from tests.store.backends import BACKENDS, query
 from tests.store.factories import new_entry, new_image, new_job, new_outcome
 
@@ -61,7 +61,7 @@ class JobMachine(RuleBasedStateMachine):
         super().__init__()
         self.runner = asyncio.Runner()
         self.folder = tempfile.TemporaryDirectory()
-        self.now = NOON
+        self.now = NOW
         #: The expected state, attempt, held and charged credits of each job by id.
         self.states: dict[str, JobState] = {}
         self.attempts: dict[str, int] = {}
@@ -75,8 +75,8 @@ class JobMachine(RuleBasedStateMachine):
     @initialize()
     def open(self) -> None:
         self.database = self.do(BACKENDS[self.backend](Path(self.folder.name)))
-        self.owner = ApiKey(id="key", account_id="account", prefix="abcd1234", created_at=NOON, updated_at=NOON)
-        self.do(AccountRepository(self.database).add(Account("account", "default", NOON)))
+        self.owner = ApiKey(id="key", account_id="account", prefix="abcd1234", created_at=NOW, updated_at=NOW)
+        self.do(AccountRepository(self.database).add(Account("account", "default", NOW)))
         self.do(KeyRepository(self.database).add(self.owner, "hash"))
         self.do(AccountRepository(self.database).post("account", new_entry(PAID)))
         self.transitions = JobTransitions(self.database)

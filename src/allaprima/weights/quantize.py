@@ -8,6 +8,7 @@ the whole image.
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor, nn
@@ -97,6 +98,7 @@ class Footprint:
     modulation: int
 
 
+@cache
 def footprint(config: ModelConfig, precision: Precision) -> Footprint:
     """Return the size of a model's weights in a precision."""
     sizes = {name: tensor.nbytes for name, tensor in build_networks(config, precision).state_dict().items()}

@@ -8,7 +8,7 @@ from allaprima.domain.ports import RateStatus
 from allaprima.errors import RateLimited
 from allaprima.metrics import Metrics
 from allaprima.service.accounts.rate_limits import MAX_KEYS, WINDOW_S, MemoryRateLimiter
-from tests.fakes import NOON, FakeClock
+from tests.fakes import NOW, FakeClock
 
 
 def limiter(clock: FakeClock, per_minute: int | None) -> MemoryRateLimiter:
@@ -104,4 +104,4 @@ def test_limit_holds_and_retry_after_is_exact(limit: int, waits: list[float]) ->
     for start in passed:
         within = sum(start <= moment < start + WINDOW_S for moment in passed)
         assert within <= 2 * limit
-    assert clock.now >= NOON
+    assert clock.now >= NOW
