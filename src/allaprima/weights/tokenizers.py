@@ -59,7 +59,7 @@ class PromptTokenizer:
 
     @property
     def max_tokens(self) -> int:
-        """Most tokens of a prompt that fit in the encoder's length beside the special tokens."""
+        """Most tokens of a prompt that fit in the encoder's length with the special tokens."""
         return self.length - (self.begin_id is not None) - 1
 
     def count(self, prompt: str) -> int:
