@@ -1,6 +1,6 @@
 """A clock that a test sets."""
 
-from allaprima.domain.ports import Clock
+from allaprima.domain.clock import Clock
 
 #: 15 January 2026, 08:00 UTC, unix seconds.
 NOW = 1_768_464_000.0

@@ -18,10 +18,11 @@ from PIL import Image
 
 from allaprima.api.app import create_app
 from allaprima.bootstrap.service import open_service as open_real_service
+from allaprima.domain.clock import Clock
 from allaprima.domain.generation import GeneratedImage, GenerationRequest, GenerationResult, ImageFormat, Timings
 from allaprima.domain.jobs import Job
 from allaprima.domain.models import ModelInfo, Precision, TokenCount
-from allaprima.domain.ports import Clock, Engine
+from allaprima.domain.ports import Engine
 from allaprima.domain.progress import Preview, PreviewImage, Progress, StepDone
 from allaprima.errors import Cancelled, Draining, Error
 from allaprima.service.app import Service

@@ -4,7 +4,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from allaprima.domain.ports import Clock
+from allaprima.domain.clock import Clock
 from allaprima.service.accounts.accounts import AccountService
 from allaprima.service.accounts.keys import ApiKeyService
 from allaprima.service.operator import OperatorService

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from allaprima.api.dialects import DIALECTS
 from allaprima.bootstrap.operator import operator_service
-from allaprima.domain.ports import Clock, Engine
+from allaprima.domain.clock import Clock
+from allaprima.domain.ports import Engine
 from allaprima.metrics import Metrics
 from allaprima.service.accounts.prices import Prices
 from allaprima.service.accounts.rate_limits import MemoryRateLimiter

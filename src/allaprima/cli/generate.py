@@ -8,7 +8,6 @@ import typer
 from rich.console import Console
 
 from allaprima.cli.errors import console, reported_errors
-from allaprima.cli.generate_arguments import GenerateArguments
 from allaprima.cli.options import PrecisionName, TokenizerDir, read_settings
 
 EXAMPLES = (
@@ -33,6 +32,8 @@ def generate(
 ) -> None:
     """Generate images without a server, and print the paths of the files."""
     with reported_errors():
+        from allaprima.cli.generate_arguments import GenerateArguments
+
         arguments = GenerateArguments.parse(prompt, output=output, size=size, steps=steps, seed=seed, count=count)
         settings = read_settings(engine={"tokenizer_dir": tokenizer, "precision": precision})
         # The import of torch, which comes next, takes seconds.

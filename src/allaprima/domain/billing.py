@@ -1,12 +1,10 @@
-"""Prices, ledger entries and usage. Amounts are whole credits; a US dollar is 2,000,000 credits."""
+"""Prices and ledger entries. Amounts are whole credits; a US dollar is 2,000,000 credits."""
 
 from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Decimal
 from enum import StrEnum
 
 from pydantic import BaseModel, ConfigDict, Field
-
-from allaprima.domain.jobs import JobState
 
 CURRENCY = "USD"
 CREDITS_PER_USD = 2_000_000
@@ -79,42 +77,3 @@ class LedgerFilter:
     until: float | None = None
     direction: EntryDirection | None = None
     type: EntryType | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class UsageRange:
-    """An account or key and a time range: `start` <= time < `end`, in unix seconds."""
-
-    account_id: str
-    start: float
-    end: float
-    #: None: all keys of the account.
-    key_id: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class UsageBucket:
-    """Usage of one model in a quarter of an hour or a part of it."""
-
-    #: Start of the quarter of an hour, in unix seconds.
-    start: int
-    model: str
-    succeeded: int
-    failed: int
-    #: Requests that were charged.
-    charged: int
-    credits: int
-
-
-@dataclass(frozen=True, slots=True)
-class UsageRecord:
-    """The usage of one finished request."""
-
-    job_id: str
-    key_id: str
-    model: str
-    state: JobState
-    credits: int
-    source: str
-    client_request_id: str | None
-    created_at: float

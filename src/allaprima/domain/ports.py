@@ -14,13 +14,6 @@ from allaprima.domain.progress import Progress
 from allaprima.domain.webhooks import JobEnd, WebhookDelivery, WebhookMessage
 
 
-class Clock(Protocol):
-    """A source of the current time."""
-
-    def __call__(self) -> float:
-        """Return the unix time in seconds."""
-
-
 class Roster(Protocol):
     """The loaded models and their tokenizers. Implementations need no tensor library."""
 

@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from allaprima.domain.ports import Clock, RateLimiter, Roster
+from allaprima.domain.clock import Clock
+from allaprima.domain.ports import RateLimiter, Roster
 from allaprima.metrics import Metrics
 from allaprima.service.accounts.keys import ApiKeyService
 from allaprima.service.accounts.prices import Prices

@@ -5,7 +5,7 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
-from allaprima.domain.ports import Clock
+from allaprima.domain.clock import Clock
 from allaprima.errors import StoreError
 from allaprima.store.idempotency import IdempotencyRepository
 from allaprima.store.images import ImageRepository

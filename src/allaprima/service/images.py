@@ -10,9 +10,10 @@ import hashlib
 import hmac
 from dataclasses import dataclass
 
+from allaprima.domain.clock import Clock
 from allaprima.domain.generation import GenerationResult
 from allaprima.domain.jobs import Job, StoredImage
-from allaprima.domain.ports import Clock, EphemeralResults
+from allaprima.domain.ports import EphemeralResults
 from allaprima.errors import GenerationFailed, ImageNotFound
 from allaprima.store.images import ImageRepository
 from allaprima.store.jobs import JobRepository

@@ -15,8 +15,9 @@ from contextlib import asynccontextmanager, suppress
 
 import httpx2
 
+from allaprima.domain.clock import Clock
 from allaprima.domain.idempotency import IdempotencyClaim
-from allaprima.domain.ports import Clock, WebhookFormat
+from allaprima.domain.ports import WebhookFormat
 from allaprima.domain.webhooks import JobEnd, LinkedImage, WebhookDelivery, WebhookEndpoint, WebhookMessage
 from allaprima.errors import EndpointNotFound, FieldProblem, InvalidRequest, StoreError
 from allaprima.metrics import Metrics

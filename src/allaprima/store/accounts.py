@@ -6,8 +6,8 @@ from sqlalchemy import Connection, insert, select
 
 from allaprima.domain.accounts import Account
 from allaprima.domain.billing import LedgerEntry
-from allaprima.store import charges
 from allaprima.store.database import Repository, reads, writes
+from allaprima.store.ledger import post_entry
 from allaprima.store.schema import accounts
 
 _NAMES = tuple(field.name for field in fields(Account))
@@ -45,7 +45,7 @@ class AccountRepository(Repository):
     @writes
     def post(self, connection: Connection, account_id: str, entry: LedgerEntry) -> Account:
         """Write a ledger entry, apply it to the balance, and return the updated account."""
-        charges.post(connection, account_id, entry)
+        post_entry(connection, account_id, entry)
         return _find(connection, account_id)
 
 

@@ -4,7 +4,7 @@ At every commit an account's balance is the sum of its ledger, and `held` is the
 so concurrent clients can't spend a credit twice. For a model without a price nothing is held or checked.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from sqlalchemy import Connection, bindparam, insert, select, update
 from uuid_utils import uuid7
@@ -13,16 +13,14 @@ from allaprima.domain.accounts import LimitPeriod, period_start
 from allaprima.domain.billing import EntryDirection, EntryType, LedgerEntry
 from allaprima.domain.jobs import JobState
 from allaprima.errors import KeyLimitReached, OutOfCredits
-from allaprima.store.schema import accounts, api_keys, ledger, usage, usage_buckets
+from allaprima.store.ledger import post_entry
+from allaprima.store.schema import accounts, api_keys, usage, usage_buckets
 
 #: Length of a usage bucket in seconds.
 BUCKET_S = 900
 
 # Statements that run for every job are built once. Parameters that are not columns start with an underscore.
 _INSERT_USAGE = insert(usage)
-_INSERT_ENTRY = insert(ledger)
-_CHANGE_BALANCE = update(accounts).where(accounts.c.id == bindparam("_account_id"))
-_CHANGE_BALANCE = _CHANGE_BALANCE.values(balance=accounts.c.balance + bindparam("_change"))
 _BUCKET = ("account_id", "start", "key_id", "model")
 _SUMS = ("succeeded", "failed", "charged", "images", "megapixels", "credits")
 _ADD_TO_BUCKET = (
@@ -107,18 +105,9 @@ def settle(connection: Connection, charge: Charge, now: float) -> None:
             reference_id=charge.job_id,
             images=charge.images,
         )
-        post(connection, charge.account_id, entry)
+        post_entry(connection, charge.account_id, entry)
     if charge.held or charge.credits:
         _capture(connection, charge, now)
-
-
-def post(connection: Connection, account_id: str, entry: LedgerEntry) -> None:
-    """Write a ledger entry and apply it to the account's balance."""
-    values = asdict(entry) | {"direction": entry.direction.value, "type": entry.type.value, "account_id": account_id}
-    connection.execute(_INSERT_ENTRY, values)
-    if entry.credits:
-        change = entry.credits if entry.direction == EntryDirection.TOPUP else -entry.credits
-        connection.execute(_CHANGE_BALANCE, {"_account_id": account_id, "_change": change})
 
 
 def _capture(connection: Connection, charge: Charge, now: float) -> None:

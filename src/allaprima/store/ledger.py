@@ -1,18 +1,22 @@
 """An account's ledger: its top-ups and its charges."""
 
-from dataclasses import fields
+from dataclasses import asdict, fields
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, bindparam, insert, select, update
 
 from allaprima.domain.billing import EntryDirection, EntryType, LedgerEntry, LedgerFilter
 from allaprima.store.database import Repository, reads
-from allaprima.store.schema import ledger
+from allaprima.store.schema import accounts, ledger
 
 _NAMES = tuple(field.name for field in fields(LedgerEntry))
+# Built once, since they run for every job. Parameters that are not columns start with an underscore.
+_INSERT_ENTRY = insert(ledger)
+_CHANGE_BALANCE = update(accounts).where(accounts.c.id == bindparam("_account_id"))
+_CHANGE_BALANCE = _CHANGE_BALANCE.values(balance=accounts.c.balance + bindparam("_change"))
 
 
 class LedgerRepository(Repository):
-    """Reads the ledger; `charges.post` writes it."""
+    """Reads the ledger; `post_entry` writes it."""
 
     @reads
     def entries(
@@ -39,3 +43,12 @@ class LedgerRepository(Repository):
             enums = {"direction": EntryDirection(row.direction), "type": EntryType(row.type)}
             found.append(LedgerEntry(**values | enums))
         return found
+
+
+def post_entry(connection: Connection, account_id: str, entry: LedgerEntry) -> None:
+    """Write a ledger entry and apply it to the account's balance."""
+    values = asdict(entry) | {"direction": entry.direction.value, "type": entry.type.value, "account_id": account_id}
+    connection.execute(_INSERT_ENTRY, values)
+    if entry.credits:
+        change = entry.credits if entry.direction == EntryDirection.TOPUP else -entry.credits
+        connection.execute(_CHANGE_BALANCE, {"_account_id": account_id, "_change": change})

@@ -11,8 +11,8 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Row, Select, case, func, select, union_all
 
 from allaprima.domain.accounts import LimitPeriod, period_start
-from allaprima.domain.billing import UsageBucket, UsageRange, UsageRecord
 from allaprima.domain.jobs import JobState
+from allaprima.domain.usage import UsageBucket, UsageRange, UsageRecord
 from allaprima.store.charges import BUCKET_S
 from allaprima.store.database import Repository, reads
 from allaprima.store.schema import api_keys, usage, usage_buckets

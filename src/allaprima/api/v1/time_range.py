@@ -8,8 +8,8 @@ from pydantic import BeforeValidator, Field, ValidationInfo, WithJsonSchema, fie
 
 from allaprima.api.http.query import Moment, QueryModel
 from allaprima.domain.accounts import ApiKey
-from allaprima.domain.billing import UsageRange
 from allaprima.domain.fields import refusal
+from allaprima.domain.usage import UsageRange
 from allaprima.errors import Forbidden
 from allaprima.service.app import Service
 

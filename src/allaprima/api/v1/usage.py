@@ -10,10 +10,11 @@ from allaprima.api.deps import CallerKey, ServiceDep
 from allaprima.api.errors import problems
 from allaprima.api.http.query import ModelIds, Offset, PageSize, TimeZone, one_of, query_of
 from allaprima.api.v1.time_range import TimeRangeQuery, usage_range
-from allaprima.domain.billing import CURRENCY, UsageBucket, UsageRange, UsageRecord, to_usd
+from allaprima.domain.billing import CURRENCY, to_usd
 from allaprima.domain.fields import refusal
 from allaprima.domain.jobs import JobState
 from allaprima.domain.timestamps import iso
+from allaprima.domain.usage import UsageBucket, UsageRange, UsageRecord
 from allaprima.service.accounts.usage import Total, by_day, by_day_and_model, by_model, total
 
 router = APIRouter(tags=["usage"])

@@ -4,7 +4,7 @@ from uuid_utils import uuid7
 
 from allaprima.domain.accounts import Account
 from allaprima.domain.billing import EntryDirection, EntryType, LedgerEntry
-from allaprima.domain.ports import Clock
+from allaprima.domain.clock import Clock
 from allaprima.errors import AccountNotFound
 from allaprima.store.accounts import AccountRepository
 

@@ -12,8 +12,8 @@ from typing import Any
 from uuid_utils import uuid7
 
 from allaprima.domain.accounts import Account, ApiKey, KeyRotation, KeySpec
+from allaprima.domain.clock import Clock
 from allaprima.domain.idempotency import IdempotencyClaim
-from allaprima.domain.ports import Clock
 from allaprima.errors import KeyNotFound, Unauthorized
 from allaprima.store.accounts import AccountRepository
 from allaprima.store.keys import KeyRepository

@@ -7,7 +7,8 @@ one burst. A restart of the server resets all limits.
 
 import math
 
-from allaprima.domain.ports import Clock, RateLimiter, RateStatus
+from allaprima.domain.clock import Clock
+from allaprima.domain.ports import RateLimiter, RateStatus
 from allaprima.errors import RateLimited
 from allaprima.metrics import Metrics
 

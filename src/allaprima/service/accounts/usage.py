@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any, TypeVar
 from zoneinfo import ZoneInfo
 
-from allaprima.domain.billing import UsageBucket
+from allaprima.domain.usage import UsageBucket
 
 Group = TypeVar("Group", bound=Hashable)
 

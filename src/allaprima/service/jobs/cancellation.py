@@ -2,8 +2,8 @@
 
 from contextlib import suppress
 
+from allaprima.domain.clock import Clock
 from allaprima.domain.jobs import Job, JobState
-from allaprima.domain.ports import Clock
 from allaprima.errors import Draining, GenerationTimeout, JobFinished, JobNotFound
 from allaprima.service.jobs.reporter import JobReporter
 from allaprima.service.jobs.runner import JobRunner

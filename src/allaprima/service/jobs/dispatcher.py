@@ -10,8 +10,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
+from allaprima.domain.clock import Clock
 from allaprima.domain.jobs import Job, JobState
-from allaprima.domain.ports import Clock, Engine, QueueSignal
+from allaprima.domain.ports import Engine, QueueSignal
 from allaprima.errors import StoreError
 from allaprima.service.jobs.reporter import JobReporter
 from allaprima.service.jobs.runner import RETRY_S, JobRunner

@@ -1,8 +1,9 @@
 """Estimates the cost and the time of requests."""
 
+from allaprima.domain.clock import Clock
 from allaprima.domain.generation import GenerationRequest, LongPromptPolicy
 from allaprima.domain.jobs import Estimate, Job, JobState, Submission
-from allaprima.domain.ports import Clock, Roster
+from allaprima.domain.ports import Roster
 from allaprima.errors import FieldProblem, InvalidRequest
 from allaprima.service.accounts.prices import Prices
 from allaprima.service.jobs.eta import Eta

@@ -5,9 +5,9 @@ With N concurrent jobs each receives 1/N of the engine's throughput (processor s
 
 import time
 
+from allaprima.domain.clock import Clock
 from allaprima.domain.generation import GenerationRequest, Timings
 from allaprima.domain.jobs import Job
-from allaprima.domain.ports import Clock
 from allaprima.service.jobs.throughput import Mean, Throughput
 
 #: Smallest remaining share of a job's estimate, for jobs that take longer than estimated.

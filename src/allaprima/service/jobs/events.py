@@ -10,8 +10,9 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 
+from allaprima.domain.clock import Clock
 from allaprima.domain.events import LAST_NUMBER, Event, EventData, EventId, EventType
-from allaprima.domain.ports import Clock, EventBus
+from allaprima.domain.ports import EventBus
 from allaprima.domain.progress import Preview
 
 #: Limits of the stored events of finished jobs: number of jobs, and bytes of their previews.

@@ -4,9 +4,10 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
+from allaprima.domain.clock import Clock
 from allaprima.domain.events import EventType
 from allaprima.domain.jobs import Job, JobState, QueuePosition
-from allaprima.domain.ports import Clock, EventBus
+from allaprima.domain.ports import EventBus
 from allaprima.errors import StoreError
 from allaprima.service.jobs.eta import Eta
 from allaprima.service.lifecycle import Lifecycle

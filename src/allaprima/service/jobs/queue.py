@@ -2,9 +2,10 @@
 
 from bisect import bisect_left, bisect_right, insort
 
+from allaprima.domain.clock import Clock
 from allaprima.domain.idempotency import IdempotencyClaim
 from allaprima.domain.jobs import Job, Submission
-from allaprima.domain.ports import Clock, QueueSignal
+from allaprima.domain.ports import QueueSignal
 from allaprima.errors import QueueFull
 from allaprima.service.jobs.eta import Eta
 from allaprima.store.job_transitions import JobTransitions

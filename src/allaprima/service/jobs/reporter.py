@@ -3,10 +3,11 @@
 import asyncio
 from contextlib import suppress
 
+from allaprima.domain.clock import Clock
 from allaprima.domain.events import EventData, EventType, Started
 from allaprima.domain.generation import GenerationResult
 from allaprima.domain.jobs import Job, JobState
-from allaprima.domain.ports import Clock, EventBus
+from allaprima.domain.ports import EventBus
 from allaprima.domain.progress import Preview, Progress, StepDone
 from allaprima.metrics import Metrics
 from allaprima.service.jobs.eta import Eta

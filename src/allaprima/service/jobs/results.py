@@ -4,9 +4,10 @@ import hashlib
 
 from uuid_utils import uuid7
 
+from allaprima.domain.clock import Clock
 from allaprima.domain.generation import GeneratedImage, GenerationResult
 from allaprima.domain.jobs import Job, JobOutcome, JobResult, StoredImage
-from allaprima.domain.ports import Clock, EphemeralResults
+from allaprima.domain.ports import EphemeralResults
 from allaprima.service.accounts.prices import Prices
 from allaprima.service.jobs.result_cache import ResultCache
 from allaprima.store.images import ImageRepository

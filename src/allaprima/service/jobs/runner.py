@@ -5,9 +5,10 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
+from allaprima.domain.clock import Clock
 from allaprima.domain.generation import GenerationResult
 from allaprima.domain.jobs import Job, JobState
-from allaprima.domain.ports import Clock, Engine
+from allaprima.domain.ports import Engine
 from allaprima.errors import Cancelled, Draining, Error, StoreError
 from allaprima.service.jobs.eta import Eta
 from allaprima.service.jobs.reporter import JobReporter
