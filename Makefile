@@ -5,6 +5,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 DATA ?= data
 PORT ?= 8000
+# Processes that tests and benchmarks start load compiled bytecode, as an installed program does.
+export PYTHONDONTWRITEBYTECODE :=
 # Tests wait for servers and browsers half of the time.
 WORKERS ?= $(shell $(PYTHON) -c 'import os; print(2 * os.cpu_count())')
 

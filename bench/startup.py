@@ -18,6 +18,8 @@ from pathlib import Path
 from service import ALLAPRIMA, cpu_name
 
 TORCH = (sys.executable, "-c", "import torch")
+#: With compiled bytecode, as an installed program has it.
+ENVIRONMENT = os.environ | {"PYTHONDONTWRITEBYTECODE": ""}
 GENERATE = (*ALLAPRIMA, "generate", "a red apple", "--size", "512x512", "--no-show")
 
 
@@ -33,7 +35,9 @@ class Command:
     def run(self, folder: Path) -> None:
         """Run the command once in a folder."""
         cpu, began = _cpu_of_children(), time.perf_counter()
-        with subprocess.Popen(self.arguments, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
+        with subprocess.Popen(
+            self.arguments, cwd=folder, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        ) as process:
             assert process.stdout is not None
             if process.stdout.readline():
                 self.first_line.append(time.perf_counter() - began)
