@@ -62,7 +62,7 @@ def test_every_link_leads_to_a_file_and_a_heading(page: Path) -> None:
     assert broken == []
 
 
-def test_the_index_links_every_page_of_the_documentation() -> None:
+def test_index_links_every_page_of_the_documentation() -> None:
     index = DOCS / "README.md"
     linked = {(DOCS / target).resolve() for target in LINK.findall(index.read_text())}
     benchmarks = {page for page in PAGES if page.is_relative_to(DOCS / "benchmarks")}
@@ -75,11 +75,11 @@ def test_measurements_are_on_the_benchmark_pages_alone() -> None:
     assert [page.name for page in others if dated.search(page.read_text())] == []
 
 
-def test_the_readme_is_short() -> None:
+def test_readme_is_short() -> None:
     assert 60 <= len((ROOT / "README.md").read_text().splitlines()) <= 90
 
 
-async def test_the_reference_lists_every_route_and_no_other(anonymous: httpx2.AsyncClient) -> None:
+async def test_reference_lists_every_route_and_no_other(anonymous: httpx2.AsyncClient) -> None:
     document = (await anonymous.get("/openapi.json")).json()
     served = {f"{method.upper()} {path}" for path, methods in document["paths"].items() for method in methods}
     listed = [words(row[0])[0] for row in rows("reference/http-api.md", "Routes")]
@@ -87,12 +87,12 @@ async def test_the_reference_lists_every_route_and_no_other(anonymous: httpx2.As
     assert set(listed) == served
 
 
-def test_the_reference_lists_every_field_of_a_request_and_no_other() -> None:
+def test_reference_lists_every_field_of_a_request_and_no_other() -> None:
     listed = [name for row in rows("reference/http-api.md", "Fields of a generation request") for name in words(row[0])]
     assert sorted(listed) == sorted(MEMBERS)
 
 
-def test_the_reference_lists_every_header_that_pages_may_read() -> None:
+def test_reference_lists_every_header_that_pages_may_read() -> None:
     listed = {name for row in rows("reference/http-api.md", "Headers of answers") for name in words(row[0])}
     assert listed == set(EXPOSED_HEADERS)
 
@@ -103,7 +103,7 @@ def every_error() -> Iterator[type[errors.Error]]:
             yield kind
 
 
-def test_the_reference_lists_every_error_with_its_status() -> None:
+def test_reference_lists_every_error_with_its_status() -> None:
     raised = {(kind.code, status_of(kind.__new__(kind))) for kind in every_error() if kind is not errors.Error}
     raised |= {
         (text.partition(":")[0].lower().replace(" ", "_"), status) for status, text in FRAMEWORK_MESSAGES.items()
@@ -113,7 +113,7 @@ def test_the_reference_lists_every_error_with_its_status() -> None:
     assert sorted(listed) == sorted(raised)
 
 
-def test_the_reference_says_which_errors_to_retry() -> None:
+def test_reference_says_which_errors_to_retry() -> None:
     expected = {}
     for kind in every_error():
         after = issubclass(kind, errors.Busy)
@@ -126,7 +126,7 @@ def test_the_reference_says_which_errors_to_retry() -> None:
             assert flag is None or f"`{flag}`" in listed[code], code
 
 
-def test_the_reference_lists_every_command_and_option() -> None:
+def test_reference_lists_every_command_and_option() -> None:
     page = (DOCS / "reference" / "cli.md").read_text()
     missing = []
     for name, command in typer.main.get_command(app).commands.items():  # type: ignore[attr-defined]
@@ -143,14 +143,14 @@ def test_the_reference_lists_every_command_and_option() -> None:
     assert missing == []
 
 
-def test_the_operators_guide_lists_every_metric() -> None:
+def test_operators_guide_lists_every_metric() -> None:
     text = Metrics().text(0).decode()
     served = re.findall(r"^# TYPE (allaprima_\w+) ", text, re.MULTILINE)
     listed = {name for row in rows("guides/operate.md", "Metrics") for name in words(row[0])}
     assert listed == {name for name in served if not name.endswith("_created")}
 
 
-def test_the_architecture_names_functions_that_exist() -> None:
+def test_architecture_names_functions_that_exist() -> None:
     named = re.findall(r"`([\w/]+\.py): ([\w.]+)`", (ROOT / "ARCHITECTURE.md").read_text())
     assert len(named) > 8
     missing = []

@@ -49,7 +49,7 @@ def check_images(folder: Path, *names: str) -> None:
             assert (image.format, image.size) == ("PNG", (512, 512))
 
 
-def test_the_requests_client_saves_an_image_and_follows_a_job(server: Server, tmp_path: Path) -> None:
+def test_requests_client_saves_images_of_request_and_job(server: Server, tmp_path: Path) -> None:
     first, *polls, end, last = run_example("requests_client.py", sys.executable, server, tmp_path)
 
     assert re.fullmatch(r"saved generated\.png, 512x512, seed \d+", first)
@@ -60,9 +60,7 @@ def test_the_requests_client_saves_an_image_and_follows_a_job(server: Server, tm
     check_images(tmp_path, "generated.png", "job.png")
 
 
-def test_the_openai_client_gets_a_link_base64_and_the_error_of_a_refused_request(
-    server: Server, tmp_path: Path
-) -> None:
+def test_openai_client_gets_link_base64_and_error(server: Server, tmp_path: Path) -> None:
     link, *saved, refused = run_example("openai_client.py", sys.executable, server, tmp_path)
 
     assert re.fullmatch(rf"link: {server.url}/files/\S+\.png", link)
@@ -72,7 +70,7 @@ def test_the_openai_client_gets_a_link_base64_and_the_error_of_a_refused_request
 
 
 @pytest.mark.node
-def test_the_javascript_client_saves_an_image_and_follows_the_events_of_a_job(server: Server, tmp_path: Path) -> None:
+def test_javascript_client_saves_image_and_follows_events(server: Server, tmp_path: Path) -> None:
     lines = run_example("client.mjs", need("node", "runs the JavaScript client"), server, tmp_path)
 
     assert re.fullmatch(r"saved generated\.png, 512x512, seed \d+", lines[0])
@@ -99,7 +97,7 @@ def read_line(process: "subprocess.Popen[str]") -> str:
     return process.stdout.readline().strip()
 
 
-def test_the_webhook_receiver_prints_the_event_of_a_job_and_refuses_forged_ones(server: Server) -> None:
+def test_webhook_receiver_prints_events_and_refuses_forgeries(server: Server) -> None:
     with webhook_receiver(server) as receiver:
         greeting, _, url = read_line(receiver).rpartition(" ")
         assert greeting == "listening at"
@@ -124,7 +122,7 @@ def test_the_webhook_receiver_prints_the_event_of_a_job_and_refuses_forged_ones(
     assert link.partition("?")[0] == image["url"].partition("?")[0]
 
 
-def test_every_example_is_short_and_in_the_readme() -> None:
+def test_every_example_is_short_and_listed_in_readme() -> None:
     readme = (EXAMPLES / "README.md").read_text("utf-8")
 
     assert [name for name in PROGRAMS if f"[`{name}`]({name})" not in readme] == []
