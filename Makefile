@@ -9,6 +9,8 @@ PORT ?= 8000
 export PYTHONDONTWRITEBYTECODE :=
 # Tests wait for servers and browsers half of the time.
 WORKERS ?= $(shell $(PYTHON) -c 'import os; print(2 * os.cpu_count())')
+# Files in the order of their names: the acceptance tests, which take longest, come first.
+BY_FILE := --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help install run test test-all prove load check format bench bench-kernels bench-peers bench-precisions bench-gpu bench-full-size bench-playground sketch sketch-suite sheet screenshots clean
@@ -18,14 +20,16 @@ help: ## list the targets
 
 KERNELS := $(wildcard src/allaprima/kernels/native/*)
 
+# pip compiles bytecode in one process; compileall uses all cores. Its errors are files of packages that are no modules.
 $(VENV)/.run: pyproject.toml $(KERNELS)
 	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet -e .
+	$(BIN)/pip install --quiet --no-compile -e .
+	$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true
 	touch $@
 
 $(VENV)/.dev: pyproject.toml $(KERNELS)
 	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet -e '.[test,check,train,bench]'
+	$(BIN)/pip install --quiet --no-compile -e '.[test,check,train,bench]'
 	touch $@ $(VENV)/.run
 
 install: $(VENV)/.run ## set up what running needs
@@ -34,10 +38,10 @@ run: $(VENV)/.run ## serve, and generate a first image through the API
 	$(BIN)/python tools/first_image.py --data-dir $(DATA) --port $(PORT)
 
 test: $(VENV)/.dev check ## check the code, then run all tests that protect users
-	OMP_WAIT_POLICY=passive $(BIN)/pytest --numprocesses $(WORKERS) --dist loadfile
+	OMP_WAIT_POLICY=passive $(BIN)/pytest --numprocesses $(WORKERS) $(BY_FILE)
 
 test-all: $(VENV)/.dev check ## as test, with the trainer's tests, the sanitizers and the stress tests at full length: an hour
-	OMP_WAIT_POLICY=passive $(BIN)/pytest -m '' --numprocesses $(WORKERS) --dist loadfile tests training/tests
+	OMP_WAIT_POLICY=passive $(BIN)/pytest -m '' --numprocesses $(WORKERS) $(BY_FILE) tests training/tests
 	$(BIN)/pytest tests/stress --full --timeout 7200
 
 prove: $(VENV)/.dev ## run the stress tests of the service at full length: half an hour

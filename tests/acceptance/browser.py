@@ -15,7 +15,7 @@ from tests.programs import need
 expect.set_options(timeout=LIMIT_S * 1000)
 
 #: Settings of a request that is still running when the test acts.
-LONG = {"steps": 12, "count": 4, "width": 1024, "height": 1024}
+LONG = {"steps": 12, "count": 2, "width": 1024, "height": 1024}
 VIEWS = ("generate", "gallery", "explore", "code", "usage")
 
 

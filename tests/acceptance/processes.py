@@ -17,6 +17,9 @@ import httpx2
 from tests.waiting import LIMIT_S, until
 
 _GREETING = re.compile(r"^allaprima serves at (http://\S+)", re.MULTILINE)
+#: A client of its own for each request would load the certificates of all authorities each time. No connection is kept,
+#: because a test may kill the server and start another on the same port.
+_CLIENT = httpx2.Client(timeout=LIMIT_S, limits=httpx2.Limits(max_keepalive_connections=0))
 _KEY = re.compile(r"\bap_[0-9A-Za-z]{36}\b")
 
 
@@ -90,12 +93,12 @@ class Server:
     def _is_ready(self) -> bool | None:
         assert self.is_running, self.output
         # The server accepts connections before it prints its address, so this request must not fail.
-        return httpx2.get(f"{self.url}/ready", timeout=LIMIT_S).status_code == 200 or None
+        return _CLIENT.get(f"{self.url}/ready").status_code == 200 or None
 
     def post(self, key: str, **body: Any) -> httpx2.Response:
         """Send a request for images."""
         headers = {"authorization": f"Bearer {key}"}
-        return httpx2.post(f"{self.url}/v1/images/generations", headers=headers, json=body, timeout=LIMIT_S)
+        return _CLIENT.post(f"{self.url}/v1/images/generations", headers=headers, json=body)
 
     def query(self, statement: str) -> list[Any]:
         """Query the server's database, read-only."""

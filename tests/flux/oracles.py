@@ -3,17 +3,24 @@
 Each `*_oracle` takes a module of allaprima and returns its counterpart. State dicts are loaded strictly, so a weight
 that only one side has is an error. `randomize` draws weights of which none is neutral: norm scales are not one, biases
 not zero.
+
+diffusers and transformers take ten seconds to import, so each function imports what it needs: a test that runs no
+oracle imports neither.
 """
 
+from __future__ import annotations
+
 import re
+from typing import TYPE_CHECKING
 
 import torch
-from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
 from torch import Tensor, nn
-from transformers import CLIPTextConfig, CLIPTextModel, T5EncoderModel
-from transformers import T5Config as HFT5Config
 
 from allaprima.flux import Autoencoder, CLIPConfig, CLIPTextEncoder, Flux, T5Config, T5Encoder
+
+if TYPE_CHECKING:
+    from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
+    from transformers import CLIPTextModel, T5EncoderModel
 
 #: Layers outside the blocks: name in allaprima -> name in diffusers.
 TRANSFORMER_LAYERS = {
@@ -115,6 +122,8 @@ def exchange_halves(weight: Tensor) -> Tensor:
 
 def transformer_oracle(ours: Flux) -> FluxTransformer2DModel:
     """Build the diffusers transformer. Its MLP ratio is always 4 and its theta always 10,000."""
+    from diffusers import FluxTransformer2DModel
+
     config = ours.config
     theirs = FluxTransformer2DModel(
         in_channels=config.in_channels,
@@ -148,6 +157,8 @@ def autoencoder_name(name: str, levels: int) -> str:
 
 def autoencoder_oracle(ours: Autoencoder) -> AutoencoderKL:
     """Build the diffusers autoencoder for a config with patch 1; its attention uses linears for 1x1 convolutions."""
+    from diffusers import AutoencoderKL
+
     config = ours.config
     assert config.patch == 1
     levels = len(config.ch_mult)
@@ -171,6 +182,9 @@ def autoencoder_oracle(ours: Autoencoder) -> AutoencoderKL:
 
 def t5_oracle(ours: T5Encoder, config: T5Config) -> T5EncoderModel:
     """Build the transformers T5 encoder; its state dict holds the embedding under two names."""
+    from transformers import T5Config as HFT5Config
+    from transformers import T5EncoderModel
+
     theirs = T5EncoderModel(
         HFT5Config(
             vocab_size=config.vocab_size,
@@ -192,6 +206,8 @@ def t5_oracle(ours: T5Encoder, config: T5Config) -> T5EncoderModel:
 
 def clip_oracle(ours: CLIPTextEncoder, config: CLIPConfig) -> CLIPTextModel:
     """Build the transformers CLIP text model. With `eos_token_id=2`, as in FLUX, the largest id is the end token."""
+    from transformers import CLIPTextConfig, CLIPTextModel
+
     theirs = CLIPTextModel(
         CLIPTextConfig(
             vocab_size=config.vocab_size,
@@ -213,11 +229,15 @@ def clip_oracle(ours: CLIPTextEncoder, config: CLIPConfig) -> CLIPTextModel:
 
 def scheduler_oracle() -> FlowMatchEulerDiscreteScheduler:
     """Build the scheduler as FLUX.1 [schnell] configures it: no shift."""
+    from diffusers import FlowMatchEulerDiscreteScheduler
+
     return FlowMatchEulerDiscreteScheduler(num_train_timesteps=1000, shift=1.0, use_dynamic_shifting=False)
 
 
 def pipeline_oracle(flux: Flux, autoencoder: Autoencoder) -> FluxPipeline:
     """Build the diffusers pipeline without text encoders; it is called with prompt embeddings."""
+    from diffusers import FluxPipeline
+
     pipeline = FluxPipeline(
         scheduler=scheduler_oracle(),
         vae=autoencoder_oracle(autoencoder),

@@ -6,18 +6,18 @@ import httpx2
 import pytest
 
 from allaprima.domain.events import LAST_NUMBER
-from tests.acceptance.processes import Server
+from tests.acceptance.processes import LIMIT_S, Server
 
 BODY = {"model": "sketch", "prompt": "a red apple", "size": "512x512", "num_inference_steps": 12, "seed": 1}
 Events = list[tuple[str, str]]
 
 
-def read_events(server: Server, job_id: str, last: str | None, limit: int) -> Events:
+def read_events(client: httpx2.Client, job_id: str, last: str | None, limit: int) -> Events:
     """Read up to `limit` events as (id, type), then disconnect."""
-    headers = {"authorization": f"Bearer {server.key}"} | ({"last-event-id": last} if last else {})
+    headers = {"last-event-id": last} if last else {}
     received: Events = []
     event_id = ""
-    with httpx2.stream("GET", f"{server.url}/v1/jobs/{job_id}/events", headers=headers, timeout=120) as answer:
+    with client.stream("GET", f"/v1/jobs/{job_id}/events", headers=headers) as answer:
         if answer.status_code == 204:
             return received
         assert answer.headers["content-type"].startswith("text/event-stream")
@@ -40,18 +40,18 @@ def test_resumed_stream_has_no_gap_and_no_repeat(server: Server, full: bool, fig
     jobs = 20 if full else 3
     headers = {"authorization": f"Bearer {server.key}"}
     delivered = cuts = 0
-    for number in range(jobs):
-        body = BODY | {"seed": number}
-        job_id = httpx2.post(f"{server.url}/v1/jobs", json=body, headers=headers, timeout=60).json()["id"]
-        received: Events = []
-        while not received or not received[-1][0].endswith(f".{LAST_NUMBER}"):
-            received += read_events(server, job_id, received[-1][0] if received else None, limit=1)
-            cuts += 1
-        numbers = [int(event_id.partition(".")[2]) for event_id, _ in received]
-        assert numbers == [*range(1, len(received)), LAST_NUMBER]
-        assert [kind for _, kind in received].count("step") == 12
-        assert received[-1][1] == "succeeded"
-        assert read_events(server, job_id, received[-1][0], limit=1) == []
-        assert read_events(server, job_id, None, limit=10**6) == received
-        delivered += len(received)
+    with httpx2.Client(base_url=server.url, headers=headers, timeout=LIMIT_S) as client:
+        for number in range(jobs):
+            job_id = client.post("/v1/jobs", json=BODY | {"seed": number}).json()["id"]
+            received: Events = []
+            while not received or not received[-1][0].endswith(f".{LAST_NUMBER}"):
+                received += read_events(client, job_id, received[-1][0] if received else None, limit=1)
+                cuts += 1
+            numbers = [int(event_id.partition(".")[2]) for event_id, _ in received]
+            assert numbers == [*range(1, len(received)), LAST_NUMBER]
+            assert [kind for _, kind in received].count("step") == 12
+            assert received[-1][1] == "succeeded"
+            assert read_events(client, job_id, received[-1][0], limit=1) == []
+            assert read_events(client, job_id, None, limit=10**6) == received
+            delivered += len(received)
     figures(f"{jobs} jobs, {delivered} events, {cuts} disconnects: 0 gaps, 0 repeats")

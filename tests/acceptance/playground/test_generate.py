@@ -77,7 +77,7 @@ def test_lost_connection_is_recovered_during_job(
         expect(seen.page.locator(".run .state").first).to_contain_text("connection was lost")
         serve(tmp_path / "data", "--port", port)
         seen.finished()
-        expect(seen.page.locator(".run figure.image .frame img")).to_have_count(4)
+        expect(seen.page.locator(".run figure.image .frame img")).to_have_count(LONG["count"])
 
 
 def test_reload_during_job_follows_job_again(browser: Browser, server: Server) -> None:
