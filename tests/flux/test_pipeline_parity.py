@@ -6,7 +6,6 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from diffusers import FluxPipeline
 from torch import Tensor
 
 from allaprima.flux import (
@@ -98,10 +97,11 @@ def generate(networks: Networks, request: Prompt, width: int, height: int) -> np
 def generate_with_diffusers(networks: Networks, request: Prompt, width: int, height: int) -> np.ndarray:
     """Return the pixels by diffusers and transformers, from the same noise."""
     start = noise(SEED, CONFIG.autoencoder.z_channels, height // CONFIG.token_px, width // CONFIG.token_px)[None]
-    images = pipeline_oracle(networks.flux, networks.autoencoder)(
+    pipeline = pipeline_oracle(networks.flux, networks.autoencoder)
+    images = pipeline(
         prompt_embeds=t5_oracle(networks.t5, CONFIG.t5)(input_ids=request.t5_ids).last_hidden_state,
         pooled_prompt_embeds=clip_oracle(networks.clip, CONFIG.clip)(input_ids=request.clip_ids).pooler_output,
-        latents=FluxPipeline._pack_latents(start, *start.shape),
+        latents=pipeline._pack_latents(start, *start.shape),
         width=width,
         height=height,
         num_inference_steps=STEPS,

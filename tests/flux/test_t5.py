@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from transformers.models.t5.modeling_t5 import T5Attention as HFT5Attention
 
 from allaprima.flux import T5Config, T5Encoder
 from allaprima.flux.t5 import relative_position_bucket
@@ -54,6 +53,8 @@ def test_epsilon_of_norms_equals_transformers() -> None:
 
 @pytest.mark.parametrize(("buckets", "farthest"), [(32, 128), (8, 20), (16, 33)])
 def test_position_buckets_equal_transformers(buckets: int, farthest: int) -> None:
+    from transformers.models.t5.modeling_t5 import T5Attention as HFT5Attention
+
     distance = torch.arange(-300, 301)
     theirs = HFT5Attention._relative_position_bucket(distance, num_buckets=buckets, max_distance=farthest)
     assert relative_position_bucket(distance, buckets, farthest).equal(theirs)

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import pytest
-from transformers import CLIPTokenizer, T5TokenizerFast
 
 from allaprima.errors import WeightsCorrupt, WeightsMissing
 from allaprima.weights.tokenizers import PromptTokenizer, published_tokenizers
@@ -23,6 +22,8 @@ def test_prompt_list_has_1000_distinct_prompts() -> None:
 def test_t5_ids_equal_those_of_transformers(
     published: Published, pair: tuple[PromptTokenizer, PromptTokenizer]
 ) -> None:
+    from transformers import T5TokenizerFast
+
     file = published.tokenizers / "tokenizer_2" / "tokenizer.json"
     theirs = T5TokenizerFast(tokenizer_file=str(file), extra_ids=0)
     long = " ".join(PROMPTS[:60])
@@ -37,6 +38,8 @@ def test_t5_ids_equal_those_of_transformers(
 def test_clip_ids_equal_those_of_transformers(
     published: Published, pair: tuple[PromptTokenizer, PromptTokenizer]
 ) -> None:
+    from transformers import CLIPTokenizer
+
     folder = published.tokenizers / "tokenizer"
     theirs = CLIPTokenizer(str(folder / "vocab.json"), str(folder / "merges.txt"))
 
