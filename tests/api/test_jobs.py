@@ -50,7 +50,7 @@ async def test_submission_answers_202_before_generation(
     engine.hold()
     answer = await client.post(JOBS, json=BODY | {"group_id": "g1", "priority": "high"})
     job = answer.json()
-    assert (answer.status_code, answer.headers["location"]) == (202, f"{JOBS}/{job['id']}")
+    assert (answer.status_code, answer.headers["location"]) == (202, f"http://images.test{JOBS}/{job['id']}")
     assert answer.headers["x-inference-id"] == job["id"]
     assert set(job) == {
         "id", "object", "status", "created_at", "started_at", "finished_at", "queue_position", "predicted_start",

@@ -99,6 +99,17 @@ async def test_model_is_found_by_id_and_alias(client: httpx2.AsyncClient) -> Non
     assert (answer.status_code, answer.json()["error"]["code"]) == (404, "model_not_found")
 
 
+async def test_openai_client_retrieves_every_listed_model(client: httpx2.AsyncClient) -> None:
+    listed = (await client.get("/v1/models/")).json()["data"]
+    assert listed
+    for entry in listed:
+        for name in (entry["id"], entry["id"].replace("/", "%2F"), entry["id"].upper(), *entry["aliases"]):
+            assert (await client.get(f"/v1/models/{name}")).json() == entry, name
+    for name in ("dall-e-3", "flux", "flux/schnell/"):
+        answer = await client.get(f"/v1/models/{name}")
+        assert (answer.status_code, answer.json()["error"]["code"]) == (404, "model_not_found")
+
+
 async def test_server_is_healthy_before_it_is_ready(tmp_path: Path, clock: FakeClock) -> None:
     engine = FakeEngine(is_ready=False)
     async with open_service(tmp_path, engine, clock) as service, client_of(service) as client:

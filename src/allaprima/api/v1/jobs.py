@@ -40,7 +40,7 @@ async def create(submission: ReadJobSubmission, service: ServiceDep, exchange: E
         exchange.headers["idempotent-replayed"] = "true"
         set_request_id(exchange.request, job.id)
     shown = await exchange.show(job)
-    return exchange.reply(shown, 202, location=f"/v1/jobs/{job.id}", x_model=job.request.model)
+    return exchange.reply(shown, 202, location=f"{exchange.base_url}/v1/jobs/{job.id}", x_model=job.request.model)
 
 
 class JobsQuery(QueryModel):

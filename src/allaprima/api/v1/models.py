@@ -87,6 +87,7 @@ class MetricsQuery(QueryModel):
     responses={304: {"description": "The client already has the current list."}},
     summary="List the models that requests can name",
 )
+@router.get("/v1/models/", include_in_schema=False)
 @router.get("/models", include_in_schema=False)
 @router.get("/api/v1/models", include_in_schema=False)
 async def list_models(request: Request, query: Annotated[ModelsQuery, Query()], service: ServiceDep) -> Response:
@@ -100,13 +101,24 @@ async def list_models(request: Request, query: Annotated[ModelsQuery, Query()], 
     return JSONResponse(content, headers=headers)
 
 
+@router.get("/v1/models/{name:path}", responses=problems(404), summary="Show a model in OpenAI's form")
+@router.get("/api/v1/models/{name:path}", include_in_schema=False)
+async def retrieve_model(name: str, service: ServiceDep) -> dict[str, Any]:
+    """Return the entry of a model in the list of models, by its id or an alias; case is ignored."""
+    return _entry(service, _find(service, name))
+
+
 @router.get("/model/{name:path}", responses=problems(404), summary="Show a model")
 async def show_model(name: str, service: ServiceDep) -> dict[str, Any]:
     """Return a model by its id or an alias; case is ignored."""
+    return {"object": "model", "data": _entry(service, _find(service, name))}
+
+
+def _find(service: Service, name: str) -> ServedModel:
     model = service.models.find(name)
     if model is None:
         raise ModelNotFound
-    return {"object": "model", "data": _entry(service, model)}
+    return model
 
 
 @router.get("/models/metrics", responses=problems(400), summary="Show the duration of requests")

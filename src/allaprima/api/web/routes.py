@@ -1,20 +1,17 @@
 """Serves the web pages from files of the package: the playground at `/` and the API reference at `/docs`.
 
-The playground loads nothing from other hosts. It uses the public API with a key, like any other client.
+The pages load nothing from other hosts, and all their links are relative, so that they work behind TLS and below a path
+without configuration. The playground uses the public API with a key, like any other client.
 """
 
 from pathlib import Path
-from urllib.parse import urlsplit
 
-from fastapi import APIRouter, FastAPI, Request
-from fastapi.openapi.docs import get_swagger_ui_html
-from fastapi.responses import FileResponse, HTMLResponse
+from fastapi import APIRouter, FastAPI
+from fastapi.responses import FileResponse
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
-
-from allaprima.api.deps import SettingsDep
 
 PLAYGROUND_FOLDER = Path(__file__).parent / "playground"
 SWAGGER_FOLDER = Path(__file__).parent / "swagger"
@@ -24,38 +21,31 @@ router = APIRouter(include_in_schema=False)
 
 def mount(app: FastAPI) -> None:
     """Add the pages to an application."""
-    app.add_route("/docs", _reference, include_in_schema=False)
-    app.mount("/docs/assets", StaticFiles(directory=SWAGGER_FOLDER), name="docs-assets")
+    app.mount("/docs/assets", PageFiles(SWAGGER_FOLDER), name="docs-assets")
     app.router.routes.extend(router.routes)
-    app.mount("/playground", PlaygroundFiles(), name="playground")
-
-
-async def _reference(_request: Request) -> HTMLResponse:
-    return get_swagger_ui_html(
-        openapi_url="/openapi.json",
-        title="allaprima API",
-        swagger_js_url="/docs/assets/swagger-ui-bundle.js",
-        swagger_css_url="/docs/assets/swagger-ui.css",
-        swagger_favicon_url="/docs/assets/favicon.svg",
-    )
+    app.mount("/playground", PageFiles(PLAYGROUND_FOLDER), name="playground")
 
 
 @router.get("/")
-async def page(settings: SettingsDep) -> Response:
+async def page() -> Response:
     """Return the playground's page."""
-    return FileResponse(PLAYGROUND_FOLDER / "index.html", headers=guards(settings.public_url))
+    return FileResponse(PLAYGROUND_FOLDER / "index.html", headers=guards())
 
 
-def guards(public_url: str | None) -> dict[str, str]:
-    """Return the security headers of the page. public_url: the base URL of image links; None: the page's own host."""
-    parts = urlsplit(public_url or "")
-    own = f"'self' {parts.scheme}://{parts.netloc}" if public_url else "'self'"
+@router.get("/docs")
+async def reference() -> Response:
+    """Return the page of the API reference."""
+    return FileResponse(SWAGGER_FOLDER / "index.html", headers=guards())
+
+
+def guards() -> dict[str, str]:
+    """Return the security headers of a page, which loads only what its own server has."""
     policy = {
         "default-src": "'none'",
         "script-src": "'self'",
         "style-src": "'self'",
-        "img-src": f"{own} data:",
-        "connect-src": own,
+        "img-src": "'self' data:",
+        "connect-src": "'self'",
         "base-uri": "'none'",
         "form-action": "'none'",
         "frame-ancestors": "'none'",
@@ -70,14 +60,14 @@ def guards(public_url: str | None) -> dict[str, str]:
     }
 
 
-class PlaygroundFiles(StaticFiles):
-    """The page's scripts and styles; a browser revalidates them each time."""
+class PageFiles(StaticFiles):
+    """The scripts and styles of a page; a browser revalidates them each time."""
 
-    def __init__(self) -> None:
-        super().__init__(directory=PLAYGROUND_FOLDER)
+    def __init__(self, folder: Path) -> None:
+        super().__init__(directory=folder)
 
     async def get_response(self, path: str, scope: Scope) -> Response:
-        """Return a file with its headers. The page itself is served at `/` only."""
+        """Return a file with its headers. The page itself has a route of its own."""
         if path.endswith(".html"):
             raise HTTPException(404)
         response = await super().get_response(path, scope)

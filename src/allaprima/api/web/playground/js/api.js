@@ -23,6 +23,17 @@ function readJson(text) {
   return JSON.parse(text.replace(/"seed": ?(\d{16,})/g, '"seed":"$1"'));
 }
 
+/** The URL of a path of the API on this page's own server, which a proxy may serve below a path. */
+export const local = (path) => new URL(path.replace(/^\//, ""), document.baseURI).href;
+
+/**
+ * The URL of a stored image on this page's own server: the page may be behind a proxy, whose address the server doesn't know.
+ * A link is `<base URL>/files/<token>/<name>`.
+ */
+export function imageUrl(link) {
+  return local(new URL(link, document.baseURI).pathname.split("/").slice(-3).join("/"));
+}
+
 /** Write JSON. A seed that is a string of digits is written as a number. */
 export function writeJson(value, indent) {
   return JSON.stringify(value, null, indent).replace(/"seed":( ?)"(\d+)"/g, '"seed":$1$2');
@@ -126,7 +137,7 @@ export class Api {
   async #fetch(method, path, body, headers) {
     const sent = { Authorization: `Bearer ${this.#key}`, ...headers };
     if (body !== undefined) sent["Content-Type"] = "application/json";
-    const response = await fetch(path, { method, headers: sent, body: body === undefined ? undefined : writeJson(body), cache: "no-store" }).catch(offline);
+    const response = await fetch(local(path), { method, headers: sent, body: body === undefined ? undefined : writeJson(body), cache: "no-store" }).catch(offline);
     this.#ahead = (Date.parse(response.headers.get("date")) || Date.now()) - Date.now();
     if (response.ok) return response;
     const failure = await response.json().catch(() => ({}));

@@ -1,6 +1,6 @@
 /** The tab Code: shows the settings of the tab Generate as four programs that read the key from the environment. */
 
-import { writeJson } from "./api.js";
+import { local, writeJson } from "./api.js";
 import { byId, confirmOn, copyText, element } from "./dom.js";
 
 const PATH = "/v1/images/generations";
@@ -9,7 +9,7 @@ const PATH = "/v1/images/generations";
 export function showCode(settings) {
   const body = settings.body();
   if (!body.prompt.trim()) body.prompt = "a red apple, blue background";
-  byId("snippets").replaceChildren(...Object.entries(snippets(location.origin, body)).map(([name, text]) => {
+  byId("snippets").replaceChildren(...Object.entries(snippets(local("").replace(/\/$/, ""), body)).map(([name, text]) => {
     const copy = element("button", { type: "button", onclick: async () => confirmOn(copy, (await copyText(text)) ? "Copied" : "Not allowed") }, "Copy");
     copy.setAttribute("aria-label", `Copy the code for ${name}`);
     return element("article", { class: "snippet card" },

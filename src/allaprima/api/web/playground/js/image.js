@@ -1,5 +1,6 @@
 /** A finished image with its actions, as all views show it. */
 
+import { imageUrl } from "./api.js";
 import { confirmedButton, confirmOn, copyText, element, notice, announce } from "./dom.js";
 import { settingsOf } from "./settings.js";
 import { ApiError, messageOf } from "./messages.js";
@@ -14,7 +15,7 @@ import { ApiError, messageOf } from "./messages.js";
 export function shownOf(job) {
   return (job.result?.images ?? [])
     .map((image, index) => ({
-      url: image.url, id: image.id, type: image.content_type, settings: settingsOf(job, index), isWithheld: job.result.has_nsfw_concepts[index],
+      url: image.url && imageUrl(image.url), id: image.id, type: image.content_type, settings: settingsOf(job, index), isWithheld: job.result.has_nsfw_concepts[index],
     }))
     .filter((shown) => shown.url);
 }
@@ -62,7 +63,7 @@ function actions(shown, context) {
 }
 
 async function copyLink(shown, button) {
-  confirmOn(button, (await copyText(new URL(shown.url, location.href).href)) ? "Link copied" : "Not allowed");
+  confirmOn(button, (await copyText(shown.url)) ? "Link copied" : "Not allowed");
 }
 
 /** Download an image. A plain link to another origin would leave the page. */
