@@ -1,5 +1,7 @@
 """Invalid requests are refused with a message that names every invalid field, and nothing is generated."""
 
+import codecs
+import gzip
 import json
 import re
 from collections.abc import AsyncIterator, Iterator
@@ -336,7 +338,7 @@ async def test_refusal_includes_errors_across_fields(
         b'{"model": "flux/schnell", "prompt": "x"', b'{"prompt": "x",}', b"{'prompt': 'x'}", b"{} {}", b"\x00",
         b'{"prompt": "line\nbreak"}', b'{"prompt": "\\x"}', b'{"seed": 01}', b'{"seed": .5}', b'{"seed": +1}',
         b'{"seed": ' + b"9" * 5000 + b"}",
-        b'{"prompt": "\xff"}', b'\xff\xfe{\x00"\x00', '{"prompt": "x"}'.encode("utf-16"), b"\xef\xbb\xbf{}",
+        b'{"prompt": "\xff"}', b'\xff\xfe{\x00"\x00', '{"prompt": "x"}'.encode("utf-16"), b"\xef\xbb\xbf",
         b'{"prompt": "\xed\xa0\x80"}', b'{"prompt": "\xc0\xaf"}',
         b'{"seed": NaN}', b'{"seed": Infinity}', b'{"seed": -Infinity}', b'{"extra": [NaN]}',
     ],
@@ -422,6 +424,36 @@ async def test_json_media_type_is_accepted_in_any_spelling(client: httpx2.AsyncC
     headers = {"content-type": media_type} if media_type else {}
     answer = await client.post(IMAGES_PATH, content=to_json(BODY | {"size": "64x64"}), headers=headers)
     assert answer.status_code == 200
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "deflate", "br", "zstd", "gzip, identity", "GZIP", "\u00e9"])
+async def test_compressed_body_is_refused_by_name(client: httpx2.AsyncClient, encoding: str) -> None:
+    headers = {b"content-type": b"application/json", b"content-encoding": encoding.encode("latin-1")}
+    answer = await client.post(IMAGES_PATH, content=gzip.compress(to_json(BODY).encode()), headers=headers)
+    assert answer.status_code == 415
+    assert "send the body without compression" in answer.json()["message"]
+    assert answer.headers["accept-encoding"] == "identity"
+
+
+@pytest.mark.usefixtures("may_generate")
+async def test_uncompressed_body_may_name_its_encoding(client: httpx2.AsyncClient) -> None:
+    headers = {"content-type": "application/json", "content-encoding": "identity"}
+    answer = await client.post(IMAGES_PATH, content=to_json(BODY | {"size": "64x64"}), headers=headers)
+    assert answer.status_code == 200
+
+
+@pytest.mark.usefixtures("may_generate")
+async def test_byte_order_mark_before_body_is_ignored(client: httpx2.AsyncClient) -> None:
+    content = codecs.BOM_UTF8 + to_json(BODY | {"size": "64x64"}).encode()
+    headers = {"content-type": "application/json"}
+    assert (await client.post(IMAGES_PATH, content=content, headers=headers)).status_code == 200
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "utf-16", "utf-32-le"])
+async def test_body_in_other_encoding_is_refused(client: httpx2.AsyncClient, encoding: str) -> None:
+    content = '{"model": "sketch", "prompt": "le\u00e3o"}'.encode(encoding)
+    answer = await client.post(IMAGES_PATH, content=content, headers={"content-type": "application/json"})
+    assert message_of(answer, "body")
 
 
 async def chunks(size: int) -> AsyncIterator[bytes]:

@@ -273,6 +273,14 @@ async def test_every_documented_route_answers_preflight(anonymous: httpx2.AsyncC
             assert all(name in allowed for name in ("authorization", "content-type", "x-client-request-id"))
 
 
+async def test_preflight_of_page_for_private_network_is_allowed(service: Service) -> None:
+    asked = {"access-control-request-method": "POST", "access-control-request-private-network": "true"}
+    async with client_of(service, ServerSettings(cors_origins=("https://ours.example",))) as client:
+        ours = await client.options(IMAGES_PATH, headers=asked | {"origin": "https://ours.example"})
+        assert (ours.status_code, ours.headers["access-control-allow-private-network"]) == (200, "true")
+        assert (await client.options(IMAGES_PATH, headers=asked | ORIGIN)).status_code == 400
+
+
 async def test_cors_exposes_tracing_and_cost_headers(client: httpx2.AsyncClient) -> None:
     wanted = {
         "x-inference-id", "x-request-id", "x-fal-request-id", "x-client-request-id", "x-aimlapi-credits-used",

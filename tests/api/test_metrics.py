@@ -10,6 +10,8 @@ from allaprima.service.app import Service
 from allaprima.settings import ServerSettings
 from tests.fakes import FakeClock, client_of
 
+#: The server's own machine names it by a loopback name.
+LOCAL = {"host": "localhost:8000"}
 IMAGES = "/v1/images/generations"
 BODY: dict[str, Any] = {"model": "flux/schnell", "prompt": "a rhinoceros", "size": "64x64"}
 
@@ -25,7 +27,7 @@ async def test_jobs_images_and_requests_are_counted(client: httpx2.AsyncClient, 
         await client.post(IMAGES, json=BODY | {"num_images": 2})
     await client.post(IMAGES, json={})
     await client.get("/v1/jobs/01a21077-3c90-76ec-9f21-0d711f622fe6")
-    answer = await client.get("/metrics")
+    answer = await client.get("/metrics", headers=LOCAL)
     text = answer.text
     assert answer.headers["content-type"].startswith("text/plain")
     assert value(text, 'allaprima_jobs_total{state="succeeded"}') == 3
@@ -45,6 +47,14 @@ async def test_jobs_images_and_requests_are_counted(client: httpx2.AsyncClient, 
     [
         ("127.0.0.1", {}, 200),
         ("::1", {}, 200),
+        ("::ffff:127.0.0.1", {}, 200),
+        ("127.0.0.1", {"host": "127.0.0.1:8000"}, 200),
+        ("127.0.0.1", {"host": "[::1]:8000"}, 200),
+        ("127.0.0.1", {"sec-fetch-site": "none"}, 200),
+        ("127.0.0.1", {"host": "rebound.example"}, 403),
+        ("127.0.0.1", {"host": "localhost.example:8000"}, 403),
+        ("127.0.0.1", {"origin": "https://other.example"}, 403),
+        ("127.0.0.1", {"sec-fetch-site": "cross-site"}, 403),
         ("10.0.0.7", {}, 403),
         ("127.0.0.1", {"x-forwarded-for": "1.2.3.4"}, 403),
     ],
@@ -53,14 +63,16 @@ async def test_metrics_without_token_are_for_loopback_only(
     service: Service, address: str, headers: dict[str, str], status: int
 ) -> None:
     async with client_of(service, address=address) as client:
-        assert (await client.get("/metrics", headers=headers)).status_code == status
+        answer = await client.get("/metrics", headers=LOCAL | headers)
+    assert answer.status_code == status
+    assert "access-control-allow-origin" not in answer.headers
 
 
 async def test_metrics_token_is_accepted_from_any_address(service: Service) -> None:
     settings = ServerSettings(metrics_token="scrape the counters")
     for address in ("127.0.0.1", "10.0.0.7"):
         async with client_of(service, settings, address=address) as client:
-            assert (await client.get("/metrics")).status_code == 403
+            assert (await client.get("/metrics", headers=LOCAL)).status_code == 403
             assert (await client.get("/metrics", headers={"authorization": "Bearer wrong"})).status_code == 403
             assert (
                 await client.get("/metrics", headers={"authorization": "Bearer scrape the counters"})

@@ -2,10 +2,12 @@
 
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
+from starlette.types import Receive, Scope, Send
 
 from allaprima import __version__
 from allaprima.api import prometheus
 from allaprima.api.errors import add_error_handlers
+from allaprima.api.http.head import HeadMiddleware
 from allaprima.api.http.openapi import correct_document
 from allaprima.api.http.request_id import EXPOSED_HEADERS, RequestIdMiddleware
 from allaprima.api.prometheus import AccessLogMiddleware
@@ -18,6 +20,15 @@ DESCRIPTION = (
     "Text-to-image API, compatible with the hosted flux/schnell endpoint. Authenticate with the header "
     "`Authorization: Bearer <key>`."
 )
+
+
+class ApiCors(CORSMiddleware):
+    """Allows web pages of other origins to call the API, but not to read the metrics."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one exchange."""
+        is_metrics = scope["type"] == "http" and scope["path"] == prometheus.PATH
+        await (self.app if is_metrics else super().__call__)(scope, receive, send)
 
 
 def create_app(settings: ServerSettings, service: Service) -> FastAPI:
@@ -38,12 +49,15 @@ def create_app(settings: ServerSettings, service: Service) -> FastAPI:
     web.mount(app)
     correct_document(app, [name for model in service.models.served() for name in (model.id, *model.entry.aliases)])
     add_error_handlers(app)
+    app.add_middleware(HeadMiddleware)
     app.add_middleware(
-        CORSMiddleware,
+        ApiCors,
         allow_origins=settings.cors_origins,
         allow_methods=["*"],
         allow_headers=["*"],
         expose_headers=EXPOSED_HEADERS,
+        # A page on the internet asks for this before it calls a server on a private network. Its origin decides.
+        allow_private_network=True,
     )
     app.add_middleware(RequestIdMiddleware)
     app.add_middleware(AccessLogMiddleware, metrics=service.metrics)

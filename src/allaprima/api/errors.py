@@ -76,7 +76,7 @@ _DESCRIPTIONS = {
     408: "The body was not received in time.",
     409: "The current state forbids it, or a request with this Idempotency-Key is in progress; see Retry-After.",
     413: "The body is too large.",
-    415: "The body is not application/json.",
+    415: "The body is not application/json, or it is compressed.",
     422: "The Idempotency-Key was used for another request.",
     429: "The queue is full, or the key's rate limit is reached; see Retry-After.",
     500: "The job failed.",
@@ -154,7 +154,7 @@ async def _framework_error(request: Request, error: Exception) -> Response:
     if status in (408, 413, 415) and error.detail:
         message = f"{message}: {error.detail}"
     code = FRAMEWORK_MESSAGES.get(status, "http_error").partition(":")[0].lower().replace(" ", "_")
-    headers = dict(error.headers or {})
+    headers = {name.lower(): value for name, value in (error.headers or {}).items()}
     if status == 405:
         headers["allow"] = ", ".join(_methods_of(request))
     return _response(request, status, message, code, headers)
@@ -165,7 +165,8 @@ def _methods_of(request: Request) -> list[str]:
     routes = request.app.router.routes
     found = []
     for method in ("DELETE", "GET", "HEAD", "PATCH", "POST", "PUT"):
-        scope = dict(request.scope) | {"method": method}
+        # HEAD is allowed wherever GET is.
+        scope = dict(request.scope) | {"method": "GET" if method == "HEAD" else method}
         if any(route.matches(scope)[0] == Match.FULL for route in routes):
             found.append(method)
     return found

@@ -1,7 +1,6 @@
 """`GET /metrics` for Prometheus: available to this machine only, or to clients with the metrics token."""
 
 import hmac
-import ipaddress
 import logging
 import time
 
@@ -9,6 +8,7 @@ from fastapi import APIRouter, Request, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from allaprima.api.deps import ServiceDep, SettingsDep
+from allaprima.api.http.addresses import is_client_local, is_loopback_name
 from allaprima.errors import Forbidden
 from allaprima.metrics import CONTENT_TYPE, Metrics
 from allaprima.settings import ServerSettings
@@ -16,9 +16,13 @@ from allaprima.settings import ServerSettings
 #: The access log: one line per exchange, with the route's pattern but no part of the request.
 access = logging.getLogger("allaprima.access")
 router = APIRouter()
+#: Path of the metrics, which web pages of other origins can't read.
+PATH = "/metrics"
+#: Values of Sec-Fetch-Site for a request that no page of another site caused.
+_OWN_SITES = ("none", "same-origin")
 
 
-@router.get("/metrics", include_in_schema=False)
+@router.get(PATH, include_in_schema=False)
 async def metrics(request: Request, service: ServiceDep, settings: SettingsDep) -> Response:
     """Return all metrics. Raises `Forbidden` for another machine, or for a wrong token if one is set."""
     if not _may_read(request, settings):
@@ -32,11 +36,10 @@ def _may_read(request: Request, settings: ServerSettings) -> bool:
         return hmac.compare_digest(given.encode(), settings.metrics_token.encode())
     # Behind a proxy on this machine, every client has a local address.
     is_proxied = any(name in request.headers for name in ("x-forwarded-for", "forwarded", "via"))
-    try:
-        is_local = request.client is not None and ipaddress.ip_address(request.client.host).is_loopback
-    except ValueError:
-        is_local = False
-    return is_local and not is_proxied
+    # A web page whose host name resolves to this machine (DNS rebinding) has a local address, but names its own host.
+    is_own_host = is_loopback_name(request.headers.get("host", ""))
+    is_page = "origin" in request.headers or request.headers.get("sec-fetch-site", "none") not in _OWN_SITES
+    return is_client_local(request) and is_own_host and not is_page and not is_proxied
 
 
 class AccessLogMiddleware:

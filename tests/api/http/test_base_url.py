@@ -71,6 +71,8 @@ async def test_forwarded_headers_of_untrusted_clients_are_ignored(service: Servi
         ("10.0.0.0/8", "10.1.2.3"),
         ("10.0.0.1/8", "10.9.9.9"),
         ("2001:db8::/32", "2001:db8::5"),
+        ("10.0.0.0/8", "::ffff:10.1.2.3"),
+        ("fe80::/10", "fe80::1%eth0"),
     ],
 )
 async def test_forwarded_headers_of_trusted_proxy_are_used(
@@ -90,13 +92,41 @@ async def test_trusted_proxy_without_forwarded_headers_uses_host(service: Servic
     assert base_url_of(await ask(service, key, ServerSettings(trusted_proxies=("10.0.0.7",)))) == "http://images.test"
 
 
+async def test_link_contains_prefix_of_trusted_proxy(service: Service, key: str) -> None:
+    settings = ServerSettings(trusted_proxies=("10.0.0.7",))
+    headers = FORWARDED | {"x-forwarded-prefix": "/art/images/"}
+    assert base_url_of(await ask(service, key, settings, headers)) == "https://images.example/art/images"
+    assert base_url_of(await ask(service, key, None, headers)) == "http://images.test"
+
+
+@pytest.mark.parametrize("prefix", ["images", "//evil.example", "/a?b", "/a b", "/../x/.../" + "a" * 101])
+async def test_invalid_prefix_of_trusted_proxy_is_refused(service: Service, key: str, prefix: str) -> None:
+    settings = ServerSettings(trusted_proxies=("10.0.0.7",))
+    answer = await ask(service, key, settings, FORWARDED | {"x-forwarded-prefix": prefix})
+    assert answer.status_code == 400
+    assert answer.json()["error"]["param"] == "X-Forwarded-Prefix"
+
+
 async def test_client_without_ip_address_is_not_trusted_proxy(service: Service, key: str) -> None:
     settings = ServerSettings(trusted_proxies=("0.0.0.0/0",))
     assert base_url_of(await ask(service, key, settings, FORWARDED, "testclient")) == "http://images.test"
 
 
 @pytest.mark.parametrize(
-    "host", ["evil.example/x", "a@evil.example", "evil.example?x", "evil.example#", "a b", "<b>", '"', "a\\b", ""]
+    "host",
+    [
+        *("evil.example/x", "a@evil.example", "evil.example?x", "evil.example#", "a b", "<b>", '"', "a\\b", "", "."),
+        *(
+            "a.example:99999999",
+            "a.example:65536",
+            "a.example:0",
+            "a.example:",
+            "a.example:80:80",
+            ":80",
+            "a.example:+1",
+        ),
+        *("::1", "[::1", "[::1]x", "[a.example]", "[1:2]", "a,b", "a%00b"),
+    ],
 )
 async def test_invalid_host_name_is_refused(service: Service, key: str, host: str) -> None:
     answer = await ask(service, key, headers={"host": host})
@@ -104,7 +134,7 @@ async def test_invalid_host_name_is_refused(service: Service, key: str, host: st
     assert answer.json()["error"]["param"] == "Host"
 
 
-@pytest.mark.parametrize("host", ["ours.example", "ours.example:8000", "OURS.example"])
+@pytest.mark.parametrize("host", ["ours.example", "ours.example:8000", "OURS.example", "ours.example."])
 async def test_allowed_host_is_accepted_with_any_port(service: Service, key: str, host: str) -> None:
     settings = ServerSettings(allowed_hosts=("ours.example",))
     assert base_url_of(await ask(service, key, settings, {"host": host})) == f"http://{host}"

@@ -1,11 +1,18 @@
 """The base URL of links in a response: the configured public URL, else the host that the client named."""
 
-import ipaddress
+import re
 
 from fastapi import Request
 
+from allaprima.api.http.addresses import is_client_in, parse_address
 from allaprima.errors import FieldProblem, InvalidRequest
 from allaprima.settings import ServerSettings
+
+#: A Host header: a name, an IPv4 address or an IPv6 address in brackets, and a port. Source: RFC 3986, section 3.2.
+_HOST = re.compile(r"(?P<name>[A-Za-z0-9._-]{1,253}|\[(?P<ipv6>[0-9A-Fa-f:.]{2,45})\])(?::(?P<port>[0-9]{1,5}))?")
+#: A path below which a proxy serves this server.
+_PREFIX = re.compile(r"(/[A-Za-z0-9._~-]{1,100}){1,10}/?")
+MAX_PORT = 65535
 
 
 def base_url(request: Request, settings: ServerSettings) -> str:
@@ -16,25 +23,29 @@ def base_url(request: Request, settings: ServerSettings) -> str:
     """
     if settings.public_url:
         return settings.public_url
-    scheme, host = request.url.scheme, request.headers.get("host", "")
-    if request.client and _is_trusted(request.client.host, settings.trusted_proxies):
-        scheme = _first(request.headers.get("x-forwarded-proto")) or scheme
+    scheme, host, prefix = request.url.scheme, request.headers.get("host", ""), ""
+    if is_client_in(request, settings.trusted_proxies):
+        scheme = _first(request.headers.get("x-forwarded-proto")).lower() or scheme
         host = _first(request.headers.get("x-forwarded-host")) or host
-    name = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() else host
-    is_valid = bool(host) and not set(host) & set("/\\@?# <>\"'") and scheme in ("http", "https")
-    allowed = {allowed.lower() for allowed in settings.allowed_hosts}
-    if not is_valid or not ("*" in allowed or name.lower() in allowed):
-        raise InvalidRequest(FieldProblem("Host", f"{host!a} is not an allowed host name"))
-    return f"{scheme}://{host}"
+        prefix = _first(request.headers.get("x-forwarded-prefix")).rstrip("/")
+    name = _name_in(host)
+    allowed = {allowed.lower().removesuffix(".") for allowed in settings.allowed_hosts}
+    if name is None or scheme not in ("http", "https") or not ("*" in allowed or name in allowed):
+        raise InvalidRequest(FieldProblem("Host", f"{host[:300]!a} is not an allowed host name"))
+    if prefix and not _PREFIX.fullmatch(prefix):
+        raise InvalidRequest(FieldProblem("X-Forwarded-Prefix", f"{prefix[:300]!a} is not a path such as /images"))
+    return f"{scheme}://{host}{prefix}"
+
+
+def _name_in(host: str) -> str | None:
+    """Return the name in a Host header, in lower case and without a dot at the end; None if the header is invalid."""
+    found = _HOST.fullmatch(host)
+    if found is None or (found["ipv6"] is not None and parse_address(found["ipv6"]) is None):
+        return None
+    if found["port"] is not None and not 0 < int(found["port"]) <= MAX_PORT:
+        return None
+    return found["name"].lower().removesuffix(".") or None
 
 
 def _first(value: str | None) -> str:
     return (value or "").partition(",")[0].strip()
-
-
-def _is_trusted(address: str, proxies: tuple[str, ...]) -> bool:
-    try:
-        ip = ipaddress.ip_address(address)
-    except ValueError:
-        return False
-    return any(ip in ipaddress.ip_network(proxy, strict=False) for proxy in proxies)

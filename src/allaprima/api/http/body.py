@@ -25,8 +25,12 @@ async def read_object(request: Request, settings: ServerSettings, *, is_optional
     """Return the body as a JSON object. is_optional: a missing body is an empty object.
 
     Raises `InvalidRequest` for a body that is not a JSON object, and `HTTPException` with 408 for a body that takes too
-    long, 413 for one that is too large and 415 for another media type.
+    long, 413 for one that is too large and 415 for another media type or a
+    compressed body.
     """
+    if (encoding := request.headers.get("content-encoding", "identity").strip().lower()) not in ("", "identity"):
+        problem = f"Content-Encoding {encoding[:40]!a} is not supported; send the body without compression"
+        raise HTTPException(415, problem, {"accept-encoding": "identity"})
     media_type = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
     if media_type != "application/json":
         raise HTTPException(415, "the body must be application/json")
@@ -64,7 +68,8 @@ def parse_object(body: bytes) -> dict[str, Any]:
     if not body.strip():
         raise _invalid("must be a JSON object; it is empty")
     try:
-        value = json.loads(body.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_refuse_constant)
+        # RFC 8259, section 8.1, allows a reader to ignore a byte order mark.
+        value = json.loads(body.decode("utf-8-sig"), object_pairs_hook=_unique, parse_constant=_refuse_constant)
     except UnicodeDecodeError as exc:
         raise _invalid("must be UTF-8") from exc
     except RecursionError as exc:

@@ -56,7 +56,8 @@ async def watch(
     if after is not None and after.is_last:
         return Response(status_code=204)
     stream = _stream(job, service.jobs.watch(job, after), exchange)
-    headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
+    # Without `no-transform`, a compressing proxy would hold back events until it has a kilobyte.
+    headers = {"cache-control": "no-store, no-transform", "x-accel-buffering": "no"}
     return StreamingResponse(stream, headers=headers, media_type="text/event-stream")
 
 

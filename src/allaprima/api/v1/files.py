@@ -25,7 +25,6 @@ _RESPONSES: dict[int | str, dict[str, Any]] = {
 }
 
 
-@router.head("/files/{token}/{name}", include_in_schema=False)
 @router.get(
     "/files/{token}/{name}", response_class=Response, responses=_RESPONSES, summary="Fetch an image by its link"
 )
