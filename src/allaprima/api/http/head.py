@@ -2,6 +2,7 @@
 
 import asyncio
 from contextlib import suppress
+from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -37,7 +38,8 @@ class HeadMiddleware:
         """Wait for the headers or for the end of an answer. A stream would otherwise continue without a reader."""
         seen = asyncio.ensure_future(has_headers.wait())
         try:
-            await asyncio.wait({answer, seen}, return_when=asyncio.FIRST_COMPLETED)
+            either: set[asyncio.Future[Any]] = {answer, seen}
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         finally:
             seen.cancel()
             if not answer.done():
