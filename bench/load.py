@@ -36,7 +36,7 @@ from uuid_utils import uuid7
 from allaprima.bootstrap.operator import open_operator
 from allaprima.domain.accounts import KeySpec
 from allaprima.settings import Settings
-from allaprima.store.sqlite import DATABASE_FILE
+from allaprima.store.data_folder import DATABASE_FILE
 from service import cpu_name, server
 
 BODY: dict[str, Any] = {"model": "sketch", "prompt": "a red apple", "image_size": {"width": 512, "height": 512}}

@@ -7,7 +7,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from allaprima.store.sqlite import DATABASE_FILE, migrate
+from allaprima.store.data_folder import DATABASE_FILE
+from allaprima.store.sqlite import migrate
 
 
 def ask(folder: Path, statement: str) -> list[tuple[Any, ...]]:

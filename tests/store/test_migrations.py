@@ -16,9 +16,10 @@ from sqlalchemy import Connection, MetaData, Table, create_engine, event, insert
 
 import allaprima.store.migrations
 from allaprima.errors import StoreError
+from allaprima.store.data_folder import DATABASE_FILE
 from allaprima.store.migrations import HEAD
 from allaprima.store.schema import accounts, metadata
-from allaprima.store.sqlite import DATABASE_FILE, MIGRATIONS, migrate, open_sqlite
+from allaprima.store.sqlite import MIGRATIONS, migrate, open_sqlite
 
 #: A revision that rebuilds the accounts, to which most tables have foreign keys, and changes a column of the jobs.
 REBUILD = '''

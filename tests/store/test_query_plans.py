@@ -12,10 +12,11 @@ from sqlalchemy import Engine, event
 
 from allaprima.domain.accounts import ApiKey
 from allaprima.domain.jobs import Priority
+from allaprima.store.data_folder import DATABASE_FILE
 from allaprima.store.database import Database
 from allaprima.store.job_transitions import JobTransitions
 from allaprima.store.jobs import JobRepository
-from allaprima.store.sqlite import DATABASE_FILE, open_sqlite
+from allaprima.store.sqlite import open_sqlite
 from tests.clock import NOW
 from tests.store.factories import new_job, new_outcome
 

@@ -3,6 +3,7 @@
 import asyncio
 import shutil
 import sqlite3
+import traceback
 from collections.abc import AsyncIterator, Callable
 from contextlib import closing
 from pathlib import Path
@@ -12,9 +13,10 @@ import pytest
 from sqlalchemy import Connection, insert, select
 
 from allaprima.errors import StoreError, StoreLocked
+from allaprima.store.data_folder import DATABASE_FILE, LOCK_FILE
 from allaprima.store.database import Database
 from allaprima.store.schema import accounts
-from allaprima.store.sqlite import DATABASE_FILE, LOCK_FILE, open_sqlite
+from allaprima.store.sqlite import open_sqlite
 from tests.store.sqlite_file import ask
 
 #: SQL of a database with rows that an earlier version wrote.
@@ -62,6 +64,16 @@ async def test_database_file_passes_integrity_check(tmp_path: Path) -> None:
     await database.close()
     assert ask(tmp_path, "PRAGMA integrity_check") == [("ok",)]
     assert ask(tmp_path, "PRAGMA journal_mode") == [("wal",)]
+
+
+async def test_failed_statement_reveals_no_parameter(database: Database, caplog: pytest.LogCaptureFixture) -> None:
+    await database.write(pragma("max_page_count=1"))
+    with pytest.raises(StoreError) as caught:
+        await add(database, "a secret prompt " * 10_000)
+    report = "".join(traceback.format_exception(caught.value))
+    assert "database or disk is full" in caplog.text
+    assert "database or disk is full" in report
+    assert "secret prompt" not in caplog.text + report
 
 
 # The folder ---------------------------------------------------------------------------------------------------------

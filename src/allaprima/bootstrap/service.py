@@ -36,6 +36,7 @@ from allaprima.service.outbound import OutboundUrls, Resolve, resolve
 from allaprima.service.policy import Policy
 from allaprima.service.webhooks import WebhookMessages, Webhooks, WebhookSender
 from allaprima.settings import Settings
+from allaprima.store.data_folder import IMAGES_FOLDER
 from allaprima.store.database import Database
 from allaprima.store.idempotency import IdempotencyRepository
 from allaprima.store.images import ImageRepository
@@ -47,8 +48,6 @@ from allaprima.store.outbox import Outbox
 from allaprima.store.secret import read_secret
 from allaprima.store.sqlite import open_sqlite
 from allaprima.store.usage import UsageRepository
-
-IMAGES_FOLDER = "images"
 
 
 @asynccontextmanager

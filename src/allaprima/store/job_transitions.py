@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, delete, insert, select, update
+from sqlalchemy import Connection, Row, bindparam, case, delete, func, insert, select, update
 
 from allaprima.domain.idempotency import IdempotencyClaim
 from allaprima.domain.jobs import Job, JobOutcome, JobState
@@ -138,7 +138,8 @@ class JobTransitions(Repository):
         begun = in_order.where(fair_queue.RUNNING).limit(max_concurrency)
         connection.execute(update(jobs).where(jobs.c.id.in_(begun)).values(crashes=jobs.c.crashes + 1))
         requeued = 0
-        is_ephemeral = jobs.c.options["store"].as_boolean().is_(False)
+        # SQLite fails a query that reads a member of text which is not JSON.
+        is_ephemeral = case((func.json_valid(jobs.c.options) == 1, jobs.c.options["store"].as_boolean().is_(False)))
         # One query per state, so that SQLite can use that state's partial index.
         left = [
             row

@@ -1,12 +1,13 @@
 """The SQLite backend: one writing connection, several reading ones, and migrations when the database is opened.
 
-A lock file keeps a second server out of the data folder. SQLite before 3.51.3 can lose committed writes when two
+The lock of the data folder keeps a second server out. SQLite before 3.51.3 can lose committed writes when two
 connections write in WAL mode, so exactly one connection writes and checkpoints; all others are `query_only` and never
 checkpoint. With `synchronous=FULL` a commit survives a power failure.
 Source: sqlite.org/wal.html.
 """
 
 import asyncio
+import json
 import logging
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -15,18 +16,16 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from filelock import FileLock, Timeout
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.exc import DBAPIError, IntegrityError, ProgrammingError
 
-from allaprima.errors import StoreError, StoreLocked
+from allaprima.errors import StoreError
+from allaprima.store.data_folder import DataFolder
 from allaprima.store.database import Database
 from allaprima.store.migrations import HEAD
 
 logger = logging.getLogger(__name__)
 
-DATABASE_FILE = "allaprima.db"
-LOCK_FILE = "allaprima.lock"
 READERS = 4
 #: Alembic's script location.
 MIGRATIONS = "allaprima.store:migrations"
@@ -41,10 +40,10 @@ T = TypeVar("T")
 class SqliteDatabase(Database):
     """An open SQLite database. Use `open_sqlite`."""
 
-    def __init__(self, writer: Engine, readers: Engine, lock: FileLock) -> None:
+    def __init__(self, writer: Engine, readers: Engine, folder: DataFolder) -> None:
         self._writer = writer
         self._readers = readers
-        self._lock = lock
+        self._folder = folder
         # Writing transactions queue in this executor, in order, instead of in SQLite's busy loop.
         self._writing = ThreadPoolExecutor(1, "database-writer")
         self._reading = ThreadPoolExecutor(READERS, "database-reader")
@@ -74,8 +73,7 @@ class SqliteDatabase(Database):
         for executor, engine in ((self._reading, self._readers), (self._writing, self._writer)):
             await asyncio.to_thread(executor.shutdown)
             engine.dispose()
-        # filelock's locks are thread-local: the thread that acquired the lock must release it.
-        self._lock.release()
+        self._folder.unlock()
 
 
 @contextmanager
@@ -97,15 +95,8 @@ async def open_sqlite(folder: Path) -> SqliteDatabase:
     created or written, when another version of the server wrote the database, or when the file is not such a database;
     the file is then unchanged.
     """
-    lock = FileLock(folder / LOCK_FILE)
-    try:
-        await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
-        lock.acquire(timeout=0)
-    except Timeout as exc:
-        raise StoreLocked(f"another server uses the data folder {folder}") from exc
-    except OSError as exc:
-        raise StoreError(f"the data folder {folder} can't be used: {exc.strerror}") from exc
-    path = folder / DATABASE_FILE
+    data_folder = DataFolder(folder)
+    path = data_folder.database
     try:
         version = sqlite3.sqlite_version_info
         if version < FIXED_SQLITE and version not in PATCHED_SQLITE:
@@ -114,16 +105,26 @@ async def open_sqlite(folder: Path) -> SqliteDatabase:
             await asyncio.to_thread(migrate, path)
         except DBAPIError as exc:
             raise StoreError(f"{path} is not a database that this version can use: {exc.orig}") from exc
-        writer = create_engine(f"sqlite:///{path}", pool_size=1, max_overflow=0)
-        readers = create_engine(f"sqlite:///{path}", pool_size=READERS, max_overflow=0)
+        writer, readers = _connect(path, 1), _connect(path, READERS)
         event.listen(writer, "connect", _prepare_writer)
         event.listen(writer, "begin", _begin_immediate)
         event.listen(readers, "connect", _prepare_reader)
         event.listen(readers, "begin", _begin_deferred)
     except BaseException:
-        lock.release()
+        data_folder.unlock()
         raise
-    return SqliteDatabase(writer, readers, lock)
+    return SqliteDatabase(writer, readers, data_folder)
+
+
+def _connect(path: Path, connections: int) -> Engine:
+    return create_engine(
+        f"sqlite:///{path}",
+        pool_size=connections,
+        max_overflow=0,
+        # Prompts are parameters of statements, and errors are logged.
+        hide_parameters=True,
+        json_deserializer=_read_json,
+    )
 
 
 def migrate(path: Path, migrations: str = MIGRATIONS) -> None:
@@ -143,7 +144,7 @@ def migrate(path: Path, migrations: str = MIGRATIONS) -> None:
     config.set_main_option("script_location", migrations)
     config.set_main_option("path_separator", "os")
     _check_schema(path, {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()})
-    engine = create_engine(f"sqlite:///{path}")
+    engine = _connect(path, 1)
     # The driver starts no transaction for DDL. One explicit transaction means that a crash leaves the old schema or the
     # new one.
     event.listen(engine, "connect", _prepare_migration)
@@ -212,7 +213,24 @@ def _pragmas(connection: Any, *pragmas: str) -> None:
     cursor.close()
 
 
+class DamagedJson:
+    """The value of a column whose text is not JSON. No model accepts it, so the row counts as unreadable."""
+
+
+def _read_json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return DamagedJson()
+
+
+def _decode(text: bytes) -> str:
+    """Return the text of a column; damaged bytes become U+FFFD, so that one damaged row fails no query."""
+    return text.decode("utf-8", "replace")
+
+
 def _prepare_writer(connection: Any, _record: Any) -> None:
+    connection.text_factory = _decode
     # The driver must not start transactions: `_begin_immediate` starts them.
     connection.isolation_level = None
     _pragmas(connection, "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON")
@@ -235,5 +253,6 @@ def _begin_deferred(connection: Any) -> None:
 
 
 def _prepare_reader(connection: Any, _record: Any) -> None:
+    connection.text_factory = _decode
     connection.isolation_level = None
     _pragmas(connection, "query_only=1", "wal_autocheckpoint=0")

@@ -11,7 +11,7 @@ from allaprima.domain.accounts import ApiKey
 from allaprima.domain.generation import GenerationRequest
 from allaprima.domain.jobs import Job, JobOptions, Submission
 from allaprima.service.app import Service
-from allaprima.store.sqlite import DATABASE_FILE
+from allaprima.store.data_folder import DATABASE_FILE
 
 REQUEST = GenerationRequest(prompt="a boat", seed=7, model="allaprima/sketch", width=64, height=64)
 #: Jobs leased to an engine with `max_concurrency` 1: the running one and the next.

@@ -15,7 +15,7 @@ from allaprima.domain.models import ModelInfo
 from allaprima.errors import StoreError
 from allaprima.service.app import Service
 from allaprima.service.jobs.dispatcher import MAX_CRASHES
-from allaprima.store.sqlite import DATABASE_FILE
+from allaprima.store.data_folder import DATABASE_FILE
 from tests.fakes import SKETCH, FakeClock, FakeEngine, open_service
 from tests.service.jobs.submitting import LEASED, LIMIT_S, finish, rows, states, submit, write
 from tests.waiting import eventually
@@ -296,11 +296,20 @@ async def test_queued_jobs_are_leased_when_database_recovers(
     assert ends == [JobState.SUCCEEDED] * (LEASED + 1)
 
 
-async def test_unreadable_job_fails_and_next_succeeds(tmp_path: Path, engine: FakeEngine, clock: FakeClock) -> None:
+@pytest.mark.parametrize("state", ["queued", "running"])
+@pytest.mark.parametrize("column", ["request", "options"])
+@pytest.mark.parametrize(
+    "stored", ['{"colour": "mauve"}', '{"prompt": "a b', "", "null", "[]", b"\xff\xfe", '{"store": "\xed"}', 7]
+)
+async def test_unreadable_job_fails_and_next_succeeds(
+    tmp_path: Path, engine: FakeEngine, clock: FakeClock, state: str, column: str, stored: object
+) -> None:
     engine.hold()
     async with open_service(tmp_path, engine, clock) as service:
         unreadable, good = [await submit(service) for _ in range(2)]
-    write(tmp_path, "UPDATE jobs SET request = ? WHERE id = ?", '{"colour": "mauve"}', unreadable.id)
+    value = "CAST(? AS TEXT)" if isinstance(stored, bytes) else "?"
+    write(tmp_path, f"UPDATE jobs SET {column} = {value} WHERE id = ?", stored, unreadable.id)  # noqa: S608 - a constant
+    write(tmp_path, "UPDATE jobs SET state = ? WHERE id = ?", state, unreadable.id)
     async with open_service(tmp_path, FakeEngine(), clock) as service:
         assert (await finish(service, good)).state is JobState.SUCCEEDED
     found = rows(tmp_path, "SELECT state, error_message FROM jobs WHERE id = ?", unreadable.id)

@@ -13,6 +13,7 @@ from obstore.store import LocalStore
 
 from allaprima.domain.ports import ObjectStore
 from allaprima.errors import StoreError
+from allaprima.store.data_folder import FILE_MODE, FOLDER_MODE
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +27,7 @@ class LocalObjectStore(ObjectStore):
     def __init__(self, folder: Path) -> None:
         """folder: created if missing. Raises `StoreError` when it can't be created."""
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(FOLDER_MODE, parents=True, exist_ok=True)
         except OSError as exc:
             raise StoreError(f"the image folder {folder} can't be used: {exc.strerror}") from exc
         self._folder = folder
@@ -47,6 +48,8 @@ class LocalObjectStore(ObjectStore):
         for target in (path, path.parent):
             descriptor = os.open(target, os.O_RDONLY)
             try:
+                if target == path:
+                    _make_private(descriptor)
                 os.fsync(descriptor)
             finally:
                 os.close(descriptor)
@@ -83,3 +86,9 @@ class LocalObjectStore(ObjectStore):
             if page is None:
                 return
             yield [(meta["path"], meta["last_modified"]) for meta in page]
+
+
+def _make_private(descriptor: int) -> None:
+    """Remove other users' access to a file, where the file system has permissions."""
+    with suppress(OSError):
+        os.fchmod(descriptor, FILE_MODE)
