@@ -69,7 +69,7 @@ async def test_database_file_passes_integrity_check(tmp_path: Path) -> None:
 async def test_failed_statement_reveals_no_parameter(database: Database, caplog: pytest.LogCaptureFixture) -> None:
     await database.write(pragma("max_page_count=1"))
     with pytest.raises(StoreError) as caught:
-        await add(database, "a secret prompt " * 10_000)
+        await add(database, " ".join(["secret", "prompt"] * 10_000))
     report = "".join(traceback.format_exception(caught.value))
     assert "database or disk is full" in caplog.text
     assert "database or disk is full" in report
