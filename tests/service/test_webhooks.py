@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 from standardwebhooks import Webhook
 
-from allaprima.domain.accounts import ApiKey
+from allaprima.domain.accounts import ApiKey, KeySpec
 from allaprima.domain.idempotency import IdempotencyClaim
 from allaprima.domain.jobs import Job, JobState
-from allaprima.errors import EndpointNotFound, InvalidRequest
+from allaprima.errors import EndpointNotFound, InvalidRequest, OutOfCredits
 from allaprima.service.app import Service
 from allaprima.service.webhooks import POLL_INTERVAL_S, SCHEDULE_S
 from allaprima.store.outbox import RETENTION_S
@@ -167,10 +167,13 @@ async def test_endpoint_answering_410_is_disabled(
 ) -> None:
     receiver.answer = lambda _: (410, {})
     await submit(service, owner, receiver.url)
-    assert (await recorded(tmp_path))[3] == "status 410"
+    assert (await recorded(tmp_path))[3] == "it returned 410 (Gone)"
     [endpoint] = await service.webhooks.endpoints(owner.account_id)
     assert endpoint.disabled_at is not None
-    with pytest.raises(InvalidRequest, match="disabled"):
+    assert endpoint.disabled_reason == "it returned 410 (Gone)"
+    assert b'allaprima_webhook_tries_total{outcome="disabled"} 1.0' in service.metrics.text(0)
+    refusal = rf"is disabled: it returned 410 \(Gone\); DELETE /v1/webhooks/{endpoint.id} enables it"
+    with pytest.raises(InvalidRequest, match=refusal):
         await submit(service, owner, receiver.url)
     await service.webhooks.delete_endpoint(owner.account_id, endpoint.id)
     receiver.answer = lambda _: (200, {})
@@ -230,21 +233,72 @@ async def test_finished_delivery_is_removed_after_one_month(
 
 
 async def test_private_networks_are_called_only_if_allowed(
-    tmp_path: Path, engine: FakeEngine, clock: FakeClock, receiver: Receiver
+    tmp_path: Path, engine: FakeEngine, clock: FakeClock, receiver: Receiver, caplog: pytest.LogCaptureFixture
 ) -> None:
     port = receiver.url.split(":")[2].split("/")[0]
 
     async def rebinding(_host: str, _port: int) -> list[str]:
         return ["127.0.0.1"]
 
+    setting = "the operator can allow a private network with ALLAPRIMA_WEBHOOKS__ALLOWED_NETWORKS"
     async with open_service(tmp_path, engine, clock, resolve=rebinding) as service:
         owner = (await service.keys.all())[0]
-        with pytest.raises(InvalidRequest, match="port 80 or 443"):
+        with pytest.raises(InvalidRequest, match=f"port 80 or 443, because private networks are closed; {setting}"):
             await submit(service, owner, f"http://hook.example:{port}/")
         await submit(service, owner, "http://hook.example/")
         row = await recorded(tmp_path)
-    assert "127.0.0.1, which is not a public address" in row[3]
+        [endpoint] = await service.webhooks.endpoints(owner.account_id)
+    assert row[3] == f"the URL resolves to 127.0.0.1, which is not a public address; {setting}"
+    assert endpoint.disabled_reason == row[3]
+    assert "disabled the webhook endpoint" in caplog.text
+    assert setting in caplog.text
+    assert "hook.example" not in caplog.text
     assert receiver.received == []
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://10.1.2.3/",
+        "https://192.168.0.9/hook",
+        "http://[::1]/",
+        "http://[::ffff:10.0.0.1]/",
+        "http://169.254.1.1/",
+    ],
+)
+async def test_private_address_is_refused_at_submission(service: Service, url: str, tmp_path: Path) -> None:
+    owner = (await service.keys.all())[0]
+    with pytest.raises(InvalidRequest, match=r"not a public address; .*ALLAPRIMA_WEBHOOKS__ALLOWED_NETWORKS"):
+        await submit_job(service, owner, webhook_url=url)
+    assert rows(tmp_path, "SELECT * FROM webhook_endpoints") == []
+
+
+async def test_refused_request_leaves_no_endpoint_and_no_secret(tmp_path: Path, clock: FakeClock) -> None:
+    prices = {"prices": {"allaprima/sketch": {"megapixel": 1.0}}}
+    async with open_service(tmp_path, FakeEngine(), clock, billing=prices) as service:
+        with pytest.raises(OutOfCredits):
+            await submit_job(service, webhook_url="https://hooks.example/a")
+    assert rows(tmp_path, "SELECT * FROM webhook_endpoints") == []
+    assert rows(tmp_path, "SELECT webhook_secret FROM accounts") == [(None,)]
+
+
+async def test_hanging_receivers_delay_no_other_account(service: Service, receiver: Receiver) -> None:
+    hanging, port = asyncio.Event(), 0
+
+    async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await hanging.wait()
+        writer.close()
+
+    async with await asyncio.start_server(hang, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        owner = (await service.keys.all())[0]
+        for number in range(40):
+            await submit(service, owner, f"http://127.0.0.1:{port}/{number}")
+        other = await service.operator.accounts.create("other")
+        stranger, _ = await service.keys.create(KeySpec("stranger"), other.id)
+        await submit(service, stranger, receiver.url)
+        await received(receiver, 1)
+        hanging.set()
 
 
 async def test_endpoints_and_secret_are_managed_over_http(

@@ -90,7 +90,7 @@ RACES = (
     ),
     Race(
         "webhook_url_has_one_endpoint",
-        "outbox.Outbox._add",
+        "outbox.add_endpoint",
         "Both find no endpoint, and the second insert violates the unique constraint.",
         "INSERT ... ON CONFLICT (account_id, url) DO NOTHING RETURNING, then a read.",
     ),

@@ -295,17 +295,21 @@ async def test_empty_store_gets_one_account(database: Database) -> None:
 # Webhooks -----------------------------------------------------------------------------------------------------------
 
 
-async def test_webhook_url_has_one_endpoint(database: Database, outbox: Outbox, owner: ApiKey) -> None:
-    found = await run_concurrently(outbox.ensure_endpoint(owner.account_id, URL, NOW) for _ in range(WRITERS))
-    assert len({endpoint.id for endpoint in found}) == await count(database, "webhook_endpoints") == 1
+async def test_webhook_url_has_one_endpoint(
+    database: Database, transitions: JobTransitions, outbox: Outbox, owner: ApiKey
+) -> None:
+    jobs = [new_job(owner, webhook_url=URL) for _ in range(WRITERS)]
+    await run_concurrently(transitions.admit(job, 1000) for job in jobs)
+    assert await count(database, "jobs") == WRITERS
+    assert await count(database, "webhook_endpoints") == len(await outbox.secrets(owner.account_id, NOW)) == 1
 
 
 @pytest.mark.usefixtures("bucket")
 async def test_deleted_endpoint_leaves_no_delivery(
     database: Database, transitions: JobTransitions, outbox: Outbox, owner: ApiKey
 ) -> None:
-    endpoint = await outbox.ensure_endpoint(owner.account_id, URL, NOW)
     jobs = await leased(transitions, owner, webhook_url=URL)
+    [endpoint] = await outbox.endpoints(owner.account_id)
     ends = [transitions.fail(job, NOW, GenerationFailed("no")) for job in jobs]
     half = WRITERS // 2
     deletions = [outbox.delete_endpoint(owner.account_id, endpoint.id) for _ in range(2)]
@@ -319,8 +323,8 @@ async def test_job_ends_while_endpoint_is_deleted(
     database: Database, transitions: JobTransitions, outbox: Outbox, owner: ApiKey
 ) -> None:
     urls = [f"{URL}/{number}" for number in range(WRITERS)]
-    endpoints = [await outbox.ensure_endpoint(owner.account_id, url, NOW) for url in urls]
     jobs = [job for url in urls for job in await leased(transitions, owner, 1, webhook_url=url)]
+    endpoints = await outbox.endpoints(owner.account_id)
     found = await run_concurrently(
         interleaved(
             (transitions.fail(job, NOW, GenerationFailed("no")) for job in jobs),
@@ -333,10 +337,11 @@ async def test_job_ends_while_endpoint_is_deleted(
 
 
 async def test_replayed_request_rotates_secret_once(database: Database, outbox: Outbox, owner: ApiKey) -> None:
-    await outbox.set_first_secret(owner.account_id, "before")
+    await outbox.set_first_secret(owner.account_id)
+    [before] = await outbox.secrets(owner.account_id, NOW)
     await run_concurrently(
         outbox.rotate_secret(owner.account_id, f"new-{number}", NOW + 60, NOW, CLAIM) for number in range(WRITERS)
     )
     new, old = await outbox.secrets(owner.account_id, NOW)
     assert new.startswith("new-")
-    assert old == "before"
+    assert old == before

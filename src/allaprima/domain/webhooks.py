@@ -15,6 +15,8 @@ class WebhookEndpoint:
     created_at: float
     #: None while the endpoint is enabled.
     disabled_at: float | None = None
+    #: Why it is disabled, in words for the client; None while it is enabled.
+    disabled_reason: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

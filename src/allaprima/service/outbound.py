@@ -10,15 +10,20 @@ from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address, ip_network
+from ipaddress import IPv6Address, IPv6Network, ip_network
 from urllib.parse import SplitResult, urlsplit
+
+from allaprima.domain.addresses import Address, parse_address
 
 #: Returns the addresses of a host name and a port. Raises `OSError` if there is none.
 Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
 
 PORTS = {"http": 80, "https": 443}
 MAX_URL = 2000
-_LOOKUPS = ThreadPoolExecutor(4, thread_name_prefix="lookup")
+#: Names the setting that opens private networks, in refusals.
+_ADVICE = "the operator can allow a private network with ALLAPRIMA_WEBHOOKS__ALLOWED_NETWORKS"
+#: As many threads as concurrent deliveries, so that slow name servers of one account delay no other account.
+_LOOKUPS = ThreadPoolExecutor(128, thread_name_prefix="lookup")
 _GLOBAL_UNICAST = IPv6Network("2000::/3")
 #: IPv6 ranges that embed an unchecked IPv4 address: IPv4-compatible, 6to4, Teredo and NAT64.
 _EMBEDDED_IPV4 = (
@@ -82,7 +87,10 @@ class OutboundUrls:
         if parts.username is not None or parts.password is not None:
             raise UrlRefused("must not contain a user name or password")
         if port not in (None, *PORTS.values()) and not self._allowed:
-            raise UrlRefused("must use port 80 or 443")
+            raise UrlRefused(f"must use port 80 or 443, because private networks are closed; {_ADVICE}")
+        literal = parse_address(parts.hostname)
+        if literal is not None and not self._is_open(literal, port or PORTS[parts.scheme]):
+            raise UrlRefused(f"must not lead to {literal}, which is not a public address; {_ADVICE}")
         return parts
 
     async def resolve(self, url: str) -> Target:
@@ -90,13 +98,12 @@ class OutboundUrls:
         parts = self.check(url)
         host = parts.hostname or ""
         port = parts.port or PORTS[parts.scheme]
-        found = [_parse(address) for address in await self._lookup(host, port)]
+        found = [one for address in await self._lookup(host, port) if (one := parse_address(address)) is not None]
         if not found:
             raise OSError(f"{host} has no address")
-        is_usual_port = port in PORTS.values()
         for address in found:
-            if not (self._is_allowed(address) or (is_usual_port and is_public(address))):
-                raise UrlRefused(f"resolves to {address}, which is not a public address")
+            if not self._is_open(address, port):
+                raise UrlRefused(f"resolves to {address}, which is not a public address; {_ADVICE}")
         chosen = found[0]
         shown = f"[{chosen}]" if isinstance(chosen, IPv6Address) else str(chosen)
         named = f"[{host}]" if ":" in host else host
@@ -104,8 +111,10 @@ class OutboundUrls:
         path = f"{parts.path or '/'}?{parts.query}" if parts.query else parts.path or "/"
         return Target(f"{parts.scheme}://{shown}:{port}{path}", host, authority)
 
-    def _is_allowed(self, address: IPv4Address | IPv6Address) -> bool:
-        return any(address in network for network in self._allowed if network.version == address.version)
+    def _is_open(self, address: Address, port: int) -> bool:
+        """Whether a port of an address may be called."""
+        is_allowed = any(address in network for network in self._allowed if network.version == address.version)
+        return is_allowed or (port in PORTS.values() and is_public(address))
 
 
 def _is_name(host: str) -> bool:
@@ -116,15 +125,7 @@ def _is_name(host: str) -> bool:
     return len(host) < 254 and all(0 < len(label) < 64 for label in labels)
 
 
-def _parse(text: str) -> IPv4Address | IPv6Address:
-    """Return the address in a text; for an IPv4-mapped IPv6 address its IPv4 address."""
-    address = ip_address(text.partition("%")[0])
-    if isinstance(address, IPv6Address) and address.ipv4_mapped:
-        return address.ipv4_mapped
-    return address
-
-
-def is_public(address: IPv4Address | IPv6Address) -> bool:
+def is_public(address: Address) -> bool:
     """Whether an address is a unicast address on the public internet."""
     if isinstance(address, IPv6Address):
         is_unicast = address in _GLOBAL_UNICAST

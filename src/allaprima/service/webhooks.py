@@ -8,12 +8,11 @@ disables the endpoint; Retry-After is honoured. The retry schedule is the exampl
 import asyncio
 import email.utils
 import logging
-import secrets
 import ssl
-from base64 import b64encode
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from functools import cache
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 
 import httpx2
 
@@ -26,7 +25,7 @@ from allaprima.metrics import Metrics
 from allaprima.service.images import Links
 from allaprima.service.outbound import OutboundUrls, UrlRefused
 from allaprima.store.jobs import JobRepository
-from allaprima.store.outbox import Outbox
+from allaprima.store.outbox import DeliveryLimits, Outbox, new_secret
 
 logger = logging.getLogger(__name__)
 
@@ -35,11 +34,10 @@ SCHEDULE_S = (5, 300, 1_800, 7_200, 18_000, 36_000, 50_400, 72_000, 86_400)
 TIMEOUT_S = 20.0
 #: Longest Retry-After that is honoured, in seconds.
 MAX_RETRY_AFTER_S = 86_400.0
-#: Largest number of concurrent deliveries.
-MAX_CONCURRENCY = 8
+#: Concurrent deliveries. An account whose receivers hang leaves room for those of 15 others.
+LIMITS = DeliveryLimits(total=128, per_account=8, per_endpoint=2)
 #: Seconds for which the previous secret also signs after a rotation.
 OLD_SECRET_TTL_S = 86_400.0
-SECRET_BYTES = 32
 #: Longest time between two polls of the outbox, in seconds.
 POLL_INTERVAL_S = 30.0
 
@@ -53,8 +51,8 @@ class Webhooks:
         self._clock = clock
         self._due = asyncio.Event()
 
-    async def ensure_endpoint(self, account_id: str, url: str) -> None:
-        """Create an account's endpoint for a URL if it does not exist.
+    async def check(self, account_id: str, url: str) -> None:
+        """Check the webhook URL of a submission; the job that it becomes creates the endpoint.
 
         Raises `InvalidRequest` for a URL that is not allowed or whose endpoint is disabled.
         """
@@ -62,10 +60,10 @@ class Webhooks:
             self._urls.check(url)
         except UrlRefused as exc:
             raise InvalidRequest(FieldProblem("webhook_url", str(exc))) from exc
-        await self.secret(account_id)
-        endpoint = await self._outbox.ensure_endpoint(account_id, url, self._clock())
-        if endpoint.disabled_at is not None:
-            problem = "is disabled, because it returned 410 or its URL was refused; DELETE /v1/webhooks/{id} enables it"
+        endpoint = await self._outbox.find(account_id, url)
+        if endpoint is not None and endpoint.disabled_at is not None:
+            reason = endpoint.disabled_reason or "it returned 410 or its URL was refused"
+            problem = f"is disabled: {reason}; DELETE /v1/webhooks/{endpoint.id} enables it"
             raise InvalidRequest(FieldProblem("webhook_url", problem))
 
     async def endpoints(self, account_id: str) -> list[WebhookEndpoint]:
@@ -80,7 +78,7 @@ class Webhooks:
     async def secret(self, account_id: str) -> str:
         """Return an account's signing secret. The first call creates it."""
         if not (found := await self._outbox.secrets(account_id, self._clock())):
-            await self._outbox.set_first_secret(account_id, _new_secret())
+            await self._outbox.set_first_secret(account_id)
             found = await self._outbox.secrets(account_id, self._clock())
         return found[0]
 
@@ -90,7 +88,7 @@ class Webhooks:
         The previous secret signs webhooks too for `OLD_SECRET_TTL_S`. Raises `IdempotencyMismatch`.
         """
         now = self._clock()
-        await self._outbox.rotate_secret(account_id, _new_secret(), now + OLD_SECRET_TTL_S, now, claim)
+        await self._outbox.rotate_secret(account_id, new_secret(), now + OLD_SECRET_TTL_S, now, claim)
         return await self.secret(account_id)
 
     def wake(self) -> None:
@@ -123,35 +121,55 @@ class WebhookSender:
         self._messages = messages
         self._metrics = metrics
         self._clock = clock
+        #: The deliveries that are being sent, by id.
+        self._sending: dict[str, asyncio.Task[None]] = {}
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Send deliveries until the context exits. Pending deliveries are sent after the next start."""
         # Redirects and proxies are disabled, so that the client connects to the checked address only.
         async with httpx2.AsyncClient(
-            timeout=TIMEOUT_S, follow_redirects=False, trust_env=False, verify=_authorities()
+            timeout=TIMEOUT_S,
+            follow_redirects=False,
+            trust_env=False,
+            verify=_authorities(),
+            limits=httpx2.Limits(max_connections=LIMITS.total),
+            # Receivers may share an address, and none may see the cookies of another.
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
         ) as client:
             task = asyncio.create_task(self._send_all(client))
             try:
                 yield
             finally:
                 # A delivery in flight is sent again after the next start.
-                task.cancel()
-                with suppress(asyncio.CancelledError):
-                    await task
+                tasks = (task, *self._sending.values())
+                for one in tasks:
+                    one.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _send_all(self, client: httpx2.AsyncClient) -> None:
         while True:
             wait_s = POLL_INTERVAL_S
-            # The store has logged the error; a delivery without a recorded result is sent again.
+            # The store has logged the error; the next round retries.
             with suppress(StoreError):
-                while due := await self._outbox.due(self._clock(), MAX_CONCURRENCY):
-                    await asyncio.gather(*(self._send(client, delivery) for delivery in due))
-                    # Clear cookies between receivers, which may share an address.
-                    client.cookies.clear()
-                if (next_due := await self._outbox.next_due()) is not None:
+                now = self._clock()
+                for delivery in await self._outbox.due(now, LIMITS):
+                    if delivery.id not in self._sending:
+                        self._sending[delivery.id] = asyncio.create_task(self._send_one(client, delivery))
+                if (next_due := await self._outbox.next_due(now)) is not None:
                     wait_s = min(POLL_INTERVAL_S, max(0.05, next_due - self._clock()))
+            # The end of a delivery wakes this loop, because another one may then be sent.
             await self._webhooks.wait(wait_s)
+
+    async def _send_one(self, client: httpx2.AsyncClient, delivery: WebhookDelivery) -> None:
+        try:
+            await self._send(client, delivery)
+        except StoreError:
+            # The store has logged the error. Without a recorded result the delivery is still due, so it is sent again.
+            await asyncio.sleep(POLL_INTERVAL_S)
+        finally:
+            del self._sending[delivery.id]
+            self._webhooks.wake()
 
     async def _send(self, client: httpx2.AsyncClient, delivery: WebhookDelivery) -> None:
         """Make one attempt, and record its result."""
@@ -159,7 +177,7 @@ class WebhookSender:
             async with asyncio.timeout(TIMEOUT_S):
                 response = await self._post(client, delivery)
         except UrlRefused as exc:
-            await self._outbox.disable(delivery, f"the URL {exc}", self._clock())
+            await self._disable(delivery, f"the URL {exc}")
             return
         # No error of one receiver may stop the other deliveries.
         except Exception as exc:  # noqa: BLE001
@@ -170,9 +188,15 @@ class WebhookSender:
         if response.is_success:
             await self._outbox.delivered(delivery, self._clock())
         elif response.status_code == 410:
-            await self._outbox.disable(delivery, "status 410", self._clock())
+            await self._disable(delivery, "it returned 410 (Gone)")
         else:
             await self._retry(delivery, f"status {response.status_code}", self._retry_after(response))
+
+    async def _disable(self, delivery: WebhookDelivery, reason: str) -> None:
+        # The log has no URL, whose path or query may be a secret of the receiver.
+        logger.warning("disabled the webhook endpoint %s: %s", delivery.endpoint_id, reason)
+        self._metrics.webhook("disabled")
+        await self._outbox.disable(delivery, reason, self._clock())
 
     async def _post(self, client: httpx2.AsyncClient, delivery: WebhookDelivery) -> httpx2.Response:
         target = await self._urls.resolve(delivery.url)
@@ -229,7 +253,3 @@ class WebhookMessages:
 def _authorities() -> ssl.SSLContext:
     """Return a TLS context with the certificates of the public authorities; loading them takes 30 ms."""
     return httpx2.create_ssl_context(trust_env=False)
-
-
-def _new_secret() -> str:
-    return f"whsec_{b64encode(secrets.token_bytes(SECRET_BYTES)).decode()}"

@@ -253,6 +253,8 @@ def _admit(connection: Connection, job: Job, claim: IdempotencyClaim | None, que
         "turn": fair_queue.next_turn(connection, job.key_id, queue, job.predicted_s),
     }
     connection.execute(_INSERT, job_values(job) | in_queue)
+    if job.options.webhook_url:
+        outbox.add_endpoint(connection, job.account_id, job.options.webhook_url, job.created_at)
     if claim:
         record_resource(connection, job.account_id, claim, job.id, job.created_at)
     return job.id

@@ -1,9 +1,11 @@
 """The outbox of webhooks. The transaction that ends a job writes a delivery; `service.webhooks` sends it."""
 
-from dataclasses import fields
+import secrets
+from base64 import b64encode
+from dataclasses import dataclass, fields
 from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, delete, insert, select, update
+from sqlalchemy import Connection, Row, bindparam, delete, func, insert, select, update
 from uuid_utils import uuid7
 
 from allaprima.domain.idempotency import IdempotencyClaim
@@ -22,20 +24,66 @@ _ENDPOINT_COLUMNS = tuple(webhook_endpoints.c[name] for name in _ENDPOINT_NAMES)
 
 # Statements that run at the end of every job are built once.
 _OPEN = (webhook_endpoints.c.id == webhook_deliveries.c.endpoint_id) & webhook_endpoints.c.disabled_at.is_(None)
-_DUE = (
-    select(webhook_deliveries, webhook_endpoints.c.url)
+_DUE_FIRST = (webhook_deliveries.c.next_at, webhook_deliveries.c.id)
+_DUE_BY_ENDPOINT = (
+    select(
+        webhook_deliveries,
+        webhook_endpoints.c.url,
+        func.row_number().over(partition_by=webhook_deliveries.c.endpoint_id, order_by=_DUE_FIRST).label("in_endpoint"),
+    )
     .join(webhook_endpoints, _OPEN)
     .where(webhook_deliveries.c.next_at <= bindparam("now"))
-    .order_by(webhook_deliveries.c.next_at)
+    .subquery()
+)
+_DUE_BY_ACCOUNT = (
+    select(
+        _DUE_BY_ENDPOINT,
+        func.row_number()
+        .over(partition_by=_DUE_BY_ENDPOINT.c.account_id, order_by=(_DUE_BY_ENDPOINT.c.next_at, _DUE_BY_ENDPOINT.c.id))
+        .label("in_account"),
+    )
+    .where(_DUE_BY_ENDPOINT.c.in_endpoint <= bindparam("per_endpoint"))
+    .subquery()
+)
+_DUE = (
+    select(_DUE_BY_ACCOUNT)
+    .where(_DUE_BY_ACCOUNT.c.in_account <= bindparam("per_account"))
+    .order_by(_DUE_BY_ACCOUNT.c.in_account, _DUE_BY_ACCOUNT.c.next_at)
     .limit(bindparam("limit"))
 )
 _NEXT_DUE = (
     select(webhook_deliveries.c.next_at)
     .join(webhook_endpoints, _OPEN)
-    .where(webhook_deliveries.c.next_at.is_not(None))
+    .where(webhook_deliveries.c.next_at > bindparam("now"))
     .order_by(webhook_deliveries.c.next_at)
     .limit(1)
 )
+
+
+#: Bytes of a signing secret.
+SECRET_BYTES = 32
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryLimits:
+    """The largest numbers of concurrent deliveries, so that receivers that hang delay only their own account."""
+
+    total: int
+    per_account: int
+    per_endpoint: int
+
+
+def new_secret() -> str:
+    """Return a random signing secret, as in the Standard Webhooks specification."""
+    return f"whsec_{b64encode(secrets.token_bytes(SECRET_BYTES)).decode()}"
+
+
+def add_endpoint(connection: Connection, account_id: str, url: str, now: float) -> None:
+    """Create an account's endpoint for a URL, and the account's first secret, if they do not exist."""
+    if _endpoint(connection, account_id, url) is None:
+        values = {"id": str(uuid7()), "account_id": account_id, "url": url, "created_at": now}
+        connection.execute(insert(webhook_endpoints).values(**values))
+    _set_first_secret(connection, account_id)
 
 
 def enqueue(connection: Connection, job: Job, state: JobState, now: float) -> None:
@@ -67,22 +115,10 @@ class Outbox(Repository):
         rows = connection.execute(wanted.order_by(webhook_endpoints.c.created_at, webhook_endpoints.c.id))
         return [_to_endpoint(row) for row in rows]
 
-    async def ensure_endpoint(self, account_id: str, url: str, now: float) -> WebhookEndpoint:
-        """Return the account's endpoint for a URL, created if missing."""
-        return await self._find(account_id, url) or await self._add(account_id, url, now)
-
     @reads
-    def _find(self, connection: Connection, account_id: str, url: str) -> WebhookEndpoint | None:
+    def find(self, connection: Connection, account_id: str, url: str) -> WebhookEndpoint | None:
+        """Return an account's endpoint for a URL, or None."""
         return _endpoint(connection, account_id, url)
-
-    @writes
-    def _add(self, connection: Connection, account_id: str, url: str, now: float) -> WebhookEndpoint:
-        if existing := _endpoint(connection, account_id, url):
-            return existing
-        endpoint = WebhookEndpoint(str(uuid7()), account_id, url, now)
-        values = {"id": endpoint.id, "account_id": account_id, "url": url, "created_at": now}
-        connection.execute(insert(webhook_endpoints).values(**values))
-        return endpoint
 
     @writes
     def delete_endpoint(self, connection: Connection, account_id: str, endpoint_id: str) -> bool:
@@ -100,10 +136,9 @@ class Outbox(Repository):
         return _secrets(connection, account_id, now)
 
     @writes
-    def set_first_secret(self, connection: Connection, account_id: str, secret: str) -> None:
+    def set_first_secret(self, connection: Connection, account_id: str) -> None:
         """Set the signing secret of an account that has none."""
-        without = accounts.c.id == account_id, accounts.c.webhook_secret.is_(None)
-        connection.execute(update(accounts).where(*without).values(webhook_secret=secret))
+        _set_first_secret(connection, account_id)
 
     @writes
     def rotate_secret(
@@ -133,8 +168,12 @@ class Outbox(Repository):
         connection.execute(delete(webhook_deliveries).where(*is_over))
 
     @reads
-    def due(self, connection: Connection, now: float, limit: int) -> list[WebhookDelivery]:
-        """Return at most `limit` deliveries that are due, those due first at the front."""
+    def due(self, connection: Connection, now: float, limits: DeliveryLimits) -> list[WebhookDelivery]:
+        """Return deliveries that are due, within the limits: those due first of each endpoint and account.
+
+        A delivery is due until its attempt is recorded, so one that is being sent counts against the limits.
+        """
+        bounds = {"limit": limits.total, "per_account": limits.per_account, "per_endpoint": limits.per_endpoint}
         return [
             WebhookDelivery(
                 id=row.id,
@@ -147,13 +186,13 @@ class Outbox(Repository):
                 attempt=row.attempt,
                 secrets=_secrets(connection, row.account_id, now),
             )
-            for row in connection.execute(_DUE, {"now": now, "limit": limit}).all()
+            for row in connection.execute(_DUE, {"now": now} | bounds).all()
         ]
 
     @reads
-    def next_due(self, connection: Connection) -> float | None:
-        """Return the time at which the next delivery is due, unix seconds; None when there is none."""
-        due: float | None = connection.execute(_NEXT_DUE).scalar()
+    def next_due(self, connection: Connection, now: float) -> float | None:
+        """Return the time after `now` at which the next delivery is due, unix seconds; None when there is none."""
+        due: float | None = connection.execute(_NEXT_DUE, {"now": now}).scalar()
         return due
 
     @writes
@@ -167,13 +206,12 @@ class Outbox(Repository):
         _record_attempt(connection, delivery, next_at=next_at, last_error=error[:MAX_ERROR])
 
     @writes
-    def disable(self, connection: Connection, delivery: WebhookDelivery, error: str, now: float) -> None:
+    def disable(self, connection: Connection, delivery: WebhookDelivery, reason: str, now: float) -> None:
         """Record a failed attempt and disable the delivery's endpoint, which also ends all its deliveries."""
         endpoint_id = delivery.endpoint_id
-        _record_attempt(connection, delivery, next_at=None, last_error=error[:MAX_ERROR])
-        connection.execute(
-            update(webhook_endpoints).where(webhook_endpoints.c.id == endpoint_id).values(disabled_at=now)
-        )
+        _record_attempt(connection, delivery, next_at=None, last_error=reason[:MAX_ERROR])
+        disabled = {"disabled_at": now, "disabled_reason": reason[:MAX_ERROR]}
+        connection.execute(update(webhook_endpoints).where(webhook_endpoints.c.id == endpoint_id).values(**disabled))
         connection.execute(
             update(webhook_deliveries)
             .where(webhook_deliveries.c.endpoint_id == endpoint_id, webhook_deliveries.c.next_at.is_not(None))
@@ -196,6 +234,11 @@ def _endpoint(connection: Connection, account_id: str, url: str) -> WebhookEndpo
 def _record_attempt(connection: Connection, delivery: WebhookDelivery, **values: object) -> None:
     changed = update(webhook_deliveries).where(webhook_deliveries.c.id == delivery.id)
     connection.execute(changed.values(attempt=delivery.attempt + 1, **values))
+
+
+def _set_first_secret(connection: Connection, account_id: str) -> None:
+    without = accounts.c.id == account_id, accounts.c.webhook_secret.is_(None)
+    connection.execute(update(accounts).where(*without).values(webhook_secret=new_secret()))
 
 
 def _secrets(connection: Connection, account_id: str, now: float) -> tuple[str, ...]:

@@ -246,6 +246,8 @@ webhook_endpoints = Table(
     Column("created_at", Float, nullable=False),
     #: When the endpoint was disabled: it answered 410, or its URL was refused. Null while webhooks are sent to it.
     Column("disabled_at", Float),
+    #: Why it was disabled, in words for the client.
+    Column("disabled_reason", String),
     UniqueConstraint("account_id", "url"),
 )
 

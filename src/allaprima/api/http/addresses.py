@@ -1,24 +1,10 @@
-"""The address of a client, in one spelling for each address."""
+"""Questions about the address of a client and about host names."""
 
 import ipaddress
-from ipaddress import IPv4Address, IPv6Address
 
 from fastapi import Request
 
-
-def parse_address(text: str) -> IPv4Address | IPv6Address | None:
-    """Return the address in a text, or None if it is none.
-
-    An IPv4-mapped IPv6 address (RFC 4291, section 2.5.5.2) is its IPv4 address: a socket that accepts both families
-    reports IPv4 clients in that form. The zone of a link-local address is dropped.
-    """
-    try:
-        address = ipaddress.ip_address(text.partition("%")[0])
-    except ValueError:
-        return None
-    if isinstance(address, IPv6Address) and address.ipv4_mapped:
-        return address.ipv4_mapped
-    return address
+from allaprima.domain.addresses import Address, parse_address
 
 
 def is_client_in(request: Request, networks: tuple[str, ...]) -> bool:
@@ -43,5 +29,5 @@ def is_loopback_name(host: str) -> bool:
     return address is not None and address.is_loopback
 
 
-def _address_of(request: Request) -> IPv4Address | IPv6Address | None:
+def _address_of(request: Request) -> Address | None:
     return parse_address(request.client.host) if request.client else None

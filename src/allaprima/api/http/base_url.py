@@ -4,7 +4,8 @@ import re
 
 from fastapi import Request
 
-from allaprima.api.http.addresses import is_client_in, parse_address
+from allaprima.api.http.addresses import is_client_in
+from allaprima.domain.addresses import parse_address
 from allaprima.errors import FieldProblem, InvalidRequest
 from allaprima.settings import ServerSettings
 

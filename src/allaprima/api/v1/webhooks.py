@@ -20,6 +20,7 @@ class EndpointResponse(BaseModel):
     disabled_at: float | None = Field(
         description="Unix seconds when a 410 response or a refused URL disabled the endpoint; null while it is enabled."
     )
+    disabled_reason: str | None = Field(description="Why the endpoint is disabled; null while it is enabled.")
 
 
 class EndpointsResponse(BaseModel):
@@ -40,7 +41,13 @@ async def list_endpoints(key: CallerKey, service: ServiceDep) -> EndpointsRespon
     """Return the endpoints of the account, one for each `webhook_url` of its requests."""
     found = await service.webhooks.endpoints(key.account_id)
     data = [
-        EndpointResponse(id=one.id, url=one.url, created_at=one.created_at, disabled_at=one.disabled_at)
+        EndpointResponse(
+            id=one.id,
+            url=one.url,
+            created_at=one.created_at,
+            disabled_at=one.disabled_at,
+            disabled_reason=one.disabled_reason,
+        )
         for one in found
     ]
     return EndpointsResponse(object="list", data=data)

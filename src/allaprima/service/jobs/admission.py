@@ -50,7 +50,7 @@ class Admission:
         if earlier := await self._queue.find(submission):
             return earlier
         if url := submission.options.webhook_url:
-            await self._webhooks.ensure_endpoint(submission.key.account_id, url)
+            await self._webhooks.check(submission.key.account_id, url)
         job = self._estimates.new_job(submission)
         if submission.options.use_cache and (done := await self._cache.answer(job, submission.claim)):
             return done
