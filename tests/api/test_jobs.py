@@ -185,6 +185,22 @@ async def test_job_list_is_paginated_newest_first(service: Service, client: http
     assert found == made[::-1]
 
 
+async def test_page_of_long_jobs_is_at_most_one_megabyte(service: Service, client: httpx2.AsyncClient) -> None:
+    unknown = {f"{number:064}": 1 for number in range(100)}
+    made = [(await submit(client, prompt="\U0001f98a" * 4000, **unknown))["id"] for _ in range(70)]
+    await ended(service, made[-1])
+    found: list[str] = []
+    cursor, has_more = "", True
+    while has_more:
+        answer = await client.get(f"{JOBS}?limit=100{cursor}")
+        page = answer.json()
+        has_more, cursor = page["has_more"], f"&cursor={page['next_cursor']}"
+        found += [job["id"] for job in page["data"]]
+        assert 0 < len(page["data"]) < len(made)
+        assert len(answer.content) < 1_000_000 + 300
+    assert found == made[::-1]
+
+
 async def test_jobs_are_filtered_by_state_and_group(
     service: Service, client: httpx2.AsyncClient, engine: FakeEngine
 ) -> None:
@@ -442,6 +458,28 @@ async def test_request_with_store_false_leaves_no_data(client: httpx2.AsyncClien
     [job] = (await client.get(JOBS)).json()["data"]
     assert job["request"]["prompt"] == "(not stored)"
     assert job["result"] is None
+
+
+def bytes_in(folder: Path) -> bytes:
+    """Return the content of all files in a folder."""
+    return b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
+
+
+async def test_stopped_server_has_no_word_of_prompt_with_store_false(tmp_path: Path, clock: FakeClock) -> None:
+    engine, words = FakeEngine(), ["rhinoceros", "raincoat"]
+    # Warnings repeat the words that a model does not know.
+    engine.warnings = (f"the model does not know these words: {', '.join(words)}",)
+    asked = BODY | {"prompt": " ".join(words), "store": False, "response_format": "b64_json"}
+    async with (
+        open_service(tmp_path, engine, clock) as service,
+        client_of(service, key=service.first_key) as client,
+    ):
+        for number in range(20):
+            answer = await client.post("/v1/images/generations", json=asked | {"seed": number})
+            assert words[1] in answer.json()["meta"]["warnings"][-1]
+    content = bytes_in(tmp_path)
+    assert b"rhinoceros" not in content
+    assert b"raincoat" not in content
 
 
 # Safety -------------------------------------------------------------------------------------------------------------

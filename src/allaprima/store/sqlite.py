@@ -233,7 +233,8 @@ def _prepare_writer(connection: Any, _record: Any) -> None:
     connection.text_factory = _decode
     # The driver must not start transactions: `_begin_immediate` starts them.
     connection.isolation_level = None
-    _pragmas(connection, "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON")
+    # `secure_delete` overwrites removed content, such as the prompts of jobs with `store=false`.
+    _pragmas(connection, "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "secure_delete=ON")
 
 
 def _prepare_migration(connection: Any, _record: Any) -> None:

@@ -1,5 +1,6 @@
 """`/v1/jobs`: submits, reads, lists, cancels and deletes jobs; `/v1/groups` cancels groups of jobs."""
 
+import json
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Response
@@ -18,6 +19,9 @@ from allaprima.api.v1.submission import ReadJobSubmission
 from allaprima.domain.jobs import JobFilter, JobState
 
 router = APIRouter(prefix="/v1", tags=["jobs"])
+
+#: Bytes of jobs after which a page ends.
+MAX_PAGE_BYTES = 1_000_000
 
 
 @router.post(
@@ -57,7 +61,7 @@ class JobsQuery(QueryModel):
 async def list_jobs(
     key: ImageKey, service: ServiceDep, exchange: ExchangeDep, query: Annotated[JobsQuery, query_of(JobsQuery)]
 ) -> Response:
-    """Return a page of the account's jobs."""
+    """Return a page of the account's jobs: `limit` of them, or fewer if they are longer than a megabyte together."""
     key_id = None
     if query.key_prefix is not None:
         key_id = (await service.keys.find_any(query.key_prefix, key.account_id)).id
@@ -70,8 +74,16 @@ async def list_jobs(
     found = await service.jobs.page(key.account_id, wanted, query.limit + 1)
     page, has_more = found[: query.limit], len(found) > query.limit
     images = await service.images.of_all(page)
-    shown = [await exchange.show(job, images[job.id]) for job in page]
-    next_cursor = write_cursor(page[-1].id) if has_more else None
+    shown: list[dict[str, Any]] = []
+    size = 0
+    for job in page:
+        body = await exchange.show(job, images[job.id])
+        size += len(json.dumps(body, ensure_ascii=False).encode("utf-8", "surrogatepass"))
+        if shown and size > MAX_PAGE_BYTES:
+            has_more = True
+            break
+        shown.append(body)
+    next_cursor = write_cursor(page[len(shown) - 1].id) if has_more else None
     return exchange.reply({"object": "list", "data": shown, "has_more": has_more, "next_cursor": next_cursor})
 
 

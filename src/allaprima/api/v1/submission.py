@@ -93,7 +93,7 @@ def _parse(
     set_dialect(exchange.request, exchange.dialect)
     parsed = exchange.dialect.parse(body, exchange.service.models)
     if parsed.ignored:
-        exchange.headers["x-ignored-fields"] = ", ".join(name for name in parsed.ignored[:32] if name.isprintable())
+        exchange.headers["x-ignored-fields"] = ", ".join(name for name in parsed.ignored if name.isprintable())
     return Submission(
         key=key,
         request=_within_policy(parsed, key, exchange.service),

@@ -76,6 +76,7 @@ class ResultStore:
             precision=result.precision.value,
             credits=credits_,
             timings=result.timings,
-            warnings=(*job.options.warnings, *result.warnings),
+            # The generator's warnings repeat words of the prompt, which `store=false` keeps off the disk.
+            warnings=(*job.options.warnings, *(result.warnings if job.options.store else ())),
         )
         return JobOutcome(report, stored, charged, job.request.megapixels * charged, fingerprint)

@@ -71,7 +71,7 @@ class AimlDialect(Dialect):
                 precision=result.precision,
                 is_cached=result.is_cached,
                 usage=_usage(result.credits),
-                warnings=list(result.warnings),
+                warnings=[*result.warnings, *(ephemeral.warnings if ephemeral else ())],
             ),
         )
         return body.model_dump(exclude_unset=True)

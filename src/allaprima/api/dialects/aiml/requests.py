@@ -70,6 +70,10 @@ _FLAG = TypeAdapter(Flag)
 M = TypeVar("M", bound=BaseModel)
 
 
+#: Ignored members that the response and the job name, and the characters of each name. The rest is counted.
+MAX_IGNORED, MAX_NAME = 32, 64
+
+
 class RequestBody:
     """A request body. `problems` collects the errors of all its members."""
 
@@ -98,12 +102,13 @@ class RequestBody:
         if model.is_fallback:
             warnings.append(f"the weights of {model.id} are not loaded; {model.served_by.id} generates instead")
         if ignored:
-            warnings.append(f"ignored fields: {', '.join(map(printable, ignored))}")
+            more = f" and {len(ignored) - MAX_IGNORED} more" if len(ignored) > MAX_IGNORED else ""
+            warnings.append(f"ignored fields: {', '.join(map(printable, ignored[:MAX_IGNORED]))}{more}")
         return ParsedBody(
             request=request,
             options=options.model_copy(update={"warnings": tuple(warnings)}),
             dry_run=dry_run,
-            ignored=tuple(map(printable, ignored)),
+            ignored=tuple(map(printable, ignored[:MAX_IGNORED])),
             names=self._names,
         )
 
@@ -216,9 +221,9 @@ class RequestBody:
 
 
 def printable(name: str) -> str:
-    """Return a member's name as printable ASCII of at most 60 characters, for a header."""
-    text = name[:60].encode("ascii", "backslashreplace").decode().replace("\r", "\\r").replace("\n", "\\n")
-    return text[:60].strip()
+    """Return a member's name as printable ASCII of at most `MAX_NAME` characters, for a header."""
+    text = name[:MAX_NAME].encode("ascii", "backslashreplace").decode().replace("\r", "\\r").replace("\n", "\\n")
+    return text[:MAX_NAME].strip()
 
 
 def body_schema(models: list[str] | None = None) -> dict[str, Any]:
