@@ -182,6 +182,7 @@ async def open_service(
     engine: Engine,
     clock: Clock,
     *,
+    monotonic: Clock | None = None,
     resolve: Resolve = resolve,
     engine_settings: dict[str, Any] | None = None,
     store: dict[str, Any] | None = None,
@@ -189,11 +190,13 @@ async def open_service(
 ) -> AsyncIterator[Service]:
     """Run the real service over a data folder and the given engine while the context lasts.
 
-    groups: settings by group. resolve: how names become addresses.
+    monotonic: measures durations; default: `clock`. groups: settings by group. resolve: how names become addresses.
     """
     settings = Settings(engine=engine_settings or {}, store={"data_dir": folder} | (store or {}), **groups)
     write_empty_database(folder)
-    async with open_real_service(settings, engine=engine, clock=clock, resolve=resolve) as service:
+    async with open_real_service(
+        settings, engine=engine, clock=clock, monotonic=monotonic or clock, resolve=resolve
+    ) as service:
         yield service
 
 

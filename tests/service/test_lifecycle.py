@@ -10,7 +10,7 @@ from tests.service.jobs.submitting import LIMIT_S
 
 
 async def test_draining_ends_pauses_and_waits(clock: FakeClock) -> None:
-    bus, signal = MemoryEventBus(clock), MemoryQueueSignal()
+    bus, signal = MemoryEventBus(clock, clock), MemoryQueueSignal()
     lifecycle = Lifecycle(bus, signal)
 
     async def follow() -> None:
@@ -26,6 +26,6 @@ async def test_draining_ends_pauses_and_waits(clock: FakeClock) -> None:
 
 
 async def test_pause_ends_after_its_duration(clock: FakeClock) -> None:
-    lifecycle = Lifecycle(MemoryEventBus(clock), MemoryQueueSignal())
+    lifecycle = Lifecycle(MemoryEventBus(clock, clock), MemoryQueueSignal())
     await asyncio.wait_for(lifecycle.pause(0.001), LIMIT_S)
     assert not lifecycle.is_draining

@@ -52,7 +52,12 @@ from allaprima.store.usage import UsageRepository
 
 @asynccontextmanager
 async def open_service(
-    settings: Settings, *, engine: Engine | None = None, clock: Clock = time.time, resolve: Resolve = resolve
+    settings: Settings,
+    *,
+    engine: Engine | None = None,
+    clock: Clock = time.time,
+    monotonic: Clock = time.monotonic,
+    resolve: Resolve = resolve,
 ) -> AsyncIterator[Service]:
     """Open the data folder and run the service until the context exits.
 
@@ -66,10 +71,16 @@ async def open_service(
         engine = build_engine(settings.engine)
     database = await open_sqlite(settings.store.data_dir)
     try:
-        async with _run(settings, database, engine, clock, resolve) as service:
+        async with _run(settings, database, engine, _Clocks(clock, monotonic), resolve) as service:
             yield service
     finally:
         await database.close()
+
+
+@dataclass(frozen=True, slots=True)
+class _Clocks:
+    unix: Clock
+    monotonic: Clock
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,11 +107,12 @@ def _stores(settings: Settings, database: Database) -> _Stores:
 
 @asynccontextmanager
 async def _run(
-    settings: Settings, database: Database, engine: Engine, clock: Clock, resolve: Resolve
+    settings: Settings, database: Database, engine: Engine, clocks: _Clocks, resolve: Resolve
 ) -> AsyncIterator[Service]:
+    clock = clocks.unix
     stores, metrics, operator = _stores(settings, database), Metrics(), operator_service(database, clock)
     jobs, transitions, images, outbox = stores.jobs, stores.transitions, stores.images, stores.outbox
-    bus, signal, ephemeral = MemoryEventBus(clock), MemoryQueueSignal(), MemoryEphemeralResults()
+    bus, signal, ephemeral = MemoryEventBus(clock, clocks.monotonic), MemoryQueueSignal(), MemoryEphemeralResults()
     lifecycle, eta = Lifecycle(bus, signal), Eta(engine.max_concurrency)
     prices = Prices.for_models(settings.billing.prices, engine)
     urls = OutboundUrls(settings.webhooks.allowed_networks, resolve)
@@ -113,7 +125,7 @@ async def _run(
     runner = JobRunner(engine, transitions, results, reporter, eta, lifecycle, clock)
     dispatcher = Dispatcher(transitions, engine, runner, reporter, signal, lifecycle, clock)
     positions = QueuePositions(jobs, eta, bus, lifecycle, clock)
-    queue = JobQueue(jobs, transitions, eta, signal, clock, settings.engine.queue_size)
+    queue = JobQueue(jobs, transitions, eta, signal, (clock, clocks.monotonic), settings.engine.queue_size)
     job_service = JobService(jobs, transitions, images, bus, positions, lifecycle)
     cleaner = Cleaner(images, IdempotencyRepository(database), outbox, clock, settings.store.sweep_every_s)
     async with cleaner.running(), sender.running(), positions.publishing(), dispatcher.running():
@@ -129,7 +141,7 @@ async def _run(
             webhooks=webhooks,
             prices=prices,
             policy=_policy(settings),
-            rates=MemoryRateLimiter(clock, settings.server.requests_per_minute, metrics),
+            rates=MemoryRateLimiter(clocks.monotonic, settings.server.requests_per_minute, metrics),
             roster=engine,
             lifecycle=lifecycle,
             clock=clock,

@@ -1,4 +1,7 @@
-"""The port of the current time. Apart from the other ports, since almost everything needs it."""
+"""The port of the current time. Apart from the other ports, since almost everything needs it.
+
+Times that are stored or shown are unix times. Durations are differences of a monotonic clock, which is never set.
+"""
 
 from typing import Protocol
 
@@ -7,4 +10,4 @@ class Clock(Protocol):
     """A source of the current time."""
 
     def __call__(self) -> float:
-        """Return the unix time in seconds."""
+        """Return the unix time in seconds; of a monotonic clock, the seconds since some moment."""

@@ -6,8 +6,11 @@ from enum import StrEnum
 from allaprima.domain.jobs import JobState, QueuePosition
 from allaprima.domain.progress import Preview, StepDone
 
-#: Number of the final event of every job, so that its id shows that no event follows.
-LAST_NUMBER = 1_000_000
+#: Number of the final event of every job, so that its id shows that no event follows. It has fewer than 16 digits, and
+#: JavaScript's numbers represent it exactly.
+LAST_NUMBER = 10**14
+#: Ids of versions before 0.2 began with a unix time, which is at least this.
+_OLDEST_TIME = 10**9
 
 
 class EventType(StrEnum):
@@ -41,14 +44,19 @@ class Started:
 
 @dataclass(frozen=True, slots=True, order=True)
 class EventId:
-    """Id of an event, which orders the events of a job."""
+    """Id of an event, which orders the events of a job.
 
-    #: Start of the server in unix seconds, so that ids increase across restarts.
-    start: int
+    It is computed from the event, so that it is the same after a restart of the server, whatever its clock shows:
+    `a.1` is the start of attempt `a`, `a.2i` its step `i`, `a.2i+1` the preview after it, and `0.<unix milliseconds>` a
+    position in the queue.
+    """
+
+    #: Number of the job's lease; 0 before the first.
+    attempt: int
     number: int
 
     def __str__(self) -> str:
-        return f"{self.start}.{self.number}"
+        return f"{self.attempt}.{self.number}"
 
     @property
     def is_last(self) -> bool:
@@ -58,9 +66,14 @@ class EventId:
     @classmethod
     def parse(cls, text: str) -> "EventId | None":
         """Return the event id in a text, or None for an invalid text."""
-        start, dot, number = text.partition(".")
-        is_id = dot and all(part.isascii() and part.isdigit() and len(part) < 16 for part in (start, number))
-        return cls(int(start), int(number)) if is_id else None
+        attempt, dot, number = text.partition(".")
+        is_id = dot and all(part.isascii() and part.isdigit() and len(part) < 16 for part in (attempt, number))
+        return cls(int(attempt), int(number)) if is_id else None
+
+    @property
+    def is_of_old_version(self) -> bool:
+        """Whether an earlier version of the server made the id, which then orders no events of this one."""
+        return self.attempt >= _OLDEST_TIME
 
 
 #: The data of an event. A final event has none, because the job itself is its data.

@@ -72,8 +72,11 @@ class ObjectStore(Protocol):
 class EventBus(Protocol):
     """Distributes events of jobs from the process that runs a job to its followers."""
 
-    def publish(self, job_id: str, kind: EventType, data: EventData = None) -> None:
-        """Append an event to the log of a job. Events after a final event are ignored."""
+    def publish(self, job_id: str, kind: EventType, data: EventData = None, attempt: int = 0) -> None:
+        """Append an event to the log of a job. Events after a final event are ignored.
+
+        attempt: the job's latest attempt, if its start may have been published in another process.
+        """
 
     def follow(
         self, job_id: str, after: EventId | None = None, *, previews: bool = False
@@ -94,7 +97,7 @@ class EventBus(Protocol):
     def watched(self) -> list[str]:
         """The ids of unfinished jobs with a watcher."""
 
-    def final_event(self, kind: EventType) -> Event:
+    def final_event(self, kind: EventType, attempt: int) -> Event:
         """Return the final event of a job whose events are no longer stored."""
 
     def close_watches(self) -> None:

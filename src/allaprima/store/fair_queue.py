@@ -41,6 +41,15 @@ _COUNTS = [
     for queue in QUEUES
 ]
 _UNFINISHED = select(sum(_COUNTS[1:], _COUNTS[0]))
+_COUNTS_OF_KEY = [
+    select(func.count())
+    .select_from(jobs)
+    .where(state, jobs.c.queue == queue, jobs.c.key_id == bindparam("key_id"))
+    .scalar_subquery()
+    for state in (QUEUED, RUNNING)
+    for queue in QUEUES
+]
+_UNFINISHED_OF_KEY = select(sum(_COUNTS_OF_KEY[1:], _COUNTS_OF_KEY[0]))
 _VIRTUAL_TIME = func.coalesce(
     select(func.max(jobs.c.turn)).where(RUNNING, jobs.c.queue == bindparam("queue")).scalar_subquery(),
     select(func.min(jobs.c.turn)).where(*_OF_QUEUE).scalar_subquery(),
@@ -57,6 +66,11 @@ def lane(priority: Priority) -> tuple[int, int]:
 def count_unfinished(connection: Connection) -> int:
     """Return the number of queued and running jobs."""
     return int(connection.execute(_UNFINISHED).scalar_one())
+
+
+def count_of_key(connection: Connection, key_id: str) -> int:
+    """Return the number of a key's queued and running jobs."""
+    return int(connection.execute(_UNFINISHED_OF_KEY, {"key_id": key_id}).scalar_one())
 
 
 def load(connection: Connection) -> QueueLoad:

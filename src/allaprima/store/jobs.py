@@ -92,6 +92,11 @@ class JobRepository(Repository):
         return fair_queue.ahead_of_new(connection, key_id, *fair_queue.lane(priority), predicted_s)
 
     @reads
+    def unfinished_of_key(self, connection: Connection, key_id: str) -> int:
+        """Return the number of a key's queued and running jobs."""
+        return fair_queue.count_of_key(connection, key_id)
+
+    @reads
     def load(self, connection: Connection) -> QueueLoad:
         """Return the number of queued and unfinished jobs and the estimated seconds of the queued ones."""
         return fair_queue.load(connection)

@@ -1,21 +1,23 @@
 """The rate limit of a key: its bound in any minute, and an exact Retry-After."""
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from allaprima.domain.ports import RateStatus
+from allaprima.domain.ports import RateLimiter, RateStatus
 from allaprima.errors import RateLimited
 from allaprima.metrics import Metrics
 from allaprima.service.accounts.rate_limits import MAX_KEYS, WINDOW_S, MemoryRateLimiter
-from tests.fakes import NOW, FakeClock
+from tests.fakes import NOW, FakeClock, FakeEngine, open_service
 
 
 def limiter(clock: FakeClock, per_minute: int | None) -> MemoryRateLimiter:
     return MemoryRateLimiter(clock, per_minute, Metrics())
 
 
-def passes(rates: MemoryRateLimiter, key: str = "a") -> bool:
+def passes(rates: RateLimiter, key: str = "a") -> bool:
     try:
         rates.take(key)
     except RateLimited:
@@ -52,16 +54,16 @@ def test_refused_request_is_not_counted() -> None:
     assert [passes(rates) for _ in range(2)] == [True, False]
 
 
-def test_clock_set_back_blocks_key_for_at_most_one_window() -> None:
-    clock = FakeClock()
-    rates = limiter(clock, 3)
-    rates.take("a")
-    clock.now -= 86400
-    with pytest.raises(RateLimited) as refused:
-        rates.take("a")
-    assert refused.value.retry_after_s <= WINDOW_S
-    clock.now += refused.value.retry_after_s
-    rates.take("a")
+@pytest.mark.parametrize("change_s", [-3600, 3600, -400 * 86_400, 400 * 86_400])
+async def test_change_of_system_clock_changes_no_limit(tmp_path: Path, change_s: float) -> None:
+    clock, monotonic = FakeClock(), FakeClock()
+    limits = {"requests_per_minute": 2}
+    async with open_service(tmp_path, FakeEngine(), clock, monotonic=monotonic, server=limits) as service:
+        assert [passes(service.rates) for _ in range(3)] == [True, True, False]
+        clock.now += change_s
+        assert not passes(service.rates)
+        monotonic.now += 30
+        assert [passes(service.rates) for _ in range(2)] == [True, False]
 
 
 def test_idle_key_regains_whole_limit() -> None:

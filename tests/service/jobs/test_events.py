@@ -9,7 +9,7 @@ import pytest
 
 from allaprima.domain.accounts import ApiKey
 from allaprima.domain.events import LAST_NUMBER, Event, EventId, EventType, Started
-from allaprima.domain.jobs import Job
+from allaprima.domain.jobs import Job, QueuePosition
 from allaprima.domain.progress import Preview, PreviewImage, StepDone
 from allaprima.errors import GenerationFailed
 from allaprima.service.app import Service
@@ -142,15 +142,18 @@ async def test_end_of_job_from_earlier_start_is_published_once(tmp_path: Path, c
         job = await submit(service)
         done = await finish(service, job)
         [*_, last] = await events_of(service, job)
-    clock.now += 100
+    clock.now -= 400 * 86_400
     async with open_service(tmp_path, FakeEngine(), clock) as service:
         for known in (job, done):
             [end] = await events_of(service, known)
             assert (end.type, end.id.number) == (EventType.SUCCEEDED, last.id.number)
-            assert end.id > last.id
+            assert end.id == last.id
 
 
-async def test_watcher_resumes_after_restart_with_new_attempt(tmp_path: Path, clock: FakeClock) -> None:
+@pytest.mark.parametrize("passed_s", [10, -3600, -400 * 86_400, 400 * 86_400])
+async def test_watcher_resumes_after_restart_with_new_attempt(
+    tmp_path: Path, clock: FakeClock, passed_s: float
+) -> None:
     engine = FakeEngine()
     async with open_service(tmp_path, engine, clock) as service:
         owner = (await service.keys.all())[0]
@@ -161,11 +164,12 @@ async def test_watcher_resumes_after_restart_with_new_attempt(tmp_path: Path, cl
     seen = await watching
     assert EventType.PREVIEW in {event.type for event in seen}
     assert not any(event.type.is_final for event in seen)
-    clock.now += 10
+    clock.now += passed_s
     async with open_service(tmp_path, FakeEngine(), clock) as service:
         rest = await events_of(service, job, seen[-1].id)
-        assert rest[-1].type == EventType.SUCCEEDED
+        assert [rest[0].type, rest[-1].type] == [EventType.RUNNING, EventType.SUCCEEDED]
         assert all(event.id > seen[-1].id for event in rest)
+        assert {event.id.attempt for event in rest} == {2}
 
 
 async def test_watch_after_store_is_closed_ends(tmp_path: Path, engine: FakeEngine, clock: FakeClock) -> None:
@@ -185,7 +189,7 @@ def test_invalid_event_id_is_refused(text: str) -> None:
 
 @pytest.fixture
 def bus(clock: FakeClock) -> MemoryEventBus:
-    return MemoryEventBus(clock)
+    return MemoryEventBus(clock, clock)
 
 
 def preview_of(size: int) -> Preview:
@@ -204,10 +208,31 @@ async def test_events_after_end_are_dropped(bus: MemoryEventBus) -> None:
         assert await kinds_of(events) == [EventType.CANCELLED]
 
 
-async def test_watcher_from_later_start_receives_end(bus: MemoryEventBus) -> None:
+async def test_ids_tell_attempt_and_step(bus: MemoryEventBus, clock: FakeClock) -> None:
+    bus.publish("job", EventType.QUEUED, QueuePosition(2))
+    clock.now -= 3600
+    bus.publish("job", EventType.QUEUED, QueuePosition(1))
+    bus.publish("job", EventType.RUNNING, Started(3))
+    bus.publish("job", EventType.STEP, StepDone(1, 4))
+    bus.publish("job", EventType.PREVIEW, preview_of(1))
+    bus.publish("job", EventType.SUCCEEDED)
+    milliseconds = int((clock.now + 3600) * 1000)
+    async with bus.follow("job") as events:
+        ids = [str(event.id) async for event in events]
+    assert ids == [f"0.{milliseconds}", f"0.{milliseconds + 1}", "3.1", "3.2", "3.3", f"3.{LAST_NUMBER}"]
+
+
+async def test_id_of_earlier_version_starts_stream_from_beginning(bus: MemoryEventBus) -> None:
     bus.publish("job", EventType.RUNNING, Started(1))
     bus.publish("job", EventType.SUCCEEDED)
-    async with bus.follow("job", after=EventId(10**12, 1)) as events:
+    async with bus.follow("job", after=EventId(1_768_464_000, 5)) as events:
+        assert await kinds_of(events) == [EventType.RUNNING, EventType.SUCCEEDED]
+
+
+async def test_watcher_of_later_attempt_receives_end(bus: MemoryEventBus) -> None:
+    bus.publish("job", EventType.RUNNING, Started(1))
+    bus.publish("job", EventType.SUCCEEDED)
+    async with bus.follow("job", after=EventId(7, 1)) as events:
         assert await kinds_of(events) == [EventType.SUCCEEDED]
 
 

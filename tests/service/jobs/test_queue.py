@@ -30,7 +30,7 @@ class Server:
     def __init__(self, size: int, clock: FakeClock, durations: random.Random | None = None) -> None:
         self.clock = clock
         self.eta = Eta(1, clock)
-        self.queue = JobQueue(self, self, self.eta, MemoryQueueSignal(), clock, size)
+        self.queue = JobQueue(self, self, self.eta, MemoryQueueSignal(), (clock, clock), size)
         self._durations = durations
         self._waiting: deque[Job] = deque()
         self._held: deque[Job] = deque()
@@ -53,6 +53,9 @@ class Server:
         self._waiting.append(job)
         self._lease()
         return job
+
+    async def unfinished_of_key(self, key_id: str) -> int:
+        return sum(job.key_id == key_id for job in (*self._waiting, *self._held))
 
     async def load(self) -> QueueLoad:
         seconds = sum(self.eta.seconds(job.request) for job in self._waiting)
@@ -77,11 +80,11 @@ class Server:
         self._lease()
 
 
-def new_job() -> Job:
+def new_job(key_id: str = "key") -> Job:
     return Job(
         id=str(uuid7()),
         account_id="account",
-        key_id="key",
+        key_id=key_id,
         state=JobState.QUEUED,
         request=REQUEST,
         created_at=0.0,
@@ -93,10 +96,10 @@ def timings(seconds: float) -> Timings:
     return Timings(text=0.0, steps=(seconds / 4,) * 4, decode=0.0, safety=0.0, encode=0.0)
 
 
-async def refusal(queue: JobQueue) -> float:
+async def refusal(queue: JobQueue, key_id: str = "key") -> float:
     """Return the `retry_after_s` of a refused client."""
     with pytest.raises(QueueFull) as refused:
-        await queue.add(new_job(), None)
+        await queue.add(new_job(key_id), None)
     assert refused.value.retry_after_s is not None
     return refused.value.retry_after_s
 
@@ -133,7 +136,7 @@ async def test_free_slot_accepts_new_client_after_refusals(clock: FakeClock) -> 
     assert await server.queue.add(newcomer, None) == newcomer
 
 
-async def simulate(server: Server, clients: int, refusals: int) -> list[float]:
+async def simulate(server: Server, clients: int, refusals: int, keys: int = 1) -> list[float]:
     """Let clients submit repeatedly, each retrying when it is due; return the sorted relative errors.
 
     An error compares the first `retry_after_s` of a client with the time until it was accepted.
@@ -149,7 +152,7 @@ async def simulate(server: Server, clients: int, refusals: int) -> list[float]:
             continue
         clock.now, _, client = heapq.heappop(arrivals)
         try:
-            await server.queue.add(new_job(), None)
+            await server.queue.add(new_job(f"key {client % keys}"), None)
         except QueueFull as refused:
             wait_s = refused.retry_after_s
             asked.setdefault(client, (clock.now, wait_s))
@@ -166,11 +169,72 @@ async def simulate(server: Server, clients: int, refusals: int) -> list[float]:
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
-@pytest.mark.parametrize("clients", [13, 30, 60])
-async def test_retry_time_predicts_time_of_acceptance(clock: FakeClock, clients: int, seed: int) -> None:
-    errors = await simulate(Server(10, clock, random.Random(seed)), clients, refusals=400)
+@pytest.mark.parametrize(("clients", "keys"), [(13, 1), (30, 1), (60, 1), (30, 3), (30, 30), (60, 6)])
+async def test_retry_time_predicts_time_of_acceptance(clock: FakeClock, clients: int, keys: int, seed: int) -> None:
+    errors = await simulate(Server(10, clock, random.Random(seed)), clients, refusals=400, keys=keys)
     assert statistics.median(errors) <= 0.2
     assert errors[int(0.9 * len(errors))] <= 0.5
+
+
+async def flood(server: Server, until: float, key_id: str = "flood", every_s: float = 0.01) -> list[float]:
+    """Submit new jobs of a key without regard to Retry-After until a time; return the refusals' `retry_after_s`."""
+    waits: list[float] = []
+    while server.clock.now < until:
+        if server.next_end is not None and server.next_end <= server.clock.now:
+            server.finish_job()
+        try:
+            await server.queue.add(new_job(key_id), None)
+        except QueueFull as refused:
+            waits.append(refused.retry_after_s)
+        server.clock.now += every_s
+    return waits
+
+
+async def test_flood_of_one_key_lengthens_its_own_times_only(clock: FakeClock) -> None:
+    server = Server(20, clock)
+    waits = await flood(server, clock.now + 20)
+    assert len(waits) > 1900
+    assert waits[-1] > 100 * JOB_S
+    for _ in range(3):
+        job, began = new_job("fresh"), clock.now
+        while True:
+            try:
+                await server.queue.add(job, None)
+                break
+            except QueueFull as refused:
+                asked_s = refused.retry_after_s
+            assert asked_s <= 2 * JOB_S
+            await flood(server, clock.now + asked_s)
+        assert clock.now - began <= 2.2 * JOB_S
+    # Every other key that floods too is told of its own requests only.
+    for number in range(3):
+        assert await refusal(server.queue, f"other {number}") <= (2 + number) * JOB_S
+
+
+async def test_clients_that_never_return_cost_others_nothing(clock: FakeClock) -> None:
+    server = Server(3, clock)
+    for number in range(3):
+        await server.queue.add(new_job(f"early {number}"), None)
+    for number in range(100):
+        await refusal(server.queue, f"absent {number}")
+    # Jobs of the early clients go on while the expected retries pass, and no client comes.
+    for number in range(101):
+        clock.now += JOB_S
+        server.finish_job()
+        job = new_job(f"early {number % 3}")
+        assert await server.queue.add(job, None) == job
+    assert await refusal(server.queue, "fresh") <= 2 * JOB_S
+
+
+async def test_empty_queue_accepts_fresh_client_after_flood(clock: FakeClock) -> None:
+    server = Server(20, clock)
+    await flood(server, clock.now + 5)
+    while server.next_end is not None:
+        clock.now = server.next_end
+        server.finish_job()
+    for key_id in ("fresh", "flood"):
+        job = new_job(key_id)
+        assert await server.queue.add(job, None) == job
 
 
 # Over the store -----------------------------------------------------------------------------------------------------

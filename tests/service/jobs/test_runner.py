@@ -213,7 +213,7 @@ class Harness:
     def __init__(self, clock: FakeClock, *failing: str) -> None:
         self.engine = FakeEngine()
         self.engine.hold()
-        self.lifecycle = Lifecycle(MemoryEventBus(clock), MemoryQueueSignal())
+        self.lifecycle = Lifecycle(MemoryEventBus(clock, clock), MemoryQueueSignal())
         self.transitions = FakeTransitions(self.lifecycle, *failing)
         self.reporter = FakeReporter()
         self.eta = Eta(1, clock)

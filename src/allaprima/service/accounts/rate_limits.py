@@ -20,12 +20,12 @@ MAX_KEYS = 10_000
 class MemoryRateLimiter(RateLimiter):
     """Limits the requests of each key."""
 
-    def __init__(self, clock: Clock, per_minute: int | None, metrics: Metrics) -> None:
+    def __init__(self, monotonic: Clock, per_minute: int | None, metrics: Metrics) -> None:
         """per_minute: the server's limit for every key; None: no limit."""
-        self._clock = clock
+        self._clock = monotonic
         self._limit = per_minute
         self._metrics = metrics
-        #: The horizon of each key, in unix seconds.
+        #: The horizon of each key, in seconds of the monotonic clock.
         self._horizons: dict[str, float] = {}
 
     def take(self, key_id: str, per_minute: int | None = None) -> RateStatus | None:
@@ -35,8 +35,7 @@ class MemoryRateLimiter(RateLimiter):
             return None
         now = self._clock()
         share_s = WINDOW_S / limit
-        # If the clock is set back, a key must not be blocked for longer than the window.
-        before = self._horizons[key_id] = min(max(now, self._horizons.get(key_id, now)), now + WINDOW_S)
+        before = self._horizons[key_id] = max(now, self._horizons.get(key_id, now))
         ahead_s = before - now + share_s
         if ahead_s > WINDOW_S * (1 + 1e-9):
             self._metrics.refused(RateLimited.code)

@@ -1,8 +1,4 @@
-"""The event bus of one process: numbers the events of jobs and stores the recent ones in memory.
-
-The id of an event is `<start of the server>.<number>`, so that ids increase across restarts. The final event of a job
-always has the same number, so that no client receives it twice.
-"""
+"""The event bus of one process: stores the recent events of jobs in memory."""
 
 import asyncio
 from collections import OrderedDict
@@ -11,9 +7,9 @@ from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 
 from allaprima.domain.clock import Clock
-from allaprima.domain.events import LAST_NUMBER, Event, EventData, EventId, EventType
+from allaprima.domain.events import LAST_NUMBER, Event, EventData, EventId, EventType, Started
 from allaprima.domain.ports import EventBus
-from allaprima.domain.progress import Preview
+from allaprima.domain.progress import Preview, StepDone
 
 #: Limits of the stored events of finished jobs: number of jobs, and bytes of their previews.
 MAX_FINISHED, MAX_PREVIEW_BYTES = 256, 64 * 2**20
@@ -24,6 +20,8 @@ WATCH_GRACE_S = 30.0
 @dataclass(slots=True)
 class _Log:
     events: list[Event] = field(default_factory=list)
+    #: The attempt that runs or ran last; 0: none in this process.
+    attempt: int = 0
     followers: int = 0
     watchers: int = 0
     last_watched_at: float = float("-inf")
@@ -38,6 +36,18 @@ class _Log:
     def is_finished(self) -> bool:
         return bool(self.events) and self.events[-1].type.is_final
 
+    def append(self, kind: EventType, data: EventData, now: float) -> None:
+        """Append an event. now: unix seconds."""
+        if isinstance(data, Started):
+            self.attempt = data.attempt
+        event_id = EventId(self.attempt, _number(kind, data))
+        if kind == EventType.QUEUED:
+            # Positions increase even if the clock is set back.
+            last = self.events[-1].id if self.events else EventId(0, 0)
+            event_id = max(EventId(0, int(now * 1000)), EventId(last.attempt, last.number + 1))
+        self.events.append(Event(event_id, kind, data))
+        self.wake()
+
     def wake(self) -> None:
         self.changed.set()
         # A new event, because waits on the one that is set return immediately.
@@ -47,22 +57,21 @@ class _Log:
 class MemoryEventBus(EventBus):
     """The events of running, followed and recently finished jobs. For use in the event loop only."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, monotonic: Clock) -> None:
         self._clock = clock
-        self._start = int(clock())
+        self._monotonic = monotonic
         self._logs: dict[str, _Log] = {}
         self._finished: OrderedDict[str, None] = OrderedDict()
         self._finished_bytes = 0
         self._is_closed = self._has_closed_watches = False
 
-    def publish(self, job_id: str, kind: EventType, data: EventData = None) -> None:
+    def publish(self, job_id: str, kind: EventType, data: EventData = None, attempt: int = 0) -> None:
         """See `EventBus`."""
         log = self._logs.setdefault(job_id, _Log())
         if log.is_finished:
             return
-        number = LAST_NUMBER if kind.is_final else len(log.events) + 1
-        log.events.append(Event(EventId(self._start, number), kind, data))
-        log.wake()
+        log.attempt = max(log.attempt, attempt)
+        log.append(kind, data, self._clock())
         if kind.is_final:
             self._finished[job_id] = None
             self._finished_bytes += log.preview_bytes
@@ -91,12 +100,13 @@ class MemoryEventBus(EventBus):
             log.followers -= 1
             if previews:
                 log.watchers -= 1
-                log.last_watched_at = self._clock()
+                log.last_watched_at = self._monotonic()
             if not log.events and not log.followers and self._logs.get(job_id) is log:
                 del self._logs[job_id]
 
     async def _events(self, log: _Log, after: EventId | None, previews: bool) -> AsyncGenerator[Event, None]:
-        # The final event is sent even if `after` is later, because the clock may have been set back between two starts.
+        # The final event is always sent: the attempt of `after` may be unknown to this process.
+        after = None if after is None or after.is_of_old_version else after
         index = 0
         while True:
             while index < len(log.events):
@@ -111,7 +121,7 @@ class MemoryEventBus(EventBus):
     def is_watched(self, job_id: str) -> bool:
         """See `EventBus`."""
         log = self._logs.get(job_id)
-        return log is not None and (log.watchers > 0 or self._clock() - log.last_watched_at < WATCH_GRACE_S)
+        return log is not None and (log.watchers > 0 or self._monotonic() - log.last_watched_at < WATCH_GRACE_S)
 
     def last(self, job_id: str) -> Event | None:
         """See `EventBus`."""
@@ -123,9 +133,9 @@ class MemoryEventBus(EventBus):
         """See `EventBus`."""
         return [job_id for job_id, log in self._logs.items() if log.watchers and not log.is_finished]
 
-    def final_event(self, kind: EventType) -> Event:
+    def final_event(self, kind: EventType, attempt: int) -> Event:
         """See `EventBus`."""
-        return Event(EventId(self._start, LAST_NUMBER), kind)
+        return Event(EventId(attempt, LAST_NUMBER), kind)
 
     def close_watches(self) -> None:
         """See `EventBus`."""
@@ -140,3 +150,12 @@ class MemoryEventBus(EventBus):
     def _wake_all(self) -> None:
         for log in self._logs.values():
             log.wake()
+
+
+def _number(kind: EventType, data: EventData) -> int:
+    """Return the number of an event of an attempt; see `EventId`."""
+    if isinstance(data, StepDone):
+        return 2 * data.step
+    if isinstance(data, Preview):
+        return 2 * data.step + 1
+    return LAST_NUMBER if kind.is_final else 1

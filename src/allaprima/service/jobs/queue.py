@@ -1,39 +1,40 @@
 """Admission to the queue, and the retry times of refused requests."""
 
-from bisect import bisect_left, bisect_right, insort
-
 from allaprima.domain.clock import Clock
 from allaprima.domain.idempotency import IdempotencyClaim
 from allaprima.domain.jobs import Job, Submission
 from allaprima.domain.ports import QueueSignal
 from allaprima.errors import QueueFull
 from allaprima.service.jobs.eta import Eta
+from allaprima.service.jobs.retries import ExpectedRetries
 from allaprima.store.job_transitions import JobTransitions
 from allaprima.store.jobs import JobRepository
 
-#: Largest number of expected retries that are tracked.
-MAX_REFUSALS = 10_000
-#: Seconds after its Retry-After within which a request counts as the expected retry.
-RETRY_TOLERANCE_S = 0.1
-#: Two retries that are closer than this share of a job's duration would compete for the same slot.
-SLOT_TOLERANCE = 0.1
-
 
 class JobQueue:
-    """Queues jobs, and estimates when a refused request can be retried."""
+    """Queues jobs, and estimates when a refused request can be retried.
+
+    While clients of other keys are expected to retry, a key that has its share of the queue leaves a place to each of
+    them. So a key that floods the server lengthens its own waiting times only.
+    """
 
     def __init__(
-        self, jobs: JobRepository, transitions: JobTransitions, eta: Eta, signal: QueueSignal, clock: Clock, size: int
+        self,
+        jobs: JobRepository,
+        transitions: JobTransitions,
+        eta: Eta,
+        signal: QueueSignal,
+        clocks: tuple[Clock, Clock],
+        size: int,
     ) -> None:
-        """size: largest number of unfinished jobs."""
+        """clocks: of unix time and monotonic. size: largest number of unfinished jobs."""
         self._jobs = jobs
         self._transitions = transitions
         self._eta = eta
         self._signal = signal
-        self._clock = clock
+        self._clock, self._monotonic = clocks
         self._size = size
-        #: Times at which refused requests are expected to be retried, in unix seconds, in ascending order.
-        self._retries: list[float] = []
+        self._retries = ExpectedRetries()
 
     async def find(self, submission: Submission) -> Job | None:
         """Return the job of an earlier request with the same claim, or None.
@@ -49,43 +50,22 @@ class JobQueue:
 
         Raises `QueueFull` with the estimated seconds until a slot frees, or the errors of `JobTransitions.admit`.
         """
+        size, is_over = self._size, False
+        if others := self._retries.others(job.key_id, self._monotonic()):
+            is_over = await self._jobs.unfinished_of_key(job.key_id) >= max(2, size / (others + 1))
+            if is_over:
+                size = max(size // 2, size - others, 1)
         try:
-            admitted = await self._transitions.admit(job, self._size, claim)
+            admitted = await self._transitions.admit(job, size, claim)
         except QueueFull:
-            raise QueueFull(retry_after_s=await self._retry_after()) from None
+            raise QueueFull(retry_after_s=await self._retry_after(job.key_id, is_over=is_over)) from None
         if admitted.id == job.id:
-            self._take_retry(self._clock())
+            self._retries.take(job.key_id, self._monotonic())
             self._signal.notify()
         return admitted
 
-    async def _retry_after(self) -> float:
-        """Return the seconds until a slot frees for which no other retry is expected.
-
-        A slot frees whenever a job ends. A request that was retried on time, but found the engine slower than
-        estimated, gets the next slot without an expected retry; any other request gets the slot after all expected
-        retries. Slots are not reserved: the estimate only spreads the retries over time.
-        """
-        now, next_slot_in = self._clock(), self._eta.next_slot_in()
-        is_retry = self._take_retry(now)
+    async def _retry_after(self, key_id: str, *, is_over: bool) -> float:
+        now, next_slot_in = self._monotonic(), self._eta.next_slot_in()
+        is_retry = self._retries.take(key_id, now)
         job_s = (await self._jobs.load()).job_s or next_slot_in
-        slots = len(self._retries) - bisect_right(self._retries, now)
-        if is_retry:
-            slots = 0
-            while self._is_expected(now + next_slot_in + slots * job_s, SLOT_TOLERANCE * job_s):
-                slots += 1
-        wait_s = next_slot_in + slots * job_s
-        if len(self._retries) < MAX_REFUSALS:
-            insort(self._retries, now + wait_s)
-        return wait_s
-
-    def _take_retry(self, now: float) -> bool:
-        """Remove the retry that is expected now, if there is one, and return whether there was."""
-        del self._retries[: bisect_left(self._retries, now - RETRY_TOLERANCE_S)]
-        if not self._retries or self._retries[0] > now:
-            return False
-        del self._retries[0]
-        return True
-
-    def _is_expected(self, at: float, within_s: float) -> bool:
-        """Whether a retry is expected less than `within_s` seconds before or after a time."""
-        return bisect_right(self._retries, at - within_s) < bisect_left(self._retries, at + within_s)
+        return self._retries.wait(key_id, now, next_slot_in, job_s, is_retry=is_retry, is_over=is_over)

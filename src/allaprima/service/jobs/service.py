@@ -77,7 +77,7 @@ class JobService:
     async def watch(self, job: Job, after: EventId | None = None) -> AsyncGenerator[Event]:
         """Yield a job's events until its end: the stored ones after `after`, or all of them, then new ones."""
         if job.is_finished and self._bus.last(job.id) is None:
-            yield self._bus.final_event(EventType.of_end(job.state))
+            yield self._bus.final_event(EventType.of_end(job.state), job.attempt)
             return
         async with self._bus.follow(job.id, after, previews=True) as events:
             if not job.is_finished:
@@ -95,7 +95,7 @@ class JobService:
             if not self._lifecycle.is_draining:
                 raise
         if job.is_finished:
-            self._bus.publish(job.id, EventType.of_end(job.state))
+            self._bus.publish(job.id, EventType.of_end(job.state), attempt=job.attempt)
 
 
 def _draining(job: Job) -> Draining:
