@@ -58,7 +58,9 @@ class ServerSettings(_Group):
     wait_s: float = Field(
         280.0, gt=0, description="Longest time that a synchronous request waits for its images, in seconds."
     )
-    receive_s: float = Field(20.0, gt=0, description="Longest time to receive a request body, in seconds.")
+    receive_s: float = Field(
+        20.0, gt=0, description="Longest time to receive the head or the body of a request, in seconds."
+    )
     log_format: Literal["text", "json"] = Field(
         "text", description="Format of the log: text or json. No prompt is logged."
     )

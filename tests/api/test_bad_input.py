@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from allaprima.api.http.drain import MAX_DISCARDED_BYTES
 from allaprima.api.v1.paths import IMAGES_PATH
 from allaprima.service.app import Service
 from tests.fakes import FakeEngine
@@ -475,7 +476,7 @@ async def test_large_body_with_wrong_content_length_is_refused(
     assert answer.status_code == 413
 
 
-async def test_endless_body_is_read_up_to_limit(client: httpx2.AsyncClient) -> None:
+async def test_endless_body_is_discarded_up_to_limit(client: httpx2.AsyncClient) -> None:
     sent = 0
 
     async def endless() -> AsyncIterator[bytes]:
@@ -484,8 +485,22 @@ async def test_endless_body_is_read_up_to_limit(client: httpx2.AsyncClient) -> N
             sent += 65536
             yield b" " * 65536
 
-    assert (await client.post(IMAGES_PATH, content=endless())).status_code == 413
-    assert sent <= MIB + 2 * 65536
+    answer = await client.post(IMAGES_PATH, content=endless())
+    assert (answer.status_code, answer.headers["connection"]) == (413, "close")
+    assert sent <= MIB + MAX_DISCARDED_BYTES + 3 * 65536
+
+
+async def test_body_that_client_holds_back_is_not_asked_for(client: httpx2.AsyncClient) -> None:
+    sent = []
+
+    async def body() -> AsyncIterator[bytes]:
+        sent.append(True)
+        yield b"{}"
+
+    headers = {"expect": "100-continue", "content-length": str(40 * MIB), "content-type": "application/json"}
+    answer = await client.post(IMAGES_PATH, content=body(), headers=headers)
+    assert (answer.status_code, answer.headers["connection"]) == (413, "close")
+    assert not sent
 
 
 async def test_content_length_in_other_digits_is_no_server_error(client: httpx2.AsyncClient) -> None:

@@ -7,6 +7,7 @@ from starlette.types import Receive, Scope, Send
 from allaprima import __version__
 from allaprima.api import prometheus
 from allaprima.api.errors import add_error_handlers
+from allaprima.api.http.drain import DrainMiddleware
 from allaprima.api.http.head import HeadMiddleware
 from allaprima.api.http.openapi import correct_document
 from allaprima.api.http.request_id import EXPOSED_HEADERS, RequestIdMiddleware
@@ -61,4 +62,5 @@ def create_app(settings: ServerSettings, service: Service) -> FastAPI:
     )
     app.add_middleware(RequestIdMiddleware)
     app.add_middleware(AccessLogMiddleware, metrics=service.metrics)
+    app.add_middleware(DrainMiddleware)
     return app

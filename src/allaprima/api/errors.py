@@ -13,6 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uuid_utils import uuid7
 
 from allaprima import errors
 from allaprima.api.dialects import AIML, Dialect
@@ -65,8 +66,13 @@ FRAMEWORK_MESSAGES = {
     405: "Method Not Allowed",
     408: "Request Timeout",
     413: "Payload Too Large",
+    414: "URI Too Long",
     415: "Unsupported Media Type",
+    431: "Request Header Fields Too Large",
 }
+
+#: Most headers of a request, and the longest path and query in bytes.
+MAX_HEADERS, MAX_URL = 128, 16 * 1024
 
 _DESCRIPTIONS = {
     400: "The request is invalid; the message names every invalid field.",
@@ -150,14 +156,29 @@ async def _framework_error(request: Request, error: Exception) -> Response:
     if status == 405 and request.method == "OPTIONS":
         # The CORS middleware answers preflight requests only.
         return Response(status_code=204, headers={"allow": ", ".join([*_methods_of(request), "OPTIONS"])})
-    message = FRAMEWORK_MESSAGES.get(status, str(error.detail))
-    if status in (408, 413, 415) and error.detail:
-        message = f"{message}: {error.detail}"
-    code = FRAMEWORK_MESSAGES.get(status, "http_error").partition(":")[0].lower().replace(" ", "_")
+    message, code = _named(error)
     headers = {name.lower(): value for name, value in (error.headers or {}).items()}
     if status == 405:
         headers["allow"] = ", ".join(_methods_of(request))
     return _response(request, status, message, code, headers)
+
+
+def _named(error: HTTPException) -> tuple[str, str]:
+    """Return the message and the code of an error that the web framework or the HTTP parser raises."""
+    status = error.status_code
+    message = FRAMEWORK_MESSAGES.get(status, str(error.detail))
+    if status in (408, 413, 414, 415, 431) and error.detail:
+        message = f"{message}: {error.detail}"
+    return message, FRAMEWORK_MESSAGES.get(status, "http_error").partition(":")[0].lower().replace(" ", "_")
+
+
+def protocol_error(error: HTTPException) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return the body and the headers of the response to a request that the HTTP parser refuses."""
+    message, code = _named(error)
+    report = ErrorReport(
+        status=error.status_code, code=code, message=message, request_id=str(uuid7()), path="", at=time.time()
+    )
+    return AIML.error(report), dict(error.headers or {})
 
 
 def _methods_of(request: Request) -> list[str]:
@@ -170,6 +191,29 @@ def _methods_of(request: Request) -> list[str]:
         if any(route.matches(scope)[0] == Match.FULL for route in routes):
             found.append(method)
     return found
+
+
+class BoundsMiddleware:
+    """Refuses requests with too many headers or a long URL. The HTTP parser bounds the size of the whole head."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one exchange."""
+        if scope["type"] == "http" and (error := _out_of_bounds(scope)):
+            response = await _framework_error(Request(scope), error)
+            await response(scope, receive, send)
+            return
+        await self._app(scope, receive, send)
+
+
+def _out_of_bounds(scope: Scope) -> HTTPException | None:
+    if len(scope["headers"]) > MAX_HEADERS:
+        return HTTPException(431, f"a request may have at most {MAX_HEADERS} headers")
+    if len(scope.get("raw_path") or b"") + len(scope["query_string"]) > MAX_URL:
+        return HTTPException(414, f"a URL may have at most {MAX_URL} bytes")
+    return None
 
 
 class ServerErrorMiddleware:
@@ -211,3 +255,4 @@ def add_error_handlers(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(HTTPException, _framework_error)
     app.add_middleware(ServerErrorMiddleware)
+    app.add_middleware(BoundsMiddleware)

@@ -5,6 +5,7 @@ import gc
 import signal
 import socket
 import sys
+import time
 from collections.abc import AsyncIterator, Generator
 from contextlib import asynccontextmanager, contextmanager, nullcontext
 
@@ -16,6 +17,7 @@ from uvicorn.loops.auto import auto_loop_factory
 from allaprima.api.app import create_app
 from allaprima.api.operator import create_operator_app
 from allaprima.bootstrap.service import open_service
+from allaprima.cli.connections import BoundedConnection, largest_number_of_connections
 from allaprima.cli.logs import configure_logs
 from allaprima.cli.operator_socket import operator_listener
 from allaprima.cli.traces import exported_traces
@@ -29,6 +31,8 @@ from allaprima.settings import ServerSettings, Settings
 DRAIN_AFTER_S = 18
 #: Seconds from the first signal until open connections are closed.
 SHUTDOWN_TIMEOUT_S = 20
+#: Seconds for which idle connections stay open while the server stops: a client may have sent a request already.
+IDLE_GRACE_S = 1.0
 BACKLOG = 2048
 #: Seconds until the server closes an idle connection. Clients close theirs earlier, so none is closed during a request.
 KEEP_ALIVE_S = 75
@@ -38,6 +42,17 @@ SWITCH_INTERVAL_S = 0.0005
 
 class _Server(uvicorn.Server):
     """A uvicorn server without signal handlers; `_serve` handles signals for two servers."""
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Accept no connection, answer the requests that were sent, and close each connection after its answer."""
+        for server in self.servers:
+            server.close()
+        # The running exchanges share this list. A client that reads the header sends no further request.
+        self.server_state.default_headers.append((b"connection", b"close"))
+        ends = time.monotonic() + IDLE_GRACE_S
+        while self.server_state.connections and time.monotonic() < ends and not self.force_exit:  # noqa: ASYNC110 - no event reports it
+            await asyncio.sleep(0.05)
+        await super().shutdown(sockets)
 
     @contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
@@ -51,6 +66,8 @@ def run(settings: Settings, console: Console) -> None:
     # The engine's thread holds the interpreter's lock between two kernels. A response passes between threads a dozen
     # times and would wait for the lock each time, by default 5 ms.
     sys.setswitchinterval(SWITCH_INTERVAL_S)
+    BoundedConnection.max_connections = largest_number_of_connections()
+    BoundedConnection.head_s = settings.server.receive_s
     engine = build_engine(settings.engine)
     listener = _bind(settings.server)
     traces, runner = exported_traces(settings.server.traces_endpoint), asyncio.Runner(loop_factory=auto_loop_factory())
@@ -118,7 +135,7 @@ def _server(app: ASGIApp) -> _Server:
         uvicorn.Config(
             app,
             # httptools does not read the body after `Upgrade: h2c` and parses it as the next request; h11 does read it.
-            http="h11",
+            http=BoundedConnection,
             ws="none",
             lifespan="off",
             log_config=None,

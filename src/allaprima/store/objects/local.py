@@ -1,6 +1,7 @@
 """An object store in a local folder; every written file is flushed to the disk."""
 
 import asyncio
+import errno
 import logging
 import os
 from collections.abc import AsyncIterator
@@ -19,6 +20,9 @@ logger = logging.getLogger(__name__)
 
 #: Number of objects in one page of a listing.
 PAGE = 500
+#: Seconds between two attempts to write a file when no file descriptor is free.
+DESCRIPTOR_WAIT_S = 0.2
+_NO_DESCRIPTOR = (errno.EMFILE, errno.ENFILE)
 
 
 class LocalObjectStore(ObjectStore):
@@ -36,11 +40,24 @@ class LocalObjectStore(ObjectStore):
     async def put(self, name: str, data: bytes) -> None:
         """See `ObjectStore`; returns after the file is flushed to the disk."""
         try:
-            await self._objects.put_async(name, data)
-            await asyncio.to_thread(self._flush, name)
+            while not await self._write(name, data):  # noqa: ASYNC110 - no event reports a free descriptor
+                # Connections have all file descriptors. A finished image is worth the wait for one.
+                await asyncio.sleep(DESCRIPTOR_WAIT_S)
         except (BaseError, OSError) as exc:
             logger.exception("could not write the file %s to the image store", name)
             raise StoreError("the image could not be written to the image store") from exc
+
+    async def _write(self, name: str, data: bytes) -> bool:
+        """Write and flush a file; return False when the process has no free file descriptor."""
+        try:
+            await self._objects.put_async(name, data)
+            await asyncio.to_thread(self._flush, name)
+        except (BaseError, OSError) as exc:
+            if not any(f"os error {number}" in str(exc) or exc.args[:1] == (number,) for number in _NO_DESCRIPTOR):
+                raise
+            logger.warning("no file descriptor is free for the image store; the image waits for one")
+            return False
+        return True
 
     def _flush(self, name: str) -> None:
         """Flush the file and its directory entry: obstore flushes neither."""

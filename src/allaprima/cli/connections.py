@@ -1,0 +1,159 @@
+"""HTTP connections with bounds: deadlines for the head of a request, and a largest number of connections.
+
+uvicorn's protocol waits for ever for the first request of a connection and for the rest of a half-sent head, and it
+answers a head that is too long with 400. h11 bounds the size of a head, and reads no further request while one is being
+answered.
+"""
+
+import asyncio
+import json
+import logging
+import sys
+import time
+from typing import Any
+
+import h11
+from starlette.exceptions import HTTPException
+from uvicorn.protocols.http.h11_impl import STATUS_PHRASES, H11Protocol
+
+from allaprima.api.errors import protocol_error
+
+logger = logging.getLogger(__name__)
+
+#: Seconds and bytes for which a refused client may go on sending: a reset would reach it before the answer.
+LINGER_S, LINGER_BYTES = 2.0, 2**20
+#: File descriptors that connections leave to the store, the engine and the webhooks.
+RESERVED_DESCRIPTORS = 128
+#: Most connections, whatever the system allows.
+MAX_CONNECTIONS = 10_000
+
+
+def largest_number_of_connections() -> int:
+    """Return how many connections the process may have open, after raising its limit of file descriptors."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return MAX_CONNECTIONS
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    available = MAX_CONNECTIONS if hard == resource.RLIM_INFINITY else hard - RESERVED_DESCRIPTORS
+    return max(1, min(MAX_CONNECTIONS, available))
+
+
+class BoundedConnection(H11Protocol):
+    """A connection whose requests must arrive in time."""
+
+    #: Most connections. Set once for the process, as `head_s` is.
+    max_connections = MAX_CONNECTIONS
+    #: Seconds for the first request of a connection, and for the head of each request from its first byte.
+    head_s = 20.0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Wait for a request. If there are too many connections, close the one that has waited longest for one."""
+        super().connection_made(transport)
+        self._deadline: asyncio.TimerHandle | None = None
+        #: Bytes that the client sent after it was refused; None while it is not refused.
+        self._discarded: int | None = None
+        #: When the connection began to wait for a request.
+        self.waiting_since = time.monotonic()
+        self._expect_head()
+        if len(self.connections) > self.max_connections:
+            self._make_room()
+
+    def _make_room(self) -> None:
+        others = [one for one in self.connections if isinstance(one, BoundedConnection) and one is not self]
+        idle = [one for one in others if one.is_idle]
+        if idle:
+            min(idle, key=lambda one: one.waiting_since).abort()
+            return
+        self._answer(HTTPException(503, "too many connections", {"retry-after": "1"}))
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no request is being answered."""
+        return self.cycle is None or self.cycle.response_complete
+
+    def abort(self) -> None:
+        """Close the connection without an answer."""
+        self._cancel_deadline()
+        self._unset_keepalive_if_required()
+        self.transport.abort()
+
+    def data_received(self, data: bytes) -> None:
+        """Parse data, and start or end the deadline of a head."""
+        if self._discarded is not None:
+            self._discarded += len(data)
+            if self._discarded > LINGER_BYTES:
+                self.abort()
+            return
+        super().data_received(data)
+        self._watch_head()
+
+    def on_response_complete(self) -> None:
+        """Wait for the next request, whose beginning may already be there."""
+        super().on_response_complete()
+        self.waiting_since = time.monotonic()
+        if self.conn.trailing_data[0]:
+            self._watch_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the connection."""
+        self._cancel_deadline()
+        super().connection_lost(exc)
+
+    def _watch_head(self) -> None:
+        if self.transport.is_closing() or self._discarded is not None or self.conn.their_state is not h11.IDLE:
+            self._cancel_deadline()
+        elif self._deadline is None and self.is_idle:
+            self._expect_head()
+
+    def _expect_head(self) -> None:
+        self._deadline = self.loop.call_later(self.head_s, self._miss_head)
+
+    def _cancel_deadline(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _miss_head(self) -> None:
+        self._deadline = None
+        if self.transport.is_closing():
+            return
+        if self.conn.trailing_data[0]:
+            self._answer(HTTPException(408, f"the head of the request was not received within {self.head_s:g} s"))
+        else:
+            self.abort()
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer a request that the parser refuses, with the parser's status."""
+        error = sys.exception()
+        status = error.error_status_hint if isinstance(error, h11.RemoteProtocolError) else 400
+        if status == 431 and b"\n" not in self.conn.trailing_data[0]:
+            status = 414
+        self._answer(HTTPException(status, str(error) if error else msg))
+
+    def _answer(self, error: HTTPException) -> None:
+        """Send an error that no application sees, and close the connection when the client has had time to read it."""
+        if self.conn.our_state is not h11.IDLE and self.conn.our_state is not h11.SEND_RESPONSE:
+            self.abort()
+            return
+        body, headers = protocol_error(error)
+        content = json.dumps(body).encode()
+        sent = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(content))]
+        sent += [(name.encode(), value.encode()) for name, value in headers.items()]
+        events: list[Any] = [
+            h11.Response(
+                status_code=error.status_code,
+                headers=[*sent, (b"connection", b"close")],
+                reason=STATUS_PHRASES[error.status_code],
+            ),
+            h11.Data(data=content),
+            h11.EndOfMessage(),
+        ]
+        for event in events:
+            self.transport.write(self.conn.send(event) or b"")
+        self.transport.write_eof()
+        self._cancel_deadline()
+        self._discarded = 0
+        self._deadline = self.loop.call_later(LINGER_S, self.abort)

@@ -1,0 +1,151 @@
+"""Connections: bounds of the head of a request, deadlines, and the largest number of connections."""
+
+import asyncio
+import contextlib
+import itertools
+import json
+import socket
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+import uvicorn
+from starlette.responses import PlainTextResponse
+from starlette.types import Receive, Scope, Send
+
+from allaprima.cli.connections import BoundedConnection
+
+REQUEST = b"GET / HTTP/1.1\r\nHost: images.test\r\n\r\n"
+
+
+class QuickConnection(BoundedConnection):
+    """A connection with small bounds."""
+
+    max_connections = 4
+    head_s = 0.3
+
+
+async def app(scope: Scope, receive: Receive, send: Send) -> None:
+    if scope["path"] == "/slow":
+        await asyncio.sleep(1)
+    await PlainTextResponse("hello")(scope, receive, send)
+
+
+@pytest.fixture
+def listener() -> Iterator[socket.socket]:
+    with socket.create_server(("127.0.0.1", 0)) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def address(listener: socket.socket) -> AsyncIterator[tuple[str, int]]:
+    """The address of a server whose connections have small bounds."""
+    config = uvicorn.Config(app, http=QuickConnection, ws="none", lifespan="off", log_config=None)
+    server = uvicorn.Server(config)
+    server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign, assignment]
+    serving = asyncio.create_task(server.serve(sockets=[listener]))
+    yield listener.getsockname()[:2]
+    server.should_exit = True
+    await serving
+
+
+async def answer_to(address: tuple[str, int], *parts: bytes) -> bytes:
+    """Send bytes on a new connection, and return all that the server sends until it closes the connection."""
+    reader, writer = await asyncio.open_connection(*address)
+    try:
+        for part in parts:
+            writer.write(part)
+            await writer.drain()
+        return await asyncio.wait_for(reader.read(), 30)
+    except ConnectionError:
+        return b""
+    finally:
+        writer.close()
+
+
+def status_and_body(answer: bytes) -> tuple[int, dict[str, object]]:
+    head, _, body = answer.partition(b"\r\n\r\n")
+    return int(head.split()[1]), json.loads(body)
+
+
+@pytest.mark.parametrize(
+    ("start", "status"),
+    [
+        (b"GET /", 414),
+        (b"GET / HTTP/1.1\r\nHost: images.test\r\nx: ", 431),
+        (b"GET / HTTP/1.1\r\nHost: images.test\r\n" + b"a: b\r\n" * 10_000, 431),
+        (b"POST / HTTP/1.1\r\nHost: images.test\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nx: ", None),
+    ],
+)
+async def test_endless_head_is_refused_after_64_kib(address: tuple[str, int], start: bytes, status: int | None) -> None:
+    # More than the bound, and less than what the kernel buffers, so that the answer is not lost in a reset.
+    answer = await answer_to(address, start + b"a" * 100_000)
+    if status is not None:
+        found, body = status_and_body(answer)
+        assert found == status
+        assert body["statusCode"] == status
+        assert b"connection: close" in answer.lower()
+
+
+async def test_malformed_request_is_refused_as_json(address: tuple[str, int]) -> None:
+    status, body = status_and_body(await answer_to(address, b"no request at all\r\n\r\n"))
+    assert (status, body["statusCode"]) == (400, 400)
+
+
+async def test_silent_connection_is_closed(address: tuple[str, int]) -> None:
+    assert await answer_to(address) == b""
+
+
+@pytest.mark.parametrize("before", [b"", REQUEST])
+async def test_half_sent_head_is_answered_408_and_closed(address: tuple[str, int], before: bytes) -> None:
+    answer = await answer_to(address, before, b"GET / HTTP/1.1\r\nHost: ")
+    last = answer[answer.rindex(b"HTTP/1.1 ") :]
+    status, body = status_and_body(last)
+    assert status == 408
+    assert "was not received within 0.3 s" in str(body["message"])
+
+
+async def test_head_that_arrives_byte_by_byte_has_same_deadline(address: tuple[str, int]) -> None:
+    reader, writer = await asyncio.open_connection(*address)
+    answer = asyncio.create_task(reader.readline())
+    for byte in itertools.chain(b"GET / HTTP/1.1\r\nHost: images.test\r\nlong: ", itertools.repeat(ord("a"))):
+        writer.write(bytes([byte]))
+        await asyncio.wait({answer}, timeout=0.01)
+        if answer.done():
+            break
+    assert (await answer).startswith(b"HTTP/1.1 408 ")
+    writer.close()
+
+
+async def test_request_that_takes_longer_than_deadline_is_answered(address: tuple[str, int]) -> None:
+    answer = await answer_to(address, b"GET /slow HTTP/1.1\r\nHost: images.test\r\nConnection: close\r\n\r\n")
+    assert answer.endswith(b"hello")
+
+
+async def test_new_connection_replaces_the_one_that_waits_longest(address: tuple[str, int]) -> None:
+    idle = [await asyncio.open_connection(*address) for _ in range(4)]
+    reader, writer = await asyncio.open_connection(*address)
+    writer.write(REQUEST)
+    assert (await reader.readline()).startswith(b"HTTP/1.1 200 ")
+    # Closed at once, long before its deadline.
+    with contextlib.suppress(ConnectionError):
+        assert await asyncio.wait_for(idle[0][0].read(), 0.2) == b""
+    for _, one in (*idle, (reader, writer)):
+        one.close()
+
+
+async def test_connection_beyond_the_limit_is_answered_503(address: tuple[str, int]) -> None:
+    busy = [await asyncio.open_connection(*address) for _ in range(4)]
+    for _, writer in busy:
+        writer.write(REQUEST.replace(b"/ ", b"/slow "))
+        await writer.drain()
+    await asyncio.sleep(0)
+    answer = await answer_to(address)
+    assert answer == b"" or status_and_body(answer)[0] == 503
+    for reader, writer in busy:
+        assert (await reader.readline()).startswith(b"HTTP/1.1 200 ")
+        writer.close()
+
+
+async def test_pipelined_requests_are_answered_in_order(address: tuple[str, int]) -> None:
+    answer = await answer_to(address, REQUEST * 20 + REQUEST.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
+    assert answer.count(b"HTTP/1.1 200 ") == 21
