@@ -81,6 +81,11 @@ class Server:
         return int(self.url.rpartition(":")[2])
 
     @property
+    def pid(self) -> int:
+        """The id of the process."""
+        return self._process.pid
+
+    @property
     def is_running(self) -> bool:
         """Whether the process runs."""
         return self._process.poll() is None
