@@ -65,6 +65,7 @@ STATUSES = {
     "PullFailed": 500,
     "SettingsError": 500,
     "StoreError": 500,
+    "StoreFull": 507,
     "StoreLocked": 500,
     "StoreUnreachable": 500,
 }

@@ -37,6 +37,7 @@ Error:
     │   └── PullFailed          the download from the hub failed
     ├── SettingsError           a setting that can't be used
     └── StoreError
+        ├── StoreFull           the disk is full; carries the seconds until a retry
         ├── StoreLocked         another server uses the same data folder
         └── StoreUnreachable    a server uses the data folder but does not answer
 
@@ -335,6 +336,14 @@ class StoreError(Error):
     """The data folder can't be used."""
 
     code = "store_error"
+
+
+class StoreFull(StoreError):
+    """The server's disk is full. Nothing was accepted; try again later."""
+
+    code = "store_full"
+    #: The disk has room when images expire or the operator frees some.
+    retry_after_s = 60.0
 
 
 class StoreLocked(StoreError):

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, insert, select
 
-from allaprima.errors import StoreError, StoreLocked
+from allaprima.errors import StoreError, StoreFull, StoreLocked
 from allaprima.store.data_folder import DATABASE_FILE, LOCK_FILE
 from allaprima.store.database import Database
 from allaprima.store.schema import accounts
@@ -68,7 +68,7 @@ async def test_database_file_passes_integrity_check(tmp_path: Path) -> None:
 
 async def test_failed_statement_reveals_no_parameter(database: Database, caplog: pytest.LogCaptureFixture) -> None:
     await database.write(pragma("max_page_count=1"))
-    with pytest.raises(StoreError) as caught:
+    with pytest.raises(StoreFull) as caught:
         await add(database, " ".join(["secret", "prompt"] * 10_000))
     report = "".join(traceback.format_exception(caught.value))
     assert "database or disk is full" in caplog.text

@@ -41,6 +41,7 @@ STATUS: dict[type[errors.Error], int] = {
     errors.StartDeadlineMissed: 504,
     errors.GenerationFailed: 500,
     errors.Cancelled: 409,
+    errors.StoreFull: 507,
 }
 
 

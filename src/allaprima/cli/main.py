@@ -1,5 +1,7 @@
 """The `allaprima` command with all its subcommands."""
 
+import io
+import sys
 from typing import Annotated
 
 import typer
@@ -39,6 +41,10 @@ def _root(
 
 def main() -> None:
     """Run the command line. Ctrl-C exits with 130, which is 128 + SIGINT."""
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal whose encoding lacks a character shows its escape.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         app()
     except KeyboardInterrupt:

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.exc import DBAPIError, IntegrityError, ProgrammingError
 
-from allaprima.errors import StoreError
+from allaprima.errors import StoreError, StoreFull
 from allaprima.store.data_folder import DataFolder
 from allaprima.store.database import Database
 from allaprima.store.migrations import HEAD
@@ -85,6 +85,8 @@ def _translate_errors() -> Iterator[None]:
         raise
     except DBAPIError as exc:
         logger.exception("the database failed")
+        if getattr(exc.orig, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
+            raise StoreFull from exc
         raise StoreError("the database failed") from exc
 
 

@@ -1,12 +1,16 @@
 """The local object store: errors of the file system, and pages of the listing."""
 
+import asyncio
+import os
+import resource
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
-from allaprima.errors import StoreError
+from allaprima.errors import StoreError, StoreFull
 from allaprima.store.objects.local import PAGE, LocalObjectStore
+from tests.waiting import eventually
 
 
 @pytest.fixture
@@ -28,6 +32,31 @@ def block(folder: Path) -> None:
 async def test_unwritable_file_raises_store_error(local: LocalObjectStore, folder: Path) -> None:
     block(folder)
     with pytest.raises(StoreError, match="could not be written"):
+        await local.put("a.png", b"image")
+
+
+async def test_image_waits_for_free_file_descriptor(local: LocalObjectStore, caplog: pytest.LogCaptureFixture) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest = os.open(os.devnull, os.O_RDONLY)
+    os.close(lowest)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, hard))
+    try:
+        writing = asyncio.create_task(local.put("a.png", b"image"))
+        await eventually(lambda: "no file descriptor is free" in caplog.text)
+        assert not writing.done()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    await writing
+    assert await local.get("a.png") == b"image"
+
+
+async def test_full_disk_raises_store_full(local: LocalObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    # A disk of this size can't be mounted here; the error is the system's.
+    def fail(_descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(StoreFull):
         await local.put("a.png", b"image")
 
 

@@ -1,6 +1,8 @@
 """The base URL of links in a response: the configured public URL, else the host that the client named."""
 
+import logging
 import re
+from functools import lru_cache
 
 from fastapi import Request
 
@@ -9,11 +11,14 @@ from allaprima.domain.addresses import parse_address
 from allaprima.errors import FieldProblem, InvalidRequest
 from allaprima.settings import ServerSettings
 
+logger = logging.getLogger(__name__)
+
 #: A Host header: a name, an IPv4 address or an IPv6 address in brackets, and a port. Source: RFC 3986, section 3.2.
 _HOST = re.compile(r"(?P<name>[A-Za-z0-9._-]{1,253}|\[(?P<ipv6>[0-9A-Fa-f:.]{2,45})\])(?::(?P<port>[0-9]{1,5}))?")
 #: A path below which a proxy serves this server.
 _PREFIX = re.compile(r"(/[A-Za-z0-9._~-]{1,100}){1,10}/?")
 MAX_PORT = 65535
+_FORWARDED = ("x-forwarded-proto", "x-forwarded-host", "x-forwarded-prefix")
 
 
 def base_url(request: Request, settings: ServerSettings) -> str:
@@ -24,8 +29,11 @@ def base_url(request: Request, settings: ServerSettings) -> str:
     """
     if settings.public_url:
         return settings.public_url
+    is_trusted = is_client_in(request, settings.trusted_proxies)
+    if not is_trusted and any(name in request.headers for name in _FORWARDED):
+        _warn_of_untrusted_proxy(request.client.host if request.client else "an unknown address")
     scheme, host, prefix = request.url.scheme, request.headers.get("host", ""), ""
-    if is_client_in(request, settings.trusted_proxies):
+    if is_trusted:
         scheme = _first(request.headers.get("x-forwarded-proto")).lower() or scheme
         host = _first(request.headers.get("x-forwarded-host")) or host
         prefix = _first(request.headers.get("x-forwarded-prefix")).rstrip("/")
@@ -36,6 +44,16 @@ def base_url(request: Request, settings: ServerSettings) -> str:
     if prefix and not _PREFIX.fullmatch(prefix):
         raise InvalidRequest(FieldProblem("X-Forwarded-Prefix", f"{prefix[:300]!a} is not a path such as /images"))
     return f"{scheme}://{host}{prefix}"
+
+
+@lru_cache(maxsize=16)
+def _warn_of_untrusted_proxy(address: str) -> None:
+    """Log once for an address that its headers are ignored."""
+    logger.warning(
+        "ignored the X-Forwarded headers of %s, so links do not use them; if this is your proxy, set "
+        "ALLAPRIMA_SERVER__TRUSTED_PROXIES or --public-url",
+        address,
+    )
 
 
 def _name_in(host: str) -> str | None:

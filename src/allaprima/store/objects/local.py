@@ -13,7 +13,7 @@ from obstore.exceptions import BaseError, NotFoundError
 from obstore.store import LocalStore
 
 from allaprima.domain.ports import ObjectStore
-from allaprima.errors import StoreError
+from allaprima.errors import StoreError, StoreFull
 from allaprima.store.data_folder import FILE_MODE, FOLDER_MODE
 
 logger = logging.getLogger(__name__)
@@ -22,7 +22,6 @@ logger = logging.getLogger(__name__)
 PAGE = 500
 #: Seconds between two attempts to write a file when no file descriptor is free.
 DESCRIPTOR_WAIT_S = 0.2
-_NO_DESCRIPTOR = (errno.EMFILE, errno.ENFILE)
 
 
 class LocalObjectStore(ObjectStore):
@@ -45,6 +44,8 @@ class LocalObjectStore(ObjectStore):
                 await asyncio.sleep(DESCRIPTOR_WAIT_S)
         except (BaseError, OSError) as exc:
             logger.exception("could not write the file %s to the image store", name)
+            if _is_from_system(exc, errno.ENOSPC, errno.EDQUOT):
+                raise StoreFull from exc
             raise StoreError("the image could not be written to the image store") from exc
 
     async def _write(self, name: str, data: bytes) -> bool:
@@ -53,7 +54,7 @@ class LocalObjectStore(ObjectStore):
             await self._objects.put_async(name, data)
             await asyncio.to_thread(self._flush, name)
         except (BaseError, OSError) as exc:
-            if not any(f"os error {number}" in str(exc) or exc.args[:1] == (number,) for number in _NO_DESCRIPTOR):
+            if not _is_from_system(exc, errno.EMFILE, errno.ENFILE):
                 raise
             logger.warning("no file descriptor is free for the image store; the image waits for one")
             return False
@@ -103,6 +104,11 @@ class LocalObjectStore(ObjectStore):
             if page is None:
                 return
             yield [(meta["path"], meta["last_modified"]) for meta in page]
+
+
+def _is_from_system(exc: Exception, *numbers: int) -> bool:
+    """Whether an error has one of the system's numbers, which obstore writes into its messages."""
+    return any(f"(os error {number})" in str(exc) or exc.args[:1] == (number,) for number in numbers)
 
 
 def _make_private(descriptor: int) -> None:
