@@ -94,6 +94,12 @@ class StoreSettings(_Group):
     max_image_ttl_s: float = Field(
         366 * 86400.0, gt=0, description="Longest storage time that a request may ask for, in seconds."
     )
+    job_ttl_s: float | None = Field(
+        None,
+        gt=0,
+        description="How long a finished job is stored, in seconds; default: until a client deletes it. Its images end "
+        "with it; its usage and its charge remain.",
+    )
     sweep_every_s: float = Field(600.0, gt=0, description="Time between two removals of expired images, in seconds.")
 
 

@@ -127,7 +127,7 @@ async def _run(
     positions = QueuePositions(jobs, eta, bus, lifecycle, clock)
     queue = JobQueue(jobs, transitions, eta, signal, (clock, clocks.monotonic), settings.engine.queue_size)
     job_service = JobService(jobs, transitions, images, bus, positions, lifecycle)
-    cleaner = Cleaner(images, IdempotencyRepository(database), outbox, clock, settings.store.sweep_every_s)
+    cleaner = Cleaner(transitions, images, IdempotencyRepository(database), outbox, clock, settings.store)
     async with cleaner.running(), sender.running(), positions.publishing(), dispatcher.running():
         yield Service(
             operator=operator,

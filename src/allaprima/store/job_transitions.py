@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, bindparam, case, delete, func, insert, select, update
 
 from allaprima.domain.idempotency import IdempotencyClaim
-from allaprima.domain.jobs import Job, JobOutcome, JobState
+from allaprima.domain.jobs import UNFINISHED, Job, JobOutcome, JobState
 from allaprima.errors import (
     Error,
     GenerationFailed,
@@ -227,12 +227,27 @@ class JobTransitions(Repository):
         job = _find(connection, job_id)
         if not job.is_finished:
             raise JobUnfinished(job.state.value)
-        names = select(images.c.object_name).where(images.c.job_id == job_id)
-        found = list(connection.execute(names).scalars())
-        for table in (images, cached_results, webhook_deliveries):
-            connection.execute(delete(table).where(table.c.job_id == job_id))
-        connection.execute(delete(jobs).where(jobs.c.id == job_id))
-        return found
+        return _remove(connection, [job_id])
+
+    @writes
+    def remove_old(self, connection: Connection, before: float, limit: int) -> tuple[int, list[str]]:
+        """Remove at most `limit` jobs that finished before a time, unix seconds, as `remove` does.
+
+        Returns their number and the names of the files.
+        """
+        # In the order of ids, which is that of creation, so that no index over the times is needed.
+        is_old = jobs.c.state.not_in(UNFINISHED), jobs.c.finished_at < before
+        old = list(connection.execute(select(jobs.c.id).where(*is_old).order_by(jobs.c.id).limit(limit)).scalars())
+        return len(old), _remove(connection, old)
+
+
+def _remove(connection: Connection, job_ids: list[str]) -> list[str]:
+    names = select(images.c.object_name).where(images.c.job_id.in_(job_ids))
+    found = list(connection.execute(names).scalars())
+    for table in (images, cached_results, webhook_deliveries):
+        connection.execute(delete(table).where(table.c.job_id.in_(job_ids)))
+    connection.execute(delete(jobs).where(jobs.c.id.in_(job_ids)))
+    return found
 
 
 def _admit(connection: Connection, job: Job, claim: IdempotencyClaim | None, queue_size: int | None) -> str:

@@ -4,6 +4,7 @@ import asyncio
 import errno
 import logging
 import os
+import re
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from datetime import datetime
@@ -22,6 +23,7 @@ logger = logging.getLogger(__name__)
 PAGE = 500
 #: Seconds between two attempts to write a file when no file descriptor is free.
 DESCRIPTOR_WAIT_S = 0.2
+_STAGED = re.compile(r"#\d+$")
 
 
 class LocalObjectStore(ObjectStore):
@@ -31,6 +33,7 @@ class LocalObjectStore(ObjectStore):
         """folder: created if missing. Raises `StoreError` when it can't be created."""
         try:
             folder.mkdir(FOLDER_MODE, parents=True, exist_ok=True)
+            _remove_staged(folder)
         except OSError as exc:
             raise StoreError(f"the image folder {folder} can't be used: {exc.strerror}") from exc
         self._folder = folder
@@ -104,6 +107,13 @@ class LocalObjectStore(ObjectStore):
             if page is None:
                 return
             yield [(meta["path"], meta["last_modified"]) for meta in page]
+
+
+def _remove_staged(folder: Path) -> None:
+    """Remove the files that a killed server had not yet renamed; obstore names them `<name>#<number>`."""
+    for path in folder.iterdir():
+        if _STAGED.search(path.name):
+            path.unlink()
 
 
 def _is_from_system(exc: Exception, *numbers: int) -> bool:
