@@ -40,6 +40,7 @@ def test_every_field_is_read_from_its_variable(monkeypatch: pytest.MonkeyPatch) 
         "WEBHOOKS__ALLOWED_NETWORKS": '["10.0.0.0/8"]',
         "STORE__DATA_DIR": "/tmp/elsewhere",  # noqa: S108 - only read
         "STORE__IMAGE_TTL_S": "60",
+        "STORE__JOB_TTL_S": "3600",
         "STORE__SWEEP_EVERY_S": "5",
         "ENGINE__MODELS": '["/models/schnell"]',
         "ENGINE__TOKENIZER_DIR": "/models/tokenizers",
@@ -76,6 +77,7 @@ def test_every_field_is_read_from_its_variable(monkeypatch: pytest.MonkeyPatch) 
         "data_dir": Path("/tmp/elsewhere"),  # noqa: S108 - only read
         "image_ttl_s": 60,
         "max_image_ttl_s": 120,
+        "job_ttl_s": 3600,
         "sweep_every_s": 5,
     }
     assert settings.engine.model_dump() == {
