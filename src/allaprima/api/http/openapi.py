@@ -10,6 +10,16 @@ from allaprima.api.dialects.aiml.requests import body_schema
 _FRAMEWORKS_OWN = ("HTTPValidationError", "ValidationError")
 
 
+#: The responses to requests that are refused before their route is looked for.
+_OF_EVERY_ROUTE = {
+    status: {
+        "description": description,
+        "content": {"application/json": {"schema": {"$ref": "#/components/schemas/ErrorBody"}}},
+    }
+    for status, description in (("414", "The URL is too long."), ("431", "The request has too many headers."))
+}
+
+
 def request_body() -> dict[str, Any]:
     """Return the body of a generation request for the OpenAPI document."""
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": body_schema()}}}}
@@ -54,6 +64,7 @@ def _correct(document: dict[str, Any], models: list[str]) -> None:
         for operation in methods.values():
             if "HTTPValidationError" in str(operation["responses"].get("422")):
                 del operation["responses"]["422"]
+            operation["responses"] |= _OF_EVERY_ROUTE
     schemas = document.get("components", {}).get("schemas", {})
     for name in _FRAMEWORKS_OWN:
         schemas.pop(name, None)
