@@ -69,7 +69,7 @@ bench: $(VENV)/.dev ## measure speed, overhead and memory on this machine
 bench-kernels: $(VENV)/.dev ## measure the CPU kernels against bare matrix products
 	$(BIN)/python bench/kernels.py
 
-bench-peers: $(VENV)/.dev ## compare with diffusers, OpenVINO and stable-diffusion.cpp: half an hour, 20 GB of memory
+bench-peers: $(VENV)/.dev ## compare with diffusers, OpenVINO and stable-diffusion.cpp: an hour, 20 GB of memory
 	$(BIN)/pip install --quiet -e '.[peers]'
 	$(BIN)/python bench/peers.py
 

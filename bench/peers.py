@@ -7,7 +7,7 @@ do not fit into 24 GB. Prints the medians and their ratios as a table in Markdow
 
 The files that OpenVINO and stable-diffusion.cpp load are converted first, each in a process of its own that ends before
 any engine is loaded, and kept in `build/peers` (7 GB of disk). `pip install -e '.[test,bench,peers]'` installs
-the peers; the output names those that are not installed. Takes about half an hour and 20 GB of memory.
+the peers; the output names those that are not installed. Takes about an hour and 20 GB of memory.
 """
 
 import argparse
