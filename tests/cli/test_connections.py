@@ -13,21 +13,35 @@ from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
 
 from allaprima.cli.connections import BoundedConnection
+from tests.waiting import eventually
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: images.test\r\n\r\n"
 
 
 class QuickConnection(BoundedConnection):
-    """A connection with small bounds."""
+    """A connection with a short deadline."""
 
-    max_connections = 4
     head_s = 0.3
 
 
-async def app(scope: Scope, receive: Receive, send: Send) -> None:
-    if scope["path"] == "/slow":
-        await asyncio.sleep(1)
-    await PlainTextResponse("hello")(scope, receive, send)
+class FewConnections(BoundedConnection):
+    """One of at most four connections."""
+
+    max_connections = 4
+
+
+class App:
+    """An application whose path `/slow` is answered after `release` is set."""
+
+    def __init__(self) -> None:
+        self.release, self.started = asyncio.Event(), 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["path"] == "/slow":
+            self.started += 1
+            await self.release.wait()
+        await PlainTextResponse("hello")(scope, receive, send)
 
 
 @pytest.fixture
@@ -37,9 +51,14 @@ def listener() -> Iterator[socket.socket]:
 
 
 @pytest.fixture
-async def address(listener: socket.socket) -> AsyncIterator[tuple[str, int]]:
-    """The address of a server whose connections have small bounds."""
-    config = uvicorn.Config(app, http=QuickConnection, ws="none", lifespan="off", log_config=None)
+async def app() -> App:
+    return App()
+
+
+@pytest.fixture(params=[QuickConnection])
+async def address(request: pytest.FixtureRequest, app: App, listener: socket.socket) -> AsyncIterator[tuple[str, int]]:
+    """The address of a server with connections of the class in the parameter."""
+    config = uvicorn.Config(app, http=request.param, ws="none", lifespan="off", log_config=None)
     server = uvicorn.Server(config)
     server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign, assignment]
     serving = asyncio.create_task(server.serve(sockets=[listener]))
@@ -116,31 +135,37 @@ async def test_head_that_arrives_byte_by_byte_has_same_deadline(address: tuple[s
     writer.close()
 
 
-async def test_request_that_takes_longer_than_deadline_is_answered(address: tuple[str, int]) -> None:
-    answer = await answer_to(address, b"GET /slow HTTP/1.1\r\nHost: images.test\r\nConnection: close\r\n\r\n")
-    assert answer.endswith(b"hello")
+async def test_request_that_takes_longer_than_deadline_is_answered(address: tuple[str, int], app: App) -> None:
+    slow = REQUEST.replace(b"/ ", b"/slow ").replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
+    answer = asyncio.create_task(answer_to(address, slow))
+    # A second connection, which sends nothing, is closed by the same deadline meanwhile.
+    assert await answer_to(address) == b""
+    app.release.set()
+    assert (await answer).endswith(b"hello")
 
 
+@pytest.mark.parametrize("address", [FewConnections], indirect=True)
 async def test_new_connection_replaces_the_one_that_waits_longest(address: tuple[str, int]) -> None:
     idle = [await asyncio.open_connection(*address) for _ in range(4)]
     reader, writer = await asyncio.open_connection(*address)
     writer.write(REQUEST)
     assert (await reader.readline()).startswith(b"HTTP/1.1 200 ")
-    # Closed at once, long before its deadline.
+    # Its deadline is 20 seconds away.
     with contextlib.suppress(ConnectionError):
-        assert await asyncio.wait_for(idle[0][0].read(), 0.2) == b""
+        assert await asyncio.wait_for(idle[0][0].read(), 15) == b""
+    assert not any(reader.at_eof() for reader, _ in idle[1:])
     for _, one in (*idle, (reader, writer)):
         one.close()
 
 
-async def test_connection_beyond_the_limit_is_answered_503(address: tuple[str, int]) -> None:
+@pytest.mark.parametrize("address", [FewConnections], indirect=True)
+async def test_connection_beyond_the_limit_is_answered_503(address: tuple[str, int], app: App) -> None:
     busy = [await asyncio.open_connection(*address) for _ in range(4)]
     for _, writer in busy:
         writer.write(REQUEST.replace(b"/ ", b"/slow "))
-        await writer.drain()
-    await asyncio.sleep(0)
-    answer = await answer_to(address)
-    assert answer == b"" or status_and_body(answer)[0] == 503
+    await eventually(lambda: app.started == 4)
+    assert status_and_body(await answer_to(address))[0] == 503
+    app.release.set()
     for reader, writer in busy:
         assert (await reader.readline()).startswith(b"HTTP/1.1 200 ")
         writer.close()
