@@ -64,6 +64,15 @@ async def test_forwarded_headers_of_untrusted_clients_are_ignored(service: Servi
     assert base_url_of(await ask(service, key, settings, FORWARDED)) == "http://images.test"
 
 
+async def test_proxy_that_is_not_trusted_is_logged_once(
+    service: Service, key: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    for _ in range(2):
+        await ask(service, key, headers=FORWARDED, address="10.9.9.9")
+    [message] = [text for text in caplog.messages if "10.9.9.9" in text]
+    assert "set ALLAPRIMA_SERVER__TRUSTED_PROXIES or --public-url" in message
+
+
 @pytest.mark.parametrize(
     ("proxy", "address"),
     [
