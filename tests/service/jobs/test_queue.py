@@ -206,7 +206,7 @@ async def test_flood_of_one_key_lengthens_its_own_times_only(clock: FakeClock) -
             assert asked_s <= 2 * JOB_S
             await flood(server, clock.now + asked_s)
         assert clock.now - began <= 2.2 * JOB_S
-    # Every other key that floods too is told of its own requests only.
+    # The times of every other key depend on its own requests only.
     for number in range(3):
         assert await refusal(server.queue, f"other {number}") <= (2 + number) * JOB_S
 
