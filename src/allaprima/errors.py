@@ -339,7 +339,7 @@ class StoreError(Error):
 
 
 class StoreFull(StoreError):
-    """The server's disk is full. Nothing was accepted; try again later."""
+    """The server's disk is full. Try again later."""
 
     code = "store_full"
     #: The disk has room when images expire or the operator frees some.
