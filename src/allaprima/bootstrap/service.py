@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from allaprima.api.dialects import DIALECTS
 from allaprima.bootstrap.operator import operator_service
-from allaprima.domain.clock import Clock
+from allaprima.domain.clock import Clock, Clocks
 from allaprima.domain.ports import Engine
 from allaprima.metrics import Metrics
 from allaprima.service.accounts.prices import Prices
@@ -71,16 +71,10 @@ async def open_service(
         engine = build_engine(settings.engine)
     database = await open_sqlite(settings.store.data_dir)
     try:
-        async with _run(settings, database, engine, _Clocks(clock, monotonic), resolve) as service:
+        async with _run(settings, database, engine, Clocks(clock, monotonic), resolve) as service:
             yield service
     finally:
         await database.close()
-
-
-@dataclass(frozen=True, slots=True)
-class _Clocks:
-    unix: Clock
-    monotonic: Clock
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +101,7 @@ def _stores(settings: Settings, database: Database) -> _Stores:
 
 @asynccontextmanager
 async def _run(
-    settings: Settings, database: Database, engine: Engine, clocks: _Clocks, resolve: Resolve
+    settings: Settings, database: Database, engine: Engine, clocks: Clocks, resolve: Resolve
 ) -> AsyncIterator[Service]:
     clock = clocks.unix
     stores, metrics, operator = _stores(settings, database), Metrics(), operator_service(database, clock)
@@ -125,7 +119,7 @@ async def _run(
     runner = JobRunner(engine, transitions, results, reporter, eta, lifecycle, clock)
     dispatcher = Dispatcher(transitions, engine, runner, reporter, signal, lifecycle, clock)
     positions = QueuePositions(jobs, eta, bus, lifecycle, clock)
-    queue = JobQueue(jobs, transitions, eta, signal, (clock, clocks.monotonic), settings.engine.queue_size)
+    queue = JobQueue(jobs, transitions, eta, signal, clocks, settings.engine.queue_size)
     job_service = JobService(jobs, transitions, images, bus, positions, lifecycle)
     cleaner = Cleaner(transitions, images, IdempotencyRepository(database), outbox, clock, settings.store)
     async with cleaner.running(), sender.running(), positions.publishing(), dispatcher.running():

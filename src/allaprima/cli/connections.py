@@ -7,9 +7,9 @@ answered.
 
 import asyncio
 import json
-import logging
 import sys
 import time
+from contextlib import suppress
 from typing import Any
 
 import h11
@@ -17,8 +17,6 @@ from starlette.exceptions import HTTPException
 from uvicorn.protocols.http.h11_impl import STATUS_PHRASES, H11Protocol
 
 from allaprima.api.errors import protocol_error
-
-logger = logging.getLogger(__name__)
 
 #: Seconds and bytes for which a refused client may go on sending: a reset would reach it before the answer.
 LINGER_S, LINGER_BYTES = 2.0, 2**20
@@ -34,10 +32,12 @@ def largest_number_of_connections() -> int:
         import resource
     except ImportError:  # Windows
         return MAX_CONNECTIONS
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    # Some systems refuse to raise it to a hard limit that they call unlimited.
+    with suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    available = MAX_CONNECTIONS if hard == resource.RLIM_INFINITY else hard - RESERVED_DESCRIPTORS
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    available = MAX_CONNECTIONS if soft == resource.RLIM_INFINITY else soft - RESERVED_DESCRIPTORS
     return max(1, min(MAX_CONNECTIONS, available))
 
 

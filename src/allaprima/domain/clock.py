@@ -3,7 +3,7 @@
 Times that are stored or shown are unix times. Durations are differences of a monotonic clock, which is never set.
 """
 
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 
 class Clock(Protocol):
@@ -11,3 +11,10 @@ class Clock(Protocol):
 
     def __call__(self) -> float:
         """Return the unix time in seconds; of a monotonic clock, the seconds since some moment."""
+
+
+class Clocks(NamedTuple):
+    """The clock of unix times, and the one that measures durations."""
+
+    unix: Clock
+    monotonic: Clock

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from uuid_utils import uuid7
 
+from allaprima.domain.clock import Clocks
 from allaprima.domain.generation import GenerationRequest, Timings
 from allaprima.domain.jobs import Job, JobOptions, JobState, QueueLoad
 from allaprima.errors import QueueFull
@@ -30,7 +31,7 @@ class Server:
     def __init__(self, size: int, clock: FakeClock, durations: random.Random | None = None) -> None:
         self.clock = clock
         self.eta = Eta(1, clock)
-        self.queue = JobQueue(self, self, self.eta, MemoryQueueSignal(), (clock, clock), size)
+        self.queue = JobQueue(self, self, self.eta, MemoryQueueSignal(), Clocks(clock, clock), size)
         self._durations = durations
         self._waiting: deque[Job] = deque()
         self._held: deque[Job] = deque()

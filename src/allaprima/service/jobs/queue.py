@@ -1,6 +1,6 @@
 """Admission to the queue, and the retry times of refused requests."""
 
-from allaprima.domain.clock import Clock
+from allaprima.domain.clock import Clocks
 from allaprima.domain.idempotency import IdempotencyClaim
 from allaprima.domain.jobs import Job, Submission
 from allaprima.domain.ports import QueueSignal
@@ -24,10 +24,10 @@ class JobQueue:
         transitions: JobTransitions,
         eta: Eta,
         signal: QueueSignal,
-        clocks: tuple[Clock, Clock],
+        clocks: Clocks,
         size: int,
     ) -> None:
-        """clocks: of unix time and monotonic. size: largest number of unfinished jobs."""
+        """size: largest number of unfinished jobs."""
         self._jobs = jobs
         self._transitions = transitions
         self._eta = eta
