@@ -11,7 +11,7 @@ MAX_METHODS, MAX_ARGUMENTS = 12, 7
 #: Functions with more arguments, by file: commands, whose arguments are their options.
 LONG_SIGNATURES = {"cli/generate.py": {"generate"}, "cli/serve.py": {"serve"}}
 #: Modules of `api.v1` that route modules share; every other one holds routes.
-SHARED_BY_ROUTES = {"exchange", "submission", "waiting", "paths", "time_range"}
+SHARED_BY_ROUTES = {"delivery", "exchange", "submission", "waiting", "paths", "time_range"}
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 

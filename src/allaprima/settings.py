@@ -61,6 +61,11 @@ class ServerSettings(_Group):
     receive_s: float = Field(
         20.0, gt=0, description="Longest time to receive the head or the body of a request, in seconds."
     )
+    max_connections_per_address: int | None = Field(
+        None,
+        ge=1,
+        description="Largest number of connections of one IP address, except trusted proxies; default: unlimited.",
+    )
     log_format: Literal["text", "json"] = Field(
         "text", description="Format of the log: text or json. No prompt is logged."
     )

@@ -12,27 +12,43 @@ import uvicorn
 from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
 
-from allaprima.cli.connections import BoundedConnection
+from allaprima.cli.connections import BoundedConnection, ConnectionBounds
 from tests.waiting import eventually
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: images.test\r\n\r\n"
+
+
+#: More than the buffers of a system's sockets hold.
+LARGE_BYTES = 64_000_000
 
 
 class QuickConnection(BoundedConnection):
     """A connection with a short deadline."""
 
     # Long enough for a busy machine to receive the beginning of a request.
-    head_s = 2.0
+    bounds = ConnectionBounds(head_s=2.0, stall_s=1.0)
 
 
 class FewConnections(BoundedConnection):
     """One of at most four connections."""
 
-    max_connections = 4
+    bounds = ConnectionBounds(max_connections=4)
+
+
+class FewConnectionsOfAnAddress(BoundedConnection):
+    """One of at most two connections of one address."""
+
+    bounds = ConnectionBounds(max_per_address=2)
+
+
+class FewConnectionsBehindProxy(BoundedConnection):
+    """A connection of a trusted proxy, which the bound of an address does not limit."""
+
+    bounds = ConnectionBounds(max_per_address=2, trusted_proxies=("127.0.0.0/8",))
 
 
 class App:
-    """An application whose path `/slow` is answered after `release` is set."""
+    """An application: `/slow` is answered after `release` is set, `/large` with 64 MB."""
 
     def __init__(self) -> None:
         self.release, self.started = asyncio.Event(), 0
@@ -42,7 +58,8 @@ class App:
         if scope["path"] == "/slow":
             self.started += 1
             await self.release.wait()
-        await PlainTextResponse("hello")(scope, receive, send)
+        body = b"hello" * (LARGE_BYTES // 5 if scope["path"] == "/large" else 1)
+        await PlainTextResponse(body)(scope, receive, send)
 
 
 @pytest.fixture
@@ -179,3 +196,52 @@ async def test_connection_beyond_the_limit_is_answered_503(address: tuple[str, i
 async def test_pipelined_requests_are_answered_in_order(address: tuple[str, int]) -> None:
     answer = await answer_to(address, REQUEST * 20 + REQUEST.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
     assert answer.count(b"HTTP/1.1 200 ") == 21
+
+
+@pytest.mark.parametrize("address", [QuickConnection], indirect=True)
+async def test_client_that_receives_nothing_is_disconnected(address: tuple[str, int]) -> None:
+    reader, writer = await asyncio.open_connection(*address, limit=2**10)
+    writer.write(REQUEST.replace(b"/ ", b"/large "))
+    await reader.readline()
+    received = 0
+    # The client pauses for longer than the server waits, and then finds an incomplete answer.
+    await asyncio.sleep(3 * QuickConnection.bounds.stall_s)
+    with contextlib.suppress(ConnectionError):
+        while part := await reader.read(2**20):
+            received += len(part)
+    assert received < LARGE_BYTES
+    writer.close()
+
+
+@pytest.mark.parametrize("address", [QuickConnection], indirect=True)
+async def test_client_that_receives_slowly_gets_the_whole_answer(address: tuple[str, int]) -> None:
+    reader, writer = await asyncio.open_connection(*address)
+    writer.write(REQUEST.replace(b"/ ", b"/large ").replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
+    received = 0
+    # Together longer than the server waits for one part.
+    while part := await reader.read(2**20):
+        received += len(part)
+        await asyncio.sleep(0.04)
+    assert received > LARGE_BYTES
+    writer.close()
+
+
+@pytest.mark.parametrize("address", [FewConnectionsOfAnAddress], indirect=True)
+async def test_connection_beyond_the_limit_of_its_address_is_answered_503(address: tuple[str, int]) -> None:
+    first = [await asyncio.open_connection(*address) for _ in range(2)]
+    status, body = status_and_body(await answer_to(address))
+    assert (status, body["message"]) == (503, "too many connections from this address")
+    for _, writer in first:
+        writer.close()
+
+
+@pytest.mark.parametrize("address", [FewConnectionsBehindProxy], indirect=True)
+async def test_limit_of_an_address_exempts_trusted_proxies(address: tuple[str, int]) -> None:
+    opened = [await asyncio.open_connection(*address) for _ in range(4)]
+    for reader, writer in opened:
+        writer.write(REQUEST)
+        assert (await reader.readline()).startswith(b"HTTP/1.1 200 ")
+    for _, writer in opened:
+        writer.close()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()

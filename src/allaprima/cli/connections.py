@@ -1,4 +1,4 @@
-"""HTTP connections with bounds: deadlines for the head of a request, and a largest number of connections.
+"""HTTP connections with bounds: deadlines for the head of a request and for a reader, and a largest number.
 
 uvicorn's protocol waits for ever for the first request of a connection and for the rest of a half-sent head, and it
 answers a head that is too long with 400. h11 bounds the size of a head, and reads no further request while one is being
@@ -10,6 +10,7 @@ import json
 import sys
 import time
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 import h11
@@ -17,6 +18,7 @@ from starlette.exceptions import HTTPException
 from uvicorn.protocols.http.h11_impl import STATUS_PHRASES, H11Protocol
 
 from allaprima.api.errors import protocol_error
+from allaprima.api.http.addresses import is_address_in
 
 #: Seconds and bytes for which a refused client may go on sending: a reset would reach it before the answer.
 LINGER_S, LINGER_BYTES = 2.0, 2**20
@@ -24,6 +26,21 @@ LINGER_S, LINGER_BYTES = 2.0, 2**20
 RESERVED_DESCRIPTORS = 128
 #: Most connections, whatever the system allows.
 MAX_CONNECTIONS = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionBounds:
+    """The bounds of the connections of one server."""
+
+    max_connections: int = MAX_CONNECTIONS
+    #: Most connections of one address; None: not limited. Trusted proxies are exempt.
+    max_per_address: int | None = None
+    #: Networks of proxies, whose connections carry many clients.
+    trusted_proxies: tuple[str, ...] = ()
+    #: Seconds for the first request of a connection, and for the head of each request from its first byte.
+    head_s: float = 20.0
+    #: Seconds within which a client must receive some part of a response that waits to be sent.
+    stall_s: float = 60.0
 
 
 def largest_number_of_connections() -> int:
@@ -44,22 +61,23 @@ def largest_number_of_connections() -> int:
 class BoundedConnection(H11Protocol):
     """A connection whose requests must arrive in time."""
 
-    #: Most connections. Set once for the process, as `head_s` is.
-    max_connections = MAX_CONNECTIONS
-    #: Seconds for the first request of a connection, and for the head of each request from its first byte.
-    head_s = 20.0
+    #: Set once for the process.
+    bounds = ConnectionBounds()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Wait for a request. If there are too many connections, close the one that has waited longest for one."""
         super().connection_made(transport)
         self._deadline: asyncio.TimerHandle | None = None
+        self._stall: asyncio.TimerHandle | None = None
         #: Bytes that the client sent after it was refused; None while it is not refused.
         self._discarded: int | None = None
         #: When the connection began to wait for a request.
         self.waiting_since = time.monotonic()
         self._expect_head()
-        if len(self.connections) > self.max_connections:
+        if len(self.connections) > self.bounds.max_connections:
             self._make_room()
+        elif self._is_one_too_many_of_its_address():
+            self._answer(HTTPException(503, "too many connections from this address", {"retry-after": "1"}))
 
     def _make_room(self) -> None:
         others = [one for one in self.connections if isinstance(one, BoundedConnection) and one is not self]
@@ -68,6 +86,15 @@ class BoundedConnection(H11Protocol):
             min(idle, key=lambda one: one.waiting_since).abort()
             return
         self._answer(HTTPException(503, "too many connections", {"retry-after": "1"}))
+
+    def _is_one_too_many_of_its_address(self) -> bool:
+        if self.bounds.max_per_address is None or self.client is None:
+            return False
+        address = self.client[0]
+        if is_address_in(address, self.bounds.trusted_proxies):
+            return False
+        clients = [one.client for one in self.connections if isinstance(one, BoundedConnection)]
+        return sum(client is not None and client[0] == address for client in clients) > self.bounds.max_per_address
 
     @property
     def is_idle(self) -> bool:
@@ -97,9 +124,35 @@ class BoundedConnection(H11Protocol):
         if self.conn.trailing_data[0]:
             self._watch_head()
 
+    def pause_writing(self) -> None:
+        """Stop the application until the client has received more; close the connection if it receives nothing."""
+        super().pause_writing()
+        self._expect_reader()
+
+    def resume_writing(self) -> None:
+        """Let the application send more."""
+        self._cancel_stall()
+        super().resume_writing()
+
+    def _expect_reader(self) -> None:
+        unsent = self.transport.get_write_buffer_size()
+        self._stall = self.loop.call_later(self.bounds.stall_s, self._check_reader, unsent)
+
+    def _check_reader(self, unsent: int) -> None:
+        if self.transport.get_write_buffer_size() < unsent:
+            self._expect_reader()
+        else:
+            self.abort()
+
+    def _cancel_stall(self) -> None:
+        if self._stall is not None:
+            self._stall.cancel()
+            self._stall = None
+
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection."""
         self._cancel_deadline()
+        self._cancel_stall()
         super().connection_lost(exc)
 
     def _watch_head(self) -> None:
@@ -109,7 +162,7 @@ class BoundedConnection(H11Protocol):
             self._expect_head()
 
     def _expect_head(self) -> None:
-        self._deadline = self.loop.call_later(self.head_s, self._miss_head)
+        self._deadline = self.loop.call_later(self.bounds.head_s, self._miss_head)
 
     def _cancel_deadline(self) -> None:
         if self._deadline is not None:
@@ -121,7 +174,9 @@ class BoundedConnection(H11Protocol):
         if self.transport.is_closing():
             return
         if self.conn.trailing_data[0]:
-            self._answer(HTTPException(408, f"the head of the request was not received within {self.head_s:g} s"))
+            self._answer(
+                HTTPException(408, f"the head of the request was not received within {self.bounds.head_s:g} s")
+            )
         else:
             self.abort()
 

@@ -17,7 +17,7 @@ from uvicorn.loops.auto import auto_loop_factory
 from allaprima.api.app import create_app
 from allaprima.api.operator import create_operator_app
 from allaprima.bootstrap.service import open_service
-from allaprima.cli.connections import BoundedConnection, largest_number_of_connections
+from allaprima.cli.connections import BoundedConnection, ConnectionBounds, largest_number_of_connections
 from allaprima.cli.logs import configure_logs
 from allaprima.cli.operator_socket import operator_listener
 from allaprima.cli.traces import exported_traces
@@ -66,8 +66,12 @@ def run(settings: Settings, console: Console) -> None:
     # The engine's thread holds the interpreter's lock between two kernels. A response passes between threads a dozen
     # times and would wait for the lock each time, by default 5 ms.
     sys.setswitchinterval(SWITCH_INTERVAL_S)
-    BoundedConnection.max_connections = largest_number_of_connections()
-    BoundedConnection.head_s = settings.server.receive_s
+    BoundedConnection.bounds = ConnectionBounds(
+        max_connections=largest_number_of_connections(),
+        max_per_address=settings.server.max_connections_per_address,
+        trusted_proxies=settings.server.trusted_proxies,
+        head_s=settings.server.receive_s,
+    )
     engine = build_engine(settings.engine)
     listener = _bind(settings.server)
     traces, runner = exported_traces(settings.server.traces_endpoint), asyncio.Runner(loop_factory=auto_loop_factory())

@@ -1,5 +1,6 @@
 """The interfaces of the use cases to their environment, as protocols. A cluster uses other implementations of them."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from concurrent.futures import Future
 from contextlib import AbstractAsyncContextManager
@@ -9,6 +10,7 @@ from typing import Protocol
 
 from allaprima.domain.events import Event, EventData, EventId, EventType
 from allaprima.domain.generation import GenerationRequest, GenerationResult
+from allaprima.domain.jobs import Job
 from allaprima.domain.models import ModelInfo, TokenCount
 from allaprima.domain.progress import Progress
 from allaprima.domain.webhooks import JobEnd, WebhookDelivery, WebhookMessage
@@ -117,14 +119,45 @@ class QueueSignal(Protocol):
         """Return when `notify` has been called since the last wait, or after the timeout; None: no timeout."""
 
 
+@dataclass(frozen=True, slots=True)
+class EphemeralResult:
+    """A generated result of a job with `store=false`, and the job as it will be once the result is delivered."""
+
+    job: Job
+    result: GenerationResult
+
+
+class Delivery(Protocol):
+    """The delivery of one result of a job with `store=false` to the client that waits for it."""
+
+    @property
+    def result(self) -> asyncio.Future[EphemeralResult]:
+        """The result, once it is generated."""
+
+    def progress(self) -> bool:
+        """Report that the client has received a part; return whether the delivery has not failed."""
+
+    async def confirm(self) -> None:
+        """Report that the client has received the result; return when the job has ended."""
+
+    def abandon(self) -> None:
+        """Report that the client will not receive the result. Does nothing after `confirm`."""
+
+
 class EphemeralResults(Protocol):
-    """Holds the results of jobs with `store=false` until a response delivers them."""
+    """Passes the results of jobs with `store=false` to the responses that deliver them; nothing is written."""
 
-    def put(self, job_id: str, result: GenerationResult) -> None:
-        """Hold a result for the client that waits for the job."""
+    def delivery(self, job_id: str) -> Delivery:
+        """Return the delivery of a job's result, for its response. The response confirms or abandons it."""
 
-    def take(self, job_id: str) -> GenerationResult | None:
-        """Remove and return a result, or None if there is none."""
+    def offer(self, job: Job, result: GenerationResult) -> AbstractAsyncContextManager[bool]:
+        """Offer a result to its response; the context's value is whether the client has received it.
+
+        The caller stores the end of the job within the context. job: as it will be once the result is delivered.
+        """
+
+    def abandon(self, job_id: str) -> None:
+        """Let the delivery of a job's result fail, if there is one and its client has not received it."""
 
 
 @dataclass(frozen=True, slots=True)

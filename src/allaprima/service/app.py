@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from allaprima.domain.clock import Clock
-from allaprima.domain.ports import RateLimiter, Roster
+from allaprima.domain.ports import EphemeralResults, RateLimiter, Roster
 from allaprima.metrics import Metrics
 from allaprima.service.accounts.keys import ApiKeyService
 from allaprima.service.accounts.prices import Prices
@@ -31,6 +31,7 @@ class Service:
     jobs: JobService
     cancellation: Cancellation
     images: ImageService
+    ephemeral: EphemeralResults
     models: Models
     webhooks: Webhooks
     prices: Prices

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from allaprima.domain.clock import Clock
 from allaprima.domain.generation import GenerationResult
 from allaprima.domain.jobs import Job, StoredImage
-from allaprima.domain.ports import EphemeralResults
 from allaprima.errors import GenerationFailed, ImageNotFound
 from allaprima.store.images import ImageRepository
 from allaprima.store.jobs import JobRepository
@@ -24,7 +23,7 @@ class JobImages:
     """The images of a succeeded job."""
 
     stored: tuple[StoredImage, ...] = ()
-    #: The result of a job with `store=false` that was not delivered before; else None.
+    #: The result of a job with `store=false`; else None.
     ephemeral: GenerationResult | None = None
     #: The files of the stored images, if the response contains them.
     files: tuple[bytes, ...] = ()
@@ -65,22 +64,11 @@ class Links:
 class ImageService:
     """Finds, reads and removes images."""
 
-    def __init__(
-        self, images: ImageRepository, jobs: JobRepository, ephemeral: EphemeralResults, links: Links, clock: Clock
-    ) -> None:
+    def __init__(self, images: ImageRepository, jobs: JobRepository, links: Links, clock: Clock) -> None:
         self._images = images
         self._jobs = jobs
-        self._ephemeral = ephemeral
         self._clock = clock
         self.links = links
-
-    async def deliver(self, job: Job) -> JobImages:
-        """Return the images of a succeeded job for its response. Images of a `store=false` job are returned once.
-
-        Raises the errors of `of`.
-        """
-        ephemeral = self._ephemeral.take(job.id)
-        return await self.of(job) if ephemeral is None else JobImages(ephemeral=ephemeral)
 
     async def of(self, job: Job) -> JobImages:
         """Return the stored images of a succeeded job, with their files if its response contains them.

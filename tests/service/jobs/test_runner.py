@@ -178,6 +178,9 @@ class FakeResults:
     async def store(self, *_: object) -> None:
         return None
 
+    def abandon(self, _job_id: str) -> None:
+        """There is no delivery."""
+
 
 class FakeReporter:
     """Records ends."""

@@ -4,18 +4,23 @@ import ipaddress
 
 from fastapi import Request
 
-from allaprima.domain.addresses import Address, parse_address
+from allaprima.domain.addresses import parse_address
 
 
 def is_client_in(request: Request, networks: tuple[str, ...]) -> bool:
     """Return whether the client's address is in one of the networks."""
-    address = _address_of(request)
+    return request.client is not None and is_address_in(request.client.host, networks)
+
+
+def is_address_in(text: str, networks: tuple[str, ...]) -> bool:
+    """Return whether an IP address, in any notation, is in one of the networks."""
+    address = parse_address(text)
     return address is not None and any(address in ipaddress.ip_network(one, strict=False) for one in networks)
 
 
 def is_client_local(request: Request) -> bool:
     """Return whether the client is on the server's own machine, by its address."""
-    address = _address_of(request)
+    address = parse_address(request.client.host) if request.client else None
     return address is not None and address.is_loopback
 
 
@@ -27,7 +32,3 @@ def is_loopback_name(host: str) -> bool:
         return True
     address = parse_address(name)
     return address is not None and address.is_loopback
-
-
-def _address_of(request: Request) -> Address | None:
-    return parse_address(request.client.host) if request.client else None

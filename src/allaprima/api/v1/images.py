@@ -11,6 +11,7 @@ from allaprima.api.errors import problems
 from allaprima.api.http.body import read_model
 from allaprima.api.http.deleted import Deleted
 from allaprima.api.http.openapi import body_of, request_body
+from allaprima.api.v1.delivery import deliver
 from allaprima.api.v1.exchange import ExchangeDep
 from allaprima.api.v1.paths import IMAGES_PATH, OTHER_IMAGES_PATHS
 from allaprima.api.v1.submission import ReadSubmission
@@ -36,8 +37,10 @@ async def create(
     if submission.dry_run:
         return exchange.reply(exchange.dialect.estimate(await service.admission.estimate(submission)))
     job = await service.admission.submit(submission)
+    if not job.options.store:
+        return await deliver(job, submission.request.prompt, exchange, settings.wait_s)
     job = await wait_for(job, submission, exchange, settings.wait_s)
-    return exchange.result(job, await service.images.deliver(job), submission.request.prompt)
+    return exchange.result(job, await service.images.of(job), submission.request.prompt)
 
 
 for _path in OTHER_IMAGES_PATHS:

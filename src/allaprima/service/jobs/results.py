@@ -1,20 +1,27 @@
 """Stores the images that the engine generated."""
 
 import hashlib
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
 
 from uuid_utils import uuid7
 
 from allaprima.domain.clock import Clock
 from allaprima.domain.generation import GeneratedImage, GenerationResult
-from allaprima.domain.jobs import Job, JobOutcome, JobResult, StoredImage
+from allaprima.domain.jobs import Job, JobOutcome, JobResult, JobState, StoredImage
 from allaprima.domain.ports import EphemeralResults
+from allaprima.errors import Cancelled
 from allaprima.service.accounts.prices import Prices
 from allaprima.service.jobs.result_cache import ResultCache
 from allaprima.store.images import ImageRepository
 
+logger = logging.getLogger(__name__)
+
 
 class ResultStore:
-    """Writes image files, and computes the outcome of a job."""
+    """Writes image files or has them delivered, and computes the outcome of a job."""
 
     def __init__(
         self,
@@ -33,19 +40,31 @@ class ResultStore:
         self._image_ttl_s = image_ttl_s
 
     async def store(self, job: Job, result: GenerationResult) -> JobOutcome:
-        """Write and flush the image files; return the outcome to commit. Raises `StoreError`.
-
-        With `store=false` no file is written; the result stays in memory until it is delivered.
-        """
-        if not job.options.store:
-            self._ephemeral.put(job.id, result)
-            return self._outcome(job, result, (), None)
+        """Write and flush the image files; return the outcome to commit. Raises `StoreError`."""
         stored = []
         for position, image in enumerate(result.images):
             row = self._row(job, position, image)
             await self._images.put(row.object_name, image.data)
             stored.append(row)
         return self._outcome(job, result, tuple(stored), self._cache.key(job.request))
+
+    @asynccontextmanager
+    async def delivered(self, job: Job, result: GenerationResult) -> AsyncIterator[JobOutcome]:
+        """Give the result of a job with `store=false` to its client; yield the outcome to commit within the context.
+
+        Nothing is written. Raises `Cancelled` if the client does not receive the result.
+        """
+        outcome = self._outcome(job, result, (), None)
+        succeeded = replace(job, state=JobState.SUCCEEDED, result=outcome.result)
+        async with self._ephemeral.offer(succeeded, result) as is_delivered:
+            if not is_delivered:
+                logger.warning("job %s is cancelled: its client has not received the images", job.id)
+                raise Cancelled
+            yield outcome
+
+    def abandon(self, job_id: str) -> None:
+        """Cancel the delivery of a job's result, if there is one."""
+        self._ephemeral.abandon(job_id)
 
     def _row(self, job: Job, position: int, image: GeneratedImage) -> StoredImage:
         image_id, now = str(uuid7()), self._clock()

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from allaprima.domain.clock import Clock
 from allaprima.domain.generation import GenerationResult
-from allaprima.domain.jobs import Job, JobState
+from allaprima.domain.jobs import Job, JobOutcome, JobState
 from allaprima.domain.ports import Engine
 from allaprima.errors import Cancelled, Draining, Error, StoreError
 from allaprima.service.jobs.eta import Eta
@@ -62,10 +62,14 @@ class JobRunner:
         self._jobs[job.id] = job
 
     def cancel(self, job_id: str) -> None:
-        """Stop an accepted job before it runs, or after its current block. An unknown id is ignored."""
+        """Stop an accepted job before it runs, after its current block, or before its images are delivered.
+
+        An unknown id is ignored.
+        """
         if job_id in self._jobs:
             self._cancelled.add(job_id)
         self._engine.cancel(job_id)
+        self._results.abandon(job_id)
 
     async def run(self, job: Job, release: Callable[[], None]) -> None:
         """Run an accepted job. release: called when the engine can run another job, possibly several times.
@@ -98,16 +102,37 @@ class JobRunner:
         result = await self._generate(job)
         loop = asyncio.get_running_loop()
         finished_at = loop.time()
+        generated_at = self._clock()
         self._reporter.generated(job, result)
+        if not job.options.store:
+            self._release(job, release)
+            return await self._deliver(job, result, generated_at)
         async with self._storing:
             self._release(job, release)
-            generated_at = self._clock()
             outcome = await self._results.store(job, result)
-            if not await self._persist(lambda: self._transitions.succeed(job, self._clock(), outcome)):
-                logger.warning("job %s: discarded the result of an old attempt", job.id)
+            if not await self._succeed(job, outcome):
                 return None
         self._reporter.stored(job, result, generated_at, loop.time() - finished_at)
         return JobState.SUCCEEDED
+
+    async def _deliver(self, job: Job, result: GenerationResult, generated_at: float) -> JobState | None:
+        """End a job with `store=false` once its client has received the result. Raises `Cancelled` if it has not."""
+        if job.id in self._cancelled:
+            raise Cancelled
+        loop = asyncio.get_running_loop()
+        async with self._results.delivered(job, result) as outcome:
+            delivered_at = loop.time()
+            if not await self._succeed(job, outcome):
+                return None
+            self._reporter.stored(job, result, generated_at, loop.time() - delivered_at)
+        return JobState.SUCCEEDED
+
+    async def _succeed(self, job: Job, outcome: JobOutcome) -> bool:
+        """Store the outcome of a job. Returns False for an old attempt."""
+        is_current = await self._persist(lambda: self._transitions.succeed(job, self._clock(), outcome))
+        if not is_current:
+            logger.warning("job %s: discarded the result of an old attempt", job.id)
+        return is_current
 
     async def _generate(self, job: Job) -> GenerationResult:
         if self._lifecycle.is_draining:
