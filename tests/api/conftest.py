@@ -13,9 +13,15 @@ from allaprima.service.app import Service
 from tests.fakes import FakeClock, FakeEngine, client_of, open_service
 
 
+@pytest.fixture(scope="module")
+def shared_clock() -> FakeClock:
+    """The clock of the shared service."""
+    return FakeClock()
+
+
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def shared(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Service]:
-    async with open_service(tmp_path_factory.mktemp("shared"), FakeEngine(), FakeClock()) as opened:
+async def shared(tmp_path_factory: pytest.TempPathFactory, shared_clock: FakeClock) -> AsyncIterator[Service]:
+    async with open_service(tmp_path_factory.mktemp("shared"), FakeEngine(), shared_clock) as opened:
         yield opened
 
 

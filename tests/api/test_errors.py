@@ -174,7 +174,7 @@ class BrokenClock(FakeClock):
 
 @pytest.fixture
 async def broken(service: Service, key: str) -> AsyncIterator[httpx2.AsyncClient]:
-    """A client of a server that has an unexpected error at /files."""
+    """A client of a server that has an unexpected error at /v1/billing/balance."""
     async with client_of(with_clock(service, BrokenClock()), key=key) as opened:
         yield opened
 
@@ -182,14 +182,14 @@ async def broken(service: Service, key: str) -> AsyncIterator[httpx2.AsyncClient
 async def test_unexpected_error_answers_500_without_details(
     broken: httpx2.AsyncClient, caplog: pytest.LogCaptureFixture
 ) -> None:
-    body = check_body(await broken.get("/files/token/name"), 500, "server_error", "internal_error")
+    body = check_body(await broken.get("/v1/billing/balance"), 500, "server_error", "internal_error")
     assert body["message"] == "Internal server error"
     assert "secret" not in json.dumps(body)
     assert "the spring of this clock" in caplog.text
 
 
 async def test_unexpected_error_has_cors_and_tracing_headers(broken: httpx2.AsyncClient) -> None:
-    answer = await broken.get("/files/token/name", headers=ORIGIN | {"x-client-request-id": "mine"})
+    answer = await broken.get("/v1/billing/balance", headers=ORIGIN | {"x-client-request-id": "mine"})
     assert answer.status_code == 500
     assert answer.headers["access-control-allow-origin"] == "*"
     assert answer.headers["x-client-request-id"] == "mine"

@@ -22,12 +22,11 @@ def anonymous(shared_anonymous: httpx2.AsyncClient) -> httpx2.AsyncClient:
 
 
 @pytest.fixture
-def clock(shared: Service) -> Iterator[FakeClock]:
+def clock(shared_clock: FakeClock) -> Iterator[FakeClock]:
     """The service's clock, set back after each test."""
-    assert isinstance(shared.clock, FakeClock)
-    before = shared.clock.now
-    yield shared.clock
-    shared.clock.now = before
+    before = shared_clock.now
+    yield shared_clock
+    shared_clock.now = before
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

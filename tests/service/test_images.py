@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from allaprima.domain.accounts import ApiKey
+from allaprima.domain.clock import Clocks, SteadyClock
 from allaprima.domain.jobs import Delivery, StoredImage
 from allaprima.errors import GenerationFailed, ImageNotFound, StoreError
 from allaprima.service.app import Service
@@ -31,7 +32,14 @@ IMAGE = StoredImage(
     created_at=NOW,
     expires_at=NOW + 60.5,
 )
-LINKS = Links(b"s" * 32)
+CLOCK = FakeClock()
+LINKS = Links(b"s" * 32, SteadyClock(Clocks(CLOCK, CLOCK)))
+
+
+def read(token: str, name: str, now: float = NOW, links: Links = LINKS) -> str:
+    """Read a link at a time."""
+    CLOCK.now = now
+    return links.read(token, name)
 
 
 def parts(path: str) -> tuple[str, str]:
@@ -45,12 +53,12 @@ EXPIRES, _, SIGNATURE = TOKEN.partition("-")
 
 
 def test_link_opens_its_image() -> None:
-    assert LINKS.read(TOKEN, NAME, NOW) == IMAGE.id
+    assert read(TOKEN, NAME) == IMAGE.id
     assert IMAGE.object_name == NAME
 
 
 def test_image_link_is_stable() -> None:
-    assert LINKS.path(IMAGE) == Links(b"s" * 32).path(IMAGE)
+    assert LINKS.path(IMAGE) == Links(b"s" * 32, SteadyClock(Clocks(CLOCK, CLOCK))).path(IMAGE)
 
 
 def test_signature_has_192_bits() -> None:
@@ -58,28 +66,39 @@ def test_signature_has_192_bits() -> None:
 
 
 def test_link_expires_with_its_image() -> None:
-    assert LINKS.read(TOKEN, NAME, NOW + 59.9) == IMAGE.id
+    assert read(TOKEN, NAME, NOW + 59.9) == IMAGE.id
     for now in (NOW + 60, NOW + 60.5, NOW + 10**9):
         with pytest.raises(ImageNotFound):
-            LINKS.read(TOKEN, NAME, now)
+            read(TOKEN, NAME, now)
+
+
+def test_link_stays_the_same_when_the_clock_is_set() -> None:
+    clock = SteadyClock(Clocks(CLOCK, CLOCK))
+    links, set_by = Links(b"s" * 32, clock), 400 * 86_400
+    clock.shift += set_by
+    later = replace(IMAGE, expires_at=IMAGE.expires_at + set_by)
+    assert links.path(later) == LINKS.path(IMAGE)
+    assert read(TOKEN, NAME, NOW + set_by + 59.9, links) == IMAGE.id
+    with pytest.raises(ImageNotFound):
+        read(TOKEN, NAME, NOW + set_by + 60, links)
 
 
 def test_link_does_not_open_other_image() -> None:
     for name in ("other.png", NAME.upper(), NAME + "x", NAME.replace("png", "webp"), IMAGE.id, "", f"x/{NAME}"):
         with pytest.raises(ImageNotFound):
-            LINKS.read(TOKEN, name, NOW)
+            read(TOKEN, name)
 
 
 def test_link_with_changed_expiry_is_refused() -> None:
     for expires in (str(int(EXPIRES) + 1), "9" * 15, "9" * 400, "", "-1", f"{EXPIRES}.0", f" {EXPIRES}", "\u00b2"):
         with pytest.raises(ImageNotFound):
-            LINKS.read(f"{expires}-{SIGNATURE}", NAME, NOW)
+            read(f"{expires}-{SIGNATURE}", NAME)
 
 
 def test_link_of_other_secret_is_refused() -> None:
     for secret in (b"", b"t" * 32, b"s" * 31):
         with pytest.raises(ImageNotFound):
-            Links(secret).read(TOKEN, NAME, NOW)
+            read(TOKEN, NAME, links=Links(secret, SteadyClock(Clocks(CLOCK, CLOCK))))
 
 
 def test_signature_with_one_wrong_character_is_refused() -> None:
@@ -88,7 +107,7 @@ def test_signature_with_one_wrong_character_is_refused() -> None:
         for wrong in {*alphabet, "=", "\u00fc"} - {right}:
             forged = SIGNATURE[:place] + wrong + SIGNATURE[place + 1 :]
             with pytest.raises(ImageNotFound):
-                LINKS.read(f"{EXPIRES}-{forged}", NAME, NOW)
+                read(f"{EXPIRES}-{forged}", NAME)
 
 
 def test_images_have_different_signatures() -> None:
@@ -99,7 +118,7 @@ def test_images_have_different_signatures() -> None:
 @given(token=st.text(), name=st.text(), now=st.floats(allow_nan=False))
 def test_random_links_are_refused(token: str, name: str, now: float) -> None:
     with pytest.raises(ImageNotFound):
-        LINKS.read(token, name, now)
+        read(token, name, now)
 
 
 SIGNATURES = st.binary(min_size=24, max_size=24).map(base64.urlsafe_b64encode).map(bytes.decode)
@@ -112,7 +131,7 @@ SIGNATURES = st.binary(min_size=24, max_size=24).map(base64.urlsafe_b64encode).m
 )
 def test_forged_links_are_refused(expires: str, signature: str, name: str) -> None:
     with pytest.raises(ImageNotFound):
-        LINKS.read(f"{expires}-{signature}", name, 0)
+        read(f"{expires}-{signature}", name, 0)
 
 
 def test_secret_is_created_once_for_owner_only(tmp_path: Path) -> None:

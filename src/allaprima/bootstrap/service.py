@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from allaprima.api.dialects import DIALECTS
 from allaprima.bootstrap.operator import operator_service
-from allaprima.domain.clock import Clock, Clocks
+from allaprima.domain.clock import Clock, Clocks, SteadyClock
 from allaprima.domain.ports import Engine
 from allaprima.metrics import Metrics
 from allaprima.service.accounts.prices import Prices
@@ -34,8 +34,10 @@ from allaprima.service.lifecycle import Lifecycle
 from allaprima.service.models import Models
 from allaprima.service.outbound import OutboundUrls, Resolve, resolve
 from allaprima.service.policy import Policy
+from allaprima.service.timekeeper import Timekeeper, boot_id, elapsed
 from allaprima.service.webhooks import WebhookMessages, Webhooks, WebhookSender
 from allaprima.settings import Settings
+from allaprima.store.clock import ClockRepository
 from allaprima.store.data_folder import IMAGES_FOLDER
 from allaprima.store.database import Database
 from allaprima.store.idempotency import IdempotencyRepository
@@ -56,7 +58,7 @@ async def open_service(
     *,
     engine: Engine | None = None,
     clock: Clock = time.time,
-    monotonic: Clock = time.monotonic,
+    monotonic: Clock = elapsed,
     resolve: Resolve = resolve,
 ) -> AsyncIterator[Service]:
     """Open the data folder and run the service until the context exits.
@@ -88,23 +90,24 @@ class _Stores:
     links: Links
 
 
-def _stores(settings: Settings, database: Database) -> _Stores:
+def _stores(settings: Settings, database: Database, clock: SteadyClock) -> _Stores:
     folder = settings.store.data_dir
     return _Stores(
         jobs=JobRepository(database),
         transitions=JobTransitions(database),
         images=ImageRepository(database, LocalObjectStore(folder / IMAGES_FOLDER)),
         outbox=Outbox(database),
-        links=Links(read_secret(folder)),
+        links=Links(read_secret(folder), clock),
     )
 
 
 @asynccontextmanager
 async def _run(
-    settings: Settings, database: Database, engine: Engine, clocks: Clocks, resolve: Resolve
+    settings: Settings, database: Database, engine: Engine, system: Clocks, resolve: Resolve
 ) -> AsyncIterator[Service]:
-    clock = clocks.unix
-    stores, metrics, operator = _stores(settings, database), Metrics(), operator_service(database, clock)
+    clock = SteadyClock(system)
+    clocks = Clocks(clock, system.monotonic)
+    stores, metrics, operator = _stores(settings, database, clock), Metrics(), operator_service(database, clock)
     jobs, transitions, images, outbox = stores.jobs, stores.transitions, stores.images, stores.outbox
     bus, signal, ephemeral = MemoryEventBus(clock, clocks.monotonic), MemoryQueueSignal(), MemoryEphemeralResults()
     lifecycle, eta = Lifecycle(bus, signal), Eta(engine.max_concurrency)
@@ -122,7 +125,8 @@ async def _run(
     queue = JobQueue(jobs, transitions, eta, signal, clocks, settings.engine.queue_size)
     job_service = JobService(jobs, transitions, images, bus, positions, lifecycle)
     cleaner = Cleaner(transitions, images, IdempotencyRepository(database), outbox, clock, settings.store)
-    async with cleaner.running(), sender.running(), positions.publishing(), dispatcher.running():
+    timekeeper = Timekeeper(ClockRepository(database), clock, lifecycle, boot_id())
+    async with timekeeper.running(), cleaner.running(), sender.running(), positions.publishing(), dispatcher.running():
         yield Service(
             operator=operator,
             admission=Admission(

@@ -10,7 +10,7 @@ import hashlib
 import hmac
 from dataclasses import dataclass
 
-from allaprima.domain.clock import Clock
+from allaprima.domain.clock import Clock, SteadyClock
 from allaprima.domain.generation import GenerationResult
 from allaprima.domain.jobs import Job, StoredImage
 from allaprima.errors import GenerationFailed, ImageNotFound
@@ -30,28 +30,29 @@ class JobImages:
 
 
 class Links:
-    """Signs and verifies links."""
+    """Signs and verifies links. Their expiry does not count changes of the system's clock, which may follow."""
 
-    def __init__(self, secret: bytes) -> None:
+    def __init__(self, secret: bytes, clock: SteadyClock) -> None:
         self._secret = secret
+        self._clock = clock
 
     def path(self, image: StoredImage, until: float | None = None) -> str:
         """Return the path of a link. until: its expiry in unix seconds; None: that of the image."""
         name = f"{image.id}.{image.object_name.rpartition('.')[2]}"
-        expires = int(image.expires_at if until is None else until)
+        expires = int(image.expires_at if until is None else until) - self._clock.shift
         return f"/files/{expires}-{self._sign(expires, name)}/{name}"
 
-    def read(self, token: str, name: str, now: float) -> str:
+    def read(self, token: str, name: str) -> str:
         """Return the image id of a link. Raises `ImageNotFound` for a forged or expired link.
 
-        token, name: the last two segments of its path. now: unix seconds.
+        token, name: the last two segments of its path.
         """
         expires, _, signature = token.partition("-")
         if not (expires.isascii() and expires.isdigit() and len(expires) < 16 and signature.isascii()):
             raise ImageNotFound
         if not hmac.compare_digest(signature.encode(), self._sign(int(expires), name).encode()):
             raise ImageNotFound
-        if int(expires) <= now:
+        if int(expires) + self._clock.shift <= self._clock():
             raise ImageNotFound
         return name.partition(".")[0]
 

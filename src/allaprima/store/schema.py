@@ -274,6 +274,18 @@ webhook_deliveries = Table(
     Index("ix_webhook_deliveries_done", "created_at", sqlite_where=text("next_at IS NULL")),
 )
 
+#: One row: the clock of the server that ran last.
+clock = Table(
+    "clock",
+    metadata,
+    #: Id of the machine's start at which its monotonic clock was zero; null: unknown.
+    Column("boot_id", String),
+    #: The unix time at the zero of the monotonic clock.
+    Column("offset", Float, nullable=False),
+    #: Sum of all changes of the clock while servers ran, in seconds.
+    Column("shift", BigInteger, nullable=False),
+)
+
 #: The result cache: the job that generated the images of a request.
 cached_results = Table(
     "cached_results",

@@ -30,8 +30,7 @@ _RESPONSES: dict[int | str, dict[str, Any]] = {
 )
 async def fetch(request: Request, token: str, name: str, service: ServiceDep) -> Response:
     """Return the image, a byte range of it, or 304 if the client already has it."""
-    now = service.clock()
-    found = await service.images.read(service.images.links.read(token, name, now))
+    found = await service.images.read(service.images.links.read(token, name))
     if found is None:
         raise ImageNotFound
     image, data = found
@@ -39,7 +38,7 @@ async def fetch(request: Request, token: str, name: str, service: ServiceDep) ->
     headers = {
         "etag": etag,
         "accept-ranges": "bytes",
-        "cache-control": f"public, max-age={max(0, int(image.expires_at - now))}, immutable",
+        "cache-control": f"public, max-age={max(0, int(image.expires_at - service.clock()))}, immutable",
         "cross-origin-resource-policy": "cross-origin",
         "access-control-allow-origin": "*",
         "x-content-type-options": "nosniff",
