@@ -44,8 +44,10 @@ test-all: $(VENV)/.dev check ## as test, with the trainer's tests, the sanitizer
 	OMP_WAIT_POLICY=passive $(BIN)/pytest -m '' --numprocesses $(WORKERS) $(BY_FILE) tests training/tests
 	$(BIN)/pytest tests/stress --full --timeout 7200
 
-prove: $(VENV)/.dev ## run the stress tests of the service at full length: half an hour
+prove: $(VENV)/.dev ## run the stress tests at full length and measure the front door: an hour and a half
 	$(BIN)/pytest tests/stress --full --timeout 7200
+	$(BIN)/python bench/load.py refusals
+	$(BIN)/python bench/door.py
 
 load: $(VENV)/.dev ## measure the service under load
 	$(BIN)/python bench/load.py

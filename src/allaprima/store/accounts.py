@@ -1,13 +1,16 @@
 """Accounts in the database."""
 
 from dataclasses import fields
+from typing import Any
 
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, Row, insert, select
 
 from allaprima.domain.accounts import Account
 from allaprima.domain.billing import LedgerEntry
+from allaprima.errors import StoreError
 from allaprima.store.database import Repository, reads, writes
 from allaprima.store.ledger import post_entry
+from allaprima.store.rows import UNREADABLE, check_numbers, readable
 from allaprima.store.schema import accounts
 
 _NAMES = tuple(field.name for field in fields(Account))
@@ -27,7 +30,7 @@ class AccountRepository(Repository):
         """Return the oldest account; store and return `new` if the database has none."""
         row = connection.execute(select(*_COLUMNS).order_by(accounts.c.created_at, accounts.c.id).limit(1)).first()
         if row is not None:
-            return Account(**{name: getattr(row, name) for name in _NAMES})
+            return _account(row)
         _insert(connection, new)
         return new
 
@@ -35,11 +38,11 @@ class AccountRepository(Repository):
     def all(self, connection: Connection) -> list[Account]:
         """Return every account, oldest first."""
         rows = connection.execute(select(*_COLUMNS).order_by(accounts.c.created_at, accounts.c.id))
-        return [Account(**{name: getattr(row, name) for name in _NAMES}) for row in rows]
+        return list(readable(rows, _account))
 
     @reads
     def get(self, connection: Connection, account_id: str) -> Account:
-        """Return an account. Raises `NoResultFound` when the id is unknown: callers pass ids of stored accounts."""
+        """Return an account. Raises `StoreError` for an unknown id, since callers pass ids of stored accounts."""
         return _find(connection, account_id)
 
     @writes
@@ -55,5 +58,15 @@ def _insert(connection: Connection, account: Account) -> None:
 
 
 def _find(connection: Connection, account_id: str) -> Account:
-    row = connection.execute(select(*_COLUMNS).where(accounts.c.id == account_id)).one()
+    row = connection.execute(select(*_COLUMNS).where(accounts.c.id == account_id)).first()
+    if row is None:
+        raise StoreError(f"the account {account_id} is missing in the database")
+    try:
+        return _account(row)
+    except UNREADABLE as exc:
+        raise StoreError(f"the account {account_id} is damaged in the database: {exc}") from exc
+
+
+def _account(row: Row[Any]) -> Account:
+    check_numbers(row, ("created_at", "balance", "held"))
     return Account(**{name: getattr(row, name) for name in _NAMES})

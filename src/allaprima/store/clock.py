@@ -36,9 +36,10 @@ class ClockRepository(Repository):
 
     @reads
     def find(self, connection: Connection) -> ClockRecord | None:
-        """Return the record, or None for a data folder that no server has used."""
+        """Return the record; None for a data folder that no server has used, or whose record is damaged."""
         row = connection.execute(select(clock.c.boot_id, clock.c.offset, clock.c.shift)).first()
-        return None if row is None else ClockRecord(*row)
+        is_readable = row is not None and isinstance(row.offset, float) and isinstance(row.shift, int)
+        return ClockRecord(*row) if row is not None and is_readable else None
 
     @writes
     def save(self, connection: Connection, record: ClockRecord) -> None:

@@ -13,7 +13,7 @@ from allaprima.domain.jobs import StoredImage
 from allaprima.domain.ports import ObjectStore
 from allaprima.errors import StoreError
 from allaprima.store.database import Database, Repository, reads, writes
-from allaprima.store.rows import image_from_row
+from allaprima.store.rows import image_from_row, readable
 from allaprima.store.schema import images
 
 #: Age from which a file without a row is an orphan. A younger file may belong to a job that has not committed its rows.
@@ -35,8 +35,7 @@ class ImageRepository(Repository):
     def find(self, connection: Connection, image_id: str, now: float) -> StoredImage | None:
         """Return the row of an image that has not expired."""
         wanted = select(images).where(images.c.id == image_id, images.c.expires_at > now)
-        row = connection.execute(wanted).first()
-        return image_from_row(row) if row else None
+        return next(readable(connection.execute(wanted), image_from_row), None)
 
     async def get(self, image_id: str, now: float) -> tuple[StoredImage, bytes] | None:
         """Return the row and the file of an image that has not expired. Raises `StoreError` when reading fails."""

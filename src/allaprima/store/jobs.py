@@ -11,7 +11,7 @@ from allaprima.errors import JobNotFound
 from allaprima.store import fair_queue
 from allaprima.store.database import Repository, reads
 from allaprima.store.idempotency import find_resource
-from allaprima.store.rows import FIND_JOB, JOB_COLUMNS, image_from_row, readable_job
+from allaprima.store.rows import FIND_JOB, JOB_COLUMNS, image_from_row, readable, readable_job
 from allaprima.store.schema import cached_results, images, jobs
 
 
@@ -72,8 +72,8 @@ class JobRepository(Repository):
         found: dict[str, list[StoredImage]] = {job_id: [] for job_id in job_ids}
         alive = images.c.job_id.in_(list(found)), images.c.expires_at > now
         wanted = select(images).where(*alive).order_by(images.c.job_id, images.c.position)
-        for row in connection.execute(wanted):
-            found[row.job_id].append(image_from_row(row))
+        for image in readable(connection.execute(wanted), image_from_row):
+            found[image.job_id].append(image)
         return found
 
     @reads
@@ -111,7 +111,7 @@ class JobRepository(Repository):
         )
         job_id = connection.execute(wanted).scalar()
         alive = select(images).where(images.c.job_id == job_id, images.c.expires_at > now).order_by(images.c.position)
-        found = [image_from_row(row) for row in connection.execute(alive)]
+        found = list(readable(connection.execute(alive), image_from_row))
         job = _find(connection, job_id) if job_id else None
         return (job, found) if job and len(found) == job.request.count else None
 

@@ -11,7 +11,19 @@ from allaprima.domain.idempotency import IdempotencyClaim
 from allaprima.errors import KeyNotFound
 from allaprima.store.database import Repository, reads, writes
 from allaprima.store.idempotency import find_resource, record_resource
+from allaprima.store.rows import check_numbers, readable
 from allaprima.store.schema import api_keys, usage_buckets
+
+_NUMBERS = (
+    "created_at",
+    "revoked_at",
+    "updated_at",
+    "limit_credits",
+    "requests_per_minute",
+    "safety_threshold",
+    "spent",
+    "held",
+)
 
 
 def _replayed_key(connection: Connection, key_id: str) -> ApiKey:
@@ -27,6 +39,7 @@ def _is_taken(connection: Connection, prefix: str, key_hash: str) -> bool:
 
 
 def _key(row: Row[Any]) -> ApiKey:
+    check_numbers(row, _NUMBERS)
     limit = None
     if row.limit_period is not None and row.limit_credits is not None:
         limit = SpendLimit(LimitPeriod(row.limit_period), row.limit_credits)
@@ -110,13 +123,12 @@ class KeyRepository(Repository):
         query = select(api_keys).order_by(api_keys.c.created_at, api_keys.c.id)
         if account_id is not None:
             query = query.where(api_keys.c.account_id == account_id)
-        return [_key(row) for row in connection.execute(query)]
+        return list(readable(connection.execute(query), _key))
 
     @reads
     def find_valid(self, connection: Connection, key_hash: str) -> ApiKey | None:
         """Return the key with a hash; None when it is unknown, revoked or disabled."""
-        row = connection.execute(_FIND_VALID, {"hash": key_hash}).first()
-        return _key(row) if row else None
+        return next(readable(connection.execute(_FIND_VALID, {"hash": key_hash}), _key), None)
 
     @reads
     def find(self, connection: Connection, prefix: str, account_id: str | None = None) -> ApiKey | None:
@@ -185,5 +197,4 @@ def _find(connection: Connection, prefix: str, account_id: str | None) -> ApiKey
     query = select(api_keys).where(api_keys.c.prefix == prefix, api_keys.c.revoked_at.is_(None))
     if account_id is not None:
         query = query.where(api_keys.c.account_id == account_id)
-    row = connection.execute(query).first()
-    return _key(row) if row else None
+    return next(readable(connection.execute(query), _key), None)

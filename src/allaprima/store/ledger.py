@@ -1,11 +1,13 @@
 """An account's ledger: its top-ups and its charges."""
 
 from dataclasses import asdict, fields
+from typing import Any
 
-from sqlalchemy import Connection, bindparam, insert, select, update
+from sqlalchemy import Connection, Row, bindparam, insert, select, update
 
 from allaprima.domain.billing import EntryDirection, EntryType, LedgerEntry, LedgerFilter
 from allaprima.store.database import Repository, reads
+from allaprima.store.rows import check_numbers, readable
 from allaprima.store.schema import accounts, ledger
 
 _NAMES = tuple(field.name for field in fields(LedgerEntry))
@@ -37,12 +39,13 @@ class LedgerRepository(Repository):
             query = query.where(ledger.c.type == wanted.type.value)
         if before is not None:
             query = query.where(ledger.c.id < before)
-        found = []
-        for row in connection.execute(query.order_by(ledger.c.id.desc()).limit(limit)):
-            values = {name: getattr(row, name) for name in _NAMES}
-            enums = {"direction": EntryDirection(row.direction), "type": EntryType(row.type)}
-            found.append(LedgerEntry(**values | enums))
-        return found
+        return list(readable(connection.execute(query.order_by(ledger.c.id.desc()).limit(limit)), _entry))
+
+
+def _entry(row: Row[Any]) -> LedgerEntry:
+    check_numbers(row, ("created_at", "credits", "images"))
+    values = {name: getattr(row, name) for name in _NAMES}
+    return LedgerEntry(**values | {"direction": EntryDirection(row.direction), "type": EntryType(row.type)})
 
 
 def post_entry(connection: Connection, account_id: str, entry: LedgerEntry) -> None:

@@ -13,6 +13,7 @@ from allaprima.domain.jobs import Job, JobState
 from allaprima.domain.webhooks import WebhookDelivery, WebhookEndpoint
 from allaprima.store.database import Repository, reads, writes
 from allaprima.store.idempotency import find_resource, record_resource
+from allaprima.store.rows import check_numbers, readable
 from allaprima.store.schema import accounts, webhook_deliveries, webhook_endpoints
 
 #: Length in characters to which the stored error of a delivery is cut.
@@ -113,7 +114,7 @@ class Outbox(Repository):
         """Return an account's endpoints, oldest first."""
         wanted = select(*_ENDPOINT_COLUMNS).where(webhook_endpoints.c.account_id == account_id)
         rows = connection.execute(wanted.order_by(webhook_endpoints.c.created_at, webhook_endpoints.c.id))
-        return [_to_endpoint(row) for row in rows]
+        return list(readable(rows, _to_endpoint))
 
     @reads
     def find(self, connection: Connection, account_id: str, url: str) -> WebhookEndpoint | None:
@@ -174,20 +175,14 @@ class Outbox(Repository):
         A delivery is due until its attempt is recorded, so one that is being sent counts against the limits.
         """
         bounds = {"limit": limits.total, "per_account": limits.per_account, "per_endpoint": limits.per_endpoint}
-        return [
-            WebhookDelivery(
-                id=row.id,
-                account_id=row.account_id,
-                endpoint_id=row.endpoint_id,
-                url=row.url,
-                job_id=row.job_id,
-                event=row.event,
-                created_at=row.created_at,
-                attempt=row.attempt,
-                secrets=_secrets(connection, row.account_id, now),
-            )
-            for row in connection.execute(_DUE, {"now": now} | bounds).all()
-        ]
+
+        def delivery(row: Row[Any]) -> WebhookDelivery:
+            check_numbers(row, ("created_at", "attempt"))
+            names = ("id", "account_id", "endpoint_id", "url", "job_id", "event", "created_at", "attempt")
+            values = {name: getattr(row, name) for name in names}
+            return WebhookDelivery(**values, secrets=_secrets(connection, row.account_id, now))
+
+        return list(readable(connection.execute(_DUE, {"now": now} | bounds).all(), delivery))
 
     @reads
     def next_due(self, connection: Connection, now: float) -> float | None:
@@ -220,6 +215,7 @@ class Outbox(Repository):
 
 
 def _to_endpoint(row: Row[Any]) -> WebhookEndpoint:
+    check_numbers(row, ("created_at", "disabled_at"))
     return WebhookEndpoint(**{name: getattr(row, name) for name in _ENDPOINT_NAMES})
 
 
@@ -227,8 +223,7 @@ def _endpoint(connection: Connection, account_id: str, url: str) -> WebhookEndpo
     wanted = select(*_ENDPOINT_COLUMNS).where(
         webhook_endpoints.c.account_id == account_id, webhook_endpoints.c.url == url
     )
-    row = connection.execute(wanted).first()
-    return _to_endpoint(row) if row else None
+    return next(readable(connection.execute(wanted), _to_endpoint), None)
 
 
 def _record_attempt(connection: Connection, delivery: WebhookDelivery, **values: object) -> None:

@@ -84,9 +84,12 @@ def _translate_errors() -> Iterator[None]:
     except (IntegrityError, ProgrammingError):
         raise
     except DBAPIError as exc:
-        logger.exception("the database failed")
+        logger.error("the database failed: %s", exc.orig)  # noqa: TRY400 - a sentence, without the statement
         if getattr(exc.orig, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
             raise StoreFull from exc
+        raise StoreError("the database failed") from exc
+    except UnicodeDecodeError as exc:
+        logger.error("the database failed: its schema is damaged")  # noqa: TRY400 - as above
         raise StoreError("the database failed") from exc
 
 
@@ -107,6 +110,9 @@ async def open_sqlite(folder: Path) -> SqliteDatabase:
             await asyncio.to_thread(migrate, path)
         except DBAPIError as exc:
             raise StoreError(f"{path} is not a database that this version can use: {exc.orig}") from exc
+        except UnicodeDecodeError as exc:
+            # SQLite's message quotes a damaged schema.
+            raise StoreError(f"{path} is not a database that this version can use: its schema is damaged") from exc
         writer, readers = _connect(path, 1), _connect(path, READERS)
         event.listen(writer, "connect", _prepare_writer)
         event.listen(writer, "begin", _begin_immediate)
@@ -165,7 +171,7 @@ def _stored_revision(path: Path) -> str | None:
     """Return the revision of a database's schema; None when the file is missing or has no readable revision."""
     try:
         return _read_schema(path)[1] if path.exists() else None
-    except sqlite3.DatabaseError:
+    except (sqlite3.DatabaseError, UnicodeDecodeError):
         return None
 
 

@@ -5,6 +5,7 @@ Stripe's limits (255 characters, 24 hours, no record of a request that failed va
 """
 
 import hashlib
+import json
 from typing import Annotated
 
 from fastapi import Header
@@ -21,15 +22,17 @@ ClaimHeader = Annotated[
 ]
 
 
-def claim_of(key: str | None, kind: str, digest: str) -> IdempotencyClaim | None:
+def claim_of(key: str | None, kind: str, content: object) -> IdempotencyClaim | None:
     """Return the idempotency claim of a request, or None without a key. Raises `InvalidRequest` for an invalid key.
 
-    kind: the kind of resource that the route creates, the same for all its paths. digest: the body as one text.
+    kind: the kind of resource that the route creates, the same for all its paths. content: the body, as JSON.
     """
     if key is None:
         return None
     if not (0 < len(key) <= MAX_LENGTH and key.isascii() and key.isprintable()):
         problem = f"must have from 1 to {MAX_LENGTH} printable ASCII characters"
         raise InvalidRequest(FieldProblem(NAME, problem))
+    # The order of members makes no difference.
+    digest = json.dumps(content, sort_keys=True, separators=(",", ":"))
     fingerprint = hashlib.sha256(f"{kind}\n{digest}".encode("utf-8", "surrogatepass")).hexdigest()
     return IdempotencyClaim(key, fingerprint)

@@ -158,7 +158,7 @@ async def create(
     key: ManagementKey, body: KeyBodyDep, service: ServiceDep, response: Response, idempotency_key: ClaimHeader = None
 ) -> dict[str, Any]:
     """Create an ordinary key of the account. Only this response contains the key; a replayed request returns null."""
-    claim = claim_of(idempotency_key, "keys", body.model_dump_json(exclude_unset=True))
+    claim = claim_of(idempotency_key, "keys", body.model_dump(mode="json", exclude_unset=True))
     row, created = await service.keys.create(KeySpec(**body.changes()), key.account_id, claim)
     return {"data": await _show_new(service, row, created, response)}
 

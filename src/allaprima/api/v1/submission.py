@@ -4,7 +4,6 @@ A request that is invalid by itself is refused here and does not count against t
 model's tokenizer, the account or the queue follow in `service.jobs.admission`.
 """
 
-import json
 from dataclasses import replace
 from typing import Annotated, Any
 
@@ -59,7 +58,7 @@ async def read_submission(
 ) -> Submission:
     """Return the submission of a synchronous request. Raises `InvalidRequest` or `RateLimited`."""
     body = await read_object(request, settings)
-    submission = _parse(body, key, exchange, claim_of(idempotency_key, "images", _digest(body)), start_deadline)
+    submission = _parse(body, key, exchange, claim_of(idempotency_key, "images", body), start_deadline)
     submission = replace(submission, cancel_on_disconnect=_cancels_on_disconnect(on_disconnect))
     if submission.claim and not submission.options.store:
         raise InvalidRequest(FieldProblem(NAME, "cannot be combined with store=false"))
@@ -76,7 +75,7 @@ async def read_job_submission(
 ) -> Submission:
     """Return the submission of an asynchronous request. Raises `InvalidRequest` or `RateLimited`."""
     body = await read_object(request, settings)
-    submission = _parse(body, key, exchange, claim_of(idempotency_key, "jobs", _digest(body)), start_deadline)
+    submission = _parse(body, key, exchange, claim_of(idempotency_key, "jobs", body), start_deadline)
     if not submission.options.store and not submission.dry_run:
         raise InvalidRequest(FieldProblem("store", "must be true for a job, because its images are fetched later"))
     return _counted(submission, exchange)
@@ -125,11 +124,6 @@ def _options(options: JobOptions, exchange: Exchange) -> JobOptions:
             "traceparent": headers.get("traceparent", "")[:64] or None,
         }
     )
-
-
-def _digest(body: dict[str, Any]) -> str:
-    """Return a body as one text that does not depend on the order of its members."""
-    return json.dumps(body, sort_keys=True, separators=(",", ":"))
 
 
 def _start_within(text: str | None) -> float | None:
