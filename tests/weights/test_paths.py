@@ -8,6 +8,7 @@ import pytest
 from allaprima.errors import WeightsMissing
 from allaprima.weights.paths import (
     RECORD_FILE,
+    default_folder,
     find_path,
     layout_folder,
     model_paths,
@@ -62,3 +63,14 @@ def test_tokenizers_are_searched_in_checkpoint_then_pulled_layouts(tmp_path: Pat
     for path in (file, file.parent):
         assert tokenizer_folders(path, None, tmp_path, "flux/schnell") == (file.parent, layout)
     assert tokenizer_folders(file, tmp_path / "given", tmp_path, "flux/schnell") == (tmp_path / "given",)
+
+
+def test_user_without_home_has_cache_in_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(uid: int) -> None:
+        raise KeyError(uid)
+
+    for name in ("HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("pwd.getpwuid", unknown)
+    monkeypatch.chdir(tmp_path)
+    assert default_folder() == tmp_path / ".cache" / "allaprima"

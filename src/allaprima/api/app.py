@@ -11,6 +11,7 @@ from allaprima.api.http.drain import DrainMiddleware
 from allaprima.api.http.head import HeadMiddleware
 from allaprima.api.http.openapi import correct_document
 from allaprima.api.http.request_id import EXPOSED_HEADERS, RequestIdMiddleware
+from allaprima.api.http.slashes import SlashMiddleware
 from allaprima.api.prometheus import AccessLogMiddleware
 from allaprima.api.v1 import billing, events, files, images, jobs, keys, models, system, usage, webhooks
 from allaprima.api.web import routes as web
@@ -51,6 +52,7 @@ def create_app(settings: ServerSettings, service: Service) -> FastAPI:
     correct_document(app, [name for model in service.models.served() for name in (model.id, *model.entry.aliases)])
     add_error_handlers(app)
     app.add_middleware(HeadMiddleware)
+    app.add_middleware(SlashMiddleware)
     app.add_middleware(
         ApiCors,
         allow_origins=settings.cors_origins,

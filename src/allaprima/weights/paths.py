@@ -31,8 +31,14 @@ def pulled_folders(weights_dir: Path, model_id: str) -> list[Path]:
 
 
 def default_folder() -> Path:
-    """Return the default folder of pulled models and packed weights: the user's cache folder."""
-    return user_cache_path("allaprima")
+    """Return the default folder of pulled models and packed weights: the user's cache folder.
+
+    A user without a home folder, as in some containers, has a cache in the working folder.
+    """
+    try:
+        return user_cache_path("allaprima")
+    except RuntimeError:
+        return Path(".cache", "allaprima").absolute()
 
 
 def sketch_folder() -> Path:

@@ -32,7 +32,8 @@ def base_url(request: Request, settings: ServerSettings) -> str:
     is_trusted = is_client_in(request, settings.trusted_proxies)
     if not is_trusted and any(name in request.headers for name in _FORWARDED):
         _warn_of_untrusted_proxy(request.client.host if request.client else "an unknown address")
-    scheme, host, prefix = request.url.scheme, request.headers.get("host", ""), ""
+    # A request in HTTP/1.0 may name no host; then its URL has the address of the server.
+    scheme, host, prefix = request.url.scheme, request.headers.get("host", request.url.netloc), ""
     if is_trusted:
         scheme = _first(request.headers.get("x-forwarded-proto")).lower() or scheme
         host = _first(request.headers.get("x-forwarded-host")) or host
