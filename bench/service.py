@@ -48,10 +48,13 @@ def main() -> None:
                 print(f"| seconds at {width}x{height}, 4 steps, whole request | {statistics.median(seconds):.3f} |")
             for width, height in ((512, 512), (1024, 768)):
                 timed = [ask(client, width, height) for _ in range(options.requests)]
-                overhead = sorted(1000 * (whole - inference) for whole, inference in timed)
-                p50, p99 = overhead[len(overhead) // 2], overhead[int(0.99 * (len(overhead) - 1))]
-                print(f"| overhead at {width}x{height}, ms, p50 / p99 of {len(timed)} | {p50:.1f} / {p99:.1f} |")
+                overhead = spread([whole - inference for whole, inference, _ in timed])
+                print(f"| overhead at {width}x{height}, ms, p50 / p99 of {len(timed)} | {overhead} |")
+            encoding = spread([encode for _, _, encode in timed])
             print(f"| peak memory of the server (VmHWM), MiB | {peak_mib(process.pid):.0f} |")
+            # Parts of the overhead. They come last, since `versus.py` compares rows by their number.
+            print(f"| encoding of the PNG at 1024x768, ms, p50 / p99 | {encoding} |")
+            print(f"| flush of 4 kB to the disk of the data folder, ms, p50 / p99 | {spread(flushes(Path(folder)))} |")
 
 
 def cpu_name() -> str:
@@ -101,8 +104,26 @@ def server(
         process.wait(timeout=60)
 
 
-def ask(client: httpx2.Client, width: int, height: int) -> tuple[float, float]:
-    """Generate one image; return the seconds of the whole request and of its inference."""
+def spread(seconds: list[float]) -> str:
+    """Return the median and the 99th percentile of some seconds, in milliseconds."""
+    ordered = sorted(1000 * one for one in seconds)
+    return f"{ordered[len(ordered) // 2]:.1f} / {ordered[int(0.99 * (len(ordered) - 1))]:.1f}"
+
+
+def flushes(folder: Path, count: int = 200) -> list[float]:
+    """Return the seconds of each flush of a file that grows by 4 kB."""
+    found = []
+    with (folder / "flushed").open("wb", buffering=0) as file:
+        for _ in range(count):
+            file.write(bytes(4096))
+            began = time.perf_counter()
+            os.fsync(file.fileno())
+            found.append(time.perf_counter() - began)
+    return found
+
+
+def ask(client: httpx2.Client, width: int, height: int) -> tuple[float, float, float]:
+    """Generate one image; return the seconds of the whole request, of its inference and of its encoding."""
     body = {"prompt": PROMPT, "model": "allaprima/sketch", "image_size": {"width": width, "height": height}}
     started = time.perf_counter()
     response = client.post(
@@ -110,7 +131,7 @@ def ask(client: httpx2.Client, width: int, height: int) -> tuple[float, float]:
     )
     whole = time.perf_counter() - started
     answer: dict[str, Any] = response.raise_for_status().json()
-    return whole, float(answer["timings"]["inference"])
+    return whole, float(answer["timings"]["inference"]), float(answer["timings"]["encode"])
 
 
 def peak_mib(pid: int) -> float:
