@@ -126,7 +126,9 @@ class EngineSettings(_Group):
     precision: Literal["fp32", "bf16", "fp8", "int8", "int8wo", "int4wo"] | None = Field(
         None, description="Number format of the models' weights (quantization); default: bf16 if it fits, else int8."
     )
-    device: Literal["cpu", "cuda"] = Field("cpu", description="Device that runs the models: cpu or cuda.")
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="Device that runs the models: auto (a GPU if torch finds one), cpu or cuda."
+    )
     threads: int | None = Field(None, ge=1, description="CPU threads of the engine; default: all cores.")
     safety_threshold: float = Field(
         DEFAULT_SAFETY_THRESHOLD, ge=0, le=1, description="Safety score from which an image is withheld."
@@ -138,6 +140,13 @@ class EngineSettings(_Group):
     max_steps: int = Field(12, ge=1, le=12, description="Largest number of steps per request.")
     max_images: int = Field(4, ge=1, le=4, description="Largest number of images per request.")
     queue_size: int = Field(256, ge=1, description="Largest number of unfinished jobs; further requests are refused.")
+
+    @field_validator("device", mode="before")
+    @classmethod
+    def _is_supported(cls, value: object) -> object:
+        if value == "mps":
+            raise ValueError("mps (Apple's GPUs) is not supported, because no one has tried it; use cpu")
+        return value
 
 
 class BillingSettings(_Group):

@@ -16,8 +16,9 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     """Run `allaprima` with arguments. An unexpected exception fails the test."""
     monkeypatch.chdir(tmp_path)
 
-    def invoke(*arguments: object) -> Result:
-        result = CliRunner(env={"NO_COLOR": "1", "TERM": "dumb", "COLUMNS": "200"}).invoke(app, [*map(str, arguments)])
+    def invoke(*arguments: object, stdin: str | None = None) -> Result:
+        runner = CliRunner(env={"NO_COLOR": "1", "TERM": "dumb", "COLUMNS": "200"})
+        result = runner.invoke(app, [*map(str, arguments)], input=stdin)
         if result.exception is not None and not isinstance(result.exception, SystemExit):
             raise result.exception
         return result

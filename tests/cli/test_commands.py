@@ -1,5 +1,6 @@
 """The commands other than `generate`, `serve` and `keys`: output and exit status."""
 
+import json
 import re
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import pytest
 from allaprima import __version__
 from allaprima.cli.diagnosis import precision_rows, run_checks
 from allaprima.domain.models import Precision
+from allaprima.settings import EngineSettings
 from tests.cli.conftest import Run
 
 
@@ -18,17 +20,19 @@ def plain(text: str) -> str:
     return " ".join(re.sub(r"\x1b\[[0-9;]*m|[│╭╮╰╯─]", " ", text).split())
 
 
-def test_version_command_prints_only_version(run: Run) -> None:
-    result = run("--version")
+@pytest.mark.parametrize("option", ["--version", "-V"])
+def test_version_command_prints_only_version(run: Run, option: str) -> None:
+    result = run(option)
 
     assert (result.exit_code, result.stdout, result.stderr) == (0, f"{__version__}\n", "")
 
 
-def test_help_names_every_command(run: Run) -> None:
-    result = run("--help")
+@pytest.mark.parametrize("option", ["--help", "-h"])
+def test_help_names_every_command(run: Run, option: str) -> None:
+    result = run(option)
 
     assert result.exit_code == 0
-    for command in ("generate", "serve", "keys", "accounts", "pull", "models", "doctor"):
+    for command in ("generate", "serve", "keys", "accounts", "pull", "models", "show", "rm", "ps", "doctor"):
         assert command in plain(result.stdout)
 
 
@@ -81,7 +85,65 @@ def test_doctor_passes_with_missing_optional_items(run: Run) -> None:
     table = next(place for place, line in enumerate(lines) if "flux/schnell on cpu" in line)
     assert all(re.match(r"(ok|missing) +\S", line) for line in lines[:table])
     assert "missing flux/schnell" in result.stdout
-    assert all(finding.is_ok for finding in run_checks(Path("nowhere")) if finding.is_required)
+    assert all(finding.is_ok for finding in run_checks(EngineSettings(), Path("nowhere")) if finding.is_required)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("DEVICE", "cuda", "engine.device = 'cuda': this machine has no such device; use cpu"),
+        ("MODELS", '["flux/schnell"]', "flux/schnell has no weights on this machine"),
+        ("PRECISION", "fp8", "engine.precision = 'fp8' needs a GPU"),
+    ],
+)
+def test_doctor_fails_when_what_is_configured_cannot_run(
+    run: Run, monkeypatch: pytest.MonkeyPatch, name: str, value: str, message: str
+) -> None:
+    monkeypatch.setenv(f"ALLAPRIMA_ENGINE__{name}", value)
+    result = run("doctor")
+
+    assert result.exit_code == 1
+    assert f"missing settings: {message}" in result.stdout
+
+
+def test_doctor_prints_json(run: Run) -> None:
+    found = json.loads(run("doctor", "--json").stdout)
+
+    assert (found["is_able"], found["device"]) == (True, "cpu")
+    assert "settings" in [finding["name"] for finding in found["findings"]]
+    assert [row["precision"] for row in found["schnell"]] == list(Precision)
+
+
+def test_models_are_printed_as_json(run: Run) -> None:
+    found = json.loads(run("models", "--json").stdout)
+
+    assert [model["id"] for model in found] == ["flux/schnell", "allaprima/sketch"]
+    assert found[1]["weights"] == "in the package"
+
+
+def test_downloaded_model_is_shown_and_removed(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALLAPRIMA_ENGINE__WEIGHTS_DIR", str(tmp_path))
+    folders = [tmp_path / "models" / "flux-schnell" / layout for layout in ("fp8", "bf16")]
+    for folder in folders:
+        folder.mkdir(parents=True)
+        (folder / "pulled.json").write_bytes(b"{}")
+        (folder / "weights").write_bytes(bytes(98))
+
+    shown = json.loads(run("show", "flux-schnell", "--json").stdout)
+    assert {layout["name"]: layout["bytes"] for layout in shown["layouts"]} == {"fp8": 100, "bf16": 100}
+    assert run("rm", "flux/schnell", "--layout", "fp8", stdin="n\n").exit_code == 1
+    assert folders[0].exists()
+    assert run("rm", "flux/schnell", "--layout", "fp8", "--yes").exit_code == 0
+    assert [folder.exists() for folder in folders] == [False, True]
+    assert run("rm", "flux/schnell", "--layout", "fp8", "--yes").exit_code == 2
+
+
+@pytest.mark.parametrize(("model", "message"), [("sketch", "is in the package"), ("other", "it is other")])
+def test_model_that_can_not_be_removed_is_refused(run: Run, model: str, message: str) -> None:
+    result = run("rm", model, "--yes")
+
+    assert result.exit_code == 2
+    assert message in result.stderr
 
 
 def test_doctor_shows_whether_each_precision_fits_memory(run: Run) -> None:
@@ -149,7 +211,7 @@ def test_commands_without_generation_import_no_heavy_library(
     run: Run, tmp_path: Path, command: tuple[str, ...]
 ) -> None:
     # Creating the schema of a new data folder needs Alembic.
-    run("keys", "create")
+    run("keys", "create", "--data-dir", "data")
     program = (
         "import sys\n"
         "from allaprima.cli.main import app\n"

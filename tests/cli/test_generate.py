@@ -1,5 +1,6 @@
 """`allaprima generate`: files of the requested size, format and number, and refusals that name every invalid option."""
 
+import io
 from pathlib import Path
 
 import pytest
@@ -34,9 +35,9 @@ def test_suffix_sets_format(run: Run, name: str, image_format: str) -> None:
 
 
 def test_wide_size_is_accepted(run: Run) -> None:
-    assert run("generate", "a red apple", "--size", "1440X512", "--steps", 1).exit_code == 0
+    assert run("generate", "a red apple", "--size", "1440X512", "--steps", 1, "-o", "wide.png").exit_code == 0
 
-    with Image.open("image.png") as image:
+    with Image.open("wide.png") as image:
         assert image.size == (1440, 512)
 
 
@@ -87,7 +88,7 @@ def test_refusal_names_every_invalid_option(run: Run, tmp_path: Path) -> None:
     lines = result.stderr.splitlines()
     assert all(line.startswith("error: ") for line in lines)
     assert sorted(line.split()[1] for line in lines) == [
-        "--output:", "count:", "height:", "prompt:", "seed:", "steps:", "width:",
+        "--count:", "--output:", "--seed:", "--size:", "--size:", "--steps:", "PROMPT:",
     ]  # fmt: skip
     assert list(tmp_path.iterdir()) == []
 
@@ -111,10 +112,11 @@ def test_unreadable_option_is_refused_by_name(run: Run, option: str) -> None:
     assert option.partition("=")[0] in result.stderr
 
 
-def test_output_in_missing_folder_is_refused_by_name(run: Run) -> None:
+def test_output_in_missing_folder_is_refused_before_generation(run: Run) -> None:
     result = run("generate", "a red apple", "-o", "no/such/folder/apple.png", *SMALL)
 
     assert result.exit_code == 2
+    assert "loading" not in result.stderr
     assert "--output" in result.stderr
     assert "apple.png" in result.stderr
     assert "No such file or directory" in result.stderr
@@ -126,7 +128,7 @@ def test_model_without_weights_is_refused_by_name(run: Run, model: str) -> None:
 
     assert result.exit_code == 2
     assert model in result.stderr
-    assert not Path("image.png").exists()
+    assert not list(Path().glob("*.png"))
 
 
 def test_model_folder_with_garbage_is_refused_by_file(run: Run, tmp_path: Path) -> None:
@@ -139,3 +141,140 @@ def test_model_folder_with_garbage_is_refused_by_file(run: Run, tmp_path: Path) 
 
     assert result.exit_code == 2
     assert str(folder / "model.safetensors") in result.stderr
+
+
+# Outputs ------------------------------------------------------------------------------------------------------------
+
+
+def test_default_file_is_named_after_prompt_and_seed(run: Run) -> None:
+    result = run("generate", "A T-Rex, on a beach!", "--size", "64x64", "--steps", 1, "--seed", 7)
+
+    assert result.stdout == "a-t-rex-on-a-beach-7.png\n"
+    assert Path("a-t-rex-on-a-beach-7.png").exists()
+
+
+@pytest.mark.parametrize("options", [(), ("-o", "apple.png"), ("-o", "."), ("-o", "apple.png", "-n", "2")])
+def test_existing_file_is_kept(run: Run, options: tuple[str, ...]) -> None:
+    written = []
+    for _ in range(3):
+        result = run("generate", "apple", *options, "--size", "64x64", "--steps", 1, "--seed", 7)
+        written += result.stdout.splitlines()
+
+    assert len(set(written)) == len(written) == sum(1 for _ in Path().iterdir())
+    assert written[-1].endswith("-3.png")
+
+
+def test_forced_file_is_replaced(run: Run) -> None:
+    Path("apple.png").write_bytes(b"an older file")
+
+    result = run("generate", "apple", "-o", "apple.png", "--force", *SMALL)
+
+    assert result.stdout == "apple.png\n"
+    with Image.open("apple.png") as image:
+        assert image.size == (256, 256)
+
+
+def test_long_prompt_gives_a_short_name(run: Run) -> None:
+    result = run("generate", "größe " * 100, "--size", "64x64", "--steps", 1, "--seed", 7)
+
+    assert result.stdout.startswith("größe-größe-")
+    assert len(result.stdout.encode()) < 120
+
+
+def test_prompt_without_letters_gives_a_name(run: Run) -> None:
+    assert run("generate", "?!", "--size", "64x64", "--steps", 1, "--seed", 7).stdout == "image-7.png\n"
+
+
+def test_image_goes_to_stdout(run: Run, tmp_path: Path) -> None:
+    result = run("generate", "apple", "-o", "-", "--size", "64x64", "--steps", 1)
+
+    assert Image.open(io.BytesIO(result.stdout_bytes)).size == (64, 64)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_several_images_do_not_go_to_stdout(run: Run) -> None:
+    result = run("generate", "apple", "-o", "-", "-n", 2)
+
+    assert (result.exit_code, result.stderr) == (2, "error: --output: - takes one image, not 2\n")
+
+
+# Prompts ------------------------------------------------------------------------------------------------------------
+
+
+def test_prompt_is_read_from_stdin(run: Run) -> None:
+    result = run("generate", "-", "--size", "64x64", "--steps", 1, "--seed", 7, stdin="a red apple\n")
+
+    assert result.stdout == "a-red-apple-7.png\n"
+
+
+@pytest.mark.parametrize("source", ["file", "-"])
+def test_each_line_of_prompts_gives_an_image(run: Run, source: str) -> None:
+    lines = "a red apple\n\n# a comment\n  a blue boat\n"
+    Path("file").write_text(lines)
+
+    result = run("generate", "--prompts", source, "--size", "64x64", "--steps", 1, "--seed", 7, stdin=lines)
+
+    assert result.stdout == "a-red-apple-7.png\na-blue-boat-7.png\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "PROMPT: is missing; describe the image, or read it from stdin with -"),
+        (("apple", "--prompts", "-"), "--prompts: can't be combined with a prompt"),
+        (("--prompts", "nowhere"), "--prompts: nowhere can't be read: No such file or directory"),
+        (("--prompts", "-"), "--prompts: - has no line with a prompt"),
+        (("apple", "--size", "64x64", "--width", "64"), "--size: can't be combined with --width and --height"),
+        (("apple", "--device", "mps"), "mps (Apple's GPUs)"),
+    ],
+)
+def test_contradictory_arguments_are_refused_by_name(run: Run, arguments: tuple[str, ...], message: str) -> None:
+    result = run("generate", *arguments)
+
+    assert result.exit_code == 2
+    assert message in result.stderr
+
+
+def test_width_and_height_set_size(run: Run) -> None:
+    run("generate", "apple", "--width", 96, "--height", 64, "--steps", 1, "-o", "apple.png")
+
+    with Image.open("apple.png") as image:
+        assert image.size == (96, 64)
+
+
+# An earlier image ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "webp"])
+@pytest.mark.parametrize("prompt", ["a red apple", 'two lines\nand "quotes", Seed: 8, größe'])
+def test_image_like_another_has_the_same_pixels(run: Run, suffix: str, prompt: str) -> None:
+    run("generate", prompt, "--size", "96x64", "--steps", 2, "--seed", 7, "-o", f"first.{suffix}")
+
+    result = run("generate", "--like", f"first.{suffix}", "-o", f"again.{suffix}")
+
+    assert result.exit_code == 0, result.stderr
+    assert Path(f"first.{suffix}").read_bytes() == Path(f"again.{suffix}").read_bytes()
+
+
+def test_options_have_precedence_over_earlier_image(run: Run) -> None:
+    run("generate", "a red apple", "--size", "96x64", "--steps", 2, "--seed", 7, "-o", "first.png")
+    run("generate", "a blue boat", "--like", "first.png", "--seed", 8, "-o", "other.png")
+    run("generate", "a blue boat", "--size", "96x64", "--steps", 2, "--seed", 8, "-o", "expected.png")
+
+    assert Path("other.png").read_bytes() == Path("expected.png").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(None, "can't be read"), (b"no image", "is no image"), ("plain", "has no parameters of a generation")],
+)
+def test_image_without_parameters_is_refused(run: Run, content: bytes | str | None, message: str) -> None:
+    if content == "plain":
+        Image.new("RGB", (8, 8)).save("a.png")
+    elif isinstance(content, bytes):
+        Path("a.png").write_bytes(content)
+
+    result = run("generate", "--like", "a.png")
+
+    assert result.exit_code == 2
+    assert f"error: --like: a.png {message}" in result.stderr

@@ -1,5 +1,6 @@
 """`allaprima keys` and `allaprima accounts` on a data folder without a running server."""
 
+import json
 import re
 from pathlib import Path
 
@@ -9,7 +10,9 @@ from tests.cli.conftest import Run
 
 
 @pytest.fixture
-def data(tmp_path: Path) -> Path:
+def data(tmp_path: Path, run: Run) -> Path:
+    """A data folder with one account."""
+    assert run("accounts", "create", "default", "--data-dir", tmp_path / "data").exit_code == 0
     return tmp_path / "data"
 
 
@@ -41,11 +44,8 @@ def test_revoked_key_is_listed_as_revoked(run: Run, data: Path) -> None:
 
     assert (revoked.exit_code, revoked.stdout) == (0, "")
     assert f"revoked the key {gone}" in revoked.stderr
-    states = {
-        line.split()[1]: line for line in run("keys", "list", "--data-dir", data).stdout.splitlines() if "UTC" in line
-    }
-    assert "valid" in states[kept]
-    assert "revoked" in states[gone]
+    rows = [line.split("\t") for line in run("keys", "list", "--data-dir", data).stdout.splitlines()]
+    assert {row[0]: row[-1] for row in rows} == {kept: "valid", gone: "revoked"}
 
 
 @pytest.mark.parametrize("prefix", ["deadbeef", "../", "../keys", "a/b", "%s", "[/bold]", "?#"])
@@ -119,7 +119,7 @@ def test_invalid_dollar_amount_is_refused(run: Run, data: Path, usd: str) -> Non
     assert result.exit_code == 2
     assert result.stderr.startswith("error: usd: must be a number of US dollars from -1,000,000 to 1,000,000; it is ")
     assert len(result.stderr.splitlines()) == 1
-    assert " 0.000000 " in run("accounts", "list", "--data-dir", data).stdout
+    assert "acme\t0\t0.000000\t0" in run("accounts", "list", "--data-dir", data).stdout
 
 
 @pytest.mark.parametrize(
@@ -132,3 +132,55 @@ def test_amount_is_credited_exactly(run: Run, data: Path, usd: str, credits_: in
 
     assert result.exit_code == 0
     assert result.stderr.startswith(f"acme now has {credits_} credits (")
+
+
+def test_account_name_is_used_once(run: Run, data: Path) -> None:
+    assert run("accounts", "create", "acme", "--data-dir", data).exit_code == 0
+
+    again = run("accounts", "create", "acme", "--data-dir", data)
+
+    assert (again.exit_code, again.stderr) == (2, "error: name: an account is called acme already\n")
+
+
+@pytest.mark.parametrize("command", [("keys", "list"), ("accounts", "list"), ("keys", "revoke", "abcd1234"), ("ps",)])
+def test_command_that_reads_creates_nothing(run: Run, tmp_path: Path, command: tuple[str, ...]) -> None:
+    for options in ((), ("--data-dir", tmp_path / "elsewhere")):
+        result = run(*command, *options)
+        assert result.exit_code == 2
+        assert "error: there is no data folder in " in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("command", [("keys", "create"), ("accounts", "create", "acme")])
+def test_only_data_dir_creates_a_data_folder(run: Run, tmp_path: Path, command: tuple[str, ...]) -> None:
+    assert run(*command).exit_code == 2
+    assert list(tmp_path.iterdir()) == []
+
+    assert run(*command, "--data-dir", tmp_path / "new").exit_code == 0
+    assert (tmp_path / "new" / "allaprima.db").exists()
+
+
+def test_created_key_names_its_folder(run: Run, tmp_path: Path) -> None:
+    result = run("keys", "create", "--data-dir", "new")
+
+    assert f"created the data folder {tmp_path / 'new'}" in result.stderr
+    assert f"created the key {result.stdout[3:11]} in {tmp_path / 'new'}; it is shown only once:" in result.stderr
+
+
+def test_lists_are_tab_separated_lines_in_a_pipe(run: Run, data: Path) -> None:
+    created = run("accounts", "create", "a name", "--data-dir", data).stdout.strip()
+
+    lines = run("accounts", "list", "--data-dir", data).stdout.splitlines()
+
+    assert [line.count("\t") for line in lines] == [4, 4]
+    assert lines[1].split("\t") == [created, "a name", "0", "0.000000", "0"]
+
+
+@pytest.mark.parametrize("command", [("keys", "list"), ("accounts", "list"), ("ps",)])
+def test_lists_are_printed_as_json(run: Run, data: Path, command: tuple[str, ...]) -> None:
+    run("keys", "create", "--name", "first", "--data-dir", data)
+
+    found = json.loads(run(*command, "--json", "--data-dir", data).stdout)
+
+    names = [one["name"] for one in found]
+    assert names == {"keys": ["first"], "accounts": ["default"], "ps": []}[command[0]]

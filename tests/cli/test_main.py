@@ -10,7 +10,9 @@ from tests.acceptance.processes import environment
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252", "latin-1"])
-@pytest.mark.parametrize("arguments", [["--help"], ["serve", "--help"], ["keys", "list"], ["models"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["serve", "--help"], ["keys", "create", "--data-dir", "d"], ["models"]]
+)
 def test_terminal_without_character_shows_escape(tmp_path: Path, encoding: str, arguments: list[str]) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "allaprima", *arguments],

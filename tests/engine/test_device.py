@@ -102,9 +102,19 @@ def test_missing_gpu_is_refused_by_setting() -> None:
         prepare_device(EngineSettings(device="cuda"))
 
 
+def test_automatic_device_is_a_gpu_if_torch_finds_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    for found, device in ((False, "cpu"), (True, "cuda")):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda found=found: found)
+        assert prepare_device(EngineSettings()).device == device
+
+
+def test_device_of_settings_is_kept() -> None:
+    assert prepare_device(EngineSettings(device="cpu")).device == "cpu"
+
+
 def test_fp8_on_cpu_is_refused_by_setting() -> None:
     with pytest.raises(SettingsError, match=r"engine\.precision = 'fp8' needs a GPU"):
-        prepare_device(EngineSettings(precision="fp8"))
+        prepare_device(EngineSettings(device="cpu", precision="fp8"))
 
 
 @pytest.mark.usefixtures("threads")
@@ -122,7 +132,7 @@ def test_small_models_run_one_request_per_core() -> None:
     found = []
     for threads in (1, 2, MAX_CONCURRENCY + 1):
         torch.set_num_threads(threads)
-        found.append(max_concurrency(EngineSettings(), small))
+        found.append(max_concurrency(EngineSettings(device="cpu"), small))
 
     assert found == [1, 2, MAX_CONCURRENCY]
 
@@ -130,8 +140,8 @@ def test_small_models_run_one_request_per_core() -> None:
 @pytest.mark.parametrize(
     ("settings", "configs"),
     [
-        (EngineSettings(), [SKETCH, SCHNELL]),
-        (EngineSettings(precision="int8"), [SKETCH]),
+        (EngineSettings(device="cpu"), [SKETCH, SCHNELL]),
+        (EngineSettings(device="cpu", precision="int8"), [SKETCH]),
         (EngineSettings(device="cuda"), [SKETCH]),
     ],
     ids=["a large model", "another precision", "a GPU"],

@@ -20,6 +20,8 @@ from starlette.routing import Route
 from allaprima.domain.accounts import Account, ApiKey, KeySpec
 from allaprima.domain.billing import to_credits
 from allaprima.domain.fields import problems_in, refusal, text
+from allaprima.domain.models import ModelInfo
+from allaprima.domain.ports import Roster
 from allaprima.errors import Error, FieldProblem, InvalidRequest
 from allaprima.service.operator import OperatorService
 
@@ -100,12 +102,12 @@ class Payment(_Body):
     note: Name | None = None
 
 
-def create_operator_app(operator: OperatorService) -> Starlette:
-    """Return the application that serves an open data folder.
+def create_operator_app(operator: OperatorService, roster: Roster | None = None) -> Starlette:
+    """Return the application that serves an open data folder. roster: the models that this process runs.
 
     The body of an error is `{"code", "message"}`; an invalid request body is an `InvalidRequest`.
     """
-    routes = [*_key_routes(operator), *_account_routes(operator)]
+    routes = [*_key_routes(operator), *_account_routes(operator), *_model_routes(roster)]
     return Starlette(routes=routes, exception_handlers={Error: _answer_error})
 
 
@@ -146,6 +148,22 @@ def _account_routes(operator: OperatorService) -> list[Route]:
         _post("/accounts", NewAccount, create_account),
         _post("/accounts/credit", Payment, credit_account),
     ]
+
+
+def _model_routes(roster: Roster | None) -> list[Route]:
+    async def list_models(_request: Request) -> JSONResponse:
+        return JSONResponse([_shown_model(model) for model in (roster.models if roster else ())])
+
+    return [Route("/models", list_models, methods=["GET"])]
+
+
+def _shown_model(model: ModelInfo) -> dict[str, Any]:
+    return {
+        "id": model.id,
+        "state": "loaded" if model.revision else "loading",
+        "revision": model.revision or None,
+        "precision": model.precision.value if model.precision else None,
+    }
 
 
 def _post(path: str, model: type[B], operation: Callable[[B], Awaitable[dict[str, Any]]]) -> Route:

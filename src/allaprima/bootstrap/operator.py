@@ -3,6 +3,7 @@
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 from allaprima.domain.clock import Clock
 from allaprima.service.accounts.accounts import AccountService
@@ -10,6 +11,7 @@ from allaprima.service.accounts.keys import ApiKeyService
 from allaprima.service.operator import OperatorService
 from allaprima.settings import Settings
 from allaprima.store.accounts import AccountRepository
+from allaprima.store.data_folder import DATABASE_FILE
 from allaprima.store.database import Database
 from allaprima.store.keys import KeyRepository
 from allaprima.store.sqlite import open_sqlite
@@ -26,6 +28,11 @@ async def open_operator(settings: Settings, *, clock: Clock = time.time) -> Asyn
         yield operator_service(database, clock)
     finally:
         await database.close()
+
+
+def has_data(folder: Path) -> bool:
+    """Whether a path has data of a server, or is no folder that one could create there."""
+    return folder.exists() and (not folder.is_dir() or (folder / DATABASE_FILE).exists())
 
 
 def operator_service(database: Database, clock: Clock) -> OperatorService:

@@ -3,12 +3,9 @@
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from allaprima.cli.errors import console, reported_errors
-from allaprima.cli.options import DataDir, store_settings
+from allaprima.cli.options import AsJson, DataDir, store_settings
 from allaprima.domain.billing import to_usd
 
 app = typer.Typer(no_args_is_help=True, help="Create, list and credit accounts, even while a server runs.")
@@ -20,22 +17,28 @@ def create(name: Annotated[str, typer.Argument(help="Name of the account.")], da
     with reported_errors():
         from allaprima.cli.operator_client import ask_operator
 
-        created = ask_operator(store_settings(data_dir), lambda operator: operator.create_account(name))
+        created = ask_operator(
+            store_settings(data_dir),
+            lambda operator: operator.create_account(name),
+            may_create=data_dir is not None,
+        )
     typer.echo(created["id"])
 
 
 @app.command("list")
-def list_all(data_dir: DataDir = None) -> None:
+def list_all(data_dir: DataDir = None, as_json: AsJson = False) -> None:
     """List all accounts with their balance, oldest first."""
     with reported_errors():
         from allaprima.cli.operator_client import ask_operator
+        from allaprima.cli.tables import print_list
 
         accounts = ask_operator(store_settings(data_dir), lambda operator: operator.list_accounts())
-    table = Table("id", "name", "balance, credits", "balance, USD", "held, credits")
-    for account in accounts:
-        usd = f"{to_usd(account['balance']):.6f}"
-        table.add_row(account["id"], Text(account["name"]), str(account["balance"]), usd, str(account["held"]))
-    Console().print(table)
+        rows = [
+            (one["id"], one["name"], str(one["balance"]), f"{to_usd(one['balance']):.6f}", str(one["held"]))
+            for one in accounts
+        ]
+        columns = ("id", "name", "balance, credits", "balance, USD", "held, credits")
+        print_list(columns, rows, accounts, as_json=as_json)
 
 
 @app.command("credit")

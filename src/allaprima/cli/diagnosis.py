@@ -1,22 +1,28 @@
 """The checks of `allaprima doctor`: this machine's hardware, the package and the models."""
 
+import json
 import os
 import platform
 import shutil
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
 
 from allaprima.domain.models import SCHNELL_ID, SKETCH_ID, Precision
+from allaprima.engine.device import device_name, prepare_device, with_device
 from allaprima.engine.safety.checker import SafetyChecker
-from allaprima.errors import WeightsError
+from allaprima.errors import SettingsError, WeightsError
 from allaprima.flux import SCHNELL
 from allaprima.kernels import library
 from allaprima.kernels.library import IsaLevel
+from allaprima.settings import EngineSettings
 from allaprima.weights.memory import available_bytes
-from allaprima.weights.open import open_model
-from allaprima.weights.paths import pulled_folders, sketch_folder
+from allaprima.weights.open import open_model, open_models
+from allaprima.weights.paths import default_folder, pulled_folders, sketch_folder
 from allaprima.weights.quantize import can_run, footprint, needed_bytes
 
 GIB = 2**30
@@ -33,8 +39,60 @@ class Finding:
     is_required: bool = False
 
 
-def run_checks(weights_dir: Path) -> list[Finding]:
-    """Check the machine, the package and the downloaded models. weights_dir: folder of downloaded models."""
+@dataclass(frozen=True, slots=True)
+class PrecisionRow:
+    """The memory that FLUX.1 [schnell] needs in one precision. weights, memory: bytes."""
+
+    precision: Precision
+    weights: int
+    memory: int
+    fits: bool
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """The findings on this machine."""
+
+    findings: tuple[Finding, ...]
+    #: "cpu" or "cuda".
+    device: str
+    #: What FLUX.1 [schnell] needs on that device.
+    rows: tuple[PrecisionRow, ...]
+
+    @property
+    def is_able(self) -> bool:
+        """Whether what is configured can run."""
+        return all(finding.is_ok for finding in self.findings if finding.is_required)
+
+    def to_json(self) -> str:
+        """Return the diagnosis as JSON."""
+        rows = [asdict(row) for row in self.rows]
+        findings = [asdict(finding) for finding in self.findings]
+        found = {"is_able": self.is_able, "findings": findings, "device": self.device, "schnell": rows}
+        return json.dumps(found, indent=2)
+
+    def print(self) -> None:
+        """Print a line for each finding, and a table of the precisions."""
+        lines = Console(highlight=False, soft_wrap=True)
+        for finding in self.findings:
+            mark = "[green]ok[/green]     " if finding.is_ok else "[red]missing[/red]"
+            lines.print(f"{mark} [bold]{finding.name}[/bold]: {escape(finding.message)}")
+        table = Table("precision", "weights, GiB", "memory, GiB", "status", title=f"flux/schnell on {self.device}")
+        for row in self.rows:
+            table.add_row(row.precision, f"{row.weights / GIB:.1f}", f"{row.memory / GIB:.1f}", row.message)
+        Console().print(table)
+
+
+def diagnose(settings: EngineSettings) -> Diagnosis:
+    """Check this machine, the package, the settings and the models."""
+    device = with_device(settings).device
+    findings = run_checks(settings, settings.weights_dir or default_folder())
+    return Diagnosis(tuple(findings), device, tuple(precision_rows(device)))
+
+
+def run_checks(settings: EngineSettings, weights_dir: Path) -> list[Finding]:
+    """Check the machine, the package, the settings and the models. weights_dir: folder of downloaded models."""
     return [
         _processor(),
         _memory(),
@@ -42,6 +100,7 @@ def run_checks(weights_dir: Path) -> list[Finding]:
         _torch(),
         _kernels(),
         _gpu(),
+        _configured(settings),
         _sketch(),
         _safety(),
         _schnell(weights_dir),
@@ -89,8 +148,26 @@ def _kernels() -> Finding:
 
 def _gpu() -> Finding:
     if torch.cuda.is_available():
-        return Finding("GPU", f"{torch.cuda.get_device_name()}; enable it with ALLAPRIMA_ENGINE__DEVICE=cuda")
+        return Finding("GPU", torch.cuda.get_device_name())
+    if torch.version.cuda is None and shutil.which("nvidia-smi"):
+        return Finding(
+            "GPU",
+            "this machine has one, but torch is built for CPUs only; install the build for GPUs with `pip install "
+            f"--force-reinstall torch=={torch.__version__.partition('+')[0]}`",
+            is_ok=False,
+        )
     return Finding("GPU", "torch finds none; images are generated on the CPU")
+
+
+def _configured(settings: EngineSettings) -> Finding:
+    """Check that the configured models can run on the configured device in the configured precision."""
+    try:
+        chosen = prepare_device(settings)
+        opened = open_models(settings.models, settings.tokenizer_dir, settings.weights_dir)
+    except (SettingsError, WeightsError) as exc:
+        return Finding("settings", exc.message, is_ok=False, is_required=True)
+    models = ", ".join(files.id for files in opened)
+    return Finding("settings", f"{models} on {device_name(chosen.device)}", is_required=True)
 
 
 def _sketch() -> Finding:
@@ -127,17 +204,6 @@ def _packed_weights(weights_dir: Path) -> Finding:
         f"{size / GIB:.1f} GiB in {weights_dir / 'packed'}; you can delete this folder while no server runs, and it "
         "is created again when a model needs it",
     )
-
-
-@dataclass(frozen=True, slots=True)
-class PrecisionRow:
-    """The memory that FLUX.1 [schnell] needs in one precision. weights, memory: bytes."""
-
-    precision: Precision
-    weights: int
-    memory: int
-    fits: bool
-    message: str
 
 
 def precision_rows(device: str) -> list[PrecisionRow]:

@@ -8,42 +8,69 @@ import typer
 from rich.console import Console
 
 from allaprima.cli.errors import console, reported_errors
-from allaprima.cli.options import PrecisionName, TokenizerDir, read_settings
+from allaprima.cli.options import Device, PrecisionName, TokenizerDir, read_settings
 
 EXAMPLES = (
     'Examples: [bold]allaprima generate "a t-rex on a beach" -o trex.png[/bold] · '
-    '[bold]allaprima generate "a pizza, yellow background" -o pizza.png --size 512x512 --seed 7[/bold]'
+    '[bold]allaprima generate "a pizza, yellow background" -o pizza.png --size 512x512 --seed 7[/bold] · '
+    "[bold]allaprima generate --like trex.png --seed 8[/bold]"
 )
 
 
-def generate(
-    prompt: Annotated[str, typer.Argument(help="Description of the image.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="Output file: .png, .jpg or .webp.")] = Path(
-        "image.png"
-    ),
-    size: Annotated[str, typer.Option(help="WIDTHxHEIGHT in pixels, multiples of 32 from 64 to 1536.")] = "1024x768",
-    steps: Annotated[int, typer.Option(help="Denoising steps, 1 to 12.")] = 4,
-    seed: Annotated[int | None, typer.Option(help="Seed of the first image; random by default.")] = None,
-    count: Annotated[int, typer.Option(help="Number of images, 1 to 4; image i, counted from 0, has seed + i.")] = 1,
-    model: Annotated[str, typer.Option(help="Name, folder or file of a model.")] = "sketch",
+def generate(  # noqa: PLR0913, PLR0917 - one parameter for each option
+    prompt: Annotated[
+        str | None, typer.Argument(help="Description of the image; - reads it from stdin.", show_default=False)
+    ] = None,
+    output: Annotated[
+        str | None,
+        typer.Option(
+            "-o",
+            "--output",
+            help="Output file (.png, .jpg or .webp), folder, or - for stdout. An existing file is kept.",
+            show_default="a file named after the prompt and the seed",
+        ),
+    ] = None,
+    size: Annotated[
+        str | None,
+        typer.Option(help="WIDTHxHEIGHT in pixels, multiples of 32 from 64 to 1536.", show_default="1024x768"),
+    ] = None,
+    width: Annotated[int | None, typer.Option(help="Width in pixels.", show_default="1024")] = None,
+    height: Annotated[int | None, typer.Option(help="Height in pixels.", show_default="768")] = None,
+    steps: Annotated[int | None, typer.Option(help="Denoising steps, 1 to 12.", show_default="4")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the first image.", show_default="random")] = None,
+    count: Annotated[
+        int, typer.Option("-n", "--count", help="Number of images, 1 to 4; image i, counted from 0, has seed + i.")
+    ] = 1,
+    prompts: Annotated[
+        str | None, typer.Option(help="File with a prompt on each line, or - for stdin; # starts a comment.")
+    ] = None,
+    like: Annotated[
+        Path | None, typer.Option(help="Image whose prompt, size, steps, seed and model apply unless they are given.")
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="Name, folder or file of a model.", show_default="sketch")] = None,
+    device: Device = None,
     tokenizer: TokenizerDir = None,
     precision: PrecisionName = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace existing files.")] = False,
     show: Annotated[bool, typer.Option("--show/--no-show", help="Also show the first image in the terminal.")] = True,
 ) -> None:
     """Generate images without a server, and print the paths of the files."""
     with reported_errors():
-        from allaprima.cli.generate_arguments import GenerateArguments
+        from allaprima.cli.generate_arguments import GenerateArguments, GivenArguments
 
-        arguments = GenerateArguments.parse(prompt, output=output, size=size, steps=steps, seed=seed, count=count)
-        settings = read_settings(engine={"tokenizer_dir": tokenizer, "precision": precision})
+        arguments = GenerateArguments.parse(
+            GivenArguments(prompt, prompts, like, output, size, width, height, steps, seed, count, force)
+        )
+        settings = read_settings(engine={"tokenizer_dir": tokenizer, "precision": precision, "device": device})
+        name = model or arguments.model or "sketch"
         # The import of torch, which comes next, takes seconds.
-        console.print(f"loading {model}", markup=False)
+        console.print(f"loading {name}", markup=False)
         from allaprima.cli.generation import generate_files
 
-        written = generate_files(arguments, model, settings.engine, console)
+        written = generate_files(arguments, name, settings.engine, console)
         for path in written:
             typer.echo(path)
-        if show and sys.stdout.isatty():
+        if show and written and sys.stdout.isatty():
             from allaprima.cli.terminal import draw
 
             draw(written[0], Console())

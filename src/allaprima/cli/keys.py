@@ -4,12 +4,9 @@ from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from allaprima.cli.errors import console, reported_errors
-from allaprima.cli.options import DataDir, store_settings
+from allaprima.cli.options import AsJson, DataDir, store_settings
 
 app = typer.Typer(no_args_is_help=True, help="Create, list and revoke API keys, even while a server runs.")
 
@@ -29,27 +26,39 @@ def create(
     with reported_errors():
         from allaprima.cli.operator_client import ask_operator
 
+        settings = store_settings(data_dir)
+        folder = settings.store.data_dir.absolute()
+        is_new = not folder.exists()
         created = ask_operator(
-            store_settings(data_dir),
+            settings,
             lambda operator: operator.create_key(name=name, account=account, is_management=management),
+            may_create=data_dir is not None,
         )
-    console.print(f"created the key {created['prefix']}; it is shown only once:")
+    if is_new:
+        console.print(f"created the data folder {folder}", markup=False)
+    console.print(f"created the key {created['prefix']} in {folder}; it is shown only once:", markup=False)
     typer.echo(created["key"])
 
 
 @app.command("list")
-def list_all(data_dir: DataDir = None) -> None:
+def list_all(data_dir: DataDir = None, as_json: AsJson = False) -> None:
     """List all keys, oldest first."""
     with reported_errors():
         from allaprima.cli.operator_client import ask_operator
+        from allaprima.cli.tables import print_list
 
         keys = ask_operator(store_settings(data_dir), lambda operator: operator.list_keys())
-    table = Table("prefix", "name", "created", "kind", "state")
-    for key in keys:
-        created = datetime.fromtimestamp(key["created_at"], UTC).strftime("%Y-%m-%d %H:%M UTC")
-        kind = "management" if key["is_management"] else "ordinary"
-        table.add_row(key["prefix"], Text(key["name"] or ""), created, kind, _state(key))
-    Console().print(table)
+        rows = [
+            (
+                key["prefix"],
+                key["name"] or "",
+                datetime.fromtimestamp(key["created_at"], UTC).strftime("%Y-%m-%d %H:%M UTC"),
+                "management" if key["is_management"] else "ordinary",
+                _state(key),
+            )
+            for key in keys
+        ]
+        print_list(("prefix", "name", "created", "kind", "state"), rows, keys, as_json=as_json)
 
 
 def _state(key: dict[str, Any]) -> str:

@@ -13,12 +13,16 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
     help="Text-to-image generation on your own machine, compatible with the hosted flux/schnell endpoint.",
 )
 app.command(epilog=generate.EXAMPLES)(generate.generate)
 app.command(epilog=serve.EXAMPLES)(serve.serve)
 app.command(epilog=pull.EXAMPLES)(pull.pull)
 app.command()(models.models)
+app.command()(models.show)
+app.command("rm")(models.remove)
+app.command()(models.ps)
 app.command()(doctor.doctor)
 app.add_typer(keys.app, name="keys")
 app.add_typer(accounts.app, name="accounts")
@@ -33,7 +37,8 @@ def _print_version(value: bool) -> None:
 @app.callback()
 def _root(
     version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+        bool,
+        typer.Option("-V", "--version", callback=_print_version, is_eager=True, help="Print the version and exit."),
     ] = False,
 ) -> None:
     """Add the options that apply without a command."""

@@ -1,32 +1,124 @@
-"""`allaprima models`: lists the known models and the location of their weights."""
+"""`allaprima models`, `show`, `rm` and `ps`: the models on this machine, and those that a server runs."""
 
-from rich.console import Console
-from rich.table import Table
+import json
+import shutil
+from pathlib import Path
+from typing import Annotated, Any
 
-from allaprima.cli.errors import reported_errors
-from allaprima.cli.options import read_settings
+import typer
+
+from allaprima.cli.errors import console, reported_errors
+from allaprima.cli.options import AsJson, DataDir, read_settings, store_settings
+from allaprima.domain.models import CATALOG, SKETCH_ID, CatalogEntry, find
+from allaprima.errors import FieldProblem, InvalidRequest
+
+ModelName = Annotated[str, typer.Argument(help="Name of a model, such as flux/schnell.")]
 
 
-def models() -> None:
+def models(as_json: AsJson = False) -> None:
     """List the known models, and whether their weights are on this machine."""
     with reported_errors():
-        from allaprima.domain.models import CATALOG, SKETCH_ID
-        from allaprima.weights.paths import default_folder, pulled_folders
-        from allaprima.weights.roster import open_roster
+        from allaprima.cli.tables import print_list
 
-        settings = read_settings().engine
-        weights_dir = settings.weights_dir or default_folder()
-        roster = open_roster(settings.models, settings.tokenizer_dir, weights_dir)
-        configured = {model.id for model in roster.models}
-    table = Table("id", "aliases", "description", "weights")
-    for entry in CATALOG:
+        records = [_record(entry) for entry in CATALOG]
+        rows = [(one["id"], ", ".join(one["aliases"]), one["description"], one["weights"]) for one in records]
+        print_list(("id", "aliases", "description", "weights"), rows, records, as_json=as_json)
+
+
+def show(model: ModelName, as_json: AsJson = False) -> None:
+    """Show one model: its names, its developer, and its files on this machine."""
+    with reported_errors():
+        from allaprima.cli.tables import print_list
+
+        record = _record(_entry(model))
+        if as_json:
+            typer.echo(json.dumps(record, indent=2, ensure_ascii=False))
+            return
+        rows = [(name, value if isinstance(value, str) else json.dumps(value)) for name, value in record.items()]
+        print_list(("member", "value"), rows, [record], as_json=False)
+
+
+def remove(
+    model: ModelName,
+    layout: Annotated[
+        str | None, typer.Option(help="Layout to remove, such as gguf-q8.", show_default="all layouts")
+    ] = None,
+    yes: Annotated[bool, typer.Option("-y", "--yes", help="Do not ask.")] = False,
+) -> None:
+    """Remove the downloaded files of a model."""
+    with reported_errors():
+        entry = _entry(model)
         if entry.id == SKETCH_ID:
-            where = "in the package"
-        elif entry.id in configured:
-            where = "on this machine"
-        elif pulled_folders(weights_dir, entry.id):
-            where = f"downloaded; serve them with --model {entry.id}"
-        else:
-            where = "missing; sketch is the fallback"
-        table.add_row(entry.id, ", ".join(entry.aliases), entry.description, where)
-    Console().print(table)
+            raise InvalidRequest(FieldProblem("MODEL", f"must be a downloaded model; {SKETCH_ID} is in the package"))
+        folders = [folder for folder in _pulled(entry) if layout in (None, folder.name)]
+        if not folders:
+            what = entry.id if layout is None else f"the layout {layout} of {entry.id}"
+            raise InvalidRequest(FieldProblem("MODEL", f"{what} is not downloaded"))
+        for folder in folders:
+            size = f"{_size(folder) / 1e9:.2f} GB in {folder}"
+            if not yes:
+                typer.confirm(f"Remove {size}?", abort=True, err=True)
+            shutil.rmtree(folder)
+            console.print(f"removed {size}", markup=False)
+
+
+def ps(data_dir: DataDir = None, as_json: AsJson = False) -> None:
+    """List the models that the running server has loaded."""
+    with reported_errors():
+        from allaprima.cli.operator_client import ask_operator
+        from allaprima.cli.tables import print_list
+
+        found = ask_operator(store_settings(data_dir), lambda operator: operator.list_models())
+        rows = [(one["id"], one["state"], one["precision"] or "", one["revision"] or "") for one in found]
+        print_list(("id", "state", "precision", "revision"), rows, found, as_json=as_json)
+    if not found:
+        console.print("no server runs on this data folder")
+
+
+def _entry(name: str) -> CatalogEntry:
+    entry = find(name)
+    if entry is None:
+        known = ", ".join(one.id for one in CATALOG)
+        raise InvalidRequest(FieldProblem("MODEL", f"must be one of {known}; it is {name[:60]}"))
+    return entry
+
+
+def _record(entry: CatalogEntry) -> dict[str, Any]:
+    folders = [] if entry.id == SKETCH_ID else _pulled(entry)
+    return {
+        "id": entry.id,
+        "aliases": list(entry.aliases),
+        "name": entry.name,
+        "description": entry.description,
+        "developer": entry.developer,
+        "weights": _where(entry, folders),
+        "layouts": [{"name": one.name, "folder": str(one), "bytes": _size(one)} for one in folders],
+    }
+
+
+def _where(entry: CatalogEntry, folders: list[Path]) -> str:
+    from allaprima.weights.roster import open_roster
+
+    if entry.id == SKETCH_ID:
+        return "in the package"
+    settings = read_settings().engine
+    roster = open_roster(settings.models, settings.tokenizer_dir, _weights_dir())
+    if entry.id in {model.id for model in roster.models}:
+        return "on this machine"
+    return f"downloaded; serve them with --model {entry.id}" if folders else "missing; sketch is the fallback"
+
+
+def _pulled(entry: CatalogEntry) -> list[Path]:
+    from allaprima.weights.paths import pulled_folders
+
+    return pulled_folders(_weights_dir(), entry.id)
+
+
+def _weights_dir() -> Path:
+    from allaprima.weights.paths import default_folder
+
+    return read_settings().engine.weights_dir or default_folder()
+
+
+def _size(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())

@@ -12,9 +12,9 @@ from typing import Any, TypeVar
 import httpx2
 
 from allaprima.api.operator import create_operator_app
-from allaprima.bootstrap.operator import open_operator
+from allaprima.bootstrap.operator import has_data, open_operator
 from allaprima.cli.operator_socket import find_socket
-from allaprima.errors import Error, StoreLocked, StoreUnreachable
+from allaprima.errors import Error, SettingsError, StoreLocked, StoreUnreachable
 from allaprima.settings import Settings
 
 T = TypeVar("T")
@@ -61,6 +61,10 @@ class OperatorClient:
         """Add US dollars, a decimal number, to an account; return its record. account: id or name."""
         return await self._send("POST", "/accounts/credit", {"account": account, "usd": usd, "note": note})
 
+    async def list_models(self) -> list[dict[str, Any]]:
+        """Return the models that the server runs; none without a server."""
+        return await self._send("GET", "/models")
+
     async def _send(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
         # Encoded as ASCII by `json.dumps`, because arguments may contain characters that UTF-8 can't encode.
         content = None if body is None else json.dumps(body).encode()
@@ -95,11 +99,17 @@ def _with_subclasses(kind: type[Error]) -> Iterator[type[Error]]:
         yield from _with_subclasses(subclass)
 
 
-def ask_operator(settings: Settings, action: Callable[[OperatorClient], Awaitable[T]]) -> T:
+def ask_operator(
+    settings: Settings, action: Callable[[OperatorClient], Awaitable[T]], *, may_create: bool = False
+) -> T:
     """Run an action with a client of the configured data folder.
 
-    Raises the errors of the action, `StoreError`, or `StoreUnreachable` if a server uses the folder but is unreachable.
+    may_create: whether a missing data folder is created. Raises the errors of the action, `SettingsError` for a missing
+    data folder, `StoreError`, or `StoreUnreachable` if a server uses the folder but is unreachable.
     """
+    folder = settings.store.data_dir
+    if not may_create and not has_data(folder):
+        raise SettingsError(f"there is no data folder in {folder.absolute()}; name the server's with --data-dir")
 
     async def run() -> T:
         async with connect(settings) as client:

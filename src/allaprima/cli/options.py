@@ -15,6 +15,13 @@ ModelPaths = Annotated[
 TokenizerDir = Annotated[
     Path | None, typer.Option("--tokenizer", help="Folder of FLUX's tokenizers, for models whose files contain none.")
 ]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Device = Annotated[
+    str | None,
+    typer.Option(
+        help="Where the model runs: auto (a GPU if torch finds one), cpu or cuda.", show_default="auto", metavar="NAME"
+    ),
+]
 PrecisionName = Annotated[
     str | None,
     typer.Option(

@@ -166,7 +166,7 @@ async def _operator_api(settings: Settings, service: Service, console: Console) 
             )
             yield
             return
-        server = _server(create_operator_app(service.operator))
+        server = _server(create_operator_app(service.operator, service.roster))
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         try:
             yield

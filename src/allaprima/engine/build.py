@@ -4,7 +4,7 @@ import logging
 from collections.abc import Mapping
 
 from allaprima.domain.models import Precision
-from allaprima.engine.device import max_concurrency, prepare_device
+from allaprima.engine.device import device_name, max_concurrency, prepare_device
 from allaprima.engine.generator import Generator
 from allaprima.engine.local import LocalEngine
 from allaprima.engine.pipeline import Pipeline
@@ -24,7 +24,7 @@ def build_engine(settings: EngineSettings) -> LocalEngine:
     Raises `WeightsError` when a model's files are missing or invalid. Raises `SettingsError` when the device is missing
     or does not support the precision, or when two paths have the same model.
     """
-    prepare_device(settings)
+    settings = prepare_device(settings)
     opened = open_models(settings.models, settings.tokenizer_dir, settings.weights_dir)
 
     def load(check: CancelCheck) -> Mapping[str, Generator]:
@@ -41,5 +41,11 @@ def build_generator(
     """Load a model and return its generator. Raises `WeightsError`, and any exception of `check`."""
     precision = Precision(settings.precision) if settings.precision else None
     model = files.load(settings.device, precision, check)
-    logger.info("loaded model %s in precision %s, revision %s", model.id, model.precision, model.revision)
+    logger.info(
+        "loaded model %s on %s in precision %s, revision %s",
+        model.id,
+        device_name(settings.device),
+        model.precision,
+        model.revision,
+    )
     return Generator(Pipeline(model, settings.device), safety, settings.safety_threshold)

@@ -18,11 +18,12 @@ SMALL_MODEL_BYTES = 2**28
 MAX_CONCURRENCY = 4
 
 
-def prepare_device(settings: EngineSettings) -> None:
+def prepare_device(settings: EngineSettings) -> EngineSettings:
     """Check that the device exists and supports the precision, and set the number of CPU threads.
 
-    Raises `SettingsError` when the check fails.
+    Returns the settings with `cuda` or `cpu` in place of `auto`. Raises `SettingsError` when the check fails.
     """
+    settings = with_device(settings)
     if settings.device == "cuda" and not torch.cuda.is_available():
         raise SettingsError(f"engine.device = {settings.device!r}: this machine has no such device; use cpu")
     if settings.precision and not can_run(Precision(settings.precision), settings.device):
@@ -32,6 +33,19 @@ def prepare_device(settings: EngineSettings) -> None:
         )
     if settings.threads:
         torch.set_num_threads(settings.threads)
+    return settings
+
+
+def with_device(settings: EngineSettings) -> EngineSettings:
+    """Return settings with the device that `auto` chooses: a GPU if torch finds one, else the CPU."""
+    if settings.device != "auto":
+        return settings
+    return settings.model_copy(update={"device": "cuda" if torch.cuda.is_available() else "cpu"})
+
+
+def device_name(device: str) -> str:
+    """Return the name of the hardware of a device. device: "cpu" or "cuda"."""
+    return torch.cuda.get_device_name() if device == "cuda" else "the CPU"
 
 
 def max_concurrency(settings: EngineSettings, opened: Sequence[ModelFiles]) -> int:

@@ -5,7 +5,7 @@ from uuid_utils import uuid7
 from allaprima.domain.accounts import Account
 from allaprima.domain.billing import EntryDirection, EntryType, LedgerEntry
 from allaprima.domain.clock import Clock
-from allaprima.errors import AccountNotFound
+from allaprima.errors import AccountNotFound, FieldProblem, InvalidRequest
 from allaprima.store.accounts import AccountRepository
 
 
@@ -17,7 +17,9 @@ class AccountService:
         self._clock = clock
 
     async def create(self, name: str) -> Account:
-        """Create an account with an empty balance."""
+        """Create an account with an empty balance. Raises `InvalidRequest` if the name is taken."""
+        if any(account.name == name for account in await self._accounts.all()):
+            raise InvalidRequest(FieldProblem("name", f"an account is called {name[:80]} already"))
         account = Account(str(uuid7()), name, self._clock())
         await self._accounts.add(account)
         return account

@@ -1,0 +1,32 @@
+"""Prints lists: a table on a terminal, tab-separated lines in a pipe, or JSON."""
+
+import json
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+
+def print_list(
+    columns: Sequence[str], rows: Sequence[Sequence[str]], records: Sequence[dict[str, Any]], *, as_json: bool
+) -> None:
+    """Print rows of text, or the records that they show as JSON. Every value is printed whole."""
+    if as_json:
+        typer.echo(json.dumps(list(records), indent=2, ensure_ascii=False))
+    elif not sys.stdout.isatty():
+        for row in rows:
+            typer.echo("\t".join(" ".join(value.split()) for value in row))
+    else:
+        table = Table(*columns)
+        for column in table.columns:
+            # A narrow terminal breaks a value into lines, and cuts none.
+            column.overflow = "fold"
+        # The first column has what other commands take as arguments.
+        table.columns[0].no_wrap = max((len(row[0]) for row in rows), default=0) <= Console().width // 2
+        for row in rows:
+            table.add_row(*map(Text, row))
+        Console().print(table)
