@@ -28,7 +28,7 @@ def configure_logs(form: Literal["text", "json"]) -> None:
             )
         )
     else:
-        handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"))
         logging.getLogger(ACCESS_LOGGER).setLevel(logging.WARNING)
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
     for noisy in ("alembic", "httpx2", "httpcore2"):

@@ -7,7 +7,7 @@ import socket
 import sys
 import time
 from collections.abc import AsyncIterator, Generator
-from contextlib import asynccontextmanager, contextmanager, nullcontext
+from contextlib import asynccontextmanager, contextmanager, nullcontext, suppress
 
 import uvicorn
 from rich.console import Console
@@ -23,7 +23,7 @@ from allaprima.cli.operator_socket import operator_listener
 from allaprima.cli.traces import exported_traces
 from allaprima.domain.ports import Engine
 from allaprima.engine.build import build_engine
-from allaprima.errors import SettingsError
+from allaprima.errors import SettingsError, StoreError
 from allaprima.service.app import Service
 from allaprima.settings import ServerSettings, Settings
 
@@ -98,7 +98,7 @@ def _bind(settings: ServerSettings) -> socket.socket:
 async def _serve(settings: Settings, engine: Engine, listener: socket.socket, console: Console) -> None:
     async with open_service(settings, engine=engine) as service:
         main, lifecycle = _server(create_app(settings.server, service)), service.lifecycle
-        loop = asyncio.get_running_loop()
+        loop, stopping = asyncio.get_running_loop(), list[asyncio.Task[None]]()
 
         def stop() -> None:
             """First signal: finish open requests. Second: requeue their jobs. Third: close their connections."""
@@ -108,6 +108,8 @@ async def _serve(settings: Settings, engine: Engine, listener: socket.socket, co
             loop.call_later(DRAIN_AFTER_S, lifecycle.drain)
             # Clients reconnect with the id of the last event that they received.
             lifecycle.close_watches()
+            if not main.should_exit:
+                stopping.append(asyncio.create_task(_print_stop(service, console)))
             main.should_exit = True
 
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -176,9 +178,8 @@ async def _operator_api(settings: Settings, service: Service, console: Console) 
 
 
 def _print_banner(settings: Settings, service: Service, listener: socket.socket, console: Console) -> None:
-    host, port = listener.getsockname()[:2]
-    shown = f"[{host}]" if ":" in host else host
-    console.print(f"allaprima serves at http://{shown}:{port} (API reference at /docs)", markup=False)
+    address = _address(listener)
+    console.print(f"allaprima serves at {address} (API reference at /docs)", markup=False)
     for model in service.models.served():
         fallback = f" - served by {model.served_by.id}, because its weights are missing" if model.is_fallback else ""
         console.print(f"  model {model.id}{fallback}", markup=False)
@@ -186,4 +187,38 @@ def _print_banner(settings: Settings, service: Service, listener: socket.socket,
     if service.first_key:
         console.print(
             f"  key {service.first_key} (shown only once; create more with `allaprima keys create`)", markup=False
+        )
+        # A fragment is sent to no server. A log would keep the key, so only a terminal gets the link.
+        if console.is_terminal:
+            console.print(f"  generate in the browser: {address}/#key={service.first_key}", markup=False)
+
+
+def _address(listener: socket.socket) -> str:
+    """Return the URL of the server, with an address of this machine if it listens on all."""
+    host, port = listener.getsockname()[:2]
+    if host in ("0.0.0.0", "::"):  # noqa: S104 - only compared
+        host = _own_address(listener.family) or host
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _own_address(family: int) -> str | None:
+    """Return the address from which this machine reaches others, or None without a network."""
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        try:
+            # Connecting a datagram socket chooses a route and sends nothing. The address is one for documentation.
+            probe.connect(("192.0.2.1" if family == socket.AF_INET else "2001:db8::1", 9))
+            return str(probe.getsockname()[0])
+        except OSError:
+            return None
+
+
+async def _print_stop(service: Service, console: Console) -> None:
+    """Print what a stop does with the unfinished jobs."""
+    with suppress(StoreError):
+        load = await service.job_records.load()
+        running, kept = load.unfinished - load.queued, load.queued
+        console.print(
+            f"stopping: {running} running jobs may end, {kept} queued jobs are kept for the next start; stop again to "
+            "end at once",
+            markup=False,
         )

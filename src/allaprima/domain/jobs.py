@@ -92,6 +92,8 @@ class JobOptions(BaseModel):
     dialect: str = ""
     #: Source of the request: `api` or `playground`.
     source: str = "api"
+    #: Prefix of the key, for the log.
+    key_prefix: str = ""
     #: Scheme and host of links in webhooks.
     base_url: str = ""
     client_request_id: str | None = None

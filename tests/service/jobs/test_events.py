@@ -150,7 +150,8 @@ async def test_end_of_job_from_earlier_start_is_published_once(tmp_path: Path, c
             assert end.id == last.id
 
 
-@pytest.mark.parametrize("passed_s", [10, -3600, -400 * 86_400, 400 * 86_400])
+# The files of images have the system's time, so the fake clock must stay behind it: a sweep would remove them.
+@pytest.mark.parametrize("passed_s", [10, -3600, -400 * 86_400, 200 * 86_400])
 async def test_watcher_resumes_after_restart_with_new_attempt(
     tmp_path: Path, clock: FakeClock, passed_s: float
 ) -> None:

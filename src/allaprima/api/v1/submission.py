@@ -96,7 +96,7 @@ def _parse(
     return Submission(
         key=key,
         request=_within_policy(parsed, key, exchange.service),
-        options=_options(parsed.options, exchange),
+        options=_options(parsed.options, key, exchange),
         job_id=request_id_of(exchange.request),
         claim=claim,
         start_within_s=_start_within(start_deadline),
@@ -112,13 +112,14 @@ def _within_policy(parsed: ParsedBody, key: ApiKey, service: Service) -> Generat
         raise InvalidRequest(*named) from exc
 
 
-def _options(options: JobOptions, exchange: Exchange) -> JobOptions:
+def _options(options: JobOptions, key: ApiKey, exchange: Exchange) -> JobOptions:
     headers = exchange.request.headers
     source = headers.get("x-origin", "")
     return options.model_copy(
         update={
             "dialect": exchange.dialect.name,
             "source": source if source in SOURCES else SOURCES[0],
+            "key_prefix": key.prefix,
             "base_url": exchange.base_url,
             "client_request_id": client_request_id(exchange.request),
             "traceparent": headers.get("traceparent", "")[:64] or None,

@@ -77,6 +77,8 @@ class JobRunner:
         Raises `StoreError` if the store fails while the server stops; the job is then retried after the next start.
         """
         end: JobState | None = None
+        error: Error | None = None
+        began = self._clock()
         try:
             end = await self._run(job, release)
         except Cancelled:
@@ -97,6 +99,7 @@ class JobRunner:
             self._cancelled.discard(job.id)
             if end is not None:
                 self._reporter.ended(job.id, end)
+                _log_end(job, end, self._clock() - began, error)
 
     async def _run(self, job: Job, release: Callable[[], None]) -> JobState | None:
         result = await self._generate(job)
@@ -161,3 +164,20 @@ class JobRunner:
                 if self._lifecycle.is_draining:
                     raise
                 await self._lifecycle.pause(RETRY_S)
+
+
+def _log_end(job: Job, end: JobState, seconds: float, error: Error | None) -> None:
+    """Log one line for a job that ran, without its prompt."""
+    request = job.request
+    what = f"{job.options.model} {request.width}x{request.height}"
+    what += f" x{request.count}" if request.count > 1 else ""
+    logger.log(
+        logging.WARNING if error else logging.INFO,
+        "%s in %.2f s: %s, key %s, job %s%s",
+        end.value,
+        seconds,
+        what,
+        job.options.key_prefix or job.key_id,
+        job.id,
+        f": {error.message}" if error else "",
+    )

@@ -136,6 +136,8 @@ addEventListener("hashchange", open);
 setTheme(localStorage.getItem(THEME) ?? "");
 watchDrops();
 
+const given = Session.fromAddress();
 const remembered = Session.remembered();
-if (remembered) signIn(remembered, true);
+if (given) signIn(given, false);
+else if (remembered) signIn(remembered, Session.isRemembered());
 else open();

@@ -1,4 +1,4 @@
-/** The session: keeps the key in memory or, if the user asks for it, in this browser's storage, but never in a URL. */
+/** The session: keeps the key until the tab is closed or, if the user asks for it, in this browser's storage. */
 
 import { Api } from "./api.js";
 import { ApiError } from "./messages.js";
@@ -13,9 +13,21 @@ export class Session {
   /** The response of `GET /v1/key` for an ordinary key; null for a management key. */
   about = null;
 
-  /** The key in this browser's storage, or null. */
+  /** The key of this tab or in this browser's storage, or null. */
   static remembered() {
-    return localStorage.getItem(STORED);
+    return sessionStorage.getItem(STORED) ?? localStorage.getItem(STORED);
+  }
+
+  /** Whether the key outlives this tab. */
+  static isRemembered() {
+    return localStorage.getItem(STORED) !== null;
+  }
+
+  /** Take the key from the address, where a link such as `/#key=ap_…` has it, and remove it there; null if it has none. */
+  static fromAddress() {
+    const found = /^#key=([!-~]+)$/.exec(location.hash);
+    if (found) history.replaceState(null, "", location.pathname + location.search);
+    return found ? decodeURIComponent(found[1]) : null;
   }
 
   /** Sign in with a key. Throws `ApiError` for an invalid key, and removes it from the storage. */
@@ -27,13 +39,14 @@ export class Session {
       this.isManaging = false;
     } catch (error) {
       if (!(error instanceof ApiError && error.code === "ordinary_key_required")) {
-        if (error instanceof ApiError && error.status === 401) localStorage.removeItem(STORED);
+        if (error instanceof ApiError && error.status === 401) Session.forget();
         throw error;
       }
       this.isManaging = true;
       this.about = null;
     }
     this.api = api;
+    sessionStorage.setItem(STORED, key.trim());
     if (isRemembered) localStorage.setItem(STORED, key.trim());
     else localStorage.removeItem(STORED);
   }
