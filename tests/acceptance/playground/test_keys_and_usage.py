@@ -45,14 +45,15 @@ def test_key_is_stored_only_on_request_and_never_in_urls(browser: Browser, serve
             seen.open(view)
         assert seen.page.evaluate("JSON.stringify(localStorage)") == "{}"
         assert not any(server.key in url for url in (*seen.requests, seen.page.url))
-        seen.page.reload()
+        seen.page.click("#sign-out")
         seen.page.locator("#sign-in").wait_for()
         seen.sign_in(server.key, is_remembered=True)
+        seen.page.evaluate("sessionStorage.clear()")
         seen.page.reload()
         seen.page.locator("#user").wait_for()
         seen.page.click("#sign-out")
         seen.page.locator("#sign-in").wait_for()
-        assert seen.page.evaluate("JSON.stringify(localStorage)") == "{}"
+        assert seen.page.evaluate("JSON.stringify([localStorage, sessionStorage])") == "[{},{}]"
 
 
 def test_usage_view_shows_spending_and_latest_requests(browser: Browser, server: Server) -> None:

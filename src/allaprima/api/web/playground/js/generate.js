@@ -7,18 +7,20 @@ import { ApiError, adviceOn, dollars, messageOf, waitingMessageOf, seconds } fro
 /** Milliseconds without typing before the page requests an estimate. */
 const ESTIMATE_DELAY = 350;
 const UNFINISHED = "allaprima.unfinished";
+/** Milliseconds within which a second equal submission is a double click. */
+const DOUBLE_CLICK = 500;
 
 const EXAMPLES = ["a red apple, blue background", "a t-rex on a beach wearing sunglasses", "a rocket at night"];
 
 export class Generate {
-  #context; #settings; #timer = 0; #estimates = 0; #wasLong = false;
+  #context; #settings; #timer = 0; #estimates = 0; #wasLong = false; #lastBody = ""; #lastSubmit = 0;
 
   /** @param {import("./image.js").Context} context @param {import("./settings.js").Settings} settings */
   constructor(context, settings) {
     this.#context = context;
     this.#settings = settings;
     byId("generate-form").addEventListener("submit", (event) => { event.preventDefault(); this.submit(); });
-    byId("prompt").addEventListener("keydown", (event) => {
+    byId("generate-form").addEventListener("keydown", (event) => {
       if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) { event.preventDefault(); byId("generate-form").requestSubmit(); }
     });
   }
@@ -43,8 +45,12 @@ export class Generate {
 
   /** Submit the form. */
   async submit() {
-    notice("");
     const body = this.#settings.body();
+    const text = JSON.stringify(body), now = Date.now();
+    // A double click submits once.
+    if (text === this.#lastBody && now - this.#lastSubmit < DOUBLE_CLICK) return;
+    [this.#lastBody, this.#lastSubmit] = [text, now];
+    notice("");
     const run = new Run(this.#context, body.prompt);
     byId("runs").querySelector(".greeting")?.remove();
     byId("runs").prepend(run.node);
@@ -113,7 +119,7 @@ export class Generate {
 
 /** One request, from its submission to its images. */
 class Run {
-  #context; #api; #state; #progress; #images; #cancel; #id = null; #abort = new AbortController(); #text = "";
+  #context; #api; #state; #progress; #images; #cancel; #id = null; #abort = new AbortController(); #text = ""; #firstStep = null;
 
   constructor(context, prompt) {
     this.#context = context;
@@ -122,7 +128,7 @@ class Run {
     this.#progress = element("progress", { max: 1, value: 0, "aria-label": "Progress" });
     this.#images = element("div", { class: "images" });
     this.#cancel = element("button", { type: "button", onclick: () => this.#stop() }, "Cancel");
-    this.title = element("h3", {}, prompt || "…");
+    this.title = element("h3", { title: prompt }, prompt || "…");
     this.node = element("article", { class: "run card", "aria-busy": "true", tabindex: "-1" },
       element("header", {}, this.title, this.#cancel), this.#progress, this.#state, this.#images);
   }
@@ -163,10 +169,12 @@ class Run {
       const ahead = data.queue_position > 1 ? `${data.queue_position - 1} ahead` : "next in line";
       this.setState(`Queued, ${ahead}; finished in about ${seconds(this.#api.until(data.predicted_finish))}`);
     } else if (type === "running") {
-      this.setState("Generating …");
+      this.setState("Generating: reading the prompt …");
+      setTitle("Generating");
     } else if (type === "step") {
       this.#progress.value = data.step / data.steps;
-      this.setState(`Generating, step ${data.step} of ${data.steps}`);
+      this.setState(data.step < data.steps ? `Generating, step ${data.step} of ${data.steps}${this.#left(data)}` : "Generating: decoding the image …");
+      setTitle(`${Math.round((100 * data.step) / data.steps)} %`);
     } else if (type === "preview") {
       this.#preview(data.images);
     } else if (type === "lost") {
@@ -174,6 +182,14 @@ class Run {
     } else if (type === "found") {
       this.#state.textContent = this.#text;
     }
+  }
+
+  /** The time that the remaining steps take, if at least two steps were seen. */
+  #left({ step, steps }) {
+    this.#firstStep ??= { step, at: performance.now() };
+    const done = step - this.#firstStep.step;
+    if (done < 1) return "";
+    return `; about ${seconds(((steps - step) * (performance.now() - this.#firstStep.at)) / done / 1000)} left`;
   }
 
   #preview(images) {
@@ -193,7 +209,10 @@ class Run {
     this.title.textContent = job.request.prompt;
     const shown = shownOf(job);
     this.#images.classList.toggle("one", shown.length === 1);
+    this.#images.classList.toggle("four", shown.length === 4);
     this.#images.replaceChildren(...shown.map((one) => imageFigure(one, this.#context, { withPrompt: false })));
+    setTitle(job.status === "succeeded" ? `✓ ${job.request.prompt}` : "");
+    if (shown.length) this.#images.scrollIntoView({ block: "nearest" });
     if (job.status === "cancelled") return this.end("Cancelled.");
     if (job.status === "failed") return this.fail(`${job.error?.message ?? "Failed."} ${adviceOn(job.error?.code)}`.trim());
     if (!job.result) return this.end("Generated, but its images were deleted or have expired.");
@@ -215,6 +234,11 @@ class Run {
     }
     return undefined;
   }
+}
+
+/** Show a state of the newest request in the title of the tab; "" shows the view alone. */
+function setTitle(text) {
+  document.title = `${text || "Generate"} · allaprima`;
 }
 
 /** The ids of a key's unfinished jobs in this browser tab, which a reload follows again. */

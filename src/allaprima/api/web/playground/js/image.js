@@ -3,12 +3,12 @@
 import { imageUrl } from "./api.js";
 import { confirmedButton, confirmOn, copyText, element, notice, announce } from "./dom.js";
 import { settingsOf } from "./settings.js";
-import { ApiError, messageOf } from "./messages.js";
+import { ApiError, day, messageOf } from "./messages.js";
 
 /**
  * Functions of the page for the actions of images.
  * @typedef {{api: () => import("./api.js").Api, prefix: () => string, use: (settings: any) => void, view: (shown: Shown[]) => void, choice: import("./viewer.js").Choice}} Context
- * @typedef {{url: string, id: string, settings: any, isWithheld: boolean, type: string}} Shown An image with its settings.
+ * @typedef {{url: string, id: string, settings: any, isWithheld: boolean, type: string, generator: string, expiresAt: number}} Shown An image with its settings and the model that generated it.
  */
 
 /** The stored images of a job. The file of a withheld image is black. */
@@ -16,6 +16,7 @@ export function shownOf(job) {
   return (job.result?.images ?? [])
     .map((image, index) => ({
       url: image.url && imageUrl(image.url), id: image.id, type: image.content_type, settings: settingsOf(job, index), isWithheld: job.result.has_nsfw_concepts[index],
+      generator: job.result.meta.model, expiresAt: image.expires_at,
     }))
     .filter((shown) => shown.url);
 }
@@ -31,10 +32,15 @@ export function imageFigure(shown, context, { withPrompt = true } = {}) {
     element("figcaption", {},
       withPrompt ? element("p", {}, settings.prompt) : null,
       shown.isWithheld ? element("p", { class: "what" }, "Withheld by the safety checker.") : null,
-      element("p", { class: "what" }, `seed ${settings.seed} · ${settings.steps} steps · ${settings.width} × ${settings.height} · ${settings.model}`),
+      element("p", { class: "what" }, `seed ${settings.seed} · ${settings.steps} steps · ${settings.width} × ${settings.height} · ${modelOf(shown)} · kept until ${day(shown.expiresAt)}`),
       actions(shown, context)));
   context.choice.mark(figure, shown);
   return figure;
+}
+
+/** The model that generated an image, and the one that was asked for if it is another. */
+function modelOf({ generator, settings }) {
+  return generator === settings.model ? generator : `${generator} (for ${settings.model})`;
 }
 
 function actions(shown, context) {

@@ -60,6 +60,11 @@ export function dollars(number) {
   return new Intl.NumberFormat(undefined, { style: "currency", currency: "USD", maximumFractionDigits: digits }).format(number);
 }
 
+/** Format the day of a time, given in unix seconds. */
+export function day(value) {
+  return new Date(value * 1000).toLocaleDateString(undefined, { day: "numeric", month: "short" });
+}
+
 /** Format a time, given in unix seconds or ISO 8601. */
 export function moment(value) {
   const date = new Date(typeof value === "number" ? value * 1000 : value);

@@ -52,6 +52,8 @@ export class Choice {
     byId("compare").addEventListener("click", () => view(this.#chosen));
     byId("forget").addEventListener("click", () => { this.#chosen = []; this.#show(); });
     byId("close-viewer").addEventListener("click", () => byId("viewer").close());
+    // A click on the backdrop has the dialog itself as its target.
+    byId("viewer").addEventListener("click", (event) => { if (event.target === byId("viewer")) byId("viewer").close(); });
   }
 
   /** Register a figure, which then shows whether its image is selected. */
