@@ -4,7 +4,7 @@ import logging
 from collections.abc import Mapping
 
 from allaprima.domain.models import Precision
-from allaprima.engine.device import device_name, max_concurrency, prepare_device
+from allaprima.engine.device import device_name, max_concurrency, prepare_device, with_device
 from allaprima.engine.generator import Generator
 from allaprima.engine.local import LocalEngine
 from allaprima.engine.pipeline import Pipeline
@@ -39,6 +39,7 @@ def build_generator(
     files: ModelFiles, safety: SafetyChecker, settings: EngineSettings, check: CancelCheck = never_cancelled
 ) -> Generator:
     """Load a model and return its generator. Raises `WeightsError`, and any exception of `check`."""
+    settings = with_device(settings)
     precision = Precision(settings.precision) if settings.precision else None
     model = files.load(settings.device, precision, check)
     logger.info(
