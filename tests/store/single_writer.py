@@ -152,6 +152,12 @@ RACES = (
         "Workers recover the jobs of a worker whose lease has expired, under a lock of that worker's row.",
     ),
     Race(
+        "account_names_are_unique",
+        "accounts.AccountRepository.add",
+        "Both find no account with the name, and both insert.",
+        "pg_advisory_xact_lock of the name before the search; a unique index would refuse older data folders.",
+    ),
+    Race(
         "unreadable_job_ends_once",
         "job_transitions._fail_unreadable",
         "Both end the job without its attempt in the condition: the second usage row violates the primary key.",

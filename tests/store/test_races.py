@@ -292,6 +292,13 @@ async def test_empty_store_gets_one_account(database: Database) -> None:
     assert len({account.id for account in found}) == await count(database, "accounts") == 1
 
 
+async def test_account_names_are_unique(database: Database) -> None:
+    accounts = AccountRepository(database)
+    found = await run_concurrently(accounts.add(Account(f"a{number}", "acme", NOW)) for number in range(WRITERS))
+    assert Counter(found) == {True: 1, False: WRITERS - 1}
+    assert await count(database, "accounts") == 1
+
+
 # Webhooks -----------------------------------------------------------------------------------------------------------
 
 

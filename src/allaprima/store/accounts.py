@@ -21,9 +21,12 @@ class AccountRepository(Repository):
     """Creates, reads and credits accounts."""
 
     @writes
-    def add(self, connection: Connection, account: Account) -> None:
-        """Store a new account."""
+    def add(self, connection: Connection, account: Account) -> bool:
+        """Store a new account. Returns False, and stores nothing, if another account has the name."""
+        if connection.execute(select(accounts.c.id).where(accounts.c.name == account.name)).first() is not None:
+            return False
         _insert(connection, account)
+        return True
 
     @writes
     def first(self, connection: Connection, new: Account) -> Account:

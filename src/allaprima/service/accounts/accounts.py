@@ -18,10 +18,9 @@ class AccountService:
 
     async def create(self, name: str) -> Account:
         """Create an account with an empty balance. Raises `InvalidRequest` if the name is taken."""
-        if any(account.name == name for account in await self._accounts.all()):
-            raise InvalidRequest(FieldProblem("name", f"an account is called {name[:80]} already"))
         account = Account(str(uuid7()), name, self._clock())
-        await self._accounts.add(account)
+        if not await self._accounts.add(account):
+            raise InvalidRequest(FieldProblem("name", f"an account is called {name[:80]} already"))
         return account
 
     async def find(self, wanted: str) -> Account:
