@@ -192,7 +192,7 @@ async def submit(client: httpx2.AsyncClient, key: str, url: str) -> str:
 
 
 def make_account(data_dir: Path) -> str:
-    """Create another account beside a running server; return its key."""
+    """Create another account while the server runs; return its key."""
     for command in (("accounts", "create", "neighbour"), ("keys", "create", "--account", "neighbour")):
         done = subprocess.run(
             (*ALLAPRIMA, *command, "--data-dir", str(data_dir)), check=True, capture_output=True, text=True
