@@ -1,7 +1,5 @@
 """A real server whose system's clock is set while it runs: nothing expires early, and no client is shut out."""
 
-import shutil
-import subprocess
 import time
 from functools import partial
 from pathlib import Path
@@ -10,6 +8,7 @@ import httpx2
 import pytest
 
 from tests.acceptance.conftest import Serve, serve
+from tests.acceptance.preload import build_library
 from tests.acceptance.processes import Server
 from tests.waiting import until
 
@@ -44,13 +43,7 @@ CHANGE = "the system's clock was set"
 @pytest.fixture(scope="module")
 def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A library for LD_PRELOAD that sets the clock of one process."""
-    compiler = shutil.which("gcc")
-    if compiler is None:
-        pytest.skip("needs gcc")
-    folder = tmp_path_factory.mktemp("preload")
-    (folder / "clock.c").write_text(SOURCE)
-    subprocess.run([compiler, "-shared", "-fPIC", "-o", "clock.so", "clock.c", "-ldl"], cwd=folder, check=True)
-    return folder / "clock.so"
+    return build_library(tmp_path_factory.mktemp("preload"), SOURCE)
 
 
 def more_than(server: Server, seen: int) -> bool | None:

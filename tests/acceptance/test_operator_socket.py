@@ -1,7 +1,5 @@
 """A real server whose data folder can't hold a Unix socket, as on some network shares."""
 
-import shutil
-import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.acceptance.conftest import Serve, serve
+from tests.acceptance.preload import build_library
 from tests.acceptance.processes import allaprima
 
 __all__ = ["serve"]
@@ -38,13 +37,7 @@ int bind(int fd, const struct sockaddr *address, socklen_t length) {
 @pytest.fixture(scope="module")
 def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A library for LD_PRELOAD that makes `bind` fail."""
-    compiler = shutil.which("gcc")
-    if compiler is None:
-        pytest.skip("needs gcc")
-    folder = tmp_path_factory.mktemp("preload")
-    (folder / "bind.c").write_text(SOURCE)
-    subprocess.run([compiler, "-shared", "-fPIC", "-o", "bind.so", "bind.c", "-ldl"], cwd=folder, check=True)
-    return folder / "bind.so"
+    return build_library(tmp_path_factory.mktemp("preload"), SOURCE)
 
 
 @pytest.fixture
