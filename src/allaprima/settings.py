@@ -145,7 +145,7 @@ class EngineSettings(_Group):
     @classmethod
     def _is_supported(cls, value: object) -> object:
         if value == "mps":
-            raise ValueError("mps (Apple's GPUs) is not supported, because no one has tried it; use cpu")
+            raise ValueError("mps (Apple's GPUs) was never tried and is not supported; use cpu")
         return value
 
 

@@ -52,7 +52,6 @@ def create_app(settings: ServerSettings, service: Service) -> FastAPI:
     correct_document(app, [name for model in service.models.served() for name in (model.id, *model.entry.aliases)])
     add_error_handlers(app)
     app.add_middleware(HeadMiddleware)
-    app.add_middleware(SlashMiddleware)
     app.add_middleware(
         ApiCors,
         allow_origins=settings.cors_origins,
@@ -65,4 +64,6 @@ def create_app(settings: ServerSettings, service: Service) -> FastAPI:
     app.add_middleware(RequestIdMiddleware)
     app.add_middleware(AccessLogMiddleware, metrics=service.metrics)
     app.add_middleware(DrainMiddleware)
+    # The outermost, since the others decide by the path.
+    app.add_middleware(SlashMiddleware)
     return app

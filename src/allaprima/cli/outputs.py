@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from allaprima.domain.generation import GenerationRequest, ImageFormat
-from allaprima.errors import FieldProblem
+from allaprima.errors import FieldProblem, InvalidRequest
 
 SUFFIXES = {
     ".png": ImageFormat.PNG,
@@ -61,11 +61,25 @@ class Outputs:
             found.append(FieldProblem("--output", f"{self.path} can't be written: {folder}: Permission denied"))
         return found
 
-    def file(self, request: GenerationRequest, index: int, number: int | None) -> Path:
-        """Return the file of an image, with a number behind its name if the file exists and is not replaced.
+    def write(self, data: bytes, request: GenerationRequest, index: int, number: int | None) -> Path:
+        """Write the file of an image and return its path, with a number behind its name if another file has the name.
 
         index: of the image in its request. number: of the image in the command, from 0; None if there is one image.
+        Raises `InvalidRequest`.
         """
+        while True:
+            path = self._file(request, index, number)
+            try:
+                # Another process may have created the file meanwhile.
+                with path.open("wb" if self.is_forced else "xb") as file:
+                    file.write(data)
+            except FileExistsError:
+                continue
+            except OSError as exc:
+                raise InvalidRequest(FieldProblem("--output", f"{path} can't be written: {exc.strerror}")) from exc
+            return path
+
+    def _file(self, request: GenerationRequest, index: int, number: int | None) -> Path:
         assert self.path is not None  # the image does not go to stdout
         if self.is_folder:
             wanted = self.path / f"{_name_of(request.prompt)}-{request.seed + index}{self.suffix}"

@@ -218,7 +218,7 @@ async def _print_stop(service: Service, console: Console) -> None:
         load = await service.job_records.load()
         running, kept = load.unfinished - load.queued, load.queued
         console.print(
-            f"stopping: {running} running jobs may end, {kept} queued jobs are kept for the next start; stop again to "
-            "end at once",
+            f"stopping: running jobs ({running}) may end, queued jobs ({kept}) are kept for the next start; stop again "
+            "to end at once",
             markup=False,
         )

@@ -16,6 +16,5 @@ class SlashMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one exchange."""
         if scope["type"] == "http" and "//" in scope["path"]:
-            # The scope is shared with the outer middleware, which reads the route from it.
-            scope["path"] = _REPEATED.sub("/", scope["path"])
+            scope = {**scope, "path": _REPEATED.sub("/", scope["path"])}
         await self._app(scope, receive, send)

@@ -78,7 +78,7 @@ class JobRunner:
         """
         end: JobState | None = None
         error: Error | None = None
-        began = self._clock()
+        began = asyncio.get_running_loop().time()
         try:
             end = await self._run(job, release)
         except Cancelled:
@@ -99,7 +99,7 @@ class JobRunner:
             self._cancelled.discard(job.id)
             if end is not None:
                 self._reporter.ended(job.id, end)
-                _log_end(job, end, self._clock() - began, error)
+                _log_end(job, end, asyncio.get_running_loop().time() - began, error)
 
     async def _run(self, job: Job, release: Callable[[], None]) -> JobState | None:
         result = await self._generate(job)
