@@ -13,7 +13,7 @@ WORKERS ?= $(shell $(PYTHON) -c 'import os; print(2 * os.cpu_count())')
 BY_FILE := --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-all prove load check format bench bench-kernels bench-peers bench-precisions bench-gpu bench-full-size bench-playground sketch sketch-suite sheet screenshots clean
+.PHONY: help install run test test-all prove load check format bench bench-kernels bench-peers bench-precisions bench-gpu bench-full-size bench-playground sketch sketch-suite sheet samples screenshots clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -94,6 +94,9 @@ sketch-suite: $(VENV)/.dev ## score the built-in model on its benchmark of promp
 
 sheet: $(VENV)/.dev ## generate the grid of the README and the sheet of 64 prompts
 	$(BIN)/python tools/sheet.py
+
+samples: $(VENV)/.dev ## generate the example images of the playground
+	$(BIN)/python tools/samples.py
 
 screenshots: $(VENV)/.dev ## take the playground's screenshots (needs Chromium)
 	PYTHONPATH=bench $(BIN)/python tools/screenshots.py

@@ -27,10 +27,10 @@ function readJson(text) {
 export const local = (path) => new URL(path.replace(/^\//, ""), document.baseURI).href;
 
 /**
- * The URL of a stored image on this page's own server: the page may be behind a proxy, whose address the server doesn't know.
- * A link is `<base URL>/files/<token>/<name>`.
+ * The URL of a stored file on this page's own server: the page may be behind a proxy, whose address the server doesn't know.
+ * A link is `<base URL>/files/<token>/<name>` or `<base URL>/thumbnails/<token>/<name>`.
  */
-export function imageUrl(link) {
+export function fileUrl(link) {
   return local(new URL(link, document.baseURI).pathname.split("/").slice(-3).join("/"));
 }
 
@@ -59,6 +59,12 @@ export class Api {
   patch(path, body) { return this.#call("PATCH", path, body); }
 
   remove(path) { return this.#call("DELETE", path); }
+
+  /** Delete in a request that outlives the page. */
+  removeOnLeaving(path) { return this.#fetch("DELETE", path, undefined, {}, { keepalive: true }); }
+
+  /** The file that a request for a program's body returns. */
+  async file(path, body) { return (await this.#fetch("POST", path, body, {})).blob(); }
 
   /**
    * Submit a job, and retry while the queue is full or the server can't be reached. `onWait` receives the error of each attempt. The signal
@@ -134,10 +140,10 @@ export class Api {
     return readJson(await response.text().catch(offline));
   }
 
-  async #fetch(method, path, body, headers) {
+  async #fetch(method, path, body, headers, options = {}) {
     const sent = { Authorization: `Bearer ${this.#key}`, ...headers };
     if (body !== undefined) sent["Content-Type"] = "application/json";
-    const response = await fetch(local(path), { method, headers: sent, body: body === undefined ? undefined : writeJson(body), cache: "no-store" }).catch(offline);
+    const response = await fetch(local(path), { method, headers: sent, body: body === undefined ? undefined : writeJson(body), cache: "no-store", ...options }).catch(offline);
     this.#ahead = (Date.parse(response.headers.get("date")) || Date.now()) - Date.now();
     if (response.ok) return response;
     const failure = await response.json().catch(() => ({}));

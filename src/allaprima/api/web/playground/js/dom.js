@@ -34,11 +34,31 @@ export function announce(text) {
   byId("said").textContent = text;
 }
 
-/** Show an error above the view, or hide it with an empty text. */
-export function notice(text) {
+/** Move a message into the open dialog, because the rest of the page is inert then. The dialog gives it back when it closes. */
+export function bringUp(node) {
+  const dialog = document.querySelector("dialog[open]");
+  if (!dialog || dialog.contains(node)) return;
+  const place = document.createComment("");
+  node.replaceWith(place);
+  dialog.append(node);
+  dialog.addEventListener("close", () => place.replaceWith(node), { once: true });
+}
+
+/**
+ * Show an error above the view, or hide it with an empty text.
+ * @param {string} text
+ * @param {HTMLButtonElement | null} [button] What the user can do about it.
+ */
+export function notice(text, button = null) {
   const line = byId("notice");
-  line.textContent = text;
+  line.replaceChildren(element("span", {}, text), ...(button ? [button] : []));
   line.hidden = text === "";
+  if (text) bringUp(line);
+}
+
+/** Whether the user is typing into an element, so that letters are text and no shortcuts. */
+export function isTextField(node) {
+  return node instanceof Element && node.matches("textarea, select, input:not([type='checkbox'], [type='radio'], [type='range'])");
 }
 
 /** Copy text to the clipboard; return whether that worked. Pages without https, except on localhost, only have `execCommand`. */

@@ -2,9 +2,10 @@
 
 import { randomName } from "./api.js";
 import { byId, element, notice, announce } from "./dom.js";
-import { loadedImage, save, shownOf } from "./image.js";
-import { numberOf } from "./settings.js";
+import { imagesOfJob, loadedImage, save } from "./image.js";
 import { ApiError, messageOf, waitingMessageOf } from "./messages.js";
+import { numberOf, RATIOS, sizeOfRatio } from "./settings.js";
+import { keep, load } from "./storage.js";
 
 const MOST_PROMPTS = 8, MOST_STEPS = 8;
 /** Milliseconds between two polls of the group. */
@@ -24,16 +25,33 @@ export class Explore {
     this.#settings = settings;
     byId("explore-form").addEventListener("submit", (event) => { event.preventDefault(); this.#generate(); });
     byId("explore-form").addEventListener("input", () => this.#note());
+    byId("sheet-size").append(element("option", { value: "" }, "As in Generate"), ...RATIOS.map(([ratio, name]) => {
+      const [width, height] = sizeOfRatio(ratio);
+      return element("option", { value: ratio }, `${name}, ${width} × ${height}`);
+    }));
   }
 
-  /** Copy the prompt and the seed from the tab Generate if the form has no prompt yet. */
+  /** Show the last sheet again, and copy the prompt and the seed from the tab Generate if the form has no prompt yet. */
   open() {
+    const kept = load(this.#kept, null);
+    if (kept && !this.#sheet && byId("sheet").hidden) this.#resume(kept);
     const { prompt, seed } = this.#settings.body();
     if (!byId("prompts").value) {
       byId("prompts").value = prompt.replace(/\s*\n\s*/g, " ");
       byId("first-seed").value = seed ?? 0;
     }
     this.#note();
+  }
+
+  get #kept() { return `sheet.${this.#context.prefix()}`; }
+
+  /** The body of a request, with the size of the sheet. */
+  #body() {
+    const body = this.#settings.body();
+    const ratio = byId("sheet-size").value;
+    if (!ratio) return body;
+    const [width, height] = sizeOfRatio(ratio);
+    return { ...body, image_size: { width, height } };
   }
 
   #axis() {
@@ -57,10 +75,10 @@ export class Explore {
   #note() {
     byId("seeds-field").hidden = this.#axis() === "steps";
     const { prompts, columns } = this.#plan();
-    const { image_size: size, model } = this.#settings.body();
+    const { image_size: size, model } = this.#body();
     const lines = byId("prompts").value.split("\n").filter((line) => line.trim()).length;
     const cut = lines > MOST_PROMPTS ? ` Only the first ${MOST_PROMPTS} of ${lines} prompts are used.` : "";
-    byId("explore-note").textContent = `${prompts.length * columns.length} images of ${size.width} × ${size.height} by ${model}, as set in the tab Generate.${cut}`;
+    byId("explore-note").textContent = `${prompts.length * columns.length} images of ${size.width} × ${size.height} by ${model}.${cut}`;
   }
 
   async #generate() {
@@ -70,24 +88,42 @@ export class Explore {
     await this.#sheet?.cancel();
     button.disabled = false;
     const { prompts, columns } = this.#plan();
-    const sheet = new Sheet(prompts, columns, this.#settings.body(), this.#context);
+    const plan = { group: `sheet-${randomName()}`, prompts, columns, body: this.#body() };
+    keep(this.#kept, plan);
+    const sheet = new Sheet(plan, this.#context);
+    this.#show(sheet);
+    byId("sheet").scrollIntoView({ block: "start" });
+    await sheet.generate();
+    if (this.#sheet === sheet) this.#sheet = null;
+  }
+
+  /** Show a sheet of an earlier visit; its unfinished images follow. */
+  async #resume(plan) {
+    byId("prompts").value = plan.prompts.join("\n");
+    const sheet = new Sheet(plan, this.#context);
+    this.#show(sheet);
+    await sheet.resume();
+    if (this.#sheet === sheet) this.#sheet = null;
+  }
+
+  #show(sheet) {
     this.#sheet = sheet;
     byId("sheet").hidden = false;
     byId("sheet").replaceChildren(sheet.node);
-    await sheet.generate();
-    if (this.#sheet === sheet) this.#sheet = null;
   }
 }
 
 /** One sheet: its jobs, and the table that shows their images. */
 class Sheet {
-  #prompts; #columns; #body; #context; #api; #group = `sheet-${randomName()}`; #abort = new AbortController();
+  #prompts; #columns; #body; #context; #api; #group; #abort = new AbortController();
   #frames; #bar; #cancel; #download; #jobs = new Map(); #images = new Map(); #isSubmitted = false; #ended = 0;
 
-  constructor(prompts, columns, body, context) {
+  /** @param {{group: string, prompts: string[], columns: any[], body: any}} plan @param {import("./image.js").Context} context */
+  constructor({ group, prompts, columns, body }, context) {
+    this.#group = group;
     this.#prompts = prompts;
     this.#columns = columns;
-    this.#body = { ...body, num_images: 1, group_id: this.#group };
+    this.#body = { ...body, num_images: 1, group_id: group };
     this.#context = context;
     this.#api = context.api();
     this.#bar = element("p", { role: "status" });
@@ -110,10 +146,30 @@ class Sheet {
   /** Submit all jobs, and show their images until all jobs have ended. */
   async generate() {
     this.#setState("Submitting …");
+    await this.#follow(Promise.all([this.#submitAll(), this.#watch()]));
+  }
+
+  /** Show the images of the jobs that were submitted at an earlier visit, which may be fewer than planned. */
+  async resume() {
+    await this.#follow((async () => {
+      const { data } = await this.#api.get(`/v1/jobs?limit=100&group_id=${this.#group}`);
+      for (const job of data) {
+        const row = this.#prompts.indexOf(job.request.prompt);
+        const column = this.#columns.findIndex(({ seed, steps }) => String(seed) === String(job.request.seed) && steps === job.request.num_inference_steps);
+        if (row >= 0 && column >= 0) this.#jobs.set(job.id, { row, column, isOver: false });
+      }
+      const known = new Set([...this.#jobs.values()].map(({ row, column }) => `${row}/${column}`));
+      this.#frames.forEach((frames, row) => frames.forEach((frame, column) => { if (!known.has(`${row}/${column}`)) frame.textContent = "not generated"; }));
+      this.#isSubmitted = true;
+      await this.#watch();
+    })());
+  }
+
+  async #follow(work) {
     try {
-      await Promise.all([this.#submitAll(), this.#watch()]);
+      await work;
     } catch (error) {
-      notice(messageOf(error));
+      this.#context.report(error);
     }
     this.#cancel.hidden = true;
     this.#download.disabled = this.#images.size === 0;
@@ -126,7 +182,7 @@ class Sheet {
     try {
       await this.#api.post(`/v1/groups/${this.#group}/cancel`);
     } catch (error) {
-      notice(messageOf(error));
+      this.#context.report(error, () => this.cancel());
     }
   }
 
@@ -188,15 +244,20 @@ class Sheet {
     if (!ENDS.includes(job.status)) return;
     cell.isOver = true;
     this.#ended += 1;
-    const [shown] = shownOf(job);
+    const [shown] = imagesOfJob(job);
     if (!shown || shown.isWithheld) {
-      frame.textContent = shown ? "withheld" : job.error?.message ?? job.status;
+      frame.textContent = shown ? "withheld" : job.error ? messageOf(new ApiError(0, job.error.code, job.error.message ?? "")) : job.status;
       return;
     }
-    this.#images.set(`${cell.row}/${cell.column}`, shown.url);
+    this.#images.set(`${cell.row}/${cell.column}`, shown);
     const image = element("img", { src: shown.url, alt: `${shown.settings.prompt}, ${this.#columns[cell.column].label}`, crossorigin: "anonymous" });
-    frame.replaceChildren(
-      element("button", { type: "button", class: "frame", "aria-label": `Zoom: ${image.alt}`, onclick: () => this.#context.view([shown]) }, image));
+    frame.replaceChildren(element("button", { type: "button", class: "frame", "data-image": shown.id, "aria-label": `Enlarge: ${image.alt}`, onclick: () => this.#view(shown) }, image));
+  }
+
+  /** Open the viewer, which steps through the sheet row by row. */
+  #view(shown) {
+    const images = this.#prompts.flatMap((_, row) => this.#columns.map((__, column) => this.#images.get(`${row}/${column}`))).filter(Boolean);
+    this.#context.view(images, images.indexOf(shown));
   }
 
   async #save() {
@@ -225,8 +286,8 @@ class Sheet {
       const top = LINE + 2 * GAP + row * (high + GAP);
       linesOf(pen, prompt, LABEL - 2 * GAP).slice(0, Math.floor(high / LINE)).forEach((line, i) => pen.fillText(line, GAP, top + LINE * (i + 1), LABEL - 2 * GAP));
       for (const column of this.#columns.keys()) {
-        const url = this.#images.get(`${row}/${column}`);
-        if (url) pen.drawImage(await loadedImage(url), LABEL + column * (IMAGE + GAP), top, IMAGE, Math.round((IMAGE * height) / width));
+        const shown = this.#images.get(`${row}/${column}`);
+        if (shown) pen.drawImage(await loadedImage(shown.url), LABEL + column * (IMAGE + GAP), top, IMAGE, Math.round((IMAGE * height) / width));
       }
     }
     return new Promise((done, fail) => { canvas.toBlob((file) => (file ? done(file) : fail(new Error("too large"))), "image/png"); });

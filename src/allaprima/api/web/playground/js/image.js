@@ -1,71 +1,114 @@
-/** A finished image with its actions, as all views show it. */
+/** A stored image with its caption and actions, as the stage and the viewer show it. */
 
-import { imageUrl } from "./api.js";
-import { confirmedButton, confirmOn, copyText, element, notice, announce } from "./dom.js";
+import { fileUrl } from "./api.js";
+import { confirmOn, copyText, element } from "./dom.js";
 import { settingsOf } from "./settings.js";
-import { ApiError, day, messageOf } from "./messages.js";
+import { ApiError, day } from "./messages.js";
 
 /**
  * Functions of the page for the actions of images.
- * @typedef {{api: () => import("./api.js").Api, prefix: () => string, use: (settings: any) => void, view: (shown: Shown[]) => void, choice: import("./viewer.js").Choice}} Context
- * @typedef {{url: string, id: string, settings: any, isWithheld: boolean, type: string, generator: string, expiresAt: number}} Shown An image with its settings and the model that generated it.
+ * @typedef {{
+ *   api: () => import("./api.js").Api, prefix: () => string, use: (settings: any) => void, vary: (shown: Shown) => void,
+ *   view: (shown: Shown[], index: number) => void, remove: (shown: Shown) => void, report: (error: any, retry?: () => void) => void,
+ *   remedy: (name: string, retry: () => void) => HTMLButtonElement | null,
+ *   selection: import("./selection.js").Selection, library: import("./library.js").Library,
+ * }} Context
+ * @typedef {{
+ *   id: string, jobId: string, position: number, url: string, thumbnail: string, type: string, settings: any, isWithheld: boolean, generator: string,
+ *   isStarred: boolean, createdAt: number, expiresAt: number | null,
+ * }} Shown An image with its settings and the model that generated it.
  */
 
-/** The stored images of a job. The file of a withheld image is black. */
-export function shownOf(job) {
-  return (job.result?.images ?? [])
-    .map((image, index) => ({
-      url: image.url && imageUrl(image.url), id: image.id, type: image.content_type, settings: settingsOf(job, index), isWithheld: job.result.has_nsfw_concepts[index],
-      generator: job.result.meta.model, expiresAt: image.expires_at,
-    }))
-    .filter((shown) => shown.url);
+/** The stored images of a job. The file of a withheld image is black. @returns {Shown[]} */
+export function imagesOfJob(job) {
+  return (job.result?.images ?? []).map((image, index) => ({
+    id: image.id, jobId: job.id, position: index, url: image.url && fileUrl(image.url), thumbnail: fileUrl(image.thumbnail_url ?? image.url ?? ""), type: image.content_type,
+    settings: settingsOf(job.request, image.seed), isWithheld: job.result.has_nsfw_concepts[index], generator: job.result.meta.model,
+    isStarred: image.starred ?? false, createdAt: job.created_at, expiresAt: image.expires_at,
+  })).filter((shown) => shown.url);
 }
 
-/** @param {Shown} shown @param {Context} context @returns {HTMLElement} */
-export function imageFigure(shown, context, { withPrompt = true } = {}) {
+/** An image of the list of images. @returns {Shown} */
+export function imageOfList(entry) {
+  return {
+    id: entry.id, jobId: entry.job_id, position: entry.position, url: fileUrl(entry.url), thumbnail: fileUrl(entry.thumbnail_url), type: entry.content_type,
+    settings: settingsOf(entry.request, entry.seed), isWithheld: entry.flagged, generator: entry.served_by,
+    isStarred: entry.starred, createdAt: entry.created_at, expiresAt: entry.expires_at,
+  };
+}
+
+/** The text of an image for those who don't see it. */
+export function altOf(shown) {
+  return shown.isWithheld ? "Withheld by the safety checker" : shown.settings.prompt;
+}
+
+/**
+ * A large image with its caption and actions.
+ * @param {Shown} shown @param {Context} context @param {Shown[]} siblings The images that the viewer steps through.
+ */
+export function imageFigure(shown, context, siblings) {
   const { settings } = shown;
-  const image = element("img", {
-    src: shown.url, alt: shown.isWithheld ? "Withheld by the safety checker" : settings.prompt, width: settings.width, height: settings.height, loading: "lazy", crossorigin: "anonymous",
-  });
-  const figure = element("figure", { class: "image" },
-    element("button", { type: "button", class: "frame", "aria-label": `Zoom: ${settings.prompt}`, onclick: () => context.view([shown]) }, image),
+  const image = element("img", { src: shown.url, alt: altOf(shown), width: settings.width, height: settings.height });
+  const figure = element("figure", { class: "image", "data-image": shown.id },
+    element("button", { type: "button", class: "frame", "aria-label": `Enlarge: ${settings.prompt}`, onclick: () => context.view(siblings, siblings.indexOf(shown)) }, image),
     element("figcaption", {},
-      withPrompt ? element("p", {}, settings.prompt) : null,
-      shown.isWithheld ? element("p", { class: "what" }, "Withheld by the safety checker.") : null,
-      element("p", { class: "what" }, `seed ${settings.seed} · ${settings.steps} steps · ${settings.width} × ${settings.height} · ${modelOf(shown)} · kept until ${day(shown.expiresAt)}`),
+      shown.isWithheld ? element("p", {}, "Withheld by the safety checker.") : null,
+      caption(shown),
       actions(shown, context)));
-  context.choice.mark(figure, shown);
+  context.selection.mark(figure, shown);
   return figure;
 }
 
+/** The settings, the model and the day of expiry of an image; the day changes with the star. */
+export function caption(shown) {
+  const line = element("p", { class: "what", "data-image": shown.id });
+  const show = () => {
+    const { settings } = shown;
+    const kept = shown.isStarred ? "kept" : `kept until ${day(shown.expiresAt)}`;
+    line.textContent = `seed ${settings.seed} · ${settings.steps} steps · ${settings.width} × ${settings.height} · ${modelOf(shown)} · ${kept}`;
+  };
+  line.addEventListener("starred", ({ detail }) => { Object.assign(shown, { isStarred: detail.isStarred, expiresAt: detail.expiresAt }); show(); });
+  show();
+  return line;
+}
+
 /** The model that generated an image, and the one that was asked for if it is another. */
-function modelOf({ generator, settings }) {
+export function modelOf({ generator, settings }) {
   return generator === settings.model ? generator : `${generator} (for ${settings.model})`;
 }
 
-function actions(shown, context) {
-  const ending = shown.type.replace("image/", "");
-  const name = `${shown.settings.prompt.slice(0, 40).replace(/[^\p{L}\p{N}]+/gu, "-") || "image"}-${shown.settings.seed}.${ending}`;
-  const remove = confirmedButton("Delete", "Really delete?", async () => {
-    try {
-      await context.api().remove(`/v1/images/${shown.id}`);
-      context.choice.forget(shown.id);
-      const figures = document.querySelectorAll(`[data-image="${shown.id}"]`);
-      const next = figures[0]?.nextElementSibling?.querySelector("button") ?? document.getElementById("main");
-      for (const figure of figures) figure.remove();
-      next.focus();
-      announce("Deleted.");
-    } catch (error) {
-      notice(messageOf(error));
-    }
-  });
+/** The star of an image, which keeps it. */
+export function starButton(shown, context, text = "") {
+  const button = element("button", { type: "button", class: "star", "data-image": shown.id, onclick: () => context.library.star([shown]) });
+  const show = (isStarred) => {
+    shown.isStarred = isStarred;
+    button.textContent = `${isStarred ? "★" : "☆"}${text && ` ${isStarred ? "Kept" : text}`}`;
+    button.setAttribute("aria-pressed", String(isStarred));
+    if (!text) button.setAttribute("aria-label", "Keep");
+  };
+  button.addEventListener("starred", ({ detail }) => show(detail.isStarred));
+  show(shown.isStarred);
+  return button;
+}
+
+/** The actions of an image. */
+export function actions(shown, context) {
+  const { settings } = shown;
+  const button = (text, onclick, attributes = {}) => element("button", { type: "button", onclick, ...attributes }, text);
+  const { seed: _, ...others } = settings;
   return element("div", { class: "acts" },
-    element("button", { type: "button", onclick: () => context.use(shown.settings) }, "Use these settings"),
-    element("button", { type: "button", class: "choose", "aria-pressed": "false", onclick: () => context.choice.toggle(shown) }, "Compare"),
-    element("button", { type: "button", onclick: () => download(shown, name) }, "Download"),
-    element("button", { type: "button", onclick: (event) => copyImage(shown, event.currentTarget) }, "Copy image"),
-    element("button", { type: "button", onclick: (event) => copyLink(shown, event.currentTarget) }, "Copy link"),
-    remove);
+    starButton(shown, context, "Keep"),
+    button("Vary", () => context.vary(shown), { title: "Generate with the same settings and a new seed" }),
+    button("Use these settings", () => context.use(settings)),
+    button("Download", () => download(shown, context)),
+    button("Delete", () => context.remove(shown)),
+    element("details", {}, element("summary", {}, "More"),
+      element("div", { class: "acts" },
+        button("Use the prompt", () => context.use({ prompt: settings.prompt })),
+        button("Use all but the seed", () => context.use(others)),
+        button("Select", () => context.selection.toggle(shown), { class: "choose", "aria-pressed": "false" }),
+        button("Copy image", (event) => copyImage(shown, event.currentTarget)),
+        button("Copy link", (event) => copyLink(shown, event.currentTarget)))));
 }
 
 async function copyLink(shown, button) {
@@ -73,11 +116,13 @@ async function copyLink(shown, button) {
 }
 
 /** Download an image. A plain link to another origin would leave the page. */
-async function download(shown, name) {
+async function download(shown, context) {
+  const ending = shown.type.replace("image/", "");
+  const name = `${shown.settings.prompt.slice(0, 40).replace(/[^\p{L}\p{N}]+/gu, "-") || "image"}-${shown.settings.seed}.${ending}`;
   try {
     save(await fileOf(shown), name);
   } catch (error) {
-    notice(messageOf(error));
+    context.report(error, () => download(shown, context));
   }
 }
 

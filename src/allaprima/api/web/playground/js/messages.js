@@ -1,22 +1,25 @@
-/** Error messages with advice, and texts of durations, times and amounts. */
+/** Errors in one sentence with one remedy, and texts of durations, times and amounts. */
 
-/** Advice by error code, which is the `error.code` of a response or of a failed job. */
-const ADVICE = {
-  invalid_api_key: "The key is invalid, deleted or disabled. Sign in with another one.",
-  management_key_required: "Sign in with a management key, or ask the operator of the server for one.",
-  ordinary_key_required: "A management key manages keys and can't generate images. Sign in with one of the keys that it created.",
-  scope_missing: "This key can't generate images. Use a management key to add the scope model:image to it.",
-  out_of_credits: "The operator of the server can add credits with: allaprima accounts credit.",
-  key_limit_reached: "The limit can be raised with a management key.",
-  queue_full: "Try again later.",
-  rate_limit_exceeded: "Try again in a minute.",
-  draining: "Accepted jobs continue after the server's next start.",
-  job_not_found: "It was deleted, or it belongs to another account.",
-  image_not_found: "The image was deleted or has expired.",
-  start_deadline_missed: "Try again when the queue is shorter.",
-  generation_failed: "Try again; if it fails again, try another size or model.",
-  model_not_found: "Choose another model.",
-  offline: "The server can't be reached. Check that it runs and that this device is online.",
+/**
+ * The sentence and the remedy of an error code, which is the `error.code` of a response or of a failed job.
+ * Remedies: "sign-in", "retry", "edit" (the prompt or the settings), or "" if the user can do nothing on this page.
+ */
+const PROBLEMS = {
+  invalid_api_key: ["This key is invalid, deleted or disabled.", "sign-in"],
+  management_key_required: ["Only a management key can do this.", "sign-in"],
+  ordinary_key_required: ["A management key can't generate images.", "sign-in"],
+  scope_missing: ["This key may not generate images; a management key can allow it.", "sign-in"],
+  out_of_credits: ["The account has no credits left; the operator of the server can add some.", ""],
+  key_limit_reached: ["This key has reached its spend limit; a management key can raise it.", ""],
+  queue_full: ["The queue is full.", "retry"],
+  rate_limit_exceeded: ["This key has sent too many requests in the last minute.", "retry"],
+  draining: ["The server is stopping; accepted requests continue after its next start.", "retry"],
+  job_not_found: ["This request was deleted, or it belongs to another account.", ""],
+  image_not_found: ["The image was deleted or has expired.", ""],
+  start_deadline_missed: ["The queue was too long to start this request in time.", "retry"],
+  generation_failed: ["The image could not be generated.", "retry"],
+  model_not_found: ["The server does not serve this model; choose another one.", "edit"],
+  offline: ["The server can't be reached.", "retry"],
 };
 
 /** An error response, or no response at all (`code` "offline", `status` 0). */
@@ -29,23 +32,25 @@ export class ApiError extends Error {
   }
 }
 
-/** @param {any} error @returns {string} The message of the error, with advice if there is any. */
-export function messageOf(error) {
-  if (!(error instanceof ApiError)) return `Unexpected error: ${error?.message ?? error}`;
-  const message = error.message.replace(/^Body validation error! /, "");
-  const advice = ADVICE[error.code];
-  if (!advice) return message || `The server responded with status ${error.status}.`;
-  return error.code === "offline" || message === "" ? advice : `${message.replace(/\.?$/, ".")} ${advice}`;
+/** @param {any} error @returns {{text: string, remedy: string}} One sentence, and the remedy. */
+export function problemOf(error) {
+  if (!(error instanceof ApiError)) return { text: `Unexpected error: ${error?.message ?? error}`, remedy: "retry" };
+  const [text, remedy] = PROBLEMS[error.code] ?? ["", error.status === 400 || error.status === 422 ? "edit" : "retry"];
+  return { text: text || firstSentence(error.message) || `The server responded with status ${error.status}.`, remedy };
+}
+
+/** The sentence of an error. */
+export const messageOf = (error) => problemOf(error).text;
+
+/** The first sentence of a message of the server; what follows is for the operator or for a program. */
+function firstSentence(message) {
+  return message.replace(/^Body validation error! /, "").split(/(?<=\.)\s+(?=[A-Z])/)[0];
 }
 
 /** The message of an error after which the page retries by itself. */
 export function waitingMessageOf(error) {
-  const why = { queue_full: "The queue is full", draining: "The server is stopping", rate_limit_exceeded: "The rate limit is reached", offline: "The server can't be reached" };
-  return `${why[error.code] ?? messageOf(error)}; retrying …`;
+  return `${messageOf(error).replace(/\.$/, "")}; retrying …`;
 }
-
-/** The advice on a failed job's error, or "". */
-export const adviceOn = (code) => ADVICE[code] ?? "";
 
 /** Format a duration in seconds. */
 export function seconds(number) {

@@ -1,9 +1,15 @@
-/** The session: keeps the key until the tab is closed or, if the user asks for it, in this browser's storage. */
+/**
+ * The session: keeps the key until the last tab of the page is closed or, if the user asks for it, in this browser's storage.
+ * A new tab asks the open ones for the key over a `BroadcastChannel`, which only pages of the same origin can read.
+ */
 
 import { Api } from "./api.js";
 import { ApiError } from "./messages.js";
+import { clear, keep, load, scoped } from "./storage.js";
 
-const STORED = "allaprima.key";
+const KEY = "key";
+/** Milliseconds in which another tab answers. */
+const ANSWER_TIME = 200;
 
 export class Session {
   /** @type {Api | null} */
@@ -12,15 +18,17 @@ export class Session {
   isManaging = false;
   /** The response of `GET /v1/key` for an ordinary key; null for a management key. */
   about = null;
+  /** @type {BroadcastChannel | null} */
+  #channel = null;
 
   /** The key of this tab or in this browser's storage, or null. */
   static remembered() {
-    return sessionStorage.getItem(STORED) ?? localStorage.getItem(STORED);
+    return sessionStorage.getItem(scoped(KEY)) ?? load(KEY, null);
   }
 
   /** Whether the key outlives this tab. */
   static isRemembered() {
-    return localStorage.getItem(STORED) !== null;
+    return load(KEY, null) !== null;
   }
 
   /** Take the key from the address, where a link such as `/#key=ap_…` has it, and remove it there; null if it has none. */
@@ -28,6 +36,17 @@ export class Session {
     const found = /^#key=([!-~]+)$/.exec(location.hash);
     if (found) history.replaceState(null, "", location.pathname + location.search);
     return found ? decodeURIComponent(found[1]) : null;
+  }
+
+  /** Ask the other tabs for their key; return it, or null if none answers. */
+  static fromOtherTab() {
+    return new Promise((done) => {
+      const channel = new BroadcastChannel(scoped(KEY));
+      const end = (key) => { channel.close(); done(key); };
+      channel.addEventListener("message", ({ data }) => { if (data.key) end(data.key); });
+      channel.postMessage({ isWanted: true });
+      setTimeout(() => end(null), ANSWER_TIME);
+    });
   }
 
   /** Sign in with a key. Throws `ApiError` for an invalid key, and removes it from the storage. */
@@ -39,21 +58,38 @@ export class Session {
       this.isManaging = false;
     } catch (error) {
       if (!(error instanceof ApiError && error.code === "ordinary_key_required")) {
-        if (error instanceof ApiError && error.status === 401) Session.forget();
+        if (error instanceof ApiError && error.status === 401) this.#forgetKey();
         throw error;
       }
       this.isManaging = true;
       this.about = null;
     }
     this.api = api;
-    sessionStorage.setItem(STORED, key.trim());
-    if (isRemembered) localStorage.setItem(STORED, key.trim());
-    else localStorage.removeItem(STORED);
+    sessionStorage.setItem(scoped(KEY), key.trim());
+    keep(KEY, isRemembered ? key.trim() : null);
+    this.#share(key.trim());
   }
 
-  /** Remove the key from this browser; the caller must reload the page. */
-  static forget() {
-    localStorage.removeItem(STORED);
-    sessionStorage.clear();
+  /** Remove the key and everything that belongs to it from this browser, in all tabs; the caller must reload the page. */
+  end() {
+    clear();
+    this.#channel?.postMessage({ isOver: true });
+  }
+
+  #forgetKey() {
+    sessionStorage.removeItem(scoped(KEY));
+    keep(KEY, null);
+  }
+
+  /** Give the key to new tabs, and follow a tab that signs out. */
+  #share(key) {
+    this.#channel?.close();
+    this.#channel = new BroadcastChannel(scoped(KEY));
+    this.#channel.addEventListener("message", ({ data }) => {
+      if (data.isWanted) this.#channel.postMessage({ key });
+      if (!data.isOver) return;
+      sessionStorage.clear();
+      location.reload();
+    });
   }
 }

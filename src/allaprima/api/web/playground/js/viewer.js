@@ -1,19 +1,85 @@
-/** The dialog that shows one image large or two side by side, and the selection of two images to compare. */
+/** The dialog that shows one image large, and steps through a list, or shows two side by side. */
 
-import { byId, element, announce } from "./dom.js";
+import { byId, element } from "./dom.js";
+import { actions, altOf, caption } from "./image.js";
 
 /** Settings in which two images may differ, with their labels. */
 const ASPECTS = [["prompt", "prompt"], ["seed", "seed"], ["steps", "steps"], ["model", "model"], ["width", "width"], ["height", "height"]];
 
-/** Show one image or two. A click switches between the window's size and the image's full size. */
-export function view(images) {
+export class Viewer {
+  #context;
+  /** @type {import("./image.js").Shown[]} */
+  #images = [];
+  #index = 0;
+
+  /** @param {import("./image.js").Context} context */
+  constructor(context) {
+    this.#context = context;
+    byId("previous").addEventListener("click", () => this.step(-1));
+    byId("next").addEventListener("click", () => this.step(1));
+    for (const name of ["viewer", "shortcuts"]) {
+      byId(`close-${name}`).addEventListener("click", () => byId(name).close());
+      // A click on the backdrop has the dialog itself as its target.
+      byId(name).addEventListener("click", (event) => { if (event.target === byId(name)) byId(name).close(); });
+    }
+  }
+
+  /** The image that the open dialog shows; null if it is closed or shows two. */
+  get image() {
+    return byId("viewer").open && byId("viewed").children.length === 1 ? this.#images[this.#index] : null;
+  }
+
+  /** Show an image of a list. @param {import("./image.js").Shown[]} images @param {number} index */
+  open(images, index) {
+    this.#images = images;
+    this.#show(index);
+  }
+
+  /** Show the next image of the list, or for -1 the previous one; deleted images are left out. */
+  step(by) {
+    for (let index = this.#index + by; index >= 0 && index < this.#images.length; index += by) {
+      if (!this.#context.library.isHidden(this.#images[index].id)) return this.#show(index);
+    }
+    return undefined;
+  }
+
+  /** Delete the image, and show the next one. */
+  async remove() {
+    const image = this.#images[this.#index];
+    await this.#context.library.remove([image]);
+    this.#images = this.#images.filter((one) => one !== image);
+    if (this.#images.length) this.#show(Math.min(this.#index, this.#images.length - 1));
+    else byId("viewer").close();
+  }
+
+  #show(index) {
+    this.#index = index;
+    const image = this.#images[index];
+    byId("viewer-title").textContent = image.settings.prompt;
+    byId("previous").hidden = byId("next").hidden = this.#images.length < 2;
+    byId("previous").disabled = index === 0;
+    byId("next").disabled = index === this.#images.length - 1;
+    const made = pane(image);
+    made.figure.append(element("figcaption", {}, caption(image), actions(image, this.#context)));
+    showPanes([made]);
+  }
+}
+
+/** Show images side by side, with the settings in which they differ. */
+export function compare(images) {
   const differing = ASPECTS.filter(([name]) => new Set(images.map((one) => String(one.settings[name]))).size > 1);
-  byId("viewer-title").textContent = images.length > 1
-    ? `Comparison: ${differing.length ? `the images differ in ${differing.map(([, word]) => word).join(", ")}` : "all settings are equal"}`
-    : images[0].settings.prompt;
-  const panes = images.map((one) => pane(one, differing));
+  byId("viewer-title").textContent = `Comparison: ${differing.length ? `the images differ in ${differing.map(([, word]) => word).join(", ")}` : "all settings are equal"}`;
+  byId("previous").hidden = byId("next").hidden = true;
+  showPanes(images.map((image) => {
+    const made = pane(image);
+    made.figure.append(comparedCaption(image, differing));
+    return made;
+  }));
+}
+
+/** Show panes in the dialog. A click on an image switches all of them between the window's size and the full size, and they scroll together. */
+function showPanes(panes) {
   byId("viewed").replaceChildren(...panes.map((made) => made.figure));
-  // Two images scroll together, so that the same part of both is visible.
   for (const from of panes) {
     from.frame.addEventListener("scroll", () => {
       for (const to of panes) if (to !== from) to.frame.scrollTo(from.frame.scrollLeft, from.frame.scrollTop);
@@ -26,67 +92,22 @@ export function view(images) {
       }
     });
   }
-  byId("viewer").showModal();
+  if (!byId("viewer").open) byId("viewer").showModal();
 }
 
-function pane(shown, differing) {
+function pane(shown) {
   const { settings } = shown;
-  const image = element("img", { src: shown.url, alt: shown.isWithheld ? "Withheld by the safety checker" : settings.prompt });
+  const image = element("img", { src: shown.url, alt: altOf(shown), width: settings.width, height: settings.height });
   const button = element("button", { type: "button", class: "frame", "aria-pressed": "false", "aria-label": "Full size" }, image);
   const frame = element("div", { class: "pane", tabindex: "0", role: "region", "aria-label": `Image with seed ${settings.seed}, ${settings.steps} steps` }, button);
-  const captioned = ASPECTS.filter(([name]) => name !== "prompt" || differing.some(([other]) => other === name));
-  const caption = element("figcaption", {}, ...captioned.flatMap(([name, word], i) => {
-    const isDiffering = differing.some(([other]) => other === name);
-    const text = `${word} ${settings[name]}`;
-    return [i ? " · " : "", isDiffering ? element("mark", {}, text) : text];
-  }));
-  return { figure: element("figure", {}, frame, caption), frame, button };
+  return { figure: element("figure", {}, frame), frame, button };
 }
 
-/** The selection of up to two images to compare. */
-export class Choice {
-  /** @type {import("./image.js").Shown[]} */
-  #chosen = [];
-
-  constructor() {
-    byId("compare").addEventListener("click", () => view(this.#chosen));
-    byId("forget").addEventListener("click", () => { this.#chosen = []; this.#show(); });
-    byId("close-viewer").addEventListener("click", () => byId("viewer").close());
-    // A click on the backdrop has the dialog itself as its target.
-    byId("viewer").addEventListener("click", (event) => { if (event.target === byId("viewer")) byId("viewer").close(); });
-  }
-
-  /** Register a figure, which then shows whether its image is selected. */
-  mark(figure, shown) {
-    figure.dataset.image = shown.id;
-    this.#showChoice(figure);
-  }
-
-  /** Remove a deleted image from the selection. */
-  forget(id) {
-    this.#chosen = this.#chosen.filter((one) => one.id !== id);
-    this.#show();
-  }
-
-  /** Select or deselect an image; a third image replaces the first. */
-  toggle(shown) {
-    const isChosen = this.#chosen.some((one) => one.id === shown.id);
-    this.#chosen = isChosen ? this.#chosen.filter((one) => one.id !== shown.id) : [...this.#chosen.slice(-1), shown];
-    this.#show();
-  }
-
-  #show() {
-    byId("chosen").hidden = this.#chosen.length === 0;
-    byId("compare").disabled = this.#chosen.length < 2;
-    const text = this.#chosen.length < 2 ? "One image selected; select another to compare" : "Two images selected";
-    byId("chosen-text").textContent = text;
-    if (this.#chosen.length) announce(text);
-    for (const figure of document.querySelectorAll("figure[data-image]")) this.#showChoice(figure);
-  }
-
-  #showChoice(figure) {
-    const isChosen = this.#chosen.some((one) => one.id === figure.dataset.image);
-    figure.classList.toggle("chosen", isChosen);
-    figure.querySelector(".choose")?.setAttribute("aria-pressed", String(isChosen));
-  }
+function comparedCaption(shown, differing) {
+  const isDiffering = (name) => differing.some(([other]) => other === name);
+  const captioned = ASPECTS.filter(([name]) => name !== "prompt" || isDiffering(name));
+  return element("figcaption", {}, ...captioned.flatMap(([name, word], i) => {
+    const text = `${word} ${shown.settings[name]}`;
+    return [i ? " · " : "", isDiffering(name) ? element("mark", {}, text) : text];
+  }));
 }
