@@ -13,7 +13,7 @@ from allaprima.weights.paths import sketch_folder
 
 FOLDER = PLAYGROUND_FOLDER / "samples"
 #: Sides in pixels of the generated images and of the files.
-GENERATED_PX, FILE_PX = 768, 192
+GENERATED_PX, FILE_PX = 768, 256
 PROMPT = re.compile(r'^  (\w+): "([^"]+)",$', re.MULTILINE)
 
 
@@ -27,7 +27,7 @@ def main() -> None:
         )
         path = FOLDER / f"{name}.webp"
         image = Image.fromarray(pixels).resize((FILE_PX, FILE_PX), Image.Resampling.LANCZOS)
-        image.save(path, quality=70, method=6)
+        image.save(path, quality=80, method=6)
         print(path, path.stat().st_size)
 
 

@@ -39,34 +39,47 @@ class Visit:
         if is_remembered:
             self.page.check("#remember")
         self.page.press("#key", "Enter")
-        self.page.locator("#user").wait_for()
+        self.signed_in()
+
+    def signed_in(self) -> None:
+        """Wait until the page is signed in; narrow pages show no name."""
+        self.page.locator("#sign-out").wait_for()
 
     def open(self, view: str) -> None:
         """Go to a view by its link."""
         self.page.click(f'#views a[href="#{view}"]')
         self.page.locator(f"main > section#{view}").wait_for()
 
+    def set(self, **settings: Any) -> None:
+        """Fill the form: steps, count, model, size, or the text of a field by its id. The settings are opened for it."""
+        self.page.evaluate("for (const id of ['settings', 'more-settings']) document.getElementById(id).open = true")
+        width, height = settings.pop("size", (None, None))
+        if width:
+            settings |= {"width": width, "height": height}
+        for name, value in settings.items():
+            if name == "model":
+                self.page.select_option("#model", str(value))
+            elif name == "count":
+                self.page.check(f"#count-{value}")
+            else:
+                self.page.fill(f"#{name}", str(value))
+                self.page.dispatch_event(f"#{name}", "change")
+
     def generate(self, prompt: str, **settings: Any) -> None:
         """Fill the form and submit it."""
         self.page.fill("#prompt", prompt)
-        for name, value in settings.items():
-            if name in ("count", "model", "preset"):
-                self.page.select_option(f"#{name}", str(value))
-            elif name == "steps":
-                self.page.locator("#steps").fill(str(value))
-            else:
-                self.page.fill(f"#{name}", str(value))
-                self.page.press(f"#{name}", "Tab")
+        if settings:
+            self.set(**settings)
         self.page.press("#prompt", "Control+Enter")
 
     def finished(self) -> Any:
-        """Wait for the newest run's first image, and return its element."""
-        image = self.page.locator(".run").first.locator("figure.image .frame img").first
+        """Wait until the request on the stage has ended with images, and return the element of the first one."""
+        image = self.page.locator("#stage figure.image .frame img").first
         image.wait_for()
         return image
 
     def previewed(self) -> None:
-        """Wait until the newest run has shown a preview. The card counts previews, so that none is missed."""
+        """Wait until the request on the stage has shown a preview. It counts previews, so that none is missed."""
         self.page.locator(".run[data-previews]").first.wait_for()
 
     def drop(self, name: str, data: bytes) -> None:

@@ -3,7 +3,7 @@
 import { byId, element, announce } from "./dom.js";
 import { imageOfList } from "./image.js";
 import { ApiError, dollars, messageOf, seconds } from "./messages.js";
-import { Run } from "./run.js";
+import { Run, warningsOf } from "./run.js";
 import { SAMPLES } from "./samples.js";
 import { keep, load } from "./storage.js";
 
@@ -199,7 +199,7 @@ export class Generate {
     byId("tokens").textContent = isLong ? `Too long: about the last ${unread === 1 ? "word is" : `${unread} words are`} not read.` : "";
     if (isLong && !this.#wasLong) announce(byId("tokens").textContent);
     this.#wasLong = isLong;
-    byId("reading").replaceChildren(...(estimate.warnings ?? []).map((warning) => element("li", {}, warning)));
+    byId("reading").replaceChildren(...warningsOf(estimate.warnings, estimate.model).children);
     const cost = estimate.usage.usd_spent ? `, ${dollars(estimate.usage.usd_spent)}` : "";
     byId("cost").textContent = `About ${seconds(this.#context.api().until(estimate.predicted_finish))}${cost}`;
   }
@@ -209,7 +209,7 @@ export class Generate {
     byId("stage").replaceChildren(element("div", { class: "greeting" },
       element("p", {}, "Write a prompt, or try one of these:"),
       element("div", { class: "samples" }, ...SAMPLES.map(({ prompt, source }) => element("button", { type: "button", class: "frame", onclick: generate(prompt) },
-        element("img", { src: source, alt: "", width: 192, height: 192 }), element("span", {}, prompt))))));
+        element("img", { src: source, alt: "", width: 256, height: 256 }), element("span", {}, prompt))))));
   }
 }
 

@@ -43,20 +43,28 @@ export function altOf(shown) {
 }
 
 /**
- * A large image with its caption and actions.
+ * A large image: with its caption and actions if it is the only one of its request, else with its star alone.
  * @param {Shown} shown @param {Context} context @param {Shown[]} siblings The images that the viewer steps through.
  */
 export function imageFigure(shown, context, siblings) {
   const { settings } = shown;
   const image = element("img", { src: shown.url, alt: altOf(shown), width: settings.width, height: settings.height });
+  const isOne = siblings.length === 1;
   const figure = element("figure", { class: "image", "data-image": shown.id },
-    element("button", { type: "button", class: "frame", "aria-label": `Enlarge: ${settings.prompt}`, onclick: () => context.view(siblings, siblings.indexOf(shown)) }, image),
-    element("figcaption", {},
-      shown.isWithheld ? element("p", {}, "Withheld by the safety checker.") : null,
-      caption(shown),
-      actions(shown, context)));
+    element("button", { type: "button", class: "frame", "aria-label": `Enlarge: ${settings.prompt}, seed ${settings.seed}`, onclick: () => context.view(siblings, siblings.indexOf(shown)) }, image),
+    isOne ? null : starButton(shown, context),
+    isOne ? element("figcaption", {}, shown.isWithheld ? element("p", {}, "Withheld by the safety checker.") : null, caption(shown), actions(shown, context)) : null);
   context.selection.mark(figure, shown);
   return figure;
+}
+
+/** The actions on all images of a request. */
+export function actionsOnAll(images, context) {
+  const button = (text, onclick) => element("button", { type: "button", onclick }, text);
+  return element("div", { class: "acts" },
+    button("Vary", () => context.vary(images[0])),
+    button("Use these settings", () => context.use({ ...images[0].settings, count: images.length })),
+    button(`Select all ${images.length}`, () => context.selection.add(images)));
 }
 
 /** The settings, the model and the day of expiry of an image; the day changes with the star. */

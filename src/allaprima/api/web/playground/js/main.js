@@ -228,7 +228,7 @@ byId("sign-out").addEventListener("click", signOut);
 byId("help").addEventListener("click", showShortcuts);
 document.querySelector(".skip").addEventListener("click", (event) => { event.preventDefault(); byId("main").focus(); });
 byId("theme").addEventListener("click", () => setTheme(THEMES[(THEMES.indexOf(document.documentElement.dataset.theme ?? "") + 1) % THEMES.length]));
-byId("samples").append(...SAMPLES.map(({ prompt, source }) => element("img", { src: source, alt: prompt, title: prompt, width: 192, height: 192 })));
+byId("samples").append(...SAMPLES.map(({ prompt, source }) => element("img", { src: source, alt: prompt, title: prompt, width: 256, height: 256 })));
 addEventListener("hashchange", open);
 setTheme(load(THEME, ""));
 watchDrops();

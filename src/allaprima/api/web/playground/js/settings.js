@@ -160,9 +160,10 @@ export class Settings {
     const isSeed = /^\s*\d*\s*$/.test(seed.value) && BigInt(seed.value.trim() || 0) <= MAX_SEED;
     seed.setCustomValidity(isSeed ? "" : `A seed is a whole number from 0 to ${MAX_SEED}, or empty.`);
     const model = this.#models.find((one) => one.id === byId("model").value);
-    byId("model-note").textContent = model ? noteOn(model) : "";
-    byId("demo").hidden = !model || model.served_by === model.id;
-    byId("demo").textContent = model ? `Demo model: ${model.id} is not installed, and ${model.served_by} generates the images. The operator installs it with: allaprima pull` : "";
+    const isFallback = model !== undefined && model.served_by !== model.id;
+    byId("model-note").textContent = model && !isFallback ? noteOn(model) : "";
+    byId("demo").hidden = !isFallback;
+    byId("demo").textContent = isFallback ? `Demo model: the weights of ${model.id} are not installed, so ${model.served_by} generates the images. The operator installs them with: allaprima pull` : "";
     this.#onChange();
   }
 
@@ -205,12 +206,9 @@ export function numberOf(digits) {
   return number <= BigInt(Number.MAX_SAFE_INTEGER) ? Number(number) : number.toString();
 }
 
-/** A note that names the model that generates the images. */
+/** The description of a model, and the precision of its weights. */
 function noteOn(model) {
-  const precision = model.precision ? `, in ${model.precision}` : "";
-  const about = model.info.description.replace(/[^.!]$/, "$&.");
-  if (model.served_by === model.id) return `${about} Loaded${precision}.`.trim();
-  return `The weights of ${model.id} are not loaded. The fallback ${model.served_by}, a small built-in model, generates the images.`;
+  return `${model.info.description.replace(/[^.!]$/, "$&.")}${model.precision ? ` Weights in ${model.precision}.` : ""}`.trim();
 }
 
 /** The settings of an image, as a parameter of `Settings.load`. `request`: the request of its job. */
