@@ -13,6 +13,7 @@ from allaprima.errors import (
     Error,
     FieldProblem,
     GenerationTimeout,
+    ImageLimitReached,
     InvalidRequest,
     JobFinished,
     JobNotFound,
@@ -22,11 +23,12 @@ from allaprima.errors import (
     QueueFull,
     RateLimited,
     ScopeMissing,
+    StarLimitReached,
 )
 
 CLASSES = [value for value in vars(errors).values() if inspect.isclass(value) and issubclass(value, Error)]
 #: Classes whose message is not their docstring alone.
-WITH_DETAILS = (ScopeMissing, JobFinished, JobUnfinished)
+WITH_DETAILS = (ScopeMissing, JobFinished, JobUnfinished, StarLimitReached)
 STATUSES = {
     "IdempotencyMismatch": 422,
     "IdempotencyInFlight": 409,
@@ -54,6 +56,9 @@ STATUSES = {
     "QueueFull": 429,
     "RateLimited": 429,
     "Draining": 503,
+    "StorageLimitReached": 507,
+    "StarLimitReached": 507,
+    "ImageLimitReached": 507,
     "GenerationTimeout": 504,
     "GenerationFailed": 500,
     "Cancelled": 409,
@@ -144,4 +149,9 @@ def test_error_of_continuing_job_forbids_retry() -> None:
 
 def test_refusals_count_only_capacity_and_credits() -> None:
     refusals = {kind for kind in CLASSES if kind.is_refusal}
-    assert refusals == {OutOfCredits, KeyLimitReached, *(kind for kind in CLASSES if issubclass(kind, Busy))}
+    assert refusals == {
+        OutOfCredits,
+        KeyLimitReached,
+        ImageLimitReached,
+        *(kind for kind in CLASSES if issubclass(kind, Busy)),
+    }

@@ -42,6 +42,8 @@ def test_every_field_is_read_from_its_variable(monkeypatch: pytest.MonkeyPatch) 
         "STORE__DATA_DIR": "/tmp/elsewhere",  # noqa: S108 - only read
         "STORE__IMAGE_TTL_S": "60",
         "STORE__JOB_TTL_S": "3600",
+        "STORE__MAX_STARRED_BYTES": "1000",
+        "STORE__MAX_IMAGE_BYTES": "2000",
         "STORE__SWEEP_EVERY_S": "5",
         "ENGINE__MODELS": '["/models/schnell"]',
         "ENGINE__TOKENIZER_DIR": "/models/tokenizers",
@@ -80,6 +82,8 @@ def test_every_field_is_read_from_its_variable(monkeypatch: pytest.MonkeyPatch) 
         "image_ttl_s": 60,
         "max_image_ttl_s": 120,
         "job_ttl_s": 3600,
+        "max_starred_bytes": 1000,
+        "max_image_bytes": 2000,
         "sweep_every_s": 5,
     }
     assert settings.engine.model_dump() == {

@@ -25,6 +25,9 @@ Error:
     │   ├── RateLimited
     │   ├── Draining
     │   └── IdempotencyInFlight  a request with the same key is in progress
+    ├── StorageLimitReached     a limit of the operator on stored bytes
+    │   ├── StarLimitReached    of an account's starred images
+    │   └── ImageLimitReached   of all images of the server
     ├── GenerationTimeout       the wait timed out, the job continues; carries its id
     ├── StartDeadlineMissed     the job did not start before its deadline
     ├── GenerationFailed        the job ended without an image
@@ -257,6 +260,34 @@ class IdempotencyInFlight(Busy):
 
     code = "idempotency_key_in_flight"
     retryable = True
+
+
+class StorageLimitReached(Error):
+    """The images fill the space that the operator of this server allows."""
+
+    code = "storage_limit_reached"
+
+
+class StarLimitReached(StorageLimitReached):
+    """The account's starred images fill the space that the operator allows. Unstar or delete some."""
+
+    code = "star_limit_reached"
+    retryable = False
+
+    def __init__(self, max_bytes: int) -> None:
+        super().__init__(
+            f"The starred images of an account may have {max_bytes} bytes together, and this image would exceed that; "
+            "unstar or delete others, or ask the operator of this server to raise ALLAPRIMA_STORE__MAX_STARRED_BYTES"
+        )
+
+
+class ImageLimitReached(StorageLimitReached):
+    """The server's images fill the space that the operator allows. Delete some, or try again when some have expired."""
+
+    code = "image_limit_reached"
+    is_refusal = True
+    #: Images expire, or clients delete some.
+    retry_after_s = 60.0
 
 
 class StartDeadlineMissed(Error):

@@ -105,6 +105,14 @@ class StoreSettings(_Group):
         description="How long a finished job is stored, in seconds; default: until a client deletes it. Its images end "
         "with it; its usage and its charge remain.",
     )
+    max_starred_bytes: int = Field(
+        10 * 2**30, ge=0, description="Most bytes of an account's starred images, which never expire."
+    )
+    max_image_bytes: int | None = Field(
+        None,
+        ge=1,
+        description="Most bytes of all images; at this size new requests are refused. Default: unlimited.",
+    )
     sweep_every_s: float = Field(600.0, gt=0, description="Time between two removals of expired images, in seconds.")
 
 

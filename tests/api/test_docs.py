@@ -111,7 +111,8 @@ async def test_openapi_lists_exactly_public_routes(document: dict[str, Any], ano
     assert {path: set(methods) for path, methods in document["paths"].items()} == {
         IMAGES_PATH: {"post"},
         "/v1/images/{image_id}/sign": {"post"},
-        "/v1/images/{image_id}": {"delete"},
+        "/v1/images/{image_id}": {"get", "patch", "delete"},
+        "/v1/images": {"get"},
         "/v1/jobs": {"get", "post"},
         "/v1/jobs/{job_id}": {"get", "delete"},
         "/v1/jobs/{job_id}/cancel": {"post"},
@@ -237,6 +238,7 @@ async def test_query_parameters_are_documented_with_their_bounds(document: dict[
     assert set(ledger) == {"from", "to", "direction", "type", "limit", "cursor"}
     assert resolve(document, ledger["direction"]["anyOf"][0])["enum"] == ["TOPUP", "CHARGE"]
     assert set(schemas("/v1/jobs")) == {"status", "group_id", "key_prefix", "limit", "cursor"}
+    assert set(schemas("/v1/images")) == {"q", "starred", "key_prefix", "limit", "cursor"}
     assert set(schemas("/v2/usage/detail")) == {"start", "end", "period", "key_prefix", "group_by", "tz"}
 
 

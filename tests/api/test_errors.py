@@ -59,7 +59,7 @@ async def test_missing_key_answers_401(anonymous: httpx2.AsyncClient) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["/playground", "/v1", "/v1/images", "/v2/images/generations", "/files", "/v1/images/edits"]
+    "path", ["/playground", "/v1", "/v1/image", "/v2/images/generations", "/files", "/v1/images/edits"]
 )
 async def test_unknown_path_answers_404(anonymous: httpx2.AsyncClient, path: str) -> None:
     check_body(await anonymous.get(path), 404, "not_found_error", "not_found")

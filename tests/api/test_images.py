@@ -43,7 +43,8 @@ async def test_response_has_exactly_documented_members(client: httpx2.AsyncClien
     assert set(body) == {"created", "images", "data", "timings", "seed", "has_nsfw_concepts", "prompt", "meta"}
     for image in body["images"]:
         assert set(image) == {
-            "id", "url", "width", "height", "content_type", "seed", "sha256", "nsfw_score", "expires_at",
+            "id", "url", "width", "height", "content_type", "seed", "sha256", "nsfw_score", "expires_at", "starred",
+            "thumbnail_url",
         }  # fmt: skip
     assert [set(item) for item in body["data"]] == [{"url"}, {"url"}]
     assert set(body["timings"]) == {"inference", "text", "steps", "decode", "safety", "encode"}
@@ -74,6 +75,8 @@ async def test_response_members_have_documented_types(client: httpx2.AsyncClient
         "sha256": str,
         "nsfw_score": float,
         "expires_at": int,
+        "starred": bool,
+        "thumbnail_url": str,
     }
     assert all(type(flag) is bool for flag in body["has_nsfw_concepts"])
     timings = body["timings"]

@@ -158,6 +158,12 @@ RACES = (
         "pg_advisory_xact_lock of the name before the search; a unique index would refuse older data folders.",
     ),
     Race(
+        "account_stars_no_more_than_its_bytes",
+        "images.ImageRepository.star",
+        "Both sum the account's starred images and find room for their own, and both star it.",
+        "SELECT ... FOR NO KEY UPDATE of the account before the sum.",
+    ),
+    Race(
         "unreadable_job_ends_once",
         "job_transitions._fail_unreadable",
         "Both end the job without its attempt in the condition: the second usage row violates the primary key.",

@@ -10,8 +10,9 @@ from allaprima.domain.jobs import StoredImage
 from allaprima.domain.ports import ObjectStore
 from allaprima.errors import StoreError
 from allaprima.store.database import Database
-from allaprima.store.images import ORPHAN_AGE, ImageRepository
+from allaprima.store.images import ORPHAN_AGE, UNSTARRED_TTL_S, ImageRepository
 from allaprima.store.job_transitions import JobTransitions
+from allaprima.store.jobs import JobRepository
 from tests.clock import NOW
 from tests.store.backends import count, query, run
 from tests.store.factories import new_image, new_job, new_outcome
@@ -19,6 +20,7 @@ from tests.store.factories import new_image, new_job, new_outcome
 StoreImage = Callable[..., Awaitable[StoredImage]]
 #: Later than every time in the tests.
 NEVER = 1e12
+LATER = NOW + 1e9
 
 
 @pytest.fixture
@@ -103,6 +105,57 @@ async def test_removed_image_has_neither_row_nor_file(
         await images.remove("a")
     assert await rows(database) == ["b"]
     assert set(await files(objects)) == {"b.png"}
+
+
+# Stars and bytes ----------------------------------------------------------------------------------------------------
+
+
+async def test_sweep_keeps_starred_image_and_job(
+    database: Database, images: ImageRepository, store_image: StoreImage, owner: ApiKey
+) -> None:
+    starred, other = await store_image("starred"), await store_image("other")
+    await images.star(owner.account_id, "starred", 1000, NOW)
+    assert await images.sweep(LATER) == 1
+    removed, names = await JobTransitions(database).remove_old(LATER, 10)
+    assert (removed, names) == (1, [])
+    assert [job for (job,) in await query(database, "SELECT id FROM jobs")] == [starred.job_id] != [other.job_id]
+    assert await images.get("starred", LATER) is not None
+    assert (await JobRepository(database).images_of([starred.job_id], LATER))[starred.job_id]
+
+
+async def test_unstarred_image_is_swept_at_its_time(
+    images: ImageRepository, store_image: StoreImage, owner: ApiKey
+) -> None:
+    await store_image("a", expires_at=NOW + 60)
+    await images.star(owner.account_id, "a", 1000, NOW)
+    await images.unstar(owner.account_id, "a", NOW + 30)
+    assert await images.sweep(NOW + 59) == 0
+    await images.star(owner.account_id, "a", 1000, NOW + 59)
+    await images.unstar(owner.account_id, "a", NOW + 60)
+    assert await images.sweep(NOW + 59 + UNSTARRED_TTL_S) == 0
+    assert await images.sweep(NOW + 60 + UNSTARRED_TTL_S) == 1
+
+
+async def test_total_is_the_sum_of_all_images_after_every_change(
+    database: Database, images: ImageRepository, store_image: StoreImage
+) -> None:
+    async def total() -> int:
+        [(summed,)] = await query(database, "SELECT coalesce(sum(size_bytes), 0) FROM images")
+        assert await images.total_bytes() == summed
+        return int(summed)
+
+    assert await total() == 0
+    for name, size in (("a", 1), ("b", 20), ("c", 300), ("d", 4000)):
+        await store_image(name, b"x" * size, expires_at=NOW + size)
+    assert await total() == 4321
+    await images.remove("a")
+    await images.remove("a")
+    assert await total() == 4320
+    await images.sweep(NOW + 20)
+    assert await total() == 4300
+    [(job_id,)] = await query(database, "SELECT job_id FROM images WHERE id = 'c'")
+    await JobTransitions(database).remove(job_id)
+    assert await total() == 4000
 
 
 # Sweeping -----------------------------------------------------------------------------------------------------------

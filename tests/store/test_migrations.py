@@ -207,6 +207,27 @@ def test_every_revision_is_upgraded_with_its_data(
     assert_upgrade_keeps_all(tmp_path / "a.db", str(extended) if is_extended else MIGRATIONS)
 
 
+def test_upgraded_images_have_account_key_prompt_and_bytes(tmp_path: Path) -> None:
+    path = tmp_path / DATABASE_FILE
+    build(path, "0004_clock")
+    with connected(path) as connection:
+        fill(connection)
+        tables = {table.name: table for table in tables_of(connection)}
+        [job], [image] = rows(connection)["jobs"], rows(connection)["images"]
+        for number, request in enumerate(({"prompt": "A Red BOAT"}, ["damaged"])):
+            connection.execute(insert(tables["jobs"]).values(job | {"id": f"job {number}", "request": request}))
+            values = {"id": f"image {number}", "job_id": f"job {number}", "size_bytes": 100}
+            connection.execute(insert(tables["images"]).values(image | values))
+    migrate(path)
+    with connected(path) as connection:
+        found = {row.pop("id"): row for row in rows(connection)["images"]}
+        [account] = rows(connection)["accounts"]
+    assert [found[f"image {number}"]["search_text"] for number in range(2)] == ["a red boat", ""]
+    for row in found.values():
+        assert (row["account_id"], row["key_id"], row["is_starred"]) == (job["account_id"], job["key_id"], 0)
+    assert account["image_bytes"] == sum(row["size_bytes"] for row in found.values()) == 207
+
+
 def test_upgrade_check_detects_lost_row(tmp_path: Path, extended: Path) -> None:
     add_revision(extended, 'op.execute("DELETE FROM ledger")')
     build(tmp_path / "a.db", revisions()[0])

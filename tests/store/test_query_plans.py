@@ -1,4 +1,4 @@
-"""SQLite's plans for the queue: each statement reads an index of queued or running jobs, or one job by its id."""
+"""SQLite's plans: statements of the queue read an index of unfinished jobs or one job, pages of images an index."""
 
 import re
 import sqlite3
@@ -11,11 +11,13 @@ import pytest
 from sqlalchemy import Engine, event
 
 from allaprima.domain.accounts import ApiKey
-from allaprima.domain.jobs import Priority
+from allaprima.domain.jobs import ImageFilter, Priority
 from allaprima.store.data_folder import DATABASE_FILE
 from allaprima.store.database import Database
+from allaprima.store.images import ImageRepository
 from allaprima.store.job_transitions import JobTransitions
 from allaprima.store.jobs import JobRepository
+from allaprima.store.objects.local import LocalObjectStore
 from allaprima.store.sqlite import open_sqlite
 from tests.clock import NOW
 from tests.store.factories import new_job, new_outcome
@@ -63,6 +65,36 @@ def reverse_indexes(path: Path) -> None:
             raw.execute(sql)
 
 
+def plan_of(statements: list[tuple[str, Any]], folder: Path) -> set[str]:
+    """Return the steps of all statements."""
+    with closing(sqlite3.connect(folder / DATABASE_FILE)) as raw:
+        return {
+            step
+            for statement, parameters in statements
+            if re.match("SELECT|UPDATE|DELETE", statement)
+            for *_, step in raw.execute(f"EXPLAIN QUERY PLAN {statement}", parameters)
+        }
+
+
+@pytest.mark.parametrize(
+    ("wanted", "index"),
+    [
+        (ImageFilter(), "ix_images_account_id_id (account_id=?)"),
+        (ImageFilter(before="x"), "ix_images_account_id_id (account_id=? AND id<?)"),
+        (ImageFilter(words="a boat", before="x"), "ix_images_account_id_id (account_id=? AND id<?)"),
+        (ImageFilter(is_starred=True, before="x"), "ix_images_starred (account_id=? AND id<?)"),
+        (ImageFilter(key_id="key", before="x"), "ix_images_key_id_id (key_id=? AND id<?)"),
+    ],
+)
+async def test_page_of_images_follows_an_index_and_is_not_sorted(
+    database: Database, statements: list[tuple[str, Any]], tmp_path: Path, wanted: ImageFilter, index: str
+) -> None:
+    await ImageRepository(database, LocalObjectStore(tmp_path / "images")).page("account", wanted, 20, NOW)
+    steps = plan_of(statements, tmp_path)
+    assert f"SEARCH images USING INDEX {index}" in steps
+    assert not any("TEMP B-TREE" in step or "SCAN images" in step for step in steps)
+
+
 async def test_queue_statements_read_no_finished_jobs(
     database: Database, owner: ApiKey, statements: list[tuple[str, Any]], tmp_path: Path
 ) -> None:
@@ -79,12 +111,6 @@ async def test_queue_statements_read_no_finished_jobs(
     await transitions.requeue_expired(NOW)
     assert await transitions.succeed(leased, NOW, new_outcome())
     await transitions.recover(3, NOW)
-    with closing(sqlite3.connect(tmp_path / DATABASE_FILE)) as raw:
-        steps = {
-            step
-            for statement, parameters in statements
-            if re.match("SELECT|UPDATE|DELETE", statement)
-            for *_, step in raw.execute(f"EXPLAIN QUERY PLAN {statement}", parameters)
-        }
+    steps = plan_of(statements, tmp_path)
     assert {step for step in steps if re.search(r"\bjobs\b", step) and not READS_FEW.match(f"{step} ")} == set()
     assert any("ix_jobs_start_by" in step for step in steps)

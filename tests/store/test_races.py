@@ -10,11 +10,13 @@ import pytest
 from allaprima.domain.accounts import Account, ApiKey, KeyRotation, LimitPeriod, SpendLimit
 from allaprima.domain.idempotency import IdempotencyClaim
 from allaprima.domain.jobs import Job, JobState, Priority
-from allaprima.errors import GenerationFailed, JobNotFound, KeyLimitReached, QueueFull
+from allaprima.domain.ports import ObjectStore
+from allaprima.errors import GenerationFailed, JobNotFound, KeyLimitReached, QueueFull, StarLimitReached
 from allaprima.store.accounts import AccountRepository
 from allaprima.store.charges import BUCKET_S
 from allaprima.store.database import Database
 from allaprima.store.idempotency import RETENTION_S
+from allaprima.store.images import ImageRepository
 from allaprima.store.job_transitions import JobTransitions
 from allaprima.store.keys import KeyRepository
 from allaprima.store.outbox import Outbox
@@ -71,7 +73,7 @@ async def bucket(database: Database, owner: ApiKey) -> None:
     start = int(NOW // BUCKET_S * BUCKET_S)
     await run(
         database,
-        "INSERT INTO usage_buckets VALUES (:account, :start, :key, :model, 0, 0, 0, 0, 0, 0)",
+        "INSERT INTO usage_buckets VALUES (:account, :start, :key, :model, 0, 0, 0, 0, 0, 0, 0)",
         account=owner.account_id,
         start=start,
         key=owner.id,
@@ -352,3 +354,22 @@ async def test_replayed_request_rotates_secret_once(database: Database, outbox: 
     new, old = await outbox.secrets(owner.account_id, NOW)
     assert new.startswith("new-")
     assert old == before
+
+
+# Images -------------------------------------------------------------------------------------------------------------
+
+
+async def test_account_stars_no_more_than_its_bytes(
+    database: Database, objects: ObjectStore, transitions: JobTransitions, owner: ApiKey, bucket: None
+) -> None:
+    ids = []
+    for job in await leased(transitions, owner):
+        image = new_image(job, size_bytes=10)
+        assert await transitions.succeed(job, NOW, new_outcome(image))
+        ids.append(image.id)
+    images = ImageRepository(database, objects)
+    found = await run_concurrently(
+        (images.star(owner.account_id, image_id, 55, NOW) for image_id in ids), StarLimitReached
+    )
+    assert found.count(StarLimitReached) == WRITERS - 5
+    assert await query(database, "SELECT sum(size_bytes) FROM images WHERE is_starred = 1") == [(50,)]

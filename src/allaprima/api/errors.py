@@ -37,6 +37,7 @@ STATUS: dict[type[errors.Error], int] = {
     errors.QueueFull: 429,
     errors.RateLimited: 429,
     errors.IdempotencyInFlight: 409,
+    errors.StorageLimitReached: 507,
     errors.GenerationTimeout: 504,
     errors.StartDeadlineMissed: 504,
     errors.GenerationFailed: 500,
@@ -88,6 +89,7 @@ _DESCRIPTIONS = {
     429: "The queue is full, or the key's rate limit is reached; see Retry-After.",
     500: "The job failed.",
     503: "The server is stopping; see Retry-After.",
+    507: "The images fill the space that the operator allows, or the server's disk is full.",
     504: "The wait timed out and the job continues, or the job missed its start deadline.",
 }
 

@@ -134,7 +134,7 @@ async def _run(
             ),
             jobs=job_service,
             cancellation=Cancellation(job_service, jobs, transitions, runner, reporter, clock),
-            images=ImageService(images, jobs, stores.links, clock),
+            images=ImageService(images, jobs, stores.links, clock, settings.store.max_starred_bytes),
             ephemeral=ephemeral,
             models=Models(engine, has_fallback=settings.engine.has_fallback),
             webhooks=webhooks,

@@ -170,7 +170,10 @@ class StoredImage:
     nsfw_score: float | None
     is_flagged: bool
     created_at: float
+    #: When the image expires, unless it is starred.
     expires_at: float
+    #: Whether the image stays until it is unstarred.
+    is_starred: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,6 +242,18 @@ class JobFilter:
     group_id: str | None = None
     key_id: str | None = None
     #: Id of a job; only older jobs match.
+    before: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFilter:
+    """A filter of an account's images. None and empty match any value."""
+
+    #: Words that all occur in the prompt, in any letter case.
+    words: str = ""
+    is_starred: bool = False
+    key_id: str | None = None
+    #: Id of an image; only older images match.
     before: str | None = None
 
 

@@ -1,7 +1,8 @@
-"""Images of jobs, by id and by signed link.
+"""Images of jobs: the gallery of an account, stars, and signed links.
 
-A link needs no key, can't be forged, and expires with its image at the latest. Its path is
-`/files/<expires>-<signature>/<image id>.<suffix>`. The signature is an HMAC-SHA256 of the rest of the path with the
+A link needs no key, can't be forged, and works no longer than its image exists. Its path is
+`/files/<expires>-<signature>/<image id>.<suffix>`, or that of a thumbnail,
+`/thumbnails/<expires>-<signature>/<image id>.webp`. The signature is an HMAC-SHA256 of the rest of the path with the
 data folder's signing secret.
 """
 
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 
 from allaprima.domain.clock import Clock, SteadyClock
 from allaprima.domain.generation import GenerationResult
-from allaprima.domain.jobs import Job, StoredImage
+from allaprima.domain.jobs import ImageFilter, Job, StoredImage
 from allaprima.errors import GenerationFailed, ImageNotFound
 from allaprima.store.images import ImageRepository
 from allaprima.store.jobs import JobRepository
@@ -29,6 +30,12 @@ class JobImages:
     files: tuple[bytes, ...] = ()
 
 
+#: Shortest lifetime of a link to a starred image, in days.
+STARRED_LINK_DAYS = 7
+DAY_S = 86_400
+_FILES, _THUMBNAILS = "files", "thumbnails"
+
+
 class Links:
     """Signs and verifies links. Their expiry does not count changes of the system's clock, which may follow."""
 
@@ -36,39 +43,69 @@ class Links:
         self._secret = secret
         self._clock = clock
 
+    def until(self, image: StoredImage) -> float:
+        """Return the default expiry of an image's links, in unix seconds: that of the image.
+
+        The links of a starred image expire at the end of a day at least `STARRED_LINK_DAYS` later, so that its URL is
+        the same all day and browsers can cache it.
+        """
+        if not image.is_starred:
+            return image.expires_at
+        day = (self._clock() - self._clock.shift) // DAY_S
+        return (day + 1 + STARRED_LINK_DAYS) * DAY_S + self._clock.shift
+
     def path(self, image: StoredImage, until: float | None = None) -> str:
-        """Return the path of a link. until: its expiry in unix seconds; None: that of the image."""
+        """Return the path of a link to an image. until: its expiry in unix seconds; None: the default."""
         name = f"{image.id}.{image.object_name.rpartition('.')[2]}"
-        expires = int(image.expires_at if until is None else until) - self._clock.shift
-        return f"/files/{expires}-{self._sign(expires, name)}/{name}"
+        return self._path(_FILES, name, self.until(image) if until is None else until)
+
+    def thumbnail_path(self, image: StoredImage) -> str | None:
+        """Return the path of a link to an image's thumbnail; None for a withheld image, which has none."""
+        return None if image.is_flagged else self._path(_THUMBNAILS, f"{image.id}.webp", self.until(image))
 
     def read(self, token: str, name: str) -> str:
         """Return the image id of a link. Raises `ImageNotFound` for a forged or expired link.
 
         token, name: the last two segments of its path.
         """
+        return self._read(_FILES, token, name)
+
+    def read_thumbnail(self, token: str, name: str) -> str:
+        """Return the image id of a link to a thumbnail, as `read` does."""
+        return self._read(_THUMBNAILS, token, name)
+
+    def _path(self, kind: str, name: str, until: float) -> str:
+        expires = int(until) - self._clock.shift
+        return f"/{kind}/{expires}-{self._sign(kind, expires, name)}/{name}"
+
+    def _read(self, kind: str, token: str, name: str) -> str:
         expires, _, signature = token.partition("-")
         if not (expires.isascii() and expires.isdigit() and len(expires) < 16 and signature.isascii()):
             raise ImageNotFound
-        if not hmac.compare_digest(signature.encode(), self._sign(int(expires), name).encode()):
+        if not hmac.compare_digest(signature.encode(), self._sign(kind, int(expires), name).encode()):
             raise ImageNotFound
         if int(expires) + self._clock.shift <= self._clock():
             raise ImageNotFound
         return name.partition(".")[0]
 
-    def _sign(self, expires: int, name: str) -> str:
-        text = f"{expires}/{name}".encode("utf-8", "surrogatepass")
-        digest = hmac.new(self._secret, text, hashlib.sha256).digest()
+    def _sign(self, kind: str, expires: int, name: str) -> str:
+        # Links to files are signed without their kind, as in earlier versions, whose links still work.
+        text = f"{expires}/{name}" if kind == _FILES else f"{kind}/{expires}/{name}"
+        digest = hmac.new(self._secret, text.encode("utf-8", "surrogatepass"), hashlib.sha256).digest()
         return base64.urlsafe_b64encode(digest[:24]).decode()
 
 
 class ImageService:
-    """Finds, reads and removes images."""
+    """Finds, reads, stars and removes images."""
 
-    def __init__(self, images: ImageRepository, jobs: JobRepository, links: Links, clock: Clock) -> None:
+    def __init__(
+        self, images: ImageRepository, jobs: JobRepository, links: Links, clock: Clock, max_starred_bytes: int
+    ) -> None:
+        """max_starred_bytes: most bytes of an account's starred images."""
         self._images = images
         self._jobs = jobs
         self._clock = clock
+        self._max_starred_bytes = max_starred_bytes
         self.links = links
 
     async def of(self, job: Job) -> JobImages:
@@ -97,11 +134,28 @@ class ImageService:
 
     async def find(self, account_id: str, image_id: str) -> StoredImage:
         """Return the record of an account's image. Raises `ImageNotFound`, also for an expired image."""
-        image = await self._images.find(image_id, self._clock())
-        job = await self._jobs.get(image.job_id) if image else None
-        if image is None or job is None or job.account_id != account_id:
+        image = await self._images.find(image_id, self._clock(), account_id)
+        if image is None:
             raise ImageNotFound
         return image
+
+    async def page(self, account_id: str, wanted: ImageFilter, limit: int) -> list[tuple[StoredImage, Job]]:
+        """Return an account's images with their jobs, newest first."""
+        return await self._images.page(account_id, wanted, limit, self._clock())
+
+    async def with_job(self, account_id: str, image_id: str) -> tuple[StoredImage, Job]:
+        """Return an account's image with its job. Raises `ImageNotFound`."""
+        found = await self._images.of_account(account_id, [image_id], self._clock())
+        if image_id not in found:
+            raise ImageNotFound
+        return found[image_id]
+
+    async def set_star(self, account_id: str, image_id: str, *, is_starred: bool) -> None:
+        """Keep an image until it is unstarred, or let it expire. Raises `ImageNotFound` or `StarLimitReached`."""
+        if is_starred:
+            await self._images.star(account_id, image_id, self._max_starred_bytes, self._clock())
+        else:
+            await self._images.unstar(account_id, image_id, self._clock())
 
     async def read(self, image_id: str) -> tuple[StoredImage, bytes] | None:
         """Return the record and the file of an image, or None if it does not exist or has expired."""

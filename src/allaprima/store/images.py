@@ -4,20 +4,24 @@ A file is written before its row and removed after it, so every row has a file. 
 `sweep` removes.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, delete, select
+from sqlalchemy import ColumnElement, Connection, Select, func, select, update
 
-from allaprima.domain.jobs import StoredImage
+from allaprima.domain.jobs import ImageFilter, Job, StoredImage
 from allaprima.domain.ports import ObjectStore
-from allaprima.errors import StoreError
+from allaprima.errors import ImageNotFound, StarLimitReached, StoreError
 from allaprima.store.database import Database, Repository, reads, writes
-from allaprima.store.rows import image_from_row, readable
-from allaprima.store.schema import images
+from allaprima.store.image_rows import IS_STARRED, is_alive, remove_images, searchable
+from allaprima.store.rows import JOB_COLUMNS, image_from_row, readable, readable_job
+from allaprima.store.schema import accounts, images, jobs
 
 #: Age from which a file without a row is an orphan. A younger file may belong to a job that has not committed its rows.
 ORPHAN_AGE = timedelta(hours=1)
+#: How long an image stays at least after it was unstarred, in seconds.
+UNSTARRED_TTL_S = 86_400.0
 
 
 class ImageRepository(Repository):
@@ -32,10 +36,76 @@ class ImageRepository(Repository):
         await self._objects.put(object_name, data)
 
     @reads
-    def find(self, connection: Connection, image_id: str, now: float) -> StoredImage | None:
-        """Return the row of an image that has not expired."""
-        wanted = select(images).where(images.c.id == image_id, images.c.expires_at > now)
-        return next(readable(connection.execute(wanted), image_from_row), None)
+    def find(
+        self, connection: Connection, image_id: str, now: float, account_id: str | None = None
+    ) -> StoredImage | None:
+        """Return the row of an image that has not expired. account_id: only an image of this account."""
+        return _find(connection, image_id, now, account_id)
+
+    @reads
+    def page(
+        self, connection: Connection, account_id: str, wanted: ImageFilter, limit: int, now: float
+    ) -> list[tuple[StoredImage, Job]]:
+        """Return an account's newest images that match the filter, with their jobs, newest first.
+
+        At most `limit` images; rows that this version can't read are skipped.
+        """
+        query = select(images).where(images.c.account_id == account_id, is_alive(now))
+        if wanted.is_starred:
+            query = query.where(IS_STARRED)
+        if wanted.key_id is not None:
+            query = query.where(images.c.key_id == wanted.key_id)
+        if wanted.before is not None:
+            query = query.where(images.c.id < wanted.before)
+        for word in searchable(wanted.words).split():
+            query = query.where(func.instr(images.c.search_text, word) > 0)
+        return _with_jobs(connection, query.order_by(images.c.id.desc()).limit(limit))
+
+    @reads
+    def of_account(
+        self, connection: Connection, account_id: str, image_ids: Sequence[str], now: float
+    ) -> dict[str, tuple[StoredImage, Job]]:
+        """Return those of the images that the account has, with their jobs, by id."""
+        query = select(images).where(images.c.id.in_(image_ids), images.c.account_id == account_id, is_alive(now))
+        return {image.id: (image, job) for image, job in _with_jobs(connection, query)}
+
+    @writes
+    def star(self, connection: Connection, account_id: str, image_id: str, max_bytes: int, now: float) -> None:
+        """Keep an image until it is unstarred. max_bytes: most bytes of the account's starred images.
+
+        Raises `ImageNotFound` or `StarLimitReached`.
+        """
+        image = _find(connection, image_id, now, account_id)
+        if image is None:
+            raise ImageNotFound
+        if image.is_starred:
+            return
+        starred = select(func.coalesce(func.sum(images.c.size_bytes), 0)).where(
+            images.c.account_id == account_id, IS_STARRED
+        )
+        if connection.execute(starred).scalar_one() + image.size_bytes > max_bytes:
+            raise StarLimitReached(max_bytes)
+        connection.execute(update(images).where(images.c.id == image_id).values(is_starred=1))
+
+    @writes
+    def unstar(self, connection: Connection, account_id: str, image_id: str, now: float) -> None:
+        """Let an image expire at its time, or in `UNSTARRED_TTL_S` if that has passed. Raises `ImageNotFound`."""
+        image = _find(connection, image_id, now, account_id)
+        if image is None:
+            raise ImageNotFound
+        if image.is_starred:
+            expires_at = image.expires_at if image.expires_at > now else now + UNSTARRED_TTL_S
+            values = {"is_starred": 0, "expires_at": expires_at}
+            connection.execute(update(images).where(images.c.id == image_id).values(values))
+
+    @reads
+    def total_bytes(self, connection: Connection) -> int:
+        """Return the bytes of all images of all accounts."""
+        return int(connection.execute(select(func.coalesce(func.sum(accounts.c.image_bytes), 0))).scalar_one())
+
+    async def file(self, object_name: str) -> bytes | None:
+        """Return a file, or None if it does not exist. Raises `StoreError`."""
+        return await self._objects.get(object_name)
 
     async def get(self, image_id: str, now: float) -> tuple[StoredImage, bytes] | None:
         """Return the row and the file of an image that has not expired. Raises `StoreError` when reading fails."""
@@ -69,13 +139,17 @@ class ImageRepository(Repository):
 
         Raises `StoreError` when the store fails; the next sweep removes the files that remain.
         """
-        names = await self._remove_rows(images.c.expires_at <= now)
+        return await self.remove_expired(now) + await self._sweep_orphans(now)
+
+    async def remove_expired(self, now: float) -> int:
+        """Remove expired images; return their number. Raises `StoreError` as `sweep` does."""
+        names = await self._remove_rows((images.c.expires_at <= now) & ~IS_STARRED)
         await self.remove_files(names)
-        return len(names) + await self._sweep_orphans(now)
+        return len(names)
 
     @writes
     def _remove_rows(self, connection: Connection, which: ColumnElement[bool]) -> list[str]:
-        return list(connection.execute(delete(images).where(which).returning(images.c.object_name)).scalars())
+        return remove_images(connection, which)
 
     async def _sweep_orphans(self, now: float) -> int:
         before = datetime.fromtimestamp(now, UTC) - ORPHAN_AGE
@@ -93,3 +167,18 @@ class ImageRepository(Repository):
         """Return the names that have a row. A file name is its image's id and an extension."""
         ids = [name.partition(".")[0] for name in names]
         return set(connection.execute(select(images.c.object_name).where(images.c.id.in_(ids))).scalars())
+
+
+def _find(connection: Connection, image_id: str, now: float, account_id: str | None) -> StoredImage | None:
+    query = select(images).where(images.c.id == image_id, is_alive(now))
+    if account_id is not None:
+        query = query.where(images.c.account_id == account_id)
+    return next(readable(connection.execute(query), image_from_row), None)
+
+
+def _with_jobs(connection: Connection, query: Select[Any]) -> list[tuple[StoredImage, Job]]:
+    """Return the images of a query with their jobs, in two queries for any number of images."""
+    found = list(readable(connection.execute(query), image_from_row))
+    wanted = select(*JOB_COLUMNS).where(jobs.c.id.in_({image.job_id for image in found}))
+    by_id = {job.id: job for job in map(readable_job, connection.execute(wanted)) if job is not None}
+    return [(image, by_id[image.job_id]) for image in found if image.job_id in by_id]

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, case, delete, func, insert, select, update
+from sqlalchemy import Connection, Row, bindparam, case, delete, exists, func, insert, select, update
 
 from allaprima.domain.idempotency import IdempotencyClaim
 from allaprima.domain.jobs import UNFINISHED, Job, JobOutcome, JobState
@@ -25,7 +25,8 @@ from allaprima.errors import (
 from allaprima.store import charges, fair_queue, outbox
 from allaprima.store.database import Repository, reads, writes
 from allaprima.store.idempotency import find_resource, record_resource
-from allaprima.store.rows import FIND_JOB, JOB_COLUMNS, UNREADABLE, image_values, job_from_row, job_values
+from allaprima.store.image_rows import insert_images, remove_images
+from allaprima.store.rows import FIND_JOB, JOB_COLUMNS, UNREADABLE, job_from_row, job_values
 from allaprima.store.schema import cached_results, images, jobs, webhook_deliveries
 
 logger = logging.getLogger(__name__)
@@ -33,7 +34,6 @@ logger = logging.getLogger(__name__)
 # Statements that run for every job are built once. Parameters that are not columns start with an underscore.
 _INSERT = insert(jobs)
 _TRANSITION = update(jobs).where(*(jobs.c[name] == bindparam(f"_{name}") for name in ("id", "attempt", "state")))
-_INSERT_IMAGES = insert(images)
 _DELETE_CACHED_RESULT = delete(cached_results).where(
     *(cached_results.c[name] == bindparam(name) for name in ("account_id", "fingerprint"))
 )
@@ -233,18 +233,18 @@ class JobTransitions(Repository):
     def remove_old(self, connection: Connection, before: float, limit: int) -> tuple[int, list[str]]:
         """Remove at most `limit` jobs that finished before a time, unix seconds, as `remove` does.
 
-        Returns their number and the names of the files.
+        A job with a starred image stays. Returns their number and the names of the files.
         """
         # In the order of ids, which is that of creation, so that no index over the times is needed.
-        is_old = jobs.c.state.not_in(UNFINISHED), jobs.c.finished_at < before
+        has_star = exists().where(images.c.job_id == jobs.c.id, images.c.is_starred != 0)
+        is_old = jobs.c.state.not_in(UNFINISHED), jobs.c.finished_at < before, ~has_star
         old = list(connection.execute(select(jobs.c.id).where(*is_old).order_by(jobs.c.id).limit(limit)).scalars())
         return len(old), _remove(connection, old)
 
 
 def _remove(connection: Connection, job_ids: list[str]) -> list[str]:
-    names = select(images.c.object_name).where(images.c.job_id.in_(job_ids))
-    found = list(connection.execute(names).scalars())
-    for table in (images, cached_results, webhook_deliveries):
+    found = remove_images(connection, images.c.job_id.in_(job_ids))
+    for table in (cached_results, webhook_deliveries):
         connection.execute(delete(table).where(table.c.job_id.in_(job_ids)))
     connection.execute(delete(jobs).where(jobs.c.id.in_(job_ids)))
     return found
@@ -287,8 +287,7 @@ def _lease(connection: Connection, job: Job, now: float, leased_until: float) ->
 def _succeed(connection: Connection, job: Job, now: float, outcome: JobOutcome) -> bool:
     if not _end(connection, job, JobState.SUCCEEDED, now, outcome=outcome):
         return False
-    if outcome.images:
-        connection.execute(_INSERT_IMAGES, [image_values(image) for image in outcome.images])
+    insert_images(connection, job, outcome.images)
     if outcome.fingerprint:
         key = {"account_id": job.account_id, "fingerprint": outcome.fingerprint}
         connection.execute(_DELETE_CACHED_RESULT, key)

@@ -11,6 +11,7 @@ from allaprima.errors import JobNotFound
 from allaprima.store import fair_queue
 from allaprima.store.database import Repository, reads
 from allaprima.store.idempotency import find_resource
+from allaprima.store.image_rows import is_alive
 from allaprima.store.rows import FIND_JOB, JOB_COLUMNS, image_from_row, readable, readable_job
 from allaprima.store.schema import cached_results, images, jobs
 
@@ -70,7 +71,7 @@ class JobRepository(Repository):
     def images_of(self, connection: Connection, job_ids: Iterable[str], now: float) -> dict[str, list[StoredImage]]:
         """Return the unexpired images of each job, by job id, ordered by position."""
         found: dict[str, list[StoredImage]] = {job_id: [] for job_id in job_ids}
-        alive = images.c.job_id.in_(list(found)), images.c.expires_at > now
+        alive = images.c.job_id.in_(list(found)), is_alive(now)
         wanted = select(images).where(*alive).order_by(images.c.job_id, images.c.position)
         for image in readable(connection.execute(wanted), image_from_row):
             found[image.job_id].append(image)
@@ -110,7 +111,7 @@ class JobRepository(Repository):
             cached_results.c.account_id == account_id, cached_results.c.fingerprint == fingerprint
         )
         job_id = connection.execute(wanted).scalar()
-        alive = select(images).where(images.c.job_id == job_id, images.c.expires_at > now).order_by(images.c.position)
+        alive = select(images).where(images.c.job_id == job_id, is_alive(now)).order_by(images.c.position)
         found = list(readable(connection.execute(alive), image_from_row))
         job = _find(connection, job_id) if job_id else None
         return (job, found) if job and len(found) == job.request.count else None

@@ -79,10 +79,12 @@ def image_from_row(row: Row[Any]) -> StoredImage:
     """Return a row of the images table as a `StoredImage`. Raises one of `UNREADABLE`."""
     check_numbers(row, _IMAGE_NUMBERS)
     values = {name: getattr(row, name) for name in _IMAGE_NAMES}
-    return StoredImage(**values | {"seed": int(values["seed"]), "is_flagged": bool(values["is_flagged"])})
+    flags = {name: bool(values[name]) for name in ("is_flagged", "is_starred")}
+    return StoredImage(**values | flags | {"seed": int(values["seed"])})
 
 
 def image_values(image: StoredImage) -> dict[str, Any]:
-    """Return the column values of an image. The table stores the seed as text and `is_flagged` as 0 or 1."""
+    """Return the column values of an image. The table stores the seed as text and flags as 0 or 1."""
     values = {name: getattr(image, name) for name in _IMAGE_NAMES}
-    return values | {"seed": str(image.seed), "is_flagged": int(image.is_flagged)}
+    flags = {name: int(values[name]) for name in ("is_flagged", "is_starred")}
+    return values | flags | {"seed": str(image.seed)}

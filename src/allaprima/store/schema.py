@@ -39,6 +39,8 @@ accounts = Table(
     #: The previous secret, which also signs until `old_webhook_secret_until`.
     Column("old_webhook_secret", String),
     Column("old_webhook_secret_until", Float),
+    #: The sum of `size_bytes` of the account's images.
+    Column("image_bytes", BigInteger, nullable=False, server_default=text("0")),
 )
 
 api_keys = Table(
@@ -147,9 +149,19 @@ images = Table(
     Column("nsfw_score", Float),
     Column("is_flagged", Integer, nullable=False),
     Column("created_at", Float, nullable=False),
+    #: When the image expires, unless it is starred.
     Column("expires_at", Float, nullable=False),
+    #: Account and key of the job.
+    Column("account_id", ForeignKey("accounts.id"), nullable=False),
+    Column("key_id", ForeignKey("api_keys.id"), nullable=False),
+    #: The job's prompt as `image_rows.searchable` returns it.
+    Column("search_text", String, nullable=False),
+    Column("is_starred", Integer, nullable=False, server_default=text("0")),
     Index(None, "job_id"),
     Index(None, "expires_at"),
+    Index(None, "account_id", "id"),
+    Index(None, "key_id", "id"),
+    Index("ix_images_starred", "account_id", "id", sqlite_where=text("is_starred = 1")),
 )
 
 usage = Table(
@@ -176,6 +188,8 @@ usage = Table(
     Column("client_request_id", String),
     #: Seconds from acceptance to end.
     Column("duration_s", Float, nullable=False),
+    #: Seconds that the engine generated.
+    Column("compute_s", Float, nullable=False, server_default=text("0")),
     Index(None, "account_id", "created_at", "job_id"),
     Index(None, "account_id", "key_id", "created_at"),
     Index(None, "account_id", "state", "created_at", "job_id"),
@@ -199,6 +213,8 @@ usage_buckets = Table(
     Column("images", Integer, nullable=False),
     Column("megapixels", Float, nullable=False),
     Column("credits", BigInteger, nullable=False),
+    #: Seconds that the engine generated.
+    Column("compute_s", Float, nullable=False, server_default=text("0")),
 )
 
 ledger = Table(

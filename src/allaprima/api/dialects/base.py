@@ -34,6 +34,8 @@ class JobView:
     images: JobImages
     #: Returns the absolute URL of a stored image.
     link: Callable[[StoredImage], str]
+    #: Returns the absolute URL of a stored image's thumbnail; None if it has none.
+    thumbnail: Callable[[StoredImage], str | None]
     #: None in lists.
     position: QueuePosition | None = None
     #: The prompt that the client sent, because a job with `store=false` does not store it; None: the job's own prompt.
@@ -71,6 +73,9 @@ class Dialect(WebhookFormat, Protocol):
 
     def job(self, view: JobView) -> dict[str, Any]:
         """Return the response body of a job in any state."""
+
+    def image(self, image: StoredImage, view: JobView) -> dict[str, Any]:
+        """Return the response body of a stored image. view: its job."""
 
     def estimate(self, estimate: Estimate) -> dict[str, Any]:
         """Return the response body of a dry run."""

@@ -34,17 +34,26 @@ class Exchange:
         """Return an image's absolute URL."""
         return f"{self.base_url}{self.service.images.links.path(image)}"
 
+    def thumbnail(self, image: StoredImage) -> str | None:
+        """Return the absolute URL of an image's thumbnail; None for a withheld image."""
+        path = self.service.images.links.thumbnail_path(image)
+        return path and f"{self.base_url}{path}"
+
+    def show_image(self, image: StoredImage, job: Job) -> dict[str, Any]:
+        """Return the body of a stored image of a job."""
+        return self.dialect.image(image, JobView(job, JobImages(), self.link, self.thumbnail))
+
     async def show(self, job: Job, images: JobImages | None = None) -> dict[str, Any]:
         """Return the body of a job. images: given for lists, whose jobs have links only and no queue position."""
         if images is not None:
-            return self.dialect.job(JobView(job, images, self.link, is_listed=True))
+            return self.dialect.job(JobView(job, images, self.link, self.thumbnail, is_listed=True))
         position = await self.service.jobs.positions.of(job)
         images = JobImages()
         if job.state == JobState.SUCCEEDED:
             # A job without images is shown without a result.
             with suppress(ImageNotFound):
                 images = await self.service.images.of(job)
-        return self.dialect.job(JobView(job, images, self.link, position))
+        return self.dialect.job(JobView(job, images, self.link, self.thumbnail, position))
 
     def reply(self, content: Any, status: int = 200, **headers: str) -> JSONResponse:
         """Return a response with the exchange's headers. headers: additional ones, with `_` for `-` in their names."""
@@ -61,7 +70,7 @@ class Exchange:
             "x-aimlapi-usd-spent": f"{to_usd(job.result.credits):.9f}",
             "server-timing": ", ".join(f"{name};dur={seconds * 1000:.1f}" for name, seconds in phases.items()),
         }
-        return self.reply(self.dialect.result(JobView(job, images, self.link, prompt=prompt)))
+        return self.reply(self.dialect.result(JobView(job, images, self.link, self.thumbnail, prompt=prompt)))
 
 
 async def open_exchange(request: Request, service: ServiceDep, settings: SettingsDep) -> Exchange:

@@ -35,10 +35,11 @@ async def fetch(request: Request, token: str, name: str, service: ServiceDep) ->
         raise ImageNotFound
     image, data = found
     etag = f'"{image.sha256}"'
+    lifetime_s = max(0, int(service.images.links.until(image) - service.clock()))
     headers = {
         "etag": etag,
         "accept-ranges": "bytes",
-        "cache-control": f"public, max-age={max(0, int(image.expires_at - service.clock()))}, immutable",
+        "cache-control": f"public, max-age={lifetime_s}, immutable",
         "cross-origin-resource-policy": "cross-origin",
         "access-control-allow-origin": "*",
         "x-content-type-options": "nosniff",

@@ -85,6 +85,7 @@ class ResultCache:
             object_name=f"{image_id}.{image.object_name.rpartition('.')[2]}",
             created_at=job.created_at,
             expires_at=job.created_at + (job.options.image_ttl_s or self._image_ttl_s),
+            is_starred=False,
         )
         await self._images.copy(image.object_name, copy.object_name)
         return copy

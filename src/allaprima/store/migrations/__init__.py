@@ -1,4 +1,4 @@
 """Alembic's script location: `env.py` and one file per revision of the schema."""
 
 #: The newest revision in `versions`.
-HEAD = "0004_clock"
+HEAD = "0005_starred_images"

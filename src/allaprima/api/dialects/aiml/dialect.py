@@ -97,6 +97,31 @@ class AimlDialect(Dialect):
             "error": error,
         }
 
+    def image(self, image: StoredImage, view: JobView) -> dict[str, Any]:
+        """See `Dialect`."""
+        job = view.job
+        return responses.ImageEntry(
+            id=image.id,
+            object="image",
+            job_id=job.id,
+            position=image.position,
+            url=view.link(image),
+            thumbnail_url=view.thumbnail(image),
+            content_type=image.content_type,
+            size_bytes=image.size_bytes,
+            width=job.request.width,
+            height=job.request.height,
+            seed=image.seed,
+            flagged=image.is_flagged,
+            starred=image.is_starred,
+            created_at=int(image.created_at),
+            expires_at=_expiry(image),
+            prompt=job.request.prompt,
+            model=job.options.model,
+            served_by=job.result.model if job.result else job.request.model,
+            request=responses.JobRequestBody(**_request(job)),
+        ).model_dump()
+
     def estimate(self, estimate: Estimate) -> dict[str, Any]:
         """See `Dialect`."""
         request = estimate.request
@@ -192,8 +217,14 @@ def _stored_item(view: JobView, image: StoredImage) -> responses.ImageItem:
         seed=image.seed,
         sha256=image.sha256,
         nsfw_score=image.nsfw_score,
-        expires_at=int(image.expires_at),
+        expires_at=_expiry(image),
+        starred=image.is_starred,
+        thumbnail_url=view.thumbnail(image),
     )
+
+
+def _expiry(image: StoredImage) -> int | None:
+    return None if image.is_starred else int(image.expires_at)
 
 
 def _ephemeral_item(job: Job, seed: int, nsfw_score: float | None) -> responses.ImageItem:
@@ -207,6 +238,8 @@ def _ephemeral_item(job: Job, seed: int, nsfw_score: float | None) -> responses.
         sha256=None,
         nsfw_score=nsfw_score,
         expires_at=None,
+        starred=False,
+        thumbnail_url=None,
     )
 
 
@@ -253,7 +286,7 @@ def _webhook_job(job: Job, images: Sequence[LinkedImage]) -> dict[str, Any]:
                 "seed": one.image.seed,
                 "sha256": one.image.sha256,
                 "has_nsfw_concepts": one.image.is_flagged,
-                "expires_at": int(one.image.expires_at),
+                "expires_at": _expiry(one.image),
             }
             for one in images
         ],

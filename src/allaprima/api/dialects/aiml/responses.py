@@ -16,7 +16,13 @@ class ImageItem(BaseModel):
     seed: int = Field(description="Seed of this image.")
     sha256: str | None = Field(description="SHA-256 of the file in hexadecimal; null with store=false.")
     nsfw_score: float | None = Field(description="Score of the safety checker, 0 to 1; null if it did not run.")
-    expires_at: int | None = Field(description="Unix seconds when the image and its link expire.")
+    expires_at: int | None = Field(
+        description="Unix seconds when the image and its link expire; null while it is starred."
+    )
+    starred: bool = Field(description="Whether the image stays until it is unstarred.")
+    thumbnail_url: str | None = Field(
+        description="Link to a WebP of at most 320 pixels a side; null for a withheld image and with store=false."
+    )
 
 
 class DataItem(BaseModel):
@@ -88,6 +94,41 @@ class JobRequestBody(BaseModel):
     output_format: str
     on_long_prompt: str
     priority: str
+
+
+class ImageEntry(BaseModel):
+    """A stored image with the request that generated it."""
+
+    id: str
+    object: str
+    job_id: str
+    position: int = Field(description="Index within the job, from 0.")
+    url: str = Field(description="Link that needs no key.")
+    thumbnail_url: str | None = Field(
+        description="Link to a WebP of at most 320 pixels a side; null for a withheld image."
+    )
+    content_type: str
+    size_bytes: int
+    width: int
+    height: int
+    seed: int = Field(description="Seed of this image.")
+    flagged: bool = Field(description="Whether the safety checker withheld the image; it is then black.")
+    starred: bool = Field(description="Whether the image stays until it is unstarred.")
+    created_at: int = Field(description="Unix seconds.")
+    expires_at: int | None = Field(description="Unix seconds when the image expires; null while it is starred.")
+    prompt: str
+    model: str = Field(description="Model that the request named.")
+    served_by: str = Field(description="Model that generated the image.")
+    request: JobRequestBody
+
+
+class ImagesPage(BaseModel):
+    """A page of images, newest first."""
+
+    object: str
+    data: list[ImageEntry]
+    has_more: bool
+    next_cursor: str | None
 
 
 class JobErrorBody(BaseModel):
