@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.browser, pytest.mark.timeout(900)]
 def test_sheet_is_one_group_and_is_saved_as_one_png(browser: Browser, server: Server, tmp_path: Path) -> None:
     with visit(browser, server.url) as seen:
         seen.sign_in(server.key)
-        seen.page.select_option("#preset", "512x512")
+        seen.set(size=(512, 512))
         seen.open("explore")
         seen.page.fill("#prompts", "a red apple, blue background\na cat in a meadow")
         seen.page.select_option("#seeds", "3")
@@ -40,12 +40,30 @@ def test_sheet_is_one_group_and_is_saved_as_one_png(browser: Browser, server: Se
         assert len(sheet.convert("RGB").resize((60, 40)).getcolors(2400)) > 50
 
 
+def test_sheet_survives_reload_and_its_cells_can_be_used(browser: Browser, server: Server) -> None:
+    with visit(browser, server.url) as seen:
+        seen.sign_in(server.key)
+        seen.open("explore")
+        seen.page.select_option("#sheet-size", "16:9")
+        seen.page.fill("#prompts", "a green apple")
+        seen.page.select_option("#seeds", "2")
+        seen.page.click("#explore-form button.primary")
+        expect(seen.page.locator("#sheet img").first).to_be_in_viewport()
+        seen.page.reload()
+        seen.signed_in()
+        expect(seen.page.locator("#sheet img")).to_have_count(2)
+        assert seen.page.input_value("#prompts") == "a green apple"
+        seen.page.locator("#sheet .frame").nth(1).click()
+        seen.page.locator("#viewer").get_by_text("Use these settings").click()
+        expect(seen.page.locator("#prompt")).to_have_value("a green apple")
+        assert seen.page.input_value("#seed") == "1"
+        assert seen.page.locator("#ratio-16-9").is_checked()
+
+
 def test_cancel_all_stops_sheet_of_steps(browser: Browser, server: Server) -> None:
     with visit(browser, server.url) as seen:
         seen.sign_in(server.key)
-        seen.page.fill("#width", "1536")
-        seen.page.fill("#height", "1536")
-        seen.page.press("#height", "Tab")
+        seen.set(size=(1536, 1536))
         seen.open("explore")
         seen.page.check('input[name="axis"][value="steps"]')
         seen.page.fill("#prompts", "\n".join(f"a star at night {i}" for i in range(8)))
@@ -70,9 +88,7 @@ def test_copied_code_runs_in_four_languages(browser: Browser, server: Server, tm
     with visit(browser, server.url, permissions=["clipboard-read", "clipboard-write"]) as seen:
         seen.sign_in(server.key)
         seen.page.fill("#prompt", 'it\'s a "blue" car, $5 `x` \\n')
-        seen.page.select_option("#preset", "512x512")
-        seen.page.select_option("#count", "2")
-        seen.page.fill("#seed", str(2**63 - 5))
+        seen.set(size=(512, 512), count=2, seed=2**63 - 5)
         seen.open("code")
         for name, command in commands.items():
             seen.page.locator(".snippet", has=seen.page.get_by_text(name, exact=True)).locator("button").click()

@@ -10,24 +10,24 @@ def test_link_with_key_signs_in_and_leaves_no_key_in_the_address(server: Server,
     with visit(browser, server.url) as seen:
         seen.page.goto("about:blank")
         seen.page.goto(f"{server.url}/#key={server.key}")
-        seen.page.locator("#user").wait_for()
+        seen.signed_in()
         assert server.key not in seen.page.url
-        assert seen.page.evaluate("localStorage.length") == 0
+        assert server.key not in seen.page.evaluate("JSON.stringify(localStorage)")
         assert not any(server.key in url for url in seen.requests)
         seen.page.go_back()
         seen.page.go_forward()
         assert server.key not in seen.page.url
 
 
-def test_reload_keeps_the_tab_signed_in_and_a_new_tab_is_not(server: Server, browser: Browser) -> None:
+def test_reload_keeps_the_tab_signed_in_until_the_user_signs_out(server: Server, browser: Browser) -> None:
     with visit(browser, server.url) as seen:
         seen.sign_in(server.key)
+        seen.page.fill("#prompt", "a secret plan")
         seen.page.reload()
-        seen.page.locator("#user").wait_for()
-        other = seen.page.context.new_page()
-        other.goto(server.url)
-        expect(other.locator("#sign-in")).to_be_visible()
-        other.close()
+        seen.signed_in()
+        seen.page.click("#sign-out")
+        expect(seen.page.locator("#sign-in")).to_be_visible()
+        assert seen.page.evaluate("JSON.stringify([localStorage, sessionStorage])") == "[{},{}]"
 
 
 def test_invalid_key_in_link_is_refused(server: Server, browser: Browser) -> None:

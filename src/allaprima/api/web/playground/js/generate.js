@@ -162,7 +162,8 @@ export class Generate {
     this.#shown?.tile.removeAttribute("aria-current");
     this.#shown = run;
     run.tile.setAttribute("aria-current", "true");
-    run.tile.scrollIntoView({ block: "nearest", inline: "nearest" });
+    // `scrollIntoView` would move the page too.
+    byId("history").scrollTo(run.tile.offsetLeft - byId("history").clientWidth / 2, run.tile.offsetTop - byId("history").clientHeight / 2);
     byId("stage").replaceChildren(run.node);
   }
 

@@ -144,20 +144,15 @@ export class Run {
   #frames(count) {
     const { width, height } = this.#body.image_size;
     this.#images.dataset.count = count;
-    this.#images.replaceChildren(...Array.from({ length: count }, () => {
-      const figure = element("figure", { class: "image" }, element("div", { class: "place" }));
-      figure.firstChild.style.aspectRatio = `${width} / ${height}`;
-      figure.firstChild.style.setProperty("--ratio", width / height);
-      return figure;
-    }));
+    this.#images.style.setProperty("--ratio", width / height);
+    this.#images.replaceChildren(...Array.from({ length: count }, () => element("figure", { class: "image" }, element("div", { class: "place" }))));
   }
 
   #preview(images) {
     if (this.#images.children.length !== images.length) this.#frames(images.length);
     images.forEach((image, i) => {
-      const { width, height } = this.#body.image_size;
-      const shown = image.url ? element("img", { src: image.url, alt: "Preview", class: "soft preview", width, height }) : element("p", { class: "withheld" }, "Withheld by the safety checker.");
-      this.#images.children[i].replaceChildren(shown);
+      const shown = image.url ? element("img", { src: image.url, alt: "Preview", class: "soft preview" }) : element("p", { class: "withheld" }, "Withheld by the safety checker.");
+      this.#images.children[i].replaceChildren(element("div", { class: "place" }, shown));
     });
     if (images[0].url) this.tile.replaceChildren(element("img", { src: images[0].url, alt: `Preview: ${this.#body.prompt}` }));
     this.node.dataset.previews = Number(this.node.dataset.previews ?? 0) + 1;
