@@ -119,6 +119,7 @@ async def test_openapi_lists_exactly_public_routes(document: dict[str, Any], ano
         "/v1/jobs/{job_id}/events": {"get"},
         "/v1/groups/{group_id}/cancel": {"post"},
         "/files/{token}/{name}": {"get"},
+        "/thumbnails/{token}/{name}": {"get"},
         "/v1/keys": {"get", "post"},
         "/v1/keys/{prefix}": {"patch", "put", "delete"},
         "/v1/keys/{prefix}/rotate": {"post"},
@@ -259,6 +260,7 @@ async def test_openapi_shows_which_routes_need_key(document: dict[str, Any]) -> 
     open_paths = {path for path, names in needed.items() if not names}
     assert open_paths == {
         "/files/{token}/{name}",
+        "/thumbnails/{token}/{name}",
         "/v1/models",
         "/v1/models/{name}",
         "/model/{name}",

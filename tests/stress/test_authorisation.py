@@ -16,7 +16,7 @@ from tests.fakes import FakeClock, FakeEngine, client_of, open_service
 BODY = {"model": "sketch", "prompt": "a boat", "size": "64x64"}
 #: Routes that need no key.
 OPEN = {"/health", "/ready", "/v1/models", "/v1/models/{name}", "/model/{name}", "/models/metrics"}
-OPEN |= {"/files/{token}/{name}"}
+OPEN |= {"/files/{token}/{name}", "/thumbnails/{token}/{name}"}
 #: Routes for management keys alone, and for ordinary keys alone.
 MANAGEMENT = {"/v1/keys", "/v1/keys/{prefix}", "/v1/keys/{prefix}/rotate"}
 ORDINARY = {"/v1/key", "/v2/billing/transactions"}

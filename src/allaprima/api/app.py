@@ -13,7 +13,7 @@ from allaprima.api.http.openapi import correct_document
 from allaprima.api.http.request_id import EXPOSED_HEADERS, RequestIdMiddleware
 from allaprima.api.http.slashes import SlashMiddleware
 from allaprima.api.prometheus import AccessLogMiddleware
-from allaprima.api.v1 import billing, events, files, images, jobs, keys, models, system, usage, webhooks
+from allaprima.api.v1 import billing, events, files, images, jobs, keys, models, system, thumbnails, usage, webhooks
 from allaprima.api.web import routes as web
 from allaprima.service.app import Service
 from allaprima.settings import ServerSettings
@@ -45,7 +45,7 @@ def create_app(settings: ServerSettings, service: Service) -> FastAPI:
     )
     app.state.settings = settings
     app.state.service = service
-    for part in (images, jobs, events, files, keys, usage, billing, webhooks, models, system, prometheus):
+    for part in (images, jobs, events, files, thumbnails, keys, usage, billing, webhooks, models, system, prometheus):
         # `include_router` would analyse all routes again, at the first request of every application.
         app.router.routes.extend(part.router.routes)
     web.mount(app)

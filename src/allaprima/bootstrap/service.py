@@ -34,6 +34,7 @@ from allaprima.service.lifecycle import Lifecycle
 from allaprima.service.models import Models
 from allaprima.service.outbound import OutboundUrls, Resolve, resolve
 from allaprima.service.policy import Policy
+from allaprima.service.thumbnails import Thumbnails
 from allaprima.service.timekeeper import Timekeeper, boot_id, elapsed
 from allaprima.service.webhooks import WebhookMessages, Webhooks, WebhookSender
 from allaprima.settings import Settings
@@ -135,6 +136,7 @@ async def _run(
             jobs=job_service,
             cancellation=Cancellation(job_service, jobs, transitions, runner, reporter, clock),
             images=ImageService(images, jobs, stores.links, clock, settings.store.max_starred_bytes),
+            thumbnails=Thumbnails(images, clock),
             ephemeral=ephemeral,
             models=Models(engine, has_fallback=settings.engine.has_fallback),
             webhooks=webhooks,

@@ -15,6 +15,7 @@ from allaprima.service.lifecycle import Lifecycle
 from allaprima.service.models import Models
 from allaprima.service.operator import OperatorService
 from allaprima.service.policy import Policy
+from allaprima.service.thumbnails import Thumbnails
 from allaprima.service.webhooks import Webhooks
 from allaprima.store.accounts import AccountRepository
 from allaprima.store.jobs import JobRepository
@@ -31,6 +32,7 @@ class Service:
     jobs: JobService
     cancellation: Cancellation
     images: ImageService
+    thumbnails: Thumbnails
     ephemeral: EphemeralResults
     models: Models
     webhooks: Webhooks
