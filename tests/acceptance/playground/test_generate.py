@@ -160,7 +160,7 @@ def test_vary_keeps_settings_and_draws_new_seed(browser: Browser, server: Server
         seen.generate("a red apple", seed=3, size=(512, 320), steps=2)
         seen.finished()
         seen.page.locator("#stage").get_by_text("Vary").click()
-        expect(seen.page.locator("#stage .what")).not_to_contain_text("seed 3 ")
+        expect(seen.page.locator("#stage .what")).not_to_contain_text("seed 3 ·")
         expect(seen.page.locator("#stage .what")).to_contain_text("2 steps · 512 × 320")
 
 
@@ -182,7 +182,7 @@ def answer_with_warning(route: object, server: Server) -> None:
     ("status", "code", "text", "button"),
     [
         (401, "invalid_api_key", "This key is invalid, deleted or disabled.", "Sign in"),
-        (400, "invalid_request", "prompt: must not be empty", "Edit the prompt"),
+        (400, "invalid_request", "prompt: must not be empty.", "Edit the prompt"),
         (500, "internal", "The server failed.", "Try again"),
     ],
 )

@@ -152,13 +152,13 @@ export class Settings {
   }
 
   #changed() {
+    const seed = byId("seed");
+    const isSeed = /^\s*\d*\s*$/.test(seed.value) && BigInt(seed.value.trim() || 0) <= MAX_SEED;
+    seed.setCustomValidity(isSeed ? "" : `A seed is a whole number from 0 to ${MAX_SEED}, or empty.`);
     const { image_size: size, num_images: count = 1 } = this.body();
     this.#check("ratio", RATIOS.map(([ratio]) => ratio).find((ratio) => String(sizeOfRatio(ratio)) === String([size.width, size.height])));
     byId("settings-summary").textContent = `${size.width} × ${size.height}, ${count === 1 ? "1 image" : `${count} images`}`;
     byId("steps-shown").textContent = byId("steps").value;
-    const seed = byId("seed");
-    const isSeed = /^\s*\d*\s*$/.test(seed.value) && BigInt(seed.value.trim() || 0) <= MAX_SEED;
-    seed.setCustomValidity(isSeed ? "" : `A seed is a whole number from 0 to ${MAX_SEED}, or empty.`);
     const model = this.#models.find((one) => one.id === byId("model").value);
     const isFallback = model !== undefined && model.served_by !== model.id;
     byId("model-note").textContent = model && !isFallback ? noteOn(model) : "";
