@@ -113,6 +113,7 @@ async def test_openapi_lists_exactly_public_routes(document: dict[str, Any], ano
         "/v1/images/{image_id}/sign": {"post"},
         "/v1/images/{image_id}": {"get", "patch", "delete"},
         "/v1/images": {"get"},
+        "/v1/images/archive": {"post"},
         "/v1/jobs": {"get", "post"},
         "/v1/jobs/{job_id}": {"get", "delete"},
         "/v1/jobs/{job_id}/cancel": {"post"},

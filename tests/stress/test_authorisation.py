@@ -72,7 +72,8 @@ def expected_of_valid(method: str, path: str, *, is_management: bool, kind: str)
         return {403} if kind in ("management", "scopeless") else {200, 202}
     if path.startswith(IMAGES_AND_JOBS) and kind in ("management", "scopeless"):
         return {403}
-    if kind == "stranger" and "{" in path and path != "/v1/groups/{group_id}/cancel":
+    names_resource = "{" in path or path == "/v1/images/archive"
+    if kind == "stranger" and names_resource and path != "/v1/groups/{group_id}/cancel":
         return {404}
     return {200, 202, 204, 409}
 
@@ -103,6 +104,8 @@ def body_of(method: str, path: str, names: dict[str, Any]) -> dict[str, Any] | N
     """Return a valid body for a route; None for a route that needs none."""
     if (method, path) in GENERATING:
         return BODY
+    if path == "/v1/images/archive":
+        return {"ids": [names["image_id"]]}
     return {"starred": True} if (method, path) == ("patch", "/v1/images/{image_id}") else None
 
 

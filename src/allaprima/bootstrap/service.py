@@ -13,6 +13,7 @@ from allaprima.metrics import Metrics
 from allaprima.service.accounts.prices import Prices
 from allaprima.service.accounts.rate_limits import MemoryRateLimiter
 from allaprima.service.app import Service
+from allaprima.service.archive import Archives
 from allaprima.service.cleanup import Cleaner
 from allaprima.service.images import ImageService, Links
 from allaprima.service.jobs.admission import Admission
@@ -137,6 +138,7 @@ async def _run(
             cancellation=Cancellation(job_service, jobs, transitions, runner, reporter, clock),
             images=ImageService(images, jobs, stores.links, clock, settings.store.max_starred_bytes),
             thumbnails=Thumbnails(images, clock),
+            archives=Archives(images, clock),
             ephemeral=ephemeral,
             models=Models(engine, has_fallback=settings.engine.has_fallback),
             webhooks=webhooks,

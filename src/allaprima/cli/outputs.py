@@ -1,10 +1,10 @@
 """Where `allaprima generate` writes its images: names that lose no file, checked before anything is generated."""
 
 import os
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from allaprima.domain.file_names import name_of
 from allaprima.domain.generation import GenerationRequest, ImageFormat
 from allaprima.errors import FieldProblem, InvalidRequest
 
@@ -14,8 +14,6 @@ SUFFIXES = {
     ".jpeg": ImageFormat.JPEG,
     ".webp": ImageFormat.WEBP,
 }
-#: Longest part of a file's name that comes from the prompt, in bytes of UTF-8.
-MAX_NAME_BYTES = 80
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,17 +80,10 @@ class Outputs:
     def _file(self, request: GenerationRequest, index: int, number: int | None) -> Path:
         assert self.path is not None  # the image does not go to stdout
         if self.is_folder:
-            wanted = self.path / f"{_name_of(request.prompt)}-{request.seed + index}{self.suffix}"
+            wanted = self.path / f"{name_of(request.prompt)}-{request.seed + index}{self.suffix}"
         else:
             wanted = self.path if number is None else self.path.with_stem(f"{self.path.stem}-{number}")
         return wanted if self.is_forced else _unused(wanted)
-
-
-def _name_of(prompt: str) -> str:
-    """Return a prompt as a part of a file's name, such as `a-t-rex-on-a-beach`."""
-    words = re.sub(r"[^\w]+", "-", prompt.lower()).strip("-_")
-    cut = words.encode("utf-8", "ignore")[:MAX_NAME_BYTES].decode("utf-8", "ignore")
-    return (cut if cut == words else cut.rpartition("-")[0] or cut).strip("-_") or "image"
 
 
 def _unused(path: Path) -> Path:

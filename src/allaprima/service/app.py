@@ -7,6 +7,7 @@ from allaprima.domain.ports import EphemeralResults, RateLimiter, Roster
 from allaprima.metrics import Metrics
 from allaprima.service.accounts.keys import ApiKeyService
 from allaprima.service.accounts.prices import Prices
+from allaprima.service.archive import Archives
 from allaprima.service.images import ImageService
 from allaprima.service.jobs.admission import Admission
 from allaprima.service.jobs.cancellation import Cancellation
@@ -33,6 +34,7 @@ class Service:
     cancellation: Cancellation
     images: ImageService
     thumbnails: Thumbnails
+    archives: Archives
     ephemeral: EphemeralResults
     models: Models
     webhooks: Webhooks

@@ -1,10 +1,14 @@
 """`POST /v1/images/generations` generates images; `/v1/images` lists, stars, signs and deletes stored ones."""
 
-from typing import Annotated, Literal
+import json
+import re
+from collections import Counter
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from fastapi import APIRouter, Request, Response
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from fastapi.responses import StreamingResponse
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from allaprima.api.deps import ImageKey, ServiceDep, SettingsDep
 from allaprima.api.dialects.aiml.responses import EstimateResponse, ImageEntry, ImagesPage, ImagesResponse
@@ -27,6 +31,7 @@ router = APIRouter(tags=["images"])
 
 #: Longest text of a search, in characters.
 MAX_SEARCH = 200
+_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 
 
 def _search_text(value: str) -> str:
@@ -60,6 +65,29 @@ async def create(
 
 for _path in OTHER_IMAGES_PATHS:
     router.add_api_route(_path, create, methods=["POST"], include_in_schema=False)
+
+
+#: Most images of an archive.
+MAX_ARCHIVE = 500
+_IDS_SCHEMA = {
+    "type": "array",
+    "items": {"type": "string", "format": "uuid"},
+    "minItems": 1,
+    "maxItems": MAX_ARCHIVE,
+    "uniqueItems": True,
+}
+
+
+def _ids(value: Any) -> list[str]:
+    if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
+        raise refusal("must be a list of strings")
+    if not 1 <= len(value) <= MAX_ARCHIVE:
+        raise refusal(f"must have from 1 to {MAX_ARCHIVE} ids; it has {len(value)}")
+    if strange := [one for one in value if not _ID.fullmatch(one)]:
+        raise refusal(f"must contain ids of images; {json.dumps(strange[0])[:60]} is none")
+    if repeated := [one for one, count in Counter(value).items() if count > 1]:
+        raise refusal(f"must contain every id once; {repeated[0]} is repeated")
+    return value
 
 
 class ImagesQuery(QueryModel):
@@ -104,6 +132,31 @@ async def list_images(
 async def show(image_id: UUID, key: ImageKey, service: ServiceDep, exchange: ExchangeDep) -> Response:
     """Return an image with the request that generated it."""
     return exchange.reply(exchange.show_image(*await service.images.with_job(key.account_id, str(image_id))))
+
+
+class ArchiveRequest(BaseModel):
+    """The images of an archive."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    ids: Annotated[list[str], BeforeValidator(_ids), WithJsonSchema(_IDS_SCHEMA)] = Field(
+        description="Ids of the images, each once, in the order of the archive."
+    )
+
+
+@router.post(
+    "/v1/images/archive",
+    response_class=StreamingResponse,
+    responses={200: {"content": {"application/zip": {}}}, **problems(400, 401, 403, 404, 408, 413, 415)},
+    openapi_extra=body_of(ArchiveRequest, is_required=True),
+    summary="Fetch several images as a ZIP archive",
+)
+async def archive(request: Request, key: ImageKey, service: ServiceDep, settings: SettingsDep) -> Response:
+    """Return a ZIP archive of images, named after their prompts and seeds. It is written while it is sent."""
+    body = await read_model(request, settings, ArchiveRequest)
+    parts = await service.archives.open(key.account_id, body.ids)
+    headers = {"content-disposition": 'attachment; filename="images.zip"', "cache-control": "no-store"}
+    return StreamingResponse(parts, headers=headers, media_type="application/zip")
 
 
 class ImageChange(BaseModel):
