@@ -51,6 +51,8 @@ def test_search_and_star_filter_the_gallery(browser: Browser, server: Server) ->
         expect(seen.page.locator("#images .tile img")).to_have_count(1)
         seen.page.reload()
         seen.signed_in()
+        seen.page.check("#only-starred")
+        expect(seen.page.locator("#images .tile img")).to_have_count(1)
         seen.page.locator("#images .tile .frame").first.click()
         expect(seen.page.locator("#viewed .what")).not_to_contain_text("until")
 
