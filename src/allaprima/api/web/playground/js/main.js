@@ -235,6 +235,10 @@ watchDrops();
 watchKeys();
 
 const given = Session.fromAddress();
-const known = given ?? Session.remembered() ?? (await Session.fromOtherTab());
-if (known) signIn(known, given === null && Session.isRemembered());
-else open();
+const known = given ?? Session.remembered();
+if (known) {
+  signIn(known, given === null && Session.isRemembered());
+} else {
+  open();
+  Session.fromOtherTab().then((key) => key && session.api === null && signIn(key, false));
+}

@@ -9,7 +9,7 @@ import { clear, keep, load, scoped } from "./storage.js";
 
 const KEY = "key";
 /** Milliseconds in which another tab answers. */
-const ANSWER_TIME = 200;
+const ANSWER_TIME = 1000;
 
 export class Session {
   /** @type {Api | null} */
