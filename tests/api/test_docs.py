@@ -127,6 +127,7 @@ async def test_openapi_lists_exactly_public_routes(document: dict[str, Any], ano
         "/v1/key": {"get"},
         "/v2/usage": {"get"},
         "/v2/usage/detail": {"get"},
+        "/v2/usage/by-key": {"get"},
         "/v2/logs": {"get"},
         "/v2/billing": {"get"},
         "/v2/billing/detail": {"get"},

@@ -193,6 +193,64 @@ async def test_time_zone_names_are_exact(client: httpx2.AsyncClient, zone: str) 
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, "tz")
 
 
+# By key and day -----------------------------------------------------------------------------------------------------
+
+GENERATED_S = 0.25 + 4 * 0.125 + 0.5 + 0.0625 + 0.03125
+
+
+async def test_usage_by_key_counts_images_and_compute_seconds_of_each_day(
+    service: Service, client: httpx2.AsyncClient, manager: httpx2.AsyncClient, engine: FakeEngine, clock: FakeClock
+) -> None:
+    owner = await service.keys.authenticate(service.first_key or "")
+    record, other_key = await service.keys.create(KeySpec("team"), owner.account_id)
+    await generate(client, num_images=2)
+    engine.flagged = frozenset({0})
+    await generate(client)
+    async with client_of(service, key=other_key) as other:
+        clock.now += 24 * HOUR
+        await generate(other)
+        engine.failure = GenerationFailed("no")
+        await generate(other)
+        await service.keys.revoke(record.prefix)
+    clock.now += 1
+    body = (await manager.get("/v2/usage/by-key?period=7d")).json()
+    [failed_too, first] = body["data"]
+    assert failed_too.pop("compute_s") >= GENERATED_S
+    assert failed_too == {
+        "day": "2026-01-16", "key_prefix": record.prefix, "key_name": "team", "requests": 2, "images": 0,
+    }  # fmt: skip
+    assert first == {
+        "day": "2026-01-15", "key_prefix": owner.prefix, "key_name": "first", "requests": 2, "images": 2,
+        "compute_s": round(2 * GENERATED_S, 3),
+    }  # fmt: skip
+    assert (body["start"], body["end"]) == ("2026-01-09T08:00:01.000Z", "2026-01-16T08:00:01.000Z")
+
+
+async def test_ordinary_key_sees_its_own_usage_by_day_alone(
+    service: Service, client: httpx2.AsyncClient, manager: httpx2.AsyncClient, clock: FakeClock
+) -> None:
+    owner = await service.keys.authenticate(service.first_key or "")
+    record, other_key = await service.keys.create(KeySpec("team"), owner.account_id)
+    async with client_of(service, key=other_key) as other:
+        await generate(other)
+        clock.now += 1
+        assert [row["key_name"] for row in (await other.get("/v2/usage/by-key?period=1d")).json()["data"]] == ["team"]
+        assert (await other.get(f"/v2/usage/by-key?period=1d&key_prefix={owner.prefix}")).status_code == 403
+    assert (await client.get("/v2/usage/by-key?period=1d")).json()["data"] == []
+    query = f"/v2/usage/by-key?period=1d&key_prefix={record.prefix}"
+    assert len((await manager.get(query)).json()["data"]) == 1
+
+
+async def test_usage_by_key_has_exact_bounds(client: httpx2.AsyncClient, clock: FakeClock) -> None:
+    for _ in range(3):
+        await generate(client)
+        clock.now += 60
+    query = "/v2/usage/by-key?start=2026-01-15T08:01:00Z&end=2026-01-15T08:02:00Z"
+    assert [row["requests"] for row in (await client.get(query)).json()["data"]] == [1]
+    query = "/v2/usage/by-key?start=2026-01-15T07:00:00Z&end=2026-01-15T09:00:00Z"
+    assert [row["requests"] for row in (await client.get(query)).json()["data"]] == [3]
+
+
 # Logs ---------------------------------------------------------------------------------------------------------------
 
 

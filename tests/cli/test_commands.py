@@ -84,6 +84,7 @@ def test_doctor_passes_with_missing_optional_items(run: Run) -> None:
         assert sum(f" {name}: " in line for line in lines) == 1
     table = next(place for place, line in enumerate(lines) if "flux/schnell on cpu" in line)
     assert all(re.match(r"(ok|missing) +\S", line) for line in lines[:table])
+    assert sum(re.match(r"ok +images: 0\.00 GiB in .*, without a limit", line) is not None for line in lines) == 1
     assert "missing flux/schnell" in result.stdout
     assert all(finding.is_ok for finding in run_checks(EngineSettings(), Path("nowhere")) if finding.is_required)
 
@@ -104,6 +105,17 @@ def test_doctor_fails_when_what_is_configured_cannot_run(
 
     assert result.exit_code == 1
     assert f"missing settings: {message}" in result.stdout
+
+
+def test_doctor_warns_when_images_fill_their_space(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "a.png").write_bytes(b"x" * 95)
+    monkeypatch.setenv("ALLAPRIMA_STORE__MAX_IMAGE_BYTES", "100")
+    result = run("doctor", "--data-dir", str(tmp_path))
+
+    assert result.exit_code == 0
+    assert "warning images: the stored images fill 95% of ALLAPRIMA_STORE__MAX_IMAGE_BYTES" in result.stdout
+    assert [file.name for file in tmp_path.iterdir()] == ["images"]
 
 
 def test_doctor_prints_json(run: Run) -> None:

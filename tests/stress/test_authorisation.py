@@ -22,6 +22,8 @@ MANAGEMENT = {"/v1/keys", "/v1/keys/{prefix}", "/v1/keys/{prefix}/rotate"}
 ORDINARY = {"/v1/key", "/v2/billing/transactions"}
 #: Routes of jobs and images: for keys with the scope `model:image`.
 IMAGES_AND_JOBS = ("/v1/images", "/v1/jobs", "/v1/groups/")
+#: Routes that need a time range.
+RANGED = {"/v2/usage", "/v2/usage/detail", "/v2/usage/by-key", "/v2/logs"}
 GENERATING = {("post", "/v1/images/generations"), ("post", "/v1/jobs")}
 
 
@@ -90,7 +92,7 @@ async def test_every_route_authorises_every_kind_of_key(service: Service, figure
                     names = await create_resources(client, str(keys["ordinary"]))
                     url = path.format(**names)
                     headers = {"authorization": f"Bearer {key}"} if key else {}
-                    query = {"period": "1h"} if path in ("/v2/usage", "/v2/usage/detail", "/v2/logs") else {}
+                    query = {"period": "1h"} if path in RANGED else {}
                     json = body_of(method, path, names)
                     answer = await client.request(method.upper(), url, headers=headers, params=query, json=json)
                     statuses[answer.status_code] += 1

@@ -1,8 +1,9 @@
 """Settings to the operator's part of the service: accounts and keys, without the imports of the rest."""
 
+import os
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 from allaprima.domain.clock import Clock
@@ -11,7 +12,7 @@ from allaprima.service.accounts.keys import ApiKeyService
 from allaprima.service.operator import OperatorService
 from allaprima.settings import Settings
 from allaprima.store.accounts import AccountRepository
-from allaprima.store.data_folder import DATABASE_FILE
+from allaprima.store.data_folder import DATABASE_FILE, IMAGES_FOLDER
 from allaprima.store.database import Database
 from allaprima.store.keys import KeyRepository
 from allaprima.store.sqlite import open_sqlite
@@ -33,6 +34,20 @@ async def open_operator(settings: Settings, *, clock: Clock = time.time) -> Asyn
 def has_data(folder: Path) -> bool:
     """Whether a path has data of a server, or is no folder that one could create there."""
     return folder.exists() and (not folder.is_dir() or (folder / DATABASE_FILE).exists())
+
+
+def stored_bytes(folder: Path) -> int:
+    """Return the bytes of the image files in a data folder, which a server may use; 0 if there is none.
+
+    Raises OSError if the folder can't be read.
+    """
+    size = 0
+    with suppress(FileNotFoundError), os.scandir(folder / IMAGES_FOLDER) as files:
+        for file in files:
+            # The server may remove files meanwhile.
+            with suppress(FileNotFoundError):
+                size += file.stat().st_size
+    return size
 
 
 def operator_service(database: Database, clock: Clock) -> OperatorService:

@@ -15,6 +15,7 @@ from allaprima.service.accounts.rate_limits import MemoryRateLimiter
 from allaprima.service.app import Service
 from allaprima.service.archive import Archives
 from allaprima.service.cleanup import Cleaner
+from allaprima.service.image_space import ImageSpace
 from allaprima.service.images import ImageService, Links
 from allaprima.service.jobs.admission import Admission
 from allaprima.service.jobs.cancellation import Cancellation
@@ -127,18 +128,20 @@ async def _run(
     queue = JobQueue(jobs, transitions, eta, signal, clocks, settings.engine.queue_size)
     job_service = JobService(jobs, transitions, images, bus, positions, lifecycle)
     cleaner = Cleaner(transitions, images, IdempotencyRepository(database), outbox, clock, settings.store)
+    space = ImageSpace(images, clock, settings.store.max_image_bytes)
     timekeeper = Timekeeper(ClockRepository(database), clock, lifecycle, boot_id())
     async with timekeeper.running(), cleaner.running(), sender.running(), positions.publishing(), dispatcher.running():
         yield Service(
             operator=operator,
             admission=Admission(
-                Estimates(jobs, engine, eta, prices, clock), cache, queue, webhooks, lifecycle, metrics
+                Estimates(jobs, engine, eta, prices, clock), cache, queue, webhooks, space, lifecycle, metrics
             ),
             jobs=job_service,
             cancellation=Cancellation(job_service, jobs, transitions, runner, reporter, clock),
             images=ImageService(images, jobs, stores.links, clock, settings.store.max_starred_bytes),
             thumbnails=Thumbnails(images, clock),
             archives=Archives(images, clock),
+            space=space,
             ephemeral=ephemeral,
             models=Models(engine, has_fallback=settings.engine.has_fallback),
             webhooks=webhooks,

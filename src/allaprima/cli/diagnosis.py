@@ -6,12 +6,14 @@ import platform
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, Literal
 
 import torch
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from allaprima.bootstrap.operator import stored_bytes
 from allaprima.domain.models import SCHNELL_ID, SKETCH_ID, Precision
 from allaprima.engine.device import device_name, prepare_device, with_device
 from allaprima.engine.safety.checker import SafetyChecker
@@ -19,13 +21,15 @@ from allaprima.errors import SettingsError, WeightsError
 from allaprima.flux import SCHNELL
 from allaprima.kernels import library
 from allaprima.kernels.library import IsaLevel
-from allaprima.settings import EngineSettings
+from allaprima.service.image_space import WARNING_SHARE, space_warning
+from allaprima.settings import EngineSettings, Settings, StoreSettings
 from allaprima.weights.memory import available_bytes
 from allaprima.weights.open import open_model, open_models
 from allaprima.weights.paths import default_folder, pulled_folders, sketch_folder
 from allaprima.weights.quantize import can_run, footprint, needed_bytes
 
 GIB = 2**30
+LIMIT_SETTING = "ALLAPRIMA_STORE__MAX_IMAGE_BYTES"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +41,14 @@ class Finding:
     is_ok: bool = True
     #: Whether allaprima can't generate images if the check fails.
     is_required: bool = False
+    #: What a failed check means: that something is missing, or a warning.
+    failure: Literal["missing", "warning"] = "missing"
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the result as JSON values."""
+        values = asdict(self)
+        del values["failure"]
+        return values
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +80,7 @@ class Diagnosis:
     def to_json(self) -> str:
         """Return the diagnosis as JSON."""
         rows = [asdict(row) for row in self.rows]
-        findings = [asdict(finding) for finding in self.findings]
+        findings = [finding.to_json() for finding in self.findings]
         found = {"is_able": self.is_able, "findings": findings, "device": self.device, "schnell": rows}
         return json.dumps(found, indent=2)
 
@@ -76,7 +88,7 @@ class Diagnosis:
         """Print a line for each finding, and a table of the precisions."""
         lines = Console(highlight=False, soft_wrap=True)
         for finding in self.findings:
-            mark = "[green]ok[/green]     " if finding.is_ok else "[red]missing[/red]"
+            mark = "[green]ok[/green]     " if finding.is_ok else f"[red]{finding.failure}[/red]"
             lines.print(f"{mark} [bold]{finding.name}[/bold]: {escape(finding.message)}")
         table = Table("precision", "weights, GiB", "memory, GiB", "status", title=f"flux/schnell on {self.device}")
         for row in self.rows:
@@ -84,11 +96,11 @@ class Diagnosis:
         Console().print(table)
 
 
-def diagnose(settings: EngineSettings) -> Diagnosis:
-    """Check this machine, the package, the settings and the models."""
-    device = with_device(settings).device
-    findings = run_checks(settings, settings.weights_dir or default_folder())
-    return Diagnosis(tuple(findings), device, tuple(precision_rows(device)))
+def diagnose(settings: Settings) -> Diagnosis:
+    """Check this machine, the package, the settings, the models and the data folder."""
+    device = with_device(settings.engine).device
+    findings = run_checks(settings.engine, settings.engine.weights_dir or default_folder())
+    return Diagnosis((*findings, _images(settings.store)), device, tuple(precision_rows(device)))
 
 
 def run_checks(settings: EngineSettings, weights_dir: Path) -> list[Finding]:
@@ -204,6 +216,20 @@ def _packed_weights(weights_dir: Path) -> Finding:
         f"{size / GIB:.1f} GiB in {weights_dir / 'packed'}; you can delete this folder while no server runs, and it "
         "is created again when a model needs it",
     )
+
+
+def _images(settings: StoreSettings) -> Finding:
+    folder, limit = settings.data_dir.absolute(), settings.max_image_bytes
+    try:
+        size = stored_bytes(folder)
+    except OSError as exc:
+        return Finding("images", f"{folder} can't be read: {exc.strerror}", is_ok=False, failure="warning")
+    if limit is None:
+        return Finding("images", f"{size / GIB:.2f} GiB in {folder}, without a limit; see the setting {LIMIT_SETTING}")
+    share = size / limit
+    if share >= WARNING_SHARE:
+        return Finding("images", f"{space_warning(share)} ({folder})", is_ok=False, failure="warning")
+    return Finding("images", f"{size / GIB:.2f} GiB in {folder}, {share:.0%} of {LIMIT_SETTING}")
 
 
 def precision_rows(device: str) -> list[PrecisionRow]:

@@ -1,15 +1,15 @@
-"""`allaprima doctor`: checks the hardware, the settings and the models of this machine."""
+"""`allaprima doctor`: checks the hardware, the settings, the models and the data folder of this machine."""
 
 import typer
 
 from allaprima.cli.errors import console, reported_errors
-from allaprima.cli.options import AsJson, Device, read_settings
+from allaprima.cli.options import AsJson, DataDir, Device, read_settings
 
 
-def doctor(device: Device = None, as_json: AsJson = False) -> None:
-    """Check the hardware, the settings and the models; exit with 1 if what is configured can't run."""
+def doctor(device: Device = None, data_dir: DataDir = None, as_json: AsJson = False) -> None:
+    """Check hardware, settings, models and the images' space; exit with 1 if what is configured can't run."""
     with reported_errors():
-        settings = read_settings(engine={"device": device}).engine
+        settings = read_settings(engine={"device": device}, store={"data_dir": data_dir})
         with console.status("checking this machine"):
             from allaprima.cli.diagnosis import diagnose
 

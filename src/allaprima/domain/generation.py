@@ -134,6 +134,11 @@ class Timings(BaseModel):
         return self.text + sum(self.steps) + self.decode + self.safety
 
     @property
+    def total(self) -> float:
+        """Total seconds of all phases."""
+        return self.inference + self.encode
+
+    @property
     def phases(self) -> dict[str, float]:
         """Seconds by phase in the order of the phases; `steps` is the sum of all steps."""
         return {

@@ -31,6 +31,21 @@ class UsageBucket:
 
 
 @dataclass(frozen=True, slots=True)
+class KeyUsage:
+    """Usage of one key on one day (UTC) or a part of it."""
+
+    #: Number of the day since 1 January 1970.
+    day: int
+    key_id: str
+    #: Finished requests.
+    requests: int
+    #: Images that were generated and not withheld.
+    images: int
+    #: Seconds that the engine generated.
+    compute_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class UsageRecord:
     """The usage of one finished request."""
 

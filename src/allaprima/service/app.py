@@ -8,6 +8,7 @@ from allaprima.metrics import Metrics
 from allaprima.service.accounts.keys import ApiKeyService
 from allaprima.service.accounts.prices import Prices
 from allaprima.service.archive import Archives
+from allaprima.service.image_space import ImageSpace
 from allaprima.service.images import ImageService
 from allaprima.service.jobs.admission import Admission
 from allaprima.service.jobs.cancellation import Cancellation
@@ -35,6 +36,7 @@ class Service:
     images: ImageService
     thumbnails: Thumbnails
     archives: Archives
+    space: ImageSpace
     ephemeral: EphemeralResults
     models: Models
     webhooks: Webhooks

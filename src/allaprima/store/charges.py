@@ -22,7 +22,7 @@ BUCKET_S = 900
 # Statements that run for every job are built once. Parameters that are not columns start with an underscore.
 _INSERT_USAGE = insert(usage)
 _BUCKET = ("account_id", "start", "key_id", "model")
-_SUMS = ("succeeded", "failed", "charged", "images", "megapixels", "credits")
+_SUMS = ("succeeded", "failed", "charged", "images", "megapixels", "credits", "compute_s")
 _ADD_TO_BUCKET = (
     update(usage_buckets)
     .where(*(usage_buckets.c[name] == bindparam(f"_{name}") for name in _BUCKET))
@@ -51,6 +51,8 @@ class Charge:
     source: str
     client_request_id: str | None
     duration_s: float
+    #: Seconds that the engine generated.
+    compute_s: float = 0.0
 
 
 def hold(connection: Connection, account_id: str, key_id: str, credits_: int, now: float) -> None:
@@ -91,6 +93,7 @@ def settle(connection: Connection, charge: Charge, now: float) -> None:
         "source": charge.source,
         "client_request_id": charge.client_request_id,
         "duration_s": charge.duration_s,
+        "compute_s": charge.compute_s,
     }
     connection.execute(_INSERT_USAGE, values)
     _add_to_bucket(connection, charge, now)
@@ -140,6 +143,7 @@ def _add_to_bucket(connection: Connection, charge: Charge, now: float) -> None:
         "images": charge.images,
         "megapixels": charge.megapixels,
         "credits": charge.credits,
+        "compute_s": charge.compute_s,
     }
     bucket = {
         "account_id": charge.account_id,

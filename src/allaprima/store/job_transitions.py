@@ -171,14 +171,22 @@ class JobTransitions(Repository):
         return job.state == JobState.RUNNING and _succeed(connection, job, now, outcome)
 
     @writes
-    def fail(self, connection: Connection, job: Job, now: float, error: Error) -> bool:
-        """running -> failed, with the error. Returns False, and changes nothing, when the attempt is not current."""
-        return job.state == JobState.RUNNING and _end(connection, job, JobState.FAILED, now, error=error)
+    def fail(self, connection: Connection, job: Job, now: float, error: Error, compute_s: float = 0.0) -> bool:
+        """running -> failed, with the error. Returns False, and changes nothing, when the attempt is not current.
+
+        compute_s: seconds that the engine generated.
+        """
+        is_running = job.state == JobState.RUNNING
+        return is_running and _end(connection, job, JobState.FAILED, now, error=error, compute_s=compute_s)
 
     @writes
-    def cancel(self, connection: Connection, job: Job, now: float) -> bool:
-        """running -> cancelled. Returns False, and changes nothing, when the attempt is not current."""
-        return job.state == JobState.RUNNING and _end(connection, job, JobState.CANCELLED, now)
+    def cancel(self, connection: Connection, job: Job, now: float, compute_s: float = 0.0) -> bool:
+        """running -> cancelled. Returns False, and changes nothing, when the attempt is not current.
+
+        compute_s: seconds that the engine generated.
+        """
+        is_running = job.state == JobState.RUNNING
+        return is_running and _end(connection, job, JobState.CANCELLED, now, compute_s=compute_s)
 
     @writes
     def request_cancel(self, connection: Connection, job_id: str, now: float) -> Job:
@@ -303,10 +311,12 @@ def _end(
     *,
     outcome: JobOutcome | None = None,
     error: Error | None = None,
+    compute_s: float = 0.0,
 ) -> bool:
     """Move a job into a final state, settle its charge and queue its webhook.
 
-    Returns False, and changes nothing, when the job's state or attempt has changed.
+    compute_s: seconds that the engine generated, for a job without an outcome, whose timings have them. Returns False,
+    and changes nothing, when the job's state or attempt has changed.
     """
     values: dict[str, Any] = {
         "state": state.value,
@@ -322,7 +332,9 @@ def _end(
         values["request"] = job.request.changed(prompt=NOT_STORED).model_dump(mode="json")
     if connection.execute(_TRANSITION, _fence(job) | values).rowcount != 1:
         return False
-    charges.settle(connection, _charge(job, state, now, outcome), now)
+    if outcome:
+        compute_s = outcome.result.timings.total
+    charges.settle(connection, replace(_charge(job, state, now, outcome), compute_s=compute_s), now)
     if job.options.webhook_url:
         outbox.enqueue(connection, job, state, now)
     return True

@@ -8,15 +8,16 @@ from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, case, func, select, union_all
+from sqlalchemy import ColumnElement, CompoundSelect, Connection, Row, Select, case, func, select, union_all
 
 from allaprima.domain.accounts import LimitPeriod, period_start
 from allaprima.domain.jobs import JobState
-from allaprima.domain.usage import UsageBucket, UsageRange, UsageRecord
+from allaprima.domain.usage import KeyUsage, UsageBucket, UsageRange, UsageRecord
 from allaprima.store.charges import BUCKET_S
 from allaprima.store.database import Repository, reads
 from allaprima.store.schema import api_keys, usage, usage_buckets
 
+DAY_S = 86_400
 _RECORD_NAMES = tuple(field.name for field in fields(UsageRecord))
 _BUCKET_NAMES = tuple(field.name for field in fields(UsageBucket))
 
@@ -28,6 +29,16 @@ class UsageRepository(Repository):
     def sums(self, connection: Connection, wanted: UsageRange) -> list[UsageBucket]:
         """Return usage by 15-minute bucket and model, oldest first."""
         return _sums(connection, wanted)
+
+    @reads
+    def by_key(self, connection: Connection, wanted: UsageRange) -> list[KeyUsage]:
+        """Return usage by day (UTC) and key, newest day first."""
+        both = _in_buckets(wanted).subquery()
+        day = (both.c.start // DAY_S).label("day")
+        requests = func.sum(both.c.succeeded + both.c.failed)
+        query = select(day, both.c.key_id, requests, func.sum(both.c.images), func.sum(both.c.compute_s))
+        query = query.group_by(day, both.c.key_id).order_by(day.desc(), both.c.key_id)
+        return [KeyUsage(*row) for row in connection.execute(query)]
 
     @reads
     def page(
@@ -93,11 +104,18 @@ def _sums(connection: Connection, wanted: UsageRange) -> list[UsageBucket]:
 
 
 def _sum_query(wanted: UsageRange) -> Select[Any]:
-    """Return the query that sums whole buckets from `usage_buckets` and partial ones from `usage`."""
+    """Return the query that sums usage by bucket and model."""
+    both = _in_buckets(wanted).subquery()
+    summed = [func.sum(both.c[name]).label(name) for name in _BUCKET_NAMES[2:]]
+    return select(both.c.start, both.c.model, *summed).group_by(both.c.start, both.c.model).order_by(both.c.start)
+
+
+def _in_buckets(wanted: UsageRange) -> CompoundSelect[Any]:
+    """Return the query of whole buckets from `usage_buckets`, and of the requests of partial ones from `usage`."""
     first = min(-(-wanted.start // BUCKET_S) * BUCKET_S, wanted.end)
     last = max(wanted.end // BUCKET_S * BUCKET_S, first)
     buckets = usage_buckets.c
-    whole = select(*(buckets[name] for name in _BUCKET_NAMES)).where(
+    whole = select(*(buckets[name] for name in (*_BUCKET_NAMES, "key_id", "images", "compute_s"))).where(
         buckets.account_id == wanted.account_id, buckets.start >= first, buckets.start < last
     )
     if wanted.key_id:
@@ -110,11 +128,12 @@ def _sum_query(wanted: UsageRange) -> Select[Any]:
         (1 - is_success).label("failed"),
         case((usage.c.images > 0, 1), else_=0).label("charged"),
         usage.c.credits,
+        usage.c.key_id,
+        usage.c.images,
+        usage.c.compute_s,
     )
     ends = ((wanted.start, first), (last, wanted.end))
-    both = union_all(whole, *(single.where(*_in_range(wanted, *end)) for end in ends)).subquery()
-    summed = [func.sum(both.c[name]).label(name) for name in _BUCKET_NAMES[2:]]
-    return select(both.c.start, both.c.model, *summed).group_by(both.c.start, both.c.model).order_by(both.c.start)
+    return union_all(whole, *(single.where(*_in_range(wanted, *end)) for end in ends))
 
 
 def _count(connection: Connection, wanted: UsageRange, models: Sequence[str], has_succeeded: bool | None) -> int:

@@ -120,6 +120,18 @@ async def test_job_cancelled_by_engine_is_cancelled(
     engine.cancel(job.id)
     assert (await finish(service, job)).state is JobState.CANCELLED
     assert rows(tmp_path, "SELECT state, images, credits FROM usage") == [("cancelled", 0, 0)]
+    assert rows(tmp_path, "SELECT compute_s > 0 FROM usage UNION ALL SELECT compute_s > 0 FROM usage_buckets") == [
+        (1,),
+        (1,),
+    ]
+
+
+async def test_usage_has_compute_seconds_of_engine(service: Service, owner: ApiKey, tmp_path: Path) -> None:
+    for use_cache in (False, True):
+        await finish(service, await submit(service, owner, use_cache=use_cache))
+    generated = 0.25 + 4 * 0.125 + 0.5 + 0.0625 + 0.03125
+    assert rows(tmp_path, "SELECT compute_s FROM usage ORDER BY compute_s") == [(0.0,), (generated,)]
+    assert rows(tmp_path, "SELECT compute_s FROM usage_buckets") == [(generated,)]
 
 
 async def test_failed_image_write_fails_only_its_job(service: Service, owner: ApiKey, tmp_path: Path) -> None:
@@ -159,10 +171,10 @@ class FakeTransitions:
     async def succeed(self, _job: Job, _now: float, _outcome: JobOutcome) -> bool:
         return await self._move("succeed")
 
-    async def fail(self, _job: Job, _now: float, _error: Error) -> bool:
+    async def fail(self, _job: Job, _now: float, _error: Error, _compute_s: float) -> bool:
         return await self._move("fail")
 
-    async def cancel(self, _job: Job, _now: float) -> bool:
+    async def cancel(self, _job: Job, _now: float, _compute_s: float) -> bool:
         return await self._move("cancel")
 
     async def requeue(self, _job: Job) -> None:

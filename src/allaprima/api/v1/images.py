@@ -46,7 +46,7 @@ def _search_text(value: str) -> str:
     IMAGES_PATH,
     response_model=ImagesResponse | EstimateResponse,
     response_model_exclude_unset=True,
-    responses=problems(400, 401, 403, 408, 409, 413, 415, 422, 429, 500, 503, 504),
+    responses=problems(400, 401, 403, 408, 409, 413, 415, 422, 429, 500, 503, 504, 507),
     openapi_extra=request_body(),
     summary="Generate images from a prompt",
 )

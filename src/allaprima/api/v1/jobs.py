@@ -30,7 +30,7 @@ MAX_PAGE_BYTES = 1_000_000
     response_model=JobResponse,
     responses={
         200: {"model": EstimateResponse, "description": "With dry_run: a cost and time estimate."},
-        **problems(400, 401, 403, 408, 409, 413, 415, 422, 429, 503),
+        **problems(400, 401, 403, 408, 409, 413, 415, 422, 429, 503, 507),
     },
     openapi_extra=request_body(),
     summary="Submit a job",

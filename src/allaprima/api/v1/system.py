@@ -2,7 +2,7 @@
 
 from fastapi import APIRouter, Response
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from allaprima.api.deps import ServiceDep
 
@@ -15,6 +15,12 @@ class Health(BaseModel):
     status: str
 
 
+class Readiness(Health):
+    """The state of the server and of its storage."""
+
+    warnings: list[str] = Field([], description="Sentences for the operator; missing if there are none.")
+
+
 @router.get("/health", summary="Check that the server runs")
 async def health() -> Health:
     """Return immediately, even while models load."""
@@ -23,12 +29,14 @@ async def health() -> Health:
 
 @router.get(
     "/ready",
-    response_model=Health,
-    responses={503: {"model": Health, "description": "The models are still loading; see Retry-After."}},
+    response_model=Readiness,
+    responses={503: {"model": Readiness, "description": "The models are still loading; see Retry-After."}},
     summary="Check that the models are loaded",
 )
 async def ready(service: ServiceDep) -> Response:
     """Return 200 if every model is loaded, else 503. Jobs that are submitted meanwhile wait in the queue."""
+    warning = await service.space.warning()
+    more = {"warnings": [warning]} if warning else {}
     if service.roster.is_ready:
-        return JSONResponse({"status": "ready"})
-    return JSONResponse({"status": "loading"}, 503, {"retry-after": "2"})
+        return JSONResponse({"status": "ready"} | more)
+    return JSONResponse({"status": "loading"} | more, 503, {"retry-after": "2"})

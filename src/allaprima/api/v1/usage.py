@@ -1,10 +1,11 @@
-"""`/v2/usage`, `/v2/usage/detail` and `/v2/logs`: usage in the platform's form."""
+"""`/v2/usage`, `/v2/usage/detail` and `/v2/logs`: usage in the platform's form; `/v2/usage/by-key`: by key and day."""
 
+from datetime import date
 from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo
 
 from fastapi import APIRouter
-from pydantic import BeforeValidator, Field, WithJsonSchema
+from pydantic import BaseModel, BeforeValidator, Field, WithJsonSchema
 
 from allaprima.api.deps import CallerKey, ServiceDep
 from allaprima.api.errors import problems
@@ -25,6 +26,7 @@ LOG_STATES = ("succeeded", "failed")
 NO_TOKENS = {"input": 0, "output": 0, "total": 0}
 #: Requests to `/v2/logs` that a key may make per minute.
 LOGS_PER_MINUTE = 200
+_EPOCH = date(1970, 1, 1).toordinal()
 
 
 class UsageDetailQuery(TimeRangeQuery):
@@ -80,6 +82,49 @@ async def detail(
     ]
     body = _totals(time_range, query.key_prefix, sums) | {"models": models}
     return body if query.group_by is None else body | {"groups": _groups(query, sums)}
+
+
+class KeyUsageEntry(BaseModel):
+    """The usage of one key on one day."""
+
+    day: str = Field(description="Date in UTC.")
+    key_prefix: str
+    key_name: str | None
+    requests: int = Field(description="Finished requests.")
+    images: int = Field(description="Images that were generated and not withheld.")
+    compute_s: float = Field(description="Seconds that the engine generated.")
+
+
+class KeyUsageResponse(BaseModel):
+    """The usage by key and day, newest day first."""
+
+    start: str
+    end: str
+    data: list[KeyUsageEntry]
+
+
+@router.get(
+    "/v2/usage/by-key", responses=problems(400, 401, 403, 404), summary="Show images and compute seconds by key and day"
+)
+async def usage_by_key(
+    key: CallerKey, service: ServiceDep, query: Annotated[TimeRangeQuery, query_of(TimeRangeQuery)]
+) -> KeyUsageResponse:
+    """Return requests, images and compute seconds of each key on each day (UTC) of a time range with usage."""
+    time_range = await usage_range(query, key, service)
+    keys = {one.id: one for one in await service.keys.all(key.account_id)}
+    data = [
+        KeyUsageEntry(
+            day=date.fromordinal(_EPOCH + one.day).isoformat(),
+            key_prefix=keys[one.key_id].prefix,
+            key_name=keys[one.key_id].name,
+            requests=one.requests,
+            images=one.images,
+            compute_s=round(one.compute_s, 3),
+        )
+        for one in await service.usage.by_key(time_range)
+        if one.key_id in keys
+    ]
+    return KeyUsageResponse(start=iso(time_range.start), end=iso(time_range.end), data=data)
 
 
 @router.get("/v2/logs", responses=problems(400, 401, 403, 404, 429), summary="List finished requests, newest first")

@@ -3,6 +3,7 @@
 from allaprima.domain.jobs import Estimate, Job, Submission
 from allaprima.errors import Draining, Error
 from allaprima.metrics import Metrics
+from allaprima.service.image_space import ImageSpace
 from allaprima.service.jobs.estimates import Estimates
 from allaprima.service.jobs.queue import JobQueue
 from allaprima.service.jobs.result_cache import ResultCache
@@ -19,6 +20,7 @@ class Admission:
         cache: ResultCache,
         queue: JobQueue,
         webhooks: Webhooks,
+        space: ImageSpace,
         lifecycle: Lifecycle,
         metrics: Metrics,
     ) -> None:
@@ -26,6 +28,7 @@ class Admission:
         self._cache = cache
         self._queue = queue
         self._webhooks = webhooks
+        self._space = space
         self._lifecycle = lifecycle
         self._metrics = metrics
 
@@ -33,7 +36,8 @@ class Admission:
         """Store a submission as a job and return the job. A repeated claim returns the job of the first request.
 
         Raises `InvalidRequest` for a prompt that is too long or a webhook URL that is not allowed, `ScopeMissing`,
-        `OutOfCredits`, `KeyLimitReached`, `IdempotencyMismatch`, `JobNotFound`, `QueueFull` or `Draining`.
+        `OutOfCredits`, `KeyLimitReached`, `IdempotencyMismatch`, `JobNotFound`, `QueueFull`, `Draining`, or
+        `ImageLimitReached` for images that are to be stored.
         """
         try:
             return await self._submit(submission)
@@ -51,6 +55,8 @@ class Admission:
             return earlier
         if url := submission.options.webhook_url:
             await self._webhooks.check(submission.key.account_id, url)
+        if submission.options.store:
+            await self._space.check()
         job = self._estimates.new_job(submission)
         if submission.options.use_cache and (done := await self._cache.answer(job, submission.claim)):
             return done

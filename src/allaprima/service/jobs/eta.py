@@ -48,6 +48,10 @@ class Eta:
         if timings and compute_s > 0:
             self._throughput.observe(job.request, timings, passed_s, passed_s / compute_s)
 
+    def spent(self, job_id: str) -> float:
+        """Return the compute seconds of a running job so far; 0 for any other job."""
+        return self._running.spent(job_id) if job_id in self._running else 0.0
+
     def stored(self, seconds: float) -> None:
         """Record that a result was stored. seconds: since the engine finished it."""
         self._store_s.add(seconds)

@@ -50,6 +50,8 @@ class JobRunner:
         self._jobs: dict[str, Job] = {}
         #: Ids of accepted jobs whose cancellation was requested.
         self._cancelled: set[str] = set()
+        #: Seconds that the engine generated each accepted job, once it has.
+        self._compute_s: dict[str, float] = {}
         self._storing = asyncio.Semaphore(MAX_STORING)
 
     @property
@@ -82,27 +84,30 @@ class JobRunner:
         try:
             end = await self._run(job, release)
         except Cancelled:
-            if await self._persist(lambda: self._transitions.cancel(job, self._clock())):
+            spent_s = self._spent(job)
+            if await self._persist(lambda: self._transitions.cancel(job, self._clock(), spent_s)):
                 end = JobState.CANCELLED
         except Draining:
             await self._persist(lambda: self._transitions.requeue(job))
         except Error as exc:
-            error = exc
+            error, spent_s = exc, self._spent(job)
             if isinstance(error, StoreError) and self._lifecycle.is_draining:
                 # The store may work after the next start.
                 await self._persist(lambda: self._transitions.requeue(job))
-            elif await self._persist(lambda: self._transitions.fail(job, self._clock(), error)):
+            elif await self._persist(lambda: self._transitions.fail(job, self._clock(), error, spent_s)):
                 end = JobState.FAILED
         finally:
             self._release(job, release)
             del self._jobs[job.id]
             self._cancelled.discard(job.id)
+            self._compute_s.pop(job.id, None)
             if end is not None:
                 self._reporter.ended(job.id, end)
                 _log_end(job, end, asyncio.get_running_loop().time() - began, error)
 
     async def _run(self, job: Job, release: Callable[[], None]) -> JobState | None:
         result = await self._generate(job)
+        self._compute_s[job.id] = result.timings.total
         loop = asyncio.get_running_loop()
         finished_at = loop.time()
         generated_at = self._clock()
@@ -150,6 +155,10 @@ class JobRunner:
             if future.cancelled():
                 raise Cancelled from None
             raise
+
+    def _spent(self, job: Job) -> float:
+        """Return the seconds that the engine generated a job, which has not ended."""
+        return self._compute_s.get(job.id) or self._eta.spent(job.id)
 
     def _release(self, job: Job, release: Callable[[], None]) -> None:
         self._eta.released(job.id)
