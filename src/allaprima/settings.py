@@ -47,6 +47,11 @@ class ServerSettings(_Group):
         None, description="Base URL of image links; default: the host that the request names."
     )
     allowed_hosts: tuple[str, ...] = Field(("*",), description="Host names that image links may have.")
+    requires_key: bool = Field(
+        default=True,
+        description="Whether requests need an API key; false only on a loopback address with a single account "
+        "(`allaprima serve --no-auth`).",
+    )
     trusted_proxies: tuple[str, ...] = Field(
         (), description="IP addresses or networks of proxies whose X-Forwarded headers are trusted."
     )

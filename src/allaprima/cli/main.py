@@ -8,6 +8,7 @@ import typer
 
 from allaprima import __version__
 from allaprima.cli import accounts, doctor, generate, keys, models, pull, serve
+from allaprima.cli import open as opening
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -18,6 +19,7 @@ app = typer.Typer(
 )
 app.command(epilog=generate.EXAMPLES)(generate.generate)
 app.command(epilog=serve.EXAMPLES)(serve.serve)
+app.command("open")(opening.open_page)
 app.command(epilog=pull.EXAMPLES)(pull.pull)
 app.command()(models.models)
 app.command()(models.show)

@@ -68,11 +68,12 @@ function open() {
   else byId("key").focus();
 }
 
+/** Sign in. key: null on a server that requires none. */
 async function signIn(key, isRemembered) {
   const button = byId("sign-in-form").querySelector("button");
   button.disabled = true;
   try {
-    await session.signIn(key, isRemembered);
+    await (key === null ? session.signInWithoutKey() : session.signIn(key, isRemembered));
     settings.setModels((await session.api.get("/v1/models")).data);
   } catch (error) {
     session.api = null;
@@ -83,7 +84,8 @@ async function signIn(key, isRemembered) {
     button.disabled = false;
   }
   byId("user").textContent = session.isManaging ? "management key" : session.about.name ?? session.about.prefix;
-  byId("user").hidden = byId("sign-out").hidden = false;
+  byId("user").hidden = false;
+  byId("sign-out").hidden = session.isKeyless;
   byId("key").value = "";
   open();
   if (!session.isManaging) await generate.begin();
@@ -132,12 +134,24 @@ byId("sign-in-form").addEventListener("submit", (event) => {
 byId("sign-out").addEventListener("click", signOut);
 document.querySelector(".skip").addEventListener("click", (event) => { event.preventDefault(); byId("main").focus(); });
 byId("theme").addEventListener("click", () => setTheme(THEMES[(THEMES.indexOf(document.documentElement.dataset.theme ?? "") + 1) % THEMES.length]));
-addEventListener("hashchange", open);
+// A link that signs in may be opened in this tab.
+addEventListener("hashchange", () => (/^#(key|token)=/.test(location.hash) ? location.reload() : open()));
 setTheme(localStorage.getItem(THEME) ?? "");
 watchDrops();
 
-const given = Session.fromAddress();
-const remembered = Session.remembered();
-if (given) signIn(given, false);
-else if (remembered) signIn(remembered, Session.isRemembered());
-else open();
+/** Sign in with what the address or this browser has, or without a key if the server requires none; else ask for a key. */
+async function start() {
+  const given = Session.fromAddress(), token = Session.tokenFromAddress(), remembered = Session.remembered();
+  try {
+    if (given) return signIn(given, false);
+    if (token) return signIn(await Session.keyFor(token), false);
+    if (remembered) return signIn(remembered, Session.isRemembered());
+    if (!await Session.isKeyRequired()) return signIn(null, false);
+  } catch (error) {
+    open();
+    return notice(messageOf(error));
+  }
+  return open();
+}
+
+start();
