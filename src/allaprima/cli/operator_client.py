@@ -14,6 +14,7 @@ import httpx2
 from allaprima.api.operator import create_operator_app
 from allaprima.bootstrap.operator import has_data, open_operator
 from allaprima.cli.operator_socket import find_socket
+from allaprima.cli.texts import decoded
 from allaprima.errors import Error, SettingsError, StoreLocked, StoreUnreachable
 from allaprima.settings import Settings
 
@@ -72,7 +73,8 @@ class OperatorClient:
 
     async def _send(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
         # Encoded as ASCII by `json.dumps`, because arguments may contain characters that UTF-8 can't encode.
-        content = None if body is None else json.dumps(body).encode()
+        texts = {name: decoded(value) if isinstance(value, str) else value for name, value in (body or {}).items()}
+        content = None if body is None else json.dumps(texts).encode()
         try:
             response = await self._http.request(
                 method, path, content=content, headers={"content-type": "application/json"}
@@ -129,6 +131,8 @@ def ask_server(settings: Settings, action: Callable[[OperatorClient], Awaitable[
     Raises the errors of the action, and `SettingsError` if no server answers.
     """
     folder = settings.store.data_dir
+    if folder.is_file():
+        raise SettingsError(f"the data folder {folder} can't be used: it is a file, not a folder")
     path = find_socket(folder)
     if not _is_listening(path):
         raise SettingsError(

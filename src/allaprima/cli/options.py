@@ -7,7 +7,9 @@ import typer
 
 from allaprima.settings import Settings, load_settings
 
-DataDir = Annotated[Path | None, typer.Option(help="Folder of the database, the images and the signing secret.")]
+DataDir = Annotated[
+    Path | None, typer.Option(help="Folder of the database, the images and the signing secret.", show_default="data")
+]
 ModelPaths = Annotated[
     list[Path] | None,
     typer.Option("--model", help="Folder or file of a model to load in addition to sketch; may be repeated."),

@@ -2,6 +2,7 @@
 
 import os
 import re
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -91,6 +92,9 @@ class Outputs:
 def _name_of(prompt: str) -> str:
     """Return a prompt as a part of a file's name, such as `a-t-rex-on-a-beach`."""
     words = re.sub(r"[^\w]+", "-", prompt.lower()).strip("-_")
+    # A system whose file names have a narrower encoding loses the characters that it lacks.
+    encoding = sys.getfilesystemencoding()
+    words = words.encode(encoding, "ignore").decode(encoding, "ignore").strip("-_")
     cut = words.encode("utf-8", "ignore")[:MAX_NAME_BYTES].decode("utf-8", "ignore")
     return (cut if cut == words else cut.rpartition("-")[0] or cut).strip("-_") or "image"
 

@@ -7,10 +7,11 @@ import typer
 from allaprima.cli.errors import console, reported_errors
 from allaprima.cli.options import DataDir, ModelPaths, PrecisionName, TokenizerDir, read_settings
 
-EXAMPLES = (
-    "Examples: [bold]allaprima serve[/bold] · [bold]allaprima serve --host 0.0.0.0 --port 80 "
-    "--public-url https://images.example.org[/bold]"
-)
+EXAMPLES = """Examples:
+
+allaprima serve --open
+
+allaprima serve --host 0.0.0.0 --port 80 --public-url https://images.example.org"""
 
 
 def serve(
