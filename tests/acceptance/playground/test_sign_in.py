@@ -80,4 +80,5 @@ def test_page_of_a_server_without_authentication_is_signed_in(
         seen.page.locator("#user").wait_for()
         seen.open("gallery")
         seen.page.locator("#images img").first.wait_for()
-        assert seen.page.evaluate("sessionStorage.length + localStorage.length") == 0
+        stored = "[sessionStorage, localStorage].map((one) => one.getItem('allaprima.key'))"
+        assert seen.page.evaluate(stored) == [None, None]
