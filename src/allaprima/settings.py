@@ -222,10 +222,15 @@ def load_settings(**groups: dict[str, Any]) -> Settings:
         return Settings(**groups)  # type: ignore[arg-type]
     except ValidationError as exc:
         lines = [
-            f"{'.'.join(map(str, error['loc']))} = {error['input']!r}: {error['msg'].removeprefix('Value error, ')}"
-            for error in exc.errors()
+            f"{'.'.join(map(str, error['loc']))} = {error['input']!r}: {_words(error['msg'])}" for error in exc.errors()
         ]
         raise SettingsError("; ".join(lines)) from exc
+
+
+def _words(message: str) -> str:
+    """Return a message of the library that checks values, as a clause of a sentence."""
+    clause = message.removeprefix("Value error, ").partition(", unable to parse")[0]
+    return clause.replace("Input should be", "must be")
 
 
 def _hint(stray: list[str], known: list[str]) -> str:

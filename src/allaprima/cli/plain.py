@@ -110,6 +110,8 @@ def _print_refusal(error: TyperException) -> None:
         return
     # The words of the library that parses numbers.
     message = message.replace(": Input should be", ": must be").partition(", unable to parse")[0]
+    if message.startswith("Got unexpected extra argument"):
+        message = f"{message.removesuffix('.')}; put an argument of several words in quotes"
     console.print(f"error: {message[:1].lower()}{message[1:].removesuffix('.')}", markup=False)
     if ctx is not None:
         console.print(f"see: {ctx.command_path} --help", markup=False)
