@@ -1,5 +1,6 @@
 """Settings from the environment: each is read, and an invalid or unknown one is refused by name."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,7 @@ def test_every_field_is_read_from_its_variable(monkeypatch: pytest.MonkeyPatch) 
         "SERVER__PORT": "9000",
         "SERVER__PUBLIC_URL": "https://images.example/",
         "SERVER__ALLOWED_HOSTS": '["images.example"]',
+        "SERVER__REQUIRES_KEY": "false",
         "SERVER__TRUSTED_PROXIES": '["10.0.0.0/8", "::1"]',
         "SERVER__CORS_ORIGINS": "[]",
         "SERVER__MAX_BODY_BYTES": "2048",
@@ -66,6 +68,7 @@ def test_every_field_is_read_from_its_variable(monkeypatch: pytest.MonkeyPatch) 
         "port": 9000,
         "public_url": "https://images.example",
         "allowed_hosts": ("images.example",),
+        "requires_key": False,
         "trusted_proxies": ("10.0.0.0/8", "::1"),
         "cors_origins": (),
         "max_body_bytes": 2048,
@@ -135,12 +138,38 @@ def test_variable_names_ignore_letter_case(monkeypatch: pytest.MonkeyPatch) -> N
         "ALLAPRIMA_SERVER__PORT__X", "allaprima_serve__port", "ALLAPRIMA_", "ALLAPRIMA_KEYS",
     ],
 )  # fmt: skip
-def test_unknown_variable_is_refused_with_known_names(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_unknown_variable_is_refused_with_a_known_name(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setenv(name, "1")
     with pytest.raises(SettingsError) as caught:
         load_settings()
     assert f"unknown setting {name};" in str(caught.value)
-    assert "ALLAPRIMA_SERVER__PORT" in str(caught.value)
+    assert re.search("ALLAPRIMA_(SERVER__PORT|KEY)\\b", str(caught.value))
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest"),
+    [
+        ("SERVR__PORT", "SERVER__PORT"),
+        ("SERVER_PORT", "SERVER__PORT"),
+        ("PORT", "SERVER__PORT"),
+        ("DATA_DIR", "STORE__DATA_DIR"),
+        ("engine__devise", "ENGINE__DEVICE"),
+        ("KEYS", "KEY"),
+    ],
+)
+def test_refusal_of_misspelled_variable_names_the_nearest_alone(
+    monkeypatch: pytest.MonkeyPatch, name: str, nearest: str
+) -> None:
+    monkeypatch.setenv(f"ALLAPRIMA_{name}", "1")
+    with pytest.raises(SettingsError) as caught:
+        load_settings()
+    assert str(caught.value) == f"unknown setting ALLAPRIMA_{name}; did you mean ALLAPRIMA_{nearest}?"
+
+
+def test_refusal_of_other_variable_says_how_settings_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALLAPRIMA_NOTHING_LIKE_IT", "1")
+    with pytest.raises(SettingsError, match="the groups are server, store, engine, billing, webhooks"):
+        load_settings()
 
 
 def test_refusal_names_every_unknown_variable(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -68,7 +68,9 @@ def signed_in(
     browser: Browser, address: str, key: str, size: tuple[int, int], scheme: Literal["light", "dark"]
 ) -> Page:
     """Open the playground in a window of this size, and sign in."""
-    page = browser.new_page(viewport={"width": size[0], "height": size[1]}, color_scheme=scheme, reduced_motion="reduce")
+    page = browser.new_page(
+        viewport={"width": size[0], "height": size[1]}, color_scheme=scheme, reduced_motion="reduce"
+    )
     page.goto(f"{address}/")
     page.fill("#key", key)
     page.press("#key", "Enter")

@@ -1,5 +1,18 @@
-"""Makes `python -m allaprima` equivalent to the command `allaprima`."""
+"""The entry point of the command `allaprima` and of `python -m allaprima`."""
 
-from allaprima.cli.main import main
+import os
+import signal
 
-main()
+__all__ = ["main"]
+
+
+def main() -> None:
+    """Run the command line. Ctrl-C during its import, which takes some tenths of a second, prints no traceback."""
+    signal.signal(signal.SIGINT, lambda *_: os._exit(130))
+    from allaprima.cli.main import main as run
+
+    run()
+
+
+if __name__ == "__main__":
+    main()

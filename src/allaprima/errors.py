@@ -4,12 +4,14 @@ Error:
     ├── InvalidRequest          lists every invalid field of a request
     ├── IdempotencyMismatch     the Idempotency-Key was used for another request
     ├── Unauthorized            the API key is missing or invalid
+    │   └── SignInTokenInvalid  used, expired or unknown
     ├── Forbidden               the key is valid but lacks permission
     │   ├── ScopeMissing
     │   ├── ManagementOnly      an ordinary key where a management key is needed
     │   ├── OrdinaryOnly        a management key where an ordinary key is needed
     │   ├── OutOfCredits
-    │   └── KeyLimitReached
+    │   ├── KeyLimitReached
+    │   └── ForeignRequest      a server without authentication serves its own machine and pages only
     ├── NotFound
     │   ├── JobNotFound
     │   ├── ImageNotFound
@@ -101,6 +103,12 @@ class Unauthorized(Error):
     code = "invalid_api_key"
 
 
+class SignInTokenInvalid(Unauthorized):
+    """This sign-in link was used before, or it has expired. The command `allaprima open` creates a new one."""
+
+    code = "invalid_sign_in_token"
+
+
 class IdempotencyMismatch(Error):
     """This Idempotency-Key was used for another request. Use a new key for a new request."""
 
@@ -146,6 +154,12 @@ class KeyLimitReached(Forbidden):
 
     code = "key_limit_reached"
     is_refusal = True
+
+
+class ForeignRequest(Forbidden):
+    """This server runs with --no-auth, so it answers only programs on its own machine and its own pages."""
+
+    code = "foreign_request"
 
 
 class NotFound(Error):

@@ -7,6 +7,7 @@ error, so that a misspelled name is never ignored.
 
 import json
 import os
+from difflib import SequenceMatcher
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, Literal, get_origin
@@ -18,6 +19,10 @@ from allaprima.domain.billing import Price
 from allaprima.errors import SettingsError
 
 PREFIX = "ALLAPRIMA_"
+#: Variables with the prefix that are no settings: a client's address and API key, and the choice of the kernels.
+OTHER_VARIABLES = (f"{PREFIX}URL", f"{PREFIX}KEY", f"{PREFIX}KERNELS")
+#: Likeness, 0 to 1, from which an unknown variable is taken for a misspelled one.
+MIN_LIKENESS = 0.7
 
 #: An image is flagged when its score is at least this. According to the checker's authors an image above 0.8 is unsafe
 #: with high probability, one below 0.2 is most likely safe, and the user decides in between (yahoo/open_nsfw, README).
@@ -47,6 +52,11 @@ class ServerSettings(_Group):
         None, description="Base URL of image links; default: the host that the request names."
     )
     allowed_hosts: tuple[str, ...] = Field(("*",), description="Host names that image links may have.")
+    requires_key: bool = Field(
+        default=True,
+        description="Whether requests need an API key; false only on a loopback address with a single account "
+        "(`allaprima serve --no-auth`).",
+    )
     trusted_proxies: tuple[str, ...] = Field(
         (), description="IP addresses or networks of proxies whose X-Forwarded headers are trusted."
     )
@@ -209,10 +219,9 @@ def load_settings(**groups: dict[str, Any]) -> Settings:
         for name, field in (info.annotation.model_fields if info.annotation else {}).items()
     }
     stray = [name for name in os.environ if name.upper().startswith(PREFIX) and name.upper() not in known]
-    # Three other variables have the prefix: a client's address and API key, and the choice of the kernels.
-    stray = [name for name in stray if name.upper() not in (f"{PREFIX}URL", f"{PREFIX}KEY", f"{PREFIX}KERNELS")]
+    stray = [name for name in stray if name.upper() not in OTHER_VARIABLES]
     if stray:
-        raise SettingsError(f"unknown setting {', '.join(sorted(stray))}; known are {', '.join(sorted(known))}")
+        raise SettingsError(f"unknown setting {', '.join(sorted(stray))}; {_hint(stray, [*known, *OTHER_VARIABLES])}")
     for kind, example in ((tuple, 'list, such as ["a", "b"]'), (dict, 'object, such as {"a": {}}')):
         given = {name: value for name, value in os.environ.items() if get_origin(known.get(name.upper())) is kind}
         if unread := [f"{name} = {value!r}" for name, value in given.items() if not _is_json(value)]:
@@ -220,8 +229,39 @@ def load_settings(**groups: dict[str, Any]) -> Settings:
     try:
         return Settings(**groups)  # type: ignore[arg-type]
     except ValidationError as exc:
-        lines = [f"{'.'.join(map(str, error['loc']))} = {error['input']!r}: {error['msg']}" for error in exc.errors()]
+        lines = [
+            f"{'.'.join(map(str, error['loc']))} = {error['input']!r}: {_words(error['msg'])}" for error in exc.errors()
+        ]
         raise SettingsError("; ".join(lines)) from exc
+
+
+def _words(message: str) -> str:
+    """Return a message of the library that checks values, as a clause of a sentence."""
+    clause = message.removeprefix("Value error, ").partition(", unable to parse")[0]
+    return clause.replace("Input should be", "must be")
+
+
+def _hint(stray: list[str], known: list[str]) -> str:
+    """Return which known variables unknown ones may stand for, or how known ones are named."""
+    near = [found for name in sorted(stray) for found in [_nearest(name.upper(), known)] if found is not None]
+    if near:
+        return f"did you mean {' and '.join(dict.fromkeys(near))}?"
+    groups = ", ".join(Settings.model_fields)
+    return (
+        f"a setting is {PREFIX}<GROUP>__<FIELD>, such as {PREFIX}SERVER__PORT; the groups are {groups}, and "
+        "docs/reference/settings.md lists all settings"
+    )
+
+
+def _nearest(name: str, known: list[str]) -> str | None:
+    """Return the known variable whose name, or whose field, is most like a name; None if none is."""
+
+    def likeness(other: str) -> float:
+        given, path = name.removeprefix(PREFIX).rstrip("_"), other.removeprefix(PREFIX)
+        return max(SequenceMatcher(None, given, part).ratio() for part in (path, path.rpartition("__")[2]))
+
+    best = max(known, key=likeness)
+    return best if likeness(best) >= MIN_LIKENESS else None
 
 
 def _is_json(text: str) -> bool:

@@ -125,6 +125,7 @@ async def test_openapi_lists_exactly_public_routes(document: dict[str, Any], ano
         "/v1/keys/{prefix}": {"patch", "put", "delete"},
         "/v1/keys/{prefix}/rotate": {"post"},
         "/v1/key": {"get"},
+        "/v1/sign-in": {"get", "post"},
         "/v2/usage": {"get"},
         "/v2/usage/detail": {"get"},
         "/v2/usage/by-key": {"get"},
@@ -269,6 +270,7 @@ async def test_openapi_shows_which_routes_need_key(document: dict[str, Any]) -> 
         "/models/metrics",
         "/health",
         "/ready",
+        "/v1/sign-in",
     }
     assert [(schemes[name]["type"], schemes[name]["scheme"].lower()) for name in needed[IMAGES_PATH]] == [
         ("http", "bearer")

@@ -194,8 +194,26 @@ def test_invalid_setting_value_is_refused_by_name(run: Run) -> None:
     result = run("serve", "--port", 70000, "--public-url", "images.example.org")
 
     assert result.exit_code == 2
-    assert "server.port = 70000" in result.stderr
-    assert "server.public_url = 'images.example.org'" in result.stderr
+    assert "--port = 70000: must be less than or equal to 65535" in result.stderr
+    assert "--public-url = 'images.example.org': must start with http" in result.stderr
+
+
+def test_invalid_value_of_variable_is_refused_by_the_name_of_the_setting(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ALLAPRIMA_SERVER__PORT", "x")
+
+    result = run("serve", "--public-url", "images.example.org")
+
+    assert "server.port = 'x': must be a valid integer" in result.stderr
+    assert "--public-url = 'images.example.org'" in result.stderr
+
+
+def test_prompt_without_quotes_is_refused_with_advice(run: Run) -> None:
+    result = run("generate", "a", "red", "apple")
+
+    assert result.exit_code == 2
+    assert "put an argument of several words in quotes" in result.stderr
 
 
 @pytest.mark.parametrize("command", [("serve", "--port", 0), ("keys", "create"), ("keys", "list")])

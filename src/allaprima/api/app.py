@@ -12,8 +12,22 @@ from allaprima.api.http.head import HeadMiddleware
 from allaprima.api.http.openapi import correct_document
 from allaprima.api.http.request_id import EXPOSED_HEADERS, RequestIdMiddleware
 from allaprima.api.http.slashes import SlashMiddleware
+from allaprima.api.no_auth import NoAuthGuard
 from allaprima.api.prometheus import AccessLogMiddleware
-from allaprima.api.v1 import billing, events, files, images, jobs, keys, models, system, thumbnails, usage, webhooks
+from allaprima.api.v1 import (
+    billing,
+    events,
+    files,
+    images,
+    jobs,
+    keys,
+    models,
+    sign_in,
+    system,
+    thumbnails,
+    usage,
+    webhooks,
+)
 from allaprima.api.web import routes as web
 from allaprima.service.app import Service
 from allaprima.settings import ServerSettings
@@ -45,22 +59,40 @@ def create_app(settings: ServerSettings, service: Service) -> FastAPI:
     )
     app.state.settings = settings
     app.state.service = service
-    for part in (images, jobs, events, files, thumbnails, keys, usage, billing, webhooks, models, system, prometheus):
+    parts = (
+        images,
+        jobs,
+        events,
+        files,
+        thumbnails,
+        keys,
+        usage,
+        billing,
+        webhooks,
+        models,
+        sign_in,
+        system,
+        prometheus,
+    )
+    for part in parts:
         # `include_router` would analyse all routes again, at the first request of every application.
         app.router.routes.extend(part.router.routes)
     web.mount(app)
     correct_document(app, [name for model in service.models.served() for name in (model.id, *model.entry.aliases)])
     add_error_handlers(app)
     app.add_middleware(HeadMiddleware)
-    app.add_middleware(
-        ApiCors,
-        allow_origins=settings.cors_origins,
-        allow_methods=["*"],
-        allow_headers=["*"],
-        expose_headers=EXPOSED_HEADERS,
-        # A page on the internet asks for this before it calls a server on a private network. Its origin decides.
-        allow_private_network=True,
-    )
+    if service.local_key is None:
+        app.add_middleware(
+            ApiCors,
+            allow_origins=settings.cors_origins,
+            allow_methods=["*"],
+            allow_headers=["*"],
+            expose_headers=EXPOSED_HEADERS,
+            # A page on the internet asks for this before it calls a server on a private network. Its origin decides.
+            allow_private_network=True,
+        )
+    else:
+        app.add_middleware(NoAuthGuard)
     app.add_middleware(RequestIdMiddleware)
     app.add_middleware(AccessLogMiddleware, metrics=service.metrics)
     app.add_middleware(DrainMiddleware)

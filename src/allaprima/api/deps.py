@@ -38,8 +38,11 @@ async def get_key(
 ) -> ApiKey:
     """Return the caller's key, sent in `Authorization` as `Bearer k`, `Key k` or `Key id:k` (the id is ignored).
 
-    Raises `Unauthorized` for a missing or invalid key.
+    A request without a key acts as the local key of a server that runs without authentication. Raises `Unauthorized`
+    for a missing or invalid key.
     """
+    if service.local_key is not None and "authorization" not in request.headers:
+        return await service.keys.authenticate(service.local_key)
     found = _CREDENTIAL.fullmatch(request.headers.get("authorization", ""))
     if found is None:
         raise Unauthorized

@@ -135,7 +135,8 @@ def _response(request: Request, status: int, message: str, code: str, headers: d
     return JSONResponse(dialect.error(report), status, headers)
 
 
-async def _known_error(request: Request, error: Exception) -> Response:
+async def known_error(request: Request, error: Exception) -> Response:
+    """Return the response to an `Error`."""
     assert isinstance(error, errors.Error)  # the handler is registered for this class
     return _response(
         request,
@@ -150,7 +151,7 @@ async def _known_error(request: Request, error: Exception) -> Response:
 
 async def _validation_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)  # the handler is registered for this class
-    return await _known_error(request, errors.InvalidRequest(*problems_of(request, error.errors())))
+    return await known_error(request, errors.InvalidRequest(*problems_of(request, error.errors())))
 
 
 async def _framework_error(request: Request, error: Exception) -> Response:
@@ -254,7 +255,7 @@ class ServerErrorMiddleware:
 
 def add_error_handlers(app: FastAPI) -> None:
     """Install the error handlers. The caller must add other middleware afterwards."""
-    app.add_exception_handler(errors.Error, _known_error)
+    app.add_exception_handler(errors.Error, known_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(HTTPException, _framework_error)
     app.add_middleware(ServerErrorMiddleware)

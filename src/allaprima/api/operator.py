@@ -102,12 +102,26 @@ class Payment(_Body):
     note: Name | None = None
 
 
-def create_operator_app(operator: OperatorService, roster: Roster | None = None) -> Starlette:
-    """Return the application that serves an open data folder. roster: the models that this process runs.
+class BrowserLink(_Body):
+    """The account that a link signs in to."""
 
-    The body of an error is `{"code", "message"}`; an invalid request body is an `InvalidRequest`.
+    #: Id or name of the account; None: the only account.
+    account: Reference | None = None
+
+
+#: Returns a link that signs a browser in to an account; None: the only account. Raises `AccountNotFound`.
+LinkTo = Callable[[str | None], Awaitable[str]]
+
+
+def create_operator_app(
+    operator: OperatorService, roster: Roster | None = None, link_to: LinkTo | None = None
+) -> Starlette:
+    """Return the application that serves an open data folder.
+
+    roster: the models that this process runs. link_to: creates links to its pages; None: it serves none. The
+    body of an error is `{"code", "message"}`; an invalid request body is an `InvalidRequest`.
     """
-    routes = [*_key_routes(operator), *_account_routes(operator), *_model_routes(roster)]
+    routes = [*_key_routes(operator), *_account_routes(operator), *_model_routes(roster), *_link_routes(link_to)]
     return Starlette(routes=routes, exception_handlers={Error: _answer_error})
 
 
@@ -155,6 +169,16 @@ def _model_routes(roster: Roster | None) -> list[Route]:
         return JSONResponse([_shown_model(model) for model in (roster.models if roster else ())])
 
     return [Route("/models", list_models, methods=["GET"])]
+
+
+def _link_routes(link_to: LinkTo | None) -> list[Route]:
+    if link_to is None:
+        return []
+
+    async def create_link(body: BrowserLink) -> dict[str, Any]:
+        return {"url": await link_to(body.account)}
+
+    return [_post("/links", BrowserLink, create_link)]
 
 
 def _shown_model(model: ModelInfo) -> dict[str, Any]:

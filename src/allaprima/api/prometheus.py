@@ -8,7 +8,8 @@ from fastapi import APIRouter, Request, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from allaprima.api.deps import ServiceDep, SettingsDep
-from allaprima.api.http.addresses import is_client_local, is_loopback_name
+from allaprima.api.http.addresses import OWN_SITES, forwarding_header, is_client_local
+from allaprima.domain.addresses import is_loopback_name
 from allaprima.errors import Forbidden
 from allaprima.metrics import CONTENT_TYPE, Metrics
 from allaprima.settings import ServerSettings
@@ -18,8 +19,6 @@ access = logging.getLogger("allaprima.access")
 router = APIRouter()
 #: Path of the metrics, which web pages of other origins can't read.
 PATH = "/metrics"
-#: Values of Sec-Fetch-Site for a request that no page of another site caused.
-_OWN_SITES = ("none", "same-origin")
 
 
 @router.get(PATH, include_in_schema=False)
@@ -35,10 +34,10 @@ def _may_read(request: Request, settings: ServerSettings) -> bool:
         given = request.headers.get("authorization", "").partition(" ")[2].strip()
         return hmac.compare_digest(given.encode(), settings.metrics_token.encode())
     # Behind a proxy on this machine, every client has a local address.
-    is_proxied = any(name in request.headers for name in ("x-forwarded-for", "forwarded", "via"))
+    is_proxied = forwarding_header(request) is not None
     # A web page whose host name resolves to this machine (DNS rebinding) has a local address, but names its own host.
     is_own_host = is_loopback_name(request.headers.get("host", ""))
-    is_page = "origin" in request.headers or request.headers.get("sec-fetch-site", "none") not in _OWN_SITES
+    is_page = "origin" in request.headers or request.headers.get("sec-fetch-site", "none") not in OWN_SITES
     return is_client_local(request) and is_own_host and not is_page and not is_proxied
 
 

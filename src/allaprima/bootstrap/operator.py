@@ -50,11 +50,11 @@ def stored_bytes(folder: Path) -> int:
     return size
 
 
-def operator_service(database: Database, clock: Clock) -> OperatorService:
-    """Return the operator's use cases on an open database."""
+def operator_service(database: Database, clock: Clock, *, is_single_account: bool = False) -> OperatorService:
+    """Return the operator's use cases on an open database. is_single_account: whether no further one can be created."""
     accounts = AccountRepository(database)
     return OperatorService(
-        accounts=AccountService(accounts, clock),
+        accounts=AccountService(accounts, clock, is_single=is_single_account),
         keys=ApiKeyService(KeyRepository(database), accounts, clock),
         account_records=accounts,
     )

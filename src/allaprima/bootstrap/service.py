@@ -10,6 +10,7 @@ from allaprima.bootstrap.operator import operator_service
 from allaprima.domain.clock import Clock, Clocks, SteadyClock
 from allaprima.domain.ports import Engine
 from allaprima.metrics import Metrics
+from allaprima.service.accounts.no_auth import renew_local_key, require_single_account
 from allaprima.service.accounts.prices import Prices
 from allaprima.service.accounts.rate_limits import MemoryRateLimiter
 from allaprima.service.app import Service
@@ -34,8 +35,10 @@ from allaprima.service.jobs.service import JobService
 from allaprima.service.jobs.signal import MemoryQueueSignal
 from allaprima.service.lifecycle import Lifecycle
 from allaprima.service.models import Models
+from allaprima.service.operator import OperatorService
 from allaprima.service.outbound import OutboundUrls, Resolve, resolve
 from allaprima.service.policy import Policy
+from allaprima.service.sign_in import SignIn
 from allaprima.service.thumbnails import Thumbnails
 from allaprima.service.timekeeper import Timekeeper, boot_id, elapsed
 from allaprima.service.webhooks import WebhookMessages, Webhooks, WebhookSender
@@ -110,7 +113,7 @@ async def _run(
 ) -> AsyncIterator[Service]:
     clock = SteadyClock(system)
     clocks = Clocks(clock, system.monotonic)
-    stores, metrics, operator = _stores(settings, database, clock), Metrics(), operator_service(database, clock)
+    stores, metrics, operator = _stores(settings, database, clock), Metrics(), _operator(settings, database, clock)
     jobs, transitions, images, outbox = stores.jobs, stores.transitions, stores.images, stores.outbox
     bus, signal, ephemeral = MemoryEventBus(clock, clocks.monotonic), MemoryQueueSignal(), MemoryEphemeralResults()
     lifecycle, eta = Lifecycle(bus, signal), Eta(engine.max_concurrency)
@@ -156,7 +159,20 @@ async def _run(
             ledger=LedgerRepository(database),
             usage=UsageRepository(database),
             first_key=await operator.keys.create_first(),
+            local_key=await _local_key(settings, operator),
+            sign_in=SignIn(operator, clocks),
         )
+
+
+def _operator(settings: Settings, database: Database, clock: Clock) -> OperatorService:
+    return operator_service(database, clock, is_single_account=not settings.server.requires_key)
+
+
+async def _local_key(settings: Settings, operator: OperatorService) -> str | None:
+    if settings.server.requires_key:
+        return None
+    require_single_account(await operator.account_records.all())
+    return await renew_local_key(operator.keys)
 
 
 def _policy(settings: Settings) -> Policy:

@@ -6,12 +6,18 @@ import typer
 
 from allaprima.cli.errors import console, reported_errors
 from allaprima.cli.options import AsJson, DataDir, store_settings
+from allaprima.cli.plain import PlainCommand, PlainGroup
 from allaprima.domain.billing import to_usd
 
-app = typer.Typer(no_args_is_help=True, help="Create, list and credit accounts, even while a server runs.")
+app = typer.Typer(
+    cls=PlainGroup,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="Create, list and credit accounts, even while a server runs.",
+)
 
 
-@app.command("create")
+@app.command("create", cls=PlainCommand)
 def create(name: Annotated[str, typer.Argument(help="Name of the account.")], data_dir: DataDir = None) -> None:
     """Create an account and print its id. Create its keys with `allaprima keys create --account`."""
     with reported_errors():
@@ -25,7 +31,7 @@ def create(name: Annotated[str, typer.Argument(help="Name of the account.")], da
     typer.echo(created["id"])
 
 
-@app.command("list")
+@app.command("list", cls=PlainCommand)
 def list_all(data_dir: DataDir = None, as_json: AsJson = False) -> None:
     """List all accounts with their balance, oldest first."""
     with reported_errors():
@@ -41,7 +47,7 @@ def list_all(data_dir: DataDir = None, as_json: AsJson = False) -> None:
         print_list(columns, rows, accounts, as_json=as_json)
 
 
-@app.command("credit")
+@app.command("credit", cls=PlainCommand)
 def credit(
     account: Annotated[str, typer.Argument(help="Id or name of the account.")],
     usd: Annotated[

@@ -10,11 +10,13 @@ from rich.console import Console
 from allaprima.cli.errors import console, reported_errors
 from allaprima.cli.options import Device, PrecisionName, TokenizerDir, read_settings
 
-EXAMPLES = (
-    'Examples: [bold]allaprima generate "a t-rex on a beach" -o trex.png[/bold] · '
-    '[bold]allaprima generate "a pizza, yellow background" -o pizza.png --size 512x512 --seed 7[/bold] · '
-    "[bold]allaprima generate --like trex.png --seed 8[/bold]"
-)
+EXAMPLES = """Examples:
+
+allaprima generate "a t-rex on a beach" -o trex.png
+
+allaprima generate "a pizza, yellow background" -o pizza.png --size 512x512 --seed 7
+
+allaprima generate --like trex.png --seed 8"""
 
 
 def generate(  # noqa: PLR0913, PLR0917 - one parameter for each option

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from allaprima.cli.image_metadata import read_parameters
 from allaprima.cli.outputs import SUFFIXES, Outputs
+from allaprima.cli.texts import decoded, has_bytes
 from allaprima.domain.fields import DEFAULT_HEIGHT, DEFAULT_STEPS, DEFAULT_WIDTH, RANDOM_SEED_BOUND, problems_in
 from allaprima.domain.generation import GenerationRequest, ImageFormat
 from allaprima.domain.models import SKETCH_ID
@@ -88,18 +89,24 @@ def _prompts(given: GivenArguments, earlier: dict[str, Any]) -> tuple[list[str],
         found = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
         return found, [] if found else [FieldProblem("--prompts", f"{given.prompts} has no line with a prompt")]
     if given.prompt == STANDARD:
-        return [_text(STANDARD, "PROMPT").strip()], []
+        return _checked(_text(STANDARD, "PROMPT").strip())
     if given.prompt is not None:
-        return [given.prompt], []
+        return _checked(given.prompt)
     if "prompt" in earlier:
         return [earlier["prompt"]], []
     return [], [FieldProblem("PROMPT", "is missing; describe the image, or read it from stdin with -")]
 
 
+def _checked(prompt: str) -> tuple[list[str], list[FieldProblem]]:
+    """Return a prompt, which the terminal may have sent in UTF-8 against its settings."""
+    text = decoded(prompt)
+    return ([], [FieldProblem("PROMPT", "is not UTF-8")]) if has_bytes(text) else ([text], [])
+
+
 def _text(name: str, option: str) -> str:
     """Return the text of a file or of stdin. Raises `InvalidRequest`."""
     try:
-        return sys.stdin.read() if name == STANDARD else Path(name).read_text("utf-8-sig")
+        return decoded(sys.stdin.read()) if name == STANDARD else Path(name).read_text("utf-8-sig")
     except (OSError, UnicodeDecodeError) as exc:
         reason = "is not UTF-8" if isinstance(exc, UnicodeDecodeError) else f"can't be read: {exc.strerror}"
         raise InvalidRequest(FieldProblem(option, f"{name} {reason}")) from exc

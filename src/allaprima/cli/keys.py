@@ -7,11 +7,17 @@ import typer
 
 from allaprima.cli.errors import console, reported_errors
 from allaprima.cli.options import AsJson, DataDir, store_settings
+from allaprima.cli.plain import PlainCommand, PlainGroup
 
-app = typer.Typer(no_args_is_help=True, help="Create, list and revoke API keys, even while a server runs.")
+app = typer.Typer(
+    cls=PlainGroup,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="Create, list and revoke API keys, even while a server runs.",
+)
 
 
-@app.command("create")
+@app.command("create", cls=PlainCommand)
 def create(
     data_dir: DataDir = None,
     name: Annotated[str | None, typer.Option(help="Name of the key.")] = None,
@@ -40,7 +46,7 @@ def create(
     typer.echo(created["key"])
 
 
-@app.command("list")
+@app.command("list", cls=PlainCommand)
 def list_all(data_dir: DataDir = None, as_json: AsJson = False) -> None:
     """List all keys, oldest first."""
     with reported_errors():
@@ -67,7 +73,7 @@ def _state(key: dict[str, Any]) -> str:
     return "disabled" if key["is_disabled"] else "valid"
 
 
-@app.command("revoke")
+@app.command("revoke", cls=PlainCommand)
 def revoke(
     prefix: Annotated[str, typer.Argument(help="The key's prefix, the 8 characters after `ap_`.")],
     data_dir: DataDir = None,

@@ -1,6 +1,7 @@
 """The `allaprima` command with all its subcommands."""
 
 import io
+import signal
 import sys
 from typing import Annotated
 
@@ -8,22 +9,26 @@ import typer
 
 from allaprima import __version__
 from allaprima.cli import accounts, doctor, generate, keys, models, pull, serve
+from allaprima.cli import open as opening
+from allaprima.cli.plain import PlainCommand, PlainGroup
 
 app = typer.Typer(
+    cls=PlainGroup,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
+    rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Text-to-image generation on your own machine, compatible with the hosted flux/schnell endpoint.",
 )
-app.command(epilog=generate.EXAMPLES)(generate.generate)
-app.command(epilog=serve.EXAMPLES)(serve.serve)
-app.command(epilog=pull.EXAMPLES)(pull.pull)
-app.command()(models.models)
-app.command()(models.show)
-app.command("rm")(models.remove)
-app.command()(models.ps)
-app.command()(doctor.doctor)
+app.command(cls=PlainCommand, epilog=generate.EXAMPLES)(generate.generate)
+app.command(cls=PlainCommand, epilog=serve.EXAMPLES)(serve.serve)
+app.command("open", cls=PlainCommand)(opening.open_page)
+app.command(cls=PlainCommand, epilog=pull.EXAMPLES)(pull.pull)
+app.command(cls=PlainCommand)(models.models)
+app.command(cls=PlainCommand)(models.show)
+app.command("rm", cls=PlainCommand)(models.remove)
+app.command(cls=PlainCommand)(models.ps)
+app.command(cls=PlainCommand)(doctor.doctor)
 app.add_typer(keys.app, name="keys")
 app.add_typer(accounts.app, name="accounts")
 
@@ -46,6 +51,7 @@ def _root(
 
 def main() -> None:
     """Run the command line. Ctrl-C exits with 130, which is 128 + SIGINT."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     for stream in (sys.stdout, sys.stderr):
         # A terminal whose encoding lacks a character shows its escape.
         if isinstance(stream, io.TextIOWrapper):

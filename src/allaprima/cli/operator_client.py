@@ -14,6 +14,7 @@ import httpx2
 from allaprima.api.operator import create_operator_app
 from allaprima.bootstrap.operator import has_data, open_operator
 from allaprima.cli.operator_socket import find_socket
+from allaprima.cli.texts import decoded
 from allaprima.errors import Error, SettingsError, StoreLocked, StoreUnreachable
 from allaprima.settings import Settings
 
@@ -65,9 +66,15 @@ class OperatorClient:
         """Return the models that the server runs; none without a server."""
         return await self._send("GET", "/models")
 
+    async def create_link(self, account: str | None = None) -> str:
+        """Return a link that signs a browser in. account: id or name; None: the only one. Raises `AccountNotFound`."""
+        created = await self._send("POST", "/links", {"account": account})
+        return str(created["url"])
+
     async def _send(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
         # Encoded as ASCII by `json.dumps`, because arguments may contain characters that UTF-8 can't encode.
-        content = None if body is None else json.dumps(body).encode()
+        texts = {name: decoded(value) if isinstance(value, str) else value for name, value in (body or {}).items()}
+        content = None if body is None else json.dumps(texts).encode()
         try:
             response = await self._http.request(
                 method, path, content=content, headers={"content-type": "application/json"}
@@ -118,15 +125,40 @@ def ask_operator(
     return asyncio.run(run())
 
 
+def ask_server(settings: Settings, action: Callable[[OperatorClient], Awaitable[T]]) -> T:
+    """Run an action with a client of the server that uses the configured data folder.
+
+    Raises the errors of the action, and `SettingsError` if no server answers.
+    """
+    folder = settings.store.data_dir
+    if folder.is_file():
+        raise SettingsError(f"the data folder {folder} can't be used: it is a file, not a folder")
+    path = find_socket(folder)
+    if not _is_listening(path):
+        raise SettingsError(
+            f"no server answers for the data folder {folder.absolute()}\n"
+            "start one with `allaprima serve --open`, or name the folder of a running one with --data-dir"
+        )
+
+    async def run() -> T:
+        async with _client(httpx2.AsyncHTTPTransport(uds=str(path))) as http:
+            return await action(OperatorClient(http))
+
+    return asyncio.run(run())
+
+
 @asynccontextmanager
 async def connect(settings: Settings, timeout_s: float = CONNECT_TIMEOUT_S) -> AsyncIterator[OperatorClient]:
     """Open a client of the configured data folder. Raises `StoreError`, also as `StoreUnreachable`."""
     async with AsyncExitStack() as stack:
         transport = await _open_transport(settings, stack, timeout_s)
-        http = httpx2.AsyncClient(
-            transport=transport, base_url="http://allaprima", timeout=RESPONSE_TIMEOUT_S, trust_env=False
-        )
-        yield OperatorClient(await stack.enter_async_context(http))
+        yield OperatorClient(await stack.enter_async_context(_client(transport)))
+
+
+def _client(transport: httpx2.AsyncBaseTransport) -> httpx2.AsyncClient:
+    return httpx2.AsyncClient(
+        transport=transport, base_url="http://allaprima", timeout=RESPONSE_TIMEOUT_S, trust_env=False
+    )
 
 
 async def _open_transport(settings: Settings, stack: AsyncExitStack, timeout_s: float) -> httpx2.AsyncBaseTransport:

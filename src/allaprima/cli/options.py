@@ -5,9 +5,12 @@ from typing import Annotated, Any
 
 import typer
 
+from allaprima.errors import SettingsError
 from allaprima.settings import Settings, load_settings
 
-DataDir = Annotated[Path | None, typer.Option(help="Folder of the database, the images and the signing secret.")]
+DataDir = Annotated[
+    Path | None, typer.Option(help="Folder of the database, the images and the signing secret.", show_default="data")
+]
 ModelPaths = Annotated[
     list[Path] | None,
     typer.Option("--model", help="Folder or file of a model to load in addition to sketch; may be repeated."),
@@ -31,16 +34,36 @@ PrecisionName = Annotated[
     ),
 ]
 
+#: The options that override settings.
+_OPTIONS = {
+    "store.data_dir": "--data-dir",
+    "engine.models": "--model",
+    "engine.tokenizer_dir": "--tokenizer",
+    "engine.precision": "--precision",
+    "engine.device": "--device",
+    "server.host": "--host",
+    "server.port": "--port",
+    "server.public_url": "--public-url",
+}
+
 
 def read_settings(**groups: dict[str, Any]) -> Settings:
     """Return the settings. Options of the command line override the environment; None is an omitted option.
 
-    groups: options by field name, one dict per group. Raises `SettingsError`.
+    groups: options by field name, one dict per group. Raises `SettingsError`, which names an option where it was given.
     """
     given = {
         group: {name: value for name, value in values.items() if value is not None} for group, values in groups.items()
     }
-    return load_settings(**{group: values for group, values in given.items() if values})
+    try:
+        return load_settings(**{group: values for group, values in given.items() if values})
+    except SettingsError as exc:
+        message = exc.message
+        for setting, option in _OPTIONS.items():
+            group, _, name = setting.partition(".")
+            if name in given.get(group, {}):
+                message = message.replace(f"{setting} = ", f"{option} = ")
+        raise SettingsError(message) from exc
 
 
 def store_settings(data_dir: Path | None) -> Settings:

@@ -1,6 +1,7 @@
 """Where `allaprima generate` writes its images: names that lose no file, checked before anything is generated."""
 
 import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -80,10 +81,16 @@ class Outputs:
     def _file(self, request: GenerationRequest, index: int, number: int | None) -> Path:
         assert self.path is not None  # the image does not go to stdout
         if self.is_folder:
-            wanted = self.path / f"{name_of(request.prompt)}-{request.seed + index}{self.suffix}"
+            wanted = self.path / f"{_representable(name_of(request.prompt))}-{request.seed + index}{self.suffix}"
         else:
             wanted = self.path if number is None else self.path.with_stem(f"{self.path.stem}-{number}")
         return wanted if self.is_forced else _unused(wanted)
+
+
+def _representable(name: str) -> str:
+    """Return a name without the characters that file names can't have here, because their encoding is narrower."""
+    encoding = sys.getfilesystemencoding()
+    return name.encode(encoding, "ignore").decode(encoding, "ignore").strip("-_") or "image"
 
 
 def _unused(path: Path) -> Path:

@@ -10,7 +10,11 @@ from allaprima.cli.options import read_settings
 from allaprima.domain.models import SCHNELL_ID, find
 from allaprima.errors import FieldProblem, InvalidRequest
 
-EXAMPLES = "Examples: [bold]allaprima pull flux/schnell[/bold] · [bold]allaprima pull flux/schnell --layout bf16[/bold]"
+EXAMPLES = """Examples:
+
+allaprima pull flux/schnell
+
+allaprima pull flux/schnell --layout bf16"""
 
 
 def pull(

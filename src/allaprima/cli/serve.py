@@ -7,10 +7,11 @@ import typer
 from allaprima.cli.errors import console, reported_errors
 from allaprima.cli.options import DataDir, ModelPaths, PrecisionName, TokenizerDir, read_settings
 
-EXAMPLES = (
-    "Examples: [bold]allaprima serve[/bold] · [bold]allaprima serve --host 0.0.0.0 --port 80 "
-    "--public-url https://images.example.org[/bold]"
-)
+EXAMPLES = """Examples:
+
+allaprima serve --open
+
+allaprima serve --host 0.0.0.0 --port 80 --public-url https://images.example.org"""
 
 
 def serve(
@@ -31,6 +32,18 @@ def serve(
             show_default="--fallback",
         ),
     ] = None,
+    auth: Annotated[
+        bool | None,
+        typer.Option(
+            "--auth/--no-auth",
+            help="Require a key. Without one, only programs and pages on this machine are served: on a loopback "
+            "address, for a single account.",
+            show_default="--auth",
+        ),
+    ] = None,
+    opens: Annotated[
+        bool, typer.Option("--open", help="Open the playground in the browser, signed in, when the server is ready.")
+    ] = False,
 ) -> None:
     """Run the server: the API at /v1, its reference at /docs and the playground at /."""
     with reported_errors():
@@ -42,10 +55,14 @@ def serve(
                 "has_fallback": fallback,
                 "precision": precision,
             },
-            server={"host": host, "port": port, "public_url": public_url},
+            server={"host": host, "port": port, "public_url": public_url, "requires_key": auth},
         )
+        if not settings.server.requires_key:
+            from allaprima.cli.no_auth import check_no_auth
+
+            check_no_auth(settings)
         # The import of torch, which comes next, takes seconds.
         console.print("allaprima starts")
         from allaprima.cli.server import run
 
-        run(settings, console)
+        run(settings, console, opens_browser=opens)

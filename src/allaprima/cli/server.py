@@ -20,7 +20,9 @@ from allaprima.bootstrap.service import open_service
 from allaprima.cli.connections import BoundedConnection, ConnectionBounds, largest_number_of_connections
 from allaprima.cli.logs import configure_logs
 from allaprima.cli.operator_socket import operator_listener
+from allaprima.cli.playground import Playground
 from allaprima.cli.traces import exported_traces
+from allaprima.domain.addresses import is_loopback_name
 from allaprima.domain.ports import Engine
 from allaprima.engine.build import build_engine
 from allaprima.errors import SettingsError, StoreError
@@ -60,8 +62,11 @@ class _Server(uvicorn.Server):
             yield
 
 
-def run(settings: Settings, console: Console) -> None:
-    """Serve until the process receives a signal. Raises the `Error` that prevents the start or ends the server."""
+def run(settings: Settings, console: Console, *, opens_browser: bool = False) -> None:
+    """Serve until the process receives a signal. Raises the `Error` that prevents the start or ends the server.
+
+    opens_browser: whether to open the playground in a browser when the models are loaded.
+    """
     configure_logs(settings.server.log_format)
     # The engine's thread holds the interpreter's lock between two kernels. A response passes between threads a dozen
     # times and would wait for the lock each time, by default 5 ms.
@@ -76,7 +81,7 @@ def run(settings: Settings, console: Console) -> None:
     listener = _bind(settings.server)
     traces, runner = exported_traces(settings.server.traces_endpoint), asyncio.Runner(loop_factory=auto_loop_factory())
     with listener, traces, runner:
-        runner.run(_serve(settings, engine, listener, console))
+        runner.run(_serve(settings, engine, listener, console, opens_browser=opens_browser))
 
 
 def _bind(settings: ServerSettings) -> socket.socket:
@@ -92,13 +97,20 @@ def _bind(settings: ServerSettings) -> socket.socket:
         listener.close()
         where = f"{settings.host}:{settings.port}"
         raise SettingsError(f"can't listen on {where}: {exc.strerror}; change it with --port or --host") from exc
+    address = str(listener.getsockname()[0])
+    if not settings.requires_key and not is_loopback_name(f"[{address}]" if ":" in address else address):
+        listener.close()
+        raise SettingsError(f"--no-auth is allowed on a loopback address alone; {settings.host} is {address}")
     return listener
 
 
-async def _serve(settings: Settings, engine: Engine, listener: socket.socket, console: Console) -> None:
+async def _serve(
+    settings: Settings, engine: Engine, listener: socket.socket, console: Console, *, opens_browser: bool
+) -> None:
     async with open_service(settings, engine=engine) as service:
+        playground = Playground(service, settings.server.public_url or _address(listener), settings.store.data_dir)
         main, lifecycle = _server(create_app(settings.server, service)), service.lifecycle
-        loop, stopping = asyncio.get_running_loop(), list[asyncio.Task[None]]()
+        loop, tasks = asyncio.get_running_loop(), list[asyncio.Task[None]]()
 
         def stop() -> None:
             """First signal: finish open requests. Second: requeue their jobs. Third: close their connections."""
@@ -109,7 +121,7 @@ async def _serve(settings: Settings, engine: Engine, listener: socket.socket, co
             # Clients reconnect with the id of the last event that they received.
             lifecycle.close_watches()
             if not main.should_exit:
-                stopping.append(asyncio.create_task(_print_stop(service, console)))
+                tasks.append(asyncio.create_task(_print_stop(service, console)))
             main.should_exit = True
 
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -123,7 +135,13 @@ async def _serve(settings: Settings, engine: Engine, listener: socket.socket, co
         engine.ready.add_done_callback(
             lambda ready: _freeze_objects() if ready.exception() is None else loop.call_soon_threadsafe(abort)
         )
-        async with _operator_api(settings, service, console):
+        if opens_browser:
+            opening = asyncio.Event()
+            tasks.append(asyncio.create_task(playground.open_after(opening, console)))
+            engine.ready.add_done_callback(
+                lambda ready: loop.call_soon_threadsafe(opening.set) if ready.exception() is None else None
+            )
+        async with _operator_api(settings, service, playground, console):
             _print_banner(settings, service, listener, console)
             await main.serve(sockets=[listener])
     if engine.ready.done():
@@ -157,7 +175,9 @@ def _server(app: ASGIApp) -> _Server:
 
 
 @asynccontextmanager
-async def _operator_api(settings: Settings, service: Service, console: Console) -> AsyncIterator[None]:
+async def _operator_api(
+    settings: Settings, service: Service, playground: Playground, console: Console
+) -> AsyncIterator[None]:
     """Serve the operator's API until the context exits, if a socket can be bound."""
     with operator_listener(settings.store.data_dir) as listener:
         if listener is None:
@@ -168,7 +188,7 @@ async def _operator_api(settings: Settings, service: Service, console: Console) 
             )
             yield
             return
-        server = _server(create_operator_app(service.operator, service.roster))
+        server = _server(create_operator_app(service.operator, service.roster, playground.link))
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         try:
             yield
@@ -188,9 +208,23 @@ def _print_banner(settings: Settings, service: Service, listener: socket.socket,
         console.print(
             f"  key {service.first_key} (shown only once; create more with `allaprima keys create`)", markup=False
         )
-        # A fragment is sent to no server. A log would keep the key, so only a terminal gets the link.
-        if console.is_terminal:
-            console.print(f"  generate in the browser: {address}/#key={service.first_key}", markup=False)
+    if service.local_key:
+        console.print("  requests from this machine need no key; all others are refused (--no-auth)", markup=False)
+    if console.is_terminal:
+        _print_ways_in(settings, service, address, console)
+
+
+def _print_ways_in(settings: Settings, service: Service, address: str, console: Console) -> None:
+    """Print how to open the playground. Only a terminal gets the link with a key, because a log would keep it."""
+    if service.local_key:
+        console.print(f"  generate in the browser: {address}/", markup=False)
+    elif service.first_key:
+        # A fragment is sent to no server.
+        console.print(f"  generate in the browser: {address}/#key={service.first_key}", markup=False)
+        if is_loopback_name(settings.server.host):
+            console.print("  to need no key on this machine: allaprima serve --no-auth", markup=False)
+    else:
+        console.print("  generate in the browser: allaprima open", markup=False)
 
 
 def _address(listener: socket.socket) -> str:

@@ -17,6 +17,7 @@ from allaprima.service.lifecycle import Lifecycle
 from allaprima.service.models import Models
 from allaprima.service.operator import OperatorService
 from allaprima.service.policy import Policy
+from allaprima.service.sign_in import SignIn
 from allaprima.service.thumbnails import Thumbnails
 from allaprima.service.webhooks import Webhooks
 from allaprima.store.accounts import AccountRepository
@@ -53,6 +54,9 @@ class Service:
     usage: UsageRepository
     #: The key that was created because the store had none, to be printed once; else None.
     first_key: str | None
+    #: The key that requests without a key act as; None: they are refused.
+    local_key: str | None
+    sign_in: SignIn
 
     @property
     def keys(self) -> ApiKeyService:

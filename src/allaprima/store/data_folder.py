@@ -48,7 +48,8 @@ class DataFolder:
             raise
         except OSError as exc:
             self.unlock()
-            raise StoreError(f"the data folder {path} can't be used: {exc.strerror}") from exc
+            reason = "it is a file, not a folder" if path.is_file() else exc.strerror
+            raise StoreError(f"the data folder {path} can't be used: {reason}") from exc
         _make_private(path)
 
     @property

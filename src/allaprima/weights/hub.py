@@ -55,6 +55,13 @@ LAYOUTS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
 _ENDINGS = (".safetensors", ".gguf", ".json", ".txt", ".model")
 
 
+#: What to do on a machine without access to the hub.
+_WITHOUT_HUB = (
+    "with files from another machine: allaprima serve --model FOLDER; with a mirror of the hub: set HF_ENDPOINT to its "
+    "URL"
+)
+
+
 @dataclass(frozen=True, slots=True)
 class RemoteFile:
     """A file on the hub."""
@@ -246,7 +253,13 @@ def _check_hash(path: Path, file: RemoteFile) -> None:
 def _translate_errors(repo: str) -> Iterator[None]:
     """Turn errors of huggingface_hub into `PullFailed` with a message that says how to solve the problem."""
     import httpx2
-    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        LocalEntryNotFoundError,
+        OfflineModeIsEnabled,
+        RepositoryNotFoundError,
+    )
 
     try:
         yield
@@ -259,6 +272,20 @@ def _translate_errors(repo: str) -> Iterator[None]:
         raise PullFailed(f"the hub has no repository {repo}, or this token (HF_TOKEN) has no access to it") from exc
     except HfHubHTTPError as exc:
         raise PullFailed(f"the hub refused the request for {repo} with status {exc.response.status_code}") from exc
+    except OfflineModeIsEnabled as exc:
+        raise PullFailed(f"HF_HUB_OFFLINE forbids to connect to {_hub()}; {_WITHOUT_HUB}") from exc
+    except (httpx2.ConnectError, httpx2.ConnectTimeout) as exc:
+        raise PullFailed(f"no connection to {_hub()} ({_reason(exc)}); {_WITHOUT_HUB}") from exc
     except (httpx2.HTTPError, LocalEntryNotFoundError, OSError, ValueError) as exc:
-        reason = str(exc).partition("\n")[0] or type(exc).__name__
-        raise PullFailed(f"{repo} could not be fetched: {reason}; pull again to resume the download") from exc
+        raise PullFailed(f"{repo} could not be fetched: {_reason(exc)}; pull again to resume the download") from exc
+
+
+def _reason(error: Exception) -> str:
+    """Return the first line of an error, without the number that the system gives it."""
+    return re.sub(r"^\[Errno -?\d+\] ", "", str(error).partition("\n")[0]) or type(error).__name__
+
+
+def _hub() -> str:
+    from huggingface_hub import constants
+
+    return constants.ENDPOINT.partition("://")[2] or constants.ENDPOINT

@@ -175,7 +175,9 @@ def test_viewer_steps_through_images_by_arrow_keys(browser: Browser, server: Ser
         expect(title).to_have_text("a tree at sunset 0")
         seen.page.locator("#viewer #toast button").click()
         seen.page.keyboard.press("Escape")
-        expect(seen.page.locator("#images .tile:not([hidden]) img").nth(1)).to_have_attribute("alt", re.compile("sunset 1"))
+        expect(seen.page.locator("#images .tile:not([hidden]) img").nth(1)).to_have_attribute(
+            "alt", re.compile("sunset 1")
+        )
 
 
 def test_server_failure_keeps_loaded_images_and_offers_retry(browser: Browser, server: Server) -> None:

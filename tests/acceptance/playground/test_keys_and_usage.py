@@ -81,6 +81,9 @@ def test_no_money_is_shown_where_no_price_is_set(
         seen.open("usage")
         seen.page.locator("#recent table").wait_for()
         assert "$" not in seen.page.locator("#usage").inner_text()
+        row = seen.page.locator("#by-key tr").nth(1)
+        expect(row).to_contain_text(re.compile(r"first ap_\w+|first \w{8}"))
+        assert row.locator("td").nth(3).inner_text() == "1"
 
 
 def test_management_key_creates_limits_and_disables_keys(browser: Browser, server: Server) -> None:
@@ -123,7 +126,9 @@ def status(server: Server, key: str) -> int:
 
 
 def about(server: Server, key: str) -> dict[str, Any]:
-    found: dict[str, Any] = httpx2.get(f"{server.url}/v1/key", headers={"authorization": f"Bearer {key}"}).json()["data"]
+    found: dict[str, Any] = httpx2.get(f"{server.url}/v1/key", headers={"authorization": f"Bearer {key}"}).json()[
+        "data"
+    ]
     return found
 
 

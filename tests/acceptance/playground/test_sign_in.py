@@ -1,9 +1,12 @@
 """Signing in: a link with the key, and a tab that keeps it."""
 
+from collections.abc import Callable
+from pathlib import Path
+
 from playwright.sync_api import Browser, expect
 
 from tests.acceptance.browser import visit
-from tests.acceptance.processes import Server
+from tests.acceptance.processes import Server, allaprima
 
 
 def test_link_with_key_signs_in_and_leaves_no_key_in_the_address(server: Server, browser: Browser) -> None:
@@ -37,3 +40,45 @@ def test_invalid_key_in_link_is_refused(server: Server, browser: Browser) -> Non
         expect(seen.page.locator("#notice")).to_be_visible()
         expect(seen.page.locator("#sign-in")).to_be_visible()
         assert "ap_wrong" not in seen.page.url
+
+
+def link_to(server: Server) -> str:
+    done = allaprima("open", "--data-dir", server.data_dir, folder=server.data_dir.parent)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_link_of_open_signs_in_once_and_leaves_no_token_in_the_address(server: Server, browser: Browser) -> None:
+    link = link_to(server)
+    token = link.partition("#token=")[2]
+    with visit(browser, server.url, expected_errors=("401",)) as seen:
+        # The page is open already, so that only the fragment of its address changes.
+        seen.page.goto(link)
+        expect(seen.page.locator("#user")).to_contain_text("browser, ")
+        assert token not in seen.page.url
+        assert not any(token in url for url in seen.requests)
+        seen.page.reload()
+        seen.page.locator("#user").wait_for()
+        other = seen.page.context.new_page()
+        other.goto(link)
+        expect(other.locator("#notice")).to_contain_text("used before, or it has expired")
+        expect(other.locator("#sign-in")).to_be_visible()
+        assert token not in other.url
+        other.close()
+
+
+def test_page_of_a_server_without_authentication_is_signed_in(
+    serve_module: Callable[..., Server], browser: Browser, tmp_path: Path
+) -> None:
+    server = serve_module(tmp_path / "data", "--no-auth")
+    with visit(browser, server.url) as seen:
+        expect(seen.page.locator("#user")).to_have_text("no-auth on this machine")
+        expect(seen.page.locator("#sign-out")).to_be_hidden()
+        seen.generate("a red apple", steps=1, width=64, height=64)
+        seen.finished()
+        seen.page.reload()
+        seen.page.locator("#user").wait_for()
+        seen.open("gallery")
+        seen.page.locator("#images img").first.wait_for()
+        stored = "[sessionStorage, localStorage].map((one) => one.getItem('allaprima.key'))"
+        assert seen.page.evaluate(stored) == [None, None]

@@ -1,10 +1,15 @@
-"""Questions about the address of a client and about host names."""
+"""Questions about the address of a client, and whether its request came through a proxy."""
 
 import ipaddress
 
 from fastapi import Request
 
 from allaprima.domain.addresses import parse_address
+
+#: Values of Sec-Fetch-Site for a request that no page of another site caused.
+OWN_SITES = ("none", "same-origin")
+#: Headers that proxies add, apart from those that begin with `x-forwarded-`.
+_FORWARDING = ("forwarded", "via", "x-real-ip", "x-client-ip", "x-original-host", "cf-connecting-ip", "true-client-ip")
 
 
 def is_client_in(request: Request, networks: tuple[str, ...]) -> bool:
@@ -24,11 +29,6 @@ def is_client_local(request: Request) -> bool:
     return address is not None and address.is_loopback
 
 
-def is_loopback_name(host: str) -> bool:
-    """Return whether a Host header, with or without a port, names the machine itself."""
-    name = host.partition("]")[0].removeprefix("[") if host.startswith("[") else host.partition(":")[0]
-    name = name.lower().removesuffix(".")
-    if name == "localhost" or name.endswith(".localhost"):
-        return True
-    address = parse_address(name)
-    return address is not None and address.is_loopback
+def forwarding_header(request: Request) -> str | None:
+    """Return the name of a header that a proxy added to a request, or None."""
+    return next((name for name in request.headers if name in _FORWARDING or name.startswith("x-forwarded-")), None)

@@ -5,19 +5,28 @@ from uuid_utils import uuid7
 from allaprima.domain.accounts import Account
 from allaprima.domain.billing import EntryDirection, EntryType, LedgerEntry
 from allaprima.domain.clock import Clock
-from allaprima.errors import AccountNotFound, FieldProblem, InvalidRequest
+from allaprima.errors import AccountNotFound, Conflict, FieldProblem, InvalidRequest
 from allaprima.store.accounts import AccountRepository
 
 
 class AccountService:
     """Creates and credits accounts."""
 
-    def __init__(self, accounts: AccountRepository, clock: Clock) -> None:
+    def __init__(self, accounts: AccountRepository, clock: Clock, *, is_single: bool = False) -> None:
+        """is_single: whether no further account can be created, because requests without a key name none."""
         self._accounts = accounts
         self._clock = clock
+        self._is_single = is_single
 
     async def create(self, name: str) -> Account:
-        """Create an account with an empty balance. Raises `InvalidRequest` if the name is taken."""
+        """Create an account with an empty balance. Raises `InvalidRequest` if the name is taken.
+
+        Raises `Conflict` while the server runs without authentication.
+        """
+        if self._is_single:
+            raise Conflict(
+                "the server runs with --no-auth, which is for a single account; stop it, and create the account then"
+            )
         account = Account(str(uuid7()), name, self._clock())
         if not await self._accounts.add(account):
             raise InvalidRequest(FieldProblem("name", f"an account is called {name[:80]} already"))

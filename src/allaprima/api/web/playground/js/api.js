@@ -44,7 +44,7 @@ export class Api {
   /** Milliseconds by which the server's clock is ahead of this browser's. */
   #ahead = 0;
 
-  /** @param {string} key */
+  /** @param {string | null} key Null for a server that requires none. */
   constructor(key) {
     this.#key = key;
   }
@@ -141,7 +141,7 @@ export class Api {
   }
 
   async #fetch(method, path, body, headers, options = {}) {
-    const sent = { Authorization: `Bearer ${this.#key}`, ...headers };
+    const sent = { ...(this.#key && { Authorization: `Bearer ${this.#key}` }), ...headers };
     if (body !== undefined) sent["Content-Type"] = "application/json";
     const response = await fetch(local(path), { method, headers: sent, body: body === undefined ? undefined : writeJson(body), cache: "no-store", ...options }).catch(offline);
     this.#ahead = (Date.parse(response.headers.get("date")) || Date.now()) - Date.now();

@@ -99,11 +99,12 @@ function open() {
   else byId("key").focus();
 }
 
+/** Sign in. key: null on a server that requires none. */
 async function signIn(key, isRemembered) {
   const button = byId("sign-in-form").querySelector("button");
   button.disabled = true;
   try {
-    await session.signIn(key, isRemembered);
+    await (key === null ? session.signInWithoutKey() : session.signIn(key, isRemembered));
     settings.setModels((await session.api.get("/v1/models")).data);
   } catch (error) {
     session.api = null;
@@ -116,7 +117,8 @@ async function signIn(key, isRemembered) {
     button.disabled = false;
   }
   byId("user").textContent = session.isManaging ? "management key" : session.about.name ?? session.about.prefix;
-  byId("user").hidden = byId("sign-out").hidden = byId("help").hidden = false;
+  byId("user").hidden = byId("help").hidden = false;
+  byId("sign-out").hidden = session.isKeyless;
   byId("key").value = "";
   open();
   if (!session.isManaging) await generate.begin();
@@ -229,16 +231,27 @@ byId("help").addEventListener("click", showShortcuts);
 document.querySelector(".skip").addEventListener("click", (event) => { event.preventDefault(); byId("main").focus(); });
 byId("theme").addEventListener("click", () => setTheme(THEMES[(THEMES.indexOf(document.documentElement.dataset.theme ?? "") + 1) % THEMES.length]));
 byId("samples").append(...SAMPLES.map(({ prompt, source }) => element("img", { src: source, alt: prompt, title: prompt, width: 256, height: 256 })));
-addEventListener("hashchange", open);
+// A link that signs in may be opened in this tab.
+addEventListener("hashchange", () => (/^#(key|token)=/.test(location.hash) ? location.reload() : open()));
 setTheme(load(THEME, ""));
 watchDrops();
 watchKeys();
 
-const given = Session.fromAddress();
-const known = given ?? Session.remembered();
-if (known) {
-  signIn(known, given === null && Session.isRemembered());
-} else {
-  open();
-  Session.fromOtherTab().then((key) => key && session.api === null && signIn(key, false));
+/** Sign in with what the address or this browser has, with the key of another tab, or without a key if the server requires none; else ask for a key. */
+async function start() {
+  const given = Session.fromAddress(), token = Session.tokenFromAddress(), remembered = Session.remembered();
+  try {
+    if (given) return await signIn(given, false);
+    if (token) return await signIn(await Session.keyFor(token), false);
+    if (remembered) return await signIn(remembered, Session.isRemembered());
+    open();
+    if (!await Session.isKeyRequired()) return await signIn(null, false);
+    const key = await Session.fromOtherTab();
+    return key && session.api === null ? await signIn(key, false) : undefined;
+  } catch (error) {
+    open();
+    return notice(problemOf(error).text);
+  }
 }
+
+start();

@@ -16,6 +16,8 @@ export class Session {
   api = null;
   /** Whether the key is a management key, which manages keys and generates no images. */
   isManaging = false;
+  /** Whether the session needs no key, and so has no end. */
+  isKeyless = false;
   /** The response of `GET /v1/key` for an ordinary key; null for a management key. */
   about = null;
   /** @type {BroadcastChannel | null} */
@@ -47,6 +49,31 @@ export class Session {
       channel.postMessage({ isWanted: true });
       setTimeout(() => end(null), ANSWER_TIME);
     });
+  }
+
+  /** Take the single-use token from the address, where a link such as `/#token=…` has it, and remove it there; null if it has none. */
+  static tokenFromAddress() {
+    const found = /^#token=([\w-]+)$/.exec(location.hash);
+    if (found) history.replaceState(null, "", location.pathname + location.search);
+    return found ? found[1] : null;
+  }
+
+  /** Exchange a single-use token for a new key. Throws `ApiError` for a used or expired token. */
+  static async keyFor(token) {
+    return (await new Api(null).post("/v1/sign-in", { token })).data.key;
+  }
+
+  /** Whether the server requires a key; one that runs with `--no-auth` does not. */
+  static async isKeyRequired() {
+    return (await new Api(null).get("/v1/sign-in")).data.requires_key;
+  }
+
+  /** Sign in without a key, on a server that requires none. */
+  async signInWithoutKey() {
+    const api = new Api(null);
+    this.about = (await api.get("/v1/key")).data;
+    this.isKeyless = true;
+    this.api = api;
   }
 
   /** Sign in with a key. Throws `ApiError` for an invalid key, and removes it from the storage. */

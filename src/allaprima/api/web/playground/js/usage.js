@@ -17,14 +17,16 @@ export async function showUsage(context, session, settings) {
   const own = session.isManaging ? "" : `&key_prefix=${session.about.prefix}`;
   const { isPriced } = settings;
   try {
-    const [billing, detail, key, jobs] = await Promise.all([
+    const [billing, detail, byKey, key, jobs] = await Promise.all([
       api.get("/v2/billing"),
       api.get(`/v2/usage/detail?${span()}&group_by=${encodeURIComponent("day,model")}&tz=${encodeURIComponent(zone)}${own}`),
+      isPriced ? null : api.get(`/v2/usage/by-key?${span()}${own}`),
       session.isManaging ? null : api.get("/v1/key"),
       api.get(`/v1/jobs?limit=25${own}`),
     ]);
     showFacts(billing, detail, key?.data, isPriced);
     showDays(detail, isPriced);
+    showKeys(byKey);
     byId("recent").replaceChildren(recentTable(jobs.data, isPriced));
   } catch (error) {
     context.report(error, () => showUsage(context, session, settings));
@@ -56,6 +58,17 @@ function showDays(detail, isPriced) {
     element("td", { class: "number" }, String(group.requests.failed)), isPriced ? element("td", { class: "number" }, dollars(group.spend)) : null));
   byId("days").querySelector("table")?.remove();
   byId("days").append(table(["Day", "Model", "Requests", "Failed", ...(isPriced ? ["Spent"] : [])], rows, [2, 3, 4]));
+}
+
+/** Show what each key has generated on each day, where no price is set; else hide it. */
+function showKeys(byKey) {
+  byId("by-key").hidden = byId("by-key-title").hidden = byKey === null;
+  if (byKey === null) return;
+  const number = (text) => element("td", { class: "number" }, text);
+  const rows = byKey.data.map((one) => element("tr", {},
+    element("td", {}, one.day), element("td", {}, one.key_name ?? "", " ", element("code", {}, one.key_prefix)),
+    number(String(one.requests)), number(String(one.images)), number(seconds(one.compute_s))));
+  byId("by-key").replaceChildren(table(["Day (UTC)", "Key", "Requests", "Images", "Compute time"], rows, [2, 3, 4]));
 }
 
 /** The local midnight at the start of the day `days` days ago. */

@@ -1,0 +1,44 @@
+"""The playground of the server in this process: links that sign a browser in, and its opening at the start."""
+
+import asyncio
+from pathlib import Path
+
+from rich.console import Console
+
+from allaprima.cli.browser import open_link
+from allaprima.errors import AccountNotFound, StoreError
+from allaprima.service.app import Service
+
+
+class Playground:
+    """Creates links to the playground."""
+
+    def __init__(self, service: Service, base_url: str, data_dir: Path) -> None:
+        """base_url: the server's address, without a slash at the end."""
+        self._service = service
+        self._base_url = base_url
+        self._data_dir = data_dir
+
+    async def link(self, account: str | None = None) -> str:
+        """Return a link that signs in to an account; without authentication, the plain address.
+
+        account: id or name; None: the only account. Raises `AccountNotFound`.
+        """
+        if self._service.local_key is None:
+            return f"{self._base_url}/#token={await self._service.sign_in.create_token(account)}"
+        if account is not None:
+            await self._service.operator.accounts.find(account)
+        return f"{self._base_url}/"
+
+    async def open_after(self, ready: asyncio.Event, console: Console) -> None:
+        """Open the playground in a browser when the server is ready, and print the link if there is no browser."""
+        await ready.wait()
+        try:
+            link = await self.link()
+        except (AccountNotFound, StoreError) as exc:
+            console.print(f"note: the browser was not opened: {exc.message}", markup=False)
+            return
+        if not await asyncio.to_thread(open_link, link, self._data_dir):
+            # A log would keep the link, so only a terminal gets it.
+            instead = link if console.is_terminal else "`allaprima open` prints a link"
+            console.print(f"note: found no browser to open; {instead}", markup=False)
