@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 
 import pytest
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Browser, Page, expect
 
 from tests.acceptance.browser import chromium, visit
 from tests.acceptance.processes import Server
@@ -24,6 +24,13 @@ def url(start_proxy: Callable[[str], Proxy]) -> str:
     return start_proxy("nginx path").url
 
 
+def shows(page: Page, images: str) -> None:
+    """Wait until the browser has decoded one of the images. images: their selector."""
+    locator = page.locator(images)
+    until(lambda: locator.evaluate_all("all => all.some((one) => one.naturalWidth)") or None, images)
+    expect(locator.first).to_be_visible()
+
+
 def test_user_signs_in_generates_and_sees_the_image_in_the_gallery(browser: Browser, url: str, proxied: Server) -> None:
     before = len(proxied.query("SELECT id FROM images"))
     with visit(browser, url, ignore_https_errors=True) as seen:
@@ -32,10 +39,9 @@ def test_user_signs_in_generates_and_sees_the_image_in_the_gallery(browser: Brow
         seen.page.fill("#prompt", "a red apple, blue background")
         seen.page.click("#go")
         until(lambda: len(proxied.query("SELECT id FROM images")) > before or None, "the image")
-        seen.page.wait_for_function("[...document.querySelectorAll('#generate img')].some((one) => one.naturalWidth)")
+        shows(seen.page, "#generate img")
         seen.page.evaluate("location.hash = '#gallery'")
-        expect(seen.page.locator("#gallery img").first).to_be_visible()
-        seen.page.wait_for_function("[...document.querySelectorAll('#gallery img')].some((one) => one.naturalWidth)")
+        shows(seen.page, "#gallery img")
 
 
 def test_reference_shows_and_calls_a_route(browser: Browser, url: str) -> None:
