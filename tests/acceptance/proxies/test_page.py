@@ -25,10 +25,12 @@ def url(start_proxy: Callable[[str], Proxy]) -> str:
 
 
 def shows(page: Page, images: str) -> None:
-    """Wait until the browser has decoded one of the images. images: their selector."""
+    """Wait until the browser shows one of the images. images: their selector."""
     locator = page.locator(images)
-    until(lambda: locator.evaluate_all("all => all.some((one) => one.naturalWidth)") or None, images)
-    expect(locator.first).to_be_visible()
+    until(
+        lambda: locator.evaluate_all("all => all.some((one) => one.naturalWidth && one.checkVisibility())") or None,
+        images,
+    )
 
 
 def test_user_signs_in_generates_and_sees_the_image_in_the_gallery(browser: Browser, url: str, proxied: Server) -> None:
