@@ -8,6 +8,20 @@ Network = IPv4Network | IPv6Network
 MAPPED_BITS = 96
 
 
+def parse_network(text: str) -> Network:
+    """Return the network in a text; an address is the network of one address.
+
+    A network of IPv4-mapped IPv6 addresses is its IPv4 network, and the zone of a link-local address is dropped, as in
+    `parse_address`. Raises ValueError for a text that is none.
+    """
+    address, slash, bits = text.partition("/")
+    network = ip_network(address.partition("%")[0] + slash + bits, strict=False)
+    mapped = network.network_address.ipv4_mapped if isinstance(network, IPv6Network) else None
+    if mapped is None or network.prefixlen < MAPPED_BITS:
+        return network
+    return ip_network((mapped, network.prefixlen - MAPPED_BITS))
+
+
 def parse_address(text: str) -> Address | None:
     """Return the address in a text, or None if it is none.
 
@@ -21,17 +35,3 @@ def parse_address(text: str) -> Address | None:
     if isinstance(address, IPv6Address) and address.ipv4_mapped:
         return address.ipv4_mapped
     return address
-
-
-def parse_network(text: str) -> Network:
-    """Return the network in a text; an address is the network of one address.
-
-    A network of IPv4-mapped IPv6 addresses is its IPv4 network, and the zone of a link-local address is dropped, as in
-    `parse_address`. Raises ValueError for a text that is none.
-    """
-    address, slash, bits = text.partition("/")
-    network = ip_network(address.partition("%")[0] + slash + bits, strict=False)
-    mapped = network.network_address.ipv4_mapped if isinstance(network, IPv6Network) else None
-    if mapped is None or network.prefixlen < MAPPED_BITS:
-        return network
-    return ip_network((mapped, network.prefixlen - MAPPED_BITS))
