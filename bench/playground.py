@@ -1,8 +1,8 @@
 """Measure the playground: its first paint on loopback, the first image after a click, its bytes, and its gallery.
 
 Each run starts a headless Chromium with an empty profile, and a server. First paint is the browser's
-`first-contentful-paint`. The gallery has 500 images; its frames are measured while the mouse wheel scrolls through all of
-them. Prints a table in Markdown with machine and date.
+`first-contentful-paint`. The gallery has 500 images; its frames are measured while the mouse wheel scrolls through all
+of them. Prints a table in Markdown with machine and date.
 """
 
 import argparse

@@ -8,13 +8,13 @@ error, so that a misspelled name is never ignored.
 import json
 import os
 from difflib import SequenceMatcher
-from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, Literal, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from allaprima.domain.addresses import parse_network
 from allaprima.domain.billing import Price
 from allaprima.errors import SettingsError
 
@@ -37,7 +37,7 @@ class _Group(BaseModel):
 def _networks(value: tuple[str, ...]) -> tuple[str, ...]:
     for network in value:
         try:
-            ip_network(network, strict=False)
+            parse_network(network)
         except ValueError as exc:
             raise ValueError(f"{network!r} is not an IP address or network, such as 10.0.0.7 or 10.0.0.0/8") from exc
     return value

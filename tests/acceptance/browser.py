@@ -51,7 +51,7 @@ class Visit:
         self.page.locator(f"main > section#{view}").wait_for()
 
     def set(self, **settings: Any) -> None:
-        """Fill the form: steps, count, model, size, or the text of a field by its id. The settings are opened for it."""
+        """Fill the form: steps, count, model, size, or the text of a field by its id. Opens the settings first."""
         self.page.evaluate("for (const id of ['settings', 'more-settings']) document.getElementById(id).open = true")
         width, height = settings.pop("size", (None, None))
         if width:

@@ -56,6 +56,8 @@ def create_app(settings: ServerSettings, service: Service) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
+        # Relative to the document, so that it is right below the path of a proxy.
+        servers=[{"url": "."}],
     )
     app.state.settings = settings
     app.state.service = service

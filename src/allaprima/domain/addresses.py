@@ -1,8 +1,25 @@
-"""IP addresses, in one spelling for each address."""
+"""IP addresses and networks, in one spelling for each."""
 
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
 Address = IPv4Address | IPv6Address
+Network = IPv4Network | IPv6Network
+#: The bits of an IPv6 address before an IPv4 address that it contains.
+MAPPED_BITS = 96
+
+
+def parse_network(text: str) -> Network:
+    """Return the network in a text; an address is the network of one address.
+
+    A network of IPv4-mapped IPv6 addresses is its IPv4 network, and the zone of a link-local address is dropped, as in
+    `parse_address`. Raises ValueError for a text that is none.
+    """
+    address, slash, bits = text.partition("/")
+    network = ip_network(address.partition("%")[0] + slash + bits, strict=False)
+    mapped = network.network_address.ipv4_mapped if isinstance(network, IPv6Network) else None
+    if mapped is None or network.prefixlen < MAPPED_BITS:
+        return network
+    return ip_network((mapped, network.prefixlen - MAPPED_BITS))
 
 
 def parse_address(text: str) -> Address | None:

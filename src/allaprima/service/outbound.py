@@ -10,10 +10,10 @@ from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from ipaddress import IPv6Address, IPv6Network, ip_network
+from ipaddress import IPv6Address, IPv6Network
 from urllib.parse import SplitResult, urlsplit
 
-from allaprima.domain.addresses import Address, parse_address
+from allaprima.domain.addresses import Address, parse_address, parse_network
 
 #: Returns the addresses of a host name and a port. Raises `OSError` if there is none.
 Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
@@ -64,7 +64,7 @@ class OutboundUrls:
 
     def __init__(self, allowed: Sequence[str], resolve: Resolve = resolve) -> None:
         """allowed: private networks that may be called, on any port. resolve: resolves host names."""
-        self._allowed = [ip_network(network, strict=False) for network in allowed]
+        self._allowed = [parse_network(network) for network in allowed]
         self._lookup = resolve
 
     def check(self, url: str) -> SplitResult:

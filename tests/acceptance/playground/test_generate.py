@@ -1,4 +1,4 @@
-"""Requests from the playground: previews, cancellation, the history, and a page that is reloaded or loses its connection."""
+"""Requests from the playground: previews, cancellation, the history, reloads, and lost connections."""
 
 import json
 from collections.abc import Callable
@@ -161,7 +161,7 @@ def test_vary_keeps_settings_and_draws_new_seed(browser: Browser, server: Server
         seen.finished()
         seen.page.locator("#stage").get_by_text("Vary").click()
         expect(seen.page.locator("#stage .what")).not_to_contain_text("seed 3 ·")
-        expect(seen.page.locator("#stage .what")).to_contain_text("2 steps · 512 × 320")
+        expect(seen.page.locator("#stage .what")).to_contain_text("2 steps · 512 \u00d7 320")
 
 
 def test_warnings_of_prompt_are_shown_before_generating(browser: Browser, server: Server) -> None:

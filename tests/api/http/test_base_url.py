@@ -82,6 +82,11 @@ async def test_proxy_that_is_not_trusted_is_logged_once(
         ("2001:db8::/32", "2001:db8::5"),
         ("10.0.0.0/8", "::ffff:10.1.2.3"),
         ("fe80::/10", "fe80::1%eth0"),
+        ("fe80::1%eth0", "fe80::1%eth0"),
+        ("::ffff:10.0.0.7", "10.0.0.7"),
+        ("::ffff:10.0.0.7", "::ffff:a00:7"),
+        ("::ffff:10.0.0.0/104", "10.1.2.3"),
+        ("2001:DB8:0:0::5", "2001:db8::5"),
     ],
 )
 async def test_forwarded_headers_of_trusted_proxy_are_used(

@@ -1,10 +1,8 @@
 """Questions about the address of a client, and whether its request came through a proxy."""
 
-import ipaddress
-
 from fastapi import Request
 
-from allaprima.domain.addresses import parse_address
+from allaprima.domain.addresses import parse_address, parse_network
 
 #: Values of Sec-Fetch-Site for a request that no page of another site caused.
 OWN_SITES = ("none", "same-origin")
@@ -20,7 +18,7 @@ def is_client_in(request: Request, networks: tuple[str, ...]) -> bool:
 def is_address_in(text: str, networks: tuple[str, ...]) -> bool:
     """Return whether an IP address, in any notation, is in one of the networks."""
     address = parse_address(text)
-    return address is not None and any(address in ipaddress.ip_network(one, strict=False) for one in networks)
+    return address is not None and any(address in parse_network(one) for one in networks)
 
 
 def is_client_local(request: Request) -> bool:

@@ -47,7 +47,7 @@ def base_url(request: Request, settings: ServerSettings) -> str:
     return f"{scheme}://{host}{prefix}"
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=1024)
 def _warn_of_untrusted_proxy(address: str) -> None:
     """Log once for an address that its headers are ignored."""
     logger.warning(
