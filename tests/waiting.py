@@ -8,7 +8,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 #: Longest wait for a start, a stop, a command or an image, in seconds. It allows for a busy machine.
-LIMIT_S = 20
+LIMIT_S = 240
 
 
 def until(found: Callable[[], T | None], what: str, *, every_s: float = 0.05, limit_s: float = LIMIT_S) -> T:
