@@ -10,6 +10,7 @@ from allaprima.bootstrap.operator import operator_service
 from allaprima.domain.clock import Clock, Clocks, SteadyClock
 from allaprima.domain.ports import Engine
 from allaprima.metrics import Metrics
+from allaprima.service.accounts.erasure import Erasure
 from allaprima.service.accounts.prices import Prices
 from allaprima.service.accounts.rate_limits import MemoryRateLimiter
 from allaprima.service.app import Service
@@ -43,6 +44,7 @@ from allaprima.settings import Settings
 from allaprima.store.clock import ClockRepository
 from allaprima.store.data_folder import IMAGES_FOLDER
 from allaprima.store.database import Database
+from allaprima.store.erasure import ErasureRepository
 from allaprima.store.idempotency import IdempotencyRepository
 from allaprima.store.images import ImageRepository
 from allaprima.store.job_transitions import JobTransitions
@@ -110,7 +112,7 @@ async def _run(
 ) -> AsyncIterator[Service]:
     clock = SteadyClock(system)
     clocks = Clocks(clock, system.monotonic)
-    stores, metrics, operator = _stores(settings, database, clock), Metrics(), operator_service(database, clock)
+    stores, metrics = _stores(settings, database, clock), Metrics()
     jobs, transitions, images, outbox = stores.jobs, stores.transitions, stores.images, stores.outbox
     bus, signal, ephemeral = MemoryEventBus(clock, clocks.monotonic), MemoryQueueSignal(), MemoryEphemeralResults()
     lifecycle, eta = Lifecycle(bus, signal), Eta(engine.max_concurrency)
@@ -128,6 +130,9 @@ async def _run(
     queue = JobQueue(jobs, transitions, eta, signal, clocks, settings.engine.queue_size)
     job_service = JobService(jobs, transitions, images, bus, positions, lifecycle)
     cleaner = Cleaner(transitions, images, IdempotencyRepository(database), outbox, clock, settings.store)
+    cancellation = Cancellation(job_service, jobs, transitions, runner, reporter, clock)
+    erasure = Erasure(ErasureRepository(database), images, cancellation.cancel_account, clock)
+    operator = operator_service(database, clock, erasure.erase)
     space = ImageSpace(images, clock, settings.store.max_image_bytes)
     timekeeper = Timekeeper(ClockRepository(database), clock, lifecycle, boot_id())
     async with timekeeper.running(), cleaner.running(), sender.running(), positions.publishing(), dispatcher.running():
@@ -137,7 +142,7 @@ async def _run(
                 Estimates(jobs, engine, eta, prices, clock), cache, queue, webhooks, space, lifecycle, metrics
             ),
             jobs=job_service,
-            cancellation=Cancellation(job_service, jobs, transitions, runner, reporter, clock),
+            cancellation=cancellation,
             images=ImageService(images, jobs, stores.links, clock, settings.store.max_starred_bytes),
             thumbnails=Thumbnails(images, clock),
             archives=Archives(images, clock),

@@ -202,6 +202,18 @@ class JobTransitions(Repository):
             _end(connection, job, JobState.CANCELLED, now)
         return _find(connection, job_id)
 
+    @writes
+    def cancel_all(self, connection: Connection, account_id: str, now: float) -> None:
+        """queued, running -> cancelled for all jobs of an account, while no server runs them."""
+        unfinished = jobs.c.account_id == account_id, jobs.c.state.in_(UNFINISHED)
+        for row in connection.execute(select(*JOB_COLUMNS).where(*unfinished)).all():
+            try:
+                job = job_from_row(row)
+            except UNREADABLE:
+                _fail_unreadable(connection, row, now)
+            else:
+                _end(connection, job, JobState.CANCELLED, now)
+
     async def fail_missed_starts(self, now: float) -> list[str]:
         """queued -> failed for jobs whose start deadline has passed; return their ids."""
         # This runs often, so a read decides whether the single writer is needed.
@@ -235,7 +247,7 @@ class JobTransitions(Repository):
         job = _find(connection, job_id)
         if not job.is_finished:
             raise JobUnfinished(job.state.value)
-        return _remove(connection, [job_id])
+        return remove_jobs(connection, [job_id])
 
     @writes
     def remove_old(self, connection: Connection, before: float, limit: int) -> tuple[int, list[str]]:
@@ -247,10 +259,11 @@ class JobTransitions(Repository):
         has_star = exists().where(images.c.job_id == jobs.c.id, images.c.is_starred != 0)
         is_old = jobs.c.state.not_in(UNFINISHED), jobs.c.finished_at < before, ~has_star
         old = list(connection.execute(select(jobs.c.id).where(*is_old).order_by(jobs.c.id).limit(limit)).scalars())
-        return len(old), _remove(connection, old)
+        return len(old), remove_jobs(connection, old)
 
 
-def _remove(connection: Connection, job_ids: list[str]) -> list[str]:
+def remove_jobs(connection: Connection, job_ids: list[str]) -> list[str]:
+    """Remove finished jobs with their images, cached results and webhooks; return the names of the images' files."""
     found = remove_images(connection, images.c.job_id.in_(job_ids))
     for table in (cached_results, webhook_deliveries):
         connection.execute(delete(table).where(table.c.job_id.in_(job_ids)))
