@@ -9,7 +9,7 @@ import pytest
 
 from allaprima.api.operator import create_operator_app
 from allaprima.domain.accounts import Account, KeySpec
-from allaprima.errors import Conflict, StoreError
+from allaprima.errors import StoreError, Unauthorized
 from allaprima.service.accounts.erasure import JOBS_AT_ONCE, Erasure
 from allaprima.service.app import Service
 from allaprima.store.data_folder import IMAGES_FOLDER
@@ -187,19 +187,9 @@ async def test_interrupted_erasure_is_continued_by_the_next(
     assert WORDS[0].encode() not in bytes_in(tmp_path)
 
 
-async def test_request_that_was_under_way_is_reported(
-    service: Service, account: Account, acme: httpx2.AsyncClient, engine: FakeEngine, clock: FakeClock, tmp_path: Path
-) -> None:
-    owner = next(key for key in await service.keys.all(account.id))
-
-    class LateRequest(ErasureRepository):
-        async def remove_rest(self, account_id: str) -> None:  # type: ignore[override]
-            engine.hold()
-            await submit(service, owner)
-            await super().remove_rest(account_id)
-
-    database = service.usage._database
-    images = ImageRepository(database, LocalObjectStore(tmp_path / IMAGES_FOLDER))
-    with pytest.raises(Conflict, match="a cancelled job has not ended yet"):
-        await Erasure(LateRequest(database), images, service.cancellation.cancel_account, clock).erase(account)
-    assert (await service.operator.erase(account)).jobs == 1
+async def test_request_that_was_authenticated_before_is_refused(service: Service, account: Account) -> None:
+    _, key = await service.keys.create(KeySpec(), account.id)
+    owner = await service.keys.authenticate(str(key))
+    await service.operator.erase(account)
+    with pytest.raises(Unauthorized):
+        await submit(service, owner)

@@ -30,9 +30,9 @@ class Erasure:
     async def erase(self, account: Account) -> Erased:
         """Disable an account's keys, cancel its jobs, and remove what its requests left; return what was removed.
 
-        Raises `Conflict` if a job has not ended, because the engine has not stopped it yet or because a request was
-        under way when the keys were disabled; and `StoreError`.
+        Raises `Conflict` if the engine has not stopped a job yet, and `StoreError`.
         """
+        # From here on no request of the account is accepted, not even one that was authenticated before.
         keys = await self._records.disable_keys(account.id, self._clock())
         await self._cancel_jobs(account.id)
         await self._require_no_unfinished(account)
@@ -42,7 +42,6 @@ class Erasure:
             removed, files = await self._records.remove_jobs(account.id, JOBS_AT_ONCE)
             await self._images.remove_files(files)
         await self._records.remove_rest(account.id)
-        await self._require_no_unfinished(account)
         await self._records.compact()
         return Erased(
             keys_disabled=keys,
