@@ -184,3 +184,37 @@ def test_lists_are_printed_as_json(run: Run, data: Path, command: tuple[str, ...
 
     names = [one["name"] for one in found]
     assert names == {"keys": ["first"], "accounts": ["default"], "ps": []}[command[0]]
+
+
+def test_account_is_erased_without_a_server(run: Run, data: Path) -> None:
+    run("accounts", "credit", "default", "5", "--data-dir", data)
+    prefix = run("keys", "create", "--data-dir", data).stdout[3:11]
+
+    erased = run("accounts", "erase", "default", "--yes", "--data-dir", data)
+
+    assert (erased.exit_code, erased.stdout) == (0, "")
+    assert erased.stderr == (
+        "erased the account default: removed 0 jobs with their prompts, 0 images (0 bytes), 0 log entries, "
+        "0 idempotency records and 0 webhook endpoints; disabled 1 keys\n"
+        "kept 1 ledger entries and 0 sums of usage, which contain no prompts, and the names of the account and of its "
+        "keys\n"
+    )
+    [row] = [line.split("\t") for line in run("keys", "list", "--data-dir", data).stdout.splitlines()]
+    assert (row[0], row[-1]) == (prefix, "disabled")
+
+
+def test_erasure_without_a_terminal_needs_yes(run: Run, data: Path) -> None:
+    run("keys", "create", "--data-dir", data)
+
+    refused = run("accounts", "erase", "default", "--data-dir", data, stdin="y\n")
+
+    assert refused.exit_code == 2
+    assert refused.stderr == "error: --yes: is required without a terminal, which could ask\n"
+    assert "valid" in run("keys", "list", "--data-dir", data).stdout
+
+
+def test_erasure_of_unknown_account_is_refused(run: Run, data: Path) -> None:
+    refused = run("accounts", "erase", "acme", "--yes", "--data-dir", data)
+
+    assert refused.exit_code == 2
+    assert refused.stderr == "error: no account has the id or name acme; `allaprima accounts list` shows all ids\n"

@@ -40,6 +40,12 @@ RACES = (
         "Under the advisory lock of the queue, with the count and the insert.",
     ),
     Race(
+        "disabled_key_admits_no_job",
+        "job_transitions._admit",
+        "The key is read as valid, then disabled by another transaction, and the job is inserted afterwards.",
+        "SELECT ... FOR KEY SHARE of the key before the insert; disabling and revoking it take FOR UPDATE.",
+    ),
+    Race(
         "every_job_is_leased_once",
         "fair_queue.take_next",
         "Both read the same head and lease it with one attempt number, or both swap turns with it and lose a turn.",

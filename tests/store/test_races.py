@@ -11,7 +11,7 @@ from allaprima.domain.accounts import Account, ApiKey, KeyRotation, LimitPeriod,
 from allaprima.domain.idempotency import IdempotencyClaim
 from allaprima.domain.jobs import Job, JobState, Priority
 from allaprima.domain.ports import ObjectStore
-from allaprima.errors import GenerationFailed, JobNotFound, KeyLimitReached, QueueFull, StarLimitReached
+from allaprima.errors import GenerationFailed, JobNotFound, KeyLimitReached, QueueFull, StarLimitReached, Unauthorized
 from allaprima.store.accounts import AccountRepository
 from allaprima.store.charges import BUCKET_S
 from allaprima.store.database import Database
@@ -96,6 +96,24 @@ async def test_jobs_of_key_have_distinct_turns(database: Database, transitions: 
     await run_concurrently(transitions.admit(new_job(owner, predicted_s=1.0), 1000) for _ in range(WRITERS))
     turns = [turn for (turn,) in await query(database, "SELECT turn FROM jobs ORDER BY turn")]
     assert turns == [float(number) for number in range(1, WRITERS + 1)]
+
+
+async def test_disabled_key_admits_no_job(
+    database: Database, transitions: JobTransitions, keys: KeyRepository, owner: ApiKey
+) -> None:
+    async def disable() -> str:
+        await keys.change(owner.account_id, owner.prefix, {"is_disabled": True}, NOW)
+        [(jobs,)] = await query(database, "SELECT count(*) FROM jobs")
+        return f"{jobs} jobs"
+
+    def admissions() -> list[Coroutine[Any, Any, Job]]:
+        return [transitions.admit(new_job(owner), 1000) for _ in range(WRITERS)]
+
+    found = await run_concurrently([*admissions(), disable(), *admissions()], Unauthorized)
+    admitted = sum(isinstance(one, Job) for one in found)
+    assert found[WRITERS] == f"{admitted} jobs"
+    assert found.count(Unauthorized) == 2 * WRITERS - admitted
+    assert await count(database, "jobs") == admitted
 
 
 async def test_key_holds_no_more_than_its_limit(

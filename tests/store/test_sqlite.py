@@ -208,3 +208,31 @@ async def test_wal_of_killed_server_is_replayed_at_next_start(tmp_path: Path) ->
     again = await open_sqlite(copy)
     assert await names(again) == ["a"]
     await again.close()
+
+
+def bytes_in(folder: Path) -> bytes:
+    """Return the content of all files in a folder."""
+    return b"".join(path.read_bytes() for path in folder.iterdir())
+
+
+async def test_compacted_database_keeps_its_rows_and_its_files_no_removed_byte(tmp_path: Path) -> None:
+    database = await open_sqlite(tmp_path)
+
+    def fill(connection: Any) -> None:
+        for number in range(500):
+            text = f"walrus {number} " * (1 + number * 7 % 400)
+            connection.exec_driver_sql(
+                "INSERT INTO accounts (id, name, created_at, balance, held) VALUES (?, ?, ?, 0, 0)",
+                (f"{number}", text, number),
+            )
+
+    await database.write(fill)
+    await database.write(lambda connection: connection.exec_driver_sql("UPDATE accounts SET name = 'kept' || id"))
+    await database.compact()
+    assert b"walrus" not in bytes_in(tmp_path)
+    assert (tmp_path / "allaprima.db-wal").stat().st_size == 0
+    kept = "SELECT count(*) FROM accounts WHERE name = 'kept' || id"
+    assert await database.read(lambda connection: connection.exec_driver_sql(kept).scalar()) == 500
+    await database.close()
+    with pytest.raises(StoreError):
+        await database.compact()

@@ -8,6 +8,7 @@ alone, because importing FastAPI takes longer than running a command.
 
 import json
 from collections.abc import Awaitable, Callable
+from dataclasses import asdict
 from decimal import Decimal, InvalidOperation
 from typing import Annotated, Any, TypeVar
 
@@ -92,6 +93,13 @@ class NewAccount(_Body):
     name: Name
 
 
+class AccountErasure(_Body):
+    """The account to erase."""
+
+    #: Id or name of the account.
+    account: Reference
+
+
 class Payment(_Body):
     """A payment into an account, or a withdrawal."""
 
@@ -157,10 +165,15 @@ def _account_routes(operator: OperatorService) -> list[Route]:
         account = await operator.accounts.find(body.account)
         return _shown_account(await operator.accounts.credit(account.id, to_credits(body.usd), body.note))
 
+    async def erase_account(body: AccountErasure) -> dict[str, Any]:
+        account = await operator.accounts.find(body.account)
+        return {"account": _shown_account(account)} | asdict(await operator.erase(account))
+
     return [
         Route("/accounts", list_accounts, methods=["GET"]),
         _post("/accounts", NewAccount, create_account),
         _post("/accounts/credit", Payment, credit_account),
+        _post("/accounts/erase", AccountErasure, erase_account),
     ]
 
 

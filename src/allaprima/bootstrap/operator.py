@@ -2,18 +2,24 @@
 
 import os
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
+from allaprima.domain.accounts import Account
 from allaprima.domain.clock import Clock
+from allaprima.domain.erasure import Erased
 from allaprima.service.accounts.accounts import AccountService
+from allaprima.service.accounts.erasure import Erasure
 from allaprima.service.accounts.keys import ApiKeyService
 from allaprima.service.operator import OperatorService
 from allaprima.settings import Settings
 from allaprima.store.accounts import AccountRepository
 from allaprima.store.data_folder import DATABASE_FILE, IMAGES_FOLDER
 from allaprima.store.database import Database
+from allaprima.store.erasure import ErasureRepository
+from allaprima.store.images import ImageRepository
+from allaprima.store.job_transitions import JobTransitions
 from allaprima.store.keys import KeyRepository
 from allaprima.store.sqlite import open_sqlite
 
@@ -24,9 +30,23 @@ async def open_operator(settings: Settings, *, clock: Clock = time.time) -> Asyn
 
     Raises `StoreLocked` when a server holds it.
     """
-    database = await open_sqlite(settings.store.data_dir)
+    folder = settings.store.data_dir
+    database = await open_sqlite(folder)
+
+    async def erase(account: Account) -> Erased:
+        # Imported here because the other commands open no image files.
+        from allaprima.store.objects.local import LocalObjectStore
+
+        images = ImageRepository(database, LocalObjectStore(folder / IMAGES_FOLDER))
+        transitions = JobTransitions(database)
+        # The lock of the folder keeps servers out, so no job runs.
+        erasure = Erasure(
+            ErasureRepository(database), images, lambda account_id: transitions.cancel_all(account_id, clock()), clock
+        )
+        return await erasure.erase(account)
+
     try:
-        yield operator_service(database, clock)
+        yield operator_service(database, clock, erase)
     finally:
         await database.close()
 
@@ -50,11 +70,21 @@ def stored_bytes(folder: Path) -> int:
     return size
 
 
-def operator_service(database: Database, clock: Clock, *, is_single_account: bool = False) -> OperatorService:
-    """Return the operator's use cases on an open database. is_single_account: whether no further one can be created."""
+def operator_service(
+    database: Database,
+    clock: Clock,
+    erase: Callable[[Account], Awaitable[Erased]],
+    *,
+    is_single_account: bool = False,
+) -> OperatorService:
+    """Return the operator's use cases on an open database.
+
+    erase: erases an account. is_single_account: whether no further account can be created.
+    """
     accounts = AccountRepository(database)
     return OperatorService(
         accounts=AccountService(accounts, clock, is_single=is_single_account),
         keys=ApiKeyService(KeyRepository(database), accounts, clock),
         account_records=accounts,
+        erase=erase,
     )

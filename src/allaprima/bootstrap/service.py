@@ -10,6 +10,7 @@ from allaprima.bootstrap.operator import operator_service
 from allaprima.domain.clock import Clock, Clocks, SteadyClock
 from allaprima.domain.ports import Engine
 from allaprima.metrics import Metrics
+from allaprima.service.accounts.erasure import Erasure
 from allaprima.service.accounts.no_auth import renew_local_key, require_single_account
 from allaprima.service.accounts.prices import Prices
 from allaprima.service.accounts.rate_limits import MemoryRateLimiter
@@ -46,6 +47,7 @@ from allaprima.settings import Settings
 from allaprima.store.clock import ClockRepository
 from allaprima.store.data_folder import IMAGES_FOLDER
 from allaprima.store.database import Database
+from allaprima.store.erasure import ErasureRepository
 from allaprima.store.idempotency import IdempotencyRepository
 from allaprima.store.images import ImageRepository
 from allaprima.store.job_transitions import JobTransitions
@@ -113,7 +115,7 @@ async def _run(
 ) -> AsyncIterator[Service]:
     clock = SteadyClock(system)
     clocks = Clocks(clock, system.monotonic)
-    stores, metrics, operator = _stores(settings, database, clock), Metrics(), _operator(settings, database, clock)
+    stores, metrics = _stores(settings, database, clock), Metrics()
     jobs, transitions, images, outbox = stores.jobs, stores.transitions, stores.images, stores.outbox
     bus, signal, ephemeral = MemoryEventBus(clock, clocks.monotonic), MemoryQueueSignal(), MemoryEphemeralResults()
     lifecycle, eta = Lifecycle(bus, signal), Eta(engine.max_concurrency)
@@ -131,6 +133,10 @@ async def _run(
     queue = JobQueue(jobs, transitions, eta, signal, clocks, settings.engine.queue_size)
     job_service = JobService(jobs, transitions, images, bus, positions, lifecycle)
     cleaner = Cleaner(transitions, images, IdempotencyRepository(database), outbox, clock, settings.store)
+    cancellation = Cancellation(job_service, jobs, transitions, runner, reporter, clock)
+    erasure = Erasure(ErasureRepository(database), images, cancellation.cancel_account, clock)
+    is_single_account = not settings.server.requires_key
+    operator = operator_service(database, clock, erasure.erase, is_single_account=is_single_account)
     space = ImageSpace(images, clock, settings.store.max_image_bytes)
     timekeeper = Timekeeper(ClockRepository(database), clock, lifecycle, boot_id())
     async with timekeeper.running(), cleaner.running(), sender.running(), positions.publishing(), dispatcher.running():
@@ -140,7 +146,7 @@ async def _run(
                 Estimates(jobs, engine, eta, prices, clock), cache, queue, webhooks, space, lifecycle, metrics
             ),
             jobs=job_service,
-            cancellation=Cancellation(job_service, jobs, transitions, runner, reporter, clock),
+            cancellation=cancellation,
             images=ImageService(images, jobs, stores.links, clock, settings.store.max_starred_bytes),
             thumbnails=Thumbnails(images, clock),
             archives=Archives(images, clock),
@@ -162,10 +168,6 @@ async def _run(
             local_key=await _local_key(settings, operator),
             sign_in=SignIn(operator, clocks),
         )
-
-
-def _operator(settings: Settings, database: Database, clock: Clock) -> OperatorService:
-    return operator_service(database, clock, is_single_account=not settings.server.requires_key)
 
 
 async def _local_key(settings: Settings, operator: OperatorService) -> str | None:

@@ -1,5 +1,6 @@
-"""`allaprima accounts`: create, list and credit accounts."""
+"""`allaprima accounts`: create, list, credit and erase accounts."""
 
+import sys
 from typing import Annotated
 
 import typer
@@ -8,12 +9,13 @@ from allaprima.cli.errors import console, reported_errors
 from allaprima.cli.options import AsJson, DataDir, store_settings
 from allaprima.cli.plain import PlainCommand, PlainGroup
 from allaprima.domain.billing import to_usd
+from allaprima.errors import FieldProblem, InvalidRequest
 
 app = typer.Typer(
     cls=PlainGroup,
     no_args_is_help=True,
     rich_markup_mode=None,
-    help="Create, list and credit accounts, even while a server runs.",
+    help="Create, list, credit and erase accounts, even while a server runs.",
 )
 
 
@@ -65,3 +67,34 @@ def credit(
         )
     balance = credited["balance"]
     console.print(f"{credited['name']} now has {balance} credits ({to_usd(balance):.6f} USD)", markup=False)
+
+
+@app.command("erase", cls=PlainCommand)
+def erase(
+    account: Annotated[str, typer.Argument(help="Id or name of the account.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Remove an account's prompts, images and logs, and disable its keys. Its ledger and sums of usage stay."""
+    with reported_errors():
+        from allaprima.cli.operator_client import ask_operator
+
+        if not yes:
+            if not sys.stdin.isatty():
+                raise InvalidRequest(FieldProblem("--yes", "is required without a terminal, which could ask"))
+            question = f"Remove all prompts, images and logs of the account {account}? They can't be restored."
+            typer.confirm(question, abort=True, err=True)
+        erased = ask_operator(store_settings(data_dir), lambda operator: operator.erase_account(account))
+    name = erased["account"]["name"]
+    console.print(
+        f"erased the account {name}: removed {erased['jobs']} jobs with their prompts, {erased['images']} images "
+        f"({erased['image_bytes']:,} bytes), {erased['logged_requests']} log entries, "
+        f"{erased['idempotency_records']} idempotency records and {erased['webhook_endpoints']} webhook endpoints; "
+        f"disabled {erased['keys_disabled']} keys",
+        markup=False,
+    )
+    console.print(
+        f"kept {erased['ledger_entries']} ledger entries and {erased['usage_sums']} sums of usage, which contain no "
+        "prompts, and the names of the account and of its keys",
+        markup=False,
+    )

@@ -24,6 +24,8 @@ T = TypeVar("T")
 CONNECT_TIMEOUT_S = 10.0
 POLL_INTERVAL_S = 0.1
 RESPONSE_TIMEOUT_S = 30.0
+#: The same for an erasure, which removes files and rewrites the database.
+ERASURE_TIMEOUT_S = 3600.0
 
 
 class OperatorClient:
@@ -62,6 +64,13 @@ class OperatorClient:
         """Add US dollars, a decimal number, to an account; return its record. account: id or name."""
         return await self._send("POST", "/accounts/credit", {"account": account, "usd": usd, "note": note})
 
+    async def erase_account(self, account: str) -> dict[str, Any]:
+        """Remove an account's prompts, images and logs; return the numbers of `Erased`, and `account`.
+
+        account: id or name. Raises `Conflict` while one of its jobs has not ended.
+        """
+        return await self._send("POST", "/accounts/erase", {"account": account}, ERASURE_TIMEOUT_S)
+
     async def list_models(self) -> list[dict[str, Any]]:
         """Return the models that the server runs; none without a server."""
         return await self._send("GET", "/models")
@@ -71,13 +80,15 @@ class OperatorClient:
         created = await self._send("POST", "/links", {"account": account})
         return str(created["url"])
 
-    async def _send(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
+    async def _send(
+        self, method: str, path: str, body: dict[str, Any] | None = None, timeout_s: float = RESPONSE_TIMEOUT_S
+    ) -> Any:
         # Encoded as ASCII by `json.dumps`, because arguments may contain characters that UTF-8 can't encode.
         texts = {name: decoded(value) if isinstance(value, str) else value for name, value in (body or {}).items()}
         content = None if body is None else json.dumps(texts).encode()
         try:
             response = await self._http.request(
-                method, path, content=content, headers={"content-type": "application/json"}
+                method, path, content=content, headers={"content-type": "application/json"}, timeout=timeout_s
             )
         except httpx2.TransportError as exc:
             raise StoreUnreachable(f"the server did not answer: {type(exc).__name__}") from exc

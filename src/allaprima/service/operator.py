@@ -1,7 +1,10 @@
 """The use cases of an operator."""
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
+from allaprima.domain.accounts import Account
+from allaprima.domain.erasure import Erased
 from allaprima.service.accounts.accounts import AccountService
 from allaprima.service.accounts.keys import ApiKeyService
 from allaprima.store.accounts import AccountRepository
@@ -14,3 +17,5 @@ class OperatorService:
     accounts: AccountService
     keys: ApiKeyService
     account_records: AccountRepository
+    #: Erases an account; see `Erasure.erase`.
+    erase: Callable[[Account], Awaitable[Erased]]

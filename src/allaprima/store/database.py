@@ -33,6 +33,12 @@ class Database(Protocol):
         Raises `StoreError` when the database can't be read, or is closed.
         """
 
+    async def compact(self) -> None:
+        """Rewrite the database, so that no byte of a removed row remains in its files.
+
+        Raises `StoreError`, or `StoreFull` if the disk has no room for a second copy; the rows are then unchanged.
+        """
+
     async def close(self) -> None:
         """Close all connections."""
 

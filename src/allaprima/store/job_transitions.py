@@ -21,18 +21,22 @@ from allaprima.errors import (
     JobUnfinished,
     QueueFull,
     StartDeadlineMissed,
+    Unauthorized,
 )
 from allaprima.store import charges, fair_queue, outbox
 from allaprima.store.database import Repository, reads, writes
 from allaprima.store.idempotency import find_resource, record_resource
 from allaprima.store.image_rows import insert_images, remove_images
 from allaprima.store.rows import FIND_JOB, JOB_COLUMNS, UNREADABLE, job_from_row, job_values
-from allaprima.store.schema import cached_results, images, jobs, webhook_deliveries
+from allaprima.store.schema import api_keys, cached_results, images, jobs, webhook_deliveries
 
 logger = logging.getLogger(__name__)
 
 # Statements that run for every job are built once. Parameters that are not columns start with an underscore.
 _INSERT = insert(jobs)
+_FIND_VALID_KEY = select(api_keys.c.id).where(
+    api_keys.c.id == bindparam("id"), api_keys.c.revoked_at.is_(None), api_keys.c.is_disabled == 0
+)
 _TRANSITION = update(jobs).where(*(jobs.c[name] == bindparam(f"_{name}") for name in ("id", "attempt", "state")))
 _DELETE_CACHED_RESULT = delete(cached_results).where(
     *(cached_results.c[name] == bindparam(name) for name in ("account_id", "fingerprint"))
@@ -62,8 +66,8 @@ class JobTransitions(Repository):
     def admit(self, connection: Connection, job: Job, queue_size: int, claim: IdempotencyClaim | None = None) -> Job:
         """Store a new queued job, or return the job that an earlier request with the same idempotency key created.
 
-        Raises `QueueFull` (its `retry_after_s` is 0; the caller estimates it), `OutOfCredits`, `KeyLimitReached` or
-        `IdempotencyMismatch`; then nothing is stored.
+        Raises `Unauthorized` if the key is not valid any more, `QueueFull` (its `retry_after_s` is 0; the caller
+        estimates it), `OutOfCredits`, `KeyLimitReached` or `IdempotencyMismatch`; then nothing is stored.
         """
         job_id = _admit(connection, job, claim, queue_size)
         return job if job_id == job.id else _find(connection, job_id)
@@ -202,6 +206,18 @@ class JobTransitions(Repository):
             _end(connection, job, JobState.CANCELLED, now)
         return _find(connection, job_id)
 
+    @writes
+    def cancel_all(self, connection: Connection, account_id: str, now: float) -> None:
+        """queued, running -> cancelled for all jobs of an account, while no server runs them."""
+        unfinished = jobs.c.account_id == account_id, jobs.c.state.in_(UNFINISHED)
+        for row in connection.execute(select(*JOB_COLUMNS).where(*unfinished)).all():
+            try:
+                job = job_from_row(row)
+            except UNREADABLE:
+                _fail_unreadable(connection, row, now)
+            else:
+                _end(connection, job, JobState.CANCELLED, now)
+
     async def fail_missed_starts(self, now: float) -> list[str]:
         """queued -> failed for jobs whose start deadline has passed; return their ids."""
         # This runs often, so a read decides whether the single writer is needed.
@@ -235,7 +251,7 @@ class JobTransitions(Repository):
         job = _find(connection, job_id)
         if not job.is_finished:
             raise JobUnfinished(job.state.value)
-        return _remove(connection, [job_id])
+        return remove_jobs(connection, [job_id])
 
     @writes
     def remove_old(self, connection: Connection, before: float, limit: int) -> tuple[int, list[str]]:
@@ -247,10 +263,11 @@ class JobTransitions(Repository):
         has_star = exists().where(images.c.job_id == jobs.c.id, images.c.is_starred != 0)
         is_old = jobs.c.state.not_in(UNFINISHED), jobs.c.finished_at < before, ~has_star
         old = list(connection.execute(select(jobs.c.id).where(*is_old).order_by(jobs.c.id).limit(limit)).scalars())
-        return len(old), _remove(connection, old)
+        return len(old), remove_jobs(connection, old)
 
 
-def _remove(connection: Connection, job_ids: list[str]) -> list[str]:
+def remove_jobs(connection: Connection, job_ids: list[str]) -> list[str]:
+    """Remove finished jobs with their images, cached results and webhooks; return the names of the images' files."""
     found = remove_images(connection, images.c.job_id.in_(job_ids))
     for table in (cached_results, webhook_deliveries):
         connection.execute(delete(table).where(table.c.job_id.in_(job_ids)))
@@ -267,6 +284,9 @@ def _admit(connection: Connection, job: Job, claim: IdempotencyClaim | None, que
         return job_id
     if queue_size is not None and fair_queue.count_unfinished(connection) >= queue_size:
         raise QueueFull(retry_after_s=0)
+    # The key may have been disabled or revoked since the request was authenticated, while its body was received.
+    if connection.execute(_FIND_VALID_KEY, {"id": job.key_id}).first() is None:
+        raise Unauthorized
     charges.hold(connection, job.account_id, job.key_id, job.held, job.created_at)
     queue, priority = fair_queue.lane(job.options.priority)
     in_queue = {

@@ -68,6 +68,13 @@ class JobRepository(Repository):
         return [job for job in found if job is not None]
 
     @reads
+    def unfinished_of_account(self, connection: Connection, account_id: str) -> list[Job]:
+        """Return the queued and running jobs of an account, oldest first."""
+        wanted = select(*JOB_COLUMNS).where(jobs.c.account_id == account_id, jobs.c.state.in_(UNFINISHED))
+        found = map(readable_job, connection.execute(wanted.order_by(jobs.c.id)))
+        return [job for job in found if job is not None]
+
+    @reads
     def images_of(self, connection: Connection, job_ids: Iterable[str], now: float) -> dict[str, list[StoredImage]]:
         """Return the unexpired images of each job, by job id, ordered by position."""
         found: dict[str, list[StoredImage]] = {job_id: [] for job_id in job_ids}

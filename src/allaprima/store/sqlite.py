@@ -61,12 +61,37 @@ class SqliteDatabase(Database):
             with _translate_errors(), engine.begin() as connection:
                 return transaction(connection)
 
+        return await self._in_thread(executor, run)
+
+    async def _in_thread(self, executor: ThreadPoolExecutor, run: Callable[[], T]) -> T:
         try:
             future = asyncio.get_running_loop().run_in_executor(executor, run)
         except RuntimeError as exc:
             # `run_in_executor` raises RuntimeError after the executor was shut down.
             raise StoreError("the database is closed") from exc
         return await future
+
+    async def compact(self) -> None:
+        """See `Database`. Other writes wait until the end, which takes some seconds for a gigabyte."""
+        await self._in_thread(self._writing, self._vacuum)
+
+    def _vacuum(self) -> None:
+        # Without a transaction, in which SQLite refuses both statements.
+        connection = self._writer.raw_connection()
+        try:
+            cursor = connection.cursor()
+            cursor.execute("VACUUM")
+            # The write-ahead log may contain removed rows until it is truncated, which no reader may delay.
+            busy, *_ = cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        except sqlite3.Error as exc:
+            logger.error("the database could not be rewritten: %s", exc)  # noqa: TRY400 - a sentence
+            if exc.sqlite_errorcode == sqlite3.SQLITE_FULL:
+                raise StoreFull from exc
+            raise StoreError("the database could not be rewritten") from exc
+        finally:
+            connection.close()
+        if busy:
+            raise StoreError("the database is being read, so its log still contains removed rows; try again")
 
     async def close(self) -> None:
         """Close all connections and unlock the data folder."""

@@ -36,8 +36,8 @@ class Admission:
         """Store a submission as a job and return the job. A repeated claim returns the job of the first request.
 
         Raises `InvalidRequest` for a prompt that is too long or a webhook URL that is not allowed, `ScopeMissing`,
-        `OutOfCredits`, `KeyLimitReached`, `IdempotencyMismatch`, `JobNotFound`, `QueueFull`, `Draining`, or
-        `ImageLimitReached` for images that are to be stored.
+        `Unauthorized`, `OutOfCredits`, `KeyLimitReached`, `IdempotencyMismatch`, `JobNotFound`, `QueueFull`,
+        `Draining`, or `ImageLimitReached` for images that are to be stored.
         """
         try:
             return await self._submit(submission)

@@ -16,7 +16,7 @@ CONFIRM_TIMEOUT_S = 2.0
 
 
 class Cancellation:
-    """Cancels one job, or all jobs of a group."""
+    """Cancels one job, or all jobs of a group or an account."""
 
     def __init__(
         self,
@@ -53,7 +53,13 @@ class Cancellation:
 
     async def cancel_group(self, account_id: str, group_id: str) -> list[Job]:
         """Cancel all unfinished jobs of a group; return the cancelled jobs."""
-        unfinished = await self._jobs.unfinished_of_group(account_id, group_id)
+        return await self._cancel_all(account_id, await self._jobs.unfinished_of_group(account_id, group_id))
+
+    async def cancel_account(self, account_id: str) -> list[Job]:
+        """Cancel all unfinished jobs of an account; return the cancelled jobs."""
+        return await self._cancel_all(account_id, await self._jobs.unfinished_of_account(account_id))
+
+    async def _cancel_all(self, account_id: str, unfinished: list[Job]) -> list[Job]:
         cancelled = []
         # Queued jobs first, because the engine would start them as soon as running jobs stop.
         for job in sorted(unfinished, key=lambda job: job.state == JobState.RUNNING):

@@ -31,7 +31,7 @@ export function imagesOfJob(job) {
 /** An image of the list of images. @returns {Shown} */
 export function imageOfList(entry) {
   return {
-    id: entry.id, jobId: entry.job_id, position: entry.position, url: fileUrl(entry.url), thumbnail: fileUrl(entry.thumbnail_url), type: entry.content_type,
+    id: entry.id, jobId: entry.job_id, position: entry.position, url: fileUrl(entry.url), thumbnail: fileUrl(entry.thumbnail_url ?? entry.url), type: entry.content_type,
     settings: settingsOf(entry.request, entry.seed), isWithheld: entry.flagged, generator: entry.served_by,
     isStarred: entry.starred, createdAt: entry.created_at, expiresAt: entry.expires_at,
   };
