@@ -1,6 +1,8 @@
 """The playground of the server in this process: links that sign a browser in, and its opening at the start."""
 
 import asyncio
+import threading
+from contextlib import suppress
 from pathlib import Path
 
 from rich.console import Console
@@ -38,7 +40,28 @@ class Playground:
         except (AccountNotFound, StoreError) as exc:
             console.print(f"note: the browser was not opened: {exc.message}", markup=False)
             return
-        if not await asyncio.to_thread(open_link, link, self._data_dir):
+        if not await _opened(link, self._data_dir):
             # A log would keep the link, so only a terminal gets it.
             instead = link if console.is_terminal else "`allaprima open` prints a link"
             console.print(f"note: found no browser to open; {instead}", markup=False)
+
+
+async def _opened(link: str, data_dir: Path) -> bool:
+    """Open a link in a browser, and return whether there was one.
+
+    The thread is a daemon, because some browsers return when they are closed, and the server can stop before.
+    """
+    loop = asyncio.get_running_loop()
+    result: asyncio.Future[bool] = loop.create_future()
+
+    def finish(is_open: bool) -> None:
+        if not result.done():
+            result.set_result(is_open)
+
+    def run() -> None:
+        is_open = open_link(link, data_dir)
+        with suppress(RuntimeError):  # the server has stopped
+            loop.call_soon_threadsafe(finish, is_open)
+
+    threading.Thread(target=run, daemon=True).start()
+    return await result
