@@ -153,7 +153,7 @@ def test_doctor_shows_whether_each_precision_fits_memory(run: Run) -> None:
 
     assert list(rows) == list(Precision)
     for row in rows.values():
-        assert re.search(rf"{row.precision} .* {row.weights / 2**30:.1f} .* {row.memory / 2**30:.1f} ", shown)
+        assert f"{row.precision}\t{row.weights / 2**30:.1f}\t{row.memory / 2**30:.1f}\t" in shown
     assert rows[Precision.INT8].weights < rows[Precision.BF16].weights < rows[Precision.FP32].weights
     assert rows[Precision.INT4WO].memory < rows[Precision.INT8].memory < 12 * 2**30
     assert not rows[Precision.FP8].fits

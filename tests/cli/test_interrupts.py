@@ -1,0 +1,50 @@
+"""Ctrl-C during imports: it ends the command, even where a library discards it."""
+
+import contextlib
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from allaprima.cli.interrupts import kept_interrupts
+
+
+def import_with_interrupt(steps: list[str], *, is_discarded: bool) -> None:
+    """Press Ctrl-C during an import, which may discard it."""
+    with kept_interrupts():
+        with contextlib.suppress(BaseException if is_discarded else ValueError):
+            signal.raise_signal(signal.SIGINT)
+        steps.append("imported")
+
+
+@pytest.mark.parametrize("is_discarded", [False, True])
+def test_interrupt_is_raised_at_once_or_after_the_import_that_discarded_it(*, is_discarded: bool) -> None:
+    before = signal.getsignal(signal.SIGINT)
+    steps: list[str] = []
+    with pytest.raises(KeyboardInterrupt):
+        import_with_interrupt(steps, is_discarded=is_discarded)
+    assert steps == (["imported"] if is_discarded else [])
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_block_without_interrupt_raises_nothing() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    with kept_interrupts():
+        pass
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_interrupted_string_of_code_exits_with_130() -> None:
+    program = (
+        "import os, signal, sys\n"
+        "class Interrupt:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'torch':\n"
+        "            exec('os.kill(os.getpid(), signal.SIGINT)')\n"
+        "from allaprima.__main__ import main\n"
+        "sys.meta_path.insert(0, Interrupt())\n"
+        "main()"
+    )
+    done = subprocess.run([sys.executable, "-c", program, "doctor"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (130, "")
