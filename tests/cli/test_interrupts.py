@@ -4,6 +4,7 @@ import contextlib
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -35,7 +36,10 @@ def test_block_without_interrupt_raises_nothing() -> None:
     assert signal.getsignal(signal.SIGINT) is before
 
 
-def test_interrupted_string_of_code_exits_with_130() -> None:
+def test_interrupted_string_of_code_exits_with_130(tmp_path: Path) -> None:
     program = "from allaprima.cli import main\nmain.app = lambda: exec('raise KeyboardInterrupt')\nmain.main()"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    (tmp_path / "interrupted.py").write_text(program)
+    # Only a program that runs as a module would be killed.
+    command = [sys.executable, "-m", "interrupted"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (130, "")
