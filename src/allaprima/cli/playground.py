@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
 
@@ -20,6 +21,8 @@ class Playground:
         self._service = service
         self._base_url = base_url
         self._data_dir = data_dir
+        #: Kept, since the event loop has weak references only.
+        self._opening: asyncio.Task[None] | None = None
 
     async def link(self, account: str | None = None) -> str:
         """Return a link that signs in to an account; without authentication, the plain address.
@@ -32,9 +35,21 @@ class Playground:
             await self._service.operator.accounts.find(account)
         return f"{self._base_url}/"
 
-    async def open_after(self, ready: asyncio.Event, console: Console) -> None:
-        """Open the playground in a browser when the server is ready, and print the link if there is no browser."""
-        await ready.wait()
+    def open_when(self, ready: Future[None], console: Console) -> None:
+        """Open the playground in a browser when the models are loaded. Print the link if there is no browser."""
+        loop = asyncio.get_running_loop()
+
+        def start() -> None:
+            self._opening = loop.create_task(self._open(console))
+
+        def on_ready(loaded: Future[None]) -> None:
+            if loaded.exception() is None:
+                with suppress(RuntimeError):  # the server has stopped
+                    loop.call_soon_threadsafe(start)
+
+        ready.add_done_callback(on_ready)
+
+    async def _open(self, console: Console) -> None:
         try:
             link = await self.link()
         except (AccountNotFound, StoreError) as exc:
