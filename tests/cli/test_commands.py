@@ -224,7 +224,7 @@ def test_invalid_database_file_is_refused_by_name(run: Run, tmp_path: Path) -> N
     assert f"error: {tmp_path / 'data' / 'allaprima.db'} is not a database" in plain(result.stderr)
 
 
-@pytest.mark.parametrize("command", [("keys", "list"), ("accounts", "list"), ("models",), ("--version",)])
+@pytest.mark.parametrize("command", [("keys", "list"), ("accounts", "list"), ("models",), ("open",), ("--version",)])
 def test_commands_without_generation_import_no_heavy_library(
     run: Run, tmp_path: Path, command: tuple[str, ...]
 ) -> None:
