@@ -91,7 +91,7 @@ async def operator(service: Service) -> AsyncIterator[httpx2.AsyncClient]:
 async def test_operator_creates_links(operator: httpx2.AsyncClient, anonymous: httpx2.AsyncClient) -> None:
     url = (await operator.post("/sign-in-links", json={})).json()["url"]
     assert (await anonymous.post(SIGN_IN, json={"token": url.partition("#token=")[2]})).status_code == 200
-    assert (await operator.post("/sign-in-links", json={"account": "nobody"})).status_code == 404
+    assert (await operator.post("/sign-in-links", json={"account": "unknown"})).status_code == 404
 
 
 async def test_operator_without_server_creates_no_links(service: Service) -> None:

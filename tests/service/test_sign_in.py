@@ -76,7 +76,7 @@ async def test_account_must_be_named_where_there_are_several(service: Service) -
 
     with pytest.raises(AccountNotFound, match="--account must name one of them: default, acme"):
         await service.sign_in.create_token()
-    with pytest.raises(AccountNotFound, match="no account has the id or name nobody"):
-        await service.sign_in.create_token("nobody")
+    with pytest.raises(AccountNotFound, match="no account has the id or name unknown"):
+        await service.sign_in.create_token("unknown")
     record, _ = await service.sign_in.redeem(await service.sign_in.create_token("acme"))
     assert record.account_id == other.id
