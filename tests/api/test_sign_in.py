@@ -33,6 +33,18 @@ async def test_token_is_exchanged_for_a_key_once(anonymous: httpx2.AsyncClient, 
     assert "allaprima open" in again.json()["message"]
 
 
+async def test_valid_key_of_the_account_is_kept(client: httpx2.AsyncClient, key: str, token: str) -> None:
+    answer = await client.post(SIGN_IN, json={"token": token})
+    assert answer.json()["data"] == {"key": None, "prefix": key[3:11], "name": "first"}
+    assert (await client.post(SIGN_IN, json={"token": token})).status_code == 401
+
+
+async def test_invalid_key_of_a_browser_is_replaced(anonymous: httpx2.AsyncClient, token: str) -> None:
+    answer = await anonymous.post(SIGN_IN, json={"token": token}, headers={"authorization": "Bearer ap_wrong"})
+    assert answer.status_code == 200
+    assert answer.json()["data"]["key"] is not None
+
+
 @pytest.mark.parametrize(
     ("body", "problem"),
     [

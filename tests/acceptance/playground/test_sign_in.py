@@ -68,6 +68,19 @@ def test_link_of_open_signs_in_once_and_leaves_no_token_in_the_address(server: S
         other.close()
 
 
+def test_link_of_open_keeps_the_remembered_key(server: Server, browser: Browser) -> None:
+    with visit(browser, server.url) as seen:
+        seen.sign_in(server.key, is_remembered=True)
+        before = server.query("SELECT count(*) FROM api_keys")
+        other = seen.page.context.new_page()
+        other.goto(link_to(server))
+        expect(other.locator("#user")).to_have_text("first")
+        assert server.query("SELECT count(*) FROM api_keys") == before
+        stored = "localStorage.getItem('allaprima.key')"
+        assert other.evaluate(stored) == server.key
+        other.close()
+
+
 def test_file_of_open_leads_the_browser_to_the_playground(server: Server, browser: Browser) -> None:
     folder = server.data_dir.parent
     with Terminal("open", "--data-dir", server.data_dir, folder=folder, columns=200, BROWSER="true %s") as terminal:

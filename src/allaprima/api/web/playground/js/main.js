@@ -144,7 +144,10 @@ async function start() {
   const given = Session.fromAddress(), token = Session.tokenFromAddress(), remembered = Session.remembered();
   try {
     if (given) return signIn(given, false);
-    if (token) return signIn(await Session.keyFor(token), false);
+    if (token) {
+      const key = await Session.keyFor(token);
+      return signIn(key, key === remembered && Session.isRemembered());
+    }
     if (remembered) return signIn(remembered, Session.isRemembered());
     if (!await Session.isKeyRequired()) return signIn(null, false);
   } catch (error) {
