@@ -36,8 +36,11 @@ def main() -> int:
         if address is None:
             return 1 if server.process.poll() is None else server.process.returncode
         create = [*ALLAPRIMA, "keys", "create", "--name", "make run", "--data-dir", options.data_dir]
-        created = subprocess.run(create, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-        report(address, created.stdout.strip())
+        report(address, output_of(create))
+        # A log would keep the link, which signs in.
+        if sys.stdout.isatty():
+            link = output_of([*ALLAPRIMA, "open", "--no-browser", "--data-dir", options.data_dir])
+            print(f"browser  {link}\n         (signs in once, within 5 minutes; later: allaprima open)", flush=True)
         if os.environ.get("CI") == "true":
             return 0
         print("serving; stop with Ctrl+C", flush=True)
@@ -46,6 +49,12 @@ def main() -> int:
         return 0
     finally:
         server.stop()
+
+
+def output_of(command: list[str]) -> str:
+    """Return the line that a command prints."""
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    return done.stdout.strip()
 
 
 class Server:

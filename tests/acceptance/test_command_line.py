@@ -142,6 +142,26 @@ def test_list_in_a_pipe_has_tabs_and_whole_values(data_dir: Path, command: tuple
     assert json.loads(piped(*command, "--json", folder=data_dir.parent).stdout)
 
 
+def test_doctor_in_a_pipe_prints_plain_lines(tmp_path: Path) -> None:
+    done = piped("doctor", folder=tmp_path)
+
+    assert messages(done) == []
+    text = done.stdout.decode()
+    assert not DRAWN.search(text)
+    findings, title, precisions = text.partition("flux/schnell on cpu\n")
+    assert title
+    assert all(re.match(r"(ok|missing) +[^\t]+: ", line) for line in findings.splitlines())
+    assert [len(line.split("\t")) for line in precisions.splitlines()] == [4] * 6
+
+
+def test_doctor_in_a_terminal_says_at_once_that_it_works(tmp_path: Path) -> None:
+    with Terminal("doctor", folder=tmp_path) as terminal:
+        assert terminal.until("checking this machine")
+        terminal.press("\x03")
+        assert terminal.finish() == 130
+        assert "Traceback" not in terminal.text
+
+
 @pytest.mark.parametrize("command", [("keys", "list"), ("accounts", "list")], ids=" ".join)
 def test_list_in_a_narrow_terminal_cuts_no_id(data_dir: Path, command: tuple[str, ...]) -> None:
     records = json.loads(piped(*command, "--json", folder=data_dir.parent).stdout)
@@ -224,7 +244,8 @@ def test_pull_without_connection_says_what_else_to_do(tmp_path: Path) -> None:
     done = piped("pull", folder=tmp_path, HF_ENDPOINT="http://127.0.0.1:9")
 
     assert done.returncode == 2
-    [line] = messages(done)
+    first, line = messages(done)
+    assert first == "asking the hub for the files of flux/schnell"
     assert line.startswith("error: no connection to 127.0.0.1:9 (Connection refused); ")
     assert "--model FOLDER" in line
     assert "HF_ENDPOINT" in line

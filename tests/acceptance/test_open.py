@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import httpx2
+import psutil
 import pytest
 
 from tests.acceptance.processes import Server, allaprima
@@ -71,6 +72,19 @@ def test_terminal_opens_the_browser_and_shows_the_link(server: Server, tmp_path:
     assert opened(tmp_path) == link
     assert note == "opened the link in the browser; it signs in once, within 5 minutes"
     assert sign_in(server.url, link).status_code == 200
+
+
+def test_server_stops_while_the_browser_is_open(serve: Callable[..., Server], tmp_path: Path) -> None:
+    program = tmp_path / "browser"
+    program.write_text(f"#!/bin/sh\ntouch {tmp_path / 'given'}\nexec sleep 100000\n")
+    program.chmod(0o755)
+    server = serve(tmp_path / "data", "--open", BROWSER=f"{program} %s")
+    until(lambda: (tmp_path / "given").exists() or None, "the browser")
+    [browser] = psutil.Process(server.pid).children()
+
+    assert server.stop() == 0
+    assert browser.is_running()
+    browser.kill()
 
 
 NO_BROWSER = {"BROWSER": "", "DISPLAY": "", "WAYLAND_DISPLAY": ""}

@@ -33,6 +33,18 @@ async def test_token_is_exchanged_for_a_key_once(anonymous: httpx2.AsyncClient, 
     assert "allaprima open" in again.json()["message"]
 
 
+async def test_valid_key_of_the_account_is_kept(client: httpx2.AsyncClient, key: str, token: str) -> None:
+    answer = await client.post(SIGN_IN, json={"token": token})
+    assert answer.json()["data"] == {"key": None, "prefix": key[3:11], "name": "first"}
+    assert (await client.post(SIGN_IN, json={"token": token})).status_code == 401
+
+
+async def test_invalid_key_of_a_browser_is_replaced(anonymous: httpx2.AsyncClient, token: str) -> None:
+    answer = await anonymous.post(SIGN_IN, json={"token": token}, headers={"authorization": "Bearer ap_wrong"})
+    assert answer.status_code == 200
+    assert answer.json()["data"]["key"] is not None
+
+
 @pytest.mark.parametrize(
     ("body", "problem"),
     [
@@ -89,12 +101,12 @@ async def operator(service: Service) -> AsyncIterator[httpx2.AsyncClient]:
 
 
 async def test_operator_creates_links(operator: httpx2.AsyncClient, anonymous: httpx2.AsyncClient) -> None:
-    url = (await operator.post("/links", json={})).json()["url"]
+    url = (await operator.post("/sign-in-links", json={})).json()["url"]
     assert (await anonymous.post(SIGN_IN, json={"token": url.partition("#token=")[2]})).status_code == 200
-    assert (await operator.post("/links", json={"account": "nobody"})).status_code == 404
+    assert (await operator.post("/sign-in-links", json={"account": "unknown"})).status_code == 404
 
 
 async def test_operator_without_server_creates_no_links(service: Service) -> None:
     transport = httpx2.ASGITransport(create_operator_app(service.operator))
     async with httpx2.AsyncClient(transport=transport, base_url="http://operator.test") as operator:
-        assert (await operator.post("/links", json={})).status_code == 404
+        assert (await operator.post("/sign-in-links", json={})).status_code == 404

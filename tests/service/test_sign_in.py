@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from allaprima.domain.accounts import IMAGE_SCOPE
+from allaprima.domain.accounts import IMAGE_SCOPE, KeySpec
 from allaprima.errors import AccountNotFound, SignInTokenInvalid
 from allaprima.service.accounts.keys import is_well_formed
 from allaprima.service.app import Service
@@ -15,12 +15,39 @@ from tests.fakes import FakeClock
 async def test_token_becomes_an_ordinary_key_that_is_listed_and_revocable(service: Service) -> None:
     record, key = await service.sign_in.redeem(await service.sign_in.create_token())
 
+    assert key is not None
     assert is_well_formed(key)
     assert (record.name, record.scopes, record.is_management) == ("browser, 15 Jan 2026", (IMAGE_SCOPE,), False)
     assert await service.keys.authenticate(key) == record
     assert record in await service.keys.all()
     await service.keys.revoke(record.prefix)
     assert record not in await service.keys.all()
+
+
+async def test_browser_with_a_key_of_the_account_keeps_it(service: Service) -> None:
+    held = await service.keys.authenticate(service.first_key or "")
+    token = await service.sign_in.create_token()
+
+    assert await service.sign_in.redeem(token, held) == (held, None)
+    assert await service.keys.all() == [held]
+    with pytest.raises(SignInTokenInvalid):
+        await service.sign_in.redeem(token, held)
+
+
+@pytest.mark.parametrize("spec", [KeySpec(is_management=True), KeySpec(scopes=())], ids=["management", "scopeless"])
+async def test_browser_with_a_key_that_generates_nothing_gets_another(service: Service, spec: KeySpec) -> None:
+    held, _ = await service.keys.create(spec)
+    record, key = await service.sign_in.redeem(await service.sign_in.create_token(), held)
+    assert record != held
+    assert key is not None
+
+
+async def test_browser_with_a_key_of_another_account_gets_one_of_the_tokens(service: Service) -> None:
+    held = await service.keys.authenticate(service.first_key or "")
+    other = await service.operator.accounts.create("acme")
+    record, key = await service.sign_in.redeem(await service.sign_in.create_token("acme"), held)
+    assert record.account_id == other.id
+    assert key is not None
 
 
 async def test_token_is_valid_once(service: Service) -> None:
@@ -76,7 +103,7 @@ async def test_account_must_be_named_where_there_are_several(service: Service) -
 
     with pytest.raises(AccountNotFound, match="--account must name one of them: default, acme"):
         await service.sign_in.create_token()
-    with pytest.raises(AccountNotFound, match="no account has the id or name nobody"):
-        await service.sign_in.create_token("nobody")
+    with pytest.raises(AccountNotFound, match="no account has the id or name unknown"):
+        await service.sign_in.create_token("unknown")
     record, _ = await service.sign_in.redeem(await service.sign_in.create_token("acme"))
     assert record.account_id == other.id

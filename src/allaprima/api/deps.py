@@ -36,6 +36,11 @@ _BEARER = HTTPBearer(auto_error=False, description="An API key of this server.")
 async def get_key(
     request: Request, service: Annotated[Service, Depends(get_service)], _documented: Annotated[Any, Security(_BEARER)]
 ) -> ApiKey:
+    """Return the caller's key. Raises `Unauthorized`."""
+    return await authenticated(request, service)
+
+
+async def authenticated(request: Request, service: Service) -> ApiKey:
     """Return the caller's key, sent in `Authorization` as `Bearer k`, `Key k` or `Key id:k` (the id is ignored).
 
     A request without a key acts as the local key of a server that runs without authentication. Raises `Unauthorized`

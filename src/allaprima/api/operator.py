@@ -110,7 +110,7 @@ class Payment(_Body):
     note: Name | None = None
 
 
-class BrowserLink(_Body):
+class SignInLink(_Body):
     """The account that a link signs in to."""
 
     #: Id or name of the account; None: the only account.
@@ -188,10 +188,10 @@ def _link_routes(link_to: LinkTo | None) -> list[Route]:
     if link_to is None:
         return []
 
-    async def create_link(body: BrowserLink) -> dict[str, Any]:
+    async def create_link(body: SignInLink) -> dict[str, Any]:
         return {"url": await link_to(body.account)}
 
-    return [_post("/links", BrowserLink, create_link)]
+    return [_post("/sign-in-links", SignInLink, create_link)]
 
 
 def _shown_model(model: ModelInfo) -> dict[str, Any]:

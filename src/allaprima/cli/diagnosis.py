@@ -11,9 +11,9 @@ from typing import Any, Literal
 import torch
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from allaprima.bootstrap.operator import stored_bytes
+from allaprima.cli.tables import print_table
 from allaprima.domain.models import SCHNELL_ID, SKETCH_ID, Precision
 from allaprima.engine.device import device_name, prepare_device, with_device
 from allaprima.engine.safety.checker import SafetyChecker
@@ -90,10 +90,12 @@ class Diagnosis:
         for finding in self.findings:
             mark = "[green]ok[/green]     " if finding.is_ok else f"[red]{finding.failure}[/red]"
             lines.print(f"{mark} [bold]{finding.name}[/bold]: {escape(finding.message)}")
-        table = Table("precision", "weights, GiB", "memory, GiB", "status", title=f"flux/schnell on {self.device}")
-        for row in self.rows:
-            table.add_row(row.precision, f"{row.weights / GIB:.1f}", f"{row.memory / GIB:.1f}", row.message)
-        Console().print(table)
+        rows = [
+            (str(row.precision), f"{row.weights / GIB:.1f}", f"{row.memory / GIB:.1f}", row.message)
+            for row in self.rows
+        ]
+        columns = ("precision", "weights, GiB", "memory, GiB", "status")
+        print_table(Console(highlight=False), columns, rows, f"flux/schnell on {self.device}")
 
 
 def diagnose(settings: Settings) -> Diagnosis:

@@ -3,6 +3,7 @@
 import typer
 
 from allaprima.cli.errors import console, reported_errors
+from allaprima.cli.interrupts import kept_interrupts
 from allaprima.cli.options import AsJson, DataDir, Device, read_settings
 
 
@@ -11,7 +12,8 @@ def doctor(device: Device = None, data_dir: DataDir = None, as_json: AsJson = Fa
     with reported_errors():
         settings = read_settings(engine={"device": device}, store={"data_dir": data_dir})
         with console.status("checking this machine"):
-            from allaprima.cli.diagnosis import diagnose
+            with kept_interrupts():
+                from allaprima.cli.diagnosis import diagnose
 
             diagnosis = diagnose(settings)
         if as_json:

@@ -8,6 +8,7 @@ import typer
 from rich.console import Console
 
 from allaprima.cli.errors import console, reported_errors
+from allaprima.cli.interrupts import kept_interrupts
 from allaprima.cli.options import Device, PrecisionName, TokenizerDir, read_settings
 
 EXAMPLES = """Examples:
@@ -67,7 +68,8 @@ def generate(  # noqa: PLR0913, PLR0917 - one parameter for each option
         name = model or arguments.model or "sketch"
         # The import of torch, which comes next, takes seconds.
         console.print(f"loading {name}", markup=False)
-        from allaprima.cli.generation import generate_files
+        with kept_interrupts():
+            from allaprima.cli.generation import generate_files
 
         written = generate_files(arguments, name, settings.engine, console)
         for path in written:

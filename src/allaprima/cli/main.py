@@ -1,9 +1,11 @@
 """The `allaprima` command with all its subcommands."""
 
 import io
+import os
 import signal
 import sys
-from typing import Annotated
+from contextlib import suppress
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -11,6 +13,9 @@ from allaprima import __version__
 from allaprima.cli import accounts, doctor, generate, keys, models, pull, serve
 from allaprima.cli import open as opening
 from allaprima.cli.plain import PlainCommand, PlainGroup
+
+#: Exit status of a command that was interrupted: 128 + SIGINT.
+INTERRUPTED = 130
 
 app = typer.Typer(
     cls=PlainGroup,
@@ -50,7 +55,7 @@ def _root(
 
 
 def main() -> None:
-    """Run the command line. Ctrl-C exits with 130, which is 128 + SIGINT."""
+    """Run the command line. Ctrl-C exits with 130."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for stream in (sys.stdout, sys.stderr):
         # A terminal whose encoding lacks a character shows its escape.
@@ -59,4 +64,16 @@ def main() -> None:
     try:
         app()
     except KeyboardInterrupt:
-        raise SystemExit(130) from None
+        _exit_interrupted()
+    except SystemExit as exc:
+        if exc.code == INTERRUPTED:
+            _exit_interrupted()
+        raise
+
+
+def _exit_interrupted() -> NoReturn:
+    """Exit with 130 at once. CPython would kill the process instead if `exec` of a string was interrupted."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError):
+            stream.flush()
+    os._exit(INTERRUPTED)

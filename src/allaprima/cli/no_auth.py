@@ -23,7 +23,7 @@ def check_no_auth(settings: Settings) -> None:
 
 
 def _problem(server: ServerSettings) -> str | None:
-    if not is_loopback_name(server.host.join("[]") if ":" in server.host else server.host):
+    if not is_loopback_name(f"[{server.host}]" if ":" in server.host else server.host):
         return (
             "is allowed on a loopback address alone, such as 127.0.0.1, since everyone who reaches the server could "
             f"use it; --host is {server.host}"

@@ -30,7 +30,7 @@ def open_page(
         from allaprima.cli.operator_client import ask_server
 
         settings = store_settings(data_dir)
-        link = ask_server(settings, lambda operator: operator.create_link(account))
+        link = ask_server(settings, lambda operator: operator.create_sign_in_link(account))
     typer.echo(link)
     is_terminal = sys.stdout.isatty()
     is_open = (is_terminal if browser is None else browser) and open_link(link, settings.store.data_dir)

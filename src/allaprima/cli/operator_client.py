@@ -75,9 +75,9 @@ class OperatorClient:
         """Return the models that the server runs; none without a server."""
         return await self._send("GET", "/models")
 
-    async def create_link(self, account: str | None = None) -> str:
+    async def create_sign_in_link(self, account: str | None = None) -> str:
         """Return a link that signs a browser in. account: id or name; None: the only one. Raises `AccountNotFound`."""
-        created = await self._send("POST", "/links", {"account": account})
+        created = await self._send("POST", "/sign-in-links", {"account": account})
         return str(created["url"])
 
     async def _send(

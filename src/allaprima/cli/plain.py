@@ -92,7 +92,7 @@ class PlainGroup(TyperGroup):
             _print_refusal(exc)
             sys.exit(EXIT_ERROR)
         except Abort:
-            console.print("nothing was done")
+            console.print("aborted")
             sys.exit(1)
         sys.exit(status if isinstance(status, int) else 0)
 

@@ -3,7 +3,6 @@
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
 from allaprima.cli.errors import console, reported_errors
 from allaprima.cli.options import read_settings
@@ -25,16 +24,18 @@ def pull(
 ) -> None:
     """Download the files of flux/schnell from the Hugging Face Hub. An interrupted download resumes."""
     with reported_errors():
+        from allaprima.cli.tables import print_table
         from allaprima.weights import hub
         from allaprima.weights.paths import default_folder
 
         _check(model, layout, tuple(hub.LAYOUTS))
+        console.print(f"asking the hub for the files of {SCHNELL_ID}", markup=False)
         plan = hub.plan_pull(layout, read_settings().engine.weights_dir or default_folder())
-        table = Table("from", "licence", "files", "GB")
+        rows = []
         for repo, licence in plan.licences.items():
             files = [file for file in plan.files if file.repo == repo]
-            table.add_row(repo, licence, str(len(files)), f"{sum(file.size for file in files) / 1e9:.2f}")
-        console.print(table)
+            rows.append((repo, licence, str(len(files)), f"{sum(file.size for file in files) / 1e9:.2f}"))
+        print_table(console, ("from", "licence", "files", "GB"), rows, None)
         sizes = f"{plan.size / 1e9:.2f} GB in total, {plan.missing / 1e9:.2f} GB to download"
         console.print(f"{sizes}, to {plan.folder}", markup=False)
         hub.pull(plan, lambda file: console.print(f"{file.repo}: {file.name}", markup=False))

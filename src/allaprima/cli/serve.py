@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from allaprima.cli.errors import console, reported_errors
+from allaprima.cli.interrupts import kept_interrupts
 from allaprima.cli.options import DataDir, ModelPaths, PrecisionName, TokenizerDir, read_settings
 
 EXAMPLES = """Examples:
@@ -63,6 +64,7 @@ def serve(
             check_no_auth(settings)
         # The import of torch, which comes next, takes seconds.
         console.print("allaprima starts")
-        from allaprima.cli.server import run
+        with kept_interrupts():
+            from allaprima.cli.server import run
 
         run(settings, console, opens_browser=opens)

@@ -110,7 +110,7 @@ async def _serve(
     async with open_service(settings, engine=engine) as service:
         playground = Playground(service, settings.server.public_url or _address(listener), settings.store.data_dir)
         main, lifecycle = _server(create_app(settings.server, service)), service.lifecycle
-        loop, tasks = asyncio.get_running_loop(), list[asyncio.Task[None]]()
+        loop, stopping = asyncio.get_running_loop(), list[asyncio.Task[None]]()
 
         def stop() -> None:
             """First signal: finish open requests. Second: requeue their jobs. Third: close their connections."""
@@ -121,7 +121,7 @@ async def _serve(
             # Clients reconnect with the id of the last event that they received.
             lifecycle.close_watches()
             if not main.should_exit:
-                tasks.append(asyncio.create_task(_print_stop(service, console)))
+                stopping.append(asyncio.create_task(_print_stop(service, console)))
             main.should_exit = True
 
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -136,11 +136,7 @@ async def _serve(
             lambda ready: _freeze_objects() if ready.exception() is None else loop.call_soon_threadsafe(abort)
         )
         if opens_browser:
-            opening = asyncio.Event()
-            tasks.append(asyncio.create_task(playground.open_after(opening, console)))
-            engine.ready.add_done_callback(
-                lambda ready: loop.call_soon_threadsafe(opening.set) if ready.exception() is None else None
-            )
+            playground.open_when(engine.ready, console)
         async with _operator_api(settings, service, playground, console):
             _print_banner(settings, service, listener, console)
             await main.serve(sockets=[listener])

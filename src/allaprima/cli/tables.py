@@ -19,7 +19,7 @@ def print_list(
         typer.echo(json.dumps(list(records), indent=2, ensure_ascii=False))
     elif not sys.stdout.isatty():
         for row in rows:
-            typer.echo("\t".join(" ".join(value.split()) for value in row))
+            typer.echo(plain_line(row))
     else:
         table = Table(*columns)
         for column in table.columns:
@@ -30,3 +30,21 @@ def print_list(
         for row in rows:
             table.add_row(*map(Text, row))
         Console().print(table)
+
+
+def print_table(console: Console, columns: Sequence[str], rows: Sequence[Sequence[str]], title: str | None) -> None:
+    """Print a part of a message: a table on a terminal, else its title and tab-separated lines."""
+    if console.is_terminal:
+        table = Table(*columns, title=title)
+        for row in rows:
+            table.add_row(*map(Text, row))
+        console.print(table)
+        return
+    for line in (*([title] if title else []), *map(plain_line, rows)):
+        # `print` of a console expands tabs.
+        console.file.write(f"{line}\n")
+
+
+def plain_line(row: Sequence[str]) -> str:
+    """Return the values of a row as one line."""
+    return "\t".join(" ".join(value.split()) for value in row)

@@ -86,9 +86,14 @@ class ApiKey(KeySpec):
     revoked_at: float | None = None
     updated_at: float = 0.0
 
+    @property
+    def generates_images(self) -> bool:
+        """Whether the key may generate images and read jobs, prompts and images."""
+        return not self.is_management and (self.scopes is None or IMAGE_SCOPE in self.scopes)
+
     def require_image_scope(self) -> None:
         """Raise `ScopeMissing` unless the key may generate images and read jobs, prompts and images."""
-        if self.is_management or (self.scopes is not None and IMAGE_SCOPE not in self.scopes):
+        if not self.generates_images:
             raise ScopeMissing(IMAGE_SCOPE)
 
 

@@ -7,6 +7,7 @@ from playwright.sync_api import Browser, expect
 
 from tests.acceptance.browser import visit
 from tests.acceptance.processes import Server, allaprima
+from tests.acceptance.terminal import Terminal
 
 
 def test_link_with_key_signs_in_and_leaves_no_key_in_the_address(server: Server, browser: Browser) -> None:
@@ -65,6 +66,32 @@ def test_link_of_open_signs_in_once_and_leaves_no_token_in_the_address(server: S
         expect(other.locator("#sign-in")).to_be_visible()
         assert token not in other.url
         other.close()
+
+
+def test_link_of_open_keeps_the_remembered_key(server: Server, browser: Browser) -> None:
+    with visit(browser, server.url) as seen:
+        seen.sign_in(server.key, is_remembered=True)
+        before = server.query("SELECT count(*) FROM api_keys")
+        other = seen.page.context.new_page()
+        other.goto(link_to(server))
+        expect(other.locator("#user")).to_have_text("first")
+        assert server.query("SELECT count(*) FROM api_keys") == before
+        stored = "localStorage.getItem('allaprima.key')"
+        assert other.evaluate(stored) == server.key
+        other.close()
+
+
+def test_file_of_open_leads_the_browser_to_the_playground(server: Server, browser: Browser) -> None:
+    folder = server.data_dir.parent
+    with Terminal("open", "--data-dir", server.data_dir, folder=folder, columns=200, BROWSER="true %s") as terminal:
+        assert terminal.finish() == 0
+        assert "opened the link in the browser" in terminal.text
+    context = browser.new_context()
+    page = context.new_page()
+    page.goto((server.data_dir / "open.html").as_uri())
+    expect(page.locator("#user")).to_contain_text("browser, ")
+    assert page.url.startswith(server.url)
+    context.close()
 
 
 def test_page_of_a_server_without_authentication_is_signed_in(

@@ -5,10 +5,12 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from allaprima.api.deps import ServiceDep, SettingsDep
+from allaprima.api.deps import ServiceDep, SettingsDep, authenticated
 from allaprima.api.errors import problems
 from allaprima.api.http.body import read_model
 from allaprima.api.http.openapi import body_of
+from allaprima.domain.accounts import ApiKey
+from allaprima.errors import Unauthorized
 
 router = APIRouter(tags=["keys"])
 
@@ -37,15 +39,15 @@ class SignInStateResponse(BaseModel):
 
 
 class BrowserKey(BaseModel):
-    """A new key."""
+    """The key that the browser signs in with."""
 
-    key: str = Field(description="The key, returned only once.")
+    key: str | None = Field(description="The new key, returned only once; null: the key that the request sent stays.")
     prefix: str = Field(description="Identifies the key: its 8 characters after ap_.")
     name: str | None
 
 
 class BrowserKeyResponse(BaseModel):
-    """A new key."""
+    """The key that the browser signs in with."""
 
     data: BrowserKey
 
@@ -62,6 +64,14 @@ async def read_body(request: Request, service: ServiceDep, settings: SettingsDep
     return await read_model(request, settings, SignInBody)
 
 
+async def get_held_key(request: Request, service: ServiceDep) -> ApiKey | None:
+    """Return the key that the browser has; None if it has none, or one that is no longer valid."""
+    try:
+        return await authenticated(request, service)
+    except Unauthorized:
+        return None
+
+
 @router.post(
     "/v1/sign-in",
     response_model=BrowserKeyResponse,
@@ -70,9 +80,15 @@ async def read_body(request: Request, service: ServiceDep, settings: SettingsDep
     summary="Create a key with the token of a sign-in link",
 )
 async def create(
-    body: Annotated[SignInBody, Depends(read_body)], service: ServiceDep, response: Response
+    body: Annotated[SignInBody, Depends(read_body)],
+    held: Annotated[ApiKey | None, Depends(get_held_key)],
+    service: ServiceDep,
+    response: Response,
 ) -> dict[str, Any]:
-    """Create an ordinary key of the account for which the operator created the token. A token is valid once."""
+    """Create an ordinary key of the account for which the operator created the token. A token is valid once.
+
+    No key is created if the request sends one of the account that generates images.
+    """
     response.headers["cache-control"] = "no-store"
-    record, key = await service.sign_in.redeem(body.token)
+    record, key = await service.sign_in.redeem(body.token, held)
     return {"data": {"key": key, "prefix": record.prefix, "name": record.name}}

@@ -242,7 +242,10 @@ async function start() {
   const given = Session.fromAddress(), token = Session.tokenFromAddress(), remembered = Session.remembered();
   try {
     if (given) return await signIn(given, false);
-    if (token) return await signIn(await Session.keyFor(token), false);
+    if (token) {
+      const key = await Session.keyFor(token);
+      return await signIn(key, key === remembered && Session.isRemembered());
+    }
     if (remembered) return await signIn(remembered, Session.isRemembered());
     open();
     if (!await Session.isKeyRequired()) return await signIn(null, false);

@@ -58,9 +58,10 @@ export class Session {
     return found ? found[1] : null;
   }
 
-  /** Exchange a single-use token for a new key. Throws `ApiError` for a used or expired token. */
+  /** Exchange a single-use token for a key: the remembered one, if it is of the same account, or else a new one. Throws `ApiError` for a used or expired token. */
   static async keyFor(token) {
-    return (await new Api(null).post("/v1/sign-in", { token })).data.key;
+    const remembered = Session.remembered();
+    return (await new Api(remembered).post("/v1/sign-in", { token })).data.key ?? remembered;
   }
 
   /** Whether the server requires a key; one that runs with `--no-auth` does not. */

@@ -1,0 +1,29 @@
+"""Ctrl-C during imports that take seconds."""
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+
+@contextmanager
+def kept_interrupts() -> Iterator[None]:
+    """Raise `KeyboardInterrupt` at the end of the block, if a library that was imported in it discarded one."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    is_pressed = False
+
+    def raise_interrupt(_number: int, _frame: FrameType | None) -> None:
+        nonlocal is_pressed
+        is_pressed = True
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, raise_interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if is_pressed:
+        raise KeyboardInterrupt
