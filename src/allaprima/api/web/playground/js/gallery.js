@@ -92,8 +92,13 @@ export class Gallery {
   #append(images) {
     this.#images.push(...images);
     for (const image of images) this.#listOf(image).append(this.#tile(image));
-    if (!this.#images.length) byId("images").append(element("p", { class: "note" }, byId("search").value.trim() ? "No image matches." : "No stored images."));
+    if (!this.#images.length) byId("images").append(element("p", { class: "note" }, this.#emptyText()));
     if (!document.querySelector('#images .frame[tabindex="0"]')) document.querySelector("#images .frame")?.setAttribute("tabindex", "0");
+  }
+
+  #emptyText() {
+    if (byId("search").value.trim() || byId("only-starred").checked) return "No image matches.";
+    return byId("of-account").checked ? "No stored images." : "No stored images of this key; “Other keys too” shows those of the account.";
   }
 
   /** The list of the day of an image. */
