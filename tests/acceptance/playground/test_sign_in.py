@@ -76,8 +76,8 @@ def test_link_of_open_keeps_the_remembered_key(server: Server, browser: Browser)
         other.goto(link_to(server))
         expect(other.locator("#user")).to_have_text("first")
         assert server.query("SELECT count(*) FROM api_keys") == before
-        stored = "localStorage.getItem('allaprima.key')"
-        assert other.evaluate(stored) == server.key
+        stored = "localStorage.getItem('allaprima:/:key')"
+        assert other.evaluate(stored) == f'"{server.key}"'
         other.close()
 
 
@@ -107,5 +107,5 @@ def test_page_of_a_server_without_authentication_is_signed_in(
         seen.page.locator("#user").wait_for()
         seen.open("gallery")
         seen.page.locator("#images img").first.wait_for()
-        stored = "[sessionStorage, localStorage].map((one) => one.getItem('allaprima.key'))"
+        stored = "[sessionStorage, localStorage].map((one) => one.getItem('allaprima:/:key'))"
         assert seen.page.evaluate(stored) == [None, None]
