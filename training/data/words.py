@@ -75,7 +75,7 @@ def build(wordnet: WordNet, scowl: Mapping[str, int], embed: "Embedder") -> dict
         target = found.get(lemmas[word], NOTHING) if word in lemmas else finder.adjective(word)
         if word not in own and size <= (RARE if target != NOTHING else COMMON):
             targets[word] = target
-    targets |= dict(finder.compounds(scowl, targets | own))
+    targets |= dict(finder.compounds(scowl, targets, own))
     targets = dict(finder.names(scowl)) | targets
     for word, target in chosen_words().items():
         for form in {word, plural(word)}:
@@ -131,11 +131,16 @@ class TargetFinder:
                 return COLOUR + match[1]
         return None
 
-    def compounds(self, scowl: Mapping[str, int], known: Targets) -> Iterator[tuple[str, str]]:
-        """Yield the compounds of common words whose target is not that of their last word."""
+    def compounds(self, scowl: Mapping[str, int], known: Targets, own: Targets) -> Iterator[tuple[str, str]]:
+        """Yield the compounds of common words with another target than their last word, which names no thing itself."""
         for word in self._wordnet.words("n"):
             parts = word.split("_")
-            if len(parts) == 1 or parts[0] in _NO_FIRST or any(scowl.get(part, RARE) > COMMON for part in parts):
+            if (
+                len(parts) == 1
+                or parts[0] in _NO_FIRST
+                or parts[-1] in own
+                or any(scowl.get(part, RARE) > COMMON for part in parts)
+            ):
                 continue
             sense = self._wordnet.senses(word, "n")[0]
             target = self._anchored(sense.synset) if _file(sense.synset) in CONCRETE - {"plant"} else None

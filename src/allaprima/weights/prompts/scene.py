@@ -12,6 +12,11 @@ MAX_THINGS, MAX_NEIGHBOURS = 4, 2
 MAX_COUNT = 4
 #: Backgrounds that are times or weathers, which the model can combine with a location.
 _TIMES = frozenset(("night", "sunset", "snow"))
+#: Things in or on which another one is in a room: "in a church", "on a sofa".
+_INTERIORS = frozenset(("house", "castle", "chair"))
+_INSIDE = frozenset(("in", "inside", "on", "at", "within"))
+#: Things of the weather, which are shown where the main thing is: "walking in the rain".
+_SKY = frozenset(("cloud", "rainbow", "sun", "moon", "star", "fire"))
 #: The first words of places that a preposition begins: "in the forest".
 _PREPOSITIONS = frozenset(("in", "on", "at", "by", "under", "among"))
 _NOUNS = frozenset((Kind.NAME, Kind.PLACE, Kind.UNKNOWN))
@@ -140,10 +145,8 @@ class SceneReader:
             if noun_phrase.is_empty:
                 continue
             link = noun_phrase.link
-            places = len(scene.places)
-            item = self._add(scene, noun_phrase, previous)
-            # After a place, "of" has nothing of the thing before: "a dog in a field of flowers".
-            previous = item or (previous if len(scene.places) == places else None)
+            # "Of" belongs to the noun before it alone: "a dog in a field of flowers", "a clock on a sheet of paper".
+            previous = self._add(scene, noun_phrase, previous)
         self._limit(scene)
         return scene
 
@@ -190,6 +193,8 @@ class SceneReader:
         if not known:
             return None
         *modifiers, head = known
+        if self._has_role(head, "depiction") and modifiers and modifiers[-1].is_exact:
+            *modifiers, head = head, *modifiers  # a toy dinosaur, a dragon statue
         if phrase.link.kind in (Kind.NOT, Kind.LIKE) and (scene.items or phrase.link.kind == Kind.NOT):
             scene.left_out += [noun.text for noun in known]
             return None
@@ -210,6 +215,9 @@ class SceneReader:
         self, scene: Scene, phrase: NounPhrase, modifiers: list[Phrase], head: Phrase, previous: Item | None
     ) -> Item | None:
         """Add a place, and the thing before it: "a sunflower field"."""
+        if phrase.link.kind == Kind.LINK and head.text in self._lexicon.roles["material"]:
+            scene.left_out.append(head.text)
+            return None
         nature = [noun for noun in modifiers if noun.kind == Kind.PLACE and noun.is_exact]
         if head.value == "city" and not head.is_exact and nature:
             scene.left_out.append(head.text)
@@ -217,7 +225,8 @@ class SceneReader:
             modifiers = [noun for noun in modifiers if noun is not head]
         is_located = phrase.link.kind in (Kind.AT, Kind.LINK) or not head.is_exact
         scene.places.append((3 if is_located or head.is_exact else 2, head))
-        things = [noun for noun in modifiers if noun.kind == Kind.NAME]
+        things = [noun for noun in modifiers if noun.kind == Kind.NAME and noun.is_exact]
+        scene.left_out += [noun.text for noun in modifiers if noun.kind == Kind.NAME and not noun.is_exact]
         scene.places += [
             (1, noun)
             for noun in modifiers
@@ -232,8 +241,8 @@ class SceneReader:
         return self._add_thing(scene, bare, things[-1], previous)
 
     def _add_of(self, scene: Scene, phrase: NounPhrase, head: Phrase, previous: Item) -> Item | None:
-        """Choose between the two nouns of "a statue of a lion": the second, unless only the first is exact."""
-        if previous.phrase.is_exact and not self._is_container(previous.phrase):
+        """Choose between the two nouns of "a statue of a lion": the first, unless it depicts or holds the second."""
+        if not self._is_container(previous.phrase) and not self._has_role(previous.phrase, "depiction"):
             scene.left_out.append(head.text)
             return None
         scene.items.pop()
@@ -253,7 +262,7 @@ class SceneReader:
             if scene.items and not head.is_exact:
                 scene.left_out.append(head.text)
                 return None
-        if scene.items and not self._is_shown(scene, phrase, head):
+        if not self._is_shown(scene, phrase, head):
             return None
         item = Item(
             name.thing,
@@ -270,19 +279,21 @@ class SceneReader:
         return item
 
     def _is_shown(self, scene: Scene, phrase: NounPhrase, head: Phrase) -> bool:
-        """Whether a further thing is shown as itself; if not, note what is made of it."""
+        """Whether a thing is shown as itself; if not, note what is made of it."""
         assert head.name is not None
         target = head.name.thing.name
-        if phrase.link.kind == Kind.AT and not head.is_exact:
-            if target in ("house", "castle", "chair") and phrase.link.text in ("in", "inside", "on", "at", "within"):
-                scene.places.append((2, replace(head, kind=Kind.PLACE, value="room")))
-                return False
-        elif head.text not in self._lexicon.roles["part"] and not (
-            self._is_container(head) and phrase.link.kind == Kind.AT
-        ):
-            return True
-        scene.left_out.append(head.text)
-        return False
+        is_located = phrase.link.kind == Kind.AT
+        if is_located and not head.is_exact and target in _INTERIORS and phrase.link.text in _INSIDE:
+            scene.places.append((2, replace(head, kind=Kind.PLACE, value="room")))
+            return False
+        if scene.items and (self._has_role(head, "part") or (is_located and self._is_held(head, target))):
+            scene.left_out.append(head.text)
+            return False
+        return True
+
+    def _is_held(self, head: Phrase, target: str) -> bool:
+        """Whether a thing at which another one is only holds it, or is no more than like the thing of the model."""
+        return self._is_container(head) or (not head.is_exact and target not in _SKY)
 
     def _count(self, scene: Scene, phrase: NounPhrase, name: Name) -> int:
         if phrase.count is None:
@@ -310,7 +321,10 @@ class SceneReader:
         return chosen
 
     def _is_container(self, phrase: Phrase) -> bool:
-        return phrase.text.removesuffix("s") in self._lexicon.roles["container"]
+        return self._has_role(phrase, "container")
+
+    def _has_role(self, phrase: Phrase, role: str) -> bool:
+        return {phrase.text, phrase.text.removesuffix("s")} & self._lexicon.roles[role] != set()
 
     def _limit(self, scene: Scene) -> None:
         """Drop the things that are too many, and all places but a location and a time."""
