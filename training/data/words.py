@@ -26,7 +26,7 @@ import torch
 from numpy.typing import NDArray
 
 from allaprima.weights.paths import sketch_folder
-from allaprima.weights.prompts.lexicon import LEXICON_FILE, split_words
+from allaprima.weights.prompts.lexicon import LEXICON_FILE, NO_PLACES, bare_place
 from training.data.art import COLOUR_VARIANTS
 from training.data.backgrounds import COLOURS, SCENIC
 from training.data.objects import ACCESSORIES, OBJECTS, ObjectClass, plural
@@ -239,11 +239,12 @@ class Embedder:
 
 def own_words() -> Targets:
     """Return the names of the model's things, their plurals and the names of its places, with their targets."""
-    places = {split_words(wording)[-1]: PLACE + name for name, place in SCENIC.items() for wording in place.wordings}
+    bare = ((name, bare_place(wording)) for name, place in SCENIC.items() for wording in place.wordings)
+    places = {words[0]: PLACE + name for name, words in bare if len(words) == 1 and words[0] not in NO_PLACES}
     names = {
         name: obj.wordings[0] for obj in OBJECTS for wording in obj.wordings for name in (wording, plural(wording))
     }
-    return {"night": "@night"} | places | {name.replace(" ", "_"): target for name, target in names.items()}
+    return places | {name.replace(" ", "_"): target for name, target in names.items()}
 
 
 def chosen_words(mark: str = "") -> Targets:

@@ -92,10 +92,9 @@ def print_table(verdicts: Sequence[Verdict]) -> None:
     """Print a line per prompt and the shares."""
     for one in verdicts:
         marks = "shown" if one.is_shown else "named" if one.is_named else "LOST"
-        print(
-            f"{marks:6}{'EMPTY ' if one.is_empty else '      '}{one.prompt.noun:18}{one.target or '-':14}{one.prompt.text}"
-        )
-        print(f"{'':12}{'':18}{'':14}= {one.reading.caption}")
+        empty = "EMPTY" if one.is_empty else ""
+        print(f"{marks:6}{empty:6}{one.prompt.noun:18}{one.target or '-':14}{one.prompt.text}")
+        print(f"{'':44}= {one.reading.caption}")
     count = len(verdicts)
     shown = sum(one.is_shown for one in verdicts) / count
     told = sum(one.is_shown or one.is_named for one in verdicts) / count

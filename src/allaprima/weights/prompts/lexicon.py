@@ -20,6 +20,8 @@ LEXICON_FILE = "lexicon.json"
 NOTHING, PLACE = "-", "@"
 #: Words of captions that are dropped from terse ones.
 FUNCTION_WORDS = frozenset(("a", "an", "the", "one", "of", "in", "on", "at", "with", "and", "background"))
+#: Nouns in the phrases of places that name a thing without their preposition.
+NO_PLACES = frozenset(("stars", "home"))
 #: Prepositions that belong to the name of a place only.
 _INNER = frozenset(("by", "under", "among"))
 
@@ -108,11 +110,11 @@ class Lexicon:
         for name, phrases in self._parsed["grammar"]["places"].items():
             for phrase in phrases:
                 words = split_words(phrase)
-                bare = tuple(word for word in words if word not in FUNCTION_WORDS)
                 found[words] = name
-                if bare not in self.names and bare not in (("stars",), ("home",)):
-                    found.setdefault(bare, name)
-                    found.setdefault(tuple(word for word in bare if word not in _INNER), name)
+                short = tuple(word for word in words if word not in FUNCTION_WORDS)
+                for form in (short, bare_place(phrase)):
+                    if form not in self.names and form[0] not in NO_PLACES:
+                        found.setdefault(form, name)
         return found
 
     @cached_property
@@ -158,6 +160,11 @@ class Lexicon:
 def split_words(text: str) -> tuple[str, ...]:
     """Return the words of a phrase as the model's tokenizer splits them: at spaces and hyphens."""
     return tuple(text.lower().replace("-", " ").split())
+
+
+def bare_place(phrase: str) -> tuple[str, ...]:
+    """Return the nouns of a place's phrase: "by the seaside" -> ("seaside",)."""
+    return tuple(word for word in split_words(phrase) if word not in FUNCTION_WORDS | _INNER)
 
 
 def without_accents(text: str) -> str:

@@ -152,7 +152,18 @@ class PhraseReader:
             phrase, length = self._longest(words, at)
             found.append(phrase)
             at += length
-        return found
+        return [self._as_noun(found, at) for at in range(len(found))]
+
+    def _as_noun(self, phrases: list[Phrase], at: int) -> Phrase:
+        """Return a phrase, or the thing with the name of a colour: "an orange", but not "an orange cat"."""
+        phrase, before = phrases[at], phrases[:at]
+        is_last = at + 1 == len(phrases) or phrases[at + 1].kind in (Kind.STOP, Kind.AT, Kind.LINK, Kind.AND)
+        is_named = bool(before) and before[-1].text in ("a", "an")
+        is_named = is_named and (at == 1 or before[-2].kind in (Kind.STOP, Kind.AND, Kind.OF, Kind.FILLER))
+        if phrase.kind == Kind.COLOUR and is_last and is_named:
+            target = self._lexicon.find(phrase.text)
+            return phrase if target in (None, NOTHING) else self._targeted(phrase.text, str(target), is_plural=False)
+        return phrase
 
     def _longest(self, words: list[_Word], at: int) -> tuple[Phrase, int]:
         """Return the phrase at a word, and how many words it has."""
@@ -211,7 +222,7 @@ class PhraseReader:
         if text in styles or all(word.text in styles or _MEASURES.fullmatch(word.text) for word in words):
             return Phrase(Kind.STYLE, text)
         first, last = self._single(words[0].text), self._single(words[-1].text)
-        if last.kind in (Kind.NAME, Kind.PLACE):
+        if last.kind == Kind.NAME:
             return Phrase(last.kind, text, last.value, last.name, is_exact=False)
         if first.kind == Kind.PLACE:
             return Phrase(Kind.PLACE, text, first.value, is_exact=False)
@@ -260,7 +271,9 @@ class PhraseReader:
 def _words(text: str) -> Iterator[_Word]:
     """Yield the words and the punctuation of a prompt."""
     is_joined = False
-    for match in _WORD.findall(unicodedata.normalize("NFKC", text).lower()):
+    # The apostrophe of "jack-o'-lantern" is no part of its words.
+    text = unicodedata.normalize("NFKC", text).lower().replace("'-", "-").replace("\u2019-", "-")
+    for match in _WORD.findall(text):
         if match == "-":
             is_joined = True
             continue

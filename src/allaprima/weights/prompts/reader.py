@@ -14,6 +14,8 @@ from allaprima.weights.prompts.syntax import plain
 
 #: Most words that one warning names.
 MAX_NAMED = 12
+#: Most letters of a named word.
+MAX_LETTERS = 40
 #: Most warnings with one reading each; further readings share a warning.
 MAX_READINGS = 8
 #: The background of a prompt that names none of which the model knows anything.
@@ -61,7 +63,9 @@ class PromptReader:
         if is_caption(phrases) and not cleaned.ignored and not cleaned.quoted:
             things = tuple(phrase.name.thing.name for phrase in phrases if phrase.name is not None)
             places = tuple(phrase.value for phrase in phrases if phrase.kind in (Kind.PLACE, Kind.GROUND))
-            return PromptReading(prompt, _left_out(impossible_colours(phrases)), things=things, places=places)
+            # A prompt without the syntax of other programs keeps its tokens.
+            caption = prompt if cleaned.text == prompt else " ".join(cleaned.text.split())
+            return PromptReading(caption, _left_out(impossible_colours(phrases)), things=things, places=places)
         scene = self._scenes.read(phrases)
         first = []
         if not scene.items:
@@ -178,6 +182,6 @@ def _as_written(words: list[str], prompt: str) -> list[str]:
 
 def _listed(words: list[str]) -> str:
     """Return words without repetitions, the first `MAX_NAMED` of them by name."""
-    distinct = list(dict.fromkeys(words))
+    distinct = [word if len(word) <= MAX_LETTERS else word[:MAX_LETTERS] + "..." for word in dict.fromkeys(words)]
     more = len(distinct) - MAX_NAMED
     return ", ".join(distinct[:MAX_NAMED]) + (f" and {more} more" if more > 0 else "")

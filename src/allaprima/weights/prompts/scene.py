@@ -143,6 +143,9 @@ class SceneReader:
             if noun_phrase.link.kind == Kind.AND and link.kind != Kind.STOP:
                 noun_phrase.link = link
             if noun_phrase.is_empty:
+                if noun_phrase.count is not None and not noun_phrase.count.text.isdigit():
+                    scene.unknown.append(noun_phrase.count.text)
+                scene.left_out += [colour.text for colour in noun_phrase.colours]
                 continue
             link = noun_phrase.link
             # "Of" belongs to the noun before it alone: "a dog in a field of flowers", "a clock on a sheet of paper".

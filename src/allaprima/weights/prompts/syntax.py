@@ -16,6 +16,7 @@ _OPTION = re.compile(r"(?<!\S)--no [^-]*|(?<!\S)(?:--|—)[a-z]+(?: [\d.:]+(?!\w
 _SCORE = re.compile(r"\b(?:score|rating|source)_\w+", re.IGNORECASE)
 #: The weight of a word or of a part: "(cat:1.2)", "[cat:dog:0.5]", "cat::2".
 _WEIGHT = re.compile(r"::?\s*-?\d*\.?\d+(?=[\s)\]},]|$)|:{2}")
+_PART = re.compile(r"::\s*-?\d*\.?\d*")
 _SCHEDULE = re.compile(r"\[([^\[\]:|]*)[:|][^\[\]]*\]")
 _CHOICE = re.compile(r"\{([^{}|]*)(?:\|[^{}]*)?\}")
 _WILDCARD = re.compile(r"__[\w/-]+__")
@@ -44,7 +45,7 @@ def plain(prompt: str) -> Plain:
         text = pattern.sub(" ", text)
     text = text.replace("\\(", "(").replace("\\)", ")")
     text = _SCHEDULE.sub(r"\1", _CHOICE.sub(r"\1", text))
-    text = _KEYWORD.sub(",", _WEIGHT.sub(" ", _NUMBER.sub(" ", text)))
+    text = _KEYWORD.sub(",", _WEIGHT.sub(" ", _NUMBER.sub(" ", _PART.sub(" , ", text))))
     quoted = []
     if not _is_quotation(text):
         quoted = [match for match in _QUOTED.findall(text) if match.strip()]
