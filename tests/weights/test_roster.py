@@ -17,8 +17,8 @@ from allaprima.weights.open import open_models
 from allaprima.weights.prompts.input import PromptInput
 from allaprima.weights.roster import ModelRoster, open_roster
 from allaprima.weights.tokenizers import PUBLISHED_T5_LENGTH
-from tests.weights.prompts import PROMPTS
 from tests.weights.published import Published
+from tests.weights.thousand_prompts import PROMPTS
 
 
 def request(model: str, prompt: str) -> GenerationRequest:

@@ -165,11 +165,16 @@ class TargetFinder:
             if rank and sense.count < max(1, 0.25 * most):
                 continue
             if sense.synset.key in self._anchors or _file(sense.synset) in CONCRETE | {"person", "body"}:
-                food = [one for one in senses[:6] if _file(one.synset) == "food"]
-                return food[0] if food and _file(sense.synset) == "plant" else sense
+                return self._visible(senses, sense)
             if any(one.key in self._anchors and self._anchors[one.key] != NOTHING for one in self._above(sense)):
                 return sense
         return None
+
+    def _visible(self, senses: tuple[Sense, ...], usual: Sense) -> Sense:
+        """Prefer the food to the plant, and the dog to the inhabitant of Dalmatia."""
+        preferred = {"plant": "food", "person": "animal"}.get(_file(usual.synset))
+        found = [one for one in senses[:6] if _file(one.synset) == preferred]
+        return found[0] if found and usual.synset.key not in self._anchors else usual
 
     def _above(self, sense: Sense) -> Iterator[Synset]:
         return self._wordnet.ancestors(sense.synset)

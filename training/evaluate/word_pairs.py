@@ -5,7 +5,7 @@ hand: "yes" if a person who asks for the word would take the target as something
 """
 
 import argparse
-import random
+import hashlib
 from importlib.resources import files
 from pathlib import Path
 
@@ -20,8 +20,9 @@ SEED = 2026
 
 def draw(lexicon: Lexicon, seed: int = SEED, count: int = PAIRS) -> list[tuple[str, str]]:
     """Return pairs of words and targets, drawn from all words that have one."""
-    placed = sorted((word, target) for word, target in lexicon.targets.items() if target != NOTHING)
-    return random.Random(seed).sample(placed, count)
+    placed = [(word, target) for word, target in lexicon.targets.items() if target != NOTHING]
+    # By the hash of each word, so that another lexicon changes few of the pairs.
+    return sorted(placed, key=lambda pair: hashlib.sha256(f"{seed} {pair[0]}".encode()).digest())[:count]
 
 
 def verdicts() -> dict[tuple[str, str], bool]:
