@@ -72,6 +72,15 @@ def test_unknown_words_do_not_change_embeddings(pipeline: Pipeline) -> None:
     assert torch.equal(plain.embeddings.vec, padded.embeddings.vec)
 
 
+def test_prompt_is_encoded_as_its_caption(pipeline: Pipeline) -> None:
+    caption, prompt = (
+        pipeline.encode(text, never_cancelled) for text in ("a house in a forest", "a cozy cabin in a forest")
+    )
+
+    assert prompt.key == caption.key
+    assert prompt.warnings[0] == "cabin: read as house"
+
+
 def test_prompts_of_same_tokens_are_encoded_once(sketch: Model) -> None:
     pipeline = Pipeline(sketch, "cpu")
 
