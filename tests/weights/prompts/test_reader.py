@@ -64,7 +64,7 @@ def test_prompt_of_known_words_is_not_changed(reader: PromptReader, prompt: str)
         ("a crimson car", "a red car", "crimson: read as red"),
         ("A CAFÉ at dusk", "a chair in a room at dusk", "cafe: read as room"),
         ("the king's coins", "a diamond", "coins: read as diamond"),
-        ("a lorry by the harbour", "a lorry on the sea", "harbour: read as sea"),
+        ("a lorry by the harbour", "a truck on the sea", "harbour: read as sea"),
         ("a polar bear", "a bear", "polar"),
         ("an orange", "a lemon", "orange: read as lemon"),
     ],
@@ -78,7 +78,7 @@ def test_word_is_read_as_its_nearest_thing_place_or_colour(
 
 def test_last_noun_of_a_compound_counts(reader: PromptReader) -> None:
     assert caption(reader, "a red sports car on a mountain road") == "a red car in the mountains"
-    assert caption(reader, "a golden retriever puppy") == "a puppy"
+    assert caption(reader, "a golden retriever puppy") == "a dog"
     assert caption(reader, "a sunny sunflower field") == "a sunflower in a meadow"
     assert caption(reader, "a bowl of ramen with egg") == "a pizza"
     assert caption(reader, "a statue of a lion") == "a lion"
@@ -119,7 +119,7 @@ def test_prompt_without_a_known_thing_gets_a_scene_of_its_place(reader: PromptRe
         ("a three-headed dog", "a dog"),
         ("a cat in 2024", "a cat"),
         ("a dog Negative prompt: three cats", "a dog"),
-        ("two cakes for one birthday card", "two cakes"),
+        ("two cakes for one birthday card", "two birthday cakes"),
     ],
 )
 def test_numbers_of_other_programs_syntax_count_nothing(reader: PromptReader, prompt: str, expected: str) -> None:
@@ -157,7 +157,7 @@ def test_number_beyond_four_is_named(reader: PromptReader) -> None:
 def test_negated_things_and_writing_are_left_out(reader: PromptReader) -> None:
     assert caption(reader, "a cat without a hat") == "a cat"
     assert "left out: hat" in named(reader, "a cat without a hat")
-    assert caption(reader, 'a cake with the words "Two Dogs"') == "a cake"
+    assert caption(reader, 'a cake with the words "Two Dogs"') == "a birthday cake"
     assert "the model can't write: Two Dogs" in named(reader, 'a cake with the words "Two Dogs"')
 
 

@@ -269,7 +269,8 @@ class SceneReader:
             return None
         item = Item(
             name.thing,
-            name.singular,
+            # Captions have the first name of a thing most often, and the model draws it best.
+            name.thing.name,
             self._count(scene, phrase, name),
             name.is_plural,
             self._colour(scene, phrase, name),
