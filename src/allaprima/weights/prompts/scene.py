@@ -270,7 +270,7 @@ class SceneReader:
         item = Item(
             name.thing,
             # Captions have the first name of a thing most often, and the model draws it best.
-            name.thing.name,
+            name.singular if name.singular.startswith("red ") else name.thing.name,
             self._count(scene, phrase, name),
             name.is_plural,
             self._colour(scene, phrase, name),
