@@ -301,10 +301,10 @@ def write_lexicon(path: Path, targets: Mapping[str, Targets]) -> None:
             by_target.setdefault(target, []).append(word)
         lines[kind] = {target: " ".join(sorted(found)) for target, found in sorted(by_target.items())}
     lines["roles"] = {}
-    for role, words in _lines("word_choices.txt"):
+    for role, listed in _lines("word_choices.txt"):
         if role.startswith(ROLE):
             name = role.removeprefix(ROLE)
-            lines["roles"][name] = " ".join((*lines["roles"].get(name, "").split(), *words))
+            lines["roles"][name] = " ".join((*lines["roles"].get(name, "").split(), *listed))
     text = json.dumps({"grammar": grammar(), "words": lines}, indent=1, ensure_ascii=False)
     path.write_text(text + "\n", "utf-8")
 
