@@ -13,7 +13,7 @@ WORKERS ?= $(shell $(PYTHON) -c 'import os; print(2 * os.cpu_count())')
 BY_FILE := --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-all prove load check format bench bench-kernels bench-peers bench-precisions bench-gpu bench-full-size bench-playground sketch sketch-suite sheet samples screenshots clean
+.PHONY: help install run test test-all prove load check format bench bench-kernels bench-peers bench-precisions bench-gpu bench-full-size bench-playground sketch sketch-suite sketch-words lexicon sheet samples screenshots clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -91,6 +91,13 @@ sketch: $(VENV)/.dev ## train the built-in model (seven hours on two cores)
 
 sketch-suite: $(VENV)/.dev ## score the built-in model on its benchmark of prompts
 	$(BIN)/python -m training.evaluate.score
+
+sketch-words: $(VENV)/.dev ## generate 200 ordinary prompts, and print what the built-in model makes of them
+	$(BIN)/python -m training.evaluate.ordinary
+	$(BIN)/python -m training.evaluate.word_pairs
+
+lexicon: $(VENV)/.dev ## write the built-in model's table of words (needs npm)
+	$(BIN)/python -m training.data.words
 
 sheet: $(VENV)/.dev ## generate the grid of the README and the sheet of 64 prompts
 	$(BIN)/python tools/sheet.py

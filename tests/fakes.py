@@ -94,6 +94,9 @@ class FakeEngine(Engine):
         """Count one token per word, with a limit of ten."""
         return TokenCount(len(request.prompt.split()), 10)
 
+    def prompt_warnings(self, request: GenerationRequest) -> tuple[str, ...]:
+        return self.warnings
+
     def start(self) -> None:
         assert not self._is_closed
 

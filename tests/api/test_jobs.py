@@ -121,6 +121,15 @@ async def test_dry_run_returns_quote_without_generating(
     assert (await client.get(JOBS)).json()["data"] == []
 
 
+async def test_dry_run_has_the_warnings_of_the_prompt(client: httpx2.AsyncClient, engine: FakeEngine) -> None:
+    engine.warnings = ("cabin: read as house",)
+
+    answer = await client.post(JOBS, json=BODY | {"dry_run": True, "prompt": "a cabin", "cfg_scale": 7})
+
+    assert answer.json()["warnings"][0].startswith("ignored fields")
+    assert answer.json()["warnings"][-1] == "cabin: read as house"
+
+
 async def test_job_without_stored_images_is_refused(client: httpx2.AsyncClient) -> None:
     answer = await client.post(JOBS, json=BODY | {"store": False, "response_format": "b64_json"})
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, "store")

@@ -72,6 +72,13 @@ def test_result_names_its_model_and_revision(generator: Generator, sketch: Model
     assert (result.model, result.revision) == (sketch.id, sketch.revision)
 
 
+def test_metadata_keeps_prompt_as_sent(generator: Generator) -> None:
+    result = generate(generator, REQUEST.changed(prompt="a (Cabin:1.2)"))
+
+    assert json.loads(open_image(result.images[0].data).info["allaprima"])["prompt"] == "a (Cabin:1.2)"
+    assert result.warnings == ("cabin: read as house",)
+
+
 def test_result_warns_of_unknown_words(generator: Generator) -> None:
     [warning] = generate(generator, REQUEST.changed(prompt="a qwertzuiop apple")).warnings
 

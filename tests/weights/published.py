@@ -21,7 +21,7 @@ from allaprima.weights.networks import Model, Networks
 from allaprima.weights.packed_cache import PackedWeightCache
 from allaprima.weights.tokenizers import clip_tokenizer
 from tests.flux.oracles import autoencoder_oracle, clip_oracle, randomize, t5_oracle, transformer_oracle
-from tests.weights.prompts import PROMPTS
+from tests.weights.thousand_prompts import PROMPTS
 
 #: Larger than the vocabulary of either tokenizer.
 VOCABULARY = 540

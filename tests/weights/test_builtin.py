@@ -22,6 +22,7 @@ from allaprima.weights.builtin_header import TOKENIZER_FILE, WEIGHTS_FILE
 from allaprima.weights.networks import Networks
 from allaprima.weights.open import open_model
 from allaprima.weights.paths import sketch_folder
+from allaprima.weights.prompts.lexicon import LEXICON_FILE
 from allaprima.weights.tokenizers import word_tokenizer
 
 Tensors = dict[str, torch.Tensor]
@@ -113,6 +114,15 @@ def test_every_weight_changes_revision(folder: Path, network: str) -> None:
         seen.add(revision(folder))
 
     assert len(seen) == 5
+
+
+def test_lexicon_changes_revision(folder: Path) -> None:
+    seen = {revision(folder)}
+    for content in ("{}", "{ }"):
+        (folder / LEXICON_FILE).write_text(content)
+        seen.add(revision(folder))
+
+    assert len(seen) == 3
 
 
 def test_revision_is_16_hexadecimal_digits(folder: Path) -> None:

@@ -6,8 +6,8 @@ import pytest
 
 from allaprima.errors import WeightsCorrupt, WeightsMissing
 from allaprima.weights.tokenizers import PromptTokenizer, published_tokenizers
-from tests.weights.prompts import PROMPTS
 from tests.weights.published import CONFIG, Published
+from tests.weights.thousand_prompts import PROMPTS
 
 
 @pytest.fixture(scope="module")

@@ -9,15 +9,16 @@ from pathlib import Path
 import pytest
 
 from allaprima.domain.generation import GenerationRequest
-from allaprima.domain.models import CATALOG, ModelInfo, Precision, TokenCount
+from allaprima.domain.models import CATALOG, ModelInfo, Precision
 from allaprima.errors import SettingsError, WeightsCorrupt, WeightsMissing
 from allaprima.flux import SCHNELL
 from allaprima.weights.builtin_header import TOKENIZER_FILE
 from allaprima.weights.open import open_models
+from allaprima.weights.prompts.input import PromptInput
 from allaprima.weights.roster import ModelRoster, open_roster
 from allaprima.weights.tokenizers import PUBLISHED_T5_LENGTH
-from tests.weights.prompts import PROMPTS
 from tests.weights.published import Published
+from tests.weights.thousand_prompts import PROMPTS
 
 
 def request(model: str, prompt: str) -> GenerationRequest:
@@ -51,10 +52,10 @@ def test_prompt_lengths_equal_those_of_opened_models(
 
     assert [info.id for info in roster.models] == [files.id for files in opened]
     for files in opened:
-        t5 = files.tokenizers[0]
+        prompt_input = PromptInput(files.tokenizers[0], files.reader)
         for prompt in ("a red apple", *PROMPTS[::50], " ".join(PROMPTS[:40])):
-            expected = TokenCount(t5.count(prompt), t5.max_tokens)
-            assert roster.tokens(request(files.id, prompt)) == expected
+            assert roster.tokens(request(files.id, prompt)) == prompt_input.count(prompt)
+            assert roster.prompt_warnings(request(files.id, prompt)) == prompt_input.warnings(prompt)
 
 
 def test_published_t5_length_is_that_of_schnell() -> None:

@@ -222,6 +222,8 @@ class Estimate:
     seconds: float
     #: Estimated start in unix seconds.
     predicted_start: float
+    #: What the model makes of the prompt, one sentence each.
+    prompt_warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

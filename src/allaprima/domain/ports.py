@@ -30,6 +30,9 @@ class Roster(Protocol):
     def tokens(self, request: GenerationRequest) -> TokenCount:
         """Return the length of a request's prompt for its model."""
 
+    def prompt_warnings(self, request: GenerationRequest) -> tuple[str, ...]:
+        """Return what the result's warnings will say of a request's prompt."""
+
 
 class Engine(Roster, Protocol):
     """Runs generation requests and returns a Future for each."""

@@ -13,6 +13,7 @@ from allaprima.flux import CancelCheck, never_cancelled
 from allaprima.settings import EngineSettings
 from allaprima.weights.networks import ModelFiles
 from allaprima.weights.open import open_models
+from allaprima.weights.prompts.input import PromptInput
 from allaprima.weights.roster import ModelRoster
 
 logger = logging.getLogger(__name__)
@@ -31,7 +32,7 @@ def build_engine(settings: EngineSettings) -> LocalEngine:
         safety = SafetyChecker.load()
         return {files.id: build_generator(files, safety, settings, check) for files in opened}
 
-    roster = ModelRoster({files.id: files.tokenizers[0] for files in opened})
+    roster = ModelRoster({files.id: PromptInput(files.tokenizers[0], files.reader) for files in opened})
     return LocalEngine(roster, load, max_concurrency(settings, opened))
 
 

@@ -100,6 +100,10 @@ class LocalEngine(Engine):
         """Return the length of a request's prompt in tokens of its model's T5."""
         return self._roster.tokens(request)
 
+    def prompt_warnings(self, request: GenerationRequest) -> tuple[str, ...]:
+        """Return what the result's warnings will say of a request's prompt."""
+        return self._roster.prompt_warnings(request)
+
     def start(self) -> None:
         """Start the thread that loads the models and then generates. Requests can be enqueued before."""
         self._first_thread.start()

@@ -57,7 +57,7 @@ class Conditioning:
 
     key: PromptKey
     embeddings: Embeddings
-    #: Sentences for the client about ignored parts of the prompt: unknown words, truncation.
+    #: Sentences for the client: what the model reads as something else, what it leaves out, truncation.
     warnings: tuple[str, ...]
 
 
@@ -81,20 +81,13 @@ class Pipeline:
 
     def encode(self, prompt: str, check: CancelCheck) -> Conditioning:
         """Return the prompt's embeddings from both text encoders, or from the cache."""
-        t5_tokens = self.model.t5_tokenizer.encode(prompt)
-        clip_tokens = self.model.clip_tokenizer.encode(prompt)
-        warnings = []
-        if t5_tokens.unknown_words:
-            warnings.append(f"the model does not know these words: {', '.join(t5_tokens.unknown_words)}")
-        if t5_tokens.over:
-            room = self.model.t5_tokenizer.max_tokens
-            warnings.append(f"the prompt is longer than {room} tokens; the rest was not read")
-        key = t5_tokens.ids, clip_tokens.ids
+        text = self.model.prompt_input.text(prompt)
+        key = self.model.t5_tokenizer.encode(text).ids, self.model.clip_tokenizer.encode(text).ids
         embeddings = self._embeddings.get(key)
         if embeddings is None:
             embeddings = self._embed(*key, check)
             self._embeddings.put(key, embeddings)
-        return Conditioning(key, embeddings, tuple(warnings))
+        return Conditioning(key, embeddings, self.model.prompt_input.warnings(prompt))
 
     def _embed(self, t5_ids: tuple[int, ...], clip_ids: tuple[int, ...], check: CancelCheck) -> Embeddings:
         networks = self.model.networks

@@ -1,9 +1,10 @@
 """The built-in model format: loads networks from a model folder, and saves them to one.
 
-A folder has two files. `model.safetensors` contains the tensors of the four networks, prefixed with `transformer.`,
-`t5.`, `clip.` and `autoencoder.`; its header contains the model's id and configuration as JSON. `tokenizer.json` is a
-word list. Validation is strict: the file must have exactly the tensors of the configuration, in their shapes, with
-finite values.
+A folder has two or three files. `model.safetensors` contains the tensors of the four networks, prefixed with
+`transformer.`, `t5.`, `clip.` and `autoencoder.`; its header contains the model's id and configuration as JSON.
+`tokenizer.json` is a word list. `lexicon.json`, which is optional, makes the model read prompts with a `PromptReader`,
+and is part of the model's revision. Validation is strict: the file must have exactly the tensors of the configuration,
+in their shapes, with finite values.
 """
 
 import json
@@ -32,6 +33,7 @@ from allaprima.flux import (
 from allaprima.weights.builtin_header import FORMAT, TOKENIZER_FILE, WEIGHTS_FILE, read_header
 from allaprima.weights.checkpoint.validate import check_shapes, check_values
 from allaprima.weights.networks import Model, Networks, Revision
+from allaprima.weights.prompts.reader import PromptReader, open_reader
 from allaprima.weights.quantize import LINEARS, build_networks, multiplies_bfloat16, pack, widen
 from allaprima.weights.tokenizers import PromptTokenizer, read_word_list, word_tokenizers, word_vocab_size
 
@@ -52,6 +54,7 @@ class ModelFolder:
     id: str
     config: ModelConfig
     tokenizers: tuple[PromptTokenizer, PromptTokenizer]
+    reader: PromptReader | None = None
 
     def load(
         self, device: str = "cpu", precision: Precision | None = None, check: CancelCheck = never_cancelled
@@ -75,10 +78,12 @@ class ModelFolder:
             check_values(path, name, tensors[name])
             revision.add(name, tensors[name])
             state |= pack(networks, name, tensors[name])
+        if self.reader is not None:
+            revision.add_text(self.reader.lexicon.digest)
         networks.load_state_dict({name: tensor.to(device) for name, tensor in state.items()}, assign=True)
         if precision in LINEARS and not multiplies_bfloat16(device):
             widen(networks)
-        return Model(self.id, revision.digest(), precision, self.config, networks, *self.tokenizers)
+        return Model(self.id, revision.digest(), precision, self.config, networks, *self.tokenizers, self.reader)
 
 
 def open_model_folder(folder: Path) -> ModelFolder:
@@ -91,7 +96,7 @@ def open_model_folder(folder: Path) -> ModelFolder:
     tokenizer = read_word_list(path)
     if (largest := max(tokenizer.get_vocab().values(), default=0)) >= (limit := word_vocab_size(config)):
         raise WeightsCorrupt(f"{path} has word ids up to {largest}, but the model has only {limit}")
-    return ModelFolder(folder, model_id, config, word_tokenizers(tokenizer, config))
+    return ModelFolder(folder, model_id, config, word_tokenizers(tokenizer, config), open_reader(folder))
 
 
 def save_model(folder: Path, model_id: str, config: ModelConfig, networks: Networks, tokenizer: Tokenizer) -> None:

@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 from allaprima.domain.models import Precision
 from allaprima.flux import Autoencoder, CancelCheck, CLIPTextEncoder, Flux, ModelConfig, T5Encoder, never_cancelled
+from allaprima.weights.prompts.input import PromptInput
+from allaprima.weights.prompts.reader import PromptReader
 from allaprima.weights.tokenizers import PromptTokenizer
 
 
@@ -28,14 +30,21 @@ class Model:
     """Everything the engine needs to generate with one model."""
 
     id: str
-    #: First 16 hex digits of the SHA-256 over all tensors in bfloat16 and their names. It is the same in every
-    #: precision.
+    #: First 16 hex digits of the SHA-256 over all tensors in bfloat16 and their names, and over the lexicon of a model
+    #: that has one. It is the same in every precision.
     revision: str
     precision: Precision
     config: ModelConfig
     networks: Networks
     t5_tokenizer: PromptTokenizer
     clip_tokenizer: PromptTokenizer
+    #: Rewrites prompts into captions; None for a model that reads prompts as they are.
+    reader: PromptReader | None = None
+
+    @property
+    def prompt_input(self) -> PromptInput:
+        """What the model reads of prompts."""
+        return PromptInput(self.t5_tokenizer, self.reader)
 
 
 class ModelFiles(Protocol):
@@ -52,6 +61,10 @@ class ModelFiles(Protocol):
     @property
     def tokenizers(self) -> tuple[PromptTokenizer, PromptTokenizer]:
         """T5's and CLIP's tokenizers."""
+
+    @property
+    def reader(self) -> PromptReader | None:
+        """The reader that rewrites prompts into captions; None for a model that reads prompts as they are."""
 
     def load(
         self, device: str = "cpu", precision: Precision | None = None, check: CancelCheck = never_cancelled
@@ -72,6 +85,10 @@ class Revision:
         """Add one tensor: its name, dtype, shape and values."""
         self._digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         self._digest.update(tensor.contiguous().view(-1).view(torch.uint8).numpy().data)
+
+    def add_text(self, text: str) -> None:
+        """Add a text, such as the digest of another file."""
+        self._digest.update(f"{text}\n".encode())
 
     def digest(self) -> str:
         """Return the first 16 hex digits."""

@@ -8,7 +8,9 @@ from allaprima.domain.models import SCHNELL_ID, ModelInfo, TokenCount, find
 from allaprima.errors import SettingsError
 from allaprima.weights.builtin_header import TOKENIZER_FILE, is_model_folder, read_header
 from allaprima.weights.paths import default_folder, model_paths, tokenizer_folders
-from allaprima.weights.tokenizers import PromptTokenizer, published_t5_tokenizer, read_word_list, word_t5_tokenizer
+from allaprima.weights.prompts.input import PromptInput
+from allaprima.weights.prompts.reader import open_reader
+from allaprima.weights.tokenizers import published_t5_tokenizer, read_word_list, word_t5_tokenizer
 
 
 class ModelRoster:
@@ -17,10 +19,10 @@ class ModelRoster:
     Revision, precision and kernels are empty until an engine has loaded the models and reports them through `update`.
     """
 
-    def __init__(self, tokenizers: Mapping[str, PromptTokenizer]) -> None:
-        """tokenizers: the T5 tokenizers by model id, in the order of `models`."""
-        self._tokenizers = tokenizers
-        self._models = tuple(_info(model_id) for model_id in tokenizers)
+    def __init__(self, inputs: Mapping[str, PromptInput]) -> None:
+        """inputs: what each model reads of prompts, by model id, in the order of `models`."""
+        self._inputs = inputs
+        self._models = tuple(_info(model_id) for model_id in inputs)
 
     @property
     def models(self) -> tuple[ModelInfo, ...]:
@@ -34,8 +36,11 @@ class ModelRoster:
 
     def tokens(self, request: GenerationRequest) -> TokenCount:
         """Return the number of T5 tokens of a request's prompt. Raises `KeyError` for a model not in the roster."""
-        tokenizer = self._tokenizers[request.model]
-        return TokenCount(tokenizer.count(request.prompt), tokenizer.max_tokens)
+        return self._inputs[request.model].count(request.prompt)
+
+    def prompt_warnings(self, request: GenerationRequest) -> tuple[str, ...]:
+        """Return what the result's warnings will say of the prompt. Raises `KeyError` for a model not in the roster."""
+        return self._inputs[request.model].warnings(request.prompt)
 
     def update(self, infos: Iterable[ModelInfo]) -> None:
         """Replace the information about the models by an engine's report. Models not in the roster are ignored."""
@@ -62,13 +67,14 @@ def check_distinct(model_ids: Iterable[str]) -> None:
         raise SettingsError(f"engine.models: more than one path holds the model {', '.join(sorted(duplicates))}")
 
 
-def _read_model(path: Path, tokenizers: Path | None, weights_dir: Path) -> tuple[str, PromptTokenizer]:
-    """Return the id and the T5 tokenizer of the model at `path`."""
+def _read_model(path: Path, tokenizers: Path | None, weights_dir: Path) -> tuple[str, PromptInput]:
+    """Return the id of the model at `path`, and what it reads of prompts."""
     if is_model_folder(path):
         model_id, t5_length = read_header(path, lambda config: int(config["t5"]["length"]))
-        return model_id, word_t5_tokenizer(read_word_list(path / TOKENIZER_FILE), t5_length)
+        tokenizer = word_t5_tokenizer(read_word_list(path / TOKENIZER_FILE), t5_length)
+        return model_id, PromptInput(tokenizer, open_reader(path))
     folders = tokenizer_folders(path, tokenizers, weights_dir, SCHNELL_ID)
-    return SCHNELL_ID, published_t5_tokenizer(folders)
+    return SCHNELL_ID, PromptInput(published_t5_tokenizer(folders))
 
 
 def _info(model_id: str) -> ModelInfo:

@@ -57,4 +57,5 @@ class Estimates:
             credits=self._prices.credits(options.model, request, request.count),
             seconds=seconds,
             predicted_start=self._clock() + self._eta.start_in(*ahead),
+            prompt_warnings=self._roster.prompt_warnings(request),
         )

@@ -69,6 +69,11 @@ class CheckpointFiles:
         """The model's id."""
         return SCHNELL_ID
 
+    @property
+    def reader(self) -> None:
+        """FLUX reads prompts as they are."""
+        return None
+
     def load(
         self, device: str = "cpu", precision: Precision | None = None, check: CancelCheck = never_cancelled
     ) -> Model:

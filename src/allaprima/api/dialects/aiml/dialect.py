@@ -138,7 +138,7 @@ class AimlDialect(Dialect):
             seconds=round(estimate.seconds, 3),
             predicted_start=round(estimate.predicted_start, 3),
             predicted_finish=round(estimate.predicted_start + estimate.seconds, 3),
-            warnings=list(estimate.options.warnings),
+            warnings=[*estimate.options.warnings, *estimate.prompt_warnings],
         ).model_dump()
 
     def event(self, event: Event) -> dict[str, Any]:
