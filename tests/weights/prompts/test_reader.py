@@ -143,6 +143,27 @@ def test_colour_belongs_to_the_noun_that_it_precedes(reader: PromptReader) -> No
     assert caption(reader, "a girl with blue eyes and a car") == "a car"
 
 
+@pytest.mark.parametrize(
+    ("prompt", "expected"),
+    [
+        ("a slow turtle on plain white", "a turtle on a white background"),
+        ("Red everywhere, and a sleepy snowman", "a snowman on a red background"),
+        ("a sleepy whale, but the background is orange", "a whale on an orange background"),
+        ("a teapot in front of a gray concrete wall", "a teapot on a gray background"),
+        ("yellow wallpaper with one butterfly", "a butterfly on a yellow background"),
+        ("a girl with blue eyes and a car", "a car"),
+        ("a moody black and white photograph of an elephant", "an elephant"),
+        ("a sleepy fox on a beach, blue", "a fox on a beach"),
+    ],
+)
+def test_colour_of_no_noun_is_that_of_the_background(reader: PromptReader, prompt: str, expected: str) -> None:
+    assert reader.read(prompt).caption == expected
+
+
+def test_verb_in_s_is_no_thing(reader: PromptReader) -> None:
+    assert reader.read("The lion watches over the plains at sunset").things == ("lion",)
+
+
 def test_colour_that_a_thing_cannot_have_is_named(reader: PromptReader) -> None:
     # The words are known, so the prompt keeps its tokens.
     assert reader.read("a yellow banana").caption == "a yellow banana"

@@ -209,7 +209,10 @@ class PhraseReader:
         bare = re.sub(r"^\d+", "", word) or word
         target = self._lexicon.find(bare) or NOTHING
         if target != NOTHING:
-            is_plural = bare.endswith("s") and not bare.endswith("ss") and self._lexicon.find(bare[:-1]) == target
+            singulars = (bare.removesuffix("s"), bare.removesuffix("es"))
+            is_plural = not bare.endswith("ss") and any(
+                one != bare and self._lexicon.find(one) == target for one in singulars
+            )
             return self._targeted(word, target, is_plural=is_plural)
         if colour := self._lexicon.colours.get(bare):
             return Phrase(Kind.COLOUR, word, colour, is_exact=False)

@@ -20,6 +20,22 @@ _SKY = frozenset(("cloud", "rainbow", "sun", "moon", "star", "fire"))
 #: The first words of places that a preposition begins: "in the forest".
 _PREPOSITIONS = frozenset(("in", "on", "at", "by", "under", "among"))
 _NOUNS = frozenset((Kind.NAME, Kind.PLACE, Kind.UNKNOWN))
+#: What surrounds a thing, so that its colour is that of the background: "red everywhere", "a gray concrete wall".
+_SURROUNDINGS = frozenset(
+    [
+        "everywhere",
+        "around",
+        "else",
+        "wall",
+        "walls",
+        "wallpaper",
+        "canvas",
+        "paper",
+        "surface",
+        "backdrop",
+        "background",
+    ]
+)
 
 
 @dataclass(slots=True)
@@ -32,6 +48,8 @@ class NounPhrase:
     size: str | None = None
     colours: list[Phrase] = field(default_factory=list)
     nouns: list[Phrase] = field(default_factory=list)
+    #: Words that the model does not know.
+    unknown: list[str] = field(default_factory=list)
     #: Whether an unknown word follows a thing, so that the next thing begins another phrase.
     is_closed: bool = False
 
@@ -39,6 +57,13 @@ class NounPhrase:
     def is_empty(self) -> bool:
         """Whether the phrase has no noun."""
         return not self.nouns
+
+    @property
+    def surrounds(self) -> bool:
+        """Whether the phrase names no thing but its colour, or what surrounds a thing."""
+        return all(noun.kind == Kind.UNKNOWN for noun in self.nouns) and (
+            self.is_empty or not _SURROUNDINGS.isdisjoint(self.unknown)
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +90,8 @@ class Scene:
     items: list[Item] = field(default_factory=list)
     #: The colour of a plain background.
     ground: str | None = None
+    #: Colours that belong to no noun.
+    free_colours: list[Phrase] = field(default_factory=list)
     places: list[tuple[int, Phrase]] = field(default_factory=list)
     #: Words that are read as a thing, a place or a colour near them, with that name.
     read_as: dict[str, str] = field(default_factory=dict)
@@ -127,18 +154,20 @@ class SceneReader:
         scene = Scene()
         previous: Item | None = None
         link = Phrase(Kind.STOP, "")
-        for noun_phrase in self._noun_phrases(phrases, scene):
+        for noun_phrase in self._noun_phrases(_without_monochrome(phrases), scene):
             # "with an egg and onions": the onions have the role of the egg.
             if noun_phrase.link.kind == Kind.AND and link.kind != Kind.STOP:
                 noun_phrase.link = link
+            if noun_phrase.surrounds:
+                scene.free_colours += noun_phrase.colours
             if noun_phrase.is_empty:
                 if noun_phrase.count is not None and not noun_phrase.count.text.isdigit():
                     scene.unknown.append(noun_phrase.count.text)
-                scene.left_out += [colour.text for colour in noun_phrase.colours]
                 continue
             link = noun_phrase.link
             # "Of" belongs to the noun before it alone: "a dog in a field of flowers", "a clock on a sheet of paper".
             previous = self._add(scene, noun_phrase, previous)
+        _colour_ground(scene)
         self._limit(scene)
         return scene
 
@@ -166,8 +195,13 @@ class SceneReader:
         if phrase.kind == Kind.VERB:
             scene.unknown.append(phrase.text)
             return [] if current.is_empty else [NounPhrase(phrase)]
+        if _is_verb(current, phrase):
+            scene.unknown.append(phrase.text)
+            current.is_closed = True
+            return []
         if phrase.kind == Kind.UNKNOWN:
             scene.unknown.append(phrase.text)
+            current.unknown.append(phrase.text)
             current.is_closed = current.is_closed or has_thing
             if current.is_empty:
                 current.nouns.append(phrase)
@@ -352,6 +386,38 @@ class SceneReader:
         scene.places = sorted(chosen, key=lambda place: place[1].value in _TIMES)
 
 
+def _without_monochrome(phrases: list[Phrase]) -> list[Phrase]:
+    """Return phrases in which "black and white" before a style is one phrase of style."""
+    found: list[Phrase] = []
+    for phrase in phrases:
+        if phrase.kind == Kind.STYLE and [one.text for one in found[-3:]] in (
+            ["black", "and", "white"],
+            ["black", "&", "white"],
+        ):
+            found[-3:] = [Phrase(Kind.STYLE, "black and white")]
+        found.append(phrase)
+    return found
+
+
+def _is_verb(current: NounPhrase, phrase: Phrase) -> bool:
+    """Whether a plural after a thing in the singular is a verb: "the lion watches"."""
+    before = current.nouns[-1] if current.nouns else None
+    if before is None or before.name is None or not before.is_exact or before.name.is_plural:
+        return False
+    return phrase.name is not None and phrase.name.is_plural and not phrase.is_exact
+
+
+def _colour_ground(scene: Scene) -> None:
+    """Give the background the first colour that belongs to no noun, if the prompt names no background."""
+    for colour in scene.free_colours:
+        if scene.ground is not None or scene.places:
+            scene.left_out.append(colour.text)
+            continue
+        scene.ground = colour.value
+        if not colour.is_exact:
+            scene.read_as[colour.text] = colour.value
+
+
 def _separated(current: NounPhrase, phrase: Phrase, scene: Scene) -> list[NounPhrase]:
     """Return the noun phrase that begins after a phrase without a noun, if one does."""
     if phrase.kind == Kind.GROUND:
@@ -361,6 +427,8 @@ def _separated(current: NounPhrase, phrase: Phrase, scene: Scene) -> list[NounPh
         return [NounPhrase(Phrase(Kind.STOP, ""))]
     if phrase.kind == Kind.STYLE:
         scene.styles.append(phrase.text)
+        if current.is_empty and phrase.text in _SURROUNDINGS:
+            scene.free_colours += current.colours
         current.colours.clear()
         return []
     if phrase.kind in (Kind.ARTICLE, Kind.FILLER, Kind.FUNCTION):
