@@ -39,7 +39,7 @@ def test_prompt_tokens_are_counted_before_loading() -> None:
     limit = engine.tokens(REQUEST).limit
 
     assert engine.tokens(REQUEST) == TokenCount(3, limit)
-    assert engine.tokens(REQUEST.changed(prompt="apple " * (limit + 2))).over == 2
+    assert engine.tokens(REQUEST.changed(prompt="nice " * (limit + 1) + "apple")).over == 2
 
 
 def test_missing_model_is_refused_by_name(tmp_path: Path) -> None:

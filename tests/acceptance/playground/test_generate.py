@@ -134,7 +134,7 @@ def test_sizes_snap_to_grid_and_long_prompt_is_named(browser: Browser, server: S
         page.fill("#prompt", "a cat")
         expect(page.locator("#cost")).to_contain_text("$")
         expect(page.locator("#tokens")).to_be_hidden()
-        page.fill("#prompt", "a cat " * 200)
+        page.fill("#prompt", "nice " * 200 + "cat")
         expect(page.locator("#tokens")).to_contain_text("words are not read")
         page.fill("#seed", "minus one")
         assert not page.locator("#seed").evaluate("field => field.checkValidity()")
