@@ -202,8 +202,13 @@ export class Run {
 
   #notify(prompt) {
     if (!document.hidden || !byId("notify").checked) return;
-    const note = new Notification("The image is finished", { body: prompt, icon: "playground/favicon.svg" });
-    note.addEventListener("click", () => { focus(); note.close(); });
+    try {
+      const note = new Notification("The image is finished", { body: prompt, icon: "playground/favicon.svg" });
+      note.addEventListener("click", () => { focus(); note.close(); });
+    } catch (error) {
+      // Browsers of phones show notifications of service workers only.
+      console.warn(error);
+    }
   }
 }
 
