@@ -29,6 +29,19 @@ def test_interrupt_is_raised_at_once_or_after_the_import_that_discarded_it(*, is
     assert signal.getsignal(signal.SIGINT) is before
 
 
+def import_that_replaces_interrupt() -> None:
+    with kept_interrupts():
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt as error:
+            raise ImportError from error
+
+
+def test_interrupt_that_a_library_made_an_error_is_raised_as_interrupt() -> None:
+    with pytest.raises(KeyboardInterrupt):
+        import_that_replaces_interrupt()
+
+
 def test_block_without_interrupt_raises_nothing() -> None:
     before = signal.getsignal(signal.SIGINT)
     with kept_interrupts():

@@ -11,9 +11,8 @@ def doctor(device: Device = None, data_dir: DataDir = None, as_json: AsJson = Fa
     """Check hardware, settings, models and the images' space; exit with 1 if what is configured can't run."""
     with reported_errors():
         settings = read_settings(engine={"device": device}, store={"data_dir": data_dir})
-        with console.status("checking this machine"):
-            with kept_interrupts():
-                from allaprima.cli.diagnosis import diagnose
+        with console.status("checking this machine"), kept_interrupts():
+            from allaprima.cli.diagnosis import diagnose
 
             diagnosis = diagnose(settings)
         if as_json:

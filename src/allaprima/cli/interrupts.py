@@ -1,4 +1,4 @@
-"""Ctrl-C during imports that take seconds."""
+"""Ctrl-C during imports and checks that take seconds."""
 
 import signal
 import threading
@@ -9,7 +9,7 @@ from types import FrameType
 
 @contextmanager
 def kept_interrupts() -> Iterator[None]:
-    """Raise `KeyboardInterrupt` at the end of the block, if a library that was imported in it discarded one."""
+    """Raise `KeyboardInterrupt` at the end of the block, if a library in it discarded or replaced one."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -23,6 +23,11 @@ def kept_interrupts() -> Iterator[None]:
     before = signal.signal(signal.SIGINT, raise_interrupt)
     try:
         yield
+    except Exception:
+        # A library may turn the interrupt of its import into an error of its own.
+        if is_pressed:
+            raise KeyboardInterrupt from None
+        raise
     finally:
         signal.signal(signal.SIGINT, before)
     if is_pressed:
