@@ -27,7 +27,7 @@ from training.evaluate.evaluator import Detections, load_evaluator
 #: Side in pixels of generated images, and of an image in the contact sheet.
 IMAGE_PX, SHEET_PX = 512, 128
 #: Shares that the prompts should reach: the main noun is shown; it is shown or named in a warning.
-SHOWN_TARGET, TOLD_TARGET = 0.60, 0.95
+SHOWN_TARGET, EXPLAINED_TARGET = 0.60, 0.95
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,10 +97,10 @@ def print_table(verdicts: Sequence[Verdict]) -> None:
         print(f"{'':44}= {one.reading.caption}")
     count = len(verdicts)
     shown = sum(one.is_shown for one in verdicts) / count
-    told = sum(one.is_shown or one.is_named for one in verdicts) / count
+    explained = sum(one.is_shown or one.is_named for one in verdicts) / count
     print(f"{count} prompts")
     print(f"main noun shown as itself or as a named neighbour: {shown:.1%}, target {SHOWN_TARGET:.0%}")
-    print(f"that, or a warning names it: {told:.1%}, target {TOLD_TARGET:.0%}")
+    print(f"that, or a warning names it: {explained:.1%}, target {EXPLAINED_TARGET:.0%}")
     print(f"empty images: {sum(one.is_empty for one in verdicts)}")
 
 

@@ -156,7 +156,7 @@ async def test_erasure_is_refused_while_the_engine_has_not_stopped_a_job(
 
 
 async def test_unknown_account_is_refused(service: Service) -> None:
-    answer = await erase(service, "nobody")
+    answer = await erase(service, "absent")
     assert (answer.status_code, answer.json()["code"]) == (404, "account_not_found")
 
 
