@@ -6,14 +6,13 @@ order differs. Checkpoints of ComfyUI can have float8 tensors, with or without o
 Source: Comfy-Org/ComfyUI `comfy/ops.py`, `comfy/quant_ops.py` and `QUANTIZATION.md`.
 """
 
+from __future__ import annotations
+
 import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from allaprima.errors import WeightsCorrupt
 from allaprima.weights.checkpoint.key_maps import (
@@ -24,6 +23,9 @@ from allaprima.weights.checkpoint.key_maps import (
     KeyTarget,
 )
 from allaprima.weights.formats.container import Container
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 #: Endings of the keys of a layer's scale.
 _SCALES = (".scale_weight", ".weight_scale")
@@ -69,6 +71,8 @@ class ComponentFile:
 
         Raises `WeightsCorrupt` naming file and tensor.
         """
+        import torch
+
         source = self._sources[name]
         chunks = [self._read_key(key) for key in source.keys if key is not None]
         if source.swaps_halves:

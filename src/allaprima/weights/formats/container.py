@@ -1,18 +1,22 @@
 """The interface of a file of named tensors. The content of a file, not its name, decides its format.
 
-Opening a file reads names and shapes; `Container.read` reads a tensor from the disk. Block-quantized tensors are
-returned in float32, all others in the dtype of the file. Formats that execute code when a file is opened are refused.
+Opening a file reads names and shapes; `Container.read` imports torch and reads a tensor from the disk. Block-quantized
+tensors are returned in float32, all others in the dtype of the file. Formats that execute code when a file is opened
+are refused.
 """
+
+from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Protocol
 
 from allaprima.errors import WeightsMissing, WeightsUnsafe
 from allaprima.weights.formats.gguf import MAGIC, GGUFContainer
 from allaprima.weights.formats.safetensors import SafetensorsContainer
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 #: First bytes of pickle files: a zip archive (`torch.save`, `.pt2`), or pickle protocols 2 to 5.
 _PICKLES = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
@@ -36,6 +40,10 @@ class Container(Protocol):
     @property
     def shapes(self) -> Mapping[str, tuple[int, ...]]:
         """The shapes of all tensors by name, outermost axis first."""
+
+    @property
+    def dtypes(self) -> Mapping[str, str]:
+        """The stored number formats of all tensors by name, as the file format names them: BF16, U8, Q4_K."""
 
     def read(self, name: str) -> Tensor:
         """Return one tensor, on the CPU. Raises `WeightsCorrupt` naming file and tensor."""

@@ -3,27 +3,31 @@
 Source: ggml-org/ggml `docs/gguf.md`.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from gguf import GGMLQuantizationType, GGUFReader, ReaderTensor, dequantize
 from numpy.typing import NDArray
-from torch import Tensor
 
 from allaprima.errors import WeightsCorrupt
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 #: The first bytes of every GGUF file.
 MAGIC = b"GGUF"
 #: Largest accepted header in bytes; the header of a FLUX file is far smaller.
 _HEADER_LIMIT = 4 * 2**20
+#: torch's names of the dtypes of tensors that are not block-quantized.
 _PLAIN_DTYPES = {
-    GGMLQuantizationType.F32: torch.float32,
-    GGMLQuantizationType.F16: torch.float16,
-    GGMLQuantizationType.BF16: torch.bfloat16,
+    GGMLQuantizationType.F32: "float32",
+    GGMLQuantizationType.F16: "float16",
+    GGMLQuantizationType.BF16: "bfloat16",
 }
 
 
@@ -43,17 +47,20 @@ class GGUFContainer:
         #: Empty: reading the tensors needs no metadata of a GGUF file.
         self.metadata: Mapping[str, str] = {}
         self.shapes: Mapping[str, tuple[int, ...]] = {name: entry.shape for name, entry in self._tensors.items()}
+        self.dtypes: Mapping[str, str] = {name: entry.kind.name for name, entry in self._tensors.items()}
 
     def read(self, name: str) -> Tensor:
         """Return one tensor: float16, float32 or bfloat16 as stored, all other types dequantized to float32.
 
         Raises `WeightsCorrupt` naming file and tensor.
         """
+        import torch
+
         entry = self._tensors[name]
         # Each tensor is read through its own mapping, whose pages are released with it.
         data = np.memmap(self.path, np.uint8, "r", entry.offset, entry.nbytes)
         if (dtype := _PLAIN_DTYPES.get(entry.kind)) is not None:
-            return torch.from_numpy(np.array(data)).view(dtype).reshape(entry.shape)
+            return torch.from_numpy(np.array(data)).view(getattr(torch, dtype)).reshape(entry.shape)
         try:
             rows = data.reshape(*entry.shape[:-1], -1)
             return torch.from_numpy(dequantize(rows, entry.kind)).reshape(entry.shape)
@@ -74,7 +81,7 @@ class _TensorEntry:
     shape: tuple[int, ...]
 
     @classmethod
-    def of(cls, tensor: ReaderTensor) -> "_TensorEntry":
+    def of(cls, tensor: ReaderTensor) -> _TensorEntry:
         """Return the entry of a tensor listed by the library's reader, which has the innermost axis first."""
         shape = tuple(int(side) for side in reversed(tensor.shape.tolist()))
         return cls(int(tensor.data_offset), int(tensor.n_bytes), tensor.tensor_type, shape)

@@ -3,32 +3,35 @@
 Source: huggingface/safetensors `README.md`.
 """
 
+from __future__ import annotations
+
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
 
 from allaprima.errors import WeightsCorrupt
 
-#: The supported dtypes by their names in the format. Tensors of other dtypes can't be read.
+if TYPE_CHECKING:
+    from torch import Tensor
+
+#: torch's names of the supported dtypes, by their names in the format. Tensors of other dtypes can't be read.
 _DTYPES = {
-    "F64": torch.float64,
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "F8_E4M3": torch.float8_e4m3fn,
-    "F8_E5M2": torch.float8_e5m2,
-    "I64": torch.int64,
-    "I32": torch.int32,
-    "I16": torch.int16,
-    "I8": torch.int8,
-    "U8": torch.uint8,
-    "BOOL": torch.bool,
+    "F64": "float64",
+    "F32": "float32",
+    "F16": "float16",
+    "BF16": "bfloat16",
+    "F8_E4M3": "float8_e4m3fn",
+    "F8_E5M2": "float8_e5m2",
+    "I64": "int64",
+    "I32": "int32",
+    "I16": "int16",
+    "I8": "int8",
+    "U8": "uint8",
+    "BOOL": "bool",
 }
 
 
@@ -49,6 +52,7 @@ class SafetensorsContainer:
         self.shapes: Mapping[str, tuple[int, ...]] = {
             name: tuple(entry["shape"]) for name, entry in self._entries.items()
         }
+        self.dtypes: Mapping[str, str] = {name: entry["dtype"] for name, entry in self._entries.items()}
 
     def read(self, name: str) -> Tensor:
         """Return one tensor in the dtype of the file. It is read, not memory-mapped, so freeing it frees the memory.
@@ -68,7 +72,9 @@ class SafetensorsContainer:
             raise WeightsCorrupt(f"{self.path}: the tensor {name} can't be read: {exc}") from exc
         if data.size != end - begin:
             raise WeightsCorrupt(f"{self.path}: the tensor {name} is truncated")
-        return torch.from_numpy(data).view(dtype).reshape(entry["shape"])
+        import torch
+
+        return torch.from_numpy(data).view(getattr(torch, dtype)).reshape(entry["shape"])
 
 
 def _read_header(path: Path) -> tuple[int, dict[str, Any]]:

@@ -1,13 +1,17 @@
 """Reads the shards that a safetensors index names as one container."""
 
+from __future__ import annotations
+
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from allaprima.errors import WeightsCorrupt, WeightsMissing
 from allaprima.weights.formats.container import Container, open_container
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 #: Name ending of an index of shards.
 INDEX_ENDING = ".safetensors.index.json"
@@ -29,6 +33,7 @@ class ShardedContainer:
         self.shapes: Mapping[str, tuple[int, ...]] = {
             name: shard.shapes[name] for name, shard in self._shard_of.items()
         }
+        self.dtypes: Mapping[str, str] = {name: shard.dtypes[name] for name, shard in self._shard_of.items()}
 
     def read(self, name: str) -> Tensor:
         """Return one tensor from its shard. Raises `WeightsCorrupt` naming file and tensor."""
