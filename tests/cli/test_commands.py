@@ -11,6 +11,7 @@ import pytest
 from allaprima import __version__
 from allaprima.cli.diagnosis import precision_rows, run_checks
 from allaprima.domain.models import Precision
+from allaprima.flux import SCHNELL
 from allaprima.settings import EngineSettings
 from tests.cli.conftest import Run
 
@@ -159,7 +160,7 @@ def test_model_that_can_not_be_removed_is_refused(run: Run, model: str, message:
 
 
 def test_doctor_shows_whether_each_precision_fits_memory(run: Run) -> None:
-    rows = {row.precision: row for row in precision_rows("cpu")}
+    rows = {row.precision: row for row in precision_rows(SCHNELL, "cpu")}
 
     shown = run("doctor").stdout
 

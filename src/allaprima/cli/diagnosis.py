@@ -18,7 +18,7 @@ from allaprima.domain.models import SCHNELL_ID, SKETCH_ID, Precision
 from allaprima.engine.device import device_name, prepare_device, with_device
 from allaprima.engine.safety.checker import SafetyChecker
 from allaprima.errors import SettingsError, WeightsError
-from allaprima.flux import SCHNELL
+from allaprima.flux import SCHNELL, ModelConfig
 from allaprima.kernels import library
 from allaprima.kernels.library import IsaLevel
 from allaprima.service.image_space import WARNING_SHARE, space_warning
@@ -53,7 +53,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class PrecisionRow:
-    """The memory that FLUX.1 [schnell] needs in one precision. weights, memory: bytes."""
+    """The memory that a model needs in one precision. weights, memory: bytes."""
 
     precision: Precision
     weights: int
@@ -102,7 +102,7 @@ def diagnose(settings: Settings) -> Diagnosis:
     """Check this machine, the package, the settings, the models and the data folder."""
     device = with_device(settings.engine).device
     findings = run_checks(settings.engine, settings.engine.weights_dir or default_folder())
-    return Diagnosis((*findings, _images(settings.store)), device, tuple(precision_rows(device)))
+    return Diagnosis((*findings, _images(settings.store)), device, tuple(precision_rows(SCHNELL, device)))
 
 
 def run_checks(settings: EngineSettings, weights_dir: Path) -> list[Finding]:
@@ -181,7 +181,9 @@ def _configured(settings: EngineSettings) -> Finding:
     except (SettingsError, WeightsError) as exc:
         return Finding("settings", exc.message, is_ok=False, is_required=True)
     models = ", ".join(files.id for files in opened)
-    return Finding("settings", f"{models} on {device_name(chosen.device)}", is_required=True)
+    unused = [f"{file.path} {file.reason}" for files in opened for file in files.unused]
+    note = f"; not used: {'; '.join(unused)}" if unused else ""
+    return Finding("settings", f"{models} on {device_name(chosen.device)}{note}", is_required=True)
 
 
 def _sketch() -> Finding:
@@ -234,16 +236,16 @@ def _images(settings: StoreSettings) -> Finding:
     return Finding("images", f"{size / GIB:.2f} GiB in {folder}, {share:.0%} of {LIMIT_SETTING}")
 
 
-def precision_rows(device: str) -> list[PrecisionRow]:
-    """Return the memory that each precision needs on a device (cpu or cuda), and whether it is available."""
+def precision_rows(config: ModelConfig, device: str) -> list[PrecisionRow]:
+    """Return the memory that a model needs in each precision on a device (cpu or cuda), and whether it is available."""
     is_available = device == "cpu" or torch.cuda.is_available()
     free = available_bytes(device) if is_available else 0
     rows = []
     for precision in Precision:
-        memory = needed_bytes(SCHNELL, precision, device)
+        memory = needed_bytes(config, precision, device)
         fits = free is None or memory <= free
         message = "fits" if fits else f"needs {(memory - (free or 0)) / GIB:.1f} GiB more than is free"
         if not can_run(precision, device):
             fits, message = False, "requires a GPU with float8 matrix products"
-        rows.append(PrecisionRow(precision, footprint(SCHNELL, precision).whole, memory, fits, message))
+        rows.append(PrecisionRow(precision, footprint(config, precision).whole, memory, fits, message))
     return rows

@@ -33,6 +33,7 @@ from allaprima.flux import (
 from allaprima.weights.builtin_header import FORMAT, TOKENIZER_FILE, WEIGHTS_FILE, read_header
 from allaprima.weights.checkpoint.validate import check_shapes, check_values
 from allaprima.weights.networks import Model, Networks, Revision
+from allaprima.weights.paths import UnusedFile
 from allaprima.weights.prompts.reader import PromptReader, open_reader
 from allaprima.weights.quantize import LINEARS, build_networks, multiplies_bfloat16, pack, widen
 from allaprima.weights.tokenizers import PromptTokenizer, read_word_list, word_tokenizers, word_vocab_size
@@ -55,6 +56,7 @@ class ModelFolder:
     config: ModelConfig
     tokenizers: tuple[PromptTokenizer, PromptTokenizer]
     reader: PromptReader | None = None
+    unused: tuple[UnusedFile, ...] = ()
 
     def load(
         self, device: str = "cpu", precision: Precision | None = None, check: CancelCheck = never_cancelled

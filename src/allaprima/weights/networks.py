@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from allaprima.domain.models import Precision
 from allaprima.flux import Autoencoder, CancelCheck, CLIPTextEncoder, Flux, ModelConfig, T5Encoder, never_cancelled
+from allaprima.weights.paths import UnusedFile
 from allaprima.weights.prompts.input import PromptInput
 from allaprima.weights.prompts.reader import PromptReader
 from allaprima.weights.tokenizers import PromptTokenizer
@@ -65,6 +66,10 @@ class ModelFiles(Protocol):
     @property
     def reader(self) -> PromptReader | None:
         """The reader that rewrites prompts into captions; None for a model that reads prompts as they are."""
+
+    @property
+    def unused(self) -> tuple[UnusedFile, ...]:
+        """The files at the model's path that are no part of it, with their reasons."""
 
     def load(
         self, device: str = "cpu", precision: Precision | None = None, check: CancelCheck = never_cancelled

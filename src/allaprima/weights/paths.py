@@ -4,6 +4,7 @@ A layout is one published set of files of a model, such as `bf16` or `gguf-q4`. 
 """
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
@@ -16,6 +17,14 @@ from allaprima.errors import WeightsMissing
 RECORD_FILE = "pulled.json"
 #: Name endings of files that can contain tensors. The format is detected from the content, not from the ending.
 WEIGHT_ENDINGS = (".safetensors", ".sft", ".gguf")
+
+
+@dataclass(frozen=True, slots=True)
+class UnusedFile:
+    """A file or a folder that is no part of the model, and why."""
+
+    path: Path
+    reason: str
 
 
 def layout_folder(weights_dir: Path, model_id: str, layout: str) -> Path:

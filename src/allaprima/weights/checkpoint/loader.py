@@ -1,10 +1,8 @@
-"""Loads a checkpoint of FLUX.1 [schnell]: one file, or a folder of files in any mixture of checkpoint formats.
+"""Loads a checkpoint of FLUX.1 [schnell]: a file or a folder, in any mixture of checkpoint formats.
 
-A folder with a `model_index.json` is a diffusers folder: the loader reads components from its subfolders, and
-components that these lack from the folder itself. In any other folder the loader reads all files. It recognises a
-file's component and format by the names of its tensors (`key_maps`). It validates all names and shapes before it reads
-any weights. Validation is strict: the files must have exactly the tensors of the networks, in their shapes, with finite
-values.
+`inventory` decides which files make up the checkpoint, and recognises a file's component and format by the names of its
+tensors (`key_maps`). The loader validates all names and shapes before it reads any weights. Validation is strict: the
+files must have exactly the tensors of the networks, in their shapes, with finite values.
 """
 
 import logging
@@ -16,17 +14,16 @@ import torch
 from torch import Tensor
 
 from allaprima.domain.models import SCHNELL_ID, Precision
-from allaprima.errors import WeightsCorrupt, WeightsMissing, WeightsUnsafe
+from allaprima.errors import WeightsCorrupt
 from allaprima.flux import CancelCheck, ModelConfig, meta_device, never_cancelled
-from allaprima.weights.checkpoint.components import ComponentFile, components_in
+from allaprima.weights.checkpoint.components import ComponentFile
 from allaprima.weights.checkpoint.infer_config import MissingDimension, infer_config
+from allaprima.weights.checkpoint.inventory import Inventory, take_inventory
 from allaprima.weights.checkpoint.key_maps import Component
 from allaprima.weights.checkpoint.validate import check_shapes, check_values
-from allaprima.weights.formats.container import Container, open_container
-from allaprima.weights.formats.sharded import INDEX_ENDING, open_sharded
 from allaprima.weights.networks import Model, Networks, Revision
 from allaprima.weights.packed_cache import CacheEntry, PackedWeightCache, PackedWeights, load_packed
-from allaprima.weights.paths import WEIGHT_ENDINGS, tokenizer_folders
+from allaprima.weights.paths import UnusedFile, pulled_folders, tokenizer_folders
 from allaprima.weights.quantize import (
     LINEARS,
     build_networks,
@@ -40,15 +37,8 @@ from allaprima.weights.tokenizers import PromptTokenizer, published_tokenizers
 
 logger = logging.getLogger(__name__)
 
-#: The name of each component in messages, with an example of a file.
-_COMPONENT_NAMES = {
-    Component.TRANSFORMER: "transformer (such as flux1-schnell.safetensors)",
-    Component.T5: "T5 text encoder (such as t5xxl_fp16.safetensors)",
-    Component.CLIP: "CLIP text encoder (such as clip_l.safetensors)",
-    Component.AUTOENCODER: "autoencoder (such as ae.safetensors)",
-}
-_DIFFUSERS_INDEX = "model_index.json"
-_PICKLE_ENDINGS = (".pt", ".pth", ".ckpt", ".bin", ".pt2")
+#: Most unused files that the log names; `allaprima doctor PATH` lists all.
+_LOGGED = 8
 #: The dtype from which weights are packed, and over which the revision is computed.
 _DTYPE = torch.bfloat16
 
@@ -63,6 +53,7 @@ class CheckpointFiles:
     #: T5's and CLIP's tokenizers.
     tokenizers: tuple[PromptTokenizer, PromptTokenizer]
     cache: PackedWeightCache
+    unused: tuple[UnusedFile, ...] = ()
 
     @property
     def id(self) -> str:
@@ -139,71 +130,42 @@ class CheckpointFiles:
 
 
 def open_checkpoint(path: Path, cache: PackedWeightCache, tokenizers: Path | None = None) -> CheckpointFiles:
-    """Validate a checkpoint's names and shapes without reading its weights.
+    """Validate a checkpoint's names and shapes without reading its weights, and log which files are not used.
 
     tokenizers: folder of the two tokenizers; None: the checkpoint's own, or those of an earlier pull.
     Raises `WeightsMissing` for a missing component or tokenizer, `WeightsUnsafe` when all files are in a format that
     executes code, and `WeightsCorrupt` naming file and tensor.
     """
-    components: dict[Component, ComponentFile] = {}
-    for containers in _container_groups(path):
-        components = _find_components(path, containers) | components
-    if missing := [name for component, name in _COMPONENT_NAMES.items() if component not in components]:
-        raise WeightsMissing(f"{path} holds no {', no '.join(missing)}; put all files of the model into one folder")
-    config = _validated_config(path, components)
+    inventory = take_inventory(path, pulled_folders(cache.folder, SCHNELL_ID))
+    if inventory.error is not None:
+        raise inventory.error
+    config = validated_config(inventory)
+    _log(inventory)
     folders = tokenizer_folders(path, tokenizers, cache.folder, SCHNELL_ID)
-    return CheckpointFiles(path, config, components, published_tokenizers(folders, config), cache)
+    loaded = published_tokenizers(folders, config)
+    return CheckpointFiles(path, config, inventory.components, loaded, cache, inventory.unused)
 
 
-def _find_components(path: Path, containers: list[Container]) -> dict[Component, ComponentFile]:
-    """Return the components in a group of files. Raises `WeightsCorrupt` when two files have the same component."""
-    components: dict[Component, ComponentFile] = {}
-    for container in containers:
-        for found in components_in(container):
-            if (other := components.get(found.component)) is not None:
-                raise WeightsCorrupt(
-                    f"{path} holds the {found.component} twice, in {other.container.path} and {container.path}; "
-                    "keep only one of them in the folder"
-                )
-            components[found.component] = found
-    return components
+def _log(inventory: Inventory) -> None:
+    """Log the files that complete the model from elsewhere, and the files that are not used."""
+    for component, source in inventory.components.items():
+        if not source.container.path.is_relative_to(inventory.path):
+            logger.info("%s: the %s is that of %s", inventory.path, component, source.container.path)
+    unused = inventory.unused
+    for file in unused[:_LOGGED]:
+        logger.warning("not used: %s: %s", file.path, file.reason)
+    if len(unused) > _LOGGED:
+        logger.warning(
+            "not used: %d more files; `allaprima doctor %s` lists them", len(unused) - _LOGGED, inventory.path
+        )
 
 
-def _container_groups(path: Path) -> list[list[Container]]:
-    """Return the files of a checkpoint in groups. A component in an earlier group overrides those in later groups."""
-    if path.is_file():
-        return [[open_container(path)]]
-    if not path.is_dir():
-        raise WeightsMissing(f"there is no file or folder {path}")
-    groups = []
-    subfolders: list[Path] = []
-    if (path / _DIFFUSERS_INDEX).is_file():
-        subfolders = sorted(folder for folder in path.iterdir() if folder.is_dir())
-        groups.append([container for folder in subfolders for container in _containers_in(folder)])
-    groups.append(_containers_in(path))
-    if not any(groups):
-        folders = (path, *subfolders)
-        pickles = sorted(file for folder in folders for file in folder.iterdir() if file.suffix in _PICKLE_ENDINGS)
-        if pickles:
-            raise WeightsUnsafe(
-                f"{pickles[0]} is a pickle, which runs code when it is opened; {path} has no other weights"
-            )
-        raise WeightsMissing(f"the folder {path} holds no safetensors or GGUF file")
-    return groups
+def validated_config(inventory: Inventory) -> ModelConfig:
+    """Infer the configuration from the shapes, validate all names and shapes against it, and return it.
 
-
-def _containers_in(folder: Path) -> list[Container]:
-    files = {file for file in folder.iterdir() if file.is_file() and file.name.lower().endswith(WEIGHT_ENDINGS)}
-    containers: list[Container] = []
-    for index in sorted(folder.glob(f"*{INDEX_ENDING}")):
-        sharded = open_sharded(index)
-        containers.append(sharded)
-        files -= set(sharded.files)
-    return containers + [open_container(file) for file in sorted(files)]
-
-
-def _validated_config(path: Path, components: Mapping[Component, ComponentFile]) -> ModelConfig:
-    """Infer the configuration from the shapes, validate all names and shapes against it, and return it."""
+    Raises `WeightsCorrupt` naming file and tensor.
+    """
+    components, path = inventory.components, inventory.path
     transformer = components[Component.TRANSFORMER]
     if any(name.startswith("guidance_in.") for name in transformer.shapes):
         raise WeightsCorrupt(

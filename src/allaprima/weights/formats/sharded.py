@@ -1,8 +1,9 @@
-"""Reads the shards that a safetensors index names as one container."""
+"""Reads the shards of one set of tensors as one container. An index names the shards, or their names number them."""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,15 +14,20 @@ from allaprima.weights.formats.container import Container, open_container
 if TYPE_CHECKING:
     from torch import Tensor
 
-#: Name ending of an index of shards.
-INDEX_ENDING = ".safetensors.index.json"
+#: Name of an index of shards: `model.safetensors.index.json`, or with a variant `model.safetensors.index.fp16.json`.
+INDEX_NAME = re.compile(r".+\.safetensors\.index(\.[\w-]+)?\.json", re.IGNORECASE)
+#: Name of a shard: `model-00001-of-00002.safetensors`, or with a variant `model.fp16-00001-of-00002.safetensors` or
+#: `model-00001-of-00002.fp16.safetensors`.
+SHARD_NAME = re.compile(
+    r"(?P<start>.+-)(?P<number>\d{5})-of-(?P<count>\d{5})(?P<end>(\.[\w-]+)?\.(safetensors|sft))", re.IGNORECASE
+)
 
 
 class ShardedContainer:
-    """The shards of one index, as one container."""
+    """The shards of one set, as one container."""
 
     def __init__(self, path: Path, shards: Sequence[Container]) -> None:
-        """path: the index file. Raises `WeightsCorrupt` when two shards have a tensor of the same name."""
+        """path: the index, or the first shard. Raises `WeightsCorrupt` when two shards have a tensor of one name."""
         self.path = path
         self.files = tuple(file for shard in shards for file in shard.files)
         self.metadata: Mapping[str, str] = {key: value for shard in shards for key, value in shard.metadata.items()}
@@ -40,19 +46,38 @@ class ShardedContainer:
         return self._shard_of[name].read(name)
 
 
-def open_sharded(index: Path) -> ShardedContainer:
-    """Open the shards that an index names; they must be in the folder of the index.
+def shards_of_index(index: Path) -> tuple[Path, ...]:
+    """Return the files that an index names, whether they exist or not; they are in the folder of the index.
 
-    Raises `WeightsMissing` for a shard that does not exist, and `WeightsCorrupt` for an index or a shard that can't be
-    read.
+    Raises `WeightsCorrupt` for an index that can't be read.
     """
     try:
         names = sorted(set(json.loads(index.read_bytes())["weight_map"].values()))
         # Folders in a name are dropped, so that an index can't refer to files outside its folder.
-        shards = [index.parent / Path(name).name for name in names]
+        return tuple(index.parent / Path(name).name for name in names)
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as exc:
-        raise WeightsCorrupt(f"{index} is not a readable index of shards") from exc
-    for shard in shards:
-        if not shard.is_file():
-            raise WeightsMissing(f"{index} names the file {shard.name}, which does not exist")
-    return ShardedContainer(index, [open_container(shard) for shard in shards])
+        raise WeightsCorrupt(f"{index} is not a readable index of shards; download it again") from exc
+
+
+def shards_by_number(shard: Path) -> tuple[Path, ...] | None:
+    """Return all files of the set to which a shard's name says it belongs; None for a name that numbers no shard.
+
+    The files need not exist.
+    """
+    found = SHARD_NAME.fullmatch(shard.name)
+    if found is None or not 0 < int(found["number"]) <= int(found["count"]):
+        return None
+    numbers = range(1, int(found["count"]) + 1)
+    return tuple(shard.with_name(f"{found['start']}{one:05}-of-{found['count']}{found['end']}") for one in numbers)
+
+
+def open_sharded(path: Path, shards: Sequence[Path]) -> ShardedContainer:
+    """Open the shards of one set. path: the index, or the first shard of a set without one.
+
+    Raises `WeightsMissing` naming the shards that do not exist, and `WeightsCorrupt` for a shard that can't be read.
+    """
+    if missing := [shard.name for shard in shards if not shard.is_file()]:
+        others = f"; {len(missing) - 1} more are missing" if len(missing) > 1 else ""
+        problem = "names the file" if INDEX_NAME.fullmatch(path.name) else f"is one of {len(shards)} shards; so is"
+        raise WeightsMissing(f"{path} {problem} {missing[0]}, which does not exist{others}; download the missing files")
+    return ShardedContainer(path, [open_container(shard) for shard in shards])
