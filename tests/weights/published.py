@@ -19,7 +19,7 @@ from allaprima.flux import AutoencoderConfig, CLIPConfig, ModelConfig, T5Config,
 from allaprima.weights.checkpoint.loader import open_checkpoint
 from allaprima.weights.networks import Model, Networks
 from allaprima.weights.packed_cache import PackedWeightCache
-from allaprima.weights.tokenizers import clip_tokenizer
+from allaprima.weights.tokenizers.clip import read_clip_tokenizer
 from tests.flux.oracles import autoencoder_oracle, clip_oracle, randomize, t5_oracle, transformer_oracle
 from tests.weights.thousand_prompts import PROMPTS
 
@@ -104,7 +104,7 @@ def write_tokenizers(folder: Path) -> None:
         vocabulary[text] = len(vocabulary)
     files[0].write_text(json.dumps(vocabulary))
     files[1].write_text("#version: 0.2\n" + "".join(f"{a} {b}\n" for a, b in pieces))
-    assert clip_tokenizer(*files).get_vocab_size() == len(vocabulary)
+    assert read_clip_tokenizer(*files).get_vocab_size() == len(vocabulary)
 
 
 # Checkpoint formats ---------------------------------------------------------------------------------------------------

@@ -7,10 +7,14 @@ from allaprima.domain.generation import GenerationRequest
 from allaprima.domain.models import SCHNELL_ID, ModelInfo, TokenCount, find
 from allaprima.errors import SettingsError
 from allaprima.weights.builtin_header import TOKENIZER_FILE, is_model_folder, read_header
+from allaprima.weights.checkpoint.components import components_in
+from allaprima.weights.checkpoint.key_maps import Component
+from allaprima.weights.formats.container import Container, open_container
 from allaprima.weights.paths import default_folder, model_paths, tokenizer_folders
 from allaprima.weights.prompts.input import PromptInput
 from allaprima.weights.prompts.reader import open_reader
-from allaprima.weights.tokenizers import published_t5_tokenizer, read_word_list, word_t5_tokenizer
+from allaprima.weights.tokenizers import find_tokenizers, read_word_list, word_t5_tokenizer
+from allaprima.weights.tokenizers.gguf import has_tokenizer
 
 
 class ModelRoster:
@@ -73,8 +77,18 @@ def _read_model(path: Path, tokenizers: Path | None, weights_dir: Path) -> tuple
         model_id, t5_length = read_header(path, lambda config: int(config["t5"]["length"]))
         tokenizer = word_t5_tokenizer(read_word_list(path / TOKENIZER_FILE), t5_length)
         return model_id, PromptInput(tokenizer, open_reader(path))
-    folders = tokenizer_folders(path, tokenizers, weights_dir, SCHNELL_ID)
-    return SCHNELL_ID, PromptInput(published_t5_tokenizer(folders))
+    folders = tokenizer_folders(path, weights_dir, SCHNELL_ID)
+    return SCHNELL_ID, PromptInput(find_tokenizers(tokenizers, folders, _t5_with_tokenizer(path)).t5())
+
+
+def _t5_with_tokenizer(path: Path) -> Container | None:
+    """Return the GGUF file of a checkpoint that holds T5 and a tokenizer."""
+    files = sorted(path.glob("*.gguf")) if path.is_dir() else [path]
+    for file in files:
+        container = open_container(file)
+        if has_tokenizer(container) and any(found.component is Component.T5 for found in components_in(container)):
+            return container
+    return None
 
 
 def _info(model_id: str) -> ModelInfo:

@@ -36,7 +36,7 @@ from allaprima.weights.quantize import (
     pack,
     widen,
 )
-from allaprima.weights.tokenizers import PromptTokenizer, published_tokenizers
+from allaprima.weights.tokenizers import PromptTokenizer, find_tokenizers
 
 logger = logging.getLogger(__name__)
 
@@ -139,9 +139,9 @@ class CheckpointFiles:
 
 
 def open_checkpoint(path: Path, cache: PackedWeightCache, tokenizers: Path | None = None) -> CheckpointFiles:
-    """Validate a checkpoint's names and shapes without reading its weights.
+    """Validate a checkpoint's names and shapes without reading its weights, and log which tokenizers it uses.
 
-    tokenizers: folder of the two tokenizers; None: the checkpoint's own, or those of an earlier pull.
+    tokenizers: folder of the two tokenizers; None: the checkpoint's own, those of an earlier pull, or the package's.
     Raises `WeightsMissing` for a missing component or tokenizer, `WeightsUnsafe` when all files are in a format that
     executes code, and `WeightsCorrupt` naming file and tensor.
     """
@@ -151,8 +151,10 @@ def open_checkpoint(path: Path, cache: PackedWeightCache, tokenizers: Path | Non
     if missing := [name for component, name in _COMPONENT_NAMES.items() if component not in components]:
         raise WeightsMissing(f"{path} holds no {', no '.join(missing)}; put all files of the model into one folder")
     config = _validated_config(path, components)
-    folders = tokenizer_folders(path, tokenizers, cache.folder, SCHNELL_ID)
-    return CheckpointFiles(path, config, components, published_tokenizers(folders, config), cache)
+    folders = tokenizer_folders(path, cache.folder, SCHNELL_ID)
+    sources = find_tokenizers(tokenizers, folders, components[Component.T5].container)
+    logger.info("tokenizers of %s: %s", SCHNELL_ID, sources)
+    return CheckpointFiles(path, config, components, sources.load(config), cache)
 
 
 def _find_components(path: Path, containers: list[Container]) -> dict[Component, ComponentFile]:
