@@ -59,15 +59,18 @@ class T5Fields:
             writer.add_uint32(PREFIX + name, number)
 
 
-def t5_fields(rows: int = ROWS) -> T5Fields:
-    """Return the fields that llama.cpp writes for T5 v1.1, whose embedding has `rows` rows."""
+def t5_fields(rows: int = ROWS, count: int = PIECES) -> T5Fields:
+    """Return the fields that llama.cpp writes for the first pieces of T5 v1.1.
+
+    rows: rows of the embedding. count: number of pieces.
+    """
     tokenizer = official()
-    pieces = tokenizer["model"]["vocab"][:PIECES]
-    unused = rows - PIECES
+    pieces = tokenizer["model"]["vocab"][:count]
+    unused = rows - count
     return T5Fields(
-        tokens=[text for text, _ in pieces] + [f"[PAD{number}]" for number in range(PIECES, rows)],
+        tokens=[text for text, _ in pieces] + [f"[PAD{number}]" for number in range(count, rows)],
         scores=[score for _, score in pieces] + [-10_000.0] * unused,
-        types=[3, 3, 2] + [1] * (PIECES - 3) + [5] * unused,
+        types=[3, 3, 2] + [1] * (count - 3) + [5] * unused,
         charsmap=base64.b64decode(tokenizer["normalizer"]["normalizers"][0]["precompiled_charsmap"]),
     )
 

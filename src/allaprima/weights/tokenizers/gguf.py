@@ -69,15 +69,15 @@ class _Fields:
         return self.text(name) != "false"
 
     def tokens(self) -> list[str]:
-        tokens = self.container.array(f"{_PREFIX}tokens")
+        tokens = self._array("tokens")
         if not isinstance(tokens, list) or len(set(tokens)) != len(tokens):
-            raise ValueError(f"{_PREFIX}tokens is missing, or is no list of different tokens")
+            raise ValueError(f"{_PREFIX}tokens is no list of different tokens")
         return tokens
 
     def numbers(self, name: str) -> NDArray[Any]:
-        found = self.container.array(_PREFIX + name)
-        if found is None or isinstance(found, list):
-            raise ValueError(f"{_PREFIX}{name} is missing, or is no array of numbers")
+        found = self._array(name)
+        if isinstance(found, list):
+            raise ValueError(f"{_PREFIX}{name} is no array of numbers")
         return found
 
     def scores(self, count: int) -> list[float]:
@@ -107,15 +107,24 @@ class _Fields:
             raise ValueError(f"{_PREFIX}precompiled_charsmap is damaged")
         return data
 
+    def _array(self, name: str) -> NDArray[Any] | list[str]:
+        if (found := self.container.array(_PREFIX + name)) is None:
+            raise ValueError(f"{_PREFIX}{name} is missing")
+        return found
+
 
 def _build(fields: _Fields) -> Tokenizer:
-    if (model := fields.text("model")) != "t5":
-        raise ValueError(f"{_PREFIX}model is {str(model)[:40]!r}, not 't5'")
+    if (model := fields.text("model")) is None:
+        raise ValueError(f"{_PREFIX}model is missing")
+    if model != "t5":
+        raise ValueError(f"{_PREFIX}model is {model[:40]!r}, not 't5'")
     pieces, special, has_bytes = _pieces(fields)
     ids = {piece: number for number, (piece, _) in enumerate(pieces)}
     for name, token in _IDS.items():
-        if token not in ids or fields.text(name) not in (None, str(ids[token])):
-            raise ValueError(f"it has no token {token}, or {_PREFIX}{name} is the id of another one")
+        if token not in ids:
+            raise ValueError(f"{_PREFIX}tokens has no token {token}")
+        if fields.text(name) not in (None, str(ids[token])):
+            raise ValueError(f"{_PREFIX}{name} is not the id of {token}")
     tokenizer = Tokenizer(models.Unigram(pieces, ids[_UNKNOWN], has_bytes))
     steps: list[normalizers.Normalizer] = [normalizers.Precompiled(fields.charsmap())]
     if fields.is_set("remove_extra_whitespaces"):
