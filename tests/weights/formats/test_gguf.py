@@ -195,7 +195,7 @@ def test_big_endian_file_is_refused_by_name(tmp_path: Path) -> None:
     [
         (
             "flux-00002-of-00003.gguf",
-            r"join flux-00001-of-00003.gguf to flux-00003-of-00003.gguf with `llama-gguf-split --merge flux-00001-\S+ f",
+            r"join flux-00001-of-00003.gguf to flux-00003-of-00003.gguf with `llama-gguf-split --merge flux-\S+ f",
         ),
         ("renamed.gguf", "join its parts with `llama-gguf-split --merge FIRST_PART OUTPUT`"),
     ],

@@ -104,6 +104,8 @@ def read_array(path: Path, entry: ArrayEntry) -> NDArray[Any] | list[str]:
     with path.open("rb") as file:
         file.seek(entry.offset)
         data = file.read(entry.nbytes)
+    if len(data) < entry.nbytes:
+        raise ValueError("the file has become shorter")
     if (dtype := _SCALARS.get(entry.kind)) is not None:
         return np.frombuffer(data, dtype)
     if entry.kind != GGUFValueType.STRING:

@@ -57,7 +57,7 @@ def read_gguf_tokenizer(container: GGUFContainer) -> Tokenizer:
 
 @dataclass(frozen=True, slots=True)
 class _Fields:
-    """The fields of the tokenizer in a GGUF header. All methods raise `ValueError` naming a field that is wrong."""
+    """The fields of the tokenizer in a GGUF header. All methods raise errors naming the field that is wrong."""
 
     container: GGUFContainer
 
@@ -77,7 +77,7 @@ class _Fields:
     def numbers(self, name: str) -> NDArray[Any]:
         found = self._array(name)
         if isinstance(found, list):
-            raise ValueError(f"{_PREFIX}{name} is no array of numbers")
+            raise TypeError(f"{_PREFIX}{name} is no array of numbers")
         return found
 
     def scores(self, count: int) -> list[float]:
