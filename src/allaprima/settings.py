@@ -133,7 +133,7 @@ class EngineSettings(_Group):
         (), description="Folders or files of models to load in addition to the built-in one."
     )
     tokenizer_dir: Path | None = Field(
-        None, description="Folder of FLUX's tokenizers, for models whose files contain none."
+        None, description="Folder of FLUX's tokenizers, instead of the model's own or the package's."
     )
     has_fallback: bool = Field(
         default=True, description="Whether the built-in model serves requests for known models that are not loaded."

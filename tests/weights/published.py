@@ -19,9 +19,10 @@ from allaprima.flux import AutoencoderConfig, CLIPConfig, ModelConfig, T5Config,
 from allaprima.weights.checkpoint.loader import open_checkpoint
 from allaprima.weights.networks import Model, Networks
 from allaprima.weights.packed_cache import PackedWeightCache
-from allaprima.weights.tokenizers import clip_tokenizer
+from allaprima.weights.tokenizers.clip import read_clip_tokenizer
 from tests.flux.oracles import autoencoder_oracle, clip_oracle, randomize, t5_oracle, transformer_oracle
 from tests.weights.thousand_prompts import PROMPTS
+from tests.weights.tokenizers.t5_gguf import T5Fields
 
 #: Larger than the vocabulary of either tokenizer.
 VOCABULARY = 540
@@ -104,7 +105,7 @@ def write_tokenizers(folder: Path) -> None:
         vocabulary[text] = len(vocabulary)
     files[0].write_text(json.dumps(vocabulary))
     files[1].write_text("#version: 0.2\n" + "".join(f"{a} {b}\n" for a, b in pieces))
-    assert clip_tokenizer(*files).get_vocab_size() == len(vocabulary)
+    assert read_clip_tokenizer(*files).get_vocab_size() == len(vocabulary)
 
 
 # Checkpoint formats ---------------------------------------------------------------------------------------------------
@@ -182,13 +183,16 @@ def write_gguf(
     tensors: Tensors,
     kind: gguf.GGMLQuantizationType = gguf.GGMLQuantizationType.BF16,
     architecture: str | None = "flux",
+    fields: T5Fields | None = None,
 ) -> None:
     """Write matrices in one block type and other tensors in float32, as city96's converter does. Without an
-    architecture the header is that of leejet's converter.
+    architecture the header is that of leejet's converter. fields: those of a tokenizer.
     """
     writer = gguf.GGUFWriter(path, architecture or "", use_temp_file=False)
     if architecture is None:
         writer.kv_data[0].clear()
+    if fields is not None:
+        fields.write(writer)
     for name, tensor in tensors.items():
         values = tensor.float().numpy()
         as_kind = kind if tensor.ndim == 2 and values.shape[-1] % 32 == 0 else gguf.GGMLQuantizationType.F32
@@ -200,14 +204,17 @@ def write_gguf(
     writer.close()
 
 
-def write_ggufs(folder: Path, published: Published) -> None:
-    """Write transformer and T5 as GGUF, the other components as safetensors in the same folder."""
+def write_ggufs(folder: Path, published: Published, fields: T5Fields | None = None) -> None:
+    """Write transformer and T5 as GGUF, the other components as safetensors in the same folder.
+
+    fields: those of T5's tokenizer, for its file.
+    """
     write_bfl(folder, published)
     (folder / "flux1-schnell.safetensors").unlink()
     (folder / "t5xxl_fp16.safetensors").unlink()
     write_gguf(folder / "flux1-schnell-BF16.gguf", published.tensors("transformer"))
     t5 = {gguf_t5_name(name): tensor for name, tensor in published.tensors("t5").items()}
-    write_gguf(folder / "t5-v1_1-xxl-encoder-BF16.gguf", t5, architecture="t5encoder")
+    write_gguf(folder / "t5-v1_1-xxl-encoder-BF16.gguf", t5, architecture="t5encoder", fields=fields)
 
 
 def write_leejet(folder: Path, published: Published) -> None:

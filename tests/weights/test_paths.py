@@ -61,8 +61,7 @@ def test_tokenizers_are_searched_in_checkpoint_then_pulled_layouts(tmp_path: Pat
     file.touch()
 
     for path in (file, file.parent):
-        assert tokenizer_folders(path, None, tmp_path, "flux/schnell") == (file.parent, layout)
-    assert tokenizer_folders(file, tmp_path / "given", tmp_path, "flux/schnell") == (tmp_path / "given",)
+        assert tokenizer_folders(path, tmp_path, "flux/schnell") == (file.parent, layout)
 
 
 def test_user_without_home_has_cache_in_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

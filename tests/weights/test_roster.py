@@ -17,8 +17,10 @@ from allaprima.weights.open import open_models
 from allaprima.weights.prompts.input import PromptInput
 from allaprima.weights.roster import ModelRoster, open_roster
 from allaprima.weights.tokenizers import PUBLISHED_T5_LENGTH
-from tests.weights.published import Published
+from allaprima.weights.tokenizers.packaged import packaged_t5
+from tests.weights.published import Published, write_bfl, write_ggufs
 from tests.weights.thousand_prompts import PROMPTS
+from tests.weights.tokenizers.t5_gguf import t5_fields
 
 
 def request(model: str, prompt: str) -> GenerationRequest:
@@ -86,11 +88,25 @@ def test_duplicate_model_is_refused(folder: Path, tmp_path: Path) -> None:
 
 
 def test_missing_or_damaged_tokenizer_is_refused_by_name(folder: Path, checkpoint: Path, tmp_path: Path) -> None:
-    with pytest.raises(WeightsMissing, match=f"{checkpoint} holds no tokenizers"):
-        open_roster([str(checkpoint)], None, tmp_path)
+    with pytest.raises(WeightsMissing, match=f"{checkpoint}, which --tokenizer names, holds no T5 tokenizer"):
+        open_roster([str(checkpoint)], checkpoint, tmp_path)
     (folder / TOKENIZER_FILE).write_text("garbage")
     with pytest.raises(WeightsCorrupt, match=f"{folder / TOKENIZER_FILE} is not a readable tokenizer"):
         open_roster([str(folder)], None, tmp_path)
+
+
+def test_roster_reads_tokenizer_of_t5_gguf_or_of_package(tmp_path: Path, published: Published) -> None:
+    gguf, single = tmp_path / "gguf", tmp_path / "single"
+    write_ggufs(gguf, published, t5_fields(rows=540, count=400))
+    write_bfl(single, published)
+    prompt = "a red apple on a beach"
+
+    counts = [
+        open_roster([str(path)], None, tmp_path).tokens(request("flux/schnell", prompt)) for path in (gguf, single)
+    ]
+
+    assert counts[1].used == len(packaged_t5().encode(prompt, add_special_tokens=False).ids)
+    assert counts[0] != counts[1]
 
 
 def test_roster_works_without_torch(models: list[str], published: Published, tmp_path: Path) -> None:

@@ -16,7 +16,8 @@ ModelPaths = Annotated[
     typer.Option("--model", help="Folder or file of a model to load in addition to sketch; may be repeated."),
 ]
 TokenizerDir = Annotated[
-    Path | None, typer.Option("--tokenizer", help="Folder of FLUX's tokenizers, for models whose files contain none.")
+    Path | None,
+    typer.Option("--tokenizer", help="Folder of FLUX's tokenizers, instead of the model's own or the package's."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Device = Annotated[

@@ -15,8 +15,9 @@ from allaprima.weights.roster import check_distinct
 def open_model(path: Path, tokenizers: Path | None = None, weights_dir: Path | None = None) -> ModelFiles:
     """Open a model folder in the built-in format or a published checkpoint, without reading its weights.
 
-    tokenizers: folder of FLUX's two tokenizers, for a checkpoint without them. weights_dir: the folder of the
-    packed-weight cache and of pulled models; None: the user's cache folder. Raises `WeightsError`, naming the file.
+    tokenizers: folder of FLUX's two tokenizers; None: the checkpoint's own, or the package's. weights_dir: the folder
+    of the packed-weight cache and of pulled models; None: the user's cache folder. Raises `WeightsError`, naming the
+    file.
     """
     if is_model_folder(path):
         return open_model_folder(path)

@@ -81,14 +81,3 @@ def model_paths(models: Iterable[str], weights_dir: Path) -> tuple[Path, ...]:
     """
     named = (find_path(model, weights_dir) for model in models)
     return tuple(dict.fromkeys(path.resolve() for path in (sketch_folder(), *named)))
-
-
-def tokenizer_folders(path: Path, override: Path | None, weights_dir: Path, model_id: str) -> tuple[Path, ...]:
-    """Return the folders to search for the tokenizers of the checkpoint at `path`, in order of preference.
-
-    override: the only folder to search, if set; otherwise the checkpoint's folder, then the pulled layouts.
-    """
-    if override:
-        return (override,)
-    own = path if path.is_dir() else path.parent
-    return (own, *pulled_folders(weights_dir, model_id))

@@ -7,10 +7,11 @@ from allaprima.domain.generation import GenerationRequest
 from allaprima.domain.models import SCHNELL_ID, ModelInfo, TokenCount, find
 from allaprima.errors import SettingsError
 from allaprima.weights.builtin_header import TOKENIZER_FILE, is_model_folder, read_header
-from allaprima.weights.paths import default_folder, model_paths, tokenizer_folders
+from allaprima.weights.checkpoint.key_maps import Component
+from allaprima.weights.paths import default_folder, model_paths, pulled_folders
 from allaprima.weights.prompts.input import PromptInput
 from allaprima.weights.prompts.reader import open_reader
-from allaprima.weights.tokenizers import published_t5_tokenizer, read_word_list, word_t5_tokenizer
+from allaprima.weights.tokenizers import find_tokenizers, read_word_list, word_t5_tokenizer
 
 
 class ModelRoster:
@@ -73,8 +74,13 @@ def _read_model(path: Path, tokenizers: Path | None, weights_dir: Path) -> tuple
         model_id, t5_length = read_header(path, lambda config: int(config["t5"]["length"]))
         tokenizer = word_t5_tokenizer(read_word_list(path / TOKENIZER_FILE), t5_length)
         return model_id, PromptInput(tokenizer, open_reader(path))
-    folders = tokenizer_folders(path, tokenizers, weights_dir, SCHNELL_ID)
-    return SCHNELL_ID, PromptInput(published_t5_tokenizer(folders))
+    from allaprima.weights.checkpoint.inventory import take_inventory
+
+    inventory = take_inventory(path, pulled_folders(weights_dir, SCHNELL_ID))
+    if inventory.error is not None:
+        raise inventory.error
+    sources = find_tokenizers(tokenizers, inventory.folders, inventory.components[Component.T5].container)
+    return SCHNELL_ID, PromptInput(sources.t5())
 
 
 def _info(model_id: str) -> ModelInfo:

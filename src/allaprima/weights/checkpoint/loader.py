@@ -23,7 +23,7 @@ from allaprima.weights.checkpoint.key_maps import Component
 from allaprima.weights.checkpoint.validate import check_shapes, check_values
 from allaprima.weights.networks import Model, Networks, Revision
 from allaprima.weights.packed_cache import CacheEntry, PackedWeightCache, PackedWeights, load_packed
-from allaprima.weights.paths import UnusedFile, pulled_folders, tokenizer_folders
+from allaprima.weights.paths import UnusedFile, pulled_folders
 from allaprima.weights.quantize import (
     LINEARS,
     build_networks,
@@ -33,7 +33,7 @@ from allaprima.weights.quantize import (
     pack,
     widen,
 )
-from allaprima.weights.tokenizers import PromptTokenizer, published_tokenizers
+from allaprima.weights.tokenizers import PromptTokenizer, find_tokenizers
 
 logger = logging.getLogger(__name__)
 
@@ -130,9 +130,9 @@ class CheckpointFiles:
 
 
 def open_checkpoint(path: Path, cache: PackedWeightCache, tokenizers: Path | None = None) -> CheckpointFiles:
-    """Validate a checkpoint's names and shapes without reading its weights, and log which files are not used.
+    """Validate a checkpoint's names and shapes without reading its weights, and log which files it uses.
 
-    tokenizers: folder of the two tokenizers; None: the checkpoint's own, or those of an earlier pull.
+    tokenizers: folder of the two tokenizers; None: the checkpoint's own, or the package's.
     Raises `WeightsMissing` for a missing component or tokenizer, `WeightsUnsafe` when all files are in a format that
     executes code, and `WeightsCorrupt` naming file and tensor.
     """
@@ -140,10 +140,10 @@ def open_checkpoint(path: Path, cache: PackedWeightCache, tokenizers: Path | Non
     if inventory.error is not None:
         raise inventory.error
     config = validated_config(inventory)
+    sources = find_tokenizers(tokenizers, inventory.folders, inventory.components[Component.T5].container)
     _log(inventory)
-    folders = tokenizer_folders(path, tokenizers, cache.folder, SCHNELL_ID)
-    loaded = published_tokenizers(folders, config)
-    return CheckpointFiles(path, config, inventory.components, loaded, cache, inventory.unused)
+    logger.info("tokenizers of %s: %s", SCHNELL_ID, sources)
+    return CheckpointFiles(path, config, inventory.components, sources.load(config), cache, inventory.unused)
 
 
 def _log(inventory: Inventory) -> None:

@@ -11,8 +11,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from allaprima.errors import WeightsMissing, WeightsUnsafe
-from allaprima.weights.formats.gguf import MAGIC, GGUFContainer
+from allaprima.errors import WeightsCorrupt, WeightsMissing, WeightsUnsafe
+from allaprima.weights.formats.gguf import GGUFContainer
+from allaprima.weights.formats.gguf_header import MAGIC
 from allaprima.weights.formats.safetensors import SafetensorsContainer
 
 if TYPE_CHECKING:
@@ -65,4 +66,6 @@ def open_container(path: Path) -> Container:
             f"{path} is a pickle (.pt, .ckpt, .bin or .pt2): opening it runs the code that it contains; "
             "use the model's safetensors or GGUF files"
         )
+    if not magic:
+        raise WeightsCorrupt(f"{path} is empty; download it again")
     return GGUFContainer(path) if magic == MAGIC else SafetensorsContainer(path)
