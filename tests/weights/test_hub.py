@@ -17,13 +17,11 @@ from pathlib import Path
 
 import pytest
 
-from allaprima.errors import WeightsMissing, WeightsTooLarge
+from allaprima.errors import WeightsTooLarge
 from allaprima.weights import hub as hub_module
-from allaprima.weights.checkpoint.loader import open_checkpoint
 from allaprima.weights.hub import LAYOUTS, ORIGINAL, PullPlan, RemoteFile
 from allaprima.weights.hub import pull as pull_files
 from allaprima.weights.open import open_model
-from allaprima.weights.packed_cache import PackedWeightCache
 from allaprima.weights.paths import find_path
 from tests.weights.hub_server import Hub, serve_hub
 from tests.weights.published import Published, generate, write_bfl, write_bundle, write_diffusers, write_gguf
@@ -271,29 +269,6 @@ def test_full_disk_is_refused_before_download(tmp_path: Path, monkeypatch: pytes
 
     with pytest.raises(WeightsTooLarge, match=r"needs 5\.0 GB more, and .* has 1\.0 GB free"):
         pull_files(PullPlan("bf16", tmp_path / "to", (file,), {"a/b": "mit"}), lambda _: None)
-
-
-def test_checkpoint_without_tokenizers_uses_pulled_ones(whole_hub: Hub, tmp_path: Path, published: Published) -> None:
-    own = tmp_path / "own"
-    write_bfl(own, published)
-    cache = PackedWeightCache(tmp_path / "weights")
-    with pytest.raises(WeightsMissing, match=r"fetch them with `allaprima pull flux/schnell`"):
-        open_checkpoint(own, cache)
-
-    pull(whole_hub, tmp_path, "fp8")
-
-    assert open_checkpoint(own, cache).tokenizers[0].encode("a red apple").ids
-
-
-@pytest.mark.parametrize(
-    "name", ["tokenizer/../../../out.json", "tokenizer//out.json", "tokenizer/a\\\\..\\\\out.json"]
-)
-def test_file_name_outside_folder_is_refused(whole_hub: Hub, tmp_path: Path, name: str) -> None:
-    whole_hub.repos[ORIGINAL][name] = b"{}"
-    done = pull(whole_hub, tmp_path, "fp8")
-    assert done.returncode == 2
-    assert "the hub lists an invalid file" in done.stderr
-    assert not list(tmp_path.rglob("out.json"))
 
 
 def test_files_removed_by_newer_commit_are_deleted(whole_hub: Hub, tmp_path: Path) -> None:

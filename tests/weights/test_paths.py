@@ -14,7 +14,6 @@ from allaprima.weights.paths import (
     model_paths,
     pulled_folders,
     sketch_folder,
-    tokenizer_folders,
 )
 
 
@@ -52,16 +51,6 @@ def test_model_paths_start_with_built_in_model_without_duplicates(tmp_path: Path
     paths = model_paths(["sketch", str(tmp_path), str(tmp_path / "." / ".."), str(tmp_path)], tmp_path)
 
     assert paths == (sketch_folder().resolve(), tmp_path.resolve(), tmp_path.parent.resolve())
-
-
-def test_tokenizers_are_searched_in_checkpoint_then_pulled_layouts(tmp_path: Path) -> None:
-    layout = pulled(tmp_path, "fp8", 1000)
-    file = tmp_path / "own" / "flux1-schnell.safetensors"
-    file.parent.mkdir()
-    file.touch()
-
-    for path in (file, file.parent):
-        assert tokenizer_folders(path, tmp_path, "flux/schnell") == (file.parent, layout)
 
 
 def test_user_without_home_has_cache_in_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
