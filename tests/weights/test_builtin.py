@@ -118,8 +118,9 @@ def test_every_weight_changes_revision(folder: Path, network: str) -> None:
 
 def test_lexicon_changes_revision(folder: Path) -> None:
     seen = {revision(folder)}
-    for content in ("{}", "{ }"):
-        (folder / LEXICON_FILE).write_text(content)
+    content = (sketch_folder() / LEXICON_FILE).read_bytes()
+    for end in (b"", b" "):
+        (folder / LEXICON_FILE).write_bytes(content + end)
         seen.add(revision(folder))
 
     assert len(seen) == 3
@@ -308,8 +309,9 @@ def test_model_may_have_any_configuration(tmp_path: Path, config: ModelConfig, t
     assert open_model(tmp_path).config == whole
 
 
-def test_built_in_model_loads() -> None:
+def test_built_in_model_loads_with_its_revision() -> None:
     files = open_model(sketch_folder())
+    model = files.load()
 
-    assert files.id == SKETCH_ID
-    assert files.load().id == SKETCH_ID
+    assert files.id == model.id == SKETCH_ID
+    assert model.revision == "2a45228875e62d77"

@@ -1,5 +1,6 @@
 """Known and loaded models, their precisions, and the length of prompts in tokens."""
 
+import re
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -64,6 +65,11 @@ class CatalogEntry:
     created: int
 
 
+#: Longest id of a model, in characters.
+MAX_ID = 64
+_ID_PART = r"[a-z0-9](?:[a-z0-9._-]*[a-z0-9])?"
+_ID = re.compile(rf"{_ID_PART}(?:/{_ID_PART})?")
+
 SKETCH_ID = "allaprima/sketch"
 SCHNELL_ID = "flux/schnell"
 
@@ -96,3 +102,14 @@ def find(name: str) -> CatalogEntry | None:
         if wanted in (entry.id.lower(), *map(str.lower, entry.aliases)):
             return entry
     return None
+
+
+def id_problem(model_id: str) -> str | None:
+    """Return the clause that says why a text is no id of a model, or None for an id, which every route can address."""
+    if len(model_id) <= MAX_ID and _ID.fullmatch(model_id):
+        return None
+    shown = f"{model_id[:MAX_ID]!a}{'...' if len(model_id) > MAX_ID else ''}"
+    return (
+        f"must be a name or owner/name of at most {MAX_ID} lower-case letters, digits, dots, hyphens and underscores, "
+        f"such as flux/mine, with a letter or digit at both ends of each part; it is {shown}"
+    )

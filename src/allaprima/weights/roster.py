@@ -6,11 +6,11 @@ from pathlib import Path
 from allaprima.domain.generation import GenerationRequest
 from allaprima.domain.models import SCHNELL_ID, ModelInfo, TokenCount, find
 from allaprima.errors import SettingsError
-from allaprima.weights.builtin_header import TOKENIZER_FILE, is_model_folder, read_header
+from allaprima.weights.builtin_header import is_model_folder, read_header, read_words
 from allaprima.weights.paths import default_folder, model_paths, tokenizer_folders
 from allaprima.weights.prompts.input import PromptInput
 from allaprima.weights.prompts.reader import open_reader
-from allaprima.weights.tokenizers import published_t5_tokenizer, read_word_list, word_t5_tokenizer
+from allaprima.weights.tokenizers import published_t5_tokenizer, word_t5_tokenizer
 
 
 class ModelRoster:
@@ -70,9 +70,9 @@ def check_distinct(model_ids: Iterable[str]) -> None:
 def _read_model(path: Path, tokenizers: Path | None, weights_dir: Path) -> tuple[str, PromptInput]:
     """Return the id of the model at `path`, and what it reads of prompts."""
     if is_model_folder(path):
-        model_id, t5_length = read_header(path, lambda config: int(config["t5"]["length"]))
-        tokenizer = word_t5_tokenizer(read_word_list(path / TOKENIZER_FILE), t5_length)
-        return model_id, PromptInput(tokenizer, open_reader(path))
+        header = read_header(path)
+        tokenizer = word_t5_tokenizer(read_words(path, header.config), header.config.t5.length)
+        return header.id, PromptInput(tokenizer, open_reader(path))
     folders = tokenizer_folders(path, tokenizers, weights_dir, SCHNELL_ID)
     return SCHNELL_ID, PromptInput(published_t5_tokenizer(folders))
 
