@@ -21,7 +21,7 @@ def test_started_engine_loads_built_in_model() -> None:
     engine: Engine = build_engine(EngineSettings(precision="fp32"))
     entry = find(SKETCH_ID)
     assert entry is not None
-    assert engine.models == (ModelInfo(SKETCH_ID, "", entry.name, entry.description),)
+    assert engine.models == (ModelInfo(SKETCH_ID, "", entry.name, entry.description, own_id=SKETCH_ID),)
     assert not engine.is_ready
 
     engine.start()

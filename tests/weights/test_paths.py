@@ -8,6 +8,7 @@ import pytest
 from allaprima.errors import WeightsMissing
 from allaprima.weights.paths import (
     RECORD_FILE,
+    ModelPath,
     default_folder,
     find_path,
     layout_folder,
@@ -51,7 +52,7 @@ def test_existing_path_takes_precedence_over_name(tmp_path: Path, monkeypatch: p
 def test_model_paths_start_with_built_in_model_without_duplicates(tmp_path: Path) -> None:
     paths = model_paths(["sketch", str(tmp_path), str(tmp_path / "." / ".."), str(tmp_path)], tmp_path)
 
-    assert paths == (sketch_folder().resolve(), tmp_path.resolve(), tmp_path.parent.resolve())
+    assert paths == tuple(ModelPath(path.resolve()) for path in (sketch_folder(), tmp_path, tmp_path.parent))
 
 
 def test_tokenizers_are_searched_in_checkpoint_then_pulled_layouts(tmp_path: Path) -> None:

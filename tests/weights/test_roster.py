@@ -39,9 +39,9 @@ def test_catalog_names_and_describes_its_models(roster: ModelRoster) -> None:
     schnell, sketch = CATALOG
 
     assert roster.models == (
-        ModelInfo(sketch.id, "", sketch.name, sketch.description),
-        ModelInfo("tests/tiny", "", "tests/tiny", ""),
-        ModelInfo(schnell.id, "", schnell.name, schnell.description),
+        ModelInfo(sketch.id, "", sketch.name, sketch.description, own_id=sketch.id),
+        ModelInfo("tests/tiny", "", "tests/tiny", "", own_id="tests/tiny"),
+        ModelInfo(schnell.id, "", schnell.name, schnell.description, own_id=schnell.id),
     )
 
 

@@ -50,7 +50,12 @@ def generate(  # noqa: PLR0913, PLR0917 - one parameter for each option
     like: Annotated[
         Path | None, typer.Option(help="Image whose prompt, size, steps, seed and model apply unless they are given.")
     ] = None,
-    model: Annotated[str | None, typer.Option(help="Name, folder or file of a model.", show_default="sketch")] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="Name, folder or file of a model, or NAME=PATH to name it in the image.", show_default="sketch"
+        ),
+    ] = None,
     device: Device = None,
     tokenizer: TokenizerDir = None,
     precision: PrecisionName = None,

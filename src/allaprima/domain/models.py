@@ -48,6 +48,8 @@ class ModelInfo:
     precision: Precision | None = None
     #: Name and version of the kernel library, since the images of two libraries may differ slightly.
     kernels: str = ""
+    #: The id that the model's files have. It differs from `id` if the operator named the model.
+    own_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +104,21 @@ def find(name: str) -> CatalogEntry | None:
         if wanted in (entry.id.lower(), *map(str.lower, entry.aliases)):
             return entry
     return None
+
+
+def loading_info(model_id: str, own_id: str, file_name: str) -> ModelInfo:
+    """Return the information about a model that is not loaded yet.
+
+    own_id: the id that the model's files have. file_name: name of its file or folder, without the path, which is in the
+    description of a model that the operator named.
+    """
+    entry = find(own_id)
+    name, description = (entry.name, entry.description) if entry else (own_id, "")
+    if model_id != own_id:
+        # A file name may have bytes that are not UTF-8, which no JSON can contain.
+        shown = file_name.encode(errors="backslashreplace").decode()
+        name, description = model_id, f"{name} from {shown}"
+    return ModelInfo(model_id, "", name, description, own_id=own_id)
 
 
 def id_problem(model_id: str) -> str | None:

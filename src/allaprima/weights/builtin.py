@@ -41,8 +41,10 @@ from allaprima.weights.tokenizers import PromptTokenizer, word_tokenizers
 class ModelFolder:
     """A model folder whose header, word list and lexicon are valid, and whose tensors have the right shapes."""
 
-    folder: Path
+    path: Path
     id: str
+    #: The id in the header.
+    own_id: str
     config: ModelConfig
     tokenizers: tuple[PromptTokenizer, PromptTokenizer]
     reader: PromptReader | None = None
@@ -55,7 +57,7 @@ class ModelFolder:
         precision: None means bfloat16, or float32 on a CPU without kernels for bfloat16. check: called before each
         tensor. Raises `WeightsCorrupt` naming the damaged file and tensor, and any exception of `check`.
         """
-        path = self.folder / WEIGHTS_FILE
+        path = self.path / WEIGHTS_FILE
         tensors = _read_tensors(path)
         precision = precision or (Precision.BF16 if multiplies_bfloat16(device) else Precision.FP32)
         networks = build_networks(self.config, precision)
@@ -77,8 +79,8 @@ class ModelFolder:
         return Model(self.id, revision.digest(), precision, self.config, networks, *self.tokenizers, self.reader)
 
 
-def open_model_folder(folder: Path) -> ModelFolder:
-    """Open a model folder without reading its tensors.
+def open_model_folder(folder: Path, model_id: str | None = None) -> ModelFolder:
+    """Open a model folder without reading its tensors. model_id: the id that the model gets; None: that of the header.
 
     Raises `WeightsMissing` or `WeightsCorrupt`, naming the file and the field of the header or the tensor.
     """
@@ -88,7 +90,8 @@ def open_model_folder(folder: Path) -> ModelFolder:
     with meta_device():
         plain = Networks(config)
     check_shapes(folder / WEIGHTS_FILE, plain, header.shapes)
-    return ModelFolder(folder, header.id, config, word_tokenizers(tokenizer, config), open_reader(folder))
+    tokenizers = word_tokenizers(tokenizer, config)
+    return ModelFolder(folder, model_id or header.id, header.id, config, tokenizers, open_reader(folder))
 
 
 def save_model(folder: Path, model_id: str, config: ModelConfig, networks: Networks, tokenizer: Tokenizer) -> None:

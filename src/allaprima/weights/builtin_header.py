@@ -109,9 +109,10 @@ def is_model_folder(path: Path) -> bool:
 
 
 def _header_bytes(path: Path) -> int:
-    """Return the length of a safetensors header in bytes, as the file's first 8 bytes say. Raises OSError."""
+    """Return the length of a safetensors header in bytes; 0 for a file that is shorter than that. Raises OSError."""
     with path.open("rb") as file:
-        return int.from_bytes(file.read(8), "little")
+        length = int.from_bytes(file.read(8), "little")
+    return length if length < path.stat().st_size else 0
 
 
 def _without_words(tokenizer: Tokenizer) -> object:

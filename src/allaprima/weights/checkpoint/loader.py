@@ -63,10 +63,12 @@ class CheckpointFiles:
     #: T5's and CLIP's tokenizers.
     tokenizers: tuple[PromptTokenizer, PromptTokenizer]
     cache: PackedWeightCache
+    #: The model's id.
+    id: str = SCHNELL_ID
 
     @property
-    def id(self) -> str:
-        """The model's id."""
+    def own_id(self) -> str:
+        """The id of the model in the catalog."""
         return SCHNELL_ID
 
     @property
@@ -138,10 +140,13 @@ class CheckpointFiles:
             entry.save_revision(revision.digest())
 
 
-def open_checkpoint(path: Path, cache: PackedWeightCache, tokenizers: Path | None = None) -> CheckpointFiles:
+def open_checkpoint(
+    path: Path, cache: PackedWeightCache, tokenizers: Path | None = None, model_id: str = SCHNELL_ID
+) -> CheckpointFiles:
     """Validate a checkpoint's names and shapes without reading its weights.
 
-    tokenizers: folder of the two tokenizers; None: the checkpoint's own, or those of an earlier pull.
+    tokenizers: folder of the two tokenizers; None: the checkpoint's own, or those of an earlier pull. model_id: the id
+    that the model gets.
     Raises `WeightsMissing` for a missing component or tokenizer, `WeightsUnsafe` when all files are in a format that
     executes code, and `WeightsCorrupt` naming file and tensor.
     """
@@ -152,7 +157,7 @@ def open_checkpoint(path: Path, cache: PackedWeightCache, tokenizers: Path | Non
         raise WeightsMissing(f"{path} holds no {', no '.join(missing)}; put all files of the model into one folder")
     config = _validated_config(path, components)
     folders = tokenizer_folders(path, tokenizers, cache.folder, SCHNELL_ID)
-    return CheckpointFiles(path, config, components, published_tokenizers(folders, config), cache)
+    return CheckpointFiles(path, config, components, published_tokenizers(folders, config), cache, model_id)
 
 
 def _find_components(path: Path, containers: list[Container]) -> dict[Component, ComponentFile]:
