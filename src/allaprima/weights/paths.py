@@ -51,7 +51,7 @@ def sketch_folder() -> Path:
 class ModelPath:
     """A model on disk, and the id that the operator gave it."""
 
-    #: Absolute path of a folder or file.
+    #: A folder or file.
     path: Path
     #: None: the model has the id that its files have.
     id: str | None = None
@@ -90,8 +90,8 @@ def find_model(model: str, configured: Iterable[str], weights_dir: Path) -> Mode
         for entry in configured:
             given, path = parse_model(entry)
             if given == model:
-                return ModelPath(find_path(path, weights_dir).resolve(), given)
-    return ModelPath(find_path(target, weights_dir).resolve(), name)
+                return ModelPath(find_path(path, weights_dir), given)
+    return ModelPath(find_path(target, weights_dir), name)
 
 
 def find_path(model: str, weights_dir: Path) -> Path:
@@ -114,13 +114,21 @@ def find_path(model: str, weights_dir: Path) -> Path:
 
 
 def model_paths(models: Iterable[str], weights_dir: Path) -> tuple[ModelPath, ...]:
-    """Return the built-in model and then the given models, in order, without duplicates.
+    """Return the built-in model and then the given models with absolute paths, in order, without duplicates.
 
     models: paths or known names, each of which may be preceded by `NAME=`. Raises `WeightsMissing` for a known name
     without weights on this machine, and `SettingsError` for a name that a model can't have.
     """
-    named = (find_model(model, (), weights_dir) for model in models)
-    return tuple(dict.fromkeys((ModelPath(sketch_folder().resolve()), *named)))
+    given = (ModelPath(sketch_folder()), *(find_model(model, (), weights_dir) for model in models))
+    distinct: dict[tuple[Path, str | None], ModelPath] = {}
+    for one in given:
+        distinct.setdefault((one.path.resolve(), one.id), ModelPath(_absolute(one.path), one.id))
+    return tuple(distinct.values())
+
+
+def _absolute(path: Path) -> Path:
+    """Return the absolute path. A link at its end is kept, since the files next to the link belong to the model."""
+    return path.resolve() if path.name in ("", "..") else path.parent.resolve() / path.name
 
 
 def _exists(model: str) -> bool:
