@@ -62,9 +62,10 @@ def test_two_checkpoints_are_served_under_their_names(tmp_path: Path, serve: Ser
     assert listed["fine"]["info"]["description"] == "FLUX.1 [schnell] from fine"
     assert listed["fine"]["revision"] != listed["mine/fast"]["revision"]
     assert str(tmp_path) not in str(listed)
-    assert "model 'dall-e-3'; it serves 'flux/schnell', 'allaprima/sketch', 'mine/fast', 'fine'" in server.post(
-        server.key, **BODY | {"model": "dall-e-3"}
-    ).text
+    assert (
+        "model 'dall-e-3'; it serves 'flux/schnell', 'allaprima/sketch', 'mine/fast', 'fine'"
+        in server.post(server.key, **BODY | {"model": "dall-e-3"}).text
+    )
 
 
 def test_two_checkpoints_without_names_are_refused_with_the_way_to_name_them(tmp_path: Path, checkpoint: Path) -> None:

@@ -120,6 +120,13 @@ def test_name_of_another_model_is_refused(name: str, owner: str) -> None:
         parse_model(f"{name}=/models/flux")
 
 
+def test_home_folder_is_expanded_after_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+
+    assert parse_model("mine=~/flux") == ("mine", str(tmp_path / "flux"))
+    assert parse_model("mine=a/~") == ("mine", "a/~")
+
+
 def test_default_id_of_checkpoints_is_a_name() -> None:
     assert parse_model("flux/schnell=/models/flux") == ("flux/schnell", "/models/flux")
 

@@ -17,6 +17,8 @@ from allaprima.weights.tokenizers import SPECIAL_TOKENS, read_word_list, word_to
 WEIGHTS_FILE = "model.safetensors"
 TOKENIZER_FILE = "tokenizer.json"
 FORMAT = "allaprima-1"
+#: The number format of all tensors.
+DTYPE = "BF16"
 #: Largest header and largest word list, in bytes. Those of the built-in model have 33 and 14 kilobytes.
 MAX_HEADER_BYTES = 2**23
 MAX_WORD_LIST_BYTES = 2**24
@@ -36,8 +38,30 @@ def read_header(folder: Path) -> Header:
     """Read the header of a model folder.
 
     Raises `WeightsMissing` for a missing file, and `WeightsCorrupt` for an unreadable file, another format, an invalid
-    id, and an invalid configuration; both name the file, and the last one the field.
+    id, an invalid configuration, and tensors that are not bfloat16. They name the file and the field or tensor.
     """
+    container = _open_weights(folder)
+    for name in ("id", "config"):
+        if name not in container.metadata:
+            raise WeightsCorrupt(f"{container.path} has an invalid header: it has no {name}")
+    model_id = container.metadata["id"]
+    if problem := id_problem(model_id):
+        raise WeightsCorrupt(f"{container.path} has an invalid header: the id {problem}")
+    try:
+        config = parse_config(container.metadata["config"])
+        check_sizes(config, container.shapes)
+    except ValueError as exc:
+        raise WeightsCorrupt(f"{container.path} has an invalid configuration in its header: {exc}") from exc
+    for name, dtype in container.dtypes.items():
+        # A wrong name of a number format of the same size would give other weights, so only the one in use is allowed.
+        if dtype != DTYPE:
+            raise WeightsCorrupt(
+                f"{container.path}: the tensor {name} is stored as {dtype}; a model folder has {DTYPE} alone"
+            )
+    return Header(model_id, config, dict(container.shapes))
+
+
+def _open_weights(folder: Path) -> SafetensorsContainer:
     for name in (WEIGHTS_FILE, TOKENIZER_FILE):
         if not (folder / name).is_file():
             raise WeightsMissing(f"the model folder {folder} has no file {name}")
@@ -53,18 +77,7 @@ def read_header(folder: Path) -> Header:
     container = SafetensorsContainer(path)
     if container.metadata.get("format") != FORMAT:
         raise WeightsCorrupt(f"{path} was not written by allaprima: its header lacks format {FORMAT}")
-    for name in ("id", "config"):
-        if name not in container.metadata:
-            raise WeightsCorrupt(f"{path} has an invalid header: it has no {name}")
-    model_id = container.metadata["id"]
-    if problem := id_problem(model_id):
-        raise WeightsCorrupt(f"{path} has an invalid header: the id {problem}")
-    try:
-        config = parse_config(container.metadata["config"])
-        check_sizes(config, container.shapes)
-    except ValueError as exc:
-        raise WeightsCorrupt(f"{path} has an invalid configuration in its header: {exc}") from exc
-    return Header(model_id, config, dict(container.shapes))
+    return container
 
 
 def read_words(folder: Path, config: ConfigFields) -> Tokenizer:

@@ -4,6 +4,7 @@ A layout is one published set of files of a model, such as `bf16` or `gguf-q4`. 
 """
 
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -77,6 +78,9 @@ def parse_model(model: str) -> tuple[str | None, str]:
             f"the model {model!r} can't have the name {name}, which belongs to {entry.id}; choose another name, such "
             f"as mine/{name.rpartition('/')[2]}"
         )
+    # A shell expands "~" at the start of an argument only.
+    with suppress(RuntimeError):
+        target = str(Path(target).expanduser())
     return name, target
 
 
