@@ -71,7 +71,7 @@ Vocabulary = Annotated[int, _whole(6, 2**20)]
 Length = Annotated[int, _whole(3, 4096)]
 Blocks = Annotated[int, _whole(1, 128)]
 Heads = Annotated[int, _whole(1, 1024)]
-Epsilon = Annotated[float, _number(0, 1)]
+Epsilon = Annotated[float, _number(1e-12, 1)]
 
 
 class _Fields(BaseModel):
@@ -147,7 +147,7 @@ class AutoencoderFields(_Fields):
     ch_mult: Annotated[tuple[int, ...], _list_of(1, 64, range(1, 9))]
     num_res_blocks: Annotated[int, _whole(1, 16)]
     z_channels: Annotated[int, _whole(1, 1024)]
-    scale_factor: Annotated[float, _number(0, 1000)]
+    scale_factor: Annotated[float, _number(0.001, 1000)]
     shift_factor: Annotated[float, _number(-1000, 1000)]
     patch: Annotated[int, _whole(1, 64)]
     groups: Annotated[int, _whole(1, 4096)]
