@@ -130,7 +130,8 @@ class EngineSettings(_Group):
     """Settings of the models, and the operator's limits on requests."""
 
     models: tuple[str, ...] = Field(
-        (), description="Folders or files of models to load in addition to the built-in one."
+        (),
+        description="Models to load in addition to the built-in one: folders or files, as `PATH` or `NAME=PATH`.",
     )
     tokenizer_dir: Path | None = Field(
         None, description="Folder of FLUX's tokenizers, instead of the model's own or the package's."

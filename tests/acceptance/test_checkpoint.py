@@ -1,5 +1,6 @@
 """A published checkpoint is served under its model's own name; an incomplete one is refused with one line."""
 
+import shutil
 from pathlib import Path
 
 import httpx2
@@ -36,6 +37,48 @@ def test_checkpoint_generates_under_its_own_name(tmp_path: Path, serve: Serve, c
     ]
     assert listed["served_by"] == "flux/schnell"
     assert listed["revision"] == answer.json()["meta"]["revision"]
+
+
+def test_two_checkpoints_are_served_under_their_names(tmp_path: Path, serve: Serve, checkpoint: Path) -> None:
+    networks = make_networks()
+    networks.transformer.final_layer.linear.weight.neg_()
+    write_ggufs(tmp_path / "fine", Published(networks, checkpoint / "tokenizers"))
+    models = ("--model", f"mine/fast={checkpoint}", "--model", f"fine={tmp_path / 'fine'}")
+    server = serve(tmp_path / "data", *models, "--tokenizer", checkpoint / "tokenizers")
+
+    names = ("mine/fast", "fine", "flux/schnell")
+    answers = {
+        name: server.post(server.key, **BODY | {"model": name, "enable_safety_checker": False}) for name in names
+    }
+
+    assert [answer.status_code for answer in answers.values()] == [200] * 3
+    served = [answer.headers["x-model"] for answer in answers.values()]
+    assert served == ["mine/fast", "fine", "allaprima/sketch"]
+    images = {name: httpx2.get(answer.json()["images"][0]["url"]).content for name, answer in answers.items()}
+    assert len(set(images.values())) == 3
+    again = server.post(server.key, **BODY | {"model": "fine", "enable_safety_checker": False})
+    assert httpx2.get(again.json()["images"][0]["url"]).content == images["fine"]
+    listed = {model["id"]: model for model in httpx2.get(f"{server.url}/v1/models").json()["data"]}
+    assert listed["fine"]["info"]["description"] == "FLUX.1 [schnell] from fine"
+    assert listed["fine"]["revision"] != listed["mine/fast"]["revision"]
+    assert str(tmp_path) not in str(listed)
+    assert (
+        "model 'dall-e-3'; it serves 'flux/schnell', 'allaprima/sketch', 'mine/fast', 'fine'"
+        in server.post(server.key, **BODY | {"model": "dall-e-3"}).text
+    )
+
+
+def test_two_checkpoints_without_names_are_refused_with_the_way_to_name_them(tmp_path: Path, checkpoint: Path) -> None:
+    copy = shutil.copytree(checkpoint, tmp_path / "copy")
+    options = ("--model", checkpoint, "--model", copy, "--tokenizer", checkpoint / "tokenizers")
+
+    result = allaprima("serve", "--port", 0, *options, folder=tmp_path)
+
+    assert result.returncode == 2
+    assert result.stderr.endswith(
+        f"more than one path holds the model flux/schnell: {checkpoint} and {copy}; give each a name of its own with "
+        "--model NAME=PATH\n"
+    )
 
 
 def test_generate_command_uses_checkpoint(tmp_path: Path, checkpoint: Path) -> None:

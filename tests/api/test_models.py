@@ -1,5 +1,6 @@
 """The list of models, health and readiness, all without a key."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import httpx2
@@ -65,6 +66,33 @@ async def test_model_list_contains_loaded_models(tmp_path: Path, clock: FakeCloc
             ("allaprima/sketch", "allaprima/sketch"),
             ("mine/own", "mine/own"),
         ]
+
+
+async def test_named_model_is_addressed_by_its_name_everywhere(tmp_path: Path, clock: FakeClock) -> None:
+    named = replace(SCHNELL, id="mine/fast.v1", name="mine/fast.v1", own_id="flux/schnell")
+    async with (
+        open_service(tmp_path, FakeEngine(SKETCH, named), clock) as service,
+        client_of(service, key=service.first_key) as client,
+    ):
+        listed = (await client.get("/v1/models")).json()["data"]
+        assert [(model["id"], model["served_by"]) for model in listed] == [
+            ("flux/schnell", "allaprima/sketch"),
+            ("allaprima/sketch", "allaprima/sketch"),
+            ("mine/fast.v1", "mine/fast.v1"),
+        ]
+        entry = listed[2]
+        assert entry["info"]["developer"] == "Black Forest Labs"
+        assert (await client.get("/v1/models/mine/fast.v1")).json() == entry
+        assert (await client.get("/model/mine%2Ffast.v1")).json()["data"] == entry
+        assert (await client.get("/v1/models?id=mine/fast.v1")).json()["data"] == [entry]
+        document = (await client.get("/openapi.json")).json()
+        body = document["paths"][IMAGES_PATH]["post"]["requestBody"]["content"]["application/json"]["schema"]
+        assert "mine/fast.v1" in body["properties"]["model"]["enum"]
+        answer = await client.post(IMAGES_PATH, json={"model": "mine/fast.v1", "prompt": "a boat", "size": "64x64"})
+        assert answer.headers["x-model"] == answer.json()["meta"]["model"] == "mine/fast.v1"
+        refused = await client.post(IMAGES_PATH, json={"model": "mine/fast", "prompt": "a boat"})
+        assert refused.status_code == 400
+        assert "it serves 'flux/schnell', 'allaprima/sketch', 'mine/fast.v1'" in refused.text
 
 
 async def test_matching_etag_of_model_list_answers_304(client: httpx2.AsyncClient) -> None:

@@ -76,6 +76,24 @@ def test_models_shows_where_weights_are(run: Run) -> None:
         assert words in plain(result.stdout)
 
 
+def test_named_models_of_the_settings_are_listed_and_shown(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALLAPRIMA_ENGINE__MODELS", '["mine/own=sketch"]')
+
+    assert "mine/own" in plain(run("models").stdout)
+    listed = json.loads(run("models", "--json").stdout)
+    assert [one["id"] for one in listed] == ["flux/schnell", "allaprima/sketch", "mine/own"]
+    assert listed[2] == json.loads(run("show", "mine/own", "--json").stdout)
+    assert (listed[2]["name"], listed[2]["description"]) == ("mine/own", "sketch from sketch")
+    assert listed[2]["weights"] == "on this machine"
+    assert run("show", "mine/other").exit_code == 2
+
+
+def test_doctor_names_the_named_models(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALLAPRIMA_ENGINE__MODELS", '["mine/own=sketch"]')
+
+    assert "allaprima/sketch, mine/own on the CPU" in plain(run("doctor").stdout)
+
+
 def test_doctor_passes_with_missing_optional_items(run: Run) -> None:
     result = run("doctor")
 

@@ -76,3 +76,21 @@ def test_port_in_use_is_refused_by_name(run: Run, tmp_path: Path, host: str) -> 
     assert f"can't listen on {host}:{port}" in result.stderr
     assert "--port" in result.stderr
     assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize("model", ["Mine=x", "sketch=x", "mine=", "flux-schnell=x", "a/b/c=x"])
+def test_name_that_a_model_can_not_have_is_refused(run: Run, tmp_path: Path, model: str) -> None:
+    result = run("serve", "--port", 0, "--data-dir", tmp_path / "data", "--model", model)
+
+    assert result.exit_code == 2
+    assert f"error: the model '{model}' " in result.stderr
+    assert not (tmp_path / "data").exists()
+
+
+def test_two_models_of_one_name_are_refused_naming_both_paths(run: Run, tmp_path: Path) -> None:
+    copy = shutil.copytree(sketch_folder(), tmp_path / "copy")
+
+    result = run("serve", "--port", 0, "--model", "mine=sketch", "--model", f"mine={copy}")
+
+    assert result.exit_code == 2
+    assert f"holds the model mine: {sketch_folder().resolve()} and {copy}; give each" in result.stderr

@@ -1,5 +1,7 @@
 """The names of models, and the fallback to the built-in model."""
 
+from dataclasses import replace
+
 import pytest
 
 from allaprima.domain.models import CATALOG, ModelInfo
@@ -78,3 +80,25 @@ def test_revision_known_after_loading_is_served() -> None:
     assert models.served()[1].served_by.revision == ""
     engine.become_ready(SKETCH)
     assert models.served()[1].served_by.revision == SKETCH.revision
+
+
+NAMED = replace(SCHNELL, id="mine/fast", name="mine/fast", description="FLUX.1 [schnell] from x", own_id="flux/schnell")
+
+
+def test_named_model_has_the_developer_of_its_catalog_model() -> None:
+    found = Models(FakeEngine(SKETCH, NAMED), has_fallback=True).find("mine/fast")
+
+    assert found is not None
+    entry = found.entry
+    assert (entry.name, entry.description, entry.owned_by, entry.developer) == (
+        "mine/fast", "FLUX.1 [schnell] from x", "local", "Black Forest Labs",
+    )  # fmt: skip
+    assert not found.is_fallback
+
+
+def test_named_model_does_not_replace_the_fallback() -> None:
+    assert served(SKETCH, NAMED) == {
+        "flux/schnell": "allaprima/sketch",
+        "allaprima/sketch": "allaprima/sketch",
+        "mine/fast": "mine/fast",
+    }

@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 
 from allaprima.domain.generation import GenerationRequest
-from allaprima.domain.models import CATALOG, ModelInfo, Precision
+from allaprima.domain.models import CATALOG, ModelInfo, Precision, loading_info
+from allaprima.engine.build import build_engine
 from allaprima.errors import SettingsError, WeightsCorrupt, WeightsMissing
 from allaprima.flux import SCHNELL
+from allaprima.settings import EngineSettings
 from allaprima.weights.builtin_header import TOKENIZER_FILE
 from allaprima.weights.open import open_models
 from allaprima.weights.prompts.input import PromptInput
@@ -41,10 +43,39 @@ def test_catalog_names_and_describes_its_models(roster: ModelRoster) -> None:
     schnell, sketch = CATALOG
 
     assert roster.models == (
-        ModelInfo(sketch.id, "", sketch.name, sketch.description),
-        ModelInfo("tests/tiny", "", "tests/tiny", ""),
-        ModelInfo(schnell.id, "", schnell.name, schnell.description),
+        ModelInfo(sketch.id, "", sketch.name, sketch.description, own_id=sketch.id),
+        ModelInfo("tests/tiny", "", "tests/tiny", "", own_id="tests/tiny"),
+        ModelInfo(schnell.id, "", schnell.name, schnell.description, own_id=schnell.id),
     )
+
+
+def test_named_models_are_described_by_what_they_are_and_where_they_come_from(
+    folder: Path, checkpoint: Path, published: Published, tmp_path: Path
+) -> None:
+    models = [f"mine/fast={checkpoint}", f"tests/other={folder}", "mine/sketch=sketch"]
+
+    roster = open_roster(models, published.tokenizers, tmp_path)
+
+    assert roster.models[1:] == (
+        ModelInfo("mine/fast", "", "mine/fast", "FLUX.1 [schnell] from checkpoint", own_id="flux/schnell"),
+        ModelInfo("tests/other", "", "tests/other", "tests/tiny from tiny", own_id="tests/tiny"),
+        ModelInfo("mine/sketch", "", "mine/sketch", "sketch from sketch", own_id="allaprima/sketch"),
+    )
+    assert str(tmp_path) not in str(roster.models)
+    assert roster.tokens(request("mine/fast", "a red apple")).limit == PUBLISHED_T5_LENGTH - 1
+
+
+def test_roster_and_engine_describe_models_alike(
+    folder: Path, checkpoint: Path, published: Published, tmp_path: Path
+) -> None:
+    models = (str(folder), f"mine/fast={checkpoint}")
+    settings = EngineSettings(models=models, tokenizer_dir=published.tokenizers, weights_dir=tmp_path, device="cpu")
+
+    assert build_engine(settings).models == open_roster(models, published.tokenizers, tmp_path).models
+
+
+def test_file_name_that_is_not_utf_8_is_shown_with_escapes() -> None:
+    assert loading_info("mine", "flux/schnell", "fl\udcffx").description == "FLUX.1 [schnell] from fl\\udcffx"
 
 
 def test_prompt_lengths_equal_those_of_opened_models(

@@ -10,7 +10,8 @@ from importlib.resources import files
 from pathlib import Path
 
 from allaprima.weights.paths import sketch_folder
-from allaprima.weights.prompts.lexicon import LEXICON_FILE, NOTHING, Lexicon
+from allaprima.weights.prompts.lexicon import LEXICON_FILE, Lexicon
+from allaprima.weights.prompts.lexicon_fields import NOTHING
 
 #: Number of pairs, and the share that should be sensible.
 PAIRS, TARGET = 200, 0.85

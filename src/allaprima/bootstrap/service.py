@@ -109,6 +109,53 @@ def _stores(settings: Settings, database: Database, clock: SteadyClock) -> _Stor
     )
 
 
+@dataclass(frozen=True, slots=True)
+class _Jobs:
+    """The parts that queue, run and answer jobs."""
+
+    lifecycle: Lifecycle
+    eta: Eta
+    ephemeral: MemoryEphemeralResults
+    cache: ResultCache
+    queue: JobQueue
+    dispatcher: Dispatcher
+    positions: QueuePositions
+    service: JobService
+    cancellation: Cancellation
+
+
+def _jobs(
+    settings: Settings,
+    stores: _Stores,
+    engine: Engine,
+    clocks: Clocks,
+    metrics: Metrics,
+    webhooks: Webhooks,
+    prices: Prices,
+) -> _Jobs:
+    clock, jobs, transitions, images = clocks.unix, stores.jobs, stores.transitions, stores.images
+    bus, signal, ephemeral = MemoryEventBus(clock, clocks.monotonic), MemoryQueueSignal(), MemoryEphemeralResults()
+    lifecycle, eta = Lifecycle(bus, signal), Eta(engine.max_concurrency)
+    reporter = JobReporter(bus, eta, metrics, webhooks, clock)
+    image_ttl_s = settings.store.image_ttl_s
+    cache = ResultCache(jobs, transitions, images, engine, prices, reporter, image_ttl_s)
+    results = ResultStore(images, ephemeral, cache, prices, clock, image_ttl_s)
+    runner = JobRunner(engine, transitions, results, reporter, eta, lifecycle, clock)
+    positions = QueuePositions(jobs, eta, bus, lifecycle, clock)
+    service = JobService(jobs, transitions, images, bus, positions, lifecycle)
+    return _Jobs(
+        lifecycle=lifecycle,
+        eta=eta,
+        ephemeral=ephemeral,
+        cache=cache,
+        queue=JobQueue(jobs, transitions, eta, signal, clocks, settings.engine.queue_size),
+        dispatcher=Dispatcher(transitions, engine, runner, reporter, signal, lifecycle, clock),
+        positions=positions,
+        service=service,
+        cancellation=Cancellation(service, jobs, transitions, runner, reporter, clock),
+    )
+
+
 @asynccontextmanager
 async def _run(
     settings: Settings, database: Database, engine: Engine, system: Clocks, resolve: Resolve
@@ -116,52 +163,41 @@ async def _run(
     clock = SteadyClock(system)
     clocks = Clocks(clock, system.monotonic)
     stores, metrics = _stores(settings, database, clock), Metrics()
-    jobs, transitions, images, outbox = stores.jobs, stores.transitions, stores.images, stores.outbox
-    bus, signal, ephemeral = MemoryEventBus(clock, clocks.monotonic), MemoryQueueSignal(), MemoryEphemeralResults()
-    lifecycle, eta = Lifecycle(bus, signal), Eta(engine.max_concurrency)
+    images, outbox, links = stores.images, stores.outbox, stores.links
     prices = Prices.for_models(settings.billing.prices, engine)
     urls = OutboundUrls(settings.webhooks.allowed_networks, resolve)
     webhooks = Webhooks(outbox, urls, clock)
-    sender = WebhookSender(webhooks, outbox, urls, WebhookMessages(jobs, stores.links, DIALECTS, clock), metrics, clock)
-    reporter = JobReporter(bus, eta, metrics, webhooks, clock)
-    image_ttl_s = settings.store.image_ttl_s
-    cache = ResultCache(jobs, transitions, images, engine, prices, reporter, image_ttl_s)
-    results = ResultStore(images, ephemeral, cache, prices, clock, image_ttl_s)
-    runner = JobRunner(engine, transitions, results, reporter, eta, lifecycle, clock)
-    dispatcher = Dispatcher(transitions, engine, runner, reporter, signal, lifecycle, clock)
-    positions = QueuePositions(jobs, eta, bus, lifecycle, clock)
-    queue = JobQueue(jobs, transitions, eta, signal, clocks, settings.engine.queue_size)
-    job_service = JobService(jobs, transitions, images, bus, positions, lifecycle)
-    cleaner = Cleaner(transitions, images, IdempotencyRepository(database), outbox, clock, settings.store)
-    cancellation = Cancellation(job_service, jobs, transitions, runner, reporter, clock)
-    erasure = Erasure(ErasureRepository(database), images, cancellation.cancel_account, clock)
+    sender = WebhookSender(webhooks, outbox, urls, WebhookMessages(stores.jobs, links, DIALECTS, clock), metrics, clock)
+    jobs = _jobs(settings, stores, engine, clocks, metrics, webhooks, prices)
+    cleaner = Cleaner(stores.transitions, images, IdempotencyRepository(database), outbox, clock, settings.store)
+    erasure = Erasure(ErasureRepository(database), images, jobs.cancellation.cancel_account, clock)
     is_single_account = not settings.server.requires_key
     operator = operator_service(database, clock, erasure.erase, is_single_account=is_single_account)
     space = ImageSpace(images, clock, settings.store.max_image_bytes)
-    timekeeper = Timekeeper(ClockRepository(database), clock, lifecycle, boot_id())
+    estimates = Estimates(stores.jobs, engine, jobs.eta, prices, clock)
+    timekeeper = Timekeeper(ClockRepository(database), clock, jobs.lifecycle, boot_id())
+    positions, dispatcher = jobs.positions, jobs.dispatcher
     async with timekeeper.running(), cleaner.running(), sender.running(), positions.publishing(), dispatcher.running():
         yield Service(
             operator=operator,
-            admission=Admission(
-                Estimates(jobs, engine, eta, prices, clock), cache, queue, webhooks, space, lifecycle, metrics
-            ),
-            jobs=job_service,
-            cancellation=cancellation,
-            images=ImageService(images, jobs, stores.links, clock, settings.store.max_starred_bytes),
+            admission=Admission(estimates, jobs.cache, jobs.queue, webhooks, space, jobs.lifecycle, metrics),
+            jobs=jobs.service,
+            cancellation=jobs.cancellation,
+            images=ImageService(images, stores.jobs, links, clock, settings.store.max_starred_bytes),
             thumbnails=Thumbnails(images, clock),
             archives=Archives(images, clock),
             space=space,
-            ephemeral=ephemeral,
+            ephemeral=jobs.ephemeral,
             models=Models(engine, has_fallback=settings.engine.has_fallback),
             webhooks=webhooks,
             prices=prices,
             policy=_policy(settings),
             rates=MemoryRateLimiter(clocks.monotonic, settings.server.requests_per_minute, metrics),
             roster=engine,
-            lifecycle=lifecycle,
+            lifecycle=jobs.lifecycle,
             clock=clock,
             metrics=metrics,
-            job_records=jobs,
+            job_records=stores.jobs,
             ledger=LedgerRepository(database),
             usage=UsageRepository(database),
             first_key=await operator.keys.create_first(),

@@ -17,7 +17,7 @@ from allaprima.engine.safety.checker import SafetyChecker
 from allaprima.flux import never_cancelled
 from allaprima.settings import EngineSettings
 from allaprima.weights.open import open_model
-from allaprima.weights.paths import default_folder, find_path
+from allaprima.weights.paths import default_folder, find_model
 
 
 def generate_files(arguments: GenerateArguments, model: str, settings: EngineSettings, console: Console) -> list[Path]:
@@ -31,12 +31,13 @@ def generate_files(arguments: GenerateArguments, model: str, settings: EngineSet
     logging.getLogger("allaprima.weights").setLevel(logging.INFO)
     settings = prepare_device(settings)
     weights_dir = settings.weights_dir or default_folder()
-    files = open_model(find_path(model, weights_dir), settings.tokenizer_dir, weights_dir)
+    found = find_model(model, settings.models, weights_dir)
+    files = open_model(found.path, settings.tokenizer_dir, weights_dir, found.id)
     generator = build_generator(files, SafetyChecker.load(), settings)
     written: list[Path] = []
     is_numbered = sum(request.count for request in arguments.requests) > 1
     for request in arguments.requests:
-        result = _generate(generator, request, console)
+        result = _generate(generator, request.changed(model=files.id), console)
         for index, image in enumerate(result.images):
             number = len(written) if is_numbered else None
             if arguments.outputs.is_stdout:

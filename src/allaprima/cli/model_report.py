@@ -22,7 +22,7 @@ from allaprima.weights.builtin_header import TOKENIZER_FILE, WEIGHTS_FILE, is_mo
 from allaprima.weights.checkpoint.inventory import COMPONENT_NAMES, FoundFile, Inventory, take_inventory
 from allaprima.weights.checkpoint.key_maps import Component
 from allaprima.weights.checkpoint.loader import validated_config
-from allaprima.weights.paths import default_folder, find_path, pulled_folders
+from allaprima.weights.paths import default_folder, find_model, pulled_folders
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +76,13 @@ class ModelReport:
 
 
 def report_model(model: str, settings: EngineSettings) -> ModelReport:
-    """Examine the model at a path, or a model's name, without loading it. Raises `WeightsMissing` for no such path."""
+    """Examine a model without loading it.
+
+    model: a path, `NAME=PATH`, a name in the settings, or a known name. Raises `WeightsMissing` for no such path, and
+    `SettingsError` for a name that a model can't have.
+    """
     weights_dir = settings.weights_dir or default_folder()
-    path = find_path(model, weights_dir)
+    path = find_model(model, settings.models, weights_dir).path
     device = with_device(settings).device
     if is_model_folder(path):
         return _report_model_folder(path, device)

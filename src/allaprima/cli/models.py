@@ -1,16 +1,21 @@
 """`allaprima models`, `show`, `rm` and `ps`: the models on this machine, and those that a server runs."""
 
+from __future__ import annotations
+
 import json
 import shutil
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from allaprima.cli.errors import console, reported_errors
 from allaprima.cli.options import AsJson, DataDir, read_settings, store_settings
-from allaprima.domain.models import CATALOG, SKETCH_ID, CatalogEntry, find
+from allaprima.domain.models import CATALOG, SKETCH_ID, CatalogEntry, ModelInfo, find
 from allaprima.errors import FieldProblem, InvalidRequest
+
+if TYPE_CHECKING:
+    from allaprima.weights.roster import ModelRoster
 
 ModelName = Annotated[str, typer.Argument(help="Name of a model, such as flux/schnell.")]
 
@@ -20,7 +25,9 @@ def models(as_json: AsJson = False) -> None:
     with reported_errors():
         from allaprima.cli.tables import print_list
 
-        records = [_record(entry) for entry in CATALOG]
+        roster = _roster()
+        named = [_named_record(info) for info in roster.models if find(info.id) is None]
+        records = [_record(entry, roster) for entry in CATALOG] + named
         rows = [(one["id"], ", ".join(one["aliases"]), one["description"], one["weights"]) for one in records]
         print_list(("id", "aliases", "description", "weights"), rows, records, as_json=as_json)
 
@@ -30,7 +37,7 @@ def show(model: ModelName, as_json: AsJson = False) -> None:
     with reported_errors():
         from allaprima.cli.tables import print_list
 
-        record = _record(_entry(model))
+        record = _shown(model)
         if as_json:
             typer.echo(json.dumps(record, indent=2, ensure_ascii=False))
             return
@@ -83,7 +90,30 @@ def _entry(name: str) -> CatalogEntry:
     return entry
 
 
-def _record(entry: CatalogEntry) -> dict[str, Any]:
+def _shown(name: str) -> dict[str, Any]:
+    """Return the record of a known model, or of one that the settings name."""
+    roster = _roster()
+    for info in roster.models:
+        if info.id == name and find(name) is None:
+            return _named_record(info)
+    return _record(_entry(name), roster)
+
+
+def _named_record(info: ModelInfo) -> dict[str, Any]:
+    """Return the record of a model of the settings that is not in the catalog."""
+    known = find(info.own_id)
+    return {
+        "id": info.id,
+        "aliases": [],
+        "name": info.name,
+        "description": info.description,
+        "developer": known.developer if known else "",
+        "weights": "on this machine",
+        "layouts": [],
+    }
+
+
+def _record(entry: CatalogEntry, roster: ModelRoster) -> dict[str, Any]:
     folders = [] if entry.id == SKETCH_ID else _pulled(entry)
     return {
         "id": entry.id,
@@ -91,18 +121,22 @@ def _record(entry: CatalogEntry) -> dict[str, Any]:
         "name": entry.name,
         "description": entry.description,
         "developer": entry.developer,
-        "weights": _where(entry, folders),
+        "weights": _where(entry, folders, roster),
         "layouts": [{"name": one.name, "folder": str(one), "bytes": _size(one)} for one in folders],
     }
 
 
-def _where(entry: CatalogEntry, folders: list[Path]) -> str:
+def _roster() -> ModelRoster:
+    """Return the models of the settings."""
     from allaprima.weights.roster import open_roster
 
+    settings = read_settings().engine
+    return open_roster(settings.models, settings.tokenizer_dir, settings.weights_dir)
+
+
+def _where(entry: CatalogEntry, folders: list[Path], roster: ModelRoster) -> str:
     if entry.id == SKETCH_ID:
         return "in the package"
-    settings = read_settings().engine
-    roster = open_roster(settings.models, settings.tokenizer_dir, _weights_dir())
     if entry.id in {model.id for model in roster.models}:
         return "on this machine"
     return f"downloaded; serve them with --model {entry.id}" if folders else "missing; sketch is the fallback"

@@ -12,8 +12,13 @@ DataDir = Annotated[
     Path | None, typer.Option(help="Folder of the database, the images and the signing secret.", show_default="data")
 ]
 ModelPaths = Annotated[
-    list[Path] | None,
-    typer.Option("--model", help="Folder or file of a model to load in addition to sketch; may be repeated."),
+    list[str] | None,
+    typer.Option(
+        "--model",
+        help="Folder or file of a model to load in addition to sketch, or NAME=PATH to serve it under a name; may be "
+        "repeated.",
+        metavar="[NAME=]PATH",
+    ),
 ]
 TokenizerDir = Annotated[
     Path | None,

@@ -51,7 +51,7 @@ def serve(
         settings = read_settings(
             store={"data_dir": data_dir},
             engine={
-                "models": tuple(map(str, model)) if model else None,
+                "models": tuple(model) if model else None,
                 "tokenizer_dir": tokenizer,
                 "has_fallback": fallback,
                 "precision": precision,

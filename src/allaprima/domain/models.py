@@ -1,5 +1,6 @@
 """Known and loaded models, their precisions, and the length of prompts in tokens."""
 
+import re
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -47,6 +48,8 @@ class ModelInfo:
     precision: Precision | None = None
     #: Name and version of the kernel library, since the images of two libraries may differ slightly.
     kernels: str = ""
+    #: The id that the model's files have. It differs from `id` if the operator named the model.
+    own_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +66,11 @@ class CatalogEntry:
     #: Release date of the model in unix seconds.
     created: int
 
+
+#: Longest id of a model, in characters.
+MAX_ID = 64
+_ID_PART = r"[a-z0-9](?:[a-z0-9._-]*[a-z0-9])?"
+_ID = re.compile(rf"{_ID_PART}(?:/{_ID_PART})?")
 
 SKETCH_ID = "allaprima/sketch"
 SCHNELL_ID = "flux/schnell"
@@ -96,3 +104,29 @@ def find(name: str) -> CatalogEntry | None:
         if wanted in (entry.id.lower(), *map(str.lower, entry.aliases)):
             return entry
     return None
+
+
+def loading_info(model_id: str, own_id: str, file_name: str) -> ModelInfo:
+    """Return the information about a model that is not loaded yet.
+
+    own_id: the id that the model's files have. file_name: name of its file or folder, without the path, which is in the
+    description of a model that the operator named.
+    """
+    entry = find(own_id)
+    name, description = (entry.name, entry.description) if entry else (own_id, "")
+    if model_id != own_id:
+        # A file name may have bytes that are not UTF-8, which no JSON can contain.
+        shown = file_name.encode(errors="backslashreplace").decode()
+        name, description = model_id, f"{name} from {shown}"
+    return ModelInfo(model_id, "", name, description, own_id=own_id)
+
+
+def id_problem(model_id: str) -> str | None:
+    """Return the clause that says why a text is no id of a model, or None for an id, which every route can address."""
+    if len(model_id) <= MAX_ID and _ID.fullmatch(model_id):
+        return None
+    shown = f"{model_id[:MAX_ID]!a}{'...' if len(model_id) > MAX_ID else ''}"
+    return (
+        f"must be a name or owner/name of at most {MAX_ID} lower-case letters, digits, dots, hyphens and underscores, "
+        f"such as flux/mine, with a letter or digit at both ends of each part; it is {shown}"
+    )

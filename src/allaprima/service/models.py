@@ -40,7 +40,7 @@ class Models:
             if info := loaded.pop(entry.id, None) or fallback:
                 served.append(ServedModel(entry, info))
         for info in loaded.values():
-            served.append(ServedModel(CatalogEntry(info.id, (), info.name, info.description, "local", "", 0), info))
+            served.append(ServedModel(_entry(info), info))
         return served
 
     def find(self, name: str) -> ServedModel | None:
@@ -48,3 +48,9 @@ class Models:
         entry = find(name)
         wanted = entry.id if entry else name
         return next((model for model in self.served() if model.id == wanted), None)
+
+
+def _entry(info: ModelInfo) -> CatalogEntry:
+    """Return the entry of a model outside the catalog. A model that the operator named has its catalog's developer."""
+    known = find(info.own_id)
+    return CatalogEntry(info.id, (), info.name, info.description, "local", known.developer if known else "", 0)

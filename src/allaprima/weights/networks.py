@@ -2,6 +2,7 @@
 
 import hashlib
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import torch
@@ -52,8 +53,16 @@ class ModelFiles(Protocol):
     """A model on disk. The names and shapes of its tensors are validated; its weights are not read yet."""
 
     @property
+    def path(self) -> Path:
+        """The file or folder."""
+
+    @property
     def id(self) -> str:
-        """The model's id."""
+        """The model's id: `own_id`, or the name that the operator gave it."""
+
+    @property
+    def own_id(self) -> str:
+        """The id that the model's files have."""
 
     @property
     def config(self) -> ModelConfig:

@@ -4,14 +4,15 @@ A layout is one published set of files of a model, such as `bf16` or `gguf-q4`. 
 """
 
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
 from platformdirs import user_cache_path
 
-from allaprima.domain.models import SKETCH_ID, find
-from allaprima.errors import WeightsMissing
+from allaprima.domain.models import SCHNELL_ID, SKETCH_ID, find, id_problem
+from allaprima.errors import SettingsError, WeightsMissing
 
 #: The record file of a layout, written after all its files are downloaded and their hashes verified.
 RECORD_FILE = "pulled.json"
@@ -55,6 +56,56 @@ def sketch_folder() -> Path:
     return Path(str(files("allaprima.weights") / "sketch"))
 
 
+@dataclass(frozen=True, slots=True)
+class ModelPath:
+    """A model on disk, and the id that the operator gave it."""
+
+    #: A folder or file.
+    path: Path
+    #: None: the model has the id that its files have.
+    id: str | None = None
+
+
+def parse_model(model: str) -> tuple[str | None, str]:
+    """Split `NAME=PATH` into the name and the path or known name after it; the name of anything else is None.
+
+    What exists as a path is a path, even if it contains "=". Raises `SettingsError` for a name that no request could
+    use, or that belongs to another model.
+    """
+    if "=" not in model or _exists(model):
+        return None, model
+    name, _, target = model.partition("=")
+    if problem := id_problem(name):
+        raise SettingsError(f"the model {model!r} is no file or folder, and in NAME=PATH the name {problem}")
+    if not target:
+        raise SettingsError(f"the model {model!r} has a name and no path; give NAME=PATH")
+    entry = find(name)
+    # Weights of FLUX.1 [schnell] have its id without a name, too.
+    if entry is not None and name != SCHNELL_ID:
+        raise SettingsError(
+            f"the model {model!r} can't have the name {name}, which belongs to {entry.id}; choose another name, such "
+            f"as mine/{name.rpartition('/')[2]}"
+        )
+    # A shell expands "~" at the start of an argument only.
+    with suppress(RuntimeError):
+        target = str(Path(target).expanduser())
+    return name, target
+
+
+def find_model(model: str, configured: Iterable[str], weights_dir: Path) -> ModelPath:
+    """Return one model. model: a name in `configured`, `NAME=PATH`, a path, or a known name.
+
+    configured: models of the settings. Raises `WeightsMissing` and `SettingsError` as `model_paths`.
+    """
+    name, target = parse_model(model)
+    if name is None and not _exists(model):
+        for entry in configured:
+            given, path = parse_model(entry)
+            if given == model:
+                return ModelPath(find_path(path, weights_dir), given)
+    return ModelPath(find_path(target, weights_dir), name)
+
+
 def find_path(model: str, weights_dir: Path) -> Path:
     """Return the path of a model. model: an existing path, or a model's name.
 
@@ -62,7 +113,7 @@ def find_path(model: str, weights_dir: Path) -> Path:
     last. Raises `WeightsMissing` for a name without weights on this machine. An unknown name is returned as a path.
     """
     entry = find(model)
-    if entry is None or Path(model).exists():
+    if entry is None or _exists(model):
         return Path(model)
     if entry.id == SKETCH_ID:
         return sketch_folder()
@@ -74,10 +125,27 @@ def find_path(model: str, weights_dir: Path) -> Path:
     )
 
 
-def model_paths(models: Iterable[str], weights_dir: Path) -> tuple[Path, ...]:
-    """Return the absolute paths of the built-in model and then of the given models, in order, without duplicates.
+def model_paths(models: Iterable[str], weights_dir: Path) -> tuple[ModelPath, ...]:
+    """Return the built-in model and then the given models with absolute paths, in order, without duplicates.
 
-    models: paths or names. Raises `WeightsMissing` for a name without weights on this machine.
+    models: paths or known names, each of which may be preceded by `NAME=`. Raises `WeightsMissing` for a known name
+    without weights on this machine, and `SettingsError` for a name that a model can't have.
     """
-    named = (find_path(model, weights_dir) for model in models)
-    return tuple(dict.fromkeys(path.resolve() for path in (sketch_folder(), *named)))
+    given = (ModelPath(sketch_folder()), *(find_model(model, (), weights_dir) for model in models))
+    distinct: dict[tuple[Path, str | None], ModelPath] = {}
+    for one in given:
+        distinct.setdefault((one.path.resolve(), one.id), ModelPath(_absolute(one.path), one.id))
+    return tuple(distinct.values())
+
+
+def _absolute(path: Path) -> Path:
+    """Return the absolute path. A link at its end is kept, since the files next to the link belong to the model."""
+    return path.resolve() if path.name in ("", "..") else path.parent.resolve() / path.name
+
+
+def _exists(model: str) -> bool:
+    try:
+        return Path(model).exists()
+    # The system refuses paths that are too long, and Python those with NUL characters.
+    except (OSError, ValueError):
+        return False

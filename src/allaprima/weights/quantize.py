@@ -132,13 +132,25 @@ def is_memory_short(config: ModelConfig, precision: Precision, device: str) -> b
     return free is not None and needed_bytes(config, precision, device) + footprint(config, precision).text > free
 
 
-def choose_precision(name: str, config: ModelConfig, requested: Precision | None, device: str) -> Precision:
+def mapped_bytes(config: ModelConfig, precision: Precision, device: str) -> int:
+    """Return the size of a loaded checkpoint's memory-mapped weights, which the system counts as free memory.
+
+    The system may drop mapped weights, but then every image reads them from the disk.
+    """
+    is_mapped = device == "cpu" and precision in LINEARS
+    return needed_bytes(config, precision, device) - WORKING_BYTES if is_mapped else 0
+
+
+def choose_precision(
+    name: str, config: ModelConfig, requested: Precision | None, device: str, mapped: int = 0
+) -> Precision:
     """Return the requested precision or, if that is None, the first precision of `PREFERRED` that fits in free memory.
 
-    name: the model's name in the message. Raises `WeightsTooLarge` when the model does not fit in memory; the message
-    names the precisions that do.
+    name: the model's name in the message. mapped: `mapped_bytes` of the models that are already loaded. Raises
+    `WeightsTooLarge` when the model does not fit in memory; the message names the precisions that do.
     """
     free = available_bytes(device)
+    free = None if free is None else max(0, free - mapped)
     candidates = (requested,) if requested else PREFERRED if multiplies_bfloat16(device) else PREFERRED[-1:]
     if free is None:
         return candidates[0]
@@ -153,7 +165,8 @@ def choose_precision(name: str, config: ModelConfig, requested: Precision | None
     ]
     raise WeightsTooLarge(
         f"{name} needs {_gib(needed_bytes(config, least, device))} of memory in {least}, and {_gib(free)} are free on "
-        f"{device}; " + (f"ask for {' or '.join(others)} with --precision" if others else "no other precision fits")
+        f"{device}{' next to the models before it' if mapped else ''}; "
+        + (f"ask for {' or '.join(others)} with --precision" if others else "no other precision fits")
     )
 
 

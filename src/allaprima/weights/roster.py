@@ -1,17 +1,17 @@
 """The information about the configured models that admission needs: names and prompt lengths. Does not import torch."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 
 from allaprima.domain.generation import GenerationRequest
-from allaprima.domain.models import SCHNELL_ID, ModelInfo, TokenCount, find
+from allaprima.domain.models import SCHNELL_ID, ModelInfo, TokenCount, loading_info
 from allaprima.errors import SettingsError
-from allaprima.weights.builtin_header import TOKENIZER_FILE, is_model_folder, read_header
+from allaprima.weights.builtin_header import is_model_folder, read_header, read_words
 from allaprima.weights.checkpoint.key_maps import Component
 from allaprima.weights.paths import default_folder, model_paths, pulled_folders
 from allaprima.weights.prompts.input import PromptInput
 from allaprima.weights.prompts.reader import open_reader
-from allaprima.weights.tokenizers import find_tokenizers, read_word_list, word_t5_tokenizer
+from allaprima.weights.tokenizers import find_tokenizers, word_t5_tokenizer
 
 
 class ModelRoster:
@@ -20,10 +20,11 @@ class ModelRoster:
     Revision, precision and kernels are empty until an engine has loaded the models and reports them through `update`.
     """
 
-    def __init__(self, inputs: Mapping[str, PromptInput]) -> None:
-        """inputs: what each model reads of prompts, by model id, in the order of `models`."""
-        self._inputs = inputs
-        self._models = tuple(_info(model_id) for model_id in inputs)
+    def __init__(self, inputs: Iterable[tuple[ModelInfo, PromptInput]]) -> None:
+        """inputs: each model with what it reads of prompts, in the order of `models`."""
+        listed = list(inputs)
+        self._inputs = {info.id: prompt_input for info, prompt_input in listed}
+        self._models = tuple(info for info, _ in listed)
 
     @property
     def models(self) -> tuple[ModelInfo, ...]:
@@ -53,27 +54,47 @@ def open_roster(models: Iterable[str], tokenizers: Path | None = None, weights_d
     """Return the roster of the built-in model and the given models. Only headers and tokenizers are read.
 
     models, tokenizers and weights_dir are as in `open.open_models`. Raises `WeightsMissing` or `WeightsCorrupt` for a
-    header or a tokenizer, naming the file, and `SettingsError` when two paths have the same model.
+    header or a tokenizer, naming the file, and `SettingsError` for a name that a model can't have and for two paths
+    with the same id.
     """
     folder = weights_dir or default_folder()
-    opened = [_read_model(path, tokenizers, folder) for path in model_paths(models, folder)]
-    check_distinct(model_id for model_id, _ in opened)
-    return ModelRoster(dict(opened))
+    paths = model_paths(models, folder)
+    read = [_read_model(one.path, tokenizers, folder) for one in paths]
+    opened = [
+        (loading_info(one.id or own_id, own_id, one.path.name), prompt_input)
+        for one, (own_id, prompt_input) in zip(paths, read, strict=True)
+    ]
+    check_ids((info.id, info.own_id, one.path) for one, (info, _) in zip(paths, opened, strict=True))
+    return ModelRoster(opened)
 
 
-def check_distinct(model_ids: Iterable[str]) -> None:
-    """Raise `SettingsError` naming the ids that occur more than once."""
-    ids = list(model_ids)
-    if duplicates := {model_id for model_id in ids if ids.count(model_id) > 1}:
-        raise SettingsError(f"engine.models: more than one path holds the model {', '.join(sorted(duplicates))}")
+def check_ids(models: Iterable[tuple[str, str, Path]]) -> None:
+    """Check the ids of models. models: of each the id, the id that its files have, and the path.
+
+    Raises `SettingsError`, naming the paths, if two models have the same id or another model has that of FLUX.1
+    [schnell].
+    """
+    paths: dict[str, Path] = {}
+    for model_id, own_id, path in models:
+        if model_id == SCHNELL_ID != own_id:
+            raise SettingsError(
+                f"engine.models: {path} is the model {own_id}, so it can't have the name {SCHNELL_ID}; give it another "
+                "one with --model NAME=PATH"
+            )
+        if model_id in paths:
+            raise SettingsError(
+                f"engine.models: more than one path holds the model {model_id}: {paths[model_id]} and {path}; give "
+                "each a name of its own with --model NAME=PATH"
+            )
+        paths[model_id] = path
 
 
 def _read_model(path: Path, tokenizers: Path | None, weights_dir: Path) -> tuple[str, PromptInput]:
-    """Return the id of the model at `path`, and what it reads of prompts."""
+    """Return the id that the files at `path` have, and what the model reads of prompts."""
     if is_model_folder(path):
-        model_id, t5_length = read_header(path, lambda config: int(config["t5"]["length"]))
-        tokenizer = word_t5_tokenizer(read_word_list(path / TOKENIZER_FILE), t5_length)
-        return model_id, PromptInput(tokenizer, open_reader(path))
+        header = read_header(path)
+        tokenizer = word_t5_tokenizer(read_words(path, header.config), header.config.t5.length)
+        return header.id, PromptInput(tokenizer, open_reader(path))
     from allaprima.weights.checkpoint.inventory import take_inventory
 
     inventory = take_inventory(path, pulled_folders(weights_dir, SCHNELL_ID))
@@ -81,8 +102,3 @@ def _read_model(path: Path, tokenizers: Path | None, weights_dir: Path) -> tuple
         raise inventory.error
     sources = find_tokenizers(tokenizers, inventory.folders, inventory.components[Component.T5].container)
     return SCHNELL_ID, PromptInput(sources.t5())
-
-
-def _info(model_id: str) -> ModelInfo:
-    entry = find(model_id)
-    return ModelInfo(model_id, "", entry.name if entry else model_id, entry.description if entry else "")

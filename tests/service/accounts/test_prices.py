@@ -4,6 +4,7 @@ import pytest
 
 from allaprima.domain.billing import Price, to_credits, to_usd
 from allaprima.domain.generation import GenerationRequest
+from allaprima.domain.models import ModelInfo
 from allaprima.errors import SettingsError
 from allaprima.service.accounts.prices import Prices
 from tests.fakes import LOCAL, SKETCH, FakeEngine
@@ -51,6 +52,16 @@ def test_price_can_be_set_by_id_or_alias() -> None:
     price = Price(megapixel=0.1)
     for name, model in (("flux-schnell", "flux/schnell"), ("SKETCH", "allaprima/sketch"), ("mine/own", "mine/own")):
         assert Prices.for_models({name: price}, FakeEngine(SKETCH, LOCAL)).of(model) == price
+
+
+def test_named_model_costs_what_its_catalog_model_costs() -> None:
+    named = ModelInfo("mine/fast", "7" * 40, "mine/fast", "", own_id="flux/schnell")
+    price, other = Price(megapixel=0.1), Price(megapixel=0.2)
+
+    assert Prices.for_models({"flux-schnell": price}, FakeEngine(SKETCH, named)).of("mine/fast") == price
+    with_own = Prices.for_models({"flux/schnell": price, "mine/fast": other}, FakeEngine(SKETCH, named))
+    assert (with_own.of("mine/fast"), with_own.of("flux/schnell")) == (other, price)
+    assert Prices.for_models({"mine/fast": other}, FakeEngine(SKETCH, named)).of("flux/schnell") == Price()
 
 
 def test_price_of_unknown_model_is_refused() -> None:

@@ -6,7 +6,8 @@ import pytest
 
 from allaprima.errors import WeightsCorrupt
 from allaprima.weights.paths import sketch_folder
-from allaprima.weights.prompts.lexicon import LEXICON_FILE, NOTHING, PLACE, Lexicon
+from allaprima.weights.prompts.lexicon import LEXICON_FILE, Lexicon
+from allaprima.weights.prompts.lexicon_fields import NOTHING, PLACE
 
 
 @pytest.fixture(scope="module")

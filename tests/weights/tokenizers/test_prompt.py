@@ -6,7 +6,7 @@ from tokenizers import Tokenizer
 from allaprima.flux import ModelConfig
 from allaprima.weights.open import open_model
 from allaprima.weights.paths import sketch_folder
-from allaprima.weights.tokenizers import END, PAD, UNKNOWN, PromptTokenizer, word_tokenizers, word_vocab_size
+from allaprima.weights.tokenizers import END, PAD, UNKNOWN, PromptTokenizer, word_tokenizers
 
 LENGTH = 8
 VOCABULARY = 16
@@ -54,10 +54,6 @@ def test_clip_end_token_is_largest_id(clip: PromptTokenizer, ids: dict[str, int]
 
     assert clip.end_id == VOCABULARY - 1 == max(tokens.ids)
     assert clip.end_id > max(ids.values())
-
-
-def test_word_ids_leave_room_for_clip_special_tokens(config: ModelConfig) -> None:
-    assert word_vocab_size(config) == VOCABULARY - 2
 
 
 def test_empty_prompt_is_padded_to_full_length(t5: PromptTokenizer, clip: PromptTokenizer) -> None:

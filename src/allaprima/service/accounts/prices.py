@@ -23,7 +23,10 @@ class Prices:
 
     @classmethod
     def for_models(cls, named: Mapping[str, Price], roster: Roster) -> "Prices":
-        """Return prices by model id. named: prices by id or alias. Raises `SettingsError` for an unknown model."""
+        """Return prices by model id. named: prices by id or alias. Raises `SettingsError` for an unknown model.
+
+        A model that the operator named and gave no price costs what its catalog's model costs.
+        """
         loaded = {info.id for info in roster.models}
         table: dict[str, Price] = {}
         for name, price in named.items():
@@ -32,7 +35,8 @@ class Prices:
                 known = ", ".join(sorted({*loaded, *(one.id for one in CATALOG)}))
                 raise SettingsError(f"billing.prices: unknown model {name!r}; known are {known}")
             table[entry.id if entry else name] = price
-        return cls(table)
+        inherited = {info.id: table[info.own_id] for info in roster.models if info.own_id in table}
+        return cls(inherited | table)
 
     @property
     def is_charging(self) -> bool:

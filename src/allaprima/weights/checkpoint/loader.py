@@ -53,11 +53,13 @@ class CheckpointFiles:
     #: T5's and CLIP's tokenizers.
     tokenizers: tuple[PromptTokenizer, PromptTokenizer]
     cache: PackedWeightCache
+    #: The model's id.
+    id: str = SCHNELL_ID
     unused: tuple[UnusedFile, ...] = ()
 
     @property
-    def id(self) -> str:
-        """The model's id."""
+    def own_id(self) -> str:
+        """The id of the model in the catalog."""
         return SCHNELL_ID
 
     @property
@@ -129,10 +131,13 @@ class CheckpointFiles:
             entry.save_revision(revision.digest())
 
 
-def open_checkpoint(path: Path, cache: PackedWeightCache, tokenizers: Path | None = None) -> CheckpointFiles:
+def open_checkpoint(
+    path: Path, cache: PackedWeightCache, tokenizers: Path | None = None, model_id: str = SCHNELL_ID
+) -> CheckpointFiles:
     """Validate a checkpoint's names and shapes without reading its weights, and log which files it uses.
 
-    tokenizers: folder of the two tokenizers; None: the checkpoint's own, or the package's.
+    tokenizers: folder of the two tokenizers; None: the checkpoint's own, or the package's. model_id: the id that the
+    model gets.
     Raises `WeightsMissing` for a missing component or tokenizer, `WeightsUnsafe` when all files are in a format that
     executes code, and `WeightsCorrupt` naming file and tensor.
     """
@@ -140,10 +145,11 @@ def open_checkpoint(path: Path, cache: PackedWeightCache, tokenizers: Path | Non
     if inventory.error is not None:
         raise inventory.error
     config = validated_config(inventory)
-    sources = find_tokenizers(tokenizers, inventory.folders, inventory.components[Component.T5].container)
+    components = inventory.components
+    sources = find_tokenizers(tokenizers, inventory.folders, components[Component.T5].container)
     _log(inventory)
-    logger.info("tokenizers of %s: %s", SCHNELL_ID, sources)
-    return CheckpointFiles(path, config, inventory.components, sources.load(config), cache, inventory.unused)
+    logger.info("tokenizers of %s: %s", model_id, sources)
+    return CheckpointFiles(path, config, components, sources.load(config), cache, model_id, inventory.unused)
 
 
 def _log(inventory: Inventory) -> None:

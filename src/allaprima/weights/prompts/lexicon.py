@@ -4,20 +4,17 @@
 """
 
 import hashlib
-import json
 import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from allaprima.errors import WeightsCorrupt
+from allaprima.weights.prompts.lexicon_fields import MAX_LEXICON_BYTES, LexiconFields, parse_lexicon
 
 #: Name of the lexicon in a model folder. A folder without it has a model that reads prompts as they are.
 LEXICON_FILE = "lexicon.json"
-#: The target of a word that has no neighbour, and the first character of the targets that are places.
-NOTHING, PLACE = "-", "@"
 #: Words of captions that are dropped from terse ones.
 FUNCTION_WORDS = frozenset(("a", "an", "the", "one", "of", "in", "on", "at", "with", "and", "background"))
 #: Nouns in the phrases of places that name a thing without their preposition.
@@ -57,6 +54,21 @@ class Lexicon:
     def __init__(self, path: Path) -> None:
         self._path = path
 
+    def check(self, things: Collection[str], places: Collection[str]) -> None:
+        """Check that the file is a valid lexicon which has these things, and no places but these.
+
+        Raises `WeightsCorrupt`, naming the file.
+        """
+        for phrase in (phrase for phrases in self._fields.grammar.places.values() for phrase in phrases):
+            if not bare_place(phrase):
+                raise WeightsCorrupt(
+                    f"{self._path} is invalid: a phrase in grammar.places has no noun: {phrase[:60]!a}"
+                )
+        if missing := sorted(set(things) - self.things.keys()):
+            raise WeightsCorrupt(f"{self._path} is invalid: grammar.things must contain {missing[0]}")
+        if self.grounds.keys() != set(places):
+            raise WeightsCorrupt(f"{self._path} is invalid: grammar.places must be {', '.join(sorted(places))}")
+
     @property
     def digest(self) -> str:
         """The SHA-256 of the file in hexadecimal. Raises `WeightsCorrupt` if the file can't be read."""
@@ -68,29 +80,29 @@ class Lexicon:
         return {
             name: Thing(
                 name,
-                tuple(entry["names"]),
-                tuple(entry["plurals"]),
-                frozenset(entry["colours"]),
-                frozenset(entry["wears"]),
+                tuple(entry.names),
+                tuple(entry.plurals),
+                frozenset(entry.colours),
+                frozenset(entry.wears),
             )
-            for name, entry in self._parsed["grammar"]["things"].items()
+            for name, entry in self._fields.grammar.things.items()
         }
 
     @cached_property
     def colours(self) -> dict[str, str]:
         """The colour that each word names: the model's own colours, and others with the nearest of these."""
-        own = {colour: colour for colour in self._parsed["grammar"]["colours"]}
-        return _words(self._parsed["words"]["colours"], "#") | own | {"grey": "gray", "violet": "purple"}
+        own = {colour: colour for colour in self._fields.grammar.colours}
+        return _words(self._fields.words.colours, "#") | own | {"grey": "gray", "violet": "purple"}
 
     @cached_property
     def roles(self) -> dict[str, frozenset[str]]:
         """The words of each role in a prompt: "function", "style", "container", "part" and "material"."""
-        return {role: frozenset(str(words).split(" ")) for role, words in self._parsed["words"]["roles"].items()}
+        return {role: frozenset(words.split(" ")) for role, words in self._fields.words.roles.items()}
 
     @cached_property
     def grounds(self) -> dict[str, str]:
         """The usual phrase for each place, such as "on a beach"."""
-        return {name: phrases[0] for name, phrases in self._parsed["grammar"]["places"].items()}
+        return {name: phrases[0] for name, phrases in self._fields.grammar.places.items()}
 
     @cached_property
     def names(self) -> dict[tuple[str, ...], Name]:
@@ -107,7 +119,7 @@ class Lexicon:
     def places(self) -> dict[tuple[str, ...], str]:
         """The places by the words of each phrase, whole and without function words."""
         found: dict[tuple[str, ...], str] = {}
-        for name, phrases in self._parsed["grammar"]["places"].items():
+        for name, phrases in self._fields.grammar.places.items():
             for phrase in phrases:
                 words = split_words(phrase)
                 found[words] = name
@@ -125,7 +137,7 @@ class Lexicon:
     @cached_property
     def targets(self) -> dict[str, str]:
         """The target of each word: the first name of a thing, "@" and a place, or `NOTHING`."""
-        return _words(self._parsed["words"]["things"])
+        return _words(self._fields.words.things)
 
     def find(self, word: str) -> str | None:
         """Return the target of a word, or of its singular; None for a word that the lexicon lacks.
@@ -142,19 +154,18 @@ class Lexicon:
     @cached_property
     def _content(self) -> bytes:
         try:
-            return self._path.read_bytes()
+            with self._path.open("rb") as file:
+                # One byte more than allowed, so that `parse_lexicon` refuses a larger file, which is not read whole.
+                return file.read(MAX_LEXICON_BYTES + 1)
         except OSError as exc:
             raise WeightsCorrupt(f"{self._path} can't be read: {exc.strerror}") from exc
 
     @cached_property
-    def _parsed(self) -> dict[str, Any]:
+    def _fields(self) -> LexiconFields:
         try:
-            parsed = json.loads(self._content)
+            return parse_lexicon(self._content)
         except ValueError as exc:
-            raise WeightsCorrupt(f"{self._path} is not a readable lexicon: {exc}") from exc
-        if not isinstance(parsed, dict) or not {"grammar", "words"} <= parsed.keys():
-            raise WeightsCorrupt(f"{self._path} is not a lexicon")
-        return parsed
+            raise WeightsCorrupt(f"{self._path} {exc}") from exc
 
 
 def split_words(text: str) -> tuple[str, ...]:
@@ -180,5 +191,5 @@ def _forms(word: str) -> Iterator[str]:
             yield word.removesuffix(ending) + singular
 
 
-def _words(by_target: Mapping[str, object], prefix: str = "") -> dict[str, str]:
-    return {word: target.removeprefix(prefix) for target, words in by_target.items() for word in str(words).split(" ")}
+def _words(by_target: Mapping[str, str], prefix: str = "") -> dict[str, str]:
+    return {word: target.removeprefix(prefix) for target, words in by_target.items() for word in words.split(" ")}

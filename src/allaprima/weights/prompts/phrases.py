@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum, auto
 
-from allaprima.weights.prompts.lexicon import NOTHING, PLACE, Lexicon, Name, without_accents
+from allaprima.weights.prompts.lexicon import Lexicon, Name, without_accents
+from allaprima.weights.prompts.lexicon_fields import NOTHING, PLACE
 
 
 class Kind(Enum):

@@ -26,6 +26,8 @@ _EMBLEMS = {
     "sea": "sailboat", "sunset": "palm tree", "forest": "pine tree", "city": "car", "room": "chair", "space": "planet",
     "mountains": "pine tree", "underwater": "fish",
 }  # fmt: skip
+#: What a scene without a thing shows on a coloured background.
+_EMBLEM_WITHOUT_PLACE = "star"
 _NUMBERS = {2: "two", 3: "three", 4: "four"}
 
 
@@ -45,7 +47,7 @@ class PromptReading:
 
 
 class PromptReader:
-    """Reads prompts with a lexicon, which is read from its file with the first prompt."""
+    """Reads prompts with a lexicon."""
 
     def __init__(self, lexicon: Lexicon) -> None:
         self.lexicon = lexicon
@@ -82,7 +84,7 @@ class PromptReader:
     def _add_emblem(self, scene: Scene) -> str:
         """Add a thing that suits the place to a scene without one; return the warning."""
         place = scene.places[0][1].value if scene.places else DEFAULT_PLACE
-        name = "star" if scene.ground else _EMBLEMS[place]
+        name = _EMBLEM_WITHOUT_PLACE if scene.ground else _EMBLEMS[place]
         thing = self.lexicon.things[name]
         phrase = self._phrases.read(name)[0]
         scene.items.append(Item(thing, name, 1, False, None, None, phrase, phrase))  # noqa: FBT003 - no plural
@@ -98,9 +100,16 @@ class PromptReader:
 
 
 def open_reader(folder: Path) -> PromptReader | None:
-    """Return the reader of a model folder, or None if it has no lexicon."""
+    """Return the reader of a model folder, or None if it has no lexicon.
+
+    Raises `WeightsCorrupt` for an invalid lexicon, naming the file and the field.
+    """
     path = folder / LEXICON_FILE
-    return PromptReader(Lexicon(path)) if path.is_file() else None
+    if not path.is_file():
+        return None
+    lexicon = Lexicon(path)
+    lexicon.check({*_EMBLEMS.values(), _EMBLEM_WITHOUT_PLACE}, _EMBLEMS)
+    return PromptReader(lexicon)
 
 
 def _body(items: list[Item]) -> str:

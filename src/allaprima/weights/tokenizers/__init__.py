@@ -3,6 +3,7 @@
 from allaprima.weights.tokenizers.prompt import (
     END,
     PAD,
+    SPECIAL_TOKENS,
     UNKNOWN,
     PromptTokenizer,
     Tokens,
@@ -10,7 +11,6 @@ from allaprima.weights.tokenizers.prompt import (
     word_t5_tokenizer,
     word_tokenizer,
     word_tokenizers,
-    word_vocab_size,
 )
 from allaprima.weights.tokenizers.sources import PUBLISHED_T5_LENGTH, TokenizerSources, find_tokenizers
 
@@ -18,6 +18,7 @@ __all__ = [
     "END",
     "PAD",
     "PUBLISHED_T5_LENGTH",
+    "SPECIAL_TOKENS",
     "UNKNOWN",
     "PromptTokenizer",
     "TokenizerSources",
@@ -27,5 +28,4 @@ __all__ = [
     "word_t5_tokenizer",
     "word_tokenizer",
     "word_tokenizers",
-    "word_vocab_size",
 ]

@@ -104,11 +104,6 @@ def word_tokenizers(tokenizer: Tokenizer, config: ModelConfig) -> tuple[PromptTo
     return t5, clip
 
 
-def word_vocab_size(config: ModelConfig) -> int:
-    """Return the number of ids that both encoders of a built-in model have for words and `SPECIAL_TOKENS`."""
-    return min(config.t5.vocab_size, config.clip.vocab_size - 2)
-
-
 def read_word_list(path: Path) -> Tokenizer:
     """Read a tokenizer from a file of the `tokenizers` library. Raises `WeightsCorrupt` naming the file."""
     return read_tokenizer(str(path), Tokenizer.from_file, str(path))
