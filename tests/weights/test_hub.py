@@ -277,7 +277,7 @@ def test_checkpoint_without_tokenizers_uses_pulled_ones(whole_hub: Hub, tmp_path
     own = tmp_path / "own"
     write_bfl(own, published)
     cache = PackedWeightCache(tmp_path / "weights")
-    with pytest.raises(WeightsMissing, match=r"fetch them with `allaprima pull flux/schnell`"):
+    with pytest.raises(WeightsMissing, match=r"the tokenizer in the package has 32100"):
         open_checkpoint(own, cache)
 
     pull(whole_hub, tmp_path, "fp8")

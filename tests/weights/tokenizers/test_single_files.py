@@ -1,26 +1,25 @@
 """Checkpoints with FLUX's vocabularies and without tokenizers: the package's or the GGUF's generate the same image."""
 
 import logging
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from allaprima.domain.models import Precision
 from allaprima.errors import WeightsCorrupt, WeightsMissing
-from allaprima.flux import SCHNELL
 from allaprima.weights.checkpoint.loader import open_checkpoint
 from allaprima.weights.packed_cache import PackedWeightCache
 from allaprima.weights.roster import open_roster
-from tests.weights.published import CONFIG, Published, generate, make_networks, write_bfl, write_bundle, write_ggufs
-from tests.weights.tokenizers.t5_gguf import T5Fields, t5_fields
-
-#: A small model with the vocabularies of FLUX's text encoders.
-FULL_VOCABULARIES = replace(
-    CONFIG,
-    t5=replace(CONFIG.t5, vocab_size=SCHNELL.t5.vocab_size),
-    clip=replace(CONFIG.clip, vocab_size=SCHNELL.clip.vocab_size),
+from tests.weights.published import (
+    FULL_VOCABULARIES,
+    Published,
+    generate,
+    make_networks,
+    write_bfl,
+    write_bundle,
+    write_ggufs,
 )
+from tests.weights.tokenizers.t5_gguf import T5Fields, t5_fields
 
 
 @pytest.fixture(scope="module")

@@ -153,8 +153,9 @@ def open_checkpoint(path: Path, cache: PackedWeightCache, tokenizers: Path | Non
     config = _validated_config(path, components)
     folders = tokenizer_folders(path, cache.folder, SCHNELL_ID)
     sources = find_tokenizers(tokenizers, folders, components[Component.T5].container)
+    loaded = sources.load(config)
     logger.info("tokenizers of %s: %s", SCHNELL_ID, sources)
-    return CheckpointFiles(path, config, components, sources.load(config), cache)
+    return CheckpointFiles(path, config, components, loaded, cache)
 
 
 def _find_components(path: Path, containers: list[Container]) -> dict[Component, ComponentFile]:
