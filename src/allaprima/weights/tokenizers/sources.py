@@ -21,7 +21,7 @@ from allaprima.weights.formats.gguf import GGUFContainer
 from allaprima.weights.tokenizers import clip
 from allaprima.weights.tokenizers.clip import read_clip_tokenizer
 from allaprima.weights.tokenizers.gguf import has_tokenizer, read_gguf_tokenizer
-from allaprima.weights.tokenizers.packaged import packaged_clip, packaged_t5
+from allaprima.weights.tokenizers.packaged import CLIP_FILE, FOLDER, T5_FILE, packaged_clip, packaged_t5
 from allaprima.weights.tokenizers.prompt import PromptTokenizer, read_tokenizer
 
 if TYPE_CHECKING:
@@ -35,7 +35,6 @@ T5_FOLDER, CLIP_FOLDER = "tokenizer_2", "tokenizer"
 WHOLE_FILE, VOCABULARY_FILE, MERGES_FILE = "tokenizer.json", "vocab.json", "merges.txt"
 #: The file of SentencePiece, which is not read.
 SENTENCEPIECE_FILE = "spiece.model"
-_PACKAGE = "the package"
 #: Embeddings have rows for a multiple of this number of tokens: T5's 32,128 rows for 32,100 tokens.
 _VOCABULARY_STEP = 128
 
@@ -44,17 +43,13 @@ _VOCABULARY_STEP = 128
 class TokenizerSource:
     """Where the tokenizer of one text encoder comes from."""
 
-    #: The file or folder; "the package" for the package's own.
+    #: The file or folder, or "the package".
     name: str
     #: Raises `WeightsCorrupt` naming the file.
     read: Callable[[], Tokenizer]
     #: Which files of the model are not used for it, and why; empty if there are none.
     note: str = ""
-
-    @property
-    def is_packaged(self) -> bool:
-        """Whether this is the package's tokenizer."""
-        return self.name == _PACKAGE
+    is_packaged: bool = False
 
     def __str__(self) -> str:
         return f"{self.name} ({self.note})" if self.note else self.name
@@ -151,7 +146,7 @@ def _t5_source(folders: Sequence[Path], container: Container | None) -> Tokenize
         return TokenizerSource(str(container.path), partial(read_gguf_tokenizer, container))
     unread = [file for folder in folders if (file := folder / T5_FOLDER / SENTENCEPIECE_FILE).is_file()]
     note = f"{unread[0]} is not read without a {WHOLE_FILE} in the same folder" if unread else ""
-    return TokenizerSource(_PACKAGE, partial(read_tokenizer, _PACKAGE, packaged_t5), note)
+    return _packaged(T5_FILE, packaged_t5, note)
 
 
 def _clip_source(folders: Sequence[Path]) -> TokenizerSource:
@@ -166,7 +161,11 @@ def _clip_source(folders: Sequence[Path]) -> TokenizerSource:
     ]
     other = {VOCABULARY_FILE: MERGES_FILE, MERGES_FILE: VOCABULARY_FILE}
     note = f"{single[0]} is not read without a {other[single[0].name]} in the same folder" if single else ""
-    return TokenizerSource(_PACKAGE, partial(read_tokenizer, _PACKAGE, packaged_clip), note)
+    return _packaged(CLIP_FILE, packaged_clip, note)
+
+
+def _packaged(file: str, read: Callable[[], Tokenizer], note: str) -> TokenizerSource:
+    return TokenizerSource("the package", partial(read_tokenizer, str(FOLDER / file), read), note, is_packaged=True)
 
 
 def _whole_in(folder: Path) -> TokenizerSource | None:
