@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import gguf
@@ -15,7 +15,7 @@ from torch import Tensor
 from allaprima.domain.generation import GenerationRequest
 from allaprima.domain.models import Precision
 from allaprima.engine.pipeline import Pipeline
-from allaprima.flux import AutoencoderConfig, CLIPConfig, ModelConfig, T5Config, TransformerConfig
+from allaprima.flux import SCHNELL, AutoencoderConfig, CLIPConfig, ModelConfig, T5Config, TransformerConfig
 from allaprima.weights.checkpoint.loader import open_checkpoint
 from allaprima.weights.networks import Model, Networks
 from allaprima.weights.packed_cache import PackedWeightCache
@@ -43,6 +43,12 @@ CONFIG = ModelConfig(
     autoencoder=AutoencoderConfig(
         ch=32, ch_mult=(1, 2), num_res_blocks=1, z_channels=4, scale_factor=0.3611, shift_factor=0.1159
     ),
+)
+#: A small model with the vocabularies of FLUX's text encoders.
+FULL_VOCABULARIES = replace(
+    CONFIG,
+    t5=replace(CONFIG.t5, vocab_size=SCHNELL.t5.vocab_size),
+    clip=replace(CONFIG.clip, vocab_size=SCHNELL.clip.vocab_size),
 )
 REQUEST = GenerationRequest(prompt="a red apple on a beach", seed=7, model="flux/schnell", width=64, height=96, steps=2)
 Tensors = dict[str, Tensor]

@@ -271,6 +271,29 @@ def test_full_disk_is_refused_before_download(tmp_path: Path, monkeypatch: pytes
         pull_files(PullPlan("bf16", tmp_path / "to", (file,), {"a/b": "mit"}), lambda _: None)
 
 
+def test_checkpoint_without_tokenizers_uses_pulled_ones(whole_hub: Hub, tmp_path: Path, published: Published) -> None:
+    own = tmp_path / "own"
+    write_bfl(own, published)
+    cache = PackedWeightCache(tmp_path / "weights")
+    with pytest.raises(WeightsMissing, match=r"the tokenizer in the package has 32100"):
+        open_checkpoint(own, cache)
+
+    pull(whole_hub, tmp_path, "fp8")
+
+    assert open_checkpoint(own, cache).tokenizers[0].encode("a red apple").ids
+
+
+@pytest.mark.parametrize(
+    "name", ["tokenizer/../../../out.json", "tokenizer//out.json", "tokenizer/a\\\\..\\\\out.json"]
+)
+def test_file_name_outside_folder_is_refused(whole_hub: Hub, tmp_path: Path, name: str) -> None:
+    whole_hub.repos[ORIGINAL][name] = b"{}"
+    done = pull(whole_hub, tmp_path, "fp8")
+    assert done.returncode == 2
+    assert "the hub lists an invalid file" in done.stderr
+    assert not list(tmp_path.rglob("out.json"))
+
+
 def test_files_removed_by_newer_commit_are_deleted(whole_hub: Hub, tmp_path: Path) -> None:
     folder = Path(pull(whole_hub, tmp_path, "fp8").stdout.strip())
     whole_hub.repos[ORIGINAL]["tokenizer/other.json"] = b"{}"

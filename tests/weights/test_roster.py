@@ -140,7 +140,10 @@ def test_roster_reads_tokenizer_of_t5_gguf_or_of_package(tmp_path: Path, publish
     assert counts[0] != counts[1]
 
 
-def test_roster_works_without_torch(models: list[str], published: Published, tmp_path: Path) -> None:
+@pytest.mark.parametrize("is_given", [True, False])
+def test_roster_works_without_torch(folder: Path, published: Published, tmp_path: Path, is_given: bool) -> None:
+    checkpoint = tmp_path / "gguf"
+    write_ggufs(checkpoint, published, t5_fields(rows=540, count=400))
     script = """
 import sys
 from pathlib import Path
@@ -150,12 +153,13 @@ from allaprima.domain.generation import GenerationRequest
 from allaprima.weights.roster import open_roster
 
 weights_dir, tokenizers, *models = sys.argv[1:]
-roster = open_roster(models, Path(tokenizers), Path(weights_dir))
+roster = open_roster(models, Path(tokenizers) if tokenizers else None, Path(weights_dir))
 for info in roster.models:
     print(info.id, roster.tokens(GenerationRequest(prompt="a red apple", seed=1, model=info.id)).limit)
 assert "torch" not in sys.modules
 """
-    command = [sys.executable, "-c", script, str(tmp_path), str(published.tokenizers), *models]
+    tokenizers = str(published.tokenizers) if is_given else ""
+    command = [sys.executable, "-c", script, str(tmp_path), tokenizers, str(folder), str(checkpoint)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
 
     assert done.returncode == 0, done.stderr

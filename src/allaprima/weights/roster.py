@@ -100,5 +100,6 @@ def _read_model(path: Path, tokenizers: Path | None, weights_dir: Path) -> tuple
     inventory = take_inventory(path, pulled_folders(weights_dir, SCHNELL_ID))
     if inventory.error is not None:
         raise inventory.error
-    sources = find_tokenizers(tokenizers, inventory.folders, inventory.components[Component.T5].container)
+    t5_file = inventory.components[Component.T5].container
+    sources = find_tokenizers(tokenizers, inventory.folders, t5_file, inventory.pulled)
     return SCHNELL_ID, PromptInput(sources.t5())

@@ -142,6 +142,11 @@ def test_string_of_over_1_mib_is_left_out(tmp_path: Path) -> None:
     assert container.read("first").tolist() == list(range(8))
 
 
+def test_description_in_another_encoding_is_read(tmp_path: Path) -> None:
+    path = write(tmp_path / "one.gguf", lambda writer: writer.add_string("general.author", b"J\xf6rg"))
+    assert open_gguf(path).metadata["general.author"] == "J\ufffdrg"
+
+
 # Refusals -------------------------------------------------------------------------------------------------------------
 
 
@@ -228,6 +233,18 @@ def test_size_beyond_end_of_gguf_is_refused(tmp_path: Path, position: int, value
     path.write_bytes(data)
 
     with pytest.raises(WeightsCorrupt, match=f"{path} .*{reason}"):
+        open_container(path)
+
+
+def test_header_of_over_64_mib_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "one.gguf"
+    with path.open("wb") as file:
+        file.write(struct.pack("<4sIQQ", b"GGUF", 3, 0, 2))
+        for name in (b"one", b"two"):
+            file.write(struct.pack("<Q3sIIQ", 3, name, gguf.GGUFValueType.ARRAY, gguf.GGUFValueType.UINT8, 40 << 20))
+            file.seek(40 << 20, 1)
+        file.write(b"end")
+    with pytest.raises(WeightsCorrupt, match=f"{path} has a header of more than 64 MiB"):
         open_container(path)
 
 

@@ -1,26 +1,28 @@
 """Checkpoints with FLUX's vocabularies and without tokenizers: the package's or the GGUF's generate the same image."""
 
 import logging
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
+from allaprima.domain.generation import GenerationRequest
 from allaprima.domain.models import Precision
 from allaprima.errors import WeightsCorrupt, WeightsMissing
-from allaprima.flux import SCHNELL
 from allaprima.weights.checkpoint.loader import open_checkpoint
 from allaprima.weights.packed_cache import PackedWeightCache
 from allaprima.weights.roster import open_roster
-from tests.weights.published import CONFIG, Published, generate, make_networks, write_bfl, write_bundle, write_ggufs
-from tests.weights.tokenizers.t5_gguf import T5Fields, t5_fields
-
-#: A small model with the vocabularies of FLUX's text encoders.
-FULL_VOCABULARIES = replace(
-    CONFIG,
-    t5=replace(CONFIG.t5, vocab_size=SCHNELL.t5.vocab_size),
-    clip=replace(CONFIG.clip, vocab_size=SCHNELL.clip.vocab_size),
+from tests.weights.published import (
+    FULL_VOCABULARIES,
+    Published,
+    generate,
+    make_networks,
+    write_bfl,
+    write_bundle,
+    write_gguf,
+    write_ggufs,
 )
+from tests.weights.tokenizers.t5_gguf import T5Fields, t5_fields
 
 
 @pytest.fixture(scope="module")
@@ -74,3 +76,20 @@ def test_gguf_with_damaged_tokenizer_is_refused_by_loader_and_roster(
 def test_encoders_of_other_vocabularies_are_refused_with_advice(checkpoint: Path, cache: PackedWeightCache) -> None:
     with pytest.raises(WeightsMissing, match=f"T5 text encoder of {checkpoint} has 540 tokens, .* with --tokenizer"):
         open_checkpoint(checkpoint, cache)
+
+
+def test_language_model_in_the_folder_gives_no_tokenizer(
+    tmp_path: Path, full: Published, cache: PackedWeightCache, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    write_bfl(tmp_path / "flux", full)
+    of_llama = T5Fields("llama", ["<unk>", "<s>", "</s>"], [0.0, 0.0, 0.0], [2, 3, 3], None)
+    tensors = {"token_embd.weight": torch.ones(3, 32), "blk.0.attn_q.weight": torch.ones(32, 32)}
+    write_gguf(tmp_path / "flux" / "llm.gguf", tensors, architecture="llama", fields=of_llama)
+
+    t5, _ = open_checkpoint(tmp_path / "flux", cache).tokenizers
+    roster = open_roster([str(tmp_path / "flux")], None, tmp_path)
+
+    assert "T5 from the package" in caplog.text
+    request = GenerationRequest(prompt="a red apple", seed=1, model="flux/schnell")
+    assert roster.tokens(request).used == t5.count("a red apple")

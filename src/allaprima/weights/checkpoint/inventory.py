@@ -110,6 +110,8 @@ class Inventory:
     unopened: tuple[UnusedFile, ...]
     #: Number of files at the path that are no weights by their names.
     others: int
+    #: The folders of pulled layouts, the preferred first.
+    pulled: tuple[Path, ...]
     #: Why the files are not a complete model.
     error: WeightsError | None
 
@@ -158,7 +160,16 @@ def take_inventory(path: Path, pulled: Sequence[Path] = ()) -> Inventory:
         choice.refuse(_incomplete(missing, groups, unopened, path))
     found_files = tuple(file for group in groups for file in group)
     others = sum(place.others for place in places)
-    return Inventory(path, choice.components, tuple(choice.missing), found_files, tuple(unopened), others, choice.error)
+    return Inventory(
+        path=path,
+        components=choice.components,
+        missing=tuple(choice.missing),
+        found=found_files,
+        unopened=tuple(unopened),
+        others=others,
+        pulled=tuple(pulled),
+        error=choice.error,
+    )
 
 
 def _look_at(source: Source) -> FoundFile:

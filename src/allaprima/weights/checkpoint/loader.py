@@ -146,10 +146,11 @@ def open_checkpoint(
         raise inventory.error
     config = validated_config(inventory)
     components = inventory.components
-    sources = find_tokenizers(tokenizers, inventory.folders, components[Component.T5].container)
+    sources = find_tokenizers(tokenizers, inventory.folders, components[Component.T5].container, inventory.pulled)
+    loaded = sources.load(config)
     _log(inventory)
     logger.info("tokenizers of %s: %s", model_id, sources)
-    return CheckpointFiles(path, config, components, sources.load(config), cache, model_id, inventory.unused)
+    return CheckpointFiles(path, config, components, loaded, cache, model_id, inventory.unused)
 
 
 def _log(inventory: Inventory) -> None:

@@ -170,7 +170,10 @@ class _Parser:
     def name(self) -> str:
         if (size := self.u64()) > _MAX_NAME:
             raise self.damaged(f"it has a name of {size} bytes")
-        return self._text(size)
+        try:
+            return self._bytes(size).decode()
+        except UnicodeDecodeError:
+            raise self.damaged("it has a name that is not UTF-8") from None
 
     def value_type(self) -> GGUFValueType:
         number = self.u32()
@@ -182,12 +185,9 @@ class _Parser:
     def damaged(self, reason: str) -> WeightsCorrupt:
         return WeightsCorrupt(f"{self.path} has a damaged GGUF header: {reason}; download the file again")
 
-    def _text(self, size: int) -> str:
+    def _bytes(self, size: int) -> bytes:
         begin = self.take(size)
-        try:
-            return self.data[begin : begin + size].decode()
-        except UnicodeDecodeError:
-            raise self.damaged("it has a name or description that is not UTF-8") from None
+        return self.data[begin : begin + size]
 
     # Fields -----------------------------------------------------------------------------------------------------------
 
@@ -203,7 +203,7 @@ class _Parser:
         else:
             dtype = np.dtype(_SCALARS[kind])
             begin = self.take(dtype.itemsize)
-            value = np.frombuffer(self.data[begin : self.position], dtype)[0].item()
+            value = np.frombuffer(self.data, dtype, 1, begin)[0].item()
             self.metadata[name] = str(value).lower() if kind == GGUFValueType.BOOL else str(value)
 
     def _read_string(self, name: str) -> None:
@@ -214,7 +214,8 @@ class _Parser:
         self.string_bytes += size
         if self.string_bytes > _MAX_STRINGS:
             raise self.damaged(f"it has more than {_MAX_STRINGS >> 20} MiB of descriptions")
-        self.metadata[name] = self._text(size)
+        # Some tools write descriptions in other encodings.
+        self.metadata[name] = self._bytes(size).decode(errors="replace")
 
     def _read_array(self, depth: int) -> ArrayEntry:
         """Pass over an array."""

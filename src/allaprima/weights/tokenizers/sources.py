@@ -1,7 +1,7 @@
 """Finds and reads the two tokenizers of a published FLUX.1 [schnell].
 
 Each of the two comes from the first of these that has it: the folder that the operator names, the model's folders in
-the order of a diffusers folder, for T5 the GGUF file that holds it, and the package. All published files of FLUX.1
+the order of a diffusers folder, for T5 the GGUF file that holds it, the pulled layouts, and the package. All published files of FLUX.1
 [schnell] are used with the same two tokenizers, so the package's fit them.
 """
 
@@ -21,7 +21,7 @@ from allaprima.weights.formats.gguf import GGUFContainer
 from allaprima.weights.tokenizers import clip
 from allaprima.weights.tokenizers.clip import read_clip_tokenizer
 from allaprima.weights.tokenizers.gguf import has_tokenizer, read_gguf_tokenizer
-from allaprima.weights.tokenizers.packaged import packaged_clip, packaged_t5
+from allaprima.weights.tokenizers.packaged import CLIP_FILE, FOLDER, T5_FILE, packaged_clip, packaged_t5
 from allaprima.weights.tokenizers.prompt import PromptTokenizer, read_tokenizer
 
 if TYPE_CHECKING:
@@ -35,7 +35,6 @@ T5_FOLDER, CLIP_FOLDER = "tokenizer_2", "tokenizer"
 WHOLE_FILE, VOCABULARY_FILE, MERGES_FILE = "tokenizer.json", "vocab.json", "merges.txt"
 #: The file of SentencePiece, which is not read.
 SENTENCEPIECE_FILE = "spiece.model"
-_PACKAGE = "the package"
 #: Embeddings have rows for a multiple of this number of tokens: T5's 32,128 rows for 32,100 tokens.
 _VOCABULARY_STEP = 128
 
@@ -44,17 +43,13 @@ _VOCABULARY_STEP = 128
 class TokenizerSource:
     """Where the tokenizer of one text encoder comes from."""
 
-    #: The file or folder; "the package" for the package's own.
+    #: The file or folder, or "the package".
     name: str
     #: Raises `WeightsCorrupt` naming the file.
     read: Callable[[], Tokenizer]
     #: Which files of the model are not used for it, and why; empty if there are none.
     note: str = ""
-
-    @property
-    def is_packaged(self) -> bool:
-        """Whether this is the package's tokenizer."""
-        return self.name == _PACKAGE
+    is_packaged: bool = False
 
     def __str__(self) -> str:
         return f"{self.name} ({self.note})" if self.note else self.name
@@ -112,17 +107,20 @@ class TokenizerSources:
 
 
 def find_tokenizers(
-    override: Path | None, folders: Sequence[Path], t5_container: Container | None = None
+    override: Path | None,
+    folders: Sequence[Path],
+    t5_container: Container | None = None,
+    pulled: Sequence[Path] = (),
 ) -> TokenizerSources:
     """Return where the tokenizers of a model come from, without reading them.
 
     override: the folder that the operator names, which must have both. folders: the model's own, at least one, in order
-    of preference. t5_container: the file that holds T5, if it is known. Raises `WeightsMissing` for an `override` that
+    of preference. t5_container: the file that holds T5, if it is known. pulled: the folders of pulled layouts. Raises `WeightsMissing` for an `override` that
     is no folder or lacks a tokenizer.
     """
     if override is not None:
         return _given(override)
-    return TokenizerSources(folders[0], _t5_source(folders, t5_container), _clip_source(folders))
+    return TokenizerSources(folders[0], _t5_source(folders, t5_container, pulled), _clip_source([*folders, *pulled]))
 
 
 def _given(folder: Path) -> TokenizerSources:
@@ -143,15 +141,18 @@ def _given(folder: Path) -> TokenizerSources:
     return TokenizerSources(folder, t5, clip_)
 
 
-def _t5_source(folders: Sequence[Path], container: Container | None) -> TokenizerSource:
+def _t5_source(folders: Sequence[Path], container: Container | None, pulled: Sequence[Path]) -> TokenizerSource:
     for folder in folders:
         if (found := _whole_in(folder / T5_FOLDER)) is not None:
             return found
     if isinstance(container, GGUFContainer) and has_tokenizer(container):
         return TokenizerSource(str(container.path), partial(read_gguf_tokenizer, container))
+    for folder in pulled:
+        if (found := _whole_in(folder / T5_FOLDER)) is not None:
+            return found
     unread = [file for folder in folders if (file := folder / T5_FOLDER / SENTENCEPIECE_FILE).is_file()]
     note = f"{unread[0]} is not read without a {WHOLE_FILE} in the same folder" if unread else ""
-    return TokenizerSource(_PACKAGE, partial(read_tokenizer, _PACKAGE, packaged_t5), note)
+    return _packaged(T5_FILE, packaged_t5, note)
 
 
 def _clip_source(folders: Sequence[Path]) -> TokenizerSource:
@@ -166,7 +167,11 @@ def _clip_source(folders: Sequence[Path]) -> TokenizerSource:
     ]
     other = {VOCABULARY_FILE: MERGES_FILE, MERGES_FILE: VOCABULARY_FILE}
     note = f"{single[0]} is not read without a {other[single[0].name]} in the same folder" if single else ""
-    return TokenizerSource(_PACKAGE, partial(read_tokenizer, _PACKAGE, packaged_clip), note)
+    return _packaged(CLIP_FILE, packaged_clip, note)
+
+
+def _packaged(file: str, read: Callable[[], Tokenizer], note: str) -> TokenizerSource:
+    return TokenizerSource("the package", partial(read_tokenizer, str(FOLDER / file), read), note, is_packaged=True)
 
 
 def _whole_in(folder: Path) -> TokenizerSource | None:
