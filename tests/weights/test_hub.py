@@ -17,11 +17,13 @@ from pathlib import Path
 
 import pytest
 
-from allaprima.errors import WeightsTooLarge
+from allaprima.errors import WeightsMissing, WeightsTooLarge
 from allaprima.weights import hub as hub_module
+from allaprima.weights.checkpoint.loader import open_checkpoint
 from allaprima.weights.hub import LAYOUTS, ORIGINAL, PullPlan, RemoteFile
 from allaprima.weights.hub import pull as pull_files
 from allaprima.weights.open import open_model
+from allaprima.weights.packed_cache import PackedWeightCache
 from allaprima.weights.paths import find_path
 from tests.weights.hub_server import Hub, serve_hub
 from tests.weights.published import Published, generate, write_bfl, write_bundle, write_diffusers, write_gguf

@@ -1,8 +1,8 @@
 """Finds and reads the two tokenizers of a published FLUX.1 [schnell].
 
 Each of the two comes from the first of these that has it: the folder that the operator names, the model's folders in
-the order of a diffusers folder, for T5 the GGUF file that holds it, the pulled layouts, and the package. All published files of FLUX.1
-[schnell] are used with the same two tokenizers, so the package's fit them.
+the order of a diffusers folder, for T5 the GGUF file that holds it, the pulled layouts, and the package. All published
+files of FLUX.1 [schnell] are used with the same two tokenizers, so the package's fit them.
 """
 
 from __future__ import annotations
@@ -115,8 +115,8 @@ def find_tokenizers(
     """Return where the tokenizers of a model come from, without reading them.
 
     override: the folder that the operator names, which must have both. folders: the model's own, at least one, in order
-    of preference. t5_container: the file that holds T5, if it is known. pulled: the folders of pulled layouts. Raises `WeightsMissing` for an `override` that
-    is no folder or lacks a tokenizer.
+    of preference. t5_container: the file that holds T5, if it is known. pulled: the folders of pulled layouts. Raises
+    `WeightsMissing` for an `override` that is no folder or lacks a tokenizer.
     """
     if override is not None:
         return _given(override)
