@@ -24,7 +24,8 @@ from allaprima.errors import WeightsCorrupt
 
 #: The first bytes of every GGUF file.
 MAGIC = b"GGUF"
-_VERSION = 3
+#: Versions that are read. Version 3 added big-endian files; little-endian files of both versions have the same layout.
+_VERSIONS = (2, 3)
 #: Largest accepted header in bytes; those of language models, which have larger vocabularies than T5, are 6 to 20 MB.
 HEADER_LIMIT = 64 * 2**20
 #: Most fields and most tensors of a header, most bytes of a name, and most axes of a tensor.
@@ -301,8 +302,10 @@ class _Parser:
             raise WeightsCorrupt(
                 f"{self.path} is a big-endian GGUF file; take the little-endian file of the same model"
             )
-        if version != _VERSION:
-            age = "an old version; convert the model again" if version < _VERSION else "which allaprima can't read"
+        if version not in _VERSIONS:
+            age = (
+                "an old version; convert the model again" if version < min(_VERSIONS) else "which allaprima can't read"
+            )
             raise WeightsCorrupt(f"{self.path} is GGUF version {version}, {age}")
 
     def _check_split(self) -> None:
