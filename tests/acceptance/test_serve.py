@@ -12,7 +12,6 @@ from typing import Any
 
 import httpx2
 import pytest
-import torch
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -136,11 +135,13 @@ def test_secret_and_operator_socket_are_for_owner_only(server: Server) -> None:
 
 @pytest.fixture(scope="module")
 def bad_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model folder with a valid header and missing tensors."""
+    """A model folder whose header is valid, and of whose tensors one holds a value that is not finite."""
     folder = tmp_path_factory.mktemp("bad model")
     with safe_open(sketch_folder() / "model.safetensors", "pt") as opened:
         header = opened.metadata()
-    save_file({"alone": torch.zeros(1)}, folder / "model.safetensors", header | {"id": "mine/own"})
+        tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - not a dict
+    next(tensor for tensor in tensors.values() if tensor.ndim == 1)[0] = float("nan")
+    save_file(tensors, folder / "model.safetensors", header | {"id": "mine/own"})
     shutil.copy(sketch_folder() / "tokenizer.json", folder)
     return folder
 
@@ -176,7 +177,8 @@ def test_port_in_use_is_refused_in_one_line(server: Server, refusals: dict[str, 
 def test_model_that_fails_to_load_ends_server_naming_file(bad_model: Path, refusals: dict[str, Any]) -> None:
     last = refused(refusals["model"])[-1]
 
-    assert last.startswith(f"error: {bad_model / 'model.safetensors'} lacks the tensor ")
+    assert last.startswith(f"error: {bad_model / 'model.safetensors'}: the tensor ")
+    assert last.endswith(" holds values that are not finite")
 
 
 # Keys
