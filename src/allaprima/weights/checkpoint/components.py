@@ -1,18 +1,15 @@
 """Reads the tensors of one component from a checkpoint file, by their canonical names.
 
-A canonical tensor that a file stores in several parts is concatenated, and its halves are swapped where the file's
-order differs. Checkpoints of ComfyUI can have float8 tensors, with or without one scale per layer
-(`<layer>.scale_weight`, or `.weight_scale` in the newer format); a scaled tensor is multiplied by its scale in float32.
-Source: Comfy-Org/ComfyUI `comfy/ops.py`, `comfy/quant_ops.py` and `QUANTIZATION.md`.
+A canonical tensor that a file stores in several parts is concatenated, one that it stores with others is cut out, and
+the halves are swapped where the file's order differs. How layers are quantized is the task of `layer_formats`.
 """
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from allaprima.errors import WeightsCorrupt
 from allaprima.weights.checkpoint.key_maps import (
@@ -20,21 +17,16 @@ from allaprima.weights.checkpoint.key_maps import (
     REVERSED_LEVEL,
     CheckpointFormat,
     Component,
-    KeyTarget,
 )
+from allaprima.weights.checkpoint.layer_formats import LayerFormats
 from allaprima.weights.formats.container import Container
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-#: Endings of the keys of a layer's scale.
-_SCALES = (".scale_weight", ".weight_scale")
-#: Endings of all keys that a quantized layer has besides its weight and bias. Only the scales are needed to read it.
-_QUANTIZATION_KEYS = (*_SCALES, ".scale_input", ".input_scale", ".comfy_quant")
-#: Keys outside the layers that FLUX's networks don't use: ComfyUI's marker of scaled files, and a parameter of the full
-#: CLIP model that some files of its text encoder still have.
-_IGNORED_KEYS = ("scaled_fp8", "logit_scale")
-_READABLE_FORMATS = ("float8_e4m3fn",)
+#: Keys that FLUX's networks don't use, under any prefix: ComfyUI's marker of scaled files and the tokenizer that it
+#: stores with T5, and a parameter of the full CLIP model that some files of its text encoder still have.
+_IGNORED_KEYS = ("scaled_fp8", "spiece_model", "logit_scale")
 #: Weights of 1x1 convolutions, which diffusers stores as linears, without the last two axes.
 _POINTWISE = re.compile(r"\.attn_1\.(q|k|v|proj_out)\.weight$")
 
@@ -48,19 +40,25 @@ class _Source:
     #: In the order of concatenation; None for a part that the file lacks.
     keys: list[str | None]
     swaps_halves: bool
+    #: The canonical tensor is part `index` of `count` along the rows of the key's tensor.
+    index: int = 0
+    count: int = 1
 
 
 class ComponentFile:
     """One component in one file."""
 
-    def __init__(self, component: Component, container: Container, sources: Mapping[str, _Source], prefix: str) -> None:
+    def __init__(
+        self, component: Component, formats: LayerFormats, sources: Mapping[str, _Source], prefix: str
+    ) -> None:
         """sources: by canonical name. prefix: the prefix that the file puts before all keys of `sources`.
 
         Raises `WeightsCorrupt` naming file and tensor when a source is incomplete or the shapes of its parts don't
         match.
         """
         self.component = component
-        self.container = container
+        self.container = formats.container
+        self._formats = formats
         self._sources = sources
         self._prefix = prefix
         #: The shapes of the file's tensors, by canonical name.
@@ -74,26 +72,13 @@ class ComponentFile:
         import torch
 
         source = self._sources[name]
-        chunks = [self._read_key(key) for key in source.keys if key is not None]
+        chunks = [self._formats.read(f"{self._prefix}{key}") for key in source.keys if key is not None]
         if source.swaps_halves:
             chunks = [half for chunk in chunks for half in reversed(chunk.chunk(2))]
         whole = torch.cat(chunks) if len(chunks) > 1 else chunks[0]
+        if source.count > 1:
+            whole = whole.chunk(source.count)[source.index].clone()
         return whole.reshape(self.shapes[name])
-
-    def _read_key(self, key: str) -> Tensor:
-        tensor = self.container.read(self._prefix + key)
-        layer = key.removesuffix(".weight")
-        for suffix in _SCALES:
-            name = self._prefix + layer + suffix
-            if name in self.container.shapes:
-                scale = self.container.read(name)
-                if scale.numel() != 1:
-                    raise WeightsCorrupt(
-                        f"{self.container.path}: the scale {name} must have one value, "
-                        f"not the shape {tuple(scale.shape)}"
-                    )
-                return tensor.float() * scale.float()
-        return tensor
 
     def _shape(self, name: str, source: _Source) -> Shape:
         if None in source.keys:
@@ -101,98 +86,101 @@ class ComponentFile:
             raise WeightsCorrupt(
                 f"{self.container.path} lacks part {missing + 1} of {len(source.keys)} of the tensor {name}"
             )
-        shapes = [self.container.shapes[f"{self._prefix}{key}"] for key in source.keys]
+        shapes = [self._formats.shape(f"{self._prefix}{key}") for key in source.keys]
         if any(shape[1:] != shapes[0][1:] or not shape for shape in shapes) and len(shapes) > 1:
             raise WeightsCorrupt(f"{self.container.path}: the parts of the tensor {name} do not fit: {shapes}")
         whole = (sum(shape[0] for shape in shapes), *shapes[0][1:]) if len(shapes) > 1 else shapes[0]
+        if source.count > 1:
+            if not whole or whole[0] % source.count:
+                raise WeightsCorrupt(
+                    f"{self.container.path}: the tensor {self._prefix}{source.keys[0]} has the shape {whole}, which is "
+                    f"not {source.count} parts"
+                )
+            whole = (whole[0] // source.count, *whole[1:])
         return (*whole, 1, 1) if _POINTWISE.search(name) and len(whole) == 2 else whole
 
 
 def components_in(container: Container) -> list[ComponentFile]:
     """Return all components in a file; an empty list for a file without tensors of FLUX.
 
-    Raises `WeightsCorrupt` for a tensor that belongs to no component, and for an unsupported number format.
+    Raises `WeightsCorrupt` for a tensor that belongs to no component, for a component that the file holds twice, for an
+    unsupported number format, and for a file that ends in zeros.
     """
     names = set(container.shapes)
-    found = [(known, prefix) for known in CHECKPOINT_FORMATS if (prefix := known.prefix_in(names)) is not None]
+    found = _formats_in(container)
     if not found:
         return []
-    _check_number_formats(container)
+    container.check_ending()
+    formats = LayerFormats(container)
     components = []
     remaining = {name for name in names if name.rpartition(".")[2] not in _IGNORED_KEYS}
     # Longest prefix first: a component without a prefix matches all remaining names.
     found.sort(key=lambda one: len(one[1]), reverse=True)
     for checkpoint_format, prefix in found:
         keys = sorted(name.removeprefix(prefix) for name in remaining if name.startswith(prefix))
-        sources = _sources(container, checkpoint_format, prefix, keys)
-        components.append(ComponentFile(checkpoint_format.component, container, sources, prefix))
+        sources = _sources(formats, checkpoint_format, prefix, keys)
+        components.append(ComponentFile(checkpoint_format.component, formats, sources, prefix))
         remaining -= {prefix + key for key in keys}
     if remaining:
         raise WeightsCorrupt(f"{container.path} has the unexpected tensor {min(remaining)} ({len(remaining)} in all)")
     return components
 
 
+def _formats_in(container: Container) -> list[tuple[CheckpointFormat, str]]:
+    """Return the format and the prefix of each component in a file.
+
+    Raises `WeightsCorrupt` naming both prefixes for a file that holds a component twice, such as a model and its moving
+    average.
+    """
+    found: dict[Component, tuple[CheckpointFormat, str]] = {}
+    for known in CHECKPOINT_FORMATS:
+        for prefix in known.prefixes_in(container.shapes):
+            _, other = found.setdefault(known.component, (known, prefix))
+            if other != prefix:
+                first, second = sorted((other, prefix))
+                raise WeightsCorrupt(
+                    f"{container.path} holds the {known.component} twice, under the prefixes {first!r} and {second!r}; "
+                    "use a file with one of them"
+                )
+    return list(found.values())
+
+
 def _sources(
-    container: Container, checkpoint_format: CheckpointFormat, prefix: str, keys: list[str]
+    formats: LayerFormats, checkpoint_format: CheckpointFormat, prefix: str, keys: list[str]
 ) -> dict[str, _Source]:
     """Return the sources of a component's tensors, by canonical name."""
     sources: dict[str, _Source] = {}
     copies: dict[str, str] = {}
     for key in keys:
-        if key in checkpoint_format.unused_keys or _belongs_to_quantized_layer(key, prefix, container):
+        if checkpoint_format.is_unused(key) or formats.is_quantization(prefix + key):
             continue
-        unexpected = WeightsCorrupt(f"{container.path} has the unexpected tensor {prefix}{key}")
+        unexpected = WeightsCorrupt(f"{formats.container.path} has the unexpected tensor {prefix}{key}")
         target = checkpoint_format.target(key)
         if target is None:
             raise unexpected
         if target.is_copy:
             copies[target.name] = key
             continue
-        empty = _Source([None] * target.count, target.swaps_halves)
-        source = sources.setdefault(_canonical_level(target, keys), empty)
-        if source.keys[target.index] is not None:
-            raise unexpected
-        source.keys[target.index] = key
+        for index, fused in enumerate(target.fused or (target.name,)):
+            empty = _Source([None] * target.count, target.swaps_halves, index, max(1, len(target.fused)))
+            source = sources.setdefault(_canonical_level(fused, keys), empty)
+            if source.keys[target.index] is not None:
+                raise unexpected
+            source.keys[target.index] = key
     for name, key in copies.items():
         original = sources.setdefault(name, _Source([key], swaps_halves=False)).keys[0]
-        if container.shapes[f"{prefix}{original}"] != container.shapes[prefix + key]:
+        if formats.shape(f"{prefix}{original}") != formats.shape(prefix + key):
             raise WeightsCorrupt(
-                f"{container.path}: {prefix}{key} should be a copy of {original}, but has another shape"
+                f"{formats.container.path}: {prefix}{key} should be a copy of {original}, but has another shape"
             )
     return sources
 
 
-def _belongs_to_quantized_layer(key: str, prefix: str, container: Container) -> bool:
-    """Whether a key is the scale or other quantization data of a layer in the file."""
-    layer = next((key.removesuffix(ending) for ending in _QUANTIZATION_KEYS if key.endswith(ending)), None)
-    return layer is not None and f"{prefix}{layer}.weight" in container.shapes
-
-
-def _canonical_level(target: KeyTarget, keys: list[str]) -> str:
-    """Return the target's canonical name, in which the decoder's resolutions are numbered from the highest."""
-    found = REVERSED_LEVEL.search(target.name)
+def _canonical_level(name: str, keys: list[str]) -> str:
+    """Return a canonical name which the decoder's resolutions are numbered from the highest."""
+    found = REVERSED_LEVEL.search(name)
     if found is None:
-        return target.name
+        return name
     levels = [int(number) for key in keys for number in re.findall(r"^decoder\.up_blocks\.(\d{1,6})\.", key)]
     last = max(levels, default=0)
-    return REVERSED_LEVEL.sub(str(last - int(found[1])), target.name)
-
-
-def _check_number_formats(container: Container) -> None:
-    """Raise `WeightsCorrupt` naming the first layer that is stored in an unsupported number format of ComfyUI."""
-    formats: dict[str, Any] = {}
-    try:
-        if description := container.metadata.get("_quantization_metadata"):
-            layers = json.loads(description)["layers"]
-            formats |= {layer: values["format"] for layer, values in layers.items()}
-        for name in container.shapes:
-            if name.endswith(".comfy_quant"):
-                formats[name] = json.loads(bytes(container.read(name).tolist()))["format"]
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as exc:
-        raise WeightsCorrupt(f"{container.path} has an invalid description of its number formats") from exc
-    for name, number_format in formats.items():
-        if number_format not in _READABLE_FORMATS:
-            raise WeightsCorrupt(
-                f"{container.path}: {name} is stored as {str(number_format)[:40]!r}, which allaprima can't read; "
-                f"the supported number formats are {', '.join(_READABLE_FORMATS)}"
-            )
+    return REVERSED_LEVEL.sub(str(last - int(found[1])), name)

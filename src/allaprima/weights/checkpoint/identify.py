@@ -256,7 +256,7 @@ def _architecture(mark: _Mark, metadata: Mapping[str, str]) -> str:
 def _sibling(container: Container, names: str) -> str | None:
     """Return which model of FLUX.1's structure a file is, other than FLUX.1 [schnell]."""
     ratio = _input_ratio(container)
-    if ratio in _DEV_INPUTS:
+    if ratio is not None and ratio in _DEV_INPUTS:
         return _DEV_INPUTS[ratio]
     if re.search(_DEV_MARK, names, re.MULTILINE) is None:
         return None
@@ -267,10 +267,10 @@ def _sibling(container: Container, names: str) -> str | None:
     return f"{_DEV}; its metadata calls it {titles[0]!r}" if titles else _DEV
 
 
-def _input_ratio(container: Container) -> float | None:
+def _input_ratio(container: Container) -> int | None:
     """Return the columns of a transformer's input layer for each row of its output layer, which is 1 in schnell."""
     columns, rows = _size(container, _INPUTS, 1), _size(container, _OUTPUTS, 0)
-    return columns / rows if columns and rows else None
+    return columns // rows if columns and rows and columns % rows == 0 else None
 
 
 def _size(container: Container, layers: Iterable[str], axis: int) -> int | None:

@@ -37,6 +37,8 @@ class KeyTarget:
     swaps_halves: bool = False
     #: Whether the key duplicates a tensor that the file can also have under another key.
     is_copy: bool = False
+    #: The key stores these canonical tensors, of equal sizes, one after another along the rows; `name` is the first.
+    fused: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,22 +52,39 @@ class CheckpointFormat:
     target: Callable[[str], KeyTarget | None]
     #: Keys of this format that FLUX does not use.
     unused_keys: frozenset[str] = frozenset()
-    #: With this prefix, the signature key belongs to another format.
-    other_prefix: str | None = None
+    #: Starts of further keys of this format that FLUX does not use, such as those of a vision encoder.
+    unused_starts: tuple[str, ...] = ()
+    #: With one of these prefixes, the signature key belongs to another format.
+    other_prefixes: tuple[str, ...] = ()
+
+    def prefixes_in(self, keys: Iterable[str]) -> list[str]:
+        """Return the prefixes of this format's keys in a file in alphabetical order; none for a file without them."""
+        found = {key.removesuffix(self.signature_key) for key in keys if key.endswith(self.signature_key)}
+        return sorted(
+            prefix
+            for prefix in found
+            if (not prefix or prefix.endswith(".")) and not prefix.endswith(self.other_prefixes)
+        )
 
     def prefix_in(self, keys: Iterable[str]) -> str | None:
-        """Return the prefix of this format's keys in a file, or None when the file is not in this format."""
-        for key in keys:
-            prefix = key.removesuffix(self.signature_key)
-            if prefix == key or (prefix and not prefix.endswith(".")):
-                continue
-            if self.other_prefix is None or not prefix.endswith(self.other_prefix):
-                return prefix
-        return None
+        """Return the first prefix of this format's keys in a file, or None when the file is not in this format."""
+        return next(iter(self.prefixes_in(keys)), None)
+
+    def is_unused(self, key: str) -> bool:
+        """Whether FLUX does not use a key of this format."""
+        return key in self.unused_keys or key.startswith(self.unused_starts)
 
 
 def _same(name: str) -> KeyTarget:
     return KeyTarget(name)
+
+
+def _bfl_transformer(name: str) -> KeyTarget:
+    """Map a key of BFL's format. ComfyUI has saved `weight` for `scale` since February 2026."""
+    return KeyTarget(_NORM_WEIGHT.sub(r"\1.scale", name))
+
+
+_NORM_WEIGHT = re.compile(r"((?:query|key)_norm)\.weight$")
 
 
 # Transformer in diffusers' names --------------------------------------------------------------------------------------
@@ -173,6 +192,36 @@ def _clip_text_model(name: str) -> KeyTarget:
     return KeyTarget(f"text_model.{name}")
 
 
+_OPENAI_CLIP = {
+    "token_embedding.weight": "embeddings.token_embedding.weight",
+    "positional_embedding": "embeddings.position_embedding.weight",
+    "ln_final.weight": "final_layer_norm.weight",
+    "ln_final.bias": "final_layer_norm.bias",
+}
+_OPENAI_CLIP_LAYERS = {
+    "ln_1": "layer_norm1",
+    "ln_2": "layer_norm2",
+    "attn.out_proj": "self_attn.out_proj",
+    "mlp.c_fc": "mlp.fc1",
+    "mlp.c_proj": "mlp.fc2",
+}
+
+
+def _openai_clip(name: str) -> KeyTarget | None:
+    """Map a key of openai/CLIP, which stores the projections of q, k and v as one matrix."""
+    if name in _OPENAI_CLIP:
+        return KeyTarget(f"text_model.{_OPENAI_CLIP[name]}")
+    found = re.fullmatch(r"transformer\.resblocks\.(\d{1,6})\.(.+?)[._](weight|bias)", name)
+    if found is None:
+        return None
+    number, layer, kind = found.groups()
+    canonical = f"text_model.encoder.layers.{number}"
+    if layer == "attn.in_proj":
+        fused = tuple(f"{canonical}.self_attn.{one}_proj.{kind}" for one in "qkv")
+        return KeyTarget(fused[0], fused=fused)
+    return KeyTarget(f"{canonical}.{_OPENAI_CLIP_LAYERS[layer]}.{kind}") if layer in _OPENAI_CLIP_LAYERS else None
+
+
 _GGUF_T5 = {
     "token_embd.weight": "shared.weight",
     "enc.output_norm.weight": "encoder.final_layer_norm.weight",
@@ -200,23 +249,43 @@ def _gguf_t5(name: str) -> KeyTarget | None:
     return KeyTarget(f"encoder.block.{found[1]}.{_GGUF_T5_LAYERS[found[2]]}.weight")
 
 
+#: Keys of the whole CLIP model beside its text encoder.
+_CLIP_UNUSED = ("text_projection.weight", "visual_projection.weight", "text_model.embeddings.position_ids")
+_OPENAI_CLIP_UNUSED = ("text_projection", "attn_mask", "context_length", "input_resolution", "vocab_size")
+
 CHECKPOINT_FORMATS: tuple[CheckpointFormat, ...] = (
-    CheckpointFormat(Component.TRANSFORMER, "double_blocks.0.img_attn.norm.key_norm.scale", _same),
+    CheckpointFormat(Component.TRANSFORMER, "double_blocks.0.img_attn.norm.key_norm.scale", _bfl_transformer),
+    CheckpointFormat(Component.TRANSFORMER, "double_blocks.0.img_attn.norm.key_norm.weight", _bfl_transformer),
     CheckpointFormat(Component.TRANSFORMER, "transformer_blocks.0.attn.norm_added_k.weight", _diffusers_transformer),
-    CheckpointFormat(Component.T5, "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight", _t5),
-    CheckpointFormat(Component.T5, "enc.blk.0.attn_rel_b.weight", _gguf_t5),
+    CheckpointFormat(
+        Component.T5,
+        "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight",
+        _t5,
+        frozenset(("lm_head.weight",)),
+        ("decoder.",),
+    ),
+    CheckpointFormat(Component.T5, "enc.blk.0.attn_rel_b.weight", _gguf_t5, frozenset(("output.weight",)), ("dec.",)),
     CheckpointFormat(
         Component.CLIP,
         "text_model.encoder.layers.0.self_attn.q_proj.weight",
         _same,
-        frozenset(("text_projection.weight", "text_model.embeddings.position_ids")),
+        frozenset(_CLIP_UNUSED),
+        ("vision_model.",),
     ),
     CheckpointFormat(
         Component.CLIP,
         "encoder.layers.0.self_attn.q_proj.weight",
         _clip_text_model,
         frozenset(("embeddings.position_ids",)),
-        other_prefix="text_model.",
+        other_prefixes=("text_model.", "vision_model."),
+    ),
+    CheckpointFormat(
+        Component.CLIP,
+        "transformer.resblocks.0.attn.in_proj_weight",
+        _openai_clip,
+        frozenset(_OPENAI_CLIP_UNUSED),
+        ("visual.",),
+        ("visual.",),
     ),
     CheckpointFormat(Component.AUTOENCODER, "decoder.mid.block_1.norm1.weight", _same),
     CheckpointFormat(Component.AUTOENCODER, "decoder.mid_block.resnets.0.norm1.weight", _diffusers_autoencoder),

@@ -11,16 +11,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from allaprima.errors import WeightsCorrupt, WeightsMissing, WeightsUnsafe
+from allaprima.errors import WeightsMissing
 from allaprima.weights.formats.gguf import GGUFContainer
 from allaprima.weights.formats.gguf_header import MAGIC
+from allaprima.weights.formats.recognise import HEAD, is_safetensors, refusal
 from allaprima.weights.formats.safetensors import SafetensorsContainer
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-#: First bytes of pickle files: a zip archive (`torch.save`, `.pt2`), or pickle protocols 2 to 5.
-_PICKLES = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 
 
 class Container(Protocol):
@@ -49,6 +47,9 @@ class Container(Protocol):
     def read(self, name: str) -> Tensor:
         """Return one tensor, on the CPU. Raises `WeightsCorrupt` naming file and tensor."""
 
+    def check_ending(self) -> None:
+        """Check that no file ends in zeros. Raises `WeightsCorrupt` naming file and tensor."""
+
 
 def open_container(path: Path) -> Container:
     """Open a safetensors or GGUF file of any name.
@@ -58,14 +59,11 @@ def open_container(path: Path) -> Container:
     """
     try:
         with path.open("rb") as file:
-            magic = file.read(4)
+            head = file.read(HEAD)
     except OSError as exc:
         raise WeightsMissing(f"{path} can't be read: {exc.strerror}") from exc
-    if magic.startswith(_PICKLES):
-        raise WeightsUnsafe(
-            f"{path} is a pickle (.pt, .ckpt, .bin or .pt2): opening it runs the code that it contains; "
-            "use the model's safetensors or GGUF files"
-        )
-    if not magic:
-        raise WeightsCorrupt(f"{path} is empty; download it again")
-    return GGUFContainer(path) if magic == MAGIC else SafetensorsContainer(path)
+    if head.startswith(MAGIC):
+        return GGUFContainer(path)
+    if not is_safetensors(head) and (error := refusal(path, head)) is not None:
+        raise error
+    return SafetensorsContainer(path)

@@ -11,6 +11,7 @@ from gguf import GGMLQuantizationType, dequantize
 from numpy.typing import NDArray
 
 from allaprima.errors import WeightsCorrupt, WeightsMissing
+from allaprima.weights.formats.ending import Span, check_ending
 from allaprima.weights.formats.gguf_header import read_array, read_header
 
 if TYPE_CHECKING:
@@ -55,6 +56,13 @@ class GGUFContainer:
             return read_array(self.path, entry)
         except ValueError as exc:
             raise WeightsCorrupt(f"{self.path}: the array {name} can't be read: {exc}") from exc
+
+    def check_ending(self) -> None:
+        """Check that the file does not end in zeros. Raises `WeightsCorrupt` naming file and tensor."""
+        entries = self._tensors.items()
+        check_ending(
+            self.path, [Span(name, one.offset, one.offset + one.nbytes, len(one.shape)) for name, one in entries]
+        )
 
     def read(self, name: str) -> Tensor:
         """Return one tensor: float16, float32 or bfloat16 as stored, all other types dequantized to float32.

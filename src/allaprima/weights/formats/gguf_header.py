@@ -184,7 +184,7 @@ class _Parser:
             raise self.damaged(f"it has a field of the unknown type {number}") from None
 
     def damaged(self, reason: str) -> WeightsCorrupt:
-        return WeightsCorrupt(f"{self.path} has a damaged GGUF header: {reason}; download the file again")
+        return WeightsCorrupt(f"{self.path} has a damaged GGUF header: {reason}; download it again")
 
     def _bytes(self, size: int) -> bytes:
         begin = self.take(size)

@@ -14,6 +14,8 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from allaprima.errors import WeightsCorrupt
+from allaprima.weights.formats.ending import Span, check_ending
+from allaprima.weights.formats.recognise import MAX_HEADER
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -47,12 +49,18 @@ class SafetensorsContainer:
             with safe_open(path, "np") as opened:
                 self.metadata: Mapping[str, str] = opened.metadata() or {}
             self._data_start, self._entries = _read_header(path)
-        except (SafetensorError, OSError, ValueError, LookupError, OverflowError) as exc:
-            raise WeightsCorrupt(f"{path} is not a readable safetensors file: {exc}") from exc
+        except (SafetensorError, OSError, ValueError, LookupError, OverflowError, RecursionError) as exc:
+            raise WeightsCorrupt(_problem(path) or f"{path} is not a readable safetensors file: {exc}") from exc
         self.shapes: Mapping[str, tuple[int, ...]] = {
             name: tuple(entry["shape"]) for name, entry in self._entries.items()
         }
         self.dtypes: Mapping[str, str] = {name: entry["dtype"] for name, entry in self._entries.items()}
+
+    def check_ending(self) -> None:
+        """Check that the file does not end in zeros. Raises `WeightsCorrupt` naming file and tensor."""
+        start = self._data_start
+        spans = [(name, *entry["data_offsets"], len(entry["shape"])) for name, entry in self._entries.items()]
+        check_ending(self.path, [Span(name, start + begin, start + end, axes) for name, begin, end, axes in spans])
 
     def read(self, name: str) -> Tensor:
         """Return one tensor in the dtype of the file. It is read, not memory-mapped, so freeing it frees the memory.
@@ -84,3 +92,26 @@ def _read_header(path: Path) -> tuple[int, dict[str, Any]]:
         entries: dict[str, Any] = json.loads(file.read(length))
     entries.pop("__metadata__", None)
     return 8 + length, entries
+
+
+def _problem(path: Path) -> str:
+    """Return the error message for a file that was cut short; empty for a file with another problem."""
+    again = "the download broke off; download it again"
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            if size < 8 or file.read(1) not in (b"", b"{") or length > MAX_HEADER:
+                return f"{path} is cut short: it has {size} bytes; {again}" if size < 8 else ""
+            if 8 + length > size:
+                return f"{path} lacks {8 + length - size} of the {8 + length} bytes of its header; {again}"
+            file.seek(8)
+            entries = json.loads(file.read(length))
+        ends = [entry["data_offsets"][1] for name, entry in entries.items() if name != "__metadata__"]
+        whole = 8 + length + max(ends, default=0)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return ""
+    # The sizes of a file that was not cut short say nothing about its problem. No file has 2^60 bytes.
+    if not isinstance(whole, int) or not size < whole < 2**60:
+        return ""
+    return f"{path} lacks {whole - size} of its {whole} bytes; {again}"

@@ -29,6 +29,7 @@ class ShardedContainer:
     def __init__(self, path: Path, shards: Sequence[Container]) -> None:
         """path: the index, or the first shard. Raises `WeightsCorrupt` when two shards have a tensor of one name."""
         self.path = path
+        self._shards = tuple(shards)
         self.files = tuple(file for shard in shards for file in shard.files)
         self.metadata: Mapping[str, str] = {key: value for shard in shards for key, value in shard.metadata.items()}
         self._shard_of: dict[str, Container] = {}
@@ -44,6 +45,11 @@ class ShardedContainer:
     def read(self, name: str) -> Tensor:
         """Return one tensor from its shard. Raises `WeightsCorrupt` naming file and tensor."""
         return self._shard_of[name].read(name)
+
+    def check_ending(self) -> None:
+        """Check that no shard ends in zeros. Raises `WeightsCorrupt` naming file and tensor."""
+        for shard in self._shards:
+            shard.check_ending()
 
 
 def shards_of_index(index: Path) -> tuple[Path, ...]:
