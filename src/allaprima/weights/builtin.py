@@ -100,7 +100,10 @@ def save_model(folder: Path, model_id: str, config: ModelConfig, networks: Netwo
     """Write a model folder; the tensors are stored in bfloat16."""
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: tensor.bfloat16().contiguous() for name, tensor in networks.state_dict().items()}
-    header = {"format": FORMAT, "id": model_id, "config": config_text(asdict(config))}
+    values = asdict(config)
+    # The format has no field for it: a model folder always holds the encoder.
+    del values["autoencoder"]["has_encoder"]
+    header = {"format": FORMAT, "id": model_id, "config": config_text(values)}
     save_file(tensors, folder / WEIGHTS_FILE, header)
     tokenizer.save(str(folder / TOKENIZER_FILE))
 
