@@ -31,6 +31,7 @@ from allaprima.flux import (
 from allaprima.weights.builtin_config import ConfigFields, config_text
 from allaprima.weights.builtin_header import FORMAT, TOKENIZER_FILE, WEIGHTS_FILE, read_header, read_words
 from allaprima.weights.checkpoint.validate import check_shapes, check_values
+from allaprima.weights.formats.container import open_container
 from allaprima.weights.networks import Model, Networks, Revision
 from allaprima.weights.paths import UnusedFile
 from allaprima.weights.prompts.reader import PromptReader, open_reader
@@ -120,6 +121,7 @@ def _config(fields: ConfigFields) -> ModelConfig:
 
 
 def _read_tensors(path: Path) -> dict[str, Tensor]:
+    open_container(path).check_ending()
     try:
         with safe_open(path, "pt") as opened:
             return {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - not a dict
