@@ -121,9 +121,10 @@ def _config(fields: ConfigFields) -> ModelConfig:
 
 
 def _read_tensors(path: Path) -> dict[str, Tensor]:
-    open_container(path).check_ending()
     try:
         with safe_open(path, "pt") as opened:
-            return {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - not a dict
+            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - not a dict
     except (SafetensorError, OSError) as exc:
         raise WeightsCorrupt(f"{path} is not a readable safetensors file: {exc}") from exc
+    open_container(path).check_ending()
+    return tensors
