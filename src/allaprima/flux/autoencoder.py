@@ -228,14 +228,18 @@ class Autoencoder(nn.Module):
     def __init__(self, config: AutoencoderConfig) -> None:
         super().__init__()
         self.config = config
-        self.encoder = Encoder(config)
+        if config.has_encoder:
+            self.encoder = Encoder(config)
         self.decoder = Decoder(config)
 
     def encode(self, pixels: Tensor, check_cancelled: CancelCheck = never_cancelled) -> Tensor:
         """Return the normalised mean latents of images.
 
-        pixels: (B, 3, Y, X) in [-1, 1]; Y and X are multiples of d. Returns (B, z_channels, Y / d, X / d).
+        pixels: (B, 3, Y, X) in [-1, 1]; Y and X are multiples of d. Returns (B, z_channels, Y / d, X / d). Raises
+        `ValueError` if the autoencoder has no encoder.
         """
+        if not self.config.has_encoder:
+            raise ValueError("the autoencoder has no encoder")
         mean, _log_variance = self.encoder(pixels, check_cancelled).chunk(2, dim=1)
         return (mean - self.config.shift_factor) * self.config.scale_factor
 

@@ -95,6 +95,8 @@ class AutoencoderConfig:
     patch: int = 1
     #: Number of groups of every group norm.
     groups: int = 32
+    #: False for a decoder alone, which is all that generating an image needs.
+    has_encoder: bool = True
 
     @property
     def downscale(self) -> int:

@@ -31,6 +31,7 @@ from allaprima.flux import (
 from allaprima.weights.builtin_config import ConfigFields, config_text
 from allaprima.weights.builtin_header import FORMAT, TOKENIZER_FILE, WEIGHTS_FILE, read_header, read_words
 from allaprima.weights.checkpoint.validate import check_shapes, check_values
+from allaprima.weights.formats.container import open_container
 from allaprima.weights.networks import Model, Networks, Revision
 from allaprima.weights.paths import UnusedFile
 from allaprima.weights.prompts.reader import PromptReader, open_reader
@@ -100,7 +101,10 @@ def save_model(folder: Path, model_id: str, config: ModelConfig, networks: Netwo
     """Write a model folder; the tensors are stored in bfloat16."""
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: tensor.bfloat16().contiguous() for name, tensor in networks.state_dict().items()}
-    header = {"format": FORMAT, "id": model_id, "config": config_text(asdict(config))}
+    values = asdict(config)
+    # The format has no field for it: a model folder always holds the encoder.
+    del values["autoencoder"]["has_encoder"]
+    header = {"format": FORMAT, "id": model_id, "config": config_text(values)}
     save_file(tensors, folder / WEIGHTS_FILE, header)
     tokenizer.save(str(folder / TOKENIZER_FILE))
 
@@ -119,6 +123,8 @@ def _config(fields: ConfigFields) -> ModelConfig:
 def _read_tensors(path: Path) -> dict[str, Tensor]:
     try:
         with safe_open(path, "pt") as opened:
-            return {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - not a dict
+            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - not a dict
     except (SafetensorError, OSError) as exc:
         raise WeightsCorrupt(f"{path} is not a readable safetensors file: {exc}") from exc
+    open_container(path).check_ending()
+    return tensors

@@ -11,9 +11,11 @@ from safetensors.torch import load_file, save_file
 from allaprima.domain.models import Precision
 from allaprima.errors import WeightsCorrupt
 from allaprima.weights.packed_cache import PackedWeightCache
+from tests.flux.oracles import autoencoder_oracle
 from tests.weights.published import (
     Published,
     Tensors,
+    generate,
     gguf_t5_name,
     load_checkpoint,
     write_bfl,
@@ -146,6 +148,25 @@ def test_every_naming_scheme_gives_the_same_weights(
 ) -> None:
     WRITERS[kind](tmp_path / "model", published)
     assert revision(tmp_path / "model", published) == reference
+
+
+@pytest.mark.parametrize("diffusers", [False, True])
+def test_decoder_without_its_encoder_gives_the_same_pixels(
+    tmp_path: Path, published: Published, *, diffusers: bool
+) -> None:
+    write_bfl(tmp_path / "model", published)
+    cache = PackedWeightCache(tmp_path / "cache")
+    whole = generate(load_checkpoint(tmp_path / "model", cache, published, Precision.BF16))
+    file = tmp_path / "model" / "ae.safetensors"
+    if diffusers:
+        autoencoder_oracle(published.networks.autoencoder).bfloat16().save_pretrained(tmp_path / "vae")
+        (tmp_path / "vae" / "diffusion_pytorch_model.safetensors").replace(file)
+    tensors = load_file(file)
+    save_file({name: tensor for name, tensor in tensors.items() if name.startswith("decoder.")}, file)
+    model = load_checkpoint(tmp_path / "model", cache, published, Precision.BF16)
+    assert (generate(model) == whole).all()
+    with pytest.raises(ValueError, match="has no encoder"):
+        model.networks.autoencoder.encode(torch.zeros(1, 3, 32, 32))
 
 
 def test_file_with_two_transformers_is_refused_by_both_prefixes(tmp_path: Path, published: Published) -> None:

@@ -15,10 +15,12 @@ from safetensors.torch import load_file, save_file
 from allaprima.domain.models import Precision
 from allaprima.errors import WeightsCorrupt, WeightsMissing, WeightsTooLarge, WeightsUnsafe
 from allaprima.weights import quantize
+from allaprima.weights.builtin_header import WEIGHTS_FILE
 from allaprima.weights.checkpoint.loader import CheckpointFiles, open_checkpoint
 from allaprima.weights.networks import Model
 from allaprima.weights.open import open_model
 from allaprima.weights.packed_cache import PackedWeightCache
+from tests.weights.mutants import COUNT, KINDS
 from tests.weights.published import (
     CONFIG,
     LOSSLESS,
@@ -31,6 +33,7 @@ from tests.weights.published import (
     write_diffusers,
     write_gguf,
 )
+from tests.weights.published_quantized import declared, in_4bit
 
 
 def opened(path: Path, published: Published) -> CheckpointFiles:
@@ -242,23 +245,32 @@ def test_checkpoint_larger_than_free_memory_is_refused(
         opened(tmp_path, published).load()
 
 
-def test_mutated_files_are_refused_without_large_allocation(tmp_path: Path, published: Published) -> None:
-    """Wrong sizes in headers, truncated files, changed bytes of headers: no traceback and no large allocation."""
-    rest = tmp_path / "rest"
-    write_bfl(rest, published)
-    (rest / "flux1-schnell.safetensors").rename(tmp_path / "valid.safetensors")
-    write_gguf(tmp_path / "valid.gguf", published.tensors("transformer"))
+def test_mutated_files_are_refused_or_have_the_weights_of_the_sound_file(
+    tmp_path: Path, published: Published, folder: Path
+) -> None:
+    """Wrong sizes, shapes, descriptions and containers: no traceback, no other weights and no large allocation."""
+    write_bfl(tmp_path / "rest", published)
+    (tmp_path / "rest" / "flux1-schnell.safetensors").rename(tmp_path / "valid.safetensors")
+    transformer = published.tensors("transformer")
+    write_gguf(tmp_path / "valid.gguf", transformer)
+    save_file(in_4bit(transformer)[0], tmp_path / "valid.nf4")
+    save_file(declared(transformer, torch.float8_e4m3fn, stored_as=torch.uint8), tmp_path / "valid.u8")
+    folder.rename(tmp_path / "builtin")
+    shutil.copy(tmp_path / "builtin" / WEIGHTS_FILE, tmp_path / "valid.builtin")
     command = [sys.executable, "-m", "tests.weights.mutants", str(tmp_path), str(published.tokenizers)]
     done = subprocess.run(
         command, cwd=Path(__file__).parents[3], capture_output=True, text=True, timeout=600, check=True
     )
     report = json.loads(done.stdout)
-    valid, mutants = report["outcomes"][:2], report["outcomes"][2:]
-    assert valid == ["loaded"] * 2
-    # A changed byte of an unused name, or of padding, may leave the file valid.
-    assert mutants.count("loaded") <= 4
-    for message in mutants:
-        assert message == "loaded" or (tmp_path.name in message and "\n" not in message), message
+    sound, mutants = dict(report["outcomes"][: len(KINDS)]), report["outcomes"][len(KINDS) :]
+    assert len(mutants) == COUNT
+    assert all(revision.startswith("revision ") for revision in sound.values()), sound
+    loaded = 0
+    for kind, message in mutants:
+        loaded += message == sound[kind]
+        assert message == sound[kind] or (tmp_path.name in message and "\n" not in message), (kind, message)
+    # A changed byte of an unused name, of a header's padding or of a description may leave the file valid.
+    assert loaded < COUNT // 10
     assert report["grown_kib"] < 200 * 1024
 
 

@@ -99,14 +99,19 @@ def _clip(shapes: Shapes) -> CLIPConfig:
 
 
 def _autoencoder(shapes: Shapes) -> AutoencoderConfig:
-    ch = _size(shapes, "encoder.conv_in.weight", 0)
-    levels = _count(shapes, "encoder.down.")
-    widths = [_size(shapes, f"encoder.down.{level}.block.0.conv1.weight", 0) for level in range(levels)]
+    has_encoder = any(name.startswith("encoder.") for name in shapes)
+    side = "encoder.down" if has_encoder else "decoder.up"
+    levels = _count(shapes, f"{side}.")
+    widths = [_size(shapes, f"{side}.{level}.block.0.conv1.weight", 0) for level in range(levels)]
+    # The decoder does not have the base number of channels, which is that of the highest resolution in FLUX.1, and has
+    # one block more at each resolution.
+    ch = _size(shapes, "encoder.conv_in.weight" if has_encoder else "decoder.up.0.block.0.conv1.weight", 0)
     return AutoencoderConfig(
         ch=ch,
         ch_mult=tuple(width // max(1, ch) for width in widths),
-        num_res_blocks=_count(shapes, "encoder.down.0.block."),
+        num_res_blocks=_count(shapes, f"{side}.0.block.") - (0 if has_encoder else 1),
         z_channels=_size(shapes, "decoder.conv_in.weight", 1),
         scale_factor=SCHNELL.autoencoder.scale_factor,
         shift_factor=SCHNELL.autoencoder.shift_factor,
+        has_encoder=has_encoder,
     )
