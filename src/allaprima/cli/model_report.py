@@ -91,7 +91,7 @@ def report_model(model: str, settings: EngineSettings) -> ModelReport:
     rows: Sequence[PrecisionRow] = ()
     if error is None:
         try:
-            rows = precision_rows(validated_config(inventory), device)
+            rows = precision_rows(validated_config(inventory.components), device)
         except WeightsError as exc:
             error = exc
     return ModelReport(path, tuple(_file_rows(inventory)), error.message if error else None, device, tuple(rows))

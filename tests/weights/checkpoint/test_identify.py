@@ -14,6 +14,8 @@ from allaprima.weights.formats.container import open_container
 from tests.weights.published import LOSSLESS, Published, write_bfl, write_bundle
 from tests.weights.published_quantized import in_4bit, pack_4bit
 
+OTHER_MODEL = "allaprima supports FLUX.1 [schnell]: take a file of that model, or `allaprima pull flux/schnell`"
+
 
 @dataclass
 class Header:
@@ -150,7 +152,7 @@ def test_checkpoint_of_stable_diffusion_is_recognised_though_it_holds_a_clip_and
         "cond_stage_model.transformer.text_model.encoder.layers.0.self_attn.q_proj.weight",
         "first_stage_model.decoder.mid.block_1.norm1.weight",
     )
-    assert found == Unusable("Stable Diffusion 1 or 2", "allaprima supports FLUX.1 [schnell]", None)
+    assert found == Unusable("Stable Diffusion 1 or 2", OTHER_MODEL, None)
 
 
 def test_language_model_in_gguf_is_recognised_with_its_architecture() -> None:
@@ -186,7 +188,7 @@ def test_model_of_another_structure_is_recognised(name: str, prefix: str) -> Non
 @pytest.mark.parametrize("mark", ["guidance_in.in_layer", "time_text_embed.guidance_embedder.linear_1"])
 def test_dev_and_models_made_from_it_are_recognised(metadata: dict[str, str], what: str, mark: str) -> None:
     found = identified(f"{mark}.weight", f"{FLUX}.weight", metadata=metadata)
-    assert found == Unusable(what, "allaprima supports FLUX.1 [schnell]", Component.TRANSFORMER)
+    assert found == Unusable(what, OTHER_MODEL, Component.TRANSFORMER)
 
 
 @pytest.mark.parametrize(("factor", "what"), [(6, "FLUX.1 Fill [dev]"), (2, "FLUX.1 Canny [dev] or Depth [dev]")])
@@ -201,7 +203,7 @@ def test_model_with_further_input_channels_is_recognised(
     file = tmp_path / "flux1-fill-dev.safetensors"
     save_file({prefix + name: tensor for name, tensor in tensors.items()}, file)
     found = identify(open_container(file))
-    assert found == Unusable(what, "allaprima supports FLUX.1 [schnell]", Component.TRANSFORMER)
+    assert found == Unusable(what, OTHER_MODEL, Component.TRANSFORMER)
 
 
 # Files that can be used -----------------------------------------------------------------------------------------------

@@ -11,8 +11,10 @@ from allaprima.weights.networks import Networks
 def test_sizes_of_schnell_are_inferred_from_its_shapes() -> None:
     with torch.device("meta"):
         networks = Networks(SCHNELL)
-    shapes = [
-        {name: tuple(tensor.shape) for name, tensor in networks.get_submodule(component).state_dict().items()}
+    shapes = {
+        component: {
+            name: tuple(tensor.shape) for name, tensor in networks.get_submodule(component).state_dict().items()
+        }
         for component in Component
-    ]
-    assert infer_config(*shapes) == SCHNELL
+    }
+    assert infer_config(shapes) == SCHNELL

@@ -340,7 +340,9 @@ def test_named_file_of_no_use_is_refused_though_the_files_next_to_it_are_complet
     name = other_tensors(checkpoint)
     error = take_inventory(checkpoint / name).error
     assert isinstance(error, WeightsCorrupt)
-    assert error.message == f"{checkpoint / name} holds no tensors of FLUX.1 [schnell]"
+    assert error.message == (
+        f"{checkpoint / name} holds no tensors of FLUX.1 [schnell]; give the file or folder of a FLUX.1 [schnell] model"
+    )
 
 
 def test_incomplete_model_names_what_is_missing_and_what_is_there(checkpoint: Path) -> None:

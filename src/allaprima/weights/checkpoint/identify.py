@@ -47,7 +47,7 @@ class _Mark:
 
 
 _LORA = "allaprima does not apply LoRAs"
-_OTHER_MODEL = "allaprima supports FLUX.1 [schnell]"
+_OTHER_MODEL = "allaprima supports FLUX.1 [schnell]: take a file of that model, or `allaprima pull flux/schnell`"
 _NOT_NEEDED = "FLUX.1 [schnell] does not need it"
 _SAME_MODEL = "take the GGUF or fp8 file of the same model"
 _TAKE_AE = "take FLUX.1's ae.safetensors"

@@ -6,51 +6,80 @@ autoencoder's scale, shift and number of groups (32).
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import TypeVar
 
 from allaprima.flux import SCHNELL, AutoencoderConfig, CLIPConfig, ModelConfig, T5Config, TransformerConfig
+from allaprima.weights.checkpoint.key_maps import Component
 
 Shapes = Mapping[str, tuple[int, ...]]
+T = TypeVar("T")
 
 _CLIP_HEAD = SCHNELL.clip.hidden_size // SCHNELL.clip.num_heads
 
 
-class MissingDimension(Exception):
+class InvalidSizes(Exception):
+    """The shapes of a component's tensors are not those of a model."""
+
+    def __init__(self, component: Component, problem: str) -> None:
+        """problem: a clause whose subject is the component's file."""
+        super().__init__(problem)
+        self.component = component
+
+
+class _MissingDimension(Exception):
     """A tensor whose shape determines the configuration is missing or has too few axes. The argument is its name."""
 
 
-def infer_config(transformer: Shapes, t5: Shapes, clip: Shapes, autoencoder: Shapes) -> ModelConfig:
-    """Return the configuration of a model. Each argument has the shapes of one network's tensors, by canonical name.
+def infer_config(shapes: Mapping[Component, Shapes]) -> ModelConfig:
+    """Return the configuration of a model. shapes: of each component's tensors, by canonical name.
 
-    Raises `MissingDimension`, and `ValueError` for inconsistent sizes.
+    Raises `InvalidSizes`.
     """
-    config = ModelConfig(_transformer(transformer), _t5(t5), _clip(clip), _autoencoder(autoencoder))
-    for name, expected, found in (
-        ("a T5 token", config.transformer.context_in_dim, config.t5.d_model),
-        ("CLIP's vector", config.transformer.vec_in_dim, config.clip.hidden_size),
-        ("an image token", config.transformer.in_channels, 4 * config.autoencoder.z_channels),
+    config = ModelConfig(
+        _inferred(Component.TRANSFORMER, _transformer, shapes),
+        _inferred(Component.T5, _t5, shapes),
+        _inferred(Component.CLIP, _clip, shapes),
+        _inferred(Component.AUTOENCODER, _autoencoder, shapes),
+    )
+    for component, name, expected, found in (
+        (Component.T5, "a T5 token", config.transformer.context_in_dim, config.t5.d_model),
+        (Component.CLIP, "CLIP's vector", config.transformer.vec_in_dim, config.clip.hidden_size),
+        (Component.AUTOENCODER, "an image token", config.transformer.in_channels, 4 * config.autoencoder.z_channels),
     ):
         if expected != found:
-            raise ValueError(f"the transformer expects {name} of {expected} values, not {found}")
+            raise InvalidSizes(
+                component,
+                f"does not belong to the transformer: the transformer expects {name} of {expected} values, not {found}",
+            )
     return config
+
+
+def _inferred(component: Component, infer: Callable[[Shapes], T], shapes: Mapping[Component, Shapes]) -> T:
+    try:
+        return infer(shapes[component])
+    except _MissingDimension as exc:
+        raise InvalidSizes(component, f"lacks the tensor {exc}, or it has another shape") from exc
+    except (ValueError, ZeroDivisionError) as exc:
+        raise InvalidSizes(component, f"has tensors with inconsistent sizes: {exc}") from exc
 
 
 def _size(shapes: Shapes, name: str, axis: int) -> int:
     try:
         return shapes[name][axis]
     except (KeyError, IndexError) as exc:
-        raise MissingDimension(name) from exc
+        raise _MissingDimension(name) from exc
 
 
 def _count(shapes: Shapes, start: str) -> int:
     """Return the number of modules whose names are `start` and a number.
 
-    Raises `MissingDimension` when they are not numbered 0, 1, 2 and so on.
+    Raises `_MissingDimension` when they are not numbered 0, 1, 2 and so on.
     """
     number = re.compile(rf"{re.escape(start)}(\d{{1,6}})\.")
     found = {int(match[1]) for match in map(number.match, shapes) if match}
     if missing := set(range(len(found))) - found:
-        raise MissingDimension(f"{start}{min(missing)}")
+        raise _MissingDimension(f"{start}{min(missing)}")
     return len(found)
 
 

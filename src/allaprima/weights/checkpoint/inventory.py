@@ -81,7 +81,9 @@ class FoundFile:
     @property
     def refusal(self) -> WeightsError:
         """The error of a model that would need this file."""
-        return self.error or WeightsCorrupt(f"{self.path} {self.reason}")
+        is_other = self.unusable is None or self.unusable.component is None
+        advice = "; give the file or folder of a FLUX.1 [schnell] model" if is_other else ""
+        return self.error or WeightsCorrupt(f"{self.path} {self.reason}{advice}")
 
     def could_be(self, component: Component) -> bool:
         """Whether the file was meant to hold a component, as far as can be said of a file that can't be used."""

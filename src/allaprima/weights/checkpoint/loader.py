@@ -6,18 +6,28 @@ files must have exactly the tensors of the networks, in their shapes, with finit
 """
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from allaprima.domain.models import SCHNELL_ID, Precision
 from allaprima.errors import WeightsCorrupt
-from allaprima.flux import CancelCheck, ModelConfig, meta_device, never_cancelled
+from allaprima.flux import (
+    Autoencoder,
+    CancelCheck,
+    CLIPTextEncoder,
+    Flux,
+    ModelConfig,
+    T5Encoder,
+    meta_device,
+    never_cancelled,
+)
 from allaprima.weights.checkpoint.components import ComponentFile
-from allaprima.weights.checkpoint.infer_config import MissingDimension, infer_config
+from allaprima.weights.checkpoint.infer_config import InvalidSizes, infer_config
 from allaprima.weights.checkpoint.inventory import Inventory, take_inventory
 from allaprima.weights.checkpoint.key_maps import Component
 from allaprima.weights.checkpoint.validate import check_shapes, check_values
@@ -144,8 +154,8 @@ def open_checkpoint(
     inventory = take_inventory(path, pulled_folders(cache.folder, SCHNELL_ID))
     if inventory.error is not None:
         raise inventory.error
-    config = validated_config(inventory)
     components = inventory.components
+    config = validated_config(components)
     sources = find_tokenizers(tokenizers, inventory.folders, components[Component.T5].container, inventory.pulled)
     loaded = sources.load(config)
     _log(inventory)
@@ -167,27 +177,27 @@ def _log(inventory: Inventory) -> None:
         )
 
 
-def validated_config(inventory: Inventory) -> ModelConfig:
+def validated_config(components: Mapping[Component, ComponentFile]) -> ModelConfig:
     """Infer the configuration from the shapes, validate all names and shapes against it, and return it.
 
     Raises `WeightsCorrupt` naming file and tensor.
     """
-    components, path = inventory.components, inventory.path
-    transformer = components[Component.TRANSFORMER]
-    if any(name.startswith("guidance_in.") for name in transformer.shapes):
-        raise WeightsCorrupt(
-            f"{transformer.container.path} is FLUX.1 [dev], since it has guidance_in tensors; "
-            "allaprima supports FLUX.1 [schnell]"
-        )
     try:
-        config = infer_config(*(components[component].shapes for component in Component))
-        with meta_device():
-            networks = Networks(config)
-    except MissingDimension as exc:
-        raise WeightsCorrupt(f"{path} lacks the tensor {exc}, or it has another shape") from exc
-    except (ValueError, RuntimeError, ZeroDivisionError) as exc:
-        raise WeightsCorrupt(f"{path} has tensors with inconsistent sizes: {exc}") from exc
-    for component in Component:
-        source = components[component]
-        check_shapes(source.container.path, networks.get_submodule(component.value), source.shapes)
+        config = infer_config({component: file.shapes for component, file in components.items()})
+    except InvalidSizes as exc:
+        raise WeightsCorrupt(f"{components[exc.component].container.path} {exc}") from exc
+    networks: tuple[tuple[Component, Callable[[], nn.Module]], ...] = (
+        (Component.TRANSFORMER, partial(Flux, config.transformer)),
+        (Component.T5, partial(T5Encoder, config.t5)),
+        (Component.CLIP, partial(CLIPTextEncoder, config.clip)),
+        (Component.AUTOENCODER, partial(Autoencoder, config.autoencoder)),
+    )
+    for component, build in networks:
+        path = components[component].container.path
+        try:
+            with meta_device():
+                network = build()
+        except (ValueError, RuntimeError, ZeroDivisionError) as exc:
+            raise WeightsCorrupt(f"{path} has tensors with inconsistent sizes: {exc}") from exc
+        check_shapes(path, network, components[component].shapes)
     return config
