@@ -1,10 +1,14 @@
-"""A published checkpoint is served under its model's own name; an incomplete one is refused with one line."""
+"""A published checkpoint is served under its model's own name; one that can't be used is refused with one line."""
 
 import shutil
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx2
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 from tests.acceptance.conftest import Serve
 from tests.acceptance.processes import allaprima
@@ -12,6 +16,7 @@ from tests.weights.published import (
     FULL_VOCABULARIES,
     Published,
     make_networks,
+    write_bfl,
     write_bundle,
     write_ggufs,
     write_tokenizers,
@@ -114,3 +119,81 @@ def test_checkpoint_with_other_vocabularies_is_refused_naming_option(tmp_path: P
     [_loading, line] = result.stderr.splitlines()
     assert line.startswith(f"error: the T5 text encoder of {checkpoint} has 540 tokens")
     assert "--tokenizer" in line
+
+
+# Refusals -------------------------------------------------------------------------------------------------------------
+
+TRANSFORMER, T5 = "flux1-schnell.safetensors", "t5xxl_fp16.safetensors"
+
+
+def changed(change: Callable[[dict[str, torch.Tensor]], object]) -> Callable[[Path], None]:
+    """Return a function that changes the tensors of the transformer in a folder."""
+
+    def apply(folder: Path) -> None:
+        tensors = load_file(folder / TRANSFORMER)
+        change(tensors)
+        save_file(tensors, folder / TRANSFORMER)
+
+    return apply
+
+
+def zeros_at_the_end(folder: Path) -> None:
+    file = folder / TRANSFORMER
+    data = bytearray(file.read_bytes())
+    half = len(data) // 2
+    data[half:] = bytes(len(data) - half)
+    file.write_bytes(data)
+
+
+def bytes_with_a_scale(tensors: dict[str, torch.Tensor]) -> None:
+    layer = "double_blocks.0.img_attn.qkv"
+    tensors[f"{layer}.weight"] = tensors[f"{layer}.weight"].to(torch.float8_e4m3fn).view(torch.uint8)
+    tensors[f"{layer}.weight_scale"] = torch.tensor(1.0)
+
+
+def guidance(tensors: dict[str, torch.Tensor]) -> None:
+    tensors |= {"guidance_in.in_layer.weight": torch.ones(64, 256), "guidance_in.in_layer.bias": torch.ones(64)}
+
+
+REFUSED: dict[str, tuple[Callable[[Path], object], str, str]] = {
+    "zeros": (zeros_at_the_end, TRANSFORMER, "the download broke off; download it again"),
+    "bytes": (changed(bytes_with_a_scale), TRANSFORMER, "take the GGUF or fp8 file of the same model"),
+    "dev": (changed(guidance), TRANSFORMER, "is FLUX.1 [dev] or a model made from it"),
+    "pointer": (
+        lambda to: (to / T5).write_text("version https://git-lfs.github.com/spec/v1\n"),
+        T5,
+        "run `git lfs pull`",
+    ),
+    "page": (lambda to: (to / T5).write_text("<html>sign in</html>"), T5, "is a web page"),
+    "two": (lambda to: shutil.copy(to / T5, to / "t5xxl_fp8.safetensors"), "t5xxl_fp8.safetensors", "with --model"),
+}
+
+
+@pytest.fixture(scope="module")
+def refusals(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """What `allaprima generate` prints for each folder of `REFUSED`. The commands run two at a time."""
+    root = tmp_path_factory.mktemp("refused")
+    write_tokenizers(root / "tokenizers")
+    published = Published(make_networks(), root / "tokenizers")
+
+    def refuse(name: str) -> str:
+        folder = root / name
+        write_bfl(folder, published)
+        REFUSED[name][0](folder)
+        done = allaprima("generate", "a red apple", "--model", folder, "-o", root / f"{name}.png", folder=root)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert not (root / f"{name}.png").exists()
+        return done.stderr
+
+    with ThreadPoolExecutor(2) as pool:
+        return dict(zip(REFUSED, pool.map(refuse, REFUSED), strict=True))
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_file_that_cannot_be_used_is_refused_with_one_line(refusals: dict[str, str], name: str) -> None:
+    _, file, advice = REFUSED[name]
+    note, line = refusals[name].splitlines()
+    assert note.startswith("loading ")
+    assert line.startswith("error: ")
+    assert f"{name}/{file}" in line
+    assert advice in line

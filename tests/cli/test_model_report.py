@@ -24,7 +24,9 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Published:
 
 
 @pytest.fixture
-def checkpoint(tmp_path: Path, published: Published) -> Path:
+def checkpoint(tmp_path: Path, published: Published, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A checkpoint whose small vocabularies are not those of the package's tokenizers."""
+    monkeypatch.setenv("ALLAPRIMA_ENGINE__TOKENIZER_DIR", str(published.tokenizers))
     write_bfl(tmp_path / "checkpoint", published)
     return tmp_path / "checkpoint"
 
@@ -47,6 +49,7 @@ def test_files_of_a_complete_model_are_used_and_precisions_fit(run: Run, checkpo
     assert rows["ae.safetensors"] == ("autoencoder, F32, 2.6 MB", "used")
     assert rows["other.safetensors"][1] == "not used: holds no tensors of FLUX.1 [schnell]"
     assert rows["(other files)"] == ("1 that are no weights by their names", "not used")
+    assert rows["(tokenizers)"][0].startswith("T5 from ")
     assert rows["int8"][1] == "fits"
     assert rows["fp8"][1] == "requires a GPU with float8 matrix products"
     assert "refused" not in result.stdout
@@ -95,6 +98,15 @@ def test_file_of_a_pulled_layout_is_shown_with_its_path(
     assert rows[str(pulled / "ae.safetensors")] == ("autoencoder, of a pulled layout", "used")
 
 
+def test_tokenizers_of_another_vocabulary_are_the_reason_of_the_refusal(
+    run: Run, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("ALLAPRIMA_ENGINE__TOKENIZER_DIR")
+    result = run("doctor", str(checkpoint))
+    assert result.exit_code == 1
+    assert "has 540 tokens, and the tokenizer in the package has 32100" in result.stdout
+
+
 def test_report_is_printed_as_json(run: Run, checkpoint: Path) -> None:
     found = json.loads(run("doctor", str(checkpoint), "--json").stdout)
     assert (found["is_able"], found["error"], found["device"]) == (True, None, "cpu")
@@ -116,10 +128,9 @@ def test_missing_path_is_refused(run: Run, tmp_path: Path) -> None:
 
 
 def test_doctor_of_the_machine_names_unused_files_of_the_configured_models(
-    run: Run, checkpoint: Path, published: Published, monkeypatch: pytest.MonkeyPatch
+    run: Run, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     save_file({"other": torch.ones(2, 2)}, checkpoint / "other.safetensors")
     monkeypatch.setenv("ALLAPRIMA_ENGINE__MODELS", json.dumps([str(checkpoint)]))
-    monkeypatch.setenv("ALLAPRIMA_ENGINE__TOKENIZER_DIR", str(published.tokenizers))
     shown = run("doctor").stdout
     assert f"not used: {checkpoint / 'other.safetensors'} holds no tensors of FLUX.1 [schnell]" in shown

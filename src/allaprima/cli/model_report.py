@@ -23,6 +23,7 @@ from allaprima.weights.checkpoint.inventory import COMPONENT_NAMES, FoundFile, I
 from allaprima.weights.checkpoint.key_maps import Component
 from allaprima.weights.checkpoint.loader import validated_config
 from allaprima.weights.paths import default_folder, find_model, pulled_folders
+from allaprima.weights.tokenizers import find_tokenizers
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,14 +88,20 @@ def report_model(model: str, settings: EngineSettings) -> ModelReport:
     if is_model_folder(path):
         return _report_model_folder(path, device)
     inventory = take_inventory(path, pulled_folders(weights_dir, SCHNELL_ID))
+    files = list(_file_rows(inventory))
     error = inventory.error
     rows: Sequence[PrecisionRow] = ()
     if error is None:
         try:
-            rows = precision_rows(validated_config(inventory.components), device)
+            config = validated_config(inventory.components)
+            t5_file = inventory.components[Component.T5].container
+            tokenizers = find_tokenizers(settings.tokenizer_dir, inventory.folders, t5_file, inventory.pulled)
+            tokenizers.load(config)
+            files.append(FileRow("(tokenizers)", str(tokenizers), "used"))
+            rows = precision_rows(config, device)
         except WeightsError as exc:
             error = exc
-    return ModelReport(path, tuple(_file_rows(inventory)), error.message if error else None, device, tuple(rows))
+    return ModelReport(path, tuple(files), error.message if error else None, device, tuple(rows))
 
 
 def _report_model_folder(path: Path, device: str) -> ModelReport:

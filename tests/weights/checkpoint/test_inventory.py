@@ -83,6 +83,15 @@ def test_old_folder_names_of_comfyui_are_searched(comfy: Path) -> None:
     assert used(complete(comfy)) == ALL_USED
 
 
+def test_file_that_links_put_into_two_folders_is_one_file(comfy: Path) -> None:
+    (comfy / "clip").symlink_to(comfy / "text_encoders")
+    os.link(comfy / "vae" / "FLUX1" / AUTOENCODER, comfy / "vae" / AUTOENCODER)
+    for path in (comfy, comfy / "text_encoders" / T5):
+        inventory = complete(path)
+        assert used(inventory) == ALL_USED
+        assert inventory.unused == ()
+
+
 def test_diffusers_folder_needs_no_model_index(tmp_path: Path, published: Published) -> None:
     write_diffusers(tmp_path, published)
     (tmp_path / "model_index.json").unlink()

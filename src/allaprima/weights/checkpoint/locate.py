@@ -56,11 +56,6 @@ class Place:
         self.unused += other.unused
         self.others += other.others
 
-    def without(self, files: Sequence[Path]) -> Place:
-        """Return this place without the sources that contain one of `files`."""
-        kept = [source for source in self.sources if not set(files) & {source.path, *source.files}]
-        return Place(kept, self.unused, self.others)
-
 
 def find_places(path: Path) -> list[Place]:
     """Return the places to which a path leads: for a file, the file and then the files around it.
@@ -68,12 +63,32 @@ def find_places(path: Path) -> list[Place]:
     Raises `WeightsMissing` for a path that does not exist, and for a folder that holds several models of the hub.
     """
     if path.is_dir():
-        return _places_in(path)
+        return _distinct(_places_in(path))
     if not path.is_file():
         raise WeightsMissing(f"there is no file or folder {path}")
-    source = _source_of(path)
-    taken = [source.path, *source.files]
-    return [Place([source]), *(place.without(taken) for place in _places_around(path))]
+    return _distinct([Place([_source_of(path)]), *_places_around(path)])
+
+
+def _distinct(places: list[Place]) -> list[Place]:
+    """Return places in which each file is a source once: one file can be in two folders, by links."""
+    seen: set[object] = set()
+    for place in places:
+        kept = []
+        for source in place.sources:
+            identities = {_identity(file) for file in source.files or (source.path,)}
+            if not identities & seen:
+                kept.append(source)
+            seen |= identities
+        place.sources = kept
+    return places
+
+
+def _identity(file: Path) -> object:
+    try:
+        status = file.stat()
+    except OSError:
+        return file
+    return status.st_dev, status.st_ino
 
 
 def folder_of(path: Path) -> Path:
