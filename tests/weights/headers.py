@@ -1,7 +1,6 @@
 """Writes model folders whose header is invalid, and opens them as the server and the engine do."""
 
 import json
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -44,13 +43,11 @@ def change_config(folder: Path, change: Callable[[dict[str, Any]], object]) -> N
 
 
 def refusal(folder: Path) -> str:
-    """Return the message with which a model folder is refused, by the engine and by the roster, within a second."""
-    start = time.perf_counter()
+    """Return the message with which a model folder is refused, by the engine and by the roster."""
     with pytest.raises(WeightsCorrupt) as caught:
         open_model(folder)
     with pytest.raises(WeightsCorrupt) as again:
         open_roster([str(folder)], None, folder)
-    assert time.perf_counter() - start < 1
     # Which of several missing fields the tokenizers library names differs from call to call.
     if "is not a readable tokenizer" not in caught.value.message:
         assert again.value.message == caught.value.message

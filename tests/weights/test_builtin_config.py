@@ -34,11 +34,6 @@ WRONG_REAL = (-1e9, 1e9, True, "1", None, [1.0], float("nan"), float("inf"), flo
 WRONG_LISTS = ([], 3, "123", None, [1, -1, 1], [2, 2, True], [2, 2, 2.0], [2, 2, 10**400], [[2], 2, 2], [2] * 99, {})
 
 
-def name_of(value: object) -> str:
-    text = json.dumps(value)
-    return text if len(text) < 24 else f"{text[:20]}..."
-
-
 def set_field(field: str, value: object) -> Callable[[dict[str, Any]], None]:
     def change(config: dict[str, Any]) -> None:
         *owners, name = field.split(".")
@@ -50,23 +45,24 @@ def set_field(field: str, value: object) -> Callable[[dict[str, Any]], None]:
     return change
 
 
-@pytest.mark.parametrize("value", WRONG_WHOLE, ids=name_of)
 @pytest.mark.parametrize("field", WHOLE)
-def test_whole_number_outside_its_bounds_is_refused_by_field(folder: Path, field: str, value: object) -> None:
-    change_config(folder, set_field(field, value))
+def test_whole_number_outside_its_bounds_is_refused_by_field(folder: Path, field: str) -> None:
+    for value in WRONG_WHOLE:
+        change_config(folder, set_field(field, value))
 
-    message = refusal(folder)
+        message = refusal(folder)
 
-    assert message.startswith(f"{folder / WEIGHTS_FILE} has an invalid configuration in its header: {field} must be a")
-    assert "; it is " in message
+        start = f"{folder / WEIGHTS_FILE} has an invalid configuration in its header: {field} must be a"
+        assert message.startswith(start), value
+        assert "; it is " in message, value
 
 
-@pytest.mark.parametrize("value", WRONG_REAL, ids=name_of)
 @pytest.mark.parametrize("field", REAL)
-def test_number_outside_its_bounds_is_refused_by_field(folder: Path, field: str, value: object) -> None:
-    change_config(folder, set_field(field, value))
+def test_number_outside_its_bounds_is_refused_by_field(folder: Path, field: str) -> None:
+    for value in WRONG_REAL:
+        change_config(folder, set_field(field, value))
 
-    assert f"{field} must be a number above " in refusal(folder)
+        assert f"{field} must be a number above " in refusal(folder), value
 
 
 @pytest.mark.parametrize("field", [*WHOLE, *(field for field in REAL if field != "autoencoder.shift_factor")])
@@ -80,12 +76,12 @@ def test_zero_is_refused_by_field(folder: Path, field: str) -> None:
         assert f"{field} must be a" in refusal(folder)
 
 
-@pytest.mark.parametrize("value", WRONG_LISTS, ids=name_of)
 @pytest.mark.parametrize("field", LISTS)
-def test_list_of_other_values_is_refused_by_field(folder: Path, field: str, value: object) -> None:
-    change_config(folder, set_field(field, value))
+def test_list_of_other_values_is_refused_by_field(folder: Path, field: str) -> None:
+    for value in WRONG_LISTS:
+        change_config(folder, set_field(field, value))
 
-    assert f"{field} must be a list of" in refusal(folder)
+        assert f"{field} must be a list of" in refusal(folder), value
 
 
 @pytest.mark.parametrize(
