@@ -1,4 +1,4 @@
-"""The races of `store.single_writer`, each with many concurrent transactions on every backend."""
+"""The races of `tests/store/races.py`, each with many concurrent transactions on every backend."""
 
 import asyncio
 from collections import Counter
