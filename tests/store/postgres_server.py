@@ -25,7 +25,9 @@ START_S = 60.0
 class PostgresServer:
     """A running server with one superuser, `allaprima`, and no password."""
 
-    def __init__(self) -> None:
+    def __init__(self, **settings: str) -> None:
+        """Create a cluster and start it. settings: of the server."""
+        self._settings = settings
         self._folder = Path(tempfile.mkdtemp(prefix="allaprima-postgres-"))
         if os.geteuid() == 0:
             os.chown(self._folder, UNPRIVILEGED, UNPRIVILEGED)
@@ -44,6 +46,7 @@ class PostgresServer:
 
     def _start(self) -> None:
         options = {"listen_addresses": "127.0.0.1", "unix_socket_directories": self._folder, "max_connections": 100}
+        options |= self._settings
         arguments = [part for name, value in options.items() for part in ("-c", f"{name}={value}")]
         command = self._command("postgres", "-D", str(self._data), "-p", str(self.port), *arguments)
         with (self._folder / "log").open("ab") as log:

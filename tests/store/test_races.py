@@ -3,6 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Coroutine, Iterable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -186,12 +187,15 @@ async def test_no_charge_of_key_is_lost(database: Database, transitions: JobTran
     assert await query(database, "SELECT balance, held FROM accounts") == [(1000 - spent, held)]
 
 
-@pytest.mark.usefixtures("bucket")
-async def test_request_has_one_cached_result(database: Database, transitions: JobTransitions, owner: ApiKey) -> None:
-    jobs = await leased(transitions, owner)
-    await run_concurrently(
-        transitions.succeed(job, NOW, new_outcome(new_image(job), fingerprint="same")) for job in jobs
-    )
+async def test_request_has_one_cached_result(
+    database: Database, transitions: JobTransitions, keys: KeyRepository, owner: ApiKey
+) -> None:
+    # Jobs of different keys without images share no other row that both would lock.
+    owners = [replace(owner, id=f"key-{number}", prefix=f"p{number}") for number in range(WRITERS)]
+    for number, one in enumerate(owners):
+        await keys.add(one, f"hash-{number}")
+    jobs = [job for one in owners for job in await leased(transitions, one, 1)]
+    await run_concurrently(transitions.succeed(job, NOW, new_outcome(fingerprint="same")) for job in jobs)
     [(job_id,)] = await query(database, "SELECT job_id FROM cached_results")
     assert job_id in {job.id for job in jobs}
     assert await query(database, "SELECT DISTINCT state FROM jobs") == [("succeeded",)]

@@ -229,16 +229,16 @@ def _check_schema(engine: Engine) -> None:
         )
 
 
-def migrate(url: str) -> None:
+def migrate(url: str, migrations: str = LOCATION) -> None:
     """Upgrade the schema of a database to the newest revision, in one transaction; create it in an empty one.
 
-    Raises `StoreError`, and changes nothing, for a database of another program or of a newer version.
+    migrations: Alembic's script location. Raises `StoreError`, and changes nothing, for a database of another program
+    or of a newer version.
     """
     engine = connect(url)
     try:
-        revision = _create_or_find(engine)
-        if revision != HEAD:
-            _upgrade(engine, revision)
+        _create_or_find(engine)
+        _upgrade(engine, migrations)
     finally:
         engine.dispose()
 
@@ -248,7 +248,7 @@ def _create_or_find(engine: Engine) -> str:
     with _open_transaction(engine) as connection:
         tables = set(inspect(connection).get_table_names())
         if _REVISION_TABLE in tables:
-            return str(connection.execute(text(f"SELECT version_num FROM {_REVISION_TABLE}")).scalar_one())  # noqa: S608
+            return _find_revision(connection)
         if tables:
             raise StoreError("the database has tables of another program; use an empty database")
         # Revisions before the first that ran on PostgreSQL are SQLite's history alone.
@@ -258,17 +258,23 @@ def _create_or_find(engine: Engine) -> str:
         return HEAD
 
 
-def _upgrade(engine: Engine, revision: str) -> None:
+def _find_revision(connection: Connection) -> str:
+    return str(connection.execute(text(f"SELECT version_num FROM {_REVISION_TABLE}")).scalar_one())  # noqa: S608
+
+
+def _upgrade(engine: Engine, migrations: str) -> None:
     from alembic import command
     from alembic.config import Config
     from alembic.script import ScriptDirectory
 
     config = Config()
-    config.set_main_option("script_location", LOCATION)
+    config.set_main_option("script_location", migrations)
     config.set_main_option("path_separator", "os")
-    if revision not in {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}:
-        raise StoreError(f"another version of allaprima wrote the database (schema {revision}); start that version")
+    known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
     with _open_transaction(engine) as connection:
+        revision = _find_revision(connection)
+        if revision not in known:
+            raise StoreError(f"another version of allaprima wrote the database (schema {revision}); start that version")
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
 
