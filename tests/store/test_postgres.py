@@ -2,11 +2,12 @@
 
 import asyncio
 import itertools
+import logging
 import shutil
 import threading
 import traceback
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,23 +15,27 @@ from typing import Any
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import Connection, create_engine, func, insert, inspect, select, text, update
+from sqlalchemy import Connection, create_engine, event, func, insert, inspect, select, text, update
 
 import allaprima.store.migrations
-from allaprima.domain.accounts import ApiKey
+from allaprima.domain.accounts import ApiKey, LimitPeriod, SpendLimit
+from allaprima.domain.idempotency import IdempotencyClaim
 from allaprima.domain.jobs import ImageFilter
-from allaprima.errors import StoreError
+from allaprima.errors import DatabaseUnavailable, GenerationFailed, ImageNotFound, StoreError
+from allaprima.store.accounts import AccountRepository
 from allaprima.store.database import Database
 from allaprima.store.dialect import Total
 from allaprima.store.images import ImageRepository
 from allaprima.store.job_transitions import JobTransitions
+from allaprima.store.keys import KeyRepository
 from allaprima.store.migrations import HEAD
 from allaprima.store.objects.local import LocalObjectStore
+from allaprima.store.outbox import Outbox
 from allaprima.store.postgres import migrate, open_postgres
 from allaprima.store.schema import accounts, metadata
 from tests.clock import NOW
 from tests.store.backends import open_emptied_postgres, query
-from tests.store.factories import new_job
+from tests.store.factories import new_entry, new_image, new_job, new_outcome
 from tests.store.postgres_server import PostgresServer, server
 
 #: A revision that the tests add after the newest.
@@ -243,7 +248,9 @@ async def test_compacted_database_keeps_its_rows(database: Database) -> None:
 # Repetitions --------------------------------------------------------------------------------------------------------
 
 
-async def test_deadlock_is_repeated(database: Database) -> None:
+async def test_deadlock_is_repeated(database: Database, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+
     def fill(connection: Connection) -> None:
         for name in ("a", "b"):
             add(connection, name)
@@ -265,6 +272,12 @@ async def test_deadlock_is_repeated(database: Database) -> None:
 
     await asyncio.gather(database.write(charge("a", "b")), database.write(charge("b", "a")))
     assert await query(database, "SELECT balance FROM accounts") == [(2,), (2,)]
+    assert "a transaction is repeated: deadlock detected" in caplog.text
+
+
+def terminate(pid: int) -> None:
+    with connected(server().url("postgres")) as other:
+        other.exec_driver_sql(f"SELECT pg_terminate_backend({pid})")
 
 
 @pytest.mark.parametrize("is_writing", [True, False])
@@ -275,12 +288,35 @@ async def test_lost_connection_is_repeated(database: Database, is_writing: bool)
         pid = connection.execute(own).scalar_one()
         calls.append(pid)
         if len(calls) == 1:
-            with connected(server().url("postgres")) as other:
-                other.exec_driver_sql(f"SELECT pg_terminate_backend({pid})")
+            terminate(pid)
         return connection.execute(own).scalar_one()
 
     found = await (database.write if is_writing else database.read)(transaction)
     assert calls[0] != calls[1] == found
+
+
+async def test_server_that_stays_away_is_named_with_a_time_to_retry() -> None:
+    own = PostgresServer()
+    database = await open_postgres(own.create("store"))
+    own.close()
+    with pytest.raises(DatabaseUnavailable) as caught:
+        await names(database)
+    assert caught.value.retry_after_s == 5.0
+    await database.close()
+
+
+async def test_lost_connection_during_commit_is_not_repeated(database: Database) -> None:
+    calls = []
+
+    def transaction(connection: Connection) -> None:
+        calls.append(1)
+        add(connection, "a")
+        pid = connection.execute(select(func.pg_backend_pid())).scalar_one()
+        event.listen(connection, "commit", lambda _: terminate(pid))
+
+    with pytest.raises(DatabaseUnavailable):
+        await database.write(transaction)
+    assert calls == [1]
 
 
 async def test_failure_that_does_not_pass_is_not_repeated(database: Database) -> None:
@@ -327,3 +363,59 @@ async def test_acknowledged_transaction_survives_a_crash_of_the_server() -> None
         assert await lost_after_crash(own, "not-flushed", is_flushed=False) > 0
     finally:
         own.close()
+
+
+# Locks --------------------------------------------------------------------------------------------------------------
+
+
+async def test_concurrent_transactions_of_all_kinds_meet_no_deadlock(
+    database: Database, owner: ApiKey, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    await AccountRepository(database).post(owner.account_id, new_entry(1000))
+    transitions, keys, outbox = JobTransitions(database), KeyRepository(database), Outbox(database)
+    images = ImageRepository(database, LocalObjectStore(tmp_path / "images"))
+    limit = {"limit": SpendLimit(LimitPeriod.DAY, 900)}
+
+    async def admit(number: int) -> None:
+        url = f"https://hooks.example/{number % 3}" if number % 2 else None
+        claim = IdempotencyClaim(f"{number // 2}", "same") if number % 4 < 2 else None
+        job = new_job(owner, held=number % 3, webhook_url=url, client_request_id=f"{number}")
+        await transitions.admit(job, 1000, claim)
+
+    async def work(number: int) -> None:
+        job = (await transitions.lease(NOW, NOW + 60)).job
+        if job is None:
+            return
+        if number % 5 == 0:
+            await transitions.fail(job, NOW, GenerationFailed("no"))
+        else:
+            stored = [new_image(job, position) for position in range(2)]
+            outcome = new_outcome(*stored, credits_=job.held, fingerprint=f"{number % 3}")
+            assert await transitions.succeed(job, NOW, outcome)
+            await asyncio.gather(*(star(image.id) for image in stored), transitions.remove(job.id))
+
+    async def star(image_id: str) -> None:
+        with suppress(ImageNotFound):
+            await images.star(owner.account_id, image_id, 10**6, NOW)
+            await images.unstar(owner.account_id, image_id, NOW)
+
+    async def change(number: int) -> None:
+        await keys.change(owner.account_id, owner.prefix, limit, NOW)
+        if number % 4 == 0:
+            for endpoint in await outbox.endpoints(owner.account_id):
+                await outbox.delete_endpoint(owner.account_id, endpoint.id)
+
+    await asyncio.gather(*(step(number) for number in range(60) for step in (admit, work, change)))
+    while (await transitions.lease(NOW, NOW + 60)).job is not None:
+        pass
+    await transitions.cancel_all(owner.account_id, NOW)
+    assert "is repeated" not in caplog.text
+    [(balance, held, image_bytes, spent, held_of_key)] = await query(
+        database,
+        "SELECT balance, accounts.held, image_bytes, spent, api_keys.held FROM accounts JOIN api_keys"
+        " ON api_keys.account_id = accounts.id",
+    )
+    assert (balance, held, held_of_key, image_bytes) == (1000 - spent, 0, 0, 0)
+    charged = "SELECT coalesce(sum(credits), 0) FROM"
+    assert await query(database, f"{charged} usage_buckets UNION ALL {charged} usage") == [(spent,), (spent,)]

@@ -18,7 +18,7 @@ from psycopg.adapt import Dumper
 from sqlalchemy import Connection, Engine, create_engine, event, inspect, make_url, text
 from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError
 
-from allaprima.errors import StoreError, StoreFull
+from allaprima.errors import DatabaseUnavailable, StoreError, StoreFull
 from allaprima.store import dialect
 from allaprima.store.database import Database
 from allaprima.store.migrations import HEAD, LOCATION
@@ -144,7 +144,10 @@ def _reason(exc: DBAPIError) -> str:
 
 @contextmanager
 def _translate_errors() -> Iterator[None]:
-    """Turn failures of the database into `StoreError`. A violated constraint is a bug and passes unchanged."""
+    """Turn failures of the database into `StoreError`. A violated constraint is a bug and passes unchanged.
+
+    A connection that was lost during the commit is one of them: the transaction may have been committed.
+    """
     try:
         yield
     except IntegrityError:
@@ -153,6 +156,8 @@ def _translate_errors() -> Iterator[None]:
         logger.error("the database failed: %s", _reason(exc))  # noqa: TRY400 - a sentence, without the statement
         if getattr(exc.orig, "sqlstate", None) == _DISK_FULL:
             raise StoreFull from exc
+        if _may_pass(exc):
+            raise DatabaseUnavailable from exc
         raise StoreError("the database failed") from exc
 
 
