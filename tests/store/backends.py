@@ -1,12 +1,13 @@
 """The database and object store backends that the contract tests run against."""
 
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import psycopg
-from sqlalchemy import bindparam, text
+from sqlalchemy import Connection, bindparam, text
 from sqlalchemy.types import NullType
 
 from allaprima.domain.ports import ObjectStore
@@ -17,6 +18,8 @@ from allaprima.store.schema import metadata
 from allaprima.store.sqlite import open_sqlite
 from tests.store.postgres_server import server
 from tests.store.sqlite_file import write_empty_database
+
+T = TypeVar("T")
 
 
 async def open_migrated_sqlite(folder: Path) -> Database:
@@ -46,6 +49,37 @@ def _database_url() -> str:
     url = server().create("store")
     migrate(url)
     return url
+
+
+class _FirstTry(Exception):
+    """Rolls the first try of a transaction back."""
+
+
+class RepeatingDatabase(Database):
+    """Runs each writing transaction twice, as after a deadlock: the first try is rolled back at its end."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def write(self, transaction: Callable[[Connection], T]) -> T:
+        def fail(connection: Connection) -> None:
+            transaction(connection)
+            raise _FirstTry
+
+        with suppress(_FirstTry):
+            await self._database.write(fail)
+        return await self._database.write(transaction)
+
+    async def read(self, transaction: Callable[[Connection], T]) -> T:
+        await self._database.read(transaction)
+        return await self._database.read(transaction)
+
+    async def close(self) -> None:
+        await self._database.close()
+
+
+async def open_repeating_sqlite(folder: Path) -> Database:
+    return RepeatingDatabase(await open_migrated_sqlite(folder))
 
 
 #: Functions that open the database of a folder, empty at first, by backend.

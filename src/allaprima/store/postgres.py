@@ -32,8 +32,10 @@ WRITERS, READERS = 4, 4
 STATEMENT_TIMEOUT_S, LOCK_TIMEOUT_S, IDLE_TIMEOUT_S = 10, 5, 30
 #: Seconds to wait before each repetition of a transaction; a restart of the server takes some seconds.
 RETRY_WAITS_S = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
-#: A transaction that failed with one of these may be repeated: serialization failure, deadlock, server shutdown.
-_REPEATABLE = {"40001", "40P01", "57P01", "57P02", "57P03"}
+#: A transaction that failed with one of these is repeated: serialization failure, deadlock, a server that stops or
+#: starts, no free connection.
+_REPEATABLE = {"40001", "40P01", "57P01", "57P02", "57P03", "53300"}
+_LOCK_TIMEOUT = "55P03"
 _DISK_FULL = "53100"
 _REVISION_TABLE = "alembic_version"
 
@@ -154,9 +156,10 @@ def _translate_errors() -> Iterator[None]:
         raise
     except DBAPIError as exc:
         logger.error("the database failed: %s", _reason(exc))  # noqa: TRY400 - a sentence, without the statement
-        if getattr(exc.orig, "sqlstate", None) == _DISK_FULL:
+        sqlstate = getattr(exc.orig, "sqlstate", None)
+        if sqlstate == _DISK_FULL:
             raise StoreFull from exc
-        if _may_pass(exc):
+        if sqlstate == _LOCK_TIMEOUT or _may_pass(exc):
             raise DatabaseUnavailable from exc
         raise StoreError("the database failed") from exc
 
