@@ -9,7 +9,7 @@ so a high priority never overtakes another key. Jobs of the low queue run only w
 
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Row, Select, bindparam, func, literal_column, or_, select, tuple_, update
+from sqlalchemy import Connection, Row, Select, bindparam, func, literal_column, or_, select, tuple_, union_all, update
 
 from allaprima.domain.jobs import JobState, Priority, QueueLoad
 from allaprima.store import dialect
@@ -49,6 +49,17 @@ _COUNTS = [
     for queue in QUEUES
 ]
 _UNFINISHED = select(sum(_COUNTS[1:], _COUNTS[0]))
+_UNFINISHED_UP_TO = select(func.count()).select_from(
+    union_all(
+        *(
+            select(literal_column("1")).select_from(jobs).where(state, jobs.c.queue == queue)
+            for state in (QUEUED, RUNNING)
+            for queue in QUEUES
+        )
+    )
+    .limit(bindparam("limit"))
+    .subquery()
+)
 _COUNTS_OF_KEY = [
     select(func.count())
     .select_from(jobs)
@@ -74,6 +85,14 @@ def lane(priority: Priority) -> tuple[int, int]:
 def count_unfinished(connection: Connection) -> int:
     """Return the number of queued and running jobs."""
     return int(connection.execute(_UNFINISHED).scalar_one())
+
+
+def has_unfinished(connection: Connection, number: int) -> bool:
+    """Return whether at least `number` jobs are queued or running."""
+    if dialect.has_one_writer(connection):
+        # SQLite counts all entries of an index faster than it reads some of them in a subquery.
+        return count_unfinished(connection) >= number
+    return bool(connection.execute(_UNFINISHED_UP_TO, {"limit": number}).scalar_one() >= number)
 
 
 def count_of_key(connection: Connection, key_id: str) -> int:

@@ -317,7 +317,7 @@ def _admit(connection: Connection, job: Job, claim: IdempotencyClaim | None, que
 
 
 def _check_queue(connection: Connection, queue_size: int | None) -> None:
-    if queue_size is not None and fair_queue.count_unfinished(connection) >= queue_size:
+    if queue_size is not None and fair_queue.has_unfinished(connection, queue_size):
         raise QueueFull(retry_after_s=0)
 
 
