@@ -165,6 +165,12 @@ RACES = (
         "An advisory lock of the name is taken before the search; a unique index would refuse older data folders.",
     ),
     Race(
+        "starred_image_outlives_removal_of_old_jobs",
+        "job_transitions.JobTransitions.remove_old",
+        "The job is read as one without a starred image, an image is starred, and both are removed.",
+        "The images of the jobs are read FOR UPDATE, and jobs with a starred one are left.",
+    ),
+    Race(
         "account_stars_no_more_than_its_bytes",
         "images.ImageRepository.star",
         "Both sum the account's starred images and find room for their own, and both star it.",

@@ -12,7 +12,15 @@ from allaprima.domain.accounts import Account, ApiKey, KeyRotation, LimitPeriod,
 from allaprima.domain.idempotency import IdempotencyClaim
 from allaprima.domain.jobs import Job, JobState, Priority
 from allaprima.domain.ports import ObjectStore
-from allaprima.errors import GenerationFailed, JobNotFound, KeyLimitReached, QueueFull, StarLimitReached, Unauthorized
+from allaprima.errors import (
+    GenerationFailed,
+    ImageNotFound,
+    JobNotFound,
+    KeyLimitReached,
+    QueueFull,
+    StarLimitReached,
+    Unauthorized,
+)
 from allaprima.store.accounts import AccountRepository
 from allaprima.store.charges import BUCKET_S
 from allaprima.store.database import Database
@@ -379,6 +387,27 @@ async def test_replayed_request_rotates_secret_once(database: Database, outbox: 
 
 
 # Images -------------------------------------------------------------------------------------------------------------
+
+
+async def test_starred_image_outlives_removal_of_old_jobs(
+    database: Database, objects: ObjectStore, transitions: JobTransitions, owner: ApiKey
+) -> None:
+    ids = []
+    for job in await leased(transitions, owner):
+        image = new_image(job)
+        assert await transitions.succeed(job, NOW, new_outcome(image))
+        ids.append(image.id)
+    images = ImageRepository(database, objects)
+
+    async def star(image_id: str) -> str:
+        await images.star(owner.account_id, image_id, 10**6, NOW)
+        return image_id
+
+    found = await run_concurrently(
+        interleaved(map(star, ids), (transitions.remove_old(NOW + 1, 4) for _ in ids)), ImageNotFound
+    )
+    starred = {one for one in found[::2] if one is not ImageNotFound}
+    assert {image_id for (image_id,) in await query(database, "SELECT id FROM images")} >= starred
 
 
 async def test_account_stars_no_more_than_its_bytes(

@@ -276,6 +276,11 @@ class JobTransitions(Repository):
         is_old = jobs.c.state.not_in(UNFINISHED), jobs.c.finished_at < before, ~has_star
         found = select(jobs.c.id).where(*is_old).order_by(jobs.c.id).limit(limit).with_for_update(skip_locked=True)
         old = list(connection.execute(found).scalars())
+        if not dialect.has_one_writer(connection):
+            # An image may have been starred before its row was locked.
+            own = select(images.c.job_id, images.c.is_starred).where(images.c.job_id.in_(old)).order_by(images.c.id)
+            starred = {job_id for job_id, is_starred in connection.execute(own.with_for_update()) if is_starred}
+            old = [job_id for job_id in old if job_id not in starred]
         return len(old), remove_jobs(connection, old)
 
 
