@@ -49,7 +49,7 @@ RACES = (
         "every_job_is_leased_once",
         "fair_queue.take_next",
         "Both read the same head and lease it with one attempt number, or both swap turns with it and lose a turn.",
-        "The head and the key's most urgent job are read FOR UPDATE SKIP LOCKED.",
+        "The head and the key's most urgent job are read FOR UPDATE SKIP LOCKED; if all are locked, the lease waits.",
     ),
     Race(
         "usage_bucket_counts_every_job",

@@ -1,6 +1,7 @@
 """The races of `tests/store/races.py`, each with many concurrent transactions on every backend."""
 
 import asyncio
+import logging
 from collections import Counter
 from collections.abc import Awaitable, Coroutine, Iterable
 from dataclasses import replace
@@ -263,7 +264,10 @@ async def test_crash_is_counted_once(database: Database, transitions: JobTransit
     assert await query(database, "SELECT DISTINCT state, crashes FROM jobs") == [("queued", 1)]
 
 
-async def test_unreadable_job_ends_once(database: Database, transitions: JobTransitions, owner: ApiKey) -> None:
+async def test_unreadable_job_ends_once(
+    database: Database, transitions: JobTransitions, owner: ApiKey, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "allaprima.store.postgres")
     await AccountRepository(database).post(owner.account_id, new_entry(1000))
     for _ in range(8):
         await transitions.admit(new_job(owner, held=5, start_by=NOW), 1000)
@@ -278,6 +282,7 @@ async def test_unreadable_job_ends_once(database: Database, transitions: JobTran
         job_id for ids in found[1::2] for job_id in ids
     ]
     assert sorted(ended) == sorted(job_id for (job_id,) in await query(database, "SELECT id FROM jobs"))
+    assert "deadlock" not in caplog.text
     assert await count(database, "usage") == 8
     assert await query(database, "SELECT held FROM api_keys UNION ALL SELECT held FROM accounts") == [(0,), (0,)]
 

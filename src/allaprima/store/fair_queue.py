@@ -113,15 +113,16 @@ def next_turn(connection: Connection, key_id: str, queue: int, predicted_s: floa
     return float(max(now, last or 0.0)) + max(predicted_s, 1e-3)
 
 
-def take_next(connection: Connection) -> Row[Any] | None:
+def take_next(connection: Connection, *, may_wait: bool = True) -> Row[Any] | None:
     """Lock and return the row of the next job, `JOB_COLUMNS` and its turn; None when no job is queued.
 
-    Jobs that another transaction has locked are skipped while there are others.
+    Jobs that another transaction has locked are skipped while there are others. may_wait: wait for a locked job if
+    there are no others; the transaction must then hold no lock of a job, a key or an account.
     The first turn belongs to a key, and the key's most urgent job uses it: if another job has that turn, the two jobs
     swap their turns.
     """
     first = _take_head(connection, _HEAD)
-    if first is None and not dialect.has_one_writer(connection):
+    if first is None and may_wait and not dialect.has_one_writer(connection):
         # A lease locks two jobs and takes one, so the other is worth waiting for.
         first = _take_head(connection, _LOCKED_HEAD)
     if first is None:

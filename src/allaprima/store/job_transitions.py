@@ -101,7 +101,7 @@ class JobTransitions(Repository):
         ones as failed; those that a client cancelled, and interrupted ones with `store=false`, as cancelled.
         """
         ended: list[tuple[str, JobState]] = []
-        while (row := fair_queue.take_next(connection)) is not None:
+        while (row := fair_queue.take_next(connection, may_wait=not ended)) is not None:
             try:
                 job = job_from_row(row)
             except UNREADABLE as exc:
