@@ -73,6 +73,7 @@ STATUSES = {
     "SettingsError": 500,
     "StoreError": 500,
     "StoreFull": 507,
+    "DatabaseUnavailable": 503,
     "StoreLocked": 500,
     "StoreUnreachable": 500,
 }

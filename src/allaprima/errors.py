@@ -43,6 +43,7 @@ Error:
     ├── SettingsError           a setting that can't be used
     └── StoreError
         ├── StoreFull           the disk is full; carries the seconds until a retry
+        ├── DatabaseUnavailable the database server does not answer; carries the seconds until a retry
         ├── StoreLocked         another server uses the same data folder
         └── StoreUnreachable    a server uses the data folder but does not answer
 
@@ -389,6 +390,14 @@ class StoreFull(StoreError):
     code = "store_full"
     #: The disk has room when images expire or the operator frees some.
     retry_after_s = 60.0
+
+
+class DatabaseUnavailable(StoreError):
+    """The database can't be reached. Try again later."""
+
+    code = "database_unavailable"
+    #: A server of databases restarts in some seconds.
+    retry_after_s = 5.0
 
 
 class StoreLocked(StoreError):

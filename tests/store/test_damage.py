@@ -1,6 +1,7 @@
 """Damaged rows and files: each is skipped or refused in words, and hides no other."""
 
 import logging
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,18 @@ from allaprima.store.objects.local import LocalObjectStore
 from allaprima.store.outbox import Outbox
 from allaprima.store.sqlite import open_sqlite
 from tests.clock import NOW
+from tests.store.backends import open_migrated_sqlite
 from tests.store.factories import new_entry, new_image, new_job, new_outcome
 
 DAMAGED = "'damaged'"
+
+
+@pytest.fixture
+async def database(tmp_path: Path) -> AsyncIterator[Database]:
+    """A database of SQLite, which stores any value in any column; PostgreSQL refuses one of another type."""
+    opened = await open_migrated_sqlite(tmp_path / "data")
+    yield opened
+    await opened.close()
 
 
 async def damage(database: Database, table: str, column: str, row_id: str, value: str = DAMAGED) -> None:

@@ -17,9 +17,9 @@ from sqlalchemy import Connection, MetaData, Table, create_engine, event, insert
 import allaprima.store.migrations
 from allaprima.errors import StoreError
 from allaprima.store.data_folder import DATABASE_FILE
-from allaprima.store.migrations import HEAD
+from allaprima.store.migrations import HEAD, LOCATION
 from allaprima.store.schema import accounts, metadata
-from allaprima.store.sqlite import MIGRATIONS, migrate, open_sqlite
+from allaprima.store.sqlite import migrate, open_sqlite
 
 #: A revision that rebuilds the accounts, to which most tables have foreign keys, and changes a column of the jobs.
 REBUILD = '''
@@ -48,7 +48,7 @@ def config_of(migrations: str) -> Config:
     return config
 
 
-def revisions(migrations: str = MIGRATIONS) -> list[str]:
+def revisions(migrations: str = LOCATION) -> list[str]:
     """Return the revisions, oldest first."""
     found = ScriptDirectory.from_config(config_of(migrations)).walk_revisions()
     return [script.revision for script in found][::-1]
@@ -66,7 +66,7 @@ def connected(path: Path) -> Iterator[Connection]:
     engine.dispose()
 
 
-def build(path: Path, revision: str, migrations: str = MIGRATIONS) -> None:
+def build(path: Path, revision: str, migrations: str = LOCATION) -> None:
     """Create a database at a revision."""
     with connected(path) as connection:
         config = config_of(migrations)
@@ -124,7 +124,7 @@ def rows(connection: Connection) -> dict[str, list[dict[str, Any]]]:
     }
 
 
-def assert_upgrade_keeps_all(path: Path, migrations: str = MIGRATIONS) -> None:
+def assert_upgrade_keeps_all(path: Path, migrations: str = LOCATION) -> None:
     """Fill a database of an older revision and upgrade it; assert that no row or value of a kept column changes."""
     with connected(path) as connection:
         fill(connection)
@@ -185,7 +185,7 @@ def test_second_migration_changes_nothing(tmp_path: Path) -> None:
 
 
 def test_revisions_form_one_chain() -> None:
-    script = ScriptDirectory.from_config(config_of(MIGRATIONS))
+    script = ScriptDirectory.from_config(config_of(LOCATION))
     assert len(script.get_heads()) == len(script.get_bases()) == 1
     assert revisions()[0] == "0001_initial"
     assert all(revision.doc for revision in script.walk_revisions())
@@ -204,7 +204,7 @@ def test_every_revision_is_upgraded_with_its_data(
     """is_extended: whether the upgrade includes a revision after the newest that rebuilds tables."""
     add_revision(extended)
     build(tmp_path / "a.db", revision)
-    assert_upgrade_keeps_all(tmp_path / "a.db", str(extended) if is_extended else MIGRATIONS)
+    assert_upgrade_keeps_all(tmp_path / "a.db", str(extended) if is_extended else LOCATION)
 
 
 def test_upgraded_images_have_account_key_prompt_and_bytes(tmp_path: Path) -> None:
@@ -269,4 +269,4 @@ async def test_interrupted_upgrade_keeps_old_schema(tmp_path: Path, extended: Pa
 
 
 def test_head_constant_is_newest_revision() -> None:
-    assert ScriptDirectory.from_config(config_of(MIGRATIONS)).get_current_head() == HEAD
+    assert ScriptDirectory.from_config(config_of(LOCATION)).get_current_head() == HEAD

@@ -1,8 +1,10 @@
-"""The races of `store.single_writer`, each with many concurrent transactions on every backend."""
+"""The races of `tests/store/races.py`, each with many concurrent transactions on every backend."""
 
 import asyncio
+import logging
 from collections import Counter
 from collections.abc import Awaitable, Coroutine, Iterable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,7 +13,15 @@ from allaprima.domain.accounts import Account, ApiKey, KeyRotation, LimitPeriod,
 from allaprima.domain.idempotency import IdempotencyClaim
 from allaprima.domain.jobs import Job, JobState, Priority
 from allaprima.domain.ports import ObjectStore
-from allaprima.errors import GenerationFailed, JobNotFound, KeyLimitReached, QueueFull, StarLimitReached, Unauthorized
+from allaprima.errors import (
+    GenerationFailed,
+    ImageNotFound,
+    JobNotFound,
+    KeyLimitReached,
+    QueueFull,
+    StarLimitReached,
+    Unauthorized,
+)
 from allaprima.store.accounts import AccountRepository
 from allaprima.store.charges import BUCKET_S
 from allaprima.store.database import Database
@@ -186,12 +196,15 @@ async def test_no_charge_of_key_is_lost(database: Database, transitions: JobTran
     assert await query(database, "SELECT balance, held FROM accounts") == [(1000 - spent, held)]
 
 
-@pytest.mark.usefixtures("bucket")
-async def test_request_has_one_cached_result(database: Database, transitions: JobTransitions, owner: ApiKey) -> None:
-    jobs = await leased(transitions, owner)
-    await run_concurrently(
-        transitions.succeed(job, NOW, new_outcome(new_image(job), fingerprint="same")) for job in jobs
-    )
+async def test_request_has_one_cached_result(
+    database: Database, transitions: JobTransitions, keys: KeyRepository, owner: ApiKey
+) -> None:
+    # Jobs of different keys without images share no other row that both would lock.
+    owners = [replace(owner, id=f"key-{number}", prefix=f"p{number}") for number in range(WRITERS)]
+    for number, one in enumerate(owners):
+        await keys.add(one, f"hash-{number}")
+    jobs = [job for one in owners for job in await leased(transitions, one, 1)]
+    await run_concurrently(transitions.succeed(job, NOW, new_outcome(fingerprint="same")) for job in jobs)
     [(job_id,)] = await query(database, "SELECT job_id FROM cached_results")
     assert job_id in {job.id for job in jobs}
     assert await query(database, "SELECT DISTINCT state FROM jobs") == [("succeeded",)]
@@ -251,7 +264,10 @@ async def test_crash_is_counted_once(database: Database, transitions: JobTransit
     assert await query(database, "SELECT DISTINCT state, crashes FROM jobs") == [("queued", 1)]
 
 
-async def test_unreadable_job_ends_once(database: Database, transitions: JobTransitions, owner: ApiKey) -> None:
+async def test_unreadable_job_ends_once(
+    database: Database, transitions: JobTransitions, owner: ApiKey, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "allaprima.store.postgres")
     await AccountRepository(database).post(owner.account_id, new_entry(1000))
     for _ in range(8):
         await transitions.admit(new_job(owner, held=5, start_by=NOW), 1000)
@@ -266,6 +282,7 @@ async def test_unreadable_job_ends_once(database: Database, transitions: JobTran
         job_id for ids in found[1::2] for job_id in ids
     ]
     assert sorted(ended) == sorted(job_id for (job_id,) in await query(database, "SELECT id FROM jobs"))
+    assert "deadlock" not in caplog.text
     assert await count(database, "usage") == 8
     assert await query(database, "SELECT held FROM api_keys UNION ALL SELECT held FROM accounts") == [(0,), (0,)]
 
@@ -375,6 +392,27 @@ async def test_replayed_request_rotates_secret_once(database: Database, outbox: 
 
 
 # Images -------------------------------------------------------------------------------------------------------------
+
+
+async def test_starred_image_outlives_removal_of_old_jobs(
+    database: Database, objects: ObjectStore, transitions: JobTransitions, owner: ApiKey
+) -> None:
+    ids = []
+    for job in await leased(transitions, owner):
+        image = new_image(job)
+        assert await transitions.succeed(job, NOW, new_outcome(image))
+        ids.append(image.id)
+    images = ImageRepository(database, objects)
+
+    async def star(image_id: str) -> str:
+        await images.star(owner.account_id, image_id, 10**6, NOW)
+        return image_id
+
+    found = await run_concurrently(
+        interleaved(map(star, ids), (transitions.remove_old(NOW + 1, 4) for _ in ids)), ImageNotFound
+    )
+    starred = {one for one in found[::2] if one is not ImageNotFound}
+    assert {image_id for (image_id,) in await query(database, "SELECT id FROM images")} >= starred
 
 
 async def test_account_stars_no_more_than_its_bytes(

@@ -31,7 +31,7 @@ from allaprima.store.accounts import AccountRepository
 from allaprima.store.job_transitions import JobTransitions
 from allaprima.store.keys import KeyRepository
 from tests.clock import NOW
-from tests.store.backends import BACKENDS, query
+from tests.store.backends import BACKENDS, open_repeating_sqlite, query
 from tests.store.factories import new_entry, new_image, new_job, new_outcome
 
 PAID = 60
@@ -51,8 +51,8 @@ FROM accounts, api_keys
 class JobMachine(RuleBasedStateMachine):
     """Jobs of up to ten credits each, of an account with `PAID` credits."""
 
-    #: Name in `BACKENDS`.
-    backend: ClassVar[str]
+    #: A function of `tests.store.backends`.
+    open_database: ClassVar[Any]
     jobs = Bundle("jobs")
     #: Jobs at the time of their lease; the lease may have expired since.
     leases = Bundle("leases")
@@ -74,7 +74,7 @@ class JobMachine(RuleBasedStateMachine):
 
     @initialize()
     def open(self) -> None:
-        self.database = self.do(BACKENDS[self.backend](Path(self.folder.name)))
+        self.database = self.do(self.open_database(Path(self.folder.name)))
         self.owner = ApiKey(id="key", account_id="account", prefix="abcd1234", created_at=NOW, updated_at=NOW)
         self.do(AccountRepository(self.database).add(Account("account", "default", NOW)))
         self.do(KeyRepository(self.database).add(self.owner, "hash"))
@@ -238,4 +238,13 @@ SETTINGS = settings(max_examples=15, stateful_step_count=30, deadline=None, supp
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_jobs_follow_state_machine(backend: str) -> None:
-    run_state_machine_as_test(type("JobMachine", (JobMachine,), {"backend": backend}), settings=SETTINGS)
+    run_state_machine(BACKENDS[backend])
+
+
+def test_repeated_transactions_change_nothing_twice() -> None:
+    run_state_machine(open_repeating_sqlite)
+
+
+def run_state_machine(open_database: Any) -> None:
+    machine = type("JobMachine", (JobMachine,), {"open_database": staticmethod(open_database)})
+    run_state_machine_as_test(machine, settings=SETTINGS)

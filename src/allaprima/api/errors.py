@@ -43,6 +43,7 @@ STATUS: dict[type[errors.Error], int] = {
     errors.GenerationFailed: 500,
     errors.Cancelled: 409,
     errors.StoreFull: 507,
+    errors.DatabaseUnavailable: 503,
 }
 
 

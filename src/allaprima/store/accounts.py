@@ -8,6 +8,7 @@ from sqlalchemy import Connection, Row, insert, select
 from allaprima.domain.accounts import Account
 from allaprima.domain.billing import LedgerEntry
 from allaprima.errors import StoreError
+from allaprima.store import dialect
 from allaprima.store.database import Repository, reads, writes
 from allaprima.store.ledger import post_entry
 from allaprima.store.rows import UNREADABLE, check_numbers, readable
@@ -23,6 +24,8 @@ class AccountRepository(Repository):
     @writes
     def add(self, connection: Connection, account: Account) -> bool:
         """Store a new account. Returns False, and stores nothing, if another account has the name."""
+        # A unique index would refuse data folders of earlier versions.
+        dialect.lock(connection, f"account {account.name}")
         if connection.execute(select(accounts.c.id).where(accounts.c.name == account.name)).first() is not None:
             return False
         _insert(connection, account)
@@ -31,6 +34,7 @@ class AccountRepository(Repository):
     @writes
     def first(self, connection: Connection, new: Account) -> Account:
         """Return the oldest account; store and return `new` if the database has none."""
+        dialect.lock(connection, "first account")
         row = connection.execute(select(*_COLUMNS).order_by(accounts.c.created_at, accounts.c.id).limit(1)).first()
         if row is not None:
             return _account(row)

@@ -6,13 +6,14 @@ so concurrent clients can't spend a credit twice. For a model without a price no
 
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, bindparam, insert, select, update
+from sqlalchemy import Connection, Executable, bindparam, insert, select, update
 from uuid_utils import uuid7
 
 from allaprima.domain.accounts import LimitPeriod, period_start
 from allaprima.domain.billing import EntryDirection, EntryType, LedgerEntry
 from allaprima.domain.jobs import JobState
 from allaprima.errors import KeyLimitReached, OutOfCredits
+from allaprima.store import dialect
 from allaprima.store.ledger import post_entry
 from allaprima.store.schema import accounts, api_keys, usage, usage_buckets
 
@@ -23,12 +24,16 @@ BUCKET_S = 900
 _INSERT_USAGE = insert(usage)
 _BUCKET = ("account_id", "start", "key_id", "model")
 _SUMS = ("succeeded", "failed", "charged", "images", "megapixels", "credits", "compute_s")
-_ADD_TO_BUCKET = (
-    update(usage_buckets)
-    .where(*(usage_buckets.c[name] == bindparam(f"_{name}") for name in _BUCKET))
-    .values({name: usage_buckets.c[name] + bindparam(f"_{name}") for name in _SUMS})
-)
-_NEW_BUCKET = insert(usage_buckets)
+# Without a lock of the primary key, so that inserts of jobs, which refer to it, do not wait.
+_LOCK_KEY = select(api_keys).where(api_keys.c.id == bindparam("id")).with_for_update(key_share=True)
+
+
+def _build_addition(insert_: dialect.Insert) -> Executable:
+    added = {name: usage_buckets.c[name] + insert_.excluded[name] for name in _SUMS}
+    return insert_.on_conflict_do_update(index_elements=_BUCKET, set_=added)
+
+
+_add_to_bucket = dialect.upsert(usage_buckets, _build_addition)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +67,7 @@ def hold(connection: Connection, account_id: str, key_id: str, credits_: int, no
     """
     if credits_ == 0:
         return
-    key = connection.execute(select(api_keys).where(api_keys.c.id == key_id)).one()
+    key = connection.execute(_LOCK_KEY, {"id": key_id}).one()
     if key.limit_credits is not None:
         is_current = key.period_start >= period_start(LimitPeriod(key.limit_period), now)
         spent = key.spent if is_current else 0
@@ -77,8 +82,26 @@ def hold(connection: Connection, account_id: str, key_id: str, credits_: int, no
     connection.execute(update(api_keys).where(api_keys.c.id == key_id).values(held=api_keys.c.held + credits_))
 
 
-def settle(connection: Connection, charge: Charge, now: float) -> None:
-    """Record the usage of a finished job, charge its credits, and release its hold."""
+def capture(connection: Connection, charge: Charge, now: float) -> None:
+    """Charge the credits of a finished job, and release its hold. Locks the key, then the account."""
+    if charge.held or charge.credits:
+        _change_sums(connection, charge, now)
+    if charge.images:
+        entry = LedgerEntry(
+            id=str(uuid7()),
+            created_at=now,
+            direction=EntryDirection.CHARGE,
+            type=EntryType.MODEL_USAGE,
+            credits=charge.credits,
+            model=charge.model,
+            reference_id=charge.job_id,
+            images=charge.images,
+        )
+        post_entry(connection, charge.account_id, entry)
+
+
+def record_usage(connection: Connection, charge: Charge, now: float) -> None:
+    """Record the usage of a finished job. Locks the usage bucket, which most transactions of the account share."""
     values = {
         "job_id": charge.job_id,
         "account_id": charge.account_id,
@@ -96,28 +119,25 @@ def settle(connection: Connection, charge: Charge, now: float) -> None:
         "compute_s": charge.compute_s,
     }
     connection.execute(_INSERT_USAGE, values)
-    _add_to_bucket(connection, charge, now)
-    if charge.images:
-        entry = LedgerEntry(
-            id=str(uuid7()),
-            created_at=now,
-            direction=EntryDirection.CHARGE,
-            type=EntryType.MODEL_USAGE,
-            credits=charge.credits,
-            model=charge.model,
-            reference_id=charge.job_id,
-            images=charge.images,
-        )
-        post_entry(connection, charge.account_id, entry)
-    if charge.held or charge.credits:
-        _capture(connection, charge, now)
+    has_succeeded = charge.state == JobState.SUCCEEDED
+    bucket = {
+        "account_id": charge.account_id,
+        "start": _bucket_start(now),
+        "key_id": charge.key_id,
+        "model": charge.model,
+        "succeeded": int(has_succeeded),
+        "failed": int(not has_succeeded),
+        "charged": int(charge.images > 0),
+        "images": charge.images,
+        "megapixels": charge.megapixels,
+        "credits": charge.credits,
+        "compute_s": charge.compute_s,
+    }
+    connection.execute(_add_to_bucket(connection), bucket)
 
 
-def _capture(connection: Connection, charge: Charge, now: float) -> None:
-    connection.execute(
-        update(accounts).where(accounts.c.id == charge.account_id).values(held=accounts.c.held - charge.held)
-    )
-    key = connection.execute(select(api_keys).where(api_keys.c.id == charge.key_id)).one()
+def _change_sums(connection: Connection, charge: Charge, now: float) -> None:
+    key = connection.execute(_LOCK_KEY, {"id": charge.key_id}).one()
     start = period_start(LimitPeriod(key.limit_period), now) if key.limit_period else 0.0
     is_current = key.period_start >= start
     month = period_start(LimitPeriod.MONTH, now)
@@ -132,28 +152,9 @@ def _capture(connection: Connection, charge: Charge, now: float) -> None:
             month_start=max(key.month_start, month),
         )
     )
-
-
-def _add_to_bucket(connection: Connection, charge: Charge, now: float) -> None:
-    has_succeeded = charge.state == JobState.SUCCEEDED
-    added = {
-        "succeeded": int(has_succeeded),
-        "failed": int(not has_succeeded),
-        "charged": int(charge.images > 0),
-        "images": charge.images,
-        "megapixels": charge.megapixels,
-        "credits": charge.credits,
-        "compute_s": charge.compute_s,
-    }
-    bucket = {
-        "account_id": charge.account_id,
-        "start": _bucket_start(now),
-        "key_id": charge.key_id,
-        "model": charge.model,
-    }
-    found = connection.execute(_ADD_TO_BUCKET, {f"_{name}": value for name, value in (bucket | added).items()})
-    if found.rowcount == 0:
-        connection.execute(_NEW_BUCKET, bucket | added)
+    connection.execute(
+        update(accounts).where(accounts.c.id == charge.account_id).values(held=accounts.c.held - charge.held)
+    )
 
 
 def _bucket_start(now: float) -> int:

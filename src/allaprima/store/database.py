@@ -14,7 +14,7 @@ P = ParamSpec("P")
 
 
 class Database(Protocol):
-    """An open database. `sqlite` implements it.
+    """An open database. `sqlite` and `postgres` implement it.
 
     A transaction is a function of a connection. The backend runs the whole function in one of its threads, so the event
     loop awaits once per transaction, not once per statement.
@@ -26,6 +26,13 @@ class Database(Protocol):
         A transaction that has started runs to its end even if its caller is cancelled. Raises `StoreError` when the
         database fails: a full disk, a damaged file, a closed database.
         """
+
+    async def write_hot(self, transaction: Callable[[Connection], T]) -> T:
+        """Run a transaction that locks rows which many transactions change, such as an account.
+
+        It is durable when this returns, as with `write`, but no other transaction waits for the disk in between.
+        """
+        return await self.write(transaction)
 
     async def read(self, transaction: Callable[[Connection], T]) -> T:
         """Run a transaction that only reads; all its statements read one snapshot.
@@ -76,5 +83,17 @@ def writes(
     @wraps(method)
     async def transaction(self: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
         return await self._database.write(lambda connection: method(self, connection, *args, **kwargs))
+
+    return transaction
+
+
+def writes_hot(
+    method: Callable[Concatenate[S, Connection, P], T],
+) -> Callable[Concatenate[S, P], Coroutine[Any, Any, T]]:
+    """Turn a method into a coroutine function as `writes` does, for `Database.write_hot`."""
+
+    @wraps(method)
+    async def transaction(self: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return await self._database.write_hot(lambda connection: method(self, connection, *args, **kwargs))
 
     return transaction

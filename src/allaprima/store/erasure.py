@@ -42,6 +42,8 @@ class ErasureRepository(Repository):
     def disable_keys(self, connection: Connection, account_id: str, now: float) -> int:
         """Disable all keys of an account; return how many were valid."""
         is_valid = api_keys.c.account_id == account_id, api_keys.c.revoked_at.is_(None), api_keys.c.is_disabled == 0
+        # The lock ends the admissions that have read a key as valid; an update alone does not wait for them.
+        connection.execute(select(api_keys.c.id).where(*is_valid).order_by(api_keys.c.id).with_for_update()).all()
         disabled = update(api_keys).where(*is_valid).values(is_disabled=1, updated_at=now)
         return connection.execute(disabled).rowcount
 
@@ -75,7 +77,8 @@ class ErasureRepository(Repository):
     def remove_jobs(self, connection: Connection, account_id: str, limit: int) -> tuple[int, list[str]]:
         """Remove at most `limit` finished jobs of an account; return their number, and the names of the files."""
         finished = jobs.c.account_id == account_id, jobs.c.state.not_in(UNFINISHED)
-        ids = list(connection.execute(select(jobs.c.id).where(*finished).limit(limit)).scalars())
+        locked = select(jobs.c.id).where(*finished).limit(limit).with_for_update(skip_locked=True)
+        ids = list(connection.execute(locked).scalars())
         return len(ids), remove_jobs(connection, ids)
 
     @writes

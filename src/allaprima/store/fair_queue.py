@@ -9,9 +9,10 @@ so a high priority never overtakes another key. Jobs of the low queue run only w
 
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Row, bindparam, func, literal_column, or_, select, tuple_, update
+from sqlalchemy import Connection, Row, Select, bindparam, func, literal_column, or_, select, tuple_, union_all, update
 
 from allaprima.domain.jobs import JobState, Priority, QueueLoad
+from allaprima.store import dialect
 from allaprima.store.rows import JOB_COLUMNS
 from allaprima.store.schema import jobs
 
@@ -26,8 +27,15 @@ _ORDER = (jobs.c.queue, jobs.c.turn, jobs.c.id)
 # Statements that run for every job are built once. Each reads one queue, so that SQLite reads it in index order.
 _OF_QUEUE = (QUEUED, jobs.c.queue == bindparam("queue"))
 _OF_KEY = (*_OF_QUEUE, jobs.c.key_id == bindparam("key_id"))
-_HEAD = select(jobs.c.id, jobs.c.key_id, jobs.c.queue, jobs.c.turn).where(*_OF_QUEUE).order_by(*_ORDER).limit(1)
-_MOST_URGENT = select(*(*JOB_COLUMNS, jobs.c.turn)).where(*_OF_KEY).order_by(jobs.c.priority, jobs.c.id).limit(1)
+_FIRST = select(jobs.c.id, jobs.c.key_id, jobs.c.queue, jobs.c.turn).where(*_OF_QUEUE).order_by(*_ORDER).limit(1)
+_HEAD, _LOCKED_HEAD = _FIRST.with_for_update(skip_locked=True), _FIRST.with_for_update()
+_MOST_URGENT = (
+    select(*(*JOB_COLUMNS, jobs.c.turn))
+    .where(*_OF_KEY)
+    .order_by(jobs.c.priority, jobs.c.id)
+    .limit(1)
+    .with_for_update(skip_locked=True)
+)
 # One query for lower priorities and one for higher: in one query, SQLite would scan all jobs of the key.
 _OTHER_PRIORITIES = tuple(
     select(jobs.c.id).where(*_OF_KEY, is_other).limit(1)
@@ -41,6 +49,17 @@ _COUNTS = [
     for queue in QUEUES
 ]
 _UNFINISHED = select(sum(_COUNTS[1:], _COUNTS[0]))
+_UNFINISHED_UP_TO = select(func.count()).select_from(
+    union_all(
+        *(
+            select(literal_column("1")).select_from(jobs).where(state, jobs.c.queue == queue)
+            for state in (QUEUED, RUNNING)
+            for queue in QUEUES
+        )
+    )
+    .limit(bindparam("limit"))
+    .subquery()
+)
 _COUNTS_OF_KEY = [
     select(func.count())
     .select_from(jobs)
@@ -68,6 +87,14 @@ def count_unfinished(connection: Connection) -> int:
     return int(connection.execute(_UNFINISHED).scalar_one())
 
 
+def has_unfinished(connection: Connection, number: int) -> bool:
+    """Return whether at least `number` jobs are queued or running."""
+    if dialect.has_one_writer(connection):
+        # SQLite counts all entries of an index faster than it reads some of them in a subquery.
+        return count_unfinished(connection) >= number
+    return bool(connection.execute(_UNFINISHED_UP_TO, {"limit": number}).scalar_one() >= number)
+
+
 def count_of_key(connection: Connection, key_id: str) -> int:
     """Return the number of a key's queued and running jobs."""
     return int(connection.execute(_UNFINISHED_OF_KEY, {"key_id": key_id}).scalar_one())
@@ -86,15 +113,18 @@ def next_turn(connection: Connection, key_id: str, queue: int, predicted_s: floa
     return float(max(now, last or 0.0)) + max(predicted_s, 1e-3)
 
 
-def take_next(connection: Connection) -> Row[Any] | None:
-    """Return the row of the next job, `JOB_COLUMNS` and its turn; None when no job is queued.
+def take_next(connection: Connection, *, may_wait: bool = True) -> Row[Any] | None:
+    """Lock and return the row of the next job, `JOB_COLUMNS` and its turn; None when no job is queued.
 
+    Jobs that another transaction has locked are skipped while there are others. may_wait: wait for a locked job if
+    there are no others; the transaction must then hold no lock of a job, a key or an account.
     The first turn belongs to a key, and the key's most urgent job uses it: if another job has that turn, the two jobs
     swap their turns.
     """
-    # One query per queue: for both in one query, SQLite would sort instead of reading the index.
-    heads = (connection.execute(_HEAD, {"queue": queue}).first() for queue in QUEUES)
-    first = next(filter(None, heads), None)
+    first = _take_head(connection, _HEAD)
+    if first is None and may_wait and not dialect.has_one_writer(connection):
+        # A lease locks two jobs and takes one, so the other is worth waiting for.
+        first = _take_head(connection, _LOCKED_HEAD)
     if first is None:
         return None
     chosen = connection.execute(_MOST_URGENT, {"key_id": first.key_id, "queue": first.queue}).one()
@@ -102,6 +132,12 @@ def take_next(connection: Connection) -> Row[Any] | None:
         _set_turn(connection, first.id, chosen.turn)
         _set_turn(connection, chosen.id, first.turn)
     return chosen
+
+
+def _take_head(connection: Connection, head: Select[Any]) -> Row[Any] | None:
+    # One query per queue: for both in one query, SQLite would sort instead of reading the index.
+    heads = (connection.execute(head, {"queue": queue}).first() for queue in QUEUES)
+    return next(filter(None, heads), None)
 
 
 def _set_turn(connection: Connection, job_id: str, turn: float) -> None:

@@ -55,6 +55,7 @@ def remove_images(connection: Connection, which: ColumnElement[bool]) -> list[st
     for _, account_id, size in removed:
         # SQLite stores any value in any column.
         freed[account_id] += size if isinstance(size, int) else 0
-    for account_id, size in freed.items():
+    # In the order of their ids, so that two transactions do not wait for each other.
+    for account_id, size in sorted(freed.items()):
         connection.execute(_ADD_BYTES, {"_id": account_id, "_bytes": -size})
     return [row.object_name for row in removed]

@@ -13,6 +13,7 @@ from sqlalchemy import ColumnElement, Connection, Select, func, select, update
 from allaprima.domain.jobs import ImageFilter, Job, StoredImage
 from allaprima.domain.ports import ObjectStore
 from allaprima.errors import ImageNotFound, StarLimitReached, StoreError
+from allaprima.store import dialect
 from allaprima.store.database import Database, Repository, reads, writes
 from allaprima.store.image_rows import IS_STARRED, is_alive, remove_images, searchable
 from allaprima.store.rows import JOB_COLUMNS, image_from_row, readable, readable_job
@@ -58,7 +59,7 @@ class ImageRepository(Repository):
         if wanted.before is not None:
             query = query.where(images.c.id < wanted.before)
         for word in searchable(wanted.words).split():
-            query = query.where(func.instr(images.c.search_text, word) > 0)
+            query = query.where(dialect.Contains(images.c.search_text, word))
         return _with_jobs(connection, query.order_by(images.c.id.desc()).limit(limit))
 
     @reads
@@ -75,12 +76,13 @@ class ImageRepository(Repository):
 
         Raises `ImageNotFound` or `StarLimitReached`.
         """
-        image = _find(connection, image_id, now, account_id)
+        image = _find(connection, image_id, now, account_id, is_locked=True)
         if image is None:
             raise ImageNotFound
         if image.is_starred:
             return
-        starred = select(func.coalesce(func.sum(images.c.size_bytes), 0)).where(
+        dialect.lock(connection, f"stars {account_id}")
+        starred = select(func.coalesce(dialect.Total(images.c.size_bytes), 0)).where(
             images.c.account_id == account_id, IS_STARRED
         )
         if connection.execute(starred).scalar_one() + image.size_bytes > max_bytes:
@@ -90,7 +92,7 @@ class ImageRepository(Repository):
     @writes
     def unstar(self, connection: Connection, account_id: str, image_id: str, now: float) -> None:
         """Let an image expire at its time, or in `UNSTARRED_TTL_S` if that has passed. Raises `ImageNotFound`."""
-        image = _find(connection, image_id, now, account_id)
+        image = _find(connection, image_id, now, account_id, is_locked=True)
         if image is None:
             raise ImageNotFound
         if image.is_starred:
@@ -101,7 +103,7 @@ class ImageRepository(Repository):
     @reads
     def total_bytes(self, connection: Connection) -> int:
         """Return the bytes of all images of all accounts."""
-        return int(connection.execute(select(func.coalesce(func.sum(accounts.c.image_bytes), 0))).scalar_one())
+        return int(connection.execute(select(func.coalesce(dialect.Total(accounts.c.image_bytes), 0))).scalar_one())
 
     async def file(self, object_name: str) -> bytes | None:
         """Return a file, or None if it does not exist. Raises `StoreError`."""
@@ -169,8 +171,12 @@ class ImageRepository(Repository):
         return set(connection.execute(select(images.c.object_name).where(images.c.id.in_(ids))).scalars())
 
 
-def _find(connection: Connection, image_id: str, now: float, account_id: str | None) -> StoredImage | None:
+def _find(
+    connection: Connection, image_id: str, now: float, account_id: str | None, *, is_locked: bool = False
+) -> StoredImage | None:
     query = select(images).where(images.c.id == image_id, is_alive(now))
+    if is_locked:
+        query = query.with_for_update()
     if account_id is not None:
         query = query.where(images.c.account_id == account_id)
     return next(readable(connection.execute(query), image_from_row), None)

@@ -5,11 +5,11 @@
 """
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, case, delete, exists, func, insert, select, update
+from sqlalchemy import Connection, Executable, Row, bindparam, delete, exists, insert, select, update
 
 from allaprima.domain.idempotency import IdempotencyClaim
 from allaprima.domain.jobs import UNFINISHED, Job, JobOutcome, JobState
@@ -23,9 +23,9 @@ from allaprima.errors import (
     StartDeadlineMissed,
     Unauthorized,
 )
-from allaprima.store import charges, fair_queue, outbox
-from allaprima.store.database import Repository, reads, writes
-from allaprima.store.idempotency import find_resource, record_resource
+from allaprima.store import charges, dialect, fair_queue, outbox
+from allaprima.store.database import Repository, reads, writes, writes_hot
+from allaprima.store.idempotency import claim_resource
 from allaprima.store.image_rows import insert_images, remove_images
 from allaprima.store.rows import FIND_JOB, JOB_COLUMNS, UNREADABLE, job_from_row, job_values
 from allaprima.store.schema import api_keys, cached_results, images, jobs, webhook_deliveries
@@ -34,14 +34,22 @@ logger = logging.getLogger(__name__)
 
 # Statements that run for every job are built once. Parameters that are not columns start with an underscore.
 _INSERT = insert(jobs)
-_FIND_VALID_KEY = select(api_keys.c.id).where(
-    api_keys.c.id == bindparam("id"), api_keys.c.revoked_at.is_(None), api_keys.c.is_disabled == 0
+# The lock makes a transaction that disables or revokes the key wait until the job is stored.
+_FIND_VALID_KEY = (
+    select(api_keys.c.id)
+    .where(api_keys.c.id == bindparam("id"), api_keys.c.revoked_at.is_(None), api_keys.c.is_disabled == 0)
+    .with_for_update(read=True, key_share=True)
 )
+_LOCK_JOB = FIND_JOB.with_for_update()
 _TRANSITION = update(jobs).where(*(jobs.c[name] == bindparam(f"_{name}") for name in ("id", "attempt", "state")))
-_DELETE_CACHED_RESULT = delete(cached_results).where(
-    *(cached_results.c[name] == bindparam(name) for name in ("account_id", "fingerprint"))
-)
-_INSERT_CACHED_RESULT = insert(cached_results)
+
+
+def _build_cached_result(insert_: dialect.Insert) -> Executable:
+    newest = {"job_id": insert_.excluded.job_id}
+    return insert_.on_conflict_do_update(index_elements=("account_id", "fingerprint"), set_=newest)
+
+
+_set_cached_result = dialect.upsert(cached_results, _build_cached_result)
 _REQUEUED: dict[str, Any] = {"state": JobState.QUEUED.value, "started_at": None, "leased_until": None}
 
 #: Replaces the prompt of a finished job with `store=false`.
@@ -62,7 +70,7 @@ class LeaseOutcome:
 class JobTransitions(Repository):
     """Changes the states of jobs. The jobs table is also the queue."""
 
-    @writes
+    @writes_hot
     def admit(self, connection: Connection, job: Job, queue_size: int, claim: IdempotencyClaim | None = None) -> Job:
         """Store a new queued job, or return the job that an earlier request with the same idempotency key created.
 
@@ -72,7 +80,7 @@ class JobTransitions(Repository):
         job_id = _admit(connection, job, claim, queue_size)
         return job if job_id == job.id else _find(connection, job_id)
 
-    @writes
+    @writes_hot
     def admit_finished(
         self, connection: Connection, job: Job, outcome: JobOutcome, claim: IdempotencyClaim | None = None
     ) -> Job:
@@ -93,7 +101,7 @@ class JobTransitions(Repository):
         ones as failed; those that a client cancelled, and interrupted ones with `store=false`, as cancelled.
         """
         ended: list[tuple[str, JobState]] = []
-        while (row := fair_queue.take_next(connection)) is not None:
+        while (row := fair_queue.take_next(connection, may_wait=not ended)) is not None:
             try:
                 job = job_from_row(row)
             except UNREADABLE as exc:
@@ -112,9 +120,9 @@ class JobTransitions(Repository):
         return LeaseOutcome(None, tuple(ended))
 
     @writes
-    def renew(self, connection: Connection, leased: Iterable[Job], leased_until: float) -> None:
+    def renew(self, connection: Connection, leased: Collection[Job], leased_until: float) -> None:
         """Extend the leases of running jobs to `leased_until`, unix seconds."""
-        for job in leased:
+        for job in sorted(leased, key=lambda job: job.id):
             connection.execute(_TRANSITION, _fence(job) | {"leased_until": leased_until})
 
     @writes
@@ -136,19 +144,21 @@ class JobTransitions(Repository):
         client cancelled is cancelled. Jobs with `store=false`, queued ones too, are cancelled: the connections of their
         clients ended with the dead server. max_concurrency: how many jobs that server generated at a time.
         """
+        dialect.lock(connection, "recovery")
         # The engine generates in the order of the leases: only the first `max_concurrency` leased jobs had begun, so
         # only they can have caused the crash.
         in_order = select(jobs.c.id).order_by(jobs.c.started_at, jobs.c.turn, jobs.c.id)
         begun = in_order.where(fair_queue.RUNNING).limit(max_concurrency)
         connection.execute(update(jobs).where(jobs.c.id.in_(begun)).values(crashes=jobs.c.crashes + 1))
         requeued = 0
-        # SQLite fails a query that reads a member of text which is not JSON.
-        is_ephemeral = case((func.json_valid(jobs.c.options) == 1, jobs.c.options["store"].as_boolean().is_(False)))
+        is_ephemeral = dialect.IsFalse(jobs.c.options, "store")
         # One query per state, so that SQLite can use that state's partial index.
         left = [
             row
             for condition in (fair_queue.RUNNING, fair_queue.QUEUED & is_ephemeral)
-            for row in connection.execute(select(*JOB_COLUMNS).where(condition, jobs.c.queue.in_(fair_queue.QUEUES)))
+            for row in connection.execute(
+                select(*JOB_COLUMNS).where(condition, jobs.c.queue.in_(fair_queue.QUEUES)).with_for_update()
+            )
         ]
         for row in left:
             try:
@@ -166,7 +176,7 @@ class JobTransitions(Repository):
                 requeued += 1
         return requeued
 
-    @writes
+    @writes_hot
     def succeed(self, connection: Connection, job: Job, now: float, outcome: JobOutcome) -> bool:
         """running -> succeeded, with the images, the usage, the charge and the webhook, in one transaction.
 
@@ -174,7 +184,7 @@ class JobTransitions(Repository):
         """
         return job.state == JobState.RUNNING and _succeed(connection, job, now, outcome)
 
-    @writes
+    @writes_hot
     def fail(self, connection: Connection, job: Job, now: float, error: Error, compute_s: float = 0.0) -> bool:
         """running -> failed, with the error. Returns False, and changes nothing, when the attempt is not current.
 
@@ -183,7 +193,7 @@ class JobTransitions(Repository):
         is_running = job.state == JobState.RUNNING
         return is_running and _end(connection, job, JobState.FAILED, now, error=error, compute_s=compute_s)
 
-    @writes
+    @writes_hot
     def cancel(self, connection: Connection, job: Job, now: float, compute_s: float = 0.0) -> bool:
         """running -> cancelled. Returns False, and changes nothing, when the attempt is not current.
 
@@ -198,7 +208,7 @@ class JobTransitions(Repository):
 
         Raises `JobFinished` for a finished job and `JobNotFound` for an unknown one.
         """
-        job = _find(connection, job_id)
+        job = _find(connection, job_id, is_locked=True)
         if job.is_finished:
             raise JobFinished(job.state.value)
         connection.execute(update(jobs).where(jobs.c.id == job_id).values(cancel_asked_at=now))
@@ -210,7 +220,8 @@ class JobTransitions(Repository):
     def cancel_all(self, connection: Connection, account_id: str, now: float) -> None:
         """queued, running -> cancelled for all jobs of an account, while no server runs them."""
         unfinished = jobs.c.account_id == account_id, jobs.c.state.in_(UNFINISHED)
-        for row in connection.execute(select(*JOB_COLUMNS).where(*unfinished)).all():
+        locked = select(*JOB_COLUMNS).where(*unfinished).order_by(jobs.c.id).with_for_update()
+        for row in connection.execute(locked).all():
             try:
                 job = job_from_row(row)
             except UNREADABLE:
@@ -220,7 +231,7 @@ class JobTransitions(Repository):
 
     async def fail_missed_starts(self, now: float) -> list[str]:
         """queued -> failed for jobs whose start deadline has passed; return their ids."""
-        # This runs often, so a read decides whether the single writer is needed.
+        # This runs often, so a read decides whether a writing transaction is needed.
         return await self._fail_missed_starts(now) if await self._has_missed_starts(now) else []
 
     @reads
@@ -231,6 +242,7 @@ class JobTransitions(Repository):
     @writes
     def _fail_missed_starts(self, connection: Connection, now: float) -> list[str]:
         late = select(*JOB_COLUMNS).where(fair_queue.QUEUED, jobs.c.start_by.is_not(None), jobs.c.start_by <= now)
+        late = late.with_for_update(skip_locked=True)
         failed = []
         for row in connection.execute(late).all():
             try:
@@ -248,7 +260,7 @@ class JobTransitions(Repository):
 
         The usage and ledger rows of the job remain. Raises `JobUnfinished` for a job that is queued or running.
         """
-        job = _find(connection, job_id)
+        job = _find(connection, job_id, is_locked=True)
         if not job.is_finished:
             raise JobUnfinished(job.state.value)
         return remove_jobs(connection, [job_id])
@@ -262,7 +274,13 @@ class JobTransitions(Repository):
         # In the order of ids, which is that of creation, so that no index over the times is needed.
         has_star = exists().where(images.c.job_id == jobs.c.id, images.c.is_starred != 0)
         is_old = jobs.c.state.not_in(UNFINISHED), jobs.c.finished_at < before, ~has_star
-        old = list(connection.execute(select(jobs.c.id).where(*is_old).order_by(jobs.c.id).limit(limit)).scalars())
+        found = select(jobs.c.id).where(*is_old).order_by(jobs.c.id).limit(limit).with_for_update(skip_locked=True)
+        old = list(connection.execute(found).scalars())
+        if not dialect.has_one_writer(connection):
+            # An image may have been starred before its row was locked.
+            own = select(images.c.job_id, images.c.is_starred).where(images.c.job_id.in_(old)).order_by(images.c.id)
+            starred = {job_id for job_id, is_starred in connection.execute(own.with_for_update()) if is_starred}
+            old = [job_id for job_id in old if job_id not in starred]
         return len(old), remove_jobs(connection, old)
 
 
@@ -280,14 +298,18 @@ def _admit(connection: Connection, job: Job, claim: IdempotencyClaim | None, que
 
     If an earlier request with the same idempotency key created a job, nothing is stored and that job's id is returned.
     """
-    if claim and (job_id := find_resource(connection, job.account_id, claim, job.created_at)):
+    if claim and (job_id := claim_resource(connection, job.account_id, claim, job.id, job.created_at)):
         return job_id
-    if queue_size is not None and fair_queue.count_unfinished(connection) >= queue_size:
-        raise QueueFull(retry_after_s=0)
+    _check_queue(connection, queue_size)
     # The key may have been disabled or revoked since the request was authenticated, while its body was received.
     if connection.execute(_FIND_VALID_KEY, {"id": job.key_id}).first() is None:
         raise Unauthorized
     charges.hold(connection, job.account_id, job.key_id, job.held, job.created_at)
+    if job.options.webhook_url:
+        outbox.add_endpoint(connection, job.account_id, job.options.webhook_url, job.created_at)
+    # The last lock, which all admissions share. A finished job needs none: no other transaction sees it in the queue.
+    if queue_size is not None and dialect.lock(connection, "admission"):
+        _check_queue(connection, queue_size)
     queue, priority = fair_queue.lane(job.options.priority)
     in_queue = {
         "group_id": job.options.group_id,
@@ -296,11 +318,12 @@ def _admit(connection: Connection, job: Job, claim: IdempotencyClaim | None, que
         "turn": fair_queue.next_turn(connection, job.key_id, queue, job.predicted_s),
     }
     connection.execute(_INSERT, job_values(job) | in_queue)
-    if job.options.webhook_url:
-        outbox.add_endpoint(connection, job.account_id, job.options.webhook_url, job.created_at)
-    if claim:
-        record_resource(connection, job.account_id, claim, job.id, job.created_at)
     return job.id
+
+
+def _check_queue(connection: Connection, queue_size: int | None) -> None:
+    if queue_size is not None and fair_queue.has_unfinished(connection, queue_size):
+        raise QueueFull(retry_after_s=0)
 
 
 def _lease(connection: Connection, job: Job, now: float, leased_until: float) -> Job:
@@ -315,11 +338,9 @@ def _lease(connection: Connection, job: Job, now: float, leased_until: float) ->
 def _succeed(connection: Connection, job: Job, now: float, outcome: JobOutcome) -> bool:
     if not _end(connection, job, JobState.SUCCEEDED, now, outcome=outcome):
         return False
-    insert_images(connection, job, outcome.images)
     if outcome.fingerprint:
-        key = {"account_id": job.account_id, "fingerprint": outcome.fingerprint}
-        connection.execute(_DELETE_CACHED_RESULT, key)
-        connection.execute(_INSERT_CACHED_RESULT, key | {"job_id": job.id})
+        newest = {"account_id": job.account_id, "fingerprint": outcome.fingerprint, "job_id": job.id}
+        connection.execute(_set_cached_result(connection), newest)
     return True
 
 
@@ -333,7 +354,7 @@ def _end(
     error: Error | None = None,
     compute_s: float = 0.0,
 ) -> bool:
-    """Move a job into a final state, settle its charge and queue its webhook.
+    """Move a job into a final state, settle its charge, insert its images and queue its webhook.
 
     compute_s: seconds that the engine generated, for a job without an outcome, whose timings have them. Returns False,
     and changes nothing, when the job's state or attempt has changed.
@@ -354,14 +375,21 @@ def _end(
         return False
     if outcome:
         compute_s = outcome.result.timings.total
-    charges.settle(connection, replace(_charge(job, state, now, outcome), compute_s=compute_s), now)
+    charge = replace(_charge(job, state, now, outcome), compute_s=compute_s)
+    charges.capture(connection, charge, now)
+    if outcome:
+        insert_images(connection, job, outcome.images)
+    charges.record_usage(connection, charge, now)
     if job.options.webhook_url:
         outbox.enqueue(connection, job, state, now)
     return True
 
 
 def _fail_unreadable(connection: Connection, row: Row[Any], now: float) -> None:
-    """Fail a job whose row can't be parsed, and release its hold. No webhook is sent: its options are not readable."""
+    """Fail a job whose row can't be parsed, and release its hold. No webhook is sent: its options are not readable.
+
+    The caller has locked the row.
+    """
     connection.execute(
         update(jobs)
         .where(jobs.c.id == row.id)
@@ -388,11 +416,12 @@ def _fail_unreadable(connection: Connection, row: Row[Any], now: float) -> None:
         client_request_id=None,
         duration_s=max(0.0, now - row.created_at),
     )
-    charges.settle(connection, charge, now)
+    charges.capture(connection, charge, now)
+    charges.record_usage(connection, charge, now)
 
 
-def _find(connection: Connection, job_id: str) -> Job:
-    row = connection.execute(FIND_JOB, {"id": job_id}).first()
+def _find(connection: Connection, job_id: str, *, is_locked: bool = False) -> Job:
+    row = connection.execute(_LOCK_JOB if is_locked else FIND_JOB, {"id": job_id}).first()
     if row is None:
         raise JobNotFound
     return job_from_row(row)

@@ -1,6 +1,6 @@
 """Queries of jobs, their images and their queue positions. `job_transitions` changes jobs."""
 
-from collections.abc import Iterable
+from collections.abc import Collection
 from itertools import islice
 
 from sqlalchemy import Connection, select
@@ -75,7 +75,7 @@ class JobRepository(Repository):
         return [job for job in found if job is not None]
 
     @reads
-    def images_of(self, connection: Connection, job_ids: Iterable[str], now: float) -> dict[str, list[StoredImage]]:
+    def images_of(self, connection: Connection, job_ids: Collection[str], now: float) -> dict[str, list[StoredImage]]:
         """Return the unexpired images of each job, by job id, ordered by position."""
         found: dict[str, list[StoredImage]] = {job_id: [] for job_id in job_ids}
         alive = images.c.job_id.in_(list(found)), is_alive(now)

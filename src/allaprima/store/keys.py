@@ -4,13 +4,15 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, func, insert, select, update
+from sqlalchemy import Connection, Row, bindparam, func, select, update
+from sqlalchemy.exc import IntegrityError
 
 from allaprima.domain.accounts import ApiKey, KeyRotation, LimitPeriod, SpendLimit, period_start
 from allaprima.domain.idempotency import IdempotencyClaim
 from allaprima.errors import KeyNotFound
+from allaprima.store import dialect
 from allaprima.store.database import Repository, reads, writes
-from allaprima.store.idempotency import find_resource, record_resource
+from allaprima.store.idempotency import claim_resource, release_claim
 from allaprima.store.rows import check_numbers, readable
 from allaprima.store.schema import api_keys, usage_buckets
 
@@ -80,6 +82,9 @@ _FIND_VALID = select(api_keys).where(
 )
 
 
+_insert_new = dialect.upsert(api_keys, lambda insert_: insert_.on_conflict_do_nothing().returning(api_keys.c.id))
+
+
 class KeyRepository(Repository):
     """Creates, finds, changes and revokes API keys."""
 
@@ -92,24 +97,21 @@ class KeyRepository(Repository):
         Returns None, and stores nothing, when the prefix or the hash is taken. Raises `IdempotencyMismatch`, and
         `KeyNotFound` when the key that the first request created has been revoked.
         """
-        if claim and (key_id := find_resource(connection, key.account_id, claim, key.created_at)):
+        if claim and (key_id := claim_resource(connection, key.account_id, claim, key.id, key.created_at)):
             return _replayed_key(connection, key_id), False
-        if _is_taken(connection, key.prefix, key_hash):
+        values = {
+            "id": key.id,
+            "account_id": key.account_id,
+            "prefix": key.prefix,
+            "hash": key_hash,
+            "created_at": key.created_at,
+            "is_management": int(key.is_management),
+            "period_start": period_start(key.limit.period, key.created_at) if key.limit else 0.0,
+        }
+        if connection.execute(_insert_new(connection), values | _values(key)).first() is None:
+            if claim:
+                release_claim(connection, key.account_id, claim)
             return None
-        connection.execute(
-            insert(api_keys).values(
-                id=key.id,
-                account_id=key.account_id,
-                prefix=key.prefix,
-                hash=key_hash,
-                created_at=key.created_at,
-                is_management=int(key.is_management),
-                period_start=period_start(key.limit.period, key.created_at) if key.limit else 0.0,
-                **_values(key),
-            )
-        )
-        if claim:
-            record_resource(connection, key.account_id, claim, key.id, key.created_at)
         return key, True
 
     @reads
@@ -143,12 +145,12 @@ class KeyRepository(Repository):
 
         The credits that count against the key's spend limit are summed again from the usage of the limit's period.
         """
-        found = _find(connection, prefix, account_id)
+        found = _find(connection, prefix, account_id, is_locked=True)
         if found is None:
             return None
         key = replace(found, **changes, updated_at=now)
         start = period_start(key.limit.period, key.updated_at) if key.limit else 0.0
-        spent = select(func.coalesce(func.sum(usage_buckets.c.credits), 0)).where(
+        spent = select(func.coalesce(dialect.Total(usage_buckets.c.credits), 0)).where(
             usage_buckets.c.account_id == key.account_id,
             usage_buckets.c.key_id == key.id,
             usage_buckets.c.start >= start,
@@ -167,21 +169,32 @@ class KeyRepository(Repository):
         new prefix or hash is taken. Raises `KeyNotFound` when the account has no unrevoked key with the prefix, and
         `IdempotencyMismatch`.
         """
-        if claim and (key_id := find_resource(connection, rotation.account_id, claim, rotation.at)):
-            return _replayed_key(connection, key_id), False
-        if _is_taken(connection, rotation.new_prefix, key_hash):
-            return None
-        changed = update(api_keys).where(
+        own = (
             api_keys.c.prefix == rotation.prefix,
             api_keys.c.account_id == rotation.account_id,
             api_keys.c.revoked_at.is_(None),
         )
+        found = connection.execute(select(api_keys.c.id).where(*own)).scalar()
+        if claim and (
+            key_id := claim_resource(connection, rotation.account_id, claim, found or rotation.prefix, rotation.at)
+        ):
+            return _replayed_key(connection, key_id), False
+        if _is_taken(connection, rotation.new_prefix, key_hash):
+            if claim:
+                release_claim(connection, rotation.account_id, claim)
+            return None
         values = {"prefix": rotation.new_prefix, "hash": key_hash, "updated_at": rotation.at}
-        if connection.execute(changed.values(**values)).rowcount != 1:
+        changed = update(api_keys).where(*own).values(**values).returning(api_keys)
+        try:
+            with connection.begin_nested():
+                row = connection.execute(changed).first()
+        except IntegrityError:
+            # Another transaction has stored the prefix or the hash since the check.
+            if claim:
+                release_claim(connection, rotation.account_id, claim)
+            return None
+        if row is None:
             raise KeyNotFound(f"there is no valid key with the prefix {rotation.prefix[:40]}")
-        row = connection.execute(select(api_keys).where(api_keys.c.prefix == rotation.new_prefix)).one()
-        if claim:
-            record_resource(connection, rotation.account_id, claim, row.id, rotation.at)
         return _key(row), True
 
     @writes
@@ -190,11 +203,16 @@ class KeyRepository(Repository):
         statement = update(api_keys).where(api_keys.c.prefix == prefix, api_keys.c.revoked_at.is_(None))
         if account_id is not None:
             statement = statement.where(api_keys.c.account_id == account_id)
+        # The lock ends the admissions that have read the key as valid; an update alone does not wait for them.
+        connection.execute(select(api_keys.c.id).where(api_keys.c.prefix == prefix).with_for_update()).all()
         return connection.execute(statement.values(revoked_at=now)).rowcount == 1
 
 
-def _find(connection: Connection, prefix: str, account_id: str | None) -> ApiKey | None:
+def _find(connection: Connection, prefix: str, account_id: str | None, *, is_locked: bool = False) -> ApiKey | None:
     query = select(api_keys).where(api_keys.c.prefix == prefix, api_keys.c.revoked_at.is_(None))
+    if is_locked:
+        # Stronger than the lock of an update, which does not wait for admissions that have read the key as valid.
+        query = query.with_for_update()
     if account_id is not None:
         query = query.where(api_keys.c.account_id == account_id)
     return next(readable(connection.execute(query), _key), None)

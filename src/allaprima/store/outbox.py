@@ -11,8 +11,9 @@ from uuid_utils import uuid7
 from allaprima.domain.idempotency import IdempotencyClaim
 from allaprima.domain.jobs import Job, JobState
 from allaprima.domain.webhooks import WebhookDelivery, WebhookEndpoint
+from allaprima.store import dialect
 from allaprima.store.database import Repository, reads, writes
-from allaprima.store.idempotency import find_resource, record_resource
+from allaprima.store.idempotency import claim_resource
 from allaprima.store.rows import check_numbers, readable
 from allaprima.store.schema import accounts, webhook_deliveries, webhook_endpoints
 
@@ -59,7 +60,9 @@ _NEXT_DUE = (
     .order_by(webhook_deliveries.c.next_at)
     .limit(1)
 )
-
+_insert_endpoint = dialect.upsert(
+    webhook_endpoints, lambda insert_: insert_.on_conflict_do_nothing(index_elements=("account_id", "url"))
+)
 
 #: Bytes of a signing secret.
 SECRET_BYTES = 32
@@ -83,14 +86,14 @@ def add_endpoint(connection: Connection, account_id: str, url: str, now: float) 
     """Create an account's endpoint for a URL, and the account's first secret, if they do not exist."""
     if _endpoint(connection, account_id, url) is None:
         values = {"id": str(uuid7()), "account_id": account_id, "url": url, "created_at": now}
-        connection.execute(insert(webhook_endpoints).values(**values))
+        connection.execute(_insert_endpoint(connection), values)
     _set_first_secret(connection, account_id)
 
 
 def enqueue(connection: Connection, job: Job, state: JobState, now: float) -> None:
     """Write the delivery for a job that ends in `state`, unless its endpoint was removed or disabled."""
     assert job.options.webhook_url is not None  # `job_transitions` calls this only for a job with a webhook
-    endpoint = _endpoint(connection, job.account_id, job.options.webhook_url)
+    endpoint = _endpoint(connection, job.account_id, job.options.webhook_url, is_locked=True)
     if endpoint is None or endpoint.disabled_at is not None:
         return
     connection.execute(
@@ -125,7 +128,7 @@ class Outbox(Repository):
     def delete_endpoint(self, connection: Connection, account_id: str, endpoint_id: str) -> bool:
         """Remove an account's endpoint and its deliveries. Returns False when the account has no such endpoint."""
         own = webhook_endpoints.c.id == endpoint_id, webhook_endpoints.c.account_id == account_id
-        if not connection.execute(select(webhook_endpoints.c.id).where(*own)).first():
+        if not connection.execute(select(webhook_endpoints.c.id).where(*own).with_for_update()).first():
             return False
         connection.execute(delete(webhook_deliveries).where(webhook_deliveries.c.endpoint_id == endpoint_id))
         connection.execute(delete(webhook_endpoints).where(*own))
@@ -155,12 +158,10 @@ class Outbox(Repository):
 
         A replayed request changes nothing. Raises `IdempotencyMismatch`.
         """
-        if claim and find_resource(connection, account_id, claim, now):
+        if claim and claim_resource(connection, account_id, claim, account_id, now):
             return
         changed = {"old_webhook_secret": accounts.c.webhook_secret, "old_webhook_secret_until": old_until}
         connection.execute(update(accounts).where(accounts.c.id == account_id).values(**changed, webhook_secret=secret))
-        if claim:
-            record_resource(connection, account_id, claim, account_id, now)
 
     @writes
     def remove_finished(self, connection: Connection, now: float) -> None:
@@ -204,6 +205,9 @@ class Outbox(Repository):
     def disable(self, connection: Connection, delivery: WebhookDelivery, reason: str, now: float) -> None:
         """Record a failed attempt and disable the delivery's endpoint, which also ends all its deliveries."""
         endpoint_id = delivery.endpoint_id
+        # Before the deliveries, as when the endpoint is deleted.
+        locked = select(webhook_endpoints.c.id).where(webhook_endpoints.c.id == endpoint_id).with_for_update()
+        connection.execute(locked).all()
         _record_attempt(connection, delivery, next_at=None, last_error=reason[:MAX_ERROR])
         disabled = {"disabled_at": now, "disabled_reason": reason[:MAX_ERROR]}
         connection.execute(update(webhook_endpoints).where(webhook_endpoints.c.id == endpoint_id).values(**disabled))
@@ -219,10 +223,13 @@ def _to_endpoint(row: Row[Any]) -> WebhookEndpoint:
     return WebhookEndpoint(**{name: getattr(row, name) for name in _ENDPOINT_NAMES})
 
 
-def _endpoint(connection: Connection, account_id: str, url: str) -> WebhookEndpoint | None:
+def _endpoint(connection: Connection, account_id: str, url: str, *, is_locked: bool = False) -> WebhookEndpoint | None:
     wanted = select(*_ENDPOINT_COLUMNS).where(
         webhook_endpoints.c.account_id == account_id, webhook_endpoints.c.url == url
     )
+    if is_locked:
+        # Until the delivery is stored, no transaction disables or deletes the endpoint.
+        wanted = wanted.with_for_update(read=True, key_share=True)
     return next(readable(connection.execute(wanted), _to_endpoint), None)
 
 

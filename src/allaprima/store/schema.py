@@ -1,5 +1,7 @@
 """The tables. Times are unix seconds; amounts are credits, 2,000,000 to the US dollar; states are `JobState` values."""
 
+from typing import Any
+
 from sqlalchemy import (
     JSON,
     BigInteger,
@@ -9,11 +11,12 @@ from sqlalchemy import (
     Index,
     Integer,
     MetaData,
-    String,
     Table,
     UniqueConstraint,
     text,
 )
+
+from allaprima.store.dialect import Text
 
 metadata = MetaData(
     naming_convention={
@@ -24,20 +27,26 @@ metadata = MetaData(
     }
 )
 
+
+def _where(condition: str) -> dict[str, Any]:
+    """Return the arguments of an `Index` that has only the rows of a condition."""
+    return {"sqlite_where": text(condition), "postgresql_where": text(condition)}
+
+
 accounts = Table(
     "accounts",
     metadata,
-    Column("id", String, primary_key=True),
-    Column("name", String, nullable=False),
+    Column("id", Text, primary_key=True),
+    Column("name", Text, nullable=False),
     Column("created_at", Float, nullable=False),
     #: The sum of the account's ledger.
     Column("balance", BigInteger, nullable=False, default=0),
     #: Part of the balance that is reserved for unfinished jobs.
     Column("held", BigInteger, nullable=False, default=0),
     #: The secret that signs the account's webhooks: `whsec_` and base64.
-    Column("webhook_secret", String),
+    Column("webhook_secret", Text),
     #: The previous secret, which also signs until `old_webhook_secret_until`.
-    Column("old_webhook_secret", String),
+    Column("old_webhook_secret", Text),
     Column("old_webhook_secret_until", Float),
     #: The sum of `size_bytes` of the account's images.
     Column("image_bytes", BigInteger, nullable=False, server_default=text("0")),
@@ -46,13 +55,13 @@ accounts = Table(
 api_keys = Table(
     "api_keys",
     metadata,
-    Column("id", String, primary_key=True),
+    Column("id", Text, primary_key=True),
     Column("account_id", ForeignKey("accounts.id"), nullable=False),
-    Column("name", String),
+    Column("name", Text),
     #: The 8 characters after `ap_`; identifies the key without revealing it.
-    Column("prefix", String, nullable=False, unique=True),
+    Column("prefix", Text, nullable=False, unique=True),
     #: SHA-256 of the whole key, hex. The key itself is stored nowhere.
-    Column("hash", String, nullable=False, unique=True),
+    Column("hash", Text, nullable=False, unique=True),
     Column("created_at", Float, nullable=False),
     Column("revoked_at", Float),
     Column("updated_at", Float, nullable=False, default=0),
@@ -62,7 +71,7 @@ api_keys = Table(
     #: A list of scopes; null: all scopes.
     Column("scopes", JSON(none_as_null=True)),
     #: The period of `limit_credits`, a `LimitPeriod`; null: no limit.
-    Column("limit_period", String),
+    Column("limit_period", Text),
     Column("limit_credits", BigInteger),
     #: Most generation requests per minute; null: the server's limit.
     Column("requests_per_minute", Integer),
@@ -84,10 +93,10 @@ jobs = Table(
     "jobs",
     metadata,
     #: UUIDv7, also the request's `x-inference-id`.
-    Column("id", String, primary_key=True),
+    Column("id", Text, primary_key=True),
     Column("account_id", ForeignKey("accounts.id"), nullable=False),
     Column("key_id", ForeignKey("api_keys.id"), nullable=False),
-    Column("state", String, nullable=False),
+    Column("state", Text, nullable=False),
     #: `GenerationRequest` as JSON.
     Column("request", JSON, nullable=False),
     Column("created_at", Float, nullable=False),
@@ -95,15 +104,15 @@ jobs = Table(
     Column("finished_at", Float),
     #: Number of leases so far. It is also the fencing token: only the current attempt can finish the job.
     Column("attempt", Integer, nullable=False, default=0),
-    Column("error_code", String),
-    Column("error_message", String),
+    Column("error_code", Text),
+    Column("error_message", Text),
     #: `JobResult` as JSON.
     Column("result", JSON(none_as_null=True)),
     #: Number of times that the server crashed while it generated the job.
     Column("crashes", Integer, nullable=False),
     #: `JobOptions` as JSON.
     Column("options", JSON, nullable=False),
-    Column("group_id", String),
+    Column("group_id", Text),
     #: 0: the ordinary queue. 1: the low queue, which runs only while the ordinary one is empty.
     Column("queue", Integer, nullable=False),
     #: Rank within one key: lower values run first.
@@ -126,26 +135,26 @@ jobs = Table(
     Index(None, "key_id", "id"),
     # Partial indexes contain only queued or running jobs, so their size does not grow with the number of finished jobs.
     # No other index begins with the state: SQLite's choice between two that fit depends on their order of creation.
-    Index("ix_jobs_order", "queue", "turn", "id", "predicted_s", sqlite_where=text("state = 'queued'")),
-    Index("ix_jobs_urgency", "key_id", "queue", "priority", "id", sqlite_where=text("state = 'queued'")),
-    Index("ix_jobs_order_of_key", "key_id", "queue", "turn", "id", sqlite_where=text("state = 'queued'")),
-    Index("ix_jobs_running", "queue", "turn", sqlite_where=text("state = 'running'")),
-    Index("ix_jobs_start_by", "start_by", sqlite_where=text("state = 'queued' AND start_by IS NOT NULL")),
+    Index("ix_jobs_order", "queue", "turn", "id", "predicted_s", **_where("state = 'queued'")),
+    Index("ix_jobs_urgency", "key_id", "queue", "priority", "id", **_where("state = 'queued'")),
+    Index("ix_jobs_order_of_key", "key_id", "queue", "turn", "id", **_where("state = 'queued'")),
+    Index("ix_jobs_running", "queue", "turn", **_where("state = 'running'")),
+    Index("ix_jobs_start_by", "start_by", **_where("state = 'queued' AND start_by IS NOT NULL")),
 )
 
 images = Table(
     "images",
     metadata,
-    Column("id", String, primary_key=True),
+    Column("id", Text, primary_key=True),
     Column("job_id", ForeignKey("jobs.id"), nullable=False),
     #: Index within the job, from 0.
     Column("position", Integer, nullable=False),
-    Column("object_name", String, nullable=False),
-    Column("content_type", String, nullable=False),
+    Column("object_name", Text, nullable=False),
+    Column("content_type", Text, nullable=False),
     Column("size_bytes", Integer, nullable=False),
-    Column("sha256", String, nullable=False),
+    Column("sha256", Text, nullable=False),
     #: Decimal text: a seed can be 2**63 - 1, which JSON readers with float64 numbers would round.
-    Column("seed", String, nullable=False),
+    Column("seed", Text, nullable=False),
     Column("nsfw_score", Float),
     Column("is_flagged", Integer, nullable=False),
     Column("created_at", Float, nullable=False),
@@ -155,24 +164,24 @@ images = Table(
     Column("account_id", ForeignKey("accounts.id"), nullable=False),
     Column("key_id", ForeignKey("api_keys.id"), nullable=False),
     #: The job's prompt as `image_rows.searchable` returns it.
-    Column("search_text", String, nullable=False),
+    Column("search_text", Text, nullable=False),
     Column("is_starred", Integer, nullable=False, server_default=text("0")),
     Index(None, "job_id"),
     Index(None, "expires_at"),
     Index(None, "account_id", "id"),
     Index(None, "key_id", "id"),
-    Index("ix_images_starred", "account_id", "id", sqlite_where=text("is_starred = 1")),
+    Index("ix_images_starred", "account_id", "id", **_where("is_starred = 1")),
 )
 
 usage = Table(
     "usage",
     metadata,
     #: The job's id. One row per job, so no job is counted twice. The row remains when the job is removed.
-    Column("job_id", String, primary_key=True),
+    Column("job_id", Text, primary_key=True),
     Column("account_id", ForeignKey("accounts.id"), nullable=False),
     Column("key_id", ForeignKey("api_keys.id"), nullable=False),
     #: The model name in the request; the job's result names the model that generated the images.
-    Column("model", String, nullable=False),
+    Column("model", Text, nullable=False),
     #: Number of charged images: generated and not withheld.
     Column("images", Integer, nullable=False),
     Column("megapixels", Float, nullable=False),
@@ -182,10 +191,10 @@ usage = Table(
     #: Start of the 15-minute bucket in which the request ended, as in `usage_buckets`.
     Column("bucket", BigInteger, nullable=False),
     #: A final `JobState`.
-    Column("state", String, nullable=False),
+    Column("state", Text, nullable=False),
     #: `api` or `playground`.
-    Column("source", String, nullable=False),
-    Column("client_request_id", String),
+    Column("source", Text, nullable=False),
+    Column("client_request_id", Text),
     #: Seconds from acceptance to end.
     Column("duration_s", Float, nullable=False),
     #: Seconds that the engine generated.
@@ -204,7 +213,7 @@ usage_buckets = Table(
     #: Start of the bucket, unix seconds, a multiple of 900.
     Column("start", BigInteger, primary_key=True),
     Column("key_id", ForeignKey("api_keys.id"), primary_key=True),
-    Column("model", String, primary_key=True),
+    Column("model", Text, primary_key=True),
     Column("succeeded", Integer, nullable=False),
     #: Requests that failed or were cancelled.
     Column("failed", Integer, nullable=False),
@@ -221,18 +230,18 @@ ledger = Table(
     "ledger",
     metadata,
     #: UUIDv7: sorts by time.
-    Column("id", String, primary_key=True),
+    Column("id", Text, primary_key=True),
     Column("account_id", ForeignKey("accounts.id"), nullable=False),
     Column("created_at", Float, nullable=False),
-    Column("direction", String, nullable=False),
-    Column("type", String, nullable=False),
+    Column("direction", Text, nullable=False),
+    Column("type", Text, nullable=False),
     #: At least 0: `direction` has the sign.
     Column("credits", BigInteger, nullable=False),
-    Column("model", String),
+    Column("model", Text),
     #: The request's `x-inference-id`.
-    Column("reference_id", String),
+    Column("reference_id", Text),
     Column("images", Integer),
-    Column("note", String),
+    Column("note", Text),
     # A job is charged at most once.
     UniqueConstraint("reference_id", "type"),
     Index(None, "account_id", "id"),
@@ -244,11 +253,11 @@ idempotency_records = Table(
     metadata,
     Column("account_id", ForeignKey("accounts.id"), primary_key=True),
     #: The `Idempotency-Key` header of the request.
-    Column("key", String, primary_key=True),
+    Column("key", Text, primary_key=True),
     #: Hash of path and body. A request with the same key and another fingerprint is refused.
-    Column("fingerprint", String, nullable=False),
+    Column("fingerprint", Text, nullable=False),
     #: Id of the job or the key that the request created.
-    Column("resource_id", String, nullable=False),
+    Column("resource_id", Text, nullable=False),
     Column("created_at", Float, nullable=False),
     Index(None, "created_at"),
 )
@@ -256,14 +265,14 @@ idempotency_records = Table(
 webhook_endpoints = Table(
     "webhook_endpoints",
     metadata,
-    Column("id", String, primary_key=True),
+    Column("id", Text, primary_key=True),
     Column("account_id", ForeignKey("accounts.id"), nullable=False),
-    Column("url", String, nullable=False),
+    Column("url", Text, nullable=False),
     Column("created_at", Float, nullable=False),
     #: When the endpoint was disabled: it answered 410, or its URL was refused. Null while webhooks are sent to it.
     Column("disabled_at", Float),
     #: Why it was disabled, in words for the client.
-    Column("disabled_reason", String),
+    Column("disabled_reason", Text),
     UniqueConstraint("account_id", "url"),
 )
 
@@ -271,11 +280,11 @@ webhook_deliveries = Table(
     "webhook_deliveries",
     metadata,
     #: Also the header `webhook-id`, which is the same on every attempt.
-    Column("id", String, primary_key=True),
+    Column("id", Text, primary_key=True),
     Column("account_id", ForeignKey("accounts.id"), nullable=False),
     Column("endpoint_id", ForeignKey("webhook_endpoints.id"), nullable=False),
-    Column("job_id", String, nullable=False),
-    Column("event", String, nullable=False),
+    Column("job_id", Text, nullable=False),
+    Column("event", Text, nullable=False),
     Column("created_at", Float, nullable=False),
     #: Number of attempts so far.
     Column("attempt", Integer, nullable=False, default=0),
@@ -283,11 +292,11 @@ webhook_deliveries = Table(
     Column("next_at", Float),
     Column("delivered_at", Float),
     #: Error of the last attempt.
-    Column("last_error", String),
+    Column("last_error", Text),
     Index(None, "next_at"),
     Index(None, "job_id"),
     Index(None, "endpoint_id"),
-    Index("ix_webhook_deliveries_done", "created_at", sqlite_where=text("next_at IS NULL")),
+    Index("ix_webhook_deliveries_done", "created_at", **_where("next_at IS NULL")),
 )
 
 #: One row: the clock of the server that ran last.
@@ -295,7 +304,7 @@ clock = Table(
     "clock",
     metadata,
     #: Id of the machine's start at which its monotonic clock was zero; null: unknown.
-    Column("boot_id", String),
+    Column("boot_id", Text),
     #: The unix time at the zero of the monotonic clock.
     Column("offset", Float, nullable=False),
     #: Sum of all changes of the clock while servers ran, in seconds.
@@ -308,7 +317,7 @@ cached_results = Table(
     metadata,
     Column("account_id", ForeignKey("accounts.id"), primary_key=True),
     #: Hash of the request, the revision, the precision and the kernels.
-    Column("fingerprint", String, primary_key=True),
+    Column("fingerprint", Text, primary_key=True),
     Column("job_id", ForeignKey("jobs.id"), nullable=False),
     Index(None, "job_id"),
 )

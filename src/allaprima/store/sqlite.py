@@ -22,13 +22,11 @@ from sqlalchemy.exc import DBAPIError, IntegrityError, ProgrammingError
 from allaprima.errors import StoreError, StoreFull
 from allaprima.store.data_folder import DataFolder
 from allaprima.store.database import Database
-from allaprima.store.migrations import HEAD
+from allaprima.store.migrations import HEAD, LOCATION
 
 logger = logging.getLogger(__name__)
 
 READERS = 4
-#: Alembic's script location.
-MIGRATIONS = "allaprima.store:migrations"
 _REVISION_TABLE = "alembic_version"
 #: The first SQLite release that fixes the lost writes, and the older releases to which the fix was backported.
 FIXED_SQLITE = (3, 51, 3)
@@ -160,13 +158,13 @@ def _connect(path: Path, connections: int) -> Engine:
     )
 
 
-def migrate(path: Path, migrations: str = MIGRATIONS) -> None:
+def migrate(path: Path, migrations: str = LOCATION) -> None:
     """Upgrade the schema at `path` to the newest revision; create the file if it is missing.
 
     migrations: Alembic's script location. Raises `StoreError`, and writes nothing, when the file is not a database with
     a schema of these migrations.
     """
-    if migrations == MIGRATIONS and _stored_revision(path) == HEAD:
+    if migrations == LOCATION and _stored_revision(path) == HEAD:
         return
     # Importing Alembic takes longer than an operator's command, so it is imported only when a migration runs.
     from alembic import command

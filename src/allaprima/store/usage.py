@@ -15,6 +15,7 @@ from allaprima.domain.jobs import JobState
 from allaprima.domain.usage import KeyUsage, UsageBucket, UsageRange, UsageRecord
 from allaprima.store.charges import BUCKET_S
 from allaprima.store.database import Repository, reads
+from allaprima.store.dialect import Total
 from allaprima.store.schema import api_keys, usage, usage_buckets
 
 DAY_S = 86_400
@@ -35,8 +36,8 @@ class UsageRepository(Repository):
         """Return usage by day (UTC) and key, newest day first."""
         both = _in_buckets(wanted).subquery()
         day = (both.c.start // DAY_S).label("day")
-        requests = func.sum(both.c.succeeded + both.c.failed)
-        query = select(day, both.c.key_id, requests, func.sum(both.c.images), func.sum(both.c.compute_s))
+        requests = Total(both.c.succeeded + both.c.failed)
+        query = select(day, both.c.key_id, requests, Total(both.c.images), func.sum(both.c.compute_s))
         query = query.group_by(day, both.c.key_id).order_by(day.desc(), both.c.key_id)
         return [KeyUsage(*row) for row in connection.execute(query)]
 
@@ -106,7 +107,7 @@ def _sums(connection: Connection, wanted: UsageRange) -> list[UsageBucket]:
 def _sum_query(wanted: UsageRange) -> Select[Any]:
     """Return the query that sums usage by bucket and model."""
     both = _in_buckets(wanted).subquery()
-    summed = [func.sum(both.c[name]).label(name) for name in _BUCKET_NAMES[2:]]
+    summed = [Total(both.c[name]).label(name) for name in _BUCKET_NAMES[2:]]
     return select(both.c.start, both.c.model, *summed).group_by(both.c.start, both.c.model).order_by(both.c.start)
 
 

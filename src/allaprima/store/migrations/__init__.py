@@ -2,3 +2,6 @@
 
 #: The newest revision in `versions`.
 HEAD = "0005_starred_images"
+
+#: Alembic's script location.
+LOCATION = "allaprima.store:migrations"

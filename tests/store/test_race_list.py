@@ -7,7 +7,7 @@ from functools import reduce
 import pytest
 
 from tests.store import test_races
-from tests.store.single_writer import RACES, Race
+from tests.store.races import RACES, Race
 
 
 def test_race_list_matches_race_tests() -> None:
@@ -21,4 +21,4 @@ def test_race_names_existing_function(race: Race) -> None:
     found = reduce(getattr, path, importlib.import_module(f"allaprima.store.{module}"))
     assert callable(found)
     assert race.hazard.endswith(".")
-    assert race.postgresql.endswith(".")
+    assert race.protection.endswith(".")

@@ -1,0 +1,300 @@
+"""The PostgreSQL backend: a bounded pool, timeouts, retries, and the schema of an empty database.
+
+Writes are READ COMMITTED, and lock what they read before they change it; reads are REPEATABLE READ and read-only.
+Times are double precision unix seconds, and text is compared by its bytes, as in SQLite.
+"""
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+from psycopg import OperationalError
+from psycopg.adapt import Dumper
+from sqlalchemy import Connection, Engine, create_engine, event, inspect, make_url, text
+from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError
+
+from allaprima.errors import DatabaseUnavailable, StoreError, StoreFull
+from allaprima.store import dialect
+from allaprima.store.database import Database
+from allaprima.store.migrations import HEAD, LOCATION
+from allaprima.store.schema import metadata
+
+logger = logging.getLogger(__name__)
+
+#: Connections for each kind of transaction.
+WRITERS, READERS = 4, 4
+#: Seconds after which the server ends a statement, a wait for a lock, and a transaction whose client is silent.
+STATEMENT_TIMEOUT_S, LOCK_TIMEOUT_S, IDLE_TIMEOUT_S = 10, 5, 30
+#: Seconds to wait before each repetition of a transaction; a restart of the server takes some seconds.
+RETRY_WAITS_S = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
+#: A transaction that failed with one of these is repeated: serialization failure, deadlock, a server that stops or
+#: starts, no free connection.
+_REPEATABLE = {"40001", "40P01", "57P01", "57P02", "57P03", "53300"}
+_LOCK_TIMEOUT = "55P03"
+_DISK_FULL = "53100"
+_REVISION_TABLE = "alembic_version"
+
+T = TypeVar("T")
+
+
+class PostgresDatabase(Database):
+    """A connected PostgreSQL database. Use `open_postgres`."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._snapshots = engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+        # As many threads as connections, so that no thread waits for a connection.
+        self._writing = ThreadPoolExecutor(WRITERS, "database-writer")
+        self._reading = ThreadPoolExecutor(READERS, "database-reader")
+
+    async def write(self, transaction: Callable[[Connection], T]) -> T:
+        """See `Database`."""
+        return await self._in_thread(self._writing, lambda: _run(self._engine, transaction))
+
+    async def write_hot(self, transaction: Callable[[Connection], T]) -> T:
+        """See `Database`. The commit releases the locks without waiting for the disk; then the log is flushed.
+
+        The log is one sequence, so a transaction that read this one's rows is durable only if this one is.
+        """
+        return await self._in_thread(self._writing, lambda: _run(self._engine, transaction, is_hot=True))
+
+    async def read(self, transaction: Callable[[Connection], T]) -> T:
+        """See `Database`."""
+        return await self._in_thread(self._reading, lambda: _run(self._snapshots, transaction))
+
+    async def _in_thread(self, executor: ThreadPoolExecutor, run: Callable[[], T]) -> T:
+        try:
+            future = asyncio.get_running_loop().run_in_executor(executor, run)
+        except RuntimeError as exc:
+            # `run_in_executor` raises RuntimeError after the executor was shut down.
+            raise StoreError("the database is closed") from exc
+        return await future
+
+    async def compact(self) -> None:
+        """See `Database`. Each table is locked while it is rewritten. Backups and archived logs keep removed rows."""
+        await self._in_thread(self._writing, self._vacuum)
+
+    def _vacuum(self) -> None:
+        engine = self._engine.execution_options(isolation_level="AUTOCOMMIT")
+        with _translate_errors(), engine.connect() as connection:
+            connection.exec_driver_sql("SET statement_timeout TO 0")
+            try:
+                for table in metadata.sorted_tables:
+                    connection.exec_driver_sql(f"VACUUM (FULL) {table.name}")
+            finally:
+                connection.exec_driver_sql("RESET statement_timeout")
+
+    async def close(self) -> None:
+        """Close all connections."""
+        for executor in (self._reading, self._writing):
+            await asyncio.to_thread(executor.shutdown)
+        self._engine.dispose()
+
+
+def _run(engine: Engine, transaction: Callable[[Connection], T], *, is_hot: bool = False) -> T:
+    """Run a transaction, and repeat it while it fails for a reason that may pass.
+
+    A transaction whose commit was sent is not repeated: if its answer was lost, it may have been committed.
+    """
+    with _translate_errors():
+        for wait_s in (*RETRY_WAITS_S, None):
+            is_commit_sent = False
+            try:
+                with engine.connect() as connection:
+                    with connection.begin():
+                        if is_hot:
+                            connection.exec_driver_sql("SET LOCAL synchronous_commit TO off")
+                        result = transaction(connection)
+                        is_commit_sent = True
+                    if is_hot:
+                        _flush(connection)
+                    return result
+            except DBAPIError as exc:
+                if is_commit_sent or wait_s is None or not _may_pass(exc):
+                    raise
+                logger.info("a transaction is repeated: %s", _reason(exc))
+            # With a random part, so that two transactions that blocked each other do not meet again.
+            time.sleep(wait_s * random.uniform(0.5, 1.5))
+    raise AssertionError("unreachable")
+
+
+def _flush(connection: Connection) -> None:
+    """Make all earlier commits durable: a synchronous commit flushes the log up to itself."""
+    with connection.begin():
+        connection.exec_driver_sql("SELECT pg_logical_emit_message(true, 'allaprima', '')")
+
+
+def _may_pass(exc: DBAPIError) -> bool:
+    sqlstate = getattr(exc.orig, "sqlstate", None)
+    # A connection that can't be opened has no SQLSTATE.
+    return sqlstate in _REPEATABLE or exc.connection_invalidated or _is_unreachable(exc)
+
+
+def _is_unreachable(exc: DBAPIError) -> bool:
+    return isinstance(exc.orig, OperationalError) and exc.orig.sqlstate is None
+
+
+def _reason(exc: DBAPIError) -> str:
+    """Return the first line of the server's message; the other lines may quote values of the statement."""
+    return (str(exc.orig).splitlines() or [type(exc.orig).__name__])[0]
+
+
+@contextmanager
+def _translate_errors() -> Iterator[None]:
+    """Turn failures of the database into `StoreError`. A violated constraint is a bug and passes unchanged.
+
+    A connection that was lost during the commit is one of them: the transaction may have been committed.
+    """
+    try:
+        yield
+    except IntegrityError:
+        raise
+    except DBAPIError as exc:
+        logger.error("the database failed: %s", _reason(exc))  # noqa: TRY400 - a sentence, without the statement
+        sqlstate = getattr(exc.orig, "sqlstate", None)
+        if sqlstate == _DISK_FULL:
+            raise StoreFull from exc
+        if sqlstate == _LOCK_TIMEOUT or _may_pass(exc):
+            raise DatabaseUnavailable from exc
+        raise StoreError("the database failed") from exc
+
+
+async def open_postgres(url: str) -> PostgresDatabase:
+    """Connect to a database; an empty one gets the newest schema.
+
+    url: `postgresql://user:password@host:port/database`. Raises `StoreError`, without the password, when the URL is not
+    one of PostgreSQL, when the database can't be reached, or when its schema is not that of this version.
+    """
+    engine = connect(url)
+    try:
+        await asyncio.to_thread(_check_schema, engine)
+    except BaseException:
+        engine.dispose()
+        raise
+    return PostgresDatabase(engine)
+
+
+def connect(url: str) -> Engine:
+    """Return the pool of a database. Raises `StoreError` for a URL that is not one of PostgreSQL."""
+    try:
+        parsed = make_url(url)
+    except ArgumentError:
+        parsed = None
+    if parsed is None or parsed.drivername not in ("postgresql", "postgres") or not parsed.database:
+        # Without the URL, which may have a password.
+        raise StoreError("the database URL must look like postgresql://user:password@host:5432/database")
+    limits = {
+        "statement_timeout": STATEMENT_TIMEOUT_S,
+        "lock_timeout": LOCK_TIMEOUT_S,
+        "idle_in_transaction_session_timeout": IDLE_TIMEOUT_S,
+    }
+    engine = create_engine(
+        parsed.set(drivername="postgresql+psycopg"),
+        pool_size=WRITERS + READERS,
+        max_overflow=0,
+        # Prompts are parameters of statements, and errors are logged.
+        hide_parameters=True,
+        connect_args={
+            "options": " ".join(f"-c {name}={seconds}s" for name, seconds in limits.items()),
+            "connect_timeout": 5,
+            "keepalives_idle": 5,
+            "keepalives_interval": 2,
+            "keepalives_count": 3,
+            "tcp_user_timeout": 10_000,
+            "application_name": "allaprima",
+        },
+    )
+    event.listen(engine, "connect", _prepare)
+    return engine
+
+
+class _TextDumper(Dumper):
+    """Sends text. PostgreSQL stores neither NUL nor lone surrogates; each becomes U+FFFD, as in damaged text."""
+
+    def dump(self, obj: str) -> bytes:
+        try:
+            return obj.replace("\0", "\N{REPLACEMENT CHARACTER}").encode()
+        except UnicodeEncodeError:
+            return self.dump(obj.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
+
+
+def _prepare(connection: Any, _record: Any) -> None:
+    connection.adapters.register_dumper(str, _TextDumper)
+
+
+def _check_schema(engine: Engine) -> None:
+    """Create the schema of an empty database; raise `StoreError` for another schema than the newest."""
+    revision = _create_or_find(engine)
+    if revision != HEAD:
+        raise StoreError(
+            f"the database has the schema {revision}, and this version of allaprima needs {HEAD}; "
+            "upgrade the database, or start the version that wrote it"
+        )
+
+
+def migrate(url: str, migrations: str = LOCATION) -> None:
+    """Upgrade the schema of a database to the newest revision, in one transaction; create it in an empty one.
+
+    migrations: Alembic's script location. Raises `StoreError`, and changes nothing, for a database of another program
+    or of a newer version.
+    """
+    engine = connect(url)
+    try:
+        _create_or_find(engine)
+        _upgrade(engine, migrations)
+    finally:
+        engine.dispose()
+
+
+def _create_or_find(engine: Engine) -> str:
+    """Return the schema's revision; create the newest schema in an empty database."""
+    with _open_transaction(engine) as connection:
+        tables = set(inspect(connection).get_table_names())
+        if _REVISION_TABLE in tables:
+            return _find_revision(connection)
+        if tables:
+            raise StoreError("the database has tables of another program; use an empty database")
+        # Revisions before the first that ran on PostgreSQL are SQLite's history alone.
+        metadata.create_all(connection)
+        connection.execute(text(f"CREATE TABLE {_REVISION_TABLE} (version_num VARCHAR(32) PRIMARY KEY)"))
+        connection.execute(text(f"INSERT INTO {_REVISION_TABLE} VALUES (:head)"), {"head": HEAD})  # noqa: S608
+        return HEAD
+
+
+def _find_revision(connection: Connection) -> str:
+    return str(connection.execute(text(f"SELECT version_num FROM {_REVISION_TABLE}")).scalar_one())  # noqa: S608
+
+
+def _upgrade(engine: Engine, migrations: str) -> None:
+    from alembic import command
+    from alembic.config import Config
+    from alembic.script import ScriptDirectory
+
+    config = Config()
+    config.set_main_option("script_location", migrations)
+    config.set_main_option("path_separator", "os")
+    known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
+    with _open_transaction(engine) as connection:
+        revision = _find_revision(connection)
+        if revision not in known:
+            raise StoreError(f"another version of allaprima wrote the database (schema {revision}); start that version")
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
+
+
+@contextmanager
+def _open_transaction(engine: Engine) -> Iterator[Connection]:
+    """Open a transaction that changes the schema; a second one waits for its end."""
+    try:
+        with engine.begin() as connection:
+            connection.exec_driver_sql("SET LOCAL statement_timeout TO 0")
+            connection.exec_driver_sql("SET LOCAL lock_timeout TO 0")
+            dialect.lock(connection, "schema")
+            yield connection
+    except DBAPIError as exc:
+        raise StoreError(f"the database can't be used: {_reason(exc)}") from exc
