@@ -73,6 +73,8 @@ STATUSES = {
     "SettingsError": 500,
     "StoreError": 500,
     "StoreFull": 507,
+    "ImageStoreUnavailable": 503,
+    "ImageDamaged": 500,
     "StoreLocked": 500,
     "StoreUnreachable": 500,
 }

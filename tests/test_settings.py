@@ -44,6 +44,8 @@ def test_every_field_is_read_from_its_variable(monkeypatch: pytest.MonkeyPatch) 
         "STORE__DATA_DIR": "/tmp/elsewhere",  # noqa: S108 - only read
         "STORE__IMAGE_TTL_S": "60",
         "STORE__JOB_TTL_S": "3600",
+        "STORE__BUCKET": "s3://images/a?endpoint=http://127.0.0.1:8333&region=eu-central-1",
+        "STORE__REDIRECTS_LINKS": "true",
         "STORE__MAX_STARRED_BYTES": "1000",
         "STORE__MAX_IMAGE_BYTES": "2000",
         "STORE__SWEEP_EVERY_S": "5",

@@ -43,6 +43,8 @@ Error:
     ├── SettingsError           a setting that can't be used
     └── StoreError
         ├── StoreFull           the disk is full; carries the seconds until a retry
+        ├── ImageStoreUnavailable  the bucket does not answer; carries the seconds until a retry
+        ├── ImageDamaged        a stored image differs from the one that was generated
         ├── StoreLocked         another server uses the same data folder
         └── StoreUnreachable    a server uses the data folder but does not answer
 
@@ -389,6 +391,19 @@ class StoreFull(StoreError):
     code = "store_full"
     #: The disk has room when images expire or the operator frees some.
     retry_after_s = 60.0
+
+
+class ImageStoreUnavailable(StoreError):
+    """The image store can't be reached. Try again later."""
+
+    code = "image_store_unavailable"
+    retry_after_s = 5.0
+
+
+class ImageDamaged(StoreError):
+    """The stored file of this image was changed or is damaged."""
+
+    code = "image_damaged"
 
 
 class StoreLocked(StoreError):

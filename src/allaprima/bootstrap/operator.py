@@ -35,9 +35,9 @@ async def open_operator(settings: Settings, *, clock: Clock = time.time) -> Asyn
 
     async def erase(account: Account) -> Erased:
         # Imported here because the other commands open no image files.
-        from allaprima.store.objects.local import LocalObjectStore
+        from allaprima.store.objects.open import open_objects
 
-        images = ImageRepository(database, LocalObjectStore(folder / IMAGES_FOLDER))
+        images = ImageRepository(database, await open_objects(settings.store))
         transitions = JobTransitions(database)
         # The lock of the folder keeps servers out, so no job runs.
         erasure = Erasure(
