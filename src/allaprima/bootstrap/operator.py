@@ -70,6 +70,17 @@ def stored_bytes(folder: Path) -> int:
     return size
 
 
+async def check_bucket(url: str) -> float:
+    """Put, read, list and delete an object in a bucket; return the seconds of one round trip.
+
+    url: as in the settings. Raises `SettingsError`, which names what failed.
+    """
+    from allaprima.domain.bucket import parse_bucket
+    from allaprima.store.objects.bucket import BucketObjectStore
+
+    return await BucketObjectStore(parse_bucket(url)).check()
+
+
 def operator_service(
     database: Database,
     clock: Clock,

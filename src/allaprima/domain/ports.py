@@ -78,11 +78,11 @@ class ObjectStore(Protocol):
     def pages(self) -> AsyncIterator[list[tuple[str, datetime]]]:
         """Yield pages of file names with their modification times. Raises `StoreError`."""
 
-    def owns(self, name: str) -> bool:
+    def owns(self, name: str) -> bool:  # noqa: ARG002 - stores with other files need it
         """Whether a listed file may be removed as an orphan. The folder of images contains nothing else."""
         return True
 
-    async def signed_url(self, name: str, seconds: float) -> str | None:
+    async def signed_url(self, name: str, seconds: float) -> str | None:  # noqa: ARG002 - as above
         """Return a URL of the store itself that returns a file for some seconds; None if the store has no URLs."""
         return None
 

@@ -21,6 +21,7 @@ _REDIRECT = {
     "cross-origin-resource-policy": "cross-origin",
 }
 
+
 _IMAGE: dict[str, Any] = {"content": {f"image/{name}": {} for name in ("png", "jpeg", "webp")}}
 _RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {"description": "The image."} | _IMAGE,
@@ -40,7 +41,8 @@ async def fetch(request: Request, token: str, name: str, service: ServiceDep) ->
     """Return the image, a byte range of it, or 304 if the client already has it."""
     image_id = service.images.links.read(token, name)
     if service.images.redirects_links and _may_be_redirected(request):
-        if url := await service.images.redirect(image_id):
+        url = await service.images.redirect(image_id)
+        if url is not None:
             return Response(status_code=307, headers=_REDIRECT | {"location": url})
     found = await service.images.read(image_id)
     if found is None:
