@@ -23,8 +23,6 @@ REGION = "eu-central-1"
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "tester", "AWS_SECRET_ACCESS_KEY": "a-secret-of-the-tests"}
 #: Environment variables of credentials that may only read.
 READER = {"AWS_ACCESS_KEY_ID": "reader", "AWS_SECRET_ACCESS_KEY": "another-secret-of-the-tests"}
-#: Environment variables of credentials that may do everything but create buckets.
-WRITER = {"AWS_ACCESS_KEY_ID": "writer", "AWS_SECRET_ACCESS_KEY": "a-third-secret-of-the-tests"}
 START_S = 60.0
 BUCKET = "images"
 
@@ -58,7 +56,6 @@ class Seaweed:
         identities = [
             _identity("tester", CREDENTIALS, ["Admin", "Read", "List", "Tagging", "Write"]),
             _identity("reader", READER, ["Read", "List"]),
-            _identity("writer", WRITER, ["Read", "List", "Write"]),
         ]
         (folder / "s3.json").write_text(json.dumps({"identities": identities}))
         self._ports = free_ports(4)

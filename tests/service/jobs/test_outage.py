@@ -2,7 +2,6 @@
 
 import asyncio
 import hashlib
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,51 +19,35 @@ from tests.seaweed import Seaweed
 BODY = {"model": "sketch", "prompt": "a boat", "size": "64x64"}
 
 
-@pytest.fixture
-def outage(seaweed: Seaweed) -> Iterator[Seaweed]:
-    """The bucket's server, which runs again after the test."""
-    yield seaweed
-    seaweed.kill()
-    seaweed.start()
-
-
-async def test_outage_delays_jobs_and_fails_none(
-    tmp_path: Path, engine: FakeEngine, clock: FakeClock, bucket_url: str, outage: Seaweed
+async def test_outage_delays_jobs_and_fails_none_and_stop_is_prompt(
+    tmp_path: Path, engine: FakeEngine, clock: FakeClock, seaweed: Seaweed, bucket_url: str
 ) -> None:
-    async with open_service(tmp_path, engine, clock, store={"bucket": bucket_url}) as service:
+    """One outage serves both promises, since the bucket's server takes long to start again."""
+    stopped = {"store": {"bucket": seaweed.address()}}
+    async with open_service(tmp_path / "a", engine, clock, store={"bucket": bucket_url}) as service:
         client = client_of(service, key=service.first_key)
         [before] = (await client.post("/v1/images/generations", json=BODY | {"seed": 99})).json()["images"]
-        outage.kill()
-        answers = [await client.post("/v1/jobs", json=BODY | {"seed": seed}) for seed in range(8)]
-        job_ids = [answer.json()["id"] for answer in answers]
-        answer = await client.get(before["url"])
-        assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
-        assert answer.json()["code"] == "image_store_unavailable"
-        await asyncio.to_thread(outage.start)
-        for job_id in job_ids:
-            job = await ended(service, job_id)
+        async with open_service(tmp_path / "b", FakeEngine(), clock, **stopped) as other:
+            seaweed.kill()
+            answer = await client_of(other, key=other.first_key).post("/v1/jobs", json=BODY)
+            kept_id = answer.json()["id"]
+            jobs = [await client.post("/v1/jobs", json=BODY | {"seed": seed}) for seed in range(8)]
+            answer = await client.get(before["url"])
+            assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
+            assert "can't be reached" in answer.text
+            began = asyncio.get_running_loop().time()
+        assert asyncio.get_running_loop().time() - began < 10
+        await asyncio.to_thread(seaweed.start)
+        for submitted in jobs:
+            job = await ended(service, submitted.json()["id"])
             assert (job.state, job.crashes, job.attempt) == (JobState.SUCCEEDED, 0, 1)
             [image] = (await service.images.of(job)).stored
             found = await service.images.read(image.id)
             assert found is not None
             assert hashlib.sha256(found[1]).hexdigest() == image.sha256
         assert (await client.get(before["url"])).status_code == 200
-
-
-async def test_stop_during_outage_is_prompt_and_keeps_jobs(
-    tmp_path: Path, engine: FakeEngine, clock: FakeClock, bucket_url: str, outage: Seaweed
-) -> None:
-    async with open_service(tmp_path, engine, clock, store={"bucket": bucket_url}) as service:
-        client = client_of(service, key=service.first_key)
-        outage.kill()
-        job_id = (await client.post("/v1/jobs", json=BODY)).json()["id"]
-        while job_id not in engine.requests:
-            await asyncio.sleep(0.01)
-        began = asyncio.get_running_loop().time()
-    assert asyncio.get_running_loop().time() - began < 10
-    await asyncio.to_thread(outage.start)
-    async with open_service(tmp_path, FakeEngine(), clock, store={"bucket": bucket_url}) as service:
-        job = await ended(service, job_id)
+    async with open_service(tmp_path / "b", FakeEngine(), clock, **stopped) as other:
+        job = await ended(other, kept_id)
         assert (job.state, job.crashes) == (JobState.SUCCEEDED, 0)
 
 

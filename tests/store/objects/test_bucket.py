@@ -1,6 +1,8 @@
 """The object store in a bucket: refusals in words, foreign objects, content types, and signed URLs."""
 
+import threading
 from datetime import timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import httpx2
 import pytest
@@ -8,7 +10,7 @@ import pytest
 from allaprima.domain.bucket import parse_bucket
 from allaprima.errors import ImageStoreUnavailable, SettingsError
 from allaprima.store.objects.bucket import BucketObjectStore
-from tests.seaweed import CREDENTIALS, READER, WRITER, Seaweed
+from tests.seaweed import CREDENTIALS, READER, Seaweed
 
 OURS = "0199aa00-0000-7000-8000-000000000000.webp"
 
@@ -41,15 +43,40 @@ async def test_wrong_credentials_are_refused_without_secrets(
     assert variables["AWS_SECRET_ACCESS_KEY"] not in refused.value.message.replace("secret key is wrong", "")
 
 
-async def test_missing_bucket_is_refused_by_name(bucket_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in WRITER.items():
+class NoSuchBucket(BaseHTTPRequestHandler):
+    """Answers every request as S3 does for a missing bucket. SeaweedFS creates missing buckets instead."""
+
+    def do_GET(self) -> None:
+        """Answer 404."""
+        self.rfile.read(int(self.headers.get("content-length", 0)))
+        body = b"<Error><Code>NoSuchBucket</Code><Message>The bucket does not exist</Message></Error>"
+        self.send_response(404)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    do_PUT = do_GET  # noqa: N815 - the names of the library
+
+    def log_message(self, *_: object) -> None:
+        """Log nothing."""
+
+
+async def test_missing_bucket_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in CREDENTIALS.items():
         monkeypatch.setenv(name, value)
-    missing = BucketObjectStore(parse_bucket(bucket_url.replace("//images/", "//no-such-bucket/")))
-    with pytest.raises(SettingsError, match="no-such-bucket .*: there is no such bucket"):
-        await missing.check()
-    # A missing bucket is no missing image.
-    with pytest.raises(ImageStoreUnavailable):
-        await missing.get(OURS)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), NoSuchBucket)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        endpoint = f"http://127.0.0.1:{server.server_port}"
+        missing = BucketObjectStore(parse_bucket(f"s3://missing?endpoint={endpoint}&region=eu"))
+        with pytest.raises(SettingsError, match=r"the bucket missing at .*: there is no such bucket"):
+            await missing.check()
+        # A missing bucket is not a missing image.
+        with pytest.raises(ImageStoreUnavailable):
+            await missing.get(OURS)
+    finally:
+        server.shutdown()
+        server.server_close()
 
 
 async def test_wrong_endpoint_is_refused(seaweed: Seaweed, bucket_url: str) -> None:
