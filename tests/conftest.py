@@ -53,7 +53,6 @@ def engine() -> FakeEngine:
 #: Modules of the images' tests, which run on the folder and on a bucket.
 ON_EVERY_IMAGE_STORE = (
     "tests.service.test_images",
-    "tests.api.test_files",
     "tests.api.test_gallery",
     "tests.api.test_thumbnails",
     "tests.api.test_archives",
