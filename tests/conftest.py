@@ -6,18 +6,20 @@ Each fixture imports what it needs when it is used, so that tests of the network
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
     import httpx2
 
+    from allaprima.domain.ports import ObjectStore
     from allaprima.service.app import Service
     from tests.fakes import FakeClock, FakeEngine
+    from tests.seaweed import Seaweed
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -48,11 +50,70 @@ def engine() -> FakeEngine:
     return FakeEngine()
 
 
+#: Modules of the images' tests, which run on the folder and on a bucket.
+ON_EVERY_IMAGE_STORE = (
+    "tests.service.test_images",
+    "tests.api.test_gallery",
+    "tests.api.test_thumbnails",
+    "tests.api.test_archives",
+)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run the tests of images on each image store."""
+    if "image_store" in metafunc.fixturenames and metafunc.module.__name__ in ON_EVERY_IMAGE_STORE:
+        metafunc.parametrize("image_store", ["folder", "bucket"], indirect=True)
+
+
+@pytest.fixture(scope="session")
+def seaweed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seaweed]:
+    """An S3 server of this test worker."""
+    from tests.seaweed import Seaweed
+
+    server = Seaweed(tmp_path_factory.mktemp("seaweed"))
+    try:
+        server.start()
+        yield server
+    finally:
+        server.kill()
+
+
 @pytest.fixture
-async def service(tmp_path: Path, engine: FakeEngine, clock: FakeClock) -> AsyncIterator[Service]:
+def bucket_url(seaweed: Seaweed, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The setting of an empty store in a bucket, with credentials in the environment."""
+    from tests.seaweed import CREDENTIALS
+
+    for name, value in CREDENTIALS.items():
+        monkeypatch.setenv(name, value)
+    return seaweed.address()
+
+
+@pytest.fixture
+def image_store(request: pytest.FixtureRequest) -> dict[str, Any]:
+    """Settings of the image store: the folder, or a bucket where the module's tests run on both."""
+    is_bucket = getattr(request, "param", "folder") == "bucket"
+    return {"bucket": request.getfixturevalue("bucket_url")} if is_bucket else {}
+
+
+@pytest.fixture
+def stored(tmp_path: Path, image_store: dict[str, Any]) -> ObjectStore:
+    """The files of the service's images."""
+    from allaprima.domain.bucket import parse_bucket
+    from allaprima.store.objects.bucket import BucketObjectStore
+    from allaprima.store.objects.local import LocalObjectStore
+
+    if url := image_store.get("bucket"):
+        return BucketObjectStore(parse_bucket(url))
+    return LocalObjectStore(tmp_path / "images")
+
+
+@pytest.fixture
+async def service(
+    tmp_path: Path, engine: FakeEngine, clock: FakeClock, image_store: dict[str, Any]
+) -> AsyncIterator[Service]:
     from tests.fakes import open_service
 
-    async with open_service(tmp_path, engine, clock) as opened:
+    async with open_service(tmp_path, engine, clock, store=image_store) as opened:
         yield opened
 
 

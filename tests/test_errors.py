@@ -74,6 +74,8 @@ STATUSES = {
     "StoreError": 500,
     "StoreFull": 507,
     "DatabaseUnavailable": 503,
+    "ImageStoreUnavailable": 503,
+    "ImageDamaged": 500,
     "StoreLocked": 500,
     "StoreUnreachable": 500,
 }

@@ -44,6 +44,8 @@ def test_every_field_is_read_from_its_variable(monkeypatch: pytest.MonkeyPatch) 
         "STORE__DATA_DIR": "/tmp/elsewhere",  # noqa: S108 - only read
         "STORE__IMAGE_TTL_S": "60",
         "STORE__JOB_TTL_S": "3600",
+        "STORE__BUCKET": "s3://images/a?endpoint=http://127.0.0.1:8333&region=eu-central-1",
+        "STORE__REDIRECTS_LINKS": "true",
         "STORE__MAX_STARRED_BYTES": "1000",
         "STORE__MAX_IMAGE_BYTES": "2000",
         "STORE__SWEEP_EVERY_S": "5",
@@ -85,6 +87,8 @@ def test_every_field_is_read_from_its_variable(monkeypatch: pytest.MonkeyPatch) 
         "image_ttl_s": 60,
         "max_image_ttl_s": 120,
         "job_ttl_s": 3600,
+        "bucket": "s3://images/a?endpoint=http://127.0.0.1:8333&region=eu-central-1",
+        "redirects_links": True,
         "max_starred_bytes": 1000,
         "max_image_bytes": 2000,
         "sweep_every_s": 5,
@@ -244,3 +248,34 @@ def test_every_setting_has_description() -> None:
         for name, field in info.annotation.model_fields.items():
             assert field.description, name
             assert field.description.endswith(".")
+
+
+@pytest.mark.parametrize(
+    ("url", "problem"),
+    [
+        ("images", "must start with s3://"),
+        ("s3:/images", "must start with s3://"),
+        ("s3://", "has no bucket name"),
+        ("s3:///prefix", "has no bucket name"),
+        ("s3://No", "invalid bucket name"),
+        ("s3://images/a//b", "invalid prefix"),
+        ("s3://images/../b", "invalid prefix"),
+        ("s3://images?endpont=http://a", "unknown parameter (endpont); s3 takes endpoint and region"),
+        ("s3://images?access_key_id=hunter2", "unknown parameter (access_key_id)"),
+        ("s3://images?region=eu&region=us", "a parameter twice"),
+        ("s3://images?region=", "invalid region"),
+        ("s3://images?endpoint=127.0.0.1:8333", "invalid endpoint"),
+        ("s3://images?endpoint=http://me:hunter2@a", "invalid endpoint"),
+        ("s3://images?hunter2", "invalid query"),
+        ("s3://me:hunter2@images", "must contain no credentials"),
+        ("gs://images?region=eu", "unknown parameter (region); gs takes none"),
+    ],
+)
+def test_invalid_bucket_is_refused_by_setting_without_its_value(
+    monkeypatch: pytest.MonkeyPatch, url: str, problem: str
+) -> None:
+    monkeypatch.setenv("ALLAPRIMA_STORE__BUCKET", url)
+    with pytest.raises(SettingsError, match=f"^ALLAPRIMA_STORE__BUCKET .*{re.escape(problem)}") as refused:
+        load_settings()
+    assert "hunter2" not in str(refused.value)
+    assert refused.value.__cause__ is None

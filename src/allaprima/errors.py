@@ -44,6 +44,8 @@ Error:
     └── StoreError
         ├── StoreFull           the disk is full; carries the seconds until a retry
         ├── DatabaseUnavailable the database server does not answer; carries the seconds until a retry
+        ├── ImageStoreUnavailable  the bucket does not answer; carries the seconds until a retry
+        ├── ImageDamaged        a stored image differs from the one that was generated
         ├── StoreLocked         another server uses the same data folder
         └── StoreUnreachable    a server uses the data folder but does not answer
 
@@ -398,6 +400,19 @@ class DatabaseUnavailable(StoreError):
     code = "database_unavailable"
     #: A server of databases restarts in some seconds.
     retry_after_s = 5.0
+
+
+class ImageStoreUnavailable(StoreError):
+    """The image store can't be reached. Try again later."""
+
+    code = "image_store_unavailable"
+    retry_after_s = 5.0
+
+
+class ImageDamaged(StoreError):
+    """The stored file of this image was changed or is damaged."""
+
+    code = "image_damaged"
 
 
 class StoreLocked(StoreError):

@@ -16,6 +16,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from allaprima.domain.addresses import parse_network
 from allaprima.domain.billing import Price
+from allaprima.domain.bucket import parse_bucket
 from allaprima.errors import SettingsError
 
 PREFIX = "ALLAPRIMA_"
@@ -105,6 +106,16 @@ class StoreSettings(_Group):
     """Settings of the data folder."""
 
     data_dir: Path = Field(Path("data"), description="Folder of the database, the images and the signing secret.")
+    bucket: str | None = Field(
+        None,
+        description="Bucket of the images, such as `s3://bucket/prefix?endpoint=https://s3.example&region=eu-central-1`"
+        "; credentials are read from `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY`. Default: the data folder.",
+    )
+    redirects_links: bool = Field(
+        default=False,
+        description="Whether links to images redirect to the bucket, by URLs that are valid for 60 seconds even if the "
+        "image is deleted; otherwise the server sends the images.",
+    )
     image_ttl_s: float = Field(7 * 86400.0, gt=0, description="How long an image is stored, in seconds.")
     max_image_ttl_s: float = Field(
         366 * 86400.0, gt=0, description="Longest storage time that a request may ask for, in seconds."
@@ -124,6 +135,13 @@ class StoreSettings(_Group):
         description="Most bytes of all images; at this size new requests are refused. Default: unlimited.",
     )
     sweep_every_s: float = Field(600.0, gt=0, description="Time between two removals of expired images, in seconds.")
+
+    @field_validator("bucket")
+    @classmethod
+    def _is_bucket(cls, value: str | None) -> str | None:
+        if value is not None:
+            parse_bucket(value)
+        return value
 
 
 class EngineSettings(_Group):
@@ -230,10 +248,16 @@ def load_settings(**groups: dict[str, Any]) -> Settings:
     try:
         return Settings(**groups)  # type: ignore[arg-type]
     except ValidationError as exc:
-        lines = [
-            f"{'.'.join(map(str, error['loc']))} = {error['input']!r}: {_words(error['msg'])}" for error in exc.errors()
-        ]
-        raise SettingsError("; ".join(lines)) from exc
+        # The cause is not kept, since its text repeats the values.
+        raise SettingsError("; ".join(map(_problem, exc.errors()))) from None
+
+
+def _problem(error: Any) -> str:
+    """Return the key, the value and the problem of an invalid setting. A URL of a bucket may contain a password."""
+    key, words = ".".join(map(str, error["loc"])), _words(error["msg"])
+    if key == "store.bucket":
+        return f"{PREFIX}STORE__BUCKET {words}"
+    return f"{key} = {error['input']!r}: {words}"
 
 
 def _words(message: str) -> str:

@@ -33,8 +33,9 @@ class LargeImages(ImageRepository):
         images = [replace(new_image(job), id=image_id, object_name=f"{image_id}.png") for image_id in image_ids]
         return {image.id: (image, job) for image in images}
 
-    async def file(self, object_name: str) -> bytes | None:
-        return None if object_name in self.lost else object_name.encode().ljust(SIZE, b".")
+    async def file(self, image: StoredImage) -> bytes | None:
+        name = image.object_name
+        return None if name in self.lost else name.encode().ljust(SIZE, b".")
 
 
 async def parts_of(archives: Archives, count: int) -> AsyncIterator[bytes]:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from allaprima.domain.accounts import ApiKey
 from allaprima.domain.clock import Clocks, SteadyClock
 from allaprima.domain.jobs import Delivery, StoredImage
+from allaprima.domain.ports import ObjectStore
 from allaprima.errors import GenerationFailed, ImageNotFound, StoreError
 from allaprima.service.app import Service
 from allaprima.service.images import Links
@@ -192,12 +193,12 @@ async def test_image_of_other_account_is_not_found(service: Service, owner: ApiK
             await call
 
 
-async def test_deleting_image_deletes_its_file(service: Service, owner: ApiKey, tmp_path: Path) -> None:
+async def test_deleting_image_deletes_its_file(service: Service, owner: ApiKey, stored: ObjectStore) -> None:
     job = await finish(service, await submit(service, owner))
     [image] = (await service.images.of(job)).stored
     await service.images.remove(owner.account_id, image.id)
     assert await service.images.read(image.id) is None
-    assert list((tmp_path / "images").iterdir()) == []
+    assert [page async for page in stored.pages() if page] == []
 
 
 @pytest.mark.parametrize("delivery", list(Delivery))
@@ -210,9 +211,9 @@ async def test_only_inline_delivery_reads_files(
     assert found.files == (() if delivery is Delivery.LINKS else files)
 
 
-async def test_lost_file_fails_delivery(service: Service, owner: ApiKey, tmp_path: Path) -> None:
+async def test_lost_file_fails_delivery(service: Service, owner: ApiKey, stored: ObjectStore) -> None:
     job = await finish(service, await submit(service, owner, delivery=Delivery.BASE64))
-    for path in (tmp_path / "images").iterdir():
-        path.unlink()
+    for name in [name async for page in stored.pages() for name, _ in page]:
+        await stored.delete(name)
     with pytest.raises(GenerationFailed, match="was deleted"):
         await service.images.of(job)

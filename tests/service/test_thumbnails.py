@@ -45,13 +45,13 @@ class CountedImages(ImageRepository):
         image = self.images.get(image_id)
         return image if image and image.expires_at > now else None
 
-    async def file(self, object_name: str) -> bytes | None:
+    async def file(self, image: StoredImage) -> bytes | None:
         self.reads += 1
         self.running += 1
         self.most = max(self.most, self.running)
         await asyncio.sleep(0)
         self.running -= 1
-        return self.files.get(object_name)
+        return self.files.get(image.object_name)
 
 
 def opened(data: bytes) -> Image.Image:

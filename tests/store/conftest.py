@@ -6,10 +6,12 @@ from pathlib import Path
 import pytest
 
 from allaprima.domain.accounts import Account, ApiKey
+from allaprima.domain.bucket import parse_bucket
 from allaprima.domain.ports import ObjectStore
 from allaprima.store.accounts import AccountRepository
 from allaprima.store.database import Database
 from allaprima.store.keys import KeyRepository
+from allaprima.store.objects.bucket import BucketObjectStore
 from tests.clock import NOW
 from tests.store.backends import BACKENDS, OBJECT_STORES
 
@@ -21,8 +23,10 @@ async def database(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncItera
     await opened.close()
 
 
-@pytest.fixture(params=OBJECT_STORES)
+@pytest.fixture(params=[*OBJECT_STORES, "bucket"])
 def objects(request: pytest.FixtureRequest, tmp_path: Path) -> ObjectStore:
+    if request.param == "bucket":
+        return BucketObjectStore(parse_bucket(request.getfixturevalue("bucket_url")))
     return OBJECT_STORES[request.param](tmp_path / "images")
 
 

@@ -1,6 +1,8 @@
 """Stored images: rows and files, expiry, and the sweep of expired images and of files without a row."""
 
+import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from datetime import datetime
 
 import pytest
@@ -8,9 +10,9 @@ import pytest
 from allaprima.domain.accounts import ApiKey
 from allaprima.domain.jobs import StoredImage
 from allaprima.domain.ports import ObjectStore
-from allaprima.errors import StoreError
+from allaprima.errors import ImageDamaged, StoreError
 from allaprima.store.database import Database
-from allaprima.store.images import ORPHAN_AGE, UNSTARRED_TTL_S, ImageRepository
+from allaprima.store.images import UNSTARRED_TTL_S, ImageRepository
 from allaprima.store.job_transitions import JobTransitions
 from allaprima.store.jobs import JobRepository
 from tests.clock import NOW
@@ -21,6 +23,8 @@ StoreImage = Callable[..., Awaitable[StoredImage]]
 #: Later than every time in the tests.
 NEVER = 1e12
 LATER = NOW + 1e9
+#: A file that is named as an image.
+ORPHAN = "0199aa00-0000-7000-8000-000000000000.png"
 
 
 @pytest.fixture
@@ -38,7 +42,13 @@ def store_image(database: Database, images: ImageRepository, owner: ApiKey) -> S
         job = (await transitions.lease(NOW, NOW + 60)).job
         assert job is not None
         image = new_image(
-            job, id=name, object_name=f"{name}.png", size_bytes=len(data), expires_at=expires_at, nsfw_score=None
+            job,
+            id=name,
+            object_name=f"{name}.png",
+            size_bytes=len(data),
+            expires_at=expires_at,
+            sha256=hashlib.sha256(data).hexdigest(),
+            nsfw_score=None,
         )
         await images.put(image.object_name, data)
         assert await transitions.succeed(job, NOW, new_outcome(image))
@@ -89,11 +99,11 @@ async def test_image_without_file_is_not_found(
 
 
 async def test_copy_has_same_bytes(images: ImageRepository, objects: ObjectStore, store_image: StoreImage) -> None:
-    await store_image("a", b"image")
-    await images.copy("a.png", "b.png")
+    image = await store_image("a", b"image")
+    await images.copy(image, "b.png")
     assert await objects.get("b.png") == b"image"
     with pytest.raises(StoreError, match="no longer"):
-        await images.copy("missing.png", "c.png")
+        await images.copy(replace(image, object_name="missing.png"), "c.png")
 
 
 async def test_removed_image_has_neither_row_nor_file(
@@ -187,16 +197,16 @@ async def test_second_sweep_removes_nothing(images: ImageRepository, store_image
     assert await images.sweep(NOW + 60) == 0
 
 
-@pytest.mark.parametrize(("age_s", "is_removed"), [(3601, True), (3600, False), (3599, False), (-60, False)])
-async def test_sweep_removes_only_orphans_older_than_an_hour(
-    images: ImageRepository, objects: ObjectStore, store_image: StoreImage, age_s: int, is_removed: bool
+@pytest.mark.parametrize(("past_s", "is_removed"), [(2, True), (0, False), (-1, False), (-3660, False)])
+async def test_sweep_removes_only_orphans_older_than_orphan_age(
+    images: ImageRepository, objects: ObjectStore, store_image: StoreImage, past_s: int, is_removed: bool
 ) -> None:
-    assert ORPHAN_AGE.total_seconds() == 3600
     await store_image("kept", expires_at=NEVER)
-    await images.put("orphan.png", b"orphan")
-    written_at = (await files(objects))["orphan.png"]
-    assert await images.sweep(written_at + age_s) == is_removed
-    assert set(await files(objects)) == ({"kept.png"} if is_removed else {"kept.png", "orphan.png"})
+    await images.put(ORPHAN, b"orphan")
+    written_at = (await files(objects))[ORPHAN]
+    age = objects.orphan_age.total_seconds()
+    assert await images.sweep(written_at + age + past_s) == is_removed
+    assert set(await files(objects)) == ({"kept.png"} if is_removed else {"kept.png", ORPHAN})
 
 
 async def test_sweep_continues_after_missing_file(
@@ -213,12 +223,24 @@ async def test_file_left_by_interrupted_sweep_is_removed_later(
     images: ImageRepository, objects: ObjectStore, database: Database, store_image: StoreImage
 ) -> None:
     """The sweep removes rows first, so an interruption leaves a file without a row, never a row without a file."""
-    await store_image("a", expires_at=NOW)
+    name = ORPHAN.removesuffix(".png")
+    await store_image(name, expires_at=NOW)
     await run(database, "DELETE FROM images")
     assert await count(database, "images") == 0
-    written_at = (await files(objects))["a.png"]
-    assert await images.sweep(written_at + 3601) == 1
+    written_at = (await files(objects))[ORPHAN]
+    assert await images.sweep(written_at + objects.orphan_age.total_seconds() + 1) == 1
     assert await files(objects) == {}
+
+
+async def test_changed_file_is_never_returned(
+    images: ImageRepository, objects: ObjectStore, store_image: StoreImage
+) -> None:
+    image = await store_image("a", b"image")
+    await objects.put("a.png", b"iMage")
+    for read in (images.get("a", NOW), images.file(image), images.copy(image, "b.png")):
+        with pytest.raises(ImageDamaged, match="was changed"):
+            await read
+    assert await objects.get("b.png") is None
 
 
 class PagedObjects(ObjectStore):

@@ -44,6 +44,7 @@ STATUS: dict[type[errors.Error], int] = {
     errors.Cancelled: 409,
     errors.StoreFull: 507,
     errors.DatabaseUnavailable: 503,
+    errors.ImageStoreUnavailable: 503,
 }
 
 
@@ -89,7 +90,7 @@ _DESCRIPTIONS = {
     422: "The Idempotency-Key was used for another request.",
     429: "The queue is full, or the key's rate limit is reached; see Retry-After.",
     500: "The job failed.",
-    503: "The server is stopping; see Retry-After.",
+    503: "The server is stopping, or its image store can't be reached; see Retry-After.",
     507: "The images fill the space that the operator allows, or the server's disk is full.",
     504: "The wait timed out and the job continues, or the job missed its start deadline.",
 }

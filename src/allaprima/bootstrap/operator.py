@@ -35,9 +35,9 @@ async def open_operator(settings: Settings, *, clock: Clock = time.time) -> Asyn
 
     async def erase(account: Account) -> Erased:
         # Imported here because the other commands open no image files.
-        from allaprima.store.objects.local import LocalObjectStore
+        from allaprima.store.objects.open import open_objects
 
-        images = ImageRepository(database, LocalObjectStore(folder / IMAGES_FOLDER))
+        images = ImageRepository(database, await open_objects(settings.store))
         transitions = JobTransitions(database)
         # The lock of the folder keeps servers out, so no job runs.
         erasure = Erasure(
@@ -68,6 +68,17 @@ def stored_bytes(folder: Path) -> int:
             with suppress(FileNotFoundError):
                 size += file.stat().st_size
     return size
+
+
+async def check_bucket(url: str) -> float:
+    """Put, read, list and delete an object in a bucket; return the seconds of one round trip.
+
+    url: as in the settings. Raises `SettingsError`, which names what failed.
+    """
+    from allaprima.domain.bucket import parse_bucket
+    from allaprima.store.objects.bucket import BucketObjectStore
+
+    return await BucketObjectStore(parse_bucket(url)).check()
 
 
 def operator_service(

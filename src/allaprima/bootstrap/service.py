@@ -26,6 +26,7 @@ from allaprima.service.jobs.ephemeral import MemoryEphemeralResults
 from allaprima.service.jobs.estimates import Estimates
 from allaprima.service.jobs.eta import Eta
 from allaprima.service.jobs.events import MemoryEventBus
+from allaprima.service.jobs.image_writer import ImageWriter
 from allaprima.service.jobs.positions import QueuePositions
 from allaprima.service.jobs.queue import JobQueue
 from allaprima.service.jobs.reporter import JobReporter
@@ -45,7 +46,6 @@ from allaprima.service.timekeeper import Timekeeper, boot_id, elapsed
 from allaprima.service.webhooks import WebhookMessages, Webhooks, WebhookSender
 from allaprima.settings import Settings
 from allaprima.store.clock import ClockRepository
-from allaprima.store.data_folder import IMAGES_FOLDER
 from allaprima.store.database import Database
 from allaprima.store.erasure import ErasureRepository
 from allaprima.store.idempotency import IdempotencyRepository
@@ -53,7 +53,7 @@ from allaprima.store.images import ImageRepository
 from allaprima.store.job_transitions import JobTransitions
 from allaprima.store.jobs import JobRepository
 from allaprima.store.ledger import LedgerRepository
-from allaprima.store.objects.local import LocalObjectStore
+from allaprima.store.objects.open import open_objects
 from allaprima.store.outbox import Outbox
 from allaprima.store.secret import read_secret
 from allaprima.store.sqlite import open_sqlite
@@ -98,12 +98,12 @@ class _Stores:
     links: Links
 
 
-def _stores(settings: Settings, database: Database, clock: SteadyClock) -> _Stores:
+async def _stores(settings: Settings, database: Database, clock: SteadyClock) -> _Stores:
     folder = settings.store.data_dir
     return _Stores(
         jobs=JobRepository(database),
         transitions=JobTransitions(database),
-        images=ImageRepository(database, LocalObjectStore(folder / IMAGES_FOLDER)),
+        images=ImageRepository(database, await open_objects(settings.store)),
         outbox=Outbox(database),
         links=Links(read_secret(folder), clock),
     )
@@ -139,7 +139,7 @@ def _jobs(
     reporter = JobReporter(bus, eta, metrics, webhooks, clock)
     image_ttl_s = settings.store.image_ttl_s
     cache = ResultCache(jobs, transitions, images, engine, prices, reporter, image_ttl_s)
-    results = ResultStore(images, ephemeral, cache, prices, clock, image_ttl_s)
+    results = ResultStore(ImageWriter(images, lifecycle), ephemeral, cache, prices, clock, image_ttl_s)
     runner = JobRunner(engine, transitions, results, reporter, eta, lifecycle, clock)
     positions = QueuePositions(jobs, eta, bus, lifecycle, clock)
     service = JobService(jobs, transitions, images, bus, positions, lifecycle)
@@ -162,7 +162,7 @@ async def _run(
 ) -> AsyncIterator[Service]:
     clock = SteadyClock(system)
     clocks = Clocks(clock, system.monotonic)
-    stores, metrics = _stores(settings, database, clock), Metrics()
+    stores, metrics = await _stores(settings, database, clock), Metrics()
     images, outbox, links = stores.images, stores.outbox, stores.links
     prices = Prices.for_models(settings.billing.prices, engine)
     urls = OutboundUrls(settings.webhooks.allowed_networks, resolve)
@@ -183,7 +183,14 @@ async def _run(
             admission=Admission(estimates, jobs.cache, jobs.queue, webhooks, space, jobs.lifecycle, metrics),
             jobs=jobs.service,
             cancellation=jobs.cancellation,
-            images=ImageService(images, stores.jobs, links, clock, settings.store.max_starred_bytes),
+            images=ImageService(
+                images,
+                stores.jobs,
+                links,
+                clock,
+                settings.store.max_starred_bytes,
+                redirects_links=settings.store.redirects_links,
+            ),
             thumbnails=Thumbnails(images, clock),
             archives=Archives(images, clock),
             space=space,

@@ -1,5 +1,6 @@
 """The checks of `allaprima doctor`: this machine's hardware, the package and the models."""
 
+import asyncio
 import json
 import os
 import platform
@@ -12,7 +13,7 @@ import torch
 from rich.console import Console
 from rich.markup import escape
 
-from allaprima.bootstrap.operator import stored_bytes
+from allaprima.bootstrap.operator import check_bucket, stored_bytes
 from allaprima.cli.tables import print_table
 from allaprima.domain.models import SCHNELL_ID, SKETCH_ID, Precision
 from allaprima.engine.device import device_name, prepare_device, with_device
@@ -102,7 +103,8 @@ def diagnose(settings: Settings) -> Diagnosis:
     """Check this machine, the package, the settings, the models and the data folder."""
     device = with_device(settings.engine).device
     findings = run_checks(settings.engine, settings.engine.weights_dir or default_folder())
-    return Diagnosis((*findings, _images(settings.store)), device, tuple(precision_rows(SCHNELL, device)))
+    images = _images(settings.store) if settings.store.bucket is None else _bucket(settings.store.bucket)
+    return Diagnosis((*findings, images), device, tuple(precision_rows(SCHNELL, device)))
 
 
 def run_checks(settings: EngineSettings, weights_dir: Path) -> list[Finding]:
@@ -234,6 +236,16 @@ def _images(settings: StoreSettings) -> Finding:
     if share >= WARNING_SHARE:
         return Finding("images", f"{space_warning(share)} ({folder})", is_ok=False, failure="warning")
     return Finding("images", f"{size / GIB:.2f} GiB in {folder}, {share:.0%} of {LIMIT_SETTING}")
+
+
+def _bucket(url: str) -> Finding:
+    """Check the bucket by putting, reading, listing and deleting an object, and reading a range of it."""
+    try:
+        seconds = asyncio.run(check_bucket(url))
+    except SettingsError as exc:
+        return Finding("images", exc.message, is_ok=False, is_required=True)
+    message = f"the bucket takes put, get, range, list and delete; one round trip takes {seconds * 1000:.1f} ms"
+    return Finding("images", message, is_required=True)
 
 
 def precision_rows(config: ModelConfig, device: str) -> list[PrecisionRow]:

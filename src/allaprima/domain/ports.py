@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from concurrent.futures import Future
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Protocol
 
 from allaprima.domain.events import Event, EventData, EventId, EventType
@@ -61,6 +61,11 @@ class Engine(Roster, Protocol):
 class ObjectStore(Protocol):
     """A store of files by name."""
 
+    #: Age from which a file without a row is an orphan. A younger one may be of a job that has not committed its rows.
+    orphan_age: timedelta = timedelta(hours=1)
+    #: Seconds between two searches for orphans; 0: at every sweep.
+    orphans_every_s: float = 0.0
+
     async def put(self, name: str, data: bytes) -> None:
         """Write a file durably. Raises `StoreError`."""
 
@@ -72,6 +77,14 @@ class ObjectStore(Protocol):
 
     def pages(self) -> AsyncIterator[list[tuple[str, datetime]]]:
         """Yield pages of file names with their modification times. Raises `StoreError`."""
+
+    def owns(self, name: str) -> bool:  # noqa: ARG002 - stores with other files need it
+        """Whether a listed file may be removed as an orphan. The folder of images contains nothing else."""
+        return True
+
+    async def signed_url(self, name: str, seconds: float) -> str | None:  # noqa: ARG002 - as above
+        """Return a URL of the store itself that returns a file for some seconds; None if the store has no URLs."""
+        return None
 
 
 class EventBus(Protocol):

@@ -75,7 +75,7 @@ class Archives:
         part = _Part()
         with zipfile.ZipFile(part, "w", zipfile.ZIP_STORED) as archive:
             for number, (image, job) in enumerate(images, 1):
-                data = await self._images.file(image.object_name)
+                data = await self._images.file(image)
                 if data is None:
                     raise StoreError(f"the image {image.id} was removed while its archive was written")
                 await asyncio.to_thread(archive.writestr, _entry(image, job, number), data)

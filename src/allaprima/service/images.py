@@ -33,6 +33,8 @@ class JobImages:
 #: Shortest lifetime of a link to a starred image, in days.
 STARRED_LINK_DAYS = 7
 DAY_S = 86_400
+#: Lifetime of the URLs of the image store to which links redirect, in seconds.
+REDIRECT_S = 60.0
 _FILES, _THUMBNAILS = "files", "thumbnails"
 
 
@@ -99,14 +101,25 @@ class ImageService:
     """Finds, reads, stars and removes images."""
 
     def __init__(
-        self, images: ImageRepository, jobs: JobRepository, links: Links, clock: Clock, max_starred_bytes: int
+        self,
+        images: ImageRepository,
+        jobs: JobRepository,
+        links: Links,
+        clock: Clock,
+        max_starred_bytes: int,
+        *,
+        redirects_links: bool = False,
     ) -> None:
-        """max_starred_bytes: most bytes of an account's starred images."""
+        """max_starred_bytes: most bytes of an account's starred images.
+
+        redirects_links: whether links redirect to the image store, if it has URLs.
+        """
         self._images = images
         self._jobs = jobs
         self._clock = clock
         self._max_starred_bytes = max_starred_bytes
         self.links = links
+        self.redirects_links = redirects_links
 
     async def of(self, job: Job) -> JobImages:
         """Return the stored images of a succeeded job, with their files if its response contains them.
@@ -160,6 +173,18 @@ class ImageService:
     async def read(self, image_id: str) -> tuple[StoredImage, bytes] | None:
         """Return the record and the file of an image, or None if it does not exist or has expired."""
         return await self._images.get(image_id, self._clock())
+
+    async def redirect(self, image_id: str) -> str | None:
+        """Return a short-lived URL of the image store for an image; None if the store has none.
+
+        Raises `ImageNotFound`, also for an expired image.
+        """
+        now = self._clock()
+        image = await self._images.find(image_id, now)
+        if image is None:
+            raise ImageNotFound
+        remaining_s = REDIRECT_S if image.is_starred else image.expires_at - now
+        return await self._images.signed_url(image, min(REDIRECT_S, max(1.0, remaining_s)))
 
     async def remove(self, account_id: str, image_id: str) -> None:
         """Delete an image permanently. Raises `ImageNotFound`."""

@@ -32,6 +32,14 @@ class Lifecycle:
         self._bus.close()
         self._signal.notify()
 
+    async def until_draining(self) -> None:
+        """Wait until the server stops."""
+        await self._draining.wait()
+
+    def wake(self) -> None:
+        """Have the dispatcher look for queued jobs, since one was put back."""
+        self._signal.notify()
+
     async def pause(self, seconds: float) -> None:
         """Wait for some seconds, or until the server stops."""
         with suppress(TimeoutError):

@@ -91,7 +91,7 @@ class Thumbnails:
             if found := self._kept.get(image.id):
                 return found
             async with self._decoding:
-                data = await self._images.file(image.object_name)
+                data = await self._images.file(image)
                 if data is None:
                     raise ImageNotFound
                 made = await asyncio.to_thread(make_thumbnail, data)

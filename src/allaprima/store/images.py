@@ -4,23 +4,25 @@ A file is written before its row and removed after it, so every row has a file. 
 `sweep` removes.
 """
 
+import hashlib
+import logging
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Select, func, select, update
 
 from allaprima.domain.jobs import ImageFilter, Job, StoredImage
 from allaprima.domain.ports import ObjectStore
-from allaprima.errors import ImageNotFound, StarLimitReached, StoreError
+from allaprima.errors import ImageDamaged, ImageNotFound, StarLimitReached, StoreError
 from allaprima.store import dialect
 from allaprima.store.database import Database, Repository, reads, writes
 from allaprima.store.image_rows import IS_STARRED, is_alive, remove_images, searchable
 from allaprima.store.rows import JOB_COLUMNS, image_from_row, readable, readable_job
 from allaprima.store.schema import accounts, images, jobs
 
-#: Age from which a file without a row is an orphan. A younger file may belong to a job that has not committed its rows.
-ORPHAN_AGE = timedelta(hours=1)
+logger = logging.getLogger(__name__)
+
 #: How long an image stays at least after it was unstarred, in seconds.
 UNSTARRED_TTL_S = 86_400.0
 
@@ -31,6 +33,8 @@ class ImageRepository(Repository):
     def __init__(self, database: Database, objects: ObjectStore) -> None:
         super().__init__(database)
         self._objects = objects
+        #: When orphans were last searched for.
+        self._orphans_at: float | None = None
 
     async def put(self, object_name: str, data: bytes) -> None:
         """Write a file durably. Raises `StoreError`."""
@@ -105,21 +109,32 @@ class ImageRepository(Repository):
         """Return the bytes of all images of all accounts."""
         return int(connection.execute(select(func.coalesce(dialect.Total(accounts.c.image_bytes), 0))).scalar_one())
 
-    async def file(self, object_name: str) -> bytes | None:
-        """Return a file, or None if it does not exist. Raises `StoreError`."""
-        return await self._objects.get(object_name)
+    async def file(self, image: StoredImage) -> bytes | None:
+        """Return the file of an image, or None if it does not exist.
+
+        Raises `ImageDamaged` for a file with other bytes than those that were generated, and other `StoreError`s.
+        """
+        data = await self._objects.get(image.object_name)
+        if data is not None and hashlib.sha256(data).hexdigest() != image.sha256:
+            logger.error("the file %s has other bytes than the image that was stored", image.object_name)
+            raise ImageDamaged
+        return data
+
+    async def signed_url(self, image: StoredImage, seconds: float) -> str | None:
+        """Return a URL of the image store that returns an image for some seconds; None if the store has none."""
+        return await self._objects.signed_url(image.object_name, seconds)
 
     async def get(self, image_id: str, now: float) -> tuple[StoredImage, bytes] | None:
         """Return the row and the file of an image that has not expired. Raises `StoreError` when reading fails."""
         image = await self.find(image_id, now)
         if image is None:
             return None
-        data = await self._objects.get(image.object_name)
+        data = await self.file(image)
         return None if data is None else (image, data)
 
-    async def copy(self, object_name: str, new_name: str) -> None:
-        """Copy a file. Raises `StoreError` when the file does not exist or the store fails."""
-        data = await self._objects.get(object_name)
+    async def copy(self, image: StoredImage, new_name: str) -> None:
+        """Copy the file of an image. Raises `StoreError` when the file does not exist or the store fails."""
+        data = await self.file(image)
         if data is None:
             raise StoreError("the image is no longer in the image store")
         await self.put(new_name, data)
@@ -154,14 +169,17 @@ class ImageRepository(Repository):
         return remove_images(connection, which)
 
     async def _sweep_orphans(self, now: float) -> int:
-        before = datetime.fromtimestamp(now, UTC) - ORPHAN_AGE
+        if self._orphans_at is not None and now - self._orphans_at < self._objects.orphans_every_s:
+            return 0
+        before = datetime.fromtimestamp(now, UTC) - self._objects.orphan_age
         removed = 0
         async for page in self._objects.pages():
             # The rows are read after the listing, so a job that commits in between does not lose its files.
-            old = [name for name, changed_at in page if changed_at < before]
+            old = [name for name, changed_at in page if changed_at < before and self._objects.owns(name)]
             orphans = set(old) - await self._with_rows(old)
             await self.remove_files(orphans)
             removed += len(orphans)
+        self._orphans_at = now
         return removed
 
     @reads

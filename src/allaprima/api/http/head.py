@@ -28,7 +28,7 @@ class HeadMiddleware:
             has_headers.set()
 
         # The scope is shared with the outer middleware, which reads the route from it.
-        scope["method"] = "GET"
+        scope["method"], scope["allaprima.is_head"] = "GET", True
         try:
             await self._until(has_headers, asyncio.ensure_future(self._app(scope, receive, send_headers)))
         finally:

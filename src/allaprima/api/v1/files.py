@@ -2,6 +2,7 @@
 
 import re
 from typing import Any
+from urllib.parse import urlsplit
 
 from fastapi import APIRouter, Request, Response
 
@@ -14,10 +15,18 @@ router = APIRouter(tags=["files"])
 
 _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
 
+_REDIRECT = {
+    "cache-control": "no-store",
+    "access-control-allow-origin": "*",
+    "cross-origin-resource-policy": "cross-origin",
+}
+
+
 _IMAGE: dict[str, Any] = {"content": {f"image/{name}": {} for name in ("png", "jpeg", "webp")}}
 _RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {"description": "The image."} | _IMAGE,
     206: {"description": "The requested byte range."} | _IMAGE,
+    307: {"description": "The image is at the URL in Location for at most 60 seconds, if the operator has chosen it."},
     304: {"description": "The client already has the current image."},
     416: {"description": "The range is beyond the end of the file."},
     # 4XX instead of 404, because otherwise FastAPI would document a 422 that the server never sends.
@@ -30,7 +39,12 @@ _RESPONSES: dict[int | str, dict[str, Any]] = {
 )
 async def fetch(request: Request, token: str, name: str, service: ServiceDep) -> Response:
     """Return the image, a byte range of it, or 304 if the client already has it."""
-    found = await service.images.read(service.images.links.read(token, name))
+    image_id = service.images.links.read(token, name)
+    if service.images.redirects_links and _may_be_redirected(request):
+        url = await service.images.redirect(image_id)
+        if url is not None:
+            return Response(status_code=307, headers=_REDIRECT | {"location": url})
+    found = await service.images.read(image_id)
     if found is None:
         raise ImageNotFound
     image, data = found
@@ -54,6 +68,19 @@ async def fetch(request: Request, token: str, name: str, service: ServiceDep) ->
         return Response(status_code=416, headers=headers | {"content-range": f"bytes */{len(data)}"})
     headers["content-range"] = f"bytes {part.start}-{part.stop - 1}/{len(data)}"
     return Response(data[part.start : part.stop], 206, headers, image.content_type)
+
+
+def _may_be_redirected(request: Request) -> bool:
+    """Whether a request may be redirected to the bucket: a GET that no page of this server makes.
+
+    A browser sends `Sec-Fetch-Site` with requests to secure origins and to this machine, and `Referer` otherwise.
+    """
+    referrer = urlsplit(request.headers.get("referer", "")).netloc
+    is_from_page = request.headers.get("sec-fetch-site") == "same-origin" or (
+        referrer != "" and referrer in (request.headers.get("host"), request.url.netloc)
+    )
+    # A signed URL of the bucket is valid for GET alone.
+    return not request.scope.get("allaprima.is_head") and not is_from_page
 
 
 def _requested_range(request: Request, etag: str, size: int) -> range | None:

@@ -87,7 +87,7 @@ class ResultCache:
             expires_at=job.created_at + (job.options.image_ttl_s or self._image_ttl_s),
             is_starred=False,
         )
-        await self._images.copy(image.object_name, copy.object_name)
+        await self._images.copy(image, copy.object_name)
         return copy
 
     def _outcome(self, job: Job, earlier: Job, images: tuple[StoredImage, ...]) -> JobOutcome:

@@ -14,8 +14,8 @@ from allaprima.domain.jobs import Job, JobOutcome, JobResult, JobState, StoredIm
 from allaprima.domain.ports import EphemeralResults
 from allaprima.errors import Cancelled
 from allaprima.service.accounts.prices import Prices
+from allaprima.service.jobs.image_writer import ImageWriter
 from allaprima.service.jobs.result_cache import ResultCache
-from allaprima.store.images import ImageRepository
 
 logger = logging.getLogger(__name__)
 
@@ -25,14 +25,14 @@ class ResultStore:
 
     def __init__(
         self,
-        images: ImageRepository,
+        writer: ImageWriter,
         ephemeral: EphemeralResults,
         cache: ResultCache,
         prices: Prices,
         clock: Clock,
         image_ttl_s: float,
     ) -> None:
-        self._images = images
+        self._writer = writer
         self._ephemeral = ephemeral
         self._cache = cache
         self._prices = prices
@@ -44,7 +44,7 @@ class ResultStore:
         stored = []
         for position, image in enumerate(result.images):
             row = self._row(job, position, image)
-            await self._images.put(row.object_name, image.data)
+            await self._writer.write(row.object_name, image.data)
             stored.append(row)
         return self._outcome(job, result, tuple(stored), self._cache.key(job.request))
 

@@ -9,7 +9,7 @@ from allaprima.domain.clock import Clock
 from allaprima.domain.generation import GenerationResult
 from allaprima.domain.jobs import Job, JobOutcome, JobState
 from allaprima.domain.ports import Engine
-from allaprima.errors import Cancelled, Draining, Error, StoreError
+from allaprima.errors import Cancelled, Draining, Error, ImageStoreUnavailable, StoreError
 from allaprima.service.jobs.eta import Eta
 from allaprima.service.jobs.reporter import JobReporter
 from allaprima.service.jobs.results import ResultStore
@@ -89,6 +89,11 @@ class JobRunner:
                 end = JobState.CANCELLED
         except Draining:
             await self._persist(lambda: self._transitions.requeue(job))
+        except ImageStoreUnavailable:
+            # The outage is no fault of the job, so no crash is counted.
+            logger.warning("job %s is put back: its images could not be stored", job.id)
+            await self._persist(lambda: self._transitions.requeue(job))
+            self._lifecycle.wake()
         except Error as exc:
             error, spent_s = exc, self._spent(job)
             if isinstance(error, StoreError) and self._lifecycle.is_draining:
