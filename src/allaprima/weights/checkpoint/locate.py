@@ -15,7 +15,7 @@ from pathlib import Path
 
 from allaprima.errors import WeightsCorrupt, WeightsMissing
 from allaprima.weights.formats.sharded import INDEX_NAME, shards_by_number, shards_of_index
-from allaprima.weights.paths import WEIGHT_ENDINGS, UnusedFile
+from allaprima.weights.paths import WEIGHT_ENDINGS, UnusedFile, absolute
 
 #: Subfolders of a diffusers folder with FLUX's networks.
 DIFFUSERS_FOLDERS = ("transformer", "text_encoder", "text_encoder_2", "vae")
@@ -66,7 +66,7 @@ def find_places(path: Path) -> list[Place]:
         return _distinct(_places_in(path))
     if not path.is_file():
         raise WeightsMissing(f"there is no file or folder {path}")
-    return _distinct([Place([_source_of(path)]), *_places_around(path)])
+    return _distinct([Place([_source_of(path)]), *_places_around(absolute(path))])
 
 
 def _distinct(places: list[Place]) -> list[Place]:
