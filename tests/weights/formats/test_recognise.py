@@ -96,3 +96,11 @@ def test_tensors_out_of_order_and_double_keys_are_read_as_the_library_reads_them
         file = written(tmp_path, len(text).to_bytes(8, "little") + text + values)
         container = open_container(file)
         assert all(torch.equal(container.read(name), tensor) for name, tensor in load_file(file).items())
+
+
+def test_header_that_would_take_much_memory_is_refused_by_its_size(tmp_path: Path) -> None:
+    file = tmp_path / "large.safetensors"
+    header = b"{" + b" " * 2**24 + b"}"
+    file.write_bytes(len(header).to_bytes(8, "little") + header)
+    with pytest.raises(WeightsCorrupt, match=r"large.safetensors has a header of 16777218 bytes, of which at most"):
+        open_container(file)
