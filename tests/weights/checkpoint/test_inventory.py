@@ -372,3 +372,12 @@ def test_incomplete_model_names_what_is_missing_and_what_is_there(checkpoint: Pa
     assert isinstance(error, WeightsMissing)
     assert "holds no T5 text encoder (such as t5xxl_fp16.safetensors)" in error.message
     assert f"{T5}.part: an unfinished download" in error.message
+
+
+def test_transformer_without_its_first_block_is_refused_by_the_tensor_that_it_lacks(checkpoint: Path) -> None:
+    tensors = load_file(checkpoint / TRANSFORMER)
+    save_file({name: one for name, one in tensors.items() if ".0." not in name}, checkpoint / TRANSFORMER)
+    error = take_inventory(checkpoint).error
+    assert isinstance(error, WeightsCorrupt)
+    assert error.message.startswith(f"{checkpoint / TRANSFORMER} is no transformer of FLUX.1 [schnell], since it lacks")
+    assert "double_blocks.0.img_attn.norm.key_norm" in error.message

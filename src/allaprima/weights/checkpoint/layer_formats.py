@@ -138,7 +138,10 @@ def _declarations(container: Container) -> dict[str, str]:
     try:
         formats = {layer: (name, str(values["format"]), values) for layer, name, values in _described(container)}
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as exc:
-        raise WeightsCorrupt(f"{container.path} has an invalid description of its number formats") from exc
+        raise WeightsCorrupt(
+            f"{container.path} has an invalid description of its number formats, in _quantization_metadata or a tensor "
+            ".comfy_quant"
+        ) from exc
     for name, number_format, values in formats.values():
         shown = f"{number_format} with convrot" if values.get("convrot") else number_format
         if shown not in _DECLARED:

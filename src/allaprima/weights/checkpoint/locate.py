@@ -251,7 +251,7 @@ def _unused_by_name(file: Path) -> str | None:
     if not is_weights:
         return None
     if name.startswith("."):
-        return "a hidden file, such as macOS writes beside each file" if name.startswith("._") else "a hidden file"
+        return "a hidden file, such as macOS writes next to each file" if name.startswith("._") else "a hidden file"
     if stem != name:
         return "an unfinished download"
     if name.endswith(PICKLE_ENDINGS):
