@@ -7,7 +7,7 @@ from pathlib import Path
 
 from safetensors.torch import save_file
 
-from allaprima.errors import AllaprimaError
+from allaprima.errors import WeightsError
 from tests.weights.published import Published, Tensors, write_bfl
 
 TRANSFORMER, T5, CLIP, AUTOENCODER = "transformer", "t5", "clip", "autoencoder"
@@ -43,14 +43,14 @@ class Right:
 class Refused:
     """Opening or loading raises this error, in one sentence in which every pattern is found."""
 
-    error: type[AllaprimaError]
+    error: type[WeightsError]
     patterns: tuple[str, ...]
 
 
 Outcome = Same | Right | Refused
 
 
-def refused(error: type[AllaprimaError], *patterns: str) -> Refused:
+def refused(error: type[WeightsError], *patterns: str) -> Refused:
     """Return the outcome of a file that is refused."""
     return Refused(error, patterns)
 

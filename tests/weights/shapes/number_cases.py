@@ -32,10 +32,18 @@ def layer_metadata(form: str) -> dict[str, str]:
     names = [f"{kind}_blocks.{i}." for i in range(2) for kind in ("double", "single")]
     double = ("img_mod.lin", "img_attn.qkv", "img_attn.proj", "img_mlp.0", "img_mlp.2")
     double = (*double, *(name.replace("img", "txt") for name in double))
-    layers = [name + leaf for name in names for leaf in (double if "double" in name else ("linear1", "linear2", "modulation.lin"))]
+    layers = [
+        name + leaf
+        for name in names
+        for leaf in (double if "double" in name else ("linear1", "linear2", "modulation.lin"))
+    ]
     layers += ["img_in", "txt_in", "time_in.in_layer", "time_in.out_layer", "vector_in.in_layer", "vector_in.out_layer"]
     layers += ["final_layer.linear", "final_layer.adaLN_modulation.1"]
-    return {"_quantization_metadata": json.dumps({"format_version": "1.0", "layers": {name: {"format": form} for name in layers}})}
+    return {
+        "_quantization_metadata": json.dumps(
+            {"format_version": "1.0", "layers": {name: {"format": form} for name in layers}}
+        )
+    }
 
 
 # float8 ---------------------------------------------------------------------------------------------------------------
@@ -53,9 +61,11 @@ for _dtype, _bound in ((torch.float8_e4m3fn, E4M3), (torch.float8_e5m2, E5M2)):
 add(
     "fp8_scaled_with_scale_input",
     Right(E4M3),
-    lambda t: scaled(".scale_weight")(t)
-    | {name.replace(".weight", ".scale_input"): torch.tensor(3.0) for name in t if name.endswith("lin.weight")}
-    | {"scaled_fp8": torch.zeros(2).to(torch.float8_e4m3fn)},
+    lambda t: (
+        scaled(".scale_weight")(t)
+        | {name.replace(".weight", ".scale_input"): torch.tensor(3.0) for name in t if name.endswith("lin.weight")}
+        | {"scaled_fp8": torch.zeros(2).to(torch.float8_e4m3fn)}
+    ),
 )
 add(
     "fp8_scaled_prefixed_with_prefixed_marker",
@@ -99,8 +109,10 @@ for _form, _dtype, _bound in (
 add(
     "comfy_quant_with_input_scale",
     Right(E4M3),
-    lambda t: scaled(marker='{"format": "float8_e4m3fn"}')(t)
-    | {name.replace(".weight", ".input_scale"): torch.tensor(0.5) for name in t if name.endswith("lin.weight")},
+    lambda t: (
+        scaled(marker='{"format": "float8_e4m3fn"}')(t)
+        | {name.replace(".weight", ".input_scale"): torch.tensor(0.5) for name in t if name.endswith("lin.weight")}
+    ),
 )
 add(
     "comfy_quant_prefixed",
@@ -131,7 +143,11 @@ add(
 )
 add("comfy_quant_marker_is_a_list", refused(WeightsCorrupt, FILE, r"comfy_quant"), scaled(marker="[1]"))
 add("comfy_quant_marker_without_format", refused(WeightsCorrupt, FILE, r"comfy_quant"), scaled(marker="{}"))
-add("comfy_quant_marker_format_is_a_number", refused(WeightsCorrupt, FILE, r"comfy_quant"), scaled(marker='{"format": 8}'))
+add(
+    "comfy_quant_marker_format_is_a_number",
+    refused(WeightsCorrupt, FILE, r"comfy_quant"),
+    scaled(marker='{"format": 8}'),
+)
 add(
     "comfy_metadata_is_no_json",
     refused(WeightsCorrupt, FILE, "_quantization_metadata"),
@@ -171,8 +187,14 @@ def fp8_scaled_in_diffusers_names(site: Site) -> None:
 # int8 -----------------------------------------------------------------------------------------------------------------
 
 _INT8 = r"int8|8-bit"
-add("int8_tensorwise_scalar", refused(WeightsCorrupt, FILE, "int8_tensorwise"), scaled(dtype=torch.int8, marker='{"format": "int8_tensorwise"}'))
-add("int8_tensorwise_rows", refused(WeightsCorrupt, FILE, "int8_tensorwise"), int8_rows('{"format": "int8_tensorwise"}'))
+add(
+    "int8_tensorwise_scalar",
+    refused(WeightsCorrupt, FILE, "int8_tensorwise"),
+    scaled(dtype=torch.int8, marker='{"format": "int8_tensorwise"}'),
+)
+add(
+    "int8_tensorwise_rows", refused(WeightsCorrupt, FILE, "int8_tensorwise"), int8_rows('{"format": "int8_tensorwise"}')
+)
 add(
     "int8_convrot",
     refused(WeightsCorrupt, FILE, "int8_tensorwise|convrot"),
@@ -180,7 +202,11 @@ add(
 )
 add("int8_rows_without_marker", refused(WeightsCorrupt, FILE, _INT8), int8_rows())
 add("int8_scalar_without_marker", refused(WeightsCorrupt, FILE, _INT8), scaled(dtype=torch.int8))
-add("int8_convrot_scalar_without_marker", refused(WeightsCorrupt, FILE, _INT8), lambda t: scaled(dtype=torch.int8)(rotated(t)))
+add(
+    "int8_convrot_scalar_without_marker",
+    refused(WeightsCorrupt, FILE, _INT8),
+    lambda t: scaled(dtype=torch.int8)(rotated(t)),
+)
 add("int8_scale_weight_without_marker", refused(WeightsCorrupt, FILE, _INT8), scaled(".scale_weight", torch.int8))
 add(
     "int8_scaled_fp8_marker",
@@ -255,7 +281,12 @@ for _dtype_name, _bits in {
 }.items():
     CASES.add(
         f"stored_as_{_dtype_name}",
-        refused(WeightsCorrupt, FILE, r"img_in\.weight", _dtype_name if "_" in _dtype_name else rf"{_dtype_name}|int|float|bool|complex"),
+        refused(
+            WeightsCorrupt,
+            FILE,
+            r"img_in\.weight",
+            _dtype_name if "_" in _dtype_name else rf"{_dtype_name}|int|float|bool|complex",
+        ),
         stored_as(_dtype_name, _bits),  # type: ignore[arg-type]
     )
 
@@ -265,7 +296,11 @@ for _dtype_name, _bits in {
 add("nf4_v1_nested", Right(NF4), in_bnb4(nested=True))
 add("nf4_v2", Right(NF4), in_bnb4())
 add("nf4_prefixed", Right(NF4), lambda t: prefixed(PREFIX, in_bnb4()(t)))
-add("nf4_comfy2026_names", Right(NF4), lambda t: in_bnb4()({k.replace("_norm.scale", "_norm.weight"): v for k, v in t.items()}))
+add(
+    "nf4_comfy2026_names",
+    Right(NF4),
+    lambda t: in_bnb4()({k.replace("_norm.scale", "_norm.weight"): v for k, v in t.items()}),
+)
 add("nf4_blocks_only", Right(NF4), in_bnb4("blocks."))
 add("nf4_one_layer_only", Right(NF4), in_bnb4("single_blocks.0.linear1"))
 add("fp4_bnb", Right(FP4), in_bnb4(kind="fp4"))
@@ -374,9 +409,7 @@ for _name, _change in {
     "nested_quant_map_of_16": lambda t: t.update({f"{LAYER}.nested_quant_map": torch.ones(16)}),
     "quant_map_not_finite": lambda t: t.update({f"{LAYER}.quant_map": torch.full((16,), float("inf"))}),
     "nested_absmax_not_finite": lambda t: t.update({f"{LAYER}.nested_absmax": torch.tensor([float("nan")])}),
-    "all_scales_zero": lambda t: t.update(
-        {f"{LAYER}.absmax": torch.zeros(256, dtype=torch.float32), **{}}
-    ),
+    "all_scales_zero": lambda t: t.update({f"{LAYER}.absmax": torch.zeros(256, dtype=torch.float32), **{}}),
     "state_is_no_json": lambda t: t.update({STATE: bytes_tensor("{" * 40)}),
     "state_is_a_list": lambda t: t.update({STATE: bytes_tensor("[]")}),
     "state_is_no_utf8": lambda t: t.update({STATE: torch.full((30,), 0xFF, dtype=torch.uint8)}),

@@ -103,7 +103,9 @@ add_replaced(
 add_replaced(
     "comfy2026_in_half_of_the_blocks",
     Same(),
-    lambda t: {name: one for k, v in t.items() for name, one in (comfy2026 if "double" in k else unchanged)({k: v}).items()},
+    lambda t: {
+        name: one for k, v in t.items() for name, one in (comfy2026 if "double" in k else unchanged)({k: v}).items()
+    },
 )
 
 
@@ -213,7 +215,11 @@ def shards_without_index(site: Site) -> None:
 
 
 @CASES.case(
-    refused(WeightsMissing, r"diffusion_pytorch_model-00002-of-0000\d\.safetensors", r"missing|lacks|not there|does not exist|not exist")
+    refused(
+        WeightsMissing,
+        r"diffusion_pytorch_model-00002-of-0000\d\.safetensors",
+        r"missing|lacks|not there|does not exist|not exist",
+    )
 )
 def shards_without_index_and_one_missing(site: Site) -> None:
     shards_without_index(site)
@@ -379,7 +385,11 @@ def ema_bundle(t: Tensors) -> Tensors:
     return prefixed(PREFIX, t) | prefixed("model_ema.diffusion_model.", {k: v * 2 for k, v in t.items()})
 
 
-add_replaced("two_transformers_in_one_file_ema", refused(WeightsCorrupt, r"flux1-schnell\.safetensors", "two|twice|both", "model_ema|ema"), ema_bundle)
+add_replaced(
+    "two_transformers_in_one_file_ema",
+    refused(WeightsCorrupt, r"flux1-schnell\.safetensors", "two|twice|both", "model_ema|ema"),
+    ema_bundle,
+)
 add_replaced(
     "two_transformers_bare_and_prefixed",
     refused(WeightsCorrupt, r"flux1-schnell\.safetensors", "two|twice|both", r"model\.diffusion_model\."),
