@@ -34,7 +34,7 @@ class Foreign:
 
 
 def ones(*shape: int, dtype: torch.dtype = torch.bfloat16) -> torch.Tensor:
-    return torch.ones(*shape).to(dtype)
+    return torch.ones(shape).to(dtype)
 
 
 # LoRAs (1.4) ----------------------------------------------------------------------------------------------------------

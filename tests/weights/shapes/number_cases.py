@@ -48,6 +48,7 @@ def layer_metadata(form: str) -> dict[str, str]:
 
 # float8 ---------------------------------------------------------------------------------------------------------------
 
+add("bfl_f64", Same(), in_dtype(torch.float64))
 add("kijai_e4m3fn", Right(E4M3), in_dtype(torch.float8_e4m3fn))
 add("kijai_e5m2", Right(E5M2), in_dtype(torch.float8_e5m2))
 for _dtype, _bound in ((torch.float8_e4m3fn, E4M3), (torch.float8_e5m2, E5M2)):
@@ -186,7 +187,7 @@ def fp8_scaled_in_diffusers_names(site: Site) -> None:
 
 # int8 -----------------------------------------------------------------------------------------------------------------
 
-_INT8 = r"int8|8-bit"
+_INT8 = r"int8|8-bit|I8"
 add(
     "int8_tensorwise_scalar",
     refused(WeightsCorrupt, FILE, "int8_tensorwise"),
@@ -228,12 +229,15 @@ def declared(form: str, dtype: torch.dtype, columns: int, scale: torch.dtype, gr
 
     def change(t: Tensors) -> Tensors:
         name, (rows, width) = "double_blocks.0.img_mlp.0", t["double_blocks.0.img_mlp.0.weight"].shape
-        return t | {
-            f"{name}.weight": torch.ones(rows, width // columns).to(dtype),
-            f"{name}.weight_scale": torch.ones(rows, width // group).to(scale),
-            f"{name}.weight_scale_2": torch.ones(()),
-            f"{name}.comfy_quant": bytes_tensor(json.dumps({"format": form})),
-        }
+        return (
+            t
+            | {
+                f"{name}.weight": torch.ones(rows, width // columns).to(dtype),
+                f"{name}.weight_scale": torch.ones(rows, width // group).to(scale),
+                f"{name}.comfy_quant": bytes_tensor(json.dumps({"format": form})),
+            }
+            | ({f"{name}.weight_scale_2": torch.ones(())} if form == "nvfp4" else {})
+        )
 
     return change
 
@@ -246,11 +250,11 @@ for _form, _arguments in {
     "awq_w4a16": (torch.int8, 2, torch.bfloat16, 32),
     "svdquant_w4a4": (torch.int8, 2, torch.bfloat16, 32),
 }.items():
-    add(_form, refused(WeightsCorrupt, FILE, _form), declared(_form, *_arguments))
+    add(_form, refused(WeightsCorrupt, FILE, f"(?i){_form}"), declared(_form, *_arguments))
     _metadata = {"_quantization_metadata": json.dumps({"layers": {"double_blocks.0.img_mlp.0": {"format": _form}}})}
     add(
         f"{_form}_declared_in_metadata_only",
-        refused(WeightsCorrupt, FILE, _form),
+        refused(WeightsCorrupt, FILE, f"(?i){_form}"),
         lambda t, a=_arguments, f=_form: {k: v for k, v in declared(f, *a)(t).items() if "comfy_quant" not in k},  # type: ignore[misc]
         _metadata,
     )
@@ -277,7 +281,6 @@ for _dtype_name, _bits in {
     "I64": 64,
     "BOOL": 8,
     "C64": 64,
-    "F64": 64,
 }.items():
     CASES.add(
         f"stored_as_{_dtype_name}",
@@ -443,4 +446,63 @@ add(
     refused(WeightsCorrupt, FILE, _MLP),
     damaged(lambda t: t[f"{LAYER}.absmax"].fill_(float("nan")), nested=False),
 )
-_ = partial, Same
+
+add(
+    "comfy_quant_scale_missing",
+    refused(WeightsCorrupt, FILE, r"img_in"),
+    lambda t: {k: v for k, v in scaled(marker='{"format": "float8_e4m3fn"}')(t).items() if k != "img_in.weight_scale"},
+)
+add(
+    "comfy_metadata_only_scale_missing",
+    refused(WeightsCorrupt, FILE, r"img_in"),
+    lambda t: {k: v for k, v in scaled()(t).items() if k != "img_in.weight_scale"},
+    layer_metadata("float8_e4m3fn"),
+)
+add(
+    "comfy_metadata_and_marker_disagree",
+    refused(WeightsCorrupt, FILE, "float8_e5m2|float8_e4m3fn"),
+    scaled(marker='{"format": "float8_e4m3fn"}'),
+    layer_metadata("float8_e5m2"),
+)
+add(
+    "two_scales_of_one_layer",
+    refused(WeightsCorrupt, FILE, r"img_in"),
+    lambda t: scaled()(t) | {"img_in.scale_weight": torch.tensor(0.5)},
+)
+add(
+    "scale_infinite",
+    refused(WeightsCorrupt, FILE, r"img_in"),
+    lambda t: scaled()(t) | {"img_in.weight_scale": torch.tensor(float("inf"))},
+)
+add(
+    "scale_of_two_values",
+    refused(WeightsCorrupt, FILE, r"img_in"),
+    lambda t: scaled()(t) | {"img_in.weight_scale": torch.ones(2)},
+)
+add(
+    "scale_stored_as_integer",
+    refused(WeightsCorrupt, FILE, r"img_in"),
+    lambda t: scaled()(t) | {"img_in.weight_scale": torch.ones((), dtype=torch.int32)},
+)
+for _dtype_name in ("F8_E4M3FNUZ", "F8_E5M2FNUZ", "Q4", "f16"):
+    CASES.add(
+        f"stored_as_{_dtype_name}_unknown_to_safetensors",
+        refused(WeightsCorrupt, FILE),
+        stored_as(_dtype_name, 8),  # type: ignore[arg-type]
+    )
+for _nested in (False, True):
+    for _part in ("the_tail", "one_matrix"):
+
+        def _zeros(site: Site, nested: bool = _nested, part: str = _part) -> None:
+            """Zero bytes are -1 times the scale in NF4, which no check of the values would find."""
+            tensors = in_bnb4(nested=nested)(site.tensors(TRANSFORMER))
+            if part == "one_matrix":
+                tensors[LAYER].zero_()
+            path = site.replace(TRANSFORMER, tensors)
+            if part == "the_tail":
+                size = path.stat().st_size
+                with path.open("r+b") as file:
+                    file.seek(size * 2 // 3)
+                    file.write(bytes(size - file.tell()))
+
+        CASES.add(f"nf4_zeros_in_{_part}{'_nested' * _nested}", refused(WeightsCorrupt, FILE, "zero"), _zeros)

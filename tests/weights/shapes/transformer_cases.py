@@ -9,7 +9,7 @@ import gguf
 import torch
 from safetensors.torch import load_file, save_file
 
-from allaprima.errors import WeightsCorrupt, WeightsMissing
+from allaprima.errors import WeightsCorrupt, WeightsError, WeightsMissing
 from tests.flux.oracles import transformer_oracle
 from tests.weights.published import Tensors, gguf_t5_name, write_gguf
 from tests.weights.shapes.case import AUTOENCODER, CLIP, T5, TRANSFORMER, Cases, Right, Same, Site, refused
@@ -98,7 +98,7 @@ add_replaced(
 add_replaced(
     "comfy2026_with_both_norm_names",
     refused(WeightsCorrupt, r"flux1-schnell\.safetensors", r"key_norm|query_norm"),
-    lambda t: t | {name: one for name, one in comfy2026(t).items() if name not in t},
+    lambda t: t | {name: one.clone() for name, one in comfy2026(t).items() if name not in t},
 )
 add_replaced(
     "comfy2026_in_half_of_the_blocks",
@@ -256,7 +256,7 @@ def index_given_as_the_path(site: Site) -> Path:
     return next(site.folder.glob("*.index.json"))
 
 
-@CASES.case(refused(WeightsCorrupt, r"index\.json"))
+@CASES.case(refused(WeightsError, r"index\.json", "00002"))
 def index_names_a_path_outside_its_folder(site: Site) -> None:
     diffusers_transformer(site, site.base(TRANSFORMER), max_shard_size="300KB")
     shard = next(site.folder.glob("*-00002-of-*"))
@@ -393,7 +393,7 @@ add_replaced(
 add_replaced(
     "two_transformers_bare_and_prefixed",
     refused(WeightsCorrupt, r"flux1-schnell\.safetensors", "two|twice|both", r"model\.diffusion_model\."),
-    lambda t: prefixed(PREFIX, t) | t,
+    lambda t: prefixed(PREFIX, t) | {name: one.clone() for name, one in t.items()},
 )
 
 
@@ -407,3 +407,30 @@ def metadata_of_training_tools(site: Site) -> None:
         "workflow": json.dumps({"nodes": ["ü" * 2000] * 20}),
     }
     site.replace(TRANSFORMER, site.tensors(TRANSFORMER), metadata)
+
+
+@CASES.case(Same())
+def gguf_alignment_of_256(site: Site) -> None:
+    site.base(TRANSFORMER)
+    writer = gguf.GGUFWriter(site.folder / "flux1-schnell-BF16.gguf", "flux", use_temp_file=False)
+    writer.add_custom_alignment(256)
+    for name, tensor in site.tensors(TRANSFORMER).items():
+        kind = KINDS.BF16 if tensor.ndim == 2 else KINDS.F32
+        writer.add_tensor(name, gguf.quantize(tensor.float().numpy(), kind), raw_dtype=kind)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+@CASES.case(refused(WeightsError, r"flux1-schnell-F32\.gguf", "endian|byte order"))
+def gguf_big_endian(site: Site) -> None:
+    site.base(TRANSFORMER)
+    path = site.folder / "flux1-schnell-F32.gguf"
+    writer = gguf.GGUFWriter(path, "flux", use_temp_file=False, endianess=gguf.GGUFEndian.BIG)
+    for name, tensor in site.tensors(TRANSFORMER).items():
+        writer.add_tensor(name, tensor.float().numpy())
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
