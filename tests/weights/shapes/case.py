@@ -55,11 +55,6 @@ def refused(error: type[WeightsError], *patterns: str) -> Refused:
     return Refused(error, patterns)
 
 
-def ignored(**unused: str) -> Same:
-    """Return the outcome of files next to a complete model: "_" in a name stands for "." before the ending."""
-    return Same({name: pattern for name, pattern in unused.items()}, load=False)
-
-
 @dataclass(frozen=True)
 class Site:
     """The folder into which a case writes."""
@@ -135,7 +130,7 @@ class Cases(dict[str, Case]):
         """Return a decorator that adds a function as a case under its name."""
 
         def decorate(write: Write) -> Write:
-            self.add(name or write.__name__, outcome, write)  # type: ignore[attr-defined]
+            self.add(name or write.__name__, outcome, write)
             return write
 
         return decorate

@@ -347,7 +347,7 @@ CASES.add(
 def read_only_hidden_cache_dotfile(site: Site) -> None:
     site.base()
     site.copy(TRANSFORMER, site.folder / ".cache" / "flux1-schnell.safetensors")
-    os.chmod(site.folder, 0o555)
+    site.folder.chmod(0o555)
 
 
 @CASES.case(Same({"model.pt": "pickle|run"}, load=False))
@@ -462,7 +462,7 @@ def rewritten(change: Callable[[dict[str, object], bytes], bytes], length: int |
 
 
 # Writers before safetensors 0.3 did not align the data.
-CASES.add("header_of_odd_length", Same(), rewritten(lambda header, data: data, 1001))
+CASES.add("header_of_odd_length", Same(), rewritten(lambda _, data: data, 1001))
 
 
 def shifted(header: dict[str, object], data: bytes) -> bytes:
@@ -477,7 +477,7 @@ CASES.add("two_tensors_at_one_place", refused(WeightsCorrupt, r"flux1-schnell\.s
 
 
 def negative(header: dict[str, object], data: bytes) -> bytes:
-    header["img_in.weight"]["shape"] = [-64, -16]  # type: ignore[index]
+    header["img_in.weight"]["shape"] = [-64, -16]
     return data
 
 

@@ -3,6 +3,7 @@ in place of the file that the model needs (page 1.1, 1.4, S3, R3, R7, M2 to M4, 
 """
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from safetensors.torch import save_file
 from allaprima.errors import WeightsError
 from tests.flux.oracles import transformer_oracle
 from tests.weights.published import Tensors, write_gguf
-from tests.weights.shapes.case import AUTOENCODER, CLIP, TRANSFORMER, Cases, Same, Site, refused
+from tests.weights.shapes.case import AUTOENCODER, CLIP, TRANSFORMER, Cases, Same, Site, Write, refused
 from tests.weights.shapes.quantizers import bytes_tensor, in_dtype, is_linear
 from tests.weights.shapes.text_encoder_cases import quant_conv, vision
 from tests.weights.shapes.transformer_cases import diffusers_tensors, prefixed
@@ -27,7 +28,7 @@ class Foreign:
     """A kind of file that can't be used."""
 
     file: str
-    tensors: object
+    tensors: Callable[[Site], Tensors]
     #: Pattern of what it is.
     what: str
     metadata: dict[str, str] | None = None
@@ -80,19 +81,19 @@ def dora(site: Site) -> Tensors:
 LORAS = {
     "lora_kohya": Foreign(
         "kohya.safetensors",
-        lambda s: pair("lora_unet_double_blocks_0_img_attn_qkv") | pair("lora_te1_text_model_encoder_layers_0_mlp_fc1"),
+        lambda _: pair("lora_unet_double_blocks_0_img_attn_qkv") | pair("lora_te1_text_model_encoder_layers_0_mlp_fc1"),
         "LoRA",
         {"ss_network_module": "networks.lora_flux", "modelspec.architecture": "flux-1-dev/lora"},
     ),
     "lora_kohya_text_encoder_only": Foreign(
-        "te.safetensors", lambda s: pair("lora_te1_text_model_encoder_layers_0_mlp_fc1"), "LoRA"
+        "te.safetensors", lambda _: pair("lora_te1_text_model_encoder_layers_0_mlp_fc1"), "LoRA"
     ),
     "lora_kohya_t5": Foreign(
-        "te3.safetensors", lambda s: pair("lora_te3_encoder_block_0_layer_0_SelfAttention_q"), "LoRA"
+        "te3.safetensors", lambda _: pair("lora_te3_encoder_block_0_layer_0_SelfAttention_q"), "LoRA"
     ),
     "lora_peft": Foreign(
         "pytorch_lora_weights.safetensors",
-        lambda s: (
+        lambda _: (
             pair("transformer.transformer_blocks.0.attn.to_q", "lora_A", "lora_B", alpha=False)
             | pair("transformer.single_transformer_blocks.0.norm.linear", "lora_A", "lora_B", alpha=False)
         ),
@@ -100,20 +101,20 @@ LORAS = {
     ),
     "lora_peft_base_model": Foreign(
         "adapter_model.safetensors",
-        lambda s: pair("base_model.model.transformer_blocks.0.attn.to_q", "lora_A", "lora_B", alpha=False),
+        lambda _: pair("base_model.model.transformer_blocks.0.attn.to_q", "lora_A", "lora_B", alpha=False),
         "LoRA",
     ),
     "lora_ai_toolkit": Foreign(
         "ai.safetensors",
-        lambda s: pair("diffusion_model.double_blocks.0.img_attn.qkv", "lora_A", "lora_B", alpha=False),
+        lambda _: pair("diffusion_model.double_blocks.0.img_attn.qkv", "lora_A", "lora_B", alpha=False),
         "LoRA",
     ),
     "lora_bare_names": Foreign(
-        "bare.safetensors", lambda s: pair("double_blocks.0.img_attn.qkv", "lora_A", "lora_B", alpha=False), "LoRA"
+        "bare.safetensors", lambda _: pair("double_blocks.0.img_attn.qkv", "lora_A", "lora_B", alpha=False), "LoRA"
     ),
     "lora_simpletuner_lycoris": Foreign(
         "lycoris.safetensors",
-        lambda s: {
+        lambda _: {
             "lycoris_transformer_blocks_0_attn_to_q.lokr_w1": ones(8, 8),
             "lycoris_transformer_blocks_0_attn_to_q.lokr_w2": ones(8, 8),
             "lycoris_transformer_blocks_0_attn_to_q.alpha": torch.tensor(1.0),
@@ -121,15 +122,15 @@ LORAS = {
         "LoRA|LoKr|LyCORIS",
     ),
     "lora_onetrainer_old": Foreign(
-        "ot.safetensors", lambda s: pair("lora_transformer_single_transformer_blocks_0_attn_to_k"), "LoRA"
+        "ot.safetensors", lambda _: pair("lora_transformer_single_transformer_blocks_0_attn_to_k"), "LoRA"
     ),
     "lora_onetrainer_new": Foreign(
-        "otn.safetensors", lambda s: pair("transformer.double_blocks.0.img_attn.qkv.0"), "LoRA"
+        "otn.safetensors", lambda _: pair("transformer.double_blocks.0.img_attn.qkv.0"), "LoRA"
     ),
     "lora_xlabs": Foreign("xlabs.safetensors", xlabs, "LoRA"),
     "lora_uso": Foreign(
         "uso.safetensors",
-        lambda s: {
+        lambda _: {
             f"single_blocks.0.processor.qkv_lora.{way}.weight": ones(4, 64) if way == "down" else ones(64, 4)
             for way in ("down", "up")
         },
@@ -139,7 +140,7 @@ LORAS = {
     "lora_dora_peft": Foreign("dora.safetensors", dora, "LoRA|DoRA"),
     "lora_dora_kohya": Foreign(
         "dora2.safetensors",
-        lambda s: (
+        lambda _: (
             pair("lora_unet_double_blocks_0_img_attn_qkv")
             | {"lora_unet_double_blocks_0_img_attn_qkv.dora_scale": ones(1, 64)}
         ),
@@ -147,14 +148,14 @@ LORAS = {
     ),
     "lora_loha": Foreign(
         "loha.safetensors",
-        lambda s: {
+        lambda _: {
             f"lora_unet_double_blocks_0_img_attn_qkv.hada_{w}": ones(4, 64) for w in ("w1_a", "w1_b", "w2_a", "w2_b")
         },
         "LoRA|LoHa",
     ),
     "lora_loha_ai_toolkit": Foreign(
         "loha2.safetensors",
-        lambda s: {
+        lambda _: {
             f"diffusion_model.double_blocks.0.img_attn.qkv.hada_{w}": ones(4, 64)
             for w in ("w1_a", "w1_b", "w2_a", "w2_b")
         },
@@ -162,14 +163,14 @@ LORAS = {
     ),
     "lora_lokr": Foreign(
         "lokr.safetensors",
-        lambda s: {
+        lambda _: {
             f"diffusion_model.double_blocks.0.img_attn.qkv.lokr_{w}": ones(8, 8) for w in ("w1", "w2_a", "w2_b")
         },
         "LoRA|LoKr",
     ),
     "lora_full_diff": Foreign(
         "diff.safetensors",
-        lambda s: {
+        lambda _: {
             "diffusion_model.double_blocks.0.img_attn.qkv.diff": ones(192, 64),
             "diffusion_model.double_blocks.0.img_attn.qkv.diff_b": ones(192),
             "diffusion_model.double_blocks.0.img_attn.norm.key_norm.diff": ones(32),
@@ -178,12 +179,12 @@ LORAS = {
     ),
     "lora_fp8": Foreign(
         "fp8lora.safetensors",
-        lambda s: in_dtype(torch.float8_e4m3fn)(pair("lora_unet_single_blocks_0_linear1")),
+        lambda _: in_dtype(torch.float8_e4m3fn)(pair("lora_unet_single_blocks_0_linear1")),
         "LoRA",
     ),
     "lora_diffusers_old_processor": Foreign(
         "old.safetensors",
-        lambda s: pair("unet.transformer_blocks.0.attn.processor.to_q_lora", "down", "up", alpha=False),
+        lambda _: pair("unet.transformer_blocks.0.attn.processor.to_q_lora", "down", "up", alpha=False),
         "LoRA",
     ),
 }
@@ -191,13 +192,13 @@ LORAS = {
 # Quantisers (M2, M3) --------------------------------------------------------------------------------------------------
 
 
-def per_linear(site: Site, stored: object, *, names: str = "diffusers") -> Tensors:
+def per_linear(site: Site, stored: Callable[[str, torch.Tensor], Tensors], *, names: str = "diffusers") -> Tensors:
     """Return the transformer with each linear layer replaced by what `stored(layer, weight)` returns."""
     tensors = diffusers_tensors(site) if names == "diffusers" else site.tensors(TRANSFORMER)
     changed: Tensors = {}
     for name, one in tensors.items():
         if is_linear(name, one):
-            changed |= stored(name.removesuffix(".weight"), one)  # type: ignore[operator]
+            changed |= stored(name.removesuffix(".weight"), one)
         else:
             changed[name] = one
     return changed
@@ -407,7 +408,7 @@ RELATIVES = {
     "flux2": Foreign("flux2-klein-4b.safetensors", flux2, r"FLUX\.2"),
     "flux2_diffusers": Foreign(
         "flux2_diffusers.safetensors",
-        lambda s: {
+        lambda _: {
             "double_stream_modulation_img.linear.weight": ones(384, 64),
             "single_stream_modulation.linear.weight": ones(192, 64),
             "transformer_blocks.0.attn.norm_added_k.weight": ones(32),
@@ -487,14 +488,14 @@ def qwen_image(site: Site) -> Tensors:
     }
 
 
-def keys(*names: str, shape: tuple[int, ...] = (64, 64)) -> object:
-    return lambda site: {name: ones(*shape) for name in names}
+def keys(*names: str, shape: tuple[int, ...] = (64, 64)) -> Callable[[Site], Tensors]:
+    return lambda _: {name: ones(*shape) for name in names}
 
 
 OTHERS = {
-    "sigclip_vision": Foreign("sigclip_vision_patch14_384.safetensors", lambda s: vision(), "vision"),
+    "sigclip_vision": Foreign("sigclip_vision_patch14_384.safetensors", lambda _: vision(), "vision"),
     "clip_vision": Foreign(
-        "clip_vision_h.safetensors", lambda s: vision() | {"visual_projection.weight": ones(64, 64)}, "vision"
+        "clip_vision_h.safetensors", lambda _: vision() | {"visual_projection.weight": ones(64, 64)}, "vision"
     ),
     "clip_vision_openai_names": Foreign(
         "vit_h.safetensors",
@@ -573,26 +574,26 @@ OTHERS = {
     "upscaler": Foreign("4x-UltraSharp.safetensors", keys("model.0.weight", "model.1.sub.0.RDB1.conv1.0.weight"), ""),
     "embedding": Foreign("easynegative.safetensors", keys("emb_params", "clip_l", shape=(4, 64)), ""),
     "safety_checker": Foreign(
-        "safety.safetensors", lambda s: vision("vision_model.vision_model.") | {"concept_embeds": ones(17, 64)}, ""
+        "safety.safetensors", lambda _: vision("vision_model.vision_model.") | {"concept_embeds": ones(17, 64)}, ""
     ),
-    "empty_safetensors": Foreign("empty.safetensors", lambda s: {}, ""),
+    "empty_safetensors": Foreign("empty.safetensors", lambda _: {}, ""),
 }
 
 FOREIGN = LORAS | QUANTISERS | RELATIVES | OTHERS
 
 
-def beside(foreign: Foreign) -> object:
+def beside(foreign: Foreign) -> Write:
     def write(site: Site) -> None:
-        site.neighbour(foreign.file, foreign.tensors(site), foreign.metadata)  # type: ignore[operator]
+        site.neighbour(foreign.file, foreign.tensors(site), foreign.metadata)
 
     return write
 
 
-def alone(foreign: Foreign, *, as_path: bool) -> object:
+def alone(foreign: Foreign, *, as_path: bool) -> Write:
     """Return a writer of the file in place of the transformer; opened by its path, or by its folder."""
 
     def write(site: Site) -> Path:
-        tensors = foreign.tensors(site)  # type: ignore[operator]
+        tensors = foreign.tensors(site)
         path = site.base(TRANSFORMER) / foreign.file
         save_file({name: one.contiguous() for name, one in tensors.items()}, path, foreign.metadata)
         return path if as_path else path.parent
@@ -601,7 +602,7 @@ def alone(foreign: Foreign, *, as_path: bool) -> object:
 
 
 for _name, _foreign in FOREIGN.items():
-    CASES.add(f"{_name}_beside", Same({_foreign.file: _foreign.what}, load=False), beside(_foreign))  # type: ignore[arg-type]
+    CASES.add(f"{_name}_beside", Same({_foreign.file: _foreign.what}, load=False), beside(_foreign))
     _file = _foreign.file.replace(".", r"\.")
     if _name not in OTHERS or _name in (
         "sdxl_checkpoint",
@@ -613,8 +614,8 @@ for _name, _foreign in FOREIGN.items():
         "hunyuan_video",
     ):
         _outcome = refused(WeightsError, _file, f"(?i:{_foreign.what})", ADVICE)
-        CASES.add(f"{_name}_alone", _outcome, alone(_foreign, as_path=False))  # type: ignore[arg-type]
-        CASES.add(f"{_name}_as_the_path", _outcome, alone(_foreign, as_path=True))  # type: ignore[arg-type]
+        CASES.add(f"{_name}_alone", _outcome, alone(_foreign, as_path=False))
+        CASES.add(f"{_name}_as_the_path", _outcome, alone(_foreign, as_path=True))
 
 
 # GGUF neighbours ------------------------------------------------------------------------------------------------------

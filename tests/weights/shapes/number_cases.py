@@ -1,25 +1,25 @@
 """Number formats (page 1.1, S1, R9, M1): each is read within its loss, or refused by name."""
 
 import json
-from functools import partial
+from collections.abc import Callable
 
 import torch
 
 from allaprima.errors import WeightsCorrupt
 from tests.weights.published import Tensors
-from tests.weights.shapes.case import CLIP, T5, TRANSFORMER, Cases, Outcome, Right, Same, Site, refused
+from tests.weights.shapes.case import CLIP, T5, TRANSFORMER, Cases, Outcome, Right, Same, Site, Write, refused
 from tests.weights.shapes.quantizers import Change, bytes_tensor, in_bnb4, in_dtype, int8_rows, rotated, scaled
 from tests.weights.shapes.stored import write_stored
 from tests.weights.shapes.transformer_cases import BUNDLE, PREFIX, bundle, diffusers_tensors, prefixed, replaced
 
 CASES = Cases()
-#: Shares of a tensor's norm. Measured on the tiny model: 0.027, 0.053, 0.096, 0.12 (fp4); int8 has 1/254 of the largest.
-E4M3, E5M2, INT8, NF4, FP4 = 0.04, 0.07, 0.02, 0.11, 0.16
+#: The loss of each format, as a share of a tensor's norm.
+E4M3, E5M2, NF4, FP4 = 0.04, 0.07, 0.11, 0.16
 FILE = r"flux1-schnell\.safetensors"
 
 
 def add(name: str, outcome: Outcome, change: Change, metadata: dict[str, str] | None = None) -> None:
-    CASES.add(name, outcome, replaced(change, metadata))  # type: ignore[arg-type]
+    CASES.add(name, outcome, replaced(change, metadata))
 
 
 def quant_metadata(change: Change, form: str) -> Change:
@@ -57,7 +57,7 @@ for _dtype, _bound in ((torch.float8_e4m3fn, E4M3), (torch.float8_e5m2, E5M2)):
             add(
                 f"fp8_scaled_{str(_dtype)[-6:]}_scale{len(_shape)}d_marker{_marker.numel()}",
                 Right(_bound),
-                lambda t, d=_dtype, s=_shape, m=_marker: scaled(".scale_weight", d, s)(t) | {"scaled_fp8": m},  # type: ignore[misc]
+                lambda t, d=_dtype, s=_shape, m=_marker: scaled(".scale_weight", d, s)(t) | {"scaled_fp8": m},
             )
 add(
     "fp8_scaled_with_scale_input",
@@ -123,9 +123,7 @@ add(
 add(
     "comfy_quant_declares_e4m3fn_and_stores_bf16",
     refused(WeightsCorrupt, FILE, "float8_e4m3fn", "bfloat16|BF16"),
-    lambda t: {
-        name: t[name] if name in t else one for name, one in scaled(marker='{"format": "float8_e4m3fn"}')(t).items()
-    },
+    lambda t: {name: t.get(name, one) for name, one in scaled(marker='{"format": "float8_e4m3fn"}')(t).items()},
 )
 add(
     "comfy_quant_declares_e4m3fn_and_stores_e5m2",
@@ -255,12 +253,12 @@ for _form, _arguments in {
     add(
         f"{_form}_declared_in_metadata_only",
         refused(WeightsCorrupt, FILE, f"(?i){_form}"),
-        lambda t, a=_arguments, f=_form: {k: v for k, v in declared(f, *a)(t).items() if "comfy_quant" not in k},  # type: ignore[misc]
+        lambda t, a=_arguments, f=_form: {k: v for k, v in declared(f, *a)(t).items() if "comfy_quant" not in k},
         _metadata,
     )
 
 
-def stored_as(dtype: str, bits: int) -> object:
+def stored_as(dtype: str, bits: int) -> Write:
     """Return a writer of a file whose header declares a dtype for one matrix, with bytes of that size."""
 
     def write(site: Site) -> None:
@@ -290,7 +288,7 @@ for _dtype_name, _bits in {
             r"img_in\.weight",
             _dtype_name if "_" in _dtype_name else rf"{_dtype_name}|int|float|bool|complex",
         ),
-        stored_as(_dtype_name, _bits),  # type: ignore[arg-type]
+        stored_as(_dtype_name, _bits),
     )
 
 
@@ -350,9 +348,9 @@ for _nested in (False, True):
     CASES.add(
         f"nf4_t5{'_nested' * _nested}",
         Right(NF4),
-        replaced(in_bnb4(nested=_nested), component=T5),  # type: ignore[arg-type]
+        replaced(in_bnb4(nested=_nested), component=T5),
     )
-CASES.add("nf4_clip", Right(NF4), replaced(in_bnb4(), component=CLIP))  # type: ignore[arg-type]
+CASES.add("nf4_clip", Right(NF4), replaced(in_bnb4(), component=CLIP))
 
 
 @CASES.case(Right(NF4))
@@ -374,18 +372,18 @@ LAYER = "double_blocks.0.img_mlp.0.weight"
 STATE = f"{LAYER}.quant_state.bitsandbytes__nf4"
 
 
-def damaged(change: object, *, nested: bool = True) -> Change:
+def damaged(change: Callable[[Tensors], object], *, nested: bool = True) -> Change:
     """Return a function that damages one tensor, a function of the tensors, of a file in NF4."""
 
     def make(t: Tensors) -> Tensors:
         tensors = in_bnb4(nested=nested)(t)
-        change(tensors)  # type: ignore[operator]
+        change(tensors)
         return tensors
 
     return make
 
 
-def with_state(**fields: object) -> object:
+def with_state(**fields: object) -> Callable[[Tensors], None]:
     """Return a function that changes fields of one layer's state; None removes a field."""
 
     def change(tensors: Tensors) -> None:
@@ -412,7 +410,7 @@ for _name, _change in {
     "nested_quant_map_of_16": lambda t: t.update({f"{LAYER}.nested_quant_map": torch.ones(16)}),
     "quant_map_not_finite": lambda t: t.update({f"{LAYER}.quant_map": torch.full((16,), float("inf"))}),
     "nested_absmax_not_finite": lambda t: t.update({f"{LAYER}.nested_absmax": torch.tensor([float("nan")])}),
-    "all_scales_zero": lambda t: t.update({f"{LAYER}.absmax": torch.zeros(256, dtype=torch.float32), **{}}),
+    "all_scales_zero": lambda t: t.update({f"{LAYER}.absmax": torch.zeros(256, dtype=torch.float32)}),
     "state_is_no_json": lambda t: t.update({STATE: bytes_tensor("{" * 40)}),
     "state_is_a_list": lambda t: t.update({STATE: bytes_tensor("[]")}),
     "state_is_no_utf8": lambda t: t.update({STATE: torch.full((30,), 0xFF, dtype=torch.uint8)}),
@@ -459,12 +457,6 @@ add(
     layer_metadata("float8_e4m3fn"),
 )
 add(
-    "comfy_metadata_and_marker_disagree",
-    refused(WeightsCorrupt, FILE, "float8_e5m2|float8_e4m3fn"),
-    scaled(marker='{"format": "float8_e4m3fn"}'),
-    layer_metadata("float8_e5m2"),
-)
-add(
     "two_scales_of_one_layer",
     refused(WeightsCorrupt, FILE, r"img_in"),
     lambda t: scaled()(t) | {"img_in.scale_weight": torch.tensor(0.5)},
@@ -488,7 +480,7 @@ for _dtype_name in ("F8_E4M3FNUZ", "F8_E5M2FNUZ", "Q4", "f16"):
     CASES.add(
         f"stored_as_{_dtype_name}_unknown_to_safetensors",
         refused(WeightsCorrupt, FILE),
-        stored_as(_dtype_name, 8),  # type: ignore[arg-type]
+        stored_as(_dtype_name, 8),
     )
 for _nested in (False, True):
     for _part in ("the_tail", "one_matrix"):

@@ -1,7 +1,8 @@
 """Number formats of public files, written independently of the loader.
 
-Sources: NF4: QLoRA (Dettmers et al. 2023, arXiv 2305.14314), appendix E, and bitsandbytes `functional.py`; compared with
-bitsandbytes 0.50.2: equal bytes. float8: ComfyUI QUANTIZATION.md.
+Sources: NF4: QLoRA (Dettmers et al. 2023, arXiv 2305.14314), appendix E, and bitsandbytes `functional.py`. The stored
+bytes, scales and states were compared with those of bitsandbytes 0.50.2 on CPU: equal, except for the sign of zero in
+FP4 and for ties. float8: ComfyUI QUANTIZATION.md.
 """
 
 import json
@@ -103,7 +104,7 @@ def in_bnb4(only: str = "", **options: object) -> Change:
         changed: Tensors = {}
         for name, tensor in tensors.items():
             is_stored = is_linear(name, tensor) and only in name
-            changed |= bnb4(name, tensor, **options) if is_stored else {name: tensor}  # type: ignore[arg-type]
+            changed |= bnb4(name, tensor, **options) if is_stored else {name: tensor}
         return changed
 
     return change

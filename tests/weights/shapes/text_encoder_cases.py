@@ -1,26 +1,23 @@
 """Text encoders and autoencoders in the shapes of public files (page 1.2)."""
 
-import json
 from functools import partial
-from pathlib import Path
 
 import gguf
 import torch
-from safetensors.torch import load_file, save_file
 
-from allaprima.errors import WeightsError, WeightsCorrupt, WeightsMissing
+from allaprima.errors import WeightsCorrupt, WeightsError, WeightsMissing
 from tests.flux.oracles import autoencoder_oracle, clip_oracle, t5_oracle
 from tests.weights.published import CONFIG, Tensors, gguf_t5_name, write_gguf
 from tests.weights.shapes.case import (
     AUTOENCODER,
     CLIP,
-    FILES,
     T5,
     Cases,
     Outcome,
     Right,
     Same,
     Site,
+    Write,
     refused,
 )
 from tests.weights.shapes.quantizers import Change, in_dtype, is_linear, scaled
@@ -31,7 +28,7 @@ EMBEDDING = "encoder.embed_tokens.weight"
 
 
 def add(component: str, name: str, outcome: Outcome, change: Change) -> None:
-    CASES.add(name, outcome, replaced(change, component=component))  # type: ignore[arg-type]
+    CASES.add(name, outcome, replaced(change, component=component))
 
 
 def renamed(*pairs: tuple[str, str]) -> Change:
@@ -40,9 +37,10 @@ def renamed(*pairs: tuple[str, str]) -> Change:
     def change(tensors: Tensors) -> Tensors:
         changed: Tensors = {}
         for name, tensor in tensors.items():
+            new_name = name
             for old, new in pairs:
-                name = name.replace(old, new)
-            changed[name] = tensor
+                new_name = new_name.replace(old, new)
+            changed[new_name] = tensor
         return changed
 
     return change
@@ -124,7 +122,7 @@ def t5_full_model_by_transformers(site: Site) -> None:
     whole.bfloat16().save_pretrained(site.base(T5))
 
 
-def gguf_t5(change: Change = unchanged, architecture: str | None = "t5encoder", name: str = "t5.gguf") -> object:
+def gguf_t5(change: Change = unchanged, architecture: str | None = "t5encoder", name: str = "t5.gguf") -> Write:
     def write(site: Site) -> None:
         site.base(T5)
         write_gguf(site.folder / name, change(site.tensors(T5)), architecture=architecture)
@@ -144,13 +142,13 @@ def llama_full(t: Tensors) -> Tensors:
     return names | decoder | cross | {"output.weight": names["token_embd.weight"]}
 
 
-CASES.add("t5_gguf_llama_names", Same(), gguf_t5(llama_names))  # type: ignore[arg-type]
-CASES.add("t5_gguf_sd_cpp_names", Same(), gguf_t5(architecture=None))  # type: ignore[arg-type]
-CASES.add("t5_gguf_full_with_decoder", Same(), gguf_t5(llama_full, "t5"))  # type: ignore[arg-type]
+CASES.add("t5_gguf_llama_names", Same(), gguf_t5(llama_names))
+CASES.add("t5_gguf_sd_cpp_names", Same(), gguf_t5(architecture=None))
+CASES.add("t5_gguf_full_with_decoder", Same(), gguf_t5(llama_full, "t5"))
 CASES.add(
     "t5_gguf_sd_cpp_full_with_decoder",
     Same(),
-    gguf_t5(with_decoder, None),  # type: ignore[arg-type]
+    gguf_t5(with_decoder, None),
 )
 
 
@@ -350,7 +348,7 @@ def positions(count: int) -> Change:
 @CASES.case(Same({"siglip_base.safetensors": "SigLIP|vision"}, load=False))
 def siglip_whole_of_clips_width_beside(site: Site) -> None:
     """SigLIP base has CLIP-L's width, and CLIP's names for its text encoder."""
-    siglip = {name: one for name, one in site.tensors(CLIP).items()}
+    siglip = site.tensors(CLIP)
     siglip |= vision() | {
         "text_model.head.weight": torch.ones(64, 64),
         "text_model.head.bias": torch.ones(64),
@@ -449,6 +447,3 @@ def taef1_beside(site: Site) -> None:
 @CASES.case(Same({"diffusion_pytorch_model.safetensors": "TAE|tae|tiny|small"}, load=False))
 def taef1_of_diffusers_beside(site: Site) -> None:
     site.neighbour("diffusion_pytorch_model.safetensors", taef1({}))
-
-
-_ = json, Path, load_file, save_file, FILES

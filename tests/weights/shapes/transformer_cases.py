@@ -12,7 +12,19 @@ from safetensors.torch import load_file, save_file
 from allaprima.errors import WeightsCorrupt, WeightsError, WeightsMissing
 from tests.flux.oracles import transformer_oracle
 from tests.weights.published import Tensors, gguf_t5_name, write_gguf
-from tests.weights.shapes.case import AUTOENCODER, CLIP, T5, TRANSFORMER, Cases, Right, Same, Site, refused
+from tests.weights.shapes.case import (
+    AUTOENCODER,
+    CLIP,
+    T5,
+    TRANSFORMER,
+    Cases,
+    Outcome,
+    Right,
+    Same,
+    Site,
+    Write,
+    refused,
+)
 from tests.weights.shapes.quantizers import Change, in_dtype, scaled
 
 CASES = Cases()
@@ -40,7 +52,7 @@ def unchanged(tensors: Tensors) -> Tensors:
     return tensors
 
 
-def replaced(change: Change, metadata: dict[str, str] | None = None, *, component: str = TRANSFORMER) -> object:
+def replaced(change: Change, metadata: dict[str, str] | None = None, *, component: str = TRANSFORMER) -> Write:
     """Return a writer of Black Forest Labs' files, of which one has changed tensors."""
 
     def write(site: Site) -> None:
@@ -71,8 +83,8 @@ def diffusers_transformer(site: Site, folder: Path, **options: object) -> None:
     transformer_oracle(site.published.networks.transformer).bfloat16().save_pretrained(folder, **options)
 
 
-def add_replaced(name: str, outcome: object, change: Change, metadata: dict[str, str] | None = None) -> None:
-    CASES.add(name, outcome, replaced(change, metadata))  # type: ignore[arg-type]
+def add_replaced(name: str, outcome: Outcome, change: Change, metadata: dict[str, str] | None = None) -> None:
+    CASES.add(name, outcome, replaced(change, metadata))
 
 
 # Names ----------------------------------------------------------------------------------------------------------------
@@ -273,7 +285,7 @@ def gguf_case(
     architecture: str | None = "flux",
     prefix: str = "",
     change: Change = unchanged,
-) -> object:
+) -> Write:
     def write(site: Site) -> None:
         site.base(TRANSFORMER)
         tensors = prefixed(prefix, change(site.tensors(TRANSFORMER)))
@@ -293,7 +305,7 @@ for _kind, _outcome in {
     KINDS.Q4_1: Right(0.1),
     KINDS.Q4_0: Right(0.12),
 }.items():
-    CASES.add(f"gguf_city96_{_kind.name}", _outcome, gguf_case(_kind))  # type: ignore[arg-type]
+    CASES.add(f"gguf_city96_{_kind.name}", _outcome, gguf_case(_kind))
 for _name, _write in {
     "gguf_prefixed": gguf_case(KINDS.BF16, prefix=PREFIX),
     "gguf_leejet": gguf_case(KINDS.BF16, None, PREFIX),
@@ -302,7 +314,7 @@ for _name, _write in {
     "gguf_rmsnorm_weight_names": gguf_case(KINDS.BF16, change=comfy2026),
     "gguf_leejet_rmsnorm_weight_names": gguf_case(KINDS.BF16, None, PREFIX, comfy2026),
 }.items():
-    CASES.add(_name, Same(), _write)  # type: ignore[arg-type]
+    CASES.add(_name, Same(), _write)
 
 
 @CASES.case(Same())
@@ -371,7 +383,7 @@ for _key in ("model_sampling.sigmas", "ema.decay", "loss.logvar"):
     CASES.add(
         f"finetune_with_stray_key_{_key.partition('.')[0]}",
         refused(WeightsCorrupt, r"flux1-schnell\.safetensors", _key.replace(".", r"\.")),
-        replaced(lambda t, key=_key: t | {key: torch.ones(3)}),  # type: ignore[arg-type, misc]
+        replaced(lambda t, key=_key: t | {key: torch.ones(3)}),
     )
 add_replaced(
     "pruned_depth_with_a_gap_in_the_numbers",
