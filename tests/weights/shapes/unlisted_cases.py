@@ -4,12 +4,13 @@ import json
 import shutil
 from pathlib import Path
 
+import gguf
 import torch
 from safetensors.torch import load_file, save_file
 
 from allaprima.errors import WeightsCorrupt, WeightsError, WeightsMissing
 from tests.flux.oracles import t5_oracle, transformer_oracle
-from tests.weights.published import CONFIG, Tensors, write_diffusers
+from tests.weights.published import CONFIG, Tensors, write_diffusers, write_gguf
 from tests.weights.shapes.case import (
     AUTOENCODER,
     CLIP,
@@ -23,6 +24,7 @@ from tests.weights.shapes.case import (
     Write,
     refused,
 )
+from tests.weights.shapes.damaged_cases import zeros_tail
 from tests.weights.shapes.folder_cases import comfy_tree
 from tests.weights.shapes.foreign_cases import pair
 from tests.weights.shapes.number_cases import E4M3, FILE, LAYER, NF4, damaged, layer_metadata
@@ -327,3 +329,50 @@ def file_inside_a_hub_cache_as_the_path(site: Site) -> Path:
 def path_with_a_trailing_slash_and_dots(site: Site) -> Path:
     site.base()
     return Path(f"{site.folder}/../model/./")
+
+
+# Broken downloads -----------------------------------------------------------------------------------------------------
+
+
+@CASES.case(refused(WeightsCorrupt, FILE, "img_in"))
+def u8_container_with_one_layer_undeclared(site: Site) -> None:
+    tensors = scaled(container=torch.uint8, marker=DECLARED)(site.tensors(TRANSFORMER))
+    write_transformer(site, without(tensors, "img_in.comfy_quant"))
+
+
+@CASES.case(refused(WeightsCorrupt, r"flux1-schnell\.safetensors", "zero"))
+def zeros_in_one_matrix_of_a_scaled_fp8_file(site: Site) -> None:
+    tensors = scaled(marker=DECLARED)(site.tensors(TRANSFORMER))
+    tensors[LAYER] = torch.zeros(tensors[LAYER].shape).to(torch.float8_e4m3fn)
+    write_transformer(site, tensors)
+
+
+@CASES.case(refused(WeightsCorrupt, r"flux1-schnell-Q8_0\.gguf", "zero"))
+def zeros_in_one_matrix_of_a_gguf(site: Site) -> None:
+    tensors = site.tensors(TRANSFORMER)
+    tensors[LAYER].zero_()
+    write_gguf(site.base(TRANSFORMER) / "flux1-schnell-Q8_0.gguf", tensors, gguf.GGMLQuantizationType.Q8_0)
+
+
+for _share in (0.05, 0.02, 0.01):
+    CASES.add(
+        f"zeros_in_the_last_{_share * 100:.0f}_percent",
+        refused(WeightsCorrupt, FILE, "zero"),
+        zeros_tail(TRANSFORMER, _share),
+    )
+
+
+@CASES.case(refused(WeightsCorrupt, FILE, LAYER.replace(".", r"\."), "zero"))
+def zeros_in_half_of_the_rows_of_one_matrix(site: Site) -> None:
+    """A hole of a download in pieces, smaller than a matrix."""
+    tensors = site.tensors(TRANSFORMER)
+    tensors[LAYER][128:].zero_()
+    write_transformer(site, tensors)
+
+
+@CASES.case(Right(0.3))
+def t5_embedding_padded_with_zero_rows(site: Site) -> None:
+    """Vocabularies are padded to a multiple: the last rows may be zero in a sound file."""
+    tensors = site.tensors(T5)
+    tensors["shared.weight"][-28:].zero_()
+    site.replace(T5, tensors)
