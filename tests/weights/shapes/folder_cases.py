@@ -528,11 +528,6 @@ def names_with_glob_characters(site: Site) -> Path:
     return folder
 
 
-@CASES.case(Same(load=False))
-def names_that_are_no_utf8(site: Site) -> None:
-    (site.base() / os.fsdecode(b"caf\xe9.safetensors")).write_bytes(b"")
-
-
 @CASES.case(refused(WeightsMissing, "nowhere"))
 def path_that_does_not_exist(site: Site) -> Path:
     return site.root / "nowhere"

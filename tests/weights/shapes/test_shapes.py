@@ -47,19 +47,10 @@ for _module in MODULES:
 
 #: Cases whose outcome is not reached yet, with what happens instead.
 OPEN = {
-    "comfy_quant_scale_missing": "accepted with the scale 1",
-    "comfy_metadata_only_scale_missing": "accepted with the scale 1",
     "scaled_fp8_file_with_one_scale_missing": "accepted with the scale 1",
-    "nf4_zeros_in_one_matrix": "accepted: each value is minus its block's scale",
-    "nf4_zeros_in_one_matrix_nested": "accepted: each value is minus its block's scale",
     "t5_embeddings_differ": "accepted: one of the two is used",
-    "name_twice_in_the_header": "accepted: the last entry is used",
-    "int8_rows_without_marker": "refused without what the file is and what to take instead",
     "two_relatives_and_no_schnell": "refused with the name of one of the two",
     "diffusers_model_index_as_the_path": "refused as a text that is to be downloaded again",
-    "tensor_name_with_a_line_break": "refused with the line break in the sentence",
-    "tensor_name_with_an_escape": "refused with the escape sequence in the sentence",
-    "tensor_name_of_100_kb": "refused in a sentence of 100 kB",
     "swarmui_tree_with_capitals": "refused: the folder VAE is not searched, vae is",
 }
 

@@ -23,7 +23,7 @@ class Unusable:
     what: str
     #: One clause.
     advice: str
-    #: The component that the file would be if it could be read; None for a file that is none of the four.
+    #: The component that a readable version of the file would hold; None for a file without one.
     component: Component | None
 
 

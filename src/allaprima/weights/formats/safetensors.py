@@ -15,7 +15,8 @@ from safetensors import SafetensorError, safe_open
 
 from allaprima.errors import WeightsCorrupt
 from allaprima.weights.formats.ending import Span, check_ending
-from allaprima.weights.formats.recognise import MAX_HEADER
+from allaprima.weights.formats.recognise import MAX_HEADER, check_names
+from allaprima.weights.json_object import parse_object
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -108,8 +109,9 @@ def _read_header(path: Path) -> tuple[int, dict[str, Any]]:
     """Return the offset of the tensor data, and the header entries of the tensors by name, from a valid file."""
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
-        entries: dict[str, Any] = json.loads(file.read(length))
+        entries = parse_object(file.read(length))
     entries.pop("__metadata__", None)
+    check_names(path, entries)
     return 8 + length, entries
 
 
