@@ -1,5 +1,6 @@
 """The operator's bound on the bytes of all images: requests are refused at it, and the operator is warned before."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,8 @@ async def test_requests_that_store_no_image_are_accepted_in_full_space(client: h
     await generate(client, expires_in=60)
     headers = {"idempotency-key": "once"}
     accepted = await client.post("/v1/jobs", json=BODY, headers=headers)
+    while (await client.get(f"/v1/jobs/{accepted.json()['id']}")).json()["status"] != "succeeded":  # noqa: ASYNC110 - a poll
+        await asyncio.sleep(0.01)
     await generate(client)
     assert (await client.post(IMAGES_PATH, json=BODY)).status_code == 507
     fields = {"store": False, "response_format": "b64_json"}

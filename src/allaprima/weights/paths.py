@@ -134,13 +134,18 @@ def model_paths(models: Iterable[str], weights_dir: Path) -> tuple[ModelPath, ..
     given = (ModelPath(sketch_folder()), *(find_model(model, (), weights_dir) for model in models))
     distinct: dict[tuple[Path, str | None], ModelPath] = {}
     for one in given:
-        distinct.setdefault((one.path.resolve(), one.id), ModelPath(_absolute(one.path), one.id))
+        distinct.setdefault((one.path.resolve(), one.id), ModelPath(absolute(one.path), one.id))
     return tuple(distinct.values())
 
 
-def _absolute(path: Path) -> Path:
-    """Return the absolute path. A link at its end is kept, since the files next to the link belong to the model."""
-    return path.resolve() if path.name in ("", "..") else path.parent.resolve() / path.name
+def absolute(path: Path) -> Path:
+    """Return the absolute path without "..". Links are kept, since the files next to a link belong to the model.
+
+    Links before a ".." are followed, as the system does.
+    """
+    if ".." not in path.parts:
+        return path.absolute()
+    return path.resolve() if path.name == ".." else path.parent.resolve() / path.name
 
 
 def _exists(model: str) -> bool:

@@ -82,6 +82,8 @@ def test_viewer_shows_the_whole_image(browser: Browser, server: Server, size: tu
         seen.generate("a red apple", size=(512, 1024))
         seen.finished().click()
         image = seen.page.locator("#viewed img")
+        # An image that is not loaded yet has no size, and counts as in the viewport.
+        seen.page.wait_for_function("document.querySelector('#viewed img').naturalWidth > 0")
         expect(image).to_be_in_viewport(ratio=0.99)
         box = image.bounding_box()
         assert box is not None

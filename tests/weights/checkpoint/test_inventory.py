@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from allaprima.errors import WeightsCorrupt, WeightsMissing
 from allaprima.weights.checkpoint.inventory import Inventory, take_inventory
 from allaprima.weights.checkpoint.key_maps import Component
+from allaprima.weights.paths import model_paths
 from tests.weights.published import Published, write_bfl, write_bundle, write_diffusers, write_gguf
 
 TRANSFORMER, T5, CLIP, AUTOENCODER = (f"{name}.safetensors" for name in ("flux1-schnell", "t5xxl_fp16", "clip_l", "ae"))
@@ -212,8 +213,19 @@ def test_single_file_is_completed_by_the_files_next_to_it(checkpoint: Path, publ
     assert reasons(inventory)["other.gguf"] == f"holds the transformer, and that of {checkpoint / TRANSFORMER} is used"
 
 
-def test_single_file_is_completed_by_its_tree(comfy: Path) -> None:
-    assert used(complete(comfy / "diffusion_models" / "my flux" / TRANSFORMER)) == ALL_USED
+def test_single_file_is_completed_by_its_tree(comfy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = comfy / "diffusion_models" / "my flux"
+    assert used(complete(folder / TRANSFORMER)) == ALL_USED
+    monkeypatch.chdir(folder)
+    for path in (Path(TRANSFORMER), Path("..", "my flux", TRANSFORMER)):
+        assert used(complete(path)) == ALL_USED
+
+
+def test_single_file_is_completed_by_a_tree_whose_folders_are_links(comfy: Path, tmp_path: Path) -> None:
+    (comfy / "diffusion_models").rename(tmp_path / "large disk")
+    (comfy / "diffusion_models").symlink_to(tmp_path / "large disk")
+    [named] = model_paths([str(comfy / "diffusion_models" / "my flux" / TRANSFORMER)], tmp_path)[1:]
+    assert used(complete(named.path)) == ALL_USED
 
 
 def test_single_file_is_completed_by_its_diffusers_folder(tmp_path: Path, published: Published) -> None:
@@ -360,3 +372,12 @@ def test_incomplete_model_names_what_is_missing_and_what_is_there(checkpoint: Pa
     assert isinstance(error, WeightsMissing)
     assert "holds no T5 text encoder (such as t5xxl_fp16.safetensors)" in error.message
     assert f"{T5}.part: an unfinished download" in error.message
+
+
+def test_transformer_without_its_first_block_is_refused_by_the_tensor_that_it_lacks(checkpoint: Path) -> None:
+    tensors = load_file(checkpoint / TRANSFORMER)
+    save_file({name: one for name, one in tensors.items() if ".0." not in name}, checkpoint / TRANSFORMER)
+    error = take_inventory(checkpoint).error
+    assert isinstance(error, WeightsCorrupt)
+    assert error.message.startswith(f"{checkpoint / TRANSFORMER} is no transformer of FLUX.1 [schnell], since it lacks")
+    assert "double_blocks.0.img_attn.norm.key_norm" in error.message

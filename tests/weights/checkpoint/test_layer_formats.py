@@ -154,7 +154,7 @@ ROWS = torch.ones(448, 64)
     [
         ({"": ROWS.to(torch.uint8), "_scale": torch.ones(())}, "stored as U8 with the scale .* does not declare"),
         ({"": ROWS.to(torch.int8), "_scale": torch.ones(())}, "stored as I8 with the scale .* may be rotated"),
-        ({"": ROWS.to(torch.int8), "_scale": torch.ones(448, 1)}, r"must have one value, not the shape \(448, 1\)"),
+        ({"": ROWS.to(torch.int8), "_scale": torch.ones(448, 1)}, "stored as I8 with the scale .* may be rotated"),
         ({"": ROWS, "_scale": torch.ones(())}, "stored as F32 and has the scale .*only float8"),
         ({"": ROWS.bfloat16(), "_scale": torch.ones(())}, "stored as BF16 and has the scale"),
         ({"": ROWS.to(torch.float8_e4m3fn), "_scale": torch.ones((), dtype=torch.uint8)}, "is stored as U8; scales"),

@@ -58,7 +58,7 @@ def test_safetensors_file_whose_length_looks_like_a_pickle_is_read(
         (("\u00e9" * 4000).encode(), "is a text"),
         ("Zugriff verweigert".encode("utf-16"), "is a text"),
         (b'{"error": "Entry not found"}', "is a text"),
-        (gzip.compress(b"x"), r"is an archive \(gzip\); unpack it"),
+        (gzip.compress(b"x", mtime=0), r"is an archive \(gzip\); unpack it"),
         (b"7z\xbc\xaf\x27\x1c" + bytes(20), r"is an archive \(7z\)"),
         (b"Rar!\x1a\x07\x01\x00" + bytes(20), r"is an archive \(RAR\)"),
         (b"\x10\x00", "is cut short: it has 2 bytes|is a text"),
@@ -87,12 +87,24 @@ def test_pickle_is_refused_as_unsafe(tmp_path: Path, data: bytes) -> None:
         open_container(written(tmp_path, data))
 
 
-def test_tensors_out_of_order_and_double_keys_are_read_as_the_library_reads_them(tmp_path: Path) -> None:
+def test_tensors_out_of_order_are_read_and_a_name_twice_is_refused(tmp_path: Path) -> None:
     first = {"dtype": "F32", "shape": [2], "data_offsets": [8, 16]}
     second = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
     header = json.dumps({"a": first, "b": second}).encode()
     values = torch.arange(4.0).numpy().tobytes()
-    for text in (header, header[:-1] + b', "b": ' + json.dumps(second).encode() + b"}"):
-        file = written(tmp_path, len(text).to_bytes(8, "little") + text + values)
-        container = open_container(file)
-        assert all(torch.equal(container.read(name), tensor) for name, tensor in load_file(file).items())
+    file = written(tmp_path, len(header).to_bytes(8, "little") + header + values)
+    container = open_container(file)
+    assert all(torch.equal(container.read(name), tensor) for name, tensor in load_file(file).items())
+
+    twice = header[:-1] + b', "b": ' + json.dumps(second).encode() + b"}"
+    file = written(tmp_path, len(twice).to_bytes(8, "little") + twice + values)
+    with pytest.raises(WeightsCorrupt, match="has the key 'b' twice"):
+        open_container(file)
+
+
+def test_header_that_would_take_much_memory_is_refused_by_its_size(tmp_path: Path) -> None:
+    file = tmp_path / "large.safetensors"
+    header = b"{" + b" " * 2**24 + b"}"
+    file.write_bytes(len(header).to_bytes(8, "little") + header)
+    with pytest.raises(WeightsCorrupt, match=r"large.safetensors has a header of 16777218 bytes, of which at most"):
+        open_container(file)

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from allaprima.weights.checkpoint.key_maps import Component
+from allaprima.weights.checkpoint.key_maps import CHECKPOINT_FORMATS, Component
 from allaprima.weights.formats.container import Container
 
 
@@ -23,7 +23,7 @@ class Unusable:
     what: str
     #: One clause.
     advice: str
-    #: The component that the file would be if it could be read; None for a file that is none of the four.
+    #: The component that a readable version of the file would hold; None for a file without one.
     component: Component | None
 
 
@@ -236,9 +236,23 @@ def identify(container: Container) -> Unusable | None:
     for mark in _QUANTIZED:
         if mark.fits(names):
             return Unusable(mark.what, mark.advice, component)
-    for number, what in _NUMBERS.items():
-        if number in container.dtypes.values():
-            return Unusable(what, _SAME_MODEL, component)
+    for name, number in sorted(container.dtypes.items()):
+        if number in _NUMBERS:
+            return Unusable(f"{_NUMBERS[number]} ({name} is stored as {number})", _SAME_MODEL, component)
+    return None
+
+
+def incomplete(container: Container) -> Unusable | None:
+    """Return what a file without components is, if it has tensors that are named like those of a component."""
+    component = _component("\n".join(container.shapes))
+    for known in CHECKPOINT_FORMATS:
+        start = known.signature_key.partition(".")[0]
+        if known.component is component and any(start in name for name in container.shapes):
+            return Unusable(
+                f"no {component} of FLUX.1 [schnell], since it lacks the tensor {known.signature_key}",
+                "download it again if it should be one",
+                component,
+            )
     return None
 
 

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from allaprima.errors import WeightsCorrupt, WeightsError, WeightsMissing, WeightsUnsafe
 from allaprima.weights.checkpoint.components import ComponentFile, components_in
-from allaprima.weights.checkpoint.identify import Unusable, identify
+from allaprima.weights.checkpoint.identify import Unusable, identify, incomplete
 from allaprima.weights.checkpoint.key_maps import CHECKPOINT_FORMATS, Component
 from allaprima.weights.checkpoint.locate import PICKLE_ENDINGS, Source, find_places, folder_of
 from allaprima.weights.formats.container import Container, open_container
@@ -180,6 +180,8 @@ def _look_at(source: Source) -> FoundFile:
         container = _open(source)
         unusable = identify(container)
         components = [] if unusable else components_in(container)
+        if not components and unusable is None:
+            unusable = incomplete(container)
     except WeightsError as exc:
         return FoundFile(source, container, {}, error=exc)
     return FoundFile(source, container, {one.component: one for one in components}, unusable)

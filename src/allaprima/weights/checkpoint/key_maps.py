@@ -249,7 +249,7 @@ def _gguf_t5(name: str) -> KeyTarget | None:
     return KeyTarget(f"encoder.block.{found[1]}.{_GGUF_T5_LAYERS[found[2]]}.weight")
 
 
-#: Keys of the whole CLIP model beside its text encoder.
+#: Keys of the whole CLIP model that are not of its text encoder.
 _CLIP_UNUSED = ("text_projection.weight", "visual_projection.weight", "text_model.embeddings.position_ids")
 _OPENAI_CLIP_UNUSED = ("text_projection", "attn_mask", "context_length", "input_resolution", "vocab_size")
 

@@ -87,7 +87,10 @@ class LayerFormats:
 
     def _read(self, name: str) -> Tensor:
         if (packed := self._packed.get(name)) is not None:
-            return nf4.read_packed(self.container, packed)
+            codes = self.container.read(name).reshape(-1, 1)
+            # Zeros unpack to values that are not zero.
+            check_not_zero(self.container.path, name, codes)
+            return nf4.unpack(self.container, packed, codes)
         tensor = self.container.read(name)
         if name in self._declared and self.container.dtypes[name] == _BYTES:
             import torch
@@ -108,6 +111,11 @@ class LayerFormats:
             raise WeightsCorrupt(
                 f"{path}: {weight} is stored in {self._packed[weight].quant_type} and has the scale {scale}"
             )
+        if declared is None and stored in _INTEGERS:
+            raise WeightsCorrupt(
+                f"{path}: {weight} is stored as {stored} with the scale {scale}, and the file does not declare its "
+                "format, so its weights may be rotated; take the GGUF or fp8 file of the same model"
+            )
         if scale is not None and math.prod(self.container.shapes[scale]) != 1:
             raise WeightsCorrupt(
                 f"{path}: the scale {scale} must have one value, not the shape {self.container.shapes[scale]}"
@@ -119,11 +127,11 @@ class LayerFormats:
         if declared is not None:
             if stored not in (_DECLARED[declared][0], _BYTES) or weight in self._packed:
                 raise WeightsCorrupt(f"{path}: {weight} is declared as {declared}, and stored as {stored}")
-        elif stored in _INTEGERS:
-            raise WeightsCorrupt(
-                f"{path}: {weight} is stored as {stored} with the scale {scale}, and the file does not declare its "
-                "format, so its weights may be rotated; take the GGUF or fp8 file of the same model"
-            )
+            if scale is None:
+                raise WeightsCorrupt(
+                    f"{path}: {weight} is declared as {declared}, and lacks its scale "
+                    f"{weight.removesuffix('.weight')}.weight_scale; download the whole file"
+                )
         elif stored not in _FLOAT8:
             raise WeightsCorrupt(
                 f"{path}: {weight} is stored as {stored} and has the scale {scale}; only float8 weights have a scale"
@@ -138,7 +146,10 @@ def _declarations(container: Container) -> dict[str, str]:
     try:
         formats = {layer: (name, str(values["format"]), values) for layer, name, values in _described(container)}
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as exc:
-        raise WeightsCorrupt(f"{container.path} has an invalid description of its number formats") from exc
+        raise WeightsCorrupt(
+            f"{container.path} has an invalid description of its number formats, in _quantization_metadata or a tensor "
+            ".comfy_quant"
+        ) from exc
     for name, number_format, values in formats.values():
         shown = f"{number_format} with convrot" if values.get("convrot") else number_format
         if shown not in _DECLARED:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from allaprima.errors import WeightsCorrupt, WeightsMissing
 from allaprima.weights.formats.sharded import INDEX_NAME, shards_by_number, shards_of_index
-from allaprima.weights.paths import WEIGHT_ENDINGS, UnusedFile
+from allaprima.weights.paths import WEIGHT_ENDINGS, UnusedFile, absolute
 
 #: Subfolders of a diffusers folder with FLUX's networks.
 DIFFUSERS_FOLDERS = ("transformer", "text_encoder", "text_encoder_2", "vae")
@@ -66,7 +66,7 @@ def find_places(path: Path) -> list[Place]:
         return _distinct(_places_in(path))
     if not path.is_file():
         raise WeightsMissing(f"there is no file or folder {path}")
-    return _distinct([Place([_source_of(path)]), *_places_around(path)])
+    return _distinct([Place([_source_of(path)]), *_places_around(absolute(path))])
 
 
 def _distinct(places: list[Place]) -> list[Place]:
@@ -251,7 +251,7 @@ def _unused_by_name(file: Path) -> str | None:
     if not is_weights:
         return None
     if name.startswith("."):
-        return "a hidden file, such as macOS writes beside each file" if name.startswith("._") else "a hidden file"
+        return "a hidden file, such as macOS writes next to each file" if name.startswith("._") else "a hidden file"
     if stem != name:
         return "an unfinished download"
     if name.endswith(PICKLE_ENDINGS):

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from allaprima.errors import WeightsCorrupt, WeightsMissing
 from allaprima.weights.formats.ending import Span, check_ending
 from allaprima.weights.formats.gguf_header import read_array, read_header
+from allaprima.weights.formats.recognise import check_names
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -42,6 +43,7 @@ class GGUFContainer:
         self.metadata: Mapping[str, str] = header.metadata
         #: The names of the header's arrays.
         self.arrays: frozenset[str] = frozenset(header.arrays)
+        check_names(path, self._tensors)
         self.shapes: Mapping[str, tuple[int, ...]] = {name: entry.shape for name, entry in self._tensors.items()}
         self.dtypes: Mapping[str, str] = {name: entry.kind.name for name, entry in self._tensors.items()}
 

@@ -86,11 +86,14 @@ def packed_matrices(container: Container) -> Mapping[str, PackedMatrix]:
     return found
 
 
-def read_packed(container: Container, matrix: PackedMatrix) -> Tensor:
-    """Return an unpacked matrix in float32. Raises `WeightsCorrupt` naming file and tensor."""
+def unpack(container: Container, matrix: PackedMatrix, packed: Tensor) -> Tensor:
+    """Return an unpacked matrix in float32. packed: the tensor with the codes, of any shape and dtype.
+
+    The scales are read from the file. Raises `WeightsCorrupt` naming file and tensor.
+    """
     import torch
 
-    codes = container.read(matrix.name).reshape(-1).view(torch.uint8).numpy()
+    codes = packed.reshape(-1).view(torch.uint8).numpy()
     scales = _scales(container, matrix)
     values = _floats(container, f"{matrix.name}.quant_map")
     if not np.allclose(values, CODES[matrix.quant_type], rtol=0, atol=_CODE_TOLERANCE):

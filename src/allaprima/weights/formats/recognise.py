@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+from collections.abc import Iterable
 from pathlib import Path
 
 from allaprima.errors import WeightsCorrupt, WeightsError, WeightsUnsafe
@@ -26,11 +27,23 @@ _LFS_POINTER = b"version https://git-lfs"
 _AGAIN = "download it again"
 #: Longest piece of a text that an error quotes.
 _QUOTED = 60
+#: Longest name of a tensor in characters.
+_LONGEST_NAME = 512
 
 
 def is_safetensors(head: bytes) -> bool:
     """Whether a file begins like a safetensors file: with the header's length and a brace."""
     return head[8:9] == b"{" and 2 <= int.from_bytes(head[:8], "little") <= MAX_HEADER
+
+
+def check_names(path: Path, names: Iterable[str]) -> None:
+    """Check that messages can show the names of a file's tensors. Raises `WeightsCorrupt` naming the file."""
+    for name in names:
+        if len(name) > _LONGEST_NAME or not name.isprintable():
+            raise WeightsCorrupt(
+                f"{path} has a tensor whose name is too long or not printable ({name[:_QUOTED]!a}); it is damaged, so "
+                "download it again"
+            )
 
 
 def refusal(path: Path, head: bytes) -> WeightsError | None:

@@ -15,7 +15,8 @@ from safetensors import SafetensorError, safe_open
 
 from allaprima.errors import WeightsCorrupt
 from allaprima.weights.formats.ending import Span, check_ending
-from allaprima.weights.formats.recognise import MAX_HEADER
+from allaprima.weights.formats.recognise import MAX_HEADER, check_names
+from allaprima.weights.json_object import parse_object
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,6 +36,9 @@ _DTYPES = {
     "U8": "uint8",
     "BOOL": "bool",
 }
+#: Largest header in bytes that is parsed, which takes several times its size in memory. Headers of models have some
+#: hundred kilobytes, and those of LoRAs, with a description of their training, some megabytes.
+_HEADER_LIMIT = 16 * 2**20
 
 
 class SafetensorsContainer:
@@ -44,6 +48,7 @@ class SafetensorsContainer:
         """Raises `WeightsCorrupt` when the file is not safetensors, is truncated or has an invalid header."""
         self.path = path
         self.files = (path,)
+        _check_header_size(path)
         try:
             # The library validates the header. With the framework "pt" it would map the whole file.
             with safe_open(path, "np") as opened:
@@ -85,12 +90,28 @@ class SafetensorsContainer:
         return torch.from_numpy(data).view(getattr(torch, dtype)).reshape(entry["shape"])
 
 
+def _check_header_size(path: Path) -> None:
+    """Raise `WeightsCorrupt` for a file with a whole header that is too large to be parsed."""
+    try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            is_whole = file.read(1) == b"{" and 8 + length <= path.stat().st_size
+    except OSError as exc:
+        raise WeightsCorrupt(f"{path} can't be read: {exc.strerror}") from exc
+    if is_whole and length > _HEADER_LIMIT:
+        raise WeightsCorrupt(
+            f"{path} has a header of {length} bytes, of which at most {_HEADER_LIMIT} are read; "
+            "it holds no model of FLUX"
+        )
+
+
 def _read_header(path: Path) -> tuple[int, dict[str, Any]]:
     """Return the offset of the tensor data, and the header entries of the tensors by name, from a valid file."""
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
-        entries: dict[str, Any] = json.loads(file.read(length))
+        entries = parse_object(file.read(length))
     entries.pop("__metadata__", None)
+    check_names(path, entries)
     return 8 + length, entries
 
 

@@ -21,6 +21,8 @@ INDEX_NAME = re.compile(r".+\.safetensors\.index(\.[\w-]+)?\.json", re.IGNORECAS
 SHARD_NAME = re.compile(
     r"(?P<start>.+-)(?P<number>\d{5})-of-(?P<count>\d{5})(?P<end>(\.[\w-]+)?\.(safetensors|sft))", re.IGNORECASE
 )
+#: Largest index in bytes that is read; that of FLUX.1 has 120 kB.
+_INDEX_LIMIT = 16 * 2**20
 
 
 class ShardedContainer:
@@ -58,6 +60,8 @@ def shards_of_index(index: Path) -> tuple[Path, ...]:
     Raises `WeightsCorrupt` for an index that can't be read.
     """
     try:
+        if (size := index.stat().st_size) > _INDEX_LIMIT:
+            raise WeightsCorrupt(f"{index} has {size} bytes; an index of shards has at most {_INDEX_LIMIT}")
         names = sorted(set(json.loads(index.read_bytes())["weight_map"].values()))
         # Folders in a name are dropped, so that an index can't refer to files outside its folder.
         return tuple(index.parent / Path(name).name for name in names)
