@@ -11,7 +11,7 @@ from difflib import SequenceMatcher
 from pathlib import Path
 from typing import Any, Literal, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from allaprima.domain.addresses import parse_network
@@ -106,6 +106,11 @@ class StoreSettings(_Group):
     """Settings of the data folder."""
 
     data_dir: Path = Field(Path("data"), description="Folder of the database, the images and the signing secret.")
+    database_url: SecretStr | None = Field(
+        None,
+        description="PostgreSQL database, such as `postgresql://user@host:5432/database`. Default: a SQLite file in "
+        "the data folder.",
+    )
     bucket: str | None = Field(
         None,
         description="Bucket of the images, such as `s3://bucket/prefix?endpoint=https://s3.example&region=eu-central-1`"

@@ -54,9 +54,9 @@ from allaprima.store.job_transitions import JobTransitions
 from allaprima.store.jobs import JobRepository
 from allaprima.store.ledger import LedgerRepository
 from allaprima.store.objects.open import open_objects
+from allaprima.store.open import open_database
 from allaprima.store.outbox import Outbox
 from allaprima.store.secret import read_secret
-from allaprima.store.sqlite import open_sqlite
 from allaprima.store.usage import UsageRepository
 
 
@@ -79,7 +79,7 @@ async def open_service(
         from allaprima.engine.build import build_engine
 
         engine = build_engine(settings.engine)
-    database = await open_sqlite(settings.store.data_dir)
+    database = await open_database(settings.store)
     try:
         async with _run(settings, database, engine, Clocks(clock, monotonic), resolve) as service:
             yield service
