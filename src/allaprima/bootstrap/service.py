@@ -69,7 +69,7 @@ async def open_service(
     monotonic: Clock = elapsed,
     resolve: Resolve = resolve,
 ) -> AsyncIterator[Service]:
-    """Open the data folder and run the service until the context exits.
+    """Open the database and run the service until the context exits.
 
     engine: replaces the local engine. resolve: resolves the host names of webhook URLs. Raises `StoreLocked`,
     `StoreError`, `WeightsError` or `SettingsError`.
@@ -172,7 +172,11 @@ async def _run(
     cleaner = Cleaner(stores.transitions, images, IdempotencyRepository(database), outbox, clock, settings.store)
     erasure = Erasure(ErasureRepository(database), images, jobs.cancellation.cancel_account, clock)
     is_single_account = not settings.server.requires_key
-    operator = operator_service(database, clock, erasure.erase, is_single_account=is_single_account)
+    # Servers that share a database would each create an account and a key.
+    is_shared = settings.store.database_url is not None
+    operator = operator_service(
+        database, clock, erasure.erase, is_single_account=is_single_account, makes_first_account=not is_shared
+    )
     space = ImageSpace(images, clock, settings.store.max_image_bytes)
     estimates = Estimates(stores.jobs, engine, jobs.eta, prices, clock)
     timekeeper = Timekeeper(ClockRepository(database), clock, jobs.lifecycle, boot_id())
@@ -207,7 +211,7 @@ async def _run(
             job_records=stores.jobs,
             ledger=LedgerRepository(database),
             usage=UsageRepository(database),
-            first_key=await operator.keys.create_first(),
+            first_key=None if is_shared else await operator.keys.create_first(),
             local_key=await _local_key(settings, operator),
             sign_in=SignIn(operator, clocks),
         )
