@@ -10,7 +10,6 @@ from allaprima.store.schema import accounts, clock, idempotency_records, images,
 #: Times at which something expires or becomes due, or from which its age is counted.
 _DEADLINES = (
     jobs.c.start_by,
-    jobs.c.leased_until,
     images.c.expires_at,
     idempotency_records.c.created_at,
     webhook_deliveries.c.next_at,
