@@ -29,12 +29,14 @@ from allaprima.service.jobs.events import MemoryEventBus
 from allaprima.service.jobs.image_writer import ImageWriter
 from allaprima.service.jobs.positions import QueuePositions
 from allaprima.service.jobs.queue import JobQueue
+from allaprima.service.jobs.queue_monitor import QueueMonitor
 from allaprima.service.jobs.reporter import JobReporter
 from allaprima.service.jobs.result_cache import ResultCache
 from allaprima.service.jobs.results import ResultStore
 from allaprima.service.jobs.runner import JobRunner
 from allaprima.service.jobs.service import JobService
 from allaprima.service.jobs.signal import MemoryQueueSignal
+from allaprima.service.jobs.worker import Worker
 from allaprima.service.lifecycle import Lifecycle
 from allaprima.service.models import Models
 from allaprima.service.operator import OperatorService
@@ -55,9 +57,11 @@ from allaprima.store.jobs import JobRepository
 from allaprima.store.ledger import LedgerRepository
 from allaprima.store.objects.open import open_objects
 from allaprima.store.outbox import Outbox
+from allaprima.store.reaper import Reaper
 from allaprima.store.secret import read_secret
 from allaprima.store.sqlite import open_sqlite
 from allaprima.store.usage import UsageRepository
+from allaprima.store.workers import WorkerRepository
 
 
 @asynccontextmanager
@@ -93,6 +97,8 @@ class _Stores:
 
     jobs: JobRepository
     transitions: JobTransitions
+    workers: WorkerRepository
+    reaper: Reaper
     images: ImageRepository
     outbox: Outbox
     links: Links
@@ -103,6 +109,8 @@ async def _stores(settings: Settings, database: Database, clock: SteadyClock) ->
     return _Stores(
         jobs=JobRepository(database),
         transitions=JobTransitions(database),
+        workers=WorkerRepository(database),
+        reaper=Reaper(database),
         images=ImageRepository(database, await open_objects(settings.store)),
         outbox=Outbox(database),
         links=Links(read_secret(folder), clock),
@@ -118,6 +126,7 @@ class _Jobs:
     ephemeral: MemoryEphemeralResults
     cache: ResultCache
     queue: JobQueue
+    worker: Worker
     dispatcher: Dispatcher
     positions: QueuePositions
     service: JobService
@@ -141,6 +150,8 @@ def _jobs(
     cache = ResultCache(jobs, transitions, images, engine, prices, reporter, image_ttl_s)
     results = ResultStore(ImageWriter(images, lifecycle), ephemeral, cache, prices, clock, image_ttl_s)
     runner = JobRunner(engine, transitions, results, reporter, eta, lifecycle, clock)
+    worker = Worker(stores.workers, transitions, runner, lifecycle, clocks, engine.max_concurrency)
+    monitor = QueueMonitor(worker, stores.reaper, transitions, reporter, lifecycle, clock)
     positions = QueuePositions(jobs, eta, bus, lifecycle, clock)
     service = JobService(jobs, transitions, images, bus, positions, lifecycle)
     return _Jobs(
@@ -148,8 +159,9 @@ def _jobs(
         eta=eta,
         ephemeral=ephemeral,
         cache=cache,
-        queue=JobQueue(jobs, transitions, eta, signal, clocks, settings.engine.queue_size),
-        dispatcher=Dispatcher(transitions, engine, runner, reporter, signal, lifecycle, clock),
+        queue=JobQueue(jobs, transitions, eta, signal, worker, clocks, settings.engine.queue_size),
+        worker=worker,
+        dispatcher=Dispatcher(worker, monitor, engine, runner, reporter, signal, lifecycle),
         positions=positions,
         service=service,
         cancellation=Cancellation(service, jobs, transitions, runner, reporter, clock),
@@ -176,8 +188,14 @@ async def _run(
     space = ImageSpace(images, clock, settings.store.max_image_bytes)
     estimates = Estimates(stores.jobs, engine, jobs.eta, prices, clock)
     timekeeper = Timekeeper(ClockRepository(database), clock, jobs.lifecycle, boot_id())
-    positions, dispatcher = jobs.positions, jobs.dispatcher
-    async with timekeeper.running(), cleaner.running(), sender.running(), positions.publishing(), dispatcher.running():
+    async with (
+        timekeeper.running(),
+        cleaner.running(),
+        sender.running(),
+        jobs.positions.publishing(),
+        jobs.worker.registered(),
+        jobs.dispatcher.running(),
+    ):
         yield Service(
             operator=operator,
             admission=Admission(estimates, jobs.cache, jobs.queue, webhooks, space, jobs.lifecycle, metrics),

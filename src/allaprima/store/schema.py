@@ -144,7 +144,7 @@ jobs = Table(
     Index("ix_jobs_order_of_key", "key_id", "queue", "turn", "id", **_where("state = 'queued'")),
     Index("ix_jobs_running", "queue", "turn", **_where("state = 'running'")),
     Index("ix_jobs_start_by", "start_by", **_where("state = 'queued' AND start_by IS NOT NULL")),
-    Index("ix_jobs_waits_at", "waits_at", **_where("state = 'queued' AND waits_at IS NOT NULL")),
+    Index("ix_jobs_waits_at", "waits_at", "id", **_where("state = 'queued' AND waits_at IS NOT NULL")),
 )
 
 images = Table(

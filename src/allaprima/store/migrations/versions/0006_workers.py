@@ -31,10 +31,15 @@ def upgrade() -> None:
     op.add_column("jobs", sa.Column("worker_id", Text))
     op.add_column("jobs", sa.Column("waits_at", Text))
     op.drop_column("jobs", "leased_until")
+    # Their clients waited at a server that has ended. Only SQLite databases are older than this revision.
+    op.execute(
+        "UPDATE jobs SET waits_at = '' WHERE state = 'queued' "
+        "AND CASE WHEN json_valid(options) THEN json_extract(options, '$.store') = 0 END"
+    )
     op.create_index(
         "ix_jobs_waits_at",
         "jobs",
-        ["waits_at"],
+        ["waits_at", "id"],
         sqlite_where=sa.text("state = 'queued' AND waits_at IS NOT NULL"),
         postgresql_where=sa.text("state = 'queued' AND waits_at IS NOT NULL"),
     )
