@@ -44,7 +44,7 @@ from allaprima.service.outbound import OutboundUrls, Resolve, resolve
 from allaprima.service.policy import Policy
 from allaprima.service.sign_in import SignIn
 from allaprima.service.thumbnails import Thumbnails
-from allaprima.service.timekeeper import Timekeeper, boot_id, elapsed
+from allaprima.service.timekeeper import DatabaseTimekeeper, Timekeeper, boot_id, elapsed
 from allaprima.service.webhooks import WebhookMessages, Webhooks, WebhookSender
 from allaprima.settings import Settings
 from allaprima.store.clock import ClockRepository
@@ -69,14 +69,14 @@ async def open_service(
     settings: Settings,
     *,
     engine: Engine | None = None,
-    clock: Clock = time.time,
+    clock: Clock | None = None,
     monotonic: Clock = elapsed,
     resolve: Resolve = resolve,
 ) -> AsyncIterator[Service]:
     """Open the data folder and run the service until the context exits.
 
-    engine: replaces the local engine. resolve: resolves the host names of webhook URLs. Raises `StoreLocked`,
-    `StoreError`, `WeightsError` or `SettingsError`.
+    engine: replaces the local engine. clock: replaces the system's clock, and that of a shared database. resolve:
+    resolves the host names of webhook URLs. Raises `StoreLocked`, `StoreError`, `WeightsError` or `SettingsError`.
     """
     if engine is None:
         # Imported here because it loads torch, which the other commands do not need.
@@ -85,7 +85,9 @@ async def open_service(
         engine = build_engine(settings.engine)
     database = await open_sqlite(settings.store.data_dir)
     try:
-        async with _run(settings, database, engine, Clocks(clock, monotonic), resolve) as service:
+        clocks = Clocks(clock or time.time, monotonic)
+        follows_database = clock is None and database.is_shared
+        async with _run(settings, database, engine, clocks, resolve, follows_database=follows_database) as service:
             yield service
     finally:
         await database.close()
@@ -170,7 +172,13 @@ def _jobs(
 
 @asynccontextmanager
 async def _run(
-    settings: Settings, database: Database, engine: Engine, system: Clocks, resolve: Resolve
+    settings: Settings,
+    database: Database,
+    engine: Engine,
+    system: Clocks,
+    resolve: Resolve,
+    *,
+    follows_database: bool,
 ) -> AsyncIterator[Service]:
     clock = SteadyClock(system)
     clocks = Clocks(clock, system.monotonic)
@@ -187,7 +195,12 @@ async def _run(
     operator = operator_service(database, clock, erasure.erase, is_single_account=is_single_account)
     space = ImageSpace(images, clock, settings.store.max_image_bytes)
     estimates = Estimates(stores.jobs, engine, jobs.eta, prices, clock)
-    timekeeper = Timekeeper(ClockRepository(database), clock, jobs.lifecycle, boot_id())
+    records = ClockRepository(database)
+    timekeeper: Timekeeper | DatabaseTimekeeper = (
+        DatabaseTimekeeper(records, clock, system.monotonic, jobs.lifecycle)
+        if follows_database
+        else Timekeeper(records, clock, jobs.lifecycle, boot_id())
+    )
     async with (
         timekeeper.running(),
         cleaner.running(),

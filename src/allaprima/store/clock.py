@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, delete, insert, select, update
 
+from allaprima.store import dialect
 from allaprima.store.database import Repository, reads, writes
 from allaprima.store.schema import accounts, clock, idempotency_records, images, jobs, webhook_deliveries
 
@@ -32,6 +33,11 @@ class ClockRecord:
 
 class ClockRepository(Repository):
     """The record of the clock, and the deadlines of all tables."""
+
+    @reads
+    def database_time(self, connection: Connection) -> float:
+        """Return the database's unix time, in seconds."""
+        return float(connection.execute(select(dialect.Now())).scalar_one())
 
     @reads
     def find(self, connection: Connection) -> ClockRecord | None:

@@ -37,14 +37,16 @@ class Worker:
         lifecycle: Lifecycle,
         clocks: Clocks,
         concurrency: int,
+        heartbeat_s: float = HEARTBEAT_S,
     ) -> None:
-        """concurrency: how many jobs the engine generates at a time."""
+        """concurrency: how many jobs the engine generates at a time. heartbeat_s: seconds between two heartbeats."""
         self._workers = workers
         self._transitions = transitions
         self._runner = runner
         self._lifecycle = lifecycle
         self._clock, self._monotonic = clocks
         self._concurrency = concurrency
+        self._heartbeat_s = heartbeat_s
         self._id = ""
         #: Monotonic time since which every heartbeat reached the database; None: the last one did not.
         self._in_contact_since: float | None = None
@@ -110,7 +112,7 @@ class Worker:
             await self._register()
 
     def _send_heartbeats(self, loop: asyncio.AbstractEventLoop) -> None:
-        while not self._stopped.wait(HEARTBEAT_S):
+        while not self._stopped.wait(self._heartbeat_s):
             worker_id = self._id
             heartbeat = None
             # The store has logged the error; the next heartbeat may reach it.
