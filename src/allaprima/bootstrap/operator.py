@@ -9,7 +9,7 @@ from pathlib import Path
 from allaprima.domain.accounts import Account
 from allaprima.domain.clock import Clock
 from allaprima.domain.erasure import Erased
-from allaprima.errors import JobFinished, JobNotFound
+from allaprima.errors import JobFinished, JobNotFound, SettingsError
 from allaprima.service.accounts.accounts import AccountService
 from allaprima.service.accounts.erasure import CancelJobs, Erasure
 from allaprima.service.accounts.keys import ApiKeyService
@@ -33,24 +33,34 @@ async def open_operator(settings: Settings, *, clock: Clock = time.time) -> Asyn
     Raises `StoreError`, and `StoreLocked` when a server holds the data folder; PostgreSQL serves several processes.
     """
     database = await open_database(settings.store)
-    is_shared = settings.store.database_url is not None
 
     async def erase(account: Account) -> Erased:
         # Imported here because the other commands open no image files.
         from allaprima.store.objects.open import open_objects
 
+        if database.is_shared and settings.store.bucket is None:
+            _require_images(settings.store.data_dir / IMAGES_FOLDER)
         images = ImageRepository(database, await open_objects(settings.store))
-        cancel = _cancel_jobs(database, clock, is_shared=is_shared)
+        cancel = _cancel_jobs(database, clock)
         return await Erasure(ErasureRepository(database), images, cancel, clock).erase(account)
 
     try:
-        yield operator_service(database, clock, erase, makes_first_account=not is_shared)
+        yield operator_service(database, clock, erase, makes_first_account=not database.is_shared)
     finally:
         await database.close()
 
 
-def _cancel_jobs(database: Database, clock: Clock, *, is_shared: bool) -> CancelJobs:
-    """Return the function that cancels the jobs of an account. is_shared: whether servers may run some of them."""
+def _require_images(folder: Path) -> None:
+    """Raise `SettingsError` unless the folder of the images exists; else an erasure would leave the files."""
+    if not folder.is_dir():
+        raise SettingsError(
+            f"there is no folder {folder.absolute()}, so the images of the account can't be removed; name the servers' "
+            "data folder with --data-dir, or their bucket with ALLAPRIMA_STORE__BUCKET"
+        )
+
+
+def _cancel_jobs(database: Database, clock: Clock) -> CancelJobs:
+    """Return the function that cancels the jobs of an account; on a shared database servers may run some of them."""
     transitions, jobs = JobTransitions(database), JobRepository(database)
 
     async def cancel_all(account_id: str) -> None:
@@ -63,7 +73,7 @@ def _cancel_jobs(database: Database, clock: Clock, *, is_shared: bool) -> Cancel
             with suppress(JobNotFound, JobFinished):
                 await transitions.request_cancel(job.id, clock())
 
-    return ask_servers if is_shared else cancel_all
+    return ask_servers if database.is_shared else cancel_all
 
 
 def has_data(folder: Path) -> bool:
