@@ -288,12 +288,9 @@ def _newer(revision: str | None) -> StoreError:
 
 
 def _check_access(connection: Connection) -> None:
-    """Raise `StoreError` for a role that only reads, and for an encoding that does not have all characters."""
+    """Raise `StoreError` for a role that only reads."""
     if connection.exec_driver_sql("SHOW transaction_read_only").scalar_one() == "on":
         raise StoreError(f"{SETTING} names a role or a server that only reads, and allaprima writes")
-    encoding = connection.exec_driver_sql("SHOW server_encoding").scalar_one()
-    if encoding != "UTF8":
-        raise StoreError(f"{SETTING} names a database with the encoding {encoding}, and allaprima needs UTF8")
     if missing := missing_privileges(connection):
         raise StoreError(f"{SETTING} names a role that may not {missing[0]}; grant it, or name the role of the owner")
 
@@ -334,6 +331,9 @@ def _create_or_find(engine: Engine) -> str | None:
             return find_revision(connection)
         if tables:
             raise StoreError(f"{SETTING} names a database with tables of another program; use an empty one")
+        encoding = connection.exec_driver_sql("SHOW server_encoding").scalar_one()
+        if encoding != "UTF8":
+            raise StoreError(f"{SETTING} names a database with the encoding {encoding}, and allaprima needs UTF8")
         _create(connection)
         return None
 
