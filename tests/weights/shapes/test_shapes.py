@@ -45,23 +45,9 @@ for _module in MODULES:
     CASES |= _module.CASES
 
 
-#: Cases whose outcome is not reached yet, with what happens instead.
-OPEN = {
-    "scaled_fp8_file_with_one_scale_missing": "accepted with the scale 1",
-    "t5_embeddings_differ": "accepted: one of the two is used",
-    "two_relatives_and_no_schnell": "refused with the name of one of the two",
-    "diffusers_model_index_as_the_path": "refused as a text that is to be downloaded again",
-    "swarmui_tree_with_capitals": "refused: the folder VAE is not searched, vae is",
-}
-
-
-def named(outcome: type) -> list[object]:
-    """Return the names of the cases with a kind of outcome, as parameters."""
-    return [
-        pytest.param(name, marks=pytest.mark.xfail(reason=OPEN[name], strict=True)) if name in OPEN else name
-        for name, case in CASES.items()
-        if isinstance(case.outcome, outcome)
-    ]
+def named(outcome: type) -> list[str]:
+    """Return the names of the cases with a kind of outcome."""
+    return [name for name, case in CASES.items() if isinstance(case.outcome, outcome)]
 
 
 @pytest.fixture(scope="module")
