@@ -95,9 +95,10 @@ class ComponentFile:
 
         Raises `WeightsCorrupt` naming both.
         """
-        stored = self._formats.read(f"{self._prefix}{copy}")
+        names = [f"{self._prefix}{one}" for one in (key, copy)]
+        stored = self._formats.read(names[1])
         pieces = zip(original.split(_ROWS), stored.split(_ROWS), strict=True)
-        if self.container.dtypes[f"{self._prefix}{copy}"] == self.container.dtypes[f"{self._prefix}{key}"]:
+        if len({self.container.dtypes[one] for one in names}) == 1:
             is_equal = all(_are_same_bits(ours, theirs) for ours, theirs in pieces)
         else:
             norms = [(float((one.float() - other.float()).norm()), float(one.float().norm())) for one, other in pieces]
@@ -105,8 +106,8 @@ class ComponentFile:
             is_equal = loss <= _COPY_LOSS * norm
         if not is_equal:
             raise WeightsCorrupt(
-                f"{self.container.path}: the tensors {self._prefix}{key} and {self._prefix}{copy} are one tensor of the "
-                "model, but have different values; take another file"
+                f"{self.container.path}: the tensors {names[0]} and {names[1]} are one tensor of the model, but have "
+                "different values; take another file"
             )
 
     def _shape(self, name: str, source: _Source) -> Shape:
