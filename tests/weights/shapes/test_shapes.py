@@ -24,11 +24,13 @@ from tests.weights.shapes import (
     folder_cases,
     foreign_cases,
     number_cases,
+    size_cases,
     text_encoder_cases,
     transformer_cases,
     unlisted_cases,
+    user_cases,
 )
-from tests.weights.shapes.case import Case, Refused, Right, Same, Site, write_reference
+from tests.weights.shapes.case import Case, Refused, Right, Same, Site, Sized, write_reference
 
 MODULES = (
     transformer_cases,
@@ -38,6 +40,8 @@ MODULES = (
     damaged_cases,
     folder_cases,
     unlisted_cases,
+    size_cases,
+    user_cases,
 )
 CASES: dict[str, Case] = {}
 for _module in MODULES:
@@ -131,6 +135,17 @@ def test_weights_are_right_within_the_loss_of_the_number_format(site: Site, name
     assert errors[worst] <= outcome.error, (worst, errors[worst])
     # A format's loss that is far below its bound is another format, or none.
     assert errors[worst] > 0, "the case stores the weights without loss"
+
+
+@pytest.mark.parametrize("name", named(Sized))
+def test_model_of_other_sizes_generates(site: Site, reference: tuple[Path, str, bytes], name: str) -> None:
+    outcome = CASES[name].outcome
+    assert isinstance(outcome, Sized)
+    path, files = opened(name, site)
+    assert files.config == outcome.change(CONFIG)
+    assert_every_file_is_accounted_for(path, files)
+    pixels = generate(files.load(precision=Precision.BF16)).tobytes()
+    assert (pixels == reference[2]) is outcome.pixels
 
 
 @pytest.mark.parametrize("name", named(Refused))

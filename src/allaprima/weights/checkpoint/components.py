@@ -73,14 +73,19 @@ class ComponentFile:
         self.shapes: Mapping[str, Shape] = {name: self._shape(name, source) for name, source in sources.items()}
 
     def read(self, name: str) -> Tensor:
-        """Return one canonical tensor, on the CPU, in the file's dtype, or float32 if it is block-quantized or scaled.
+        """Return one canonical tensor, on the CPU, in the file's dtype.
+
+        It is in float32 if it is block-quantized or scaled, or if its parts have different dtypes.
 
         Raises `WeightsCorrupt` naming file and tensor.
         """
         import torch
 
         source = self._sources[name]
-        chunks = [self._formats.read(f"{self._prefix}{key}") for key in source.keys if key is not None]
+        keys = [f"{self._prefix}{key}" for key in source.keys if key is not None]
+        chunks = [self._formats.read(key) for key in keys]
+        if len({chunk.dtype for chunk in chunks}) > 1:
+            chunks = [self._in_float32(key, chunk) for key, chunk in zip(keys, chunks, strict=True)]
         if source.swaps_halves:
             chunks = [half for chunk in chunks for half in reversed(chunk.chunk(2))]
         whole = torch.cat(chunks) if len(chunks) > 1 else chunks[0]
@@ -89,6 +94,14 @@ class ComponentFile:
         if source.copy is not None:
             self._check_copy(source.copy, source.keys[0], whole)
         return whole.reshape(self.shapes[name])
+
+    def _in_float32(self, key: str, chunk: Tensor) -> Tensor:
+        """Return a part of a tensor whose parts have different dtypes. Raises `WeightsCorrupt` for integers."""
+        if not chunk.is_floating_point():
+            raise WeightsCorrupt(
+                f"{self.container.path}: {key} is stored as {self.container.dtypes[key]}; weights are floating-point"
+            )
+        return chunk.float()
 
     def _check_copy(self, copy: str, key: str | None, original: Tensor) -> None:
         """Check that a copy has the values of its original. Copies in another number format differ by its loss.

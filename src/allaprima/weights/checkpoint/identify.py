@@ -198,7 +198,10 @@ _COMPONENT_NAMES = (
     (Component.TRANSFORMER, r"(^|\.)((double|single)_blocks|(single_)?transformer_blocks)\.\d+\."),
     (Component.T5, r"(^|\.)(encoder\.block\.\d+\.layer\.\d|enc\.blk\.\d+)\."),
     (Component.CLIP, r"(^|\.)text_model\.encoder\.layers\.\d+\."),
-    (Component.AUTOENCODER, r"(^|\.)decoder\.(mid|up|mid_block|up_blocks)\."),
+    (
+        Component.AUTOENCODER,
+        r"(^|\.)(decoder\.(mid|up|mid_block|up_blocks)|encoder\.(mid|down|mid_block|down_blocks))\.",
+    ),
 )
 #: Metadata in which a file says its title: of ModelSpec, of GGUF, and of other writers.
 _TITLES = ("modelspec.title", "general.name", "modelspec.architecture", "general.basename", "title", "model_class")
@@ -245,15 +248,15 @@ def identify(container: Container) -> Unusable | None:
 def incomplete(container: Container) -> Unusable | None:
     """Return what a file without components is, if it has tensors that are named like those of a component."""
     component = _component("\n".join(container.shapes))
-    for known in CHECKPOINT_FORMATS:
-        start = known.signature_key.partition(".")[0]
-        if known.component is component and any(start in name for name in container.shapes):
-            return Unusable(
-                f"no {component} of FLUX.1 [schnell], since it lacks the tensor {known.signature_key}",
-                "download it again if it should be one",
-                component,
-            )
-    return None
+    keys = [known.signature_key for known in CHECKPOINT_FORMATS if known.component is component]
+    if component is None:
+        return None
+    lacking = next((key for key in keys if any(key.partition(".")[0] in name for name in container.shapes)), keys[0])
+    return Unusable(
+        f"no {component} of FLUX.1 [schnell], since it lacks the tensor {lacking}",
+        "download it again if it should be one",
+        component,
+    )
 
 
 def _component(names: str) -> Component | None:
