@@ -23,6 +23,7 @@ from tests.weights.shapes import (
     damaged_cases,
     folder_cases,
     foreign_cases,
+    header_cases,
     number_cases,
     size_cases,
     text_encoder_cases,
@@ -40,6 +41,7 @@ MODULES = (
     damaged_cases,
     folder_cases,
     unlisted_cases,
+    header_cases,
     size_cases,
     user_cases,
 )

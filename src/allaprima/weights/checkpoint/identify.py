@@ -94,6 +94,7 @@ _OTHER_MODELS = (
     _Mark("HunyuanVideo or a model of its kind", _OTHER_MODEL, r"(^|\.)double_blocks\.0\.img_attn_qkv\."),
     _Mark("HiDream", _OTHER_MODEL, r"(^|\.)double_stream_blocks\.\d+\."),
     _Mark("Stable Diffusion 3", _OTHER_MODEL, r"(^|\.)joint_blocks\.\d+\."),
+    _Mark("Hunyuan-DiT", _OTHER_MODEL, r"(^|\.)(mlp_t5\.\d|time_extra_emb\.extra_embedder)\."),
     _Mark("Stable Diffusion 3 or PixArt", _OTHER_MODEL, r"(^|\.)pos_embed\.proj\.weight$"),
     _Mark("Stable Diffusion XL", _OTHER_MODEL, r"(^|\.)(conditioner\.embedders\.\d|label_emb\.0\.0)\."),
     _Mark("Stable Diffusion XL", _OTHER_MODEL, r"(^|\.)add_embedding\.linear_1\."),
@@ -108,9 +109,9 @@ _OTHER_MODELS = (
     _Mark("Wan", _OTHER_MODEL, r"(^|\.)condition_embedder\.text_embedder\."),
     _Mark("AuraFlow", _OTHER_MODEL, r"(^|\.)(double_layers\.\d+\.|register_tokens$)"),
     _Mark("LTX-Video or PixArt", _OTHER_MODEL, r"(^|\.)(patchify_proj|adaln_single)\."),
-    _Mark("Cosmos", _OTHER_MODEL, r"(^|\.)(net\.)?blocks\.(block)?0\.(blocks\.0|cross_attn)\."),
-    _Mark("Stable Cascade", _OTHER_MODEL, r"(^|\.)clip_txt_pooled_mapper\."),
-    _Mark("Hunyuan-DiT", _OTHER_MODEL, r"(^|\.)mlp_t5\.\d\."),
+    _Mark("Cosmos", _OTHER_MODEL, r"(^|\.)(blocks\.(block0\.blocks\.0|0\.cross_attn)|time_embed\.t_embedder)\."),
+    _Mark("Stable Cascade", _OTHER_MODEL, r"(^|\.)(clip_txt_pooled_mapper|clf\.1)\."),
+    _Mark("Mochi", _OTHER_MODEL, r"(^|\.)t5_yproj\."),
     _Mark(
         "an image encoder of a language model", _NOT_NEEDED, r"^(v\.blk\.\d+|mm\.\d+|(model\.)?visual\.blocks\.\d+)\."
     ),
