@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from allaprima.errors import WeightsCorrupt, WeightsError, WeightsMissing
+from allaprima.weights.paths import sketch_folder
 from tests.flux.oracles import t5_oracle
 from tests.weights.published import CONFIG, Tensors, write_diffusers, write_gguf
 from tests.weights.shapes.case import (
@@ -384,6 +385,39 @@ def index_of_pickles_as_the_path(site: Site) -> Path:
     path = site.base(TRANSFORMER) / "diffusion_pytorch_model.bin.index.json"
     path.write_text(json.dumps({"weight_map": {"x_embedder.weight": "diffusion_pytorch_model-00001-of-00002.bin"}}))
     return path
+
+
+for _case, _shard in {
+    "with_a_nul": "x\0y",
+    "with_a_lone_surrogate": "\ud800.safetensors",
+    "of_300_characters": "x" * 300,
+    "that_is_empty": "",
+    "that_is_the_parent": "..",
+    "with_a_line_break": "a\nb.safetensors",
+}.items():
+
+    def _index(site: Site, name: str = _shard) -> Path:
+        shard(site)
+        path = next(site.folder.glob("*.index.json"))
+        path.write_text(json.dumps({"weight_map": {"x_embedder.weight": name}}))
+        return path
+
+    CASES.add(f"index_as_the_path_names_a_file_{_case}", refused(WeightsCorrupt, r"index\.json", "readable"), _index)
+    CASES.add(
+        f"index_names_a_file_{_case}",
+        Same({"diffusion_pytorch_model.safetensors.index.json": "readable index"}),
+        lambda site, write=_index: write(site).parent,
+    )
+
+
+@CASES.case(refused(WeightsCorrupt, r"model\.safetensors", "built-in format", "give the model's folder"))
+def weights_of_the_built_in_model_as_the_path(site: Site) -> Path:
+    return sketch_folder() / "model.safetensors"
+
+
+@CASES.case(Same({"model.safetensors": "built-in format"}, load=False))
+def weights_of_the_built_in_model_beside(site: Site) -> None:
+    shutil.copy(sketch_folder() / "model.safetensors", site.base() / "model.safetensors")
 
 
 # Descriptions as the path ---------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from allaprima.weights.builtin_header import FORMAT
 from allaprima.weights.checkpoint.key_maps import CHECKPOINT_FORMATS, Component
 from allaprima.weights.formats.container import Container
 
@@ -51,6 +52,7 @@ _OTHER_MODEL = "allaprima supports FLUX.1 [schnell]: take a file of that model, 
 _NOT_NEEDED = "FLUX.1 [schnell] does not need it"
 _SAME_MODEL = "take the GGUF or fp8 file of the same model"
 _TAKE_AE = "take FLUX.1's ae.safetensors"
+_BUILTIN = "the weights of a model in the built-in format"
 _NUNCHAKU = r"\.(wscales|wtscale|wcscales|smooth_factor|smooth_factor_orig|smooth)$"
 _FLUX_BLOCK = r"(double_blocks|transformer_blocks)\.0\."
 
@@ -229,12 +231,9 @@ def identify(container: Container) -> Unusable | None:
     Only names, number formats, shapes and metadata are read.
     """
     names = "\n".join(sorted(container.shapes))
-    for mark in (*_ADDITIONS, *_OTHER_MODELS):
-        if mark.fits(names):
-            return Unusable(mark.what + _architecture(mark, container.metadata), mark.advice, mark.component)
     component = _component(names)
-    if component is None:
-        return None
+    if (foreign := _foreign(container, names)) is not None or component is None:
+        return foreign
     if (sibling := _sibling(container, names)) is not None:
         return Unusable(sibling, _OTHER_MODEL, Component.TRANSFORMER)
     for mark in _QUANTIZED:
@@ -258,6 +257,16 @@ def incomplete(container: Container) -> Unusable | None:
         "download it again if it should be one",
         component,
     )
+
+
+def _foreign(container: Container, names: str) -> Unusable | None:
+    """Return what a file is that holds additions to a model, another model, or a model in the built-in format."""
+    if container.metadata.get("format") == FORMAT:
+        return Unusable(_BUILTIN, "give the model's folder, in which its word list is", Component.TRANSFORMER)
+    for mark in (*_ADDITIONS, *_OTHER_MODELS):
+        if mark.fits(names):
+            return Unusable(mark.what + _architecture(mark, container.metadata), mark.advice, mark.component)
+    return None
 
 
 def _component(names: str) -> Component | None:

@@ -146,9 +146,13 @@ class Inventory:
 def take_inventory(path: Path, pulled: Sequence[Path] = ()) -> Inventory:
     """Return the files of the checkpoint at a path. An incomplete checkpoint has an `error`.
 
-    pulled: the folders of pulled layouts, the preferred first. Raises `WeightsMissing` for a path that does not exist.
+    pulled: the folders of pulled layouts, the preferred first. Raises `WeightsMissing` for a path that does not exist
+    or that can't be read.
     """
-    places = find_places(path)
+    try:
+        places = find_places(path)
+    except OSError as exc:
+        raise WeightsMissing(f"{exc.filename or path} can't be read: {exc.strerror}") from exc
     groups = [[_look_at(source) for source in place.sources] for place in places]
     unopened = [file for place in places for file in place.unused]
     choice = _Choice(path)
