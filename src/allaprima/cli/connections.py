@@ -22,6 +22,7 @@ from uvicorn.protocols.http.h11_impl import STATUS_PHRASES, H11Protocol
 
 from allaprima.api.errors import protocol_error
 from allaprima.api.http.addresses import is_address_in
+from allaprima.errors import Draining
 
 #: Seconds and bytes for which a refused client may go on sending: a reset would reach it before the answer.
 LINGER_S, LINGER_BYTES = 2.0, 2**20
@@ -174,7 +175,7 @@ class BoundedConnection(H11Protocol):
         if self.has_unread_bytes:
             self._end = self.loop.call_soon(self._end_idle)
         elif self.cycle is None or self.conn.trailing_data[0]:
-            self._answer(HTTPException(503, "the server is stopping", {"retry-after": "1"}))
+            self._answer(HTTPException(503, str(Draining(retry_after_s=1)), {"retry-after": "1"}), Draining.code)
         else:
             self.transport.close()
 
@@ -249,12 +250,12 @@ class BoundedConnection(H11Protocol):
             status = 414
         self._answer(HTTPException(status, str(error) if error else msg))
 
-    def _answer(self, error: HTTPException) -> None:
+    def _answer(self, error: HTTPException, code: str | None = None) -> None:
         """Send an error that no application sees, and close the connection when the client has had time to read it."""
         if self.conn.our_state is not h11.IDLE and self.conn.our_state is not h11.SEND_RESPONSE:
             self.abort()
             return
-        body, headers = protocol_error(error)
+        body, headers = protocol_error(error, code)
         content = json.dumps(body).encode()
         sent = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(content))]
         sent += [(name.encode(), value.encode()) for name, value in headers.items()]
