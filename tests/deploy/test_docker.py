@@ -11,8 +11,8 @@ import pytest
 import typer.main
 import yaml
 
+from allaprima.cli.http_server import SHUTDOWN_TIMEOUT_S
 from allaprima.cli.main import app
-from allaprima.cli.server import SHUTDOWN_TIMEOUT_S
 from tests.deploy import DEPLOY, ROOT
 
 DOCKER = DEPLOY / "docker"

@@ -178,11 +178,14 @@ def _named(error: HTTPException) -> tuple[str, str]:
     return message, FRAMEWORK_MESSAGES.get(status, "http_error").partition(":")[0].lower().replace(" ", "_")
 
 
-def protocol_error(error: HTTPException) -> tuple[dict[str, Any], dict[str, str]]:
-    """Return the body and the headers of the response to a request that the HTTP parser refuses."""
-    message, code = _named(error)
+def protocol_error(error: HTTPException, code: str | None = None) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return the body and the headers of the response to a request that no application sees.
+
+    code: the error's code; None: the one of the status.
+    """
+    message, named = _named(error)
     report = ErrorReport(
-        status=error.status_code, code=code, message=message, request_id=str(uuid7()), path="", at=time.time()
+        status=error.status_code, code=code or named, message=message, request_id=str(uuid7()), path="", at=time.time()
     )
     return AIML.error(report), dict(error.headers or {})
 
