@@ -122,8 +122,8 @@ RACES = (
         "delivery_is_claimed_once",
         "outbox.Outbox.claim_due",
         "Both read the same due deliveries, and both send them at the same time.",
-        "The due deliveries are locked FOR UPDATE SKIP LOCKED and become due later in the same statement, which returns "
-        "those that it changed.",
+        "One statement locks the due deliveries FOR UPDATE SKIP LOCKED, makes them due later, and returns those that "
+        "it changed.",
     ),
     Race(
         "late_result_of_delivery_is_ignored",
