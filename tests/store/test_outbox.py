@@ -7,13 +7,14 @@ from allaprima.store.job_transitions import JobTransitions
 from allaprima.store.outbox import DeliveryLimits, Outbox
 from tests.clock import NOW
 from tests.store.factories import new_job
+from tests.store.reaping import WORKER
 
 
 async def test_deliveries_that_are_sent_count_against_limits(database: Database, owner: ApiKey) -> None:
     outbox, transitions = Outbox(database), JobTransitions(database)
     for url in ("https://a.example", "https://a.example", "https://a.example", "https://b.example"):
         await transitions.admit(new_job(owner, webhook_url=url), 1000)
-        job = (await transitions.lease(NOW, NOW + 60)).job
+        job = (await transitions.lease(WORKER, NOW)).job
         assert job is not None
         assert await transitions.fail(job, NOW, GenerationFailed("no"))
     per_endpoint = DeliveryLimits(total=8, per_account=8, per_endpoint=1)
