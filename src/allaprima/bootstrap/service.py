@@ -58,10 +58,10 @@ from allaprima.store.job_transitions import JobTransitions
 from allaprima.store.jobs import JobRepository
 from allaprima.store.ledger import LedgerRepository
 from allaprima.store.objects.open import open_objects
+from allaprima.store.open import open_database, open_hints
 from allaprima.store.outbox import Outbox
 from allaprima.store.reaper import Reaper
-from allaprima.store.secret import read_secret
-from allaprima.store.sqlite import open_sqlite
+from allaprima.store.secret import open_secret
 from allaprima.store.usage import UsageRepository
 from allaprima.store.workers import WorkerRepository
 
@@ -75,7 +75,7 @@ async def open_service(
     monotonic: Clock = elapsed,
     resolve: Resolve = resolve,
 ) -> AsyncIterator[Service]:
-    """Open the data folder and run the service until the context exits.
+    """Open the database and run the service until the context exits.
 
     engine: replaces the local engine. clock: replaces the system's clock, and that of a shared database. resolve:
     resolves the host names of webhook URLs. Raises `StoreLocked`, `StoreError`, `WeightsError` or `SettingsError`.
@@ -85,11 +85,14 @@ async def open_service(
         from allaprima.engine.build import build_engine
 
         engine = build_engine(settings.engine)
-    database = await open_sqlite(settings.store.data_dir)
+    database = await open_database(settings.store)
     try:
         clocks = Clocks(clock or time.time, monotonic)
         follows_database = clock is None and database.is_shared
-        async with _run(settings, database, engine, clocks, resolve, follows_database=follows_database) as service:
+        async with (
+            open_hints(settings.store) as hints,
+            _run(settings, database, hints, engine, clocks, resolve, follows_database=follows_database) as service,
+        ):
             yield service
     finally:
         await database.close()
@@ -112,7 +115,6 @@ class _Stores:
 
 
 async def _stores(settings: Settings, database: Database, hints: Hints, clock: SteadyClock) -> _Stores:
-    folder = settings.store.data_dir
     return _Stores(
         jobs=JobRepository(database),
         transitions=JobTransitions(database),
@@ -120,7 +122,7 @@ async def _stores(settings: Settings, database: Database, hints: Hints, clock: S
         reaper=Reaper(database),
         images=ImageRepository(database, await open_objects(settings.store)),
         outbox=Outbox(database),
-        links=Links(read_secret(folder), clock),
+        links=Links(await open_secret(database, settings.store.data_dir), clock),
         hints=hints,
         is_shared=database.is_shared,
     )
@@ -191,6 +193,7 @@ def _jobs(
 async def _run(
     settings: Settings,
     database: Database,
+    hints: Hints,
     engine: Engine,
     system: Clocks,
     resolve: Resolve,
@@ -199,7 +202,7 @@ async def _run(
 ) -> AsyncIterator[Service]:
     clock = SteadyClock(system)
     clocks = Clocks(clock, system.monotonic)
-    stores, metrics = await _stores(settings, database, clock), Metrics()
+    stores, metrics = await _stores(settings, database, hints, clock), Metrics()
     images, outbox, links = stores.images, stores.outbox, stores.links
     prices = Prices.for_models(settings.billing.prices, engine)
     urls = OutboundUrls(settings.webhooks.allowed_networks, resolve)
@@ -209,7 +212,10 @@ async def _run(
     cleaner = Cleaner(stores.transitions, images, IdempotencyRepository(database), outbox, clock, settings.store)
     erasure = Erasure(ErasureRepository(database), images, jobs.cancellation.cancel_account, clock)
     is_single_account = not settings.server.requires_key
-    operator = operator_service(database, clock, erasure.erase, is_single_account=is_single_account)
+    # Servers that share a database would each create an account and a key.
+    operator = operator_service(
+        database, clock, erasure.erase, is_single_account=is_single_account, makes_first_account=not database.is_shared
+    )
     space = ImageSpace(images, clock, settings.store.max_image_bytes)
     estimates = Estimates(stores.jobs, engine, jobs.eta, prices, clock)
     records = ClockRepository(database)
@@ -256,7 +262,7 @@ async def _run(
             job_records=stores.jobs,
             ledger=LedgerRepository(database),
             usage=UsageRepository(database),
-            first_key=await operator.keys.create_first(),
+            first_key=None if database.is_shared else await operator.keys.create_first(),
             local_key=await _local_key(settings, operator),
             sign_in=SignIn(operator, clocks),
         )

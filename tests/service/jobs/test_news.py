@@ -12,7 +12,7 @@ from allaprima.domain.events import Event, EventId, EventType, Started
 from allaprima.domain.hints import Hint, HintKind, Reconnected
 from allaprima.domain.jobs import JobProgress, JobState
 from allaprima.errors import StoreError
-from allaprima.service.jobs.hints import MemoryHints
+from allaprima.store.memory_hints import MemoryHints
 from allaprima.service.jobs.news import JobNews
 from allaprima.service.jobs.runner import JobRunner
 from allaprima.service.jobs.shared_events import SharedEventBus
