@@ -12,12 +12,12 @@ from allaprima.domain.events import Event, EventId, EventType, Started
 from allaprima.domain.hints import Hint, HintKind, Reconnected
 from allaprima.domain.jobs import JobProgress, JobState
 from allaprima.errors import StoreError
-from allaprima.store.memory_hints import MemoryHints
 from allaprima.service.jobs.news import JobNews
 from allaprima.service.jobs.runner import JobRunner
 from allaprima.service.jobs.shared_events import SharedEventBus
 from allaprima.service.jobs.signal import SharedQueueSignal
 from allaprima.store.jobs import JobRepository
+from allaprima.store.memory_hints import MemoryHints
 from tests.clock import FakeClock
 from tests.service.jobs.submitting import LIMIT_S
 from tests.waiting import eventually
