@@ -16,6 +16,7 @@ import psycopg
 import pytest
 from pydantic import SecretStr
 
+from allaprima.bootstrap.hints import open_hints
 from allaprima.domain.accounts import Account, ApiKey
 from allaprima.domain.hints import Hint, HintKind, Reconnected
 from allaprima.settings import StoreSettings
@@ -23,7 +24,7 @@ from allaprima.store.accounts import AccountRepository
 from allaprima.store.job_transitions import JobTransitions
 from allaprima.store.jobs import JobRepository
 from allaprima.store.keys import KeyRepository
-from allaprima.store.open import open_database, open_hints
+from allaprima.store.open import open_database
 from tests.clock import NOW
 from tests.store.backends import open_emptied_postgres
 from tests.store.factories import new_job
