@@ -17,7 +17,7 @@ async def open_objects(settings: "StoreSettings") -> ObjectStore:
     Raises `StoreError` for a folder and `SettingsError` for a bucket that can't be used.
     """
     if settings.bucket is None:
-        return LocalObjectStore(settings.data_dir / IMAGES_FOLDER)
+        return LocalObjectStore(settings.data_dir / IMAGES_FOLDER, is_shared=settings.database_url is not None)
     from allaprima.store.objects.bucket import BucketObjectStore
 
     objects = BucketObjectStore(parse_bucket(settings.bucket))
