@@ -73,7 +73,7 @@ def stored_bytes(folder: Path) -> int:
 async def check_bucket(url: str) -> float:
     """Put, read, list and delete an object in a bucket; return the seconds of one round trip.
 
-    url: as in the settings. Raises `SettingsError`, which names what failed.
+    url: as in the settings. Raises `SettingsError` or `ImageStoreUnavailable`, which name what failed.
     """
     from allaprima.domain.bucket import parse_bucket
     from allaprima.store.objects.bucket import BucketObjectStore

@@ -103,7 +103,7 @@ async def _stores(settings: Settings, database: Database, clock: SteadyClock) ->
     return _Stores(
         jobs=JobRepository(database),
         transitions=JobTransitions(database),
-        images=ImageRepository(database, await open_objects(settings.store)),
+        images=ImageRepository(database, await open_objects(settings.store, may_be_away=True)),
         outbox=Outbox(database),
         links=Links(read_secret(folder), clock),
     )
