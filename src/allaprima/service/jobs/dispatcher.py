@@ -118,7 +118,7 @@ class Dispatcher:
             )
 
     async def _next_job(self) -> Job | None:
-        while not self._lifecycle.is_draining:
+        while await self._may_lease():
             now = self._clock()
             try:
                 found = await self._transitions.lease(now, now + LEASE_S)
@@ -132,6 +132,11 @@ class Dispatcher:
                 return found.job
             await self._signal.wait()
         return None
+
+    async def _may_lease(self) -> bool:
+        """Wait while jobs would be generated for nothing, because no image can be stored; False if the server stops."""
+        await self._runner.until_storable()
+        return not self._lifecycle.is_draining
 
     async def _renew_leases(self) -> None:
         """Renew the leases of running jobs, and requeue jobs with an expired lease."""

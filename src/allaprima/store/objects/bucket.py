@@ -93,6 +93,18 @@ class BucketObjectStore(ObjectStore):
         except (BaseError, FileNotFoundError) as exc:
             raise _unavailable("list", "the bucket", exc) from None
 
+    async def is_available(self) -> bool:
+        """See `ObjectStore`; puts an object and removes it."""
+        # Named as an image, so that the sweep removes what an interruption leaves.
+        name = f"{uuid4()}.check"
+        try:
+            await self.put(name, b"allaprima")
+        except ImageStoreUnavailable:
+            return False
+        with suppress(ImageStoreUnavailable):
+            await self.delete(name)
+        return True
+
     def owns(self, name: str) -> bool:
         """See `ObjectStore`: whether the name is an image id and an extension."""
         return _NAME.fullmatch(name) is not None
