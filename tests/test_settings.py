@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 
 from allaprima.errors import SettingsError
 from allaprima.settings import Settings, load_settings
@@ -44,6 +44,8 @@ def test_every_field_is_read_from_its_variable(monkeypatch: pytest.MonkeyPatch) 
         "STORE__DATA_DIR": "/tmp/elsewhere",  # noqa: S108 - only read
         "STORE__IMAGE_TTL_S": "60",
         "STORE__JOB_TTL_S": "3600",
+        "STORE__DATABASE_URL": "postgresql://allaprima@db.example/allaprima",
+        "STORE__POOLED": "true",
         "STORE__BUCKET": "s3://images/a?endpoint=http://127.0.0.1:8333&region=eu-central-1",
         "STORE__REDIRECTS_LINKS": "true",
         "STORE__MAX_STARRED_BYTES": "1000",
@@ -84,6 +86,8 @@ def test_every_field_is_read_from_its_variable(monkeypatch: pytest.MonkeyPatch) 
     }
     assert settings.store.model_dump() == {
         "data_dir": Path("/tmp/elsewhere"),  # noqa: S108 - only read
+        "database_url": SecretStr("postgresql://allaprima@db.example/allaprima"),
+        "pooled": True,
         "image_ttl_s": 60,
         "max_image_ttl_s": 120,
         "job_ttl_s": 3600,

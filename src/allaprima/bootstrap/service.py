@@ -29,12 +29,14 @@ from allaprima.service.jobs.events import MemoryEventBus
 from allaprima.service.jobs.image_writer import ImageWriter
 from allaprima.service.jobs.positions import QueuePositions
 from allaprima.service.jobs.queue import JobQueue
+from allaprima.service.jobs.queue_monitor import QueueMonitor
 from allaprima.service.jobs.reporter import JobReporter
 from allaprima.service.jobs.result_cache import ResultCache
 from allaprima.service.jobs.results import ResultStore
 from allaprima.service.jobs.runner import JobRunner
 from allaprima.service.jobs.service import JobService
 from allaprima.service.jobs.signal import MemoryQueueSignal
+from allaprima.service.jobs.worker import Worker
 from allaprima.service.lifecycle import Lifecycle
 from allaprima.service.models import Models
 from allaprima.service.operator import OperatorService
@@ -42,7 +44,7 @@ from allaprima.service.outbound import OutboundUrls, Resolve, resolve
 from allaprima.service.policy import Policy
 from allaprima.service.sign_in import SignIn
 from allaprima.service.thumbnails import Thumbnails
-from allaprima.service.timekeeper import Timekeeper, boot_id, elapsed
+from allaprima.service.timekeeper import DatabaseTimekeeper, Timekeeper, boot_id, elapsed
 from allaprima.service.webhooks import WebhookMessages, Webhooks, WebhookSender
 from allaprima.settings import Settings
 from allaprima.store.clock import ClockRepository
@@ -54,10 +56,12 @@ from allaprima.store.job_transitions import JobTransitions
 from allaprima.store.jobs import JobRepository
 from allaprima.store.ledger import LedgerRepository
 from allaprima.store.objects.open import open_objects
+from allaprima.store.open import open_database
 from allaprima.store.outbox import Outbox
-from allaprima.store.secret import read_secret
-from allaprima.store.sqlite import open_sqlite
+from allaprima.store.reaper import Reaper
+from allaprima.store.secret import open_secret
 from allaprima.store.usage import UsageRepository
+from allaprima.store.workers import WorkerRepository
 
 
 @asynccontextmanager
@@ -65,23 +69,25 @@ async def open_service(
     settings: Settings,
     *,
     engine: Engine | None = None,
-    clock: Clock = time.time,
+    clock: Clock | None = None,
     monotonic: Clock = elapsed,
     resolve: Resolve = resolve,
 ) -> AsyncIterator[Service]:
-    """Open the data folder and run the service until the context exits.
+    """Open the database and run the service until the context exits.
 
-    engine: replaces the local engine. resolve: resolves the host names of webhook URLs. Raises `StoreLocked`,
-    `StoreError`, `WeightsError` or `SettingsError`.
+    engine: replaces the local engine. clock: replaces the system's clock, and that of a shared database. resolve:
+    resolves the host names of webhook URLs. Raises `StoreLocked`, `StoreError`, `WeightsError` or `SettingsError`.
     """
     if engine is None:
         # Imported here because it loads torch, which the other commands do not need.
         from allaprima.engine.build import build_engine
 
         engine = build_engine(settings.engine)
-    database = await open_sqlite(settings.store.data_dir)
+    database = await open_database(settings.store)
     try:
-        async with _run(settings, database, engine, Clocks(clock, monotonic), resolve) as service:
+        clocks = Clocks(clock or time.time, monotonic)
+        follows_database = clock is None and database.is_shared
+        async with _run(settings, database, engine, clocks, resolve, follows_database=follows_database) as service:
             yield service
     finally:
         await database.close()
@@ -93,19 +99,22 @@ class _Stores:
 
     jobs: JobRepository
     transitions: JobTransitions
+    workers: WorkerRepository
+    reaper: Reaper
     images: ImageRepository
     outbox: Outbox
     links: Links
 
 
 async def _stores(settings: Settings, database: Database, clock: SteadyClock) -> _Stores:
-    folder = settings.store.data_dir
     return _Stores(
         jobs=JobRepository(database),
         transitions=JobTransitions(database),
+        workers=WorkerRepository(database),
+        reaper=Reaper(database),
         images=ImageRepository(database, await open_objects(settings.store, may_be_away=True)),
         outbox=Outbox(database),
-        links=Links(read_secret(folder), clock),
+        links=Links(await open_secret(database, settings.store.data_dir), clock),
     )
 
 
@@ -118,6 +127,7 @@ class _Jobs:
     ephemeral: MemoryEphemeralResults
     cache: ResultCache
     queue: JobQueue
+    worker: Worker
     dispatcher: Dispatcher
     positions: QueuePositions
     service: JobService
@@ -141,6 +151,8 @@ def _jobs(
     cache = ResultCache(jobs, transitions, images, engine, prices, reporter, image_ttl_s)
     results = ResultStore(ImageWriter(images, lifecycle), ephemeral, cache, prices, clock, image_ttl_s)
     runner = JobRunner(engine, transitions, results, reporter, eta, lifecycle, clock)
+    worker = Worker(stores.workers, transitions, runner, lifecycle, clocks, engine.max_concurrency)
+    monitor = QueueMonitor(worker, stores.reaper, transitions, reporter, lifecycle, clock)
     positions = QueuePositions(jobs, eta, bus, lifecycle, clock)
     service = JobService(jobs, transitions, images, bus, positions, lifecycle)
     return _Jobs(
@@ -148,8 +160,9 @@ def _jobs(
         eta=eta,
         ephemeral=ephemeral,
         cache=cache,
-        queue=JobQueue(jobs, transitions, eta, signal, clocks, settings.engine.queue_size),
-        dispatcher=Dispatcher(transitions, engine, runner, reporter, signal, lifecycle, clock),
+        queue=JobQueue(jobs, transitions, eta, signal, worker, clocks, settings.engine.queue_size),
+        worker=worker,
+        dispatcher=Dispatcher(worker, monitor, engine, runner, reporter, signal, lifecycle),
         positions=positions,
         service=service,
         cancellation=Cancellation(service, jobs, transitions, runner, reporter, clock),
@@ -158,7 +171,13 @@ def _jobs(
 
 @asynccontextmanager
 async def _run(
-    settings: Settings, database: Database, engine: Engine, system: Clocks, resolve: Resolve
+    settings: Settings,
+    database: Database,
+    engine: Engine,
+    system: Clocks,
+    resolve: Resolve,
+    *,
+    follows_database: bool,
 ) -> AsyncIterator[Service]:
     clock = SteadyClock(system)
     clocks = Clocks(clock, system.monotonic)
@@ -172,12 +191,26 @@ async def _run(
     cleaner = Cleaner(stores.transitions, images, IdempotencyRepository(database), outbox, clock, settings.store)
     erasure = Erasure(ErasureRepository(database), images, jobs.cancellation.cancel_account, clock)
     is_single_account = not settings.server.requires_key
-    operator = operator_service(database, clock, erasure.erase, is_single_account=is_single_account)
+    # Servers that share a database would each create an account and a key.
+    operator = operator_service(
+        database, clock, erasure.erase, is_single_account=is_single_account, makes_first_account=not database.is_shared
+    )
     space = ImageSpace(images, clock, settings.store.max_image_bytes)
     estimates = Estimates(stores.jobs, engine, jobs.eta, prices, clock)
-    timekeeper = Timekeeper(ClockRepository(database), clock, jobs.lifecycle, boot_id())
-    positions, dispatcher = jobs.positions, jobs.dispatcher
-    async with timekeeper.running(), cleaner.running(), sender.running(), positions.publishing(), dispatcher.running():
+    records = ClockRepository(database)
+    timekeeper: Timekeeper | DatabaseTimekeeper = (
+        DatabaseTimekeeper(records, clock, system.monotonic, jobs.lifecycle)
+        if follows_database
+        else Timekeeper(records, clock, jobs.lifecycle, boot_id())
+    )
+    async with (
+        timekeeper.running(),
+        cleaner.running(),
+        sender.running(),
+        jobs.positions.publishing(),
+        jobs.worker.registered(),
+        jobs.dispatcher.running(),
+    ):
         yield Service(
             operator=operator,
             admission=Admission(estimates, jobs.cache, jobs.queue, webhooks, space, jobs.lifecycle, metrics),
@@ -207,7 +240,7 @@ async def _run(
             job_records=stores.jobs,
             ledger=LedgerRepository(database),
             usage=UsageRepository(database),
-            first_key=await operator.keys.create_first(),
+            first_key=None if database.is_shared else await operator.keys.create_first(),
             local_key=await _local_key(settings, operator),
             sign_in=SignIn(operator, clocks),
         )

@@ -14,7 +14,7 @@ from allaprima.domain.jobs import JobState
 from allaprima.domain.models import ModelInfo
 from allaprima.errors import StoreError
 from allaprima.service.app import Service
-from allaprima.service.jobs.dispatcher import MAX_CRASHES
+from allaprima.service.jobs.queue_monitor import MAX_CRASHES
 from allaprima.store.data_folder import DATABASE_FILE
 from tests.fakes import SKETCH, FakeClock, FakeEngine, open_service
 from tests.service.jobs.submitting import LEASED, LIMIT_S, finish, rows, states, submit, write
@@ -359,7 +359,7 @@ async def test_failed_job_recovery_ends_service(tmp_path: Path, clock: FakeClock
         await submit(service)
         await engine.until_held()
     refuse = "CREATE TRIGGER refuse BEFORE UPDATE ON jobs BEGIN SELECT raise(FAIL, 'the row is locked'); END"
-    write(tmp_path, "UPDATE jobs SET state = 'running', attempt = 1, started_at = 1, leased_until = 1")
+    write(tmp_path, "UPDATE jobs SET state = 'running', attempt = 1, started_at = 1")
     write(tmp_path, refuse)
     with pytest.raises(IntegrityError, match="the row is locked"):
         async with asyncio.timeout(LIMIT_S), open_service(tmp_path, FakeEngine(), clock):
