@@ -67,6 +67,15 @@ class PostgresServer:
         self._stop(signal.SIGQUIT)
         self._start()
 
+    def signal_backends(self, application: str, how: signal.Signals) -> list[int]:
+        """Send a signal to the server's processes of all connections of an application; return their ids."""
+        wanted = "SELECT pid FROM pg_stat_activity WHERE application_name = %s"
+        with psycopg.connect(self.url("postgres")) as connection:
+            found = [pid for (pid,) in connection.execute(wanted, [application])]
+        for pid in found:
+            os.kill(pid, how)
+        return found
+
     def _stop(self, how: signal.Signals) -> None:
         self._process.send_signal(how)
         self._process.wait(START_S)

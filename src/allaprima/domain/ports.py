@@ -10,6 +10,7 @@ from typing import Protocol
 
 from allaprima.domain.events import Event, EventData, EventId, EventType
 from allaprima.domain.generation import GenerationRequest, GenerationResult
+from allaprima.domain.hints import Hint, Reconnected
 from allaprima.domain.jobs import Job
 from allaprima.domain.models import ModelInfo, TokenCount
 from allaprima.domain.progress import Progress
@@ -137,6 +138,16 @@ class QueueSignal(Protocol):
 
     async def wait(self, timeout_s: float | None = None) -> None:
         """Return when `notify` has been called since the last wait, or after the timeout; None: no timeout."""
+
+
+class Hints(Protocol):
+    """Passes hints between the processes that share one database. Each hint may be lost."""
+
+    def send(self, hint: Hint) -> None:
+        """Send a hint, after the commit of what it reports. For use in the event loop; returns before it is sent."""
+
+    def follow(self) -> AbstractAsyncContextManager[AsyncIterator[Hint | Reconnected]]:
+        """Subscribe to the hints of the other processes."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from itertools import islice
 from sqlalchemy import Connection, select
 
 from allaprima.domain.idempotency import IdempotencyClaim
-from allaprima.domain.jobs import UNFINISHED, Job, JobFilter, Priority, QueueLoad, StoredImage
+from allaprima.domain.jobs import UNFINISHED, Job, JobFilter, JobProgress, JobState, Priority, QueueLoad, StoredImage
 from allaprima.errors import JobNotFound
 from allaprima.store import fair_queue
 from allaprima.store.database import Repository, reads
@@ -23,6 +23,13 @@ class JobRepository(Repository):
     def get(self, connection: Connection, job_id: str) -> Job | None:
         """Return a job; None when the id is unknown or this version can't read the row."""
         return _find(connection, job_id)
+
+    @reads
+    def progress(self, connection: Connection, job_ids: Collection[str]) -> list[JobProgress]:
+        """Return how far each job is, also one whose row this version can't read. Unknown ids are left out."""
+        wanted = select(jobs.c.id, jobs.c.state, jobs.c.attempt, jobs.c.cancel_asked_at.is_not(None))
+        rows = connection.execute(wanted.where(jobs.c.id.in_(job_ids)))
+        return [JobProgress(job_id, JobState(state), attempt, bool(asked)) for job_id, state, attempt, asked in rows]
 
     @reads
     def find_claimed(self, connection: Connection, account_id: str, claim: IdempotencyClaim, now: float) -> Job | None:

@@ -74,6 +74,10 @@ class Eta:
         seconds = sum(map(self._remaining, self._held.values())) + waiting_s
         return max(0.0, seconds - (self._max_concurrency - 1) / 2 * seconds / before)
 
+    def has(self, job_id: str) -> bool:
+        """Whether a job is one of the engine's."""
+        return job_id in self._held
+
     def finish_in(self, job_id: str) -> float:
         """Return the seconds until the engine finishes one of its jobs."""
         seconds = 0.0

@@ -68,15 +68,17 @@ class JobRunner:
         """Wait while a job was put back because the image store is away, until it answers or the server stops."""
         await self._results.until_storable()
 
-    def cancel(self, job_id: str) -> None:
+    def cancel(self, job_id: str) -> bool:
         """Stop an accepted job before it runs, after its current block, or before its images are stored or delivered.
 
-        An unknown id is ignored.
+        Returns False for a job that this process does not run.
         """
-        if job_id in self._jobs:
+        is_own = job_id in self._jobs
+        if is_own:
             self._cancelled.add(job_id)
         self._engine.cancel(job_id)
         self._results.abandon(job_id)
+        return is_own
 
     async def run(self, job: Job, release: Callable[[], None]) -> None:
         """Run an accepted job. release: called when the engine can run another job, possibly several times.
@@ -99,6 +101,8 @@ class JobRunner:
                 end = JobState.CANCELLED
         except Draining:
             await self._persist(lambda: self._transitions.requeue(job))
+            # Another process may run it.
+            self._lifecycle.wake()
         except ImageStoreUnavailable:
             # The outage is no fault of the job, so no crash is counted.
             logger.warning("job %s is put back: its images could not be stored", job.id)

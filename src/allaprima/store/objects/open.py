@@ -23,7 +23,7 @@ async def open_objects(settings: "StoreSettings", *, may_be_away: bool = False) 
     `StoreError` for a folder and `SettingsError` for a bucket that can't be used, and `ImageStoreUnavailable`.
     """
     if settings.bucket is None:
-        return LocalObjectStore(settings.data_dir / IMAGES_FOLDER)
+        return LocalObjectStore(settings.data_dir / IMAGES_FOLDER, is_shared=settings.database_url is not None)
     from allaprima.store.objects.bucket import BucketObjectStore
 
     objects = BucketObjectStore(parse_bucket(settings.bucket))
