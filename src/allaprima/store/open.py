@@ -1,5 +1,6 @@
 """Settings to an open database, the data folder's SQLite file or PostgreSQL, and to the hints of its processes."""
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -10,7 +11,7 @@ from allaprima.domain.ports import Hints
 from allaprima.errors import SettingsError
 from allaprima.store.database import Database
 from allaprima.store.memory_hints import MemoryHints
-from allaprima.store.sqlite import open_sqlite
+from allaprima.store.sqlite import open_sqlite, upgrade_sqlite
 
 if TYPE_CHECKING:
     from allaprima.settings import StoreSettings
@@ -51,6 +52,19 @@ async def open_hints(settings: "StoreSettings") -> AsyncIterator[Hints]:
 
     async with hints.open_hints(url.get_secret_value()) as opened:
         yield opened
+
+
+async def upgrade_database(settings: "StoreSettings") -> str | None:
+    """Upgrade the schema of the configured database; return the revision that it had, None if it was empty.
+
+    Raises as `open_database` does, and for a database of another program or of a newer version.
+    """
+    if settings.database_url is None:
+        return await upgrade_sqlite(settings.data_dir)
+    require_driver()
+    from allaprima.store.postgres import migrate
+
+    return await asyncio.to_thread(migrate, settings.database_url.get_secret_value(), is_pooled=settings.pooled)
 
 
 def require_driver() -> None:
