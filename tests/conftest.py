@@ -56,6 +56,7 @@ ON_EVERY_IMAGE_STORE = (
     "tests.api.test_gallery",
     "tests.api.test_thumbnails",
     "tests.api.test_archives",
+    "tests.api.test_damaged_files",
 )
 
 

@@ -121,7 +121,7 @@ async def _stores(settings: Settings, database: Database, hints: Hints, clock: S
         transitions=JobTransitions(database),
         workers=WorkerRepository(database),
         reaper=Reaper(database),
-        images=ImageRepository(database, await open_objects(settings.store)),
+        images=ImageRepository(database, await open_objects(settings.store, may_be_away=True)),
         outbox=Outbox(database),
         links=Links(await open_secret(database, settings.store.data_dir), clock),
         hints=hints,
