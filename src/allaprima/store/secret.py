@@ -44,7 +44,7 @@ def read_secret(folder: Path) -> bytes:
     path = folder / SECRET_FILE
     try:
         if not path.exists():
-            _write_whole(path, secrets.token_bytes(SECRET_BYTES))
+            write_whole(path, secrets.token_bytes(SECRET_BYTES))
         secret = path.read_bytes()
     except OSError as exc:
         raise StoreError(f"{path} can't be used: {exc.strerror}") from exc
@@ -56,7 +56,7 @@ def read_secret(folder: Path) -> bytes:
     return secret
 
 
-def _write_whole(path: Path, data: bytes) -> None:
+def write_whole(path: Path, data: bytes) -> None:
     """Write a file atomically, readable by its owner only, and flush it to the disk."""
     draft = path.with_suffix(".new")
     draft.unlink(missing_ok=True)
