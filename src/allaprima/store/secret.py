@@ -15,7 +15,7 @@ SECRET_FILE = "secret"  # noqa: S105 - a file's name
 SECRET_BYTES = 32
 
 
-_INSERT = dialect.upsert(installation, lambda insert: insert.on_conflict_do_nothing())
+INSERT_SECRET = dialect.upsert(installation, lambda insert: insert.on_conflict_do_nothing())
 
 
 async def open_secret(database: Database, folder: Path) -> bytes:
@@ -28,7 +28,7 @@ async def open_secret(database: Database, folder: Path) -> bytes:
 
 def _shared_secret(connection: Connection) -> bytes:
     """Return the database's secret. Of several processes at once, the first creates it, and all read it."""
-    connection.execute(_INSERT(connection), {"id": 1, "secret": secrets.token_bytes(SECRET_BYTES)})
+    connection.execute(INSERT_SECRET(connection), {"id": 1, "secret": secrets.token_bytes(SECRET_BYTES)})
     secret: bytes = connection.execute(select(installation.c.secret)).scalar_one()
     if len(secret) != SECRET_BYTES:
         raise StoreError(
@@ -54,6 +54,11 @@ def read_secret(folder: Path) -> bytes:
             "remove the file, and the server creates a new secret (existing links then become invalid)"
         )
     return secret
+
+
+def find_secret(folder: Path) -> bytes | None:
+    """Return the folder's secret as `read_secret` does; None if no server has created it."""
+    return read_secret(folder) if (folder / SECRET_FILE).exists() else None
 
 
 def write_whole(path: Path, data: bytes) -> None:

@@ -18,6 +18,7 @@ from allaprima.domain.move import Check
 from allaprima.errors import StoreError
 from allaprima.store.move.folder import BATCH, TABLES, FolderRows, Row
 from allaprima.store.schema import accounts, api_keys, images, installation, jobs, ledger, metadata, usage, workers
+from allaprima.store.secret import INSERT_SECRET
 
 #: Sums of whole numbers, which both databases compute themselves.
 SUMS = (
@@ -35,10 +36,11 @@ SUMS = (
 _EMPTY_ONE = "use an empty database"
 
 
-def is_copied(connection: Connection, folder: FolderRows, secret: bytes) -> bool:
+def is_copied(connection: Connection, folder: FolderRows, secret: bytes | None) -> bool:
     """Return whether a database has exactly the folder's rows and secret; False if it is empty.
 
-    Raises `StoreError`, which names what it has, for any other database: a server may have changed it since.
+    secret: None if the folder has none. Raises `StoreError`, which names what it has, for any other database: a server
+    may have changed it since.
     """
     _unlimited(connection)
     worker = connection.execute(select(workers.c.name).limit(1)).scalar()
@@ -47,7 +49,7 @@ def is_copied(connection: Connection, folder: FolderRows, secret: bytes) -> bool
             f"the target database has served: its table workers has the server {worker}; stop that, and {_EMPTY_ONE}"
         )
     own = connection.execute(select(installation.c.secret)).scalar()
-    if own not in (None, secret):
+    if secret is not None and own not in (None, secret):
         raise StoreError(f"the target database has the signing secret of another installation; {_EMPTY_ONE}")
     filled = [table for table in TABLES if connection.execute(select(table).limit(1)).first() is not None]
     if not filled:
@@ -55,12 +57,12 @@ def is_copied(connection: Connection, folder: FolderRows, secret: bytes) -> bool
     for table in TABLES:
         if _totals(target_rows(connection, table)) != _totals(folder.rows(table)):
             raise StoreError(f"the target database {_difference(connection, table, folder)}; {_EMPTY_ONE}")
-    if own is None:
+    if secret is not None and own is None:
         raise StoreError(f"the target database has the rows of the folder without its signing secret; {_EMPTY_ONE}")
     return True
 
 
-def copy_rows(connection: Connection, folder: FolderRows, secret: bytes, report: Callable[[str], None]) -> None:
+def copy_rows(connection: Connection, folder: FolderRows, secret: bytes | None, report: Callable[[str], None]) -> None:
     """Copy all rows and the secret into an empty database, unless it has them already. Raises `StoreError`.
 
     No other process writes to the database until the transaction ends.
@@ -76,7 +78,8 @@ def copy_rows(connection: Connection, folder: FolderRows, secret: bytes, report:
         with _errors(f"the table {table.name} could not be copied"):
             count = _copy(connection, table, folder.rows(table))
         report(f"copied {table.name}: {count:,} rows")
-    connection.execute(installation.insert().values(id=1, secret=secret))
+    if secret is not None:
+        connection.execute(INSERT_SECRET(connection), {"id": 1, "secret": secret})
 
 
 def _copy(connection: Connection, table: Table, rows: Iterable[Row]) -> int:
@@ -94,18 +97,21 @@ def _copy(connection: Connection, table: Table, rows: Iterable[Row]) -> int:
     return count
 
 
-def compare(connection: Connection, folder: FolderRows, secret: bytes) -> list[Check]:
+def compare(connection: Connection, folder: FolderRows, secret: bytes | None) -> list[Check]:
     """Return the rows, the hashes and the sums of all tables, of the folder and of the target. Raises `StoreError`."""
     _unlimited(connection)
     checks = []
     for table in TABLES:
-        counts, hashes = zip(_totals(folder.rows(table)), _totals(target_rows(connection, table)), strict=True)
-        checks.append(Check(f"{table.name}, rows", *map(str, counts)))
-        checks.append(Check(f"{table.name}, hash", *hashes))
+        own_rows, own_hash = _totals(folder.rows(table))
+        target_count, target_hash = _totals(target_rows(connection, table))
+        checks.append(Check(f"{table.name}, rows", str(own_rows), str(target_count)))
+        checks.append(Check(f"{table.name}, hash", own_hash, target_hash))
     for column in SUMS:
         total = connection.execute(select(func.coalesce(func.sum(column), 0))).scalar_one()
         own = folder.number(f'sum("{column.name}")', column.table)
         checks.append(Check(f"{column.table.name}, sum of {column.name}", str(own), str(int(total))))
+    if secret is None:
+        return checks
     stored = connection.execute(select(installation.c.secret)).scalar()
     fingerprints = [hashlib.sha256(value).hexdigest()[:16] for value in (secret, stored or b"")]
     checks.append(Check("signing secret, hash", *fingerprints))
