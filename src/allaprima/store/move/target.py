@@ -6,8 +6,8 @@ sequences or identity columns that would have to be set.
 
 import hashlib
 import struct
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing, contextmanager
 from typing import Any
 
 import psycopg
@@ -118,12 +118,12 @@ def compare(connection: Connection, folder: FolderRows, secret: bytes | None) ->
     return checks
 
 
-def target_rows(connection: Connection, table: Table) -> Iterator[Row]:
+def target_rows(connection: Connection, table: Table) -> Generator[Row]:
     """Yield all rows of a table of PostgreSQL, with the text of JSON values."""
     columns = [cast(column, String) if isinstance(column.type, JSON) else column for column in table.columns]
-    found = connection.execution_options(yield_per=BATCH).execute(select(*columns))
-    for row in found:
-        yield tuple(row)
+    with connection.execute(select(*columns).execution_options(yield_per=BATCH)) as found:
+        for row in found:
+            yield tuple(row)
 
 
 def _totals(rows: Iterable[Row]) -> tuple[int, str]:
@@ -149,8 +149,8 @@ def _bytes(value: Any) -> bytes:
 def _difference(connection: Connection, table: Table, folder: FolderRows) -> str:
     """Return how a table of the target differs from the folder's, with the first row that does."""
     keys = [table.columns.keys().index(column.name) for column in table.primary_key]
-    if keys:
-        for row in target_rows(connection, table):
+    with closing(target_rows(connection, table)) as found:
+        for row in found if keys else ():
             key = [row[index] for index in keys]
             own = folder.find(table, key)
             if own is None:
