@@ -13,8 +13,8 @@ from allaprima.domain.accounts import KeySpec
 from allaprima.domain.fields import MAX_COUNT, MAX_SIDE, MAX_STEPS
 from allaprima.service.app import Service
 from allaprima.settings import EngineSettings, ServerSettings
+from tests.databases import count
 from tests.fakes import FakeClock, FakeEngine, client_of, ended, open_service
-from tests.store.sqlite_file import count
 from tests.waiting import eventually
 
 JOBS = "/v1/jobs"

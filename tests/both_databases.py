@@ -1,0 +1,25 @@
+"""Fixtures of tests that run on both databases. A `conftest.py` that imports them makes its folder's tests do so."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.databases import BACKENDS, releasing
+
+__all__ = ["backend", "tmp_path"]
+
+
+@pytest.fixture(scope="module", params=BACKENDS)
+def backend(request: pytest.FixtureRequest) -> str:
+    """The name of the database."""
+    return str(request.param)
+
+
+@pytest.fixture
+def tmp_path(tmp_path: Path, backend: str) -> Iterator[Path]:
+    """A folder for the files and the database of a service."""
+    folder = tmp_path / backend
+    folder.mkdir()
+    with releasing(folder):
+        yield folder
