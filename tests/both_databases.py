@@ -5,9 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.databases import BACKENDS, releasing
+from tests.databases import BACKENDS, SQLITE, releasing
 
-__all__ = ["backend", "tmp_path"]
+__all__ = ["backend", "on_sqlite_alone", "tmp_path"]
+
+#: Marks a test of what only SQLite does.
+on_sqlite_alone = pytest.mark.parametrize("backend", [SQLITE], indirect=True)
 
 
 @pytest.fixture(scope="module", params=BACKENDS)

@@ -111,3 +111,9 @@ def dump(folder: Path) -> str:
     """Return all rows of all tables as text."""
     tables = (table.name for table in metadata.sorted_tables)
     return "\n".join(str(row) for table in tables for row in ask(folder, f"SELECT * FROM {table}"))  # noqa: S608
+
+
+def stored_bytes(folder: Path) -> bytes:
+    """Return every byte of a data folder, and all rows of a PostgreSQL database."""
+    rows = dump(folder).encode() if _postgres(folder) else b""
+    return rows + b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
