@@ -10,7 +10,7 @@ from allaprima.errors import StoreError
 from allaprima.service.jobs.events import MemoryEventBus
 from allaprima.service.jobs.signal import MemoryQueueSignal
 from allaprima.service.lifecycle import Lifecycle
-from allaprima.service.timekeeper import Timekeeper, boot_id, elapsed
+from allaprima.service.timekeeper import DatabaseTimekeeper, Timekeeper, boot_id, elapsed
 from allaprima.store.clock import ClockRecord, ClockRepository
 from allaprima.store.sqlite import SqliteDatabase, open_sqlite
 from tests.clock import NOW, FakeClock
@@ -123,3 +123,62 @@ async def test_running_timekeeper_looks_at_the_clock(machine: Machine) -> None:
 def test_elapsed_time_only_increases() -> None:
     assert elapsed() <= elapsed()
     assert boot_id() == boot_id()
+
+
+class Server:
+    """The clock of a shared database, and a server whose own clock is wrong."""
+
+    def __init__(self, ahead: float) -> None:
+        self.database, self.monotonic = FakeClock(), FakeClock(1000.0)
+        self.clock = SteadyClock(Clocks(FakeClock(NOW + ahead), self.monotonic))
+        #: Seconds that an answer of the database takes, half of them on the way to it.
+        self.round_trip_s = 0.0
+        lifecycle = Lifecycle(MemoryEventBus(self.database, self.monotonic), MemoryQueueSignal())
+        self.timekeeper = DatabaseTimekeeper(self, self.clock, self.monotonic, lifecycle)
+
+    async def find(self) -> ClockRecord | None:
+        return ClockRecord("another machine", 1.0, 400 * DAY)
+
+    async def database_time(self) -> float:
+        self.pass_seconds(self.round_trip_s / 2)
+        time = self.database()
+        self.pass_seconds(self.round_trip_s / 2)
+        return time
+
+    def pass_seconds(self, seconds: float) -> None:
+        self.database.now += seconds
+        self.monotonic.now += seconds
+
+
+@pytest.mark.parametrize("ahead", JUMPS)
+async def test_server_of_a_shared_database_has_its_time(ahead: float) -> None:
+    server = Server(ahead)
+    async with server.timekeeper.running():
+        assert server.clock() == NOW
+        server.pass_seconds(60)
+        assert server.clock() == NOW + 60
+        server.database.now += 5
+        await server.timekeeper.check()
+        assert server.clock() == NOW + 65
+
+
+async def test_links_of_a_moved_data_folder_stay_valid() -> None:
+    server = Server(ahead=0)
+    async with server.timekeeper.running():
+        assert server.clock.shift == 400 * DAY
+
+
+async def test_time_of_an_answer_is_taken_into_account() -> None:
+    server = Server(ahead=100)
+    server.round_trip_s = 0.5
+    async with server.timekeeper.running():
+        assert server.clock() == pytest.approx(server.database(), abs=1e-6)
+
+
+async def test_slow_answer_changes_no_clock() -> None:
+    server = Server(ahead=0)
+    async with server.timekeeper.running():
+        server.database.now += 5
+        server.round_trip_s = 3.0
+        await server.timekeeper.check()
+        assert server.clock() == server.database() - 5

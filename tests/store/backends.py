@@ -72,6 +72,9 @@ class RepeatingDatabase(Database):
             await self._database.write(fail)
         return await self._database.write(transaction)
 
+    def write_blocking(self, transaction: Callable[[Connection], T]) -> T:
+        return self._database.write_blocking(transaction)
+
     async def read(self, transaction: Callable[[Connection], T]) -> T:
         await self._database.read(transaction)
         return await self._database.read(transaction)

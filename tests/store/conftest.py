@@ -14,6 +14,7 @@ from allaprima.store.keys import KeyRepository
 from allaprima.store.objects.bucket import BucketObjectStore
 from tests.clock import NOW
 from tests.store.backends import BACKENDS, OBJECT_STORES
+from tests.store.reaping import register
 
 
 @pytest.fixture(params=BACKENDS)
@@ -32,7 +33,8 @@ def objects(request: pytest.FixtureRequest, tmp_path: Path) -> ObjectStore:
 
 @pytest.fixture
 async def owner(database: Database) -> ApiKey:
-    """A valid key of an account."""
+    """A valid key of an account, and a registered worker, `WORKER`."""
+    await register(database)
     await AccountRepository(database).add(Account("account", "default", NOW))
     key = ApiKey(id="key", account_id="account", name="first", prefix="abcd1234", created_at=NOW, updated_at=NOW)
     assert await KeyRepository(database).add(key, "hash")

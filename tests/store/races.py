@@ -1,9 +1,9 @@
 """Every place of the store where two concurrent transactions could get a wrong result, and what prevents it.
 
 A test of the same name in tests/store/test_races.py runs the two transactions concurrently on every backend. On SQLite
-one transaction writes at a time; on PostgreSQL writes are READ COMMITTED and take their locks in one order: idempotency
-record, job, image, key, account, usage bucket, webhook endpoint, admission lock. A transaction that meets a deadlock
-all the same is repeated.
+one transaction writes at a time; on PostgreSQL writes are READ COMMITTED and take their locks in one order: worker,
+idempotency record, job, image, key, account, usage bucket, webhook endpoint, admission lock. A transaction that meets a
+deadlock all the same is repeated.
 
 Not listed: single conditional statements (`UPDATE ... WHERE state = ...`), which need no lock, and `outbox.due`, which
 is correct for one process that sends webhooks.
@@ -50,6 +50,12 @@ RACES = (
         "fair_queue.take_next",
         "Both read the same head and lease it with one attempt number, or both swap turns with it and lose a turn.",
         "The head and the key's most urgent job are read FOR UPDATE SKIP LOCKED; if all are locked, the lease waits.",
+    ),
+    Race(
+        "worker_taken_for_dead_leases_no_job",
+        "workers.lock_registered",
+        "A worker leases a job just after another worker took it for dead and removed it: the job runs forever.",
+        "A lease reads the worker's own row FOR KEY SHARE; the reaper locks it FOR UPDATE.",
     ),
     Race(
         "usage_bucket_counts_every_job",
@@ -153,10 +159,9 @@ RACES = (
     ),
     Race(
         "crash_is_counted_once",
-        "job_transitions.JobTransitions.recover",
+        "reaper.Reaper.reap",
         "Both count a crash of the same jobs, which fail after half as many crashes.",
-        "An advisory lock is taken first; the second transaction finds no running job. Two servers on one database are "
-        "not safe: the second would requeue the running jobs of the first.",
+        "The dead workers are read FOR UPDATE SKIP LOCKED, so one transaction counts the crash of each.",
     ),
     Race(
         "account_names_are_unique",
@@ -178,7 +183,7 @@ RACES = (
     ),
     Race(
         "unreadable_job_ends_once",
-        "job_transitions._fail_unreadable",
+        "job_transitions.fail_unreadable",
         "Both end the job without its attempt in the condition: the second usage row violates the primary key.",
         "Every caller has read the job FOR UPDATE.",
     ),

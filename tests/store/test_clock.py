@@ -12,6 +12,7 @@ from allaprima.store.job_transitions import JobTransitions
 from allaprima.store.schema import idempotency_records, images, jobs, webhook_deliveries
 from tests.clock import NOW
 from tests.store.factories import new_image, new_job, new_outcome
+from tests.store.reaping import WORKER
 
 DAY = 86_400
 
@@ -35,7 +36,7 @@ async def test_deadlines_move_and_other_times_stay(database: Database, owner: Ap
     transitions, record = JobTransitions(database), ClockRecord("boot", 1.0, 400 * DAY)
     done = new_job(owner, webhook_url="http://hooks.test/")
     await transitions.admit(done, 10, IdempotencyClaim("key", "fingerprint"))
-    leased = (await transitions.lease(NOW, NOW + 60)).job
+    leased = (await transitions.lease(WORKER, NOW)).job
     assert leased is not None
     await transitions.succeed(leased, NOW, new_outcome(new_image(done)))
     await transitions.admit(new_job(owner, start_by=NOW + 5), 10)

@@ -27,6 +27,7 @@ from allaprima.store.sqlite import open_sqlite
 from tests.clock import NOW
 from tests.store.backends import open_migrated_sqlite
 from tests.store.factories import new_entry, new_image, new_job, new_outcome
+from tests.store.reaping import WORKER
 
 DAMAGED = "'damaged'"
 
@@ -49,7 +50,7 @@ async def finished(database: Database, owner: ApiKey) -> Any:
     """Store a finished job with an image; return the job and the image."""
     transitions, job = JobTransitions(database), new_job(owner)
     await transitions.admit(job, 10)
-    leased = (await transitions.lease(NOW, NOW + 60)).job
+    leased = (await transitions.lease(WORKER, NOW)).job
     assert leased is not None
     image = new_image(job)
     await transitions.succeed(leased, NOW, new_outcome(image))

@@ -18,6 +18,7 @@ from allaprima.store.jobs import JobRepository
 from tests.clock import NOW
 from tests.store.backends import count, query, run
 from tests.store.factories import new_image, new_job, new_outcome
+from tests.store.reaping import WORKER
 
 StoreImage = Callable[..., Awaitable[StoredImage]]
 #: Later than every time in the tests.
@@ -39,7 +40,7 @@ def store_image(database: Database, images: ImageRepository, owner: ApiKey) -> S
     async def store_image(name: str, data: bytes = b"image", expires_at: float = NOW + 60) -> StoredImage:
         transitions = JobTransitions(database)
         await transitions.admit(new_job(owner), queue_size=100)
-        job = (await transitions.lease(NOW, NOW + 60)).job
+        job = (await transitions.lease(WORKER, NOW)).job
         assert job is not None
         image = new_image(
             job,

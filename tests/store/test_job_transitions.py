@@ -12,12 +12,13 @@ from allaprima.domain.generation import ImageFormat
 from allaprima.domain.jobs import Job, JobState, Priority
 from allaprima.errors import GenerationFailed, JobFinished, JobUnfinished, QueueFull, StartDeadlineMissed
 from allaprima.store.database import Database
-from allaprima.store.job_transitions import JobTransitions
+from allaprima.store.job_transitions import JobTransitions, LeaseOutcome
 from allaprima.store.jobs import JobRepository
 from allaprima.store.keys import KeyRepository
 from tests.clock import NOW
 from tests.store.backends import count, query
 from tests.store.factories import REQUEST, RESULT, new_image, new_job, new_outcome
+from tests.store.reaping import WORKER, reap, register
 
 FAILURE = GenerationFailed("out of memory")
 
@@ -38,16 +39,17 @@ def add(transitions: JobTransitions, owner: ApiKey) -> Callable[..., Awaitable[J
 
     async def add(created_at: float = NOW, owner: ApiKey = owner, **fields: Any) -> Job:
         request = {name: fields.pop(name) for name in tuple(fields) if name in type(REQUEST).model_fields}
-        return await transitions.admit(
-            new_job(owner, REQUEST.changed(**request), created_at, **fields), queue_size=1000
-        )
+        job = new_job(owner, REQUEST.changed(**request), created_at, **fields)
+        return await transitions.admit(job, 1000, waits_at=None if job.options.store else WORKER)
 
     return add
 
 
-async def lease(transitions: JobTransitions, now: float, leased_until: float) -> Job | None:
-    """Lease the next job."""
-    return (await transitions.lease(now, leased_until)).job
+async def lease(transitions: JobTransitions, now: float) -> Job | None:
+    """Lease the next job that can run."""
+    while (outcome := await transitions.lease(WORKER, now)).ended:
+        continue
+    return outcome.job
 
 
 async def test_new_job_is_stored_as_queued(jobs: JobRepository, add: Any) -> None:
@@ -66,26 +68,26 @@ async def test_get_of_unknown_job_returns_none(jobs: JobRepository) -> None:
 
 async def test_jobs_of_one_key_are_leased_in_admission_order(transitions: JobTransitions, add: Any) -> None:
     early, middle, late = [await add(NOW + number) for number in range(3)]
-    leased = [await lease(transitions, NOW + 3, NOW + 60) for _ in range(4)]
+    leased = [await lease(transitions, NOW + 3) for _ in range(4)]
     assert [job.id if job else None for job in leased] == [early.id, middle.id, late.id, None]
 
 
 async def test_jobs_admitted_at_same_time_are_leased_by_id(transitions: JobTransitions, add: Any) -> None:
     added = [await add() for _ in range(5)]
-    leased = [await lease(transitions, NOW, NOW + 60) for _ in added]
+    leased = [await lease(transitions, NOW) for _ in added]
     assert [job.id for job in leased if job] == sorted(job.id for job in added)
 
 
 async def test_lease_starts_job_and_counts_attempt(jobs: JobRepository, transitions: JobTransitions, add: Any) -> None:
     job = await add()
-    leased = await lease(transitions, NOW + 5, NOW + 60)
+    leased = await lease(transitions, NOW + 5)
     assert leased == replace(job, state=JobState.RUNNING, started_at=NOW + 5, attempt=1)
     assert await jobs.get(job.id) == leased
 
 
 async def test_no_job_is_leased_twice(transitions: JobTransitions, add: Any) -> None:
     added = [await add() for _ in range(20)]
-    leased = await asyncio.gather(*(lease(transitions, NOW, NOW + 60) for _ in range(40)))
+    leased = await asyncio.gather(*(lease(transitions, NOW) for _ in range(40)))
     assert sorted(job.id for job in leased if job) == sorted(job.id for job in added)
 
 
@@ -93,7 +95,7 @@ async def test_queued_jobs_are_counted(jobs: JobRepository, transitions: JobTran
     for _ in range(4):
         await add()
     assert (await jobs.load()).queued == 4
-    await lease(transitions, NOW, NOW + 60)
+    await lease(transitions, NOW)
     assert (await jobs.load()).queued == 3
 
 
@@ -104,7 +106,7 @@ async def test_full_queue_refuses_job(transitions: JobTransitions, owner: ApiKey
         await transitions.admit(new_job(owner), queue_size=2)
     assert await count(database, "jobs") == 2
     # Running jobs count, finished ones do not.
-    leased = await lease(transitions, NOW, NOW + 60)
+    leased = await lease(transitions, NOW)
     with pytest.raises(QueueFull):
         await transitions.admit(new_job(owner), queue_size=2)
     await transitions.fail(leased, NOW, FAILURE)
@@ -118,7 +120,7 @@ async def test_success_stores_images_and_charge(
     jobs: JobRepository, transitions: JobTransitions, add: Any, database: Database
 ) -> None:
     await add()
-    leased = await lease(transitions, NOW, NOW + 60)
+    leased = await lease(transitions, NOW)
     images = [new_image(leased, 1, is_flagged=True, nsfw_score=None), new_image(leased, 0)]
     assert await transitions.succeed(leased, NOW + 9, new_outcome(*images))
     done = await jobs.get(leased.id)
@@ -130,7 +132,7 @@ async def test_success_stores_images_and_charge(
 
 async def test_usage_row_names_account_and_key(transitions: JobTransitions, add: Any, database: Database) -> None:
     await add(NOW - 1, client_request_id="mine", source="playground")
-    leased = await lease(transitions, NOW, NOW + 60)
+    leased = await lease(transitions, NOW)
     await transitions.succeed(leased, NOW + 9, new_outcome(new_image(leased)))
     statement = (
         "SELECT job_id, account_id, key_id, model, images, megapixels, credits, created_at, bucket, state, source,"
@@ -148,7 +150,7 @@ async def test_failed_job_stores_error_code_and_message(
     jobs: JobRepository, transitions: JobTransitions, add: Any
 ) -> None:
     await add()
-    leased = await lease(transitions, NOW, NOW + 60)
+    leased = await lease(transitions, NOW)
     await transitions.fail(leased, NOW + 9, FAILURE)
     assert await jobs.get(leased.id) == replace(
         leased,
@@ -161,7 +163,7 @@ async def test_failed_job_stores_error_code_and_message(
 
 async def test_cancelled_job_is_finished(jobs: JobRepository, transitions: JobTransitions, add: Any) -> None:
     await add()
-    leased = await lease(transitions, NOW, NOW + 60)
+    leased = await lease(transitions, NOW)
     await transitions.cancel(leased, NOW + 9)
     done = await jobs.get(leased.id)
     assert (done.state, done.finished_at, done.is_finished) == (JobState.CANCELLED, NOW + 9, True)
@@ -176,7 +178,7 @@ async def test_unsuccessful_job_is_counted_without_charge(
         transitions.requeue,
     ):
         await add()
-        await end(await lease(transitions, NOW, NOW + 60))
+        await end(await lease(transitions, NOW))
     assert await query(database, "SELECT state, images, credits FROM usage ORDER BY job_id") == [
         ("failed", 0, 0),
         ("cancelled", 0, 0),
@@ -193,15 +195,15 @@ async def test_final_state_never_changes(
         lambda job: transitions.cancel(job, NOW),
     ):
         await add()
-        leased = await lease(transitions, NOW, NOW + 60)
+        leased = await lease(transitions, NOW)
         await end(leased)
         done = await jobs.get(leased.id)
         assert not await transitions.succeed(leased, NOW + 1, new_outcome(new_image(leased)))
         await transitions.fail(leased, NOW + 1, FAILURE)
         await transitions.cancel(leased, NOW + 1)
         await transitions.requeue(leased)
-        assert await transitions.recover(1, NOW + 1) == 0
-        assert await lease(transitions, NOW + 1, NOW + 60) is None
+        assert (await reap(database, 1, NOW + 1)).requeued == 0
+        assert await lease(transitions, NOW + 1) is None
         assert await jobs.get(leased.id) == done
     assert (await count(database, "images"), await count(database, "usage"), await count(database, "ledger")) == (
         1,
@@ -212,7 +214,7 @@ async def test_final_state_never_changes(
 
 async def test_duplicate_results_are_stored_once(transitions: JobTransitions, add: Any, database: Database) -> None:
     await add()
-    leased = await lease(transitions, NOW, NOW + 60)
+    leased = await lease(transitions, NOW)
     taken = await asyncio.gather(*(transitions.succeed(leased, NOW, new_outcome(new_image(leased))) for _ in range(10)))
     assert sum(taken) == 1
     assert (await count(database, "images"), await count(database, "usage")) == (1, 1)
@@ -222,7 +224,7 @@ async def test_failed_success_transaction_stores_nothing(
     jobs: JobRepository, transitions: JobTransitions, add: Any, database: Database
 ) -> None:
     await add()
-    leased = await lease(transitions, NOW, NOW + 60)
+    leased = await lease(transitions, NOW)
     twin = new_image(leased)
     with pytest.raises(Exception, match=r"(?i)unique"):
         await transitions.succeed(leased, NOW, new_outcome(twin, twin))
@@ -238,9 +240,9 @@ async def test_requeued_job_keeps_its_queue_position(
 ) -> None:
     first = await add(NOW)
     await add(NOW + 1)
-    await transitions.requeue(await lease(transitions, NOW + 2, NOW + 60))
+    await transitions.requeue(await lease(transitions, NOW + 2))
     assert await jobs.get(first.id) == replace(first, attempt=1)
-    again = await lease(transitions, NOW + 3, NOW + 60)
+    again = await lease(transitions, NOW + 3)
     assert (again.id, again.attempt, again.started_at) == (first.id, 2, NOW + 3)
 
 
@@ -248,9 +250,9 @@ async def test_result_of_old_attempt_is_refused(
     jobs: JobRepository, transitions: JobTransitions, add: Any, database: Database
 ) -> None:
     await add()
-    old = await lease(transitions, NOW, NOW + 60)
-    await transitions.recover(3, NOW)
-    new = await lease(transitions, NOW + 1, NOW + 60)
+    old = await lease(transitions, NOW)
+    await reap(database, 3, NOW)
+    new = await lease(transitions, NOW + 1)
     assert (old.id, new.attempt) == (new.id, old.attempt + 1)
     assert not await transitions.succeed(old, NOW + 2, new_outcome(new_image(old)))
     await transitions.fail(old, NOW + 2, FAILURE)
@@ -268,81 +270,117 @@ async def test_queued_job_accepts_no_result(jobs: JobRepository, transitions: Jo
     assert await jobs.get(job.id) == job
 
 
-async def test_recovery_requeues_only_running_jobs(jobs: JobRepository, transitions: JobTransitions, add: Any) -> None:
+async def test_reaper_requeues_only_running_jobs(
+    jobs: JobRepository, transitions: JobTransitions, add: Any, database: Database
+) -> None:
     added = [await add(NOW + number) for number in range(4)]
-    done = await lease(transitions, NOW, NOW + 60)
+    done = await lease(transitions, NOW)
     await transitions.succeed(done, NOW, new_outcome(new_image(done)))
-    await lease(transitions, NOW, NOW + 60)
-    await lease(transitions, NOW, NOW + 60)
-    assert await transitions.recover(3, NOW + 9) == 2
+    await lease(transitions, NOW)
+    await lease(transitions, NOW)
+    assert (await reap(database, 3, NOW + 9)).requeued == 2
     states = [(await jobs.get(job.id)).state for job in added]
     assert states == [JobState.SUCCEEDED, JobState.QUEUED, JobState.QUEUED, JobState.QUEUED]
-    again = [await lease(transitions, NOW + 9, NOW + 60) for _ in range(3)]
+    again = [await lease(transitions, NOW + 9) for _ in range(3)]
     assert [(job.id, job.attempt) for job in again] == [(added[1].id, 2), (added[2].id, 2), (added[3].id, 1)]
     # With a concurrency of one only the first leased job was being generated.
     assert [job.crashes for job in again] == [1, 0, 0]
 
 
-async def test_recovery_counts_crash_of_each_concurrent_job(
-    jobs: JobRepository, transitions: JobTransitions, add: Any
+async def test_reaper_counts_crash_of_each_concurrent_job(
+    jobs: JobRepository, transitions: JobTransitions, add: Any, database: Database
 ) -> None:
+    await register(database, concurrency=2)
     added = [await add() for _ in range(3)]
     for _ in added:
-        await lease(transitions, NOW, NOW + 60)
-    assert await transitions.recover(3, NOW + 9, max_concurrency=2) == 3
+        await lease(transitions, NOW)
+    assert (await reap(database, 3, NOW + 9)).requeued == 3
     assert [(await jobs.get(job.id)).crashes for job in added] == [1, 1, 0]
 
 
-async def test_recovery_fails_job_after_too_many_crashes(
-    jobs: JobRepository, transitions: JobTransitions, add: Any
+async def test_reaper_fails_job_after_too_many_crashes(
+    jobs: JobRepository, transitions: JobTransitions, add: Any, database: Database
 ) -> None:
     job = await add()
     for attempt in (1, 2):
-        assert (await lease(transitions, NOW, NOW + 60)).attempt == attempt
-        assert await transitions.recover(3, NOW) == 1
-    assert (await lease(transitions, NOW, NOW + 60)).attempt == 3
-    assert await transitions.recover(3, NOW + 9) == 0
+        assert (await lease(transitions, NOW)).attempt == attempt
+        assert (await reap(database, 3, NOW)).requeued == 1
+    assert (await lease(transitions, NOW)).attempt == 3
+    assert (await reap(database, 3, NOW + 9)).requeued == 0
     failed = await jobs.get(job.id)
     assert (failed.state, failed.finished_at, failed.error_code) == (JobState.FAILED, NOW + 9, "generation_failed")
     assert "crashed 3 times" in failed.error_message
-    assert await lease(transitions, NOW, NOW + 60) is None
+    assert await lease(transitions, NOW) is None
 
 
-async def test_recovery_cancels_job_with_cancel_request(
-    jobs: JobRepository, transitions: JobTransitions, add: Any
+async def test_reaper_cancels_job_with_cancel_request(
+    jobs: JobRepository, transitions: JobTransitions, add: Any, database: Database
 ) -> None:
     job = await add()
-    await lease(transitions, NOW, NOW + 60)
+    await lease(transitions, NOW)
     assert (await transitions.request_cancel(job.id, NOW + 1)).state is JobState.RUNNING
-    assert await transitions.recover(3, NOW + 2) == 0
+    assert (await reap(database, 3, NOW + 2)).requeued == 0
     assert (await jobs.get(job.id)).state is JobState.CANCELLED
 
 
-async def test_recovery_cancels_jobs_with_store_false(
-    jobs: JobRepository, transitions: JobTransitions, add: Any
+async def test_reaper_cancels_jobs_with_store_false(
+    jobs: JobRepository, transitions: JobTransitions, add: Any, database: Database
 ) -> None:
     running, queued, stored = [await add(NOW + number, store=number == 2) for number in range(3)]
-    await lease(transitions, NOW, NOW + 60)
-    assert await transitions.recover(3, NOW + 9) == 0
+    await lease(transitions, NOW)
+    assert (await reap(database, 3, NOW + 9)).requeued == 0
     states = [(await jobs.get(job.id)).state for job in (running, queued, stored)]
     assert states == [JobState.CANCELLED, JobState.CANCELLED, JobState.QUEUED]
-    assert (await lease(transitions, NOW + 9, NOW + 60)).id == stored.id
-    assert await lease(transitions, NOW + 9, NOW + 60) is None
+    assert (await lease(transitions, NOW + 9)).id == stored.id
+    assert await lease(transitions, NOW + 9) is None
 
 
-async def test_expired_lease_is_requeued(jobs: JobRepository, transitions: JobTransitions, add: Any) -> None:
-    await add()
-    leased = await lease(transitions, NOW, NOW + 60)
-    assert await transitions.requeue_expired(NOW + 60) == 0
-    await transitions.renew([leased], NOW + 120)
-    assert await transitions.requeue_expired(NOW + 119) == 0
-    assert await transitions.requeue_expired(NOW + 121) == 1
-    again = await lease(transitions, NOW + 121, NOW + 200)
-    assert (again.id, again.attempt) == (leased.id, 2)
-    # The worker with the expired lease finishes late.
-    assert not await transitions.succeed(leased, NOW + 122, new_outcome(new_image(leased)))
-    await transitions.renew([leased], NOW + 999)
-    assert await transitions.requeue_expired(NOW + 201) == 1
+async def test_lease_by_a_worker_that_is_not_registered_is_refused(
+    jobs: JobRepository, transitions: JobTransitions, add: Any
+) -> None:
+    job = await add()
+    assert await transitions.lease("unknown", NOW) == LeaseOutcome(is_registered=False)
+    assert (await jobs.get(job.id)).state is JobState.QUEUED
+
+
+async def test_job_that_waits_at_a_worker_is_leased_by_no_other(
+    database: Database, transitions: JobTransitions, add: Any, owner: ApiKey
+) -> None:
+    await register(database, "other")
+    own = new_job(owner, store=False)
+    await transitions.admit(own, 10, waits_at="other")
+    free = await add()
+    assert [(await lease(transitions, NOW)).id, await lease(transitions, NOW)] == [free.id, None]
+    assert (await transitions.lease("other", NOW)).job.id == own.id
+
+
+async def test_jobs_leased_without_the_workers_knowledge_are_requeued(
+    jobs: JobRepository, transitions: JobTransitions, add: Any
+) -> None:
+    lost, known = [await add(NOW + number) for number in range(2)]
+    for _ in range(2):
+        await lease(transitions, NOW)
+    assert await transitions.requeue_lost("other", [lost.id]) == 0
+    assert await transitions.requeue_lost(WORKER, [lost.id, "unknown"]) == 1
+    assert [(await jobs.get(job.id)).state for job in (lost, known)] == [JobState.QUEUED, JobState.RUNNING]
+
+
+async def test_result_whose_commit_was_not_answered_counts_as_stored(
+    transitions: JobTransitions, add: Any, database: Database
+) -> None:
+    await add(held=0)
+    leased = await lease(transitions, NOW)
+    outcome = new_outcome(new_image(leased))
+    assert [await transitions.succeed(leased, NOW, outcome) for _ in range(3)] == [True, True, True]
+    assert (await count(database, "images"), await count(database, "usage")) == (1, 1)
+
+
+async def test_admission_whose_commit_was_not_answered_stores_one_job(
+    transitions: JobTransitions, owner: ApiKey, database: Database
+) -> None:
+    job = new_job(owner)
+    assert [await transitions.admit(job, 10) for _ in range(2)] == [job, job]
+    assert await count(database, "jobs") == 1
 
 
 # Cancelling, missing the start, removing ----------------------------------------------------------------------------
@@ -352,7 +390,7 @@ async def test_queued_job_is_cancelled_at_once(jobs: JobRepository, transitions:
     job = await add()
     cancelled = await transitions.request_cancel(job.id, NOW + 5)
     assert (cancelled.state, cancelled.finished_at) == (JobState.CANCELLED, NOW + 5)
-    assert await lease(transitions, NOW, NOW + 60) is None
+    assert await lease(transitions, NOW) is None
     with pytest.raises(JobFinished, match="cancelled"):
         await transitions.request_cancel(job.id, NOW + 6)
 
@@ -361,10 +399,10 @@ async def test_requeued_job_with_cancel_request_is_not_leased(
     jobs: JobRepository, transitions: JobTransitions, add: Any
 ) -> None:
     job = await add()
-    leased = await lease(transitions, NOW, NOW + 60)
+    leased = await lease(transitions, NOW)
     await transitions.request_cancel(job.id, NOW + 1)
     await transitions.requeue(leased)
-    assert await lease(transitions, NOW + 2, NOW + 60) is None
+    assert await lease(transitions, NOW + 2) is None
     assert (await jobs.get(job.id)).state is JobState.CANCELLED
 
 
@@ -374,7 +412,7 @@ async def test_job_fails_after_start_deadline(jobs: JobRepository, transitions: 
     assert await transitions.fail_missed_starts(NOW + 5) == [early.id]
     failed = await jobs.get(early.id)
     assert (failed.state, failed.error_code) == (JobState.FAILED, StartDeadlineMissed.code)
-    assert (await lease(transitions, NOW + 6, NOW + 60)).id == late.id
+    assert (await lease(transitions, NOW + 6)).id == late.id
     assert await transitions.fail_missed_starts(NOW + 51) == []
 
 
@@ -382,7 +420,8 @@ async def test_job_past_start_deadline_is_not_leased(
     jobs: JobRepository, transitions: JobTransitions, add: Any
 ) -> None:
     over, other = await add(start_by=NOW + 5), await add()
-    assert (await lease(transitions, NOW + 6, NOW + 60)).id == other.id
+    assert (await transitions.lease(WORKER, NOW + 6)).ended == (over.id, JobState.FAILED)
+    assert (await lease(transitions, NOW + 6)).id == other.id
     assert (await jobs.get(over.id)).error_code == StartDeadlineMissed.code
 
 
@@ -392,7 +431,7 @@ async def test_removed_job_keeps_usage_and_ledger_entry(
     job = await add()
     with pytest.raises(JobUnfinished, match="queued"):
         await transitions.remove(job.id)
-    leased = await lease(transitions, NOW, NOW + 60)
+    leased = await lease(transitions, NOW)
     rows = (new_image(leased, 0), new_image(leased, 1))
     await transitions.succeed(leased, NOW, new_outcome(*rows, fingerprint="f"))
     assert sorted(await transitions.remove(job.id)) == sorted(row.object_name for row in rows)
@@ -406,7 +445,7 @@ async def test_finished_job_with_store_false_drops_prompt(
 ) -> None:
     job = await add(prompt="a secret", store=False)
     assert (await jobs.get(job.id)).request.prompt == "a secret"
-    await transitions.succeed(await lease(transitions, NOW, NOW + 60), NOW, new_outcome())
+    await transitions.succeed(await lease(transitions, NOW), NOW, new_outcome())
     assert "secret" not in (await jobs.get(job.id)).request.prompt
 
 
@@ -417,7 +456,7 @@ async def leased_keys(transitions: JobTransitions, number: int) -> str:
     """Lease and finish some jobs; return the last letter of each one's key."""
     found = ""
     for _ in range(number):
-        job = await lease(transitions, NOW, NOW + 60)
+        job = await lease(transitions, NOW)
         found += job.key_id[-1]
         await transitions.fail(job, NOW, FAILURE)
     return found
@@ -467,7 +506,7 @@ async def test_priority_reorders_only_jobs_of_same_key(
     await add(predicted_s=1.0)
     urgent = await add(predicted_s=1.0, priority=Priority.HIGH)
     assert (await jobs.ahead_of(urgent.id))[0] == 0
-    order = [(await lease(transitions, NOW, NOW + 60)).id for _ in range(3)]
+    order = [(await lease(transitions, NOW)).id for _ in range(3)]
     assert order == [urgent.id, others.id, first.id]
 
 
@@ -476,7 +515,7 @@ async def test_low_priority_jobs_run_when_nothing_else_is_queued(
 ) -> None:
     low = await add(priority=Priority.LOW)
     normal = [await add(owner=other) for _ in range(3)]
-    assert [(await lease(transitions, NOW, NOW + 60)).id for _ in range(4)] == [*(job.id for job in normal), low.id]
+    assert [(await lease(transitions, NOW)).id for _ in range(4)] == [*(job.id for job in normal), low.id]
 
 
 async def test_queue_position_predicts_lease_order(
@@ -488,7 +527,7 @@ async def test_queue_position_predicts_lease_order(
         added.append(await add(predicted_s=1.0 + number % 5, priority=list(Priority)[number % 3], **who))
     positions = {job.id: await jobs.ahead_of(job.id) for job in added}
     for position in range(24):
-        leased = await lease(transitions, NOW, NOW + 60)
+        leased = await lease(transitions, NOW)
         assert positions[leased.id][0] == position
     assert await jobs.ahead_of(added[0].id) is None
 

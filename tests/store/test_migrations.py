@@ -114,7 +114,13 @@ def value_of(column: Any) -> Any:
     if column.foreign_keys:
         # The row that `fill` inserted into the referenced table.
         return value_of(next(iter(column.foreign_keys)).column)
-    samples = {str: f"{column.table.name}.{column.name}", int: 7, float: 7.5, object: {"a": [1, None]}}
+    samples = {
+        str: f"{column.table.name}.{column.name}",
+        int: 7,
+        float: 7.5,
+        bytes: b"\0\xff",
+        object: {"a": [1, None]},
+    }
     return samples[column.type.python_type]
 
 

@@ -37,6 +37,7 @@ from tests.clock import NOW
 from tests.store.backends import open_emptied_postgres, query
 from tests.store.factories import new_entry, new_image, new_job, new_outcome
 from tests.store.postgres_server import PostgresServer, server
+from tests.store.reaping import WORKER, reap
 
 #: A revision that the tests add after the newest.
 TIER = '''
@@ -107,6 +108,7 @@ async def test_partial_indexes_have_their_conditions(database: Database) -> None
         "ix_jobs_running",
         "ix_jobs_start_by",
         "ix_jobs_urgency",
+        "ix_jobs_waits_at",
         "ix_webhook_deliveries_done",
     ]
 
@@ -222,8 +224,9 @@ async def test_text_that_postgresql_does_not_store_fails_no_statement(
 async def test_nul_in_options_of_a_queued_job_does_not_stop_recovery(database: Database, owner: ApiKey) -> None:
     transitions = JobTransitions(database)
     for stores in (True, False):
-        await transitions.admit(new_job(owner, client_request_id="a\0b", store=stores), 10)
-    assert await transitions.recover(3, NOW) == 0
+        waits_at = None if stores else WORKER
+        await transitions.admit(new_job(owner, client_request_id="a\0b", store=stores), 10, waits_at=waits_at)
+    assert (await reap(database, 3, NOW)).requeued == 0
     assert await query(database, "SELECT state FROM jobs ORDER BY id") == [("queued",), ("cancelled",)]
 
 
@@ -384,7 +387,7 @@ async def test_concurrent_transactions_of_all_kinds_meet_no_deadlock(
         await transitions.admit(job, 1000, claim)
 
     async def work(number: int) -> None:
-        job = (await transitions.lease(NOW, NOW + 60)).job
+        job = (await transitions.lease(WORKER, NOW)).job
         if job is None:
             return
         if number % 5 == 0:
@@ -407,7 +410,7 @@ async def test_concurrent_transactions_of_all_kinds_meet_no_deadlock(
                 await outbox.delete_endpoint(owner.account_id, endpoint.id)
 
     await asyncio.gather(*(step(number) for number in range(60) for step in (admit, work, change)))
-    while (await transitions.lease(NOW, NOW + 60)).job is not None:
+    while (await transitions.lease(WORKER, NOW)).job is not None:
         pass
     await transitions.cancel_all(owner.account_id, NOW)
     assert "is repeated" not in caplog.text

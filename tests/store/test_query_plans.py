@@ -1,5 +1,6 @@
 """SQLite's plans: statements of the queue read an index of unfinished jobs or one job, pages of images an index."""
 
+import asyncio
 import re
 import sqlite3
 from collections.abc import AsyncIterator, Iterator
@@ -19,12 +20,15 @@ from allaprima.store.job_transitions import JobTransitions
 from allaprima.store.jobs import JobRepository
 from allaprima.store.objects.local import LocalObjectStore
 from allaprima.store.sqlite import open_sqlite
+from allaprima.store.workers import WorkerRepository
 from tests.clock import NOW
 from tests.store.factories import new_job, new_outcome
+from tests.store.reaping import WORKER, reap
 
 #: Matches the plan steps on the jobs table that read no finished job.
 READS_FEW = re.compile(
-    r"SEARCH jobs USING (COVERING )?INDEX (ix_jobs_(order|urgency|order_of_key|start_by|running)|sqlite_autoindex_\w+) "
+    r"SEARCH jobs USING (COVERING )?INDEX "
+    r"(ix_jobs_(order|urgency|order_of_key|start_by|running|waits_at)|sqlite_autoindex_\w+) "
     r"|SCAN jobs USING (COVERING )?INDEX ix_jobs_running "
 )
 
@@ -105,12 +109,13 @@ async def test_queue_statements_read_no_finished_jobs(
         await found.ahead_of_new(owner.id, priority, 1.0)
     await found.load()
     await transitions.fail_missed_starts(NOW)
-    leased = (await transitions.lease(NOW, NOW + 60)).job
+    leased = (await transitions.lease(WORKER, NOW)).job
     assert leased
-    await transitions.renew([leased], NOW + 90)
-    await transitions.requeue_expired(NOW)
+    await asyncio.to_thread(WorkerRepository(database).renew, WORKER)
+    await transitions.requeue_lost(WORKER, ["unknown"])
     assert await transitions.succeed(leased, NOW, new_outcome())
-    await transitions.recover(3, NOW)
+    await transitions.lease(WORKER, NOW)
+    await reap(database, 3, NOW)
     steps = plan_of(statements, tmp_path)
     assert {step for step in steps if re.search(r"\bjobs\b", step) and not READS_FEW.match(f"{step} ")} == set()
     assert any("ix_jobs_start_by" in step for step in steps)

@@ -30,9 +30,11 @@ from allaprima.store.images import ImageRepository
 from allaprima.store.job_transitions import JobTransitions
 from allaprima.store.keys import KeyRepository
 from allaprima.store.outbox import Outbox
+from allaprima.store.reaper import Reaper
 from tests.clock import NOW
 from tests.store.backends import count, query, run
 from tests.store.factories import REQUEST, new_entry, new_image, new_job, new_outcome
+from tests.store.reaping import WORKER, end_leases, register
 
 #: Number of concurrent transactions.
 WRITERS = 32
@@ -73,7 +75,7 @@ async def leased(transitions: JobTransitions, owner: ApiKey, number: int = WRITE
     """Admit and lease some jobs."""
     for _ in range(number):
         await transitions.admit(new_job(owner, **fields), queue_size=1000)
-    found = [(await transitions.lease(NOW, NOW + 60)).job for _ in range(number)]
+    found = [(await transitions.lease(WORKER, NOW)).job for _ in range(number)]
     return [job for job in found if job is not None]
 
 
@@ -168,7 +170,7 @@ async def test_every_job_is_leased_once(database: Database, transitions: JobTran
         await transitions.admit(new_job(owner, predicted_s=1.0, priority=ranks[number % 3 == 0]), 1000)
         for number in range(WRITERS)
     ]
-    found = await run_concurrently(transitions.lease(NOW, NOW + 60) for _ in range(WRITERS + 8))
+    found = await run_concurrently(transitions.lease(WORKER, NOW) for _ in range(WRITERS + 8))
     jobs = [one.job for one in found if one.job is not None]
     assert sorted(job.id for job in jobs) == sorted(job.id for job in admitted)
     assert {job.attempt for job in jobs} == {1}
@@ -217,7 +219,7 @@ async def test_cancel_request_reaches_job_during_lease(
     jobs = [await transitions.admit(new_job(owner), 1000) for _ in range(WRITERS)]
     found = await run_concurrently(
         interleaved(
-            (transitions.lease(NOW, NOW + 60) for _ in jobs),
+            (transitions.lease(WORKER, NOW) for _ in jobs),
             (transitions.request_cancel(job.id, NOW) for job in reversed(jobs)),
         )
     )
@@ -248,7 +250,7 @@ async def test_missed_start_is_reported_once(database: Database, transitions: Jo
     found = await run_concurrently(
         interleaved(
             (transitions.fail_missed_starts(NOW) for _ in range(8)),
-            (transitions.lease(NOW, NOW + 60) for _ in range(8)),
+            (transitions.lease(WORKER, NOW) for _ in range(8)),
         )
     )
     failed = Counter(job_id for ids in found[::2] for job_id in ids)
@@ -257,10 +259,34 @@ async def test_missed_start_is_reported_once(database: Database, transitions: Jo
     assert await count(database, "usage") == failed.total()
 
 
+async def test_worker_taken_for_dead_leases_no_job(
+    database: Database, transitions: JobTransitions, owner: ApiKey
+) -> None:
+    for _ in range(WRITERS):
+        await transitions.admit(new_job(owner), 1000)
+    await register(database, "reaper")
+    await end_leases(database)
+    await run(database, "UPDATE workers SET leased_until = leased_until + 1e12 WHERE id = 'reaper'")
+    found = await run_concurrently(
+        interleaved(
+            (transitions.lease(WORKER, NOW) for _ in range(WRITERS)),
+            (Reaper(database).reap("reaper", 3, NOW) for _ in range(WRITERS)),
+        )
+    )
+    assert await query(database, "SELECT id FROM workers") == [("reaper",)]
+    # Jobs that were leased before the worker was removed are queued again.
+    assert await query(database, "SELECT DISTINCT state FROM jobs") == [("queued",)]
+    assert not [one for one in found[::2] if one.job and one.is_registered is False]
+
+
 async def test_crash_is_counted_once(database: Database, transitions: JobTransitions, owner: ApiKey) -> None:
+    await register(database, concurrency=8)
     await leased(transitions, owner, 8)
-    requeued = await run_concurrently(transitions.recover(3, NOW, max_concurrency=8) for _ in range(WRITERS))
-    assert sum(requeued) == 8
+    judges = [await register(database, f"reaper-{number}") for number in range(WRITERS)]
+    await end_leases(database)
+    reaper = Reaper(database)
+    found = await run_concurrently(reaper.reap(judge, 3, NOW) for judge in judges)
+    assert sum(reaped.requeued for reaped in found) == 8
     assert await query(database, "SELECT DISTINCT state, crashes FROM jobs") == [("queued", 1)]
 
 
@@ -274,13 +300,11 @@ async def test_unreadable_job_ends_once(
     await run(database, "UPDATE jobs SET request = :request", request='{"model": "of a later version"}')
     found = await run_concurrently(
         interleaved(
-            (transitions.lease(NOW, NOW + 60) for _ in range(8)),
+            (transitions.lease(WORKER, NOW) for _ in range(8)),
             (transitions.fail_missed_starts(NOW) for _ in range(8)),
         )
     )
-    ended = [job_id for one in found[::2] for job_id, _ in one.ended] + [
-        job_id for ids in found[1::2] for job_id in ids
-    ]
+    ended = [one.ended[0] for one in found[::2] if one.ended] + [job_id for ids in found[1::2] for job_id in ids]
     assert sorted(ended) == sorted(job_id for (job_id,) in await query(database, "SELECT id FROM jobs"))
     assert "deadlock" not in caplog.text
     assert await count(database, "usage") == 8

@@ -5,7 +5,7 @@ Callers with an expired lease change nothing, and balance, holds, charges and us
 
 import asyncio
 import tempfile
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -25,7 +25,7 @@ from hypothesis.stateful import (
 
 from allaprima.domain.accounts import Account, ApiKey
 from allaprima.domain.idempotency import IdempotencyClaim
-from allaprima.domain.jobs import UNFINISHED, Job, JobState
+from allaprima.domain.jobs import UNFINISHED, Job, JobState, StoredImage
 from allaprima.errors import GenerationFailed, JobFinished, JobNotFound, JobUnfinished, OutOfCredits
 from allaprima.store.accounts import AccountRepository
 from allaprima.store.job_transitions import JobTransitions
@@ -33,6 +33,7 @@ from allaprima.store.keys import KeyRepository
 from tests.clock import NOW
 from tests.store.backends import BACKENDS, open_repeating_sqlite, query
 from tests.store.factories import new_entry, new_image, new_job, new_outcome
+from tests.store.reaping import WORKER, reap, register
 
 PAID = 60
 MAX_CRASHES = 3
@@ -68,6 +69,8 @@ class JobMachine(RuleBasedStateMachine):
         self.held: dict[str, int] = {}
         self.charged: dict[str, int] = {}
         self.claims: dict[str, str] = {}
+        #: The attempt, the state and the images with which each job ended by id.
+        self.ends: dict[str, tuple[int, JobState, set[str]]] = {}
 
     def do(self, work: Coroutine[Any, Any, Any]) -> Any:
         return self.runner.run(work)
@@ -79,6 +82,7 @@ class JobMachine(RuleBasedStateMachine):
         self.do(AccountRepository(self.database).add(Account("account", "default", NOW)))
         self.do(KeyRepository(self.database).add(self.owner, "hash"))
         self.do(AccountRepository(self.database).post("account", new_entry(PAID)))
+        self.do(register(self.database))
         self.transitions = JobTransitions(self.database)
 
     def teardown(self) -> None:
@@ -89,8 +93,14 @@ class JobMachine(RuleBasedStateMachine):
     def is_current(self, lease: Job) -> bool:
         return self.states.get(lease.id) == JobState.RUNNING and self.attempts[lease.id] == lease.attempt
 
-    def end(self, job_id: str, state: JobState, charge: int = 0) -> None:
+    def is_repeated(self, lease: Job, state: JobState, images: Iterable[StoredImage] = ()) -> bool:
+        """Return whether the same end was stored before, which counts as stored."""
+        end = lease.attempt, state, {image.id for image in images}
+        return lease.id in self.states and self.ends.get(lease.id) == end
+
+    def end(self, job_id: str, state: JobState, charge: int = 0, images: Iterable[StoredImage] = ()) -> None:
         self.states[job_id] = state
+        self.ends[job_id] = self.attempts[job_id], state, {image.id for image in images}
         self.held.pop(job_id)
         if state == JobState.SUCCEEDED:
             self.charged[job_id] = charge
@@ -123,7 +133,7 @@ class JobMachine(RuleBasedStateMachine):
 
     @rule(target=leases)
     def lease(self) -> Any:
-        lease = self.do(self.transitions.lease(self.now, self.now + 60)).job
+        lease = self.do(self.transitions.lease(WORKER, self.now)).job
         if lease is None:
             assert JobState.QUEUED not in self.states.values()
             return multiple()
@@ -137,23 +147,24 @@ class JobMachine(RuleBasedStateMachine):
         credits_ = int(lease.held * share) if charged else 0
         images = [new_image(lease, position) for position in range(charged)]
         outcome = new_outcome(*images, charged=charged, credits_=credits_)
-        done = self.do(self.transitions.succeed(lease, self.now, outcome))
-        assert done == self.is_current(lease)
-        if done:
-            self.end(lease.id, JobState.SUCCEEDED, credits_)
+        is_current, is_repeated = self.is_current(lease), self.is_repeated(lease, JobState.SUCCEEDED, images)
+        assert self.do(self.transitions.succeed(lease, self.now, outcome)) == (is_current or is_repeated)
+        if is_current:
+            self.end(lease.id, JobState.SUCCEEDED, credits_, images)
 
     @rule(lease=leases)
     def fail(self, lease: Job) -> None:
+        is_current, is_repeated = self.is_current(lease), self.is_repeated(lease, JobState.FAILED)
         done = self.do(self.transitions.fail(lease, self.now, GenerationFailed("no")))
-        assert done == self.is_current(lease)
-        if done:
+        assert done == (is_current or is_repeated)
+        if is_current:
             self.end(lease.id, JobState.FAILED)
 
     @rule(lease=leases)
     def cancel_running(self, lease: Job) -> None:
-        done = self.do(self.transitions.cancel(lease, self.now))
-        assert done == self.is_current(lease)
-        if done:
+        is_current, is_repeated = self.is_current(lease), self.is_repeated(lease, JobState.CANCELLED)
+        assert self.do(self.transitions.cancel(lease, self.now)) == (is_current or is_repeated)
+        if is_current:
             self.end(lease.id, JobState.CANCELLED)
 
     @rule(lease=leases)
@@ -192,18 +203,9 @@ class JobMachine(RuleBasedStateMachine):
             assert self.states.pop(job_id) not in UNFINISHED
 
     @rule()
-    def expire_leases(self) -> None:
-        """Let every lease expire."""
-        self.now += 61
-        self.do(self.transitions.requeue_expired(self.now))
-        for job_id, state in self.states.items():
-            if state == JobState.RUNNING:
-                self.states[job_id] = JobState.QUEUED
-
-    @rule()
     def crash(self) -> None:
         """Recover after a crash: a running job is queued again, or fails after too many crashes."""
-        self.do(self.transitions.recover(MAX_CRASHES, self.now))
+        self.do(reap(self.database, MAX_CRASHES, self.now))
         failed = dict(self.rows("SELECT id, state FROM jobs WHERE crashes >= 3"))
         for job_id, state in self.states.items():
             if state == JobState.RUNNING and job_id not in failed:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from allaprima.service.jobs.dispatcher import MAX_CRASHES
+from allaprima.service.jobs.queue_monitor import MAX_CRASHES
 from tests.acceptance.conftest import Serve
 from tests.acceptance.processes import allaprima
 from tests.stress.conftest import CREDITS, PRICE, SMALL

@@ -29,12 +29,14 @@ from allaprima.service.jobs.events import MemoryEventBus
 from allaprima.service.jobs.image_writer import ImageWriter
 from allaprima.service.jobs.positions import QueuePositions
 from allaprima.service.jobs.queue import JobQueue
+from allaprima.service.jobs.queue_monitor import QueueMonitor
 from allaprima.service.jobs.reporter import JobReporter
 from allaprima.service.jobs.result_cache import ResultCache
 from allaprima.service.jobs.results import ResultStore
 from allaprima.service.jobs.runner import JobRunner
 from allaprima.service.jobs.service import JobService
 from allaprima.service.jobs.signal import MemoryQueueSignal
+from allaprima.service.jobs.worker import Worker
 from allaprima.service.lifecycle import Lifecycle
 from allaprima.service.models import Models
 from allaprima.service.operator import OperatorService
@@ -42,7 +44,7 @@ from allaprima.service.outbound import OutboundUrls, Resolve, resolve
 from allaprima.service.policy import Policy
 from allaprima.service.sign_in import SignIn
 from allaprima.service.thumbnails import Thumbnails
-from allaprima.service.timekeeper import Timekeeper, boot_id, elapsed
+from allaprima.service.timekeeper import DatabaseTimekeeper, Timekeeper, boot_id, elapsed
 from allaprima.service.webhooks import WebhookMessages, Webhooks, WebhookSender
 from allaprima.settings import Settings
 from allaprima.store.clock import ClockRepository
@@ -56,8 +58,10 @@ from allaprima.store.ledger import LedgerRepository
 from allaprima.store.objects.open import open_objects
 from allaprima.store.open import open_database
 from allaprima.store.outbox import Outbox
+from allaprima.store.reaper import Reaper
 from allaprima.store.secret import read_secret
 from allaprima.store.usage import UsageRepository
+from allaprima.store.workers import WorkerRepository
 
 
 @asynccontextmanager
@@ -65,14 +69,14 @@ async def open_service(
     settings: Settings,
     *,
     engine: Engine | None = None,
-    clock: Clock = time.time,
+    clock: Clock | None = None,
     monotonic: Clock = elapsed,
     resolve: Resolve = resolve,
 ) -> AsyncIterator[Service]:
     """Open the data folder and run the service until the context exits.
 
-    engine: replaces the local engine. resolve: resolves the host names of webhook URLs. Raises `StoreLocked`,
-    `StoreError`, `WeightsError` or `SettingsError`.
+    engine: replaces the local engine. clock: replaces the system's clock, and that of a shared database. resolve:
+    resolves the host names of webhook URLs. Raises `StoreLocked`, `StoreError`, `WeightsError` or `SettingsError`.
     """
     if engine is None:
         # Imported here because it loads torch, which the other commands do not need.
@@ -81,7 +85,9 @@ async def open_service(
         engine = build_engine(settings.engine)
     database = await open_database(settings.store)
     try:
-        async with _run(settings, database, engine, Clocks(clock, monotonic), resolve) as service:
+        clocks = Clocks(clock or time.time, monotonic)
+        follows_database = clock is None and database.is_shared
+        async with _run(settings, database, engine, clocks, resolve, follows_database=follows_database) as service:
             yield service
     finally:
         await database.close()
@@ -93,6 +99,8 @@ class _Stores:
 
     jobs: JobRepository
     transitions: JobTransitions
+    workers: WorkerRepository
+    reaper: Reaper
     images: ImageRepository
     outbox: Outbox
     links: Links
@@ -103,6 +111,8 @@ async def _stores(settings: Settings, database: Database, clock: SteadyClock) ->
     return _Stores(
         jobs=JobRepository(database),
         transitions=JobTransitions(database),
+        workers=WorkerRepository(database),
+        reaper=Reaper(database),
         images=ImageRepository(database, await open_objects(settings.store)),
         outbox=Outbox(database),
         links=Links(read_secret(folder), clock),
@@ -118,6 +128,7 @@ class _Jobs:
     ephemeral: MemoryEphemeralResults
     cache: ResultCache
     queue: JobQueue
+    worker: Worker
     dispatcher: Dispatcher
     positions: QueuePositions
     service: JobService
@@ -141,6 +152,8 @@ def _jobs(
     cache = ResultCache(jobs, transitions, images, engine, prices, reporter, image_ttl_s)
     results = ResultStore(ImageWriter(images, lifecycle), ephemeral, cache, prices, clock, image_ttl_s)
     runner = JobRunner(engine, transitions, results, reporter, eta, lifecycle, clock)
+    worker = Worker(stores.workers, transitions, runner, lifecycle, clocks, engine.max_concurrency)
+    monitor = QueueMonitor(worker, stores.reaper, transitions, reporter, lifecycle, clock)
     positions = QueuePositions(jobs, eta, bus, lifecycle, clock)
     service = JobService(jobs, transitions, images, bus, positions, lifecycle)
     return _Jobs(
@@ -148,8 +161,9 @@ def _jobs(
         eta=eta,
         ephemeral=ephemeral,
         cache=cache,
-        queue=JobQueue(jobs, transitions, eta, signal, clocks, settings.engine.queue_size),
-        dispatcher=Dispatcher(transitions, engine, runner, reporter, signal, lifecycle, clock),
+        queue=JobQueue(jobs, transitions, eta, signal, worker, clocks, settings.engine.queue_size),
+        worker=worker,
+        dispatcher=Dispatcher(worker, monitor, engine, runner, reporter, signal, lifecycle),
         positions=positions,
         service=service,
         cancellation=Cancellation(service, jobs, transitions, runner, reporter, clock),
@@ -158,7 +172,13 @@ def _jobs(
 
 @asynccontextmanager
 async def _run(
-    settings: Settings, database: Database, engine: Engine, system: Clocks, resolve: Resolve
+    settings: Settings,
+    database: Database,
+    engine: Engine,
+    system: Clocks,
+    resolve: Resolve,
+    *,
+    follows_database: bool,
 ) -> AsyncIterator[Service]:
     clock = SteadyClock(system)
     clocks = Clocks(clock, system.monotonic)
@@ -175,9 +195,20 @@ async def _run(
     operator = operator_service(database, clock, erasure.erase, is_single_account=is_single_account)
     space = ImageSpace(images, clock, settings.store.max_image_bytes)
     estimates = Estimates(stores.jobs, engine, jobs.eta, prices, clock)
-    timekeeper = Timekeeper(ClockRepository(database), clock, jobs.lifecycle, boot_id())
-    positions, dispatcher = jobs.positions, jobs.dispatcher
-    async with timekeeper.running(), cleaner.running(), sender.running(), positions.publishing(), dispatcher.running():
+    records = ClockRepository(database)
+    timekeeper: Timekeeper | DatabaseTimekeeper = (
+        DatabaseTimekeeper(records, clock, system.monotonic, jobs.lifecycle)
+        if follows_database
+        else Timekeeper(records, clock, jobs.lifecycle, boot_id())
+    )
+    async with (
+        timekeeper.running(),
+        cleaner.running(),
+        sender.running(),
+        jobs.positions.publishing(),
+        jobs.worker.registered(),
+        jobs.dispatcher.running(),
+    ):
         yield Service(
             operator=operator,
             admission=Admission(estimates, jobs.cache, jobs.queue, webhooks, space, jobs.lifecycle, metrics),

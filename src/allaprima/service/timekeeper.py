@@ -1,4 +1,8 @@
-"""Follows changes of the system's clock, so that nothing expires early and no deadline is forgotten."""
+"""Keeps the server's clock right, so that nothing expires early and no deadline is forgotten.
+
+With a data folder the clock is the system's, and follows its changes. With a shared database it is the database's: the
+clocks of several machines differ, and one server's deadlines must hold for the others.
+"""
 
 import asyncio
 import logging
@@ -6,8 +10,9 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from typing import Protocol
 
-from allaprima.domain.clock import SteadyClock
+from allaprima.domain.clock import Clock, SteadyClock
 from allaprima.errors import StoreError
 from allaprima.service.lifecycle import Lifecycle
 from allaprima.store.clock import ClockRecord, ClockRepository
@@ -18,6 +23,8 @@ logger = logging.getLogger(__name__)
 CHECK_S = 1.0
 #: Smaller changes, in seconds, are adopted without moving deadlines.
 SMALLEST_JUMP_S = 2.0
+#: Seconds between two looks at the database's clock, and the longest answer from which it is adopted.
+SYNC_S, SLOWEST_S = 10.0, 1.0
 
 
 def elapsed() -> float:
@@ -103,3 +110,58 @@ class Timekeeper:
 
     def _record(self) -> ClockRecord:
         return ClockRecord(self._boot, self._clock.offset, self._clock.shift)
+
+
+class DatabaseTime(Protocol):
+    """What `DatabaseTimekeeper` needs of `ClockRepository`."""
+
+    async def find(self) -> ClockRecord | None:
+        """See `ClockRepository`."""
+
+    async def database_time(self) -> float:
+        """See `ClockRepository`."""
+
+
+class DatabaseTimekeeper:
+    """Keeps the server's clock at the time of a database that several servers share."""
+
+    def __init__(self, records: DatabaseTime, clock: SteadyClock, monotonic: Clock, lifecycle: Lifecycle) -> None:
+        self._records = records
+        self._clock = clock
+        self._monotonic = monotonic
+        self._lifecycle = lifecycle
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Adopt the database's time, and again every few seconds until the context exits. Raises `StoreError`."""
+        if (last := await self._records.find()) is not None:
+            # The changes of the clock of the data folder from which the database was filled.
+            self._clock.shift = last.shift
+        self._clock.adopt(await self._error())
+        task = asyncio.create_task(self._run())
+        try:
+            yield
+        finally:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+
+    async def _run(self) -> None:
+        while not self._lifecycle.is_draining:
+            await self._lifecycle.pause(SYNC_S)
+            # The store has logged the error; until the next look the monotonic clock is right enough.
+            with suppress(StoreError):
+                await self.check()
+
+    async def check(self) -> None:
+        """Adopt the database's time, unless its answer took long. Raises `StoreError`."""
+        began = self._monotonic()
+        error = await self._error()
+        if self._monotonic() - began <= SLOWEST_S:
+            self._clock.adopt(error)
+
+    async def _error(self) -> float:
+        """Return the seconds by which the database's clock is ahead, correct to half of the time of the answer."""
+        before = self._clock()
+        time = await self._records.database_time()
+        return time - (before + self._clock()) / 2

@@ -4,13 +4,13 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, delete, insert, select, update
 
+from allaprima.store import dialect
 from allaprima.store.database import Repository, reads, writes
 from allaprima.store.schema import accounts, clock, idempotency_records, images, jobs, webhook_deliveries
 
 #: Times at which something expires or becomes due, or from which its age is counted.
 _DEADLINES = (
     jobs.c.start_by,
-    jobs.c.leased_until,
     images.c.expires_at,
     idempotency_records.c.created_at,
     webhook_deliveries.c.next_at,
@@ -33,6 +33,11 @@ class ClockRecord:
 
 class ClockRepository(Repository):
     """The record of the clock, and the deadlines of all tables."""
+
+    @reads
+    def database_time(self, connection: Connection) -> float:
+        """Return the database's unix time, in seconds."""
+        return float(connection.execute(select(dialect.Now())).scalar_one())
 
     @reads
     def find(self, connection: Connection) -> ClockRecord | None:

@@ -20,6 +20,9 @@ class Database(Protocol):
     loop awaits once per transaction, not once per statement.
     """
 
+    #: Whether several processes may have the database open.
+    is_shared: bool = False
+
     async def write(self, transaction: Callable[[Connection], T]) -> T:
         """Run a transaction that may write; it commits when the function returns, and rolls back when it raises.
 
@@ -30,9 +33,13 @@ class Database(Protocol):
     async def write_hot(self, transaction: Callable[[Connection], T]) -> T:
         """Run a transaction that locks rows which many transactions change, such as an account.
 
-        It is durable when this returns, as with `write`, but no other transaction waits for the disk in between.
+        It is durable when this returns, as with `write`, but no other transaction waits for the disk in between. If the
+        answer to its commit is lost, it is run again, so it must notice its own commit.
         """
         return await self.write(transaction)
+
+    def write_blocking(self, transaction: Callable[[Connection], T]) -> T:
+        """Run a transaction as `write` does, for a thread that has no event loop. Raises `StoreError`."""
 
     async def read(self, transaction: Callable[[Connection], T]) -> T:
         """Run a transaction that only reads; all its statements read one snapshot.

@@ -3,10 +3,11 @@
 `with_for_update` needs no seam: SQLite's compiler leaves it out, since one connection writes.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
-from sqlalchemy import BigInteger, Boolean, Connection, Executable, String, Table, func, select
+from sqlalchemy import BigInteger, Boolean, Connection, Executable, Float, String, Table, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
@@ -78,6 +79,40 @@ def _is_false_in_postgresql(element: IsFalse, compiler: SQLCompiler, **options: 
     document, name = (compiler.process(clause, **options) for clause in element.clauses)
     # The column keeps the text that `json.dumps` wrote. Its operators refuse a document with an escaped NUL anywhere.
     return f"strpos(CAST({document} AS TEXT), '\"' || {name} || '\": false') > 0"
+
+
+class Now(FunctionElement[float]):
+    """Now(): the database's time at this moment, not at the start of the transaction, in unix seconds."""
+
+    type = Float()
+    inherit_cache = True
+
+
+@compiles(Now, "sqlite")
+def _now_in_sqlite(_element: Now, _compiler: SQLCompiler, **_options: Any) -> str:
+    return "((julianday('now') - 2440587.5) * 86400.0)"
+
+
+@compiles(Now, POSTGRESQL)
+def _now_in_postgresql(_element: Now, _compiler: SQLCompiler, **_options: Any) -> str:
+    return "CAST(extract(epoch FROM clock_timestamp()) AS DOUBLE PRECISION)"
+
+
+def uptime(connection: Connection) -> float:
+    """Return the seconds since the database server started; infinity for SQLite, which has no server."""
+    if has_one_writer(connection):
+        return math.inf
+    age = func.extract("epoch", func.clock_timestamp() - func.pg_postmaster_start_time())
+    return float(connection.execute(select(age)).scalar_one())
+
+
+def commit_without_flush(connection: Connection) -> None:
+    """Let the transaction's commit return before it is on the disk, for a change that a crash may lose.
+
+    SQLite flushes every commit.
+    """
+    if not has_one_writer(connection):
+        connection.exec_driver_sql("SET LOCAL synchronous_commit TO off")
 
 
 def upsert(table: Table, build: Callable[[Insert], Executable]) -> Callable[[Connection], Executable]:

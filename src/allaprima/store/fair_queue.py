@@ -27,11 +27,14 @@ _ORDER = (jobs.c.queue, jobs.c.turn, jobs.c.id)
 # Statements that run for every job are built once. Each reads one queue, so that SQLite reads it in index order.
 _OF_QUEUE = (QUEUED, jobs.c.queue == bindparam("queue"))
 _OF_KEY = (*_OF_QUEUE, jobs.c.key_id == bindparam("key_id"))
-_FIRST = select(jobs.c.id, jobs.c.key_id, jobs.c.queue, jobs.c.turn).where(*_OF_QUEUE).order_by(*_ORDER).limit(1)
+_IS_FREE = or_(jobs.c.waits_at.is_(None), jobs.c.waits_at == bindparam("worker_id"))
+_FIRST = (
+    select(jobs.c.id, jobs.c.key_id, jobs.c.queue, jobs.c.turn).where(*_OF_QUEUE, _IS_FREE).order_by(*_ORDER).limit(1)
+)
 _HEAD, _LOCKED_HEAD = _FIRST.with_for_update(skip_locked=True), _FIRST.with_for_update()
 _MOST_URGENT = (
     select(*(*JOB_COLUMNS, jobs.c.turn))
-    .where(*_OF_KEY)
+    .where(*_OF_KEY, _IS_FREE)
     .order_by(jobs.c.priority, jobs.c.id)
     .limit(1)
     .with_for_update(skip_locked=True)
@@ -113,30 +116,31 @@ def next_turn(connection: Connection, key_id: str, queue: int, predicted_s: floa
     return float(max(now, last or 0.0)) + max(predicted_s, 1e-3)
 
 
-def take_next(connection: Connection, *, may_wait: bool = True) -> Row[Any] | None:
-    """Lock and return the row of the next job, `JOB_COLUMNS` and its turn; None when no job is queued.
+def take_next(connection: Connection, worker_id: str) -> Row[Any] | None:
+    """Lock and return the row of a worker's next job, `JOB_COLUMNS` and its turn; None when no job is queued for it.
 
-    Jobs that another transaction has locked are skipped while there are others. may_wait: wait for a locked job if
-    there are no others; the transaction must then hold no lock of a job, a key or an account.
+    Jobs that another transaction has locked are skipped while there are others; otherwise this waits for one, so the
+    transaction must hold no lock of a job, a key or an account.
     The first turn belongs to a key, and the key's most urgent job uses it: if another job has that turn, the two jobs
     swap their turns.
     """
-    first = _take_head(connection, _HEAD)
-    if first is None and may_wait and not dialect.has_one_writer(connection):
+    first = _take_head(connection, _HEAD, worker_id)
+    if first is None and not dialect.has_one_writer(connection):
         # A lease locks two jobs and takes one, so the other is worth waiting for.
-        first = _take_head(connection, _LOCKED_HEAD)
+        first = _take_head(connection, _LOCKED_HEAD, worker_id)
     if first is None:
         return None
-    chosen = connection.execute(_MOST_URGENT, {"key_id": first.key_id, "queue": first.queue}).one()
+    of_key = {"key_id": first.key_id, "queue": first.queue, "worker_id": worker_id}
+    chosen = connection.execute(_MOST_URGENT, of_key).one()
     if chosen.id != first.id:
         _set_turn(connection, first.id, chosen.turn)
         _set_turn(connection, chosen.id, first.turn)
     return chosen
 
 
-def _take_head(connection: Connection, head: Select[Any]) -> Row[Any] | None:
+def _take_head(connection: Connection, head: Select[Any], worker_id: str) -> Row[Any] | None:
     # One query per queue: for both in one query, SQLite would sort instead of reading the index.
-    heads = (connection.execute(head, {"queue": queue}).first() for queue in QUEUES)
+    heads = (connection.execute(head, {"queue": queue, "worker_id": worker_id}).first() for queue in QUEUES)
     return next(filter(None, heads), None)
 
 

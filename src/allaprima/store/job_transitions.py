@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from sqlalchemy import Connection, Executable, Row, bindparam, delete, exists, insert, select, update
+from sqlalchemy.exc import IntegrityError
 
 from allaprima.domain.idempotency import IdempotencyClaim
 from allaprima.domain.jobs import UNFINISHED, Job, JobOutcome, JobState
@@ -23,7 +24,7 @@ from allaprima.errors import (
     StartDeadlineMissed,
     Unauthorized,
 )
-from allaprima.store import charges, dialect, fair_queue, outbox
+from allaprima.store import charges, dialect, fair_queue, outbox, workers
 from allaprima.store.database import Repository, reads, writes, writes_hot
 from allaprima.store.idempotency import claim_resource
 from allaprima.store.image_rows import insert_images, remove_images
@@ -44,13 +45,16 @@ _LOCK_JOB = FIND_JOB.with_for_update()
 _TRANSITION = update(jobs).where(*(jobs.c[name] == bindparam(f"_{name}") for name in ("id", "attempt", "state")))
 
 
+_FIND_END = select(jobs.c.id).where(*(jobs.c[name] == bindparam(name) for name in ("id", "attempt", "state")))
+
+
 def _build_cached_result(insert_: dialect.Insert) -> Executable:
     newest = {"job_id": insert_.excluded.job_id}
     return insert_.on_conflict_do_update(index_elements=("account_id", "fingerprint"), set_=newest)
 
 
 _set_cached_result = dialect.upsert(cached_results, _build_cached_result)
-_REQUEUED: dict[str, Any] = {"state": JobState.QUEUED.value, "started_at": None, "leased_until": None}
+_REQUEUED: dict[str, Any] = {"state": JobState.QUEUED.value, "started_at": None, "worker_id": None}
 
 #: Replaces the prompt of a finished job with `store=false`.
 NOT_STORED = "(not stored)"
@@ -58,27 +62,49 @@ NOT_STORED = "(not stored)"
 
 @dataclass(frozen=True, slots=True)
 class LeaseOutcome:
-    """The result of `JobTransitions.lease`."""
+    """The result of `JobTransitions.lease`. Without a job and without an ended one, no job is queued for the worker."""
 
-    #: The leased job; None when the queue is empty.
-    job: Job | None
-    #: Jobs that could not run and were ended instead, with their final states: cancelled (client asked) or failed
-    #: (start deadline missed, row not readable).
-    ended: tuple[tuple[str, JobState], ...] = ()
+    #: The leased job.
+    job: Job | None = None
+    #: The job at the head of the queue that could not run and was ended instead, with its final state: cancelled
+    #: (client asked) or failed (start deadline missed, row not readable).
+    ended: tuple[str, JobState] | None = None
+    #: False: the worker was taken for dead, and must register again.
+    is_registered: bool = True
 
 
 class JobTransitions(Repository):
     """Changes the states of jobs. The jobs table is also the queue."""
 
-    @writes_hot
-    def admit(self, connection: Connection, job: Job, queue_size: int, claim: IdempotencyClaim | None = None) -> Job:
+    async def admit(
+        self, job: Job, queue_size: int, claim: IdempotencyClaim | None = None, waits_at: str | None = None
+    ) -> Job:
         """Store a new queued job, or return the job that an earlier request with the same idempotency key created.
+
+        waits_at: the worker that alone may run the job; None: any.
 
         Raises `Unauthorized` if the key is not valid any more, `QueueFull` (its `retry_after_s` is 0; the caller
         estimates it), `OutOfCredits`, `KeyLimitReached` or `IdempotencyMismatch`; then nothing is stored.
         """
-        job_id = _admit(connection, job, claim, queue_size)
+        try:
+            return await self._store_queued(job, queue_size, claim, waits_at)
+        except IntegrityError:
+            # The transaction was repeated, since the answer to its first commit was lost.
+            if (stored := await self._find_stored(job.id)) is not None:
+                return stored
+            raise
+
+    @writes_hot
+    def _store_queued(
+        self, connection: Connection, job: Job, queue_size: int, claim: IdempotencyClaim | None, waits_at: str | None
+    ) -> Job:
+        job_id = _admit(connection, job, claim, queue_size, waits_at)
         return job if job_id == job.id else _find(connection, job_id)
+
+    @reads
+    def _find_stored(self, connection: Connection, job_id: str) -> Job | None:
+        row = connection.execute(FIND_JOB, {"id": job_id}).first()
+        return None if row is None else job_from_row(row)
 
     @writes_hot
     def admit_finished(
@@ -94,87 +120,45 @@ class JobTransitions(Repository):
         return _find(connection, job_id)
 
     @writes
-    def lease(self, connection: Connection, now: float, leased_until: float) -> LeaseOutcome:
-        """queued -> running: lease the next job of the queue and increment its attempt.
+    def lease(self, connection: Connection, worker_id: str, now: float) -> LeaseOutcome:
+        """queued -> running: lease the next job of the queue to a worker and increment its attempt.
 
-        Jobs at the head of the queue that can't run are ended first: those past their start deadline and unreadable
-        ones as failed; those that a client cancelled, and interrupted ones with `store=false`, as cancelled.
+        A job at the head of the queue that can't run is ended instead: one past its start deadline or unreadable as
+        failed; one that a client cancelled, or an interrupted one with `store=false`, as cancelled. Each is a
+        transaction of its own, so that no other lease waits for its key.
         """
-        ended: list[tuple[str, JobState]] = []
-        while (row := fair_queue.take_next(connection, may_wait=not ended)) is not None:
-            try:
-                job = job_from_row(row)
-            except UNREADABLE as exc:
-                logger.warning("job %s fails: its stored request is not readable: %s", row.id, exc)
-                _fail_unreadable(connection, row, now)
-                ended.append((row.id, JobState.FAILED))
-                continue
-            if job.cancel_asked_at is not None or (job.attempt > 0 and not job.options.store):
-                _end(connection, job, JobState.CANCELLED, now)
-                ended.append((job.id, JobState.CANCELLED))
-            elif job.start_by is not None and job.start_by < now:
-                _end(connection, job, JobState.FAILED, now, error=StartDeadlineMissed())
-                ended.append((job.id, JobState.FAILED))
-            else:
-                return LeaseOutcome(_lease(connection, job, now, leased_until), tuple(ended))
-        return LeaseOutcome(None, tuple(ended))
-
-    @writes
-    def renew(self, connection: Connection, leased: Collection[Job], leased_until: float) -> None:
-        """Extend the leases of running jobs to `leased_until`, unix seconds."""
-        for job in sorted(leased, key=lambda job: job.id):
-            connection.execute(_TRANSITION, _fence(job) | {"leased_until": leased_until})
+        if not workers.lock_registered(connection, worker_id):
+            return LeaseOutcome(is_registered=False)
+        row = fair_queue.take_next(connection, worker_id)
+        if row is None:
+            return LeaseOutcome()
+        try:
+            job = job_from_row(row)
+        except UNREADABLE as exc:
+            logger.warning("job %s fails: its stored request is not readable: %s", row.id, exc)
+            fail_unreadable(connection, row, now)
+            return LeaseOutcome(ended=(row.id, JobState.FAILED))
+        if job.cancel_asked_at is not None or (job.attempt > 0 and not job.options.store):
+            end_job(connection, job, JobState.CANCELLED, now)
+            return LeaseOutcome(ended=(job.id, JobState.CANCELLED))
+        if job.start_by is not None and job.start_by < now:
+            end_job(connection, job, JobState.FAILED, now, error=StartDeadlineMissed())
+            return LeaseOutcome(ended=(job.id, JobState.FAILED))
+        return LeaseOutcome(_lease(connection, job, worker_id, now))
 
     @writes
     def requeue(self, connection: Connection, job: Job) -> None:
         """running -> queued, for a job that the server interrupted."""
-        connection.execute(_TRANSITION, _fence(job) | _REQUEUED)
+        requeue_job(connection, job)
 
     @writes
-    def requeue_expired(self, connection: Connection, now: float) -> int:
-        """running -> queued for jobs whose lease has expired; return their number."""
-        expired = (fair_queue.RUNNING, jobs.c.leased_until < now)
-        return connection.execute(update(jobs).where(*expired).values(**_REQUEUED)).rowcount
+    def requeue_lost(self, connection: Connection, worker_id: str, job_ids: Collection[str]) -> int:
+        """running -> queued for jobs that are leased to a worker without its knowledge; return their number.
 
-    @writes
-    def recover(self, connection: Connection, max_crashes: int, now: float, max_concurrency: int = 1) -> int:
-        """Clean up at start after a server that died; return the number of requeued jobs.
-
-        Running jobs are requeued, except that a job that was running in `max_crashes` crashes fails, and a job that a
-        client cancelled is cancelled. Jobs with `store=false`, queued ones too, are cancelled: the connections of their
-        clients ended with the dead server. max_concurrency: how many jobs that server generated at a time.
+        That is so when the answer to a lease was lost.
         """
-        dialect.lock(connection, "recovery")
-        # The engine generates in the order of the leases: only the first `max_concurrency` leased jobs had begun, so
-        # only they can have caused the crash.
-        in_order = select(jobs.c.id).order_by(jobs.c.started_at, jobs.c.turn, jobs.c.id)
-        begun = in_order.where(fair_queue.RUNNING).limit(max_concurrency)
-        connection.execute(update(jobs).where(jobs.c.id.in_(begun)).values(crashes=jobs.c.crashes + 1))
-        requeued = 0
-        is_ephemeral = dialect.IsFalse(jobs.c.options, "store")
-        # One query per state, so that SQLite can use that state's partial index.
-        left = [
-            row
-            for condition in (fair_queue.RUNNING, fair_queue.QUEUED & is_ephemeral)
-            for row in connection.execute(
-                select(*JOB_COLUMNS).where(condition, jobs.c.queue.in_(fair_queue.QUEUES)).with_for_update()
-            )
-        ]
-        for row in left:
-            try:
-                job = job_from_row(row)
-            except UNREADABLE:
-                _fail_unreadable(connection, row, now)
-                continue
-            if job.cancel_asked_at is not None or not job.options.store:
-                _end(connection, job, JobState.CANCELLED, now)
-            elif job.crashes >= max_crashes:
-                error = GenerationFailed(f"the server crashed {max_crashes} times while it generated this job")
-                _end(connection, job, JobState.FAILED, now, error=error)
-            else:
-                connection.execute(_TRANSITION, _fence(job) | _REQUEUED)
-                requeued += 1
-        return requeued
+        lost = (fair_queue.RUNNING, jobs.c.worker_id == worker_id, jobs.c.id.in_(job_ids))
+        return connection.execute(update(jobs).where(*lost).values(**_REQUEUED)).rowcount
 
     @writes_hot
     def succeed(self, connection: Connection, job: Job, now: float, outcome: JobOutcome) -> bool:
@@ -191,7 +175,7 @@ class JobTransitions(Repository):
         compute_s: seconds that the engine generated.
         """
         is_running = job.state == JobState.RUNNING
-        return is_running and _end(connection, job, JobState.FAILED, now, error=error, compute_s=compute_s)
+        return is_running and end_job(connection, job, JobState.FAILED, now, error=error, compute_s=compute_s)
 
     @writes_hot
     def cancel(self, connection: Connection, job: Job, now: float, compute_s: float = 0.0) -> bool:
@@ -200,7 +184,7 @@ class JobTransitions(Repository):
         compute_s: seconds that the engine generated.
         """
         is_running = job.state == JobState.RUNNING
-        return is_running and _end(connection, job, JobState.CANCELLED, now, compute_s=compute_s)
+        return is_running and end_job(connection, job, JobState.CANCELLED, now, compute_s=compute_s)
 
     @writes
     def request_cancel(self, connection: Connection, job_id: str, now: float) -> Job:
@@ -213,7 +197,7 @@ class JobTransitions(Repository):
             raise JobFinished(job.state.value)
         connection.execute(update(jobs).where(jobs.c.id == job_id).values(cancel_asked_at=now))
         if job.state == JobState.QUEUED:
-            _end(connection, job, JobState.CANCELLED, now)
+            end_job(connection, job, JobState.CANCELLED, now)
         return _find(connection, job_id)
 
     @writes
@@ -225,9 +209,9 @@ class JobTransitions(Repository):
             try:
                 job = job_from_row(row)
             except UNREADABLE:
-                _fail_unreadable(connection, row, now)
+                fail_unreadable(connection, row, now)
             else:
-                _end(connection, job, JobState.CANCELLED, now)
+                end_job(connection, job, JobState.CANCELLED, now)
 
     async def fail_missed_starts(self, now: float) -> list[str]:
         """queued -> failed for jobs whose start deadline has passed; return their ids."""
@@ -248,9 +232,9 @@ class JobTransitions(Repository):
             try:
                 job = job_from_row(row)
             except UNREADABLE:
-                _fail_unreadable(connection, row, now)
+                fail_unreadable(connection, row, now)
             else:
-                _end(connection, job, JobState.FAILED, now, error=StartDeadlineMissed())
+                end_job(connection, job, JobState.FAILED, now, error=StartDeadlineMissed())
             failed.append(row.id)
         return failed
 
@@ -293,7 +277,13 @@ def remove_jobs(connection: Connection, job_ids: list[str]) -> list[str]:
     return found
 
 
-def _admit(connection: Connection, job: Job, claim: IdempotencyClaim | None, queue_size: int | None) -> str:
+def _admit(
+    connection: Connection,
+    job: Job,
+    claim: IdempotencyClaim | None,
+    queue_size: int | None,
+    waits_at: str | None = None,
+) -> str:
     """Store a new job, its credit hold and its idempotency record; return its id.
 
     If an earlier request with the same idempotency key created a job, nothing is stored and that job's id is returned.
@@ -315,6 +305,7 @@ def _admit(connection: Connection, job: Job, claim: IdempotencyClaim | None, que
         "group_id": job.options.group_id,
         "queue": queue,
         "priority": priority,
+        "waits_at": waits_at,
         "turn": fair_queue.next_turn(connection, job.key_id, queue, job.predicted_s),
     }
     connection.execute(_INSERT, job_values(job) | in_queue)
@@ -326,17 +317,22 @@ def _check_queue(connection: Connection, queue_size: int | None) -> None:
         raise QueueFull(retry_after_s=0)
 
 
-def _lease(connection: Connection, job: Job, now: float, leased_until: float) -> Job:
+def _lease(connection: Connection, job: Job, worker_id: str, now: float) -> Job:
     # The deadline applies to the first attempt only.
     leased = replace(job, state=JobState.RUNNING, started_at=now, attempt=job.attempt + 1, start_by=None)
     values = {name: getattr(leased, name) for name in ("started_at", "attempt", "start_by")}
-    values |= {"state": leased.state.value, "leased_until": leased_until}
+    values |= {"state": leased.state.value, "worker_id": worker_id}
     connection.execute(_TRANSITION, _fence(job) | values)
     return leased
 
 
+def requeue_job(connection: Connection, job: Job) -> None:
+    """Put a running job back into the queue, at its turn."""
+    connection.execute(_TRANSITION, _fence(job) | _REQUEUED)
+
+
 def _succeed(connection: Connection, job: Job, now: float, outcome: JobOutcome) -> bool:
-    if not _end(connection, job, JobState.SUCCEEDED, now, outcome=outcome):
+    if not end_job(connection, job, JobState.SUCCEEDED, now, outcome=outcome):
         return False
     if outcome.fingerprint:
         newest = {"account_id": job.account_id, "fingerprint": outcome.fingerprint, "job_id": job.id}
@@ -344,7 +340,7 @@ def _succeed(connection: Connection, job: Job, now: float, outcome: JobOutcome) 
     return True
 
 
-def _end(
+def end_job(
     connection: Connection,
     job: Job,
     state: JobState,
@@ -357,13 +353,13 @@ def _end(
     """Move a job into a final state, settle its charge, insert its images and queue its webhook.
 
     compute_s: seconds that the engine generated, for a job without an outcome, whose timings have them. Returns False,
-    and changes nothing, when the job's state or attempt has changed.
+    and changes nothing, when the job's state or attempt has changed, unless this very change was made before and the
+    answer to its commit was lost.
     """
     values: dict[str, Any] = {
         "state": state.value,
         "finished_at": now,
         "held": 0,
-        "leased_until": None,
         "error_code": error.code if error else None,
         "error_message": error.message if error else None,
     }
@@ -372,7 +368,7 @@ def _end(
     if not job.options.store:
         values["request"] = job.request.changed(prompt=NOT_STORED).model_dump(mode="json")
     if connection.execute(_TRANSITION, _fence(job) | values).rowcount != 1:
-        return False
+        return _has_ended(connection, job, state, outcome)
     if outcome:
         compute_s = outcome.result.timings.total
     charge = replace(_charge(job, state, now, outcome), compute_s=compute_s)
@@ -385,7 +381,16 @@ def _end(
     return True
 
 
-def _fail_unreadable(connection: Connection, row: Row[Any], now: float) -> None:
+def _has_ended(connection: Connection, job: Job, state: JobState, outcome: JobOutcome | None) -> bool:
+    """Return whether this attempt has already ended in this way. Only the holder of an attempt ends a job in it."""
+    own = {"id": job.id, "attempt": job.attempt, "state": state.value}
+    if connection.execute(_FIND_END, own).first() is None:
+        return False
+    stored = set(connection.execute(select(images.c.id).where(images.c.job_id == job.id)).scalars())
+    return outcome is None or stored == {image.id for image in outcome.images}
+
+
+def fail_unreadable(connection: Connection, row: Row[Any], now: float) -> None:
     """Fail a job whose row can't be parsed, and release its hold. No webhook is sent: its options are not readable.
 
     The caller has locked the row.

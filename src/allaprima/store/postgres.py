@@ -45,6 +45,8 @@ T = TypeVar("T")
 class PostgresDatabase(Database):
     """A connected PostgreSQL database. Use `open_postgres`."""
 
+    is_shared = True
+
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._snapshots = engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
@@ -62,6 +64,10 @@ class PostgresDatabase(Database):
         The log is one sequence, so a transaction that read this one's rows is durable only if this one is.
         """
         return await self._in_thread(self._writing, lambda: _run(self._engine, transaction, is_hot=True))
+
+    def write_blocking(self, transaction: Callable[[Connection], T]) -> T:
+        """See `Database`. One thread at a time has a connection for this."""
+        return _run(self._engine, transaction)
 
     async def read(self, transaction: Callable[[Connection], T]) -> T:
         """See `Database`."""
@@ -99,7 +105,7 @@ class PostgresDatabase(Database):
 def _run(engine: Engine, transaction: Callable[[Connection], T], *, is_hot: bool = False) -> T:
     """Run a transaction, and repeat it while it fails for a reason that may pass.
 
-    A transaction whose commit was sent is not repeated: if its answer was lost, it may have been committed.
+    If the answer to a commit was lost, the transaction may have been committed: only a hot one is then repeated.
     """
     with _translate_errors():
         for wait_s in (*RETRY_WAITS_S, None):
@@ -115,7 +121,7 @@ def _run(engine: Engine, transaction: Callable[[Connection], T], *, is_hot: bool
                         _flush(connection)
                     return result
             except DBAPIError as exc:
-                if is_commit_sent or wait_s is None or not _may_pass(exc):
+                if (is_commit_sent and not is_hot) or wait_s is None or not _may_pass(exc):
                     raise
                 logger.info("a transaction is repeated: %s", _reason(exc))
             # With a random part, so that two transactions that blocked each other do not meet again.
@@ -195,7 +201,8 @@ def connect(url: str) -> Engine:
     }
     engine = create_engine(
         parsed.set(drivername="postgresql+psycopg"),
-        pool_size=WRITERS + READERS,
+        # One more, for the heartbeat of the worker.
+        pool_size=WRITERS + READERS + 1,
         max_overflow=0,
         # Prompts are parameters of statements, and errors are logged.
         hide_parameters=True,

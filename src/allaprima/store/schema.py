@@ -10,6 +10,7 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     Table,
     UniqueConstraint,
@@ -123,12 +124,15 @@ jobs = Table(
     Column("predicted_s", Float, nullable=False),
     #: Start deadline; null: none.
     Column("start_by", Float),
-    #: End of the lease, which the worker renews while the job runs.
-    Column("leased_until", Float),
     #: When a client asked to cancel the job.
     Column("cancel_asked_at", Float),
     #: The most credits that the job can cost, reserved until the job ends.
     Column("held", BigInteger, nullable=False, default=0),
+    #: Id of the worker that runs the job, or ran it last.
+    Column("worker_id", Text),
+    #: Id of the worker that alone may run the job, since its client waits there for images that are not stored; null:
+    #: any worker.
+    Column("waits_at", Text),
     Index(None, "account_id", "id"),
     Index(None, "account_id", "state", "id"),
     Index(None, "account_id", "group_id", "id"),
@@ -140,6 +144,7 @@ jobs = Table(
     Index("ix_jobs_order_of_key", "key_id", "queue", "turn", "id", **_where("state = 'queued'")),
     Index("ix_jobs_running", "queue", "turn", **_where("state = 'running'")),
     Index("ix_jobs_start_by", "start_by", **_where("state = 'queued' AND start_by IS NOT NULL")),
+    Index("ix_jobs_waits_at", "waits_at", "id", **_where("state = 'queued' AND waits_at IS NOT NULL")),
 )
 
 images = Table(
@@ -309,6 +314,34 @@ clock = Table(
     Column("offset", Float, nullable=False),
     #: Sum of all changes of the clock while servers ran, in seconds.
     Column("shift", BigInteger, nullable=False),
+)
+
+#: The processes that lease jobs. A row is removed when its worker stops or is dead.
+workers = Table(
+    "workers",
+    metadata,
+    #: UUIDv7 of one incarnation: a process that was taken for dead registers with a new id.
+    Column("id", Text, primary_key=True),
+    #: Host name and process id, for people.
+    Column("name", Text, nullable=False),
+    Column("version", Text, nullable=False),
+    #: How many jobs the worker generates at a time.
+    Column("concurrency", Integer, nullable=False),
+    Column("started_at", Float, nullable=False),
+    #: End of the lease by the database's clock, which heartbeats renew; null in SQLite, where the lock of the data
+    #: folder proves that all other workers are dead.
+    Column("leased_until", Float),
+    # Heartbeats update rows, which stay in their page if it has room.
+    postgresql_with={"fillfactor": 50},
+)
+
+#: One row, with the id 1: what all processes of a shared database need to know.
+installation = Table(
+    "installation",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    #: 32 bytes that sign links. SQLite has none: the data folder has the secret.
+    Column("secret", LargeBinary, nullable=False),
 )
 
 #: The result cache: the job that generated the images of a request.

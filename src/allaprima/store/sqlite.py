@@ -48,18 +48,19 @@ class SqliteDatabase(Database):
 
     async def write(self, transaction: Callable[[Connection], T]) -> T:
         """See `Database`."""
-        return await self._run(self._writing, self._writer, transaction)
+        return await self._in_thread(self._writing, lambda: _run(self._writer, transaction))
+
+    def write_blocking(self, transaction: Callable[[Connection], T]) -> T:
+        """See `Database`."""
+        try:
+            return self._writing.submit(_run, self._writer, transaction).result()
+        except RuntimeError as exc:
+            # `submit` raises RuntimeError after the executor was shut down.
+            raise StoreError("the database is closed") from exc
 
     async def read(self, transaction: Callable[[Connection], T]) -> T:
         """See `Database`."""
-        return await self._run(self._reading, self._readers, transaction)
-
-    async def _run(self, executor: ThreadPoolExecutor, engine: Engine, transaction: Callable[[Connection], T]) -> T:
-        def run() -> T:
-            with _translate_errors(), engine.begin() as connection:
-                return transaction(connection)
-
-        return await self._in_thread(executor, run)
+        return await self._in_thread(self._reading, lambda: _run(self._readers, transaction))
 
     async def _in_thread(self, executor: ThreadPoolExecutor, run: Callable[[], T]) -> T:
         try:
@@ -97,6 +98,11 @@ class SqliteDatabase(Database):
             await asyncio.to_thread(executor.shutdown)
             engine.dispose()
         self._folder.unlock()
+
+
+def _run(engine: Engine, transaction: Callable[[Connection], T]) -> T:
+    with _translate_errors(), engine.begin() as connection:
+        return transaction(connection)
 
 
 @contextmanager

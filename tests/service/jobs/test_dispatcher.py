@@ -13,7 +13,7 @@ from allaprima.domain.jobs import JobState
 from allaprima.domain.models import ModelInfo
 from allaprima.errors import StoreError
 from allaprima.service.app import Service
-from allaprima.service.jobs.dispatcher import MAX_CRASHES
+from allaprima.service.jobs.queue_monitor import MAX_CRASHES
 from tests.both_databases import on_sqlite_alone
 from tests.databases import SQLITE
 from tests.fakes import SKETCH, FakeClock, FakeEngine, open_service
@@ -395,7 +395,7 @@ async def test_failed_job_recovery_ends_service(tmp_path: Path, clock: FakeClock
     async with open_service(tmp_path, engine, clock) as service:
         await submit(service)
         await engine.until_held()
-    write(tmp_path, "UPDATE jobs SET state = 'running', attempt = 1, started_at = 1, leased_until = 1")
+    write(tmp_path, "UPDATE jobs SET state = 'running', attempt = 1, started_at = 1")
     with refusing_updates(tmp_path, backend), pytest.raises(IntegrityError, match="the row is locked"):
         async with asyncio.timeout(LIMIT_S), open_service(tmp_path, FakeEngine(), clock):
             raise AssertionError("the service runs")

@@ -31,7 +31,7 @@ class Server:
     def __init__(self, size: int, clock: FakeClock, durations: random.Random | None = None) -> None:
         self.clock = clock
         self.eta = Eta(1, clock)
-        self.queue = JobQueue(self, self, self.eta, MemoryQueueSignal(), Clocks(clock, clock), size)
+        self.queue = JobQueue(self, self, self.eta, MemoryQueueSignal(), self, Clocks(clock, clock), size)
         self._durations = durations
         self._waiting: deque[Job] = deque()
         self._held: deque[Job] = deque()
@@ -48,7 +48,7 @@ class Server:
         self.eta.generated(job, timings(seconds))
         self.eta.released(job.id)
 
-    async def admit(self, job: Job, queue_size: int, _claim: object) -> Job:
+    async def admit(self, job: Job, queue_size: int, _claim: object, _waits_at: None) -> Job:
         if len(self._waiting) + len(self._held) >= queue_size:
             raise QueueFull(retry_after_s=0)
         self._waiting.append(job)

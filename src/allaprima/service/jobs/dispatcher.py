@@ -7,48 +7,41 @@ images, the usage and the charge.
 import asyncio
 import logging
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import Any
 
-from allaprima.domain.clock import Clock
-from allaprima.domain.jobs import Job, JobState
+from allaprima.domain.jobs import Job
 from allaprima.domain.ports import Engine, QueueSignal
 from allaprima.errors import StoreError
+from allaprima.service.jobs.queue_monitor import QueueMonitor
 from allaprima.service.jobs.reporter import JobReporter
 from allaprima.service.jobs.runner import RETRY_S, JobRunner
+from allaprima.service.jobs.worker import Worker
 from allaprima.service.lifecycle import Lifecycle
-from allaprima.store.job_transitions import JobTransitions
 
 logger = logging.getLogger(__name__)
 
-#: Number of crashes of the server during a job after which the job is not retried.
-MAX_CRASHES = 3
-#: Duration of a lease, and time between its renewals, in seconds.
-LEASE_S, RENEW_S = 60.0, 20.0
-#: Seconds between two checks for missed start deadlines.
-DEADLINE_POLL_S = 0.5
-
 
 class Dispatcher:
-    """Runs queued jobs in the engine. Each has a lease, which is renewed while the job runs."""
+    """Runs queued jobs in the engine, those of dead workers too."""
 
     def __init__(
         self,
-        transitions: JobTransitions,
+        worker: Worker,
+        monitor: QueueMonitor,
         engine: Engine,
         runner: JobRunner,
         reporter: JobReporter,
         signal: QueueSignal,
         lifecycle: Lifecycle,
-        clock: Clock,
     ) -> None:
-        self._transitions = transitions
+        self._worker = worker
+        self._monitor = monitor
         self._engine = engine
         self._runner = runner
         self._reporter = reporter
         self._signal = signal
         self._lifecycle = lifecycle
-        self._clock = clock
         self._tasks: set[asyncio.Task[None]] = set()
 
     @asynccontextmanager
@@ -59,10 +52,10 @@ class Dispatcher:
         """
         tasks: list[asyncio.Task[None]] = []
         try:
-            await self._recover()
+            await self._monitor.reap()
             self._engine.start()
             owner = asyncio.current_task()
-            for loop in (self._lease_jobs, self._renew_leases, self._fail_late_jobs):
+            for loop in (self._lease_jobs, self._monitor.reap_repeatedly, self._monitor.fail_late_jobs):
                 task = asyncio.create_task(loop())
                 task.add_done_callback(lambda task: self._stop_after_fault(task, owner))
                 tasks.append(task)
@@ -77,12 +70,6 @@ class Dispatcher:
             for fault in ends:
                 if fault is not None:
                     raise fault
-
-    async def _recover(self) -> None:
-        requeued = await self._transitions.recover(MAX_CRASHES, self._clock(), self._engine.max_concurrency)
-        if requeued:
-            logger.info("requeued %d jobs of an earlier run", requeued)
-        self._reporter.recovered()
 
     def _stop_after_fault(self, task: "asyncio.Task[None]", owner: "asyncio.Task[Any] | None") -> None:
         if not self._lifecycle.is_draining and not task.cancelled() and owner is not None:
@@ -113,44 +100,25 @@ class Dispatcher:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()):
             logger.error(
-                "a job could not be finished; it is retried after its lease expires or at the next start",
+                "a job could not be finished; it is retried after the next heartbeats",
                 exc_info=error,
             )
 
     async def _next_job(self) -> Job | None:
         while not self._lifecycle.is_draining:
-            now = self._clock()
             try:
-                found = await self._transitions.lease(now, now + LEASE_S)
+                found = await self._worker.lease()
             except StoreError:
                 # The store has logged the error, such as a full disk, which may be temporary.
                 await self._lifecycle.pause(RETRY_S)
                 continue
-            for job_id, state in found.ended:
-                self._reporter.ended(job_id, state)
             if found.job:
                 return found.job
-            await self._signal.wait()
+            if found.ended:
+                self._reporter.ended(*found.ended)
+            else:
+                await self._signal.wait()
         return None
-
-    async def _renew_leases(self) -> None:
-        """Renew the leases of running jobs, and requeue jobs with an expired lease."""
-        while not self._lifecycle.is_draining:
-            await self._lifecycle.pause(RENEW_S)
-            # The store has logged the error; the next round retries.
-            with suppress(StoreError):
-                if jobs := self._runner.jobs:
-                    await self._transitions.renew(jobs, self._clock() + LEASE_S)
-                if not self._lifecycle.is_draining and await self._transitions.requeue_expired(self._clock()):
-                    self._signal.notify()
-
-    async def _fail_late_jobs(self) -> None:
-        """Fail queued jobs whose start deadline has passed."""
-        while not self._lifecycle.is_draining:
-            with suppress(StoreError):
-                for job_id in await self._transitions.fail_missed_starts(self._clock()):
-                    self._reporter.ended(job_id, JobState.FAILED)
-            await self._lifecycle.pause(DEADLINE_POLL_S)
 
 
 class _HeldSlots:

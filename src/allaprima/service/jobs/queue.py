@@ -7,6 +7,7 @@ from allaprima.domain.ports import QueueSignal
 from allaprima.errors import QueueFull
 from allaprima.service.jobs.eta import Eta
 from allaprima.service.jobs.retries import ExpectedRetries
+from allaprima.service.jobs.worker import Worker
 from allaprima.store.job_transitions import JobTransitions
 from allaprima.store.jobs import JobRepository
 
@@ -24,14 +25,16 @@ class JobQueue:
         transitions: JobTransitions,
         eta: Eta,
         signal: QueueSignal,
+        worker: Worker,
         clocks: Clocks,
         size: int,
     ) -> None:
-        """size: largest number of unfinished jobs."""
+        """size: largest number of unfinished jobs. worker: runs the jobs whose clients wait in this process."""
         self._jobs = jobs
         self._transitions = transitions
         self._eta = eta
         self._signal = signal
+        self._worker = worker
         self._clock, self._monotonic = clocks
         self._size = size
         self._retries = ExpectedRetries()
@@ -56,13 +59,17 @@ class JobQueue:
             if is_over:
                 size = max(size // 2, size - others, 1)
         try:
-            admitted = await self._transitions.admit(job, size, claim)
+            admitted = await self._transitions.admit(job, size, claim, self._waits_at(job))
         except QueueFull:
             raise QueueFull(retry_after_s=await self._retry_after(job.key_id, is_over=is_over)) from None
         if admitted.id == job.id:
             self._retries.take(job.key_id, self._monotonic())
             self._signal.notify()
         return admitted
+
+    def _waits_at(self, job: Job) -> str | None:
+        # Images that are not stored are handed to the waiting client, in the memory of this process.
+        return None if job.options.store else self._worker.id
 
     async def _retry_after(self, key_id: str, *, is_over: bool) -> float:
         now, next_slot_in = self._monotonic(), self._eta.next_slot_in()

@@ -59,10 +59,6 @@ class JobReporter:
             sum(image.is_flagged for image in result.images),
         )
 
-    def recovered(self) -> None:
-        """Report that jobs of an earlier run may have ended. They have no followers yet."""
-        self._webhooks.wake()
-
     def ended(self, job_id: str, state: JobState) -> None:
         """Report that a job's final state was stored."""
         self._metrics.ended(state.value)

@@ -1,7 +1,7 @@
 """Alembic's script location: `env.py` and one file per revision of the schema."""
 
 #: The newest revision in `versions`.
-HEAD = "0005_starred_images"
+HEAD = "0006_workers"
 
 #: Alembic's script location.
 LOCATION = "allaprima.store:migrations"
