@@ -5,12 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.databases import BACKENDS, SQLITE, releasing
+from tests.databases import BACKENDS, POSTGRESQL, SQLITE, releasing
 
-__all__ = ["backend", "on_sqlite_alone", "tmp_path"]
+__all__ = ["backend", "on_postgresql_alone", "on_sqlite_alone", "tmp_path"]
 
 #: Marks a test of what only SQLite does.
 on_sqlite_alone = pytest.mark.parametrize("backend", [SQLITE], indirect=True)
+#: Marks a test of what only PostgreSQL does, or of a bucket alone, which takes long.
+on_postgresql_alone = pytest.mark.parametrize("backend", [POSTGRESQL], indirect=True)
 
 
 @pytest.fixture(scope="module", params=BACKENDS)

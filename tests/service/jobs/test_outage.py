@@ -13,12 +13,14 @@ from allaprima.service.jobs.image_writer import ImageWriter
 from allaprima.service.jobs.signal import MemoryQueueSignal
 from allaprima.service.lifecycle import Lifecycle
 from allaprima.store.images import ImageRepository
+from tests.both_databases import on_postgresql_alone
 from tests.fakes import FakeClock, FakeEngine, client_of, ended, open_service
 from tests.seaweed import Seaweed
 
 BODY = {"model": "sketch", "prompt": "a boat", "size": "64x64"}
 
 
+@on_postgresql_alone
 async def test_outage_delays_jobs_and_fails_none_and_stop_is_prompt(
     tmp_path: Path, engine: FakeEngine, clock: FakeClock, seaweed: Seaweed, bucket_url: str
 ) -> None:
