@@ -25,6 +25,7 @@ from allaprima.domain.models import ModelInfo, Precision, TokenCount
 from allaprima.domain.ports import Engine
 from allaprima.domain.progress import Preview, PreviewImage, Progress, StepDone
 from allaprima.errors import Cancelled, Draining, Error
+from allaprima.service.accounts.keys import FIRST_ACCOUNT
 from allaprima.service.app import Service
 from allaprima.service.outbound import Resolve, resolve
 from allaprima.settings import ServerSettings, Settings
@@ -199,7 +200,14 @@ async def open_service(
     async with open_real_service(
         settings, engine=engine, clock=clock, monotonic=monotonic or clock, resolve=resolve
     ) as service:
-        yield service
+        yield service if service.first_key else await _with_first_key(service)
+
+
+async def _with_first_key(service: Service) -> Service:
+    """Create what a server on SQLite creates at its first start, and a server on PostgreSQL does not."""
+    if not await service.accounts.all():
+        await service.operator.accounts.create(FIRST_ACCOUNT)
+    return replace(service, first_key=await service.keys.create_first())
 
 
 def client_of(

@@ -45,6 +45,7 @@ def test_every_field_is_read_from_its_variable(monkeypatch: pytest.MonkeyPatch) 
         "STORE__IMAGE_TTL_S": "60",
         "STORE__JOB_TTL_S": "3600",
         "STORE__DATABASE_URL": "postgresql://allaprima@db.example/allaprima",
+        "STORE__POOLED": "true",
         "STORE__BUCKET": "s3://images/a?endpoint=http://127.0.0.1:8333&region=eu-central-1",
         "STORE__REDIRECTS_LINKS": "true",
         "STORE__MAX_STARRED_BYTES": "1000",
@@ -86,6 +87,7 @@ def test_every_field_is_read_from_its_variable(monkeypatch: pytest.MonkeyPatch) 
     assert settings.store.model_dump() == {
         "data_dir": Path("/tmp/elsewhere"),  # noqa: S108 - only read
         "database_url": SecretStr("postgresql://allaprima@db.example/allaprima"),
+        "pooled": True,
         "image_ttl_s": 60,
         "max_image_ttl_s": 120,
         "job_ttl_s": 3600,

@@ -17,6 +17,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from allaprima.domain.addresses import parse_network
 from allaprima.domain.billing import Price
 from allaprima.domain.bucket import parse_bucket
+from allaprima.domain.database_url import check_database_url
 from allaprima.errors import SettingsError
 
 PREFIX = "ALLAPRIMA_"
@@ -103,13 +104,18 @@ class ServerSettings(_Group):
 
 
 class StoreSettings(_Group):
-    """Settings of the data folder."""
+    """Settings of the data folder, the database and the images."""
 
     data_dir: Path = Field(Path("data"), description="Folder of the database, the images and the signing secret.")
     database_url: SecretStr | None = Field(
         None,
-        description="PostgreSQL database, such as `postgresql://user@host:5432/database`. Default: a SQLite file in "
-        "the data folder.",
+        description="PostgreSQL database, such as `postgresql://user@host:5432/database`; a password may be in it, in "
+        "`PGPASSWORD` or in a pass file. Requires the extra `postgres`. Default: a SQLite file in the data folder.",
+    )
+    pooled: bool = Field(
+        default=False,
+        description="Whether the database's URL leads through PgBouncer in transaction mode, where neither prepared "
+        "statements nor settings of a session last.",
     )
     bucket: str | None = Field(
         None,
@@ -140,6 +146,13 @@ class StoreSettings(_Group):
         description="Most bytes of all images; at this size new requests are refused. Default: unlimited.",
     )
     sweep_every_s: float = Field(600.0, gt=0, description="Time between two removals of expired images, in seconds.")
+
+    @field_validator("database_url")
+    @classmethod
+    def _is_database_url(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            check_database_url(value.get_secret_value())
+        return value
 
     @field_validator("bucket")
     @classmethod
@@ -258,10 +271,10 @@ def load_settings(**groups: dict[str, Any]) -> Settings:
 
 
 def _problem(error: Any) -> str:
-    """Return the key, the value and the problem of an invalid setting. A URL of a bucket may contain a password."""
+    """Return the key, the value and the problem of an invalid setting. Some URLs may contain a password."""
     key, words = ".".join(map(str, error["loc"])), _words(error["msg"])
-    if key == "store.bucket":
-        return f"{PREFIX}STORE__BUCKET {words}"
+    if key in ("store.bucket", "store.database_url"):
+        return f"{PREFIX}{key.replace('.', '__').upper()} {words}"
     return f"{key} = {error['input']!r}: {words}"
 
 

@@ -18,6 +18,12 @@ HOST = "127.0.0.1:8000"
 NO_AUTH = {"requires_key": False}
 
 
+@pytest.fixture(scope="module")
+def backend() -> str:
+    """SQLite alone: `serve --no-auth` refuses a database that other processes use."""
+    return "sqlite"
+
+
 @pytest.fixture
 async def service(tmp_path: Path, engine: FakeEngine, clock: FakeClock) -> AsyncIterator[Service]:
     async with open_service(tmp_path, engine, clock, server=NO_AUTH) as opened:

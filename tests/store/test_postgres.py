@@ -165,9 +165,9 @@ async def test_other_schema_is_refused(url: str) -> None:
     migrate(url)
     with connected(url) as connection:
         connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999_of_later'")
-    with pytest.raises(StoreError, match=f"has the schema 9999_of_later, and this version of allaprima needs {HEAD}"):
+    with pytest.raises(StoreError, match=rf"another version .* \(schema 9999_of_later; this version needs {HEAD}\)"):
         await open_postgres(url)
-    with pytest.raises(StoreError, match="another version of allaprima wrote the database"):
+    with pytest.raises(StoreError, match="another version of allaprima wrote"):
         migrate(url)
 
 
@@ -191,7 +191,7 @@ async def test_invalid_url_is_refused_without_its_password(url: str) -> None:
 
 async def test_unreachable_server_is_refused_without_password() -> None:
     url = UNREACHABLE
-    with pytest.raises(StoreError, match=r"the database can't be used: .*refused") as caught:
+    with pytest.raises(StoreError, match=r"DATABASE_URL can't be used: connection to server .*refused") as caught:
         await open_postgres(url)
     assert "hunter2" not in "".join(traceback.format_exception(caught.value))
 

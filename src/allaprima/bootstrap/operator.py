@@ -9,8 +9,9 @@ from pathlib import Path
 from allaprima.domain.accounts import Account
 from allaprima.domain.clock import Clock
 from allaprima.domain.erasure import Erased
+from allaprima.errors import JobFinished, JobNotFound, SettingsError
 from allaprima.service.accounts.accounts import AccountService
-from allaprima.service.accounts.erasure import Erasure
+from allaprima.service.accounts.erasure import CancelJobs, Erasure
 from allaprima.service.accounts.keys import ApiKeyService
 from allaprima.service.operator import OperatorService
 from allaprima.settings import Settings
@@ -20,35 +21,59 @@ from allaprima.store.database import Database
 from allaprima.store.erasure import ErasureRepository
 from allaprima.store.images import ImageRepository
 from allaprima.store.job_transitions import JobTransitions
+from allaprima.store.jobs import JobRepository
 from allaprima.store.keys import KeyRepository
-from allaprima.store.sqlite import open_sqlite
+from allaprima.store.open import open_database
 
 
 @asynccontextmanager
 async def open_operator(settings: Settings, *, clock: Clock = time.time) -> AsyncIterator[OperatorService]:
-    """Open the data folder for its accounts and keys alone, without an engine.
+    """Open the database for its accounts and keys alone, without an engine.
 
-    Raises `StoreLocked` when a server holds it.
+    Raises `StoreError`, and `StoreLocked` when a server holds the data folder; PostgreSQL serves several processes.
     """
-    folder = settings.store.data_dir
-    database = await open_sqlite(folder)
+    database = await open_database(settings.store)
 
     async def erase(account: Account) -> Erased:
         # Imported here because the other commands open no image files.
         from allaprima.store.objects.open import open_objects
 
+        if database.is_shared and settings.store.bucket is None:
+            _require_images(settings.store.data_dir / IMAGES_FOLDER)
         images = ImageRepository(database, await open_objects(settings.store))
-        transitions = JobTransitions(database)
-        # The lock of the folder keeps servers out, so no job runs.
-        erasure = Erasure(
-            ErasureRepository(database), images, lambda account_id: transitions.cancel_all(account_id, clock()), clock
-        )
-        return await erasure.erase(account)
+        cancel = _cancel_jobs(database, clock)
+        return await Erasure(ErasureRepository(database), images, cancel, clock).erase(account)
 
     try:
-        yield operator_service(database, clock, erase)
+        yield operator_service(database, clock, erase, makes_first_account=not database.is_shared)
     finally:
         await database.close()
+
+
+def _require_images(folder: Path) -> None:
+    """Raise `SettingsError` unless the folder of the images exists; else an erasure would leave the files."""
+    if not folder.is_dir():
+        raise SettingsError(
+            f"there is no folder {folder.absolute()}, so the images of the account can't be removed; name the servers' "
+            "data folder with --data-dir, or their bucket with ALLAPRIMA_STORE__BUCKET"
+        )
+
+
+def _cancel_jobs(database: Database, clock: Clock) -> CancelJobs:
+    """Return the function that cancels the jobs of an account; on a shared database servers may run some of them."""
+    transitions, jobs = JobTransitions(database), JobRepository(database)
+
+    async def cancel_all(account_id: str) -> None:
+        # The lock of the folder keeps servers out, so no job runs.
+        await transitions.cancel_all(account_id, clock())
+
+    async def ask_servers(account_id: str) -> None:
+        for job in await jobs.unfinished_of_account(account_id):
+            # A job may end or be deleted meanwhile.
+            with suppress(JobNotFound, JobFinished):
+                await transitions.request_cancel(job.id, clock())
+
+    return ask_servers if database.is_shared else cancel_all
 
 
 def has_data(folder: Path) -> bool:
@@ -87,15 +112,17 @@ def operator_service(
     erase: Callable[[Account], Awaitable[Erased]],
     *,
     is_single_account: bool = False,
+    makes_first_account: bool = True,
 ) -> OperatorService:
     """Return the operator's use cases on an open database.
 
-    erase: erases an account. is_single_account: whether no further account can be created.
+    erase: erases an account. is_single_account: whether no further account can be created. makes_first_account: whether
+    a key that names no account makes the first one.
     """
     accounts = AccountRepository(database)
     return OperatorService(
         accounts=AccountService(accounts, clock, is_single=is_single_account),
-        keys=ApiKeyService(KeyRepository(database), accounts, clock),
+        keys=ApiKeyService(KeyRepository(database), accounts, clock, makes_first_account=makes_first_account),
         account_records=accounts,
         erase=erase,
     )

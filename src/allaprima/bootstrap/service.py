@@ -59,7 +59,7 @@ from allaprima.store.objects.open import open_objects
 from allaprima.store.open import open_database
 from allaprima.store.outbox import Outbox
 from allaprima.store.reaper import Reaper
-from allaprima.store.secret import read_secret
+from allaprima.store.secret import open_secret
 from allaprima.store.usage import UsageRepository
 from allaprima.store.workers import WorkerRepository
 
@@ -73,7 +73,7 @@ async def open_service(
     monotonic: Clock = elapsed,
     resolve: Resolve = resolve,
 ) -> AsyncIterator[Service]:
-    """Open the data folder and run the service until the context exits.
+    """Open the database and run the service until the context exits.
 
     engine: replaces the local engine. clock: replaces the system's clock, and that of a shared database. resolve:
     resolves the host names of webhook URLs. Raises `StoreLocked`, `StoreError`, `WeightsError` or `SettingsError`.
@@ -107,7 +107,6 @@ class _Stores:
 
 
 async def _stores(settings: Settings, database: Database, clock: SteadyClock) -> _Stores:
-    folder = settings.store.data_dir
     return _Stores(
         jobs=JobRepository(database),
         transitions=JobTransitions(database),
@@ -115,7 +114,7 @@ async def _stores(settings: Settings, database: Database, clock: SteadyClock) ->
         reaper=Reaper(database),
         images=ImageRepository(database, await open_objects(settings.store)),
         outbox=Outbox(database),
-        links=Links(read_secret(folder), clock),
+        links=Links(await open_secret(database, settings.store.data_dir), clock),
     )
 
 
@@ -192,7 +191,10 @@ async def _run(
     cleaner = Cleaner(stores.transitions, images, IdempotencyRepository(database), outbox, clock, settings.store)
     erasure = Erasure(ErasureRepository(database), images, jobs.cancellation.cancel_account, clock)
     is_single_account = not settings.server.requires_key
-    operator = operator_service(database, clock, erasure.erase, is_single_account=is_single_account)
+    # Servers that share a database would each create an account and a key.
+    operator = operator_service(
+        database, clock, erasure.erase, is_single_account=is_single_account, makes_first_account=not database.is_shared
+    )
     space = ImageSpace(images, clock, settings.store.max_image_bytes)
     estimates = Estimates(stores.jobs, engine, jobs.eta, prices, clock)
     records = ClockRepository(database)
@@ -238,7 +240,7 @@ async def _run(
             job_records=stores.jobs,
             ledger=LedgerRepository(database),
             usage=UsageRepository(database),
-            first_key=await operator.keys.create_first(),
+            first_key=None if database.is_shared else await operator.keys.create_first(),
             local_key=await _local_key(settings, operator),
             sign_in=SignIn(operator, clocks),
         )

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from allaprima.cli.errors import console, reported_errors
-from allaprima.cli.options import AsJson, DataDir, store_settings
+from allaprima.cli.options import AsJson, DatabaseUrl, DataDir, store_settings
 from allaprima.cli.plain import PlainCommand, PlainGroup
 
 app = typer.Typer(
@@ -27,14 +27,16 @@ def create(
     management: Annotated[
         bool, typer.Option("--management", help="Create a key that manages keys and can't generate images.")
     ] = False,
+    database_url: DatabaseUrl = None,
 ) -> None:
     """Create a key and print it. It can't be shown again."""
     with reported_errors():
         from allaprima.cli.operator_client import ask_operator
 
-        settings = store_settings(data_dir)
+        settings = store_settings(data_dir, database_url)
         folder = settings.store.data_dir.absolute()
-        is_new = not folder.exists()
+        is_shared = settings.store.database_url is not None
+        is_new = not is_shared and not folder.exists()
         created = ask_operator(
             settings,
             lambda operator: operator.create_key(name=name, account=account, is_management=management),
@@ -42,18 +44,19 @@ def create(
         )
     if is_new:
         console.print(f"created the data folder {folder}", markup=False)
-    console.print(f"created the key {created['prefix']} in {folder}; it is shown only once:", markup=False)
+    place = "the database" if is_shared else folder
+    console.print(f"created the key {created['prefix']} in {place}; it is shown only once:", markup=False)
     typer.echo(created["key"])
 
 
 @app.command("list", cls=PlainCommand)
-def list_all(data_dir: DataDir = None, as_json: AsJson = False) -> None:
+def list_all(data_dir: DataDir = None, as_json: AsJson = False, database_url: DatabaseUrl = None) -> None:
     """List all keys, oldest first."""
     with reported_errors():
         from allaprima.cli.operator_client import ask_operator
         from allaprima.cli.tables import print_list
 
-        keys = ask_operator(store_settings(data_dir), lambda operator: operator.list_keys())
+        keys = ask_operator(store_settings(data_dir, database_url), lambda operator: operator.list_keys())
         rows = [
             (
                 key["prefix"],
@@ -77,10 +80,11 @@ def _state(key: dict[str, Any]) -> str:
 def revoke(
     prefix: Annotated[str, typer.Argument(help="The key's prefix, the 8 characters after `ap_`.")],
     data_dir: DataDir = None,
+    database_url: DatabaseUrl = None,
 ) -> None:
     """Revoke a key. Further requests with it are refused."""
     with reported_errors():
         from allaprima.cli.operator_client import ask_operator
 
-        ask_operator(store_settings(data_dir), lambda operator: operator.revoke_key(prefix))
+        ask_operator(store_settings(data_dir, database_url), lambda operator: operator.revoke_key(prefix))
     console.print(f"revoked the key {prefix}", markup=False)

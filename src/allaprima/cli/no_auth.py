@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from allaprima.bootstrap.operator import has_data, open_operator
 from allaprima.domain.accounts import Account
 from allaprima.domain.addresses import is_loopback_name
+from allaprima.domain.database_url import SETTING
 from allaprima.errors import SettingsError
 from allaprima.service.accounts.no_auth import require_single_account
 from allaprima.settings import ServerSettings, Settings
@@ -18,6 +19,11 @@ def check_no_auth(settings: Settings) -> None:
     """
     if (problem := _problem(settings.server)) is not None:
         raise SettingsError(f"--no-auth {problem}")
+    if settings.store.database_url is not None:
+        raise SettingsError(
+            f"--no-auth can't be combined with {SETTING}, because other servers and commands change the accounts of "
+            "that database; start without it, and create a key with `allaprima keys create`"
+        )
     if has_data(settings.store.data_dir):
         require_single_account(asyncio.run(_accounts(settings)))
 

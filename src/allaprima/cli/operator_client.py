@@ -2,18 +2,16 @@
 
 import asyncio
 import json
-import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx2
 
 from allaprima.api.operator import create_operator_app
 from allaprima.bootstrap.operator import has_data, open_operator
-from allaprima.cli.operator_socket import find_socket
+from allaprima.cli.operator_socket import find_socket, is_listening
 from allaprima.cli.texts import decoded
 from allaprima.errors import Error, SettingsError, StoreLocked, StoreUnreachable
 from allaprima.settings import Settings
@@ -120,13 +118,13 @@ def _with_subclasses(kind: type[Error]) -> Iterator[type[Error]]:
 def ask_operator(
     settings: Settings, action: Callable[[OperatorClient], Awaitable[T]], *, may_create: bool = False
 ) -> T:
-    """Run an action with a client of the configured data folder.
+    """Run an action with a client of the configured database, which is opened unless a server of its folder runs.
 
     may_create: whether a missing data folder is created. Raises the errors of the action, `SettingsError` for a missing
     data folder, `StoreError`, or `StoreUnreachable` if a server uses the folder but is unreachable.
     """
     folder = settings.store.data_dir
-    if not may_create and not has_data(folder):
+    if settings.store.database_url is None and not may_create and not has_data(folder):
         raise SettingsError(f"there is no data folder in {folder.absolute()}; name the server's with --data-dir")
 
     async def run() -> T:
@@ -145,7 +143,7 @@ def ask_server(settings: Settings, action: Callable[[OperatorClient], Awaitable[
     if folder.is_file():
         raise SettingsError(f"the data folder {folder} can't be used: it is a file, not a folder")
     path = find_socket(folder)
-    if not _is_listening(path):
+    if not is_listening(path):
         raise SettingsError(
             f"no server answers for the data folder {folder.absolute()}\n"
             "start one with `allaprima serve --open`, or name the folder of a running one with --data-dir"
@@ -180,7 +178,7 @@ async def _open_transport(settings: Settings, stack: AsyncExitStack, timeout_s: 
             operator = await stack.enter_async_context(open_operator(settings))
         except StoreLocked as exc:
             path = find_socket(settings.store.data_dir)
-            if _is_listening(path):
+            if is_listening(path):
                 return httpx2.AsyncHTTPTransport(uds=str(path))
             if time.monotonic() > deadline:
                 raise StoreUnreachable(
@@ -191,13 +189,3 @@ async def _open_transport(settings: Settings, stack: AsyncExitStack, timeout_s: 
             await asyncio.sleep(POLL_INTERVAL_S)
         else:
             return httpx2.ASGITransport(create_operator_app(operator))
-
-
-def _is_listening(path: Path) -> bool:
-    """Whether a server listens on the socket at a path."""
-    with socket.socket(socket.AF_UNIX) as probe:
-        try:
-            probe.connect(str(path))
-        except OSError:
-            return False
-    return True

@@ -13,7 +13,7 @@ import socket
 import stat
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 
 from allaprima.errors import StoreUnreachable
@@ -54,6 +54,32 @@ def operator_listener(
             outcome = "could not be bound" if listener is None else f"is {path}"
             logger.info("the operator's socket %s (%s)", outcome, "; ".join(failures))
         yield listener
+
+
+@contextmanager
+def shared_operator_listener(data_dir: Path) -> Iterator[socket.socket | None]:
+    """Listen as `operator_listener` does, for a folder that several servers of one database may use at once.
+
+    The first of them has the socket; None for the others, and for a folder that can't be created.
+    """
+    try:
+        data_dir.mkdir(0o700, parents=True, exist_ok=True)
+        is_taken = is_listening(find_socket(data_dir))
+    except (OSError, StoreUnreachable) as exc:
+        logger.info("the operator's socket could not be bound: %s", exc)
+        is_taken = True
+    with nullcontext() if is_taken else operator_listener(data_dir) as listener:
+        yield listener
+
+
+def is_listening(path: Path) -> bool:
+    """Whether a server listens on the socket at a path."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(str(path))
+        except OSError:
+            return False
+    return True
 
 
 @contextmanager

@@ -5,11 +5,20 @@ from typing import Annotated, Any
 
 import typer
 
+from allaprima.domain.database_url import SETTING, has_password
 from allaprima.errors import SettingsError
-from allaprima.settings import Settings, load_settings
+from allaprima.settings import PREFIX, Settings, load_settings
 
 DataDir = Annotated[
     Path | None, typer.Option(help="Folder of the database, the images and the signing secret.", show_default="data")
+]
+DatabaseUrl = Annotated[
+    str | None,
+    typer.Option(
+        help="PostgreSQL database, without a password: postgresql://user@host:5432/database.",
+        show_default="SQLite in the data folder",
+        metavar="URL",
+    ),
 ]
 ModelPaths = Annotated[
     list[str] | None,
@@ -43,6 +52,7 @@ PrecisionName = Annotated[
 #: The options that override settings.
 _OPTIONS = {
     "store.data_dir": "--data-dir",
+    "store.database_url": "--database-url",
     "engine.models": "--model",
     "engine.tokenizer_dir": "--tokenizer",
     "engine.precision": "--precision",
@@ -61,6 +71,11 @@ def read_settings(**groups: dict[str, Any]) -> Settings:
     given = {
         group: {name: value for name, value in values.items() if value is not None} for group, values in groups.items()
     }
+    if has_password(given.get("store", {}).get("database_url", "")):
+        raise SettingsError(
+            "--database-url contains a password, which every user of this machine can read in the list of processes; "
+            f"set {SETTING} instead, or PGPASSWORD, or use a pass file"
+        )
     try:
         return load_settings(**{group: values for group, values in given.items() if values})
     except SettingsError as exc:
@@ -69,9 +84,10 @@ def read_settings(**groups: dict[str, Any]) -> Settings:
             group, _, name = setting.partition(".")
             if name in given.get(group, {}):
                 message = message.replace(f"{setting} = ", f"{option} = ")
+                message = message.replace(f"{PREFIX}{setting.replace('.', '__').upper()} ", f"{option} ")
         raise SettingsError(message) from exc
 
 
-def store_settings(data_dir: Path | None) -> Settings:
-    """Return the settings of a command whose only setting is the data folder. Raises `SettingsError`."""
-    return read_settings(store={"data_dir": data_dir})
+def store_settings(data_dir: Path | None, database_url: str | None = None) -> Settings:
+    """Return the settings of a command that reads the data folder or the database alone. Raises `SettingsError`."""
+    return read_settings(store={"data_dir": data_dir, "database_url": database_url})

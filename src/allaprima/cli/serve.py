@@ -6,7 +6,7 @@ import typer
 
 from allaprima.cli.errors import console, reported_errors
 from allaprima.cli.interrupts import kept_interrupts
-from allaprima.cli.options import DataDir, ModelPaths, PrecisionName, TokenizerDir, read_settings
+from allaprima.cli.options import DatabaseUrl, DataDir, ModelPaths, PrecisionName, TokenizerDir, read_settings
 
 EXAMPLES = """Examples:
 
@@ -45,11 +45,12 @@ def serve(
     opens: Annotated[
         bool, typer.Option("--open", help="Open the playground in the browser, signed in, when the server is ready.")
     ] = False,
+    database_url: DatabaseUrl = None,
 ) -> None:
     """Run the server: the API at /v1, its reference at /docs and the playground at /."""
     with reported_errors():
         settings = read_settings(
-            store={"data_dir": data_dir},
+            store={"data_dir": data_dir, "database_url": database_url},
             engine={
                 "models": tuple(model) if model else None,
                 "tokenizer_dir": tokenizer,

@@ -19,15 +19,16 @@ from allaprima.api.operator import create_operator_app
 from allaprima.bootstrap.service import open_service
 from allaprima.cli.connections import BoundedConnection, ConnectionBounds, largest_number_of_connections
 from allaprima.cli.logs import configure_logs
-from allaprima.cli.operator_socket import operator_listener
+from allaprima.cli.operator_socket import operator_listener, shared_operator_listener
 from allaprima.cli.playground import Playground
 from allaprima.cli.traces import exported_traces
 from allaprima.domain.addresses import is_loopback_name
+from allaprima.domain.database_url import place_of
 from allaprima.domain.ports import Engine
 from allaprima.engine.build import build_engine
 from allaprima.errors import SettingsError, StoreError
 from allaprima.service.app import Service
-from allaprima.settings import ServerSettings, Settings
+from allaprima.settings import ServerSettings, Settings, StoreSettings
 
 #: Seconds from the first signal until unfinished jobs are requeued.
 DRAIN_AFTER_S = 18
@@ -139,6 +140,7 @@ async def _serve(
             playground.open_when(engine.ready, console)
         async with _operator_api(settings, service, playground, console):
             _print_banner(settings, service, listener, console)
+            await _print_missing_account(service, console)
             await main.serve(sockets=[listener])
     if engine.ready.done():
         engine.ready.result()
@@ -175,12 +177,13 @@ async def _operator_api(
     settings: Settings, service: Service, playground: Playground, console: Console
 ) -> AsyncIterator[None]:
     """Serve the operator's API until the context exits, if a socket can be bound."""
-    with operator_listener(settings.store.data_dir) as listener:
+    is_shared = settings.store.database_url is not None
+    listening = shared_operator_listener if is_shared else operator_listener
+    with listening(settings.store.data_dir) as listener:
         if listener is None:
+            lost = "`allaprima open` and `allaprima ps`" if is_shared else "`allaprima keys` and `allaprima accounts`"
             console.print(
-                "note: the server can't bind a Unix socket, so `allaprima keys` and `allaprima accounts` do not work "
-                "while it runs",
-                markup=False,
+                f"note: the server can't bind a Unix socket, so {lost} do not work while it runs", markup=False
             )
             yield
             return
@@ -199,7 +202,8 @@ def _print_banner(settings: Settings, service: Service, listener: socket.socket,
     for model in service.models.served():
         fallback = f" - served by {model.served_by.id}, because its weights are missing" if model.is_fallback else ""
         console.print(f"  model {model.id}{fallback}", markup=False)
-    console.print(f"  data in {settings.store.data_dir.resolve()}", markup=False)
+    for line in _places(settings.store):
+        console.print(f"  {line}", markup=False)
     if service.first_key:
         console.print(
             f"  key {service.first_key} (shown only once; create more with `allaprima keys create`)", markup=False
@@ -208,6 +212,25 @@ def _print_banner(settings: Settings, service: Service, listener: socket.socket,
         console.print("  requests from this machine need no key; all others are refused (--no-auth)", markup=False)
     if console.is_terminal:
         _print_ways_in(settings, service, address, console)
+
+
+def _places(settings: StoreSettings) -> list[str]:
+    """Return where the data is, without passwords."""
+    folder = settings.data_dir.resolve()
+    if settings.database_url is None:
+        return [f"data in {folder}"]
+    database = place_of(settings.database_url.get_secret_value())
+    return [f"database {database}", f"images in {settings.bucket or folder}"]
+
+
+async def _print_missing_account(service: Service, console: Console) -> None:
+    """Print how to create the first account and key, which a server on a shared database does not do by itself."""
+    if not await service.accounts.all():
+        console.print(
+            "  there is no account yet: create one with `allaprima accounts create NAME`, and its key with `allaprima "
+            "keys create --account NAME`",
+            markup=False,
+        )
 
 
 def _print_ways_in(settings: Settings, service: Service, address: str, console: Console) -> None:

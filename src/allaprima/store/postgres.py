@@ -11,18 +11,23 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from psycopg import OperationalError
+from psycopg import OperationalError, ProgrammingError
 from psycopg.adapt import Dumper
-from sqlalchemy import Connection, Engine, create_engine, event, inspect, make_url, text
-from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError
+from psycopg.conninfo import conninfo_to_dict
+from sqlalchemy import Connection, Engine, create_engine, event, func, inspect, select, text
+from sqlalchemy.exc import DBAPIError, IntegrityError
 
+from allaprima.domain.database_url import FORM, SETTING, check_database_url
 from allaprima.errors import DatabaseUnavailable, StoreError, StoreFull
 from allaprima.store import dialect
 from allaprima.store.database import Database
 from allaprima.store.migrations import HEAD, LOCATION
 from allaprima.store.schema import metadata
+
+if TYPE_CHECKING:
+    from alembic.config import Config
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +35,11 @@ logger = logging.getLogger(__name__)
 WRITERS, READERS = 4, 4
 #: Seconds after which the server ends a statement, a wait for a lock, and a transaction whose client is silent.
 STATEMENT_TIMEOUT_S, LOCK_TIMEOUT_S, IDLE_TIMEOUT_S = 10, 5, 30
+_LIMITS = {
+    "statement_timeout": STATEMENT_TIMEOUT_S,
+    "lock_timeout": LOCK_TIMEOUT_S,
+    "idle_in_transaction_session_timeout": IDLE_TIMEOUT_S,
+}
 #: Seconds to wait before each repetition of a transaction; a restart of the server takes some seconds.
 RETRY_WAITS_S = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
 #: A transaction that failed with one of these is repeated: serialization failure, deadlock, a server that stops or
@@ -37,6 +47,7 @@ RETRY_WAITS_S = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
 _REPEATABLE = {"40001", "40P01", "57P01", "57P02", "57P03", "53300"}
 _LOCK_TIMEOUT = "55P03"
 _DISK_FULL = "53100"
+_READ_ONLY, _NOT_PERMITTED = "25006", "42501"
 _REVISION_TABLE = "alembic_version"
 
 T = TypeVar("T")
@@ -47,8 +58,9 @@ class PostgresDatabase(Database):
 
     is_shared = True
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, *, is_pooled: bool = False) -> None:
         self._engine = engine
+        self._is_pooled = is_pooled
         self._snapshots = engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
         # As many threads as connections, so that no thread waits for a connection.
         self._writing = ThreadPoolExecutor(WRITERS, "database-writer")
@@ -88,12 +100,15 @@ class PostgresDatabase(Database):
     def _vacuum(self) -> None:
         engine = self._engine.execution_options(isolation_level="AUTOCOMMIT")
         with _translate_errors(), engine.connect() as connection:
-            connection.exec_driver_sql("SET statement_timeout TO 0")
+            # Through PgBouncer the session has no timeout of ours, and keeps none.
+            if not self._is_pooled:
+                connection.exec_driver_sql("SET statement_timeout TO 0")
             try:
                 for table in metadata.sorted_tables:
                     connection.exec_driver_sql(f"VACUUM (FULL) {table.name}")
             finally:
-                connection.exec_driver_sql("RESET statement_timeout")
+                if not self._is_pooled:
+                    connection.exec_driver_sql("RESET statement_timeout")
 
     async def close(self) -> None:
         """Close all connections."""
@@ -170,54 +185,70 @@ def _translate_errors() -> Iterator[None]:
         raise StoreError("the database failed") from exc
 
 
-async def open_postgres(url: str) -> PostgresDatabase:
+async def open_postgres(url: str, *, is_pooled: bool = False) -> PostgresDatabase:
     """Connect to a database; an empty one gets the newest schema.
 
-    url: `postgresql://user:password@host:port/database`. Raises `StoreError`, without the password, when the URL is not
-    one of PostgreSQL, when the database can't be reached, or when its schema is not that of this version.
+    url: `postgresql://user:password@host:port/database`, with the parameters of libpq. is_pooled: whether it leads
+    through PgBouncer in transaction mode. Raises `StoreError`, without the password, when the URL is not one of
+    PostgreSQL, when the database can't be reached or written, or when its schema is not that of this version.
     """
-    engine = connect(url)
+    engine = connect(url, is_pooled=is_pooled)
     try:
         await asyncio.to_thread(_check_schema, engine)
     except BaseException:
         engine.dispose()
         raise
-    return PostgresDatabase(engine)
+    return PostgresDatabase(engine, is_pooled=is_pooled)
 
 
-def connect(url: str) -> Engine:
+def connect(url: str, *, is_pooled: bool = False) -> Engine:
     """Return the pool of a database. Raises `StoreError` for a URL that is not one of PostgreSQL."""
-    try:
-        parsed = make_url(url)
-    except ArgumentError:
-        parsed = None
-    if parsed is None or parsed.drivername not in ("postgresql", "postgres") or not parsed.database:
-        # Without the URL, which may have a password.
-        raise StoreError("the database URL must look like postgresql://user:password@host:5432/database")
-    limits = {
-        "statement_timeout": STATEMENT_TIMEOUT_S,
-        "lock_timeout": LOCK_TIMEOUT_S,
-        "idle_in_transaction_session_timeout": IDLE_TIMEOUT_S,
-    }
     engine = create_engine(
-        parsed.set(drivername="postgresql+psycopg"),
+        "postgresql+psycopg://",
         # One more, for the heartbeat of the worker.
         pool_size=WRITERS + READERS + 1,
         max_overflow=0,
         # Prompts are parameters of statements, and errors are logged.
         hide_parameters=True,
-        connect_args={
-            "options": " ".join(f"-c {name}={seconds}s" for name, seconds in limits.items()),
-            "connect_timeout": 5,
-            "keepalives_idle": 5,
-            "keepalives_interval": 2,
-            "keepalives_count": 3,
-            "tcp_user_timeout": 10_000,
-            "application_name": "allaprima",
-        },
+        connect_args=_connection_parameters(url, is_pooled=is_pooled),
     )
     event.listen(engine, "connect", _prepare)
+    if is_pooled:
+        event.listen(engine, "begin", _limit_transaction)
     return engine
+
+
+def _connection_parameters(url: str, *, is_pooled: bool) -> dict[str, Any]:
+    """Return the arguments of `psycopg.connect`. Parameters in the URL have precedence, except the timeouts."""
+    try:
+        check_database_url(url)
+        given = conninfo_to_dict(url)
+    except ValueError as exc:
+        raise StoreError(f"{SETTING} {exc}") from None
+    except ProgrammingError:
+        # Its message quotes the URL, which may have a password.
+        raise StoreError(f"{SETTING} {FORM}; libpq can't read the one given") from None
+    parameters: dict[str, Any] = {
+        "connect_timeout": 5,
+        "keepalives_idle": 5,
+        "keepalives_interval": 2,
+        "keepalives_count": 3,
+        "tcp_user_timeout": 10_000,
+        "application_name": "allaprima",
+        **given,
+    }
+    if is_pooled:
+        # The next statement of a connection may reach another session, which has not prepared it.
+        parameters["prepare_threshold"] = None
+    else:
+        options = [f"-c {name}={seconds}s" for name, seconds in _LIMITS.items()]
+        parameters["options"] = " ".join([str(given.get("options", "")), *options]).strip()
+    return parameters
+
+
+def _limit_transaction(connection: Connection) -> None:
+    limits = ", ".join(f"set_config('{name}', '{seconds}s', true)" for name, seconds in _LIMITS.items())
+    connection.exec_driver_sql(f"SELECT {limits}")
 
 
 class _TextDumper(Dumper):
@@ -237,59 +268,109 @@ def _prepare(connection: Any, _record: Any) -> None:
 def _check_schema(engine: Engine) -> None:
     """Create the schema of an empty database; raise `StoreError` for another schema than the newest."""
     revision = _create_or_find(engine)
-    if revision != HEAD:
+    if revision not in (None, HEAD):
+        if revision not in _known_revisions(LOCATION):
+            raise _newer(revision)
         raise StoreError(
-            f"the database has the schema {revision}, and this version of allaprima needs {HEAD}; "
-            "upgrade the database, or start the version that wrote it"
+            f"{SETTING} names a database with the older schema {revision}, and this version of allaprima needs {HEAD}; "
+            "run `allaprima migrate`"
         )
+    with _open_transaction(engine) as connection:
+        _check_access(connection)
 
 
-def migrate(url: str, migrations: str = LOCATION) -> None:
+def _newer(revision: str | None) -> StoreError:
+    return StoreError(
+        f"{SETTING} names a database that another version of allaprima wrote (schema {revision}; this version needs "
+        f"{HEAD}); start that version"
+    )
+
+
+def _check_access(connection: Connection) -> None:
+    """Raise `StoreError` for a role that only reads, and for an encoding that does not have all characters."""
+    if connection.exec_driver_sql("SHOW transaction_read_only").scalar_one() == "on":
+        raise StoreError(f"{SETTING} names a role or a server that only reads, and allaprima writes")
+    encoding = connection.exec_driver_sql("SHOW server_encoding").scalar_one()
+    if encoding != "UTF8":
+        raise StoreError(f"{SETTING} names a database with the encoding {encoding}, and allaprima needs UTF8")
+    if missing := missing_privileges(connection):
+        raise StoreError(f"{SETTING} names a role that may not {missing[0]}; grant it, or name the role of the owner")
+
+
+def missing_privileges(connection: Connection) -> list[str]:
+    """Return what the role may not do with the tables, such as "INSERT into jobs"."""
+    verbs = {"SELECT": "from", "INSERT": "into", "UPDATE": "of", "DELETE": "from"}
+    wanted = [(verb, table.name) for table in metadata.sorted_tables for verb in verbs]
+    asked = select(*(func.has_table_privilege(name, verb) for verb, name in wanted))
+    granted = connection.execute(asked).one()
+    return [
+        f"{verb} {verbs[verb]} {name}"
+        for (verb, name), is_granted in zip(wanted, granted, strict=True)
+        if not is_granted
+    ]
+
+
+def migrate(url: str, migrations: str = LOCATION, *, is_pooled: bool = False) -> str | None:
     """Upgrade the schema of a database to the newest revision, in one transaction; create it in an empty one.
 
-    migrations: Alembic's script location. Raises `StoreError`, and changes nothing, for a database of another program
-    or of a newer version.
+    migrations: Alembic's script location. Returns the revision before; None for an empty database. Raises `StoreError`,
+    and changes nothing, for a database of another program or of a newer version.
     """
-    engine = connect(url)
+    engine = connect(url, is_pooled=is_pooled)
     try:
-        _create_or_find(engine)
+        revision = _create_or_find(engine)
         _upgrade(engine, migrations)
     finally:
         engine.dispose()
+    return revision
 
 
-def _create_or_find(engine: Engine) -> str:
-    """Return the schema's revision; create the newest schema in an empty database."""
+def _create_or_find(engine: Engine) -> str | None:
+    """Return the schema's revision; create the newest schema in an empty database, and return None."""
     with _open_transaction(engine) as connection:
         tables = set(inspect(connection).get_table_names())
         if _REVISION_TABLE in tables:
             return _find_revision(connection)
         if tables:
-            raise StoreError("the database has tables of another program; use an empty database")
-        # Revisions before the first that ran on PostgreSQL are SQLite's history alone.
-        metadata.create_all(connection)
-        connection.execute(text(f"CREATE TABLE {_REVISION_TABLE} (version_num VARCHAR(32) PRIMARY KEY)"))
-        connection.execute(text(f"INSERT INTO {_REVISION_TABLE} VALUES (:head)"), {"head": HEAD})  # noqa: S608
-        return HEAD
+            raise StoreError(f"{SETTING} names a database with tables of another program; use an empty one")
+        _create(connection)
+        return None
+
+
+def _create(connection: Connection) -> None:
+    """Create the newest schema. Revisions before the first that ran on PostgreSQL are SQLite's history alone."""
+    metadata.create_all(connection)
+    connection.execute(text(f"CREATE TABLE {_REVISION_TABLE} (version_num VARCHAR(32) PRIMARY KEY)"))
+    connection.execute(text(f"INSERT INTO {_REVISION_TABLE} VALUES (:head)"), {"head": HEAD})  # noqa: S608
 
 
 def _find_revision(connection: Connection) -> str:
     return str(connection.execute(text(f"SELECT version_num FROM {_REVISION_TABLE}")).scalar_one())  # noqa: S608
 
 
-def _upgrade(engine: Engine, migrations: str) -> None:
-    from alembic import command
-    from alembic.config import Config
+def _known_revisions(migrations: str) -> set[str]:
+    # Importing Alembic takes longer than an operator's command, so it is imported only for another schema.
     from alembic.script import ScriptDirectory
+
+    return {script.revision for script in ScriptDirectory.from_config(_alembic(migrations)).walk_revisions()}
+
+
+def _alembic(migrations: str) -> "Config":
+    from alembic.config import Config
 
     config = Config()
     config.set_main_option("script_location", migrations)
     config.set_main_option("path_separator", "os")
-    known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
+    return config
+
+
+def _upgrade(engine: Engine, migrations: str) -> None:
+    from alembic import command
+
+    config, known = _alembic(migrations), _known_revisions(migrations)
     with _open_transaction(engine) as connection:
-        revision = _find_revision(connection)
-        if revision not in known:
-            raise StoreError(f"another version of allaprima wrote the database (schema {revision}); start that version")
+        if (revision := _find_revision(connection)) not in known:
+            raise _newer(revision)
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
 
@@ -304,4 +385,12 @@ def _open_transaction(engine: Engine) -> Iterator[Connection]:
             dialect.lock(connection, "schema")
             yield connection
     except DBAPIError as exc:
-        raise StoreError(f"the database can't be used: {_reason(exc)}") from exc
+        raise StoreError(f"{SETTING} can't be used: {_cause(exc)}") from exc
+
+
+def _cause(exc: DBAPIError) -> str:
+    """Return why a connection or a change of the schema failed, as a clause of a sentence."""
+    reason = _reason(exc).removeprefix("connection failed: ").replace("FATAL:  ", "").rstrip()
+    if getattr(exc.orig, "sqlstate", None) in (_READ_ONLY, _NOT_PERMITTED):
+        return f"its role may not create or change the tables ({reason})"
+    return reason

@@ -1,13 +1,42 @@
-"""The data folder's secret, which signs links. The server creates it once, readable by its owner only."""
+"""The secret that signs links, created once: a file of the data folder, or a row of a database that servers share."""
 
 import os
 import secrets
 from pathlib import Path
 
+from sqlalchemy import Connection, select
+
 from allaprima.errors import StoreError
+from allaprima.store import dialect
+from allaprima.store.database import Database
+from allaprima.store.schema import installation
 
 SECRET_FILE = "secret"  # noqa: S105 - a file's name
 SECRET_BYTES = 32
+
+
+_INSERT = dialect.upsert(installation, lambda insert: insert.on_conflict_do_nothing())
+
+
+async def open_secret(database: Database, folder: Path) -> bytes:
+    """Return the secret, 32 bytes, created if missing: that of a shared database, or else of the data folder.
+
+    Raises `StoreError` if it can't be read, or has another length.
+    """
+    return await database.write(_shared_secret) if database.is_shared else read_secret(folder)
+
+
+def _shared_secret(connection: Connection) -> bytes:
+    """Return the database's secret. Of several processes at once, the first creates it, and all read it."""
+    connection.execute(_INSERT(connection), {"id": 1, "secret": secrets.token_bytes(SECRET_BYTES)})
+    secret: bytes = connection.execute(select(installation.c.secret)).scalar_one()
+    if len(secret) != SECRET_BYTES:
+        raise StoreError(
+            f"the table {installation.name} has a secret of {len(secret)} bytes, not {SECRET_BYTES}, so links signed "
+            "with it could be forged; remove its row, and the server creates a new one (existing links then become "
+            "invalid)"
+        )
+    return secret
 
 
 def read_secret(folder: Path) -> bytes:

@@ -14,7 +14,7 @@ from uuid_utils import uuid7
 from allaprima.domain.accounts import Account, ApiKey, KeyRotation, KeySpec
 from allaprima.domain.clock import Clock
 from allaprima.domain.idempotency import IdempotencyClaim
-from allaprima.errors import KeyNotFound, Unauthorized
+from allaprima.errors import AccountNotFound, KeyNotFound, Unauthorized
 from allaprima.store.accounts import AccountRepository
 from allaprima.store.keys import KeyRepository
 
@@ -65,19 +65,23 @@ def prefix_of(key: str) -> str:
 class ApiKeyService:
     """Creates, authenticates, changes and revokes keys."""
 
-    def __init__(self, keys: KeyRepository, accounts: AccountRepository, clock: Clock) -> None:
+    def __init__(
+        self, keys: KeyRepository, accounts: AccountRepository, clock: Clock, *, makes_first_account: bool = True
+    ) -> None:
+        """makes_first_account: whether the first account is created when it is needed and there is none."""
         self._keys = keys
         self._accounts = accounts
         self._clock = clock
+        self._makes_first_account = makes_first_account
 
     async def create(
         self, spec: KeySpec, account_id: str | None = None, claim: IdempotencyClaim | None = None
     ) -> tuple[ApiKey, str | None]:
         """Create a key and return its record and the key.
 
-        account_id: the owner; None: the first account, which is created if there is none. claim: a repeated
-        claim returns the record of the existing key and None, since the key itself is not stored. Raises
-        `IdempotencyMismatch`, or `KeyNotFound` if the key of a repeated claim was revoked.
+        account_id: the owner; None: the first account, as `first_account` returns it. claim: a repeated claim returns
+        the record of the existing key and None, since the key itself is not stored. Raises `IdempotencyMismatch`,
+        `AccountNotFound`, or `KeyNotFound` if the key of a repeated claim was revoked.
         """
         account_id = account_id or (await self.first_account()).id
         while True:
@@ -110,7 +114,9 @@ class ApiKeyService:
                 return found, key if is_new else None
 
     async def first_account(self) -> Account:
-        """Return the oldest account; create one if there is none."""
+        """Return the oldest account; create one if there is none. Raises `AccountNotFound` if none may be created."""
+        if not self._makes_first_account and not await self._accounts.all():
+            raise AccountNotFound("there is no account; create one with `allaprima accounts create NAME`")
         return await self._accounts.first(Account(str(uuid7()), FIRST_ACCOUNT, self._clock()))
 
     async def create_first(self) -> str | None:
