@@ -28,11 +28,11 @@ def environment(**extra: str) -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.upper().startswith("ALLAPRIMA_")} | extra
 
 
-def allaprima(*arguments: object, folder: Path) -> "subprocess.CompletedProcess[str]":
-    """Run a command to its end in a folder."""
+def allaprima(*arguments: object, folder: Path, **settings: str) -> "subprocess.CompletedProcess[str]":
+    """Run a command to its end in a folder. settings: environment variables."""
     command = [sys.executable, "-m", "allaprima", *map(str, arguments)]
     return subprocess.run(
-        command, cwd=folder, env=environment(), capture_output=True, text=True, timeout=LIMIT_S, check=False
+        command, cwd=folder, env=environment(**settings), capture_output=True, text=True, timeout=LIMIT_S, check=False
     )
 
 

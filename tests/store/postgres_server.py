@@ -62,6 +62,15 @@ class PostgresServer:
             else:
                 return
 
+    def add_role(self, name: str, password: str | None = None) -> None:
+        """Create a role that may log in; with a password, the server asks for it."""
+        with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
+            connection.execute(f"CREATE ROLE {name} LOGIN PASSWORD '{password or ''}'")
+            if password:
+                rules = self._data / "pg_hba.conf"
+                rules.write_text(f"host all {name} 127.0.0.1/32 scram-sha-256\n{rules.read_text()}")
+                connection.execute("SELECT pg_reload_conf()")
+
     def restart_at_once(self) -> None:
         """Stop the server without a checkpoint, as a power failure does, and start it."""
         self._stop(signal.SIGQUIT)
@@ -76,8 +85,9 @@ class PostgresServer:
         self._stop(signal.SIGINT)
         shutil.rmtree(self._folder)
 
-    def url(self, database: str) -> str:
-        return f"postgresql://allaprima@127.0.0.1:{self.port}/{database}"
+    def url(self, database: str, user: str = "allaprima") -> str:
+        """Return the URL of a database. user: may be followed by a colon and a password."""
+        return f"postgresql://{user}@127.0.0.1:{self.port}/{database}"
 
     def create(self, database: str) -> str:
         """Create an empty database; return its URL."""

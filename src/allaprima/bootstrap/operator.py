@@ -4,10 +4,12 @@ import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from allaprima.domain.accounts import Account
 from allaprima.domain.clock import Clock
+from allaprima.domain.database_url import place_of
 from allaprima.domain.erasure import Erased
 from allaprima.errors import JobFinished, JobNotFound, SettingsError
 from allaprima.service.accounts.accounts import AccountService
@@ -23,7 +25,8 @@ from allaprima.store.images import ImageRepository
 from allaprima.store.job_transitions import JobTransitions
 from allaprima.store.jobs import JobRepository
 from allaprima.store.keys import KeyRepository
-from allaprima.store.open import open_database
+from allaprima.store.migrations import HEAD
+from allaprima.store.open import open_database, upgrade_database
 
 
 @asynccontextmanager
@@ -79,6 +82,32 @@ def _cancel_jobs(database: Database, clock: Clock) -> CancelJobs:
 def has_data(folder: Path) -> bool:
     """Whether a path has data of a server, or is no folder that one could create there."""
     return folder.exists() and (not folder.is_dir() or (folder / DATABASE_FILE).exists())
+
+
+@dataclass(frozen=True, slots=True)
+class Migration:
+    """What a migration did. place: the database, without its password. before: its schema; None: it was empty."""
+
+    place: str
+    before: str | None
+    after: str
+
+
+async def migrate(settings: Settings) -> Migration:
+    """Upgrade the schema of the configured database. Raises `StoreError`, and `SettingsError` for a missing folder."""
+    store = settings.store
+    if store.database_url is not None:
+        place = place_of(store.database_url.get_secret_value())
+    else:
+        require_data(store.data_dir)
+        place = str((store.data_dir / DATABASE_FILE).absolute())
+    return Migration(place, await upgrade_database(store), HEAD)
+
+
+def require_data(folder: Path) -> None:
+    """Raise `SettingsError` if a path has no data of a server, and one could create a folder there."""
+    if not has_data(folder):
+        raise SettingsError(f"there is no data folder in {folder.absolute()}; name the server's with --data-dir")
 
 
 def stored_bytes(folder: Path) -> int:

@@ -10,7 +10,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from allaprima import __version__
-from allaprima.cli import accounts, doctor, generate, keys, models, pull, serve
+from allaprima.cli import accounts, doctor, generate, keys, migrate, models, pull, serve
 from allaprima.cli import open as opening
 from allaprima.cli.plain import PlainCommand, PlainGroup
 
@@ -34,6 +34,7 @@ app.command(cls=PlainCommand)(models.show)
 app.command("rm", cls=PlainCommand)(models.remove)
 app.command(cls=PlainCommand)(models.ps)
 app.command(cls=PlainCommand)(doctor.doctor)
+app.command(cls=PlainCommand)(migrate.migrate)
 app.add_typer(keys.app, name="keys")
 app.add_typer(accounts.app, name="accounts")
 

@@ -72,10 +72,13 @@ def remove(
 def ps(data_dir: DataDir = None, as_json: AsJson = False) -> None:
     """List the models that the running server has loaded."""
     with reported_errors():
-        from allaprima.cli.operator_client import ask_operator
+        from allaprima.cli.operator_client import ask_operator, ask_server
         from allaprima.cli.tables import print_list
 
-        found = ask_operator(store_settings(data_dir), lambda operator: operator.list_models())
+        settings = store_settings(data_dir)
+        # A shared database is not locked, so only the socket tells whether a server runs.
+        ask = ask_operator if settings.store.database_url is None else ask_server
+        found = ask(settings, lambda operator: operator.list_models())
         rows = [(one["id"], one["state"], one["precision"] or "", one["revision"] or "") for one in found]
         print_list(("id", "state", "precision", "revision"), rows, found, as_json=as_json)
     if not found:

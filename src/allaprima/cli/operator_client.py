@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import httpx2
 
 from allaprima.api.operator import create_operator_app
-from allaprima.bootstrap.operator import has_data, open_operator
+from allaprima.bootstrap.operator import open_operator, require_data
 from allaprima.cli.operator_socket import find_socket, is_listening
 from allaprima.cli.texts import decoded
 from allaprima.errors import Error, SettingsError, StoreLocked, StoreUnreachable
@@ -123,15 +123,24 @@ def ask_operator(
     may_create: whether a missing data folder is created. Raises the errors of the action, `SettingsError` for a missing
     data folder, `StoreError`, or `StoreUnreachable` if a server uses the folder but is unreachable.
     """
-    folder = settings.store.data_dir
-    if settings.store.database_url is None and not may_create and not has_data(folder):
-        raise SettingsError(f"there is no data folder in {folder.absolute()}; name the server's with --data-dir")
+    if settings.store.database_url is None and not may_create:
+        require_data(settings.store.data_dir)
 
     async def run() -> T:
         async with connect(settings) as client:
             return await action(client)
 
     return asyncio.run(run())
+
+
+def check_database(settings: Settings) -> None:
+    """Open and close the configured database. Raises `StoreError` or `SettingsError` if it can't be used."""
+
+    async def run() -> None:
+        async with open_operator(settings):
+            pass
+
+    asyncio.run(run())
 
 
 def ask_server(settings: Settings, action: Callable[[OperatorClient], Awaitable[T]]) -> T:

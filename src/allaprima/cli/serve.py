@@ -63,6 +63,10 @@ def serve(
             from allaprima.cli.no_auth import check_no_auth
 
             check_no_auth(settings)
+        if settings.store.database_url is not None:
+            from allaprima.cli.operator_client import check_database
+
+            check_database(settings)
         # The import of torch, which comes next, takes seconds.
         console.print("allaprima starts")
         with kept_interrupts():

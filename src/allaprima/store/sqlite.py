@@ -129,19 +129,13 @@ async def open_sqlite(folder: Path) -> SqliteDatabase:
     created or written, when another version of the server wrote the database, or when the file is not such a database;
     the file is then unchanged.
     """
+    version = sqlite3.sqlite_version_info
+    if version < FIXED_SQLITE and version not in PATCHED_SQLITE:
+        logger.debug("SQLite %s may have the WAL-reset bug; a single writer avoids it", sqlite3.sqlite_version)
     data_folder = DataFolder(folder)
     path = data_folder.database
     try:
-        version = sqlite3.sqlite_version_info
-        if version < FIXED_SQLITE and version not in PATCHED_SQLITE:
-            logger.debug("SQLite %s may have the WAL-reset bug; a single writer avoids it", sqlite3.sqlite_version)
-        try:
-            await asyncio.to_thread(migrate, path)
-        except DBAPIError as exc:
-            raise StoreError(f"{path} is not a database that this version can use: {exc.orig}") from exc
-        except UnicodeDecodeError as exc:
-            # SQLite's message quotes a damaged schema.
-            raise StoreError(f"{path} is not a database that this version can use: its schema is damaged") from exc
+        await _migrate(path)
         writer, readers = _connect(path, 1), _connect(path, READERS)
         event.listen(writer, "connect", _prepare_writer)
         event.listen(writer, "begin", _begin_immediate)
@@ -151,6 +145,25 @@ async def open_sqlite(folder: Path) -> SqliteDatabase:
         data_folder.unlock()
         raise
     return SqliteDatabase(writer, readers, data_folder)
+
+
+async def upgrade_sqlite(folder: Path) -> str | None:
+    """Upgrade the schema of a data folder; return the revision that it had, None for a new one. Raises as above."""
+    data_folder = DataFolder(folder)
+    try:
+        return await _migrate(data_folder.database)
+    finally:
+        data_folder.unlock()
+
+
+async def _migrate(path: Path) -> str | None:
+    try:
+        return await asyncio.to_thread(migrate, path)
+    except DBAPIError as exc:
+        raise StoreError(f"{path} is not a database that this version can use: {exc.orig}") from exc
+    except UnicodeDecodeError as exc:
+        # SQLite's message quotes a damaged schema.
+        raise StoreError(f"{path} is not a database that this version can use: its schema is damaged") from exc
 
 
 def _connect(path: Path, connections: int) -> Engine:
@@ -164,14 +177,15 @@ def _connect(path: Path, connections: int) -> Engine:
     )
 
 
-def migrate(path: Path, migrations: str = LOCATION) -> None:
+def migrate(path: Path, migrations: str = LOCATION) -> str | None:
     """Upgrade the schema at `path` to the newest revision; create the file if it is missing.
 
-    migrations: Alembic's script location. Raises `StoreError`, and writes nothing, when the file is not a database with
-    a schema of these migrations.
+    migrations: Alembic's script location. Returns the revision before; None for a new file. Raises `StoreError`, and
+    writes nothing, when the file is not a database with a schema of these migrations.
     """
-    if migrations == LOCATION and _stored_revision(path) == HEAD:
-        return
+    stored = _stored_revision(path)
+    if migrations == LOCATION and stored == HEAD:
+        return stored
     # Importing Alembic takes longer than an operator's command, so it is imported only when a migration runs.
     from alembic import command
     from alembic.config import Config
@@ -194,6 +208,7 @@ def migrate(path: Path, migrations: str = LOCATION) -> None:
                 raise StoreError(f"{path} can't be upgraded: {len(dangling)} rows refer to rows that are missing")
     finally:
         engine.dispose()
+    return stored
 
 
 def _stored_revision(path: Path) -> str | None:
