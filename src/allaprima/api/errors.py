@@ -203,7 +203,10 @@ def _methods_of(request: Request) -> list[str]:
 
 
 class BoundsMiddleware:
-    """Refuses requests with too many headers or a long URL. The HTTP parser bounds the size of the whole head."""
+    """Refuses requests with too many headers or a long URL, and paths with a NUL, at which there can be nothing.
+
+    The HTTP parser bounds the size of the whole head.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -222,6 +225,9 @@ def _out_of_bounds(scope: Scope) -> HTTPException | None:
         return HTTPException(431, f"a request may have at most {MAX_HEADERS} headers")
     if len(scope.get("raw_path") or b"") + len(scope["query_string"]) > MAX_URL:
         return HTTPException(414, f"a URL may have at most {MAX_URL} bytes")
+    if "\0" in scope["path"]:
+        # Neither the database nor the file system has such a name.
+        return HTTPException(404)
     return None
 
 

@@ -14,6 +14,7 @@ from allaprima.service.app import Service
 from allaprima.service.jobs import cancellation, image_writer
 from allaprima.service.jobs.runner import MAX_STORING
 from allaprima.store.objects.local import LocalObjectStore
+from tests.both_databases import on_postgresql_alone
 from tests.fakes import FakeClock, FakeEngine, client_of, ended, open_service
 from tests.seaweed import Seaweed
 from tests.service.jobs.submitting import REQUEST, finish, rows, submit
@@ -22,6 +23,7 @@ from tests.waiting import eventually
 BODY = {"model": "sketch", "prompt": "a boat", "size": "64x64"}
 
 
+@on_postgresql_alone
 async def test_outage_delays_jobs_and_fails_none_and_stop_is_prompt(
     tmp_path: Path, engine: FakeEngine, clock: FakeClock, seaweed: Seaweed, bucket_url: str
 ) -> None:
