@@ -45,6 +45,7 @@ def test_every_field_is_read_from_its_variable(monkeypatch: pytest.MonkeyPatch) 
         "STORE__IMAGE_TTL_S": "60",
         "STORE__JOB_TTL_S": "3600",
         "STORE__DATABASE_URL": "postgresql://allaprima@db.example/allaprima",
+        "STORE__HINTS_URL": "postgresql://allaprima@db.example:5433/allaprima",
         "STORE__POOLED": "true",
         "STORE__BUCKET": "s3://images/a?endpoint=http://127.0.0.1:8333&region=eu-central-1",
         "STORE__REDIRECTS_LINKS": "true",
@@ -88,6 +89,7 @@ def test_every_field_is_read_from_its_variable(monkeypatch: pytest.MonkeyPatch) 
         "data_dir": Path("/tmp/elsewhere"),  # noqa: S108 - only read
         "database_url": SecretStr("postgresql://allaprima@db.example/allaprima"),
         "pooled": True,
+        "hints_url": SecretStr("postgresql://allaprima@db.example:5433/allaprima"),
         "image_ttl_s": 60,
         "max_image_ttl_s": 120,
         "job_ttl_s": 3600,

@@ -11,7 +11,7 @@ from difflib import SequenceMatcher
 from pathlib import Path
 from typing import Any, Literal, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from allaprima.domain.addresses import parse_network
@@ -117,6 +117,11 @@ class StoreSettings(_Group):
         description="Whether the database's URL leads through PgBouncer in transaction mode, where neither prepared "
         "statements nor settings of a session last.",
     )
+    hints_url: SecretStr | None = Field(
+        None,
+        description="URL of the same database without PgBouncer, which passes no notifications on: the processes tell "
+        "each other at once what happened to a job. Default: the database's URL; if that is pooled, they poll.",
+    )
     bucket: str | None = Field(
         None,
         description="Bucket of the images, such as `s3://bucket/prefix?endpoint=https://s3.example&region=eu-central-1`"
@@ -152,6 +157,15 @@ class StoreSettings(_Group):
     def _is_database_url(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None:
             check_database_url(value.get_secret_value())
+        return value
+
+    @field_validator("hints_url")
+    @classmethod
+    def _is_hints_url(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        if value is not None:
+            check_database_url(value.get_secret_value())
+            if info.data.get("database_url", value) is None:
+                raise ValueError(f"requires {PREFIX}STORE__DATABASE_URL")
         return value
 
     @field_validator("bucket")
@@ -273,7 +287,7 @@ def load_settings(**groups: dict[str, Any]) -> Settings:
 def _problem(error: Any) -> str:
     """Return the key, the value and the problem of an invalid setting. Some URLs may contain a password."""
     key, words = ".".join(map(str, error["loc"])), _words(error["msg"])
-    if key in ("store.bucket", "store.database_url"):
+    if key in ("store.bucket", "store.database_url", "store.hints_url"):
         return f"{PREFIX}{key.replace('.', '__').upper()} {words}"
     return f"{key} = {error['input']!r}: {words}"
 

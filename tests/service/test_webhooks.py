@@ -203,6 +203,26 @@ async def test_undelivered_webhook_is_delivered_after_restart(
     assert len({headers["webhook-id"] for headers, _ in receiver.received}) == 1
 
 
+async def test_delivery_that_a_stop_interrupts_is_sent_at_the_next_start(
+    tmp_path: Path, receiver: Receiver, clock: FakeClock
+) -> None:
+    stopped = threading.Event()
+
+    def hang(number: int) -> tuple[int, dict[str, str]]:
+        if number == 1:
+            stopped.wait()
+        return 200, {}
+
+    receiver.answer = hang
+    async with open_service(tmp_path, FakeEngine(), clock, webhooks=LOOPBACK) as service:
+        await submit(service, (await service.keys.all())[0], receiver.url)
+        await received(receiver, 1)
+    async with open_service(tmp_path, FakeEngine(), clock, webhooks=LOOPBACK):
+        await received(receiver, 2)
+        await recorded(tmp_path)
+    stopped.set()
+
+
 async def test_both_secrets_sign_for_one_day_after_rotation(
     service: Service, owner: ApiKey, receiver: Receiver, clock: FakeClock
 ) -> None:

@@ -5,8 +5,7 @@ one transaction writes at a time; on PostgreSQL writes are READ COMMITTED and ta
 idempotency record, job, image, key, account, usage bucket, webhook endpoint, admission lock. A transaction that meets a
 deadlock all the same is repeated.
 
-Not listed: single conditional statements (`UPDATE ... WHERE state = ...`), which need no lock, and `outbox.due`, which
-is correct for one process that sends webhooks.
+Not listed: single conditional statements (`UPDATE ... WHERE state = ...`), which need no lock.
 """
 
 from dataclasses import dataclass
@@ -124,6 +123,20 @@ RACES = (
         "outbox.Outbox.rotate_secret",
         "Both find no record, and both rotate: the secret that was valid before is lost.",
         "The idempotency record is inserted first.",
+    ),
+    Race(
+        "delivery_is_leased_once",
+        "outbox.Outbox.lease_due",
+        "Both read the same due deliveries, and both send them at the same time.",
+        "One statement locks the due deliveries FOR UPDATE SKIP LOCKED, makes them due later, and returns those that "
+        "it changed.",
+    ),
+    Race(
+        "late_result_of_delivery_is_ignored",
+        "outbox.Outbox.failed",
+        "A lease ends while its process is paused, another process records its attempt, and the first one's result "
+        "replaces it: one attempt is counted twice, or a delivered webhook is sent again.",
+        "A result is recorded WHERE attempt is the number that was leased.",
     ),
     Race(
         "empty_store_gets_one_account",

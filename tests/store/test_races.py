@@ -29,7 +29,7 @@ from allaprima.store.idempotency import RETENTION_S
 from allaprima.store.images import ImageRepository
 from allaprima.store.job_transitions import JobTransitions
 from allaprima.store.keys import KeyRepository
-from allaprima.store.outbox import Outbox
+from allaprima.store.outbox import SEND_LEASE_S, DeliveryLimits, Outbox
 from allaprima.store.reaper import Reaper
 from tests.clock import NOW
 from tests.store.backends import count, query, run
@@ -372,6 +372,41 @@ async def test_webhook_url_has_one_endpoint(
     assert await count(database, "webhook_endpoints") == len(await outbox.secrets(owner.account_id, NOW)) == 1
 
 
+LIMITS = DeliveryLimits(total=128, per_account=128, per_endpoint=128)
+
+
+async def with_deliveries(transitions: JobTransitions, owner: ApiKey, number: int) -> None:
+    """End jobs with webhooks, so that their deliveries are due."""
+    for job in await leased(transitions, owner, number, webhook_url=URL):
+        assert await transitions.fail(job, NOW, GenerationFailed("no"))
+
+
+async def test_delivery_is_leased_once(
+    database: Database, transitions: JobTransitions, outbox: Outbox, owner: ApiKey
+) -> None:
+    await with_deliveries(transitions, owner, 8)
+    found = await run_concurrently(outbox.lease_due(NOW, LIMITS) for _ in range(WRITERS))
+    taken = [delivery.id for deliveries in found for delivery in deliveries]
+    assert len(taken) == len(set(taken)) == 8
+    assert await outbox.lease_due(NOW + SEND_LEASE_S - 1, LIMITS) == []
+    assert len(await outbox.lease_due(NOW + SEND_LEASE_S, LIMITS)) == 8
+    assert await query(database, "SELECT DISTINCT attempt FROM webhook_deliveries") == [(0,)]
+
+
+async def test_late_result_of_delivery_is_ignored(
+    database: Database, transitions: JobTransitions, outbox: Outbox, owner: ApiKey
+) -> None:
+    await with_deliveries(transitions, owner, 1)
+    [paused] = await outbox.lease_due(NOW, LIMITS)
+    [other] = await outbox.lease_due(NOW + SEND_LEASE_S, LIMITS)
+    assert paused == other
+    await outbox.delivered(other, NOW + 61)
+    late = (outbox.failed(paused, "status 500", NOW + 100) for _ in range(WRITERS))
+    await run_concurrently([*late, outbox.release([paused], NOW)])
+    recorded = "SELECT attempt, next_at, delivered_at, last_error FROM webhook_deliveries"
+    assert await query(database, recorded) == [(1, None, NOW + 61, None)]
+
+
 @pytest.mark.usefixtures("bucket")
 async def test_deleted_endpoint_leaves_no_delivery(
     database: Database, transitions: JobTransitions, outbox: Outbox, owner: ApiKey
@@ -382,7 +417,9 @@ async def test_deleted_endpoint_leaves_no_delivery(
     half = WRITERS // 2
     deletions = [outbox.delete_endpoint(owner.account_id, endpoint.id) for _ in range(2)]
     found = await run_concurrently([*ends[:half], *deletions, *ends[half:]])
-    assert found == [*[True] * half, True, False, *[True] * half]
+    deleted = found[half : half + 2]
+    assert sorted(deleted) == [False, True]
+    assert found == [*[True] * half, *deleted, *[True] * half]
     assert await count(database, "webhook_deliveries") == await count(database, "webhook_endpoints") == 0
 
 

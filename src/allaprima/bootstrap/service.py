@@ -2,13 +2,14 @@
 
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass
 
 from allaprima.api.dialects import DIALECTS
+from allaprima.bootstrap.hints import open_hints
 from allaprima.bootstrap.operator import operator_service
 from allaprima.domain.clock import Clock, Clocks, SteadyClock
-from allaprima.domain.ports import Engine
+from allaprima.domain.ports import Engine, Hints
 from allaprima.metrics import Metrics
 from allaprima.service.accounts.erasure import Erasure
 from allaprima.service.accounts.no_auth import renew_local_key, require_single_account
@@ -27,6 +28,7 @@ from allaprima.service.jobs.estimates import Estimates
 from allaprima.service.jobs.eta import Eta
 from allaprima.service.jobs.events import MemoryEventBus
 from allaprima.service.jobs.image_writer import ImageWriter
+from allaprima.service.jobs.news import JobNews
 from allaprima.service.jobs.positions import QueuePositions
 from allaprima.service.jobs.queue import JobQueue
 from allaprima.service.jobs.queue_monitor import QueueMonitor
@@ -35,7 +37,8 @@ from allaprima.service.jobs.result_cache import ResultCache
 from allaprima.service.jobs.results import ResultStore
 from allaprima.service.jobs.runner import JobRunner
 from allaprima.service.jobs.service import JobService
-from allaprima.service.jobs.signal import MemoryQueueSignal
+from allaprima.service.jobs.shared_events import SharedEventBus
+from allaprima.service.jobs.signal import MemoryQueueSignal, SharedQueueSignal
 from allaprima.service.jobs.worker import Worker
 from allaprima.service.lifecycle import Lifecycle
 from allaprima.service.models import Models
@@ -87,7 +90,10 @@ async def open_service(
     try:
         clocks = Clocks(clock or time.time, monotonic)
         follows_database = clock is None and database.is_shared
-        async with _run(settings, database, engine, clocks, resolve, follows_database=follows_database) as service:
+        async with (
+            open_hints(settings.store) as hints,
+            _run(settings, database, hints, engine, clocks, resolve, follows_database=follows_database) as service,
+        ):
             yield service
     finally:
         await database.close()
@@ -95,7 +101,7 @@ async def open_service(
 
 @dataclass(frozen=True, slots=True)
 class _Stores:
-    """The repositories of the data folder that the jobs need."""
+    """The repositories that the jobs need, and the hints of the other processes."""
 
     jobs: JobRepository
     transitions: JobTransitions
@@ -104,17 +110,22 @@ class _Stores:
     images: ImageRepository
     outbox: Outbox
     links: Links
+    hints: Hints
+    #: Whether several processes may have the database open.
+    is_shared: bool
 
 
-async def _stores(settings: Settings, database: Database, clock: SteadyClock) -> _Stores:
+async def _stores(settings: Settings, database: Database, hints: Hints, clock: SteadyClock) -> _Stores:
     return _Stores(
         jobs=JobRepository(database),
         transitions=JobTransitions(database),
         workers=WorkerRepository(database),
         reaper=Reaper(database),
-        images=ImageRepository(database, await open_objects(settings.store)),
+        images=ImageRepository(database, await open_objects(settings.store, may_be_away=True)),
         outbox=Outbox(database),
         links=Links(await open_secret(database, settings.store.data_dir), clock),
+        hints=hints,
+        is_shared=database.is_shared,
     )
 
 
@@ -132,6 +143,8 @@ class _Jobs:
     positions: QueuePositions
     service: JobService
     cancellation: Cancellation
+    #: None: no other process runs jobs.
+    news: JobNews | None
 
 
 def _jobs(
@@ -144,7 +157,11 @@ def _jobs(
     prices: Prices,
 ) -> _Jobs:
     clock, jobs, transitions, images = clocks.unix, stores.jobs, stores.transitions, stores.images
-    bus, signal, ephemeral = MemoryEventBus(clock, clocks.monotonic), MemoryQueueSignal(), MemoryEphemeralResults()
+    shared = None
+    if stores.is_shared:
+        shared = SharedEventBus(clock, clocks.monotonic, stores.hints), SharedQueueSignal(stores.hints)
+    bus, signal = shared or (MemoryEventBus(clock, clocks.monotonic), MemoryQueueSignal())
+    ephemeral = MemoryEphemeralResults()
     lifecycle, eta = Lifecycle(bus, signal), Eta(engine.max_concurrency)
     reporter = JobReporter(bus, eta, metrics, webhooks, clock)
     image_ttl_s = settings.store.image_ttl_s
@@ -165,7 +182,8 @@ def _jobs(
         dispatcher=Dispatcher(worker, monitor, engine, runner, reporter, signal, lifecycle),
         positions=positions,
         service=service,
-        cancellation=Cancellation(service, jobs, transitions, runner, reporter, clock),
+        cancellation=Cancellation(service, jobs, transitions, runner, reporter, stores.hints, clock),
+        news=JobNews(stores.hints, jobs, runner, *shared) if shared else None,
     )
 
 
@@ -173,6 +191,7 @@ def _jobs(
 async def _run(
     settings: Settings,
     database: Database,
+    hints: Hints,
     engine: Engine,
     system: Clocks,
     resolve: Resolve,
@@ -181,7 +200,7 @@ async def _run(
 ) -> AsyncIterator[Service]:
     clock = SteadyClock(system)
     clocks = Clocks(clock, system.monotonic)
-    stores, metrics = await _stores(settings, database, clock), Metrics()
+    stores, metrics = await _stores(settings, database, hints, clock), Metrics()
     images, outbox, links = stores.images, stores.outbox, stores.links
     prices = Prices.for_models(settings.billing.prices, engine)
     urls = OutboundUrls(settings.webhooks.allowed_networks, resolve)
@@ -208,6 +227,7 @@ async def _run(
         cleaner.running(),
         sender.running(),
         jobs.positions.publishing(),
+        jobs.news.running() if jobs.news else nullcontext(),
         jobs.worker.registered(),
         jobs.dispatcher.running(),
     ):

@@ -260,6 +260,17 @@ class ImageFilter:
 
 
 @dataclass(frozen=True, slots=True)
+class JobProgress:
+    """How far a job is."""
+
+    id: str
+    state: JobState
+    #: Number of leases so far.
+    attempt: int
+    is_cancel_requested: bool
+
+
+@dataclass(frozen=True, slots=True)
 class QueueLoad:
     """The load of the queue."""
 

@@ -10,6 +10,7 @@ from typing import Protocol
 
 from allaprima.domain.events import Event, EventData, EventId, EventType
 from allaprima.domain.generation import GenerationRequest, GenerationResult
+from allaprima.domain.hints import Hint, Reconnected
 from allaprima.domain.jobs import Job
 from allaprima.domain.models import ModelInfo, TokenCount
 from allaprima.domain.progress import Progress
@@ -78,6 +79,10 @@ class ObjectStore(Protocol):
     def pages(self) -> AsyncIterator[list[tuple[str, datetime]]]:
         """Yield pages of file names with their modification times. Raises `StoreError`."""
 
+    async def is_available(self) -> bool:
+        """Whether the store answers now, so that a file can be written. A folder always does."""
+        return True
+
     def owns(self, name: str) -> bool:  # noqa: ARG002 - stores with other files need it
         """Whether a listed file may be removed as an orphan. The folder of images contains nothing else."""
         return True
@@ -133,6 +138,16 @@ class QueueSignal(Protocol):
 
     async def wait(self, timeout_s: float | None = None) -> None:
         """Return when `notify` has been called since the last wait, or after the timeout; None: no timeout."""
+
+
+class Hints(Protocol):
+    """Passes hints between the processes that share one database. Each hint may be lost."""
+
+    def send(self, hint: Hint) -> None:
+        """Send a hint, after the commit of what it reports. For use in the event loop; returns before it is sent."""
+
+    def follow(self) -> AbstractAsyncContextManager[AsyncIterator[Hint | Reconnected]]:
+        """Subscribe to the hints of the other processes."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Webhooks: sends the deliveries of the outbox, each at least once.
+"""Webhooks: sends the deliveries of the outbox, each at least once. A process leases a delivery before it sends it.
 
 The dialect of a job writes and signs its message (`domain.ports.WebhookFormat`). Only a 2xx status is a success; 410
 disables the endpoint; Retry-After is honoured. The retry schedule is the example of the Standard Webhooks specification
@@ -121,8 +121,8 @@ class WebhookSender:
         self._messages = messages
         self._metrics = metrics
         self._clock = clock
-        #: The deliveries that are being sent, by id.
-        self._sending: dict[str, asyncio.Task[None]] = {}
+        #: The deliveries that are being sent and their tasks, by id of the delivery.
+        self._sending: dict[str, tuple[WebhookDelivery, asyncio.Task[None]]] = {}
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -141,11 +141,15 @@ class WebhookSender:
             try:
                 yield
             finally:
-                # A delivery in flight is sent again after the next start.
-                tasks = (task, *self._sending.values())
+                # A delivery in flight is sent again, by another process or after the next start.
+                interrupted = [delivery for delivery, _ in self._sending.values()]
+                tasks = (task, *(one for _, one in self._sending.values()))
                 for one in tasks:
                     one.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
+                # If the store fails, the leases end by themselves.
+                with suppress(StoreError):
+                    await self._outbox.release(interrupted, self._clock())
 
     async def _send_all(self, client: httpx2.AsyncClient) -> None:
         while True:
@@ -153,9 +157,8 @@ class WebhookSender:
             # The store has logged the error; the next round retries.
             with suppress(StoreError):
                 now = self._clock()
-                for delivery in await self._outbox.due(now, LIMITS):
-                    if delivery.id not in self._sending:
-                        self._sending[delivery.id] = asyncio.create_task(self._send_one(client, delivery))
+                for delivery in await self._outbox.lease_due(now, LIMITS, self._sending):
+                    self._sending[delivery.id] = delivery, asyncio.create_task(self._send_one(client, delivery))
                 if (next_due := await self._outbox.next_due(now)) is not None:
                     wait_s = min(POLL_INTERVAL_S, max(0.05, next_due - self._clock()))
             # The end of a delivery wakes this loop, because another one may then be sent.
@@ -163,10 +166,9 @@ class WebhookSender:
 
     async def _send_one(self, client: httpx2.AsyncClient, delivery: WebhookDelivery) -> None:
         try:
-            await self._send(client, delivery)
-        except StoreError:
-            # The store has logged the error. Without a recorded result the delivery is still due, so it is sent again.
-            await asyncio.sleep(POLL_INTERVAL_S)
+            # The store has logged the error. Without a recorded result the delivery is sent again when its lease ends.
+            with suppress(StoreError):
+                await self._send(client, delivery)
         finally:
             del self._sending[delivery.id]
             self._webhooks.wake()

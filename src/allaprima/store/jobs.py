@@ -1,12 +1,11 @@
 """Queries of jobs, their images and their queue positions. `job_transitions` changes jobs."""
 
 from collections.abc import Collection
-from itertools import islice
 
 from sqlalchemy import Connection, select
 
 from allaprima.domain.idempotency import IdempotencyClaim
-from allaprima.domain.jobs import UNFINISHED, Job, JobFilter, Priority, QueueLoad, StoredImage
+from allaprima.domain.jobs import UNFINISHED, Job, JobFilter, JobProgress, JobState, Priority, QueueLoad, StoredImage
 from allaprima.errors import JobNotFound
 from allaprima.store import fair_queue
 from allaprima.store.database import Repository, reads
@@ -23,6 +22,13 @@ class JobRepository(Repository):
     def get(self, connection: Connection, job_id: str) -> Job | None:
         """Return a job; None when the id is unknown or this version can't read the row."""
         return _find(connection, job_id)
+
+    @reads
+    def progress(self, connection: Connection, job_ids: Collection[str]) -> list[JobProgress]:
+        """Return how far each job is, also one whose row this version can't read. Unknown ids are left out."""
+        wanted = select(jobs.c.id, jobs.c.state, jobs.c.attempt, jobs.c.cancel_asked_at.is_not(None))
+        rows = connection.execute(wanted.where(jobs.c.id.in_(job_ids)))
+        return [JobProgress(job_id, JobState(state), attempt, bool(asked)) for job_id, state, attempt, asked in rows]
 
     @reads
     def find_claimed(self, connection: Connection, account_id: str, claim: IdempotencyClaim, now: float) -> Job | None:
@@ -53,10 +59,14 @@ class JobRepository(Repository):
             query = query.where(jobs.c.key_id == wanted.key_id)
         if wanted.before is not None:
             query = query.where(jobs.c.id < wanted.before)
-        # Without a limit in SQL, since an unreadable row does not count.
-        query = query.order_by(jobs.c.id.desc()).execution_options(yield_per=limit)
-        with connection.execute(query) as rows:
-            return list(islice((job for job in map(readable_job, rows) if job is not None), limit))
+        query = query.order_by(jobs.c.id.desc()).limit(limit)
+        rows = connection.execute(query).all()
+        found = [job for job in map(readable_job, rows) if job is not None]
+        # Unreadable rows do not count.
+        while len(found) < limit and len(rows) == limit:
+            rows = connection.execute(query.where(jobs.c.id < rows[-1].id)).all()
+            found += [job for job in map(readable_job, rows) if job is not None]
+        return found[:limit]
 
     @reads
     def unfinished_of_group(self, connection: Connection, account_id: str, group_id: str) -> list[Job]:

@@ -1,11 +1,12 @@
-"""The outbox of webhooks. The transaction that ends a job writes a delivery; `service.webhooks` sends it."""
+"""The outbox of webhooks. The transaction that ends a job writes a delivery; `service.webhooks` leases and sends it."""
 
 import secrets
 from base64 import b64encode
+from collections.abc import Collection
 from dataclasses import dataclass, fields
 from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Row, bindparam, case, delete, func, insert, or_, select, update
 from uuid_utils import uuid7
 
 from allaprima.domain.idempotency import IdempotencyClaim
@@ -27,31 +28,47 @@ _ENDPOINT_COLUMNS = tuple(webhook_endpoints.c[name] for name in _ENDPOINT_NAMES)
 # Statements that run at the end of every job are built once.
 _OPEN = (webhook_endpoints.c.id == webhook_deliveries.c.endpoint_id) & webhook_endpoints.c.disabled_at.is_(None)
 _DUE_FIRST = (webhook_deliveries.c.next_at, webhook_deliveries.c.id)
+_IS_DUE = webhook_deliveries.c.next_at <= bindparam("now")
+# Deliveries that are being sent are leased, so they are no longer due, but they count against the limits.
+_IS_SENDING = webhook_deliveries.c.id.in_(bindparam("sending", expanding=True))
 _DUE_BY_ENDPOINT = (
     select(
         webhook_deliveries,
         webhook_endpoints.c.url,
-        func.row_number().over(partition_by=webhook_deliveries.c.endpoint_id, order_by=_DUE_FIRST).label("in_endpoint"),
+        case((_IS_SENDING, 0), else_=1).label("is_waiting"),
+        func.row_number()
+        .over(partition_by=webhook_deliveries.c.endpoint_id, order_by=(case((_IS_SENDING, 0), else_=1), *_DUE_FIRST))
+        .label("in_endpoint"),
     )
     .join(webhook_endpoints, _OPEN)
-    .where(webhook_deliveries.c.next_at <= bindparam("now"))
+    .where(or_(_IS_DUE, _IS_SENDING))
     .subquery()
 )
+_IN_ORDER = (_DUE_BY_ENDPOINT.c.is_waiting, _DUE_BY_ENDPOINT.c.next_at, _DUE_BY_ENDPOINT.c.id)
 _DUE_BY_ACCOUNT = (
     select(
         _DUE_BY_ENDPOINT,
-        func.row_number()
-        .over(partition_by=_DUE_BY_ENDPOINT.c.account_id, order_by=(_DUE_BY_ENDPOINT.c.next_at, _DUE_BY_ENDPOINT.c.id))
-        .label("in_account"),
+        func.row_number().over(partition_by=_DUE_BY_ENDPOINT.c.account_id, order_by=_IN_ORDER).label("in_account"),
     )
     .where(_DUE_BY_ENDPOINT.c.in_endpoint <= bindparam("per_endpoint"))
     .subquery()
 )
 _DUE = (
     select(_DUE_BY_ACCOUNT)
-    .where(_DUE_BY_ACCOUNT.c.in_account <= bindparam("per_account"))
+    .where(_DUE_BY_ACCOUNT.c.in_account <= bindparam("per_account"), _DUE_BY_ACCOUNT.c.is_waiting == 1)
     .order_by(_DUE_BY_ACCOUNT.c.in_account, _DUE_BY_ACCOUNT.c.next_at)
     .limit(bindparam("limit"))
+)
+_LOCK_DUE = (
+    select(webhook_deliveries.c.id)
+    .where(webhook_deliveries.c.id.in_(bindparam("ids", expanding=True)), _IS_DUE)
+    .with_for_update(skip_locked=True)
+)
+_LEASE = (
+    update(webhook_deliveries)
+    .where(webhook_deliveries.c.id.in_(_LOCK_DUE))
+    .values(next_at=bindparam("until"))
+    .returning(webhook_deliveries.c.id)
 )
 _NEXT_DUE = (
     select(webhook_deliveries.c.next_at)
@@ -64,6 +81,8 @@ _insert_endpoint = dialect.upsert(
     webhook_endpoints, lambda insert_: insert_.on_conflict_do_nothing(index_elements=("account_id", "url"))
 )
 
+#: Seconds after which a leased delivery is due again, if its attempt was not recorded: longer than an attempt takes.
+SEND_LEASE_S = 60.0
 #: Bytes of a signing secret.
 SECRET_BYTES = 32
 
@@ -169,13 +188,41 @@ class Outbox(Repository):
         is_over = webhook_deliveries.c.next_at.is_(None), webhook_deliveries.c.created_at < now - RETENTION_S
         connection.execute(delete(webhook_deliveries).where(*is_over))
 
-    @reads
-    def due(self, connection: Connection, now: float, limits: DeliveryLimits) -> list[WebhookDelivery]:
-        """Return deliveries that are due, within the limits: those due first of each endpoint and account.
+    async def lease_due(
+        self, now: float, limits: DeliveryLimits, sending: Collection[str] = ()
+    ) -> list[WebhookDelivery]:
+        """Lease deliveries that are due, within the limits: those due first of each endpoint and account.
 
-        A delivery is due until its attempt is recorded, so one that is being sent counts against the limits.
+        No other call returns them for `SEND_LEASE_S` seconds; after that, those whose attempt was not recorded are due
+        again. sending: ids of the leased deliveries that the caller still sends, which count against the limits.
         """
-        bounds = {"limit": limits.total, "per_account": limits.per_account, "per_endpoint": limits.per_endpoint}
+        bounds = {
+            "now": now,
+            "limit": max(0, limits.total - len(sending)),
+            "per_account": limits.per_account,
+            "per_endpoint": limits.per_endpoint,
+            "sending": list(sending),
+        }
+        # This runs often, so a read decides whether a writing transaction is needed.
+        found = await self._due(bounds)
+        leased = await self._lease([delivery.id for delivery in found], now) if found else set()
+        return [delivery for delivery in found if delivery.id in leased]
+
+    @writes
+    def _lease(self, connection: Connection, ids: list[str], now: float) -> set[str]:
+        """Lease those of the deliveries that are still due; return their ids."""
+        return set(connection.execute(_LEASE, {"ids": ids, "now": now, "until": now + SEND_LEASE_S}).scalars())
+
+    @writes
+    def release(self, connection: Connection, deliveries: Collection[WebhookDelivery], now: float) -> None:
+        """Make leased deliveries due whose attempts were interrupted."""
+        for delivery in sorted(deliveries, key=lambda one: one.id):
+            interrupted = *_is_leased(delivery), webhook_deliveries.c.next_at.is_not(None)
+            connection.execute(update(webhook_deliveries).where(*interrupted).values(next_at=now))
+
+    @reads
+    def _due(self, connection: Connection, bounds: dict[str, Any]) -> list[WebhookDelivery]:
+        now = bounds["now"]
 
         def delivery(row: Row[Any]) -> WebhookDelivery:
             check_numbers(row, ("created_at", "attempt"))
@@ -183,7 +230,7 @@ class Outbox(Repository):
             values = {name: getattr(row, name) for name in names}
             return WebhookDelivery(**values, secrets=_secrets(connection, row.account_id, now))
 
-        return list(readable(connection.execute(_DUE, {"now": now} | bounds).all(), delivery))
+        return list(readable(connection.execute(_DUE, bounds).all(), delivery))
 
     @reads
     def next_due(self, connection: Connection, now: float) -> float | None:
@@ -234,8 +281,13 @@ def _endpoint(connection: Connection, account_id: str, url: str, *, is_locked: b
 
 
 def _record_attempt(connection: Connection, delivery: WebhookDelivery, **values: object) -> None:
-    changed = update(webhook_deliveries).where(webhook_deliveries.c.id == delivery.id)
+    changed = update(webhook_deliveries).where(*_is_leased(delivery))
     connection.execute(changed.values(attempt=delivery.attempt + 1, **values))
+
+
+def _is_leased(delivery: WebhookDelivery) -> tuple[ColumnElement[bool], ...]:
+    """Return the condition that no attempt was recorded since the delivery was leased."""
+    return webhook_deliveries.c.id == delivery.id, webhook_deliveries.c.attempt == delivery.attempt
 
 
 def _set_first_secret(connection: Connection, account_id: str) -> None:

@@ -3,7 +3,9 @@
 from contextlib import suppress
 
 from allaprima.domain.clock import Clock
+from allaprima.domain.hints import Hint, HintKind
 from allaprima.domain.jobs import Job, JobState
+from allaprima.domain.ports import Hints
 from allaprima.errors import Draining, GenerationTimeout, JobFinished, JobNotFound
 from allaprima.service.jobs.reporter import JobReporter
 from allaprima.service.jobs.runner import JobRunner
@@ -25,6 +27,7 @@ class Cancellation:
         transitions: JobTransitions,
         runner: JobRunner,
         reporter: JobReporter,
+        hints: Hints,
         clock: Clock,
     ) -> None:
         self._service = service
@@ -32,6 +35,7 @@ class Cancellation:
         self._transitions = transitions
         self._runner = runner
         self._reporter = reporter
+        self._hints = hints
         self._clock = clock
 
     async def cancel(self, account_id: str, job_id: str) -> Job:
@@ -44,7 +48,9 @@ class Cancellation:
         if job.state == JobState.CANCELLED:
             self._reporter.ended(job_id, JobState.CANCELLED)
             return job
-        self._runner.cancel(job_id)
+        if not self._runner.cancel(job_id):
+            # If the hint is lost, the heartbeat of the job's worker reports the stored request.
+            self._hints.send(Hint(HintKind.CANCEL, job_id))
         with suppress(GenerationTimeout, Draining):
             job = await self._service.wait(job, CONFIRM_TIMEOUT_S)
         if job.is_finished and job.state != JobState.CANCELLED:

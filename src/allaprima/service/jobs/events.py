@@ -25,6 +25,8 @@ class _Log:
     followers: int = 0
     watchers: int = 0
     last_watched_at: float = float("-inf")
+    #: Whether the job was removed, so that no event follows.
+    is_removed: bool = False
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
@@ -114,7 +116,7 @@ class MemoryEventBus(EventBus):
                 index += 1
                 if after is None or event.id > after or (event.type.is_final and not after.is_last):
                     yield event
-            if log.is_finished or self._is_closed or (previews and self._has_closed_watches):
+            if log.is_finished or log.is_removed or self._is_closed or (previews and self._has_closed_watches):
                 return
             await log.changed.wait()
 

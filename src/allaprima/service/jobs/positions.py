@@ -9,7 +9,7 @@ from allaprima.domain.events import EventType
 from allaprima.domain.jobs import Job, JobState, QueuePosition
 from allaprima.domain.ports import EventBus
 from allaprima.errors import StoreError
-from allaprima.service.jobs.eta import Eta
+from allaprima.service.jobs.eta import MIN_REMAINING, Eta
 from allaprima.service.lifecycle import Lifecycle
 from allaprima.store.jobs import JobRepository
 
@@ -33,8 +33,14 @@ class QueuePositions:
             return position
         finish = None
         if job.state == JobState.RUNNING and job.started_at is not None:
-            finish = round(self._clock() + self._eta.finish_in(job.id), 3)
+            finish = round(self._clock() + self._finish_in(job, job.started_at), 3)
         return QueuePosition(None, job.started_at, finish)
+
+    def _finish_in(self, job: Job, started_at: float) -> float:
+        if (seconds := self._eta.finish_in(job.id)) is not None:
+            return seconds
+        # Another process runs the job, or its images are being stored.
+        return max(MIN_REMAINING * job.predicted_s, started_at + job.predicted_s - self._clock())
 
     async def publish(self, job_id: str) -> None:
         """Publish a job's position, if it is queued and its position has changed."""

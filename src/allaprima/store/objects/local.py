@@ -5,6 +5,7 @@ import errno
 import logging
 import os
 import re
+import time
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from datetime import datetime
@@ -29,11 +30,14 @@ _STAGED = re.compile(r"#\d+$")
 class LocalObjectStore(ObjectStore):
     """A folder of objects."""
 
-    def __init__(self, folder: Path) -> None:
-        """folder: created if missing. Raises `StoreError` when it can't be created."""
+    def __init__(self, folder: Path, *, is_shared: bool = False) -> None:
+        """folder: created if missing. is_shared: whether other servers write into it now.
+
+        Raises `StoreError` when it can't be created.
+        """
         try:
             folder.mkdir(FOLDER_MODE, parents=True, exist_ok=True)
-            _remove_staged(folder)
+            _remove_staged(folder, self.orphan_age.total_seconds() if is_shared else 0.0)
         except OSError as exc:
             raise StoreError(f"the image folder {folder} can't be used: {exc.strerror}") from exc
         self._folder = folder
@@ -109,11 +113,14 @@ class LocalObjectStore(ObjectStore):
             yield [(meta["path"], meta["last_modified"]) for meta in page]
 
 
-def _remove_staged(folder: Path) -> None:
+def _remove_staged(folder: Path, min_age_s: float) -> None:
     """Remove the files that a killed server had not yet renamed; obstore names them `<name>#<number>`."""
+    before = time.time() - min_age_s
     for path in folder.iterdir():
-        if _STAGED.search(path.name):
-            path.unlink()
+        # Another server may rename or remove a file meanwhile.
+        with suppress(FileNotFoundError):
+            if _STAGED.search(path.name) and (min_age_s == 0 or path.stat().st_mtime < before):
+                path.unlink()
 
 
 def _is_from_system(exc: Exception, *numbers: int) -> bool:
