@@ -15,7 +15,7 @@ DataDir = Annotated[
 DatabaseUrl = Annotated[
     str | None,
     typer.Option(
-        help="PostgreSQL database, without a password: postgresql://user@host:5432/database.",
+        help="URL of a PostgreSQL database, without a password.",
         show_default="SQLite in the data folder",
         metavar="URL",
     ),
