@@ -83,6 +83,13 @@ def test_role_that_is_not_the_owner_is_warned_of_upgrades_and_erasures(url: str)
     assert "does not own the tables" in privileges.message
 
 
+def test_pooled_database_without_a_direct_url_is_warned_of_late_hints(url: str) -> None:
+    direct = {"hints_url": url}
+    for more, expected in (({}, ["database hints"]), (direct, [])):
+        settings = StoreSettings.model_validate({"database_url": url, "pooled": True} | more)
+        assert [finding.name for finding in check_postgres(settings) if not finding.is_ok] == expected
+
+
 def test_unreachable_database_is_one_finding_without_the_password() -> None:
     [found] = checked("postgresql://me:hunter2@127.0.0.1:1/db").values()
     assert (found.is_ok, found.is_required) == (False, True)

@@ -19,6 +19,7 @@ from pydantic import SecretStr
 from allaprima.bootstrap.hints import open_hints
 from allaprima.domain.accounts import Account, ApiKey
 from allaprima.domain.hints import Hint, HintKind, Reconnected
+from allaprima.errors import StoreError
 from allaprima.settings import StoreSettings
 from allaprima.store.accounts import AccountRepository
 from allaprima.store.job_transitions import JobTransitions
@@ -110,6 +111,11 @@ async def test_concurrent_transactions_share_few_connections(settings: StoreSett
     assert {lease.job.id for lease in leases if lease.job} == {job.id for job in admitted}
     assert len(await jobs.progress([job.id for job in admitted])) == 60
     await database.close()
+
+
+async def test_pooler_without_its_setting_is_refused_by_the_name_of_the_setting(settings: StoreSettings) -> None:
+    with pytest.raises(StoreError, match="PgBouncer, set ALLAPRIMA_STORE__POOLED=true"):
+        await open_database(settings.model_copy(update={"pooled": False}))
 
 
 class _Received:

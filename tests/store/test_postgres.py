@@ -320,6 +320,18 @@ async def test_compacted_database_keeps_its_rows(database: Database) -> None:
     assert await names(database) == ["a"]
 
 
+async def test_tables_of_another_owner_are_not_compacted_silently(url: str) -> None:
+    migrate(url)
+    name = f"guest{next(_numbers)}"
+    server().add_role(name)
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(f"GRANT ALL ON ALL TABLES IN SCHEMA public TO {name}".encode())
+    database = await open_postgres(url.replace("allaprima@", f"{name}@"))
+    with pytest.raises(StoreError, match="does not own the tables"):
+        await database.compact()
+    await database.close()
+
+
 # Repetitions --------------------------------------------------------------------------------------------------------
 
 

@@ -26,12 +26,14 @@ def check_postgres(settings: StoreSettings) -> list[Finding]:
         _privileges(report),
         _commits(report),
         _connections(report),
+        *_hints(settings),
     ]
 
 
 def _server(report: PostgresReport, place: str) -> Finding:
     is_ok = report.major_version >= MIN_VERSION
-    message = f"PostgreSQL {report.version} at {place}; one round trip takes {report.round_trip_s * 1000:.1f} ms"
+    message = f"PostgreSQL {report.version} at {place}, no extension needed; one round trip takes "
+    message += f"{report.round_trip_s * 1000:.1f} ms"
     if not is_ok:
         message = f"PostgreSQL {report.version} at {place}; allaprima needs version {MIN_VERSION} or later"
     return Finding("database", message, is_ok, is_required=True)
@@ -98,3 +100,13 @@ def _connections(report: PostgresReport) -> Finding:
         f"at most {servers} fit"
     )
     return Finding("database connections", message, servers > 0, failure="warning")
+
+
+def _hints(settings: StoreSettings) -> list[Finding]:
+    if not settings.pooled or settings.hints_url is not None:
+        return []
+    message = (
+        "PgBouncer passes no notifications, so servers learn of each other's results up to 2 seconds later; set "
+        "ALLAPRIMA_STORE__HINTS_URL to the URL of PostgreSQL itself"
+    )
+    return [Finding("database hints", message, is_ok=False, failure="warning")]

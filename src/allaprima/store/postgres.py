@@ -101,6 +101,11 @@ class PostgresDatabase(Database):
     def _vacuum(self) -> None:
         engine = self._engine.execution_options(isolation_level="AUTOCOMMIT")
         with _translate_errors(), engine.connect() as connection:
+            # PostgreSQL skips the tables of another owner with a warning.
+            if not owns_tables(connection):
+                raise StoreError(
+                    "the role does not own the tables, so it can't rewrite them; run VACUUM FULL as the owner"
+                )
             # Through PgBouncer the session has no timeout of ours, and keeps none.
             if not self._is_pooled:
                 connection.exec_driver_sql("SET statement_timeout TO 0")
@@ -308,6 +313,13 @@ def missing_privileges(connection: Connection) -> list[str]:
     ]
 
 
+def owns_tables(connection: Connection) -> bool:
+    """Return whether the role may change and rewrite all tables."""
+    others = "SELECT count(*) FROM pg_tables WHERE schemaname = current_schema()"
+    others += " AND NOT pg_has_role(tableowner, 'USAGE')"
+    return bool(connection.exec_driver_sql(others).scalar_one() == 0)
+
+
 def migrate(url: str, migrations: str = LOCATION, *, is_pooled: bool = False) -> str | None:
     """Upgrade the schema of a database to the newest revision, in one transaction; create it in an empty one.
 
@@ -399,7 +411,10 @@ def open_transaction(engine: Engine) -> Iterator[Connection]:
 
 def _cause(exc: DBAPIError) -> str:
     """Return why a connection or a change of the schema failed, as a clause of a sentence."""
-    reason = _reason(exc).removeprefix("connection failed: ").replace("FATAL:  ", "").rstrip()
+    reason = _reason(exc).removeprefix("connection failed: ").removeprefix("connection is bad: ")
+    reason = reason.replace("FATAL:  ", "").rstrip()
+    if "unsupported startup parameter" in reason:
+        return f"{reason}; if the URL leads through PgBouncer, set ALLAPRIMA_STORE__POOLED=true"
     sqlstate = getattr(exc.orig, "sqlstate", None)
     if sqlstate == _READ_ONLY:
         return f"its role or its server only reads ({reason})"

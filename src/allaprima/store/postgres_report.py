@@ -14,6 +14,7 @@ from allaprima.store.postgres import (
     find_revision,
     missing_privileges,
     open_transaction,
+    owns_tables,
 )
 from allaprima.store.schema import metadata
 
@@ -55,7 +56,7 @@ def _report(connection: Connection) -> PostgresReport:
         newest_revision=HEAD,
         is_empty=not tables,
         missing_privileges=tuple(_missing_privileges(connection, tables)),
-        is_owner=_is_owner(connection),
+        is_owner=owns_tables(connection),
         is_read_only=found["transaction_read_only"] == "on",
         synchronous_commit=found["synchronous_commit"],
         fsync=found["fsync"] == "on",
@@ -79,12 +80,6 @@ def _missing_privileges(connection: Connection, tables: set[str]) -> list[str]:
         return missing_privileges(connection)
     creates = "SELECT has_schema_privilege(current_schema(), 'CREATE')"
     return [] if connection.exec_driver_sql(creates).scalar_one() else ["CREATE tables"]
-
-
-def _is_owner(connection: Connection) -> bool:
-    others = "SELECT count(*) FROM pg_tables WHERE schemaname = current_schema()"
-    others += " AND NOT pg_has_role(tableowner, 'USAGE')"
-    return connection.exec_driver_sql(others).scalar_one() == 0
 
 
 def _compare_clocks(connection: Connection) -> tuple[float, float]:
