@@ -50,19 +50,22 @@ def engine() -> FakeEngine:
     return FakeEngine()
 
 
-#: Modules of the images' tests, which run on the folder and on a bucket.
+#: Modules of the images' tests, which run on the folder with SQLite and on a bucket with PostgreSQL.
 ON_EVERY_IMAGE_STORE = (
     "tests.service.test_images",
     "tests.api.test_gallery",
     "tests.api.test_thumbnails",
     "tests.api.test_archives",
+    "tests.api.test_damaged_files",
 )
 
 
-def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run the tests of images on each image store."""
-    if "image_store" in metafunc.fixturenames and metafunc.module.__name__ in ON_EVERY_IMAGE_STORE:
-        metafunc.parametrize("image_store", ["folder", "bucket"], indirect=True)
+@pytest.fixture(scope="module")
+def backend() -> str:
+    """The name of the database. The tests of the service and of the API run on both."""
+    from tests.databases import SQLITE
+
+    return SQLITE
 
 
 @pytest.fixture(scope="session")
@@ -89,9 +92,11 @@ def bucket_url(seaweed: Seaweed, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 @pytest.fixture
-def image_store(request: pytest.FixtureRequest) -> dict[str, Any]:
+def image_store(request: pytest.FixtureRequest, backend: str) -> dict[str, Any]:
     """Settings of the image store: the folder, or a bucket where the module's tests run on both."""
-    is_bucket = getattr(request, "param", "folder") == "bucket"
+    from tests.databases import POSTGRESQL
+
+    is_bucket = request.module.__name__ in ON_EVERY_IMAGE_STORE and backend == POSTGRESQL
     return {"bucket": request.getfixturevalue("bucket_url")} if is_bucket else {}
 
 

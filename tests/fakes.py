@@ -30,7 +30,7 @@ from allaprima.service.app import Service
 from allaprima.service.outbound import Resolve, resolve
 from allaprima.settings import ServerSettings, Settings
 from tests.clock import NOW, FakeClock  # noqa: F401 - tests import both from here
-from tests.store.sqlite_file import write_empty_database
+from tests.databases import prepare
 
 SKETCH = ModelInfo("allaprima/sketch", "5" * 40, "sketch", "The built-in model.")
 SCHNELL = ModelInfo("flux/schnell", "7" * 40, "FLUX.1 [schnell]", "Four steps.")
@@ -196,8 +196,7 @@ async def open_service(
 
     monotonic: measures durations; default: `clock`. groups: settings by group. resolve: how names become addresses.
     """
-    settings = Settings(engine=engine_settings or {}, store={"data_dir": folder} | (store or {}), **groups)
-    write_empty_database(folder)
+    settings = Settings(engine=engine_settings or {}, store=prepare(folder) | (store or {}), **groups)
     async with open_real_service(
         settings, engine=engine, clock=clock, monotonic=monotonic or clock, resolve=resolve
     ) as service:

@@ -1,8 +1,10 @@
-"""Bounds on the size of classes and signatures, and on what route modules import."""
+"""Bounds on the size of classes and signatures, on what route modules import, and on forks."""
 
 import ast
 from collections.abc import Iterator
 from pathlib import Path
+
+import pytest
 
 import allaprima
 
@@ -67,3 +69,56 @@ def test_no_route_module_imports_another() -> None:
             parts = [name.split(".") for name in names if name.startswith("allaprima.api.v1.")]
             found += [f"{path} imports {part[3]}" for part in parts if part[3] not in SHARED_BY_ROUTES]
     assert found == []
+
+
+def forks(module: ast.Module) -> list[str]:
+    """Return what in a module forks the process without replacing the program: the child's bucket client would hang.
+
+    Other programs may be run, and `multiprocessing` used with `get_context("spawn")`.
+    """
+    found: list[str] = []
+    for node in ast.walk(module):
+        match node:
+            case ast.Attribute(attr="fork" | "forkpty" as name) | ast.alias(name="fork" | "forkpty" as name):
+                found.append(name)
+            case ast.Attribute(value=ast.Name(id="multiprocessing"), attr=name) if name != "get_context":
+                found.append(name)
+            case ast.ImportFrom(module="multiprocessing", names=names) if {one.name for one in names} != {
+                "get_context"
+            }:
+                found.append("multiprocessing")
+            case ast.keyword(arg="preexec_fn" as name):
+                found.append(name)
+            case ast.Call(func=ast.Attribute(attr=name) | ast.Name(id=name)):
+                given = [one.value for one in node.args if isinstance(one, ast.Constant)]
+                keywords = {one.arg for one in node.keywords}
+                if name == "get_context" and given != ["spawn"]:
+                    found.append("get_context")
+                if name == "ProcessPoolExecutor" and "mp_context" not in keywords:
+                    found.append(name)
+    return found
+
+
+def test_process_is_never_forked_because_a_forked_client_of_a_bucket_hangs() -> None:
+    assert [f"{path}: {name}" for path, module in parsed(SOURCE) for name in forks(module)] == []
+
+
+@pytest.mark.parametrize(
+    ("code", "found"),
+    [
+        ("os.fork()", ["fork"]),
+        ("from os import fork", ["fork"]),
+        ("pty.fork()", ["fork"]),
+        ("multiprocessing.Process(target=f)", ["Process"]),
+        ("from multiprocessing import Pool", ["multiprocessing"]),
+        ("multiprocessing.get_context('fork').Pool(2)", ["get_context"]),
+        ("multiprocessing.get_context().Pool(2)", ["get_context"]),
+        ("subprocess.run(['ls'], preexec_fn=f)", ["preexec_fn"]),
+        ("ProcessPoolExecutor(2)", ["ProcessPoolExecutor"]),
+        ("multiprocessing.get_context('spawn').Pool(2)", []),
+        ("from multiprocessing import get_context\nProcessPoolExecutor(2, mp_context=get_context('spawn'))", []),
+        ("subprocess.run(['ls'])", []),
+    ],
+)
+def test_forks_are_recognised(code: str, found: list[str]) -> None:
+    assert forks(ast.parse(code)) == found

@@ -1,6 +1,7 @@
 """One service for all tests of a module, for modules whose tests change no state that another test reads.
 
 Such a module runs in one event loop: `pytestmark = pytest.mark.asyncio(loop_scope="module")`.
+All tests run on both databases.
 """
 
 from collections.abc import AsyncIterator
@@ -10,7 +11,11 @@ import pytest
 import pytest_asyncio
 
 from allaprima.service.app import Service
+from tests.both_databases import backend, tmp_path
+from tests.databases import releasing
 from tests.fakes import FakeClock, FakeEngine, client_of, open_service
+
+__all__ = ["backend", "tmp_path"]
 
 
 @pytest.fixture(scope="module")
@@ -20,9 +25,12 @@ def shared_clock() -> FakeClock:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def shared(tmp_path_factory: pytest.TempPathFactory, shared_clock: FakeClock) -> AsyncIterator[Service]:
-    async with open_service(tmp_path_factory.mktemp("shared"), FakeEngine(), shared_clock) as opened:
-        yield opened
+async def shared(
+    tmp_path_factory: pytest.TempPathFactory, shared_clock: FakeClock, backend: str
+) -> AsyncIterator[Service]:
+    with releasing(tmp_path_factory.mktemp("shared") / backend) as folder:
+        async with open_service(folder, FakeEngine(), shared_clock) as opened:
+            yield opened
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

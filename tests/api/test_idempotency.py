@@ -10,8 +10,8 @@ import pytest
 
 from allaprima.domain.accounts import KeySpec
 from allaprima.service.app import Service
+from tests.databases import count, dump
 from tests.fakes import FakeClock, FakeEngine, client_of, ended
-from tests.store.sqlite_file import count, dump
 
 IMAGES, JOBS = "/v1/images/generations", "/v1/jobs"
 BODY: dict[str, Any] = {"model": "sketch", "prompt": "a boat", "size": "64x64"}

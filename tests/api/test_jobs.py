@@ -13,8 +13,8 @@ from allaprima.domain.accounts import KeySpec
 from allaprima.domain.fields import MAX_COUNT, MAX_SIDE, MAX_STEPS
 from allaprima.service.app import Service
 from allaprima.settings import EngineSettings, ServerSettings
+from tests.databases import count, stored_bytes
 from tests.fakes import FakeClock, FakeEngine, client_of, ended, open_service
-from tests.store.sqlite_file import count
 from tests.waiting import eventually
 
 JOBS = "/v1/jobs"
@@ -469,11 +469,6 @@ async def test_request_with_store_false_leaves_no_data(client: httpx2.AsyncClien
     assert job["result"] is None
 
 
-def bytes_in(folder: Path) -> bytes:
-    """Return the content of all files in a folder."""
-    return b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
-
-
 async def test_stopped_server_has_no_word_of_prompt_with_store_false(tmp_path: Path, clock: FakeClock) -> None:
     engine, words = FakeEngine(), ["rhinoceros", "raincoat"]
     # Warnings repeat the words that a model does not know.
@@ -486,7 +481,7 @@ async def test_stopped_server_has_no_word_of_prompt_with_store_false(tmp_path: P
         for number in range(20):
             answer = await client.post("/v1/images/generations", json=asked | {"seed": number})
             assert words[1] in answer.json()["meta"]["warnings"][-1]
-    content = bytes_in(tmp_path)
+    content = stored_bytes(tmp_path)
     assert b"rhinoceros" not in content
     assert b"raincoat" not in content
 

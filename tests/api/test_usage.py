@@ -10,8 +10,8 @@ import pytest
 from allaprima.domain.accounts import KeySpec
 from allaprima.errors import GenerationFailed
 from allaprima.service.app import Service
+from tests.databases import ask
 from tests.fakes import FakeClock, FakeEngine, client_of, open_service
-from tests.store.sqlite_file import ask
 
 IMAGES = "/v1/images/generations"
 BODY: dict[str, Any] = {"model": "flux/schnell", "prompt": "a boat", "size": "512x512"}

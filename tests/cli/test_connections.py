@@ -8,11 +8,11 @@ import socket
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
-import uvicorn
 from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
 
 from allaprima.cli.connections import BoundedConnection, ConnectionBounds
+from allaprima.cli.http_server import http_server
 from tests.waiting import eventually
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: images.test\r\n\r\n"
@@ -76,9 +76,7 @@ async def app() -> App:
 @pytest.fixture(params=[BoundedConnection])
 async def address(request: pytest.FixtureRequest, app: App, listener: socket.socket) -> AsyncIterator[tuple[str, int]]:
     """The address of a server with connections of the class in the parameter."""
-    config = uvicorn.Config(app, http=request.param, ws="none", lifespan="off", log_config=None)
-    server = uvicorn.Server(config)
-    server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign, assignment]
+    server = http_server(app, request.param)
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     yield listener.getsockname()[:2]
     server.should_exit = True

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import typer.main
 
+from allaprima.cli.http_server import SHUTDOWN_TIMEOUT_S
 from allaprima.cli.main import app
-from allaprima.cli.server import SHUTDOWN_TIMEOUT_S
 from allaprima.settings import load_settings
 from tests.deploy import DEPLOY
 from tests.programs import need

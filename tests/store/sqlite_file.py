@@ -10,11 +10,20 @@ from typing import Any
 from allaprima.store.data_folder import DATABASE_FILE
 from allaprima.store.sqlite import migrate
 
+#: Longest wait for a lock, in seconds. It allows for a busy machine.
+LIMIT_S = 60
 
-def ask(folder: Path, statement: str) -> list[tuple[Any, ...]]:
+
+def ask(folder: Path, statement: str, *values: object) -> list[tuple[Any, ...]]:
     """Return the rows of a query on the file."""
-    with closing(sqlite3.connect(folder / DATABASE_FILE)) as raw:
-        return raw.execute(statement).fetchall()
+    with closing(sqlite3.connect(folder / DATABASE_FILE, timeout=LIMIT_S)) as raw:
+        return raw.execute(statement, values).fetchall()
+
+
+def change(folder: Path, statement: str, *values: object) -> None:
+    """Run a writing statement on the file."""
+    with closing(sqlite3.connect(folder / DATABASE_FILE, timeout=LIMIT_S)) as raw, raw:
+        raw.execute(statement, values)
 
 
 def count(folder: Path, table: str) -> int:

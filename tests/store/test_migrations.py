@@ -17,9 +17,14 @@ from sqlalchemy import Connection, MetaData, Table, create_engine, event, insert
 import allaprima.store.migrations
 from allaprima.errors import StoreError
 from allaprima.store.data_folder import DATABASE_FILE
+from allaprima.store.jobs import JobRepository
 from allaprima.store.migrations import HEAD, LOCATION
+from allaprima.store.reaper import Reaped, Reaper
 from allaprima.store.schema import accounts, metadata
 from allaprima.store.sqlite import migrate, open_sqlite
+from tests.clock import NOW
+from tests.store.old_folder import STATES, write_old_folder
+from tests.store.reaping import register
 
 #: A revision that rebuilds the accounts, to which most tables have foreign keys, and changes a column of the jobs.
 REBUILD = '''
@@ -276,3 +281,26 @@ async def test_interrupted_upgrade_keeps_old_schema(tmp_path: Path, extended: Pa
 
 def test_head_constant_is_newest_revision() -> None:
     assert ScriptDirectory.from_config(config_of(LOCATION)).get_current_head() == HEAD
+
+
+async def test_folder_of_release_before_workers_keeps_its_rows_and_requeues_its_running_job(tmp_path: Path) -> None:
+    folder = write_old_folder(tmp_path / "data")
+    with connected(folder / DATABASE_FILE) as connection:
+        before = rows(connection)
+    assert all(before.values())
+    database = await open_sqlite(folder)
+    with connected(folder / DATABASE_FILE) as connection:
+        after = rows(connection)
+    await register(database, "new")
+    reaped = await Reaper(database).reap("new", 3, NOW)
+    found = {state: await JobRepository(database).get(f"job-{state}") for state in STATES}
+    await database.close()
+    for job in before["jobs"]:
+        del job["leased_until"]
+    for job in after["jobs"]:
+        assert (job.pop("worker_id"), job.pop("waits_at")) == (None, None)
+    assert (after.pop("workers"), after.pop("installation")) == ([], [])
+    assert after == before
+    assert reaped == Reaped(requeued=1)
+    states = {state: job and job.state for state, job in found.items()}
+    assert states == {state: state for state in STATES} | {"running": "queued"}

@@ -21,8 +21,10 @@ from allaprima.weights.packed_cache import PackedWeightCache
 
 COUNT = 300
 #: The last is the built-in format.
-KINDS = ("safetensors", "gguf", "nf4", "u8", "builtin")
+KINDS = ("safetensors", "gguf", "nf4", "u8", "i8", "builtin")
 WRONG_SIZES = (0, 1, 10**6, 10**8, 2**31, 2**60, 2**63, 2**64 - 1)
+#: Number formats of one size, whose names have one length.
+CONTAINERS = ((b'"U8"', b'"I8"'), (b'"F32"', b'"I32"', b'"U32"'), (b'"F16"', b'"I16"', b'"U16"'), (b'"F64"', b'"I64"'))
 #: What a broken download, a gated page or an archiver leaves under a file's name.
 STARTS = (
     b"version https://git-lfs.github.com/spec/v1\n",
@@ -35,11 +37,15 @@ STARTS = (
 
 
 def mutate(data: bytearray, number: int, rng: random.Random) -> None:
-    """Truncate a file, overwrite a 64-bit number at its start, its start or its end, or change bytes of its header."""
+    """Truncate a file, overwrite a 64-bit number at its start, its start or its end, or change bytes of its header.
+
+    A file with a header of JSON can also get another number format for one of its tensors.
+    """
     # Sizes, shapes, offsets, and the descriptions of layers in 4 bits and in containers are digits of JSON.
     header = 0 if data.startswith(b"GGUF") else 8 + int.from_bytes(data[:8], "little")
     digits = [found.start() for found in re.finditer(rb"(?<=[\[,:\-])[1-9]", data[:header])]
-    match number % (9 if digits else 7):
+    containers = list(re.finditer(rb'"[FIU](8|16|32|64)"', data[:header]))
+    match number % (9 + bool(containers) if digits else 7):
         case 0:
             del data[rng.randrange(4, len(data)) :]
         case 1 | 2 | 3 as field:
@@ -55,6 +61,10 @@ def mutate(data: bytearray, number: int, rng: random.Random) -> None:
             data[kept:] = bytes(len(data) - kept)
         case 7:
             data[rng.choice(digits)] = rng.choice(b"0123456789-")
+        case 9:
+            found = rng.choice(containers)
+            others = [name for names in CONTAINERS if found[0] in names for name in names if name != found[0]]
+            data[slice(*found.span())] = rng.choice(others)
         case _:
             described = [found.start() for found in re.finditer(rb"quant_type|float8_e4m3fn|shape", data)]
             data[rng.choice(described or [9]) + rng.randrange(-1, 14)] = rng.randrange(32, 127)

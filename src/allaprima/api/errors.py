@@ -178,11 +178,14 @@ def _named(error: HTTPException) -> tuple[str, str]:
     return message, FRAMEWORK_MESSAGES.get(status, "http_error").partition(":")[0].lower().replace(" ", "_")
 
 
-def protocol_error(error: HTTPException) -> tuple[dict[str, Any], dict[str, str]]:
-    """Return the body and the headers of the response to a request that the HTTP parser refuses."""
-    message, code = _named(error)
+def protocol_error(error: HTTPException, code: str | None = None) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return the body and the headers of the response to a request that no application sees.
+
+    code: the error's code; None: the one of the status.
+    """
+    message, named = _named(error)
     report = ErrorReport(
-        status=error.status_code, code=code, message=message, request_id=str(uuid7()), path="", at=time.time()
+        status=error.status_code, code=code or named, message=message, request_id=str(uuid7()), path="", at=time.time()
     )
     return AIML.error(report), dict(error.headers or {})
 
@@ -200,7 +203,10 @@ def _methods_of(request: Request) -> list[str]:
 
 
 class BoundsMiddleware:
-    """Refuses requests with too many headers or a long URL. The HTTP parser bounds the size of the whole head."""
+    """Refuses requests with too many headers or a long URL, and paths with a NUL, at which there can be nothing.
+
+    The HTTP parser bounds the size of the whole head.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -219,6 +225,9 @@ def _out_of_bounds(scope: Scope) -> HTTPException | None:
         return HTTPException(431, f"a request may have at most {MAX_HEADERS} headers")
     if len(scope.get("raw_path") or b"") + len(scope["query_string"]) > MAX_URL:
         return HTTPException(414, f"a URL may have at most {MAX_URL} bytes")
+    if "\0" in scope["path"]:
+        # Neither the database nor the file system has such a name.
+        return HTTPException(404)
     return None
 
 

@@ -37,6 +37,8 @@ def _reference(value: Any) -> str:
     name = text(value)
     if not name:
         raise refusal("must not be empty")
+    if "\0" in name:
+        raise refusal("must not contain the NUL character")
     if any("\ud800" <= character <= "\udfff" for character in name):
         raise refusal("must be valid Unicode")
     return name

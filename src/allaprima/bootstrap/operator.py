@@ -137,7 +137,7 @@ def report_database(settings: StoreSettings) -> PostgresReport:
 async def check_bucket(url: str) -> float:
     """Put, read, list and delete an object in a bucket; return the seconds of one round trip.
 
-    url: as in the settings. Raises `SettingsError`, which names what failed.
+    url: as in the settings. Raises `SettingsError` or `ImageStoreUnavailable`, which name what failed.
     """
     from allaprima.domain.bucket import parse_bucket
     from allaprima.store.objects.bucket import BucketObjectStore

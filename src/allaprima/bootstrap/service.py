@@ -121,7 +121,7 @@ async def _stores(settings: Settings, database: Database, hints: Hints, clock: S
         transitions=JobTransitions(database),
         workers=WorkerRepository(database),
         reaper=Reaper(database),
-        images=ImageRepository(database, await open_objects(settings.store)),
+        images=ImageRepository(database, await open_objects(settings.store, may_be_away=True)),
         outbox=Outbox(database),
         links=Links(await open_secret(database, settings.store.data_dir), clock),
         hints=hints,
@@ -157,11 +157,11 @@ def _jobs(
     prices: Prices,
 ) -> _Jobs:
     clock, jobs, transitions, images = clocks.unix, stores.jobs, stores.transitions, stores.images
-    bus: MemoryEventBus = MemoryEventBus(clock, clocks.monotonic)
-    signal, ephemeral = MemoryQueueSignal(), MemoryEphemeralResults()
+    shared = None
     if stores.is_shared:
-        bus = SharedEventBus(clock, clocks.monotonic, stores.hints)
-        signal = SharedQueueSignal(stores.hints)
+        shared = SharedEventBus(clock, clocks.monotonic, stores.hints), SharedQueueSignal(stores.hints)
+    bus, signal = shared or (MemoryEventBus(clock, clocks.monotonic), MemoryQueueSignal())
+    ephemeral = MemoryEphemeralResults()
     lifecycle, eta = Lifecycle(bus, signal), Eta(engine.max_concurrency)
     reporter = JobReporter(bus, eta, metrics, webhooks, clock)
     image_ttl_s = settings.store.image_ttl_s
@@ -172,9 +172,6 @@ def _jobs(
     monitor = QueueMonitor(worker, stores.reaper, transitions, reporter, lifecycle, clock)
     positions = QueuePositions(jobs, eta, bus, lifecycle, clock)
     service = JobService(jobs, transitions, images, bus, positions, lifecycle)
-    news = None
-    if isinstance(bus, SharedEventBus) and isinstance(signal, SharedQueueSignal):
-        news = JobNews(stores.hints, jobs, runner, bus, signal)
     return _Jobs(
         lifecycle=lifecycle,
         eta=eta,
@@ -186,7 +183,7 @@ def _jobs(
         positions=positions,
         service=service,
         cancellation=Cancellation(service, jobs, transitions, runner, reporter, stores.hints, clock),
-        news=news,
+        news=JobNews(stores.hints, jobs, runner, *shared) if shared else None,
     )
 
 

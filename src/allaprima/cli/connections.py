@@ -1,12 +1,14 @@
-"""HTTP connections with bounds: deadlines for the head of a request and for a reader, and a largest number.
+"""HTTP connections with bounds: deadlines for the head of a request and for a reader, a largest number, and an end.
 
 uvicorn's protocol waits for ever for the first request of a connection and for the rest of a half-sent head, and it
-answers a head that is too long with 400. h11 bounds the size of a head, and reads no further request while one is being
-answered.
+answers a head that is too long with 400. When the server stops, it closes connections without a request at once, and
+others after a response that does not announce it. h11 bounds the size of a head, and reads no further request while one
+is being answered.
 """
 
 import asyncio
 import json
+import selectors
 import sys
 import time
 from contextlib import suppress
@@ -15,10 +17,12 @@ from typing import Any
 
 import h11
 from starlette.exceptions import HTTPException
+from uvicorn.protocols.http.flow_control import CLOSE_HEADER
 from uvicorn.protocols.http.h11_impl import STATUS_PHRASES, H11Protocol
 
 from allaprima.api.errors import protocol_error
 from allaprima.api.http.addresses import is_address_in
+from allaprima.errors import Draining
 
 #: Seconds and bytes for which a refused client may go on sending: a reset would reach it before the answer.
 LINGER_S, LINGER_BYTES = 2.0, 2**20
@@ -41,6 +45,8 @@ class ConnectionBounds:
     head_s: float = 20.0
     #: Seconds within which a client must receive some part of a response that waits to be sent.
     stall_s: float = 60.0
+    #: Seconds for which a connection without a request waits for one while the server stops.
+    last_request_s: float = 1.0
 
 
 def largest_number_of_connections() -> int:
@@ -69,6 +75,7 @@ class BoundedConnection(H11Protocol):
         super().connection_made(transport)
         self._deadline: asyncio.TimerHandle | None = None
         self._stall: asyncio.TimerHandle | None = None
+        self._end: asyncio.Handle | None = None
         #: Bytes that the client sent after it was refused; None while it is not refused.
         self._discarded: int | None = None
         #: When the connection began to wait for a request.
@@ -78,13 +85,15 @@ class BoundedConnection(H11Protocol):
             self._make_room()
         elif self._is_one_too_many_of_its_address():
             self._answer(HTTPException(503, "too many connections from this address", {"retry-after": "1"}))
+        elif self._is_stopping:
+            self.shutdown()
 
     def _make_room(self) -> None:
         others = [one for one in self.connections if isinstance(one, BoundedConnection) and one is not self]
-        idle = [one for one in others if one.is_idle]
-        if idle:
-            min(idle, key=lambda one: one.waiting_since).abort()
-            return
+        for one in sorted((one for one in others if one.is_idle), key=lambda one: one.waiting_since):
+            if not one.has_unread_bytes:
+                one.abort()
+                return
         self._answer(HTTPException(503, "too many connections", {"retry-after": "1"}))
 
     def _is_one_too_many_of_its_address(self) -> bool:
@@ -100,6 +109,18 @@ class BoundedConnection(H11Protocol):
     def is_idle(self) -> bool:
         """Whether no request is being answered."""
         return self.cycle is None or self.cycle.response_complete
+
+    @property
+    def has_unread_bytes(self) -> bool:
+        """Whether the kernel has received bytes, or the client's end, since the event loop read the last ones."""
+        with selectors.DefaultSelector() as selector:
+            selector.register(self.transport.get_extra_info("socket").fileno(), selectors.EVENT_READ)
+            return bool(selector.select(0))
+
+    @property
+    def _is_stopping(self) -> bool:
+        """Whether the server closes every connection after its next response."""
+        return CLOSE_HEADER in self.server_state.default_headers
 
     def abort(self) -> None:
         """Close the connection without an answer."""
@@ -123,6 +144,45 @@ class BoundedConnection(H11Protocol):
         self.waiting_since = time.monotonic()
         if self.conn.trailing_data[0]:
             self._watch_head()
+        if self._is_stopping and self.is_idle and not self.transport.is_closing():
+            # The head of the response was sent before the stop, so the client may send a further request.
+            self._expect_last_request()
+
+    def shutdown(self) -> None:
+        """Close the connection after the response to the request that runs, or that arrives in time.
+
+        The server has added `Connection: close` to its default headers by then.
+        """
+        if self.is_idle:
+            self._expect_last_request()
+        else:
+            # uvicorn replaces the list every second, so a running exchange may hold one of before the stop.
+            self.cycle.default_headers = self.server_state.default_headers
+
+    def _expect_last_request(self) -> None:
+        if self._end is None:
+            self._end = self.loop.call_later(self.bounds.last_request_s, self._end_idle)
+
+    def _end_idle(self) -> None:
+        """Close a connection without a request; answer 503 if the client can't know that it may be closed.
+
+        HTTP lets a server close an idle connection at any time, and clients expect that of a connection that they use
+        again (RFC 9112, sections 9.3.1 and 9.5). A client does not expect it of a new connection, or inside a request.
+        """
+        self._end = None
+        if not self.is_idle or self._discarded is not None or self.transport.is_closing():
+            return
+        if self.has_unread_bytes:
+            self._end = self.loop.call_soon(self._end_idle)
+        elif self.cycle is None or self.conn.trailing_data[0]:
+            self._answer(HTTPException(503, str(Draining(retry_after_s=1)), {"retry-after": "1"}), Draining.code)
+        else:
+            self.transport.close()
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Close a connection that was idle for long, unless a request has arrived meanwhile."""
+        if not self.transport.is_closing() and not self.has_unread_bytes:
+            super().timeout_keep_alive_handler()
 
     def pause_writing(self) -> None:
         """Stop the application until the client has received more; close the connection if it receives nothing."""
@@ -153,6 +213,8 @@ class BoundedConnection(H11Protocol):
         """Forget the connection."""
         self._cancel_deadline()
         self._cancel_stall()
+        if self._end is not None:
+            self._end.cancel()
         super().connection_lost(exc)
 
     def _watch_head(self) -> None:
@@ -177,7 +239,7 @@ class BoundedConnection(H11Protocol):
             self._answer(
                 HTTPException(408, f"the head of the request was not received within {self.bounds.head_s:g} s")
             )
-        else:
+        elif not self.has_unread_bytes:
             self.abort()
 
     def send_400_response(self, msg: str) -> None:
@@ -188,12 +250,12 @@ class BoundedConnection(H11Protocol):
             status = 414
         self._answer(HTTPException(status, str(error) if error else msg))
 
-    def _answer(self, error: HTTPException) -> None:
+    def _answer(self, error: HTTPException, code: str | None = None) -> None:
         """Send an error that no application sees, and close the connection when the client has had time to read it."""
         if self.conn.our_state is not h11.IDLE and self.conn.our_state is not h11.SEND_RESPONSE:
             self.abort()
             return
-        body, headers = protocol_error(error)
+        body, headers = protocol_error(error, code)
         content = json.dumps(body).encode()
         sent = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(content))]
         sent += [(name.encode(), value.encode()) for name, value in headers.items()]

@@ -19,7 +19,7 @@ from allaprima.cli.tables import print_table
 from allaprima.domain.models import SCHNELL_ID, SKETCH_ID, Precision
 from allaprima.engine.device import device_name, prepare_device, with_device
 from allaprima.engine.safety.checker import SafetyChecker
-from allaprima.errors import SettingsError, WeightsError
+from allaprima.errors import ImageStoreUnavailable, SettingsError, WeightsError
 from allaprima.flux import SCHNELL, ModelConfig
 from allaprima.kernels import library
 from allaprima.kernels.library import IsaLevel
@@ -225,7 +225,7 @@ def _bucket(url: str) -> Finding:
     """Check the bucket by putting, reading, listing and deleting an object, and reading a range of it."""
     try:
         seconds = asyncio.run(check_bucket(url))
-    except SettingsError as exc:
+    except (SettingsError, ImageStoreUnavailable) as exc:
         return Finding("images", exc.message, is_ok=False, is_required=True)
     message = f"the bucket takes put, get, range, list and delete; one round trip takes {seconds * 1000:.1f} ms"
     return Finding("images", message, is_required=True)

@@ -10,7 +10,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from allaprima import __version__
-from allaprima.cli import accounts, doctor, generate, keys, migrate, models, pull, serve
+from allaprima.cli import accounts, doctor, generate, keys, migrate, models, move, pull, serve
 from allaprima.cli import open as opening
 from allaprima.cli.plain import PlainCommand, PlainGroup
 
@@ -35,6 +35,7 @@ app.command("rm", cls=PlainCommand)(models.remove)
 app.command(cls=PlainCommand)(models.ps)
 app.command(cls=PlainCommand)(doctor.doctor)
 app.command(cls=PlainCommand)(migrate.migrate)
+app.command(cls=PlainCommand, epilog=move.EXAMPLES)(move.move)
 app.add_typer(keys.app, name="keys")
 app.add_typer(accounts.app, name="accounts")
 

@@ -53,6 +53,7 @@ PrecisionName = Annotated[
 _OPTIONS = {
     "store.data_dir": "--data-dir",
     "store.database_url": "--database-url",
+    "store.bucket": "--bucket",
     "engine.models": "--model",
     "engine.tokenizer_dir": "--tokenizer",
     "engine.precision": "--precision",

@@ -5,19 +5,17 @@ import gc
 import signal
 import socket
 import sys
-import time
-from collections.abc import AsyncIterator, Generator
-from contextlib import asynccontextmanager, contextmanager, nullcontext, suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 
-import uvicorn
 from rich.console import Console
-from starlette.types import ASGIApp
 from uvicorn.loops.auto import auto_loop_factory
 
 from allaprima.api.app import create_app
 from allaprima.api.operator import create_operator_app
 from allaprima.bootstrap.service import open_service
 from allaprima.cli.connections import BoundedConnection, ConnectionBounds, largest_number_of_connections
+from allaprima.cli.http_server import BACKLOG, http_server
 from allaprima.cli.logs import configure_logs
 from allaprima.cli.operator_socket import operator_listener, shared_operator_listener
 from allaprima.cli.playground import Playground
@@ -32,35 +30,15 @@ from allaprima.settings import ServerSettings, Settings, StoreSettings
 
 #: Seconds from the first signal until unfinished jobs are requeued.
 DRAIN_AFTER_S = 18
-#: Seconds from the first signal until open connections are closed.
-SHUTDOWN_TIMEOUT_S = 20
-#: Seconds for which idle connections stay open while the server stops: a client may have sent a request already.
-IDLE_GRACE_S = 1.0
-BACKLOG = 2048
-#: Seconds until the server closes an idle connection. Clients close theirs earlier, so none is closed during a request.
-KEEP_ALIVE_S = 75
 #: Seconds after which a Python thread releases the interpreter's lock to a waiting thread.
 SWITCH_INTERVAL_S = 0.0005
-
-
-class _Server(uvicorn.Server):
-    """A uvicorn server without signal handlers; `_serve` handles signals for two servers."""
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Accept no connection, answer the requests that were sent, and close each connection after its answer."""
-        for server in self.servers:
-            server.close()
-        # The running exchanges share this list. A client that reads the header sends no further request.
-        self.server_state.default_headers.append((b"connection", b"close"))
-        ends = time.monotonic() + IDLE_GRACE_S
-        while self.server_state.connections and time.monotonic() < ends and not self.force_exit:  # noqa: ASYNC110 - no event reports it
-            await asyncio.sleep(0.05)
-        await super().shutdown(sockets)
-
-    @contextmanager
-    def capture_signals(self) -> Generator[None, None, None]:
-        with nullcontext():
-            yield
+_NO_SOCKET = (
+    "the server can't bind a Unix socket, so `allaprima keys` and `allaprima accounts` do not work while it runs"
+)
+_NO_SHARED_SOCKET = (
+    "the data folder's socket is another server's, or can't be bound, so `allaprima open` and `allaprima ps` do not "
+    "reach this server"
+)
 
 
 def run(settings: Settings, console: Console, *, opens_browser: bool = False) -> None:
@@ -110,7 +88,7 @@ async def _serve(
 ) -> None:
     async with open_service(settings, engine=engine) as service:
         playground = Playground(service, settings.server.public_url or _address(listener), settings.store.data_dir)
-        main, lifecycle = _server(create_app(settings.server, service)), service.lifecycle
+        main, lifecycle = http_server(create_app(settings.server, service)), service.lifecycle
         loop, stopping = asyncio.get_running_loop(), list[asyncio.Task[None]]()
 
         def stop() -> None:
@@ -152,26 +130,6 @@ def _freeze_objects() -> None:
     gc.freeze()
 
 
-def _server(app: ASGIApp) -> _Server:
-    return _Server(
-        uvicorn.Config(
-            app,
-            # httptools does not read the body after `Upgrade: h2c` and parses it as the next request; h11 does read it.
-            http=BoundedConnection,
-            ws="none",
-            lifespan="off",
-            log_config=None,
-            log_level="warning",
-            access_log=False,
-            proxy_headers=False,
-            server_header=False,
-            timeout_graceful_shutdown=SHUTDOWN_TIMEOUT_S,
-            timeout_keep_alive=KEEP_ALIVE_S,
-            backlog=BACKLOG,
-        )
-    )
-
-
 @asynccontextmanager
 async def _operator_api(
     settings: Settings, service: Service, playground: Playground, console: Console
@@ -181,13 +139,10 @@ async def _operator_api(
     listening = shared_operator_listener if is_shared else operator_listener
     with listening(settings.store.data_dir) as listener:
         if listener is None:
-            lost = "`allaprima open` and `allaprima ps`" if is_shared else "`allaprima keys` and `allaprima accounts`"
-            console.print(
-                f"note: the server can't bind a Unix socket, so {lost} do not work while it runs", markup=False
-            )
+            console.print(f"note: {_NO_SHARED_SOCKET if is_shared else _NO_SOCKET}", markup=False)
             yield
             return
-        server = _server(create_operator_app(service.operator, service.roster, playground.link))
+        server = http_server(create_operator_app(service.operator, service.roster, playground.link))
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         try:
             yield

@@ -79,6 +79,10 @@ class ObjectStore(Protocol):
     def pages(self) -> AsyncIterator[list[tuple[str, datetime]]]:
         """Yield pages of file names with their modification times. Raises `StoreError`."""
 
+    async def is_available(self) -> bool:
+        """Whether the store answers now, so that a file can be written. A folder always does."""
+        return True
+
     def owns(self, name: str) -> bool:  # noqa: ARG002 - stores with other files need it
         """Whether a listed file may be removed as an orphan. The folder of images contains nothing else."""
         return True

@@ -64,11 +64,16 @@ class Archives:
         self._clock = clock
 
     async def open(self, account_id: str, image_ids: Sequence[str]) -> AsyncIterator[bytes]:
-        """Return the parts of an archive of images, in the given order. Raises `ImageNotFound`, which names the ids."""
+        """Return the parts of an archive of images, in the given order.
+
+        The first image is read at once, so that a store that is away is reported before the archive begins. Raises
+        `ImageNotFound`, which names the ids, and `StoreError`.
+        """
         found = await self._images.of_account(account_id, image_ids, self._clock())
         if missing := [image_id for image_id in image_ids if image_id not in found]:
-            raise ImageNotFound(f"There are no such images, or they have expired: {', '.join(missing)}")
-        return self._parts([found[image_id] for image_id in image_ids])
+            raise _not_found(*missing)
+        parts = self._parts([found[image_id] for image_id in image_ids])
+        return _joined(await anext(parts), parts)
 
     async def _parts(self, images: Sequence[tuple[StoredImage, Job]]) -> AsyncIterator[bytes]:
         """Yield an archive in parts. Raises `StoreError`, so that the archive breaks off, if an image is removed."""
@@ -76,11 +81,23 @@ class Archives:
         with zipfile.ZipFile(part, "w", zipfile.ZIP_STORED) as archive:
             for number, (image, job) in enumerate(images, 1):
                 data = await self._images.file(image)
+                if data is None and number == 1:
+                    raise _not_found(image.id)
                 if data is None:
                     raise StoreError(f"the image {image.id} was removed while its archive was written")
                 await asyncio.to_thread(archive.writestr, _entry(image, job, number), data)
                 yield part.take()
         yield part.take()
+
+
+async def _joined(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    yield first
+    async for part in rest:
+        yield part
+
+
+def _not_found(*image_ids: str) -> ImageNotFound:
+    return ImageNotFound(f"There are no such images, or they have expired: {', '.join(image_ids)}")
 
 
 def _entry(image: StoredImage, job: Job, number: int) -> zipfile.ZipInfo:

@@ -40,6 +40,10 @@ class ImageRepository(Repository):
         """Write a file durably. Raises `StoreError`."""
         await self._objects.put(object_name, data)
 
+    async def is_available(self) -> bool:
+        """Whether the image store answers now, so that a file can be written."""
+        return await self._objects.is_available()
+
     @reads
     def find(
         self, connection: Connection, image_id: str, now: float, account_id: str | None = None

@@ -1,7 +1,6 @@
 """Queries of jobs, their images and their queue positions. `job_transitions` changes jobs."""
 
 from collections.abc import Collection
-from itertools import islice
 
 from sqlalchemy import Connection, select
 
@@ -60,10 +59,14 @@ class JobRepository(Repository):
             query = query.where(jobs.c.key_id == wanted.key_id)
         if wanted.before is not None:
             query = query.where(jobs.c.id < wanted.before)
-        # Without a limit in SQL, since an unreadable row does not count.
-        query = query.order_by(jobs.c.id.desc()).execution_options(yield_per=limit)
-        with connection.execute(query) as rows:
-            return list(islice((job for job in map(readable_job, rows) if job is not None), limit))
+        query = query.order_by(jobs.c.id.desc()).limit(limit)
+        rows = connection.execute(query).all()
+        found = [job for job in map(readable_job, rows) if job is not None]
+        # Unreadable rows do not count.
+        while len(found) < limit and len(rows) == limit:
+            rows = connection.execute(query.where(jobs.c.id < rows[-1].id)).all()
+            found += [job for job in map(readable_job, rows) if job is not None]
+        return found[:limit]
 
     @reads
     def unfinished_of_group(self, connection: Connection, account_id: str, group_id: str) -> list[Job]:

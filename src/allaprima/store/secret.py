@@ -15,7 +15,7 @@ SECRET_FILE = "secret"  # noqa: S105 - a file's name
 SECRET_BYTES = 32
 
 
-_INSERT = dialect.upsert(installation, lambda insert: insert.on_conflict_do_nothing())
+INSERT_SECRET = dialect.upsert(installation, lambda insert: insert.on_conflict_do_nothing())
 
 
 async def open_secret(database: Database, folder: Path) -> bytes:
@@ -28,7 +28,7 @@ async def open_secret(database: Database, folder: Path) -> bytes:
 
 def _shared_secret(connection: Connection) -> bytes:
     """Return the database's secret. Of several processes at once, the first creates it, and all read it."""
-    connection.execute(_INSERT(connection), {"id": 1, "secret": secrets.token_bytes(SECRET_BYTES)})
+    connection.execute(INSERT_SECRET(connection), {"id": 1, "secret": secrets.token_bytes(SECRET_BYTES)})
     secret: bytes = connection.execute(select(installation.c.secret)).scalar_one()
     if len(secret) != SECRET_BYTES:
         raise StoreError(
@@ -44,7 +44,7 @@ def read_secret(folder: Path) -> bytes:
     path = folder / SECRET_FILE
     try:
         if not path.exists():
-            _write_whole(path, secrets.token_bytes(SECRET_BYTES))
+            write_whole(path, secrets.token_bytes(SECRET_BYTES))
         secret = path.read_bytes()
     except OSError as exc:
         raise StoreError(f"{path} can't be used: {exc.strerror}") from exc
@@ -56,7 +56,12 @@ def read_secret(folder: Path) -> bytes:
     return secret
 
 
-def _write_whole(path: Path, data: bytes) -> None:
+def find_secret(folder: Path) -> bytes | None:
+    """Return the folder's secret as `read_secret` does; None if no server has created it."""
+    return read_secret(folder) if (folder / SECRET_FILE).exists() else None
+
+
+def write_whole(path: Path, data: bytes) -> None:
     """Write a file atomically, readable by its owner only, and flush it to the disk."""
     draft = path.with_suffix(".new")
     draft.unlink(missing_ok=True)

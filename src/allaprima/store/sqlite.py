@@ -23,6 +23,7 @@ from allaprima.errors import StoreError, StoreFull
 from allaprima.store.data_folder import DataFolder
 from allaprima.store.database import Database
 from allaprima.store.migrations import HEAD, LOCATION
+from allaprima.store.moved import require_not_moved
 
 logger = logging.getLogger(__name__)
 
@@ -125,17 +126,18 @@ def _translate_errors() -> Iterator[None]:
 async def open_sqlite(folder: Path) -> SqliteDatabase:
     """Lock the data folder, upgrade the schema and connect.
 
-    Raises `StoreLocked` when another process has locked the folder. Raises `StoreError` when the folder can't be
-    created or written, when another version of the server wrote the database, or when the file is not such a database;
-    the file is then unchanged.
+    Raises `StoreLocked` when another process has locked the folder. Raises `StoreError` when the folder was moved to
+    another database or can't be created or written, when another version of the server wrote the database, or when the
+    file is not such a database; the file is then unchanged.
     """
     version = sqlite3.sqlite_version_info
     if version < FIXED_SQLITE and version not in PATCHED_SQLITE:
         logger.debug("SQLite %s may have the WAL-reset bug; a single writer avoids it", sqlite3.sqlite_version)
+    require_not_moved(folder)
     data_folder = DataFolder(folder)
     path = data_folder.database
     try:
-        await _migrate(path)
+        await asyncio.to_thread(upgrade, path)
         writer, readers = _connect(path, 1), _connect(path, READERS)
         event.listen(writer, "connect", _prepare_writer)
         event.listen(writer, "begin", _begin_immediate)
@@ -149,21 +151,12 @@ async def open_sqlite(folder: Path) -> SqliteDatabase:
 
 async def upgrade_sqlite(folder: Path) -> str | None:
     """Upgrade the schema of a data folder; return the revision that it had, None for a new one. Raises as above."""
+    require_not_moved(folder)
     data_folder = DataFolder(folder)
     try:
-        return await _migrate(data_folder.database)
+        return await asyncio.to_thread(upgrade, data_folder.database)
     finally:
         data_folder.unlock()
-
-
-async def _migrate(path: Path) -> str | None:
-    try:
-        return await asyncio.to_thread(migrate, path)
-    except DBAPIError as exc:
-        raise StoreError(f"{path} is not a database that this version can use: {exc.orig}") from exc
-    except UnicodeDecodeError as exc:
-        # SQLite's message quotes a damaged schema.
-        raise StoreError(f"{path} is not a database that this version can use: its schema is damaged") from exc
 
 
 def _connect(path: Path, connections: int) -> Engine:
@@ -175,6 +168,17 @@ def _connect(path: Path, connections: int) -> Engine:
         hide_parameters=True,
         json_deserializer=_read_json,
     )
+
+
+def upgrade(path: Path) -> str | None:
+    """Upgrade the schema as `migrate` does. Raises `StoreError` for every file that can't be upgraded."""
+    try:
+        return migrate(path)
+    except DBAPIError as exc:
+        raise StoreError(f"{path} is not a database that this version can use: {exc.orig}") from exc
+    except UnicodeDecodeError as exc:
+        # SQLite's message quotes a damaged schema.
+        raise StoreError(f"{path} is not a database that this version can use: its schema is damaged") from exc
 
 
 def migrate(path: Path, migrations: str = LOCATION) -> str | None:

@@ -109,9 +109,9 @@ def is_model_folder(path: Path) -> bool:
     The folder is in this format if the header of its weights names the format, or if it has a word list and no weights
     of another format.
     """
-    if (path / TOKENIZER_FILE).is_file() and not _has_other_weights(path):
-        return True
     try:
+        if (path / TOKENIZER_FILE).is_file() and not _has_other_weights(path):
+            return True
         if _header_bytes(path / WEIGHTS_FILE) > MAX_HEADER_BYTES:
             return False
         # With the framework "pt" safetensors would import torch.

@@ -18,6 +18,8 @@ from allaprima.errors import SettingsError, WeightsMissing
 RECORD_FILE = "pulled.json"
 #: Name endings of files that can contain tensors. The format is detected from the content, not from the ending.
 WEIGHT_ENDINGS = (".safetensors", ".sft", ".gguf")
+#: Characters of an impossible path that an error shows.
+_SHOWN = 80
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,11 +112,18 @@ def find_path(model: str, weights_dir: Path) -> Path:
     """Return the path of a model. model: an existing path, or a model's name.
 
     The name of the built-in model gives its folder in the package, any other known name the layout that was pulled
-    last. Raises `WeightsMissing` for a name without weights on this machine. An unknown name is returned as a path.
+    last. Raises `WeightsMissing` for a name without weights on this machine, and for a path that can't be read. An
+    unknown name is returned as a path; "~" at its start is the home folder, which a shell expands in arguments only.
     """
     entry = find(model)
-    if entry is None or _exists(model):
+    if _exists(model):
         return Path(model)
+    if entry is None:
+        path = Path(model)
+        with suppress(RuntimeError):
+            path = path.expanduser()
+        _check_readable(path)
+        return path
     if entry.id == SKETCH_ID:
         return sketch_folder()
     if pulled := pulled_folders(weights_dir, entry.id):
@@ -146,6 +155,18 @@ def absolute(path: Path) -> Path:
     if ".." not in path.parts:
         return path.absolute()
     return path.resolve() if path.name == ".." else path.parent.resolve() / path.name
+
+
+def _check_readable(path: Path) -> None:
+    """Raise `WeightsMissing` for a path that can't exist or can't be looked at; a missing file is none of them."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except (OSError, ValueError) as exc:
+        # A prompt or a whole file can be given by mistake.
+        shown = ascii(str(path)[:_SHOWN]) + ("..." if len(str(path)) > _SHOWN else "")
+        raise WeightsMissing(f"the path {shown} can't be read: {getattr(exc, 'strerror', None) or exc}") from exc
 
 
 def _exists(model: str) -> bool:

@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from allaprima.cli.server import KEEP_ALIVE_S
+from allaprima.cli.http_server import KEEP_ALIVE_S
 from allaprima.settings import ServerSettings
 from tests.acceptance.conftest import Serve
 from tests.acceptance.processes import Server

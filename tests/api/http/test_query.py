@@ -45,6 +45,12 @@ async def test_repeated_parameter_with_alias_is_refused(client: httpx2.AsyncClie
     assert problems(await client.get(f"/v2/billing/transactions?{query}")) == {"from": "must be given once"}
 
 
+async def test_nul_is_refused_by_the_name_of_its_parameter(client: httpx2.AsyncClient) -> None:
+    found = problems(await client.get("/v1/jobs?group_id=a%00&cursor=%00"))
+    assert found["group_id"] == "must not contain the NUL character"
+    assert list(found) == ["group_id", "cursor"]
+
+
 @pytest.mark.parametrize("value", ["", "1.0", "+1", "1e1", "0x1", " 1", "\u0661", "9" * 400])
 async def test_integer_parameter_accepts_decimal_digits_only(client: httpx2.AsyncClient, value: str) -> None:
     found = problems(await client.get("/v1/jobs", params={"limit": value}))

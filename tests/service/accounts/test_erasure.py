@@ -16,6 +16,7 @@ from allaprima.store.data_folder import IMAGES_FOLDER
 from allaprima.store.erasure import ErasureRepository
 from allaprima.store.images import ImageRepository
 from allaprima.store.objects.local import LocalObjectStore
+from tests.databases import stored_bytes
 from tests.fakes import FakeClock, FakeEngine, client_of, ended, open_service
 from tests.service.jobs.submitting import REQUEST, finish, rows, submit
 
@@ -46,11 +47,6 @@ async def acme(service: Service, account: Account) -> AsyncIterator[httpx2.Async
         yield opened
 
 
-def bytes_in(folder: Path) -> bytes:
-    """Return the content of all files in a folder."""
-    return b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
-
-
 async def erase(service: Service, reference: str) -> httpx2.Response:
     transport = httpx2.ASGITransport(create_operator_app(service.operator))
     async with httpx2.AsyncClient(transport=transport, base_url="http://operator.test") as operator:
@@ -73,9 +69,9 @@ async def test_no_byte_of_prompts_and_images_remains_while_server_runs(
     [image, _] = answer.json()["images"]
     await acme.patch(f"/v1/images/{image['id']}", json={"starred": True})
     await acme.get("/v1/webhooks/secret")
-    assert bytes_in(tmp_path).count(WORDS[0].encode()) > JOBS_AT_ONCE
+    assert stored_bytes(tmp_path).count(WORDS[0].encode()) > JOBS_AT_ONCE
     found = (await erase(service, "acme")).json()
-    content = bytes_in(tmp_path)
+    content = stored_bytes(tmp_path)
     assert [word for word in WORDS if word.encode() in content] == []
     assert list((tmp_path / IMAGES_FOLDER).iterdir()) == []
     jobs = JOBS_AT_ONCE + 22
@@ -118,7 +114,7 @@ async def test_keys_are_disabled_and_other_accounts_lose_nothing(
         assert [entry["id"] for entry in (await stranger.get("/v1/images")).json()["data"]] == [image["id"]]
         assert (await stranger.get(image["url"])).status_code == 200
         assert len((await stranger.get("/v1/jobs")).json()["data"]) == 1
-    assert WORDS[0].encode() in bytes_in(tmp_path)
+    assert WORDS[0].encode() in stored_bytes(tmp_path)
 
 
 async def test_queued_and_running_jobs_are_cancelled_first(
@@ -131,7 +127,7 @@ async def test_queued_and_running_jobs_are_cancelled_first(
     found = (await erase(service, "acme")).json()
     assert (found["jobs"], rows(tmp_path, "SELECT count(*) FROM jobs")) == (5, [(0,)])
     assert (await service.accounts.get(account.id)).held == 0
-    assert WORDS[0].encode() not in bytes_in(tmp_path)
+    assert WORDS[0].encode() not in stored_bytes(tmp_path)
 
 
 async def test_erasure_is_refused_while_the_engine_has_not_stopped_a_job(
@@ -184,7 +180,7 @@ async def test_interrupted_erasure_is_continued_by_the_next(
         await erasure.erase(account)
     found = await erasure.erase(account)
     assert (found.jobs, found.logged_requests) == (0, 1)
-    assert WORDS[0].encode() not in bytes_in(tmp_path)
+    assert WORDS[0].encode() not in stored_bytes(tmp_path)
 
 
 async def test_request_that_was_authenticated_before_is_refused(service: Service, account: Account) -> None:

@@ -16,6 +16,7 @@ from allaprima.domain.idempotency import IdempotencyClaim
 from allaprima.errors import IdempotencyMismatch, KeyNotFound, Unauthorized
 from allaprima.service.accounts.keys import BASE62, checksum, hash_key, is_well_formed, make_key
 from allaprima.service.app import Service
+from tests.databases import stored_bytes
 from tests.fakes import FakeClock, FakeEngine, open_service
 
 BODIES = st.text(BASE62, min_size=30, max_size=30)
@@ -146,19 +147,14 @@ async def test_store_has_only_prefix_of_key(tmp_path: Path, clock: FakeClock) ->
         _, second = await service.keys.create(KeySpec("ci"))
         await service.keys.authenticate(second or "")
         created = [service.first_key, second]
-        open_files = stored(tmp_path)
-    for data in (open_files, stored(tmp_path)):
+        open_files = stored_bytes(tmp_path)
+    for data in (open_files, stored_bytes(tmp_path)):
         for key in created:
             assert key is not None
             assert hash_key(key).encode() in data
             assert key[3:11].encode() in data
             for more_than_the_prefix in (key[3:19], key[11:19], key[11:]):
                 assert more_than_the_prefix.encode() not in data
-
-
-def stored(folder: Path) -> bytes:
-    """Return every byte of a data folder."""
-    return b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
 
 
 async def test_disabled_key_is_refused_until_it_is_enabled(service: Service, owner: ApiKey, key: str) -> None:

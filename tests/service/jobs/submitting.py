@@ -1,7 +1,5 @@
 """Submits jobs to a service, and reads its database."""
 
-import sqlite3
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +9,7 @@ from allaprima.domain.accounts import ApiKey
 from allaprima.domain.generation import GenerationRequest
 from allaprima.domain.jobs import Job, JobOptions, Submission
 from allaprima.service.app import Service
-from allaprima.store.data_folder import DATABASE_FILE
+from tests.databases import ask, change
 
 REQUEST = GenerationRequest(prompt="a boat", seed=7, model="allaprima/sketch", width=64, height=64)
 #: Jobs leased to an engine with `max_concurrency` 1: the running one and the next.
@@ -21,15 +19,13 @@ LIMIT_S = 60
 
 
 def rows(folder: Path, statement: str, *values: object) -> list[tuple[Any, ...]]:
-    """Read from the database file itself."""
-    with closing(sqlite3.connect(folder / DATABASE_FILE, timeout=LIMIT_S)) as raw:
-        return raw.execute(statement, values).fetchall()
+    """Read from the database of a data folder."""
+    return ask(folder, statement, *values)
 
 
 def write(folder: Path, statement: str, *values: object) -> None:
-    """Write to the database file itself."""
-    with closing(sqlite3.connect(folder / DATABASE_FILE, timeout=LIMIT_S)) as raw, raw:
-        raw.execute(statement, values)
+    """Write to the database of a data folder."""
+    change(folder, statement, *values)
 
 
 def states(folder: Path) -> list[str]:

@@ -1,9 +1,8 @@
 """The lease loop: order, limits, deadlines, crashes, restarts and faults."""
 
 import asyncio
-import sqlite3
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -15,7 +14,8 @@ from allaprima.domain.models import ModelInfo
 from allaprima.errors import StoreError
 from allaprima.service.app import Service
 from allaprima.service.jobs.queue_monitor import MAX_CRASHES
-from allaprima.store.data_folder import DATABASE_FILE
+from tests.both_databases import on_sqlite_alone
+from tests.databases import SQLITE
 from tests.fakes import SKETCH, FakeClock, FakeEngine, open_service
 from tests.service.jobs.submitting import LEASED, LIMIT_S, finish, rows, states, submit, write
 from tests.waiting import eventually
@@ -269,10 +269,11 @@ async def test_server_can_stop_at_any_point_of_job(tmp_path: Path, clock: FakeCl
 @contextmanager
 def broken(folder: Path) -> Iterator[None]:
     """Remove the jobs table while the context lasts."""
-    with closing(sqlite3.connect(folder / DATABASE_FILE, timeout=LIMIT_S)) as raw:
-        raw.execute("ALTER TABLE jobs RENAME TO lost")
+    write(folder, "ALTER TABLE jobs RENAME TO lost")
+    try:
         yield
-        raw.execute("ALTER TABLE lost RENAME TO jobs")
+    finally:
+        write(folder, "ALTER TABLE lost RENAME TO jobs")
 
 
 async def test_failing_database_refuses_jobs(service: Service, owner: ApiKey, tmp_path: Path) -> None:
@@ -299,9 +300,26 @@ async def test_queued_jobs_are_leased_when_database_recovers(
 @pytest.mark.parametrize("state", ["queued", "running"])
 @pytest.mark.parametrize("column", ["request", "options"])
 @pytest.mark.parametrize(
-    "stored", ['{"colour": "mauve"}', '{"prompt": "a b', "", "null", "[]", b"\xff\xfe", '{"store": "\xed"}', 7]
+    "stored", ['{"colour": "mauve"}', "null", "[]", "7", '{"store": "\xed"}', '{"store": "\\u0000"}']
 )
 async def test_unreadable_job_fails_and_next_succeeds(
+    tmp_path: Path, engine: FakeEngine, clock: FakeClock, state: str, column: str, stored: str
+) -> None:
+    await fail_unreadable(tmp_path, engine, clock, state, column, stored)
+
+
+@on_sqlite_alone
+@pytest.mark.parametrize("state", ["queued", "running"])
+@pytest.mark.parametrize("column", ["request", "options"])
+@pytest.mark.parametrize("stored", ['{"prompt": "a b', "", b"\xff\xfe", 7])
+async def test_job_that_is_not_json_fails_and_next_succeeds(
+    tmp_path: Path, engine: FakeEngine, clock: FakeClock, state: str, column: str, stored: object
+) -> None:
+    """PostgreSQL stores no such text in these columns."""
+    await fail_unreadable(tmp_path, engine, clock, state, column, stored)
+
+
+async def fail_unreadable(
     tmp_path: Path, engine: FakeEngine, clock: FakeClock, state: str, column: str, stored: object
 ) -> None:
     engine.hold()
@@ -352,15 +370,32 @@ async def test_engine_that_fails_to_start_ends_service(tmp_path: Path, clock: Fa
             raise AssertionError("the service runs")
 
 
-async def test_failed_job_recovery_ends_service(tmp_path: Path, clock: FakeClock) -> None:
+@contextmanager
+def refusing_updates(folder: Path, backend: str) -> Iterator[None]:
+    """Make updates of jobs fail as by a violated constraint, while the context lasts."""
+    if backend == SQLITE:
+        write(folder, "CREATE TRIGGER refuse BEFORE UPDATE ON jobs BEGIN SELECT raise(FAIL, 'the row is locked'); END")
+        yield
+        return
+    write(
+        folder,
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
+        "RAISE integrity_constraint_violation USING message = 'the row is locked'; END $$",
+    )
+    write(folder, "CREATE TRIGGER refuse BEFORE UPDATE ON jobs FOR EACH ROW EXECUTE FUNCTION refuse()")
+    try:
+        yield
+    finally:
+        write(folder, "DROP FUNCTION refuse CASCADE")
+
+
+async def test_failed_job_recovery_ends_service(tmp_path: Path, clock: FakeClock, backend: str) -> None:
     engine = FakeEngine()
     engine.hold()
     async with open_service(tmp_path, engine, clock) as service:
         await submit(service)
         await engine.until_held()
-    refuse = "CREATE TRIGGER refuse BEFORE UPDATE ON jobs BEGIN SELECT raise(FAIL, 'the row is locked'); END"
     write(tmp_path, "UPDATE jobs SET state = 'running', attempt = 1, started_at = 1")
-    write(tmp_path, refuse)
-    with pytest.raises(IntegrityError, match="the row is locked"):
+    with refusing_updates(tmp_path, backend), pytest.raises(IntegrityError, match="the row is locked"):
         async with asyncio.timeout(LIMIT_S), open_service(tmp_path, FakeEngine(), clock):
             raise AssertionError("the service runs")

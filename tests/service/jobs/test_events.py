@@ -170,7 +170,9 @@ async def test_watcher_resumes_after_restart_with_new_attempt(
         rest = await events_of(service, job, seen[-1].id)
         assert [rest[0].type, rest[-1].type] == [EventType.RUNNING, EventType.SUCCEEDED]
         assert all(event.id > seen[-1].id for event in rest)
-        assert {event.id.attempt for event in rest} == {2}
+        # A lease that was under way when the first server stopped may have been an attempt too.
+        [attempt] = {event.id.attempt for event in rest}
+        assert attempt > seen[-1].id.attempt
 
 
 async def test_watch_after_store_is_closed_ends(tmp_path: Path, engine: FakeEngine, clock: FakeClock) -> None:

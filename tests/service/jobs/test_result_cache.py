@@ -77,7 +77,10 @@ async def test_request_with_deleted_cached_images_is_generated(
 
 
 async def test_images_that_were_not_stored_are_not_cached(service: Service, owner: ApiKey, engine: FakeEngine) -> None:
-    await finish(service, await submit(service, owner, store=False))
+    delivery = service.ephemeral.delivery((job := await submit(service, owner, store=False)).id)
+    await delivery.result
+    await delivery.confirm()
+    assert (await finish(service, job)).state is JobState.SUCCEEDED
     await finish(service, await submit(service, owner, use_cache=True))
     assert len(engine.requests) == 2
 

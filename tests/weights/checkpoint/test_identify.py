@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from allaprima.weights.checkpoint.identify import Unusable, identify
+from allaprima.weights.checkpoint.identify import Unusable, identify, incomplete
 from allaprima.weights.checkpoint.key_maps import Component
 from allaprima.weights.formats.container import open_container
 from tests.weights.published import LOSSLESS, Published, write_bfl, write_bundle
@@ -78,6 +78,14 @@ OTHERS = {
     "txt_in.individual_token_refiner.blocks.0.norm1.weight": "HunyuanVideo or a model of its kind",
     "double_layers.0.attn.w1q.weight": "AuraFlow",
     "adaln_single.linear.weight": "LTX-Video or PixArt",
+    "net.blocks.block0.blocks.0.block.attn.to_q.0.weight": "Cosmos",
+    "blocks.0.cross_attn.q_proj.weight": "Cosmos",
+    "time_embed.t_embedder.linear_1.weight": "Cosmos",
+    "clip_txt_pooled_mapper.weight": "Stable Cascade",
+    "clf.1.weight": "Stable Cascade",
+    "mlp_t5.0.weight": "Hunyuan-DiT",
+    "time_extra_emb.extra_embedder.linear_1.weight": "Hunyuan-DiT",
+    "t5_yproj.weight": "Mochi",
     "model.layers.0.self_attn.q_proj.weight": "a language model",
     "model.language_model.layers.0.mlp.gate_proj.weight": "a language model",
     "v.blk.0.attn_q.weight": "an image encoder of a language model",
@@ -106,6 +114,8 @@ QUANTIZED = {
     f"{DIFFUSERS}.weight._data": (Component.TRANSFORMER, "a file quantized with optimum-quanto"),
     f"{DIFFUSERS}._weight_qdata": (Component.TRANSFORMER, "a file quantized with torchao"),
     f"{DIFFUSERS}.encoded_exponent": (Component.TRANSFORMER, "a file compressed with DFloat11"),
+    f"{DIFFUSERS}.W_q": (Component.TRANSFORMER, "a file quantized with HQQ"),
+    f"{T5}.weight_packed": (Component.T5, "a file of compressed-tensors"),
     f"{DIFFUSERS}.scales": (Component.TRANSFORMER, "an MLX file (mflux)"),
     f"{T5}.SCB": (Component.T5, "a file in bitsandbytes' 8 bits (LLM.int8)"),
     f"{FLUX}.weight_scale_2": (Component.TRANSFORMER, "a file in NVFP4"),
@@ -159,6 +169,20 @@ def test_language_model_in_gguf_is_recognised_with_its_architecture() -> None:
     found = identified("blk.0.attn_q.weight", "token_embd.weight", metadata={"general.architecture": "qwen3"})
     assert found is not None
     assert found.what == "a language model (qwen3)"
+
+
+def test_weights_in_the_built_in_format_are_recognised() -> None:
+    found = identified("double_blocks.0.img_attn.norm.key_norm.scale", metadata={"format": "allaprima-1"})
+    assert found is not None
+    assert found.what == "the weights of a model in the built-in format"
+
+
+@pytest.mark.parametrize("name", ["encoder.down.0.block.0.conv1.weight", "encoder.mid_block.resnets.0.conv1.weight"])
+def test_encoder_of_an_autoencoder_is_an_incomplete_autoencoder(name: str) -> None:
+    found = incomplete(Header({name: (4, 4)}, {name: "BF16"}))
+    assert found is not None
+    assert found.what.startswith("no autoencoder of FLUX.1 [schnell], since it lacks the tensor decoder.mid")
+    assert found.component is Component.AUTOENCODER
 
 
 # Siblings -------------------------------------------------------------------------------------------------------------

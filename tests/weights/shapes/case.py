@@ -8,6 +8,7 @@ from pathlib import Path
 from safetensors.torch import save_file
 
 from allaprima.errors import WeightsError
+from allaprima.flux import ModelConfig
 from tests.weights.published import Published, Tensors, write_bfl
 
 TRANSFORMER, T5, CLIP, AUTOENCODER = "transformer", "t5", "clip", "autoencoder"
@@ -40,6 +41,17 @@ class Right:
 
 
 @dataclass(frozen=True)
+class Sized:
+    """The model has the reference's sizes with a change, is loaded, and generates an image.
+
+    pixels: the image is that of the reference.
+    """
+
+    change: Callable[[ModelConfig], ModelConfig]
+    pixels: bool = False
+
+
+@dataclass(frozen=True)
 class Refused:
     """Opening or loading raises this error, in one sentence in which every pattern is found."""
 
@@ -47,7 +59,7 @@ class Refused:
     patterns: tuple[str, ...]
 
 
-Outcome = Same | Right | Refused
+Outcome = Same | Right | Sized | Refused
 
 
 def refused(error: type[WeightsError], *patterns: str) -> Refused:

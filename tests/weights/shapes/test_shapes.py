@@ -23,12 +23,15 @@ from tests.weights.shapes import (
     damaged_cases,
     folder_cases,
     foreign_cases,
+    header_cases,
     number_cases,
+    size_cases,
     text_encoder_cases,
     transformer_cases,
     unlisted_cases,
+    user_cases,
 )
-from tests.weights.shapes.case import Case, Refused, Right, Same, Site, write_reference
+from tests.weights.shapes.case import Case, Refused, Right, Same, Site, Sized, write_reference
 
 MODULES = (
     transformer_cases,
@@ -38,6 +41,9 @@ MODULES = (
     damaged_cases,
     folder_cases,
     unlisted_cases,
+    header_cases,
+    size_cases,
+    user_cases,
 )
 CASES: dict[str, Case] = {}
 for _module in MODULES:
@@ -45,23 +51,9 @@ for _module in MODULES:
     CASES |= _module.CASES
 
 
-#: Cases whose outcome is not reached yet, with what happens instead.
-OPEN = {
-    "scaled_fp8_file_with_one_scale_missing": "accepted with the scale 1",
-    "t5_embeddings_differ": "accepted: one of the two is used",
-    "two_relatives_and_no_schnell": "refused with the name of one of the two",
-    "diffusers_model_index_as_the_path": "refused as a text that is to be downloaded again",
-    "swarmui_tree_with_capitals": "refused: the folder VAE is not searched, vae is",
-}
-
-
-def named(outcome: type) -> list[object]:
-    """Return the names of the cases with a kind of outcome, as parameters."""
-    return [
-        pytest.param(name, marks=pytest.mark.xfail(reason=OPEN[name], strict=True)) if name in OPEN else name
-        for name, case in CASES.items()
-        if isinstance(case.outcome, outcome)
-    ]
+def named(outcome: type) -> list[str]:
+    """Return the names of the cases with a kind of outcome."""
+    return [name for name, case in CASES.items() if isinstance(case.outcome, outcome)]
 
 
 @pytest.fixture(scope="module")
@@ -145,6 +137,17 @@ def test_weights_are_right_within_the_loss_of_the_number_format(site: Site, name
     assert errors[worst] <= outcome.error, (worst, errors[worst])
     # A format's loss that is far below its bound is another format, or none.
     assert errors[worst] > 0, "the case stores the weights without loss"
+
+
+@pytest.mark.parametrize("name", named(Sized))
+def test_model_of_other_sizes_generates(site: Site, reference: tuple[Path, str, bytes], name: str) -> None:
+    outcome = CASES[name].outcome
+    assert isinstance(outcome, Sized)
+    path, files = opened(name, site)
+    assert files.config == outcome.change(CONFIG)
+    assert_every_file_is_accounted_for(path, files)
+    pixels = generate(files.load(precision=Precision.BF16)).tobytes()
+    assert (pixels == reference[2]) is outcome.pixels
 
 
 @pytest.mark.parametrize("name", named(Refused))

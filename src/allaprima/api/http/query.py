@@ -1,8 +1,8 @@
 """Query parameters as pydantic models with strict validation of names, values and repetition.
 
 A route declares `Annotated[Model, query_of(Model)]`. FastAPI validates and documents the model. In addition, this
-module refuses a parameter that is given twice (FastAPI would use the last value) and reports all problems together,
-each under the parameter's name.
+module refuses a parameter that is given twice (FastAPI would use the last value) or contains a NUL, and reports all
+problems together, each under the parameter's name.
 """
 
 from collections.abc import Callable, Iterable
@@ -37,17 +37,17 @@ def query_of(model: type[QueryModel]) -> Any:
     It does not authenticate the caller; the route must declare a key as another dependency.
     """
 
-    async def repeated(request: Request) -> list[FieldProblem]:
+    async def refused(request: Request) -> list[FieldProblem]:
         # Runs before FastAPI's validation, whose error handler needs the model.
         request.scope[_STATE] = model
-        return _repeated(model, request)
+        return _refused(model, request)
 
     async def read(
-        repeated: Annotated[list[FieldProblem], Depends(repeated)],
+        refused: Annotated[list[FieldProblem], Depends(refused)],
         query: Annotated[model, Query()],  # type: ignore[valid-type]
     ) -> Any:
-        if repeated:
-            raise InvalidRequest(*repeated)
+        if refused:
+            raise InvalidRequest(*refused)
         return query
 
     return Depends(read)
@@ -56,7 +56,7 @@ def query_of(model: type[QueryModel]) -> Any:
 def problems_of(request: Request, errors: Iterable[Any]) -> list[FieldProblem]:
     """Return the problems of a request that failed FastAPI's validation, one per parameter."""
     model: type[QueryModel] | None = request.scope.get(_STATE)
-    found = _repeated(model, request) if model else []
+    found = _refused(model, request) if model else []
     for error in errors:
         name = ".".join(map(str, error["loc"][1:]))
         message = error["msg"]
@@ -73,12 +73,18 @@ def _names(model: type[QueryModel]) -> dict[str, bool]:
     return {field.alias or name: get_origin(field.annotation) is list for name, field in model.model_fields.items()}
 
 
-def _repeated(model: type[QueryModel], request: Request) -> list[FieldProblem]:
+def _refused(model: type[QueryModel], request: Request) -> list[FieldProblem]:
     given = request.query_params
-    return [
+    repeated = [
         FieldProblem(name, "must be given once")
         for name, is_list in _names(model).items()
         if not is_list and len(given.getlist(name)) > 1
+    ]
+    # PostgreSQL stores no such text, so nothing can be found by it.
+    return repeated + [
+        FieldProblem(name, "must not contain the NUL character")
+        for name in _names(model)
+        if any("\0" in value for value in given.getlist(name))
     ]
 
 

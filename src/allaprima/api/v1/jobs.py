@@ -117,7 +117,7 @@ async def remove(job_id: str, key: ImageKey, service: ServiceDep) -> Deleted:
     "/groups/{group_id}/cancel",
     status_code=202,
     response_model=list[JobResponse],
-    responses=problems(401, 403),
+    responses=problems(401, 403, 404),
     summary="Cancel all jobs of a group",
 )
 async def cancel_group(group_id: str, key: ImageKey, service: ServiceDep, exchange: ExchangeDep) -> Response:

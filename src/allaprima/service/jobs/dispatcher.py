@@ -105,7 +105,7 @@ class Dispatcher:
             )
 
     async def _next_job(self) -> Job | None:
-        while not self._lifecycle.is_draining:
+        while await self._may_lease():
             try:
                 found = await self._worker.lease()
             except StoreError:
@@ -119,6 +119,11 @@ class Dispatcher:
             else:
                 await self._signal.wait()
         return None
+
+    async def _may_lease(self) -> bool:
+        """Wait while jobs would be generated for nothing, because no image can be stored; False if the server stops."""
+        await self._runner.until_storable()
+        return not self._lifecycle.is_draining
 
 
 class _HeldSlots:

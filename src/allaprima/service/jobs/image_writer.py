@@ -20,29 +20,40 @@ STOP_S = 5.0
 class ImageWriter:
     """Writes images, each under a name of its own, so that a write can be repeated."""
 
-    def __init__(self, images: ImageRepository, lifecycle: Lifecycle, max_wait_s: float = MAX_WAIT_S) -> None:
-        """max_wait_s: longest time that an image waits for an unavailable store, in seconds."""
+    def __init__(self, images: ImageRepository, lifecycle: Lifecycle) -> None:
         self._images = images
         self._lifecycle = lifecycle
-        self._max_wait_s = max_wait_s
+        #: Whether an image was given up, and the store has not answered since.
+        self._is_away = False
 
     async def write(self, name: str, data: bytes) -> None:
         """Write an image durably, and retry while the store is unavailable.
 
-        Raises `ImageStoreUnavailable` after `max_wait_s`, or soon when the server stops, and other `StoreError`s at
+        Raises `ImageStoreUnavailable` after `MAX_WAIT_S`, or soon when the server stops, and other `StoreError`s at
         once.
         """
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + self._max_wait_s
+        deadline = loop.time() + MAX_WAIT_S
         while True:
             try:
                 await self._attempt(name, data)
             except ImageStoreUnavailable:
                 if self._lifecycle.is_draining or loop.time() >= deadline:
+                    self._is_away = True
                     raise
                 await self._lifecycle.pause(RETRY_S)
             else:
+                self._is_away = False
                 return
+
+    async def until_available(self) -> None:
+        """Wait while the store does not answer, if it did not when an image was given up, or until the server stops."""
+        while self._is_away and not self._lifecycle.is_draining:
+            if await self._images.is_available():
+                self._is_away = False
+                logger.info("the image store answers again")
+            else:
+                await self._lifecycle.pause(RETRY_S)
 
     async def _attempt(self, name: str, data: bytes) -> None:
         putting = asyncio.create_task(self._images.put(name, data))

@@ -48,6 +48,10 @@ class ResultStore:
             stored.append(row)
         return self._outcome(job, result, tuple(stored), self._cache.key(job.request))
 
+    async def until_storable(self) -> None:
+        """Wait while a job's images were given up because the store is away, until it answers or the server stops."""
+        await self._writer.until_available()
+
     @asynccontextmanager
     async def delivered(self, job: Job, result: GenerationResult) -> AsyncIterator[JobOutcome]:
         """Give the result of a job with `store=false` to its client; yield the outcome to commit within the context.

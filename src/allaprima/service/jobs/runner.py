@@ -10,6 +10,7 @@ from allaprima.domain.generation import GenerationResult
 from allaprima.domain.jobs import Job, JobOutcome, JobState
 from allaprima.domain.ports import Engine
 from allaprima.errors import Cancelled, Draining, Error, ImageStoreUnavailable, StoreError
+from allaprima.service.jobs.cancelled_jobs import CancelledJobs
 from allaprima.service.jobs.eta import Eta
 from allaprima.service.jobs.reporter import JobReporter
 from allaprima.service.jobs.results import ResultStore
@@ -49,7 +50,7 @@ class JobRunner:
         #: Accepted jobs by id: in the engine or being stored.
         self._jobs: dict[str, Job] = {}
         #: Ids of accepted jobs whose cancellation was requested.
-        self._cancelled: set[str] = set()
+        self._cancelled = CancelledJobs()
         #: Seconds that the engine generated each accepted job, once it has.
         self._compute_s: dict[str, float] = {}
         self._storing = asyncio.Semaphore(MAX_STORING)
@@ -63,8 +64,12 @@ class JobRunner:
         """Register a leased job, so that it can be cancelled before `run` is called."""
         self._jobs[job.id] = job
 
+    async def until_storable(self) -> None:
+        """Wait while a job was put back because the image store is away, until it answers or the server stops."""
+        await self._results.until_storable()
+
     def cancel(self, job_id: str) -> bool:
-        """Stop an accepted job before it runs, after its current block, or before its images are delivered.
+        """Stop an accepted job before it runs, after its current block, or before its images are stored or delivered.
 
         Returns False for a job that this process does not run.
         """
@@ -80,11 +85,16 @@ class JobRunner:
 
         Raises `StoreError` if the store fails while the server stops; the job is then retried after the next start.
         """
+
+        def free() -> None:
+            self._eta.released(job.id)
+            release()
+
         end: JobState | None = None
         error: Error | None = None
         began = asyncio.get_running_loop().time()
         try:
-            end = await self._run(job, release)
+            end = await self._run(job, free)
         except Cancelled:
             spent_s = self._spent(job)
             if await self._persist(lambda: self._transitions.cancel(job, self._clock(), spent_s)):
@@ -106,7 +116,7 @@ class JobRunner:
             elif await self._persist(lambda: self._transitions.fail(job, self._clock(), error, spent_s)):
                 end = JobState.FAILED
         finally:
-            self._release(job, release)
+            free()
             del self._jobs[job.id]
             self._cancelled.discard(job.id)
             self._compute_s.pop(job.id, None)
@@ -122,13 +132,16 @@ class JobRunner:
         generated_at = self._clock()
         self._reporter.generated(job, result)
         if not job.options.store:
-            self._release(job, release)
+            release()
             return await self._deliver(job, result, generated_at)
-        async with self._storing:
-            self._release(job, release)
-            outcome = await self._results.store(job, result)
+        await self._cancelled.stopping(job.id, self._storing.acquire())
+        try:
+            release()
+            outcome = await self._cancelled.stopping(job.id, self._results.store(job, result))
             if not await self._succeed(job, outcome):
                 return None
+        finally:
+            self._storing.release()
         self._reporter.stored(job, result, generated_at, loop.time() - finished_at)
         return JobState.SUCCEEDED
 
@@ -168,10 +181,6 @@ class JobRunner:
     def _spent(self, job: Job) -> float:
         """Return the seconds that the engine generated a job, which has not ended."""
         return self._compute_s.get(job.id) or self._eta.spent(job.id)
-
-    def _release(self, job: Job, release: Callable[[], None]) -> None:
-        self._eta.released(job.id)
-        release()
 
     async def _persist(self, write: Callable[[], Awaitable[T]]) -> T:
         """Retry a write until it succeeds. Raises `StoreError` if it fails while the server stops."""

@@ -4,13 +4,14 @@ An object is named by its image's id, so that a put can be repeated. Credentials
 obstore; neither errors nor the log contain what the bucket's server answers, since that may repeat a credential.
 """
 
+import asyncio
 import logging
 import re
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from datetime import datetime, timedelta
 from time import perf_counter
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import uuid4
 
 from obstore import sign_async
@@ -20,7 +21,7 @@ from obstore.store import S3Store, from_url
 from allaprima.domain.bucket import BucketAddress
 from allaprima.domain.generation import ImageFormat
 from allaprima.domain.ports import ObjectStore
-from allaprima.errors import ImageStoreUnavailable, SettingsError
+from allaprima.errors import Error, ImageStoreUnavailable, SettingsError
 
 logger = logging.getLogger(__name__)
 
@@ -29,6 +30,8 @@ SETTING = "ALLAPRIMA_STORE__BUCKET"
 PAGE = 1000
 #: Folder of the images under the address's prefix.
 FOLDER = "images"
+#: Longest time of the check, in seconds; a bucket that takes longer is away.
+CHECK_S = 10.0
 #: Bounds of one request with obstore's retries. A job whose image can't be stored retries for longer by itself.
 _RETRY = {
     "max_retries": 8,
@@ -53,7 +56,7 @@ class BucketObjectStore(ObjectStore):
         try:
             self._objects: Any = _open(address)
         except (BaseError, ValueError) as exc:
-            raise SettingsError(f"{SETTING} can't be used: {_reason(exc)}") from None
+            raise SettingsError(f"{SETTING} can't be used: {_reason(exc).clause}") from None
 
     async def put(self, name: str, data: bytes) -> None:
         """See `ObjectStore`; returns after the bucket has confirmed the object. May be repeated."""
@@ -90,6 +93,18 @@ class BucketObjectStore(ObjectStore):
         except (BaseError, FileNotFoundError) as exc:
             raise _unavailable("list", "the bucket", exc) from None
 
+    async def is_available(self) -> bool:
+        """See `ObjectStore`; puts an object and removes it."""
+        # Named as an image, so that the sweep removes what an interruption leaves.
+        name = f"{uuid4()}.check"
+        try:
+            await self.put(name, b"allaprima")
+        except ImageStoreUnavailable:
+            return False
+        with suppress(ImageStoreUnavailable):
+            await self.delete(name)
+        return True
+
     def owns(self, name: str) -> bool:
         """See `ObjectStore`: whether the name is an image id and an extension."""
         return _NAME.fullmatch(name) is not None
@@ -104,31 +119,46 @@ class BucketObjectStore(ObjectStore):
     async def check(self) -> float:
         """Put, read, list and delete an object, and read a range of it; return the seconds of one round trip.
 
-        Raises `SettingsError`, which names the setting and what failed.
+        Raises an error that names the setting and what failed: `SettingsError` if the operator must mend it, such as
+        wrong credentials, or `ImageStoreUnavailable` if the bucket is away.
         """
         # Named as an image, so that the sweep removes what an interrupted check leaves.
-        name, data = f"{uuid4()}.check", b"allaprima"
-        step = "write"
+        name, data, steps = f"{uuid4()}.check", b"allaprima", ["write"]
         try:
-            await self._objects.put_async(name, data, use_multipart=False)
-            step, began = "read", perf_counter()
-            found = bytes(await (await self._objects.get_async(name)).bytes_async())
-            took_s = perf_counter() - began
-            step = "read a range of"
-            part = bytes(await self._objects.get_range_async(name, start=3, end=7))
-            step = "list"
-            async for _ in self._objects.list(chunk_size=1):
-                break
-            step = "delete"
-            await self._objects.delete_async(name)
-        except (BaseError, FileNotFoundError) as exc:
-            if step not in ("write", "delete"):
+            async with asyncio.timeout(CHECK_S):
+                found, part, took_s = await self._exercise(name, data, steps)
+        except (BaseError, FileNotFoundError, TimeoutError) as exc:
+            if steps[-1] not in ("write", "delete") and not isinstance(exc, TimeoutError):
                 with suppress(BaseError, FileNotFoundError):
                     await self._objects.delete_async(name)
-            raise SettingsError(f"{SETTING}: could not {step} an object in {self._name}: {_reason(exc)}") from None
+            raise self._refusal(steps[-1], exc) from None
         if (found, part) != (data, data[3:7]):
             raise SettingsError(f"{SETTING}: {self._name} returned other bytes than were written")
         return took_s
+
+    async def _exercise(self, name: str, data: bytes, steps: list[str]) -> tuple[bytes, bytes, float]:
+        """Use the bucket in every way; return the object, a range of it, and the seconds of reading.
+
+        steps: what is being done is appended to it.
+        """
+        await self._objects.put_async(name, data, use_multipart=False)
+        steps.append("read")
+        began = perf_counter()
+        found = bytes(await (await self._objects.get_async(name)).bytes_async())
+        took_s = perf_counter() - began
+        steps.append("read a range of")
+        part = bytes(await self._objects.get_range_async(name, start=3, end=7))
+        steps.append("list")
+        async for _ in self._objects.list(chunk_size=1):
+            break
+        steps.append("delete")
+        await self._objects.delete_async(name)
+        return found, part, took_s
+
+    def _refusal(self, step: str, exc: Exception) -> Error:
+        reason = _reason(exc)
+        message = f"{SETTING}: could not {step} an object in {self._name}: {reason.clause}"
+        return SettingsError(message) if reason.is_lasting else ImageStoreUnavailable(message)
 
     @property
     def _name(self) -> str:
@@ -154,32 +184,63 @@ def _is_missing_object(exc: Exception) -> bool:
 
 
 def _unavailable(action: str, name: str, exc: Exception) -> ImageStoreUnavailable:
-    logger.warning("the bucket could not %s %s: %s", action, name, _reason(exc))
+    logger.warning("the bucket could not %s %s: %s", action, name, _reason(exc).clause)
     return ImageStoreUnavailable()
 
 
-def _reason(exc: Exception) -> str:
-    """Return what failed, as a clause. The text of the error is searched, and never repeated."""
+class _Reason(NamedTuple):
+    """Why a request to the bucket failed."""
+
+    #: A clause.
+    clause: str
+    #: Whether only the operator can mend it; otherwise the bucket is away, and may answer later.
+    is_lasting: bool
+
+
+#: Reasons by a part of the text of obstore's error, which is searched, and never repeated. The first that fits counts.
+_REASONS = (
+    ("NoSuchBucket", _Reason("there is no such bucket", is_lasting=True)),
+    ("InvalidAccessKeyId", _Reason("the access key is unknown; see AWS_ACCESS_KEY_ID", is_lasting=True)),
+    ("SignatureDoesNotMatch", _Reason("the secret key is wrong; see AWS_SECRET_ACCESS_KEY", is_lasting=True)),
+    ("ExpiredToken", _Reason("the session token has expired; see AWS_SESSION_TOKEN", is_lasting=True)),
+    ("RequestTimeTooSkewed", _Reason("the clock of this machine is wrong", is_lasting=True)),
+    ("QuotaExceeded", _Reason("the quota of the bucket is used up", is_lasting=False)),
+    ("AccessDenied", _Reason("the credentials lack the permission", is_lasting=True)),
+    (
+        "169.254.169.254",
+        _Reason("no credentials were found; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY", is_lasting=True),
+    ),
+    ("configured region", _Reason("its region is another; see region= in the setting", is_lasting=True)),
+    ("AuthorizationHeaderMalformed", _Reason("its region is another; see region= in the setting", is_lasting=True)),
+    ("Temporary failure in name resolution", _Reason("its host name can't be looked up now", is_lasting=False)),
+    ("dns error", _Reason("its host name is unknown", is_lasting=True)),
+    ("peer certificate", _Reason("its certificate is not trusted by this machine", is_lasting=True)),
+    ("InvalidContentType", _Reason("its endpoint does not speak https", is_lasting=True)),
+    ("allow_http", _Reason("its endpoint needs https", is_lasting=True)),
+    ("Connection refused", _Reason("nothing answers at its address", is_lasting=False)),
+    ("onnect", _Reason("its address can't be reached", is_lasting=False)),
+    ("imedOut", _Reason("it did not answer in time", is_lasting=False)),
+    ("status code: 429", _Reason("its server refuses so many requests", is_lasting=False)),
+)
+#: Reasons by a kind of error, where its text names none.
+_REASONS_OF_KINDS: tuple[tuple[type[Exception], _Reason], ...] = (
+    (TimeoutError, _Reason("it did not answer in time", is_lasting=False)),
+    (UnauthenticatedError, _Reason("the credentials are invalid", is_lasting=True)),
+    (PermissionDeniedError, _Reason("the credentials are invalid or lack the permission", is_lasting=True)),
+    (NotFoundError, _Reason("there is no such bucket", is_lasting=True)),
+    (FileNotFoundError, _Reason("there is no such bucket", is_lasting=True)),
+)
+
+
+def _reason(exc: Exception) -> _Reason:
+    """Return why a request failed."""
     text = str(exc)
-    reasons = (
-        ("NoSuchBucket", "there is no such bucket"),
-        ("InvalidAccessKeyId", "the access key is unknown; see AWS_ACCESS_KEY_ID"),
-        ("SignatureDoesNotMatch", "the secret key is wrong; see AWS_SECRET_ACCESS_KEY"),
-        ("AccessDenied", "the credentials lack the permission"),
-        ("169.254.169.254", "no credentials were found; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"),
-        ("dns error", "its host name is unknown"),
-        ("Connection refused", "nothing answers at its address"),
-        ("onnect", "its address can't be reached"),
-        ("timed out", "it did not answer in time"),
-        ("allow_http", "its endpoint needs https"),
-    )
-    for part, reason in reasons:
+    for part, reason in _REASONS:
         if part in text:
             return reason
-    if isinstance(exc, UnauthenticatedError):
-        return "the credentials are invalid"
-    if isinstance(exc, PermissionDeniedError):
-        return "the credentials are invalid or lack the permission"
-    if isinstance(exc, NotFoundError | FileNotFoundError):
-        return "there is no such bucket"
-    return "its server failed"
+    for kind, reason in _REASONS_OF_KINDS:
+        if isinstance(exc, kind):
+            return reason
+    if "status code: 4" in text:
+        return _Reason("its server refuses the request", is_lasting=True)
+    return _Reason("its server failed", is_lasting=False)

@@ -6,6 +6,7 @@ the halves are swapped where the file's order differs. How layers are quantized 
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from allaprima.weights.checkpoint.key_maps import (
     CheckpointFormat,
     Component,
 )
-from allaprima.weights.checkpoint.layer_formats import LayerFormats
+from allaprima.weights.checkpoint.layer_formats import SCALED_MARKER, LayerFormats
 from allaprima.weights.formats.container import Container
 
 if TYPE_CHECKING:
@@ -26,9 +27,14 @@ if TYPE_CHECKING:
 
 #: Keys that FLUX's networks don't use, under any prefix: ComfyUI's marker of scaled files and the tokenizer that it
 #: stores with T5, and a parameter of the full CLIP model that some files of its text encoder still have.
-_IGNORED_KEYS = ("scaled_fp8", "spiece_model", "logit_scale")
+_IGNORED_KEYS = (SCALED_MARKER, "spiece_model", "logit_scale")
 #: Weights of 1x1 convolutions, which diffusers stores as linears, without the last two axes.
 _POINTWISE = re.compile(r"\.attn_1\.(q|k|v|proj_out)\.weight$")
+
+#: Largest difference of a copy in another number format, as a share of the norm: more than 4 bits lose.
+_COPY_LOSS = 0.2
+#: Rows that are compared at once, which bounds the memory.
+_ROWS = 4096
 
 Shape = tuple[int, ...]
 
@@ -43,6 +49,8 @@ class _Source:
     #: The canonical tensor is part `index` of `count` along the rows of the key's tensor.
     index: int = 0
     count: int = 1
+    #: A key that stores the same tensor once more.
+    copy: str | None = None
 
 
 class ComponentFile:
@@ -65,20 +73,55 @@ class ComponentFile:
         self.shapes: Mapping[str, Shape] = {name: self._shape(name, source) for name, source in sources.items()}
 
     def read(self, name: str) -> Tensor:
-        """Return one canonical tensor, on the CPU, in the file's dtype, or float32 if it is block-quantized or scaled.
+        """Return one canonical tensor, on the CPU, in the file's dtype.
+
+        It is in float32 if it is block-quantized or scaled, or if its parts have different dtypes.
 
         Raises `WeightsCorrupt` naming file and tensor.
         """
         import torch
 
         source = self._sources[name]
-        chunks = [self._formats.read(f"{self._prefix}{key}") for key in source.keys if key is not None]
+        keys = [f"{self._prefix}{key}" for key in source.keys if key is not None]
+        chunks = [self._formats.read(key) for key in keys]
+        if len({chunk.dtype for chunk in chunks}) > 1:
+            chunks = [self._in_float32(key, chunk) for key, chunk in zip(keys, chunks, strict=True)]
         if source.swaps_halves:
             chunks = [half for chunk in chunks for half in reversed(chunk.chunk(2))]
         whole = torch.cat(chunks) if len(chunks) > 1 else chunks[0]
         if source.count > 1:
             whole = whole.chunk(source.count)[source.index].clone()
+        if source.copy is not None:
+            self._check_copy(source.copy, source.keys[0], whole)
         return whole.reshape(self.shapes[name])
+
+    def _in_float32(self, key: str, chunk: Tensor) -> Tensor:
+        """Return a part of a tensor whose parts have different dtypes. Raises `WeightsCorrupt` for integers."""
+        if not chunk.is_floating_point():
+            raise WeightsCorrupt(
+                f"{self.container.path}: {key} is stored as {self.container.dtypes[key]}; weights are floating-point"
+            )
+        return chunk.float()
+
+    def _check_copy(self, copy: str, key: str | None, original: Tensor) -> None:
+        """Check that a copy has the values of its original. Copies in another number format differ by its loss.
+
+        Raises `WeightsCorrupt` naming both.
+        """
+        names = [f"{self._prefix}{one}" for one in (key, copy)]
+        stored = self._formats.read(names[1])
+        pieces = zip(original.split(_ROWS), stored.split(_ROWS), strict=True)
+        if len({self.container.dtypes[one] for one in names}) == 1:
+            is_equal = all(_are_same_bits(ours, theirs) for ours, theirs in pieces)
+        else:
+            norms = [(float((one.float() - other.float()).norm()), float(one.float().norm())) for one, other in pieces]
+            loss, norm = (math.hypot(*values) for values in zip(*norms, strict=True))
+            is_equal = loss <= _COPY_LOSS * norm
+        if not is_equal:
+            raise WeightsCorrupt(
+                f"{self.container.path}: the tensors {names[0]} and {names[1]} are one tensor of the model, but have "
+                "different values; take another file"
+            )
 
     def _shape(self, name: str, source: _Source) -> Shape:
         if None in source.keys:
@@ -100,6 +143,13 @@ class ComponentFile:
         return (*whole, 1, 1) if _POINTWISE.search(name) and len(whole) == 2 else whole
 
 
+def _are_same_bits(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors of one shape are equal. torch does not compare float8, and no NaN with itself."""
+    import torch
+
+    return one.dtype == other.dtype and bool((one.view(torch.uint8) == other.view(torch.uint8)).all())
+
+
 def components_in(container: Container) -> list[ComponentFile]:
     """Return all components in a file; an empty list for a file without tensors of FLUX.
 
@@ -118,6 +168,7 @@ def components_in(container: Container) -> list[ComponentFile]:
     found.sort(key=lambda one: len(one[1]), reverse=True)
     for checkpoint_format, prefix in found:
         keys = sorted(name.removeprefix(prefix) for name in remaining if name.startswith(prefix))
+        formats.check_scales(prefix, keys)
         sources = _sources(formats, checkpoint_format, prefix, keys)
         components.append(ComponentFile(checkpoint_format.component, formats, sources, prefix))
         remaining -= {prefix + key for key in keys}
@@ -168,11 +219,13 @@ def _sources(
                 raise unexpected
             source.keys[target.index] = key
     for name, key in copies.items():
-        original = sources.setdefault(name, _Source([key], swaps_halves=False)).keys[0]
+        source = sources.setdefault(name, _Source([key], swaps_halves=False))
+        original = source.keys[0]
         if formats.shape(f"{prefix}{original}") != formats.shape(prefix + key):
             raise WeightsCorrupt(
                 f"{formats.container.path}: {prefix}{key} should be a copy of {original}, but has another shape"
             )
+        source.copy = key if key != original else None
     return sources
 
 

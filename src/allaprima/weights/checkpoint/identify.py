@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from allaprima.weights.builtin_header import FORMAT
 from allaprima.weights.checkpoint.key_maps import CHECKPOINT_FORMATS, Component
 from allaprima.weights.formats.container import Container
 
@@ -51,6 +52,7 @@ _OTHER_MODEL = "allaprima supports FLUX.1 [schnell]: take a file of that model, 
 _NOT_NEEDED = "FLUX.1 [schnell] does not need it"
 _SAME_MODEL = "take the GGUF or fp8 file of the same model"
 _TAKE_AE = "take FLUX.1's ae.safetensors"
+_BUILTIN = "the weights of a model in the built-in format"
 _NUNCHAKU = r"\.(wscales|wtscale|wcscales|smooth_factor|smooth_factor_orig|smooth)$"
 _FLUX_BLOCK = r"(double_blocks|transformer_blocks)\.0\."
 
@@ -94,6 +96,7 @@ _OTHER_MODELS = (
     _Mark("HunyuanVideo or a model of its kind", _OTHER_MODEL, r"(^|\.)double_blocks\.0\.img_attn_qkv\."),
     _Mark("HiDream", _OTHER_MODEL, r"(^|\.)double_stream_blocks\.\d+\."),
     _Mark("Stable Diffusion 3", _OTHER_MODEL, r"(^|\.)joint_blocks\.\d+\."),
+    _Mark("Hunyuan-DiT", _OTHER_MODEL, r"(^|\.)(mlp_t5\.\d|time_extra_emb\.extra_embedder)\."),
     _Mark("Stable Diffusion 3 or PixArt", _OTHER_MODEL, r"(^|\.)pos_embed\.proj\.weight$"),
     _Mark("Stable Diffusion XL", _OTHER_MODEL, r"(^|\.)(conditioner\.embedders\.\d|label_emb\.0\.0)\."),
     _Mark("Stable Diffusion XL", _OTHER_MODEL, r"(^|\.)add_embedding\.linear_1\."),
@@ -108,9 +111,9 @@ _OTHER_MODELS = (
     _Mark("Wan", _OTHER_MODEL, r"(^|\.)condition_embedder\.text_embedder\."),
     _Mark("AuraFlow", _OTHER_MODEL, r"(^|\.)(double_layers\.\d+\.|register_tokens$)"),
     _Mark("LTX-Video or PixArt", _OTHER_MODEL, r"(^|\.)(patchify_proj|adaln_single)\."),
-    _Mark("Cosmos", _OTHER_MODEL, r"(^|\.)(net\.)?blocks\.(block)?0\.(blocks\.0|cross_attn)\."),
-    _Mark("Stable Cascade", _OTHER_MODEL, r"(^|\.)clip_txt_pooled_mapper\."),
-    _Mark("Hunyuan-DiT", _OTHER_MODEL, r"(^|\.)mlp_t5\.\d\."),
+    _Mark("Cosmos", _OTHER_MODEL, r"(^|\.)(blocks\.(block0\.blocks\.0|0\.cross_attn)|time_embed\.t_embedder)\."),
+    _Mark("Stable Cascade", _OTHER_MODEL, r"(^|\.)(clip_txt_pooled_mapper|clf\.1)\."),
+    _Mark("Mochi", _OTHER_MODEL, r"(^|\.)t5_yproj\."),
     _Mark(
         "an image encoder of a language model", _NOT_NEEDED, r"^(v\.blk\.\d+|mm\.\d+|(model\.)?visual\.blocks\.\d+)\."
     ),
@@ -198,7 +201,10 @@ _COMPONENT_NAMES = (
     (Component.TRANSFORMER, r"(^|\.)((double|single)_blocks|(single_)?transformer_blocks)\.\d+\."),
     (Component.T5, r"(^|\.)(encoder\.block\.\d+\.layer\.\d|enc\.blk\.\d+)\."),
     (Component.CLIP, r"(^|\.)text_model\.encoder\.layers\.\d+\."),
-    (Component.AUTOENCODER, r"(^|\.)decoder\.(mid|up|mid_block|up_blocks)\."),
+    (
+        Component.AUTOENCODER,
+        r"(^|\.)(decoder\.(mid|up|mid_block|up_blocks)|encoder\.(mid|down|mid_block|down_blocks))\.",
+    ),
 )
 #: Metadata in which a file says its title: of ModelSpec, of GGUF, and of other writers.
 _TITLES = ("modelspec.title", "general.name", "modelspec.architecture", "general.basename", "title", "model_class")
@@ -225,12 +231,9 @@ def identify(container: Container) -> Unusable | None:
     Only names, number formats, shapes and metadata are read.
     """
     names = "\n".join(sorted(container.shapes))
-    for mark in (*_ADDITIONS, *_OTHER_MODELS):
-        if mark.fits(names):
-            return Unusable(mark.what + _architecture(mark, container.metadata), mark.advice, mark.component)
     component = _component(names)
-    if component is None:
-        return None
+    if (foreign := _foreign(container, names)) is not None or component is None:
+        return foreign
     if (sibling := _sibling(container, names)) is not None:
         return Unusable(sibling, _OTHER_MODEL, Component.TRANSFORMER)
     for mark in _QUANTIZED:
@@ -245,14 +248,24 @@ def identify(container: Container) -> Unusable | None:
 def incomplete(container: Container) -> Unusable | None:
     """Return what a file without components is, if it has tensors that are named like those of a component."""
     component = _component("\n".join(container.shapes))
-    for known in CHECKPOINT_FORMATS:
-        start = known.signature_key.partition(".")[0]
-        if known.component is component and any(start in name for name in container.shapes):
-            return Unusable(
-                f"no {component} of FLUX.1 [schnell], since it lacks the tensor {known.signature_key}",
-                "download it again if it should be one",
-                component,
-            )
+    keys = [known.signature_key for known in CHECKPOINT_FORMATS if known.component is component]
+    if component is None:
+        return None
+    lacking = next((key for key in keys if any(key.partition(".")[0] in name for name in container.shapes)), keys[0])
+    return Unusable(
+        f"no {component} of FLUX.1 [schnell], since it lacks the tensor {lacking}",
+        "download it again if it should be one",
+        component,
+    )
+
+
+def _foreign(container: Container, names: str) -> Unusable | None:
+    """Return what a file is that holds additions to a model, another model, or a model in the built-in format."""
+    if container.metadata.get("format") == FORMAT:
+        return Unusable(_BUILTIN, "give the model's folder, in which its word list is", Component.TRANSFORMER)
+    for mark in (*_ADDITIONS, *_OTHER_MODELS):
+        if mark.fits(names):
+            return Unusable(mark.what + _architecture(mark, container.metadata), mark.advice, mark.component)
     return None
 
 

@@ -74,11 +74,11 @@ def _size(shapes: Shapes, name: str, axis: int) -> int:
 def _count(shapes: Shapes, start: str) -> int:
     """Return the number of modules whose names are `start` and a number.
 
-    Raises `_MissingDimension` when they are not numbered 0, 1, 2 and so on.
+    Raises `_MissingDimension` when they are not numbered 0, 1, 2 and so on, or when there is none.
     """
     number = re.compile(rf"{re.escape(start)}(\d{{1,6}})\.")
     found = {int(match[1]) for match in map(number.match, shapes) if match}
-    if missing := set(range(len(found))) - found:
+    if missing := set(range(max(1, len(found)))) - found:
         raise _MissingDimension(f"{start}{min(missing)}")
     return len(found)
 

@@ -49,6 +49,9 @@ _VARIANT = re.compile(
     re.IGNORECASE,
 )
 
+#: Most files that can't be used which an error names after the first.
+_NAMED = 3
+
 
 @dataclass(frozen=True, slots=True)
 class FoundFile:
@@ -143,9 +146,13 @@ class Inventory:
 def take_inventory(path: Path, pulled: Sequence[Path] = ()) -> Inventory:
     """Return the files of the checkpoint at a path. An incomplete checkpoint has an `error`.
 
-    pulled: the folders of pulled layouts, the preferred first. Raises `WeightsMissing` for a path that does not exist.
+    pulled: the folders of pulled layouts, the preferred first. Raises `WeightsMissing` for a path that does not exist
+    or that can't be read.
     """
-    places = find_places(path)
+    try:
+        places = find_places(path)
+    except OSError as exc:
+        raise WeightsMissing(f"{exc.filename or path} can't be read: {exc.strerror}") from exc
     groups = [[_look_at(source) for source in place.sources] for place in places]
     unopened = [file for place in places for file in place.unused]
     choice = _Choice(path)
@@ -236,9 +243,8 @@ class _Choice:
     def refuse_unusable(self, groups: Sequence[Sequence[FoundFile]]) -> None:
         """Refuse the model if a file was meant to hold a missing component and can't be used."""
         for component in self.missing:
-            for file in (file for group in groups for file in group):
-                if file.could_be(component):
-                    self.refuse(file.refusal)
+            if files := [file for group in groups for file in group if file.could_be(component)]:
+                self.refuse(_joined_refusal(files))
 
 
 def _meant(
@@ -269,6 +275,16 @@ def _fits(file: ComponentFile, transformer: ComponentFile) -> bool:
 # Refusals -------------------------------------------------------------------------------------------------------------
 
 
+def _joined_refusal(files: Sequence[FoundFile]) -> WeightsError:
+    """Return the error of a model that needs one of some files that can't be used. It names all of them."""
+    error = files[0].refusal
+    others = [f"{file.path.name} {f'is {file.unusable.what}' if file.unusable else file.reason}" for file in files[1:]]
+    if not others:
+        return error
+    more = f"; and {len(others) - _NAMED} more" if len(others) > _NAMED else ""
+    return type(error)(f"{error.message}; not usable either: {'; '.join(others[:_NAMED])}{more}")
+
+
 def _incomplete(
     missing: Sequence[Component],
     groups: Sequence[Sequence[FoundFile]],
@@ -280,8 +296,8 @@ def _incomplete(
     seen = [f"{file.path.name} {file.reason}" for file in useless] + [
         f"{one.path.name}: {one.reason}" for one in unopened
     ]
-    more = f"; and {len(seen) - 3} more" if len(seen) > 3 else ""
-    also = f"; not used: {'; '.join(seen[:3])}{more}" if seen else ""
+    more = f"; and {len(seen) - _NAMED} more" if len(seen) > _NAMED else ""
+    also = f"; not used: {'; '.join(seen[:_NAMED])}{more}" if seen else ""
     if not any(groups):
         if pickles := [file for file in unopened if file.path.suffix in PICKLE_ENDINGS]:
             return WeightsUnsafe(

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from allaprima.errors import WeightsCorrupt
@@ -35,6 +36,12 @@ _FLOAT8 = ("F8_E4M3", "F8_E5M2")
 _INTEGERS = ("U8", "I8", "I16", "I32", "I64", "U16", "U32", "U64", "BOOL")
 _SCALE_DTYPES = ("F32", "F16", "BF16", "F64")
 _MAX_DECLARATION = 4096
+#: The last word of the tensor by which ComfyUI marks a component whose layers are scaled.
+SCALED_MARKER = "scaled_fp8"
+#: Matrices that writers of scaled files store without a scale: those of embeddings.
+_EMBEDDINGS = re.compile(
+    r"(^|\.)(shared|embed_tokens|token_embd|\w+_embedding|relative_attention_bias|attn_rel_b)\.weight$"
+)
 #: Most words of a prefix, plus one: `text_encoders.t5xxl.transformer.`.
 _PREFIX_PARTS = 4
 
@@ -75,6 +82,30 @@ class LayerFormats:
             return True
         layer = next((name.removesuffix(ending) for ending in _QUANTIZATION_KEYS if name.endswith(ending)), None)
         return layer is not None and f"{layer}.weight" in self.container.shapes
+
+    def check_scales(self, prefix: str, keys: Sequence[str]) -> None:
+        """Check that each float8 layer of a component has a scale if another one has, or if its marker says so.
+
+        keys: without the prefix. Embeddings have no scale. ComfyUI reads a layer without one as if it were 1, but does
+        not write such layers, so the scale was lost. Raises `WeightsCorrupt` naming file and tensor.
+        """
+        names = [prefix + key for key in keys]
+        marker = prefix + SCALED_MARKER
+        evidence = next((self._scales[name] for name in names if name in self._scales), None)
+        if evidence is None and marker in self.container.shapes:
+            evidence = marker
+        for name in names if evidence is not None else ():
+            if (
+                name.endswith(".weight")
+                and name not in self._scales
+                and len(self.container.shapes[name]) == 2
+                and self.container.dtypes[name] in _FLOAT8
+                and not _EMBEDDINGS.search(name)
+            ):
+                raise WeightsCorrupt(
+                    f"{self.container.path}: {name} is stored as {self.container.dtypes[name]} without a scale, in a "
+                    f"file of scaled layers (it has {evidence}); take a complete file"
+                )
 
     def read(self, name: str) -> Tensor:
         """Return a tensor on the CPU, in the file's dtype, or in float32 if it is quantized with scales.

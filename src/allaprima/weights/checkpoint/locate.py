@@ -14,14 +14,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from allaprima.errors import WeightsCorrupt, WeightsMissing
+from allaprima.weights.formats.container import is_weights
 from allaprima.weights.formats.sharded import INDEX_NAME, shards_by_number, shards_of_index
 from allaprima.weights.paths import WEIGHT_ENDINGS, UnusedFile, absolute
 
 #: Subfolders of a diffusers folder with FLUX's networks.
 DIFFUSERS_FOLDERS = ("transformer", "text_encoder", "text_encoder_2", "vae")
-#: Folders of ComfyUI's `models` with FLUX's networks, each with subfolders of the user's.
+#: Folders of ComfyUI's `models` with FLUX's networks, each with subfolders of the user's. SwarmUI and other tools write
+#: some of the names in capitals.
 COMFY_FOLDERS = ("checkpoints", "diffusion_models", "unet", "text_encoders", "clip", "vae")
 PICKLE_ENDINGS = (".pt", ".pth", ".ckpt", ".bin", ".pt2")
+#: Name endings of the files that describe a model next to its weights.
+_DESCRIPTION_ENDINGS = (".json", ".txt", ".md", ".yaml", ".yml", ".model", ".jinja")
+#: Subfolders of a diffusers folder without weights.
+_DESCRIPTION_FOLDERS = ("tokenizer", "tokenizer_2", "scheduler", "feature_extractor")
 _UNFINISHED_ENDINGS = (".part", ".partial", ".crdownload", ".aria2", ".incomplete", ".download", ".tmp", ".unfinished")
 _HUB_PREFIX = "models--"
 #: Bounds of a search in a tree: levels below its top, and folders in all.
@@ -60,25 +66,44 @@ class Place:
 def find_places(path: Path) -> list[Place]:
     """Return the places to which a path leads: for a file, the file and then the files around it.
 
-    Raises `WeightsMissing` for a path that does not exist, and for a folder that holds several models of the hub.
+    Raises `WeightsMissing` for a path that does not exist, for a file that describes a model, such as
+    `model_index.json`, and for a folder that holds several models.
     """
     if path.is_dir():
         return _distinct(_places_in(path))
     if not path.is_file():
         raise WeightsMissing(f"there is no file or folder {path}")
+    if _is_description(path):
+        raise WeightsMissing(
+            f"{path} describes a model, and holds no weights; give the folder {folder_of(absolute(path))}, or a file "
+            "of weights"
+        )
     return _distinct([Place([_source_of(path)]), *_places_around(absolute(path))])
 
 
+def _is_description(file: Path) -> bool:
+    """Whether a file describes a model: by its name, if its content is not that of weights."""
+    is_named_so = file.name.lower().endswith(_DESCRIPTION_ENDINGS) and not INDEX_NAME.fullmatch(file.name)
+    return is_named_so and not is_weights(file)
+
+
 def _distinct(places: list[Place]) -> list[Place]:
-    """Return places in which each file is a source once: one file can be in two folders, by links."""
-    seen: set[object] = set()
+    """Return places in which each file is a source once: one file can be in two folders, by links.
+
+    A second name of a file, a hard link, is unused.
+    """
+    seen: dict[object, Path] = {}
     for place in places:
         kept = []
         for source in place.sources:
-            identities = {_identity(file) for file in source.files or (source.path,)}
-            if not identities & seen:
+            names = {_identity(file): file for file in source.files or (source.path,)}
+            same = next(((file, seen[one]) for one, file in names.items() if one in seen), None)
+            if same is None:
                 kept.append(source)
-            seen |= identities
+            elif os.path.realpath(same[0]) != os.path.realpath(same[1]):
+                place.unused.append(UnusedFile(source.path, f"another name of {same[1]}"))
+            for identity, file in names.items():
+                seen.setdefault(identity, file)
         place.sources = kept
     return places
 
@@ -94,7 +119,8 @@ def _identity(file: Path) -> object:
 def folder_of(path: Path) -> Path:
     """Return the folder that a model's path stands for: a hub cache's snapshot, a file's folder, or the path itself."""
     if not path.is_dir():
-        return path.parent.parent if path.parent.name in DIFFUSERS_FOLDERS else path.parent
+        is_inside = path.parent.name in (*DIFFUSERS_FOLDERS, *_DESCRIPTION_FOLDERS)
+        return path.parent.parent if is_inside else path.parent
     return _resolved(path)
 
 
@@ -108,7 +134,7 @@ def _places_in(folder: Path) -> list[Place]:
         subfolders = Place()
         for name in DIFFUSERS_FOLDERS:
             subfolders.add(_files_in(folder / name))
-        own.unused += _unsearched(folder, DIFFUSERS_FOLDERS)
+        own.unused += _unsearched(folder, [folder / name for name in DIFFUSERS_FOLDERS])
         return [subfolders, own]
     if _is_comfy_tree(folder):
         return [_comfy_tree(folder)]
@@ -130,7 +156,7 @@ def _places_around(file: Path) -> list[Place]:
     # A file in ComfyUI's tree can lie in a subfolder of the user's.
     for folder in list(parent.parents)[:_MAX_DEPTH]:
         inside = parent.relative_to(folder).parts[0]
-        if inside in COMFY_FOLDERS and _is_comfy_tree(folder):
+        if inside.lower() in COMFY_FOLDERS and _is_comfy_tree(folder):
             return [_comfy_tree(folder)]
     return [_files_in(parent)]
 
@@ -145,9 +171,10 @@ def _resolved(folder: Path) -> Path:
             names = ", ".join(one.name for one in cached[:8])
             raise WeightsMissing(f"{folder} is a hub cache of several models; give the folder of one of them: {names}")
         return _snapshot(cached[0])
-    if _is_comfy_tree(folder / "models") and not _files_in(folder).sources:
-        return folder / "models"
-    return folder
+    trees = [one for one in _subfolders(folder) if one.name.lower() == "models" and _is_comfy_tree(one)]
+    if len(trees) > 1:
+        raise WeightsMissing(f"{folder} has two folders of models; give {trees[0]} or {trees[1]}")
+    return trees[0] if trees and not _files_in(folder).sources else folder
 
 
 def _snapshot(repository: Path) -> Path:
@@ -173,23 +200,29 @@ def _is_diffusers(folder: Path) -> bool:
     return any(_files_in(folder / name).sources for name in DIFFUSERS_FOLDERS if name != "vae")
 
 
+def _comfy_folders(folder: Path) -> list[Path]:
+    """Return the folders with ComfyUI's names in a folder, in any capitals: `vae` and `VAE` if both exist."""
+    return [one for one in _subfolders(folder) if one.name.lower() in COMFY_FOLDERS]
+
+
 def _is_comfy_tree(folder: Path) -> bool:
-    return sum((folder / name).is_dir() for name in COMFY_FOLDERS) >= 2
+    return len({one.name.lower() for one in _comfy_folders(folder)}) >= 2
 
 
 def _comfy_tree(folder: Path) -> Place:
     place = _files_in(folder)
-    for name in COMFY_FOLDERS:
-        for subfolder in _walk(folder / name):
+    searched = _comfy_folders(folder)
+    for one in searched:
+        for subfolder in _walk(one):
             place.add(_files_in(subfolder))
-    place.unused += _unsearched(folder, COMFY_FOLDERS)
+    place.unused += _unsearched(folder, searched)
     return place
 
 
-def _unsearched(folder: Path, searched: Sequence[str]) -> Iterator[UnusedFile]:
+def _unsearched(folder: Path, searched: Sequence[Path]) -> Iterator[UnusedFile]:
     """Yield the subfolders that have weights and are not searched."""
     for subfolder in _subfolders(folder):
-        if subfolder.name not in searched:
+        if subfolder not in searched:
             count = sum(len(_files_in(one).sources) for one in _walk(subfolder, _UNSEARCHED_DEPTH))
             if count:
                 what = "LoRAs are not applied" if "lora" in subfolder.name.lower() else "this folder is not searched"

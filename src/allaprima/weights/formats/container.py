@@ -51,19 +51,29 @@ class Container(Protocol):
         """Check that no file ends in zeros. Raises `WeightsCorrupt` naming file and tensor."""
 
 
+def is_weights(path: Path) -> bool:
+    """Whether a file begins like safetensors or GGUF. Raises `WeightsMissing` if it can't be read."""
+    head = _head(path)
+    return head.startswith(MAGIC) or is_safetensors(head)
+
+
 def open_container(path: Path) -> Container:
     """Open a safetensors or GGUF file of any name.
 
     Raises `WeightsMissing` if the file can't be read, `WeightsUnsafe` for a format that executes code, and
     `WeightsCorrupt` for a file that is neither safetensors nor GGUF, is truncated, or has an invalid header.
     """
-    try:
-        with path.open("rb") as file:
-            head = file.read(HEAD)
-    except OSError as exc:
-        raise WeightsMissing(f"{path} can't be read: {exc.strerror}") from exc
+    head = _head(path)
     if head.startswith(MAGIC):
         return GGUFContainer(path)
     if not is_safetensors(head) and (error := refusal(path, head)) is not None:
         raise error
     return SafetensorsContainer(path)
+
+
+def _head(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(HEAD)
+    except OSError as exc:
+        raise WeightsMissing(f"{path} can't be read: {exc.strerror}") from exc

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,6 +24,8 @@ SHARD_NAME = re.compile(
 )
 #: Largest index in bytes that is read; that of FLUX.1 has 120 kB.
 _INDEX_LIMIT = 16 * 2**20
+#: Longest name of a file in bytes.
+_LONGEST_NAME = 255
 
 
 class ShardedContainer:
@@ -64,9 +67,17 @@ def shards_of_index(index: Path) -> tuple[Path, ...]:
             raise WeightsCorrupt(f"{index} has {size} bytes; an index of shards has at most {_INDEX_LIMIT}")
         names = sorted(set(json.loads(index.read_bytes())["weight_map"].values()))
         # Folders in a name are dropped, so that an index can't refer to files outside its folder.
-        return tuple(index.parent / Path(name).name for name in names)
+        return tuple(index.parent / _file_name(name) for name in names)
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as exc:
         raise WeightsCorrupt(f"{index} is not a readable index of shards; download it again") from exc
+
+
+def _file_name(path: str) -> str:
+    """Return the name of a file without its folders. Raises `ValueError` for a text that no file's name can be."""
+    name = Path(path).name
+    if name in ("", "..") or not name.isprintable() or len(os.fsencode(name)) > _LONGEST_NAME:
+        raise ValueError(name)
+    return name
 
 
 def shards_by_number(shard: Path) -> tuple[Path, ...] | None:
