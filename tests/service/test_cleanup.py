@@ -99,7 +99,7 @@ async def test_servers_that_clean_at_the_same_time_remove_everything_once(tmp_pa
         await folder.put(image.object_name, b"x" * image.size_bytes)
         await transitions.succeed(job, NOW, new_outcome(image))
         kept += [] if number % 2 else [image]
-    for delivery in await outbox.claim_due(NOW, DeliveryLimits(100, 100, 100)):
+    for delivery in await outbox.lease_due(NOW, DeliveryLimits(100, 100, 100)):
         await outbox.delivered(delivery, NOW)
     later = NOW + max(RETENTION_S, WEBHOOK_RETENTION_S) + 1
     settings = StoreSettings(data_dir=tmp_path)

@@ -125,8 +125,8 @@ RACES = (
         "The idempotency record is inserted first.",
     ),
     Race(
-        "delivery_is_claimed_once",
-        "outbox.Outbox.claim_due",
+        "delivery_is_leased_once",
+        "outbox.Outbox.lease_due",
         "Both read the same due deliveries, and both send them at the same time.",
         "One statement locks the due deliveries FOR UPDATE SKIP LOCKED, makes them due later, and returns those that "
         "it changed.",
@@ -134,9 +134,9 @@ RACES = (
     Race(
         "late_result_of_delivery_is_ignored",
         "outbox.Outbox.failed",
-        "A claim ends while its process is paused, another process records its attempt, and the first one's result "
+        "A lease ends while its process is paused, another process records its attempt, and the first one's result "
         "replaces it: one attempt is counted twice, or a delivered webhook is sent again.",
-        "A result is recorded WHERE attempt is the number that was claimed.",
+        "A result is recorded WHERE attempt is the number that was leased.",
     ),
     Race(
         "empty_store_gets_one_account",

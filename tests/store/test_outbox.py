@@ -1,4 +1,4 @@
-"""The outbox: which deliveries a process claims while others are being sent."""
+"""The outbox: which deliveries a process leases while others are being sent."""
 
 from allaprima.domain.accounts import ApiKey
 from allaprima.errors import GenerationFailed
@@ -18,13 +18,13 @@ async def test_deliveries_that_are_sent_count_against_limits(database: Database,
         assert job is not None
         assert await transitions.fail(job, NOW, GenerationFailed("no"))
     per_endpoint = DeliveryLimits(total=8, per_account=8, per_endpoint=1)
-    first = await outbox.claim_due(NOW, per_endpoint)
+    first = await outbox.lease_due(NOW, per_endpoint)
     assert sorted(delivery.url for delivery in first) == ["https://a.example", "https://b.example"]
     sending = [delivery.id for delivery in first]
-    assert await outbox.claim_due(NOW, per_endpoint, sending) == []
-    assert await outbox.claim_due(NOW, DeliveryLimits(total=2, per_account=8, per_endpoint=8), sending) == []
-    assert await outbox.claim_due(NOW, DeliveryLimits(total=8, per_account=2, per_endpoint=8), sending) == []
-    [next_] = await outbox.claim_due(NOW, DeliveryLimits(total=8, per_account=3, per_endpoint=8), sending)
+    assert await outbox.lease_due(NOW, per_endpoint, sending) == []
+    assert await outbox.lease_due(NOW, DeliveryLimits(total=2, per_account=8, per_endpoint=8), sending) == []
+    assert await outbox.lease_due(NOW, DeliveryLimits(total=8, per_account=2, per_endpoint=8), sending) == []
+    [next_] = await outbox.lease_due(NOW, DeliveryLimits(total=8, per_account=3, per_endpoint=8), sending)
     assert next_.url == "https://a.example"
-    [last] = await outbox.claim_due(NOW, per_endpoint)
+    [last] = await outbox.lease_due(NOW, per_endpoint)
     assert last.id not in {*sending, next_.id}

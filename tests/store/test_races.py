@@ -29,7 +29,7 @@ from allaprima.store.idempotency import RETENTION_S
 from allaprima.store.images import ImageRepository
 from allaprima.store.job_transitions import JobTransitions
 from allaprima.store.keys import KeyRepository
-from allaprima.store.outbox import CLAIM_S, DeliveryLimits, Outbox
+from allaprima.store.outbox import SEND_LEASE_S, DeliveryLimits, Outbox
 from allaprima.store.reaper import Reaper
 from tests.clock import NOW
 from tests.store.backends import count, query, run
@@ -381,15 +381,15 @@ async def with_deliveries(transitions: JobTransitions, owner: ApiKey, number: in
         assert await transitions.fail(job, NOW, GenerationFailed("no"))
 
 
-async def test_delivery_is_claimed_once(
+async def test_delivery_is_leased_once(
     database: Database, transitions: JobTransitions, outbox: Outbox, owner: ApiKey
 ) -> None:
     await with_deliveries(transitions, owner, 8)
-    found = await run_concurrently(outbox.claim_due(NOW, LIMITS) for _ in range(WRITERS))
-    claimed = [delivery.id for deliveries in found for delivery in deliveries]
-    assert len(claimed) == len(set(claimed)) == 8
-    assert await outbox.claim_due(NOW + CLAIM_S - 1, LIMITS) == []
-    assert len(await outbox.claim_due(NOW + CLAIM_S, LIMITS)) == 8
+    found = await run_concurrently(outbox.lease_due(NOW, LIMITS) for _ in range(WRITERS))
+    taken = [delivery.id for deliveries in found for delivery in deliveries]
+    assert len(taken) == len(set(taken)) == 8
+    assert await outbox.lease_due(NOW + SEND_LEASE_S - 1, LIMITS) == []
+    assert len(await outbox.lease_due(NOW + SEND_LEASE_S, LIMITS)) == 8
     assert await query(database, "SELECT DISTINCT attempt FROM webhook_deliveries") == [(0,)]
 
 
@@ -397,8 +397,8 @@ async def test_late_result_of_delivery_is_ignored(
     database: Database, transitions: JobTransitions, outbox: Outbox, owner: ApiKey
 ) -> None:
     await with_deliveries(transitions, owner, 1)
-    [paused] = await outbox.claim_due(NOW, LIMITS)
-    [other] = await outbox.claim_due(NOW + CLAIM_S, LIMITS)
+    [paused] = await outbox.lease_due(NOW, LIMITS)
+    [other] = await outbox.lease_due(NOW + SEND_LEASE_S, LIMITS)
     assert paused == other
     await outbox.delivered(other, NOW + 61)
     late = (outbox.failed(paused, "status 500", NOW + 100) for _ in range(WRITERS))

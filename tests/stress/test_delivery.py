@@ -13,7 +13,8 @@ import pytest
 from tests.acceptance.conftest import Serve
 from tests.acceptance.processes import allaprima
 from tests.stress.conftest import BODY, CREDITS, PRICE, SMALL
-from tests.stress.request_log import check_billing, read, wait_until_done
+from tests.stress.deployments import Folder
+from tests.stress.request_log import check_billing, wait_until_done
 from tests.stress.test_kills import free_port
 from tests.waiting import LIMIT_S
 
@@ -76,9 +77,9 @@ def test_only_delivered_images_are_charged(
         ends.set()
         for client in clients:
             client.join()
-    wait_until_done(folder)
+    wait_until_done(Folder(folder).read)
     delivered = [job_id for client in clients for job_id in client.delivered]
-    charged = [str(job_id) for (job_id,) in read(folder, CHARGED)]
+    charged = [str(job_id) for (job_id,) in Folder(folder).read(CHARGED)]
     undelivered = set(charged) - set(delivered)
     figures(
         f"{rounds} kills and {rounds} stops with store=false: {len(delivered)} delivered, {len(charged)} charged, "
@@ -86,7 +87,7 @@ def test_only_delivered_images_are_charged(
     )
     assert undelivered == set()
     assert len(charged) == len(set(charged))
-    assert check_billing(folder) == len(charged) * CREDITS
-    assert read(folder, IMAGES) == [(0,)]
+    assert check_billing(Folder(folder).read) == len(charged) * CREDITS
+    assert Folder(folder).read(IMAGES) == [(0,)]
     # At most one response of each client was on its way when the server was killed.
     assert len(delivered) - len(charged) <= rounds * CLIENTS

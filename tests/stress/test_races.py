@@ -10,7 +10,7 @@ import pytest
 
 from tests.acceptance.processes import Server, allaprima
 from tests.stress.conftest import BODY, CREDITS
-from tests.stress.request_log import check_billing, read, wait_until_done
+from tests.stress.request_log import check_billing, wait_until_done
 
 
 def credit(server: Server, usd: float, folder: Path) -> None:
@@ -37,14 +37,14 @@ async def test_concurrent_equal_posts_create_one_job_for_each_key(
                 statuses[answer.status_code] += 1
                 if answer.status_code == 202:
                     created.setdefault(number, set()).add(answer.json()["id"])
-    wait_until_done(small_server.data_dir)
-    jobs = read(small_server.data_dir, "SELECT count(*) FROM jobs")[0][0]
-    charged = read(small_server.data_dir, "SELECT count(*) FROM ledger WHERE type = 'MODEL_USAGE'")[0][0]
+    wait_until_done(small_server.query)
+    jobs = small_server.query("SELECT count(*) FROM jobs")[0][0]
+    charged = small_server.query("SELECT count(*) FROM ledger WHERE type = 'MODEL_USAGE'")[0][0]
     figures(f"{keys} keys x {clients} concurrent equal POSTs: {jobs} jobs, {charged} charges, answers {dict(statuses)}")
     assert set(statuses) <= {200, 202, 409}
     assert all(len(ids) == 1 for ids in created.values())
     assert (jobs, charged) == (keys, keys)
-    assert check_billing(small_server.data_dir) == keys * CREDITS
+    assert check_billing(small_server.query) == keys * CREDITS
 
 
 @pytest.mark.timeout(1800)
@@ -62,8 +62,8 @@ async def test_concurrent_clients_never_overdraw(
             posts = (client.post("/v1/images/generations", json=BODY) for _ in range(clients))
             for answer in await asyncio.gather(*posts):
                 statuses[answer.status_code] += 1
-    spent = check_billing(small_server.data_dir)
-    balance = read(small_server.data_dir, "SELECT sum(balance) FROM accounts")[0][0]
+    spent = check_billing(small_server.query)
+    balance = small_server.query("SELECT sum(balance) FROM accounts")[0][0]
     figures(f"{rounds} x {clients} clients with credits for one image: {statuses[200]} generated, balance {balance}")
     assert statuses == {200: rounds, 403: rounds * (clients - 1)}
     assert (spent, balance) == (rounds * CREDITS, 0)

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass
 
 from allaprima.api.dialects import DIALECTS
+from allaprima.bootstrap.hints import open_hints
 from allaprima.bootstrap.operator import operator_service
 from allaprima.domain.clock import Clock, Clocks, SteadyClock
 from allaprima.domain.ports import Engine, Hints
@@ -58,7 +59,7 @@ from allaprima.store.job_transitions import JobTransitions
 from allaprima.store.jobs import JobRepository
 from allaprima.store.ledger import LedgerRepository
 from allaprima.store.objects.open import open_objects
-from allaprima.store.open import open_database, open_hints
+from allaprima.store.open import open_database
 from allaprima.store.outbox import Outbox
 from allaprima.store.reaper import Reaper
 from allaprima.store.secret import open_secret

@@ -1,4 +1,4 @@
-"""Webhooks: sends the deliveries of the outbox, each at least once. A process claims a delivery before it sends it.
+"""Webhooks: sends the deliveries of the outbox, each at least once. A process leases a delivery before it sends it.
 
 The dialect of a job writes and signs its message (`domain.ports.WebhookFormat`). Only a 2xx status is a success; 410
 disables the endpoint; Retry-After is honoured. The retry schedule is the example of the Standard Webhooks specification
@@ -147,7 +147,7 @@ class WebhookSender:
                 for one in tasks:
                     one.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
-                # If the store fails, the claims end by themselves.
+                # If the store fails, the leases end by themselves.
                 with suppress(StoreError):
                     await self._outbox.release(interrupted, self._clock())
 
@@ -157,7 +157,7 @@ class WebhookSender:
             # The store has logged the error; the next round retries.
             with suppress(StoreError):
                 now = self._clock()
-                for delivery in await self._outbox.claim_due(now, LIMITS, self._sending):
+                for delivery in await self._outbox.lease_due(now, LIMITS, self._sending):
                     self._sending[delivery.id] = delivery, asyncio.create_task(self._send_one(client, delivery))
                 if (next_due := await self._outbox.next_due(now)) is not None:
                     wait_s = min(POLL_INTERVAL_S, max(0.05, next_due - self._clock()))
@@ -166,7 +166,7 @@ class WebhookSender:
 
     async def _send_one(self, client: httpx2.AsyncClient, delivery: WebhookDelivery) -> None:
         try:
-            # The store has logged the error. Without a recorded result the delivery is sent again when its claim ends.
+            # The store has logged the error. Without a recorded result the delivery is sent again when its lease ends.
             with suppress(StoreError):
                 await self._send(client, delivery)
         finally:

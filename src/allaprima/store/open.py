@@ -1,22 +1,15 @@
-"""Settings to an open database, the data folder's SQLite file or PostgreSQL, and to the hints of its processes."""
+"""Settings to an open database: the data folder's SQLite file, or PostgreSQL."""
 
 import asyncio
-import logging
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from allaprima.domain.database_url import SETTING
-from allaprima.domain.ports import Hints
 from allaprima.errors import SettingsError
 from allaprima.store.database import Database
-from allaprima.store.memory_hints import MemoryHints
 from allaprima.store.sqlite import open_sqlite, upgrade_sqlite
 
 if TYPE_CHECKING:
     from allaprima.settings import StoreSettings
-
-logger = logging.getLogger(__name__)
 
 
 async def open_database(settings: "StoreSettings") -> Database:
@@ -31,27 +24,6 @@ async def open_database(settings: "StoreSettings") -> Database:
     from allaprima.store.postgres import open_postgres
 
     return await open_postgres(settings.database_url.get_secret_value(), is_pooled=settings.pooled)
-
-
-@asynccontextmanager
-async def open_hints(settings: "StoreSettings") -> AsyncIterator[Hints]:
-    """Exchange hints with the other processes of the database until the context exits.
-
-    On SQLite, and behind a pooler without a direct URL, no other process receives any.
-    """
-    url = settings.hints_url or (None if settings.pooled else settings.database_url)
-    if settings.database_url is None or url is None:
-        if settings.pooled:
-            logger.warning(
-                "processes learn of each other's jobs by polling, since PgBouncer passes no notifications on; "
-                "set ALLAPRIMA_STORE__HINTS_URL to the URL of PostgreSQL itself"
-            )
-        yield MemoryHints()
-        return
-    from allaprima.store import hints
-
-    async with hints.open_hints(url.get_secret_value()) as opened:
-        yield opened
 
 
 async def upgrade_database(settings: "StoreSettings") -> str | None:

@@ -1,4 +1,4 @@
-"""The outbox of webhooks. The transaction that ends a job writes a delivery; `service.webhooks` sends it."""
+"""The outbox of webhooks. The transaction that ends a job writes a delivery; `service.webhooks` leases and sends it."""
 
 import secrets
 from base64 import b64encode
@@ -29,7 +29,7 @@ _ENDPOINT_COLUMNS = tuple(webhook_endpoints.c[name] for name in _ENDPOINT_NAMES)
 _OPEN = (webhook_endpoints.c.id == webhook_deliveries.c.endpoint_id) & webhook_endpoints.c.disabled_at.is_(None)
 _DUE_FIRST = (webhook_deliveries.c.next_at, webhook_deliveries.c.id)
 _IS_DUE = webhook_deliveries.c.next_at <= bindparam("now")
-# Deliveries that are being sent are claimed, so they are no longer due, but they count against the limits.
+# Deliveries that are being sent are leased, so they are no longer due, but they count against the limits.
 _IS_SENDING = webhook_deliveries.c.id.in_(bindparam("sending", expanding=True))
 _DUE_BY_ENDPOINT = (
     select(
@@ -64,7 +64,7 @@ _LOCK_DUE = (
     .where(webhook_deliveries.c.id.in_(bindparam("ids", expanding=True)), _IS_DUE)
     .with_for_update(skip_locked=True)
 )
-_CLAIM = (
+_LEASE = (
     update(webhook_deliveries)
     .where(webhook_deliveries.c.id.in_(_LOCK_DUE))
     .values(next_at=bindparam("until"))
@@ -81,8 +81,8 @@ _insert_endpoint = dialect.upsert(
     webhook_endpoints, lambda insert_: insert_.on_conflict_do_nothing(index_elements=("account_id", "url"))
 )
 
-#: Seconds after which a claimed delivery is due again, if its attempt was not recorded: longer than an attempt takes.
-CLAIM_S = 60.0
+#: Seconds after which a leased delivery is due again, if its attempt was not recorded: longer than an attempt takes.
+SEND_LEASE_S = 60.0
 #: Bytes of a signing secret.
 SECRET_BYTES = 32
 
@@ -188,13 +188,13 @@ class Outbox(Repository):
         is_over = webhook_deliveries.c.next_at.is_(None), webhook_deliveries.c.created_at < now - RETENTION_S
         connection.execute(delete(webhook_deliveries).where(*is_over))
 
-    async def claim_due(
+    async def lease_due(
         self, now: float, limits: DeliveryLimits, sending: Collection[str] = ()
     ) -> list[WebhookDelivery]:
-        """Claim deliveries that are due, within the limits: those due first of each endpoint and account.
+        """Lease deliveries that are due, within the limits: those due first of each endpoint and account.
 
-        No other call returns them for `CLAIM_S` seconds; after that, those whose attempt was not recorded are due
-        again. sending: ids of the claimed deliveries that the caller still sends, which count against the limits.
+        No other call returns them for `SEND_LEASE_S` seconds; after that, those whose attempt was not recorded are due
+        again. sending: ids of the leased deliveries that the caller still sends, which count against the limits.
         """
         bounds = {
             "now": now,
@@ -205,19 +205,19 @@ class Outbox(Repository):
         }
         # This runs often, so a read decides whether a writing transaction is needed.
         found = await self._due(bounds)
-        claimed = await self._claim([delivery.id for delivery in found], now) if found else set()
-        return [delivery for delivery in found if delivery.id in claimed]
+        leased = await self._lease([delivery.id for delivery in found], now) if found else set()
+        return [delivery for delivery in found if delivery.id in leased]
 
     @writes
-    def _claim(self, connection: Connection, ids: list[str], now: float) -> set[str]:
-        """Claim those of the deliveries that are still due; return their ids."""
-        return set(connection.execute(_CLAIM, {"ids": ids, "now": now, "until": now + CLAIM_S}).scalars())
+    def _lease(self, connection: Connection, ids: list[str], now: float) -> set[str]:
+        """Lease those of the deliveries that are still due; return their ids."""
+        return set(connection.execute(_LEASE, {"ids": ids, "now": now, "until": now + SEND_LEASE_S}).scalars())
 
     @writes
     def release(self, connection: Connection, deliveries: Collection[WebhookDelivery], now: float) -> None:
-        """Make claimed deliveries due whose attempts were interrupted."""
+        """Make leased deliveries due whose attempts were interrupted."""
         for delivery in sorted(deliveries, key=lambda one: one.id):
-            interrupted = *_is_claimed(delivery), webhook_deliveries.c.next_at.is_not(None)
+            interrupted = *_is_leased(delivery), webhook_deliveries.c.next_at.is_not(None)
             connection.execute(update(webhook_deliveries).where(*interrupted).values(next_at=now))
 
     @reads
@@ -281,12 +281,12 @@ def _endpoint(connection: Connection, account_id: str, url: str, *, is_locked: b
 
 
 def _record_attempt(connection: Connection, delivery: WebhookDelivery, **values: object) -> None:
-    changed = update(webhook_deliveries).where(*_is_claimed(delivery))
+    changed = update(webhook_deliveries).where(*_is_leased(delivery))
     connection.execute(changed.values(attempt=delivery.attempt + 1, **values))
 
 
-def _is_claimed(delivery: WebhookDelivery) -> tuple[ColumnElement[bool], ...]:
-    """Return the condition that no attempt was recorded since the delivery was claimed."""
+def _is_leased(delivery: WebhookDelivery) -> tuple[ColumnElement[bool], ...]:
+    """Return the condition that no attempt was recorded since the delivery was leased."""
     return webhook_deliveries.c.id == delivery.id, webhook_deliveries.c.attempt == delivery.attempt
 
 

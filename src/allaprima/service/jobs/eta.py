@@ -74,20 +74,16 @@ class Eta:
         seconds = sum(map(self._remaining, self._held.values())) + waiting_s
         return max(0.0, seconds - (self._max_concurrency - 1) / 2 * seconds / before)
 
-    def has(self, job_id: str) -> bool:
-        """Whether a job is one of the engine's."""
-        return job_id in self._held
-
-    def finish_in(self, job_id: str) -> float:
-        """Return the seconds until the engine finishes one of its jobs."""
+    def finish_in(self, job_id: str) -> float | None:
+        """Return the seconds until the engine finishes a job; None for a job that it does not have."""
         seconds = 0.0
         for job in self._held.values():
             if job.id == job_id and job_id in self._running:
                 return self._remaining(job) * self._running.concurrency
             seconds += self._remaining(job)
             if job.id == job_id:
-                break
-        return seconds
+                return seconds
+        return None
 
     def next_slot_in(self) -> float:
         """Return the seconds until the next job leaves the queue."""

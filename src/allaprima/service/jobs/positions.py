@@ -37,9 +37,9 @@ class QueuePositions:
         return QueuePosition(None, job.started_at, finish)
 
     def _finish_in(self, job: Job, started_at: float) -> float:
-        if self._eta.has(job.id):
-            return self._eta.finish_in(job.id)
-        # Another process runs the job, or the job is being stored.
+        if (seconds := self._eta.finish_in(job.id)) is not None:
+            return seconds
+        # Another process runs the job, or its images are being stored.
         return max(MIN_REMAINING * job.predicted_s, started_at + job.predicted_s - self._clock())
 
     async def publish(self, job_id: str) -> None:
