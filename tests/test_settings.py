@@ -283,3 +283,28 @@ def test_invalid_bucket_is_refused_by_setting_without_its_value(
         load_settings()
     assert "hunter2" not in str(refused.value)
     assert refused.value.__cause__ is None
+
+
+@pytest.mark.parametrize(
+    ("url", "problem"),
+    [
+        ("mysql://me:hunter2@host/db", "must look like postgresql://user@host:5432/database"),
+        ("postgresql://me:hunter2@host", "names no database"),
+        ("postgresql://me:hunt/er2@host/db", "percent-encoded"),
+    ],
+)
+def test_invalid_database_url_is_refused_by_setting_without_its_value(
+    monkeypatch: pytest.MonkeyPatch, url: str, problem: str
+) -> None:
+    monkeypatch.setenv("ALLAPRIMA_STORE__DATABASE_URL", url)
+    with pytest.raises(SettingsError, match=f"^ALLAPRIMA_STORE__DATABASE_URL .*{re.escape(problem)}") as refused:
+        load_settings()
+    assert "hunt" not in str(refused.value)
+    assert refused.value.__cause__ is None
+
+
+def test_text_of_the_settings_has_no_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALLAPRIMA_STORE__DATABASE_URL", "postgresql://me:hunter2@host/db")
+    settings = load_settings()
+    for shown in (repr(settings), str(settings), settings.model_dump_json(), repr(settings.store.model_dump())):
+        assert "hunter2" not in shown

@@ -108,7 +108,7 @@ SERVE = ("serve", "--port", "0")
         (ACCOUNTS, lambda _: server().url("missing", f"allaprima:{PASSWORD}"), 'database "missing" does not exist'),
         (SERVE, lambda _: f"postgresql://me:{PASSWORD}@127.0.0.1:1/db", "Connection refused"),
         (ACCOUNTS, with_reading_role, "a role that may not INSERT into"),
-        (ACCOUNTS, with_role_without_rights, "its role may not create or change the tables (permission denied"),
+        (ACCOUNTS, with_role_without_rights, "its role lacks a privilege (permission denied for schema public)"),
         (
             SERVE,
             migrated("UPDATE alembic_version SET version_num = '0005_starred_images'"),

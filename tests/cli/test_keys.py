@@ -1,5 +1,6 @@
 """`allaprima keys` and `allaprima accounts` on a data folder without a running server."""
 
+import itertools
 import json
 import re
 from pathlib import Path
@@ -7,6 +8,9 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import Run
+from tests.store.postgres_server import server
+
+_numbers = itertools.count()
 
 
 @pytest.fixture
@@ -218,3 +222,44 @@ def test_erasure_of_unknown_account_is_refused(run: Run, data: Path) -> None:
 
     assert refused.exit_code == 2
     assert refused.stderr == "error: no account has the id or name acme; `allaprima accounts list` shows all ids\n"
+
+
+# PostgreSQL ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An empty PostgreSQL database in the settings."""
+    monkeypatch.setenv("ALLAPRIMA_STORE__DATABASE_URL", server().create(f"operator-{next(_numbers)}"))
+
+
+@pytest.mark.usefixtures("shared")
+def test_commands_open_the_database_and_create_no_folder(run: Run, tmp_path: Path) -> None:
+    refused = run("keys", "create")
+    assert (refused.exit_code, refused.stdout) == (2, "")
+    assert refused.stderr == "error: there is no account; create one with `allaprima accounts create NAME`\n"
+
+    assert run("accounts", "create", "acme").exit_code == 0
+    key = run("keys", "create", "--account", "acme")
+    assert (key.exit_code, key.stderr) == (
+        0,
+        f"created the key {key.stdout[3:11]} in the database; it is shown only once:\n",
+    )
+    assert run("accounts", "credit", "acme", "2").exit_code == 0
+    assert run("keys", "revoke", key.stdout[3:11]).exit_code == 0
+    [listed] = json.loads(run("accounts", "list", "--json").stdout)
+    assert (listed["name"], listed["balance"]) == ("acme", 4_000_000)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.usefixtures("shared")
+def test_account_on_shared_database_is_erased_only_with_the_folder_of_its_images(run: Run, tmp_path: Path) -> None:
+    run("accounts", "create", "acme")
+
+    refused = run("accounts", "erase", "acme", "--yes")
+    (tmp_path / "data" / "images").mkdir(parents=True)
+    erased = run("accounts", "erase", "acme", "--yes")
+
+    assert refused.exit_code == 2
+    assert f"there is no folder {tmp_path / 'data' / 'images'}, so the images of the account can't be" in refused.stderr
+    assert erased.exit_code == 0, erased.stderr

@@ -1,7 +1,5 @@
 """`allaprima migrate` on a data folder and on PostgreSQL, and the option `--database-url`."""
 
-import sqlite3
-from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -10,7 +8,7 @@ from allaprima.store.data_folder import DATABASE_FILE
 from allaprima.store.migrations import HEAD
 from tests.cli.conftest import Run
 from tests.store.postgres_server import server
-from tests.store.test_sqlite import OLD_SCHEMA
+from tests.store.test_migrations import build
 
 WITH_PASSWORD = "postgresql://me:hunter2@127.0.0.1:1/db"
 
@@ -18,12 +16,7 @@ WITH_PASSWORD = "postgresql://me:hunter2@127.0.0.1:1/db"
 def test_old_data_folder_is_upgraded_once(run: Run, tmp_path: Path) -> None:
     folder = tmp_path / "old"
     folder.mkdir()
-    with closing(sqlite3.connect(folder / DATABASE_FILE)) as connection:
-        connection.executescript(OLD_SCHEMA.read_text())
-        connection.executescript(
-            "CREATE TABLE alembic_version (version_num VARCHAR(32) PRIMARY KEY);"
-            "INSERT INTO alembic_version VALUES ('0005_starred_images');"
-        )
+    build(folder / DATABASE_FILE, "0005_starred_images")
     place = f"the database {folder / DATABASE_FILE}"
 
     done, again = (run("migrate", "--data-dir", folder) for _ in range(2))

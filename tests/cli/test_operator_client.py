@@ -14,8 +14,18 @@ from allaprima.api.operator import create_operator_app
 from allaprima.bootstrap.operator import open_operator
 from allaprima.cli.operator_client import OperatorClient, connect, error_of
 from allaprima.cli.operator_socket import operator_listener
-from allaprima.errors import AccountNotFound, Error, InvalidRequest, KeyNotFound, StoreUnreachable
+from allaprima.domain.accounts import Account, ApiKey
+from allaprima.errors import AccountNotFound, Conflict, Error, InvalidRequest, KeyNotFound, StoreUnreachable
 from allaprima.settings import Settings
+from allaprima.store.accounts import AccountRepository
+from allaprima.store.job_transitions import JobTransitions
+from allaprima.store.keys import KeyRepository
+from allaprima.store.postgres import open_postgres
+from tests.clock import NOW
+from tests.store.backends import query
+from tests.store.factories import new_job
+from tests.store.postgres_server import server
+from tests.store.reaping import WORKER, register
 
 Action = Callable[[OperatorClient], Awaitable[Any]]
 
@@ -122,3 +132,28 @@ async def test_client_waits_for_command_that_holds_data_folder(settings: Setting
     created = await asyncio.gather(*(create() for _ in range(3)))
 
     assert len({key["prefix"] for key in created}) == 3
+
+
+async def test_erasure_on_a_shared_database_leaves_running_jobs_to_their_servers(tmp_path: Path) -> None:
+    url, folder = server().create("erased-by-command"), tmp_path / "data"
+    (folder / "images").mkdir(parents=True)
+    settings = Settings(store={"data_dir": folder, "database_url": url})
+    database = await open_postgres(url)
+    await register(database)
+    account, transitions = Account("account", "acme", NOW), JobTransitions(database)
+    owner = ApiKey(id="key", account_id="account", name="first", prefix="abcd1234", created_at=NOW, updated_at=NOW)
+    await AccountRepository(database).add(account)
+    await KeyRepository(database).add(owner, "hash")
+    for _ in range(2):
+        await transitions.admit(new_job(owner), 10)
+    running = (await transitions.lease(WORKER, NOW)).job
+    assert running is not None
+
+    async with open_operator(settings) as operator:
+        with pytest.raises(Conflict, match="a cancelled job has not ended yet"):
+            await operator.erase(account)
+        asked = "SELECT state, cancel_asked_at IS NOT NULL FROM jobs ORDER BY state"
+        assert await query(database, asked) == [("cancelled", True), ("running", True)]
+        assert await transitions.cancel(running, NOW)
+        assert (await operator.erase(account)).jobs == 2
+    await database.close()

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
@@ -31,8 +32,9 @@ from allaprima.store.keys import KeyRepository
 from allaprima.store.migrations import HEAD
 from allaprima.store.objects.local import LocalObjectStore
 from allaprima.store.outbox import Outbox
-from allaprima.store.postgres import migrate, open_postgres
-from allaprima.store.schema import accounts, metadata
+from allaprima.store.postgres import connect, migrate, open_postgres
+from allaprima.store.schema import accounts, installation, metadata
+from allaprima.store.secret import open_secret
 from tests.clock import NOW
 from tests.store.backends import open_emptied_postgres, query
 from tests.store.factories import new_entry, new_image, new_job, new_outcome
@@ -206,6 +208,76 @@ async def test_failed_statement_reveals_no_parameter(database: Database, caplog:
     with pytest.raises(StoreError) as caught:
         await database.write(lambda connection: connection.execute(wrong, {"value": "x\nsecret prompt"}).all())
     assert "[SQL parameters hidden due to hide_parameters=True]" in str(caught.value.__cause__)
+
+
+# Connections --------------------------------------------------------------------------------------------------------
+
+LIMITS = ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout")
+
+
+@pytest.mark.parametrize("is_pooled", [True, False])
+async def test_every_transaction_has_timeouts(url: str, is_pooled: bool) -> None:
+    database = await open_postgres(url, is_pooled=is_pooled)
+    shown = ", ".join(f"current_setting('{name}')" for name in LIMITS)
+    for run in (database.write, database.write_hot, database.read):
+        found = await run(lambda connection: connection.exec_driver_sql(f"SELECT {shown}").one())
+        assert tuple(found) == ("10s", "5s", "30s")
+    await database.compact()
+    await database.close()
+
+
+def test_pooled_connection_prepares_nothing_and_sets_nothing_for_its_session(url: str) -> None:
+    engine = connect(url, is_pooled=True)
+    with engine.connect() as connection:
+        driver = connection.connection.driver_connection
+        assert driver is not None
+        assert driver.prepare_threshold is None
+        assert "options" not in driver.info.get_parameters()
+        connection.rollback()
+        driver.autocommit = True
+        assert driver.execute("SHOW statement_timeout").fetchone() == ("0",)
+    engine.dispose()
+
+
+async def test_parameters_of_the_url_are_kept(url: str) -> None:
+    database = await open_postgres(f"{url}?application_name=mine&options=-c%20work_mem%3D5MB")
+    shown = "SELECT current_setting('application_name'), current_setting('work_mem')"
+    found = await database.read(lambda connection: connection.exec_driver_sql(shown).one())
+    assert tuple(found) == ("mine", "5MB")
+    await database.close()
+
+
+async def test_database_with_another_encoding_is_refused(url: str) -> None:
+    name = f"latin-{next(_numbers)}"
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE \"{name}\" TEMPLATE template0 ENCODING 'LATIN1' LOCALE 'C'".encode())
+    with pytest.raises(StoreError, match="a database with the encoding LATIN1, and allaprima needs UTF8"):
+        await open_postgres(server().url(name))
+    with connected(server().url(name)) as connection:
+        assert inspect(connection).get_table_names() == []
+
+
+async def test_role_that_only_reads_is_refused(url: str) -> None:
+    await (await open_postgres(url)).close()
+    name = f"reader{next(_numbers)}"
+    server().add_role(name)
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(f"GRANT ALL ON ALL TABLES IN SCHEMA public TO {name}".encode())
+        connection.execute(f"ALTER ROLE {name} SET default_transaction_read_only TO on".encode())
+    with pytest.raises(StoreError, match="a role or a server that only reads, and allaprima writes"):
+        await open_postgres(url.replace("allaprima@", f"{name}@"))
+
+
+async def test_processes_share_one_secret_of_32_bytes(url: str, tmp_path: Path) -> None:
+    opened = [await open_postgres(url) for _ in range(3)]
+    found = await asyncio.gather(*(open_secret(database, tmp_path / "none") for database in opened))
+    assert len(set(found)) == 1
+    assert len(found[0]) == 32
+    await opened[0].write(lambda connection: connection.execute(update(installation).values(secret=b"short")))
+    with pytest.raises(StoreError, match="a secret of 5 bytes, not 32"):
+        await open_secret(opened[0], tmp_path)
+    for database in opened:
+        await database.close()
 
 
 # Values -------------------------------------------------------------------------------------------------------------

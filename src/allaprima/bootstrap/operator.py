@@ -11,12 +11,13 @@ from allaprima.domain.accounts import Account
 from allaprima.domain.clock import Clock
 from allaprima.domain.database_url import place_of
 from allaprima.domain.erasure import Erased
+from allaprima.domain.postgres_report import PostgresReport
 from allaprima.errors import JobFinished, JobNotFound, SettingsError
 from allaprima.service.accounts.accounts import AccountService
 from allaprima.service.accounts.erasure import CancelJobs, Erasure
 from allaprima.service.accounts.keys import ApiKeyService
 from allaprima.service.operator import OperatorService
-from allaprima.settings import Settings
+from allaprima.settings import Settings, StoreSettings
 from allaprima.store.accounts import AccountRepository
 from allaprima.store.data_folder import DATABASE_FILE, IMAGES_FOLDER
 from allaprima.store.database import Database
@@ -26,7 +27,7 @@ from allaprima.store.job_transitions import JobTransitions
 from allaprima.store.jobs import JobRepository
 from allaprima.store.keys import KeyRepository
 from allaprima.store.migrations import HEAD
-from allaprima.store.open import open_database, upgrade_database
+from allaprima.store.open import open_database, require_driver, upgrade_database
 
 
 @asynccontextmanager
@@ -122,6 +123,15 @@ def stored_bytes(folder: Path) -> int:
             with suppress(FileNotFoundError):
                 size += file.stat().st_size
     return size
+
+
+def report_database(settings: StoreSettings) -> PostgresReport:
+    """Look at the configured PostgreSQL database. Raises `StoreError` or `SettingsError` if it can't be reached."""
+    require_driver()
+    from allaprima.store.postgres_report import report
+
+    assert settings.database_url is not None
+    return report(settings.database_url.get_secret_value(), is_pooled=settings.pooled)
 
 
 async def check_bucket(url: str) -> float:

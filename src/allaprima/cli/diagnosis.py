@@ -7,13 +7,14 @@ import platform
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
 
 import torch
 from rich.console import Console
 from rich.markup import escape
 
 from allaprima.bootstrap.operator import check_bucket, stored_bytes
+from allaprima.cli.database_findings import check_postgres
+from allaprima.cli.finding import Finding
 from allaprima.cli.tables import print_table
 from allaprima.domain.models import SCHNELL_ID, SKETCH_ID, Precision
 from allaprima.engine.device import device_name, prepare_device, with_device
@@ -31,25 +32,6 @@ from allaprima.weights.quantize import can_run, footprint, needed_bytes
 
 GIB = 2**30
 LIMIT_SETTING = "ALLAPRIMA_STORE__MAX_IMAGE_BYTES"
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """The result of one check."""
-
-    name: str
-    message: str
-    is_ok: bool = True
-    #: Whether allaprima can't generate images if the check fails.
-    is_required: bool = False
-    #: What a failed check means: that something is missing, or a warning.
-    failure: Literal["missing", "warning"] = "missing"
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the result as JSON values."""
-        values = asdict(self)
-        del values["failure"]
-        return values
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,11 +82,12 @@ class Diagnosis:
 
 
 def diagnose(settings: Settings) -> Diagnosis:
-    """Check this machine, the package, the settings, the models and the data folder."""
+    """Check this machine, the package, the settings, the models, the database and the images."""
     device = with_device(settings.engine).device
     findings = run_checks(settings.engine, settings.engine.weights_dir or default_folder())
     images = _images(settings.store) if settings.store.bucket is None else _bucket(settings.store.bucket)
-    return Diagnosis((*findings, images), device, tuple(precision_rows(SCHNELL, device)))
+    database = check_postgres(settings.store) if settings.store.database_url else []
+    return Diagnosis((*findings, *database, images), device, tuple(precision_rows(SCHNELL, device)))
 
 
 def run_checks(settings: EngineSettings, weights_dir: Path) -> list[Finding]:

@@ -8,7 +8,7 @@ import typer
 
 from allaprima.cli.errors import console, reported_errors
 from allaprima.cli.interrupts import kept_interrupts
-from allaprima.cli.options import AsJson, DataDir, Device, TokenizerDir, read_settings
+from allaprima.cli.options import AsJson, DatabaseUrl, DataDir, Device, TokenizerDir, read_settings
 from allaprima.settings import Settings
 
 if TYPE_CHECKING:
@@ -33,10 +33,14 @@ def doctor(
     tokenizer: TokenizerDir = None,
     data_dir: DataDir = None,
     as_json: AsJson = False,
+    database_url: DatabaseUrl = None,
 ) -> None:
     """Check this machine, or a model's files; exit with 1 if what is configured, or the model, can't run."""
     with reported_errors():
-        settings = read_settings(engine={"device": device, "tokenizer_dir": tokenizer}, store={"data_dir": data_dir})
+        settings = read_settings(
+            engine={"device": device, "tokenizer_dir": tokenizer},
+            store={"data_dir": data_dir, "database_url": database_url},
+        )
         with console.status("checking this machine" if path is None else f"reading {path}"), kept_interrupts():
             found = _examine(path, settings)
         if as_json:

@@ -5,9 +5,9 @@ from allaprima.cli.options import DatabaseUrl, DataDir, store_settings
 
 
 def migrate(data_dir: DataDir = None, database_url: DatabaseUrl = None) -> None:
-    """Upgrade the database to this version. Stop all servers first.
+    """Upgrade the database's schema to that of this version.
 
-    `allaprima serve` does it by itself for an empty database and for a data folder.
+    `allaprima serve` does it by itself for a data folder and for an empty database.
     """
     with reported_errors():
         import asyncio

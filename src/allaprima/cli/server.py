@@ -41,6 +41,13 @@ BACKLOG = 2048
 KEEP_ALIVE_S = 75
 #: Seconds after which a Python thread releases the interpreter's lock to a waiting thread.
 SWITCH_INTERVAL_S = 0.0005
+_NO_SOCKET = (
+    "the server can't bind a Unix socket, so `allaprima keys` and `allaprima accounts` do not work while it runs"
+)
+_NO_SHARED_SOCKET = (
+    "the data folder's socket is another server's, or can't be bound, so `allaprima open` and `allaprima ps` do not "
+    "reach this server"
+)
 
 
 class _Server(uvicorn.Server):
@@ -181,10 +188,7 @@ async def _operator_api(
     listening = shared_operator_listener if is_shared else operator_listener
     with listening(settings.store.data_dir) as listener:
         if listener is None:
-            lost = "`allaprima open` and `allaprima ps`" if is_shared else "`allaprima keys` and `allaprima accounts`"
-            console.print(
-                f"note: the server can't bind a Unix socket, so {lost} do not work while it runs", markup=False
-            )
+            console.print(f"note: {_NO_SHARED_SOCKET if is_shared else _NO_SOCKET}", markup=False)
             yield
             return
         server = _server(create_operator_app(service.operator, service.roster, playground.link))

@@ -48,7 +48,8 @@ _REPEATABLE = {"40001", "40P01", "57P01", "57P02", "57P03", "53300"}
 _LOCK_TIMEOUT = "55P03"
 _DISK_FULL = "53100"
 _READ_ONLY, _NOT_PERMITTED = "25006", "42501"
-_REVISION_TABLE = "alembic_version"
+#: Has the schema's revision.
+REVISION_TABLE = "alembic_version"
 
 T = TypeVar("T")
 
@@ -275,7 +276,7 @@ def _check_schema(engine: Engine) -> None:
             f"{SETTING} names a database with the older schema {revision}, and this version of allaprima needs {HEAD}; "
             "run `allaprima migrate`"
         )
-    with _open_transaction(engine) as connection:
+    with _open_schema(engine) as connection:
         _check_access(connection)
 
 
@@ -287,12 +288,9 @@ def _newer(revision: str | None) -> StoreError:
 
 
 def _check_access(connection: Connection) -> None:
-    """Raise `StoreError` for a role that only reads, and for an encoding that does not have all characters."""
+    """Raise `StoreError` for a role that only reads."""
     if connection.exec_driver_sql("SHOW transaction_read_only").scalar_one() == "on":
         raise StoreError(f"{SETTING} names a role or a server that only reads, and allaprima writes")
-    encoding = connection.exec_driver_sql("SHOW server_encoding").scalar_one()
-    if encoding != "UTF8":
-        raise StoreError(f"{SETTING} names a database with the encoding {encoding}, and allaprima needs UTF8")
     if missing := missing_privileges(connection):
         raise StoreError(f"{SETTING} names a role that may not {missing[0]}; grant it, or name the role of the owner")
 
@@ -327,12 +325,15 @@ def migrate(url: str, migrations: str = LOCATION, *, is_pooled: bool = False) ->
 
 def _create_or_find(engine: Engine) -> str | None:
     """Return the schema's revision; create the newest schema in an empty database, and return None."""
-    with _open_transaction(engine) as connection:
+    with _open_schema(engine) as connection:
         tables = set(inspect(connection).get_table_names())
-        if _REVISION_TABLE in tables:
-            return _find_revision(connection)
+        if REVISION_TABLE in tables:
+            return find_revision(connection)
         if tables:
             raise StoreError(f"{SETTING} names a database with tables of another program; use an empty one")
+        encoding = connection.exec_driver_sql("SHOW server_encoding").scalar_one()
+        if encoding != "UTF8":
+            raise StoreError(f"{SETTING} names a database with the encoding {encoding}, and allaprima needs UTF8")
         _create(connection)
         return None
 
@@ -340,12 +341,13 @@ def _create_or_find(engine: Engine) -> str | None:
 def _create(connection: Connection) -> None:
     """Create the newest schema. Revisions before the first that ran on PostgreSQL are SQLite's history alone."""
     metadata.create_all(connection)
-    connection.execute(text(f"CREATE TABLE {_REVISION_TABLE} (version_num VARCHAR(32) PRIMARY KEY)"))
-    connection.execute(text(f"INSERT INTO {_REVISION_TABLE} VALUES (:head)"), {"head": HEAD})  # noqa: S608
+    connection.execute(text(f"CREATE TABLE {REVISION_TABLE} (version_num VARCHAR(32) PRIMARY KEY)"))
+    connection.execute(text(f"INSERT INTO {REVISION_TABLE} VALUES (:head)"), {"head": HEAD})  # noqa: S608
 
 
-def _find_revision(connection: Connection) -> str:
-    return str(connection.execute(text(f"SELECT version_num FROM {_REVISION_TABLE}")).scalar_one())  # noqa: S608
+def find_revision(connection: Connection) -> str:
+    """Return the schema's revision."""
+    return str(connection.execute(text(f"SELECT version_num FROM {REVISION_TABLE}")).scalar_one())  # noqa: S608
 
 
 def _known_revisions(migrations: str) -> set[str]:
@@ -368,21 +370,28 @@ def _upgrade(engine: Engine, migrations: str) -> None:
     from alembic import command
 
     config, known = _alembic(migrations), _known_revisions(migrations)
-    with _open_transaction(engine) as connection:
-        if (revision := _find_revision(connection)) not in known:
+    with _open_schema(engine) as connection:
+        if (revision := find_revision(connection)) not in known:
             raise _newer(revision)
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
 
 
 @contextmanager
-def _open_transaction(engine: Engine) -> Iterator[Connection]:
+def _open_schema(engine: Engine) -> Iterator[Connection]:
     """Open a transaction that changes the schema; a second one waits for its end."""
+    with open_transaction(engine) as connection:
+        connection.exec_driver_sql("SET LOCAL statement_timeout TO 0")
+        connection.exec_driver_sql("SET LOCAL lock_timeout TO 0")
+        dialect.lock(connection, "schema")
+        yield connection
+
+
+@contextmanager
+def open_transaction(engine: Engine) -> Iterator[Connection]:
+    """Open a transaction outside a service. Raises `StoreError`, whose message names the setting."""
     try:
         with engine.begin() as connection:
-            connection.exec_driver_sql("SET LOCAL statement_timeout TO 0")
-            connection.exec_driver_sql("SET LOCAL lock_timeout TO 0")
-            dialect.lock(connection, "schema")
             yield connection
     except DBAPIError as exc:
         raise StoreError(f"{SETTING} can't be used: {_cause(exc)}") from exc
@@ -391,6 +400,7 @@ def _open_transaction(engine: Engine) -> Iterator[Connection]:
 def _cause(exc: DBAPIError) -> str:
     """Return why a connection or a change of the schema failed, as a clause of a sentence."""
     reason = _reason(exc).removeprefix("connection failed: ").replace("FATAL:  ", "").rstrip()
-    if getattr(exc.orig, "sqlstate", None) in (_READ_ONLY, _NOT_PERMITTED):
-        return f"its role may not create or change the tables ({reason})"
-    return reason
+    sqlstate = getattr(exc.orig, "sqlstate", None)
+    if sqlstate == _READ_ONLY:
+        return f"its role or its server only reads ({reason})"
+    return f"its role lacks a privilege ({reason})" if sqlstate == _NOT_PERMITTED else reason
