@@ -310,3 +310,22 @@ def test_text_of_the_settings_has_no_password(monkeypatch: pytest.MonkeyPatch) -
     settings = load_settings()
     for shown in (repr(settings), str(settings), settings.model_dump_json(), repr(settings.store.model_dump())):
         assert "hunter2" not in shown
+
+
+@pytest.mark.parametrize(
+    ("database", "hints", "problem"),
+    [
+        (None, "postgresql://me:hunter2@db/a", "requires ALLAPRIMA_STORE__DATABASE_URL"),
+        ("postgresql://db/a", "mysql://me:hunter2@db/a", "must look like postgresql://"),
+        ("postgresql://db/a", "postgresql://me:hunter2@db", "names no database"),
+    ],
+)
+def test_invalid_hints_url_is_refused_by_setting_without_its_value(
+    monkeypatch: pytest.MonkeyPatch, database: str | None, hints: str, problem: str
+) -> None:
+    if database:
+        monkeypatch.setenv("ALLAPRIMA_STORE__DATABASE_URL", database)
+    monkeypatch.setenv("ALLAPRIMA_STORE__HINTS_URL", hints)
+    with pytest.raises(SettingsError, match=f"^ALLAPRIMA_STORE__HINTS_URL .*{re.escape(problem)}") as refused:
+        load_settings()
+    assert "hunter2" not in str(refused.value)

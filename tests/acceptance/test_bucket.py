@@ -46,12 +46,10 @@ def start(folder: Path, url: str, credentials: dict[str, str]) -> "subprocess.Po
 def test_unusable_bucket_refuses_start_in_one_sentence_without_secrets(seaweed: Seaweed, tmp_path: Path) -> None:
     url = seaweed.address()
     where = f"{SETTING}: could not write an object in the bucket images at {seaweed.endpoint}"
-    unknown = CREDENTIALS | {"AWS_ACCESS_KEY_ID": "unknown"}
     wrong = CREDENTIALS | {"AWS_SECRET_ACCESS_KEY": "wrong-and-long"}
     with bucket_that_answers(404, "NoSuchBucket") as missing:
         gone = f"s3://photos?endpoint={missing.address.endpoint}&region=eu"
         cases = [
-            (url, unknown, f"{where}: the access key is unknown; see AWS_ACCESS_KEY_ID"),
             (url, wrong, f"{where}: the secret key is wrong; see AWS_SECRET_ACCESS_KEY"),
             (url, READER, f"{where}: the credentials lack the permission"),
             (gone, CREDENTIALS, f"bucket photos at {missing.address.endpoint}: there is no such bucket"),

@@ -70,7 +70,7 @@ async def test_restart_of_database_is_answered_by_503_at_most(
     async with asyncio.TaskGroup() as users:
         for number in range(2 * len(REQUESTS)):
             users.create_task(use(number))
-        for _ in range(3):
+        for _ in range(2):
             before = len(acknowledged)
             await eventually(lambda before=before: len(acknowledged) > before + 5)
             await asyncio.to_thread(cluster.restart_at_once)

@@ -137,6 +137,27 @@ def test_doctor_warns_when_images_fill_their_space(run: Run, monkeypatch: pytest
     assert [file.name for file in tmp_path.iterdir()] == ["images"]
 
 
+def test_doctor_uses_the_bucket_and_names_what_is_wrong_with_it(
+    run: Run, monkeypatch: pytest.MonkeyPatch, bucket_url: str
+) -> None:
+    monkeypatch.setenv("ALLAPRIMA_STORE__BUCKET", bucket_url)
+    result = run("doctor")
+    assert result.exit_code == 0
+    assert re.search(
+        r"^ok +images: the bucket takes put, get, range, list and delete; one round trip takes",
+        result.stdout,
+        re.MULTILINE,
+    )
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong-and-long")
+    wrong = run("doctor")
+    monkeypatch.setenv("ALLAPRIMA_STORE__BUCKET", "s3://images?endpoint=http://127.0.0.1:9&region=eu")
+    away = run("doctor")
+    assert (wrong.exit_code, away.exit_code) == (1, 1)
+    assert "the secret key is wrong; see AWS_SECRET_ACCESS_KEY" in plain(wrong.stdout)
+    assert "nothing answers at its address" in plain(away.stdout)
+    assert "wrong-and-long" not in wrong.output
+
+
 def test_doctor_prints_json(run: Run) -> None:
     found = json.loads(run("doctor", "--json").stdout)
 

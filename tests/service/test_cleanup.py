@@ -21,6 +21,7 @@ from allaprima.store.objects.local import LocalObjectStore
 from allaprima.store.objects.open import open_objects
 from allaprima.store.outbox import RETENTION_S as WEBHOOK_RETENTION_S
 from allaprima.store.outbox import DeliveryLimits, Outbox
+from tests.both_databases import on_postgresql_alone, on_sqlite_alone
 from tests.clock import NOW
 from tests.fakes import FakeClock, FakeEngine, open_service
 from tests.service.jobs.submitting import finish, rows, submission, submit
@@ -69,6 +70,7 @@ async def test_finished_jobs_are_removed_after_their_time(tmp_path: Path, clock:
     assert len(list((tmp_path / "images").iterdir())) == 2
 
 
+@on_sqlite_alone
 async def test_start_of_server_removes_no_file_that_another_writes(tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     now = time.time()
@@ -80,6 +82,7 @@ async def test_start_of_server_removes_no_file_that_another_writes(tmp_path: Pat
     assert [path.name for path in (tmp_path / "images").iterdir()] == ["0198.png#1"]
 
 
+@on_postgresql_alone
 async def test_servers_that_clean_at_the_same_time_remove_everything_once(tmp_path: Path) -> None:
     """Eight cleaners on one PostgreSQL database; the account's bytes show that no image is subtracted twice."""
     database = await open_emptied_postgres(tmp_path / "data")
@@ -117,6 +120,7 @@ async def test_servers_that_clean_at_the_same_time_remove_everything_once(tmp_pa
     await database.close()
 
 
+@on_sqlite_alone
 async def test_staged_files_of_killed_server_are_removed_at_start(tmp_path: Path, clock: FakeClock) -> None:
     (tmp_path / "images").mkdir()
     for name in ("0198.png#1", "0198.png#23", "0198.png"):

@@ -12,6 +12,7 @@ import socket
 import subprocess
 import tempfile
 import time
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -86,9 +87,13 @@ class PostgresServer:
         wanted = "SELECT pid FROM pg_stat_activity WHERE application_name = %s"
         with psycopg.connect(self.url("postgres")) as connection:
             found = [pid for (pid,) in connection.execute(wanted, [application])]
+        signalled = []
         for pid in found:
-            os.kill(pid, how)
-        return found
+            # A process of a closed connection may be ending.
+            with suppress(ProcessLookupError):
+                os.kill(pid, how)
+                signalled.append(pid)
+        return signalled
 
     def _stop(self, how: signal.Signals) -> None:
         self._process.send_signal(how)

@@ -385,6 +385,12 @@ async def test_delivery_is_leased_once(
     database: Database, transitions: JobTransitions, outbox: Outbox, owner: ApiKey
 ) -> None:
     await with_deliveries(transitions, owner, 8)
+    if not database.is_shared:
+        # The only process of a data folder knows what it sends; after a kill, all is due at the next start.
+        sending = [delivery.id for delivery in await outbox.lease_due(NOW, LIMITS)]
+        assert await outbox.lease_due(NOW, LIMITS, sending) == []
+        assert len(await outbox.lease_due(NOW, LIMITS)) == 8
+        return
     found = await run_concurrently(outbox.lease_due(NOW, LIMITS) for _ in range(WRITERS))
     taken = [delivery.id for deliveries in found for delivery in deliveries]
     assert len(taken) == len(set(taken)) == 8

@@ -1,6 +1,5 @@
 """`allaprima move`: copies a data folder into PostgreSQL and a bucket."""
 
-import asyncio
 from typing import Annotated
 
 import typer
@@ -9,7 +8,6 @@ from rich.markup import escape
 from allaprima.cli.errors import console, reported_errors
 from allaprima.cli.interrupts import kept_interrupts
 from allaprima.cli.options import DatabaseUrl, DataDir, read_settings
-from allaprima.cli.tables import print_list
 
 EXAMPLES = """Example:
 
@@ -32,7 +30,10 @@ def move(
     with reported_errors():
         settings = read_settings(store={"data_dir": data_dir, "database_url": database_url, "bucket": bucket})
         with kept_interrupts():
+            import asyncio
+
             from allaprima.bootstrap.move import image_place, move_folder, place
+            from allaprima.cli.tables import print_list
         moved = asyncio.run(move_folder(settings, lambda line: console.print(line, markup=False)))
     rows = [(one.name, one.folder, one.target, "equal" if one.is_equal else "DIFFERENT") for one in moved.checks]
     print_list(("what", "folder", "target", "result"), rows, [], as_json=False)

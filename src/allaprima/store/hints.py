@@ -13,13 +13,14 @@ import threading
 import time
 from collections import deque
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, closing, suppress
 
 import psycopg
 from psycopg import pq
 
 from allaprima.domain.hints import Hint, HintKind, Reconnected
 from allaprima.domain.ports import Hints
+from allaprima.store.memory_hints import MemoryHints
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +31,8 @@ KEEPALIVE_S, ANSWER_S = 10.0, 5.0
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.1, 5.0
 #: Most hints that wait to be sent; older ones are dropped.
 MAX_WAITING = 10_000
+#: Longest wait for the end of the thread, in seconds, while a connection is being opened.
+STOP_S = 6.0
 #: Most hints of one statement.
 _BATCH = 500
 _CONNECTION = {
@@ -44,16 +47,16 @@ _LISTEN = f"LISTEN {WORK_CHANNEL}; LISTEN {NEWS_CHANNEL}".encode()
 _NOTIFY = b"SELECT pg_notify(channel, payload) FROM unnest($1::text[], $2::text[]) AS hints (channel, payload)"
 
 
-class PostgresHints(Hints):
+class PostgresHints(MemoryHints):
     """Hints of one database. Use `open_hints`."""
 
     def __init__(self, url: str, keepalive_s: float = KEEPALIVE_S, answer_s: float = ANSWER_S) -> None:
         """url: of the database itself, since a pooler of transactions passes no notifications on."""
+        super().__init__()
         self._url = url
         self._keepalive_s = keepalive_s
         self._answer_s = answer_s
         self._loop = asyncio.get_running_loop()
-        self._followers: set[asyncio.Queue[Hint | Reconnected]] = set()
         self._waiting: deque[Hint] = deque(maxlen=MAX_WAITING)
         self._stopping = threading.Event()
         # A byte in the pipe wakes the thread.
@@ -65,26 +68,19 @@ class PostgresHints(Hints):
 
     def send(self, hint: Hint) -> None:
         """See `Hints`."""
-        self._waiting.append(hint)
-        self._wake()
-
-    @asynccontextmanager
-    async def follow(self) -> AsyncIterator[AsyncIterator[Hint | Reconnected]]:
-        """See `Hints`."""
-        queue: asyncio.Queue[Hint | Reconnected] = asyncio.Queue()
-        self._followers.add(queue)
-        try:
-            yield _items(queue)
-        finally:
-            self._followers.discard(queue)
+        if not self._stopping.is_set():
+            self._waiting.append(hint)
+            self._wake()
 
     async def close(self) -> None:
         """Send the waiting hints, if there is a connection, and close it."""
         self._stopping.set()
         self._wake()
-        await asyncio.to_thread(self._thread.join)
-        os.close(self._awake)
-        os.close(self._waker)
+        await asyncio.to_thread(self._thread.join, STOP_S)
+        # A thread that still connects ends with the process.
+        if not self._thread.is_alive():
+            os.close(self._awake)
+            os.close(self._waker)
 
     def _wake(self) -> None:
         # A full pipe wakes the thread, too.
@@ -95,16 +91,17 @@ class PostgresHints(Hints):
         failures = 0
         while not self._stopping.is_set():
             try:
-                with psycopg.connect(self._url, autocommit=True, **_CONNECTION) as connection:  # type: ignore[arg-type]
+                # Without psycopg's own context, which would wait for the answer to a rollback.
+                with closing(psycopg.connect(self._url, autocommit=True, **_CONNECTION)) as connection:  # type: ignore[arg-type]
                     channel = _Channel(connection.pgconn, self._answer_s)
                     channel.ask(_LISTEN)
                     failures = 0
-                    self._deliver(Reconnected())
+                    self._hand_over(Reconnected())
                     self._exchange(channel)
             except (psycopg.Error, OSError) as exc:
                 if not failures:
                     logger.warning("hints of other processes are lost until the database answers: %s", _reason(exc))
-                wait_s = min(LONGEST_WAIT_S, FIRST_WAIT_S * 2**failures)
+                wait_s = min(LONGEST_WAIT_S, FIRST_WAIT_S * 2 ** min(failures, 10))
                 failures += 1
                 self._stopping.wait(wait_s * random.uniform(0.5, 1.5))
 
@@ -136,16 +133,12 @@ class PostgresHints(Hints):
 
     def _receive(self, notification: pq.PGnotify) -> None:
         if (hint := Hint.parse(notification.extra.decode("utf-8", "replace"))) is not None:
-            self._deliver(hint)
+            self._hand_over(hint)
 
-    def _deliver(self, item: Hint | Reconnected) -> None:
+    def _hand_over(self, item: Hint | Reconnected) -> None:
         # The loop may already be closed while the server stops.
         with suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(self._put, item)
-
-    def _put(self, item: Hint | Reconnected) -> None:
-        for queue in self._followers:
-            queue.put_nowait(item)
+            self._loop.call_soon_threadsafe(self.deliver, item)
 
 
 class _Channel:
@@ -200,11 +193,6 @@ def _poll(wanted: dict[int, int], seconds: float) -> dict[int, int]:
     for descriptor, events in wanted.items():
         poll.register(descriptor, events)
     return dict(poll.poll(max(0.0, seconds) * 1000))
-
-
-async def _items(queue: asyncio.Queue[Hint | Reconnected]) -> AsyncIterator[Hint | Reconnected]:
-    while True:
-        yield await queue.get()
 
 
 def _reason(exc: Exception) -> str:

@@ -16,8 +16,12 @@ class MemoryHints(Hints):
 
     def send(self, hint: Hint) -> None:
         """See `Hints`."""
+        self.deliver(hint)
+
+    def deliver(self, item: Hint | Reconnected) -> None:
+        """Give an item to all followers. For use in the event loop only."""
         for queue in self._followers:
-            queue.put_nowait(hint)
+            queue.put_nowait(item)
 
     @asynccontextmanager
     async def follow(self) -> AsyncIterator[AsyncIterator[Hint | Reconnected]]:

@@ -29,7 +29,7 @@ _ENDPOINT_COLUMNS = tuple(webhook_endpoints.c[name] for name in _ENDPOINT_NAMES)
 _OPEN = (webhook_endpoints.c.id == webhook_deliveries.c.endpoint_id) & webhook_endpoints.c.disabled_at.is_(None)
 _DUE_FIRST = (webhook_deliveries.c.next_at, webhook_deliveries.c.id)
 _IS_DUE = webhook_deliveries.c.next_at <= bindparam("now")
-# Deliveries that are being sent are leased, so they are no longer due, but they count against the limits.
+# Deliveries that are being sent count against the limits.
 _IS_SENDING = webhook_deliveries.c.id.in_(bindparam("sending", expanding=True))
 _DUE_BY_ENDPOINT = (
     select(
@@ -193,8 +193,9 @@ class Outbox(Repository):
     ) -> list[WebhookDelivery]:
         """Lease deliveries that are due, within the limits: those due first of each endpoint and account.
 
-        No other call returns them for `SEND_LEASE_S` seconds; after that, those whose attempt was not recorded are due
-        again. sending: ids of the leased deliveries that the caller still sends, which count against the limits.
+        On a shared database no other call returns them for `SEND_LEASE_S` seconds; after that, those whose attempt was
+        not recorded are due again. sending: ids of the deliveries that the caller still sends, which are not returned
+        and count against the limits.
         """
         bounds = {
             "now": now,
@@ -205,6 +206,9 @@ class Outbox(Repository):
         }
         # This runs often, so a read decides whether a writing transaction is needed.
         found = await self._due(bounds)
+        if not self._database.is_shared:
+            # No other process sends, and a delivery that a killed server was sending is due at the next start.
+            return found
         leased = await self._lease([delivery.id for delivery in found], now) if found else set()
         return [delivery for delivery in found if delivery.id in leased]
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from psycopg import OperationalError, ProgrammingError
 from psycopg.adapt import Dumper
 from psycopg.conninfo import conninfo_to_dict
-from sqlalchemy import Connection, Engine, create_engine, event, func, inspect, select, text
+from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from allaprima.domain.database_url import FORM, SETTING, check_database_url
@@ -213,6 +213,8 @@ def connect(url: str, *, is_pooled: bool = False) -> Engine:
         "postgresql+psycopg://",
         # One more, for the heartbeat of the worker.
         pool_size=WRITERS + READERS + 1,
+        # The connections that were used last know the tables already.
+        pool_use_lifo=True,
         max_overflow=0,
         # Prompts are parameters of statements, and errors are logged.
         hide_parameters=True,
@@ -303,14 +305,12 @@ def _check_access(connection: Connection) -> None:
 def missing_privileges(connection: Connection) -> list[str]:
     """Return what the role may not do with the tables, such as "INSERT into jobs"."""
     verbs = {"SELECT": "from", "INSERT": "into", "UPDATE": "of", "DELETE": "from"}
-    wanted = [(verb, table.name) for table in metadata.sorted_tables for verb in verbs]
-    asked = select(*(func.has_table_privilege(name, verb) for verb, name in wanted))
-    granted = connection.execute(asked).one()
-    return [
-        f"{verb} {verbs[verb]} {name}"
-        for (verb, name), is_granted in zip(wanted, granted, strict=True)
-        if not is_granted
-    ]
+    asked = (
+        "SELECT name, verb FROM unnest(%s::text[]) AS name, unnest(%s::text[]) AS verb "
+        "WHERE NOT has_table_privilege(name, verb)"
+    )
+    missing = connection.exec_driver_sql(asked, ([table.name for table in metadata.sorted_tables], list(verbs)))
+    return [f"{verb} {verbs[verb]} {name}" for name, verb in missing]
 
 
 def owns_tables(connection: Connection) -> bool:

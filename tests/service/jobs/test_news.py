@@ -122,8 +122,7 @@ async def test_every_followed_job_is_read_after_hints_were_lost(process: Process
     async with process.running(hints), process.bus.follow("a") as events, process.bus.follow("b"):
         process.jobs.set(JobState.SUCCEEDED)
         process.jobs.set(JobState.QUEUED, 0, "b")
-        for queue in hints._followers:
-            queue.put_nowait(Reconnected())
+        hints.deliver(Reconnected())
         assert (await next_of(events)).type == EventType.SUCCEEDED
         assert process.jobs.asked == [{"a", "b"}]
         await asyncio.wait_for(process.signal.wait(), LIMIT_S)

@@ -9,18 +9,17 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from pydantic import SecretStr
 
 from allaprima.domain.accounts import ApiKey
 from allaprima.domain.events import EventType
 from allaprima.domain.jobs import JobState
 from allaprima.service.app import Service
+from tests.both_databases import on_postgresql_alone
 from tests.fakes import FakeEngine, client_of, open_service
 from tests.service.jobs.submitting import LEASED, LIMIT_S, submit
-from tests.store.backends import open_emptied_postgres
-from tests.store.postgres_server import server
 from tests.waiting import eventually
 
+pytestmark = on_postgresql_alone
 PROMPT = {"model": "allaprima/sketch", "prompt": "a boat", "image_size": {"width": 64, "height": 64}}
 
 
@@ -36,19 +35,18 @@ Start = Callable[[], AbstractAsyncContextManager[Server]]
 
 
 @asynccontextmanager
-async def running(folder: Path, url: str, *, is_pooled: bool) -> AsyncIterator[Server]:
+async def running(folder: Path, *, is_pooled: bool) -> AsyncIterator[Server]:
     engine = FakeEngine()
     engine.hold()
-    store = {"database_url": SecretStr(url), "pooled": is_pooled}
+    store = {"pooled": is_pooled}
     async with open_service(folder, engine, time.time, monotonic=time.monotonic, store=store) as service:
         yield Server(service, engine)
 
 
 @pytest.fixture
-async def start(request: pytest.FixtureRequest, tmp_path: Path) -> Start:
+def start(request: pytest.FixtureRequest, tmp_path: Path) -> Start:
     """Starts a server on the database of the test. Parameter: whether its URL is pooled, so that hints are off."""
-    await (await open_emptied_postgres(tmp_path / "data")).close()
-    return partial(running, tmp_path, server().url("store"), is_pooled=getattr(request, "param", False))
+    return partial(running, tmp_path, is_pooled=getattr(request, "param", False))
 
 
 @dataclass

@@ -152,3 +152,12 @@ async def test_signed_url_returns_object_with_content_type(objects: BucketObject
     answer = httpx2.get(url)
     assert (answer.status_code, answer.content, answer.headers["content-type"]) == (200, b"image", "image/webp")
     assert httpx2.get(url.replace("X-Amz-Expires=60", "X-Amz-Expires=6000")).status_code == 403
+
+
+@pytest.mark.usefixtures("_credentials", "_no_retries")
+async def test_bucket_that_takes_an_object_is_available(objects: BucketObjectStore) -> None:
+    assert await objects.is_available()
+    assert [page async for page in objects.pages() if page] == []
+    for status, code in ((503, "SlowDown"), (403, "AccessDenied"), (404, "NoSuchBucket")):
+        with bucket_that_answers(status, code) as away:
+            assert not await away.is_available()

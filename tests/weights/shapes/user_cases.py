@@ -420,6 +420,39 @@ def weights_of_the_built_in_model_beside(site: Site) -> None:
     shutil.copy(sketch_folder() / "model.safetensors", site.base() / "model.safetensors")
 
 
+for _ending, _archive in {"zip": b"PK\x03\x04", "gz": b"\x1f\x8b\x08", "7z": b"7z\xbc\xaf\x27\x1c"}.items():
+
+    def _packed(site: Site, ending: str = _ending, content: bytes = _archive) -> Path:
+        path = site.base(TRANSFORMER) / f"flux1-schnell.safetensors.{ending}"
+        path.write_bytes(content + bytes(range(200)))
+        return path
+
+    _name = rf"flux1-schnell\.safetensors\.{_ending}"
+    CASES.add(f"archive_{_ending}_as_the_path", refused(WeightsCorrupt, _name, "archive", "unpack it"), _packed)
+    CASES.add(
+        f"archive_{_ending}_in_place_of_the_transformer",
+        refused(WeightsMissing, "no transformer", _name, "archive; unpack it"),
+        lambda site, write=_packed: write(site).parent,
+    )
+
+
+def too_large(dtype: torch.dtype, factor: float) -> Callable[[Tensors], Tensors]:
+    name = "double_blocks.1.img_mlp.0.weight"
+    return lambda t: t | {name: t[name].sign().to(dtype) * factor}
+
+
+CASES.add(
+    "float64_beyond_bfloat16",
+    refused(WeightsCorrupt, FILE, r"double_blocks\.1\.img_mlp\.0\.weight", "not finite"),
+    replaced(too_large(torch.float64, 1e300)),
+)
+CASES.add(
+    "float32_beyond_bfloat16",
+    refused(WeightsCorrupt, FILE, r"double_blocks\.1\.img_mlp\.0\.weight", "not finite"),
+    replaced(too_large(torch.float32, 3.4e38)),
+)
+
+
 # Descriptions as the path ---------------------------------------------------------------------------------------------
 
 

@@ -32,6 +32,8 @@ PAGE = 1000
 FOLDER = "images"
 #: Longest time of the check, in seconds; a bucket that takes longer is away.
 CHECK_S = 10.0
+#: What obstore raises: some of its errors, such as that of a missing bucket, are built-in ones.
+FAILURES = (BaseError, OSError)
 #: Bounds of one request with obstore's retries. A job whose image can't be stored retries for longer by itself.
 _RETRY = {
     "max_retries": 8,
@@ -63,7 +65,7 @@ class BucketObjectStore(ObjectStore):
         content_type = _CONTENT_TYPES.get(name.rpartition(".")[2], "application/octet-stream")
         try:
             await self._objects.put_async(name, data, attributes={"Content-Type": content_type}, use_multipart=False)
-        except BaseError as exc:
+        except FAILURES as exc:
             raise _unavailable("write", name, exc) from None
 
     async def get(self, name: str) -> bytes | None:
@@ -71,7 +73,7 @@ class BucketObjectStore(ObjectStore):
         try:
             found = await self._objects.get_async(name)
             return bytes(await found.bytes_async())
-        except (BaseError, FileNotFoundError) as exc:
+        except FAILURES as exc:
             if _is_missing_object(exc):
                 return None
             raise _unavailable("read", name, exc) from None
@@ -80,7 +82,7 @@ class BucketObjectStore(ObjectStore):
         """See `ObjectStore`."""
         try:
             await self._objects.delete_async(name)
-        except (BaseError, FileNotFoundError) as exc:
+        except FAILURES as exc:
             if not _is_missing_object(exc):
                 raise _unavailable("remove", name, exc) from None
 
@@ -90,7 +92,7 @@ class BucketObjectStore(ObjectStore):
         try:
             async for page in listing:
                 yield [(meta["path"], meta["last_modified"]) for meta in page if "/" not in meta["path"]]
-        except (BaseError, FileNotFoundError) as exc:
+        except FAILURES as exc:
             raise _unavailable("list", "the bucket", exc) from None
 
     async def is_available(self) -> bool:
@@ -113,7 +115,7 @@ class BucketObjectStore(ObjectStore):
         """See `ObjectStore`."""
         try:
             return await sign_async(self._objects, "GET", name, timedelta(seconds=seconds))
-        except BaseError as exc:
+        except FAILURES as exc:
             raise _unavailable("sign a link to", name, exc) from None
 
     async def check(self) -> float:
@@ -127,9 +129,9 @@ class BucketObjectStore(ObjectStore):
         try:
             async with asyncio.timeout(CHECK_S):
                 found, part, took_s = await self._exercise(name, data, steps)
-        except (BaseError, FileNotFoundError, TimeoutError) as exc:
+        except FAILURES as exc:
             if steps[-1] not in ("write", "delete") and not isinstance(exc, TimeoutError):
-                with suppress(BaseError, FileNotFoundError):
+                with suppress(*FAILURES):
                     await self._objects.delete_async(name)
             raise self._refusal(steps[-1], exc) from None
         if (found, part) != (data, data[3:7]):

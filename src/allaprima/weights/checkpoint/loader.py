@@ -135,6 +135,9 @@ class CheckpointFiles:
                 tensor = stored.to(_DTYPE)
                 if not is_known:
                     check_values(source.container.path, name, stored)
+                    if stored.dtype.itemsize > _DTYPE.itemsize:
+                        # A large value of float32 or float64 is infinite in bfloat16.
+                        check_values(source.container.path, name, tensor)
                     revision.add(f"{component}.{name}", tensor)
                 yield f"{component}.{name}", tensor
         if not is_known:

@@ -29,6 +29,7 @@ _DESCRIPTION_ENDINGS = (".json", ".txt", ".md", ".yaml", ".yml", ".model", ".jin
 #: Subfolders of a diffusers folder without weights.
 _DESCRIPTION_FOLDERS = ("tokenizer", "tokenizer_2", "scheduler", "feature_extractor")
 _UNFINISHED_ENDINGS = (".part", ".partial", ".crdownload", ".aria2", ".incomplete", ".download", ".tmp", ".unfinished")
+_ARCHIVE_ENDINGS = (".zip", ".gz", ".7z", ".rar", ".xz", ".zst", ".bz2")
 _HUB_PREFIX = "models--"
 #: Bounds of a search in a tree: levels below its top, and folders in all.
 _MAX_DEPTH, _MAX_FOLDERS = 6, 2000
@@ -278,7 +279,7 @@ def _unused_by_name(file: Path) -> str | None:
     """Return why a file is not opened, or None for weights and for files that are no weights by their names."""
     name = file.name.lower()
     stem = name
-    while stem.endswith(_UNFINISHED_ENDINGS):
+    while stem.endswith((*_UNFINISHED_ENDINGS, *_ARCHIVE_ENDINGS)):
         stem = stem.rpartition(".")[0]
     is_weights = stem.endswith((*WEIGHT_ENDINGS, *PICKLE_ENDINGS))
     if not is_weights:
@@ -286,7 +287,7 @@ def _unused_by_name(file: Path) -> str | None:
     if name.startswith("."):
         return "a hidden file, such as macOS writes next to each file" if name.startswith("._") else "a hidden file"
     if stem != name:
-        return "an unfinished download"
+        return "an archive; unpack it" if name.endswith(_ARCHIVE_ENDINGS) else "an unfinished download"
     if name.endswith(PICKLE_ENDINGS):
         return "a pickle, which runs code when it is opened"
     if not file.exists():

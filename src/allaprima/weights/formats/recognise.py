@@ -12,8 +12,9 @@ from allaprima.errors import WeightsCorrupt, WeightsError, WeightsUnsafe
 HEAD = 4096
 #: Longest header that the safetensors library accepts, in bytes.
 MAX_HEADER = 100_000_000
+_ZIP = b"PK\x03\x04"
 #: First bytes of pickle files: a zip archive (`torch.save`, `.pt2`), or pickle protocols 2 to 5.
-_PICKLES = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
+_PICKLES = (_ZIP, b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 #: First bytes of archives.
 _ARCHIVES = {
     b"\x1f\x8b": "gzip",
@@ -53,14 +54,14 @@ def refusal(path: Path, head: bytes) -> WeightsError | None:
     """
     if not head:
         return WeightsCorrupt(f"{path} is empty; {_AGAIN}")
+    archive = _archive(path, head)
+    if archive is not None:
+        return WeightsCorrupt(f"{path} is an archive ({archive}); unpack it and use the file in it")
     if head.startswith(_PICKLES):
         return WeightsUnsafe(
             f"{path} is a pickle (.pt, .ckpt, .bin or .pt2): opening it runs the code that it contains; "
             "use the model's safetensors or GGUF files"
         )
-    for magic, name in _ARCHIVES.items():
-        if head.startswith(magic):
-            return WeightsCorrupt(f"{path} is an archive ({name}); unpack it and use the file in it")
     if head.startswith(_LFS_POINTER):
         return WeightsCorrupt(
             f"{path} is a git-lfs pointer, not the file itself; run `git lfs pull` in its folder, or download the file"
@@ -68,6 +69,13 @@ def refusal(path: Path, head: bytes) -> WeightsError | None:
     if not head.strip(b"\0"):
         return WeightsCorrupt(f"{path} holds only zeros: its download broke off; {_AGAIN}")
     return _text(path, head)
+
+
+def _archive(path: Path, head: bytes) -> str | None:
+    """Return the kind of an archive; None for another file. A zip archive of another name may be a pickle."""
+    if head.startswith(_ZIP) and path.suffix.lower() == ".zip":
+        return "zip"
+    return next((name for magic, name in _ARCHIVES.items() if head.startswith(magic)), None)
 
 
 def _text(path: Path, head: bytes) -> WeightsError | None:
