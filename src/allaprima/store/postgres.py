@@ -111,7 +111,7 @@ class PostgresDatabase(Database):
                 connection.exec_driver_sql("SET statement_timeout TO 0")
             try:
                 for table in metadata.sorted_tables:
-                    connection.exec_driver_sql(f"VACUUM (FULL) {table.name}")
+                    connection.exec_driver_sql(f"VACUUM (FULL, ANALYZE) {table.name}")
             finally:
                 if not self._is_pooled:
                     connection.exec_driver_sql("RESET statement_timeout")
