@@ -17,6 +17,7 @@ from psycopg.types.string import TextLoader
 from allaprima.store.postgres import migrate
 from allaprima.store.schema import metadata
 from tests.store import sqlite_file
+from tests.store.kept_connections import keep_connections
 from tests.store.postgres_server import server
 from tests.store.sqlite_file import write_empty_database
 
@@ -62,6 +63,7 @@ def _postgres(folder: Path) -> _PostgresDatabase | None:
     if free is None:
         free = _PostgresDatabase(server().create(f"service{len(_databases)}"))
         migrate(free.url)
+        keep_connections(free.url)
         _databases.append(free)
     free.empty()
     free.folder = folder

@@ -16,6 +16,7 @@ from allaprima.store.objects.local import LocalObjectStore
 from allaprima.store.postgres import migrate, open_postgres
 from allaprima.store.schema import metadata
 from allaprima.store.sqlite import open_sqlite
+from tests.store.kept_connections import keep_connections
 from tests.store.postgres_server import server
 from tests.store.sqlite_file import write_empty_database
 
@@ -50,6 +51,7 @@ def _emptied(folder: Path) -> str:
 def _database_url() -> str:
     url = server().create("store")
     migrate(url)
+    keep_connections(url)
     return url
 
 
