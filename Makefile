@@ -51,6 +51,7 @@ prove: $(VENV)/.dev ## run the stress tests at full length and measure the front
 
 load: $(VENV)/.dev ## measure the service under load
 	$(BIN)/python bench/load.py
+	$(BIN)/python bench/postgres.py
 
 check: $(VENV)/.dev ## style, types, floors
 	$(BIN)/ruff check
