@@ -2,12 +2,14 @@
 
 import asyncio
 import logging
+import threading
 from collections import Counter
 from collections.abc import Awaitable, Coroutine, Iterable
 from dataclasses import replace
 from typing import Any
 
 import pytest
+from sqlalchemy import Connection, update
 
 from allaprima.domain.accounts import Account, ApiKey, KeyRotation, LimitPeriod, SpendLimit
 from allaprima.domain.idempotency import IdempotencyClaim
@@ -27,14 +29,17 @@ from allaprima.store.charges import BUCKET_S
 from allaprima.store.database import Database
 from allaprima.store.idempotency import RETENTION_S
 from allaprima.store.images import ImageRepository
-from allaprima.store.job_transitions import JobTransitions
+from allaprima.store.job_transitions import JobTransitions, LeaseOutcome
 from allaprima.store.keys import KeyRepository
 from allaprima.store.outbox import SEND_LEASE_S, DeliveryLimits, Outbox
-from allaprima.store.reaper import Reaper
+from allaprima.store.reaper import Reaped, Reaper
+from allaprima.store.schema import jobs
+from allaprima.store.workers import lock_registered
 from tests.clock import NOW
 from tests.store.backends import count, query, run
 from tests.store.factories import REQUEST, new_entry, new_image, new_job, new_outcome
 from tests.store.reaping import WORKER, end_leases, register
+from tests.waiting import LIMIT_S
 
 #: Number of concurrent transactions.
 WRITERS = 32
@@ -262,21 +267,28 @@ async def test_missed_start_is_reported_once(database: Database, transitions: Jo
 async def test_worker_taken_for_dead_leases_no_job(
     database: Database, transitions: JobTransitions, owner: ApiKey
 ) -> None:
-    for _ in range(WRITERS):
-        await transitions.admit(new_job(owner), 1000)
+    job = await transitions.admit(new_job(owner), 1000)
     await register(database, "reaper")
-    await end_leases(database)
-    await run(database, "UPDATE workers SET leased_until = leased_until + 1e12 WHERE id = 'reaper'")
-    found = await run_concurrently(
-        interleaved(
-            (transitions.lease(WORKER, NOW) for _ in range(WRITERS)),
-            (Reaper(database).reap("reaper", 3, NOW) for _ in range(WRITERS)),
-        )
-    )
-    assert await query(database, "SELECT id FROM workers") == [("reaper",)]
-    # Jobs that were leased before the worker was removed are queued again.
-    assert await query(database, "SELECT DISTINCT state FROM jobs") == [("queued",)]
-    assert not [one for one in found[::2] if one.job and one.is_registered is False]
+    has_lease, goes_on = threading.Event(), threading.Event()
+
+    def lease(connection: Connection) -> None:
+        assert lock_registered(connection, WORKER)
+        has_lease.set()
+        goes_on.wait(LIMIT_S)
+        connection.execute(update(jobs).values(state="running", attempt=1, worker_id=WORKER))
+
+    leasing = asyncio.create_task(database.write(lease))
+    await asyncio.to_thread(has_lease.wait, LIMIT_S)
+    if database.is_shared:
+        await end_leases(database)
+        # The worker's lease is over, but it is leasing.
+        assert await Reaper(database).reap("reaper", 3, NOW) == Reaped()
+    goes_on.set()
+    await leasing
+    assert await query(database, "SELECT id FROM workers ORDER BY id") == [("reaper",), (WORKER,)]
+    assert await Reaper(database).reap("reaper", 3, NOW) == Reaped(requeued=1)
+    assert await transitions.lease(WORKER, NOW) == LeaseOutcome(is_registered=False)
+    assert await query(database, "SELECT id, state FROM jobs") == [(job.id, "queued")]
 
 
 async def test_crash_is_counted_once(database: Database, transitions: JobTransitions, owner: ApiKey) -> None:
