@@ -142,7 +142,7 @@ async def test_erasure_is_refused_while_the_engine_has_not_stopped_a_job(
     assert (answer.status_code, answer.json()["code"]) == (409, "conflict")
     assert answer.json()["message"] == (
         "a cancelled job has not ended yet, so the account acme is not erased; its keys are disabled, so repeat the "
-        "command in a few seconds"
+        "command in a few seconds, while a server runs that ends them"
     )
     assert rows(tmp_path, "SELECT count(*) FROM jobs") == [(2,)]
     assert (await acme.get("/v1/images")).status_code == 401

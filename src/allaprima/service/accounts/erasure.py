@@ -60,5 +60,5 @@ class Erasure:
             jobs = "a cancelled job has" if left == 1 else f"{left} cancelled jobs have"
             raise Conflict(
                 f"{jobs} not ended yet, so the account {account.name[:80]} is not erased; its keys are disabled, so "
-                "repeat the command in a few seconds"
+                "repeat the command in a few seconds, while a server runs that ends them"
             )
