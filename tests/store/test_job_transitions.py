@@ -11,13 +11,14 @@ from allaprima.domain.accounts import ApiKey
 from allaprima.domain.generation import ImageFormat
 from allaprima.domain.jobs import Job, JobState, Priority
 from allaprima.errors import GenerationFailed, JobFinished, JobUnfinished, QueueFull, StartDeadlineMissed
+from allaprima.store.accounts import AccountRepository
 from allaprima.store.database import Database
 from allaprima.store.job_transitions import JobTransitions, LeaseOutcome
 from allaprima.store.jobs import JobRepository
 from allaprima.store.keys import KeyRepository
 from tests.clock import NOW
 from tests.store.backends import count, query
-from tests.store.factories import REQUEST, RESULT, new_image, new_job, new_outcome
+from tests.store.factories import REQUEST, RESULT, new_entry, new_image, new_job, new_outcome
 from tests.store.reaping import WORKER, reap, register
 
 FAILURE = GenerationFailed("out of memory")
@@ -381,6 +382,32 @@ async def test_admission_whose_commit_was_not_answered_stores_one_job(
     job = new_job(owner)
     assert [await transitions.admit(job, 10) for _ in range(2)] == [job, job]
     assert await count(database, "jobs") == 1
+
+
+async def test_admission_that_filled_the_queue_is_noticed_when_it_is_repeated(
+    transitions: JobTransitions, owner: ApiKey, database: Database
+) -> None:
+    job = new_job(owner)
+    await transitions.admit(job, 1)
+    with pytest.raises(QueueFull):
+        await transitions.admit(new_job(owner), 1)
+    if database.is_shared:
+        assert await transitions.admit(job, 1) == job
+    assert await count(database, "jobs") == 1
+
+
+async def test_cached_result_whose_commit_was_not_answered_is_charged_once(
+    transitions: JobTransitions, owner: ApiKey, database: Database
+) -> None:
+    await AccountRepository(database).post(owner.account_id, new_entry(10))
+    job = new_job(owner, held=10)
+    outcome = new_outcome(new_image(job), credits_=10)
+    first = await transitions.admit_finished(job, outcome)
+    if database.is_shared:
+        # Its own first commit has spent the credits.
+        assert await transitions.admit_finished(job, outcome) == first
+    assert (await count(database, "jobs"), await count(database, "usage")) == (1, 1)
+    assert first.state is JobState.SUCCEEDED
 
 
 # Cancelling, missing the start, removing ----------------------------------------------------------------------------

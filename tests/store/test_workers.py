@@ -143,3 +143,28 @@ async def test_no_worker_is_taken_for_dead_just_after_the_server_started(
     await end_leases(database)
     monkeypatch.setattr("allaprima.store.dialect.uptime", lambda _connection: LEASE_S - 1)
     assert await Reaper(database).reap("reaper", 3, NOW) == Reaped()
+
+
+async def test_start_of_a_server_takes_no_job_of_a_registered_worker(
+    database: Database, transitions: JobTransitions, owner: ApiKey
+) -> None:
+    held, lost = [await transitions.admit(new_job(owner), 10) for _ in range(2)]
+    for _ in range(2):
+        await transitions.lease(WORKER, NOW)
+    await run(database, "UPDATE jobs SET worker_id = 'removed' WHERE id = :id", id=lost.id)
+    await end_leases(database)
+    await register(database, "new")
+    assert await Reaper(database).reap("new", 3, NOW, judges=False) == Reaped(requeued=1)
+    states = [(await JobRepository(database).get(job.id)).state for job in (held, lost)]
+    assert states == [JobState.RUNNING, JobState.QUEUED]
+
+
+async def test_lease_that_is_over_is_renewed_while_the_worker_is_registered(
+    database: Database, transitions: JobTransitions, owner: ApiKey
+) -> None:
+    job = await transitions.admit(new_job(owner), 10)
+    await end_leases(database)
+    assert (await renew(database)).is_registered
+    leased = (await transitions.lease(WORKER, NOW)).job
+    assert leased is not None
+    assert leased.id == job.id

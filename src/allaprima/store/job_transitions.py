@@ -5,7 +5,7 @@
 """
 
 import logging
-from collections.abc import Collection
+from collections.abc import Awaitable, Collection
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,6 +20,8 @@ from allaprima.errors import (
     JobFinished,
     JobNotFound,
     JobUnfinished,
+    KeyLimitReached,
+    OutOfCredits,
     QueueFull,
     StartDeadlineMissed,
     Unauthorized,
@@ -86,11 +88,25 @@ class JobTransitions(Repository):
         Raises `Unauthorized` if the key is not valid any more, `QueueFull` (its `retry_after_s` is 0; the caller
         estimates it), `OutOfCredits`, `KeyLimitReached` or `IdempotencyMismatch`; then nothing is stored.
         """
+        return await self._noticing(job.id, self._store_queued(job, queue_size, claim, waits_at))
+
+    async def admit_finished(self, job: Job, outcome: JobOutcome, claim: IdempotencyClaim | None = None) -> Job:
+        """Store a job whose result is cached: queued -> succeeded in one transaction, even if the queue is full.
+
+        Raises the errors of `admit` except `QueueFull`.
+        """
+        return await self._noticing(job.id, self._store_finished(job, outcome, claim))
+
+    async def _noticing(self, job_id: str, storing: Awaitable[Job]) -> Job:
+        """Store a job; return the stored one if the answer to the first commit was lost and the repetition failed.
+
+        The repetition violates the primary key, or finds the queue full or the credits spent by its own first commit.
+        """
         try:
-            return await self._store_queued(job, queue_size, claim, waits_at)
-        except IntegrityError:
-            # The transaction was repeated, since the answer to its first commit was lost.
-            if (stored := await self._find_stored(job.id)) is not None:
+            return await storing
+        except (IntegrityError, QueueFull, OutOfCredits, KeyLimitReached, Unauthorized) as exc:
+            may_be_stored = self._database.is_shared or isinstance(exc, IntegrityError)
+            if may_be_stored and (stored := await self._find_stored(job_id)) is not None:
                 return stored
             raise
 
@@ -107,13 +123,9 @@ class JobTransitions(Repository):
         return None if row is None else job_from_row(row)
 
     @writes_hot
-    def admit_finished(
-        self, connection: Connection, job: Job, outcome: JobOutcome, claim: IdempotencyClaim | None = None
+    def _store_finished(
+        self, connection: Connection, job: Job, outcome: JobOutcome, claim: IdempotencyClaim | None
     ) -> Job:
-        """Store a job whose result is cached: queued -> succeeded in one transaction, even if the queue is full.
-
-        Raises the errors of `admit` except `QueueFull`.
-        """
         job_id = _admit(connection, job, claim, None)
         if job_id == job.id:
             _succeed(connection, job, job.created_at, outcome)
@@ -216,7 +228,13 @@ class JobTransitions(Repository):
     async def fail_missed_starts(self, now: float) -> list[str]:
         """queued -> failed for jobs whose start deadline has passed; return their ids."""
         # This runs often, so a read decides whether a writing transaction is needed.
-        return await self._fail_missed_starts(now) if await self._has_missed_starts(now) else []
+        if not await self._has_missed_starts(now):
+            return []
+        failed = ended = await self._fail_missed_starts(now)
+        while ended and self._database.is_shared:
+            ended = await self._fail_missed_starts(now)
+            failed += ended
+        return failed
 
     @reads
     def _has_missed_starts(self, connection: Connection, now: float) -> bool:
@@ -226,7 +244,9 @@ class JobTransitions(Repository):
     @writes
     def _fail_missed_starts(self, connection: Connection, now: float) -> list[str]:
         late = select(*JOB_COLUMNS).where(fair_queue.QUEUED, jobs.c.start_by.is_not(None), jobs.c.start_by <= now)
-        late = late.with_for_update(skip_locked=True)
+        if not dialect.has_one_writer(connection):
+            # One at a time: a transaction that ends jobs of two keys could meet one that ends them in the other order.
+            late = late.limit(1).with_for_update(skip_locked=True)
         failed = []
         for row in connection.execute(late).all():
             try:

@@ -7,6 +7,7 @@ Times are double precision unix seconds, and text is compared by its bytes, as i
 import asyncio
 import logging
 import random
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -42,6 +43,8 @@ _LIMITS = {
 }
 #: Seconds to wait before each repetition of a transaction; a restart of the server takes some seconds.
 RETRY_WAITS_S = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
+#: Seconds that a transaction waits for a thread; after a longer wait it fails, so that clients are answered.
+LONGEST_WAIT_S = sum(RETRY_WAITS_S)
 #: A transaction that failed with one of these is repeated: serialization failure, deadlock, a server that stops or
 #: starts, no free connection.
 _REPEATABLE = {"40001", "40P01", "57P01", "57P02", "57P03", "53300"}
@@ -66,29 +69,65 @@ class PostgresDatabase(Database):
         # As many threads as connections, so that no thread waits for a connection.
         self._writing = ThreadPoolExecutor(WRITERS, "database-writer")
         self._reading = ThreadPoolExecutor(READERS, "database-reader")
+        #: Ends the waits before repetitions.
+        self._closing = threading.Event()
 
     async def write(self, transaction: Callable[[Connection], T]) -> T:
         """See `Database`."""
-        return await self._in_thread(self._writing, lambda: _run(self._engine, transaction))
+        return await self._in_thread(self._writing, lambda: self._run(self._engine, transaction))
 
     async def write_hot(self, transaction: Callable[[Connection], T]) -> T:
         """See `Database`. The commit releases the locks without waiting for the disk; then the log is flushed.
 
         The log is one sequence, so a transaction that read this one's rows is durable only if this one is.
         """
-        return await self._in_thread(self._writing, lambda: _run(self._engine, transaction, is_hot=True))
+        return await self._in_thread(self._writing, lambda: self._run(self._engine, transaction, is_hot=True))
 
     def write_blocking(self, transaction: Callable[[Connection], T]) -> T:
         """See `Database`. One thread at a time has a connection for this."""
-        return _run(self._engine, transaction)
+        return self._run(self._engine, transaction)
 
     async def read(self, transaction: Callable[[Connection], T]) -> T:
         """See `Database`."""
-        return await self._in_thread(self._reading, lambda: _run(self._snapshots, transaction))
+        return await self._in_thread(self._reading, lambda: self._run(self._snapshots, transaction))
+
+    def _run(self, engine: Engine, transaction: Callable[[Connection], T], *, is_hot: bool = False) -> T:
+        """Run a transaction, and repeat it while it fails for a reason that may pass.
+
+        If the answer to a commit was lost, the transaction may have been committed: only a hot one is then repeated.
+        """
+        with _translate_errors():
+            for wait_s in (*RETRY_WAITS_S, None):
+                is_commit_sent = False
+                try:
+                    with engine.connect() as connection:
+                        with connection.begin():
+                            if is_hot:
+                                connection.exec_driver_sql("SET LOCAL synchronous_commit TO off")
+                            result = transaction(connection)
+                            is_commit_sent = True
+                        if is_hot:
+                            _flush(connection)
+                        return result
+                except DBAPIError as exc:
+                    if (is_commit_sent and not is_hot) or wait_s is None or not _may_pass(exc):
+                        raise
+                    logger.info("a transaction is repeated: %s", _reason(exc))
+                # With a random part, so that two transactions that blocked each other do not meet again.
+                self._closing.wait(wait_s * random.uniform(0.5, 1.5))
+        raise AssertionError("unreachable")
 
     async def _in_thread(self, executor: ThreadPoolExecutor, run: Callable[[], T]) -> T:
+        submitted = time.monotonic()
+
+        def run_in_time() -> T:
+            # While the database is away, each transaction waits for its repetitions, and others wait for its thread.
+            if time.monotonic() - submitted > LONGEST_WAIT_S:
+                raise DatabaseUnavailable
+            return run()
+
         try:
-            future = asyncio.get_running_loop().run_in_executor(executor, run)
+            future = asyncio.get_running_loop().run_in_executor(executor, run_in_time)
         except RuntimeError as exc:
             # `run_in_executor` raises RuntimeError after the executor was shut down.
             raise StoreError("the database is closed") from exc
@@ -118,36 +157,10 @@ class PostgresDatabase(Database):
 
     async def close(self) -> None:
         """Close all connections."""
+        self._closing.set()
         for executor in (self._reading, self._writing):
             await asyncio.to_thread(executor.shutdown)
         self._engine.dispose()
-
-
-def _run(engine: Engine, transaction: Callable[[Connection], T], *, is_hot: bool = False) -> T:
-    """Run a transaction, and repeat it while it fails for a reason that may pass.
-
-    If the answer to a commit was lost, the transaction may have been committed: only a hot one is then repeated.
-    """
-    with _translate_errors():
-        for wait_s in (*RETRY_WAITS_S, None):
-            is_commit_sent = False
-            try:
-                with engine.connect() as connection:
-                    with connection.begin():
-                        if is_hot:
-                            connection.exec_driver_sql("SET LOCAL synchronous_commit TO off")
-                        result = transaction(connection)
-                        is_commit_sent = True
-                    if is_hot:
-                        _flush(connection)
-                    return result
-            except DBAPIError as exc:
-                if (is_commit_sent and not is_hot) or wait_s is None or not _may_pass(exc):
-                    raise
-                logger.info("a transaction is repeated: %s", _reason(exc))
-            # With a random part, so that two transactions that blocked each other do not meet again.
-            time.sleep(wait_s * random.uniform(0.5, 1.5))
-    raise AssertionError("unreachable")
 
 
 def _flush(connection: Connection) -> None:

@@ -41,30 +41,29 @@ class Reaper(Repository):
         """Whether other processes may be workers of this database at the same time."""
         return self._database.is_shared
 
-    async def reap(self, worker_id: str, max_crashes: int, now: float) -> Reaped:
+    async def reap(self, worker_id: str, max_crashes: int, now: float, *, judges: bool = True) -> Reaped:
         """Remove dead workers, and requeue the running jobs of workers that are not registered.
 
         A job that was running in `max_crashes` crashes fails, and a job that a client cancelled is cancelled. Jobs
         whose images are not stored are cancelled, queued ones too: the connections of their clients ended with the
         worker. worker_id: the registered worker that does this; in SQLite all others are dead. now: unix seconds.
+        judges: whether workers whose lease is over are removed; else they keep their jobs.
         """
         # This runs often, so a read decides whether a writing transaction is needed.
-        if not await self._has_dead(worker_id):
+        if not await self._has_dead(worker_id, judges=judges):
             return Reaped()
-        return await self._reap(worker_id, max_crashes, now)
+        return await self._reap(worker_id, max_crashes, now, judges=judges)
 
     @reads
-    def _has_dead(self, connection: Connection, worker_id: str) -> bool:
-        found = (
-            select(workers.c.id).where(_is_dead(connection, worker_id)),
-            select(jobs.c.id).where(_RUNNING_ALONE),
-            select(jobs.c.id).where(_WAITING_ALONE),
-        )
+    def _has_dead(self, connection: Connection, worker_id: str, *, judges: bool) -> bool:
+        found = [select(jobs.c.id).where(_RUNNING_ALONE), select(jobs.c.id).where(_WAITING_ALONE)]
+        if judges:
+            found.append(select(workers.c.id).where(_is_dead(connection, worker_id)))
         return any(connection.execute(query.limit(1)).first() is not None for query in found)
 
     @writes
-    def _reap(self, connection: Connection, worker_id: str, max_crashes: int, now: float) -> Reaped:
-        dead = _lock_dead(connection, worker_id)
+    def _reap(self, connection: Connection, worker_id: str, max_crashes: int, now: float, *, judges: bool) -> Reaped:
+        dead = _lock_dead(connection, worker_id) if judges else []
         for dead_id, concurrency in dead:
             _count_crashes(connection, and_(_RUNNING, jobs.c.worker_id == dead_id), concurrency)
         # Jobs that an earlier version ran, and those of a worker whose row was lost.

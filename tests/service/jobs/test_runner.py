@@ -310,6 +310,18 @@ async def test_stop_requeues_accepted_job(
     assert found.releases > 0
 
 
+async def test_end_of_an_earlier_attempt_can_be_awaited(harness: Callable[..., Harness]) -> None:
+    found = harness()
+    await found.runner.until_ended(found.job.id)
+    running = found.run()
+    waiting = asyncio.create_task(found.runner.until_ended(found.job.id))
+    await found.engine.until_held()
+    assert not waiting.done()
+    found.engine.finish(found.job.id)
+    await running
+    await waiting
+
+
 async def test_runner_holds_job_from_acceptance_to_end(harness: Callable[..., Harness]) -> None:
     found = harness()
     running = found.run()

@@ -33,8 +33,9 @@ class Store:
     registered: list[WorkerRecord] = field(default_factory=list)
     removed: list[str] = field(default_factory=list)
     requeued: list[str] = field(default_factory=list)
-    #: Ids of workers that were taken for dead.
+    #: Ids of workers that were taken for dead, and of those whose lease is over.
     dead: set[str] = field(default_factory=set)
+    over: set[str] = field(default_factory=set)
     #: Number of heartbeats that were sent.
     sent: int = 0
     job: Job = field(default_factory=lambda: new_job(OWNER))
@@ -48,6 +49,9 @@ class Store:
     def renew(self, worker_id: str) -> Heartbeat:
         if worker_id in self.dead:
             return Heartbeat(is_registered=False)
+        if worker_id in self.over:
+            self.over.remove(worker_id)
+            return Heartbeat(is_registered=True)
         self.sent += 1
         answer = self.answers.get()
         if answer is None:
@@ -55,7 +59,8 @@ class Store:
         return answer
 
     async def lease(self, worker_id: str, _now: float) -> LeaseOutcome:
-        return LeaseOutcome(is_registered=False) if worker_id in self.dead else LeaseOutcome(self.job)
+        is_refused = worker_id in self.dead | self.over
+        return LeaseOutcome(is_registered=False) if is_refused else LeaseOutcome(self.job)
 
     async def requeue_lost(self, _worker_id: str, job_ids: Collection[str]) -> int:
         self.requeued.extend(job_ids)
@@ -129,6 +134,15 @@ async def test_worker_that_was_taken_for_dead_leases_under_a_new_id() -> None:
         assert [record.id for record in found.store.registered] == [old, found.worker.id]
 
 
+async def test_worker_whose_lease_is_over_renews_it_while_it_is_registered() -> None:
+    async with registered() as found:
+        old = found.worker.id
+        found.store.over.add(old)
+        assert (await found.worker.lease()).job == found.store.job
+        assert found.worker.id == old
+        assert len(found.store.registered) == 1
+
+
 async def test_idle_worker_that_was_taken_for_dead_registers_again() -> None:
     async with registered() as found:
         old = found.worker.id
@@ -172,6 +186,19 @@ async def test_only_a_worker_in_contact_for_a_whole_lease_judges_others() -> Non
         await found.answer(holds())
         assert not found.worker.is_in_contact
         found.clock.now += LEASE_S + 1
+        assert found.worker.is_in_contact
+
+
+async def test_outage_that_one_heartbeat_waits_for_breaks_the_contact() -> None:
+    async with registered() as found:
+        found.clock.now += LEASE_S + 1
+        await found.answer(holds())
+        found.clock.now += LEASE_S + 1
+        await found.answer(holds())
+        assert not found.worker.is_in_contact
+        found.clock.now += 1
+        await found.answer(holds())
+        found.clock.now += LEASE_S
         assert found.worker.is_in_contact
 
 

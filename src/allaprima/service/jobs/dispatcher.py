@@ -52,7 +52,7 @@ class Dispatcher:
         """
         tasks: list[asyncio.Task[None]] = []
         try:
-            await self._monitor.reap()
+            await self._monitor.recover()
             self._engine.start()
             owner = asyncio.current_task()
             for loop in (self._lease_jobs, self._monitor.reap_repeatedly, self._monitor.fail_late_jobs):
@@ -86,6 +86,8 @@ class Dispatcher:
             if job is None:
                 return
             held = _HeldSlots(slots)
+            # If this worker was taken for dead, an earlier attempt of the job may still run here.
+            await self._runner.until_ended(job.id)
             # Accepted before the next await, so that a cancellation finds the job.
             self._runner.accept(job)
             # A job that may have crashed the server runs alone, so that a crash affects no other job.

@@ -41,9 +41,16 @@ class QueueMonitor:
         self._lifecycle = lifecycle
         self._clock = clock
 
-    async def reap(self) -> None:
-        """Requeue or end the jobs of dead workers. Raises `StoreError`."""
-        reaped = await self._reaper.reap(self._worker.id, MAX_CRASHES, self._clock())
+    async def recover(self) -> None:
+        """Requeue or end the jobs that no registered worker has, at the start of the server. Raises `StoreError`.
+
+        In SQLite that is every job of an earlier server. On a shared database a server that has just started can't
+        judge others, which may have lost their contact to the database for a moment.
+        """
+        await self._reap(judges=not self._reaper.is_shared)
+
+    async def _reap(self, *, judges: bool) -> None:
+        reaped = await self._reaper.reap(self._worker.id, MAX_CRASHES, self._clock(), judges=judges)
         for job_id, state in reaped.ended:
             self._reporter.ended(job_id, state)
         if reaped.requeued:
@@ -57,7 +64,7 @@ class QueueMonitor:
             # A worker that can't reach the database can't judge others. The store has logged the error.
             with suppress(StoreError):
                 if self._worker.is_in_contact:
-                    await self.reap()
+                    await self._reap(judges=True)
         await self._lifecycle.until_draining()
 
     async def fail_late_jobs(self) -> None:

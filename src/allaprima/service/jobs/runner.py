@@ -54,6 +54,8 @@ class JobRunner:
         #: Seconds that the engine generated each accepted job, once it has.
         self._compute_s: dict[str, float] = {}
         self._storing = asyncio.Semaphore(MAX_STORING)
+        #: Set when the accepted job has ended, by id.
+        self._ends: dict[str, asyncio.Event] = {}
 
     @property
     def jobs(self) -> list[Job]:
@@ -61,8 +63,17 @@ class JobRunner:
         return list(self._jobs.values())
 
     def accept(self, job: Job) -> None:
-        """Register a leased job, so that it can be cancelled before `run` is called."""
+        """Register a leased job, so that it can be cancelled before `run` is called.
+
+        An earlier attempt of the job must have ended.
+        """
         self._jobs[job.id] = job
+        self._ends[job.id] = asyncio.Event()
+
+    async def until_ended(self, job_id: str) -> None:
+        """Wait until an accepted job has ended; return at once for another one."""
+        if job_id in self._ends:
+            await self._ends[job_id].wait()
 
     async def until_storable(self) -> None:
         """Wait while a job was put back because the image store is away, until it answers or the server stops."""
@@ -118,6 +129,7 @@ class JobRunner:
         finally:
             free()
             del self._jobs[job.id]
+            self._ends.pop(job.id).set()
             self._cancelled.discard(job.id)
             self._compute_s.pop(job.id, None)
             if end is not None:

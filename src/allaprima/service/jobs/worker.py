@@ -107,24 +107,33 @@ class Worker:
         self._in_contact_since = self._monotonic()
 
     async def _register_again(self, dead_id: str) -> None:
+        """Register under a new id, unless the lease of the old one is over and no other worker has removed it."""
+        if self._id != dead_id or (await asyncio.to_thread(self._workers.renew, dead_id)).is_registered:
+            return
         if self._id == dead_id:
             logger.warning("this worker was taken for dead and its jobs were requeued; it registers again")
             await self._register()
 
     def _send_heartbeats(self, loop: asyncio.AbstractEventLoop) -> None:
+        last = self._monotonic()
         while not self._stopped.wait(self._heartbeat_s):
             worker_id = self._id
             heartbeat = None
             # The store has logged the error; the next heartbeat may reach it.
             with suppress(StoreError):
                 heartbeat = self._workers.renew(worker_id)
+            # An outage that one heartbeat has waited for breaks the contact, too.
+            now = self._monotonic()
+            if heartbeat is None or now - last > LEASE_S / 2 + HEARTBEAT_S:
+                self._in_contact_since = None
+            if heartbeat is not None:
+                last = now
             # The loop may already be closed while the server stops.
             with suppress(RuntimeError):
                 loop.call_soon_threadsafe(self._received, worker_id, heartbeat)
 
     def _received(self, worker_id: str, heartbeat: Heartbeat | None) -> None:
         if heartbeat is None:
-            self._in_contact_since = None
             return
         if self._in_contact_since is None:
             self._in_contact_since = self._monotonic()
