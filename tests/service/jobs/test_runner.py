@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -238,8 +239,8 @@ class Harness:
         self.job = new_job()
         self.releases = 0
 
-    def run(self) -> "asyncio.Task[None]":
-        self.runner.accept(self.job)
+    async def run(self) -> "asyncio.Task[None]":
+        await self.runner.accept(self.job)
         return asyncio.create_task(self.runner.run(self.job, self._release))
 
     def _release(self) -> None:
@@ -253,7 +254,7 @@ def harness(clock: FakeClock) -> Callable[..., Harness]:
 
 async def test_failed_write_is_repeated_until_store_recovers(harness: Callable[..., Harness]) -> None:
     found = harness("succeed")
-    running = found.run()
+    running = await found.run()
     await found.engine.until_held()
     found.engine.finish(found.job.id)
     await found.transitions.tried.wait()
@@ -267,7 +268,7 @@ async def test_result_not_stored_at_stop_is_generated_again(
     harness: Callable[..., Harness],
 ) -> None:
     found = harness("succeed")
-    running = found.run()
+    running = await found.run()
     await found.engine.until_held()
     found.lifecycle.drain()
     found.engine.finish(found.job.id)
@@ -279,7 +280,7 @@ async def test_job_stays_running_if_store_fails_at_stop(
     harness: Callable[..., Harness],
 ) -> None:
     found = harness("succeed", "fail", "requeue")
-    running = found.run()
+    running = await found.run()
     await found.engine.until_held()
     found.lifecycle.drain()
     found.engine.finish(found.job.id)
@@ -292,7 +293,7 @@ async def test_job_cancelled_before_start_never_reaches_engine(
     harness: Callable[..., Harness],
 ) -> None:
     found = harness()
-    running = found.run()
+    running = await found.run()
     found.runner.cancel(found.job.id)
     await running
     assert (found.engine.requests, found.transitions.done) == ({}, ["cancel"])
@@ -303,28 +304,29 @@ async def test_stop_requeues_accepted_job(
     harness: Callable[..., Harness],
 ) -> None:
     found = harness()
-    running = found.run()
+    running = await found.run()
     found.lifecycle.drain()
     await running
     assert (found.engine.requests, found.transitions.done, found.reporter.ends) == ({}, ["requeue"], [])
     assert found.releases > 0
 
 
-async def test_end_of_an_earlier_attempt_can_be_awaited(harness: Callable[..., Harness]) -> None:
+async def test_job_is_accepted_again_when_its_earlier_attempt_has_ended(harness: Callable[..., Harness]) -> None:
     found = harness()
-    await found.runner.until_ended(found.job.id)
-    running = found.run()
-    waiting = asyncio.create_task(found.runner.until_ended(found.job.id))
+    running = await found.run()
+    again = replace(found.job, attempt=2)
+    waiting = asyncio.create_task(found.runner.accept(again))
     await found.engine.until_held()
-    assert not waiting.done()
+    assert (waiting.done(), found.runner.jobs) == (False, [found.job])
     found.engine.finish(found.job.id)
     await running
     await waiting
+    assert found.runner.jobs == [again]
 
 
 async def test_runner_holds_job_from_acceptance_to_end(harness: Callable[..., Harness]) -> None:
     found = harness()
-    running = found.run()
+    running = await found.run()
     assert found.runner.jobs == [found.job]
     await found.engine.until_held()
     found.engine.finish(found.job.id)

@@ -86,10 +86,9 @@ class Dispatcher:
             if job is None:
                 return
             held = _HeldSlots(slots)
-            # If this worker was taken for dead, an earlier attempt of the job may still run here.
-            await self._runner.until_ended(job.id)
-            # Accepted before the next await, so that a cancellation finds the job.
-            self._runner.accept(job)
+            # Accepted before anything else is awaited, so that a cancellation finds the job. If this worker was taken
+            # for dead, an earlier attempt of the job may still run here.
+            await self._runner.accept(job)
             # A job that may have crashed the server runs alone, so that a crash affects no other job.
             while job.crashes and held.count < count:
                 await slots.acquire()

@@ -62,18 +62,15 @@ class JobRunner:
         """The accepted jobs that have not ended."""
         return list(self._jobs.values())
 
-    def accept(self, job: Job) -> None:
+    async def accept(self, job: Job) -> None:
         """Register a leased job, so that it can be cancelled before `run` is called.
 
-        An earlier attempt of the job must have ended.
+        Waits while an earlier attempt of the job runs; without one, the job is registered at once.
         """
+        if earlier := self._ends.get(job.id):
+            await earlier.wait()
         self._jobs[job.id] = job
         self._ends[job.id] = asyncio.Event()
-
-    async def until_ended(self, job_id: str) -> None:
-        """Wait until an accepted job has ended; return at once for another one."""
-        if job_id in self._ends:
-            await self._ends[job_id].wait()
 
     async def until_storable(self) -> None:
         """Wait while a job was put back because the image store is away, until it answers or the server stops."""
