@@ -300,6 +300,15 @@ async def test_job_cancelled_before_start_never_reaches_engine(
     assert found.reporter.ends == [JobState.CANCELLED]
 
 
+async def test_job_cancelled_before_the_answer_to_its_lease_never_reaches_engine(
+    harness: Callable[..., Harness],
+) -> None:
+    found = harness()
+    assert not found.runner.cancel(found.job.id)
+    await (await found.run())
+    assert (found.engine.requests, found.transitions.done) == ({}, ["cancel"])
+
+
 async def test_stop_requeues_accepted_job(
     harness: Callable[..., Harness],
 ) -> None:

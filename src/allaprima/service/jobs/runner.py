@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
@@ -23,6 +24,8 @@ T = TypeVar("T")
 
 #: Number of results that are stored concurrently. If the store is slower than the engine, the engine waits.
 MAX_STORING = 4
+#: Number of cancellations that are remembered for jobs which have not been accepted yet.
+MAX_EARLY = 1000
 #: Seconds between two attempts of a write that must succeed.
 RETRY_S = 1.0
 
@@ -54,6 +57,8 @@ class JobRunner:
         #: Seconds that the engine generated each accepted job, once it has.
         self._compute_s: dict[str, float] = {}
         self._storing = asyncio.Semaphore(MAX_STORING)
+        #: Jobs whose cancellation may have been stored between their lease and the lease's answer.
+        self._cancelled_early: deque[str] = deque(maxlen=MAX_EARLY)
         #: Set when the accepted job has ended, by id.
         self._ends: dict[str, asyncio.Event] = {}
 
@@ -71,6 +76,8 @@ class JobRunner:
             await earlier.wait()
         self._jobs[job.id] = job
         self._ends[job.id] = asyncio.Event()
+        if job.id in self._cancelled_early:
+            self._cancelled.add(job.id)
 
     async def until_storable(self) -> None:
         """Wait while a job was put back because the image store is away, until it answers or the server stops."""
@@ -84,6 +91,8 @@ class JobRunner:
         is_own = job_id in self._jobs
         if is_own:
             self._cancelled.add(job_id)
+        else:
+            self._cancelled_early.append(job_id)
         self._engine.cancel(job_id)
         self._results.abandon(job_id)
         return is_own
