@@ -183,6 +183,19 @@ async def test_sweep_removes_expired_image(
     assert await images.get("new", NOW + 60) is not None
 
 
+async def test_expired_images_are_removed_by_pages_until_the_server_stops(
+    images: ImageRepository, database: Database, store_image: StoreImage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("allaprima.store.images.EXPIRED_AT_ONCE", 2)
+    for number in range(5):
+        await store_image(f"old-{number}", expires_at=NOW + number)
+    stops = iter([False, False, True, True])
+    assert await images.sweep(NOW + 60, lambda: next(stops)) == 4
+    assert await rows(database) == ["old-4"]
+    assert await images.sweep(NOW + 60) == 1
+    assert await rows(database) == []
+
+
 async def test_sweep_keeps_unexpired_images(
     images: ImageRepository, objects: ObjectStore, store_image: StoreImage
 ) -> None:

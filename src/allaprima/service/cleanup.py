@@ -52,16 +52,21 @@ class Cleaner:
 
     async def _run(self) -> None:
         while not self._stopping.is_set():
-            # The store has logged the error; the next round retries.
-            with suppress(StoreError):
-                await self._records.remove_expired(self._clock())
-                await self._outbox.remove_finished(self._clock())
-                await self._remove_old_jobs()
-                if removed := await self._images.sweep(self._clock()):
-                    logger.info("removed %d expired images", removed)
+            for step in (self._remove_records, self._remove_old_jobs, self._sweep_images):
+                # The store has logged the error; the next round retries. A step that fails delays no other.
+                with suppress(StoreError):
+                    await step()
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._every_s):
                     await self._stopping.wait()
+
+    async def _remove_records(self) -> None:
+        await self._records.remove_expired(self._clock())
+        await self._outbox.remove_finished(self._clock())
+
+    async def _sweep_images(self) -> None:
+        if removed := await self._images.sweep(self._clock(), self._stopping.is_set):
+            logger.info("removed %d expired images", removed)
 
     async def _remove_old_jobs(self) -> None:
         if self._job_ttl_s is None:

@@ -6,7 +6,7 @@ A file is written before its row and removed after it, so every row has a file. 
 
 import hashlib
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -25,6 +25,8 @@ logger = logging.getLogger(__name__)
 
 #: How long an image stays at least after it was unstarred, in seconds.
 UNSTARRED_TTL_S = 86_400.0
+#: Expired images that one transaction removes, so that it delays no other for long.
+EXPIRED_AT_ONCE = 100
 
 
 class ImageRepository(Repository):
@@ -155,24 +157,37 @@ class ImageRepository(Repository):
         for name in names:
             await self._objects.delete(name)
 
-    async def sweep(self, now: float) -> int:
+    async def sweep(self, now: float, is_stopping: Callable[[], bool] = lambda: False) -> int:
         """Remove expired images and orphaned files; return the number of files removed.
 
-        Raises `StoreError` when the store fails; the next sweep removes the files that remain.
+        is_stopping: whether the rest is left to the next sweep; asked after every page. Raises `StoreError` when the
+        store fails; the next sweep removes the files that remain.
         """
-        return await self.remove_expired(now) + await self._sweep_orphans(now)
+        removed = await self.remove_expired(now, is_stopping)
+        return removed + (0 if is_stopping() else await self._sweep_orphans(now, is_stopping))
 
-    async def remove_expired(self, now: float) -> int:
+    async def remove_expired(self, now: float, is_stopping: Callable[[], bool] = lambda: False) -> int:
         """Remove expired images; return their number. Raises `StoreError` as `sweep` does."""
-        names = await self._remove_rows((images.c.expires_at <= now) & ~IS_STARRED)
-        await self.remove_files(names)
-        return len(names)
+        removed, is_complete = 0, False
+        while not is_complete and not is_stopping():
+            names = await self._remove_expired_rows(now)
+            await self.remove_files(names)
+            removed, is_complete = removed + len(names), len(names) < EXPIRED_AT_ONCE
+        return removed
+
+    @writes
+    def _remove_expired_rows(self, connection: Connection, now: float) -> list[str]:
+        """Remove the rows of at most `EXPIRED_AT_ONCE` expired images; return the names of their files."""
+        expired = select(images.c.id).where(images.c.expires_at <= now, ~IS_STARRED).order_by(images.c.expires_at)
+        # An image that another transaction removes or stars is skipped.
+        page = expired.limit(EXPIRED_AT_ONCE).with_for_update(skip_locked=True)
+        return remove_images(connection, images.c.id.in_(list(connection.execute(page).scalars())))
 
     @writes
     def _remove_rows(self, connection: Connection, which: ColumnElement[bool]) -> list[str]:
         return remove_images(connection, which)
 
-    async def _sweep_orphans(self, now: float) -> int:
+    async def _sweep_orphans(self, now: float, is_stopping: Callable[[], bool]) -> int:
         if self._orphans_at is not None and now - self._orphans_at < self._objects.orphans_every_s:
             return 0
         before = datetime.fromtimestamp(now, UTC) - self._objects.orphan_age
@@ -183,6 +198,8 @@ class ImageRepository(Repository):
             orphans = set(old) - await self._with_rows(old)
             await self.remove_files(orphans)
             removed += len(orphans)
+            if is_stopping():
+                return removed
         self._orphans_at = now
         return removed
 
