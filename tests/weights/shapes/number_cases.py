@@ -156,7 +156,7 @@ add(
 
 
 def bf16_with_scale(t: Tensors) -> Tensors:
-    """Return bfloat16 weights and a scale that is not one: nobody knows whether it is applied already."""
+    """Return bfloat16 weights and a scale that is not one: no header says whether it is applied already."""
     return t | {"img_in.weight_scale": torch.tensor(0.01)}
 
 
