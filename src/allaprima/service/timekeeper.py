@@ -7,7 +7,7 @@ clocks of several machines differ, and one server's deadlines must hold for the 
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Protocol
@@ -40,6 +40,18 @@ def boot_id() -> str | None:
         return None
 
 
+@asynccontextmanager
+async def _running(work: Coroutine[None, None, None]) -> AsyncIterator[None]:
+    """Run a task until the context exits."""
+    task = asyncio.create_task(work)
+    try:
+        yield
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
 class Timekeeper:
     """Adopts changes of the system's clock together with the deadlines in the store."""
 
@@ -53,13 +65,8 @@ class Timekeeper:
     async def running(self) -> AsyncIterator[None]:
         """Look at the clock until the context exits. A change since the last server ran is adopted first."""
         await self._start()
-        task = asyncio.create_task(self._run())
-        try:
+        async with _running(self._run()):
             yield
-        finally:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
 
     async def _start(self) -> None:
         last = await self._records.find()
@@ -138,13 +145,8 @@ class DatabaseTimekeeper:
             # The changes of the clock of the data folder from which the database was filled.
             self._clock.shift = last.shift
         self._clock.adopt(await self._error())
-        task = asyncio.create_task(self._run())
-        try:
+        async with _running(self._run()):
             yield
-        finally:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
 
     async def _run(self) -> None:
         while not self._lifecycle.is_draining:

@@ -145,7 +145,7 @@ class PostgresDatabase(Database):
                 raise StoreError(
                     "the role does not own the tables, so it can't rewrite them; run VACUUM FULL as the owner"
                 )
-            # Through PgBouncer the session has no timeout of ours, and keeps none.
+            # Behind PgBouncer the timeouts are set by transaction, so the session has none.
             if not self._is_pooled:
                 connection.exec_driver_sql("SET statement_timeout TO 0")
             try:

@@ -158,7 +158,7 @@ def absolute(path: Path) -> Path:
 
 
 def _check_readable(path: Path) -> None:
-    """Raise `WeightsMissing` for a path that can't exist or can't be looked at; a missing file is none of them."""
+    """Raise `WeightsMissing` for a path that can't exist or can't be looked at, but not for a missing file."""
     try:
         path.stat()
     except (FileNotFoundError, NotADirectoryError):

@@ -232,7 +232,7 @@ for _name, (_content, _what, _advice) in LOOKS.items():
     def _next_to(site: Site, content: bytes = _content) -> None:
         (site.base() / "other.safetensors").write_bytes(content)
 
-    CASES.add(f"{_name}_beside", Same({"other.safetensors": _what}, load=False), _next_to)
+    CASES.add(f"{_name}_in_folder", Same({"other.safetensors": _what}, load=False), _next_to)
 
 
 def cut(component: str, share: float, name: str | None = None) -> Callable[[Site], None]:
@@ -262,7 +262,7 @@ def bytes_appended(site: Site) -> None:
 
 
 @CASES.case(Same({"other.safetensors": ""}, load=False))
-def cut_short_copy_beside(site: Site) -> None:
+def cut_short_copy_in_folder(site: Site) -> None:
     site.copy(TRANSFORMER, site.base() / "other.safetensors")
     os.truncate(site.folder / "other.safetensors", 100_000)
 
@@ -351,12 +351,12 @@ def read_only_hidden_cache_dotfile(site: Site) -> None:
 
 
 @CASES.case(Same({"model.pt": "pickle|run"}, load=False))
-def pickle_beside(site: Site) -> None:
+def pickle_in_folder(site: Site) -> None:
     torch.save({"weight": torch.ones(2)}, site.base() / "model.pt")
 
 
 @CASES.case(Same({"upscale.pth": "", "flux.ckpt": "", "pytorch_model.bin": ""}, load=False))
-def pickles_of_other_tools_beside(site: Site) -> None:
+def pickles_of_other_tools_in_folder(site: Site) -> None:
     site.base()
     for name in ("upscale.pth", "flux.ckpt", "pytorch_model.bin"):
         torch.save({"weight": torch.ones(2)}, site.folder / name)
@@ -373,7 +373,7 @@ def pickle_in_place_of_clip(site: Site) -> None:
 
 
 @CASES.case(Same(load=False))
-def dangling_link_beside(site: Site) -> None:
+def dangling_link_in_folder(site: Site) -> None:
     (site.base() / "other.safetensors").symlink_to(site.root / "nowhere.safetensors")
 
 
@@ -383,13 +383,13 @@ def dangling_link_in_place_of_clip(site: Site) -> None:
 
 
 @CASES.case(Same(load=False))
-def link_to_itself_beside(site: Site) -> None:
+def link_to_itself_in_folder(site: Site) -> None:
     (site.base() / "loop.safetensors").symlink_to("loop.safetensors")
     (site.folder / "inner").symlink_to(site.folder)
 
 
 @CASES.case(Same(load=False))
-def folder_named_like_weights_beside(site: Site) -> None:
+def folder_named_like_weights_in_folder(site: Site) -> None:
     (site.base() / "x.safetensors").mkdir()
 
 
@@ -399,7 +399,7 @@ def folder_named_like_weights_in_place_of_the_transformer(site: Site) -> None:
 
 
 @CASES.case(Same(load=False))
-def fifo_named_like_weights_beside(site: Site) -> None:
+def fifo_named_like_weights_in_folder(site: Site) -> None:
     os.mkfifo(site.base() / "pipe.safetensors")
 
 

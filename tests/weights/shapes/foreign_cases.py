@@ -582,7 +582,7 @@ OTHERS = {
 FOREIGN = LORAS | QUANTISERS | RELATIVES | OTHERS
 
 
-def beside(foreign: Foreign) -> Write:
+def in_folder(foreign: Foreign) -> Write:
     def write(site: Site) -> None:
         site.neighbour(foreign.file, foreign.tensors(site), foreign.metadata)
 
@@ -602,7 +602,7 @@ def alone(foreign: Foreign, *, as_path: bool) -> Write:
 
 
 for _name, _foreign in FOREIGN.items():
-    CASES.add(f"{_name}_beside", Same({_foreign.file: _foreign.what}, load=False), beside(_foreign))
+    CASES.add(f"{_name}_in_folder", Same({_foreign.file: _foreign.what}, load=False), in_folder(_foreign))
     _file = _foreign.file.replace(".", r"\.")
     if _name not in OTHERS or _name in (
         "sdxl_checkpoint",
@@ -641,18 +641,18 @@ def language_gguf(site: Site, name: str, architecture: str, tokens: int) -> Path
 
 
 @CASES.case(Same({"Qwen3-4B-Q4_K_M.gguf": "(?i)language model|LLM|qwen"}, load=False))
-def llm_gguf_beside(site: Site) -> None:
+def llm_gguf_in_folder(site: Site) -> None:
     path = language_gguf(site, "Qwen3-4B-Q4_K_M.gguf", "qwen3", 100_000)
     assert path.stat().st_size > 4 << 20
 
 
 @CASES.case(Same({"mmproj-F16.gguf": ""}, load=False))
-def mmproj_gguf_beside(site: Site) -> None:
+def mmproj_gguf_in_folder(site: Site) -> None:
     write_gguf(site.base() / "mmproj-F16.gguf", {"v.blk.0.attn_q.weight": ones(64, 64)}, architecture="clip")
 
 
 @CASES.case(Same({"flux1-dev-BF16.gguf": _DEV}, load=False))
-def dev_gguf_beside(site: Site) -> None:
+def dev_gguf_in_folder(site: Site) -> None:
     write_gguf(site.base() / "flux1-dev-BF16.gguf", dev(site))
 
 
@@ -664,12 +664,12 @@ def dev_gguf_as_the_path(site: Site) -> Path:
 
 
 @CASES.case(Same({"chroma-Q8_0.gguf": "Chroma"}, load=False))
-def chroma_gguf_beside(site: Site) -> None:
+def chroma_gguf_in_folder(site: Site) -> None:
     write_gguf(site.base() / "chroma-Q8_0.gguf", chroma(site), architecture="chroma")
 
 
 @CASES.case(Same({"lora.gguf": "LoRA"}, load=False))
-def lora_gguf_beside(site: Site) -> None:
+def lora_gguf_in_folder(site: Site) -> None:
     write_gguf(site.base() / "lora.gguf", pair("lora_unet_double_blocks_0_img_attn_qkv"), architecture="flux")
 
 
@@ -681,7 +681,7 @@ def fill_gguf_as_the_path(site: Site) -> Path:
 
 
 @CASES.case(Same({"a.safetensors": "Chroma", "b.safetensors": _DEV, "c.safetensors": "LoRA"}, load=False))
-def several_relatives_beside(site: Site) -> None:
+def several_relatives_in_folder(site: Site) -> None:
     site.neighbour("a.safetensors", chroma(site))
     save_file(dev(site), site.folder / "b.safetensors")
     save_file(pair("lora_unet_double_blocks_0_img_attn_qkv"), site.folder / "c.safetensors")
@@ -696,5 +696,5 @@ def two_relatives_and_no_schnell(site: Site) -> None:
 
 
 @CASES.case(Same({"nf4marked.safetensors": ""}, load=False))
-def marker_of_a_quantiser_in_a_stray_file_beside(site: Site) -> None:
+def marker_of_a_quantiser_in_a_stray_file_in_folder(site: Site) -> None:
     site.neighbour("nf4marked.safetensors", {"a.weight.quant_state.bitsandbytes__nf4": bytes_tensor("{}")})

@@ -13,7 +13,7 @@ import torch
 from allaprima.errors import WeightsCorrupt, WeightsError
 from tests.weights.published import Tensors
 from tests.weights.shapes.case import AUTOENCODER, CLIP, T5, TRANSFORMER, Cases, Right, Same, Site, refused
-from tests.weights.shapes.foreign_cases import ADVICE, Foreign, alone, beside, ones, per_linear
+from tests.weights.shapes.foreign_cases import ADVICE, Foreign, alone, in_folder, ones, per_linear
 from tests.weights.shapes.number_cases import E4M3, FILE
 from tests.weights.shapes.quantizers import bytes_tensor, int8_rows, is_linear, scaled
 from tests.weights.shapes.text_encoder_cases import quant_conv
@@ -292,7 +292,7 @@ MODELS = {
 
 for _case, _foreign in (QUANTIZERS | MODELS).items():
     _outcome = refused(WeightsError, _foreign.file.replace(".", r"\."), _foreign.what, ADVICE)
-    CASES.add(f"{_case}_beside", Same({_foreign.file: _foreign.what}, load=False), beside(_foreign))
+    CASES.add(f"{_case}_in_folder", Same({_foreign.file: _foreign.what}, load=False), in_folder(_foreign))
     CASES.add(f"{_case}_alone", _outcome, alone(_foreign, as_path=False))
     CASES.add(f"{_case}_as_the_path", _outcome, alone(_foreign, as_path=True))
 

@@ -64,7 +64,7 @@ def test_command_generates_from_the_path(site: Site, name: str) -> None:
 
 
 def test_command_names_the_unused_lora_in_its_log(site: Site) -> None:
-    code, _, stderr = generate(site, written(site, "lora_kohya_beside"))
+    code, _, stderr = generate(site, written(site, "lora_kohya_in_folder"))
     assert code == 0, stderr
     assert re.search(r"not used: .*kohya\.safetensors.*LoRA", " ".join(stderr.split())), stderr
 
@@ -76,7 +76,7 @@ def doctor(site: Site, path: Path, *options: str) -> tuple[int, str]:
 
 
 def test_doctor_names_every_file_and_what_fits(site: Site) -> None:
-    path = written(site, "several_relatives_beside")
+    path = written(site, "several_relatives_in_folder")
     code, output = doctor(site, path)
     assert code == 0, output
     for word in (*FILES.values(), "a.safetensors", "Chroma", "b.safetensors", "[dev]", "c.safetensors", "LoRA", "bf16"):
@@ -100,6 +100,6 @@ def test_doctor_fails_and_says_what_is_missing(site: Site, name: str, words: tup
 
 
 def test_doctor_prints_json(site: Site) -> None:
-    code, output = doctor(site, written(site, "lora_kohya_beside"), "--json")
+    code, output = doctor(site, written(site, "lora_kohya_in_folder"), "--json")
     assert code == 0, output
     assert "kohya.safetensors" in json.dumps(json.loads(output[output.index("{") : output.rindex("}") + 1]))

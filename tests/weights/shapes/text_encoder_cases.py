@@ -218,7 +218,7 @@ add(T5, "umt5_in_place_of_t5", refused(WeightsError, "t5xxl_fp16", "UMT5"), umt5
 
 
 @CASES.case(Same({"umt5_xxl_fp8_e4m3fn_scaled.safetensors": "UMT5|umT5"}, load=False))
-def umt5_beside(site: Site) -> None:
+def umt5_in_folder(site: Site) -> None:
     """ComfyUI's folder of text encoders with Wan's next to FLUX's: both are 4,096 wide."""
     site.neighbour("umt5_xxl_fp8_e4m3fn_scaled.safetensors", umt5(site.tensors(T5)))
 
@@ -346,7 +346,7 @@ def positions(count: int) -> Change:
 
 
 @CASES.case(Same({"siglip_base.safetensors": "SigLIP|vision"}, load=False))
-def siglip_whole_of_clips_width_beside(site: Site) -> None:
+def siglip_whole_of_clips_width_in_folder(site: Site) -> None:
     """SigLIP base has CLIP-L's width, and CLIP's names for its text encoder."""
     siglip = site.tensors(CLIP)
     siglip |= vision() | {
@@ -361,7 +361,7 @@ def siglip_whole_of_clips_width_beside(site: Site) -> None:
 
 
 @CASES.case(Same({"clip_g.safetensors": "(?i)clip"}, load=False))
-def clip_g_of_another_width_beside(site: Site) -> None:
+def clip_g_of_another_width_in_folder(site: Site) -> None:
     wide = {
         f"text_model.{name}": torch.ones(*shape)
         for name, shape in {
@@ -435,15 +435,15 @@ add(AUTOENCODER, "taef1_alone", refused(WeightsError, r"ae\.safetensors", "TAE|t
 
 
 @CASES.case(Same({"sdxl_vae.safetensors": _VAE}, load=False))
-def vae_of_sdxl_beside(site: Site) -> None:
+def vae_of_sdxl_in_folder(site: Site) -> None:
     site.neighbour("sdxl_vae.safetensors", quant_conv(site.tensors(AUTOENCODER)))
 
 
 @CASES.case(Same({"taef1.safetensors": "TAE|tae|tiny|small"}, load=False))
-def taef1_beside(site: Site) -> None:
+def taef1_in_folder(site: Site) -> None:
     site.neighbour("taef1.safetensors", taef1({}))
 
 
 @CASES.case(Same({"diffusion_pytorch_model.safetensors": "TAE|tae|tiny|small"}, load=False))
-def taef1_of_diffusers_beside(site: Site) -> None:
+def taef1_of_diffusers_in_folder(site: Site) -> None:
     site.neighbour("diffusion_pytorch_model.safetensors", taef1({}))

@@ -201,7 +201,7 @@ def unused_file_name_with_a_line_break(site: Site) -> None:
 
 
 @CASES.case(Same(load=False))
-def two_hundred_loras_beside(site: Site) -> None:
+def two_hundred_loras_in_folder(site: Site) -> None:
     path = site.neighbour("lora-0.safetensors", pair("lora_unet_double_blocks_0_img_attn_qkv"))
     for i in range(1, 200):
         shutil.copy(path, path.with_name(f"lora-{i}.safetensors"))

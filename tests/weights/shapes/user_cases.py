@@ -213,7 +213,7 @@ def folder_with_the_suffix_of_weights_and_a_file_of_that_name(site: Site) -> Pat
 
 
 @CASES.case(Same({"flux1-schnell.safetensors": "another name of .*copy"}))
-def hard_link_beside(site: Site) -> None:
+def hard_link_in_folder(site: Site) -> None:
     """A file under two names is no second model."""
     site.base()
     os.link(site.folder / FILES[TRANSFORMER], site.folder / "copy.safetensors")
@@ -262,7 +262,7 @@ def folder_that_is_a_link_to_itself(site: Site) -> Path:
 
 
 @CASES.case(Same(load=False))
-def link_to_its_own_parent_beside(site: Site) -> Path:
+def link_to_its_own_parent_in_folder(site: Site) -> Path:
     """`models/diffusion_models/models -> ..`: a tree without an end."""
     models = comfy_tree(site.root / "models", site)
     (models / "diffusion_models" / "again").symlink_to(models)
@@ -296,13 +296,13 @@ def write_huge_header(path: Path, size: int) -> None:
 
 
 @CASES.case(Same({"huge.safetensors": "header"}, load=False))
-def huge_header_beside(site: Site) -> None:
+def huge_header_in_folder(site: Site) -> None:
     write_huge_header(site.base() / "huge.safetensors", 64 * 2**20 + 100)
 
 
 @CASES.case(refused(WeightsCorrupt, r"huge\.safetensors", "header of 67108964 bytes"))
 def huge_header_as_the_path(site: Site) -> Path:
-    huge_header_beside(site)
+    huge_header_in_folder(site)
     return site.folder / "huge.safetensors"
 
 
@@ -416,7 +416,7 @@ def weights_of_the_built_in_model_as_the_path(site: Site) -> Path:
 
 
 @CASES.case(Same({"model.safetensors": "built-in format"}, load=False))
-def weights_of_the_built_in_model_beside(site: Site) -> None:
+def weights_of_the_built_in_model_in_folder(site: Site) -> None:
     shutil.copy(sketch_folder() / "model.safetensors", site.base() / "model.safetensors")
 
 
