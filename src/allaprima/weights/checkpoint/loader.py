@@ -134,10 +134,8 @@ class CheckpointFiles:
                 stored = source.read(name)
                 tensor = stored.to(_DTYPE)
                 if not is_known:
-                    check_values(source.container.path, name, stored)
-                    if stored.dtype.itemsize > _DTYPE.itemsize:
-                        # A large value of float32 or float64 is infinite in bfloat16.
-                        check_values(source.container.path, name, tensor)
+                    # After the conversion, in which a large value of float32 or float64 becomes infinite.
+                    check_values(source.container.path, name, tensor if stored.is_floating_point() else stored)
                     revision.add(f"{component}.{name}", tensor)
                 yield f"{component}.{name}", tensor
         if not is_known:
